@@ -1,0 +1,1 @@
+"""The words of the Engine API: pydantic models by group."""

@@ -1,0 +1,1 @@
+"""Black-box tests through the socket: real clients, a real engine, real containers."""

@@ -1,0 +1,1 @@
+"""wharfd: the Engine API daemon. Data travels route → service → engine client."""
