@@ -1,1 +1,1 @@
-
+"""The doors to the kernel and to other programs; everything here is synchronous unless it says async."""

@@ -1,0 +1,325 @@
+"""The one door to the kernel: syscalls that Python's ``os`` does not offer.
+
+Every wrapper turns errno into ``OSError(errno, strerror, path)``. Constants are the kernel's own numbers
+(``<linux/mount.h>``, ``<linux/openat2.h>``, ``<linux/sched.h>``). ctypes releases the GIL during each call.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# mount(2)
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_SYNCHRONOUS = 0x10
+MS_REMOUNT = 0x20
+MS_MANDLOCK = 0x40
+MS_DIRSYNC = 0x80
+MS_NOSYMFOLLOW = 0x100
+MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_SILENT = 0x8000
+MS_UNBINDABLE = 0x20000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
+MS_RELATIME = 0x200000
+MS_STRICTATIME = 0x1000000
+MS_LAZYTIME = 0x2000000
+
+# umount2(2)
+MNT_FORCE = 0x1
+MNT_DETACH = 0x2
+MNT_EXPIRE = 0x4
+UMOUNT_NOFOLLOW = 0x8
+
+# namespaces: unshare(2), setns(2)
+CLONE_NEWTIME = 0x80
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+# openat2(2)
+RESOLVE_NO_XDEV = 0x1
+RESOLVE_NO_MAGICLINKS = 0x2
+RESOLVE_NO_SYMLINKS = 0x4
+RESOLVE_BENEATH = 0x8
+RESOLVE_IN_ROOT = 0x10
+
+# mount_setattr(2), open_tree(2), move_mount(2)
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x100000
+OPEN_TREE_CLONE = 0x1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+# renameat2(2)
+RENAME_NOREPLACE = 0x1
+RENAME_EXCHANGE = 0x2
+RENAME_WHITEOUT = 0x4
+
+# prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_SET_CHILD_SUBREAPER = 36
+
+# statfs(2), f_type
+TMPFS_MAGIC = 0x01021994
+CGROUP2_SUPER_MAGIC = 0x63677270
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+
+# The numbers of syscalls added since 5.0 are the same on every architecture.
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_OPENAT2 = 437
+_SYS_MOUNT_SETATTR = 442
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_c_ulong, _c_int, _c_char_p, _c_uint = ctypes.c_ulong, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
+_libc.mount.argtypes = (_c_char_p, _c_char_p, _c_char_p, _c_ulong, _c_char_p)
+_libc.umount2.argtypes = (_c_char_p, _c_int)
+_libc.setns.argtypes = (_c_int, _c_int)
+_libc.unshare.argtypes = (_c_int,)
+_libc.pivot_root.argtypes = (_c_char_p, _c_char_p)
+_libc.prctl.argtypes = (_c_int, _c_ulong, _c_ulong, _c_ulong, _c_ulong)
+_libc.renameat2.argtypes = (_c_int, _c_char_p, _c_int, _c_char_p, _c_uint)
+_libc.sethostname.argtypes = (_c_char_p, ctypes.c_size_t)
+_libc.inotify_init1.argtypes = (_c_int,)
+_libc.inotify_add_watch.argtypes = (_c_int, _c_char_p, ctypes.c_uint32)
+_libc.inotify_rm_watch.argtypes = (_c_int, _c_int)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+class _StatFs(ctypes.Structure):
+    # Only f_type is read; the rest is room enough for every architecture's struct.
+    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_char * 248))
+
+
+_libc.statfs.argtypes = (_c_char_p, ctypes.POINTER(_StatFs))
+
+
+def _encode(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return result
+
+
+def mount(
+    source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None
+) -> None:
+    """mount(2). ``data`` is the file system's own options, comma separated."""
+    _check(_libc.mount(_encode(source), _encode(target), _encode(fstype), flags, _encode(data)), target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2). EINVAL: not a mount point; EBUSY: in use (without ``MNT_DETACH``)."""
+    _check(_libc.umount2(_encode(target), flags), target)
+
+
+def setns(fd: int, nstype: int = 0) -> None:
+    """Moves the calling *thread* into the namespace behind ``fd`` (or, from a pidfd, several at once)."""
+    _check(_libc.setns(fd, nstype))
+
+
+def unshare(flags: int) -> None:
+    """Gives the calling *thread* namespaces of its own."""
+    _check(_libc.unshare(flags))
+
+
+@contextmanager
+def in_namespace(path: str, nstype: int) -> Iterator[None]:
+    """Runs a block of one thread inside the namespace at ``path`` and returns to its own afterwards.
+
+    Only for kinds that a thread of a process with several may join: net, uts, ipc, cgroup. The block must not
+    await. If the way back fails, the thread must not go on in the wrong place: the process is aborted.
+    """
+    kind = {CLONE_NEWNET: "net", CLONE_NEWUTS: "uts", CLONE_NEWIPC: "ipc", CLONE_NEWCGROUP: "cgroup"}[nstype]
+    home = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(target, nstype)
+        finally:
+            os.close(target)
+        try:
+            yield
+        finally:
+            try:
+                setns(home, nstype)
+            except OSError:
+                os.abort()
+    finally:
+        os.close(home)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2); both may be ``.`` as its man page describes."""
+    _check(_libc.pivot_root(_encode(new_root), _encode(put_old)), new_root)
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    return _check(_libc.prctl(option, arg2, arg3, arg4, arg5))
+
+
+def prctl_set_child_subreaper(*, on: bool = True) -> None:
+    """Orphans below this process become its children instead of init's."""
+    prctl(PR_SET_CHILD_SUBREAPER, int(on))
+
+
+def prctl_set_pdeathsig(signal: int) -> None:
+    """The signal this process gets when the *thread* that forked it ends. Kept over execve of plain files."""
+    prctl(PR_SET_PDEATHSIG, signal)
+
+
+def prctl_set_name(name: str) -> None:
+    """The thread's name in ``ps`` (cut at 15 bytes)."""
+    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def capability_in_bounding_set(number: int) -> bool:
+    """Whether this process could ever hold the capability. OSError EINVAL: the kernel does not know it."""
+    return prctl(PR_CAPBSET_READ, number) == 1
+
+
+def sethostname(name: str) -> None:
+    data = os.fsencode(name)
+    _check(_libc.sethostname(data, len(data)))
+
+
+def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2): opens ``path`` below ``dirfd`` with the walk confined by ``resolve``.
+
+    Returns a close-on-exec fd. EXDEV/ELOOP: the path left its bounds. EAGAIN (a rename raced with ``..``) is
+    retried here, as the man page asks for.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    for attempt in range(32):
+        result = _libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            _c_int(dirfd),
+            _c_char_p(os.fsencode(path)),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if result != -1 or ctypes.get_errno() not in (11, 4) or attempt == 31:
+            break
+    return _check(result, path)
+
+
+def open_in_root(root: str, path: str, flags: int, mode: int = 0) -> int:
+    """Opens ``path`` as a process chrooted to ``root`` would, but without a chroot: no link leads out."""
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return openat2(root_fd, path.lstrip("/") or ".", flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    finally:
+        os.close(root_fd)
+
+
+def mount_setattr(
+    dirfd: int,
+    path: str,
+    flags: int = 0,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+) -> None:
+    """mount_setattr(2) (5.12): with ``AT_RECURSIVE`` in ``flags`` a whole tree at once."""
+    attr = _MountAttr(attr_set, attr_clr, propagation, userns_fd)
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        _c_int(dirfd),
+        _c_char_p(os.fsencode(path)),
+        _c_uint(flags),
+        ctypes.byref(attr),
+        ctypes.c_size_t(ctypes.sizeof(attr)),
+    )
+    _check(result, path)
+
+
+def open_tree(dirfd: int, path: str, flags: int) -> int:
+    """open_tree(2): an fd of a (with ``OPEN_TREE_CLONE`` detached copy of a) mount."""
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_OPEN_TREE),
+        _c_int(dirfd),
+        _c_char_p(os.fsencode(path)),
+        _c_uint(flags | OPEN_TREE_CLOEXEC),
+    )
+    return _check(result, path)
+
+
+def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int) -> None:
+    """move_mount(2): attaches what ``open_tree`` gave."""
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOVE_MOUNT),
+        _c_int(from_fd),
+        _c_char_p(os.fsencode(from_path)),
+        _c_int(to_fd),
+        _c_char_p(os.fsencode(to_path)),
+        _c_uint(flags),
+    )
+    _check(result, to_path or from_path)
+
+
+def renameat2(
+    old: str, new: str, flags: int, *, old_dirfd: int = AT_FDCWD, new_dirfd: int = AT_FDCWD
+) -> None:
+    _check(_libc.renameat2(old_dirfd, _encode(old), new_dirfd, _encode(new), flags), old)
+
+
+def filesystem_type(path: str) -> int:
+    """``f_type`` of statfs(2): the magic number of the file system that holds ``path``."""
+    buffer = _StatFs()
+    _check(_libc.statfs(_encode(path), ctypes.byref(buffer)), path)
+    return int(buffer.f_type) & 0xFFFFFFFF
+
+
+def inotify_init(flags: int) -> int:
+    return _check(_libc.inotify_init1(flags))
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    return _check(_libc.inotify_add_watch(fd, _encode(path), mask), path)
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    _check(_libc.inotify_rm_watch(fd, watch))

@@ -1,0 +1,120 @@
+"""What is mounted (``/proc/self/mountinfo``) and its removal."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.system import linux
+
+
+@dataclass(frozen=True, slots=True)
+class MountInfo:
+    """One line of mountinfo; see proc_pid_mountinfo(5)."""
+
+    mount_id: int
+    parent_id: int
+    device: str
+    root: str
+    mountpoint: str
+    options: tuple[str, ...]
+    propagation: tuple[str, ...]  # "shared:7", "master:3", "unbindable"; empty: private
+    fstype: str
+    source: str
+    super_options: tuple[str, ...]
+
+
+def _unescape(field: bytes) -> str:
+    # The kernel writes space, tab, newline and backslash as \ooo.
+    if b"\\" in field:
+        for code, char in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+            field = field.replace(code, char)
+    return os.fsdecode(field)
+
+
+def _parse_line(line: bytes) -> MountInfo:
+    left, _, right = line.partition(b" - ")
+    ids = left.split(b" ")
+    kind = right.split(b" ")
+    return MountInfo(
+        mount_id=int(ids[0]),
+        parent_id=int(ids[1]),
+        device=ids[2].decode(),
+        root=_unescape(ids[3]),
+        mountpoint=_unescape(ids[4]),
+        options=tuple(ids[5].decode().split(",")),
+        propagation=tuple(field.decode() for field in ids[6:]),
+        fstype=_unescape(kind[0]),
+        source=_unescape(kind[1]),
+        super_options=tuple(os.fsdecode(kind[2]).split(",")) if len(kind) > 2 else (),
+    )
+
+
+def parse(data: bytes) -> Iterator[MountInfo]:
+    """Parses mountinfo's text, in the kernel's order (a later mount lies over an earlier one)."""
+    for line in data.splitlines():
+        if line:
+            yield _parse_line(line)
+
+
+def _read(pid: int | str = "self") -> bytes:
+    # One read(2) per buffer: the kernel keeps the list consistent only within a read, so use a large one.
+    fd = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        chunks = []
+        while chunk := os.read(fd, 1 << 20):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def mounts(pid: int | str = "self") -> list[MountInfo]:
+    """All mounts of a process's mount namespace."""
+    return list(parse(_read(pid)))
+
+
+def mounts_under(path: str) -> list[MountInfo]:
+    """The mounts at ``path`` or below it, in the order they were made."""
+    root = os.path.realpath(path)
+    prefix = root.rstrip("/") + "/"
+    # A cheap look at the bytes first: hosts with hundreds of containers have thousands of lines.
+    needle = re.split(rb"[ \t\n\\]", os.fsencode(root), maxsplit=1)[0]
+    lines = (line for line in _read().splitlines() if needle in line)
+    found = [_parse_line(line) for line in lines]
+    return [m for m in found if m.mountpoint == root or m.mountpoint.startswith(prefix)]
+
+
+def mount_of(path: str) -> MountInfo | None:
+    """The mount that holds ``path`` (links resolved): the longest point above it, the latest if stacked."""
+    real = os.path.realpath(path)
+    best: MountInfo | None = None
+    for info in parse(_read()):
+        point = info.mountpoint.rstrip("/") + "/"
+        if (real + "/").startswith(point) and (best is None or len(info.mountpoint) >= len(best.mountpoint)):
+            best = info
+    return best
+
+
+def is_mountpoint(path: str) -> bool:
+    """Whether something is mounted at exactly ``path``; unlike os.path.ismount sees binds of the same device."""
+    real = os.path.realpath(path)
+    return any(m.mountpoint == real for m in mounts_under(real))
+
+
+def unmount_under(path: str) -> int:
+    """Unmounts everything at ``path`` and below, newest first; returns how many went.
+
+    Detaches (``MNT_DETACH``): what is still in use vanishes from the tree and ends with its last user. What
+    went away meanwhile is no error.
+    """
+    gone = 0
+    for info in reversed(mounts_under(path)):
+        try:
+            linux.umount(info.mountpoint, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+            gone += 1
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
+    return gone
