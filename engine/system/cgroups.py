@@ -11,8 +11,21 @@ ROOT = "/sys/fs/cgroup"
 
 #: Controllers that a v1 hierarchy may carry (``name=`` hierarchies have none).
 _V1_CONTROLLERS = frozenset(
-    ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "net_cls", "net_prio", "blkio")
-    + ("perf_event", "hugetlb", "pids", "rdma", "misc")
+    [
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "net_cls",
+        "net_prio",
+        "blkio",
+        "perf_event",
+        "hugetlb",
+        "pids",
+        "rdma",
+    ]
 )
 
 

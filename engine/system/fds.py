@@ -57,7 +57,7 @@ def _encode(header: Mapping[str, object]) -> bytes:
     return _PREFIX.pack(len(body)) + body
 
 
-def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
+def _rights(fds: Sequence[int]) -> "list[tuple[int, int, array.array[int]]]":
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
 
 

@@ -53,7 +53,7 @@ def parse(data: bytes) -> list[Event]:
 
 
 class Watcher:
-    """One inotify instance: ``async for event in watcher`` or ``await watcher.read()``; close it (or ``with``).
+    """One inotify instance: ``async for event in watcher`` or ``await watcher.read()``; close it at the end.
 
     Many watches share one instance; the kernel limits instances per user (``fs.inotify.max_user_instances``).
     """

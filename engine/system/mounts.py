@@ -98,7 +98,7 @@ def mount_of(path: str) -> MountInfo | None:
 
 
 def is_mountpoint(path: str) -> bool:
-    """Whether something is mounted at exactly ``path``; unlike os.path.ismount sees binds of the same device."""
+    """Whether something is mounted at exactly ``path``; sees binds too, unlike os.path.ismount."""
     real = os.path.realpath(path)
     return any(m.mountpoint == real for m in mounts_under(real))
 
