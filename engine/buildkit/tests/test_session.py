@@ -1,0 +1,161 @@
+"""A session over a hijacked connection: a gRPC server on the client's side of a socket pair."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from engine.buildkit import calls
+from engine.buildkit.filesync import Selection
+from engine.buildkit.mirror import walk
+from engine.buildkit.pb import filesync_pb2, fsutil_pb2, secrets_pb2
+from engine.buildkit.session import Session, Sessions
+from engine.buildkit.stat import to_go
+from engine.buildkit.transport import Rendezvous
+from engine.errors import WharfError
+
+Packet = fsutil_pb2.Packet
+
+
+class Client(grpc.GenericRpcHandler):
+    """The CLI's side: files of a folder (as fsutil sends them), one secret, and a place for output."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.requested = 0
+        self.output = b""
+        self.metadata: dict[str, Any] = {}
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        if details.method == calls.PULL_FILES:
+            return grpc.stream_stream_rpc_method_handler(self.files, Packet.FromString, Packet.SerializeToString)
+        if details.method == calls.SEND_FILES:
+            return grpc.stream_stream_rpc_method_handler(
+                self.receive,
+                filesync_pb2.BytesMessage.FromString,
+                filesync_pb2.BytesMessage.SerializeToString,
+            )
+        if details.method == calls.GET_SECRET:
+            return grpc.unary_unary_rpc_method_handler(
+                self.secret,
+                secrets_pb2.GetSecretRequest.FromString,
+                secrets_pb2.GetSecretResponse.SerializeToString,
+            )
+        return None
+
+    async def files(self, _: Any, context: Any) -> None:
+        self.metadata = dict(context.invocation_metadata())
+        entries = list(walk(str(self.folder)))
+        for entry in entries:
+            stat = fsutil_pb2.Stat(
+                path=entry.path,
+                mode=to_go(entry.mode),
+                size=entry.size,
+                modTime=entry.mtime_ns,
+                linkname=entry.linkname,
+            )
+            await context.write(Packet(type=Packet.PACKET_STAT, stat=stat))
+        await context.write(Packet(type=Packet.PACKET_STAT))
+        while True:
+            packet = await context.read()
+            if packet.type == Packet.PACKET_FIN:
+                await context.write(Packet(type=Packet.PACKET_FIN))
+                return
+            self.requested += 1
+            content = (self.folder / entries[packet.ID].path).read_bytes()
+            for at in range(0, len(content), 32768):
+                chunk = content[at : at + 32768]
+                await context.write(Packet(type=Packet.PACKET_DATA, ID=packet.ID, data=chunk))
+            await context.write(Packet(type=Packet.PACKET_DATA, ID=packet.ID))
+
+    async def receive(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        self.metadata = dict(context.invocation_metadata())
+        async for message in requests:
+            self.output += message.data
+        for nothing in ():
+            yield nothing
+
+    async def secret(self, request: Any, context: Any) -> Any:
+        if request.ID != "known":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no")
+        return secrets_pb2.GetSecretResponse(data=b"hush")
+
+
+@asynccontextmanager
+async def _session(client: Client, directory: Path) -> AsyncIterator[tuple[Session, Sessions]]:
+    ours, theirs = socket.socketpair()
+    meeting = Rendezvous(str(directory))
+    server = grpc.aio.server(handlers=[client])
+    server.add_insecure_port(meeting.address)
+    await server.start()
+    far = asyncio.create_task(meeting.join(await asyncio.open_connection(sock=theirs)))
+    sessions = Sessions(str(directory))
+    methods = [calls.PULL_FILES, calls.SEND_FILES, calls.GET_SECRET]
+    serving = asyncio.create_task(
+        sessions.serve(
+            await asyncio.open_connection(sock=ours), early=b"", id="s1", name="n", shared_key="k", methods=methods
+        )
+    )
+    try:
+        yield await sessions.get("s1"), sessions
+    finally:
+        far.cancel()
+        await asyncio.gather(far, return_exceptions=True)
+        await asyncio.wait_for(serving, 30)
+        await server.stop(None)
+        meeting.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "context"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    (folder / "sub/big").write_bytes(os.urandom(3_000_000))
+    for number in range(300):
+        (folder / f"sub/f{number}").write_text(str(number))
+    return folder
+
+
+def test_files_secrets_and_output(tmp_path: Path, folder: Path) -> None:
+    client = Client(folder)
+
+    async def run() -> None:
+        async with _session(client, tmp_path / "run") as (session, sessions):
+            root = tmp_path / "mirror"
+            await session.pull_files(Selection(name="context", exclude=("ä*",)), str(root))
+            assert client.metadata["exclude-patterns"] == "%C3%A4%2A"
+            assert client.metadata["exclude-patterns-encoded"] == "1"
+            assert list(walk(str(root))) == list(walk(str(folder)))
+            assert (root / "sub/big").read_bytes() == (folder / "sub/big").read_bytes()
+            assert client.requested == 302
+            (folder / "sub/f7").write_text("changed")
+            assert await session.pull_files(Selection(name="context"), str(root)) == 1
+            assert client.requested == 303
+            assert (root / "sub/f7").read_text() == "changed"
+
+            assert await session.secret("known") == b"hush"
+            with pytest.raises(WharfError, match="secret other: not found"):
+                await session.secret("other")
+            assert await session.credentials("registry") == ("", "")
+            with pytest.raises(WharfError, match="unset ssh forward key default"):
+                await session.check_ssh("default")
+
+            async def chunks() -> AsyncIterator[bytes]:
+                for _ in range(3):
+                    yield b"x" * 1_500_000
+
+            await session.send_stream(chunks(), metadata={"image.name": "a"})
+            assert client.output == b"x" * 4_500_000
+            assert client.metadata["exporter-md-image.name"] == "a"
+        with pytest.raises(KeyError):
+            sessions._sessions["s1"]
+
+    asyncio.run(run())
+    assert list((tmp_path / "run").iterdir()) == []
