@@ -1,0 +1,109 @@
+"""A small HTTP client for the Engine API on a unix socket, so that tests see the bytes of an answer as they are."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+DEADLINE = 90.0
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP/1.1 over a unix socket."""
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = dial(Path(self._path), timeout=self.timeout)
+
+
+def dial(path: Path, *, timeout: float | None = DEADLINE) -> socket.socket:
+    """A connected unix socket."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def lines(self) -> list[Any]:
+        """The objects of a stream of JSON lines."""
+        return [json.loads(line) for line in self.body.splitlines() if line.strip()]
+
+    @property
+    def message(self) -> str:
+        """The sentence of an error."""
+        return str(self.json()["message"])
+
+
+class Api:
+    """Requests to one engine. Each call has its own connection; :meth:`connection` keeps one."""
+
+    def __init__(self, path: Path, *, version: str = "") -> None:
+        self.path = path
+        self.prefix = f"/v{version}" if version else ""
+
+    def connection(self, *, timeout: float = DEADLINE) -> UnixConnection:
+        return UnixConnection(self.path, timeout=timeout)
+
+    def raw(self, *, timeout: float = DEADLINE) -> socket.socket:
+        """The bare socket, for requests that http.client would not send."""
+        return dial(self.path, timeout=timeout)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        data: object = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = DEADLINE,
+        on: UnixConnection | None = None,
+    ) -> Answer:
+        """Sends one request (`data` as JSON, or `body` as it is) and reads the whole answer."""
+        connection = on or self.connection(timeout=timeout)
+        try:
+            sent = dict(headers or {})
+            if data is not None:
+                body = json.dumps(data).encode()
+                sent.setdefault("Content-Type", "application/json")
+            url = self.prefix + quote(path, safe="/:@?=&%+,") + (f"?{urlencode(query, doseq=True)}" if query else "")
+            connection.request(method, url, body=body, headers=sent)
+            response = connection.getresponse()
+            return Answer(response.status, {k.title(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            if on is None:
+                connection.close()
+
+    def get(self, path: str, **query: object) -> Answer:
+        return self.request("GET", path, query=query)
+
+    def post(self, path: str, data: object = None, **query: object) -> Answer:
+        return self.request("POST", path, data=data, query=query)
+
+    def delete(self, path: str, **query: object) -> Answer:
+        return self.request("DELETE", path, query=query)

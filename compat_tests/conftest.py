@@ -1,0 +1,150 @@
+"""Fixtures of the black-box tests: engines, and the proof that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from compat_tests import engines
+from compat_tests.engines import Dockerd, Engine
+from compat_tests.traces import links, until
+
+PREDEFINED = {"bridge", "host", "none"}
+PROGRAMS = ("docker", "ip", "nft", "busybox")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=("wharf", "containerd", "dockerd"),
+        help="run the tests on this engine only: ours, ours on a stock containerd, or Debian's dockerd",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "core: runs on our supervisor and on a stock containerd")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name, scope in (("engine", "session"), ("own_engine", "module")):
+        if name in metafunc.fixturenames:
+            chosen = metafunc.config.getoption("--engine")
+            both = metafunc.definition.get_closest_marker("core") is not None
+            kinds = [chosen] if chosen else (["wharf", "containerd"] if both else ["wharf"])
+            metafunc.parametrize(name, kinds, indirect=True, scope=scope)  # type: ignore[arg-type]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    reason = "needs root" if os.geteuid() else f"needs {', '.join(missing)}" if missing else ""
+    for item in items:
+        if reason and "compat_tests" in item.path.parts:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@contextlib.contextmanager
+def running(kind: str, name: str) -> Iterator[Engine]:
+    """An engine of this kind with busybox:latest loaded."""
+    with contextlib.ExitStack() as stack:
+        engine: Engine
+        if kind == "dockerd":
+            engine = stack.enter_context(engines.dockerd(name))
+        elif kind == "containerd":
+            engine = stack.enter_context(
+                engines.wharf(name, containerd=stack.enter_context(engines.stock_containerd(f"{name}-ctd")))
+            )
+        else:
+            engine = stack.enter_context(engines.wharf(name))
+        engine.load_busybox()
+        yield engine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def host_as_before() -> Iterator[None]:
+    """At the end the host has the links that it had: each engine proves the rest of its own traces itself."""
+    before = set(links()) if shutil.which("ip") else set()
+    yield
+    mine = ("wt", "veth", "wharf")
+
+    def left() -> set[str]:
+        return {name for name in set(links()) - before if name.startswith(mine)}
+
+    if before and not others_at_work():
+        until(lambda: not left(), seconds=60)
+        assert not left(), f"links left behind: {sorted(left())}"
+
+
+def others_at_work() -> bool:
+    """Whether another engine or test run is at work on this host, whose links would be taken for ours."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError), open(f"{entry.path}/cmdline", "rb") as file:
+                argv = file.read().split(b"\0")
+                if b"server" in argv or any(b"dockerd" in a or b"pytest" in a or b"wharfd" in a for a in argv[:3]):
+                    return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The engine that most tests share; `core` tests get it on both back ends."""
+    with running(request.param, "shared") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def own_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """One engine for this module alone: for tests that kill, restart or fill it."""
+    with running(request.param, "own") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Iterator[Dockerd]:
+    """Debian's dockerd with busybox loaded, to compare answers with."""
+    if shutil.which("dockerd") is None:
+        pytest.skip("needs dockerd")
+    with engines.dockerd("oracle") as engine:
+        engine.load_busybox()
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves containers, networks or volumes in an engine, and removes them for the next one."""
+    used: list[Engine] = [
+        request.getfixturevalue(name) for name in ("engine", "own_engine", "oracle") if name in request.fixturenames
+    ]
+    before = [leavings(each) for each in used]
+    yield
+    for each, earlier in zip(used, before, strict=True):
+        if not each.daemon.running:
+            each.start()  # a test that failed in the middle of a restart: the next ones need it
+
+        def left(each: Engine = each, earlier: set[tuple[str, str]] = earlier) -> set[tuple[str, str]]:
+            return leavings(each) - earlier
+
+        # `docker run --rm` may return while the engine still removes the container
+        if not until(lambda: not left(), seconds=15):
+            found = sorted(left())
+            for kind, name in found:
+                each.api.delete(f"/{kind}/{name}", **({"force": 1, "v": 1} if kind != "networks" else {}))
+            pytest.fail(f"the test left in {each.kind}: {found}")
+
+
+def leavings(engine: Engine) -> set[tuple[str, str]]:
+    """What an engine holds that a test should have removed, as (kind, id), containers first in the alphabet."""
+
+    def listed(path: str, **query: Any) -> Any:
+        answer = engine.api.get(path, **query)
+        assert answer.status == 200, f"{path}: {answer.status} {answer.body!r}"
+        return answer.json()
+
+    found = {("containers", str(item["Id"])) for item in listed("/containers/json", all=1)}
+    found |= {("networks", str(item["Id"])) for item in listed("/networks") if item["Name"] not in PREDEFINED}
+    return found | {("volumes", str(item["Name"])) for item in listed("/volumes")["Volumes"] or []}

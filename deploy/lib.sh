@@ -1,0 +1,217 @@
+# Shared by quickstart.sh and test.sh: sourced, never run. Shell functions only; nothing happens on sourcing.
+# shellcheck shell=bash
+
+say() { printf '\n== %s\n' "$*"; }
+note() { printf '   %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+need_root() {
+  [ "$(id -u)" = 0 ] || die "this needs root: sudo $0 $*"
+}
+
+# A PATH that finds the system's tools also where root's PATH is a user's (sudo -E, su without a dash).
+system_path() { export PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; }
+
+# --- packages -------------------------------------------------------------------------------------------------
+
+# While this script installs packages no service may start: an installed Docker is neither started nor restarted.
+POLICY=/usr/sbin/policy-rc.d
+POLICY_MARK="# laid by Wharf's scripts while they install packages; may be removed"
+
+services_hold() {
+  if [ -e "$POLICY" ] && grep -qF "$POLICY_MARK" "$POLICY"; then rm -f "$POLICY"; fi # of a run that was killed
+  [ -e "$POLICY" ] && mv "$POLICY" "$POLICY.wharf-kept"
+  printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" >"$POLICY"
+  chmod 755 "$POLICY"
+}
+
+services_release() {
+  if [ -e "$POLICY" ] && grep -qF "$POLICY_MARK" "$POLICY"; then rm -f "$POLICY"; fi
+  if [ -e "$POLICY.wharf-kept" ] && [ ! -e "$POLICY" ]; then mv "$POLICY.wharf-kept" "$POLICY"; fi
+  return 0
+}
+
+apt() {
+  DEBIAN_FRONTEND=noninteractive timeout -k 10 "$1" apt-get -q -y -o DPkg::Lock::Timeout=180 \
+    -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "${@:2}" </dev/null
+}
+
+# install_missing WANT...: each WANT is `package`, `package?command` or `package?/path`. Where the command or path is
+# there already, from whichever vendor, nothing is installed: Debian's docker-cli would push out docker-ce-cli.
+# Sets INSTALLED to what was installed.
+INSTALLED=()
+install_missing() {
+  local want package there missing=()
+  INSTALLED=()
+  for want in "$@"; do
+    package=${want%%\?*}
+    there=${want#"$package"}
+    there=${there#\?}
+    case $there in
+      "") dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed && continue ;;
+      /*) [ -e "$there" ] && continue ;;
+      *) command -v "$there" >/dev/null && continue ;;
+    esac
+    missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (and there is no apt-get to install them with)"
+  note "installing ${missing[*]}"
+  services_hold
+  local status=0
+  {
+    apt 240 install --no-install-recommends "${missing[@]}" ||
+      { apt 120 update && apt 360 install --no-install-recommends "${missing[@]}"; }
+  } >"$APT_LOG" 2>&1 || status=$?
+  services_release
+  if [ "$status" != 0 ]; then
+    tail -n 25 "$APT_LOG" >&2
+    die "apt-get could not install: ${missing[*]} (whole log: $APT_LOG)"
+  fi
+  INSTALLED=("${missing[@]}")
+}
+
+# What a package's installation has enabled for the next boot, and nobody asked for. Only for packages just installed.
+services_disable_new() {
+  local package unit
+  command -v systemctl >/dev/null || return 0
+  for package in "${INSTALLED[@]}"; do
+    for unit in $(dpkg -L "$package" 2>/dev/null | sed -n 's#^\(/usr\)\?/lib/systemd/system/\([^/@]*\.\(service\|socket\)\)$#\2#p'); do
+      systemctl disable "$unit" >/dev/null 2>&1 || true
+    done
+  done
+}
+
+# --- Python ---------------------------------------------------------------------------------------------------
+
+python_good() {
+  "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# Prints the interpreter to use: $WHARF_PYTHON, else python3 of the PATH, else Debian's.
+find_python() {
+  local candidate
+  for candidate in ${WHARF_PYTHON:+"$WHARF_PYTHON"} python3 /usr/bin/python3; do
+    if command -v "$candidate" >/dev/null && python_good "$candidate"; then
+      # the real binary: a shim of a version manager (pyenv, asdf) may not work for other users or in a service
+      "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'
+      return 0
+    fi
+  done
+  return 1
+}
+
+choose_python() {
+  PYTHON=$(find_python) || {
+    install_missing "python3?/usr/bin/python3" python3-venv
+    PYTHON=$(find_python) || die "no Python of 3.11 or newer with the venv module (set WHARF_PYTHON=/path/to/python3)"
+  }
+}
+
+# make_venv DIR EXTRAS: a virtual environment with the dependencies at the versions of constraints.txt. Kept while the
+# interpreter, pyproject.toml and constraints.txt stay the same; made aside and moved in, so a killed run leaves none half-made.
+make_venv() {
+  local dir=$1 extras=$2 stamp
+  stamp=$({ "$PYTHON" -VV; echo "$PYTHON $extras"; cat "$ROOT/pyproject.toml" "$ROOT/deploy/constraints.txt"; } | sha256sum | cut -c1-32)
+  if [ "$(cat "$dir/.wharf-stamp" 2>/dev/null)" = "$stamp" ] && "$dir/bin/python" -c '' 2>/dev/null; then return 0; fi
+  note "making a virtual environment with $("$PYTHON" -V) in $dir"
+  rm -rf "$dir"
+  mkdir -p "$(dirname "$dir")"
+  timeout -k 10 120 "$PYTHON" -m venv "$dir"
+  local requirements
+  requirements=$("$dir/bin/python" - "$ROOT/pyproject.toml" "$extras" <<'PY'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    project = tomllib.load(file)
+wanted = list(project["project"]["dependencies"]) + list(project["build-system"]["requires"])
+for extra in sys.argv[2].split():
+    wanted += project["project"]["optional-dependencies"][extra]
+print("\n".join(wanted))
+PY
+  )
+  local try
+  for try in 1 2; do
+    # shellcheck disable=SC2086 -- one requirement a line
+    if (IFS=$'\n'; timeout -k 10 420 "$dir/bin/python" -m pip install -q --disable-pip-version-check \
+      -c "$ROOT/deploy/constraints.txt" $requirements </dev/null); then
+      echo "$stamp" >"$dir/.wharf-stamp"
+      return 0
+    fi
+    note "pip failed (try $try of 2)"
+  done
+  die "the Python packages could not be installed"
+}
+
+# --- the host's cgroups ---------------------------------------------------------------------------------------
+
+# On a hybrid layout crun refuses to work while the unified hierarchy holds controllers. Those that are free are
+# mounted as v1, as Debian's cgroupfs-mount does. What was mounted is noted in the file $1, for cgroups_restore.
+cgroups_complete() {
+  local notes=$1 unified=/sys/fs/cgroup/unified controller
+  [ "$(stat -f -c %T /sys/fs/cgroup 2>/dev/null)" = tmpfs ] || return 0
+  [ -e "$unified/cgroup.controllers" ] || return 0
+  # one in use below the unified hierarchy cannot be moved, and is none of our business
+  [ -z "$(cat "$unified/cgroup.subtree_control")" ] || return 0
+  for controller in $(cat "$unified/cgroup.controllers"); do
+    local dir=/sys/fs/cgroup/$controller made=no
+    [ -d "$dir" ] || { mkdir "$dir" 2>/dev/null && made=yes; } || continue
+    if mount -t cgroup -o "$controller" cgroup "$dir" 2>/dev/null; then
+      note "mounted the cgroup controller $controller at $dir (crun needs it; undone at the end)"
+      echo "$dir" >>"$notes"
+    elif [ "$made" = yes ]; then
+      rmdir "$dir"
+    fi
+  done
+}
+
+cgroups_restore() {
+  local notes=$1 dir
+  [ -e "$notes" ] || return 0
+  while read -r dir; do
+    umount "$dir" 2>/dev/null || continue
+    rmdir "$dir" 2>/dev/null || true
+  done <"$notes"
+  rm -f "$notes"
+}
+
+# --- processes ------------------------------------------------------------------------------------------------
+
+# marked NAME=VALUE: the pids of the processes whose environment carries this; every process of an engine inherits it.
+marked() {
+  local file pid
+  for file in /proc/[0-9]*/environ; do
+    pid=${file#/proc/}
+    pid=${pid%/environ}
+    [ "$pid" != $$ ] || continue
+    { tr '\0' '\n' <"$file" | grep -qxF "$1"; } 2>/dev/null && echo "$pid"
+  done
+  return 0
+}
+
+# end_marked NAME=VALUE SECONDS: asks them to end, waits, then ends them.
+end_marked() {
+  local mark=$1 pids
+  pids=$(marked "$mark")
+  [ -n "$pids" ] || return 0
+  # shellcheck disable=SC2086
+  kill -TERM $pids 2>/dev/null || true
+  local until=$((SECONDS + $2))
+  while [ -n "$(marked "$mark")" ]; do
+    if [ "$SECONDS" -ge "$until" ]; then
+      # shellcheck disable=SC2046
+      kill -KILL $(marked "$mark") 2>/dev/null || true
+      sleep 0.2
+      break
+    fi
+    sleep 0.2
+  done
+}
+
+# unmount_under DIR: everything mounted below (and at) DIR, the deepest first.
+unmount_under() {
+  local point
+  awk '{print $5}' /proc/self/mountinfo | { grep -E "^$1(/|$)" || true; } | sort -r | while read -r point; do
+    # shellcheck disable=SC2059 -- the kernel writes blanks as \040, which printf reads
+    umount -l "$(printf "$point")" 2>/dev/null || true
+  done
+}
