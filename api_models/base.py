@@ -1,0 +1,160 @@
+"""What every model of the Engine API shares: how JSON is read as Go reads it, and how it is written back.
+
+Reading. Unknown keys are ignored; a key matches whatever its case; ``null`` means "not given", so the
+field keeps its default. A field whose default is ``None`` tells "not given" from "empty".
+
+Writing (:func:`wire`). Every field is written, also when it is empty: clients crash on missing keys. A
+field marked :data:`OMIT` is left out while it is empty, as Go's ``omitempty`` does. A list or map whose
+default is ``None`` is written as ``null`` when it was not given and as ``[]``/``{}`` when it was given empty.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class _Omit:
+    """Marks a field that is left out of the answer while it is empty."""
+
+    def __repr__(self) -> str:
+        return "OMIT"
+
+
+OMIT = _Omit()
+
+
+class Go:
+    """The Go type that dockerd's error names for a field, where it doesn't follow from the annotation."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _text(value: Any) -> Any:
+    # In Go a null inside a []string or map[string]string is the empty string.
+    return "" if value is None else value
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("int64")]
+Int = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("int")]
+Uint = Annotated[int, Field(ge=0, le=2**64 - 1), Go("uint")]
+Uint16 = Annotated[int, Field(ge=0, le=2**16 - 1), Go("uint16")]
+Uint32 = Annotated[int, Field(ge=0, le=2**32 - 1), Go("uint32")]
+Uint64 = Annotated[int, Field(ge=0, le=2**64 - 1), Go("uint64")]
+Text = Annotated[str, BeforeValidator(_text)]
+Strings = list[Text]
+StringMap = dict[str, Text]
+# A command: a JSON string is a list of one.
+StrSlice = Annotated[list[Text], BeforeValidator(_one_or_many)]
+# Go's map[string]struct{}: only the keys matter.
+KeySet = dict[str, dict[str, Any]]
+
+
+def _pascal(name: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
+class Model(BaseModel):
+    """A JSON object of the Engine API. Attributes are snake_case, JSON names are Docker's."""
+
+    model_config = ConfigDict(
+        alias_generator=_pascal,
+        populate_by_name=True,
+        defer_build=True,
+        strict=True,
+        extra="ignore",
+        arbitrary_types_allowed=True,
+    )
+
+    # The type's name in dockerd's errors, "package.Name".
+    go_name: ClassVar[str] = ""
+    # How Go calls this struct where another one embeds it.
+    go_embedded: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_go_reads(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        names = _names(cls)
+        return {
+            key if key in names else names.get(key.lower(), key): value
+            for key, value in data.items()
+            if value is not None
+        }
+
+    def wire(self) -> dict[str, Any]:
+        """The object as the API writes it (a fresh dict of JSON values)."""
+        return wire(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some attributes changed; nothing is validated again."""
+        return self.model_copy(update=changes)
+
+
+@cache
+def _names(cls: type[Model]) -> Mapping[str, str]:
+    """Lower-case JSON name → JSON name, with the attribute and JSON names themselves mapped too."""
+    names: dict[str, str] = {}
+    for attribute, field in cls.model_fields.items():
+        alias = field.alias or attribute
+        names[alias.lower()] = alias
+    for attribute, field in cls.model_fields.items():
+        names[attribute] = attribute
+        names[field.alias or attribute] = field.alias or attribute
+    return names
+
+
+@cache
+def _plan(cls: type[Model]) -> tuple[tuple[str, str, bool, bool], ...]:
+    """(attribute, JSON name, omitted while empty, a pointer in Go) of every field, in declared order."""
+    return tuple(
+        (attribute, field.alias or attribute, OMIT in field.metadata, field.default is None)
+        for attribute, field in cls.model_fields.items()
+    )
+
+
+def _empty(value: object, pointer: bool) -> bool:  # noqa: FBT001
+    """Go's idea of empty: false, 0, nil, "", a list or map without elements; of a pointer only nil."""
+    if pointer and isinstance(value, bool | int | str):
+        return False
+    return not value and not isinstance(value, Model)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Model):
+        return wire(value)
+    if isinstance(value, list | tuple):
+        return [_value(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _value(each) for key, each in value.items()}
+    return value
+
+
+def wire(model: Model) -> dict[str, Any]:
+    """``model`` as a dict ready for JSON, under the policy described at the top of this module."""
+    document: dict[str, Any] = {}
+    for attribute, alias, omit, pointer in _plan(type(model)):
+        value = getattr(model, attribute)
+        if omit and _empty(value, pointer):
+            continue
+        document[alias] = _value(value)
+    return document
+
+
+def inner_models(annotation: Any) -> tuple[type[Model], ...]:
+    """The models that an annotation mentions, however deep."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return (annotation,) if issubclass(annotation, Model) else ()
+    found: tuple[type[Model], ...] = ()
+    for argument in get_args(annotation):
+        found += inner_models(argument)
+    return found

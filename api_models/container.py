@@ -1,0 +1,246 @@
+"""Containers: the bodies of create, update and their like, and the shapes of list and inspect."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from api_models.base import OMIT, Go, Int, Int64, KeySet, Model, StringMap, Strings, StrSlice, Uint
+from api_models.mount import Mount
+from api_models.network import EndpointSettings, NetworkingConfig
+from api_models.resources import Resources, RestartPolicy
+from api_models.versions import Checked, Implied, Shown, Since, Version
+from engine.errors import invalid
+
+Duration = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("time.Duration")]
+
+
+class HealthConfig(Model):
+    """Durations in nanoseconds; 0 inherits (from the image, then the default)."""
+
+    go_name: ClassVar[str] = "v1.HealthcheckConfig"
+
+    test: Annotated[Strings | None, OMIT] = None
+    interval: Annotated[Duration, OMIT] = 0
+    timeout: Annotated[Duration, OMIT] = 0
+    start_period: Annotated[Duration, OMIT] = 0
+    start_interval: Annotated[Duration, OMIT, Since((1, 44))] = 0
+    retries: Annotated[Int, OMIT] = 0
+
+
+class ContainerConfig(Model):
+    """What an image gives and a container may change: the process and its metadata."""
+
+    go_name: ClassVar[str] = "container.Config"
+    go_embedded: ClassVar[str] = "Config"
+
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: Annotated[KeySet | None, Go("nat.PortSet"), OMIT] = None
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: Strings | None = None
+    cmd: Annotated[StrSlice | None, Go("string")] = None
+    healthcheck: Annotated[HealthConfig | None, OMIT] = None
+    args_escaped: Annotated[bool, OMIT] = False
+    image: str = ""
+    volumes: KeySet | None = None
+    working_dir: str = ""
+    entrypoint: Annotated[StrSlice | None, Go("string")] = None
+    network_disabled: Annotated[bool, OMIT] = False
+    mac_address: Annotated[str, OMIT] = ""
+    on_build: Strings | None = None
+    labels: StringMap | None = None
+    stop_signal: Annotated[str, OMIT] = ""
+    stop_timeout: Annotated[Int | None, OMIT] = None
+    shell: Annotated[StrSlice | None, Go("string"), OMIT] = None
+
+
+class LogConfig(Model):
+    go_name: ClassVar[str] = "container.LogConfig"
+
+    type: str = ""
+    config: StringMap | None = None
+
+
+class PortBinding(Model):
+    go_name: ClassVar[str] = "nat.PortBinding"
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class HostConfig(Resources):
+    """What belongs to this host: limits, mounts, ports, namespaces, security, lifecycle."""
+
+    go_name: ClassVar[str] = "container.HostConfig"
+
+    binds: Strings | None = None
+    container_id_file: Annotated[str, Field(alias="ContainerIDFile")] = ""
+    log_config: LogConfig = Field(default_factory=LogConfig)
+    network_mode: Annotated[str, Go("container.NetworkMode")] = ""
+    port_bindings: Annotated[dict[str, list[PortBinding] | None] | None, Go("nat.PortMap")] = None
+    restart_policy: RestartPolicy = Field(default_factory=RestartPolicy)
+    auto_remove: Annotated[bool, Since((1, 25))] = False
+    volume_driver: str = ""
+    volumes_from: Strings | None = None
+    # [height, width]
+    console_size: Annotated[list[Uint], Since((1, 42))] = Field(default_factory=lambda: [0, 0])
+    annotations: Annotated[StringMap | None, OMIT, Since((1, 43))] = None
+    mounts: Annotated[list[Mount] | None, OMIT] = None
+    cap_add: Annotated[StrSlice | None, Go("string")] = None
+    cap_drop: Annotated[StrSlice | None, Go("string")] = None
+    # "" means the daemon's default. That older clients mean "host" on cgroup v1 the service decides, as
+    # it depends on the host.
+    cgroupns_mode: Annotated[str, Go("container.CgroupnsMode")] = ""
+    dns: Strings | None = None
+    dns_options: Strings | None = None
+    dns_search: Strings | None = None
+    extra_hosts: Strings | None = None
+    group_add: Strings | None = None
+    ipc_mode: Annotated[str, Go("container.IpcMode"), Implied((1, 40), "shareable")] = ""
+    cgroup: Annotated[str, Go("container.CgroupSpec")] = ""
+    links: Strings | None = None
+    oom_score_adj: Int = 0
+    pid_mode: Annotated[str, Go("container.PidMode")] = ""
+    privileged: bool = False
+    publish_all_ports: bool = False
+    readonly_rootfs: bool = False
+    security_opt: Strings | None = None
+    storage_opt: Annotated[StringMap | None, OMIT] = None
+    tmpfs: Annotated[StringMap | None, OMIT] = None
+    uts_mode: Annotated[str, Field(alias="UTSMode"), Go("container.UTSMode")] = ""
+    userns_mode: Annotated[str, Go("container.UsernsMode")] = ""
+    shm_size: Int64 = 0
+    sysctls: Annotated[StringMap | None, OMIT] = None
+    runtime: Annotated[str, OMIT] = ""
+    isolation: Annotated[str, Go("container.Isolation")] = ""
+    # None means the default list, an empty list means none.
+    masked_paths: Strings | None = None
+    readonly_paths: Strings | None = None
+    init: Annotated[bool | None, OMIT] = None
+
+
+def _one_endpoint_before_1_44(request: "CreateRequest", version: Version) -> None:
+    config = request.networking_config
+    endpoints = (config.endpoints_config if config else None) or {}
+    if version < (1, 44) and len(endpoints) > 1:
+        names = ", ".join(endpoints)
+        raise invalid(f"Container cannot be created with multiple network endpoints: {names}")
+
+
+class CreateRequest(ContainerConfig):
+    """The body of ``POST /containers/create``: a ContainerConfig with two more keys."""
+
+    go_name: ClassVar[str] = "runconfig.ContainerConfigWrapper"
+    go_embedded: ClassVar[str] = ""
+
+    host_config: HostConfig | None = None
+    networking_config: Annotated[NetworkingConfig | None, Checked(_one_endpoint_before_1_44)] = None
+
+    @property
+    def empty(self) -> bool:
+        """True if no key of the ContainerConfig was given (dockerd refuses that)."""
+        return not self.model_fields_set - {"host_config", "networking_config"}
+
+    def config(self) -> ContainerConfig:
+        """The ContainerConfig alone."""
+        fields = {name: getattr(self, name) for name in ContainerConfig.model_fields}
+        return ContainerConfig.model_construct(self.model_fields_set & fields.keys(), **fields)
+
+
+class UpdateRequest(Resources):
+    """The body of ``POST /containers/{id}/update``. What isn't given is kept."""
+
+    go_name: ClassVar[str] = "container.UpdateConfig"
+
+    restart_policy: RestartPolicy = Field(default_factory=RestartPolicy)
+
+
+# ---- answers: the fields whose presence depends on the version, the rest passes as it is -------------------
+
+
+class SummaryHostConfig(Model):
+    network_mode: Annotated[str, OMIT] = ""
+    annotations: Annotated[StringMap | None, OMIT, Shown((1, 46))] = None
+
+
+class SummaryNetworks(Model):
+    networks: dict[str, EndpointSettings] | None = None
+
+
+class ContainerSummary(Model):
+    """One element of ``GET /containers/json``."""
+
+    id: str = ""
+    names: Strings = Field(default_factory=list)
+    image: str = ""
+    image_id: Annotated[str, Field(alias="ImageID")] = ""
+    image_manifest_descriptor: Annotated[dict[str, Any] | None, OMIT, Shown((1, 48))] = None
+    command: str = ""
+    created: Int64 = 0
+    ports: list[dict[str, Any]] = Field(default_factory=list)
+    size_rw: Annotated[Int64, OMIT] = 0
+    size_root_fs: Annotated[Int64, OMIT] = 0
+    labels: StringMap = Field(default_factory=dict)
+    state: str = ""
+    status: str = ""
+    host_config: SummaryHostConfig = Field(default_factory=SummaryHostConfig)
+    network_settings: SummaryNetworks = Field(default_factory=SummaryNetworks)
+    mounts: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class NetworkSettings(Model):
+    bridge: str = ""
+    sandbox_id: Annotated[str, Field(alias="SandboxID")] = ""
+    sandbox_key: str = ""
+    ports: dict[str, list[PortBinding] | None] = Field(default_factory=dict)
+    hairpin_mode: bool = False
+    link_local_ipv6_address: Annotated[str, Field(alias="LinkLocalIPv6Address")] = ""
+    link_local_ipv6_prefix_len: Annotated[Int, Field(alias="LinkLocalIPv6PrefixLen")] = 0
+    secondary_ip_addresses: Annotated[list[dict[str, Any]] | None, Field(alias="SecondaryIPAddresses")] = None
+    secondary_ipv6_addresses: Annotated[list[dict[str, Any]] | None, Field(alias="SecondaryIPv6Addresses")] = None
+    endpoint_id: Annotated[str, Field(alias="EndpointID")] = ""
+    gateway: str = ""
+    global_ipv6_address: Annotated[str, Field(alias="GlobalIPv6Address")] = ""
+    global_ipv6_prefix_len: Annotated[Int, Field(alias="GlobalIPv6PrefixLen")] = 0
+    ip_address: Annotated[str, Field(alias="IPAddress")] = ""
+    ip_prefix_len: Annotated[Int, Field(alias="IPPrefixLen")] = 0
+    ipv6_gateway: Annotated[str, Field(alias="IPv6Gateway")] = ""
+    mac_address: str = ""
+    networks: dict[str, EndpointSettings] = Field(default_factory=dict)
+
+
+class ContainerInspect(Model):
+    """The answer of ``GET /containers/{id}/json``."""
+
+    id: str = ""
+    created: str = ""
+    path: str = ""
+    args: Strings = Field(default_factory=list)
+    state: dict[str, Any] = Field(default_factory=dict)
+    image: str = ""
+    resolv_conf_path: str = ""
+    hostname_path: str = ""
+    hosts_path: str = ""
+    log_path: str = ""
+    name: str = ""
+    restart_count: Int = 0
+    driver: str = ""
+    platform: str = ""
+    image_manifest_descriptor: Annotated[dict[str, Any] | None, OMIT, Shown((1, 48))] = None
+    mount_label: str = ""
+    process_label: str = ""
+    app_armor_profile: str = ""
+    exec_ids: Annotated[Strings | None, Field(alias="ExecIDs")] = None
+    host_config: HostConfig = Field(default_factory=HostConfig)
+    graph_driver: dict[str, Any] | None = None
+    size_rw: Annotated[Int64 | None, OMIT] = None
+    size_root_fs: Annotated[Int64 | None, OMIT] = None
+    mounts: list[dict[str, Any]] = Field(default_factory=list)
+    config: ContainerConfig = Field(default_factory=ContainerConfig)
+    network_settings: NetworkSettings = Field(default_factory=NetworkSettings)

@@ -1,0 +1,137 @@
+"""Networks and endpoints."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from api_models.base import OMIT, Int, Model, StringMap, Strings
+from api_models.versions import Shown, Since
+
+
+class EndpointIPAMConfig(Model):
+    go_name: ClassVar[str] = "network.EndpointIPAMConfig"
+
+    ipv4_address: Annotated[str, Field(alias="IPv4Address"), OMIT] = ""
+    ipv6_address: Annotated[str, Field(alias="IPv6Address"), OMIT] = ""
+    link_local_ips: Annotated[Strings | None, Field(alias="LinkLocalIPs"), OMIT] = None
+
+
+class EndpointSettings(Model):
+    """One container on one network: what was asked for, and on inspect what it got."""
+
+    go_name: ClassVar[str] = "network.EndpointSettings"
+
+    ipam_config: Annotated[EndpointIPAMConfig | None, Field(alias="IPAMConfig")] = None
+    links: Strings | None = None
+    aliases: Strings | None = None
+    mac_address: str = ""
+    driver_opts: StringMap | None = None
+    gw_priority: Annotated[Int, Since((1, 48)), Shown((1, 48))] = 0
+    # What follows is filled by the engine and ignored in requests.
+    network_id: Annotated[str, Field(alias="NetworkID")] = ""
+    endpoint_id: Annotated[str, Field(alias="EndpointID")] = ""
+    gateway: str = ""
+    ip_address: Annotated[str, Field(alias="IPAddress")] = ""
+    ip_prefix_len: Annotated[Int, Field(alias="IPPrefixLen")] = 0
+    ipv6_gateway: Annotated[str, Field(alias="IPv6Gateway")] = ""
+    global_ipv6_address: Annotated[str, Field(alias="GlobalIPv6Address")] = ""
+    global_ipv6_prefix_len: Annotated[Int, Field(alias="GlobalIPv6PrefixLen")] = 0
+    dns_names: Annotated[Strings | None, Field(alias="DNSNames"), Shown((1, 44))] = None
+
+
+class NetworkingConfig(Model):
+    go_name: ClassVar[str] = "network.NetworkingConfig"
+
+    endpoints_config: dict[str, EndpointSettings | None] | None = None
+
+
+class IPAMPool(Model):
+    """One entry of ``IPAM.Config``."""
+
+    go_name: ClassVar[str] = "network.IPAMConfig"
+
+    subnet: Annotated[str, OMIT] = ""
+    ip_range: Annotated[str, Field(alias="IPRange"), OMIT] = ""
+    gateway: Annotated[str, OMIT] = ""
+    auxiliary_addresses: Annotated[StringMap | None, OMIT] = None
+
+
+class IPAM(Model):
+    go_name: ClassVar[str] = "network.IPAM"
+
+    driver: str = ""
+    options: StringMap | None = None
+    config: list[IPAMPool] | None = None
+
+
+class ConfigReference(Model):
+    go_name: ClassVar[str] = "network.ConfigReference"
+
+    network: str = ""
+
+
+class NetworkCreate(Model):
+    go_name: ClassVar[str] = "network.CreateOptions"
+    go_embedded: ClassVar[str] = "NetworkCreate"
+
+    driver: str = ""
+    scope: str = ""
+    enable_ipv4: Annotated[bool | None, Field(alias="EnableIPv4"), Since((1, 48))] = None
+    enable_ipv6: Annotated[bool | None, Field(alias="EnableIPv6")] = None
+    ipam: Annotated[IPAM | None, Field(alias="IPAM")] = None
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigReference | None = None
+    options: StringMap | None = None
+    labels: StringMap | None = None
+
+
+class NetworkCreateRequest(NetworkCreate):
+    """The body of ``POST /networks/create``."""
+
+    go_name: ClassVar[str] = "types.NetworkCreateRequest"
+
+    name: str = ""
+    # Deprecated: names are always unique (since 1.44).
+    check_duplicate: bool = False
+
+
+class NetworkConnect(Model):
+    """The body of ``POST /networks/{id}/connect``."""
+
+    go_name: ClassVar[str] = "types.NetworkConnect"
+
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class NetworkDisconnect(Model):
+    """The body of ``POST /networks/{id}/disconnect``."""
+
+    go_name: ClassVar[str] = "types.NetworkDisconnect"
+
+    container: str = ""
+    force: bool = False
+
+
+class NetworkInspect(Model):
+    """The answer of ``GET /networks/{id}``; the list's is the same without ``Containers``."""
+
+    name: str = ""
+    id: str = ""
+    created: str = ""
+    scope: str = ""
+    driver: str = ""
+    enable_ipv4: Annotated[bool, Field(alias="EnableIPv4"), Shown((1, 48))] = True
+    enable_ipv6: Annotated[bool, Field(alias="EnableIPv6")] = False
+    ipam: Annotated[IPAM | None, Field(alias="IPAM")] = None
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_from: ConfigReference | None = None
+    config_only: bool = False
+    containers: dict[str, dict[str, Any]] | None = None
+    options: StringMap | None = None
+    labels: StringMap | None = None

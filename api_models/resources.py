@@ -1,0 +1,99 @@
+"""What bounds a container: cgroup limits, devices, ulimits (also the body of update)."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from api_models.base import OMIT, Go, Int, Int64, Model, StringMap, Strings, Uint16, Uint64
+from api_models.versions import Gone, Since
+
+
+class WeightDevice(Model):
+    go_name: ClassVar[str] = "blkiodev.WeightDevice"
+
+    path: str = ""
+    weight: Uint16 = 0
+
+
+class ThrottleDevice(Model):
+    go_name: ClassVar[str] = "blkiodev.ThrottleDevice"
+
+    path: str = ""
+    rate: Uint64 = 0
+
+
+class DeviceMapping(Model):
+    go_name: ClassVar[str] = "container.DeviceMapping"
+
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = ""
+
+
+class DeviceRequest(Model):
+    go_name: ClassVar[str] = "container.DeviceRequest"
+
+    driver: str = ""
+    count: Int = 0
+    device_ids: Annotated[Strings | None, Field(alias="DeviceIDs")] = None
+    capabilities: list[Strings] | None = None
+    options: StringMap | None = None
+
+
+class Ulimit(Model):
+    go_name: ClassVar[str] = "units.Ulimit"
+
+    name: str = ""
+    hard: Int64 = 0
+    soft: Int64 = 0
+
+
+class RestartPolicy(Model):
+    """``name``: "", "no", "always", "unless-stopped" or "on-failure"."""
+
+    go_name: ClassVar[str] = "container.RestartPolicy"
+
+    name: Annotated[str, Go("container.RestartPolicyMode")] = ""
+    maximum_retry_count: Int = 0
+
+
+class Resources(Model):
+    """Sizes in bytes, CPU periods and quotas in microseconds, NanoCpus in 1e-9 CPUs."""
+
+    go_name: ClassVar[str] = "container.Resources"
+    go_embedded: ClassVar[str] = "Resources"
+
+    cpu_shares: Int64 = 0
+    memory: Int64 = 0
+    nano_cpus: Int64 = 0
+    cgroup_parent: str = ""
+    blkio_weight: Uint16 = 0
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: Annotated[list[ThrottleDevice] | None, Field(alias="BlkioDeviceReadIOps")] = None
+    blkio_device_write_iops: Annotated[list[ThrottleDevice] | None, Field(alias="BlkioDeviceWriteIOps")] = None
+    cpu_period: Int64 = 0
+    cpu_quota: Int64 = 0
+    cpu_realtime_period: Int64 = 0
+    cpu_realtime_runtime: Int64 = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    devices: list[DeviceMapping] | None = None
+    device_cgroup_rules: Strings | None = None
+    device_requests: list[DeviceRequest] | None = None
+    kernel_memory: Annotated[Int64, OMIT, Gone((1, 42))] = 0
+    kernel_memory_tcp: Annotated[Int64, Field(alias="KernelMemoryTCP"), OMIT, Since((1, 40))] = 0
+    memory_reservation: Int64 = 0
+    # -1: unlimited; 0: not given, which means twice the memory.
+    memory_swap: Int64 = 0
+    memory_swappiness: Int64 | None = None
+    oom_kill_disable: bool | None = None
+    # None: not given (update: keep); 0 or less: unlimited.
+    pids_limit: Int64 | None = None
+    ulimits: list[Ulimit] | None = None
+    # What Windows alone knows; shown, and refused where a value makes no sense on Linux.
+    cpu_count: Int64 = 0
+    cpu_percent: Int64 = 0
+    io_maximum_iops: Annotated[Uint64, Field(alias="IOMaximumIOps")] = 0
+    io_maximum_bandwidth: Annotated[Uint64, Field(alias="IOMaximumBandwidth")] = 0

@@ -1,0 +1,88 @@
+"""The daemon: login, version, info, disk usage."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from api_models.base import OMIT, Model
+from api_models.container import ContainerSummary
+from api_models.image import ImageSummary
+from api_models.versions import Adapted, Filled, Shown, Version
+
+
+class AuthConfig(Model):
+    """Credentials: the body of ``POST /auth``, and (base64 JSON) of the header ``X-Registry-Auth``."""
+
+    go_name: ClassVar[str] = "registry.AuthConfig"
+
+    username: Annotated[str, Field(alias="username"), OMIT] = ""
+    password: Annotated[str, Field(alias="password"), OMIT] = ""
+    auth: Annotated[str, Field(alias="auth"), OMIT] = ""
+    email: Annotated[str, Field(alias="email"), OMIT] = ""
+    # The keys are lower case on this one object.
+    server_address: Annotated[str, Field(alias="serveraddress"), OMIT] = ""
+    identity_token: Annotated[str, Field(alias="identitytoken"), OMIT] = ""
+    registry_token: Annotated[str, Field(alias="registrytoken"), OMIT] = ""
+
+
+def _commits(document: dict[str, Any], version: Version) -> None:
+    """``Expected`` repeated the commit's id until 1.48."""
+    if version >= (1, 49):
+        return
+    for key in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+        commit = document.get(key)
+        if isinstance(commit, dict):
+            commit.setdefault("Expected", commit.get("ID", ""))
+
+
+def _runtimes(document: dict[str, Any], version: Version) -> None:
+    """A runtime's features (``status``) are shown from 1.44 on."""
+    if version < (1, 44):
+        for runtime in (document.get("Runtimes") or {}).values():
+            runtime.pop("status", None)
+
+
+def _nondistributable(document: dict[str, Any], version: Version) -> None:
+    """The lists of registries for foreign layers: empty, then null (1.48), then gone (1.49)."""
+    registry = document.get("RegistryConfig")
+    if isinstance(registry, dict) and version < (1, 49):
+        empty: list[str] | None = [] if version < (1, 48) else None
+        registry.setdefault("AllowNondistributableArtifactsCIDRs", empty)
+        registry.setdefault("AllowNondistributableArtifactsHostnames", empty)
+
+
+class Info(Model):
+    """The answer of ``GET /info``: what depends on the version; the rest passes as the service gives it."""
+
+    kernel_memory: Annotated[bool | None, Filled((1, 42), value=False)] = None
+    bridge_nf_iptables: Annotated[bool | None, Field(alias="BridgeNfIptables"), Filled((1, 50), value=False)] = None
+    bridge_nf_ip6tables: Annotated[bool | None, Field(alias="BridgeNfIp6tables"), Filled((1, 50), value=False)] = None
+    default_address_pools: Annotated[list[dict[str, Any]] | None, OMIT, Shown((1, 41))] = None
+    runtimes: Annotated[dict[str, Any] | None, Adapted(_runtimes)] = None
+    containerd_commit: Annotated[dict[str, str] | None, Adapted(_commits)] = None
+    registry_config: Annotated[dict[str, Any] | None, Adapted(_nondistributable)] = None
+    containerd: Annotated[dict[str, Any] | None, OMIT, Shown((1, 46))] = None
+    firewall_backend: Annotated[dict[str, Any] | None, OMIT, Shown((1, 49))] = None
+    discovered_devices: Annotated[list[dict[str, Any]] | None, OMIT, Shown((1, 50))] = None
+
+
+def _build_cache_parent(document: dict[str, Any], version: Version) -> None:
+    """``Parent`` became the list ``Parents`` in 1.42."""
+    if version < (1, 42):
+        parents = document.pop("Parents", None) or []
+        document["Parent"] = parents[0] if parents else ""
+
+
+class BuildCacheRecord(Model):
+    id: Annotated[str, Adapted(_build_cache_parent)] = ""
+
+
+class DiskUsage(Model):
+    """The answer of ``GET /system/df``."""
+
+    layers_size: int = 0
+    images: list[ImageSummary] | None = None
+    containers: list[ContainerSummary] | None = None
+    volumes: list[dict[str, Any]] | None = None
+    build_cache: list[BuildCacheRecord] | None = None
+    builder_size: Annotated[int | None, Filled((1, 42), 0)] = None

@@ -1,0 +1,231 @@
+"""The API versions served, and the two functions that apply what the models' fields declare about them.
+
+A difference between versions stands beside its field, as a mark in ``Annotated[...]``:
+
+* marks of requests (:func:`accept` applies them): :class:`Since`, :class:`Gone`, :class:`Implied`, :class:`Needs`,
+  :class:`Checked`;
+* marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Hidden`, :class:`Instead`,
+  :class:`Filled`, :class:`Adapted`.
+
+No handler compares versions for the sake of a field.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from api_models.base import Model, inner_models
+from engine.errors import invalid
+
+Version = tuple[int, int]
+
+MINIMUM: Version = (1, 24)
+MAXIMUM: Version = (1, 51)
+
+
+def spelled(version: Version) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+class RequestMark:
+    """Something a request's field obeys, depending on the version."""
+
+    def apply(self, parent: Model, attribute: str, version: Version) -> None:
+        """Changes ``parent`` as dockerd would, or raises INVALID_ARGUMENT."""
+        raise NotImplementedError
+
+
+def _reset(parent: Model, attribute: str) -> None:
+    info = type(parent).model_fields[attribute]
+    setattr(parent, attribute, info.get_default(call_default_factory=True, validated_data={}))
+
+
+class Since(RequestMark):
+    """Clients older than ``version`` don't know the field: what they send in it is ignored."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+    def apply(self, parent: Model, attribute: str, version: Version) -> None:
+        if version < self.version:
+            _reset(parent, attribute)
+
+
+class Gone(RequestMark):
+    """From ``version`` on the field is ignored."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+    def apply(self, parent: Model, attribute: str, version: Version) -> None:
+        if version >= self.version:
+            _reset(parent, attribute)
+
+
+class Implied(RequestMark):
+    """Clients below ``below`` mean ``value`` when they leave the field empty."""
+
+    def __init__(self, below: Version, value: object) -> None:
+        self.below = below
+        self.value = value
+
+    def apply(self, parent: Model, attribute: str, version: Version) -> None:
+        if version < self.below and not getattr(parent, attribute):
+            setattr(parent, attribute, self.value)
+
+
+class Needs(RequestMark):
+    """The field is refused below ``version``, since ignoring it would break a promise."""
+
+    def __init__(self, version: Version, name: str) -> None:
+        self.version = version
+        self.name = name
+
+    def apply(self, parent: Model, attribute: str, version: Version) -> None:
+        if version < self.version and getattr(parent, attribute):
+            raise invalid(f"{self.name} needs API v{spelled(self.version)} or newer")
+
+
+class Checked(RequestMark):
+    """A rule that involves the field's siblings: a function of (parent, version)."""
+
+    def __init__(self, rule: Callable[[Any, Version], None]) -> None:
+        self.rule = rule
+
+    def apply(self, parent: Model, attribute: str, version: Version) -> None:
+        self.rule(parent, version)
+
+
+class AnswerMark:
+    """Something an answer's field obeys, depending on the version."""
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        raise NotImplementedError
+
+
+class Shown(AnswerMark):
+    """The field exists from ``version`` on."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        if version < self.version:
+            document.pop(key, None)
+
+
+class Hidden(AnswerMark):
+    """The field is left out from ``version`` on."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        if version >= self.version:
+            document.pop(key, None)
+
+
+class Instead(AnswerMark):
+    """Clients below ``below`` get ``value``; a callable makes it from the document."""
+
+    def __init__(self, below: Version, value: object) -> None:
+        self.below = below
+        self.value = value
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        if version < self.below:
+            document[key] = self.value(document) if callable(self.value) else self.value
+
+
+class Filled(AnswerMark):
+    """Clients below ``below`` find the key, with ``value`` where the answer has none; later ones don't."""
+
+    def __init__(self, below: Version, value: object) -> None:
+        self.below = below
+        self.value = value
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        if version < self.below:
+            document.setdefault(key, self.value)
+        else:
+            document.pop(key, None)
+
+
+class Adapted(AnswerMark):
+    """A rule that involves the field's siblings: a function of (document, version)."""
+
+    def __init__(self, rule: Callable[[dict[str, Any], Version], None]) -> None:
+        self.rule = rule
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        self.rule(document, version)
+
+
+class _Node:
+    """What one model declares about versions, its inner models included."""
+
+    __slots__ = ("answers", "inner", "requests")
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, RequestMark]] = []
+        self.answers: list[tuple[str, AnswerMark]] = []
+        # (attribute, JSON name, model, the field is a map of the model)
+        self.inner: list[tuple[str, str, type[Model], bool]] = []
+
+
+@cache
+def _node(cls: type[Model]) -> _Node:
+    node = _Node()
+    for attribute, info in cls.model_fields.items():
+        alias = info.alias or attribute
+        for mark in info.metadata:
+            if isinstance(mark, RequestMark):
+                node.requests.append((attribute, mark))
+            elif isinstance(mark, AnswerMark):
+                node.answers.append((alias, mark))
+        for inner in inner_models(info.annotation):
+            below = _node(inner)
+            if below.requests or below.answers or below.inner:
+                node.inner.append((attribute, alias, inner, "dict[" in str(info.annotation)))
+    return node
+
+
+def accept(model: Model, version: Version) -> None:
+    """Makes of a request what dockerd makes of it for a client of ``version`` (in place).
+
+    :raises WharfError: INVALID_ARGUMENT: the request uses what this version refuses.
+    """
+    node = _node(type(model))
+    for attribute, mark in node.requests:
+        mark.apply(model, attribute, version)
+    for attribute, _, _, _ in node.inner:
+        _accept_value(getattr(model, attribute), version)
+
+
+def _accept_value(value: Any, version: Version) -> None:
+    if isinstance(value, Model):
+        accept(value, version)
+    elif isinstance(value, list):
+        for each in value:
+            _accept_value(each, version)
+    elif isinstance(value, dict):
+        for each in value.values():
+            _accept_value(each, version)
+
+
+def shape(schema: type[Model], document: dict[str, Any], version: Version) -> dict[str, Any]:
+    """Makes of a full answer what a client of ``version`` expects (in place; returns it too).
+
+    ``document`` holds JSON values under Docker's names; fields that ``schema`` doesn't know stay as they are.
+    """
+    node = _node(schema)
+    for key, mark in node.answers:
+        mark.apply(document, key, version)
+    for _, alias, inner, is_map in node.inner:
+        value = document.get(alias)
+        if is_map and isinstance(value, dict):
+            value = list(value.values())
+        for each in value if isinstance(value, list) else (value,):
+            if isinstance(each, dict):
+                shape(inner, each, version)
+    return document
