@@ -15,6 +15,8 @@ from engine.errors import invalid
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 def _parts(path: str) -> list[str]:
     parts = path.split("/")
@@ -38,6 +40,7 @@ class Mirror:
         self._seen: set[str] = set()
         self._directories: list[Entry] = []
         self._links: list[Entry] = []
+        self._wanted: dict[int, Entry] = {}
         self._open: dict[int, tuple[int, Entry]] = {}
         self._rootfd = os.open(root, _DIRECTORY)
         self._parent: tuple[str, int] = ("", self._rootfd)
@@ -90,12 +93,10 @@ class Mirror:
             self._directories.append(entry)
             return False
         if stat.S_ISREG(entry.mode):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, 0o600, dir_fd=parent)
             if entry.size == 0:
-                self._settle(fd, entry)
+                self._settle(os.open(name, _NEW_FILE, 0o600, dir_fd=parent), entry)
                 return False
-            self._open[number] = (fd, entry)
+            self._wanted[number] = entry
             return True
         if stat.S_ISLNK(entry.mode):
             os.symlink(entry.linkname, name, dir_fd=parent)
@@ -112,7 +113,7 @@ class Mirror:
         Raises INVALID_ARGUMENT for content that nobody asked for.
         """
         if number not in self._open:
-            raise invalid(f"build context: content of entry {number} was not asked for")
+            self._begin(number)
         fd, entry = self._open[number]
         if chunk:
             view = memoryview(chunk)
@@ -122,6 +123,14 @@ class Mirror:
         del self._open[number]
         self._settle(fd, entry)
         return True
+
+    def _begin(self, number: int) -> None:
+        """Opens a file when its first bytes come: a large context is asked for faster than it is sent."""
+        entry = self._wanted.pop(number, None)
+        if entry is None:
+            raise invalid(f"build context: content of entry {number} was not asked for")
+        above, _, name = entry.path.rpartition("/")
+        self._open[number] = (os.open(name, _NEW_FILE, 0o600, dir_fd=self._enter(above)), entry)
 
     @staticmethod
     def _settle(fd: int, entry: Entry) -> None:
