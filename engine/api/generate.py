@@ -13,6 +13,12 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
+_VERSION_CHECK = re.compile(
+    r"^from google\.protobuf import runtime_version[^\n]*\n|^_runtime_version\.Validate.*?^\)\n",
+    re.DOTALL | re.MULTILINE,
+)
+"""It would tie the code to the release of the compiler; what the code calls (the builder) is older by far."""
+
 PACKAGES = ("engine/api", "engine/buildkit")
 """The folders that hold ``protos/``, and get ``pb/`` from it."""
 
@@ -40,7 +46,7 @@ def generate(package: str, target: Path) -> None:
         for path in sorted((Path(scratch) / package / "protos").iterdir()):
             text = path.read_text()
             text = re.sub(r"engine([._])(api|buildkit)([._])protos", r"engine\1\2\3pb", text)
-            (target / path.name).write_text(text)
+            (target / path.name).write_text(_VERSION_CHECK.sub("", text))
 
 
 def main() -> None:

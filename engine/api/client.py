@@ -1,0 +1,58 @@
+"""The engine as a client sees it: any server of containerd's API, our supervisor or a stock containerd."""
+
+from google.protobuf.empty_pb2 import Empty
+
+from engine.api.containers import Containers
+from engine.api.content import Content
+from engine.api.diff import Diff
+from engine.api.events import Events
+from engine.api.images import Images
+from engine.api.introspection import Introspection
+from engine.api.leases import Leases
+from engine.api.namespaces import Namespaces
+from engine.api.pb import health_pb2, version_pb2
+from engine.api.rpc import Connection
+from engine.api.snapshots import Snapshots
+from engine.api.tasks import Tasks
+from engine.api.types import Version
+from engine.errors import Kind, WharfError
+
+
+class Engine:
+    """One connection for one namespace; cheap to make, usable in one event loop.
+
+    ``address`` is ``unix:///path`` or a path. Every method raises WharfError of the kind that the server answered;
+    UNAVAILABLE when it can't be reached, DEADLINE_EXCEEDED when a named deadline has passed.
+    """
+
+    def __init__(self, address: str, *, namespace: str = "moby", snapshotter: str = "overlayfs") -> None:
+        self._rpc = Connection(address, namespace)
+        self.namespace = namespace
+        self.content = Content(self._rpc)
+        self.images = Images(self._rpc)
+        self.leases = Leases(self._rpc)
+        self.snapshots = Snapshots(self._rpc, snapshotter)
+        self.diff = Diff(self._rpc)
+        self.containers = Containers(self._rpc)
+        self.tasks = Tasks(self._rpc)
+        self.events = Events(self._rpc)
+        self.namespaces = Namespaces(self._rpc)
+        self.introspection = Introspection(self._rpc)
+
+    async def connect(self, *, deadline: float) -> None:
+        """Waits up to ``deadline`` seconds until the server answers that it serves; UNAVAILABLE after that."""
+        await self._rpc.ready(deadline)
+        reply = await self._rpc.call(
+            "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse
+        )
+        if reply.status != health_pb2.HealthCheckResponse.SERVING:
+            raise WharfError(Kind.UNAVAILABLE, f"{self._rpc.address} does not serve")
+
+    async def close(self) -> None:
+        await self._rpc.close()
+
+    async def version(self) -> Version:
+        reply = await self._rpc.call(
+            "/containerd.services.version.v1.Version/Version", Empty(), version_pb2.VersionResponse
+        )
+        return Version(version=reply.version, revision=reply.revision)

@@ -1,0 +1,191 @@
+"""Blobs: read, write with resume, labels."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from engine.api.pb import content_pb2 as pb
+from engine.api.rpc import Connection, Duplex
+from engine.api.types import ContentInfo, IngestStatus, to_ns
+from engine.errors import Kind, WharfError
+
+_SERVICE = "/containerd.services.content.v1.Content"
+
+#: Bytes of one message of a write; several times below every server's limit of a message.
+_CHUNK = 1 << 20
+
+
+def _info(message: pb.Info) -> ContentInfo:
+    return ContentInfo(
+        digest=message.digest,
+        size=message.size,
+        created_at_ns=to_ns(message.created_at),
+        updated_at_ns=to_ns(message.updated_at),
+        labels=dict(message.labels),
+    )
+
+
+def _status(message: pb.Status) -> IngestStatus:
+    return IngestStatus(
+        ref=message.ref,
+        offset=message.offset,
+        total=message.total,
+        expected=message.expected,
+        started_at_ns=to_ns(message.started_at),
+        updated_at_ns=to_ns(message.updated_at),
+    )
+
+
+def label_mask(labels: Mapping[str, str | None]) -> FieldMask:
+    """The mask that touches these labels and no others (containerd takes a label with an empty value as removed)."""
+    return FieldMask(paths=[f"labels.{name}" for name in labels])
+
+
+class Writer:
+    """An open ingest. ``offset`` bytes are there already: go on from it, or ``truncate`` to begin again.
+
+    ``exists``: the expected blob was there before; writing and committing then do nothing and succeed.
+    """
+
+    def __init__(self, content: "Content", call: Duplex[pb.WriteContentRequest, pb.WriteContentResponse]) -> None:
+        self._content = content
+        self._call = call
+        self.ref = ""
+        self.expected = ""
+        self.total = 0
+        self.offset = 0
+        self.exists = False
+        self.digest = ""
+
+    async def begin(self, ref: str, expected: str, total: int) -> None:
+        self.ref, self.expected, self.total = ref, expected, total
+        try:
+            answer = await self._call.exchange(
+                pb.WriteContentRequest(action=pb.STAT, ref=ref, expected=expected, total=total)
+            )
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+            self.exists, self.digest, self.offset = True, expected, total
+        else:
+            self.offset = answer.offset
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Appends. UNAVAILABLE: another writer has the ref."""
+        if self.exists:
+            return
+        view = memoryview(data)
+        for start in range(0, len(view), _CHUNK):
+            piece = bytes(view[start : start + _CHUNK])
+            answer = await self._call.exchange(pb.WriteContentRequest(action=pb.WRITE, offset=self.offset, data=piece))
+            self.offset = answer.offset
+
+    async def truncate(self) -> None:
+        """Throws away what is there. Only 0 is possible with every server."""
+        if self.exists or self.offset == 0:
+            return
+        await self._content.abort(self.ref)
+        self._call.cancel()
+        self._call = self._content.open_write()
+        await self.begin(self.ref, self.expected, self.total)
+
+    async def commit(self, *, size: int = 0, digest: str = "", labels: Mapping[str, str] | None = None) -> str:
+        """Makes the blob and returns its digest. FAILED_PRECONDITION: size or digest differ from what was written.
+
+        A blob that is there already is a success; the labels are then added to it.
+        """
+        if not self.exists:
+            request = pb.WriteContentRequest(
+                action=pb.COMMIT,
+                total=size,
+                offset=self.offset,
+                expected=digest or self.expected,
+                labels=dict(labels or {}),
+            )
+            try:
+                self.digest = (await self._call.exchange(request)).digest
+                return self.digest
+            except WharfError as error:
+                if error.kind is not Kind.ALREADY_EXISTS:
+                    raise
+                self.exists, self.digest = True, digest or self.expected
+        if labels and self.digest:
+            await self._content.update_labels(self.digest, labels)
+        return self.digest
+
+    def close(self) -> None:
+        self._call.cancel()
+
+
+class Content:
+    def __init__(self, connection: Connection) -> None:
+        self._rpc = connection
+
+    async def info(self, digest: str) -> ContentInfo:
+        """NOT_FOUND when the blob isn't there."""
+        reply = await self._rpc.call(f"{_SERVICE}/Info", pb.InfoRequest(digest=digest), pb.InfoResponse)
+        return _info(reply.info)
+
+    async def walk(self, filters: Sequence[str] = ()) -> AsyncIterator[ContentInfo]:
+        request = pb.ListContentRequest(filters=filters)
+        async for page in self._rpc.stream(f"{_SERVICE}/List", request, pb.ListContentResponse):
+            for message in page.info:
+                yield _info(message)
+
+    async def read(self, digest: str, *, offset: int = 0, size: int = 0) -> AsyncIterator[bytes]:
+        """The blob's bytes from ``offset`` on; ``size`` 0 reads to the end. OUT_OF_RANGE past the end."""
+        request = pb.ReadContentRequest(digest=digest, offset=offset, size=size)
+        async for piece in self._rpc.stream(f"{_SERVICE}/Read", request, pb.ReadContentResponse):
+            yield piece.data
+
+    async def read_all(self, digest: str) -> bytes:
+        """A whole small blob (a manifest, a config)."""
+        return b"".join([piece async for piece in self.read(digest)])
+
+    def open_write(self) -> Duplex[pb.WriteContentRequest, pb.WriteContentResponse]:
+        return self._rpc.duplex(f"{_SERVICE}/Write", pb.WriteContentRequest, pb.WriteContentResponse)
+
+    @asynccontextmanager
+    async def writer(self, ref: str, *, expected: str = "", total: int = 0) -> AsyncIterator[Writer]:
+        """Opens or resumes the ingest ``ref``. Left without a commit, it stays and can be resumed or aborted.
+
+        UNAVAILABLE: another writer has the ref.
+        """
+        writer = Writer(self, self.open_write())
+        try:
+            await writer.begin(ref, expected, total)
+            yield writer
+        finally:
+            writer.close()
+
+    async def write_blob(self, ref: str, data: bytes, *, digest: str, labels: Mapping[str, str] | None = None) -> None:
+        """A whole small blob at once."""
+        async with self.writer(ref, expected=digest, total=len(data)) as writer:
+            await writer.truncate()
+            await writer.write(data)
+            await writer.commit(size=len(data), digest=digest, labels=labels)
+
+    async def update_labels(self, digest: str, labels: Mapping[str, str | None]) -> ContentInfo:
+        """Sets these labels and leaves the others; None removes one."""
+        info = pb.Info(digest=digest, labels={name: value or "" for name, value in labels.items()})
+        request = pb.UpdateRequest(info=info, update_mask=label_mask(labels))
+        return _info((await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateResponse)).info)
+
+    async def delete(self, digest: str) -> None:
+        """Takes the blob from this namespace; its bytes go with the next collection."""
+        await self._rpc.call(f"{_SERVICE}/Delete", pb.DeleteContentRequest(digest=digest), Empty)
+
+    async def status(self, ref: str) -> IngestStatus:
+        reply = await self._rpc.call(f"{_SERVICE}/Status", pb.StatusRequest(ref=ref), pb.StatusResponse)
+        return _status(reply.status)
+
+    async def statuses(self, filters: Sequence[str] = ()) -> list[IngestStatus]:
+        request = pb.ListStatusesRequest(filters=filters)
+        reply = await self._rpc.call(f"{_SERVICE}/ListStatuses", request, pb.ListStatusesResponse)
+        return [_status(message) for message in reply.statuses]
+
+    async def abort(self, ref: str) -> None:
+        """Throws an ingest away; NOT_FOUND when there is none."""
+        await self._rpc.call(f"{_SERVICE}/Abort", pb.AbortRequest(ref=ref), Empty)

@@ -1,0 +1,51 @@
+"""Layers to trees and back."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from engine.api.pb import diff_pb2 as pb
+from engine.api.rpc import Connection
+from engine.api.types import Descriptor, Mount
+
+_SERVICE = "/containerd.services.diff.v1.Diff"
+
+
+class Diff:
+    def __init__(self, connection: Connection) -> None:
+        self._rpc = connection
+
+    async def apply(
+        self, desc: Descriptor, mounts: Sequence[Mount], *, progress: Callable[[int], None] | None = None
+    ) -> Descriptor:
+        """Unpacks the layer ``desc`` onto ``mounts``; the answer describes the uncompressed tar (its diff id).
+
+        ``progress`` is called with the bytes of the layer that are unpacked: once, with its size, at the end, as the
+        wire has no way to tell more.
+        """
+        request = pb.ApplyRequest(diff=desc.to_message(), mounts=[mount.to_message() for mount in mounts])
+        reply = await self._rpc.call(f"{_SERVICE}/Apply", request, pb.ApplyResponse, deadline="diff.apply")
+        if progress is not None:
+            progress(desc.size)
+        return Descriptor.from_message(reply.applied)
+
+    async def diff(
+        self,
+        left: Sequence[Mount],
+        right: Sequence[Mount],
+        *,
+        media_type: str = "application/vnd.oci.image.layer.v1.tar+gzip",
+        ref: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Descriptor:
+        """Writes what ``right`` changed over ``left`` as a layer into the content store.
+
+        The blob carries the label ``containerd.io/uncompressed`` with its diff id.
+        """
+        request = pb.DiffRequest(
+            left=[mount.to_message() for mount in left],
+            right=[mount.to_message() for mount in right],
+            media_type=media_type,
+            ref=ref,
+            labels=dict(labels or {}),
+        )
+        reply = await self._rpc.call(f"{_SERVICE}/Diff", request, pb.DiffResponse, deadline="diff.apply")
+        return Descriptor.from_message(reply.diff)

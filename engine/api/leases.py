@@ -1,0 +1,79 @@
+"""Leases: what is being made is held by one, so that the collector leaves it alone."""
+
+import builtins
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.empty_pb2 import Empty
+
+from engine.api.pb import leases_pb2 as pb
+from engine.api.rpc import Connection, current_lease
+from engine.api.types import Lease, LeaseResource, to_ns
+from engine.errors import Kind, WharfError
+
+_SERVICE = "/containerd.services.leases.v1.Leases"
+_EXPIRE = "containerd.io/gc.expire"
+
+
+def _lease(message: pb.Lease) -> Lease:
+    return Lease(id=message.id, created_at_ns=to_ns(message.created_at), labels=dict(message.labels))
+
+
+class Leases:
+    def __init__(self, connection: Connection) -> None:
+        self._rpc = connection
+
+    async def create(
+        self, id: str | None = None, *, labels: Mapping[str, str] | None = None, ttl: timedelta | None = None
+    ) -> Lease:
+        """Without an id one is made up. After ``ttl`` the lease holds nothing and is collected itself."""
+        words = dict(labels or {})
+        if ttl is not None:
+            words[_EXPIRE] = (datetime.now(UTC) + ttl).strftime("%Y-%m-%dT%H:%M:%SZ")
+        request = pb.CreateRequest(id=id or f"{time.time_ns():x}-{secrets.token_hex(8)}", labels=words)
+        return _lease((await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateResponse)).lease)
+
+    async def delete(self, id: str, *, sync: bool = False) -> None:
+        """``sync`` waits until what only this lease held is collected."""
+        request = pb.DeleteRequest(id=id, sync=sync)
+        await self._rpc.call(f"{_SERVICE}/Delete", request, Empty, deadline="engine.collect" if sync else "engine.call")
+
+    async def list(self, filters: Sequence[str] = ()) -> list[Lease]:
+        request = pb.ListRequest(filters=filters)
+        reply = await self._rpc.call(f"{_SERVICE}/List", request, pb.ListResponse)
+        return [_lease(message) for message in reply.leases]
+
+    async def add_resource(self, lease: str, id: str, type: str) -> None:
+        """Holds one more thing; ``type`` is ``content``, ``ingests`` or ``snapshots/<snapshotter>``."""
+        request = pb.AddResourceRequest(id=lease, resource=pb.Resource(id=id, type=type))
+        await self._rpc.call(f"{_SERVICE}/AddResource", request, Empty)
+
+    async def delete_resource(self, lease: str, id: str, type: str) -> None:
+        request = pb.DeleteResourceRequest(id=lease, resource=pb.Resource(id=id, type=type))
+        await self._rpc.call(f"{_SERVICE}/DeleteResource", request, Empty)
+
+    async def resources(self, lease: str) -> "builtins.list[LeaseResource]":
+        request = pb.ListResourcesRequest(id=lease)
+        reply = await self._rpc.call(f"{_SERVICE}/ListResources", request, pb.ListResourcesResponse)
+        return [LeaseResource(message.id, message.type) for message in reply.resources]
+
+    @asynccontextmanager
+    async def hold(self, *, ttl: timedelta = timedelta(hours=1)) -> AsyncIterator[Lease]:
+        """Every call made inside runs under a lease of its own, which is deleted at the end.
+
+        The expiry is for a crash: what a dead client held is collected after ``ttl``.
+        """
+        lease = await self.create(ttl=ttl)
+        token = current_lease.set(lease.id)
+        try:
+            yield lease
+        finally:
+            current_lease.reset(token)
+            try:
+                await self.delete(lease.id)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise

@@ -1,0 +1,156 @@
+"""One connection to a containerd-compatible server: calls with a named deadline, the namespace and lease in the
+headers, and every failure as a WharfError.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from typing import Generic, TypeVar, cast
+
+import grpc.aio
+from google.protobuf.message import Message
+from grpc.aio import AioRpcError
+
+from engine.api.errors import from_rpc_error, from_status
+from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
+from engine.errors import Kind, WharfError
+from engine.system import timeouts
+
+#: What a stream gives at its end (missing in the type stubs).
+EOF: object = getattr(grpc.aio, "EOF")  # noqa: B009
+
+timeouts.define("engine.collect", 600.0)  # a delete that waits for the collector
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Message)
+
+#: The lease that calls are made under; set by ``Leases.hold``.
+current_lease: ContextVar[str] = ContextVar("wharf_lease", default="")
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    # a supervisor that is started again is found at once, not after a second or more
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+
+def target_of(address: str) -> str:
+    """gRPC's name for a socket given as a path or as a ``unix://`` URL."""
+    return address if "://" in address else f"unix://{address}"
+
+
+class Connection:
+    """Made cheaply; ``open`` must be called in the event loop before the first call."""
+
+    def __init__(self, address: str, namespace: str) -> None:
+        self.address = target_of(address)
+        self.namespace = namespace
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Callable[..., object]] = {}
+
+    def open(self) -> grpc.aio.Channel:
+        """The channel, made on first use (it belongs to the running loop)."""
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+        return self._channel
+
+    async def ready(self, deadline: float) -> None:
+        """Waits until the server takes connections; UNAVAILABLE after ``deadline`` seconds."""
+        try:
+            async with asyncio.timeout(deadline):
+                await self.open().channel_ready()
+        except TimeoutError:
+            raise WharfError(Kind.UNAVAILABLE, f"no answer from {self.address} after {deadline:g} seconds") from None
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            self._methods.clear()
+            await channel.close(None)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        lease = current_lease.get()
+        headers = ((NAMESPACE_HEADER, self.namespace),)
+        return (*headers, (LEASE_HEADER, lease)) if lease else headers
+
+    async def call(self, method: str, request: Message, reply: type[R], *, deadline: str | None = "engine.call") -> R:
+        """One request, one reply. ``deadline`` names an entry of ``timeouts``; None waits as long as it takes.
+
+        Raises WharfError of the kind that the server answered.
+        """
+        invoke = self._method("unary_unary", method, type(request), reply)
+        try:
+            answer: R = await invoke(  # type: ignore[misc]
+                request,
+                metadata=self.metadata(),
+                timeout=timeouts.seconds(deadline) if deadline else None,
+            )
+        except AioRpcError as error:
+            raise from_rpc_error(error) from None
+        return answer
+
+    async def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
+        """One request, many replies; leaving the loop early cancels the call."""
+        invoke = self._method("unary_stream", method, type(request), reply)
+        call = invoke(request, metadata=self.metadata())
+        try:
+            async for answer in call:  # type: ignore[attr-defined]
+                yield answer
+        except AioRpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            call.cancel()  # type: ignore[attr-defined]
+
+    def duplex(self, method: str, request: type[M], reply: type[R]) -> "Duplex[M, R]":
+        invoke = self._method("stream_stream", method, request, reply)
+        return Duplex(invoke(metadata=self.metadata()))  # type: ignore[arg-type]
+
+    def _method(self, shape: str, method: str, request: type[Message], reply: type[Message]) -> Callable[..., object]:
+        found = self._methods.get(method)
+        if found is None:
+            found = getattr(self.open(), shape)(
+                method, request_serializer=request.SerializeToString, response_deserializer=reply.FromString
+            )
+            self._methods[method] = found
+        return found
+
+
+class Duplex(Generic[M, R]):
+    """A call of many requests and many replies, one reply for each request."""
+
+    def __init__(self, call: "grpc.aio.StreamStreamCall[M, R]") -> None:
+        self._call = call
+
+    async def exchange(self, request: M) -> R:
+        """Sends one message and takes the answer to it."""
+        try:
+            await self._call.write(request)
+        except AioRpcError as error:
+            raise from_rpc_error(error) from None
+        except asyncio.InvalidStateError:
+            pass  # the call has ended already: reading tells how
+        return await self.read()
+
+    async def read(self) -> R:
+        try:
+            answer = await self._call.read()
+        except AioRpcError as error:
+            raise from_rpc_error(error) from None
+        if answer is EOF:
+            raise from_status(await self._call.code(), await self._call.details() or "the stream ended early")
+        return cast(R, answer)
+
+    async def finish(self) -> None:
+        """Says that no more requests come, and waits for the server's end of it."""
+        try:
+            await self._call.done_writing()
+            while await self._call.read() is not EOF:
+                pass
+        except AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    def cancel(self) -> None:
+        self._call.cancel()

@@ -1,0 +1,92 @@
+"""Root filesystems. One snapshotter for each engine."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from google.protobuf.empty_pb2 import Empty
+
+from engine.api.content import label_mask
+from engine.api.pb import snapshots_pb2 as pb
+from engine.api.rpc import Connection
+from engine.api.types import Mount, SnapshotInfo, SnapshotKind, Usage, to_ns
+
+_SERVICE = "/containerd.services.snapshots.v1.Snapshots"
+
+
+def _info(message: pb.Info) -> SnapshotInfo:
+    return SnapshotInfo(
+        kind=SnapshotKind(message.kind),
+        name=message.name,
+        parent=message.parent,
+        labels=dict(message.labels),
+        created_at_ns=to_ns(message.created_at),
+        updated_at_ns=to_ns(message.updated_at),
+    )
+
+
+class Snapshots:
+    """Committed snapshots (layers) have names, active and view snapshots have keys; both share one namespace."""
+
+    def __init__(self, connection: Connection, snapshotter: str) -> None:
+        self._rpc = connection
+        self.snapshotter = snapshotter
+
+    async def prepare(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """A writable snapshot on ``parent`` ("" for an empty one). ALREADY_EXISTS: the key is taken."""
+        request = pb.PrepareSnapshotRequest(
+            snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
+        )
+        reply = await self._rpc.call(
+            f"{_SERVICE}/Prepare", request, pb.PrepareSnapshotResponse, deadline="snapshot.prepare"
+        )
+        return tuple(map(Mount.from_message, reply.mounts))
+
+    async def view(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """A read-only snapshot of ``parent``."""
+        request = pb.ViewSnapshotRequest(
+            snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
+        )
+        reply = await self._rpc.call(f"{_SERVICE}/View", request, pb.ViewSnapshotResponse, deadline="snapshot.prepare")
+        return tuple(map(Mount.from_message, reply.mounts))
+
+    async def mounts(self, key: str) -> tuple[Mount, ...]:
+        """How an active or view snapshot is mounted."""
+        request = pb.MountsRequest(snapshotter=self.snapshotter, key=key)
+        reply = await self._rpc.call(f"{_SERVICE}/Mounts", request, pb.MountsResponse)
+        return tuple(map(Mount.from_message, reply.mounts))
+
+    async def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
+        """Makes the active snapshot ``key`` a layer; ALREADY_EXISTS when the name is taken."""
+        request = pb.CommitSnapshotRequest(snapshotter=self.snapshotter, name=name, key=key, labels=dict(labels or {}))
+        await self._rpc.call(f"{_SERVICE}/Commit", request, Empty, deadline="snapshot.prepare")
+
+    async def remove(self, key: str) -> None:
+        """FAILED_PRECONDITION while another snapshot has it as its parent."""
+        request = pb.RemoveSnapshotRequest(snapshotter=self.snapshotter, key=key)
+        await self._rpc.call(f"{_SERVICE}/Remove", request, Empty, deadline="snapshot.remove")
+
+    async def stat(self, key: str) -> SnapshotInfo:
+        request = pb.StatSnapshotRequest(snapshotter=self.snapshotter, key=key)
+        return _info((await self._rpc.call(f"{_SERVICE}/Stat", request, pb.StatSnapshotResponse)).info)
+
+    async def walk(self, filters: Sequence[str] = ()) -> AsyncIterator[SnapshotInfo]:
+        request = pb.ListSnapshotsRequest(snapshotter=self.snapshotter, filters=filters)
+        async for page in self._rpc.stream(f"{_SERVICE}/List", request, pb.ListSnapshotsResponse):
+            for message in page.info:
+                yield _info(message)
+
+    async def usage(self, key: str) -> Usage:
+        """What the snapshot itself takes, without its parents."""
+        request = pb.UsageRequest(snapshotter=self.snapshotter, key=key)
+        reply = await self._rpc.call(f"{_SERVICE}/Usage", request, pb.UsageResponse, deadline="snapshot.prepare")
+        return Usage(size=reply.size, inodes=reply.inodes)
+
+    async def update_labels(self, key: str, labels: Mapping[str, str | None]) -> SnapshotInfo:
+        """Sets these labels and leaves the others; None removes one."""
+        info = pb.Info(name=key, labels={name: value or "" for name, value in labels.items()})
+        request = pb.UpdateSnapshotRequest(snapshotter=self.snapshotter, info=info, update_mask=label_mask(labels))
+        return _info((await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateSnapshotResponse)).info)
+
+    async def cleanup(self) -> None:
+        """Removes the directories that no snapshot has any more."""
+        request = pb.CleanupRequest(snapshotter=self.snapshotter)
+        await self._rpc.call(f"{_SERVICE}/Cleanup", request, Empty, deadline="snapshot.remove")
