@@ -81,9 +81,9 @@ def host_as_before() -> Iterator[None]:
 
 def others_at_work() -> bool:
     """Whether another engine or test run is at work on this host, whose links would be taken for ours."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError), open(f"{entry.path}/cmdline", "rb") as file:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
                 argv = file.read().split(b"\0")
                 if b"server" in argv or any(b"dockerd" in a or b"pytest" in a or b"wharfd" in a for a in argv[:3]):
                     return True

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from compat_tests.traces import CGROUPS, PREFIX, Footprint, cgroups_named, ip_json, links, mounts_under
+from compat_tests.traces import CGROUPS, PREFIX, Footprint, ip_json, links, mounts_under
 
 _serial = itertools.count(1)
 _given: set[int] = set()
@@ -123,6 +123,3 @@ def clear(root: Path) -> None:
     """Deletes an engine's folder once nothing is mounted in it: never a file through a mount."""
     if root.exists() and not mounts_under(root):
         shutil.rmtree(root, ignore_errors=True)
-
-
-__all__ = ["Place", "cgroups_named", "clear", "sweep", "systemd_cgroups", "take"]

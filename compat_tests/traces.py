@@ -54,18 +54,17 @@ def processes(mark: str) -> list[Process]:
     """The live processes whose environment carries the mark; forks and execs of an engine inherit it."""
     wanted = f"{MARK}={mark}".encode()
     found = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
             continue
         try:
-            environ = Path(entry.path, "environ").read_bytes()
-            if wanted not in environ.split(b"\0"):
+            pid, folder = int(entry), Path("/proc", entry)
+            if wanted not in (folder / "environ").read_bytes().split(b"\0"):
                 continue
-            pid = int(entry.name)
             started = start_time(pid)
             if started is not None:
-                comm = Path(entry.path, "comm").read_text().strip()
-                argv = tuple(Path(entry.path, "cmdline").read_bytes().decode(errors="replace").split("\0"))
+                comm = (folder / "comm").read_text().strip()
+                argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").split("\0"))
                 found.append(Process(pid, comm, argv, started))
         except OSError:
             continue  # it ended while we looked

@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# sudo ./deploy/quickstart.sh          installs what is missing, starts the engine, runs a first container
+# sudo ./deploy/quickstart.sh --stop   stops it: containers, engine, bridge and rules; images and volumes stay
+#
+# Running it again does no harm: it brings the installed engine up to date with this folder and leaves containers alone.
+set -euo pipefail
+ROOT=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=deploy/lib.sh
+. "$ROOT/deploy/lib.sh"
+need_root "$@"
+system_path
+
+HOME_DIR=${WHARF_HOME:-/usr/local/lib/wharf}
+DATA=${WHARF_DATA_ROOT:-/var/lib/wharf}
+EXEC=${WHARF_EXEC_ROOT:-/run/wharf}
+LOG=${WHARF_LOG:-/var/log/wharf.log}
+BRIDGE=${WHARF_BRIDGE:-wharf0}
+SOCKET=$EXEC/docker.sock
+MARK=WHARF_QUICKSTART=$EXEC
+NOTES=/var/lib/wharf-quickstart
+APT_LOG=/var/log/wharf-apt.log
+UNIT=wharf-quickstart.service
+
+docker_here() { timeout -k 5 "${1}" docker -H "unix://$SOCKET" "${@:2}" </dev/null; }
+under_systemd() { [ -d /run/systemd/system ]; }
+answers() { [ -S "$SOCKET" ] && docker_here 10 version >/dev/null 2>&1; }
+
+daemon_stop() {
+  if under_systemd && systemctl cat "$UNIT" >/dev/null 2>&1; then
+    timeout 90 systemctl stop "$UNIT" || true
+  fi
+  local pid
+  pid=$(cat "$EXEC/wharfd.pid" 2>/dev/null) || return 0
+  # only if this pid is one of ours still
+  marked "$MARK" | grep -qx "$pid" || return 0
+  kill -TERM "$pid" 2>/dev/null || return 0
+  local until=$((SECONDS + 60))
+  while [ -e "/proc/$pid" ] && [ "$SECONDS" -lt "$until" ]; do sleep 0.1; done
+}
+
+stop() {
+  say "Stopping Wharf"
+  if answers; then
+    local running
+    running=$(docker_here 30 ps -q)
+    # shellcheck disable=SC2086 -- one id a word
+    if [ -n "$running" ]; then docker_here 120 stop -t 5 $running >/dev/null || true; fi
+  fi
+  daemon_stop
+  end_marked "$MARK" 20
+  if under_systemd; then
+    rm -f "/run/systemd/system/$UNIT"
+    systemctl daemon-reload
+  fi
+  unmount_under "$EXEC"
+  unmount_under "$DATA"
+  if command -v ip >/dev/null && ip link show "$BRIDGE" >/dev/null 2>&1; then ip link del "$BRIDGE"; fi
+  if [ -x "$HOME_DIR/bin/python" ]; then rules_remove; fi
+  cgroups_restore "$NOTES/cgroups-mounted"
+  rm -rf "$EXEC"
+  note "stopped. Images, volumes and stopped containers are kept in $DATA"
+}
+
+start() {
+  mkdir -p "$NOTES" "$(dirname "$LOG")"
+  say "Packages of the OS"
+  install_missing "docker-cli?docker" "crun?crun" "runc?runc" "nftables?nft" "iproute2?ip" "tini?tini" \
+    "busybox-static" "procps?ps" "ca-certificates"
+  note "all there"
+
+  say "Python"
+  choose_python
+  make_venv "$HOME_DIR" ""
+  local changed
+  changed=$(install_wharf)
+  note "Wharf is in $HOME_DIR"
+
+  say "The engine"
+  cgroups_complete "$NOTES/cgroups-mounted"
+  if [ "$changed" = yes ] && answers; then
+    note "restarting it with the new version; containers go on"
+    daemon_stop
+  fi
+  if answers; then
+    note "runs already"
+  else
+    launch
+    local until=$((SECONDS + 90))
+    until answers; do
+      [ "$SECONDS" -lt "$until" ] || { tail -n 30 "$LOG" >&2; die "the engine did not answer within 90 s (log: $LOG)"; }
+      sleep 0.1
+    done
+    note "started; log: $LOG"
+  fi
+
+  say "A first image and container"
+  if ! docker_here 30 image inspect busybox:latest >/dev/null 2>&1; then
+    "$HOME_DIR/bin/python" "$ROOT/deploy/busybox_image.py" | timeout 120 docker -H "unix://$SOCKET" load
+  fi
+  echo "\$ docker -H unix://$SOCKET run --rm busybox echo 'Hello from a container on Wharf'"
+  docker_here 120 run --rm busybox echo "Hello from a container on Wharf"
+
+  cat <<TEXT
+
+Wharf runs. Type next:
+
+  export DOCKER_HOST=unix://$SOCKET
+  docker run --rm -it busybox
+  docker run -d --name web -p 8080:80 busybox sh -c 'echo hi > /tmp/index.html; httpd -f -h /tmp'
+  docker ps
+
+  sudo $ROOT/deploy/quickstart.sh --stop    stops it again
+TEXT
+}
+
+# Installs this folder's sources when they differ from what is installed; prints yes if it did.
+install_wharf() {
+  local sum copy
+  sum=$(cd "$ROOT" && find pyproject.toml server engine api_models -type f -not -name '*.pyc' -print0 | sort -z |
+    xargs -0 sha256sum | sha256sum | cut -c1-32)
+  if [ "$(cat "$HOME_DIR/.wharf-sources" 2>/dev/null)" = "$sum" ]; then
+    echo no
+    return
+  fi
+  # from a copy: a build leaves files in its folder, and this one belongs to somebody
+  copy=$(mktemp -d)
+  cp -r "$ROOT/pyproject.toml" "$ROOT/README.md" "$ROOT/server" "$ROOT/engine" "$ROOT/api_models" "$copy"
+  local status=0
+  timeout -k 10 240 "$HOME_DIR/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
+    --force-reinstall "$copy" </dev/null >&2 || status=$?
+  rm -rf "$copy"
+  [ "$status" = 0 ] || die "Wharf itself could not be installed"
+  cp "$ROOT/README.md" "$HOME_DIR/README.md"
+  echo "$sum" >"$HOME_DIR/.wharf-sources"
+  echo yes
+}
+
+launch() {
+  local command=("$HOME_DIR/bin/wharfd" --data-root "$DATA" --exec-root "$EXEC" --pidfile "$EXEC/wharfd.pid"
+    -H "unix://$SOCKET")
+  mkdir -p "$EXEC"
+  chmod 711 "$EXEC"
+  if under_systemd; then
+    # A unit that vanishes with the next boot; deploy/systemd has the ones to keep.
+    sed -e "s#^ExecStart=.*#ExecStart=${command[*]}#" -e '/^Requires=wharf.socket/d' -e '/^\[Install\]/,$d' \
+      -e "s#^\[Service\]#[Service]\nEnvironment=$MARK\nStandardOutput=append:$LOG\nStandardError=append:$LOG#" \
+      "$ROOT/deploy/systemd/wharf.service" >"/run/systemd/system/$UNIT"
+    systemctl daemon-reload
+    systemctl reset-failed "$UNIT" 2>/dev/null || true
+    timeout 150 systemctl start "$UNIT" || { tail -n 30 "$LOG" >&2; die "the engine did not start (log: $LOG)"; }
+  else
+    env -i "PATH=$PATH" "LANG=${LANG:-C.UTF-8}" "$MARK" setsid --fork "${command[@]}" </dev/null >>"$LOG" 2>&1
+  fi
+}
+
+# The engine's firewall rules, by its own hand.
+rules_remove() { :; }
+
+case ${1-} in
+  "") start ;;
+  --stop) stop ;;
+  *) die "usage: $0 [--stop]" ;;
+esac
