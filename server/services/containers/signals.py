@@ -6,11 +6,11 @@ names only one of each pair of synonyms and no ``RTMIN+3``.
 
 from engine.errors import invalid
 
-_NAMES = (
+_NAMES = (  # in the order of their numbers, from 1
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
     "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
-).split()
-_NUMBERS = {name: number for number, name in enumerate(_NAMES, 1)}
+)
+_NUMBERS = {name: number for number, name in enumerate(_NAMES.split(), 1)}
 _NUMBERS |= {"IOT": 6, "CLD": 17, "POLL": 29, "UNUSED": 31}
 _RTMIN, _RTMAX = 34, 64
 _NUMBERS |= {f"RTMIN+{n}": _RTMIN + n for n in range(1, 16)} | {"RTMIN": _RTMIN}

@@ -1,0 +1,70 @@
+"""/volumes: thin handlers over ``server/services/volumes``."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.filters import Filters
+from api_models.volume import VolumeCreateRequest
+from engine.errors import Kind, WharfError
+from server.http import params
+from server.http.answers import json_answer, no_content
+from server.http.routing import ApiRoute
+from server.services.volumes import query
+from server.services.volumes.service import Volumes
+
+_NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
+    "to swarm and try again."
+)
+
+
+def _volumes(request: Request) -> Volumes:
+    volumes: Volumes = request.app.state.services.volumes
+    return volumes
+
+
+async def list_volumes(request: Request) -> Response:
+    return json_answer(query.listing(_volumes(request), params.filters(request)))
+
+
+async def create(request: Request) -> Response:
+    wanted = await params.body(request, VolumeCreateRequest)
+    if wanted.cluster_volume_spec is not None:
+        raise WharfError(Kind.UNAVAILABLE, _NO_SWARM)
+    volume = await _volumes(request).create(
+        wanted.name, wanted.driver, options=wanted.driver_opts, labels=wanted.labels
+    )
+    return json_answer(query.show(volume), 201)
+
+
+async def inspect(request: Request) -> Response:
+    return json_answer(query.show(_volumes(request).get(request.path_params["name"])))
+
+
+async def update(request: Request) -> Response:
+    raise WharfError(Kind.UNAVAILABLE, "volume update only valid for cluster volumes, but swarm is unavailable")
+
+
+async def remove(request: Request) -> Response:
+    await _volumes(request).remove(request.path_params["name"], force=params.flag(request, "force"))
+    return no_content()
+
+
+async def prune(request: Request) -> Response:
+    filters = params.filters(request)
+    if params.version_of(request) < (1, 42) and "all" not in filters:
+        # Older clients expect named volumes to be pruned too.
+        filters = Filters({**{key: filters.get(key) for key in filters}, "all": ("true",)})
+    return json_answer(await query.prune(_volumes(request), filters))
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("GET", "/volumes", list_volumes),
+    ApiRoute("POST", "/volumes/create", create),
+    ApiRoute("POST", "/volumes/prune", prune, since="1.25"),
+    ApiRoute("GET", "/volumes/{name:path}", inspect),
+    ApiRoute("PUT", "/volumes/{name:path}", update, since="1.42"),
+    ApiRoute("DELETE", "/volumes/{name:path}", remove),
+)

@@ -1,0 +1,102 @@
+"""What the verbs of this package work with: one object, made once by the composition root.
+
+The protocols say what containers need of their neighbours, and no more.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from api_models.container import LogConfig
+from api_models.resources import Ulimit
+from engine.api.client import Engine
+from engine.runtime.spec.host import HostFacts
+from server.services.containers.hooks import Hooks
+from server.services.containers.hostlimits import HostLimits
+from server.services.containers.model import Container, event_attributes
+from server.services.containers.registry import Registry
+from server.services.containers.restarts import Restarts
+from server.services.containers.waiters import Waiters
+
+
+class Bus(Protocol):
+    """The event bus (``server/services/events``)."""
+
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
+    ) -> object: ...
+
+
+class Store(Protocol):
+    """Where records are kept; a call returns when the change is on disk."""
+
+    async def put(self, container: Container) -> None: ...
+
+    async def delete(self, id: str) -> None: ...
+
+    async def load(self) -> Sequence[Container]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The daemon's configuration as far as containers need it. ``directory`` of a container is
+    ``<root>/containers/<id>``, ``exec_root`` holds its sockets while it runs."""
+
+    root: str
+    exec_root: str
+    default_runtime: str
+    runtimes: Mapping[str, Mapping[str, Any]]
+    log_config: LogConfig
+    default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
+    default_shm_size: int = 67108864
+    default_ipc_mode: str = "private"
+    default_cgroupns_mode: str = "host"
+    cgroup_parent: str = ""
+    cgroup_driver: str = "cgroupfs"
+    init: bool = False
+    no_new_privileges: bool = False
+    seccomp_profile: str = ""
+    userns_remap: bool = False
+    shutdown_timeout: int = 15
+
+
+@dataclass(slots=True)
+class Room:
+    """Everything that the verbs share. ``images``, ``networks`` and ``volumes`` are the services."""
+
+    engine: Engine
+    store: Store
+    bus: Bus
+    images: Any
+    networks: Any
+    volumes: Any
+    settings: Settings
+    limits: HostLimits
+    facts: HostFacts
+    registry: Registry = field(default_factory=Registry)
+    waiters: Waiters = field(default_factory=Waiters)
+    hooks: Hooks = field(default_factory=Hooks)
+    restarts: dict[str, Restarts] = field(default_factory=dict)
+    shutting_down: bool = False
+    pruning: bool = False
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
+        """A container event with dockerd's attributes."""
+        self.bus.publish("container", action, container.id, event_attributes(container, extra))
+
+    async def save(self, container: Container) -> None:
+        """Writes the record; the cached row of ``docker ps`` is made anew."""
+        container.row = None
+        await self.store.put(container)
+
+    def restarts_of(self, container: Container) -> Restarts:
+        return self.restarts.setdefault(container.id, Restarts())
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Work in the background that ``close`` waits for; its failure is logged by the task itself."""
+        task = asyncio.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task

@@ -1,0 +1,1 @@
+"""Volumes: named directories that outlive containers. ``service.Volumes`` is the way in."""

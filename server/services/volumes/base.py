@@ -1,0 +1,79 @@
+"""What a volume driver offers (the ``local`` one here, others over the legacy plugin protocol)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+
+@dataclass(slots=True)
+class Volume:
+    """A volume as it is stored. ``options`` None: none were given. ``created_ns`` nanoseconds since the epoch.
+
+    ``mountpoint`` is the directory on the host; a plugin may tell it only while the volume is mounted.
+    """
+
+    name: str
+    driver: str = "local"
+    labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
+    created_ns: int = 0
+    mountpoint: str = ""
+    scope: str = "local"
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def anonymous(self) -> bool:
+        return ANONYMOUS_LABEL in (self.labels or {})
+
+    def to_doc(self) -> bytes:
+        return orjson.dumps(
+            {
+                "name": self.name,
+                "driver": self.driver,
+                "labels": self.labels,
+                "options": self.options,
+                "created_ns": self.created_ns,
+                "mountpoint": self.mountpoint,
+                "scope": self.scope,
+            }
+        )
+
+    @classmethod
+    def from_doc(cls, doc: bytes) -> "Volume":
+        return cls(**orjson.loads(doc))
+
+
+class Driver(Protocol):
+    """A volume driver. Every method may touch the disk or a plugin and is awaited; all are idempotent.
+
+    The caller serialises the calls for one volume and counts the users: ``mount`` is called for the first of
+    them, ``unmount`` after the last.
+    """
+
+    name: str
+    scope: str
+
+    async def check(self, name: str, options: Mapping[str, str]) -> None:
+        """Whether such a volume can be made here.
+
+        :raises WharfError: INVALID_ARGUMENT naming what is wrong.
+        """
+
+    async def create(self, name: str, options: Mapping[str, str]) -> str:
+        """Makes the volume; returns its directory on the host ("" if it has one only while mounted)."""
+
+    async def remove(self, name: str) -> None:
+        """Removes the volume and its content. One that isn't there is no error."""
+
+    async def mount(self, name: str, options: Mapping[str, str], *, user: str) -> str:
+        """Makes the content accessible and returns the directory. ``user`` names who asks."""
+
+    async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
+        """Undoes ``mount``."""
+
+    async def list(self) -> dict[str, str]:
+        """Names of the driver's volumes with their directories; what the driver knows beyond our store."""

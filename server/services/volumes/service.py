@@ -1,0 +1,268 @@
+"""The volume service: create, find, remove, mount; counts who refers to a volume and who has it mounted."""
+
+import asyncio
+import logging
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from engine.errors import Kind, WharfError, conflict, not_found
+from engine.system import mounts
+from server.services.volumes.base import ANONYMOUS_LABEL, Driver, Volume
+from server.services.volumes.local import LocalDriver
+
+log = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """Where volumes are kept (``server/store/volumes.py``)."""
+
+    async def put(self, volume: Volume) -> None: ...
+
+    async def delete(self, name: str) -> None: ...
+
+    async def load(self) -> Sequence[Volume]: ...
+
+
+class Bus(Protocol):
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
+    ) -> object: ...
+
+
+class Plugins(Protocol):
+    """Finds drivers that live in other processes."""
+
+    async def driver(self, name: str) -> Driver:
+        """:raises WharfError: NOT_FOUND ``plugin "x" not found``."""
+
+    def names(self) -> list[str]: ...
+
+
+class Volumes:
+    """All volumes of the daemon.
+
+    A *reference* is a container that has the volume in its configuration: it keeps the volume from being
+    removed. A *user* has it mounted: a file system from driver options is mounted for the first user and
+    unmounted after the last.
+    """
+
+    def __init__(self, store: Store, bus: Bus, local: LocalDriver, plugins: Plugins | None = None) -> None:
+        self._store = store
+        self._bus = bus
+        self._local = local
+        self._plugins = plugins
+        self._volumes: dict[str, Volume] = {}
+        self._references: dict[str, set[str]] = {}
+        self._users: dict[str, set[str]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.pruning = False
+
+    # ---- life of the service ---------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Reads the volumes; call before containers refer to them."""
+        for volume in await self._store.load():
+            self._volumes[volume.name] = volume
+
+    def adopt(self, name: str, user: str) -> None:
+        """A container that runs already has the volume mounted (start of the daemon)."""
+        self._users.setdefault(name, set()).add(user)
+
+    async def sweep(self) -> None:
+        """Unmounts what a crash left mounted and nobody uses (start of the daemon, after ``adopt``)."""
+        for volume in list(self._volumes.values()):
+            if volume.driver != "local" or not volume.options or self._users.get(volume.name):
+                continue
+            if await asyncio.to_thread(mounts.is_mountpoint, self._local.directory(volume.name)):
+                log.info("volume %s was left mounted and is unmounted", volume.name)
+                await self._local.unmount(volume.name, volume.options, user="")
+
+    def driver_names(self) -> list[str]:
+        """The names for ``docker info``."""
+        return sorted({self._local.name, *(self._plugins.names() if self._plugins else ())})
+
+    async def driver(self, name: str) -> Driver:
+        """:raises WharfError: NOT_FOUND for a driver that isn't there."""
+        if name in ("", self._local.name):
+            return self._local
+        try:
+            if self._plugins is None:
+                raise not_found(f'plugin "{name}" not found')
+            return await self._plugins.driver(name)
+        except WharfError as error:
+            raise WharfError(error.kind, f"error looking up volume plugin {name}: {error.message}") from error
+
+    # ---- the API's verbs -------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        name: str,
+        driver: str = "",
+        *,
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        reference: str = "",
+    ) -> Volume:
+        """Makes a volume, or returns the one that has the name already. ``reference``: a container's id.
+
+        :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name.
+        """
+        if not name:
+            name = secrets.token_hex(32)
+            labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
+        async with self._lock(name):
+            found = self._volumes.get(name)
+            if found is not None:
+                if driver and driver != found.driver:
+                    raise conflict(
+                        f"create {name}: driver '{found.driver}' already has volume '{name}': "
+                        "volume name must be unique"
+                    )
+            else:
+                found = await self._create(name, driver or self._local.name, options, labels)
+            if reference:
+                self._references.setdefault(name, set()).add(reference)
+            return found
+
+    async def _create(
+        self, name: str, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
+    ) -> Volume:
+        try:
+            backend = await self.driver(driver)
+            await backend.check(name, options or {})
+            mountpoint = await backend.create(name, options or {})
+        except WharfError as error:
+            raise WharfError(error.kind, f"create {name}: {error.message}") from error
+        volume = Volume(
+            name=name,
+            driver=driver,
+            labels=dict(labels) if labels is not None else None,
+            options=dict(options) if options else None,
+            created_ns=time.time_ns(),
+            mountpoint=mountpoint,
+            scope=backend.scope,
+        )
+        try:
+            await self._store.put(volume)
+        except BaseException:
+            await backend.remove(name)
+            raise
+        self._volumes[name] = volume
+        self.publish("create", name, {"driver": driver})
+        return volume
+
+    def get(self, name: str) -> Volume:
+        """:raises WharfError: NOT_FOUND ``get x: no such volume``."""
+        volume = self._volumes.get(name)
+        if volume is None:
+            raise not_found(f"get {name}: no such volume")
+        return volume
+
+    def all(self) -> Iterable[Volume]:
+        return list(self._volumes.values())
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Removes an unused volume. ``force``: one that doesn't exist, or whose driver is gone, is no error.
+
+        :raises WharfError: NOT_FOUND; CONFLICT while a container refers to it.
+        """
+        async with self._lock(name):
+            if force and name not in self._volumes:
+                return
+            volume = self.get(name)
+            references = self._references.get(name)
+            if references:
+                raise conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
+            try:
+                await (await self.driver(volume.driver)).remove(name)
+            except (WharfError, OSError) as error:
+                if not force:
+                    kind = error.kind if isinstance(error, WharfError) else Kind.INTERNAL
+                    raise WharfError(kind, f"remove {name}: {error}") from error
+                log.warning("volume %s is forgotten though its driver failed to remove it: %s", name, error)
+            await self._store.delete(name)
+            del self._volumes[name]
+            self._users.pop(name, None)
+            self.publish("destroy", name, {"driver": volume.driver})
+        self._locks.pop(name, None)
+
+    # ---- what containers do ----------------------------------------------------------------------------
+
+    def refer(self, name: str, container: str) -> None:
+        """The container has the volume in its configuration."""
+        self._references.setdefault(name, set()).add(container)
+
+    def release(self, name: str, container: str) -> None:
+        """The container no longer refers to it."""
+        references = self._references.get(name)
+        if references is not None:
+            references.discard(container)
+            if not references:
+                del self._references[name]
+
+    def references(self, name: str) -> int:
+        return len(self._references.get(name, ()))
+
+    async def mount(self, name: str, user: str) -> str:
+        """The volume's directory, with its file system mounted. ``user`` must be given to ``unmount`` again.
+
+        :raises WharfError: NOT_FOUND, or why it could not be mounted.
+        """
+        async with self._lock(name):
+            volume = self.get(name)
+            driver = await self.driver(volume.driver)
+            users = self._users.setdefault(name, set())
+            if users:
+                path = volume.mountpoint
+            else:
+                path = await driver.mount(name, volume.options or {}, user=user)
+                volume.mountpoint = path
+            users.add(user)
+            return path
+
+    async def unmount(self, name: str, user: str) -> None:
+        """Undoes ``mount``; once is enough, twice is no error."""
+        async with self._lock(name):
+            users = self._users.get(name)
+            volume = self._volumes.get(name)
+            if not users or user not in users or volume is None:
+                return
+            users.discard(user)
+            if not users:
+                del self._users[name]
+                await (await self.driver(volume.driver)).unmount(name, volume.options or {}, user=user)
+
+    def publish(self, action: str, name: str, attributes: Mapping[str, str]) -> None:
+        """A volume event."""
+        self._bus.publish("volume", action, name, attributes)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
+def directory_size(path: str) -> int:
+    """Bytes of all files below ``path``, hard links once; what vanishes meanwhile is skipped. Blocks."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    stack = [path]
+    while stack:
+        try:
+            entries = list(os.scandir(stack.pop()))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(info.st_mode):
+                stack.append(entry.path)
+            elif info.st_size and (info.st_dev, info.st_ino) not in seen:
+                if info.st_nlink > 1:
+                    seen.add((info.st_dev, info.st_ino))
+                total += info.st_size
+    return total

@@ -1,0 +1,32 @@
+"""Container records in the database: one document each, under the container's id and name."""
+
+import logging
+from collections.abc import Sequence
+
+from server.services.containers.model import Container
+from server.store.database import Database, Documents
+
+log = logging.getLogger(__name__)
+
+
+class ContainerStore:
+    """Every call returns when the change is committed."""
+
+    def __init__(self, database: Database) -> None:
+        self._documents = Documents(database, "containers")
+
+    async def put(self, container: Container) -> None:
+        await self._documents.put(container.id, container.name, container.to_doc())
+
+    async def delete(self, id: str) -> None:
+        await self._documents.delete(id)
+
+    async def load(self) -> Sequence[Container]:
+        """All records; one that can't be read is left where it is and logged, the others count."""
+        found = []
+        for id, _, document in await self._documents.all():
+            try:
+                found.append(Container.from_doc(document))
+            except (ValueError, KeyError, TypeError):
+                log.exception("container=%s record cannot be read and is ignored", id)
+        return found
