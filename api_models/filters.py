@@ -1,0 +1,134 @@
+"""The ``filters`` parameter: which keys, which values, and dockerd's ways of matching them."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from engine.errors import WharfError, invalid
+
+
+def _bad(key: str = "", values: Collection[str] | None = None) -> WharfError:
+    if not key:
+        return invalid("invalid filter")
+    shown = "" if values is None else f"=[{' '.join(values)}]"
+    return invalid(f"invalid filter '{key}{shown}'")
+
+
+class Filters:
+    """Key → values. A key that wasn't given matches everything."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Collection[str]] | None = None) -> None:
+        self._fields: dict[str, tuple[str, ...]] = {key: tuple(values) for key, values in (fields or {}).items()}
+
+    @classmethod
+    def parse(cls, text: str) -> "Filters":
+        """Reads ``{"key":{"value":true}}`` or the old ``{"key":["value"]}``; "" is no filter.
+
+        :raises WharfError: INVALID_ARGUMENT "invalid filter".
+        """
+        if not text:
+            return cls()
+        try:
+            document: Any = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise _bad() from None
+        if document is None:
+            return cls()
+        if not isinstance(document, dict):
+            raise _bad()
+        fields: dict[str, list[str]] = {}
+        for key, values in document.items():
+            if isinstance(values, dict) and all(isinstance(on, bool) for on in values.values()):
+                fields[key] = [value for value, on in values.items() if on]
+            elif isinstance(values, list) and all(isinstance(value, str) for value in values):
+                fields[key] = list(dict.fromkeys(values))
+            elif values is None:
+                fields[key] = []
+            else:
+                raise _bad()
+        return cls(fields)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"Filters({self._fields!r})"
+
+    def get(self, key: str) -> tuple[str, ...]:
+        """The values of ``key``; empty if it wasn't given."""
+        return self._fields.get(key, ())
+
+    def validate(self, accepted: Collection[str]) -> None:
+        """:raises WharfError: INVALID_ARGUMENT: a key that this list doesn't know."""
+        for key in self._fields:
+            if key not in accepted:
+                raise _bad(key)
+
+    def only(self, key: str, allowed: Collection[str]) -> None:
+        """:raises WharfError: INVALID_ARGUMENT: ``key`` has a value outside ``allowed``."""
+        for value in self.get(key):
+            if value not in allowed:
+                raise _bad(key, (value,))
+
+    def exact(self, key: str, value: str) -> bool:
+        """True if ``value`` is one of the key's values, or the key has none."""
+        values = self._fields.get(key)
+        return not values or value in values
+
+    def fuzzy(self, key: str, value: str) -> bool:
+        """Like :meth:`exact`, and also if one of the key's values is a prefix of ``value``."""
+        values = self._fields.get(key)
+        return not values or value.startswith(values)
+
+    def match(self, key: str, value: str) -> bool:
+        """Like :meth:`exact`, and also if one of the key's values is found in ``value`` as a regular expression."""
+        values = self._fields.get(key)
+        if not values or value in values:
+            return True
+        return any(_found(pattern, value) for pattern in values)
+
+    def labels(self, key: str, labels: Mapping[str, str] | None) -> bool:
+        """True if each of the key's values, ``name`` or ``name=value``, is among ``labels``."""
+        for wanted in self.get(key):
+            name, given, value = wanted.partition("=")
+            if labels is None or name not in labels or (given and labels[name] != value):
+                return False
+        return True
+
+    def labelled(self, labels: Mapping[str, str] | None) -> bool:
+        """The filters ``label`` and ``label!`` of lists and prunes together."""
+        if not self.labels("label", labels):
+            return False
+        return "label!" not in self._fields or not self.labels("label!", labels)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """A key whose value is a truth: 1, true, 0 or false.
+
+        :raises WharfError: INVALID_ARGUMENT: anything else, or both.
+        """
+        if key not in self._fields:
+            return default
+        values = self._fields[key]
+        if not values:
+            raise _bad(key)
+        false, true = bool({"0", "false"} & set(values)), bool({"1", "true"} & set(values))
+        if false == true:
+            raise _bad(key, values)
+        return true
+
+
+def _found(pattern: str, value: str) -> bool:
+    try:
+        return re.search(pattern, value) is not None
+    except re.error:
+        return False

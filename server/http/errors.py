@@ -1,0 +1,56 @@
+"""The one place that chooses an HTTP status: from the kind of an error. The body is dockerd's form of it."""
+
+import logging
+
+import orjson
+
+from engine.errors import Kind, WharfError
+
+log = logging.getLogger(__name__)
+
+STATUS = {
+    Kind.INVALID_ARGUMENT: 400,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.ALREADY_EXISTS: 409,
+    Kind.NOT_MODIFIED: 304,
+    Kind.FAILED_PRECONDITION: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.PERMISSION_DENIED: 403,
+    Kind.NOT_IMPLEMENTED: 501,
+    Kind.UNAVAILABLE: 503,
+    Kind.RESOURCE_EXHAUSTED: 500,
+    Kind.OUT_OF_RANGE: 400,
+    Kind.DEADLINE_EXCEEDED: 500,
+    Kind.CANCELLED: 499,
+    Kind.INTERNAL: 500,
+}
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error; what isn't ours is 500."""
+    return STATUS[error.kind] if isinstance(error, WharfError) else 500
+
+
+def message_of(error: BaseException) -> str:
+    """What a client reads of an error. A defect of ours shows no inner detail."""
+    if isinstance(error, WharfError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+    return "internal error: see the daemon's log"
+
+
+def report(error: BaseException, request: str) -> None:
+    """Logs what a person must know: defects with their trace, failures of the host with a line."""
+    if not isinstance(error, WharfError):
+        log.error("%s: %s", request, error, exc_info=error)
+    elif status_of(error) >= 500:
+        log.error("%s: %s", request, error.message, exc_info=error if error.__cause__ is not None else None)
+    else:
+        log.debug("%s: %s", request, error.message)
+
+
+def error_body(error: BaseException) -> bytes:
+    """``{"message": "..."}`` and a newline."""
+    return orjson.dumps({"message": message_of(error)}) + b"\n"

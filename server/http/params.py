@@ -1,0 +1,155 @@
+"""Query parameters and bodies, read as dockerd reads them: lax truths, strict numbers, its sentences."""
+
+import base64
+import binascii
+from collections.abc import Collection
+from typing import TypeVar
+
+import orjson
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from api_models.base import Model
+from api_models.decode import decode
+from api_models.filters import Filters
+from api_models.system import AuthConfig
+from api_models.versions import Version, accept
+from engine.errors import WharfError, invalid
+
+M = TypeVar("M", bound=Model)
+
+_FALSE = frozenset({"", "0", "no", "false", "none"})
+# A JSON body of a request; anything longer is no honest one.
+MAX_BODY = 16 * 1024 * 1024
+
+
+def version_of(request: Request) -> Version:
+    """The API version that this request speaks."""
+    version: Version = request.state.version
+    return version
+
+
+def text(request: Request, name: str, default: str = "") -> str:
+    """A parameter's first value."""
+    return request.query_params.get(name, default)
+
+
+def texts(request: Request, name: str) -> list[str]:
+    """All values of a parameter that may be repeated."""
+    return request.query_params.getlist(name)
+
+
+def flag(request: Request, name: str, *, default: bool = False) -> bool:
+    """A truth: "", 0, no, false and none (any case) are false, anything else is true."""
+    value = request.query_params.get(name)
+    return default if value is None else value.strip().lower() not in _FALSE
+
+
+def number(request: Request, name: str, default: int | None = None) -> int | None:
+    """A 64-bit number; "" is as good as not given.
+
+    :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
+    """
+    value = request.query_params.get(name, "")
+    return default if value == "" else parse_int(value)
+
+
+def parse_int(value: str) -> int:
+    """A signed 64-bit decimal.
+
+    :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
+    """
+    digits = value[1:] if value[:1] in ("+", "-") else value
+    quoted = orjson.dumps(value).decode()
+    if not (digits.isascii() and digits.isdigit()):
+        raise invalid(f"strconv.ParseInt: parsing {quoted}: invalid syntax")
+    parsed = int(value) if len(digits) < 32 else 2**64
+    if not -(2**63) <= parsed < 2**63:
+        raise invalid(f"strconv.ParseInt: parsing {quoted}: value out of range")
+    return parsed
+
+
+def filters(request: Request, accepted: Collection[str] | None = None, *, name: str = "filters") -> Filters:
+    """The filters parameter; keys outside ``accepted`` are refused.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    parsed = Filters.parse(request.query_params.get(name, ""))
+    if accepted is not None:
+        parsed.validate(accepted)
+    return parsed
+
+
+async def raw_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """The whole body.
+
+    :raises WharfError: INVALID_ARGUMENT: longer than ``limit`` bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise invalid("http: request body too large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _check_json(request: Request) -> None:
+    """A body needs ``Content-Type: application/json``; without a body anything goes but another type."""
+    kind = request.headers.get("content-type", "")
+    if kind == "":
+        has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+        if not has_body:
+            return
+        raise invalid("malformed Content-Type header (): mime: no media type")
+    media, _, rest = kind.partition(";")
+    if "/" not in media.strip() or (rest.strip() and "=" not in rest):
+        raise invalid(f"malformed Content-Type header ({kind}): mime: invalid media parameter")
+    if media.strip().lower() != "application/json":
+        raise invalid(f"unsupported Content-Type header ({kind}): must be 'application/json'")
+
+
+async def body(request: Request, model: type[M], *, optional: bool = True) -> M:
+    """The JSON body as ``model``, adapted to the client's version. ``optional``: no body is an empty object.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    _check_json(request)
+    data = await raw_body(request)
+    parsed = model.model_validate({}) if optional and not data else decode(model, data)
+    accept(parsed, version_of(request))
+    return parsed
+
+
+def registry_auth(request: Request, header: str = "x-registry-auth") -> AuthConfig | None:
+    """The credentials of a header: base64url of JSON. None if there are none.
+
+    :raises WharfError: INVALID_ARGUMENT: no base64 or no such JSON.
+    """
+    encoded = request.headers.get(header, "")
+    if not encoded:
+        return None
+    document = decode_auth(encoded, header)
+    try:
+        return AuthConfig.model_validate(document)
+    except ValidationError:
+        raise _bad_auth(header) from None
+
+
+def decode_auth(encoded: str, header: str) -> object:
+    """The JSON value of an authentication header.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    try:
+        padded = encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4)
+        data = base64.b64decode(padded, altchars=b"-_", validate=True)
+        return orjson.loads(data) or {}
+    except (binascii.Error, ValueError):
+        raise _bad_auth(header) from None
+
+
+def _bad_auth(header: str) -> WharfError:
+    name = "-".join(part.capitalize() for part in header.split("-"))
+    return invalid(f"invalid {name} header: must be a base64url-encoded JSON object")

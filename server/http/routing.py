@@ -1,0 +1,113 @@
+"""The route table: data that says which handler answers what, and the look-up over it.
+
+A path is literal text with parameters: ``{name}`` takes one segment, ``{name:path}`` takes anything, slashes
+included (image names). The first route that matches in the order of the table answers, as in dockerd.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from re import Pattern
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.versions import Version
+
+Handler = Callable[[Request], Awaitable[Response | None]]
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """ "1.51" → (1, 51). Only digits and dots reach this."""
+    return tuple(int(part or "0") for part in text.split("."))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRoute:
+    """One endpoint.
+
+    ``since``: the API version that introduced it; older clients get 400. ``until``: the last that has it.
+    ``waits``: the handler may wait for long and the client's leaving ends it (streams, wait, pull, attach).
+    Any other handler runs to its end, whoever is there to hear it.
+    A handler returns its response, or None if it took the connection over.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    since: str = "1.24"
+    until: str | None = None
+    waits: bool = False
+
+    @property
+    def first(self) -> Version:
+        major, minor = parse_version(self.since)
+        return major, minor
+
+    @property
+    def last(self) -> Version | None:
+        if self.until is None:
+            return None
+        major, minor = parse_version(self.until)
+        return major, minor
+
+
+_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+
+
+def _pattern(path: str) -> Pattern[str]:
+    built, at = "", 0
+    for found in _PARAMETER.finditer(path):
+        built += re.escape(path[at : found.start()])
+        built += f"(?P<{found[1]}>{'.*' if found[2] else '[^/]+'})"
+        at = found.end()
+    return re.compile(built + re.escape(path[at:]) + r"\Z", re.DOTALL)
+
+
+_VERSIONED = re.compile(r"/v([0-9][0-9.]*)(?=/|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    route: ApiRoute
+    params: dict[str, str]
+    # As the client spelled it; None on an unversioned path.
+    version: str | None
+
+
+class RouteTable:
+    """All endpoints, each reachable with and without ``/v1.NN`` in front."""
+
+    def __init__(self, routes: Iterable[ApiRoute]) -> None:
+        self._fixed: dict[tuple[str, str], ApiRoute] = {}
+        # (method, first segment) → routes with parameters, in the table's order.
+        self._by_head: dict[tuple[str, str], list[tuple[Pattern[str], ApiRoute]]] = {}
+        for route in routes:
+            if "{" not in route.path:
+                key = (route.method, route.path)
+                if key in self._fixed:
+                    raise ValueError(f"two routes for {route.method} {route.path}")
+                self._fixed[key] = route
+            else:
+                head = route.path.split("/", 2)[1]
+                self._by_head.setdefault((route.method, head), []).append((_pattern(route.path), route))
+
+    def find(self, method: str, path: str) -> Match | None:
+        """The route for a decoded path, or None: dockerd says 404 also where only the method is wrong."""
+        version = None
+        prefix = _VERSIONED.match(path)
+        if prefix is not None:
+            version, path = prefix[1], path[prefix.end() :]
+        if (route := self._fixed.get((method, path))) is not None:
+            return Match(route, {}, version)
+        head = path.split("/", 2)[1] if path.startswith("/") else ""
+        for pattern, route in self._by_head.get((method, head), ()):
+            found = pattern.match(path)
+            if found is not None:
+                return Match(route, found.groupdict(), version)
+        return None
+
+    def __iter__(self) -> Iterator[ApiRoute]:
+        yield from self._fixed.values()
+        for routes in self._by_head.values():
+            yield from (route for _, route in routes)

@@ -1,0 +1,170 @@
+"""Answers that grow: JSON messages (pull, push, build, load, events) and bytes (logs, export, save).
+
+Until the first byte is sent a failure is an ordinary HTTP error; afterwards the status is gone, so it becomes the
+last message of the stream: ``{"errorDetail":{"message":...},"error":...}``.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.http.answers import dumps
+from server.http.errors import message_of, report
+
+END = b"\r\n"
+
+
+def error_message(error: BaseException, code: int | None = None) -> dict[str, Any]:
+    """The message that ends a failed stream."""
+    text = message_of(error)
+    detail: dict[str, Any] = {"message": text}
+    if code is not None:
+        detail = {"code": code, "message": text}
+    return {"errorDetail": detail, "error": text}
+
+
+class _Growing(Response):
+    """Sends the head with the first part, or at once where ``early`` (clients that wait for it)."""
+
+    def __init__(
+        self,
+        parts: AsyncIterable[bytes],
+        *,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+        early: bool = False,
+        messages: bool = True,
+        name: str = "",
+    ) -> None:
+        self.status_code = 200
+        self.media_type = media_type
+        self.background = None
+        # Without Content-Length: the server frames in chunks, which docker-py relies on.
+        self.raw_headers = [
+            (b"content-type", media_type.encode("latin-1")),
+            *((key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in (headers or {}).items()),
+        ]
+        self._parts = parts
+        self._early = early
+        self._messages = messages
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def start() -> None:
+            nonlocal started
+            started = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            # An empty body message makes the server flush the head.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+
+        iterator = aiter(self._parts)
+        try:
+            if self._early:
+                await start()
+            async for part in iterator:
+                if not started:
+                    await start()
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except Exception as error:
+            if not started:
+                raise
+            report(error, self._name)
+            if not self._messages:
+                # Half an archive must not look whole: the connection breaks off.
+                raise BrokenStream from error
+            last = dumps(error_message(error)) + END
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                with suppress(RuntimeError):
+                    await close()
+        if not started:
+            await start()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class BrokenStream(Exception):
+    """A stream of bytes failed in the middle; the connection must be dropped."""
+
+
+def json_stream(
+    messages: AsyncIterable[Mapping[str, Any]],
+    *,
+    media_type: str = "application/json",
+    early: bool = False,
+    end: bytes = END,
+    name: str = "",
+) -> Response:
+    """Each message is one JSON object in one chunk, flushed at once. The iterator is closed when the client leaves."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        iterator = aiter(messages)
+        try:
+            async for message in iterator:
+                yield dumps(message) + end
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+    return _Growing(lines(), media_type=media_type, early=early, name=name)
+
+
+def byte_stream(
+    parts: AsyncIterable[bytes],
+    *,
+    media_type: str = "application/octet-stream",
+    headers: Mapping[str, str] | None = None,
+    early: bool = False,
+    name: str = "",
+) -> Response:
+    """Bytes as they come; a failure in the middle breaks the connection off."""
+    return _Growing(parts, media_type=media_type, headers=headers, early=early, messages=False, name=name)
+
+
+class Progress:
+    """A queue between a worker that reports and the stream that sends it.
+
+    ``progress = Progress(); return json_stream(progress.run(work(progress)))``
+    """
+
+    def __init__(self, limit: int = 1024) -> None:
+        self._queue: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(limit)
+
+    async def put(self, message: Mapping[str, Any]) -> None:
+        """Waits while the client doesn't read: back-pressure reaches the worker."""
+        await self._queue.put(message)
+
+    def offer(self, message: Mapping[str, Any]) -> None:
+        """Drops the message if the client is slow: for progress bars, which the next message replaces."""
+        with suppress(asyncio.QueueFull):
+            self._queue.put_nowait(message)
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[Mapping[str, Any]]:
+        """What ``work`` puts, until it ends; raises what it raises; cancels it when the reader leaves."""
+
+        async def worker() -> None:
+            try:
+                await work
+            finally:
+                await self._queue.put(None)
+
+        task = asyncio.ensure_future(worker())
+        try:
+            while (message := await self._queue.get()) is not None:
+                yield message
+            await task
+        finally:
+            if not task.done():
+                task.cancel()
+                # Whoever waits to put into a full queue is let go.
+                while not self._queue.empty():
+                    self._queue.get_nowait()
+                await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,43 @@
+"""Which API version a request speaks, and the headers that tell the client which ones there are."""
+
+from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
+from engine.errors import invalid
+from server.http.routing import ApiRoute, parse_version
+
+# What clients see as the engine's version. The part before the "+" is the Docker release whose API 1.51 this is:
+# tools compare it as a number. The part behind it is ours.
+SERVER_VERSION = "28.5.2+wharf.0.2.0"
+
+
+def common_headers(*, experimental: bool) -> list[tuple[bytes, bytes]]:
+    """The headers on every reply."""
+    return [
+        (b"Api-Version", spelled(MAXIMUM).encode()),
+        (b"Docker-Experimental", b"true" if experimental else b"false"),
+        (b"Ostype", b"linux"),
+        (b"Server", f"Docker/{SERVER_VERSION} (linux)".encode()),
+    ]
+
+
+def negotiated(route: ApiRoute, asked: str | None, minimum: Version = MINIMUM) -> Version:
+    """The version that a request speaks: that of its path, or the newest on an unversioned path.
+
+    :raises WharfError: INVALID_ARGUMENT: too new, too old, or a route that this version doesn't have.
+    """
+    if asked is None:
+        version: tuple[int, ...] = MAXIMUM
+    else:
+        version = parse_version(asked)
+        if version > MAXIMUM and version[:2] != MAXIMUM:
+            raise invalid(f"client version {asked} is too new. Maximum supported API version is {spelled(MAXIMUM)}")
+        if version < minimum:
+            raise invalid(
+                f"client version {asked} is too old. Minimum supported API version is {spelled(minimum)},"
+                " please upgrade your client to a newer version"
+            )
+    known: Version = (version[0], version[1] if len(version) > 1 else 0)
+    if known < route.first:
+        raise invalid(f"{route.method} {route.path} requires minimum API version {route.since}")
+    if route.last is not None and known > route.last:
+        raise invalid(f"{route.method} {route.path} was removed after API version {route.until}")
+    return known

@@ -1,0 +1,237 @@
+"""One SQLite file, one thread that writes, one that reads, documents in tables.
+
+What a reply says is done has been committed: :meth:`Database.write` returns after the commit. Writes that meet in
+the queue share one transaction, each in a savepoint of its own, so that one that fails undoes only itself.
+
+``synchronous=NORMAL`` with WAL: a crash of the process loses nothing; a power cut may lose the last commits, never
+the database.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+# The schema, as the list of steps that led to it; PRAGMA user_version counts those taken. Only ever append.
+#
+#   containers   id, name, doc     server/store/containers.py
+#   networks     id, name, doc     server/store/networks.py
+#   volumes      id, name, doc     server/store/volumes.py     (id is the name)
+#   endpoints    id, name, doc     addresses held by endpoints: id "<network>/<container>"
+#   settings     id, name, doc     single facts of the daemon: its ID, the swarm-less node, ...
+#   build_cache  id, name, doc     records of the builder's cache
+_DOCUMENTS = "CREATE TABLE {0} (id TEXT PRIMARY KEY, name TEXT, doc BLOB NOT NULL) WITHOUT ROWID"
+MIGRATIONS: Sequence[Sequence[str]] = (
+    (
+        *(
+            _DOCUMENTS.format(table)
+            for table in ("containers", "networks", "volumes", "endpoints", "settings", "build_cache")
+        ),
+        "CREATE UNIQUE INDEX containers_by_name ON containers (name) WHERE name IS NOT NULL",
+        "CREATE INDEX networks_by_name ON networks (name)",
+        "CREATE INDEX build_cache_by_name ON build_cache (name)",
+    ),
+)
+
+
+class NewerDatabase(Exception):
+    """The file was written by a later version of the daemon."""
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    # 512 KiB of pages are plenty for documents, and memory counts.
+    connection.execute("PRAGMA cache_size=-512")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]]) -> None:
+    (taken,) = connection.execute("PRAGMA user_version").fetchone()
+    if taken > len(steps):
+        raise NewerDatabase(f"the database has schema {taken}, this daemon knows up to {len(steps)}")
+    for number in range(taken, len(steps)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in steps[number]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={number + 1}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+class _Worker:
+    """A thread that runs work on a connection of its own, in order; in batches if ``writes``."""
+
+    def __init__(self, name: str, connection: sqlite3.Connection, *, writes: bool) -> None:
+        self._connection = connection
+        self._writes = writes
+        self._queue: queue.SimpleQueue[tuple[Work[object], asyncio.AbstractEventLoop, asyncio.Future[object]] | None]
+        self._queue = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work[T]) -> "asyncio.Future[T]":
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.put((work, loop, future))  # type: ignore[arg-type]
+        return future
+
+    def close(self) -> None:
+        """Ends the thread after the work that is queued."""
+        self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            batch = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while self._writes and len(batch) < 64:
+                    batch.append(self._queue.get_nowait())
+            if None in batch:
+                ending = True
+            items = [item for item in batch if item is not None]
+            if not items:
+                continue
+            results = self._transaction([work for work, _, _ in items])
+            for (_, loop, future), (value, error) in zip(items, results, strict=True):
+                # The loop may be gone already when the daemon stops in the middle of a request.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_resolve, future, value, error)
+
+    def _transaction(self, works: list[Work[object]]) -> list[tuple[object, BaseException | None]]:
+        if not self._writes:
+            return [self._guarded(work) for work in works]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = [self._savepoint(work) for work in works]
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            return [(None, error)] * len(works)
+        return results
+
+    def _savepoint(self, work: Work[object]) -> tuple[object, BaseException | None]:
+        self._connection.execute("SAVEPOINT one")
+        result = self._guarded(work)
+        if result[1] is not None:
+            self._connection.execute("ROLLBACK TO one")
+        self._connection.execute("RELEASE one")
+        return result
+
+    def _guarded(self, work: Work[object]) -> tuple[object, BaseException | None]:
+        try:
+            return work(self._connection), None
+        except Exception as error:
+            return None, error
+
+
+def _resolve(future: "asyncio.Future[object]", value: object, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+class Database:
+    """The daemon's store. ``write`` and ``read`` take a function of a connection and run it off the loop.
+
+    Only plain values may leave the function: no cursor, no row that is read later.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+        """Opens or creates the file (0600) and brings its schema up to date.
+
+        :raises NewerDatabase: a later version of the daemon wrote it.
+        """
+        self.path = Path(path)
+        self.path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        writing = _open(self.path)
+        try:
+            _migrate(writing, migrations)
+        except BaseException:
+            writing.close()
+            raise
+        self._writer = _Worker("db-write", writing, writes=True)
+        self._reader = _Worker("db-read", _open(self.path), writes=False)
+
+    async def write(self, work: Work[T]) -> T:
+        """Runs ``work`` in a transaction; returns after the commit. What it raises comes through, undone.
+
+        Once handed over it happens, also if the caller is cancelled meanwhile.
+        """
+        return await asyncio.shield(self._writer.submit(work))
+
+    async def read(self, work: Work[T]) -> T:
+        """Runs ``work`` on the committed state."""
+        return await self._reader.submit(work)
+
+    def close(self) -> None:
+        """Waits for queued work and closes the file. Blocks: call it when the loop has nothing else to do."""
+        self._writer.close()
+        self._reader.close()
+
+
+class Documents:
+    """A table of JSON documents by id, with an optional name."""
+
+    def __init__(self, database: Database, table: str) -> None:
+        self._database = database
+        self._put = (
+            f"INSERT INTO {table} (id, name, doc) VALUES (?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name, doc = excluded.doc"
+        )
+        self._delete = f"DELETE FROM {table} WHERE id = ?"
+        self._all = f"SELECT id, name, doc FROM {table} ORDER BY id"
+        self._get = f"SELECT doc FROM {table} WHERE id = ?"
+
+    async def put(self, key: str, name: str | None, document: bytes) -> None:
+        """Stores or replaces; durable on return.
+
+        :raises sqlite3.IntegrityError: another document has the name (tables with unique names).
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(self._put, (key, name, document))
+
+        await self._database.write(work)
+
+    async def delete(self, key: str) -> None:
+        """Removes; a missing one is no error."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(self._delete, (key,))
+
+        await self._database.write(work)
+
+    async def get(self, key: str) -> bytes | None:
+        def work(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute(self._get, (key,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+        return await self._database.read(work)
+
+    async def all(self) -> list[tuple[str, str | None, bytes]]:
+        """(id, name, document) of each."""
+
+        def work(connection: sqlite3.Connection) -> list[tuple[str, str | None, bytes]]:
+            return [(key, name, bytes(document)) for key, name, document in connection.execute(self._all)]
+
+        return await self._database.read(work)

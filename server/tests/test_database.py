@@ -1,0 +1,100 @@
+"""The store: durable on return, batched, undone alone, migrated step by step."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from server.store.database import MIGRATIONS, Database, Documents, NewerDatabase
+
+
+def test_documents_are_durable_and_names_unique(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "wharf.db"
+
+    async def fill() -> None:
+        database = Database(path)
+        try:
+            containers = Documents(database, "containers")
+            await containers.put("b", "web", b"1")
+            await containers.put("b", "web", b"2")
+            await containers.put("c", None, b"3")
+            await containers.put("d", None, b"4")
+            with pytest.raises(sqlite3.IntegrityError):
+                await containers.put("e", "web", b"5")
+            await containers.delete("d")
+            await containers.delete("nothing")
+        finally:
+            database.close()
+
+    async def check() -> None:
+        database = Database(path)
+        try:
+            containers = Documents(database, "containers")
+            assert await containers.all() == [("b", "web", b"2"), ("c", None, b"3")]
+            assert await containers.get("b") == b"2"
+            assert await containers.get("d") is None
+        finally:
+            database.close()
+
+    asyncio.run(fill())
+    assert path.stat().st_mode & 0o777 == 0o600
+    asyncio.run(check())
+
+
+def test_writes_that_meet_fail_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = Database(tmp_path / "wharf.db")
+
+        def insert(number: int) -> None:
+            def work(connection: sqlite3.Connection) -> None:
+                connection.execute("INSERT INTO volumes VALUES (?, NULL, '')", (str(number),))
+                if number % 10 == 3:
+                    raise ValueError(number)
+
+            return database.write(work)  # type: ignore[return-value]
+
+        try:
+            results = await asyncio.gather(*(insert(n) for n in range(200)), return_exceptions=True)  # type: ignore[call-overload]
+            failed = [n for n, result in enumerate(results) if isinstance(result, ValueError)]
+            assert failed == [n for n in range(200) if n % 10 == 3]
+            count = await database.read(lambda c: c.execute("SELECT count(*) FROM volumes").fetchone()[0])
+            assert count == 180
+        finally:
+            database.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_writer_has_still_written(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = Database(tmp_path / "wharf.db")
+        try:
+            task = asyncio.ensure_future(Documents(database, "settings").put("id", None, b"x"))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            # A later write waits for its turn behind the first.
+            await database.write(lambda c: None)
+            assert await Documents(database, "settings").get("id") == b"x"
+        finally:
+            database.close()
+
+    asyncio.run(scenario())
+
+
+def test_migrations_run_once_and_a_newer_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "wharf.db"
+    steps = [*MIGRATIONS, ["CREATE TABLE later (x)"]]
+    Database(path).close()
+    Database(path, steps).close()
+    Database(path, steps).close()
+    with pytest.raises(NewerDatabase):
+        Database(path)
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "wharf.db"
+    with pytest.raises(sqlite3.Error):
+        Database(path, [["CREATE TABLE a (x)", "nonsense"]])
+    Database(path).close()
