@@ -1,0 +1,136 @@
+"""Puts the parts together: ``build`` writes what dockerd would have written to ``config.json``."""
+
+import os
+
+from engine.errors import invalid
+from engine.runtime.spec import devices, mounts, resources, seccomp
+from engine.runtime.spec.host import SYSTEMD, HostFacts
+from engine.runtime.spec.input import HOST, PRIVATE, IdMapping, SpecInput
+from engine.runtime.spec.process import container_process
+
+Json = dict[str, object]
+
+OCI_VERSION = "1.1.0"
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_PORT_START = "net.ipv4.ip_unprivileged_port_start"
+_PING_GROUPS = "net.ipv4.ping_group_range"
+
+
+def check_cgroup_parent(parent: str, driver: str) -> None:
+    """
+    :raises WharfError: INVALID_ARGUMENT if systemd could not make it.
+    """
+    if driver == SYSTEMD and parent and not (parent.endswith(".slice") and len(parent) > len(".slice")):
+        raise invalid('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
+
+
+def cgroups_path(container_id: str, parent: str, driver: str, *, prefix: str = "wharf") -> str:
+    """``linux.cgroupsPath``: a path for cgroupfs, ``slice:prefix:id`` for systemd. ``parent`` "": the default."""
+    if driver == SYSTEMD:
+        return f"{parent or 'system.slice'}:{prefix}:{container_id}"
+    return os.path.normpath(f"/{parent or prefix}/{container_id}").replace("//", "/")
+
+
+def _namespaces(inp: SpecInput) -> list[Json]:
+    wanted = inp.namespaces
+    found: list[Json] = [{"type": "mount"}]
+    for kind, choice in (
+        ("network", wanted.network),
+        ("uts", wanted.uts),
+        ("pid", wanted.pid),
+        ("ipc", wanted.ipc),
+        ("cgroup", wanted.cgroup),
+    ):
+        if choice == PRIVATE:
+            found.append({"type": kind})
+        elif choice != HOST:
+            found.append({"type": kind, "path": choice})
+    if inp.uid_mappings:
+        found.append({"type": "user"})
+    return found
+
+
+def _sysctls(inp: SpecInput) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if inp.domainname:
+        found["kernel.domainname"] = inp.domainname
+    if inp.namespaces.network != HOST and not inp.namespaces.network_joined:
+        # Docker lets unprivileged users open low ports and ping, as the namespace is the container's own.
+        if os.path.exists("/proc/sys/net/ipv4/ip_unprivileged_port_start"):
+            found[_PORT_START] = "0"
+        if not inp.uid_mappings and os.path.exists("/proc/sys/net/ipv4/ping_group_range"):
+            found[_PING_GROUPS] = "0 2147483647"
+    return {**found, **inp.sysctls}
+
+
+def _mappings(mappings: tuple[IdMapping, ...]) -> list[Json]:
+    return [{"containerID": m.container_id, "hostID": m.host_id, "size": m.size} for m in mappings]
+
+
+def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
+    nodes, rules = devices.plan(inp.devices, inp.device_cgroup_rules, privileged=inp.privileged)
+    limits = resources.build(inp.resources, host)
+    limits["devices"] = rules
+    linux: Json = {"resources": limits, "namespaces": _namespaces(inp)}
+    if sysctls := _sysctls(inp):
+        linux["sysctl"] = sysctls
+    if inp.cgroups_path:
+        linux["cgroupsPath"] = inp.cgroups_path
+    if nodes:
+        linux["devices"] = nodes
+    if root_propagation:
+        linux["rootfsPropagation"] = root_propagation
+    if inp.uid_mappings:
+        linux["uidMappings"] = _mappings(inp.uid_mappings)
+        linux["gidMappings"] = _mappings(inp.gid_mappings)
+    masked, readonly = inp.masked_paths, inp.readonly_paths
+    if not inp.privileged:
+        masked = MASKED_PATHS if masked is None else masked
+        readonly = READONLY_PATHS if readonly is None else readonly
+    if masked:
+        linux["maskedPaths"] = list(masked)
+    if readonly:
+        linux["readonlyPaths"] = list(readonly)
+    if host.selinux and inp.mount_label:
+        linux["mountLabel"] = inp.mount_label
+    return linux
+
+
+def build(inp: SpecInput, host: HostFacts) -> Json:
+    """The OCI spec of a container.
+
+    :raises WharfError: INTERNAL with dockerd's sentence for what only shows at start: a user, a device or a
+        propagation that isn't there, a seccomp profile that can't be read. INVALID_ARGUMENT for what create
+        should have refused.
+    """
+    process = container_process(inp, host)
+    all_mounts, root_propagation = mounts.plan(inp, host)
+    linux = _linux(inp, host, root_propagation)
+    # A privileged container has no filter unless one was given by name.
+    profile = inp.seccomp or (seccomp.UNCONFINED if inp.privileged else "")
+    capabilities = process["capabilities"]
+    assert isinstance(capabilities, dict)
+    if (filters := seccomp.resolve(profile, capabilities["bounding"], host)) is not None:
+        linux["seccomp"] = filters
+    root: Json = {"path": inp.rootfs}
+    if inp.readonly_rootfs:
+        root["readonly"] = True
+    spec: Json = {"ociVersion": OCI_VERSION, "process": process, "root": root, "mounts": all_mounts, "linux": linux}
+    if inp.namespaces.uts != HOST and inp.hostname:
+        spec["hostname"] = inp.hostname
+    if inp.annotations:
+        spec["annotations"] = dict(inp.annotations)
+    return spec
