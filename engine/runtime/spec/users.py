@@ -98,10 +98,13 @@ def _opaque(fd: int) -> bool:
 
 
 def _read(fd: int) -> bytes | None:
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        return file.read(_MAX_FILE)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(_MAX_FILE)
+    finally:
+        os.close(fd)
 
 
 def lookup(spec: str, group_add: Sequence[str], files: RootFiles) -> User:
