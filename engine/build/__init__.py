@@ -1,8 +1,17 @@
 """The builder: a Dockerfile becomes a graph of steps, solved on the snapshots, tasks and content of the engine.
 
-    dockerfile/   from text to instructions: directives, lines, heredocs, flags, expansion, .dockerignore, checks.
-                  Pure functions of text; knows no engine and no client.
-    (the graph, the solver and the cache follow here; the front doors are in ``server/services/build``)
+    dockerfile/     from text to instructions: directives, lines, heredocs, flags, expansion, .dockerignore, checks.
+                    Pure functions of text; knows no engine and no client.
+    imageconfig.py  the image's configuration and history, and what an instruction does to them
+    steps.py        the operations that make layers, as data, with their cache keys
+    plan.py         instructions and the bases' configurations → stages of steps; variables are replaced here
+    select.py       which files of a source an operation means, and their checksums
+    pack.py         those files as a layer (ownership, modes, what is there already)
+    cache.py        results by key: kept over restarts, held by leases, pruned
+    solve.py        runs what is needed, in parallel, each key once
+    run.py          one RUN as a task of the engine
+    export.py       a result as an image, an archive or a tree
 
-The wire of BuildKit is ``engine/buildkit``.
+The front doors (``POST /build``, BuildKit's Control) are in ``server/services/build``; the wire of BuildKit is
+``engine/buildkit``.
 """

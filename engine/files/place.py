@@ -1,0 +1,136 @@
+"""A thread in a mount namespace of its own: snapshots are mounted there, worked on, and gone with the thread.
+
+The host sees none of these mounts, and none can be left behind: the kernel drops them when the thread ends, also
+when the process is killed (mount_namespaces(7)). Mounts of the host still arrive (``MS_SLAVE``), so that an
+unmount there is never held up by a namespace that kept it.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+from engine.api.types import Mount
+from engine.system import linux
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FLAGS = {
+    "ro": linux.MS_RDONLY,
+    "nosuid": linux.MS_NOSUID,
+    "nodev": linux.MS_NODEV,
+    "noexec": linux.MS_NOEXEC,
+    "bind": linux.MS_BIND,
+    "rbind": linux.MS_BIND | linux.MS_REC,
+}
+
+
+def mount_all(mounts: Sequence[Mount], target: str) -> None:
+    """Mounts what a snapshotter answered, in order, on ``target``. Blocks.
+
+    :raises OSError: of mount(2), with the target's path.
+    """
+    for mount in mounts:
+        flags, data = 0, []
+        for option in mount.options:
+            if option in _FLAGS:
+                flags |= _FLAGS[option]
+            elif option != "rw":
+                data.append(option)
+        linux.mount(mount.source, target, None if flags & linux.MS_BIND else mount.type, flags, ",".join(data))
+        if flags & linux.MS_BIND and flags & linux.MS_RDONLY:
+            # A bind takes its flags only when it is mounted again (mount(2)).
+            linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
+
+
+class Place:
+    """One such thread. Use as an async context manager; :meth:`run` for everything that touches the mounts."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"place-{name}", daemon=True)
+        self._failed: OSError | None = None
+        self._base = ""
+        self._count = 0
+
+    async def __aenter__(self) -> "Place":
+        self._base = tempfile.mkdtemp(prefix="wharf-place-")
+        self._thread.start()
+        try:
+            await self.run(self._check)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._jobs.put(None)
+        await asyncio.shield(asyncio.to_thread(self._thread.join))
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self._base)
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _work(self) -> None:
+        try:
+            linux.unshare(linux.CLONE_NEWNS)
+            linux.mount(None, "/", None, linux.MS_SLAVE | linux.MS_REC, None)
+            # The mount points live in memory of this namespace: nothing is made on the host's disk.
+            linux.mount("tmpfs", self._base, "tmpfs", 0, "mode=0700")
+        except OSError as error:
+            self._failed = error
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job
+
+    async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls a blocking function in the thread. If the caller is cancelled, the call is awaited first."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+
+        def settle(result: R | None, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        def job() -> None:
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                loop.call_soon_threadsafe(settle, None, error)
+            else:
+                loop.call_soon_threadsafe(settle, result, None)
+
+        self._jobs.put(job)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    async def mount(self, mounts: Sequence[Mount]) -> str:
+        """Mounts a snapshot in the thread's namespace; returns the path, which is valid only in :meth:`run`."""
+        self._count += 1
+        target = os.path.join(self._base, str(self._count))
+
+        def work() -> None:
+            os.mkdir(target, 0o700)
+            mount_all(mounts, target)
+
+        await self.run(work)
+        return target
+
+    async def unmount(self, target: str) -> None:
+        """Takes one mount away before the thread ends."""
+        await self.run(linux.umount, target, linux.MNT_DETACH)
