@@ -1,0 +1,213 @@
+"""Whether the values can work, before anything is started; the sentences are dockerd's where it has one."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from server.config.hosts import parse_host
+from server.config.model import Config, ConfigError
+from server.config.values import parse_size
+
+_LEVELS = frozenset({"panic", "fatal", "error", "warn", "info", "debug", "trace"})
+_DOMAIN = re.compile(r"(?=.{1,255}\Z)(\.|([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+)\Z")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+# Log drivers and the options that each takes, next to the two that all take.
+LOG_OPTIONS: Mapping[str, frozenset[str]] = {
+    "json-file": frozenset(
+        {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode"}
+    ),
+    "local": frozenset({"max-size", "max-file", "compress"}),
+    "none": frozenset(),
+}
+_EVERY_DRIVER = frozenset({"mode", "max-buffer-size"})
+
+
+def check(config: Config) -> Config:
+    """The configuration with its values normalised.
+
+    :raises ConfigError: a value that can't be used.
+    """
+    if config.log_level.lower() not in _LEVELS:
+        raise ConfigError(f"invalid logging level: {config.log_level}")
+    if config.log_format not in ("text", "json"):
+        raise ConfigError(f"invalid log format: {config.log_format}")
+    _check_daemon(config)
+    _check_network(config)
+    _check_images(config)
+    check_log_options(config.log_driver, config.log_opts)
+    _check_containers(config)
+    return replace(config, log_level=config.log_level.lower(), dns_search=tuple(map(_search, config.dns_search)))
+
+
+def _check_daemon(config: Config) -> None:
+    for host in config.hosts:
+        parse_host(host)
+    seen: dict[str, str] = {}
+    for label in config.labels:
+        key, separator, value = label.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"bad attribute format: {label}")
+        if seen.setdefault(key, value) != value:
+            raise ConfigError(f"conflict labels for {key}={value} and {key}={seen[key]}")
+    for number, name in (
+        (config.mtu, "default MTU"),
+        (config.max_concurrent_downloads, "max concurrent downloads"),
+        (config.max_concurrent_uploads, "max concurrent uploads"),
+        (config.max_download_attempts, "max download attempts"),
+    ):
+        if number < 0:
+            raise ConfigError(f"invalid {name}: {number}")
+    if config.metrics_addr:
+        _host_port(config.metrics_addr, "metrics-addr")
+    if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
+        raise ConfigError(f'storage driver "{config.storage_driver}" is not supported: use overlayfs or native')
+    if config.tlsverify and not config.tlscacert and "tlscacert" in config.given:
+        raise ConfigError("--tlsverify needs --tlscacert")
+
+
+def _host_port(text: str, name: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or not int(port) < 65536:
+        raise ConfigError(f"invalid {name}: {text}: must be host:port")
+    return host.strip("[]"), int(port)
+
+
+def _address(text: str, name: str, version: int | None = None) -> None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigError(f"invalid {name}: {text}: not an IP address") from None
+    if version is not None and address.version != version:
+        raise ConfigError(f"invalid {name}: {text}: not an IPv{version} address")
+
+
+def _interface(text: str, name: str, version: int) -> "ipaddress.IPv4Interface | ipaddress.IPv6Interface":
+    try:
+        interface = ipaddress.ip_interface(text)
+    except ValueError:
+        raise ConfigError(f"invalid {name}: invalid CIDR address: {text}") from None
+    if "/" not in text or interface.version != version:
+        raise ConfigError(f"invalid {name}: invalid CIDR address: {text}")
+    return interface
+
+
+def _check_network(config: Config) -> None:
+    if config.bridge and config.bridge != "none" and config.bip:
+        raise ConfigError("You specified -b & --bip, mutually exclusive options. Please specify only one")
+    bridge = None
+    if config.bip:
+        bridge = _interface(config.bip, "bip", 4)
+        if bridge.network.prefixlen < 31 and bridge.ip in (bridge.network[0], bridge.network[-1]):
+            raise ConfigError(f"invalid bip: {config.bip}: not the address of a host")
+    if config.bip6:
+        _interface(config.bip6, "bip6", 6)
+    if config.fixed_cidr:
+        fixed = _interface(config.fixed_cidr, "fixed-cidr", 4)
+        if bridge is not None and not fixed.network.subnet_of(bridge.network):  # type: ignore[arg-type]
+            raise ConfigError(f"fixed-cidr {config.fixed_cidr} is not inside the bridge's network {bridge.network}")
+    if config.fixed_cidr_v6:
+        _interface(config.fixed_cidr_v6, "fixed-cidr-v6", 6)
+    for text, name, version in (
+        (config.default_gateway, "default-gateway", 4),
+        (config.default_gateway_v6, "default-gateway-v6", 6),
+        (config.ip, "ip", None),
+    ):
+        if text:
+            _address(text, name, version)
+    for server in config.dns:
+        _address(server, "dns")
+    for address in config.host_gateway_ips:
+        _address(address, "host-gateway-ip")
+    for bridge_name in (config.bridge, config.bridge_name):
+        if bridge_name and (len(bridge_name) > 15 or re.search(r"[\s/:]", bridge_name)):
+            raise ConfigError(f"invalid bridge name: {bridge_name}")
+
+
+def _search(domain: str) -> str:
+    domain = domain.strip()
+    if not _DOMAIN.match(domain):
+        raise ConfigError(f"{domain} is not a valid domain")
+    return domain
+
+
+def _check_images(config: Config) -> None:
+    for mirror in config.registry_mirrors:
+        parts = urlsplit(mirror)
+        if parts.scheme not in ("http", "https"):
+            raise ConfigError(
+                f"invalid mirror: no scheme specified for \"{mirror}\": must use either 'https://' or 'http://'"
+            )
+        if not parts.netloc or parts.query or parts.fragment:
+            raise ConfigError(f'invalid mirror: query or fragment at end of the URI "{mirror}"')
+        if parts.username:
+            raise ConfigError(
+                f'invalid mirror: username/password not allowed in URI "{parts.scheme}://xxxxx:xxxxx@{parts.hostname}"'
+            )
+        if parts.path not in ("", "/"):
+            raise ConfigError(f'invalid mirror: path "{parts.path}" not allowed in URI "{mirror}"')
+    for registry in config.insecure_registries:
+        if "/" in registry:
+            try:
+                ipaddress.ip_network(registry, strict=False)
+                continue
+            except ValueError:
+                pass
+        if "://" in registry:
+            raise ConfigError(f"insecure registry {registry} should not contain '://'")
+        if registry.startswith("-") or "/" in registry:
+            raise ConfigError(f"insecure registry {registry} is not valid")
+
+
+def check_log_options(driver: str, options: Mapping[str, str]) -> None:
+    """:raises ConfigError: a driver that doesn't exist, or an option that it doesn't take."""
+    if driver not in LOG_OPTIONS:
+        raise ConfigError(f"logger: no log driver named '{driver}' is registered")
+    for key, value in options.items():
+        if key not in LOG_OPTIONS[driver] | _EVERY_DRIVER:
+            raise ConfigError(f"unknown log opt '{key}' for {driver} log driver")
+        if key in ("max-size", "max-buffer-size") and value != "-1" and parse_size(value) <= 0:
+            raise ConfigError(f"{key} must be a positive number")
+        if key == "max-file" and (not value.isdigit() or int(value) < 1):
+            raise ConfigError("max-file cannot be less than 1")
+        if key == "compress" and value not in ("true", "false"):
+            raise ConfigError(f'invalid value for compress: "{value}"')
+        if key == "mode" and value not in ("", "blocking", "non-blocking"):
+            raise ConfigError(f"logger: logging mode not supported: {value}")
+    if options.get("mode") != "non-blocking" and "max-buffer-size" in options:
+        raise ConfigError("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+
+
+def _check_containers(config: Config) -> None:
+    if config.default_ipc_mode not in ("private", "shareable"):
+        hint = 'use "shareable" or "private"'
+        if config.default_ipc_mode in ("host", "none") or config.default_ipc_mode.startswith("container:"):
+            raise ConfigError(f'IPC mode "{config.default_ipc_mode}" is not supported as default value; {hint}')
+        raise ConfigError(f"default IPC mode setting ({config.default_ipc_mode}) is invalid; {hint}")
+    if config.default_cgroupns_mode not in ("", "host", "private"):
+        mode = config.default_cgroupns_mode
+        raise ConfigError(f'default cgroup namespace mode ({mode}) is invalid; use "host" or "private"')
+    for option, value in config.exec_opts.items():
+        if option != "native.cgroupdriver":
+            raise ConfigError(f"invalid option '{option}' in exec-opts")
+        if value not in ("cgroupfs", "systemd"):
+            raise ConfigError(f"invalid cgroup driver '{value}': only cgroupfs and systemd are supported")
+    for name, runtime in config.runtimes.items():
+        if not _NAME.match(name):
+            raise ConfigError(f"invalid runtime name: {name}")
+        if name in ("runc", "io.containerd.runc.v2"):
+            raise ConfigError(f"runtime name '{name}' is reserved")
+        if runtime.type or runtime.options:
+            raise ConfigError(f"runtime {name}: runtimeType and options are not supported: name the program by path")
+        if not runtime.path:
+            raise ConfigError(f"runtime {name}: either a runtimeType or a path must be configured")
+    known = {"", "runc", "crun", "io.containerd.runc.v2", *config.runtimes}
+    if config.default_runtime not in known:
+        raise ConfigError(f"specified default runtime '{config.default_runtime}' does not exist")
+    if config.default_shm_size < 0:
+        raise ConfigError("SHM size can not be less than 0")
+    profile = config.seccomp_profile
+    if profile not in ("", "builtin", "unconfined") and not os.path.isfile(profile):
+        raise ConfigError(f'opening seccomp profile "{profile}" failed: no such file or directory')

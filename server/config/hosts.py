@@ -1,0 +1,64 @@
+"""The addresses of ``-H``: where the API listens."""
+
+import os
+from dataclasses import dataclass
+
+from server.config.model import ConfigError
+
+DEFAULT_TCP_PORT = 2375
+DEFAULT_TLS_PORT = 2376
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """``scheme`` is unix (``path``), tcp (``address``, ``port``) or fd (``path`` names one, or "" for all)."""
+
+    scheme: str
+    path: str = ""
+    address: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        if self.scheme == "tcp":
+            shown = f"[{self.address}]" if ":" in self.address else self.address
+            return f"tcp://{shown}:{self.port}"
+        return f"{self.scheme}://{self.path}"
+
+
+def parse_host(text: str, *, tls: bool = False) -> Host:
+    """Reads ``unix:///path``, ``tcp://[address][:port]`` or ``fd://[name]``; without a scheme it is tcp.
+
+    :raises ConfigError: anything else.
+    """
+    text = text.strip()
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "tcp", text
+    match scheme:
+        case "unix":
+            if not rest:
+                return Host("unix", "/run/wharf/docker.sock")
+            if not os.path.isabs(rest):
+                raise ConfigError(f"invalid unix bind address ({text}): the path must be absolute")
+            if len(os.fsencode(rest)) > 107:
+                raise ConfigError(f"invalid unix bind address ({text}): the path is too long")
+            return Host("unix", rest)
+        case "fd":
+            return Host("fd", rest)
+        case "tcp":
+            return _tcp(text, rest.rstrip("/"), tls=tls)
+    raise ConfigError(f"invalid bind address ({text}): unsupported proto {scheme}")
+
+
+def _tcp(text: str, rest: str, *, tls: bool) -> Host:
+    if "/" in rest or "@" in rest:
+        raise ConfigError(f"invalid bind address ({text}): should not contain a path element")
+    address, separator, port = rest.rpartition(":")
+    if not separator or (rest.startswith("[") and rest.endswith("]")):
+        address, port = rest, ""
+    number = DEFAULT_TLS_PORT if tls else DEFAULT_TCP_PORT
+    if port:
+        if not port.isdigit() or int(port) > 65535:
+            raise ConfigError(f"invalid bind address ({text}): invalid port {port}")
+        number = int(port)
+    return Host("tcp", address=address.strip("[]") or "127.0.0.1", port=number)

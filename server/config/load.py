@@ -1,0 +1,193 @@
+"""Flags and file, merged into one configuration. What is in both is refused, as dockerd does."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from server.config.check import check
+from server.config.flags import Given, parse
+from server.config.model import Config, ConfigError
+from server.config.options import BY_FLAG, BY_KEY, FLATTENED, MERGED, Kind, Option
+from server.config.values import from_file, from_flag
+
+DEFAULT_FILE = "/etc/wharf/daemon.json"
+_FIELDS = frozenset(field.name for field in fields(Config))
+_PATHS = frozenset({"data_root", "exec_root", "pidfile", "config_file"})
+# Features that are how this engine works; others can't be switched.
+_FEATURES = {"containerd-snapshotter": True, "buildkit": True}
+
+
+def load(arguments: Sequence[str]) -> tuple[Config, Given]:
+    """The configuration of a command line (without the program's name), and the flags that were given.
+
+    :raises ConfigError: with the sentence to print.
+    """
+    given = parse(arguments)
+    return _configure(given), given
+
+
+def reload(given: Given) -> Config:
+    """The configuration after the file changed: the same flags, the file read again.
+
+    :raises ConfigError: with the sentence to log; the running configuration stays.
+    """
+    return _configure(given)
+
+
+def _configure(given: Given) -> Config:
+    path = given.get("config-file", [DEFAULT_FILE])[-1]
+    settings, origin = _from_flags(given)
+    try:
+        document = _read(path, required="config-file" in given)
+        _conflicts(document, given, settings)
+        for name, value in document.items():
+            option = BY_KEY[name]
+            read = from_file(option.kind, name, value)
+            if name in MERGED and option.attribute in settings:
+                settings[option.attribute] = {**read, **settings[option.attribute]}
+            else:
+                settings[option.attribute] = read
+            origin[name] = "file"
+    except ConfigError as error:
+        raise ConfigError(f"unable to configure the Docker daemon with file {path}: {error}") from None
+    _refuse(settings, origin)
+    settings["given"] = origin
+    return check(_build(settings, path))
+
+
+def _from_flags(given: Given) -> tuple[dict[str, Any], dict[str, str]]:
+    settings: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for flag, texts in given.items():
+        option = BY_FLAG[flag]
+        try:
+            value = from_flag(option.kind, texts)
+        except ConfigError as error:
+            short = f"-{option.short}, " if option.short else ""
+            raise ConfigError(f'invalid argument "{texts[-1]}" for "{short}--{flag}" flag: {error}') from None
+        if not option.only_flag:
+            settings[option.attribute] = value
+            origin[option.name] = "flag"
+    return settings, origin
+
+
+def _read(path: str, *, required: bool) -> dict[str, Any]:
+    """The members of the file, nested groups unfolded; empty if there is none and none is named."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"open {path}: no such file or directory") from None
+        return {}
+    except OSError as error:
+        raise ConfigError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+    text = data.decode("utf-8-sig", "strict") if _is_utf8(data) else None
+    if text is None:
+        raise ConfigError("failed to decode configuration JSON: invalid UTF-8")
+    if not text.strip():
+        return {}
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"invalid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError("json: cannot unmarshal the document into Go value of type config.Config")
+    members: dict[str, Any] = {}
+    for name, value in document.items():
+        if name in FLATTENED and isinstance(value, dict):
+            members.update(value)
+        elif name == "host-gateway-ip":
+            members["host-gateway-ips"] = value
+        elif value is not None:
+            members[name] = value
+    unknown = [name for name in members if name not in BY_KEY]
+    if unknown:
+        names = ", ".join(unknown)
+        raise ConfigError(f"the following directives don't match any configuration option: {names}")
+    return members
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _conflicts(document: Mapping[str, Any], given: Given, settings: Mapping[str, Any]) -> None:
+    twice = [
+        f"{name}: (from flag: {_shown(name, settings[option.attribute])}, from file: {_shown(name, value)})"
+        for name, value in document.items()
+        if (option := BY_KEY[name]).flag in given and name not in MERGED and not option.only_file
+    ]
+    if twice:
+        raise ConfigError(
+            "the following directives are specified both as a flag and in the configuration file: " + ", ".join(twice)
+        )
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in ("http-proxy", "https-proxy"):
+        return _masked(str(value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{' '.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{each}" for key, each in value.items()) + "]"
+    return str(value)
+
+
+def _masked(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}://xxxxx:xxxxx@{host}" if separator and at and user else url
+
+
+def _refuse(settings: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+    """What is set and not supported stops the start."""
+    for name, where in origin.items():
+        option = BY_KEY[name]
+        value = settings[option.attribute]
+        if option.refused and value != option.harmless and value not in ((), {}, None):
+            shown = f"--{option.flag}" if where == "flag" else name
+            raise ConfigError(f"{shown} is not supported: {option.refused}")
+        if option.kind is Kind.OBJECT and name == "features":
+            _check_features(value)
+
+
+def _check_features(features: Mapping[str, Any]) -> None:
+    for feature, on in features.items():
+        if not isinstance(on, bool):
+            raise ConfigError("json: cannot unmarshal value into Go struct field Config.features of type bool")
+        if _FEATURES.get(feature, False) != on:
+            raise ConfigError(f"feature {feature} can't be switched {'on' if on else 'off'} in this engine")
+
+
+def _pairs(option: Option, texts: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"invalid {option.name}: {text}: must be key=value")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _build(settings: dict[str, Any], path: str) -> Config:
+    if "exec_opts" in settings:
+        settings["exec_opts"] = _pairs(BY_KEY["exec-opts"], settings["exec_opts"])
+    values = {name: value for name, value in settings.items() if name in _FIELDS}
+    for name in _PATHS & values.keys():
+        values[name] = Path(os.path.abspath(values[name]))
+    values["config_file"] = Path(os.path.abspath(path))
+    config = Config(**values)
+    if "pidfile" not in values:
+        config = replace(config, pidfile=config.exec_root / "wharfd.pid")
+    if not config.hosts:
+        config = replace(config, hosts=(f"unix://{config.exec_root}/docker.sock",))
+    return config

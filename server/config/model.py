@@ -1,0 +1,134 @@
+"""The configuration as the services read it: immutable, every value checked and of its own type."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class ConfigError(Exception):
+    """A flag or key that can't be used; the text is for the person who starts the daemon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """An OCI runtime registered by name: a program and arguments put before every call."""
+
+    path: str = ""
+    args: tuple[str, ...] = ()
+    type: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPool:
+    """Networks that aren't given a subnet take one of ``/size`` out of ``base``."""
+
+    base: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. Names are those of the flags and keys; sizes in bytes, times in seconds."""
+
+    # where things are
+    data_root: Path = Path("/var/lib/wharf")
+    exec_root: Path = Path("/run/wharf")
+    pidfile: Path = Path("/run/wharf/wharfd.pid")
+    config_file: Path = Path("/etc/wharf/daemon.json")
+    containerd: str = ""
+    containerd_namespace: str = "moby"
+
+    # the API
+    hosts: tuple[str, ...] = ()
+    group: str = "docker"
+    tls: bool = False
+    tlsverify: bool = False
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+    debug: bool = False
+    log_level: str = "info"
+    log_format: str = "text"
+    metrics_addr: str = ""
+    labels: tuple[str, ...] = ()
+    shutdown_timeout: int = 15
+    experimental: bool = False
+
+    # containers
+    log_driver: str = "json-file"
+    log_opts: Mapping[str, str] = field(default_factory=dict)
+    runtimes: Mapping[str, Runtime] = field(default_factory=dict)
+    # "": crun where the host supports it, else runc.
+    default_runtime: str = ""
+    exec_opts: Mapping[str, str] = field(default_factory=dict)
+    cgroup_parent: str = ""
+    default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
+    default_shm_size: int = 64 * 1024 * 1024
+    default_ipc_mode: str = "private"
+    # "": private on cgroup v2, host on v1 and hybrid.
+    default_cgroupns_mode: str = ""
+    init: bool = False
+    init_path: str = ""
+    seccomp_profile: str = "builtin"
+    no_new_privileges: bool = False
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    live_restore: bool = True
+
+    # images
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
+    storage_driver: str = ""
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+
+    # the network
+    # "": our own default bridge; "none": no default network; else a bridge that exists already.
+    bridge: str = ""
+    # What our own default bridge is called.
+    bridge_name: str = "wharf0"
+    bip: str = ""
+    bip6: str = ""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
+    default_address_pools: tuple[AddressPool, ...] = ()
+    default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    mtu: int = 0
+    ip: str = "0.0.0.0"
+    icc: bool = True
+    ip_forward: bool = True
+    ip_masq: bool = True
+    iptables: bool = True
+    ip6tables: bool = True
+    ipv6: bool = False
+    userland_proxy: bool = True
+    dns: tuple[str, ...] = ()
+    dns_opts: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    host_gateway_ips: tuple[str, ...] = ()
+
+    # What was set and how ("flag" or "file"), by file key: for what differs when a default is spelled out.
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def engine_address(self) -> str:
+        """The gRPC address of the supervisor: a stock containerd's if one is named."""
+        return self.containerd or f"unix://{self.exec_root}/containerd/containerd.sock"
+
+    @property
+    def embedded(self) -> bool:
+        """True if the supervisor is our own and we start it."""
+        return not self.containerd

@@ -1,0 +1,229 @@
+"""Values of options: from a flag's text and from the file's JSON, with the sentences of dockerd's parsers."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from server.config.model import AddressPool, ConfigError, Runtime, Ulimit
+from server.config.options import Kind
+
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?\Z")
+_EXPONENT = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+ULIMITS = frozenset(
+    {
+        "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+        "rttime", "sigpending", "stack",
+    }
+)  # fmt: skip
+
+
+def parse_bool(text: str) -> bool:
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ConfigError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def parse_int(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,18}", text):
+        raise ConfigError(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def parse_size(text: str) -> int:
+    """ "64m", "1GiB", "1048576" → bytes."""
+    found = _SIZE.match(text.strip())
+    if found is None:
+        raise ConfigError(f"invalid size: '{text}'")
+    return int(float(found[1]) * 1024 ** _EXPONENT[(found[2] or "").lower()])
+
+
+def parse_ulimit(text: str) -> Ulimit:
+    """ "nofile=1024:2048" or "nofile=1024"; -1 is no limit."""
+    name, separator, limits = text.partition("=")
+    if not separator or not limits:
+        raise ConfigError(f"invalid ulimit argument: {text}")
+    if name not in ULIMITS:
+        raise ConfigError(f"invalid ulimit type: {name}")
+    soft_text, colon, hard_text = limits.partition(":")
+    soft = parse_int(soft_text)
+    hard = parse_int(hard_text) if colon else soft
+    if hard != -1 and (soft > hard or soft == -1):
+        raise ConfigError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+    return Ulimit(name, soft, hard)
+
+
+def parse_pool(text: str) -> AddressPool:
+    """ "base=172.30.0.0/16,size=24"."""
+    fields = {}
+    for part in text.split(","):
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise ConfigError(f"invalid field '{part}' must be a key=value pair")
+        fields[key.strip().lower()] = value.strip()
+    if unknown := fields.keys() - {"base", "size"}:
+        raise ConfigError(f"unexpected key '{min(unknown)}' in '{text}'")
+    return pool(fields.get("base", ""), fields.get("size", ""))
+
+
+def pool(base: str, size: object) -> AddressPool:
+    try:
+        network = ipaddress.ip_network(base, strict=False)
+    except ValueError:
+        raise ConfigError(f"invalid CIDR address: {base}") from None
+    bits = size if isinstance(size, int) else parse_int(str(size))
+    if not network.prefixlen <= bits <= network.max_prefixlen:
+        raise ConfigError(f"invalid size of the address pool {base}: {bits}")
+    return AddressPool(str(network), bits)
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        found[key] = value
+    return found
+
+
+def _network_opts(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        driver, separator, rest = text.partition("=")
+        key, equals, value = rest.partition("=")
+        if not separator or not equals:
+            raise ConfigError(f"invalid default network option: {text}")
+        found.setdefault(driver, {})[key] = value
+    return found
+
+
+def _runtimes(texts: Sequence[str]) -> dict[str, Runtime]:
+    found = {}
+    for text in texts:
+        name, separator, path = text.partition("=")
+        if not separator or not name or not path:
+            raise ConfigError(f"invalid runtime argument: {text}")
+        if name.lower() == "runc":
+            raise ConfigError("runtime name 'runc' is reserved")
+        found[name.strip()] = Runtime(path=path.strip())
+    return found
+
+
+def from_flag(kind: Kind, texts: Sequence[str]) -> Any:
+    """The value of a flag given once or several times.
+
+    :raises ConfigError: in the words of the parser.
+    """
+    last = texts[-1]
+    match kind:
+        case Kind.TEXT:
+            return last
+        case Kind.BOOL:
+            return parse_bool(last)
+        case Kind.INT:
+            return parse_int(last)
+        case Kind.BYTES:
+            return parse_size(last)
+        case Kind.LIST:
+            return tuple(texts)
+        case Kind.MAP:
+            return _pairs(texts)
+        case Kind.ULIMITS:
+            return {each.name: each for each in map(parse_ulimit, texts)}
+        case Kind.POOLS:
+            return tuple(map(parse_pool, texts))
+        case Kind.RUNTIMES:
+            return _runtimes(texts)
+        case Kind.NETWORK_OPTS:
+            return _network_opts(texts)
+    raise ConfigError("not a flag")
+
+
+def _wrong(name: str, value: object, wanted: str) -> ConfigError:
+    kinds: Sequence[tuple[type, str]] = ((bool, "bool"), (int, "number"), (float, "number"), (str, "string"))
+    kind = next((word for each, word in kinds if isinstance(value, each)), "object")
+    kind = "array" if isinstance(value, list) else kind
+    return ConfigError(f"json: cannot unmarshal {kind} into Go struct field Config.{name} of type {wanted}")
+
+
+def _typed(name: str, value: Any, kind: type, wanted: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise _wrong(name, value, wanted)
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    return tuple(_typed(name, each, str, "string") for each in _typed(name, value, list, "[]string"))
+
+
+def _text_map(name: str, value: Any) -> dict[str, str]:
+    members = _typed(name, value, dict, "map[string]string").items()
+    return {key: _typed(name, each, str, "string") for key, each in members}
+
+
+def _file_runtimes(name: str, value: Any) -> dict[str, Runtime]:
+    found = {}
+    for runtime, entry in _typed(name, value, dict, "map[string]system.Runtime").items():
+        entry = _typed(name, entry, dict, "system.Runtime")
+        if unknown := entry.keys() - {"path", "runtimeArgs", "runtimeType", "options"}:
+            raise ConfigError(f"runtime {runtime}: unknown key {min(unknown)}")
+        found[runtime] = Runtime(
+            path=_typed(name, entry.get("path", ""), str, "string"),
+            args=_texts(name, entry.get("runtimeArgs") or []),
+            type=_typed(name, entry.get("runtimeType", ""), str, "string"),
+            options=_typed(name, entry.get("options") or {}, dict, "map[string]interface {}"),
+        )
+    return found
+
+
+def _file_ulimits(name: str, value: Any) -> dict[str, Ulimit]:
+    found = {}
+    for key, entry in _typed(name, value, dict, "map[string]*units.Ulimit").items():
+        entry = {each.lower(): number for each, number in _typed(name, entry, dict, "units.Ulimit").items()}
+        soft, hard = entry.get("soft", 0), entry.get("hard", 0)
+        for number in (soft, hard):
+            _typed(name, number, int, "int64")
+        kind = entry.get("name", key)
+        if kind not in ULIMITS:
+            raise ConfigError(f"invalid ulimit type: {kind}")
+        if hard != -1 and soft > hard:
+            raise ConfigError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+        found[kind] = Ulimit(kind, soft, hard)
+    return found
+
+
+def _file_pools(name: str, value: Any) -> tuple[AddressPool, ...]:
+    return tuple(
+        pool(str(_typed(name, each, dict, "ipamutils.NetworkToSplit").get("base", "")), each.get("size", 0))
+        for each in _typed(name, value, list, "[]*ipamutils.NetworkToSplit")
+    )
+
+
+def from_file(kind: Kind, name: str, value: Any) -> Any:
+    """The value of a key of ``daemon.json``.
+
+    :raises ConfigError: in the words of Go's JSON decoder.
+    """
+    readers: Mapping[Kind, Callable[[], Any]] = {
+        Kind.TEXT: lambda: _typed(name, value, str, "string"),
+        Kind.BOOL: lambda: _typed(name, value, bool, "bool"),
+        Kind.INT: lambda: _typed(name, value, int, "int"),
+        Kind.BYTES: lambda: parse_size(value) if isinstance(value, str) else _typed(name, value, int, "opts.MemBytes"),
+        Kind.LIST: lambda: (value,) if name in _ONE_OR_MANY and isinstance(value, str) else _texts(name, value),
+        Kind.MAP: lambda: _text_map(name, value),
+        Kind.ULIMITS: lambda: _file_ulimits(name, value),
+        Kind.POOLS: lambda: _file_pools(name, value),
+        Kind.RUNTIMES: lambda: _file_runtimes(name, value),
+        Kind.NETWORK_OPTS: lambda: {
+            driver: _text_map(name, options)
+            for driver, options in _typed(name, value, dict, "map[string]map[string]string").items()
+        },
+        Kind.OBJECT: lambda: _typed(name, value, dict, "map[string]bool"),
+    }
+    return readers[kind]()
+
+
+_ONE_OR_MANY = frozenset({"host-gateway-ips"})
