@@ -1,0 +1,230 @@
+"""A container's stdio for the daemon: hands clients' sockets over to whoever owns the container's pipes (our shim,
+or the I/O host beside a stock containerd) and tells how their sessions ended.
+
+Bytes never pass through here. A relay (TLS, websocket) makes a socket pair and hands one end over.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from engine.errors import Kind, WharfError, invalid
+from engine.shim import protocol
+from engine.shim.protocol import Json, ProtocolError
+from engine.system import timeouts
+
+SCHEME = "wharf"
+
+
+class Ending(Enum):
+    """How a client's session ended."""
+
+    EOF = "eof"
+    """The process ended and all its output was delivered."""
+    DETACHED = "detached"
+    """The client typed the detach keys."""
+    GONE = "gone"
+    """The client left, or (without stdin-once) ended its input."""
+    UNSTARTED = "unstarted"
+    """The process could not be started. Nothing but the head was written and the socket was not shut down: a
+    caller that kept its own copy can still write to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """What a client wants. ``head`` is written before all else, ``early`` is read before all else."""
+
+    exec_id: str = ""
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    framed: bool = False
+    detach_keys: bytes = b""
+    early: bytes = b""
+    head: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StdioUri:
+    """A task's ``stdout`` as ``wharf:///path/of/stdio.sock?driver=…``; see ``engine.shim.logs.open_log``."""
+
+    socket: str
+    options: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{SCHEME}://{quote(self.socket)}?{urlencode(dict(self.options))}"
+
+    @classmethod
+    def parse(cls, text: str) -> "StdioUri":
+        """INVALID_ARGUMENT: not such a URI."""
+        parts = urlsplit(text)
+        # unquote of the path: urlsplit leaves it quoted.
+        if parts.scheme != SCHEME or parts.netloc or not parts.path.startswith("/"):
+            raise invalid(f"invalid stdio URI {text!r}")
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        return cls(unquote(parts.path), options)
+
+
+def _refusal(message: Mapping[str, object]) -> WharfError | None:
+    error = message.get("error")
+    if not isinstance(error, dict):
+        return None
+    try:
+        kind = Kind(error.get("kind"))
+    except ValueError:
+        kind = Kind.INTERNAL
+    return WharfError(kind, str(error.get("message", "")))
+
+
+class _Line:
+    """One connection to a stdio socket: a request, then frames until the peer closes."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._sock: socket.socket | None = None
+        self._decoder = protocol.Decoder()
+        self._frames: list[Json] = []
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            directory = os.open(os.path.dirname(self._path), os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            raise WharfError(Kind.UNAVAILABLE, f"stdio of the container: {error.strerror}") from None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # Through the directory: the path may be longer than an address can be.
+            await loop.sock_connect(sock, f"/proc/self/fd/{directory}/{os.path.basename(self._path)}")
+        except OSError as error:
+            sock.close()
+            raise WharfError(Kind.UNAVAILABLE, f"stdio of the container: {error.strerror}") from None
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            os.close(directory)
+        self._sock = sock
+
+    async def send(self, message: Mapping[str, object], tail: bytes = b"", fds: Sequence[int] = ()) -> None:
+        assert self._sock is not None
+        data = protocol.encode(message, tail)
+        try:
+            # A fresh connection takes the first bytes, and with them the descriptors, at once.
+            sent = protocol.send_with_fds(self._sock, data, fds)
+            if sent < len(data):
+                await asyncio.get_running_loop().sock_sendall(self._sock, data[sent:])
+        except OSError as error:
+            raise WharfError(Kind.UNAVAILABLE, f"stdio of the container: {error.strerror}") from None
+
+    async def receive(self) -> Json | None:
+        """The next frame, ``None`` when the peer closed. WharfError when it refused the request."""
+        assert self._sock is not None
+        loop = asyncio.get_running_loop()
+        while not self._frames:
+            try:
+                data = await loop.sock_recv(self._sock, 4096)
+                if not data:
+                    return None
+                self._frames.extend(message for message, _tail in self._decoder.feed(data))
+            except ConnectionError:
+                return None
+            except ProtocolError as error:
+                raise WharfError(Kind.INTERNAL, f"stdio of the container: {error}") from None
+        message = self._frames.pop(0)
+        if error := _refusal(message):
+            raise error
+        return message
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class AttachSession:
+    """A client that was handed over. ``ended`` must be awaited (or ``abandon`` called) to free the line."""
+
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+        self.handed = True
+
+    async def ended(self) -> Ending:
+        """Waits, as long as it takes, for the end. A shim that vanishes counts as GONE. Cancelling the wait frees
+        the line; the session goes on without a witness."""
+        try:
+            message = await self._line.receive()
+        finally:
+            self._line.close()
+        if message is None:
+            return Ending.GONE
+        try:
+            return Ending(message.get("ended"))
+        except ValueError:
+            return Ending.GONE
+
+    def abandon(self) -> None:
+        """Stops listening for the end; the client stays attached."""
+        self._line.close()
+
+
+class Stdio:
+    """The stdio of one container: a path, no connection held."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def open(self, attach: Attach, client: socket.socket) -> AttachSession:
+        """Hands ``client`` over (a copy: the caller may close its own at once). When this returns, the session
+        gets all output that is read from now on; to lose nothing, open after Create (or Exec) and before Start.
+
+        NOT_FOUND: no such process. UNAVAILABLE: nobody serves the container's stdio (any more).
+        """
+        line = _Line(self.path)
+        request = {
+            "op": "attach",
+            "exec_id": attach.exec_id,
+            "stdin": attach.stdin,
+            "stdout": attach.stdout,
+            "stderr": attach.stderr,
+            "framed": attach.framed,
+            "detach_keys": attach.detach_keys.hex(),
+            "head": len(attach.head),
+        }
+        try:
+            async with timeouts.limit("stdio.handover"):
+                await line.open()
+                await line.send(request, attach.head + attach.early, [client.fileno()])
+                answer = await line.receive()
+            if answer is None:
+                raise WharfError(Kind.UNAVAILABLE, "stdio of the container: closed")
+        except BaseException:
+            line.close()
+            raise
+        return AttachSession(line)
+
+    async def attach(self, client: socket.socket, attach: Attach) -> Ending:
+        """``open`` and ``ended`` in one."""
+        session = await self.open(attach, client)
+        return await session.ended()
+
+    async def drained(self, exec_id: str = "") -> None:
+        """Waits until all output of the (ended) process was read, logged and delivered.
+
+        DEADLINE_EXCEEDED: a client doesn't read. A process that is forgotten, or a shim that left, has nothing
+        to deliver any more.
+        """
+        line = _Line(self.path)
+        try:
+            async with timeouts.limit("stdio.drain"):
+                await line.open()
+                await line.send({"op": "drained", "exec_id": exec_id})
+                await line.receive()
+        except WharfError as error:
+            if error.kind not in {Kind.NOT_FOUND, Kind.UNAVAILABLE}:
+                raise
+        finally:
+            line.close()

@@ -1,0 +1,83 @@
+"""``stdio.sock``: clients are handed over here, and the end of their sessions is told."""
+
+import os
+import socket
+from collections.abc import Callable
+
+from engine.shim.control import Peer, Server
+from engine.shim.loop import Loop
+from engine.shim.protocol import Json, ProtocolError, RequestError, integer, text
+from engine.shim.session import Session, Wishes
+from engine.shim.streams import Streams
+
+# What a daemon may hand over as already read from the client.
+_MAX_EARLY = 8 << 20
+
+
+class StdioServer:
+    """Serves the streams that ``find`` names: ``find(exec_id)`` raises RequestError for an unknown one."""
+
+    def __init__(self, loop: Loop, path: str, find: Callable[[str], Streams]) -> None:
+        self.path = path
+        self._loop = loop
+        self._find = find
+        self._server = Server(loop, path, self._request)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody still waits for an answer."""
+        return bool(self._server.peers)
+
+    def stop_listening(self) -> None:
+        self._server.stop_listening()
+
+    def _request(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:
+        try:
+            operation = text(message, "op")
+            if operation == "attach":
+                self._attach(peer, message, tail, fds)
+            elif operation == "drained":
+                self._drained(peer, message)
+            else:
+                raise RequestError("not implemented", f"stdio: no operation {operation!r}")
+        except ProtocolError as error:
+            raise RequestError("invalid argument", str(error)) from None
+
+    def _attach(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:
+        streams = self._find(text(message, "exec_id"))
+        if len(fds) != 1:
+            raise RequestError("invalid argument", "attach: exactly one client socket belongs to a request")
+        head = integer(message, "head")
+        if not 0 <= head <= len(tail) or len(tail) - head > _MAX_EARLY:
+            raise RequestError("invalid argument", "attach: head and early bytes don't fit")
+        wishes = Wishes(
+            stdin=bool(message.get("stdin")),
+            stdout=bool(message.get("stdout")),
+            stderr=bool(message.get("stderr")),
+            framed=bool(message.get("framed")),
+            detach_keys=bytes.fromhex(text(message, "detach_keys")),
+            early=tail[head:],
+            head=tail[:head],
+        )
+        client = socket.socket(fileno=fds.pop())
+
+        def ended(reason: str) -> None:
+            peer.send({"ended": reason})
+            peer.finish()
+
+        try:
+            session = Session(self._loop, client, wishes, ended)
+        except OSError as error:
+            client.close()
+            raise RequestError("invalid argument", f"attach: {os.strerror(error.errno or 0)}") from None
+        peer.send({"handed": True})
+        streams.attach(session)
+
+    def _drained(self, peer: Peer, message: Json) -> None:
+        streams = self._find(text(message, "exec_id"))
+
+        def drained() -> None:
+            peer.send({"drained": True})
+            peer.finish()
+
+        streams.when_drained(drained)

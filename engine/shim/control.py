@@ -1,0 +1,158 @@
+"""The shim's sockets: ``shim.sock`` for supervisors, ``stdio.sock`` for clients."""
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from engine.shim import protocol
+from engine.shim.loop import READ, WRITE, Loop
+from engine.shim.protocol import Json, ProtocolError, RequestError
+
+Request = Callable[["Peer", Json, bytes, list[int]], None]
+
+# A peer that reads no answers any more is cut off: it can ask for the state when it comes back.
+_BACKLOG = 4 << 20
+
+
+class Peer:
+    """One connection that speaks frames; closed by either side at any time."""
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, on_request: Request, on_close: Callable[["Peer"], None]
+    ) -> None:
+        sock.settimeout(0)
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._on_request = on_request
+        self._on_close = on_close
+        self._decoder = protocol.Decoder()
+        self._out: deque[bytes] = deque()
+        self._fds: list[int] = []
+        self.open = True
+        loop.add(self._fd, READ, self._ready)
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Queues one frame; to a peer that left it goes nowhere."""
+        if not self.open:
+            return
+        self._out.append(protocol.encode(message))
+        self._flush()
+
+    def reply(self, request: Mapping[str, object], **result: object) -> None:
+        self.send({"id": request.get("id"), "ok": result})
+
+    def refuse(self, request: Mapping[str, object], error: RequestError) -> None:
+        self.send({"id": request.get("id"), "error": error.to_json()})
+
+    def finish(self) -> None:
+        """Closes after what is queued was sent (a few bytes: the socket takes them at once or never)."""
+        self.close()
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if self.open and events & ~WRITE:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data, fds = protocol.receive_with_fds(self._sock)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self._fds.extend(fds)
+        if not data:
+            self.close()
+            return
+        try:
+            for message, tail in self._decoder.feed(data):
+                taken, self._fds = self._fds, []
+                self._handle(message, tail, taken)
+        except ProtocolError as error:
+            self.send({"error": {"kind": "invalid argument", "message": str(error)}})
+            self.close()
+
+    def _handle(self, message: Json, tail: bytes, fds: list[int]) -> None:
+        try:
+            self._on_request(self, message, tail, fds)
+        except RequestError as error:
+            self.refuse(message, error)
+        finally:
+            # Who keeps a descriptor takes it out of the list.
+            for fd in fds:
+                os.close(fd)
+
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                sent = self._sock.send(self._out[0], socket.MSG_NOSIGNAL)
+                if sent < len(self._out[0]):
+                    self._out[0] = self._out[0][sent:]
+                    break
+                self._out.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if sum(map(len, self._out)) > _BACKLOG:
+            self.close()
+            return
+        self._loop.modify(self._fd, READ | (WRITE if self._out else 0))
+
+    def close(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        self._loop.remove(self._fd)
+        self._sock.close()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+        self._on_close(self)
+
+
+class Server:
+    """Listens at a path and makes peers."""
+
+    def __init__(self, loop: Loop, path: str, on_request: Request) -> None:
+        self._loop = loop
+        self._path = path
+        self._on_request = on_request
+        self.peers: set[Peer] = set()
+        self._listener = protocol.listen(path)
+        self._identity = os.stat(path).st_ino
+        loop.add(self._listener.fileno(), READ, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        while True:
+            try:
+                sock, _address = self._listener.accept()
+            except OSError:
+                return
+            self.add(sock)
+
+    def add(self, sock: socket.socket) -> Peer:
+        peer = Peer(self._loop, sock, self._on_request, self.peers.discard)
+        self.peers.add(peer)
+        return peer
+
+    def broadcast(self, message: Mapping[str, object]) -> None:
+        for peer in tuple(self.peers):
+            peer.send(message)
+
+    def stop_listening(self) -> None:
+        """No new peers; the socket's name goes, unless somebody else has put one in its place."""
+        if self._listener.fileno() < 0:
+            return
+        self._loop.remove(self._listener.fileno())
+        self._listener.close()
+        try:
+            if os.stat(self._path).st_ino == self._identity:
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass

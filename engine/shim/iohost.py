@@ -1,0 +1,194 @@
+"""Stdio for a stock containerd, whose shim knows FIFOs only: one process per container, outliving the daemon.
+
+It makes the FIFOs that the task (or exec) is created with, reads them, writes the log, and serves attach on
+the same kind of ``stdio.sock`` as our own shim. Operations on its control socket (``io.sock``):
+
+* ``open`` ``{"exec_id", "socket", "terminal", "options"}`` → ``{"stdin", "stdout", "stderr"}`` (paths; empty
+  where there is none) to give to Tasks.Create or Tasks.Exec.
+* ``started``: the process runs. ``abandon``: it will never run; clients get their sockets back.
+* ``exited``: the process ended; its output is read to the end. ``close``: forget an ended process; the last one
+  ends the host.
+* ``state`` → the ids it serves.
+
+The end of stdin is told to the daemon as ``{"event": "stdin-closed", "exec_id"}``: containerd's shim holds the
+FIFO open too, only Tasks.CloseIO ends the container's input.
+"""
+
+import contextlib
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+
+from engine.shim.attach import StdioServer
+from engine.shim.control import Peer, Server
+from engine.shim.logs import open_log
+from engine.shim.loop import Loop
+from engine.shim.process import DRAIN
+from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
+from engine.shim.runner import run_child
+from engine.shim.session import Linger, Session
+from engine.shim.streams import Streams
+
+SOCKET = "io.sock"
+
+
+class Pipes:
+    """The FIFOs of one process and their streams."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        directory: str,
+        message: Json,
+        on_finished: Callable[[], None],
+        on_input_closed: Callable[[], None],
+    ) -> None:
+        """:raises OSError: the FIFOs or the log can't be made. :raises ValueError: a wrong log option."""
+        options = {key: str(value) for key, value in mapping(message, "options").items()}
+        terminal = bool(message.get("terminal"))
+        path = options.get("path", "")
+        self.paths = {"stdin": "", "stdout": "", "stderr": ""}
+        self._loop = loop
+        self._writers: list[int] = []
+        self.streams = Streams(
+            loop,
+            open_log(options, run_child),
+            terminal=terminal,
+            stdin_once=options.get("stdin-once") == "1",
+            spill_directory=os.path.dirname(path) if path else directory,
+            on_finished=on_finished,
+        )
+        for name in ("stdin", "stdout", "stderr"):
+            wanted = options.get("stdin") == "1" if name == "stdin" else not (terminal and name == "stderr")
+            if wanted:
+                self._make(os.path.join(directory, name), name, on_input_closed)
+
+    def _make(self, path: str, name: str, on_input_closed: Callable[[], None]) -> None:
+        os.mkfifo(path, 0o600)
+        self.paths[name] = path
+        # For both directions at first: neither containerd's shim nor we have to wait for the other.
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        if name == "stdin":
+            self.streams.input.open = True
+            self.streams.input.on_shut = on_input_closed
+            self.streams.input.connect(fd, terminal=False)
+        else:
+            self._writers.append(fd)
+            self.streams.add_source(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), name)
+
+    def release(self) -> None:
+        """The shim has opened its ends: from now on the end of the output is seen."""
+        for fd in self._writers:
+            os.close(fd)
+        self._writers.clear()
+
+    def exited(self) -> None:
+        self.release()
+        self.streams.drain()
+        if not self.streams.finished:
+            self._loop.call_later(DRAIN, self.streams.close_sources)
+
+    def remove(self) -> None:
+        self.release()
+        self.streams.close_sources()
+        for path in self.paths.values():
+            if path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+
+class IoHost:
+    """``directory`` holds the FIFOs and ``io.sock``; ``control`` is the launcher's end of a socket pair."""
+
+    def __init__(self, directory: str, control: socket.socket) -> None:
+        self.loop = Loop(self._failed)
+        self._directory = directory
+        self._processes: dict[str, Pipes] = {}
+        self._stdio: StdioServer | None = None
+        self._counter = 0
+        self.loop.catch_children()
+        self._server = Server(self.loop, os.path.join(directory, SOCKET), self._request)
+        self._server.add(control)
+
+    def _failed(self, error: BaseException) -> None:
+        with open(os.path.join(self._directory, "iohost.log"), "a") as file:
+            traceback.print_exception(error, file=file)
+
+    def _request(self, peer: Peer, message: Json, _tail: bytes, _fds: list[int]) -> None:
+        try:
+            self._operate(peer, message, text(message, "op"))
+        except ProtocolError as error:
+            raise RequestError("invalid argument", str(error)) from None
+
+    def _operate(self, peer: Peer, message: Json, operation: str) -> None:
+        if operation == "open":
+            peer.reply(message, **self._open(message))
+            return
+        if operation == "state":
+            peer.reply(message, processes=sorted(self._processes), pid=os.getpid())
+            return
+        identity = text(message, "exec_id")
+        pipes = self._processes.get(identity)
+        if pipes is None:
+            raise RequestError("not found", f"process {identity!r} not found")
+        if operation == "started":
+            pipes.release()
+        elif operation == "exited":
+            pipes.exited()
+        elif operation == "abandon":
+            pipes.streams.abandon()
+            self._forget(identity, pipes)
+        elif operation == "close":
+            self._forget(identity, pipes)
+        else:
+            raise RequestError("not implemented", f"I/O host: no operation {operation!r}")
+        peer.reply(message)
+
+    def _open(self, message: Json) -> Json:
+        identity = text(message, "exec_id")
+        if identity in self._processes:
+            raise RequestError("already exists", f"process {identity!r} already exists")
+        if self._stdio is None and (path := text(message, "socket")):
+            self._stdio = StdioServer(self.loop, path, self._streams)
+        self._counter += 1
+        directory = os.path.join(self._directory, f"{time.time_ns():x}-{self._counter}")
+        os.mkdir(directory, 0o700)
+        try:
+            pipes = Pipes(
+                self.loop,
+                directory,
+                message,
+                lambda: None,
+                lambda: self._server.broadcast({"event": "stdin-closed", "exec_id": identity}),
+            )
+        except (OSError, ValueError) as error:
+            raise RequestError("invalid argument", f"failed to open stdio: {error}") from None
+        self._processes[identity] = pipes
+        return dict(pipes.paths)
+
+    def _streams(self, identity: str) -> Streams:
+        pipes = self._processes.get(identity)
+        if pipes is None:
+            raise RequestError("not found", f"process {identity!r} not found")
+        return pipes.streams
+
+    def _forget(self, identity: str, pipes: Pipes) -> None:
+        pipes.remove()
+        for path in pipes.paths.values():
+            if path:
+                os.rmdir(os.path.dirname(path))
+                break
+        del self._processes[identity]
+        if not self._processes:
+            self._server.stop_listening()
+            if self._stdio is not None:
+                self._stdio.stop_listening()
+            self.loop.after_round = self._leave_if_idle
+
+    def _leave_if_idle(self) -> None:
+        if self._processes:
+            self.loop.after_round = None
+        elif not Session.alive and not Linger.alive:
+            self.loop.stop()

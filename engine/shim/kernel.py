@@ -1,0 +1,138 @@
+"""The few things of the kernel that Python has no call for, and where a container's cgroup is."""
+
+import ctypes
+import os
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_libc.malloc_trim.argtypes = [ctypes.c_size_t]
+
+V1_ROOT = "/sys/fs/cgroup"
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), f"prctl {option}")
+
+
+def become_subreaper() -> None:
+    """Orphans of our descendants become our children: that is how the container's processes reach us."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_name(name: str) -> None:
+    """The name that ``ps`` shows (15 bytes)."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def trim_memory() -> None:
+    """Gives freed heap back to the kernel (after a burst of output)."""
+    _libc.malloc_trim(0)
+
+
+def start_time(pid: int) -> int:
+    """When ``pid`` started, in clock ticks since boot: with the pid it names one process for ever.
+
+    :raises ProcessLookupError: there is no such process.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read(4096)
+    except FileNotFoundError:
+        raise ProcessLookupError(pid) from None
+    # The command's name may hold blanks and parentheses; fields are counted from the last one.
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def alive(pid: int, started: int) -> bool:
+    """Whether the process that was once seen as (pid, start time) still is there (a zombie counts as gone)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            fields = file.read(4096)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    fields = fields[fields.rindex(b")") + 2 :]
+    values = fields.split()
+    return int(values[19]) == started and values[0] not in {b"Z", b"X"}
+
+
+def _mounts() -> dict[str, tuple[str, str]]:
+    """Controller (``""`` for v2) → (mount point, path of the mount's root in the hierarchy)."""
+    found: dict[str, tuple[str, str]] = {}
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            kind, _source, options = right.split(None, 2)
+            if kind not in {"cgroup", "cgroup2"}:
+                continue
+            fields = left.split()
+            place = (fields[4], fields[3])
+            names = [""] if kind == "cgroup2" else options.strip().split(",")
+            for name in names:
+                found.setdefault(name, place)
+    return found
+
+
+def cgroup_directories(pid: int) -> dict[str, str]:
+    """Directories of the cgroups of ``pid``: v1 controller, ``name=…`` or ``""`` (v2) → directory.
+
+    :raises OSError: the process is gone.
+    """
+    with open(f"/proc/{pid}/cgroup") as file:
+        lines = file.read().splitlines()
+    mounts = _mounts()
+    found: dict[str, str] = {}
+    for line in lines:
+        _number, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            if controller not in mounts:
+                continue
+            point, root = mounts[controller]
+            if root != "/" and (path == root or path.startswith(root + "/")):
+                path = path[len(root) :]
+            found[controller] = point + path if path != "/" else point
+    return found
+
+
+def cgroup_pids(directory: str) -> list[int]:
+    """All processes in a cgroup and below it."""
+    pids: list[int] = []
+    for place, _directories, files in os.walk(directory):
+        if "cgroup.procs" in files:
+            try:
+                with open(os.path.join(place, "cgroup.procs")) as file:
+                    pids.extend(int(line) for line in file)
+            except OSError:
+                continue
+    return sorted(set(pids) - {0})
+
+
+def leave_service_cgroup() -> None:
+    """Moves us out of a systemd unit's cgroup, so that stopping the unit doesn't kill every container.
+
+    Done once, in the zygote: shims inherit the place, and a migration per shim would cost milliseconds.
+    Where there is no systemd unit around us, nothing happens.
+    """
+    try:
+        directories = cgroup_directories(os.getpid())
+        mounts = _mounts()
+    except OSError:
+        return
+    for controller in ("", "name=systemd"):
+        directory = directories.get(controller)
+        if directory is None or not any(part.endswith(".service") for part in directory.split("/")):
+            continue
+        place = os.path.join(mounts[controller][0], "wharf-shims")
+        try:
+            os.makedirs(place, exist_ok=True)
+            with open(os.path.join(place, "cgroup.procs"), "w") as file:
+                file.write(str(os.getpid()))
+        except OSError:
+            # A read-only or delegated tree: the unit's KillMode=process then is what protects the shims.
+            continue

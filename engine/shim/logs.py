@@ -1,0 +1,309 @@
+"""Log drivers that live in the shim: ``json-file``, ``local`` and ``none``, in Docker's own file formats.
+
+Lines are split as dockerd splits them: at newlines, and a line beyond 16 KiB in pieces whose records lack the
+newline. Whole reads are encoded at once with ``bytes.replace`` (a Python loop over the lines would make the
+log the container's bottleneck); therefore the lines of one read share their time stamp.
+"""
+
+import codecs
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from engine.shim.rotate import LogFile
+
+PIECE = 16 << 10
+
+RunChild = Callable[[Callable[[], None]], Callable[[], None]]
+
+
+class LogDriver(Protocol):
+    """Where the output of a container goes besides its clients."""
+
+    def write(self, stream: str, data: bytes, now_ns: int) -> None:
+        """Takes what was read from ``stdout`` or ``stderr`` at ``now_ns``; an unfinished line is kept back."""
+
+    def finish(self, stream: str, now_ns: int) -> None:
+        """``stream`` ended: what was kept back is written."""
+
+    def close(self) -> None: ...
+
+
+class NoLog:
+    """Keeps nothing."""
+
+    def write(self, stream: str, data: bytes, now_ns: int) -> None:
+        pass
+
+    def finish(self, stream: str, now_ns: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _replace_invalid(error: UnicodeError) -> tuple[str, int]:
+    # Go's encoder writes one replacement for each byte, Python's "replace" one for each bad sequence.
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("wharf-bytewise", _replace_invalid)
+
+_SPECIAL = re.compile(rb'[\x00-\x09\x0b-\x1f"\\<>&\x7f-\xff]')
+
+
+def _escape_of(byte: int) -> bytes:
+    if byte == 0x5C:
+        return b"\\\\"
+    if byte == 0x22:
+        return b'\\"'
+    if byte == 0x0D:
+        return b"\\r"
+    return b"\\u%04x" % byte
+
+
+_ESCAPES = {bytes([byte]): _escape_of(byte) for byte in [*range(0x20), 0x22, 0x26, 0x3C, 0x3E, 0x5C] if byte != 0x0A}
+_BACKSLASH = b"\\"
+
+
+def escape(data: bytes) -> bytes:
+    """The inside of a JSON string as Go's encoder writes it, except newlines, which are left alone."""
+    found = set(_SPECIAL.findall(data))
+    if not found:
+        return data
+    if any(byte >= b"\x80" for byte in found):
+        data = data.decode("utf-8", "wharf-bytewise").encode()
+        if b"\xe2\x80" in data:
+            data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+            # Those backslashes are ours: the text around them is escaped piece by piece.
+            return b"".join(
+                part if part in {b"\\u2028", b"\\u2029"} else _escape_ascii(part, found)
+                for part in re.split(rb"(\\u202[89])", data)
+            )
+    return _escape_ascii(data, found)
+
+
+def _escape_ascii(data: bytes, found: set[bytes]) -> bytes:
+    if _BACKSLASH in found:
+        data = data.replace(_BACKSLASH, b"\\\\")
+    for byte in found:
+        replacement = _ESCAPES.get(byte)
+        if replacement is not None and byte != _BACKSLASH:
+            data = data.replace(byte, replacement)
+    return data
+
+
+class Timestamps:
+    """RFC 3339 with nanoseconds, UTC, trailing zeros dropped, as Go's RFC3339Nano."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def format(self, now_ns: int) -> bytes:
+        second, nanos = divmod(now_ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
+        return f"{self._text}{fraction}Z".encode()
+
+
+class Lines:
+    """Cuts a stream into whole lines and 16 KiB pieces."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def cut(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
+        """Yields (bytes, whole): ``whole`` is a run of lines each with its newline, else one piece without.
+
+        A line's last part is "whole" also when earlier pieces went out, as with dockerd.
+        """
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        position, begin, size = 0, 0, len(data)
+        while size - position >= PIECE:
+            newline = data.rfind(b"\n", position, position + PIECE)
+            if newline >= 0:
+                position = newline + 1
+                continue
+            if position > begin:
+                yield data[begin:position], True
+            end = _character_boundary(data, position, position + PIECE)
+            yield data[position:end], False
+            begin = position = end
+        newline = data.rfind(b"\n", position)
+        if newline >= 0:
+            position = newline + 1
+        if position > begin:
+            yield data[begin:position], True
+        self._rest = data[position:]
+
+    def rest(self) -> bytes:
+        """What no newline ended, at the end of the stream."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def _character_boundary(data: bytes, begin: int, end: int) -> int:
+    """``end``, or up to three bytes earlier where it would cut a UTF-8 character in two."""
+    for back in range(1, 4):
+        byte = data[end - back]
+        if byte < 0x80:
+            return end
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return end if length <= back else end - back
+    return end
+
+
+class _FileLog:
+    """What the two file drivers share: cutting, rotation."""
+
+    def __init__(self, file: LogFile) -> None:
+        self.file = file
+        self._lines: dict[str, Lines] = {}
+
+    def write(self, stream: str, data: bytes, now_ns: int) -> None:
+        lines = self._lines.get(stream)
+        if lines is None:
+            lines = self._lines[stream] = Lines()
+        for block, whole in lines.cut(data):
+            self._block(stream, block, now_ns, whole=whole)
+
+    def finish(self, stream: str, now_ns: int) -> None:
+        lines = self._lines.pop(stream, None)
+        if lines is not None and (rest := lines.rest()):
+            # An unfinished last line stays without its newline, as with dockerd.
+            self._block(stream, rest, now_ns, whole=False)
+
+    def _block(self, stream: str, block: bytes, now_ns: int, *, whole: bool) -> None:
+        raise NotImplementedError
+
+    def _records(self, records: Iterator[bytes]) -> None:
+        for record in records:
+            if self.file.full:
+                self.file.rotate()
+            self.file.append(record)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class JsonFile(_FileLog):
+    """``json-file``: ``{"log":"…\\n","stream":"stdout","attrs":{…},"time":"…"}``, one a line."""
+
+    def __init__(self, file: LogFile, attributes: Mapping[str, str]) -> None:
+        super().__init__(file)
+        self._times = Timestamps()
+        text = json.dumps(dict(sorted(attributes.items())), separators=(",", ":"), ensure_ascii=False)
+        attrs = f',"attrs":{text}' if attributes else ""
+        self._middle = {name: f'"stream":"{name}"{attrs},"time":"'.encode() for name in ("stdout", "stderr")}
+
+    def _block(self, stream: str, block: bytes, now_ns: int, *, whole: bool) -> None:
+        after = b'",' + self._middle[stream] + self._times.format(now_ns) + b'"}\n'
+        text = escape(block)
+        if not whole:
+            self._records(iter((b'{"log":"' + text + after,)))
+            return
+        after = b"\\n" + after
+        lines = text.count(b"\n")
+        if len(text) + lines * (len(after) + 7) < self.file.room():
+            encoded = (b'{"log":"' + text).replace(b"\n", after + b'{"log":"')
+            self.file.append(encoded[: -len(b'{"log":"')])
+            return
+        self._records(b'{"log":"' + line + after for line in text[:-1].split(b"\n"))
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class Local(_FileLog):
+    """``local``: a protobuf LogEntry between two copies of its length (4 bytes, big-endian)."""
+
+    def __init__(self, file: LogFile) -> None:
+        super().__init__(file)
+        self._part: dict[str, tuple[str, int]] = {}
+
+    def _block(self, stream: str, block: bytes, now_ns: int, *, whole: bool) -> None:
+        if not whole:
+            self._records(iter((self._partial(stream, block, now_ns, final=False),)))
+            return
+        lines = block[:-1].split(b"\n")
+        if stream in self._part:
+            self._records(iter((self._partial(stream, lines.pop(0), now_ns, final=True),)))
+        head = b"\x0a" + _varint(len(stream)) + stream.encode() + b"\x10" + _varint(now_ns) + b"\x1a"
+        self._records(_framed(head + _varint(len(line)) + line) for line in lines)
+
+    def _partial(self, stream: str, line: bytes, now_ns: int, *, final: bool) -> bytes:
+        identity, ordinal = self._part.get(stream, (f"{now_ns:064x}", 0))
+        ordinal += 1
+        if final:
+            del self._part[stream]
+        else:
+            self._part[stream] = (identity, ordinal)
+        metadata = b"\x08\x01" if final else b""
+        metadata += b"\x12" + _varint(len(identity)) + identity.encode() + b"\x18" + _varint(ordinal)
+        return _framed(
+            b"\x0a" + _varint(len(stream)) + stream.encode() + b"\x10" + _varint(now_ns)
+            + b"\x1a" + _varint(len(line)) + line + b"\x20\x01" + b"\x2a" + _varint(len(metadata)) + metadata
+        )  # fmt: skip
+
+
+def _framed(record: bytes) -> bytes:
+    size = len(record).to_bytes(4, "big")
+    return size + record + size
+
+
+def _number(options: Mapping[str, str], name: str, default: int) -> int:
+    text = options.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise ValueError(f"log option {name}={text!r} is no number") from None
+
+
+def open_log(options: Mapping[str, str], run_child: RunChild | None = None) -> LogDriver:
+    """The driver that the options of a stdio URI ask for.
+
+    ``driver`` (``json-file``, ``local``, ``none``; absent: none), ``path``, ``max-size`` (bytes), ``max-file``,
+    ``compress`` (0/1), ``attrs`` (a JSON object of strings).
+
+    :raises ValueError: an unknown driver or a malformed option. :raises OSError: the file can't be opened.
+    """
+    driver = options.get("driver", "none")
+    if driver == "none":
+        return NoLog()
+    if driver not in {"json-file", "local"}:
+        raise ValueError(f"log driver {driver!r} is none of the shim's")
+    if not options.get("path"):
+        raise ValueError(f"log driver {driver} needs a path")
+    file = LogFile(
+        options["path"],
+        max_size=max(0, _number(options, "max-size", 0 if driver == "json-file" else 20 << 20)),
+        max_files=_number(options, "max-file", 1 if driver == "json-file" else 5),
+        gzip=options.get("compress", "0" if driver == "json-file" else "1") in {"1", "true"},
+        run_child=run_child,
+    )
+    if driver == "local":
+        return Local(file)
+    attributes = json.loads(options.get("attrs") or "{}")
+    if not isinstance(attributes, dict):
+        raise ValueError("log option attrs is no JSON object")
+    return JsonFile(file, {str(key): str(value) for key, value in attributes.items()})

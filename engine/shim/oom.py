@@ -1,0 +1,81 @@
+"""Notice of the kernel's OOM killer at work in a container's cgroup: v1 by eventfd, v2 by ``memory.events``."""
+
+import os
+import struct
+from collections.abc import Callable
+
+from engine.shim.kernel import cgroup_directories
+from engine.shim.loop import PRIORITY, READ, Loop
+
+
+class OomWatch:
+    """Calls ``on_oom`` when a process of the cgroup was killed. Without a memory cgroup it stays silent."""
+
+    def __init__(self, loop: Loop, pid: int, on_oom: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_oom = on_oom
+        self._file = -1
+        self._event = -1
+        self._seen = 0
+        try:
+            ours = cgroup_directories(os.getpid())
+            theirs = cgroup_directories(pid)
+            for controller, name in (("memory", "memory.oom_control"), ("", "memory.events")):
+                directory = theirs.get(controller)
+                if directory is None or directory == ours.get(controller):
+                    continue
+                if os.path.exists(os.path.join(directory, name)):
+                    self._watch(directory, name)
+                    return
+        except OSError:
+            # The process or its cgroup is gone already: its exit is what there is to tell.
+            self.close()
+
+    def _watch(self, directory: str, name: str) -> None:
+        self._file = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC)
+        self._seen = self._count()
+        if name == "memory.events":
+            # kernfs signals a change of the file as an exceptional condition.
+            self._loop.add(self._file, PRIORITY, self._ready)
+            return
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        with open(os.path.join(directory, "cgroup.event_control"), "w") as control:
+            control.write(f"{self._event} {self._file}")
+        self._loop.add(self._event, READ, self._ready)
+
+    def _count(self) -> int:
+        # Both files have a line "oom_kill <n>".
+        for line in os.pread(self._file, 4096, 0).split(b"\n"):
+            key, _, value = line.partition(b" ")
+            if key == b"oom_kill":
+                return int(value)
+        return 0
+
+    def _ready(self, _events: int) -> None:
+        if self._event >= 0:
+            try:
+                struct.unpack("Q", os.read(self._event, 8))
+            except BlockingIOError:
+                return
+        self.check()
+
+    def check(self) -> None:
+        """Looks now; the process's end may be known before the notice comes."""
+        if self._file < 0:
+            return
+        try:
+            count = self._count()
+        except OSError:
+            # The cgroup was removed, which v1 signals too.
+            self.close()
+            return
+        if count > self._seen:
+            self._seen = count
+            self._on_oom()
+
+    def close(self) -> None:
+        for fd in (self._event, self._file):
+            if fd >= 0:
+                self._loop.remove(fd)
+                os.close(fd)
+        self._event = self._file = -1

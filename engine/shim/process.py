@@ -1,0 +1,227 @@
+"""One process of a container: the first one or an exec. Its stdio is made here, its end is told here."""
+
+import contextlib
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Callable
+
+from engine.shim import protocol
+from engine.shim.fifo import FifoInput
+from engine.shim.logs import NoLog, RunChild, open_log
+from engine.shim.loop import READ, Loop
+from engine.shim.protocol import Json, RequestError, text
+from engine.shim.sink import FifoSink, FileSink
+from engine.shim.streams import Streams
+
+CREATED = "created"
+RUNNING = "running"
+STOPPED = "stopped"
+
+# How long others may hold the pipes of an ended process open before we stop listening, as dockerd.
+DRAIN = 2.0
+
+
+class Console:
+    """The socket over which a runtime sends the pty's master."""
+
+    def __init__(self, loop: Loop, path: str, on_master: Callable[[int], None]) -> None:
+        self._loop = loop
+        self._path = path
+        self._on_master = on_master
+        self._listener = protocol.listen(path, backlog=1)
+        loop.add(self._listener.fileno(), READ, lambda _events: self.receive())
+
+    def receive(self) -> None:
+        """Takes the master if it has been sent."""
+        if self._listener.fileno() < 0:
+            return
+        try:
+            peer, _address = self._listener.accept()
+        except BlockingIOError:
+            return
+        with peer:
+            # The runtime writes name and descriptor at once, right after it connected.
+            peer.settimeout(10)
+            _data, fds = protocol.receive_with_fds(peer)
+        self.close()
+        for extra in fds[1:]:
+            os.close(extra)
+        if fds:
+            self._on_master(fds[0])
+
+    def close(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove(self._listener.fileno())
+            self._listener.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+class Process:
+    """State and stdio. ``stdio`` is what the supervisor made of the request's URIs: ``terminal``, and either
+    ``options`` (a ``wharf://`` URI's query) or ``stdin``, ``stdout``, ``stderr`` (FIFO paths, ``file://``)."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        identity: str,
+        stdio: Json,
+        *,
+        bundle: str,
+        run_child: RunChild,
+        on_finished: Callable[["Process"], None],
+    ) -> None:
+        """:raises RequestError: the log or a FIFO can't be opened."""
+        self.id = identity
+        self.stdio = stdio
+        self.status = CREATED
+        self.pid = 0
+        self.exit_status = 0
+        self.exited_at_ns = 0
+        self.started = False
+        self.exited = False
+        self.terminal = bool(stdio.get("terminal"))
+        self.spec: Json = {}
+        self._loop = loop
+        self._bundle = bundle
+        self._on_finished = on_finished
+        self._master = -1
+        self._size: tuple[int, int] | None = None
+        self._console: Console | None = None
+        self._fifo: FifoInput | None = None
+        self._ends: list[int] = []
+        options = {key: str(value) for key, value in protocol.mapping(stdio, "options").items()}
+        try:
+            log = open_log(options, run_child) if options else NoLog()
+        except (ValueError, OSError) as error:
+            raise RequestError("invalid argument", f"failed to open the log: {error}") from None
+        path = options.get("path", "")
+        self.streams = Streams(
+            loop,
+            log,
+            terminal=self.terminal,
+            stdin_once=options.get("stdin-once") == "1",
+            spill_directory=os.path.dirname(path) if path else bundle,
+            on_finished=self._streams_finished,
+        )
+        try:
+            if options:
+                self.streams.input.open = options.get("stdin") == "1"
+            else:
+                self._open_files()
+        except OSError as error:
+            self.streams.close_sources()
+            raise RequestError("invalid argument", f"failed to open stdio: {error}") from None
+
+    def _open_files(self) -> None:
+        for name in ("stdout", "stderr"):
+            path = text(self.stdio, name)
+            if path.startswith("file://"):
+                self.streams.attach(FileSink(self._loop, path[7:], name))
+            elif path:
+                self.streams.attach(FifoSink(self._loop, path, name))
+        if path := text(self.stdio, "stdin"):
+            self.streams.input.open = True
+            self._fifo = FifoInput(self._loop, path, self.streams)
+
+    # The start.
+
+    def descriptors(self, null: int) -> tuple[int, int, int]:
+        """What the runtime gets as stdio. ``release`` closes the container's ends here."""
+        if self.terminal:
+            return null, null, null
+        stdin = null
+        if self.streams.input.open:
+            stdin, ours = os.pipe2(os.O_CLOEXEC)
+            self._ends.append(stdin)
+            self.streams.input.connect(ours, terminal=False)
+        outputs = []
+        for stream in ("stdout", "stderr"):
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+            self._ends.append(theirs)
+            outputs.append(theirs)
+            self.streams.add_source(ours, stream)
+        return stdin, outputs[0], outputs[1]
+
+    def release(self) -> None:
+        """The runtime has its own copies."""
+        for fd in self._ends:
+            os.close(fd)
+        self._ends.clear()
+
+    def console(self, name: str) -> str | None:
+        """The path to give as ``--console-socket``, for a terminal."""
+        if not self.terminal:
+            return None
+        self._console = Console(self._loop, os.path.join(self._bundle, name), self._take_master)
+        return name
+
+    def runtime_left(self) -> None:
+        """The runtime ended; what it sent to the console is there by now."""
+        self.release()
+        if self._console is not None:
+            self._console.receive()
+            self._console.close()
+            self._console = None
+
+    def _take_master(self, fd: int) -> None:
+        self._master = fd
+        if self._size is not None:
+            self.resize(*self._size)
+        self.streams.input.connect(os.dup(fd), terminal=True)
+        self.streams.add_source(os.dup(fd), "stdout")
+
+    # Control.
+
+    def resize(self, width: int, height: int) -> None:
+        """Rows and columns of the terminal; before there is one, they are kept for it."""
+        self._size = (width, height)
+        if self._master >= 0:
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def close_input(self) -> None:
+        if self._fifo is not None:
+            self._fifo.close_writer()
+        else:
+            self.streams.input.close()
+
+    # The end.
+
+    def ended(self, status: int, now_ns: int) -> None:
+        """It was reaped. Its output is read to the end before anybody hears of it."""
+        self.exited = True
+        self.exit_status = status
+        self.exited_at_ns = now_ns
+        self.streams.drain()
+        if self.streams.finished:
+            self._streams_finished()
+        elif self.streams.reading:
+            self._loop.call_later(DRAIN, self.streams.close_sources)
+        else:
+            self.streams.close_sources()
+
+    def _streams_finished(self) -> None:
+        if self._fifo is not None:
+            self._fifo.close()
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+        if self.exited and self.status != STOPPED:
+            self._on_finished(self)
+
+    def abandon(self) -> None:
+        """It never started: descriptors and clients are let go."""
+        self.runtime_left()
+        self.streams.abandon()
+
+    def to_json(self) -> Json:
+        return {
+            "id": self.id,
+            "pid": self.pid,
+            "status": self.status,
+            "exit_status": self.exit_status,
+            "exited_at_ns": self.exited_at_ns,
+            "stdio": self.stdio,
+        }

@@ -1,0 +1,128 @@
+"""A log file that is rotated as Docker does: ``x`` → ``x.1`` → ``x.2`` …, gzipped when asked for."""
+
+import contextlib
+import errno
+import os
+import zlib
+from collections.abc import Callable
+
+_CHUNK = 1 << 18
+
+
+def compress(source: str, target: str) -> None:
+    """Writes ``source`` gzipped to ``target`` and removes ``source``; an unfinished target is never seen."""
+    partial = target + ".tmp"
+    with open(source, "rb", buffering=0) as reader, open(partial, "wb", buffering=0) as writer:
+        os.fchmod(writer.fileno(), os.fstat(reader.fileno()).st_mode & 0o777)
+        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+        while data := reader.read(_CHUNK):
+            writer.write(packer.compress(data))
+        writer.write(packer.flush())
+    os.rename(partial, target)
+    os.unlink(source)
+
+
+class LogFile:
+    """Appends to ``path``; at ``max_size`` bytes (0: never) starts a new file and keeps ``max_files`` in all.
+
+    ``run_child`` starts a function in a child process (compression must not stop the container's output) and
+    returns what waits for its end.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_size: int = 0,
+        max_files: int = 1,
+        gzip: bool = False,
+        mode: int = 0o640,
+        run_child: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+    ) -> None:
+        self.path = path
+        self.max_size = max_size
+        self.max_files = max(1, max_files)
+        self.gzip = gzip
+        self._mode = mode
+        self._run_child = run_child
+        self._compressing: Callable[[], None] | None = None
+        self._fd = -1
+        self.size = 0
+        self.lost = 0
+        self._open(os.O_APPEND)
+
+    def _open(self, flag: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | flag
+        self._fd = os.open(self.path, flags, self._mode)
+        self.size = os.fstat(self._fd).st_size
+
+    @property
+    def full(self) -> bool:
+        return bool(self.max_size) and self.size >= self.max_size
+
+    def room(self) -> int:
+        """Bytes until the file is full; huge when it never is."""
+        return self.max_size - self.size if self.max_size else 1 << 62
+
+    def append(self, data: bytes) -> None:
+        """Writes all of it. A full disk loses the line, not the container: ``lost`` counts the bytes."""
+        view = memoryview(data)
+        while view:
+            try:
+                written = os.write(self._fd, view)
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:
+                    raise
+                self.lost += len(view)
+                return
+            self.size += written
+            view = view[written:]
+
+    def rotate(self) -> None:
+        """Goes on in a new file."""
+        os.close(self._fd)
+        if self._compressing is not None:
+            # The child removes x.1 at its end: before that, nothing may be renamed to x.1.
+            self._compressing()
+            self._compressing = None
+        try:
+            if self.max_files > 1:
+                self._shift()
+        finally:
+            self._open(os.O_TRUNC if self.max_files < 2 else 0)
+
+    def _names(self, number: int) -> tuple[str, str]:
+        return f"{self.path}.{number}", f"{self.path}.{number}.gz"
+
+    def _shift(self) -> None:
+        for name in self._names(self.max_files - 1):
+            _discard(name)
+        for number in range(self.max_files - 2, 0, -1):
+            for old, new in zip(self._names(number), self._names(number + 1), strict=True):
+                try:
+                    os.rename(old, new)
+                except FileNotFoundError:
+                    continue
+        try:
+            os.rename(self.path, f"{self.path}.1")
+        except FileNotFoundError:
+            return
+        if self.gzip:
+            self._compress_first()
+
+    def _compress_first(self) -> None:
+        source, target = self._names(1)
+        if self._run_child is None:
+            compress(source, target)
+        else:
+            self._compressing = self._run_child(lambda: compress(source, target))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _discard(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

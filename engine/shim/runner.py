@@ -1,0 +1,80 @@
+"""The shim's calls of the OCI runtime: started without waiting, their errors turned into sentences."""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from engine.runtime.oci import Runtime, explain, last_message
+from engine.shim.loop import Loop
+from engine.shim.protocol import RequestError
+
+Done = Callable[[RequestError | None], None]
+Stdio = tuple[int, int, int]
+
+
+class Runner:
+    """Runs ``runtime`` with the bundle as working directory; every call has a log file of its own."""
+
+    def __init__(self, loop: Loop, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._loop = loop
+        self._counter = 0
+        # Nothing else of ours: runtimes hand on what they know (NOTIFY_SOCKET) to the container.
+        self._environment = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
+
+    def name(self, kind: str) -> str:
+        """A file name in the bundle that was never used before."""
+        self._counter += 1
+        return f"{kind}-{os.getpid()}-{self._counter}"
+
+    def call(self, verb: str, make: Callable[[str], list[str]], done: Done, *, stdio: Stdio | None = None) -> None:
+        """``make`` gets the log's path and returns the command line; ``done(None)`` means success.
+
+        :raises RequestError: the runtime can't be executed.
+        """
+        log = self.name("log")
+        argv = make(log)
+
+        def ended(status: int, _now_ns: int) -> None:
+            message = _read_log(log)
+            if status == 0:
+                done(None)
+            else:
+                done(RequestError("internal", explain(self.runtime, verb, message)))
+
+        null = self.null
+        try:
+            self._loop.spawn(argv, ended, stdio=stdio or (null, null, null), environment=self._environment)
+        except OSError as error:
+            raise RequestError("internal", f"OCI runtime {verb} failed: {argv[0]}: {error.strerror}") from None
+
+
+def _read_log(path: str) -> str:
+    try:
+        with open(path) as file:
+            text = file.read()
+        os.unlink(path)
+    except OSError:
+        return ""
+    return last_message(text)
+
+
+def run_child(work: Callable[[], None]) -> Callable[[], None]:
+    """Runs ``work`` in a forked child at low priority; returns what waits for its end."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.nice(5)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+
+    def wait() -> None:
+        # No child any more: the loop has reaped it, so it is done.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+    return wait

@@ -1,0 +1,240 @@
+"""One attached client: output to it (framed or raw), its input to the process, and how it ends."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.shim.keys import Detach
+from engine.shim.loop import ERROR, HANGUP, READ, WRITE, Loop
+from engine.shim.sink import Sink, shut
+
+EOF = "eof"
+DETACHED = "detached"
+GONE = "gone"
+UNSTARTED = "unstarted"
+
+# How long a client may take to close its end after our last byte. Closing earlier would answer input that
+# it still sends with a reset, and a reset makes the client's kernel forget output that it hasn't read yet.
+LINGER = 10.0
+_READ = 64 << 10
+_STREAM_NUMBER = {"stdout": 1, "stderr": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a client asked for; see ``engine.api.stdio.Attach``."""
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    framed: bool
+    detach_keys: bytes
+    early: bytes
+    head: bytes
+
+
+class Session(Sink):
+    """Owns the client's socket. ``on_end`` gets ``eof``, ``detached``, ``gone`` or ``unstarted``, once."""
+
+    may_spill = True
+    alive = 0
+
+    def __init__(self, loop: Loop, client: socket.socket, wishes: Wishes, on_end: Callable[[str], None]) -> None:
+        client.settimeout(0)
+        super().__init__(loop, client.fileno())
+        self._client = client
+        self._wishes = wishes
+        self._on_end = on_end
+        self._detach = Detach(wishes.detach_keys)
+        self._early = wishes.early
+        self._reading = True
+        self._input_ended = False
+        self._hung_up = False
+        loop.add(self.fd, READ, self._ready)
+        Session.alive += 1
+
+    def open(self) -> None:
+        """After it joined the streams: the head goes out first, early bytes go in first."""
+        if self._wishes.head:
+            self.push(self._wishes.head)
+        self.input_ready()
+
+    # Output.
+
+    def wants(self, stream: str) -> bool:
+        return self._wishes.stdout if stream == "stdout" else self._wishes.stderr
+
+    def encode(self, stream: str, data: bytes) -> tuple[bytes, ...]:
+        if self._wishes.framed:
+            # Docker's frame: stream, three zero bytes, length.
+            return (_STREAM_NUMBER[stream] << 56 | len(data)).to_bytes(8, "big"), data
+        return (data,)
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> int:
+        return self._client.sendmsg(parts, (), socket.MSG_NOSIGNAL)
+
+    def flushed(self) -> None:
+        self.end(EOF)
+
+    def lost(self) -> None:
+        self.end(GONE)
+
+    def interest(self) -> None:
+        if not self._hung_up:
+            self.loop.modify(self.fd, (READ if self._reading else 0) | (WRITE if self._want_write else 0))
+
+    # Input.
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self.flush()
+        if self.closed:
+            return
+        if events & (HANGUP | ERROR):
+            # Both directions are shut. The kernel would report it for ever, so we stop asking; input that
+            # came before is still read.
+            self._hung_up = True
+            self.loop.remove(self.fd)
+            self._read_all()
+        elif events & READ:
+            self._read()
+
+    def _read_all(self) -> None:
+        while not self.closed and not self._input_ended and self._read():
+            pass
+        if not self.closed and self._input_ended:
+            self.end(GONE)
+
+    def _set_reading(self, *, on: bool) -> None:
+        if on != self._reading:
+            self._reading = on
+            self.interest()
+
+    def input_ready(self) -> None:
+        """The process takes input again."""
+        if self.closed:
+            return
+        if self._early and not self._blocked():
+            early, self._early = self._early, b""
+            self._take(early)
+        if self.closed or self._blocked() or self._input_ended:
+            return
+        if self._hung_up:
+            self._read_all()
+        else:
+            self._set_reading(on=True)
+
+    def _blocked(self) -> bool:
+        return self._wishes.stdin and self.streams is not None and self.streams.input.blocked
+
+    def _read(self) -> bool:
+        if self._blocked() or self._early:
+            self._set_reading(on=False)
+            return False
+        try:
+            data = self._client.recv(_READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.end(GONE)
+            return False
+        if data:
+            self._take(data)
+            return True
+        self._input_ended = True
+        self._set_reading(on=False)
+        self._input_eof()
+        return False
+
+    def _take(self, data: bytes) -> None:
+        if not self._wishes.stdin or self.streams is None:
+            return
+        data, detached = self._detach.filter(data)
+        if data:
+            self.streams.input.write(data)
+        if detached:
+            self.end(DETACHED)
+
+    def _input_eof(self) -> None:
+        streams = self.streams
+        if not self._wishes.stdin or streams is None:
+            # Clients without input close their side at once; output goes on.
+            return
+        if streams.stdin_once and not streams.terminal:
+            streams.input.close()
+        else:
+            # As with dockerd: the end of a client's input is the end of its session, the container's input
+            # stays open for the next client.
+            self.end(GONE)
+
+    def _end_input(self) -> None:
+        # The client left, maybe right after its last input: the container still gets that, and its end.
+        streams = self.streams
+        if streams is None or not self._wishes.stdin or not streams.stdin_once or streams.terminal:
+            return
+        try:
+            while not self._input_ended and (data := self._client.recv(_READ)):
+                streams.input.write(self._detach.filter(data)[0])
+        except OSError:
+            pass
+        streams.input.close()
+
+    # The end.
+
+    def end(self, reason: str) -> None:
+        """Ends the session once; later calls do nothing."""
+        if self.closed:
+            return
+        untouched = reason == UNSTARTED
+        if reason == GONE:
+            self._end_input()
+        lingering = reason in {EOF, DETACHED} and not self._hung_up
+        self.drop()
+        self.loop.remove(self.fd)
+        if untouched:
+            self._client.close()
+        elif lingering:
+            self._linger()
+        else:
+            shut(self._client, socket.SHUT_RDWR)
+            self._client.close()
+        Session.alive -= 1
+        self._on_end(reason)
+
+    def _linger(self) -> None:
+        shut(self._client, socket.SHUT_WR)
+        Linger(self.loop, self._client)
+
+    def leave(self) -> None:
+        """The process never started: the client's socket is given back as it is."""
+        self.end(UNSTARTED)
+
+
+class Linger:
+    """Reads and forgets until the client closed its end, at most ``LINGER`` seconds."""
+
+    alive = 0
+
+    def __init__(self, loop: Loop, client: socket.socket) -> None:
+        self._loop = loop
+        self._client = client
+        Linger.alive += 1
+        self._timer = loop.call_later(LINGER, self._close)
+        loop.add(client.fileno(), READ, self._ready)
+
+    def _ready(self, _events: int) -> None:
+        try:
+            while data := self._client.recv(_READ):
+                del data
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close()
+
+    def _close(self) -> None:
+        self._timer.cancel()
+        self._loop.remove(self._client.fileno())
+        shut(self._client, socket.SHUT_RDWR)
+        self._client.close()
+        Linger.alive -= 1

@@ -1,0 +1,346 @@
+"""The shim of one container: runs the OCI runtime, owns stdio, reaps, answers the supervisor.
+
+It is forked from the zygote, is the subreaper of its container and outlives supervisor and daemon. What a
+supervisor must know that was away is in the answer to ``state`` and, should the shim itself be killed, in
+``state.json`` in the bundle.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+
+from engine.runtime.oci import Runtime
+from engine.shim import kernel
+from engine.shim.attach import StdioServer
+from engine.shim.control import Peer, Server
+from engine.shim.controls import Controls
+from engine.shim.loop import Loop
+from engine.shim.oom import OomWatch
+from engine.shim.process import CREATED, RUNNING, STOPPED, Process
+from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
+from engine.shim.runner import Runner, run_child
+from engine.shim.session import Linger, Session
+from engine.shim.streams import Streams
+
+STATE = "state.json"
+SOCKET = "shim.sock"
+
+
+class Shim:
+    """``bundle`` is the working directory, made by the supervisor; ``control`` its end of a socket pair."""
+
+    def __init__(self, bundle: str, control: socket.socket) -> None:
+        self.loop = Loop(self._failed)
+        self._bundle = bundle
+        self._id = ""
+        self._runner = Runner(self.loop, Runtime("", "", ""))
+        self._init: Process | None = None
+        self._execs: dict[str, Process] = {}
+        self._oom: OomWatch | None = None
+        self._starting = False
+        self._removed = False
+        self._remove_error: RequestError | None = None
+        self._when_removed: list[Callable[[], None]] = []
+        self._held_exit: Process | None = None
+        self._stdio: StdioServer | None = None
+        self._operations: dict[str, Callable[[Peer, Json], None]] = {
+            "create": self._create,
+            "start": self._start,
+            "exec": self._exec,
+            "state": self._state,
+            "delete": self._delete,
+        }
+        self._controls = Controls(self._runner, self._find, self._execs)
+        self._operations.update(self._controls.operations)
+        self.loop.catch_children()
+        self._server = Server(self.loop, os.path.join(bundle, SOCKET), self._request)
+        self._server.add(control)
+
+    def _failed(self, error: BaseException) -> None:
+        # Nobody reads a shim's stderr; the bundle keeps the story as long as there is a container.
+        with open(os.path.join(self._bundle, "shim.log"), "a") as file:
+            traceback.print_exception(error, file=file)
+
+    def _request(self, peer: Peer, message: Json, _tail: bytes, _fds: list[int]) -> None:
+        try:
+            operation = self._operations.get(text(message, "op"))
+            if operation is None:
+                raise RequestError("not implemented", f"shim: no operation {message.get('op')!r}")
+            operation(peer, message)
+        except ProtocolError as error:
+            raise RequestError("invalid argument", str(error)) from None
+        except RequestError:
+            raise
+        except Exception as error:
+            self._failed(error)
+            raise RequestError("internal", f"shim: {error}") from None
+
+    def _find(self, identity: str) -> Process:
+        process = self._execs.get(identity) if identity else self._init
+        if process is None:
+            what = f"exec {identity} in container" if identity else "container"
+            raise RequestError("not found", f"{what} {self._id} not found")
+        return process
+
+    def _streams(self, identity: str) -> Streams:
+        return self._find(identity).streams
+
+    # Create and start.
+
+    def _process(self, identity: str, stdio: Json) -> Process:
+        return Process(
+            self.loop,
+            identity,
+            stdio,
+            bundle=self._bundle,
+            run_child=run_child,
+            on_finished=self._finished,
+        )
+
+    def _launch(
+        self, verb: str, process: Process, make: Callable[[str], list[str]], pid_file: str, done: Callable[..., None]
+    ) -> None:
+        """Runs ``create`` or ``exec``: the process becomes our child some time before the runtime leaves."""
+
+        def ended(error: RequestError | None) -> None:
+            process.runtime_left()
+            if error is None:
+                error = self._adopt(process, pid_file)
+            self.loop.expected()
+            if error is not None:
+                process.abandon()
+            done(error)
+
+        self.loop.expect()
+        try:
+            self._runner.call(verb, make, ended, stdio=process.descriptors(self._runner.null))
+        except BaseException:
+            self.loop.expected()
+            process.abandon()
+            raise
+        process.release()
+
+    def _adopt(self, process: Process, pid_file: str) -> RequestError | None:
+        try:
+            with open(pid_file) as file:
+                process.pid = int(file.read())
+            os.unlink(pid_file)
+        except (OSError, ValueError) as error:
+            return RequestError("internal", f"the runtime left no pid: {error}")
+        self.loop.adopt(process.pid, process.ended)
+        return None
+
+    def _create(self, peer: Peer, message: Json) -> None:
+        if self._init is not None:
+            raise RequestError("already exists", f"container {self._id} was created already")
+        self._id = self._controls.container = text(message, "container")
+        runtime = self._runner.runtime = Runtime.from_json(mapping(message, "runtime"))
+        stdio = mapping(message, "stdio")
+        process = self._process("", stdio)
+        if path := text(stdio, "socket"):
+            self._stdio = StdioServer(self.loop, path, self._streams)
+        self._init = process
+        console = process.console("console.sock")
+
+        def make(log: str) -> list[str]:
+            return runtime.create(
+                self._id,
+                bundle=self._bundle,
+                pid_file="init.pid",
+                log=log,
+                console=console,
+                no_pivot=bool(message.get("no_pivot")),
+                no_new_keyring=bool(message.get("no_new_keyring")),
+            )
+
+        def done(error: RequestError | None) -> None:
+            if error is not None:
+                peer.refuse(message, error)
+                return
+            self._oom = OomWatch(self.loop, process.pid, lambda: self._server.broadcast({"event": "oom"}))
+            self._save()
+            peer.reply(message, pid=process.pid)
+
+        self._launch("create", process, make, "init.pid", done)
+
+    def _start(self, peer: Peer, message: Json) -> None:
+        process = self._find(text(message, "exec_id"))
+        if process.started or process.status != CREATED or process.exited:
+            raise RequestError("failed precondition", "cannot start a process that was started already")
+        process.started = True
+        if process is self._init:
+            self._start_init(peer, message, process)
+        else:
+            self._start_exec(peer, message, process)
+
+    def _start_init(self, peer: Peer, message: Json, process: Process) -> None:
+        def done(error: RequestError | None) -> None:
+            self._starting = False
+            if error is None:
+                process.status = RUNNING
+                peer.reply(message, pid=process.pid)
+            else:
+                peer.refuse(message, error)
+                if not process.exited:
+                    os.kill(process.pid, signal.SIGKILL)
+                process.streams.abandon()
+            self._release_exit()
+
+        self._starting = True
+        try:
+            self._runner.call("start", lambda log: self._runner.runtime.start(self._id, log=log), done)
+        except RequestError:
+            self._starting = False
+            raise
+
+    def _exec(self, peer: Peer, message: Json) -> None:
+        identity = text(message, "exec_id")
+        if not identity:
+            raise RequestError("invalid argument", "an exec needs an id")
+        if identity in self._execs:
+            raise RequestError("already exists", f"exec {identity} already exists")
+        if self._find("").exited:
+            raise RequestError("failed precondition", "cannot exec in a stopped container")
+        process = self._process(identity, mapping(message, "stdio"))
+        process.spec = mapping(message, "spec")
+        self._execs[identity] = process
+        peer.reply(message)
+
+    def _start_exec(self, peer: Peer, message: Json, process: Process) -> None:
+        name = self._runner.name("exec")
+        spec, pid_file = f"{name}.json", f"{name}.pid"
+        with open(spec, "w") as file:
+            json.dump(process.spec, file)
+        console = process.console(f"{name}.sock")
+
+        def make(log: str) -> list[str]:
+            return self._runner.runtime.exec(self._id, process=spec, pid_file=pid_file, log=log, console=console)
+
+        def done(error: RequestError | None) -> None:
+            os.unlink(spec)
+            if error is None:
+                process.status = RUNNING
+                peer.reply(message, pid=process.pid)
+                return
+            process.status = STOPPED
+            process.exit_status = 255
+            process.exited_at_ns = time.time_ns()
+            peer.refuse(message, error)
+            self._release_exit()
+
+        self._launch("exec", process, make, pid_file, done)
+
+    # The end.
+
+    def _finished(self, process: Process) -> None:
+        """Its exit is known and its output was read: now it is told, in the contract's order."""
+        if process is self._init:
+            # Start is answered before the end is told, and execs end before their container.
+            if self._starting or any(other.pid and other.status != STOPPED for other in self._execs.values()):
+                self._held_exit = process
+                return
+            if self._oom is not None:
+                self._oom.check()
+                self._oom.close()
+        process.status = STOPPED
+        self._server.broadcast(
+            {
+                "event": "exit",
+                "exec_id": process.id,
+                "pid": process.pid,
+                "status": process.exit_status,
+                "at_ns": process.exited_at_ns,
+            }
+        )
+        if process is self._init:
+            self._save()
+            self._remove()
+        else:
+            self._release_exit()
+
+    def _release_exit(self) -> None:
+        held, self._held_exit = self._held_exit, None
+        if held is not None:
+            self._finished(held)
+
+    def _remove(self) -> None:
+        """The runtime forgets the container and its cgroup, at once: Delete shall not wait for it."""
+
+        def done(error: RequestError | None) -> None:
+            self._removed = True
+            self._remove_error = error
+            waiting, self._when_removed = self._when_removed, []
+            for callback in waiting:
+                callback()
+
+        try:
+            self._runner.call("delete", lambda log: self._runner.runtime.delete(self._id, force=True, log=log), done)
+        except RequestError as error:
+            done(error)
+
+    def _delete(self, peer: Peer, message: Json) -> None:
+        identity = text(message, "exec_id")
+        process = self._find(identity)
+        if process.status not in {STOPPED, CREATED} or (process.started and process.status == CREATED):
+            raise RequestError("failed precondition", "cannot delete a running process")
+        if identity:
+            if process.status == CREATED:
+                process.abandon()
+            del self._execs[identity]
+            self._answer_delete(peer, message, process)
+            return
+
+        def removed() -> None:
+            self._answer_delete(peer, message, process)
+            self._leave()
+
+        if self._removed:
+            removed()
+            return
+        self._when_removed.append(removed)
+        if not process.exited:
+            # Created and never started. Its end removes it.
+            os.kill(process.pid, signal.SIGKILL)
+
+    def _answer_delete(self, peer: Peer, message: Json, process: Process) -> None:
+        peer.reply(message, pid=process.pid, status=process.exit_status, at_ns=process.exited_at_ns)
+
+    def _leave(self) -> None:
+        """Nobody asks any more; clients that still read the last output are served to the end."""
+        self._server.stop_listening()
+        if self._stdio is not None:
+            self._stdio.stop_listening()
+        self.loop.after_round = self._leave_if_idle
+
+    def _leave_if_idle(self) -> None:
+        if not Session.alive and not Linger.alive:
+            self.loop.stop()
+
+    # What there is to know.
+
+    def _state(self, peer: Peer, message: Json) -> None:
+        peer.reply(message, **self._snapshot(), execs=[process.to_json() for process in self._execs.values()])
+
+    def _snapshot(self) -> Json:
+        return {
+            "container": self._id,
+            "paused": self._controls.paused,
+            "shim_pid": os.getpid(),
+            "init": self._init.to_json() if self._init is not None else None,
+        }
+
+    def _save(self) -> None:
+        """For a supervisor that finds the shim dead."""
+        process = self._find("")
+        try:
+            started = kernel.start_time(process.pid) if not process.exited else 0
+        except ProcessLookupError:
+            started = 0
+        data = json.dumps({**self._snapshot(), "init_started": started})
+        with open(STATE + ".tmp", "w") as file:
+            file.write(data)
+        os.rename(STATE + ".tmp", STATE)

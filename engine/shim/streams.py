@@ -1,0 +1,285 @@
+"""One process's stdio: its pipes or pty, fanned out to log and clients, and its input."""
+
+import os
+import time
+from collections.abc import Callable
+
+from engine.shim.logs import LogDriver
+from engine.shim.loop import READ, WRITE, Loop, Timer
+from engine.shim.session import Session
+from engine.shim.sink import STUCK, Sink
+
+_READ = 64 << 10
+# Reads per wake-up of one pipe, so that a chatty process starves no other.
+_ROUNDS = 4
+
+
+class Input:
+    """What the process reads. Bytes that it doesn't take yet wait here, and clients wait for them."""
+
+    def __init__(self, loop: Loop, on_ready: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_ready = on_ready
+        self._fd = -1
+        self._pending = b""
+        self._closing = False
+        self._watched = False
+        self.open = False
+        self.terminal = False
+        self.on_shut: Callable[[], None] | None = None
+
+    def connect(self, fd: int, *, terminal: bool) -> None:
+        """``fd``, non-blocking, becomes ours."""
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self.terminal = terminal
+        self._flush()
+
+    @property
+    def blocked(self) -> bool:
+        return bool(self._pending)
+
+    def write(self, data: bytes) -> None:
+        if not self.open or self._closing:
+            return
+        self._pending += data
+        self._flush()
+
+    def close(self) -> None:
+        """The process reads end of file after what was written; a terminal's input has no end."""
+        if self.terminal or not self.open:
+            return
+        self._closing = True
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._fd < 0:
+            return
+        had = bool(self._pending)
+        while self._pending:
+            try:
+                written = os.write(self._fd, self._pending)
+            except BlockingIOError:
+                break
+            except OSError:
+                # The process closed its input (EPIPE) or its terminal is gone (EIO).
+                self._pending = b""
+                self.shut()
+                break
+            self._pending = self._pending[written:]
+        if self._fd >= 0 and bool(self._pending) != self._watched:
+            self._watched = bool(self._pending)
+            if self._watched:
+                self._loop.add(self._fd, WRITE, lambda _events: self._flush())
+            else:
+                self._loop.remove(self._fd)
+        if not self._pending:
+            if self._closing:
+                self.shut()
+            if had:
+                self._on_ready()
+
+    def shut(self) -> None:
+        """Closes at once; what is still written is forgotten."""
+        self._pending = b""
+        self.open = False
+        on_shut, self.on_shut = self.on_shut, None
+        if on_shut is not None:
+            on_shut()
+        if self._fd >= 0:
+            if self._watched:
+                self._loop.remove(self._fd)
+                self._watched = False
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Streams:
+    """Fan-out of one process. ``on_finished`` is called once, when all output was read and logged."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: LogDriver,
+        *,
+        terminal: bool,
+        stdin_once: bool,
+        spill_directory: str,
+        on_finished: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.log = log
+        self.terminal = terminal
+        self.stdin_once = stdin_once
+        self.input = Input(loop, self._input_ready)
+        self.finished = False
+        self._spill_directory = spill_directory
+        self._on_finished = on_finished
+        self._sources: dict[int, str] = {}
+        self._sinks: list[Sink] = []
+        self._stopped = False
+        self._timer: Timer | None = None
+        self._drained: list[Callable[[], None]] = []
+
+    # Clients.
+
+    def attach(self, sink: Sink) -> None:
+        """Joins: it gets all that is read from now on. After the end it is ended at once."""
+        sink.streams = self
+        self._sinks.append(sink)
+        if isinstance(sink, Session):
+            sink.open()
+        if self.finished and not sink.closed:
+            sink.finish()
+
+    def remove(self, sink: Sink) -> None:
+        """Called by a sink that was closed."""
+        if sink in self._sinks:
+            self._sinks.remove(sink)
+            sink.streams = None
+        self.resume()
+        self._check_drained()
+
+    @property
+    def sessions(self) -> list[Session]:
+        return [sink for sink in self._sinks if isinstance(sink, Session)]
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Calls back when all output was read, logged and delivered."""
+        self._drained.append(callback)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self.finished and not any(sink.pending for sink in self._sinks):
+            waiting, self._drained = self._drained, []
+            for callback in waiting:
+                callback()
+
+    def _input_ready(self) -> None:
+        for session in self.sessions:
+            if self.input.blocked:
+                return
+            session.input_ready()
+
+    # Output.
+
+    def add_source(self, fd: int, stream: str) -> None:
+        """``fd`` (the read end of a pipe, or a pty's master) becomes ours."""
+        os.set_blocking(fd, False)
+        self._sources[fd] = stream
+        self.loop.add(fd, 0 if self._stopped else READ, lambda _events: self._pump(fd))
+
+    def _pump(self, fd: int) -> None:
+        for _round in range(_ROUNDS):
+            if self._stopped or not self._read(fd):
+                return
+
+    def _read(self, fd: int) -> bool:
+        """Reads once; whether more may be there."""
+        stream = self._sources.get(fd)
+        if stream is None:
+            return False
+        try:
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # EIO: nobody has the terminal open any more.
+            data = b""
+        if not data:
+            self._close_source(fd)
+            return False
+        self.output(stream, data)
+        return len(data) == _READ or self.terminal
+
+    def output(self, stream: str, data: bytes) -> None:
+        """Logs and hands on one read."""
+        self.log.write(stream, data, time.time_ns())
+        # The list changes when a client turns out to be gone.
+        for sink in self._sinks[:] if len(self._sinks) > 1 else self._sinks:
+            if sink.wants(stream):
+                sink.push(*sink.encode(stream, data))
+        if any(sink.lagging for sink in self._sinks):
+            self._stop()
+
+    def _stop(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            for fd in self._sources:
+                # Removed, not muted: a pipe's hangup can't be muted.
+                self.loop.remove(fd)
+        if self._timer is None:
+            self._timer = self.loop.call_later(STUCK, self._check_stuck)
+
+    def _check_stuck(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for sink in self._sinks[:]:
+            if sink.lagging and sink.may_spill and sink.stuck(now):
+                sink.spill(self._spill_directory)
+        self.resume()
+
+    def resume(self) -> None:
+        """Reads on, if no consumer is behind any more."""
+        if not self._stopped:
+            return
+        if any(sink.lagging for sink in self._sinks):
+            if self._timer is None:
+                self._timer = self.loop.call_later(STUCK, self._check_stuck)
+            return
+        self._stopped = False
+        for fd in tuple(self._sources):
+            self.loop.add(fd, READ, lambda _events, fd=fd: self._pump(fd))  # type: ignore[misc]
+
+    # The end.
+
+    def drain(self) -> None:
+        """The process ended: reads what is in the pipes although a client may be behind. A pipe's content
+        is bounded; sources that others hold open stay open."""
+        for fd in tuple(self._sources):
+            for _round in range(64):
+                if not self._read(fd):
+                    break
+
+    def close_sources(self) -> None:
+        """Gives up on whoever else holds the pipes open."""
+        for fd in tuple(self._sources):
+            self._close_source(fd)
+        self._finish()
+
+    def _close_source(self, fd: int) -> None:
+        stream = self._sources.pop(fd)
+        self.loop.remove(fd)
+        os.close(fd)
+        if stream not in self._sources.values():
+            self.log.finish(stream, time.time_ns())
+        if not self._sources:
+            self._finish()
+
+    @property
+    def reading(self) -> bool:
+        return bool(self._sources)
+
+    def finish_unless_reading(self) -> None:
+        """For a process without outputs of its own."""
+        if not self._sources:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.input.shut()
+        self.log.close()
+        for sink in self._sinks[:]:
+            sink.finish()
+        self._on_finished()
+        self._check_drained()
+
+    def abandon(self) -> None:
+        """The process never started: clients get their sockets back untouched."""
+        for session in self.sessions:
+            session.leave()
+        self.close_sources()

@@ -1,0 +1,167 @@
+"""The zygote: a small, warm interpreter that forks a shim in two milliseconds.
+
+``start`` is called first thing in the supervisor, before gRPC is imported and while there is one thread: the
+zygote is then a fork that shares its pages. Where that can't be, a fresh interpreter is executed. The zygote
+lives as long as the supervisor's end of the socket pair is open; shims outlive it, and the next supervisor
+starts a zygote of its own (so shims always run the code of the supervisor that made them).
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+
+from engine.shim import kernel, protocol
+from engine.shim.iohost import IoHost
+from engine.shim.protocol import Json, ProtocolError, text
+from engine.shim.shim import Shim
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """The supervisor's side; the owner of ``sock`` closes it to end the zygote, and reaps ``pid``."""
+
+    pid: int
+    sock: socket.socket
+
+
+def start() -> Handle:
+    """Makes the zygote. Blocking, a few milliseconds."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    if "grpc" in sys.modules or threading.active_count() > 1:
+        pid = _execute(theirs)
+    else:
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            _become(theirs)
+    theirs.close()
+    return Handle(pid, ours)
+
+
+def _execute(sock: socket.socket) -> int:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        program = f"import sys; sys.path.insert(0, {root!r}); from engine.shim.zygote import main; main()"
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-SsE", "-c", program],
+            {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, null, 1),
+                (os.POSIX_SPAWN_DUP2, 2, 2),
+                (os.POSIX_SPAWN_DUP2, sock.fileno(), 3),
+            ],
+        )
+    finally:
+        os.close(null)
+
+
+def main() -> None:
+    """A fresh interpreter: the socket is descriptor 3."""
+    _become(socket.socket(fileno=3))
+
+
+def _become(sock: socket.socket) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        _prepare(sock)
+        gc.collect()
+        # Objects of now are never looked at again by the collector: their pages stay shared.
+        gc.freeze()
+        _serve(sock)
+        status = 0
+    except BaseException as error:
+        os.write(2, f"wharf-zygote: {error!r}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def _prepare(sock: socket.socket) -> None:
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Meant for the daemons: containers live on. The zygote ends with its socket.
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, _reap)
+    signal.set_wakeup_fd(-1)
+    keep = sock.fileno()
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    if null > 2:
+        os.close(null)
+    os.chdir("/")
+    os.umask(0o022)
+    kernel.set_name("wharf-zygote")
+    kernel.leave_service_cgroup()
+
+
+def _reap(_number: int, _frame: object) -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _serve(sock: socket.socket) -> None:
+    while True:
+        received = protocol.receive_blocking(sock)
+        if received is None:
+            return
+        message, fds = received
+        try:
+            pid = os.fork()
+            if not pid:
+                _child(sock, message, fds)
+            protocol.send_blocking(sock, {"pid": pid})
+        except OSError as error:
+            protocol.send_blocking(sock, {"error": {"kind": "internal", "message": f"fork: {error.strerror}"}})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def _child(zygote: socket.socket, message: Json, fds: list[int]) -> None:
+    """The forked process: a shim or an I/O host. Never returns."""
+    status = 1
+    try:
+        zygote.close()
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        bundle = text(message, "bundle")
+        os.chdir(bundle)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 2)
+        os.close(null)
+        control = socket.socket(fileno=fds.pop())
+        if text(message, "what") == "shim":
+            kernel.set_name("wharf-shim")
+            kernel.become_subreaper()
+            Shim(bundle, control).loop.run()
+        elif text(message, "what") == "iohost":
+            kernel.set_name("wharf-iohost")
+            IoHost(bundle, control).loop.run()
+        else:
+            raise ProtocolError("the zygote makes shims and I/O hosts")
+        status = 0
+    except BaseException as error:
+        _complain(error)
+    finally:
+        os._exit(status)
+
+
+def _complain(error: BaseException) -> None:
+    try:
+        with open("shim.log", "a") as file:
+            file.write(f"{error!r}\n")
+    except OSError:
+        pass
