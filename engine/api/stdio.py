@@ -135,8 +135,9 @@ class _Line:
             except ProtocolError as error:
                 raise WharfError(Kind.INTERNAL, f"stdio of the container: {error}") from None
         message = self._frames.pop(0)
-        if error := _refusal(message):
-            raise error
+        refusal = _refusal(message)
+        if refusal is not None:
+            raise refusal
         return message
 
     def close(self) -> None:
