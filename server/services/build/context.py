@@ -1,0 +1,298 @@
+"""The files of a build: an archive that the client sends, or what a URL or a git repository gives.
+
+They are laid out in a folder of the engine's own, confined while they are extracted, and gone when the build is.
+"""
+
+import asyncio
+import contextlib
+import os
+import posixpath
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from engine.build.dockerfile.ignore import Ignore, read
+from engine.errors import Kind, WharfError, invalid
+from engine.layers.compression import Compression, detect
+from engine.layers.extract import Options, Target, apply
+from engine.system import linux
+from engine.system.run import run
+
+DEFAULT = "Dockerfile"
+MAX_DOCKERFILE = 4 << 20
+FETCH_SECONDS = 900.0  # a large repository over a slow line
+_GIT = re.compile(r"^(git://|git@|github\.com/|ssh://git@)|^https?://.*\.git(#.*)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A build's files below ``root``, and the text of the Dockerfile that was asked for, by the name it has."""
+
+    root: str
+    dockerfile: str
+    name: str
+
+
+class Contexts:
+    """Makes and clears contexts below one folder; what a killed daemon left there goes at start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def clear(self) -> None:
+        """Removes what is left of an earlier process. Blocks."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextlib.asynccontextmanager
+    async def open(self, body: AsyncIterator[bytes], remote: str, dockerfile: str) -> AsyncIterator[Context]:
+        """The context of ``body`` or of ``remote``, for as long as the block runs.
+
+        :raises WharfError: INVALID_ARGUMENT for a broken archive or a path that leaves the context; NOT_FOUND when
+            there is no such Dockerfile; INTERNAL when a URL or a repository cannot be fetched.
+        """
+        root = await asyncio.to_thread(self._make)
+        try:
+            text = ""
+            if not remote:
+                await _extract(body, root)
+            elif is_git(remote):
+                root_below = await clone(remote, root)
+                if root_below != root:
+                    yield await asyncio.to_thread(_found, root_below, dockerfile)
+                    return
+            elif remote.startswith(("http://", "https://")):
+                text = await _download(remote, root)
+            else:
+                raise invalid(f'remote URL could not be retrieved: "{remote}" is neither a URL nor a git repository')
+            if text:
+                yield Context(root, text, dockerfile or DEFAULT)
+            else:
+                yield await asyncio.to_thread(_found, root, dockerfile)
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, os.path.dirname(root), ignore_errors=True))
+
+    def _make(self) -> str:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root = os.path.join(tempfile.mkdtemp(dir=self._folder), "context")
+        os.mkdir(root, 0o755)
+        return root
+
+
+def is_git(remote: str) -> bool:
+    """Whether a remote context is a git repository, by dockerd's rule: the scheme, or a path that ends in .git."""
+    return _GIT.search(remote) is not None
+
+
+class _Source:
+    """The blocking ``read`` of an asynchronous stream, for a thread."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._loop = asyncio.get_running_loop()
+        self._head = b""
+
+    async def first(self) -> bytes:
+        """At least six bytes, if there are so many; they are read again by :meth:`read`."""
+        while len(self._head) < 6 and (piece := await self._more()):
+            self._head += piece
+        return self._head
+
+    async def _more(self) -> bytes:
+        async for piece in self._body:
+            if piece:
+                return piece
+        return b""
+
+    def read(self, size: int) -> bytes:
+        if self._head:
+            piece, self._head = self._head, b""
+            return piece
+        return asyncio.run_coroutine_threadsafe(self._more(), self._loop).result()
+
+
+async def _extract(body: AsyncIterator[bytes], root: str) -> None:
+    """Lays a tar out, in whatever compression; its files belong to root, as dockerd's do."""
+    source = _Source(body)
+    kind = detect(await source.first())
+    stopped = False
+    # Not awaited directly: a cancelled build must wait until the thread has left the folder.
+    work = asyncio.ensure_future(
+        asyncio.to_thread(
+            apply,
+            source.read,
+            Target(root),
+            compression=kind,
+            diff_id="-",
+            options=Options(owner=(0, 0)),
+            cancelled=lambda: stopped,
+        )
+    )
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stopped = True
+        await asyncio.wait([work])
+        raise
+
+
+async def _download(url: str, root: str) -> str:
+    """A URL's archive laid out, or the text of the Dockerfile that it is."""
+    import httpx  # a client of its own: few builds need one
+
+    try:
+        async with (
+            httpx.AsyncClient(follow_redirects=True, timeout=60) as client,
+            client.stream("GET", url) as response,
+        ):
+            if response.status_code >= 400:
+                words = (await response.aread())[:500].decode(errors="replace")
+                status = f"{response.status_code} {response.reason_phrase}"
+                raise invalid(
+                    f"error downloading remote context {url}: failed to GET {url} with status {status}: {words}"
+                )
+            pieces = response.aiter_bytes()
+            head = b""
+            async for piece in pieces:
+                head += piece
+                if len(head) >= 512:
+                    break
+
+            async def all_of_it() -> AsyncIterator[bytes]:
+                yield head
+                async for piece in pieces:
+                    yield piece
+
+            if detect(head) is Compression.NONE and head[257:262] != b"ustar":
+                text = bytearray()
+                async for piece in all_of_it():
+                    text += piece
+                    if len(text) > MAX_DOCKERFILE:
+                        raise invalid(f"the Dockerfile at {url} is larger than {MAX_DOCKERFILE} bytes")
+                return text.decode(errors="replace")
+            await _extract(all_of_it(), root)
+            return ""
+    except httpx.HTTPError as error:
+        raise WharfError(
+            Kind.INTERNAL, f"error downloading remote context {url}: {error or type(error).__name__}"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A git remote: ``url#ref:subdir``."""
+
+    url: str
+    ref: str
+    folder: str
+
+
+def repository(remote: str) -> Repository:
+    """Splits a git remote.
+
+    :raises WharfError: INVALID_ARGUMENT for what git would take as an option.
+    """
+    url, _, fragment = remote.partition("#")
+    ref, _, folder = fragment.partition(":")
+    if url.startswith("github.com/"):
+        url = f"https://{url}"
+    if ref.startswith("-") or url.startswith("-"):
+        raise invalid(f"invalid refspec: {ref}")
+    if url.startswith(("git://", "http://", "https://", "ssh://")) and not urlsplit(url).hostname:
+        raise invalid(f"unable to parse git URL: {remote}")
+    return Repository(url, ref, folder)
+
+
+async def clone(remote: str, root: str, *, keep_git: bool = False) -> str:
+    """Checks a repository out below ``root``; returns the folder that was asked for.
+
+    :raises WharfError: INVALID_ARGUMENT with git's own words when it cannot be fetched.
+    """
+    found = repository(remote)
+    safe = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1", "HOME": root + "/..", "GIT_PROTOCOL_FROM_USER": "0"}
+    env = {**os.environ, **safe}
+
+    async def git(*args: str) -> bytes:
+        done = await run(["git", *args], deadline=FETCH_SECONDS, env=env)
+        if done.status:
+            words = done.stderr.decode(errors="replace").strip()
+            raise invalid(f"error fetching: {words}: exit status {done.status}")
+        return done.stdout
+
+    await git("init", "-q", root)
+    await git("-C", root, "remote", "add", "origin", found.url)
+    await git("-C", root, "fetch", "-q", "--depth", "1", "origin", found.ref or "HEAD")
+    await git("-C", root, "-c", "advice.detachedHead=false", "checkout", "-q", "FETCH_HEAD")
+    await git("-C", root, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
+    if not keep_git:
+        await asyncio.to_thread(shutil.rmtree, os.path.join(root, ".git"), ignore_errors=True)
+    if not found.folder:
+        return root
+    return await asyncio.to_thread(_folder_below, root, found.folder)
+
+
+def _folder_below(root: str, folder: str) -> str:
+    """A folder inside the context, wherever links in it lead."""
+    base = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        fd = linux.openat2(base, folder.strip("/"), os.O_PATH | os.O_DIRECTORY, resolve=linux.RESOLVE_IN_ROOT)
+    except OSError as error:
+        raise invalid(f"error setting git subdir: {folder}: {(error.strerror or '').lower()}") from None
+    finally:
+        os.close(base)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _found(root: str, dockerfile: str) -> Context:
+    """The Dockerfile of a context. Files that ``.dockerignore`` names and the build needs are read, then removed."""
+    name = dockerfile or DEFAULT
+    text = _read_inside(root, name)
+    if text is None and not dockerfile:
+        name = "dockerfile"
+        text = _read_inside(root, name)
+    if text is None:
+        raise WharfError(Kind.INTERNAL, f"Cannot locate specified Dockerfile: {dockerfile or DEFAULT}")
+    if not text.strip():
+        raise invalid(f"the Dockerfile ({name}) cannot be empty")
+    own = f"{name}.dockerignore"
+    listed = _read_inside(root, own)
+    listing = own if listed is not None else ".dockerignore"
+    patterns = listed if listed is not None else _read_inside(root, ".dockerignore")
+    if patterns:
+        ignore = Ignore(read(patterns))
+        for file in (listing, posixpath.normpath(name)):
+            if ignore.ignores(file):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(root, file))
+    return Context(root, text, name)
+
+
+def _read_inside(root: str, name: str) -> str | None:
+    """A text file of the context; ``None`` if it isn't there.
+
+    :raises WharfError: INTERNAL in dockerd's words when the name leads out.
+    """
+    clean = posixpath.normpath(name.lstrip("/"))
+    if clean.startswith("../") or clean == "..":
+        raise WharfError(Kind.INTERNAL, f"forbidden path outside the build context: {name} ()")
+    base = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        fd = linux.openat2(base, clean, os.O_RDONLY | os.O_NONBLOCK, resolve=linux.RESOLVE_IN_ROOT)
+    except OSError:
+        return None
+    finally:
+        os.close(base)
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        if found.st_size > MAX_DOCKERFILE:
+            raise invalid(f"{name} is larger than {MAX_DOCKERFILE} bytes")
+        return file.read().decode(errors="replace")
