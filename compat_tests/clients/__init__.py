@@ -1,0 +1,1 @@
+"""Real client programs and libraries against real engines."""
