@@ -1,0 +1,231 @@
+"""One ``RUN`` as a task of the engine: a container without a record of its own, gone when its process has ended."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from api_models.container import ContainerConfig, HostConfig
+from api_models.resources import Ulimit
+from engine.api.stdio import Attach, Stdio, StdioUri
+from engine.api.types import ContainerRecord, Exit
+from engine.build.work import Bind, Job, Limits
+from engine.errors import Kind, WharfError, invalid
+from engine.runtime.spec.input import BindMount, TmpfsMount
+from engine.system import linux, mounts, timeouts
+from server.services.build.stubs import remove_stubs
+from server.services.containers import mounting
+from server.services.containers.assemble import Surroundings, assemble
+from server.services.containers.defaults import adapt_host_config
+from server.services.containers.model import Container
+from server.services.containers.room import ROOT_LABEL, Room
+from server.services.containers.rootfs import mount_at
+from server.services.containers.start import forget_container, forget_task
+
+log = logging.getLogger(__name__)
+
+Output = Callable[[int, bytes], None]
+#: The stream of :data:`Output` that carries a container's id, where it is wanted.
+STARTED = 0
+
+
+class TaskRunner:
+    """Runs the steps of one build. ``announce``: the id of each container is told first, as stream 0."""
+
+    def __init__(self, room: Room, limits: Limits, *, announce: bool = False) -> None:
+        self._room, self._limits, self._announce = room, limits, announce
+
+    async def run(self, job: Job, output: Output) -> int:
+        """Runs a step's process to its end; nothing of it is left, however it ends.
+
+        :raises WharfError: the network, a mount or the runtime refused it.
+        """
+        container = self._container(job)
+        if self._announce:
+            output(STARTED, container.id.encode())
+        targets: list[str] = []
+        try:
+            async with AsyncExitStack() as stack:
+                return await self._run(job, container, output, stack, targets)
+        finally:
+            await asyncio.shield(asyncio.to_thread(remove_stubs, job.rootfs, targets))
+
+    def _container(self, job: Job) -> Container:
+        id, limits = secrets.token_hex(32), self._limits
+        host = HostConfig()
+        host.network_mode = {"default": "default", "": "default"}.get(job.network, job.network)
+        host.privileged = job.privileged
+        host.memory, host.memory_swap = limits.memory, limits.memory_swap
+        host.cpu_shares, host.cpu_period, host.cpu_quota = limits.cpu_shares, limits.cpu_period, limits.cpu_quota
+        host.cpuset_cpus, host.cpuset_mems = limits.cpuset_cpus, limits.cpuset_mems
+        host.shm_size, host.cgroup_parent = limits.shm_size, limits.cgroup_parent
+        host.ulimits = [Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in limits.ulimits]
+        host.extra_hosts = list(limits.extra_hosts)
+        adapt_host_config(self._room, host)
+        config = ContainerConfig()
+        config.hostname = limits.hostname or id[:12]
+        config.env = list(job.env)
+        config.working_dir, config.user = job.cwd, job.user
+        return Container(
+            id=id,
+            name=f"build-{id[:12]}",
+            created_ns=time.time_ns(),
+            config=config,
+            host_config=host,
+            path=job.args[0],
+            args=list(job.args[1:]),
+            directory=f"{self._room.settings.exec_root}/build/{id}",
+            rootfs=job.rootfs,
+        )
+
+    async def _run(
+        self, job: Job, container: Container, output: Output, stack: AsyncExitStack, targets: list[str]
+    ) -> int:
+        room = self._room
+        await asyncio.to_thread(_prepare, container.directory)
+        stack.push_async_callback(asyncio.to_thread, _clear, container.directory)
+        stack.push_async_callback(room.networks.remove, container)
+        stack.push_async_callback(room.networks.stop, container)
+        sandbox = await room.networks.start(container)
+        binds = await asyncio.to_thread(_binds, job, container.directory)
+        around = Surroundings(
+            network=sandbox.netns_path or "host",
+            network_joined=sandbox.joins is not None,
+            mounts=[*mounting.network_files(container, sandbox.files), *binds],
+            hostname=sandbox.hostname or container.config.hostname,
+        )
+        spec = assemble(room, container, around)
+        spec_mounts = spec.get("mounts")
+        if isinstance(spec_mounts, list):
+            targets += [str(mount["destination"]) for mount in spec_mounts]
+        runtime, options = room.runtimes.engine_options("")
+        stack.push_async_callback(forget_container, room, container.id)
+        await room.engine.containers.create(
+            ContainerRecord(
+                id=container.id,
+                # A daemon that was killed finds it by this, and takes it away.
+                labels={ROOT_LABEL: room.settings.root},
+                runtime_name=runtime,
+                runtime_options=options,
+                spec=spec,
+                snapshotter=room.engine.snapshots.snapshotter,
+                snapshot_key=job.id,
+            )
+        )
+        path = f"{container.directory}/stdio.sock"
+        uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0"})
+        stack.push_async_callback(forget_task, room, container.id)
+        await room.engine.tasks.create(container.id, rootfs=job.rootfs, stdout=str(uri))
+        end = await self._watch(container, Stdio(path), output)
+        return end.status
+
+    async def _watch(self, container: Container, stdio: Stdio, output: Output) -> Exit:
+        """Starts the task, passes its output on, and waits for both to end."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        session = None
+        reading: asyncio.Task[None] | None = None
+        try:
+            session = await stdio.open(Attach(framed=True), theirs)
+            theirs.close()
+            reading = asyncio.create_task(_frames(ours, output), name=f"output of {container.name}")
+            await self._room.engine.tasks.start(container.id)
+            end = await self._room.engine.tasks.wait(container.id)
+            # What a grandchild that lives on keeps open is not waited for; what was written is all there.
+            with contextlib.suppress(WharfError):
+                await stdio.drained()
+            with contextlib.suppress(WharfError):
+                async with timeouts.limit("stdio.drain"):
+                    await asyncio.shield(reading)
+            return end
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            if session is not None:
+                session.abandon()
+            theirs.close()
+            ours.close()
+
+
+async def _frames(sock: socket.socket, output: Output) -> None:
+    """Passes frames on: one byte of stream, three of nothing, four of length, then the data."""
+    loop = asyncio.get_running_loop()
+    buffer = bytearray()
+    while data := await loop.sock_recv(sock, 1 << 16):
+        buffer += data
+        while len(buffer) >= 8:
+            stream, length = struct.unpack(">BxxxL", buffer[:8])
+            if len(buffer) < 8 + length:
+                break
+            output(stream, bytes(buffer[8 : 8 + length]))
+            del buffer[: 8 + length]
+
+
+def clear_left(exec_root: str) -> None:
+    """Unmounts and removes what the runs of a killed daemon left. Blocks; for the daemon's start."""
+    _clear(f"{exec_root}/build")
+
+
+def _prepare(directory: str) -> None:
+    os.makedirs(directory, mode=0o711, exist_ok=True)
+
+
+def _clear(directory: str) -> None:
+    mounts.unmount_under(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _binds(job: Job, directory: str) -> Sequence[BindMount | TmpfsMount]:
+    """Everything that the process sees beside its root. Blocks."""
+    found: list[BindMount | TmpfsMount] = []
+    for number, bind in enumerate(job.binds):
+        place = f"{directory}/bind{number}"
+        source = bind.path
+        if bind.mounts:
+            mount_at(bind.mounts, place, read_only=bind.readonly)
+            source = place
+        found.append(BindMount(_selected(source, bind), bind.target, writable=not bind.readonly))
+    if job.files:
+        # Secrets are never on a disk: memory of its own, which goes with the run.
+        memory = f"{directory}/files"
+        os.makedirs(memory, mode=0o700)
+        linux.mount("files", memory, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0711")
+        for number, file in enumerate(job.files):
+            path = f"{memory}/{number}"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as opened:
+                opened.write(file.content)
+                os.fchown(fd, file.uid, file.gid)
+                os.fchmod(fd, file.mode)
+            found.append(BindMount(path, file.target, writable=False))
+    for tmpfs in job.tmpfs:
+        # As in BuildKit, programs may be run from it.
+        options = "exec,mode=1777" + (f",size={tmpfs.size}" if tmpfs.size else "")
+        found.append(TmpfsMount(tmpfs.target, options))
+    return found
+
+
+def _selected(root: str, bind: Bind) -> str:
+    """The part of ``root`` that is shown, its links followed within it."""
+    if not bind.selector.strip("/."):
+        return root
+    try:
+        fd = linux.open_in_root(root, bind.selector, os.O_PATH)
+    except OSError as error:
+        kind = Kind.NOT_FOUND if isinstance(error, FileNotFoundError) else Kind.INVALID_ARGUMENT
+        raise WharfError(kind, f'"/{bind.selector.strip("/")}": {(error.strerror or "").lower()}') from None
+    try:
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise invalid(f"{bind.selector} is a link that leads nowhere")
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
