@@ -115,6 +115,7 @@ class Container:
     process_label: str = ""
     restart_count: int = 0
     manually_stopped: bool = False
+    manually_restarted: bool = False
     started_before: bool = False
     state: State = field(default_factory=State)
 
@@ -179,7 +180,7 @@ class Container:
 
 
 _RICH = frozenset(("config", "host_config", "networking", "mounts", "state"))
-_LIVE = frozenset(("lock", "exec_ids", "row", "rootfs", "before_start"))
+_LIVE = frozenset(("lock", "manually_restarted", "exec_ids", "row", "rootfs", "before_start"))
 _PLAIN = tuple(field.name for field in fields(Container) if field.name not in _RICH | _LIVE)
 
 

@@ -5,7 +5,7 @@ ten seconds.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from api_models.resources import RestartPolicy
 
@@ -36,8 +36,7 @@ class Restarts:
     """
 
     delay: float = 0.0
-    cancelled: bool = False
-    timer: asyncio.Task[None] | None = None
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def next_delay(self, run_seconds: float) -> float:
         """Seconds to wait before the next start."""
@@ -48,11 +47,18 @@ class Restarts:
 
     def cancel(self) -> None:
         """No restart, also not the one that is being waited for."""
-        self.cancelled = True
-        if self.timer is not None:
-            self.timer.cancel()
+        self.cancelled.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Waits for the next start; False if it was cancelled meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.cancelled.wait()
+        except TimeoutError:
+            return True
+        return False
 
     def reset(self) -> None:
         """A start on request: a new life."""
         self.delay = 0.0
-        self.cancelled = False
+        self.cancelled = asyncio.Event()

@@ -4,7 +4,7 @@ The protocols say what containers need of their neighbours, and no more.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,13 @@ from server.services.containers.hostlimits import HostLimits
 from server.services.containers.model import Container, event_attributes
 from server.services.containers.registry import Registry
 from server.services.containers.restarts import Restarts
+from server.services.containers.runtimes import Runtimes
 from server.services.containers.waiters import Waiters
+
+#: Marks what this daemon made in the engine, so that recover takes nothing of another client's away.
+ROOT_LABEL = "io.wharf/root"
+#: Keeps a snapshot from being collected for as long as it is there.
+GC_ROOT = "containerd.io/gc.root"
 
 
 class Bus(Protocol):
@@ -45,8 +51,6 @@ class Settings:
 
     root: str
     exec_root: str
-    default_runtime: str
-    runtimes: Mapping[str, Mapping[str, Any]]
     log_config: LogConfig
     default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     default_shm_size: int = 67108864
@@ -72,6 +76,7 @@ class Room:
     networks: Any
     volumes: Any
     settings: Settings
+    runtimes: Runtimes
     limits: HostLimits
     facts: HostFacts
     registry: Registry = field(default_factory=Registry)
@@ -80,6 +85,8 @@ class Room:
     restarts: dict[str, Restarts] = field(default_factory=dict)
     shutting_down: bool = False
     pruning: bool = False
+    # Set by the monitor: a container that may have ended unseen.
+    suspect: Callable[[Container], None] = lambda container: None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:

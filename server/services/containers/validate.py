@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from api_models.container import ContainerConfig, HealthConfig, HostConfig, PortBinding
-from engine.errors import invalid
+from engine.errors import WharfError, invalid
+from engine.runtime.spec import caps
 from server.services.containers import modes, mountspec, signals
 from server.services.containers.hostlimits import HostLimits
 from server.services.containers.resources import check_resources
@@ -23,13 +24,12 @@ _MIN_DURATION = 1_000_000
 class Rules:
     """What the daemon's configuration adds to the checks.
 
-    ``runtime`` raises for a runtime nobody configured; ``capability`` for an unknown or unavailable one.
+    ``runtime`` raises for a runtime that nobody configured.
     """
 
     limits: HostLimits
     systemd_cgroup: bool
     runtime: Callable[[str], None]
-    capability: Callable[[str], None]
     userns_remap: bool = False
 
 
@@ -98,11 +98,10 @@ def check_host_config(host: HostConfig, rules: Rules) -> list[str]:
     _check_ports(host.port_bindings or {})
     check_restart_policy(host.restart_policy.name, host.restart_policy.maximum_retry_count)
     for what, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
-        for name in names or ():
-            try:
-                rules.capability(name)
-            except ValueError as error:
-                raise invalid(f"invalid {what}: {error}") from None
+        try:
+            caps.normalize(names)
+        except WharfError as error:
+            raise invalid(f"invalid {what}: {error.message}") from None
     for key in host.annotations or ():
         if not key:
             raise invalid("invalid Annotations: the empty string is not permitted as an annotation key")
@@ -196,44 +195,3 @@ def check_restart_policy(name: str, retries: int) -> None:
             f"invalid restart policy: unknown policy '{name}'; "
             "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class SecurityOptions:
-    """``HostConfig.SecurityOpt`` taken apart. ``seccomp``: "", "unconfined", "builtin" or a profile's JSON."""
-
-    apparmor: str = ""
-    seccomp: str = ""
-    no_new_privileges: bool = False
-    labels: tuple[str, ...] = ()
-
-
-def parse_security_options(options: list[str] | None, *, no_new_privileges: bool) -> SecurityOptions:
-    """``no_new_privileges``: the daemon's default.
-
-    :raises WharfError: INVALID_ARGUMENT.
-    """
-    apparmor = seccomp = ""
-    labels: list[str] = []
-    for option in options or ():
-        if option == "no-new-privileges":
-            no_new_privileges = True
-            continue
-        if option == "disable":
-            labels.append("disable")
-            continue
-        separator = "=" if "=" in option else ":"
-        key, found, value = option.partition(separator)
-        if not found:
-            raise invalid(f'invalid --security-opt 1: "{option}"')
-        if key == "label":
-            labels.append(value)
-        elif key == "apparmor":
-            apparmor = value
-        elif key == "seccomp":
-            seccomp = value
-        elif key == "no-new-privileges" and value.lower() in ("1", "t", "true", "0", "f", "false"):
-            no_new_privileges = value.lower() in ("1", "t", "true")
-        else:
-            raise invalid(f'invalid --security-opt 2: "{option}"')
-    return SecurityOptions(apparmor, seccomp, no_new_privileges, tuple(labels))

@@ -224,17 +224,18 @@ class Volumes:
             users.add(user)
             return path
 
-    async def unmount(self, name: str, user: str) -> None:
-        """Undoes ``mount``; once is enough, twice is no error."""
+    async def unmount(self, name: str, user: str) -> bool:
+        """Undoes ``mount``. False: this user had not mounted it (any more)."""
         async with self._lock(name):
             users = self._users.get(name)
             volume = self._volumes.get(name)
             if not users or user not in users or volume is None:
-                return
+                return False
             users.discard(user)
             if not users:
                 del self._users[name]
                 await (await self.driver(volume.driver)).unmount(name, volume.options or {}, user=user)
+            return True
 
     def publish(self, action: str, name: str, attributes: Mapping[str, str]) -> None:
         """A volume event."""
@@ -251,7 +252,8 @@ def directory_size(path: str) -> int:
     stack = [path]
     while stack:
         try:
-            entries = list(os.scandir(stack.pop()))
+            with os.scandir(stack.pop()) as found:
+                entries = list(found)
         except (FileNotFoundError, NotADirectoryError):
             continue
         for entry in entries:

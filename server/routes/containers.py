@@ -1,0 +1,201 @@
+"""/containers: thin handlers over ``server/services/containers`` (streams have modules of their own)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.container import CreateRequest as CreateBody
+from api_models.container import HostConfig
+from api_models.network import EndpointSettings
+from engine.errors import invalid, not_implemented
+from server.http import params
+from server.http.answers import dumps, json_answer, no_content
+from server.http.routing import ApiRoute
+from server.http.streams import byte_stream
+from server.services.containers import compat
+from server.services.containers.create import CreateRequest
+from server.services.containers.service import Containers
+from server.services.containers.waiters import Condition, Outcome
+
+#: A start request may carry no body; an empty JSON object with blanks is as good as none.
+_EMPTY_BODY = 7
+
+
+def _containers(request: Request) -> Containers:
+    containers: Containers = request.app.state.services.containers
+    return containers
+
+
+def _key(request: Request) -> str:
+    key: str = request.path_params["name"]
+    return key
+
+
+async def list_containers(request: Request) -> Response:
+    rows = await _containers(request).list(
+        params.filters(request),
+        params.version_of(request),
+        everything=params.flag(request, "all"),
+        limit=params.number(request, "limit") or 0,
+        size=params.flag(request, "size"),
+    )
+    return json_answer(rows)
+
+
+async def create(request: Request) -> Response:
+    body = await params.body(request, CreateBody, optional=False)
+    version = params.version_of(request)
+    if body.empty:
+        raise invalid("config cannot be empty in order to create a container")
+    config, host = body.config(), body.host_config or HostConfig()
+    if body.host_config is not None and config.volumes is None:
+        config.volumes = {}
+    endpoints = {
+        name: endpoint if endpoint is not None else EndpointSettings()
+        for name, endpoint in ((body.networking_config and body.networking_config.endpoints_config) or {}).items()
+    }
+    containers = _containers(request)
+    compat.default_network(host, endpoints)
+    compat.old_defaults(host, version, cgroup_v2=containers.room.limits.unified)
+    deprecated = compat.move_mac_address(config, host, endpoints, version)
+    container, warnings = await containers.create(
+        CreateRequest(
+            config=config,
+            host_config=host,
+            endpoints=endpoints,
+            name=params.text(request, "name"),
+            platform=(params.text(request, "platform") or None) if version >= (1, 41) else None,
+            plain_readonly=version < (1, 44),
+        )
+    )
+    if deprecated:
+        warnings.append(deprecated)
+    return json_answer({"Id": container.id, "Warnings": warnings}, 201)
+
+
+async def inspect(request: Request) -> Response:
+    size = params.flag(request, "size")
+    return json_answer(await _containers(request).inspect(_key(request), params.version_of(request), size=size))
+
+
+async def start(request: Request) -> Response:
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers or (length.isdecimal() and int(length) > _EMPTY_BODY):
+        raise invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        )
+    if params.text(request, "checkpoint"):
+        raise invalid("checkpoint is only supported in experimental mode")
+    await _containers(request).start(_key(request))
+    return no_content()
+
+
+def _stop_options(request: Request) -> tuple[int | None, str]:
+    signal = params.text(request, "signal") if params.version_of(request) >= (1, 42) else ""
+    return params.number(request, "t"), signal
+
+
+async def stop(request: Request) -> Response:
+    timeout, signal = _stop_options(request)
+    await _containers(request).stop(_key(request), timeout=timeout, signal=signal)
+    return no_content()
+
+
+async def restart(request: Request) -> Response:
+    timeout, signal = _stop_options(request)
+    await _containers(request).restart(_key(request), timeout=timeout, signal=signal)
+    return no_content()
+
+
+async def kill(request: Request) -> Response:
+    await _containers(request).kill(_key(request), params.text(request, "signal"))
+    return no_content()
+
+
+async def pause(request: Request) -> Response:
+    await _containers(request).pause(_key(request))
+    return no_content()
+
+
+async def unpause(request: Request) -> Response:
+    await _containers(request).unpause(_key(request))
+    return no_content()
+
+
+async def rename(request: Request) -> Response:
+    await _containers(request).rename(_key(request), params.text(request, "name"))
+    return no_content()
+
+
+async def remove(request: Request) -> Response:
+    await _containers(request).remove(
+        _key(request),
+        force=params.flag(request, "force"),
+        volumes=params.flag(request, "v"),
+        link=params.flag(request, "link"),
+    )
+    return no_content()
+
+
+async def prune(request: Request) -> Response:
+    return json_answer(await _containers(request).prune(params.filters(request)))
+
+
+async def wait(request: Request) -> Response:
+    version = params.version_of(request)
+    condition = Condition.NOT_RUNNING
+    if version >= (1, 30) and (text := params.text(request, "condition")):
+        try:
+            condition = Condition(text)
+        except ValueError:
+            raise invalid(f'invalid condition: "{text}"') from None
+    # Registered before the head is sent: who has seen the head misses no exit.
+    waiter = _containers(request).wait(_key(request), condition)
+    silent = condition is Condition.REMOVED and version < (1, 34)
+    return byte_stream(
+        _outcome(waiter, silent=silent), media_type="application/json", early=version >= (1, 30), name="wait"
+    )
+
+
+async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncIterator[bytes]:
+    """The one line of the answer; ``silent``: a failed removal was told by no line at all before 1.34."""
+    try:
+        outcome = await waiter
+    finally:
+        waiter.cancel()
+    if outcome.error and silent:
+        return
+    answer: dict[str, object] = {"StatusCode": outcome.exit_code}
+    if outcome.error:
+        answer["Error"] = {"Message": outcome.error}
+    yield dumps(answer) + b"\n"
+
+
+async def checkpoints(request: Request) -> Response:
+    """CRIU's routes exist in an experimental daemon only."""
+    raise not_implemented(
+        "This experimental feature is disabled by default. "
+        "Start the Docker daemon in experimental mode in order to enable it."
+    )
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("GET", "/containers/json", list_containers),
+    ApiRoute("POST", "/containers/create", create),
+    ApiRoute("POST", "/containers/prune", prune, since="1.25"),
+    ApiRoute("GET", "/containers/{name}/json", inspect),
+    ApiRoute("POST", "/containers/{name}/start", start),
+    ApiRoute("POST", "/containers/{name}/stop", stop),
+    ApiRoute("POST", "/containers/{name}/restart", restart),
+    ApiRoute("POST", "/containers/{name}/kill", kill),
+    ApiRoute("POST", "/containers/{name}/pause", pause),
+    ApiRoute("POST", "/containers/{name}/unpause", unpause),
+    ApiRoute("POST", "/containers/{name}/rename", rename),
+    ApiRoute("POST", "/containers/{name}/wait", wait, waits=True),
+    ApiRoute("DELETE", "/containers/{name}", remove),
+    ApiRoute("GET", "/containers/{name}/checkpoints", checkpoints, since="1.25"),
+    ApiRoute("POST", "/containers/{name}/checkpoints", checkpoints, since="1.25"),
+    ApiRoute("DELETE", "/containers/{name}/checkpoints/{checkpoint}", checkpoints, since="1.25"),
+)

@@ -1,0 +1,184 @@
+"""From a container's record to the input of its OCI spec: everything is resolved here, ``spec.build`` only writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api_models.container import HostConfig
+from engine.errors import Kind, WharfError, conflict, internal, invalid
+from engine.runtime.spec.build import build, cgroups_path
+from engine.runtime.spec.input import (
+    HOST,
+    PRIVATE,
+    BindMount,
+    Device,
+    Namespaces,
+    Resources,
+    SpecInput,
+    ThrottleDevice,
+    TmpfsMount,
+    Ulimit,
+    WeightDevice,
+)
+from engine.runtime.spec.security import parse as parse_security
+from server.services.containers import modes
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+from server.services.containers.rootfs import ContainerFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What start has prepared: the network namespace (None: the host's or a joined one's path is "host"),
+    the mounts, the directory of ``/dev/shm`` ("" a tmpfs of its own), names and environment from links."""
+
+    network: str
+    network_joined: bool
+    mounts: Sequence[BindMount | TmpfsMount]
+    shm_path: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    link_env: Sequence[str] = ()
+
+
+def assemble(room: Room, container: Container, around: Surroundings) -> dict[str, Any]:
+    """The container's OCI spec. Reads a few small files; quick enough for the loop.
+
+    :raises WharfError: what only shows at start, in dockerd's words and kinds.
+    """
+    config, host = container.config, container.host_config
+    if host.cpu_shares < 0:
+        raise internal("shares: invalid argument")
+    settings = room.settings
+    init = settings.init if host.init is None else host.init
+    security = parse_security(host.security_opt)
+    seccomp = container.seccomp_profile or settings.seccomp_profile
+    height, width = (*host.console_size, 0, 0)[:2]
+    spec = build(
+        SpecInput(
+            id=container.id,
+            rootfs="rootfs",
+            args=(container.path, *container.args),
+            files=ContainerFiles(container.rootfs, f"{settings.exec_root}/containers/{container.id}/passwd"),
+            env=tuple(config.env or ()),
+            link_env=tuple(around.link_env),
+            cwd=config.working_dir or "/",
+            user=config.user,
+            group_add=tuple(host.group_add or ()),
+            hostname=around.hostname,
+            domainname=around.domainname,
+            tty=config.tty,
+            console_size=(height, width),
+            readonly_rootfs=host.readonly_rootfs,
+            mounts=tuple(around.mounts),
+            shm_size=host.shm_size,
+            shm_path=around.shm_path,
+            namespaces=_namespaces(room, host, around),
+            privileged=host.privileged,
+            cap_add=tuple(host.cap_add or ()),
+            cap_drop=tuple(host.cap_drop or ()),
+            no_new_privileges=container.no_new_privileges,
+            seccomp=seccomp,
+            apparmor=container.apparmor_profile,
+            process_label=container.process_label,
+            mount_label=container.mount_label,
+            writable_cgroups=bool(security.writable_cgroups),
+            masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
+            readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
+            devices=tuple(
+                Device(each.path_on_host, each.path_in_container or each.path_on_host, each.cgroup_permissions or "rwm")
+                for each in host.devices or ()
+            ),
+            device_cgroup_rules=tuple(host.device_cgroup_rules or ()),
+            resources=resources_of(host),
+            ulimits=_ulimits(room, host),
+            sysctls=host.sysctls or {},
+            oom_score_adj=host.oom_score_adj,
+            annotations=host.annotations or {},
+            cgroups_path=cgroups_path(
+                container.id, host.cgroup_parent or settings.cgroup_parent, settings.cgroup_driver
+            ),
+            init=init,
+        ),
+        room.facts,
+    )
+    if host.ipc_mode == "none":
+        # No shared memory at all: the runtime's default mount for it goes, too.
+        mounts: Any = spec["mounts"]
+        spec["mounts"] = [mount for mount in mounts if mount["destination"] != "/dev/shm"]
+    return spec
+
+
+def resources_of(host: HostConfig) -> Resources:
+    """The limits (also for update)."""
+    return Resources(
+        cpu_shares=host.cpu_shares,
+        nano_cpus=host.nano_cpus,
+        cpu_period=host.cpu_period,
+        cpu_quota=host.cpu_quota,
+        cpu_realtime_period=host.cpu_realtime_period,
+        cpu_realtime_runtime=host.cpu_realtime_runtime,
+        cpuset_cpus=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems,
+        memory=host.memory,
+        memory_swap=host.memory_swap,
+        memory_reservation=host.memory_reservation,
+        memory_swappiness=host.memory_swappiness,
+        kernel_memory_tcp=host.kernel_memory_tcp,
+        oom_kill_disable=host.oom_kill_disable,
+        pids_limit=host.pids_limit,
+        blkio_weight=host.blkio_weight,
+        blkio_weight_device=tuple(WeightDevice(each.path, each.weight) for each in host.blkio_weight_device or ()),
+        blkio_device_read_bps=_throttles(host.blkio_device_read_bps),
+        blkio_device_write_bps=_throttles(host.blkio_device_write_bps),
+        blkio_device_read_iops=_throttles(host.blkio_device_read_iops),
+        blkio_device_write_iops=_throttles(host.blkio_device_write_iops),
+    )
+
+
+def _throttles(devices: Sequence[Any] | None) -> tuple[ThrottleDevice, ...]:
+    return tuple(ThrottleDevice(each.path, each.rate) for each in devices or ())
+
+
+def _ulimits(room: Room, host: HostConfig) -> tuple[Ulimit, ...]:
+    own = {limit.name: limit for limit in host.ulimits or ()}
+    merged = {**room.settings.default_ulimits, **own}
+    return tuple(Ulimit(limit.name, limit.soft, limit.hard) for limit in merged.values())
+
+
+def _namespaces(room: Room, host: HostConfig, around: Surroundings) -> Namespaces:
+    pid, ipc = PRIVATE, PRIVATE
+    if host.pid_mode == "host":
+        pid = HOST
+    elif (other := modes.joined(host.pid_mode)) is not None:
+        pid = f"/proc/{partner(room, other).state.pid}/ns/pid"
+    if host.ipc_mode == "host":
+        ipc = HOST
+    elif (other := modes.joined(host.ipc_mode)) is not None:
+        ipc = f"/proc/{partner(room, other).state.pid}/ns/ipc"
+    return Namespaces(
+        network=around.network,
+        ipc=ipc,
+        pid=pid,
+        uts=HOST if host.uts_mode == "host" else PRIVATE,
+        cgroup=HOST if host.cgroupns_mode == "host" or not room.limits.cgroup_namespaces else PRIVATE,
+        network_joined=around.network_joined,
+    )
+
+
+def partner(room: Room, key: str) -> Container:
+    """The running container whose namespace is joined.
+
+    :raises WharfError: it isn't there, doesn't run, or is about to run again.
+    """
+    try:
+        other = room.registry.get(key)
+    except WharfError as error:
+        if error.kind is Kind.NOT_FOUND:
+            raise invalid(error.message) from None
+        raise
+    if not other.state.running:
+        raise conflict(f"container {key} is not running")
+    if other.state.restarting:
+        raise conflict(f"Container {key} is restarting, wait until the container is running")
+    return other

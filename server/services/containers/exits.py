@@ -1,0 +1,133 @@
+"""A container has ended: its task is deleted, what it used is given back, and it restarts, stays, or goes."""
+
+import asyncio
+import logging
+import time
+
+from engine.api.types import Exit
+from engine.errors import Kind, WharfError
+from server.services.containers import mounting
+from server.services.containers.hooks import call
+from server.services.containers.model import Container
+from server.services.containers.remove import remove
+from server.services.containers.restarts import should_restart
+from server.services.containers.room import Room
+from server.services.containers.start import forget_container, start_locked
+from server.services.timeline import Timeline
+
+log = logging.getLogger(__name__)
+
+#: The exit code of a container whose end nobody saw.
+UNSEEN = 255
+
+
+async def ended(room: Room, container: Container, end: Exit | None) -> None:
+    """``end`` None: it is gone and nobody knows how. Events of an earlier run, and repeated ones, do nothing."""
+    timeline = Timeline("exit")
+    async with container.lock:
+        state = container.state
+        if not state.running or state.restarting:
+            return
+        if end is not None and end.pid and state.pid and end.pid != state.pid:
+            return
+        call(room.hooks.stopped, container)
+        told, _ = await asyncio.gather(_delete_task(room, container), _give_back(room, container))
+        timeline.mark("task and network")
+        end = end or told or Exit(0, UNSEEN, time.time_ns())
+        ran = max(0.0, (time.time_ns() - state.started_ns) / 1e9)
+        restarts = room.restarts_of(container)
+        again = not restarts.cancelled.is_set() and should_restart(
+            container.host_config.restart_policy,
+            exit_code=end.status,
+            restarts=container.restart_count,
+            stopped=room.shutting_down or container.manually_stopped,
+        )
+        goes = container.host_config.auto_remove and not again and not container.manually_restarted
+        state.paused, state.pid, state.exit_code = False, 0, end.status
+        state.finished_ns = end.exited_at_ns or time.time_ns()
+        state.running = state.restarting = again
+        if again:
+            container.restart_count += 1
+        container.row = None
+        if not goes:
+            # A container that is removed next needs no record of its end: if we die first, recover sees it.
+            await room.save(container)
+        timeline.mark("save")
+        room.publish(container, "die", {"exitCode": str(end.status), "execDuration": str(int(ran))})
+        room.waiters.stopped(container)
+        if again:
+            delay = restarts.next_delay(ran)
+            room.spawn(_restart(room, container, delay), f"restart {container.id[:12]}")
+    if goes:
+        await _auto_remove(room, container)
+        timeline.mark("remove")
+    timeline.done()
+
+
+async def _give_back(room: Room, container: Container) -> None:
+    try:
+        await room.networks.stop(container)
+    except (WharfError, OSError) as error:
+        log.error("container=%s network is not given back: %s", container.id, error)
+    await mounting.tear_down(room, container)
+
+
+async def _delete_task(room: Room, container: Container) -> Exit | None:
+    end: Exit | None = None
+    try:
+        end = await room.engine.tasks.delete(container.id)
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            log.warning("container=%s task could not be deleted: %s", container.id, error)
+    await forget_container(room, container.id)
+    return end
+
+
+async def _auto_remove(room: Room, container: Container) -> None:
+    try:
+        await remove(room, container, force=True, volumes=True)
+    except WharfError as error:
+        # Somebody else removes it: that is what was wanted.
+        if error.kind is not Kind.CONFLICT:
+            log.error("container=%s --rm failed: %s", container.id, error)
+            room.waiters.removed(container, error.message)
+
+
+async def resume_restart(room: Room, container: Container) -> None:
+    """The last daemon went away while the container waited for its restart."""
+    room.spawn(_restart(room, container, 0.0), f"restart {container.id[:12]}")
+
+
+async def _restart(room: Room, container: Container, delay: float) -> None:
+    restarts = room.restarts_of(container)
+    wanted = await restarts.wait(delay)
+    if room.shutting_down:
+        # The record says "restarting": the next daemon goes on from there.
+        return
+    if wanted:
+        try:
+            await start_locked(room, container, on_request=False)
+        except WharfError as error:
+            log.warning("container=%s restart failed: %s", container.id, error)
+        else:
+            return
+    async with container.lock:
+        if restarts is not room.restarts.get(container.id) or not container.state.restarting:
+            # Started on request, or removed, meanwhile.
+            return
+        state = container.state
+        state.running = state.restarting = False
+        await room.save(container)
+        room.waiters.stopped(container)
+    if container.host_config.auto_remove:
+        await _auto_remove(room, container)
+
+
+async def out_of_memory(room: Room, container: Container) -> None:
+    """The kernel killed something in the container for want of memory."""
+    async with container.lock:
+        if not container.state.running:
+            return
+        container.state.oom_killed = True
+        await room.save(container)
+        room.publish(container, "oom")

@@ -1,0 +1,39 @@
+"""A start that failed: the exit code that Docker gives it, and the sentence clients look at.
+
+The CLI turns words of the message into its own exit code (127 not found, 126 not executable, else 125), so the
+message must carry the runtime's words, and the container's ``ExitCode`` is set alike.
+"""
+
+from engine.errors import Kind, WharfError, internal, invalid
+
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+UNKNOWN = 128
+
+_NOT_FOUND_WORDS = (
+    "executable file not found",
+    "no such file or directory",
+    "system cannot find the file specified",
+    "failed to run runc create/exec call",
+)
+_TYPE_HINT = (
+    ": Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
+
+
+def start_failure(error: WharfError) -> tuple[int, WharfError]:
+    """The exit code and the error for a failed create or start of a task."""
+    if error.kind in (Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED):
+        return UNKNOWN, error
+    text, lower = error.message, error.message.lower()
+    if "permission denied" in lower:
+        return NOT_EXECUTABLE, invalid(text)
+    if "is a directory" in lower:
+        # The CLI looks for the older word.
+        return NOT_EXECUTABLE, invalid(f"{text}: permission denied")
+    if "not a directory" in lower:
+        return NOT_FOUND, invalid(text + _TYPE_HINT)
+    if any(words in lower for words in _NOT_FOUND_WORDS):
+        return NOT_FOUND, invalid(text)
+    return UNKNOWN, internal(text)

@@ -1,0 +1,253 @@
+"""Mounts at start: volumes mounted, sources made, subpaths and images opened, ``/dev/shm`` shared.
+
+``tear_down`` undoes it all when the container has ended, start failed, or a crash left it; only the ways that led
+to a source go earlier (the exit stack ``brief``): once the runtime has made the mounts its own they are not needed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from contextlib import AsyncExitStack
+
+from engine.errors import Kind, WharfError, internal, invalid
+from engine.runtime.spec.input import BindMount, TmpfsMount
+from engine.runtime.spec.mounts import check_tmpfs_options
+from engine.system import linux, mounts
+from server.services.containers import modes, mountspec
+from server.services.containers.assemble import partner
+from server.services.containers.model import Container, MountPoint
+from server.services.containers.room import GC_ROOT, ROOT_LABEL, Room
+from server.services.containers.rootfs import mount_at, unmount_at
+
+log = logging.getLogger(__name__)
+
+NETWORK_FILES = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts")
+
+
+async def set_up(room: Room, container: Container, brief: AsyncExitStack) -> list[BindMount | TmpfsMount]:
+    """The mounts for the spec, without the network's files.
+
+    :raises WharfError: a source that isn't there or can't be mounted.
+    """
+    host = container.host_config
+    found: list[BindMount | TmpfsMount] = []
+    for destination, options in (host.tmpfs or {}).items():
+        check_tmpfs_options(options)
+        found.append(TmpfsMount(destination, options))
+    for number, point in enumerate(container.mounts.values()):
+        if point.destination in (host.tmpfs or {}):
+            continue
+        if point.kind == "tmpfs":
+            found.append(TmpfsMount(point.destination, ",".join(mountspec.tmpfs_options(point.spec))))
+            continue
+        source = await _source(room, container, point, number, brief)
+        found.append(_bind(point, source))
+        if point.kind == "volume":
+            room.bus.publish(
+                "volume",
+                "mount",
+                point.name,
+                {
+                    "driver": point.driver,
+                    "container": container.id,
+                    "destination": point.destination,
+                    "read/write": "true" if point.rw else "false",
+                    "propagation": point.propagation,
+                },
+            )
+    return found
+
+
+async def _source(
+    room: Room,
+    container: Container,
+    point: MountPoint,
+    number: int,
+    brief: AsyncExitStack,
+) -> str:
+    place = f"{room.settings.exec_root}/containers/{container.id}/mount-{number}"
+    if point.kind == "volume":
+        path = await room.volumes.mount(point.name, user_of(container, point))
+        subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
+        return await _below(path, subpath, place, brief) if subpath else str(path)
+    if point.kind == "image":
+        return await _image(room, container, point, number, place, brief)
+    _bind_source(point)
+    return point.source
+
+
+def user_of(container: Container, point: MountPoint) -> str:
+    """How the volume service knows this mount."""
+    return f"{container.id}:{point.destination}"
+
+
+async def tear_down(room: Room, container: Container) -> None:
+    """Undoes ``set_up`` and ``shared_memory``, as far as they went. Failures are logged: the rest must go on."""
+    for number, point in enumerate(container.mounts.values()):
+        try:
+            if point.kind == "volume":
+                if await room.volumes.unmount(point.name, user_of(container, point)):
+                    attributes = {"container": container.id, "driver": point.driver}
+                    room.bus.publish("volume", "unmount", point.name, attributes)
+            elif point.kind == "image":
+                await remove_snapshot(room, _image_key(container, number))
+        except (WharfError, OSError) as error:
+            log.warning("container=%s mount at %s is not undone: %s", container.id, point.destination, error)
+    if container.host_config.ipc_mode == "shareable":
+        await asyncio.to_thread(drop_shared_memory, container)
+
+
+def _image_key(container: Container, number: int) -> str:
+    return f"{container.id}-image-{number}"
+
+
+async def _image(
+    room: Room,
+    container: Container,
+    point: MountPoint,
+    number: int,
+    place: str,
+    brief: AsyncExitStack,
+) -> str:
+    image = await room.images.resolve(point.spec["Source"])
+    # A writable snapshot, mounted read-only: it takes the same way as a container's own root file system.
+    labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: room.settings.root}
+    rootfs = await room.images.rootfs(image, _image_key(container, number), labels=labels)
+    await asyncio.to_thread(mount_at, rootfs, place, read_only=True)
+    brief.push_async_callback(asyncio.to_thread, unmount_at, place)
+    subpath = (point.spec.get("ImageOptions") or {}).get("Subpath") or ""
+    return await _below(place, subpath, place + "-sub", brief) if subpath else place
+
+
+async def remove_snapshot(room: Room, key: str) -> None:
+    """Removes a snapshot; one that isn't there is no error."""
+    try:
+        await room.engine.snapshots.remove(key)
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+
+
+async def _below(path: str, subpath: str, place: str, brief: AsyncExitStack) -> str:
+    """``subpath`` below ``path`` bound to a place of its own: what the path leads to can't be exchanged any more."""
+    await asyncio.to_thread(_bind_below, path, subpath, place)
+    brief.push_async_callback(asyncio.to_thread, _unbind, place)
+    return place
+
+
+def _bind_below(path: str, subpath: str, place: str) -> None:
+    root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = linux.openat2(root, subpath, os.O_PATH, 0, linux.RESOLVE_BENEATH | linux.RESOLVE_NO_MAGICLINKS)
+    except FileNotFoundError:
+        raise internal(f"cannot access path {path}/{subpath}: no such file or directory") from None
+    except OSError as error:
+        raise invalid(f"subpath {subpath} of {path}: {(error.strerror or '').lower()}") from error
+    finally:
+        os.close(root)
+    try:
+        if os.path.isdir(f"/proc/self/fd/{fd}"):
+            os.makedirs(place, mode=0o700, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        linux.mount(f"/proc/self/fd/{fd}", place, None, linux.MS_BIND | linux.MS_REC)
+    finally:
+        os.close(fd)
+
+
+def _unbind(place: str) -> None:
+    mounts.unmount_under(place)
+    if os.path.isdir(place):
+        os.rmdir(place)
+    elif os.path.lexists(place):
+        os.unlink(place)
+
+
+def _bind_source(point: MountPoint) -> None:
+    """Makes a missing source directory where that is wanted.
+
+    :raises WharfError: INTERNAL if it can't be made; INVALID_ARGUMENT if it must be there and isn't.
+    """
+    if os.path.exists(point.source):
+        return
+    if not point.create_source:
+        raise mountspec.MountError("bind", f"bind source path does not exist: {point.source}")
+    try:
+        os.makedirs(point.source, mode=0o755, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise internal(
+            f"error while creating mount source path '{point.source}': mkdir {error.filename}: {reason}"
+        ) from error
+
+
+def _bind(point: MountPoint, source: str) -> BindMount:
+    options = point.spec.get("BindOptions") or {}
+    if point.rw and (options.get("ReadOnlyNonRecursive") or options.get("ReadOnlyForceRecursive")):
+        which = "ReadOnlyNonRecursive" if options.get("ReadOnlyNonRecursive") else "ReadOnlyForceRecursive"
+        raise internal(f"mount options conflict: !ReadOnly && BindOptions.{which}")
+    if options.get("ReadOnlyNonRecursive") and options.get("ReadOnlyForceRecursive"):
+        raise internal("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive")
+    return BindMount(
+        source=source,
+        destination=point.destination,
+        writable=point.rw,
+        propagation=point.propagation,
+        recursive=not options.get("NonRecursive"),
+        read_only_non_recursive=bool(options.get("ReadOnlyNonRecursive")),
+        read_only_force_recursive=bool(options.get("ReadOnlyForceRecursive")),
+    )
+
+
+def network_files(container: Container, paths: dict[str, str]) -> list[BindMount]:
+    """The binds of ``/etc/hosts`` and the like; what the user mounts there himself wins."""
+    writable = not container.host_config.readonly_rootfs
+    return [
+        BindMount(paths[destination], destination, writable=writable, propagation="rprivate")
+        for destination in NETWORK_FILES
+        if destination in paths and destination not in container.mounts
+    ]
+
+
+async def shared_memory(room: Room, container: Container) -> str:
+    """The directory for ``/dev/shm`` where it is shared with others; ``""`` for one of the container's own.
+
+    :raises WharfError: the other container isn't there or doesn't share.
+    """
+    host = container.host_config
+    other = modes.joined(host.ipc_mode)
+    if other is not None:
+        donor = partner(room, other)
+        path = _shm(donor)
+        if donor.host_config.ipc_mode == "host":
+            return "/dev/shm"
+        if not await asyncio.to_thread(os.path.isdir, path):
+            raise invalid(f"container {other}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)")
+        return path
+    if host.ipc_mode != "shareable" or "/dev/shm" in container.mounts or "/dev/shm" in (host.tmpfs or {}):
+        return ""
+    path = _shm(container)
+    await asyncio.to_thread(_mount_shm, path, host.shm_size)
+    return path
+
+
+def _shm(container: Container) -> str:
+    return f"{container.directory}/mounts/shm"
+
+
+def _mount_shm(path: str, size: int) -> None:
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    if mounts.is_mountpoint(path):
+        return
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    linux.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+
+
+def drop_shared_memory(container: Container) -> None:
+    """Undoes ``shared_memory``. Blocks; no error if there is nothing."""
+    path = _shm(container)
+    mounts.unmount_under(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)

@@ -1,0 +1,154 @@
+"""What is compared at the daemon's start, and when the engine comes back: our records with the engine's tasks.
+
+A container that ended meanwhile is treated as if its exit event came now. What has no record (a crash in the
+middle of create, start or remove) is taken away; only what carries our label, as the engine may serve others.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+
+from engine.api.types import Exit, ProcessState, TaskStatus
+from engine.errors import WharfError
+from engine.system import mounts
+from server.services.containers import exits, mounting
+from server.services.containers.hooks import call
+from server.services.containers.model import Container
+from server.services.containers.remove import remove
+from server.services.containers.restarts import should_restart
+from server.services.containers.room import ROOT_LABEL, Room
+from server.services.containers.start import forget_container, forget_task, start_locked
+
+log = logging.getLogger(__name__)
+
+_ALIVE = (TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.PAUSING)
+
+
+async def load(room: Room) -> None:
+    """Reads all records into the registry."""
+    for container in await room.store.load():
+        room.registry.add(container)
+        for point in container.mounts.values():
+            if point.kind == "volume":
+                room.volumes.refer(point.name, container.id)
+                if container.state.running and not container.state.restarting:
+                    room.volumes.adopt(point.name, mounting.user_of(container, point))
+
+
+async def recover(room: Room) -> None:
+    """At start, when the monitor follows the events already and the networks are there."""
+    tasks = await _tasks(room)
+    alive = [c for c in room.registry if c.state.running and _alive(tasks.get(c.id))]
+    # Where an end is found below, its network is given back the usual way: so those count as running here.
+    await room.networks.recover([c for c in room.registry if c.state.running and not c.state.restarting])
+    was_down = [c for c in room.registry if not c.state.running]
+    await _compare(room, tasks)
+    for container in alive:
+        if container.state.running:
+            call(room.hooks.started, container)
+    await _sweep(room, tasks)
+    await room.volumes.sweep()
+    for container in was_down:
+        if container.host_config.auto_remove and container.started_before:
+            room.spawn(_remove_leftover(room, container), "remove leftover")
+        elif container.started_before and should_restart(
+            container.host_config.restart_policy,
+            exit_code=container.state.exit_code,
+            restarts=container.restart_count,
+            stopped=container.manually_stopped,
+        ):
+            room.spawn(_start_leftover(room, container), "start with daemon")
+
+
+async def reconcile(room: Room) -> None:
+    """The engine was away and is back."""
+    tasks = await _tasks(room)
+    await _compare(room, tasks)
+
+
+def _alive(task: ProcessState | None) -> bool:
+    return task is not None and task.status in _ALIVE
+
+
+async def _tasks(room: Room) -> dict[str, ProcessState]:
+    return {task.container_id: task for task in await room.engine.tasks.list()}
+
+
+async def _compare(room: Room, tasks: dict[str, ProcessState]) -> None:
+    work = [_one(room, container, tasks.get(container.id)) for container in room.registry if container.state.running]
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            log.error("a container's state could not be recovered: %s", result, exc_info=result)
+
+
+async def _one(room: Room, container: Container, task: ProcessState | None) -> None:
+    state = container.state
+    if state.restarting:
+        if not _alive(task):
+            await exits.resume_restart(room, container)
+            return
+        state.restarting = False
+    if _alive(task):
+        assert task is not None
+        paused = task.status is not TaskStatus.RUNNING
+        async with container.lock:
+            if (state.pid, state.paused) != (task.pid, paused):
+                state.pid, state.paused = task.pid, paused
+                await room.save(container)
+        return
+    if task is not None and task.status is TaskStatus.STOPPED:
+        await exits.ended(room, container, Exit(task.pid, task.exit_status, task.exited_at_ns))
+    else:
+        await exits.ended(room, container, None)
+
+
+async def _remove_leftover(room: Room, container: Container) -> None:
+    try:
+        await remove(room, container, force=True, volumes=True)
+    except WharfError as error:
+        log.error("container=%s --rm failed: %s", container.id, error)
+
+
+async def _start_leftover(room: Room, container: Container) -> None:
+    try:
+        await start_locked(room, container, on_request=False)
+    except WharfError as error:
+        log.error("container=%s could not be started with the daemon: %s", container.id, error)
+
+
+async def _sweep(room: Room, tasks: dict[str, ProcessState]) -> None:
+    """Takes away what has our label and no running container."""
+    mark = f'labels."{ROOT_LABEL}"=="{room.settings.root}"'
+    running = {container.id for container in room.registry if container.state.running}
+    for record in await room.engine.containers.list((mark,)):
+        if record.id not in running:
+            log.info("container=%s is left in the engine by a crash and taken away", record.id)
+            if record.id in tasks:
+                await forget_task(room, record.id)
+            await forget_container(room, record.id)
+            if (container := room.registry.by_id(record.id)) is not None:
+                await room.networks.stop(container)
+                await mounting.tear_down(room, container)
+    async for info in room.engine.snapshots.walk((mark,)):
+        owner = info.name.partition("-")[0]
+        if room.registry.by_id(owner) is None or (owner != info.name and owner not in running):
+            log.info("snapshot %s is left by a crash and removed", info.name)
+            with contextlib.suppress(WharfError):
+                await room.engine.snapshots.remove(info.name)
+    known = {container.id for container in room.registry}
+    await asyncio.to_thread(_sweep_directory, f"{room.settings.root}/containers", known)
+    await asyncio.to_thread(_sweep_directory, f"{room.settings.exec_root}/containers", running)
+
+
+def _sweep_directory(directory: str, known: Iterable[str]) -> None:
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in set(names) - set(known):
+        path = f"{directory}/{name}"
+        mounts.unmount_under(path)
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,33 @@
+"""``docker rename``."""
+
+from engine.errors import WharfError, invalid
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+
+
+async def rename(room: Room, container: Container, name: str) -> None:
+    """Gives the container another name, also in the networks' names.
+
+    :raises WharfError: INVALID_ARGUMENT for an empty or bad name or the same; CONFLICT if it is taken.
+    """
+    if not name:
+        raise invalid("Neither old nor new names may be empty")
+    async with container.lock:
+        old = container.name
+        if name.removeprefix("/") == old:
+            raise invalid("Renaming a container with the same name as its current name")
+        try:
+            new = room.registry.reserve(name, container.id)
+        except WharfError as error:
+            raise WharfError(error.kind, f"Error when allocating new name: {error.message}") from error
+        container.name = new
+        try:
+            await room.save(container)
+            await room.networks.rename(container, old)
+        except BaseException:
+            container.name = old
+            await room.save(container)
+            room.registry.release(new)
+            raise
+        room.registry.release(old)
+        room.publish(container, "rename", {"oldName": "/" + old})

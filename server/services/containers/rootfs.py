@@ -1,0 +1,145 @@
+"""A container's root file system seen from the daemon: its layers, and mounted for a moment.
+
+While a container runs, its files are reached through its processes; this is for what happens before (create
+fills volumes) or without them (files of a stopped container).
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from engine.api.types import Mount
+from engine.errors import internal
+from engine.runtime.spec.input import RootFiles
+from engine.runtime.spec.users import DirectoryRoot, LayeredRoot, NeedsMount
+from engine.system import linux, mounts
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+from server.services.volumes.mountopts import split_options
+
+_CLONE_FS = 0x200
+#: mount(2) takes one page of options.
+_PAGE = 4096
+
+
+async def mounts_of(room: Room, container: Container) -> tuple[Mount, ...]:
+    """How the container's root file system is mounted; asked of the engine once in a daemon's life."""
+    if not container.rootfs:
+        container.rootfs = await room.engine.snapshots.mounts(container.id)
+    return container.rootfs
+
+
+def layers(rootfs: Sequence[Mount]) -> tuple[str, ...]:
+    """The directories of an overlay, uppermost first; of a plain one the directory itself."""
+    top = rootfs[0]
+    if top.type != "overlay":
+        return (top.source,)
+    found: list[str] = []
+    for option in top.options:
+        key, _, value = option.partition("=")
+        if key == "upperdir":
+            found.insert(0, value)
+        elif key == "lowerdir":
+            found.extend(value.split(":"))
+    return tuple(found)
+
+
+class ContainerFiles:
+    """Reads small files for the spec (passwd, group) without mounting, or mounted where links need it."""
+
+    def __init__(self, rootfs: Sequence[Mount], place: str) -> None:
+        self._layered: RootFiles = LayeredRoot(layers(rootfs))
+        self._rootfs = rootfs
+        self._place = place
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return self._layered.read(path)
+        except NeedsMount:
+            pass
+        mount_at(self._rootfs, self._place)
+        try:
+            return DirectoryRoot(self._place).read(path)
+        finally:
+            unmount_at(self._place)
+
+
+@asynccontextmanager
+async def mounted(room: Room, container: Container, purpose: str) -> AsyncIterator[str]:
+    """The root file system mounted at a path of its own; unmounted at the end. ``purpose`` names the path."""
+    rootfs = await mounts_of(room, container)
+    place = f"{room.settings.exec_root}/containers/{container.id}/{purpose}"
+    await asyncio.to_thread(mount_at, rootfs, place)
+    try:
+        yield place
+    finally:
+        await asyncio.to_thread(unmount_at, place)
+
+
+def mount_at(rootfs: Sequence[Mount], place: str, *, read_only: bool = False) -> None:
+    """Mounts a snapshot. Blocks.
+
+    :raises WharfError: INTERNAL naming what failed.
+    """
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    try:
+        for mount in rootfs:
+            _mount(mount, os.path.join(place, mount.target.lstrip("/")), read_only=read_only)
+    except OSError as error:
+        unmount_at(place)
+        raise internal(f"mount of the root file system at {place}: {error.strerror}") from error
+
+
+def unmount_at(place: str) -> None:
+    """Unmounts what ``mount_at`` did and removes the directory. Blocks."""
+    mounts.unmount_under(place)
+    try:
+        os.rmdir(place)
+    except FileNotFoundError:
+        return
+
+
+def _mount(mount: Mount, target: str, *, read_only: bool) -> None:
+    flags, propagation, data = split_options(",".join(mount.options))
+    if read_only:
+        flags |= linux.MS_RDONLY
+    if len(data) < _PAGE:
+        linux.mount(mount.source, target, mount.type, flags, data or None)
+    else:
+        _in_directory(data, lambda short: linux.mount(mount.source, target, mount.type, flags, short))
+    if flags & linux.MS_BIND and flags & linux.MS_RDONLY:
+        linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
+    if propagation:
+        linux.mount(None, target, None, propagation, None)
+
+
+def _in_directory(data: str, mount: Callable[[str], None]) -> None:
+    """Many layers make long options: they are given relative to the directory above all of them.
+
+    The working directory is the process's, so a thread of its own leaves the shared one (``CLONE_FS``) first.
+    """
+    paths = [
+        path
+        for option in data.split(",")
+        if option.startswith(("lowerdir=", "upperdir=", "workdir="))
+        for path in option.partition("=")[2].split(":")
+    ]
+    common = os.path.commonpath(paths)
+    short = data.replace(common + "/", "")
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            linux.unshare(_CLONE_FS)
+            os.chdir(common)
+            mount(short)
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="mount")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]

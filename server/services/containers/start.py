@@ -1,0 +1,214 @@
+"""``docker start``: network, mounts, spec, task; undone in reverse if anything fails.
+
+Three calls to the engine (container, task, start) and one commit.
+"""
+
+import logging
+import time
+from contextlib import AsyncExitStack
+
+from engine.api.types import ContainerRecord
+from engine.errors import Kind, WharfError, conflict, not_modified
+from server.services.containers import mounting, rootfs
+from server.services.containers.assemble import Surroundings, assemble
+from server.services.containers.failures import UNKNOWN, start_failure
+from server.services.containers.hooks import call
+from server.services.containers.model import Container
+from server.services.containers.remove import remove
+from server.services.containers.room import ROOT_LABEL, Room
+from server.services.containers.stdio import stdio_uri
+from server.services.containers.stop import stop_and_wait
+from server.services.timeline import Timeline
+
+log = logging.getLogger(__name__)
+
+
+async def start(room: Room, container: Container) -> None:
+    """Starts a container on request.
+
+    :raises WharfError: NOT_MODIFIED if it runs; CONFLICT if paused or being removed; else why it failed.
+    """
+    state = container.state
+    if state.paused:
+        raise conflict("cannot start a paused container, try unpause instead")
+    if state.running and not state.restarting:
+        raise not_modified("container is already running")
+    if state.removing or state.dead:
+        raise conflict("container is marked for removal and cannot be started")
+    await start_locked(room, container, on_request=True)
+
+
+async def restart(room: Room, container: Container, key: str, *, timeout: int | None = None, signal: str = "") -> None:
+    """Stops, if it runs, and starts. ``--rm`` does not take it away in between.
+
+    :raises WharfError: ``Cannot restart container x: …``
+    """
+    try:
+        if container.state.running:
+            container.manually_restarted = True
+            await stop_and_wait(room, container, timeout=timeout, signal=signal)
+        await start_locked(room, container, on_request=True)
+    except WharfError as error:
+        container.manually_restarted = False
+        kind = error.kind if error.kind in (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID_ARGUMENT) else Kind.INTERNAL
+        raise WharfError(kind, f"Cannot restart container {key}: {error.message}") from error
+    room.publish(container, "restart")
+
+
+async def start_locked(room: Room, container: Container, *, on_request: bool) -> None:
+    """Starts under the container's lock. ``on_request``: a person did it, so restart counting begins anew."""
+    async with container.lock:
+        failure = await _try(room, container, on_request=on_request)
+    if failure is None:
+        return
+    if container.host_config.auto_remove:
+        await remove(room, container, force=True, volumes=True)
+    raise failure
+
+
+async def _try(room: Room, container: Container, *, on_request: bool) -> WharfError | None:
+    state = container.state
+    if on_request and state.running:
+        if not state.restarting:
+            return None
+        # It waits for its next restart: that wait is over.
+        room.restarts_of(container).cancel()
+    if state.removing or state.dead:
+        return conflict("container is marked for removal and cannot be started")
+    if on_request:
+        room.restarts_of(container).reset()
+        container.restart_count = 0
+    timeline = Timeline("start")
+    try:
+        async with AsyncExitStack() as undo:
+            await _start(room, container, undo, timeline, on_request=on_request)
+            undo.pop_all()
+    except WharfError as error:
+        return await _failed(room, container, error)
+    except OSError as error:
+        log.exception("container=%s start failed", container.id)
+        reason = (error.strerror or str(error)).lower()
+        message = f"{error.filename}: {reason}" if error.filename else reason
+        return await _failed(room, container, WharfError(Kind.INTERNAL, message))
+    timeline.done()
+    return None
+
+
+async def _failed(room: Room, container: Container, error: WharfError) -> WharfError:
+    state = container.state
+    state.error = error.message
+    state.exit_code = state.exit_code or UNKNOWN
+    container.before_start.clear()
+    await room.save(container)
+    return error
+
+
+async def _start(
+    room: Room, container: Container, undo: AsyncExitStack, timeline: Timeline, *, on_request: bool
+) -> None:
+    state = container.state
+    async with AsyncExitStack() as brief:
+        undo.push_async_callback(mounting.tear_down, room, container)
+        # Before the network, so that what is wrong with the mounts costs nothing; its teardown comes first.
+        undo.push_async_callback(room.networks.stop, container)
+        sandbox = await room.networks.start(container)
+        timeline.mark("network")
+        binds = await mounting.set_up(room, container, brief)
+        shm = await mounting.shared_memory(room, container)
+        await rootfs.mounts_of(room, container)
+        timeline.mark("mounts")
+        around = Surroundings(
+            network=sandbox.netns_path or "host",
+            network_joined=sandbox.joins is not None,
+            mounts=[*binds, *mounting.network_files(container, sandbox.files)],
+            shm_path=shm,
+            hostname=sandbox.hostname,
+            domainname=container.config.domainname,
+            link_env=sandbox.link_env,
+        )
+        spec = assemble(room, container, around)
+        timeline.mark("spec")
+        try:
+            await _create_record(room, container, spec)
+            undo.push_async_callback(forget_container, room, container.id)
+            timeline.mark("container")
+            pid = await _create_task(room, container)
+            undo.push_async_callback(forget_task, room, container.id)
+            timeline.mark("task")
+            waiting, container.before_start = container.before_start, []
+            for hand_over in waiting:
+                await hand_over()
+            await room.engine.tasks.start(container.id)
+            timeline.mark("start")
+        except WharfError as error:
+            state.exit_code, failure = start_failure(error)
+            raise failure from error
+    state.running, state.paused, state.restarting = True, False, False
+    state.pid, state.exit_code, state.error, state.oom_killed = pid, 0, "", False
+    state.started_ns = time.time_ns()
+    container.started_before = True
+    container.manually_restarted = False
+    if on_request:
+        container.manually_stopped = False
+    call(room.hooks.started, container)
+    await room.save(container)
+    timeline.mark("save")
+    room.publish(container, "start")
+
+
+async def _create_record(room: Room, container: Container, spec: dict[str, object]) -> None:
+    runtime_name, options = room.runtimes.engine_options(container.host_config.runtime)
+    record = ContainerRecord(
+        id=container.id,
+        labels={ROOT_LABEL: room.settings.root},
+        runtime_name=runtime_name,
+        runtime_options=options,
+        spec=spec,
+        snapshotter=room.engine.snapshots.snapshotter,
+        snapshot_key=container.id,
+    )
+    try:
+        await room.engine.containers.create(record)
+    except WharfError as error:
+        if error.kind is not Kind.ALREADY_EXISTS:
+            raise
+        # Left by a crash: nobody runs in it, or recover would know.
+        await forget_task(room, container.id)
+        await forget_container(room, container.id)
+        await room.engine.containers.create(record)
+
+
+async def _create_task(room: Room, container: Container) -> int:
+    try:
+        return await room.engine.tasks.create(
+            container.id,
+            rootfs=container.rootfs,
+            stdout=stdio_uri(room, container),
+            terminal=container.config.tty,
+        )
+    except WharfError as error:
+        raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error
+
+
+async def forget_task(room: Room, container_id: str) -> None:
+    """Kills and deletes a task; one that isn't there is no error."""
+    try:
+        await room.engine.tasks.kill(container_id, 9, everything=True)
+        await room.engine.tasks.wait(container_id)
+    except WharfError as error:
+        if error.kind not in (Kind.NOT_FOUND, Kind.FAILED_PRECONDITION):
+            log.warning("container=%s task could not be killed: %s", container_id, error)
+    try:
+        await room.engine.tasks.delete(container_id)
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            log.warning("container=%s task could not be deleted: %s", container_id, error)
+
+
+async def forget_container(room: Room, container_id: str) -> None:
+    """Deletes the engine's record of a container; one that isn't there is no error."""
+    try:
+        await room.engine.containers.delete(container_id)
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            log.warning("container=%s could not be deleted in the engine: %s", container_id, error)

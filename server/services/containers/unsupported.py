@@ -1,0 +1,39 @@
+"""Fields of the API that this engine cannot honour: each is refused by name, none is silently dropped.
+
+The matrix in ``compat_tests/fields.py`` lists every field with the place that honours it; what is listed there as
+refused is refused here, or by the check that owns the field.
+"""
+
+from api_models.container import ContainerConfig, HostConfig
+from engine.errors import WharfError, invalid, not_implemented
+from server.services.containers.room import Room
+
+
+def refuse_unsupported(config: ContainerConfig, host: HostConfig, room: Room) -> None:
+    """
+    :raises WharfError: INVALID_ARGUMENT or NOT_IMPLEMENTED naming the field.
+    """
+    if config.args_escaped:
+        raise invalid("invalid field ArgsEscaped: command lines are escaped on Windows only")
+    if host.cgroup:
+        raise invalid(f"invalid cgroup mode: {host.cgroup}")
+    if host.storage_opt:
+        # Needs project quotas, which overlay offers on xfs mounted with pquota only.
+        for key in host.storage_opt:
+            if key.lower() != "size":
+                raise invalid(f"Unknown option {key}")
+        raise invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+    if host.device_requests:
+        raise no_device(host)
+
+
+def no_device(host: HostConfig) -> WharfError:
+    """dockerd's sentence for a device request that no driver takes."""
+    request = (host.device_requests or [])[0]
+    alternatives = " ".join(f"[{' '.join(each)}]" for each in request.capabilities or ())
+    return invalid(f'could not select device driver "{request.driver}" with capabilities: [{alternatives}]')
+
+
+def checkpoint_unsupported() -> WharfError:
+    """Checkpoints need an experimental daemon, which this one isn't."""
+    return not_implemented("checkpoint is only supported in experimental mode")
