@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from engine.errors import Kind, WharfError, internal, invalid
@@ -201,7 +202,7 @@ def _bind(point: MountPoint, source: str) -> BindMount:
     )
 
 
-def network_files(container: Container, paths: dict[str, str]) -> list[BindMount]:
+def network_files(container: Container, paths: Mapping[str, str]) -> list[BindMount]:
     """The binds of ``/etc/hosts`` and the like; what the user mounts there himself wins."""
     writable = not container.host_config.readonly_rootfs
     return [

@@ -112,6 +112,9 @@ async def _start(
         # Before the network, so that what is wrong with the mounts costs nothing; its teardown comes first.
         undo.push_async_callback(room.networks.stop, container)
         sandbox = await room.networks.start(container)
+        if sandbox.joins is not None:
+            # It has no name of its own: Docker shows the other's.
+            container.config.hostname = sandbox.hostname
         timeline.mark("network")
         binds = await mounting.set_up(room, container, brief)
         shm = await mounting.shared_memory(room, container)
