@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from compat_tests.engines import Dockerd, Engine
 from compat_tests.traces import links, until
 
 PREDEFINED = {"bridge", "host", "none"}
+FORWARDING = [Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding")]
 PROGRAMS = ("docker", "ip", "nft", "busybox")
 
 
@@ -68,7 +70,12 @@ def running(kind: str, name: str) -> Iterator[Engine]:
 def host_as_before() -> Iterator[None]:
     """At the end the host has the links that it had: each engine proves the rest of its own traces itself."""
     before = set(links()) if shutil.which("ip") else set()
+    switches = {path: path.read_text() for path in FORWARDING if path.exists()}
     yield
+    for path, value in switches.items():
+        # An engine switches forwarding on for good; this host gets its own setting back.
+        if path.read_text() != value and os.access(path, os.W_OK):
+            path.write_text(value)
     mine = ("wt", "veth", "wharf")
 
     def left() -> set[str]:

@@ -93,10 +93,25 @@ def links() -> dict[str, str]:
     return {str(link["ifname"]): str(link.get("master", "")) for link in ip_json("link", "show")}
 
 
+def nft(*args: str) -> str:
+    """What nft prints; nothing when it refuses."""
+    return subprocess.run(["nft", *args], capture_output=True, text=True, timeout=60, check=False).stdout
+
+
 def rules() -> str:
     """The whole nftables ruleset, iptables-nft's included."""
-    done = subprocess.run(["nft", "-n", "list", "ruleset"], capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout
+    return nft("-n", "list", "ruleset")
+
+
+def delete_rules(family: str, table: str, word: str) -> None:
+    """Deletes the rules that name a bridge from a table that belongs to somebody else."""
+    chain = ""
+    for line in nft("-n", "-a", "list", "table", family, table).splitlines():
+        words = line.split()
+        if words[:1] == ["chain"]:
+            chain = words[1]
+        elif chain and word in line and "# handle " in line:
+            nft("delete", "rule", family, table, chain, "handle", line.rpartition("# handle ")[2].strip())
 
 
 def rules_naming(word: str) -> list[str]:
@@ -163,7 +178,9 @@ class Footprint:
                 subprocess.run(["ip", "link", "del", name], capture_output=True, timeout=60, check=False)
         for family, table in tables_naming(self.bridge):
             if self.bridge in table:
-                subprocess.run(["nft", "delete", "table", family, table], capture_output=True, timeout=60, check=False)
+                nft("delete", "table", family, table)
+            else:
+                delete_rules(family, table, self.bridge)
 
     def end_processes(self) -> None:
         """SIGKILL, again and again while a killed parent's children appear, until none is left."""
@@ -197,11 +214,7 @@ class Footprint:
 
 def tables_naming(word: str) -> Iterator[tuple[str, str]]:
     """Family and name of the nft tables whose name or content names a bridge."""
-    listing = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=60, check=False).stdout
-    for line in listing.splitlines():
+    for line in nft("list", "tables").splitlines():
         _, family, table = line.split(maxsplit=2)
-        text = subprocess.run(
-            ["nft", "-n", "list", "table", family, table], capture_output=True, text=True, timeout=60, check=False
-        ).stdout
-        if word in text:
+        if word in nft("-n", "list", "table", family, table):
             yield family, table

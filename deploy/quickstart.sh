@@ -17,7 +17,7 @@ LOG=${WHARF_LOG:-/var/log/wharf.log}
 BRIDGE=${WHARF_BRIDGE:-wharf0}
 SOCKET=$EXEC/docker.sock
 MARK=WHARF_QUICKSTART=$EXEC
-NOTES=/var/lib/wharf-quickstart
+NOTES=/var/lib/wharf-quickstart${WHARF_HOME:+-$(basename "$WHARF_HOME")}
 APT_LOG=/var/log/wharf-apt.log
 UNIT=wharf-quickstart.service
 
@@ -40,9 +40,11 @@ daemon_stop() {
 
 stop() {
   say "Stopping Wharf"
+  local bridges=$BRIDGE running
   if answers; then
-    local running
     running=$(docker_here 30 ps -q)
+    # shellcheck disable=SC2046 -- one id a word
+    bridges+=" $(docker_here 30 network inspect -f '{{if eq .Driver "bridge"}}{{with index .Options "com.docker.network.bridge.name"}}{{.}}{{else}}br-{{slice .Id 0 12}}{{end}}{{end}}' $(docker_here 30 network ls -q) | tr '\n' ' ')"
     # shellcheck disable=SC2086 -- one id a word
     if [ -n "$running" ]; then docker_here 120 stop -t 5 $running >/dev/null || true; fi
   fi
@@ -54,7 +56,10 @@ stop() {
   fi
   unmount_under "$EXEC"
   unmount_under "$DATA"
-  if command -v ip >/dev/null && ip link show "$BRIDGE" >/dev/null 2>&1; then ip link del "$BRIDGE"; fi
+  local bridge
+  for bridge in $bridges; do
+    if command -v ip >/dev/null && ip link show "$bridge" >/dev/null 2>&1; then ip link del "$bridge"; fi
+  done
   if [ -x "$HOME_DIR/bin/python" ]; then rules_remove; fi
   cgroups_restore "$NOTES/cgroups-mounted"
   rm -rf "$EXEC"
@@ -137,7 +142,7 @@ install_wharf() {
 
 launch() {
   local command=("$HOME_DIR/bin/wharfd" --data-root "$DATA" --exec-root "$EXEC" --pidfile "$EXEC/wharfd.pid"
-    -H "unix://$SOCKET")
+    -H "unix://$SOCKET" --bridge-name "$BRIDGE")
   mkdir -p "$EXEC"
   chmod 711 "$EXEC"
   if under_systemd; then
@@ -153,8 +158,13 @@ launch() {
   fi
 }
 
-# The engine's firewall rules, by its own hand.
-rules_remove() { :; }
+# The engine's firewall rules, by its own hand: its table, and what it had to add to other firewalls' chains.
+rules_remove() {
+  timeout 60 "$HOME_DIR/bin/python" -c '
+import sys
+from engine.network.firewall import Firewall
+Firewall(sys.argv[1]).stop()' "$BRIDGE" || true
+}
 
 case ${1-} in
   "") start ;;
