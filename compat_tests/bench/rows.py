@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from compat_tests.api import Api, UnixConnection
+from compat_tests.bench import builds
 from compat_tests.bench.measure import Row, clock, in_turn
 from compat_tests.engines import Engine
 from compat_tests.traces import processes, until
@@ -237,4 +238,7 @@ ROWS = {
     "many": many,
     "attach": attach,
     "logs": logs,
+    "build-steps": builds.steps,
+    "build-large": builds.large,
+    "build-stages": builds.stages,
 }

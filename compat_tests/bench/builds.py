@@ -1,0 +1,94 @@
+"""Builds, by both front doors: without cache, all cached, a large context with one change, stages side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from compat_tests.bench.measure import Row, clock, in_turn
+from compat_tests.engines import Engine
+
+STEPS = (
+    "FROM busybox\n" + "".join(f"RUN echo {number} > /f{number}\n" for number in range(8)) + "COPY f /f\nWORKDIR /w\n"
+)
+STAGES = (
+    "FROM busybox AS a\nRUN sleep 1; echo a > /a\n"
+    "FROM busybox AS b\nRUN sleep 1; echo b > /b\n"
+    "FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n"
+)
+DOORS = {"classic": "0", "BuildKit": "1"}
+
+
+def build(engine: Engine, folder: Path, door: str, *args: str) -> None:
+    engine.docker("build", "-q", *args, str(folder), env={"DOCKER_BUILDKIT": DOORS[door]}, timeout=600)
+
+
+@contextmanager
+def context(dockerfile: str, *, files: int = 1) -> Iterator[Path]:
+    """A folder to build."""
+    with tempfile.TemporaryDirectory(prefix="wharf-bench-") as name:
+        folder = Path(name)
+        (folder / "Dockerfile").write_text(dockerfile)
+        for number in range(files):
+            place = folder / "many" / f"d{number // 500}" if files > 1 else folder
+            place.mkdir(parents=True, exist_ok=True)
+            (place / (f"f{number}" if files > 1 else "f")).write_text(f"the text of file {number}\n" * 4)
+        yield folder
+
+
+def steps(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+    """Ten steps: without cache, then all of them cached."""
+    rows = []
+    with context(STEPS) as folder:
+        for door, aim in (("classic", 0.4), ("BuildKit", 0.7)):
+            anew = Row(f"build of 10 steps without cache, {door}", "ms", aim)
+            cached = Row(f"build of 10 steps, all cached, {door}", "ms", 0.5)
+
+            def once(engine: Engine, door: str = door, anew: Row = anew, cached: Row = cached) -> None:
+                with clock(anew, engine):
+                    build(engine, folder, door, "--no-cache")
+                build(engine, folder, door)
+                with clock(cached, engine):
+                    build(engine, folder, door)
+
+            in_turn(engines, 1 if quick else 5, once)
+            rows += [anew, cached]
+    return rows
+
+
+def large(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+    """20,000 files of which one changed since the last build."""
+    rows = []
+    with context("FROM busybox\nCOPY many /many\nRUN ls /many > /list\n", files=2000 if quick else 20000) as folder:
+        for door in DOORS:
+            row = Row(f"context of {2000 if quick else 20000} files, one changed, {door}", "ms", 0.7)
+            for engine in engines:
+                build(engine, folder, door)
+            changes = iter(range(1000))
+
+            def once(engine: Engine, door: str = door, row: Row = row, changes: Iterator[int] = changes) -> None:
+                (folder / "many" / "d1" / "f600").write_text(f"changed {door} {next(changes)}\n")
+                with clock(row, engine):
+                    build(engine, folder, door)
+
+            in_turn(engines, 1 if quick else 4, once)
+            rows.append(row)
+    return rows
+
+
+def stages(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+    """Two stages of a second each that don't need one another."""
+    rows = []
+    with context(STAGES) as folder:
+        for door in DOORS:
+            row = Row(f"two independent stages of 1 s, {door}", "ms", 1.0)
+
+            def once(engine: Engine, door: str = door, row: Row = row) -> None:
+                with clock(row, engine):
+                    build(engine, folder, door, "--no-cache")
+
+            in_turn(engines, 1 if quick else 2, once)
+            rows.append(row)
+    return rows
