@@ -1,0 +1,135 @@
+"""As much of the DNS wire format (RFC 1035) as the embedded server needs: read a question, write an answer."""
+
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+A, PTR, AAAA, ANY, OPT = 1, 12, 28, 255, 41
+IN = 1
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+TTL = 600  # seconds; what dockerd's server tells
+_HEADER = struct.Struct(">HHHHHH")
+_QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
+_LIMIT = 512
+
+
+class Malformed(ValueError):
+    """Not a query that can be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question. ``name`` is lower case without the final dot; ``question`` its bytes as they came."""
+
+    number: int
+    flags: int
+    name: str
+    type: int
+    klass: int
+    question: bytes
+    size: int = _LIMIT
+
+
+def parse(data: bytes) -> Query:
+    """:raises Malformed: not a standard query with one question."""
+    if len(data) < _HEADER.size:
+        raise Malformed("too short")
+    number, flags, questions, answers, authorities, additional = _HEADER.unpack_from(data)
+    if flags & _QR or questions != 1:
+        raise Malformed("not one question")
+    name, offset = _name(data, _HEADER.size)
+    if offset + 4 > len(data):
+        raise Malformed("too short")
+    kind, klass = struct.unpack_from(">HH", data, offset)
+    end = offset + 4
+    size = _LIMIT
+    if additional and not answers and not authorities and data[end : end + 3] == b"\0\0\x29":
+        size = max(_LIMIT, struct.unpack_from(">H", data, end + 3)[0]) if len(data) >= end + 5 else _LIMIT
+    return Query(number, flags, name, kind, klass, data[_HEADER.size : end], size)
+
+
+def _name(data: bytes, offset: int) -> tuple[str, int]:
+    labels: list[str] = []
+    while True:
+        if offset >= len(data):
+            raise Malformed("too short")
+        length = data[offset]
+        offset += 1
+        if not length:
+            return ".".join(labels), offset
+        if length & 0xC0 or offset + length > len(data):
+            raise Malformed("bad label")  # a question has nothing to point back to
+        labels.append(data[offset : offset + length].decode("latin-1").lower())
+        offset += length
+
+
+def _encode_name(name: str) -> bytes:
+    parts = [label.encode("latin-1", "replace")[:63] for label in name.strip(".").split(".") if label]
+    return b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
+
+
+def _record(query: Query, data: bytes) -> bytes:
+    # The record's name is a pointer to the question's.
+    return struct.pack(">HHHIH", 0xC00C, query.type, IN, TTL, len(data)) + data
+
+
+def addresses(query: Query, found: Iterable[str], *, stream: bool = False) -> bytes:
+    """An answer of A or AAAA records; none: the name exists, but not with this type."""
+    family = socket.AF_INET if query.type == A else socket.AF_INET6
+    return _answer(query, [_record(query, socket.inet_pton(family, text)) for text in found], stream=stream)
+
+
+def pointers(query: Query, names: Iterable[str], *, stream: bool = False) -> bytes:
+    return _answer(query, [_record(query, _encode_name(name)) for name in names], stream=stream)
+
+
+def _answer(query: Query, records: list[bytes], *, stream: bool) -> bytes:
+    flags = _QR | _RA | (query.flags & _RD)
+    room = (0xFFFF if stream else query.size) - _HEADER.size - len(query.question)
+    body = b"".join(records)
+    if len(body) > room:
+        kept: list[bytes] = []
+        for record in records:
+            if sum(map(len, kept)) + len(record) > room:
+                break
+            kept.append(record)
+        records, body, flags = kept, b"".join(kept), flags | _TC
+    return _HEADER.pack(query.number, flags, 1, len(records), 0, 0) + query.question + body
+
+
+def failure(query: Query, code: int) -> bytes:
+    flags = _QR | _RA | (query.flags & _RD) | code
+    return _HEADER.pack(query.number, flags, 1, 0, 0, 0) + query.question
+
+
+def truncated(query: Query) -> bytes:
+    """An empty answer that makes the client ask again over TCP."""
+    flags = _QR | _RA | _TC | (query.flags & _RD)
+    return _HEADER.pack(query.number, flags, 1, 0, 0, 0) + query.question
+
+
+def code(answer: bytes) -> int:
+    """The response code of an answer."""
+    return answer[3] & 0xF if len(answer) >= 4 else FORMERR
+
+
+def same_number(answer: bytes, query: bytes) -> bool:
+    return len(answer) >= _HEADER.size and answer[:2] == query[:2] and bool(answer[2] & 0x80)
+
+
+def address_of_pointer(name: str) -> str | None:
+    """The address that ``4.3.2.1.in-addr.arpa`` or its IPv6 form asks about."""
+    if name.endswith(".in-addr.arpa"):
+        parts = name[: -len(".in-addr.arpa")].split(".")
+        return ".".join(reversed(parts)) if len(parts) == 4 else None
+    if name.endswith(".ip6.arpa"):
+        nibbles = name[: -len(".ip6.arpa")].split(".")
+        if len(nibbles) != 32 or any(len(nibble) != 1 for nibble in nibbles):
+            return None
+        text = "".join(reversed(nibbles))
+        try:
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(text))
+        except ValueError:
+            return None
+    return None

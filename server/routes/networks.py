@@ -1,0 +1,70 @@
+"""/networks: thin handlers over ``server/services/networks``."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.network import NetworkConnect, NetworkCreateRequest, NetworkDisconnect
+from server.http import params
+from server.http.answers import json_answer, no_content
+from server.http.routing import ApiRoute
+from server.services.networks.service import Networks
+
+
+def _networks(request: Request) -> Networks:
+    networks: Networks = request.app.state.services.networks
+    return networks
+
+
+async def list_networks(request: Request) -> Response:
+    return json_answer(_networks(request).listing(params.filters(request), params.version_of(request)))
+
+
+async def inspect(request: Request) -> Response:
+    shown = _networks(request).inspect(
+        request.path_params["id"],
+        params.version_of(request),
+        verbose=params.flag(request, "verbose"),
+        scope=params.text(request, "scope"),
+    )
+    return json_answer(shown)
+
+
+async def create(request: Request) -> Response:
+    wanted = await params.body(request, NetworkCreateRequest, optional=False)
+    network = await _networks(request).create(wanted)
+    return json_answer({"Id": network.id, "Warning": ""}, 201)
+
+
+async def connect(request: Request) -> Response:
+    wanted = await params.body(request, NetworkConnect, optional=False)
+    await _networks(request).connect(request.path_params["id"], wanted.container, wanted.endpoint_config)
+    return no_content(200)
+
+
+async def disconnect(request: Request) -> Response:
+    wanted = await params.body(request, NetworkDisconnect, optional=False)
+    await _networks(request).disconnect(request.path_params["id"], wanted.container, force=wanted.force)
+    return no_content(200)
+
+
+async def remove(request: Request) -> Response:
+    await _networks(request).delete(request.path_params["id"])
+    return no_content()
+
+
+async def prune(request: Request) -> Response:
+    return json_answer({"NetworksDeleted": await _networks(request).prune(params.filters(request)) or None})
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("GET", "/networks", list_networks),
+    ApiRoute("GET", "/networks/", list_networks),
+    ApiRoute("POST", "/networks/create", create),
+    ApiRoute("POST", "/networks/prune", prune, since="1.25"),
+    ApiRoute("GET", "/networks/{id}", inspect),
+    ApiRoute("POST", "/networks/{id}/connect", connect),
+    ApiRoute("POST", "/networks/{id}/disconnect", disconnect),
+    ApiRoute("DELETE", "/networks/{id}", remove),
+)

@@ -1,0 +1,171 @@
+"""The drivers' part: the device behind a network, and the link that puts a container on it."""
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from ipaddress import ip_interface, ip_network
+
+from engine.errors import Kind, WharfError, invalid
+from engine.network import bridge, netns, wiring
+from engine.network.netlink import Interface, Netlink, link_add, link_delete
+from engine.network.pool import Namespace, NamespacePool, mark
+from server.services.networks import options
+from server.services.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
+from server.services.networks.room import Room
+
+
+async def ensure_ready(room: Room, network: Network) -> None:
+    """The network's device is there (someone may have removed it since)."""
+    if not network.ready:
+        await room.work(make_device, room, network)
+
+
+def make_device(room: Room, network: Network) -> None:
+    """In a thread: the bridge with its addresses and rules, or the parent of a macvlan or ipvlan network.
+
+    :raises WharfError, OSError:
+    """
+    if network.driver == BRIDGE:
+        _make_bridge(room, network)
+    elif network.driver in (MACVLAN, IPVLAN):
+        _make_parent(room, network)
+    network.ready = True
+
+
+def _make_bridge(room: Room, network: Network) -> None:
+    device_mtu = options.mtu(network.options)
+    # An MTU above 1500 can't be set while no port has it; the kernel raises the bridge's with its ports.
+    adopted = room.settings.bridge not in ("", "none") and network.default_bridge
+    addresses = [] if adopted else _bridge_addresses(network)
+    network.index = bridge.ensure(
+        room.host, network.bridge, addresses, mtu=0 if adopted else device_mtu, alias=mark(room.settings.device)
+    )
+    if not options.flag(network.options, options.ICC, default=True) and room.settings.iptables:
+        bridge.filter_bridged()
+    if room.settings.iptables:
+        bridge.localnet(network.bridge, on=True)
+    room.firewall.add_bridge(options.rules(network))
+    if room.settings.ip_forward:
+        room.firewall.enable_forwarding()
+        if network.enable_ipv6:
+            room.firewall.enable_forwarding(v6=True)
+
+
+def _bridge_addresses(network: Network) -> list[Interface]:
+    """What the host's side has: the gateways. An isolated gateway mode gives the host no address."""
+    found: list[Interface] = []
+    for config in network.ipam or ():
+        if not config.gateway:
+            continue
+        subnet = ip_network(config.subnet)
+        mode = network.option(options.MODE4 if subnet.version == 4 else options.MODE6)
+        if mode == "isolated" or (
+            subnet.version == 4 and options.flag(network.options, options.INHIBIT4, default=False)
+        ):
+            continue
+        found.append(ip_interface(f"{config.gateway}/{subnet.prefixlen}"))
+    return found
+
+
+def remove_device(room: Room, network: Network) -> None:
+    """In a thread: what :func:`make_device` made. Gone already is fine."""
+    network.ready = False
+    if network.driver == BRIDGE:
+        room.firewall.remove_bridge(network.bridge)
+        bridge.remove(room.host, network.bridge)
+    elif network.made_parent:
+        try:
+            room.host.run(link_delete(network.parent))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def _make_parent(room: Room, network: Network) -> None:
+    name = network.parent
+    link = room.host.link(name)
+    network.index = link.index if link else _make_vlan(room.host, network, name, mark(room.settings.device))
+
+
+def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
+    """The 802.1q sub-interface ``eth0.10``, or the dummy of a network without a parent."""
+    base, dot, tag = name.rpartition(".")
+    if not network.option("parent"):
+        host.run(link_add("dummy", name, up=True, alias=alias))
+    else:
+        if not dot or not tag.isdigit():
+            raise invalid(f"invalid subinterface vlan name {name}, example formatting is eth0.10")
+        if not 0 < int(tag) < 4095:
+            raise invalid(f"vlan id must be between 1-4094, received: {tag}")
+        parent = host.link(base)
+        if parent is None:
+            raise invalid(f"failed to find master interface {base} on the Docker host: Link not found")
+        host.run(link_add("vlan", name, parent=parent.index, up=True, alias=alias, data=(("IFLA_VLAN_ID", int(tag)),)))
+    network.made_parent = True
+    link = host.link(name)
+    if link is None:
+        raise OSError(errno.ENODEV, "the sub-interface is gone", name)
+    return link.index
+
+
+def attacher(room: Room, network: Network, endpoint: Endpoint) -> wiring.Attacher:
+    """How an interface gets onto the network."""
+    if network.driver == BRIDGE:
+        return wiring.BridgePort(room.host, network.index, hairpin=bool(endpoint.publications))
+    if network.driver == MACVLAN:
+        mode = options.MACVLAN_MODES[network.option("macvlan_mode") or "bridge"]
+        return _Sublink(room.host, "macvlan", network.index, (("IFLA_MACVLAN_MODE", mode),))
+    if network.driver == IPVLAN:
+        mode = options.IPVLAN_MODES[network.option("ipvlan_mode") or "l2"]
+        flags = options.IPVLAN_FLAGS[network.option("ipvlan_flag") or "bridge"]
+        return _Sublink(room.host, "ipvlan", network.index, (("IFLA_IPVLAN_MODE", mode), ("IFLA_IPVLAN_FLAGS", flags)))
+    raise WharfError(Kind.INTERNAL, f"driver {network.driver} attaches nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sublink:
+    """A macvlan or ipvlan device of the parent, made inside the container's namespace."""
+
+    host: Netlink
+    kind: str
+    parent: int
+    data: tuple[tuple[str, object], ...]
+
+    def attach(self, pool: NamespacePool, space: Namespace, plug: wiring.Plug) -> str:
+        target = os.open(space.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.host.run(
+                link_add(self.kind, plug.name, parent=self.parent, netns=target, data=self.data, mtu=plug.mtu)
+            )
+        finally:
+            os.close(target)
+        if not plug.ipv6:
+            with contextlib.suppress(OSError):
+                netns.sysctls(space.path, {f"net/ipv6/conf/{plug.name}/disable_ipv6": "1"})
+        return ""
+
+
+def plug(network: Network, endpoint: Endpoint) -> wiring.Plug:
+    """The interface as it is to be."""
+    driver_opts = endpoint.settings.get("DriverOpts") or {}
+    sysctls = tuple(
+        (key.replace("IFNAME", endpoint.interface) if "." not in endpoint.interface else _slashed(key, endpoint), value)
+        for key, value in options.endpoint_sysctls(driver_opts)
+    )
+    mtu = options.mtu(network.options)
+    ipam = endpoint.settings.get("IPAMConfig") or {}
+    local = [ip_interface(f"{text}/{64 if ':' in text else 16}") for text in ipam.get("LinkLocalIPs") or ()]
+    return wiring.Plug(
+        name=endpoint.interface,
+        addresses=(*endpoint.interfaces, *local),
+        # An ipvlan device has its parent's MAC.
+        mac="" if network.driver == IPVLAN else endpoint.mac,
+        mtu=mtu or (1500 if network.driver == BRIDGE else 0),
+        ipv6=bool(endpoint.address6),
+        sysctls=sysctls,
+    )
+
+
+def _slashed(key: str, endpoint: Endpoint) -> str:
+    return key.replace(".", "/").replace("IFNAME", endpoint.interface)

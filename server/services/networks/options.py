@@ -1,0 +1,178 @@
+"""What a driver's ``-o`` options may say. An option that no driver knows is refused, never ignored."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from engine.errors import invalid, not_implemented
+from engine.network.rules import BridgeRules
+from server.services.networks.model import BRIDGE, IPVLAN, MACVLAN, Network
+
+_BRIDGE = "com.docker.network.bridge."
+NAME = _BRIDGE + "name"
+ICC = _BRIDGE + "enable_icc"
+MASQUERADE = _BRIDGE + "enable_ip_masquerade"
+BINDING4 = _BRIDGE + "host_binding_ipv4"
+BINDING6 = _BRIDGE + "host_binding_ipv6"
+MODE4 = _BRIDGE + "gateway_mode_ipv4"
+MODE6 = _BRIDGE + "gateway_mode_ipv6"
+TRUSTED = _BRIDGE + "trusted_host_interfaces"
+INHIBIT4 = _BRIDGE + "inhibit_ipv4"
+DEFAULT = _BRIDGE + "default_bridge"
+MTU = "com.docker.network.driver.mtu"
+HOST4 = "com.docker.network.host_ipv4"
+HOST6 = "com.docker.network.host_ipv6"
+PREFIX = "com.docker.network.container_iface_prefix"
+MODES = ("nat", "nat-unprotected", "routed", "isolated")
+
+_TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+_KNOWN: Mapping[str, frozenset[str]] = {
+    BRIDGE: frozenset(
+        (NAME, ICC, MASQUERADE, BINDING4, BINDING6, MODE4, MODE6, TRUSTED, INHIBIT4, DEFAULT, MTU, HOST4, HOST6, PREFIX)
+    ),
+    MACVLAN: frozenset(("parent", "macvlan_mode", MTU, PREFIX, MODE4, MODE6)),
+    IPVLAN: frozenset(("parent", "ipvlan_mode", "ipvlan_flag", MTU, PREFIX, MODE4, MODE6)),
+}
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+#: Options of an endpoint (``--network name=…,driver-opt=…``).
+ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
+ENDPOINT_IFNAME = "com.docker.network.endpoint.ifname"
+
+
+def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """:raises WharfError: INVALID, in the words of Go's strconv."""
+    value = options.get(name)
+    if value is None:
+        return default
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise invalid(f'failed to parse {name} value: {value} (strconv.ParseBool: parsing "{value}": invalid syntax)')
+
+
+def mtu(options: Mapping[str, str]) -> int:
+    """0: not said."""
+    value = options.get(MTU, "")
+    if not value:
+        return 0
+    try:
+        number = int(value)
+    except ValueError:
+        raise invalid(
+            f'failed to parse {MTU} value: {value} (strconv.Atoi: parsing "{value}": invalid syntax)'
+        ) from None
+    if number < 0:
+        raise invalid(f"invalid MTU number: {number}")
+    return number
+
+
+def check(network: Network) -> None:
+    """:raises WharfError: INVALID: an option that the driver does not have, or that says nonsense."""
+    known = _KNOWN.get(network.driver)
+    if known is None:
+        if network.options:
+            raise invalid(f"driver {network.driver} has no option {next(iter(network.options))}")
+        return
+    for name in network.options:
+        if name not in known:
+            raise invalid(f"unknown option {name} for driver {network.driver}")
+    mtu(network.options)
+    if network.driver == BRIDGE:
+        _check_bridge(network)
+    elif network.driver == MACVLAN:
+        mode = network.options.get("macvlan_mode") or "bridge"
+        if mode not in MACVLAN_MODES:
+            raise invalid(f"requested macvlan mode '{mode}' is not valid, 'bridge' mode is the macvlan driver default")
+    elif network.driver == IPVLAN:
+        mode = network.options.get("ipvlan_mode") or "l2"
+        if mode not in IPVLAN_MODES:
+            raise invalid(f"requested ipvlan mode '{mode}' is not valid, 'l2' mode is the ipvlan driver default")
+        given = network.options.get("ipvlan_flag") or "bridge"
+        if given not in IPVLAN_FLAGS:
+            raise invalid(f"requested ipvlan flag '{given}' is not valid, 'bridge' is the ipvlan driver default")
+    _check_prefix(network)
+
+
+def _check_prefix(network: Network) -> None:
+    prefix = network.options.get(PREFIX, "")
+    if prefix and (not prefix.isascii() or not prefix.replace("_", "").replace("-", "").isalnum() or len(prefix) > 12):
+        raise invalid(f"invalid interface prefix: {prefix}")
+
+
+def _check_bridge(network: Network) -> None:
+    options = network.options
+    for name in (ICC, MASQUERADE, INHIBIT4, DEFAULT):
+        flag(options, name, default=True)
+    if flag(options, DEFAULT, default=False) and not network.predefined:
+        raise invalid("default bridge is already there: a network cannot be made the default bridge")
+    for name, version in ((BINDING4, 4), (BINDING6, 6), (HOST4, 4), (HOST6, 6)):
+        _check_address(options, name, version)
+    for name in (MODE4, MODE6):
+        mode = options.get(name)
+        if mode is not None and mode not in MODES:
+            raise invalid(f"unknown gateway mode {mode}")
+        if mode == "isolated" and not network.internal:
+            raise invalid(f"gateway mode 'isolated' can only be used for an internal network ({name})")
+    device = options.get(NAME, "")
+    if len(device) > 15:
+        raise invalid("numerical result out of range")
+    if device and (device in (".", "..") or any(part in device for part in "/: \t\n")):
+        raise invalid(f"invalid bridge name: {device}")
+
+
+def _check_address(options: Mapping[str, str], name: str, version: int) -> None:
+    value = options.get(name)
+    if not value:
+        return
+    try:
+        address = ip_address(value)
+    except ValueError:
+        raise invalid(f"failed to parse {name} value: {value} (invalid ip address)") from None
+    # An IPv6 address as binding of a v4 option means all of both, as dockerd reads it.
+    if address.version != version and not (name == BINDING4 and value == "::"):
+        raise invalid(f"failed to parse {name} value: {value} (not an IPv{version} address)")
+
+
+def rules(network: Network) -> BridgeRules:
+    """How the firewall treats a bridge network."""
+    options = network.options
+    return BridgeRules(
+        bridge=network.bridge,
+        subnets=tuple(network.subnets),
+        internal=network.internal,
+        icc=flag(options, ICC, default=True),
+        masquerade4=flag(options, MASQUERADE, default=True),
+        masquerade6=flag(options, MASQUERADE, default=True),
+        mode4=options.get(MODE4) or "nat",
+        mode6=options.get(MODE6) or "nat",
+        trusted=tuple(item.strip() for item in options.get(TRUSTED, "").split(":") if item.strip()),
+        source4=options.get(HOST4, ""),
+        source6=options.get(HOST6, ""),
+    )
+
+
+def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    """The ``net.*.IFNAME.*`` settings of an endpoint, with IFNAME still in them.
+
+    :raises WharfError: INVALID: a malformed or foreign sysctl; NOT_IMPLEMENTED: an option that is not known.
+    """
+    found = []
+    for name, value in (driver_opts or {}).items():
+        if name == ENDPOINT_IFNAME:
+            continue
+        if name != ENDPOINT_SYSCTLS:
+            raise not_implemented(f"endpoint driver option {name} is not supported")
+        for item in filter(None, (part.strip() for part in value.split(","))):
+            key, equals, setting = item.partition("=")
+            parts = key.split(".")
+            if not equals:
+                raise invalid(f"invalid endpoint settings:\ninvalid sysctl setting '{item}'")
+            if len(parts) != 5 or parts[0] != "net" or parts[3] != "IFNAME" or "/" in key:
+                raise invalid(f"invalid endpoint settings:\nunrecognised network interface sysctl '{item}'")
+            if parts[1] not in ("ipv4", "ipv6", "mpls") or parts[2] not in ("conf", "neigh"):
+                raise invalid(f"invalid endpoint settings:\nunrecognised network interface sysctl '{item}'")
+            found.append((key, setting))
+    return tuple(found)

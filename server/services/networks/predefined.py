@@ -1,0 +1,134 @@
+"""The networks that are always there: bridge, host and none."""
+
+import secrets
+import time
+from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
+
+from engine.errors import Kind, WharfError
+from engine.network import ipam
+from engine.network.netlink import Interface
+from server.services.networks import attach, options
+from server.services.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig
+from server.services.networks.pools import default_pools
+from server.services.networks.room import Room
+from server.services.networks.sandbox import subnets_in_use
+
+
+async def ensure(room: Room) -> None:
+    """Makes what is missing and brings the default bridge up to what the flags say now.
+
+    :raises WharfError: a flag that can't be fulfilled.
+    """
+    for name, driver in (("none", NULL), ("host", HOST)):
+        if room.by_name(name) is None:
+            network = Network(secrets.token_hex(32), name, driver, time.time_ns(), predefined=True)
+            room.add(network)
+            await room.store.put(network)
+    present = room.by_name("bridge")
+    if room.settings.bridge == "none":
+        if present is not None:
+            room.discard(present)
+            await room.store.delete(present)
+        return
+    network = present or Network(secrets.token_hex(32), "bridge", BRIDGE, time.time_ns(), predefined=True)
+    await _configure(room, network)
+    if present is None:
+        room.add(network)
+    await room.store.put(network)
+
+
+async def _configure(room: Room, network: Network) -> None:
+    settings = room.settings
+    network.bridge = settings.device
+    network.enable_ipv6 = settings.ipv6
+    known = {_version(config): config for config in network.ipam or ()}
+    device = await room.work(_device_addresses, room, network.bridge)
+    taken = [subnet for other in room if other is not network for subnet in other.subnets]
+    routes = await room.work(subnets_in_use, room.host)
+    # The bridge's own route is not in its own way.
+    routes = [route for route in routes if not any(route == address.network for address in device)]
+    configs = [_v4(room, known.get(4), device, [*taken, *routes])]
+    if settings.ipv6:
+        configs.append(_v6(room, known.get(6), device, [*taken, *routes]))
+    network.ipam = configs
+    network.pools = [config.make_pool() for config in configs]
+    if settings.fixed_cidr:
+        network.pools[0].range = ip_network(settings.fixed_cidr, strict=False)
+    network.options = {
+        options.DEFAULT: "true",
+        options.ICC: str(settings.icc).lower(),
+        options.MASQUERADE: str(settings.ip_masq).lower(),
+        options.BINDING4: settings.ip or "0.0.0.0",
+        options.NAME: network.bridge,
+        options.MTU: str(settings.mtu or 1500),
+    }
+
+
+def _version(config: PoolConfig) -> int:
+    return ip_network(config.subnet).version
+
+
+def _device_addresses(room: Room, name: str) -> list[Interface]:
+    link = room.host.link(name)
+    if link is None:
+        if room.settings.bridge not in ("", "none"):
+            raise WharfError(
+                Kind.INVALID_ARGUMENT, f"bridge device with non default name {name} must be created manually"
+            )
+        return []
+    return [address for index, address in room.host.addresses(link.index) if index == link.index]
+
+
+def _v4(room: Room, known: PoolConfig | None, device: list[Interface], taken: list[ipam.Network]) -> PoolConfig:
+    settings = room.settings
+    interface: Interface | None = None
+    if settings.bip:
+        interface = ip_interface(settings.bip)
+    elif settings.bridge not in ("", "none"):
+        interface = next((item for item in device if isinstance(item, IPv4Interface)), None)
+        if interface is None:
+            raise WharfError(Kind.INVALID_ARGUMENT, f"bridge {settings.bridge} has no IPv4 address")
+    elif known is not None:
+        interface = ip_interface(f"{known.gateway}/{ip_network(known.subnet).prefixlen}")
+    else:
+        # What a bridge of this name has already is kept: containers may be plugged in.
+        interface = next((item for item in device if isinstance(item, IPv4Interface)), None)
+    if interface is None:
+        pools = [pool for pool in settings.default_address_pools if pool.base.version == 4]
+        subnet = ipam.choose_subnet(pools or ipam.LOCAL_DEFAULTS, taken, version=4)
+        interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
+    config = PoolConfig(str(interface.network), gateway=str(interface.ip))
+    if settings.fixed_cidr:
+        config.ip_range = str(ip_network(settings.fixed_cidr, strict=False))
+    if settings.default_gateway:
+        if ip_address(settings.default_gateway) not in interface.network:
+            raise WharfError(
+                Kind.INVALID_ARGUMENT, f"default gateway {settings.default_gateway} is not in {interface.network}"
+            )
+        # The host's own address stays on the bridge; containers are sent elsewhere.
+        config.aux["DefaultGatewayIPv4"] = settings.default_gateway
+    return config
+
+
+def _v6(room: Room, known: PoolConfig | None, device: list[Interface], taken: list[ipam.Network]) -> PoolConfig:
+    settings = room.settings
+    if settings.bip6:
+        interface = ip_interface(settings.bip6)
+        return PoolConfig(str(interface.network), gateway=str(interface.ip))
+    if settings.fixed_cidr_v6:
+        subnet = ip_network(settings.fixed_cidr_v6, strict=False)
+        return PoolConfig(str(subnet), gateway=settings.default_gateway_v6 or str(subnet[1]))
+    if known is not None:
+        return known
+    present = next((item for item in device if item.version == 6 and not item.ip.is_link_local), None)
+    if present is not None:
+        return PoolConfig(str(present.network), gateway=str(present.ip))
+    found = ipam.choose_subnet(list(default_pools(settings.default_address_pools, 6)), taken, version=6)
+    return PoolConfig(str(found), gateway=str(found[1]))
+
+
+async def make_devices(room: Room) -> None:
+    """The default bridge's device, at start."""
+    network = room.by_name("bridge")
+    if network is not None:
+        await room.work(attach.make_device, room, network)

@@ -1,0 +1,108 @@
+"""After a start of the daemon: the kernel, the proxy and the records are brought to say the same.
+
+What a running container has stays as it is, so its traffic never stops. What no record owns goes: namespaces,
+links and bridges carry the engine's mark, the table is written whole.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+
+from engine.network import bridge, netns
+from engine.network.forward import Listen
+from engine.network.forwarder import ViewRequest
+from engine.network.pool import mark
+from engine.network.rules import Element
+from server.services.containers.model import Container
+from server.services.networks import attach, endpoints, etc, names, options, sandbox
+from server.services.networks.model import BRIDGE, SandboxRecord
+from server.services.networks.room import Room
+
+log = logging.getLogger(__name__)
+
+
+async def recover(room: Room, running: Sequence[Container], stored: Sequence[SandboxRecord]) -> None:
+    """Takes running containers' networks over and removes everything else of this engine."""
+    alive = {container.id: container for container in running}
+    kept: list[SandboxRecord] = []
+    gone: list[SandboxRecord] = []
+    for record in stored:
+        usable = record.container in alive and all(item.network in room.networks for item in record.endpoints)
+        if usable and record.path and not await room.work(netns.exists, record.path):
+            log.warning("container=%s its network namespace is gone", record.container)
+            usable = False
+        (kept if usable else gone).append(record)
+    for record in kept:
+        room.sandboxes[record.container] = record
+        for endpoint in record.endpoints:
+            endpoints.hold(room.networks[endpoint.network], endpoint)
+            for listen in endpoint.listens:
+                _hold_ports(room, endpoint.id, listen)
+    await room.work(_kernel, room, kept)
+    listens = {endpoint.id: endpoint.listens for record in kept for endpoint in record.endpoints if endpoint.listens}
+    views: dict[str, ViewRequest] = {}
+    for record in kept:
+        if etc.uses_embedded(room, record):
+            views[record.container] = await names.view_request(room, alive[record.container], record)
+    ports = await room.forwarder.recover(listens, views)
+    for network in room:
+        if network.user_defined and network.endpoints:
+            await names.tell_zone(room, network)
+    for key, (udp, tcp) in ports.items():
+        await room.work(names.redirect, room.sandboxes[key].path, udp, tcp)
+    for record in gone:
+        await room.store.delete_sandbox(record.container)
+    room.pool.fill()
+
+
+def _hold_ports(room: Room, owner: str, listen: Listen) -> None:
+    hosts = ("0.0.0.0", "::") if listen.both else (listen.host,)
+    for host in hosts:
+        wanted = sandbox.port_range(listen, host)
+        if room.ports.conflict(wanted) is None:
+            room.ports.take(owner, wanted)
+
+
+def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> None:
+    """In a thread: links, namespaces, bridges and rules."""
+    wanted: dict[str, list[Element]] = {}
+    for record in kept:
+        for endpoint in record.endpoints:
+            found = sandbox.elements(endpoint)
+            if found:
+                wanted[endpoint.id] = found
+    bridges = [network for network in room if network.driver == BRIDGE and network.bridge]
+    # The rules first: until they are there, a container's traffic runs by those of the last life.
+    room.firewall.start(wanted, [options.rules(network) for network in bridges])
+    for network in room:
+        if network.config_only or not (network.bridge or network.parent):
+            continue
+        try:
+            attach.make_device(room, network)
+        except Exception as error:
+            # One network that cannot be had must not keep the daemon from starting; a start on it will say why.
+            log.error("network=%s cannot be set up: %s", network.name, error)
+    _sweep_namespaces(room, {record.path for record in kept})
+    _sweep_links(room, {item.veth for record in kept for item in record.endpoints if item.veth})
+
+
+def _sweep_namespaces(room: Room, keep: set[str]) -> None:
+    directory = f"{room.settings.exec_root}/netns"
+    for name in os.listdir(directory):
+        path = f"{directory}/{name}"
+        if path not in keep:
+            with contextlib.suppress(OSError):
+                netns.delete(path)
+
+
+def _sweep_links(room: Room, keep: set[str]) -> None:
+    ours = {network.bridge or network.parent for network in room}
+    for link in room.host.links():
+        if link.alias != mark(room.settings.device) or link.name in keep or link.name in ours:
+            continue
+        log.info("removing link %s of an earlier life", link.name)
+        try:
+            bridge.remove(room.host, link.name)
+        except OSError as error:
+            log.warning("cannot remove link %s: %s", link.name, error)

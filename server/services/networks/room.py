@@ -1,0 +1,180 @@
+"""What the verbs of this package share: the kernel's side of the engine's network and all records in memory."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, TypeVar
+
+from engine.errors import invalid, not_found
+from engine.network.firewall import Firewall
+from engine.network.forwarder import Forwarder
+from engine.network.ipam import DefaultPool, default_pool
+from engine.network.netlink import Netlink
+from engine.network.pool import NamespacePool
+from engine.network.ports import PortAllocator
+from server.config.model import Config
+from server.services.containers.model import Container
+from server.services.networks.model import Network, SandboxRecord
+
+_T = TypeVar("_T")
+#: Settings that the configuration has in another form.
+_CONVERTED = frozenset(("exec_root", "data_root", "default_address_pools"))
+
+
+class Containers(Protocol):
+    """The containers' registry, as far as networks need it."""
+
+    def find(self, key: str) -> Container | None: ...
+
+    def get(self, key: str) -> Container: ...
+
+    def __iter__(self) -> Iterator[Container]: ...
+
+
+class Bus(Protocol):
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
+    ) -> object: ...
+
+
+class Store(Protocol):
+    """Where records are kept; a call returns when the change is on disk."""
+
+    async def put(self, network: Network) -> None: ...
+
+    async def delete(self, network: Network) -> None: ...
+
+    async def put_sandbox(self, sandbox: SandboxRecord) -> None: ...
+
+    async def delete_sandbox(self, container: str) -> None: ...
+
+    async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The daemon's configuration as far as networks need it; names are those of the flags.
+
+    ``bridge``: "" the engine's own default bridge (``bridge_name``), "none" no default network, else a bridge
+    that an admin made.
+    """
+
+    exec_root: str
+    data_root: str
+    bridge: str = ""
+    bridge_name: str = "docker0"
+    bip: str = ""
+    bip6: str = ""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
+    default_address_pools: tuple[DefaultPool, ...] = ()
+    default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    mtu: int = 0
+    ip: str = "0.0.0.0"
+    icc: bool = True
+    ip_forward: bool = True
+    ip_masq: bool = True
+    iptables: bool = True
+    ipv6: bool = False
+    userland_proxy: bool = True
+    dns: tuple[str, ...] = ()
+    dns_opts: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    host_gateway_ips: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """What the daemon's configuration says. :raises WharfError: INVALID: an address pool that is none."""
+        same = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name not in _CONVERTED}
+        return cls(
+            **same,
+            exec_root=str(config.exec_root),
+            data_root=str(config.data_root),
+            default_address_pools=tuple(default_pool(pool.base, pool.size) for pool in config.default_address_pools),
+        )
+
+    @property
+    def device(self) -> str:
+        """The default bridge's device; it names the engine's table and marks its links."""
+        return self.bridge if self.bridge not in ("", "none") else self.bridge_name
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """Everything that the verbs share. Records are only touched on the loop."""
+
+    settings: Settings
+    store: Store
+    bus: Bus
+    host: Netlink
+    pool: NamespacePool
+    firewall: Firewall
+    forwarder: Forwarder
+    workers: ThreadPoolExecutor
+    sweepers: ThreadPoolExecutor
+    ports: PortAllocator = field(default_factory=PortAllocator)
+    containers: Containers | None = None
+    save_container: Callable[[Container], Coroutine[Any, Any, None]] | None = None
+    networks: dict[str, Network] = field(default_factory=dict)
+    sandboxes: dict[str, SandboxRecord] = field(default_factory=dict)
+    last: dict[str, SandboxRecord] = field(default_factory=dict)  # what a stopped container had
+    ending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+    _names: dict[str, Network] = field(default_factory=dict)
+
+    def add(self, network: Network) -> None:
+        self.networks[network.id] = network
+        self._names[network.name] = network
+
+    def discard(self, network: Network) -> None:
+        self.networks.pop(network.id, None)
+        if self._names.get(network.name) is network:
+            del self._names[network.name]
+
+    def by_name(self, name: str) -> Network | None:
+        return self._names.get(name)
+
+    def find(self, key: str) -> Network | None:
+        """By id, by name, or by an id's prefix that fits only one.
+
+        :raises WharfError: INVALID: the prefix fits several.
+        """
+        found = self.networks.get(key) or self._names.get(key)
+        if found or not key:
+            return found
+        matches = [network for id, network in self.networks.items() if id.startswith(key)]
+        if len(matches) > 1:
+            raise invalid(f"network {key} is ambiguous ({len(matches)} matches found based on ID prefix)")
+        return matches[0] if matches else None
+
+    def get(self, key: str) -> Network:
+        """As ``find``. :raises WharfError: NOT_FOUND."""
+        found = self.find(key)
+        if found is None:
+            raise not_found(f"network {key} not found")
+        return found
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(list(self.networks.values()))
+
+    async def work(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Runs what blocks on one of the room's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+
+    async def sweep(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """As ``work``, for what nobody waits for: it must not keep a start waiting."""
+        return await asyncio.get_running_loop().run_in_executor(self.sweepers, function, *arguments)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def settle(self) -> None:
+        """Waits for every teardown that has been started."""
+        while self.ending:
+            await asyncio.wait(list(self.ending.values()))

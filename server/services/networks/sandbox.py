@@ -1,0 +1,441 @@
+"""A container's network from start to stop: namespace, interfaces, ports, names and files.
+
+Every step is entered on an exit stack; what fails leaves nothing. Taking it down happens in the background:
+nobody waits for the kernel to let go of links, but what belonged to the container stays taken until it is gone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from engine.errors import Kind, WharfError
+from engine.network import conntrack, netns, rules, wiring
+from engine.network.forward import Listen
+from engine.network.forwarder import PortInUse
+from engine.network.ipam import Network as Subnet
+from engine.network.netlink import Netlink
+from engine.network.pool import Namespace
+from engine.network.ports import PortRange
+from engine.network.rules import LinkRule
+from server.services.containers.model import Container
+from server.services.networks import attach, endpoints, etc, names, options, portmap
+from server.services.networks.model import BRIDGE, Endpoint, Network, Sandbox, SandboxRecord, wanted
+from server.services.networks.room import Room
+
+log = logging.getLogger(__name__)
+
+
+async def start(room: Room, container: Container) -> Sandbox:
+    """What the container's mode asks for, ready to be run in.
+
+    :raises WharfError: in dockerd's words; nothing is left behind.
+    """
+    pending = room.ending.get(container.id)
+    if pending:
+        await asyncio.wait([pending])
+    mode = endpoints.mode_of(container)
+    if mode == "container":
+        return await _join(room, container)
+    if container.id in room.sandboxes:
+        await stop(room, container)
+        await asyncio.wait([room.ending[container.id]])
+    record = SandboxRecord(container.id, secrets.token_hex(32), mode)
+    async with AsyncExitStack() as undo:
+        if mode == "own":
+            await _own(room, container, record, undo)
+        else:
+            await _plain(room, container, record, undo)
+        files = await room.work(etc.write_all, *etc.plan(room, container, record))
+        await room.store.put_sandbox(record)
+        undo.push_async_callback(room.store.delete_sandbox, container.id)
+        room.sandboxes[container.id] = record
+        undo.pop_all()
+    room.last.pop(container.id, None)
+    for endpoint in record.endpoints:
+        announce(room, endpoint, "connect")
+    linked = etc.legacy_links(room, container)
+    await etc.tell_linkers(room, container)
+    return Sandbox(
+        netns_path=record.path or None,
+        host=mode == "host",
+        files=files,
+        hostname=container.config.hostname,
+        link_env=etc.link_environment(room, container, linked),
+    )
+
+
+async def _join(room: Room, container: Container) -> Sandbox:
+    """Another container's network: its namespace, files and name."""
+    key = container.host_config.network_mode.partition(":")[2]
+    assert room.containers is not None
+    other = room.containers.get(key)
+    if other.id == container.id:
+        raise WharfError(Kind.INTERNAL, "cannot join own network")
+    if not other.state.running:
+        raise WharfError(Kind.CONFLICT, f"cannot join network of a non running container: {other.id}")
+    if other.state.restarting:
+        raise WharfError(
+            Kind.CONFLICT,
+            f"Container {other.id} is restarting, wait until the container is running",
+        )
+    record = room.sandboxes.get(other.id)
+    seen = {container.id}
+    while record is None and other.host_config.network_mode.startswith("container:"):
+        if other.id in seen:
+            raise WharfError(Kind.INTERNAL, "cannot join own network")
+        seen.add(other.id)
+        other = room.containers.get(other.host_config.network_mode.partition(":")[2])
+        record = room.sandboxes.get(other.id)
+    host = record is not None and record.mode == "host"
+    path = record.path if record and record.path else ("" if host else f"/proc/{other.state.pid}/ns/net")
+    return Sandbox(
+        netns_path=path or None,
+        joins=other.id,
+        host=host,
+        files=etc.paths(other),
+        hostname=other.config.hostname,
+    )
+
+
+async def _plain(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+    """The modes host and none: an endpoint to show, and for none a namespace with nothing but a loopback."""
+    for name in container.networking:
+        network = room.get(name)
+        endpoint = endpoints.make(room, container, network, wanted(container.networking, name))
+        undo.callback(endpoints.release, network, endpoint)
+        record.endpoints.append(endpoint)
+    if record.mode == "none":
+        space = await room.work(lambda: room.pool.make(veth=False))
+        space.close()
+        record.path = space.path
+        undo.push_async_callback(room.work, netns.delete, space.path)
+
+
+async def _own(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+    """A namespace on one or more networks."""
+    for name, settings in container.networking.items():
+        network = room.get(name)
+        endpoints.check_endpoint(network, settings)
+        await attach.ensure_ready(room, network)
+        endpoint = await _allocated(room, container, network)
+        undo.callback(endpoints.release, network, endpoint)
+        record.endpoints.append(endpoint)
+    _name_interfaces(room, record)
+    await publish(room, container, record, undo)
+    _open_links(room, container, record)
+    plugs = [(room.networks[item.network], item) for item in record.endpoints]
+    gateways = default_routes(room, record.endpoints)
+    space = await room.work(_build, room, plugs, gateways)
+    undo.push_async_callback(room.work, _demolish, room, space.path, [item.veth for item in record.endpoints])
+    space.close()
+    record.path = space.path
+    await names.announce(room, container, record, undo)
+
+
+async def _allocated(room: Room, container: Container, network: Network) -> Endpoint:
+    settings = wanted(container.networking, network.name)
+    try:
+        return endpoints.make(room, container, network, settings)
+    except WharfError:
+        if not room.ending:
+            raise
+    # An address may belong to a container that has just ended.
+    await room.settle()
+    return endpoints.make(room, container, network, settings)
+
+
+def _name_interfaces(room: Room, record: SandboxRecord) -> None:
+    taken = {endpoint.interface for endpoint in record.endpoints if endpoint.interface}
+    for endpoint in record.endpoints:
+        if not endpoint.interface:
+            endpoint.interface = free_interface(room.networks[endpoint.network], endpoint, taken)
+            taken.add(endpoint.interface)
+
+
+def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str:
+    """The first free name: the one asked for, or the network's prefix and a number.
+
+    :raises WharfError: the name asked for is taken.
+    """
+    asked = (endpoint.settings.get("DriverOpts") or {}).get(options.ENDPOINT_IFNAME, "")
+    if asked:
+        if asked in taken:
+            raise WharfError(Kind.INVALID_ARGUMENT, f"interface name {asked} is used twice")
+        return str(asked)
+    prefix = network.option(options.PREFIX) or "eth"
+    return next(f"{prefix}{number}" for number in range(1024) if f"{prefix}{number}" not in taken)
+
+
+def _build(room: Room, plugs: Sequence[tuple[Network, Endpoint]], gateways: Sequence[wiring.DefaultRoute]) -> Namespace:
+    """In a thread: a namespace with all its interfaces, and the firewall open for them."""
+    ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in plugs)
+    space = room.pool.take() if ready else room.pool.make(veth=False)
+    done: list[str] = []
+    try:
+        for network, endpoint in plugs:
+            plug_in(room, space, network, endpoint)
+            done.append(endpoint.id)
+        if gateways:
+            wiring.set_default_routes(space.netlink, gateways)
+    except BaseException:
+        for owner in done:
+            with contextlib.suppress(OSError):
+                room.firewall.remove(owner)
+        _demolish(room, space.path, [endpoint.veth for _, endpoint in plugs])
+        space.close()
+        raise
+    return space
+
+
+def plug_in(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
+    """In a thread: one interface, with the firewall open for it. Undoes itself."""
+    opened = elements(endpoint)
+    room.firewall.check()
+    if opened:
+        room.firewall.add(endpoint.id, opened)
+    try:
+        plug = attach.plug(network, endpoint)
+        endpoint.veth = wiring.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            room.firewall.remove(endpoint.id)
+        raise
+
+
+def elements(endpoint: Endpoint) -> list[rules.Element]:
+    """What the firewall has to hold for an endpoint."""
+    found = rules.port_elements(endpoint.publications)
+    return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)
+
+
+def _demolish(room: Room, path: str, veths: Sequence[str]) -> None:
+    netns.delete(path)
+    for veth in veths:
+        if veth:
+            with contextlib.suppress(OSError):
+                room.pool.delete_link(veth)
+
+
+def default_routes(room: Room, present: Sequence[Endpoint]) -> list[wiring.DefaultRoute]:
+    """The default routes that a container with these endpoints should have."""
+    first4, first6 = endpoints.default_gateways(room.networks, present)
+    found = []
+    for version, endpoint in ((4, first4), (6, first6)):
+        if endpoint is None:
+            continue
+        network = room.networks[endpoint.network]
+        gateway = endpoint.gateway4 if version == 4 else endpoint.gateway6
+        if endpoints.connected_default(network):
+            gateway = ""
+        found.append(wiring.DefaultRoute(endpoint.interface, gateway, version))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Publisher:
+    endpoint: Endpoint
+    target: portmap.Target
+
+
+def _publisher(room: Room, record: SandboxRecord) -> _Publisher | None:
+    """The endpoint through which ports are published: the one that the traffic leaves by, if it is a bridge's."""
+    candidates = [item for item in record.endpoints if room.networks[item.network].driver == BRIDGE]
+    first4, first6 = endpoints.default_gateways(room.networks, candidates)
+    endpoint = first4 or first6
+    if endpoint is None:
+        return None
+    network = room.networks[endpoint.network]
+    translates = ("nat", "nat-unprotected")
+    return _Publisher(
+        endpoint,
+        portmap.Target(
+            network.bridge,
+            endpoint.ip4,
+            endpoint.ip6,
+            nat4=(network.option(options.MODE4) or "nat") in translates,
+            nat6=(network.option(options.MODE6) or "nat") in translates,
+            carry=room.settings.userland_proxy,
+            v6_host=os.path.exists("/proc/net/if_inet6"),
+        ),
+    )
+
+
+def publisher(room: Room, record: SandboxRecord) -> Endpoint | None:
+    """The endpoint that the container's ports belong to."""
+    found = _publisher(room, record)
+    return found.endpoint if found else None
+
+
+async def publish(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+    """Takes and holds the container's host ports; the rules follow with the interface.
+
+    :raises WharfError: ``driver failed programming external connectivity on endpoint …``
+    """
+    through = _publisher(room, record)
+    if through is None:
+        return
+    endpoint, network = through.endpoint, room.networks[through.endpoint.network]
+    defaults = _default_hosts(room, network)
+    wishes = portmap.wishes(container.config, container.host_config, defaults)
+    if not wishes:
+        return
+    taken_by_others: set[tuple[str, int]] = set()
+    for attempt in range(256):
+        try:
+            found = portmap.allocate(
+                room.ports, endpoint.id, wishes, through.target, lambda *port: port in taken_by_others
+            )
+        except WharfError as error:
+            if attempt == 0 and room.ending:
+                await room.settle()
+                continue
+            raise _external(endpoint, error) from None
+        undo.callback(room.ports.release, endpoint.id)
+        try:
+            if found.listens:
+                await room.forwarder.publish(endpoint.id, found.listens)
+                undo.push_async_callback(room.forwarder.release, endpoint.id)
+        except PortInUse as error:
+            room.ports.release(endpoint.id)
+            loose = next((key for key in found.loose if key[1] == error.port), None)
+            if loose is not None:
+                taken_by_others.add(loose)
+                continue
+            protocol = next((item.protocol for item in found.listens if _covers(item, error.port)), "tcp")
+            sentence = portmap.in_use_sentence(protocol, error.host, error.port, error.message)
+            raise _external(endpoint, WharfError(Kind.INTERNAL, sentence)) from None
+        except WharfError as error:
+            room.ports.release(endpoint.id)
+            raise _external(endpoint, error) from None
+        endpoint.publications, endpoint.listens, endpoint.ports = found.publications, found.listens, found.ports
+        return
+    raise _external(endpoint, WharfError(Kind.INTERNAL, "no host port is free"))
+
+
+def port_range(listen: Listen, host: str) -> PortRange:
+    """The host ports that a listening entry holds at one address."""
+    return PortRange(listen.protocol, host, listen.port, listen.port + listen.count - 1)
+
+
+def _covers(listen: Listen, port: int) -> bool:
+    return listen.port <= port < listen.port + listen.count
+
+
+def _external(endpoint: Endpoint, error: WharfError) -> WharfError:
+    return WharfError(
+        Kind.INTERNAL,
+        f"driver failed programming external connectivity on endpoint {endpoint.name} ({endpoint.id}): {error.message}",
+    )
+
+
+def _default_hosts(room: Room, network: Network) -> list[str]:
+    """The host addresses meant by a published port that names none."""
+    chosen = [item for item in (network.option(options.BINDING4), network.option(options.BINDING6)) if item]
+    if network.option(options.BINDING4) == "::":
+        return ["0.0.0.0", "::"]
+    if not chosen and room.settings.ip not in ("", "0.0.0.0"):
+        chosen = [room.settings.ip]
+    return [item for item in chosen if item != "0.0.0.0"] or ["0.0.0.0", "::"]
+
+
+def _open_links(room: Room, container: Container, record: SandboxRecord) -> None:
+    """Where a bridge keeps its containers apart, a link opens the server's exposed ports to the client."""
+    for other, _ in etc.legacy_links(room, container):
+        server = room.sandboxes.get(other.id)
+        if server is None:
+            raise WharfError(
+                Kind.INTERNAL, f"Cannot link to a non running container: /{other.name} AS /{container.name}"
+            )
+        for endpoint in record.endpoints:
+            network = room.networks[endpoint.network]
+            there = server.endpoint(network.id)
+            if there is None or network.driver != BRIDGE or options.flag(network.options, options.ICC, default=True):
+                continue
+            for port, protocol in portmap.exposed(other.config, other.host_config):
+                for client, target in ((endpoint.ip4, there.ip4), (endpoint.ip6, there.ip6)):
+                    if client and target:
+                        endpoint.links.append((client, target, protocol, port))
+
+
+async def stop(room: Room, container: Container) -> None:
+    """Takes the container off its networks. Returns at once; a start of it waits for the rest."""
+    record = room.sandboxes.pop(container.id, None)
+    if record is None:
+        return
+    room.last[container.id] = record
+    for endpoint in record.endpoints:
+        announce(room, endpoint, "disconnect")
+    task = room.spawn(_take_down(room, record), f"network teardown {container.id[:12]}")
+    room.ending[container.id] = task
+    task.add_done_callback(lambda _: room.ending.pop(container.id, None))
+
+
+async def _take_down(room: Room, record: SandboxRecord) -> None:
+    try:
+        await take_down(room, record)
+    except Exception:
+        log.exception("container=%s network teardown failed", record.container)
+
+
+async def take_down(room: Room, record: SandboxRecord) -> None:
+    """All that a sandbox has goes; what is gone already is fine. Addresses and ports are given back last."""
+    await names.withdraw(room, record)
+    for endpoint in record.endpoints:
+        if endpoint.listens:
+            await room.forwarder.release(endpoint.id)
+    await room.sweep(_remove_all, room, record)
+    for endpoint in record.endpoints:
+        room.ports.release(endpoint.id)
+        network = room.networks.get(endpoint.network)
+        if network is not None:
+            endpoints.release(network, endpoint)
+    await room.store.delete_sandbox(record.container)
+
+
+def _remove_all(room: Room, record: SandboxRecord) -> None:
+    if record.path:
+        netns.delete(record.path)
+    for endpoint in record.endpoints:
+        room.firewall.remove(endpoint.id)
+        flush_udp(endpoint)
+        if endpoint.veth:
+            try:
+                room.pool.delete_link(endpoint.veth)
+            except OSError as error:
+                log.warning("container=%s link %s: %s", record.container, endpoint.veth, error)
+
+
+def flush_udp(endpoint: Endpoint) -> None:
+    """Forgets the flows of published UDP ports: their clients would go on talking to an address that is gone."""
+    if any(item.protocol == "udp" for item in endpoint.publications):
+        try:
+            conntrack.flush_udp({ip for ip in (endpoint.ip4, endpoint.ip6) if ip})
+        except OSError as error:
+            log.warning("endpoint=%s flows of UDP ports stay: %s", endpoint.id, error)
+
+
+def announce(room: Room, endpoint: Endpoint, action: str) -> None:
+    network = room.networks.get(endpoint.network)
+    if network is not None:
+        room.bus.publish(
+            "network",
+            action,
+            network.id,
+            {"container": endpoint.container, "name": network.name, "type": network.driver},
+        )
+
+
+def subnets_in_use(host: Netlink) -> list[Subnet]:
+    """In a thread: the networks that the host has routes to."""
+    found: list[Subnet] = []
+    for family in (2, 10):
+        for route in host.routes(family):
+            with contextlib.suppress(ValueError):
+                found.append(ip_network(route.destination, strict=False))
+    return [network for network in found if network.prefixlen]

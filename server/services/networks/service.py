@@ -1,0 +1,244 @@
+"""The networks: what the routes and the containers call."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from api_models.filters import Filters
+from api_models.network import EndpointSettings, NetworkCreateRequest
+from api_models.versions import Version
+from engine.errors import Kind, WharfError, invalid
+from engine.network import bridge, netns
+from engine.network.firewall import Firewall
+from engine.network.forwarder import Forwarder
+from engine.network.netlink import Netlink
+from engine.network.pool import NamespacePool, mark
+from server.services.containers.model import Container
+from server.services.networks import (
+    attach,
+    connect,
+    create,
+    endpoints,
+    etc,
+    names,
+    predefined,
+    query,
+    recover,
+    sandbox,
+    settings,
+)
+from server.services.networks.model import BRIDGE, Network, Sandbox, SandboxRecord, wanted
+from server.services.networks.room import Bus, Containers, Room, Settings, Store
+
+log = logging.getLogger(__name__)
+
+
+class Networks:
+    """All networks of the daemon.
+
+    Life: construct, :meth:`open`, :meth:`bind`, :meth:`recover` once, then anything, at last :meth:`close`.
+    """
+
+    def __init__(self, config: Settings, store: Store, bus: Bus) -> None:
+        os.makedirs(config.exec_root, mode=0o711, exist_ok=True)
+        self._directory = f"{config.exec_root}/netns"
+        netns.prepare(self._directory)
+        host = Netlink()
+        workers = ThreadPoolExecutor(4, thread_name_prefix="network")
+        sweepers = ThreadPoolExecutor(2, thread_name_prefix="network-sweep")
+        pool = NamespacePool(self._directory, host, sweepers, alias=mark(config.device), mtu=config.mtu or 1500)
+        firewall = Firewall(config.device, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled")
+        forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
+        self.room = Room(config, store, bus, host, pool, firewall, forwarder, workers, sweepers)
+        self._stored: Sequence[SandboxRecord] = ()
+
+    async def open(self) -> None:
+        """Reads the records and makes the predefined networks. :raises WharfError: a flag can't be fulfilled."""
+        found, self._stored = await self.room.store.load()
+        for network in found:
+            network.pools = [item.make_pool() for item in network.ipam or ()]
+            self.room.add(network)
+        await predefined.ensure(self.room)
+
+    def bind(self, containers: Containers, save: Callable[[Container], Coroutine[Any, Any, None]]) -> None:
+        """Says where containers are found, and how a changed one is stored."""
+        self.room.containers, self.room.save_container = containers, save
+
+    async def recover(self, running: Sequence[Container]) -> None:
+        """At start, once: running containers keep their network, all else of an earlier life goes."""
+        await recover.recover(self.room, running, self._stored)
+        self._stored = ()
+
+    async def close(self) -> None:
+        """At the end of the daemon. Running containers keep everything; if none runs, nothing is left."""
+        room = self.room
+        await room.settle()
+        busy = any(record.mode == "own" for record in room.sandboxes.values())
+        await room.forwarder.close(end=not busy)
+        await asyncio.to_thread(self._close, busy)
+
+    def _close(self, busy: bool) -> None:  # noqa: FBT001
+        room = self.room
+        room.pool.close()
+        if not busy:
+            room.firewall.stop()
+            for network in room:
+                if network.driver == BRIDGE and (not network.default_bridge or room.settings.bridge in ("", "none")):
+                    with contextlib.suppress(OSError):
+                        bridge.remove(room.host, network.bridge)
+        if not room.sandboxes:
+            netns.unprepare(self._directory)
+        room.workers.shutdown()
+        room.sweepers.shutdown()
+        room.host.close()
+
+    # What containers need.
+
+    async def check(self, container: Container) -> None:
+        """At create: modes, names and addresses. Completes ``container.networking``.
+
+        :raises WharfError: as dockerd at create.
+        """
+        endpoints.normalize(self.room, container)
+        found = [self.room.get(name) for name in container.networking]
+        main = endpoints.network_key(container)
+        endpoints.check_together(found, main)
+        for network in found:
+            endpoints.check_endpoint(network, wanted(container.networking, network.name))
+        if main == "bridge" and container.host_config.links:
+            self._check_links(container)
+        if container.host_config.network_mode.startswith("container:"):
+            self._check_joined(container)
+
+    def _check_links(self, container: Container) -> None:
+        default = self.room.by_name("bridge")
+        for other, _ in endpoints.link_targets(self.room, container):
+            if default is None or default.name not in other.networking:
+                raise invalid(f"Cannot link to /{other.name}, as it does not belong to the default network")
+
+    def _check_joined(self, container: Container) -> None:
+        key = container.host_config.network_mode.partition(":")[2]
+        assert self.room.containers is not None
+        other = self.room.containers.get(key)
+        # It shares the name too.
+        container.config.hostname = other.config.hostname
+        container.config.domainname = other.config.domainname
+
+    async def start(self, container: Container) -> Sandbox:
+        """At start: see ``sandbox.start``."""
+        return await sandbox.start(self.room, container)
+
+    async def stop(self, container: Container) -> None:
+        """When it has ended: gives everything back, in the background. Harmless if it has nothing."""
+        await sandbox.stop(self.room, container)
+
+    async def remove(self, container: Container) -> None:
+        """When its record goes."""
+        await sandbox.stop(self.room, container)
+        self.room.last.pop(container.id, None)
+
+    async def rename(self, container: Container, old: str) -> None:
+        """Its names on all networks follow. ``old`` without slash."""
+        record = self.room.sandboxes.get(container.id)
+        if record is None:
+            return
+        for endpoint in record.endpoints:
+            network = self.room.networks[endpoint.network]
+            endpoint.name = container.name
+            chosen = wanted(container.networking, network.name)
+            endpoint.dns_names = endpoints.dns_names(container, chosen, network)
+        await names.tell_zones(self.room, record)
+        await self.room.store.put_sandbox(record)
+
+    def settings(self, container: Container) -> dict[str, Any]:
+        """inspect's ``NetworkSettings``."""
+        return settings.settings(self.room, container)
+
+    def link_names(self, container: Container) -> list[str]:
+        """The names that legacy links of others give the container (``/client/alias``), for ``docker ps``."""
+        if self.room.containers is None:
+            return []
+        found = []
+        for other in self.room.containers:
+            if other is not container and other.host_config.links:
+                found += [
+                    f"/{other.name}/{alias}"
+                    for target, alias in etc.legacy_links(self.room, other, strict=False)
+                    if target is container
+                ]
+        return found
+
+    async def remove_link(self, container: Container, key: str) -> None:
+        """``docker rm --link /client/alias``: the link goes, the container stays.
+
+        :raises WharfError: INVALID: no such link.
+        """
+        client, alias = etc.find_link(self.room, container, key)
+        links = client.host_config.links or []
+        client.host_config.links = [text for text in links if endpoints.parse_link(text)[1] != alias]
+        if self.room.save_container is not None:
+            await self.room.save_container(client)
+        if client.id in self.room.sandboxes:
+            await etc.tell_linkers(self.room, container)
+
+    # What the API offers.
+
+    def get(self, key: str) -> Network:
+        """:raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix)."""
+        return self.room.get(key)
+
+    def inspect(self, key: str, version: Version, *, verbose: bool = False, scope: str = "") -> dict[str, Any]:
+        """:raises WharfError: NOT_FOUND."""
+        network = self.room.get(key)
+        if scope and network.scope != scope:
+            raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
+        return query.for_version(query.show(self.room, network, verbose=verbose), version)
+
+    def listing(self, filters: Filters, version: Version) -> list[dict[str, Any]]:
+        """:raises WharfError: INVALID: a bad filter."""
+        return query.listing(self.room, filters, version)
+
+    async def create(self, request: NetworkCreateRequest) -> Network:
+        """:raises WharfError: in dockerd's words."""
+        return await create.create(self.room, request)
+
+    async def delete(self, key: str) -> None:
+        """:raises WharfError: NOT_FOUND; PERMISSION_DENIED: predefined or in use."""
+        await query.remove(self.room, self.room.get(key))
+
+    async def connect(self, key: str, container: str, wanted_settings: EndpointSettings | None) -> None:
+        """:raises WharfError: in dockerd's words."""
+        assert self.room.containers is not None
+        target = self.room.containers.get(container)
+        network = self.room.get(key)
+        async with target.lock:
+            await connect.connect(self.room, network, target, wanted_settings or EndpointSettings())
+
+    async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
+        """:raises WharfError: in dockerd's words."""
+        assert self.room.containers is not None
+        network = self.room.get(key)
+        target = self.room.containers.get(container)
+        async with target.lock:
+            await connect.disconnect(self.room, network, target, force=force)
+
+    async def prune(self, filters: Filters) -> list[str]:
+        """The names of what was removed."""
+        return await query.prune(self.room, filters)
+
+    async def _rewired(self, container: str, udp: int, tcp: int) -> None:
+        record = self.room.sandboxes.get(container)
+        if record is not None:
+            await self.room.work(names.redirect, record.path, udp, tcp)
+
+    async def restore(self) -> None:
+        """Brings bridges and rules back if someone took them away (on reload)."""
+        for network in self.room:
+            network.ready = False
+            if network.bridge or network.parent:
+                await attach.ensure_ready(self.room, network)
+        await self.room.work(self.room.firewall.check)

@@ -1,0 +1,44 @@
+"""Networks and the sandboxes of running containers in the database."""
+
+import logging
+from collections.abc import Sequence
+
+from server.services.networks.model import Network, SandboxRecord
+from server.store.database import Database, Documents
+
+log = logging.getLogger(__name__)
+
+
+class NetworkStore:
+    """Every call returns when the change is committed. A sandbox is stored under its container's id."""
+
+    def __init__(self, database: Database) -> None:
+        self._networks = Documents(database, "networks")
+        self._sandboxes = Documents(database, "endpoints")
+
+    async def put(self, network: Network) -> None:
+        await self._networks.put(network.id, network.name, network.to_doc())
+
+    async def delete(self, network: Network) -> None:
+        await self._networks.delete(network.id)
+
+    async def put_sandbox(self, sandbox: SandboxRecord) -> None:
+        await self._sandboxes.put(sandbox.container, None, sandbox.to_doc())
+
+    async def delete_sandbox(self, container: str) -> None:
+        await self._sandboxes.delete(container)
+
+    async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]:
+        """All records; one that can't be read is logged and left where it is."""
+        networks, sandboxes = [], []
+        for key, _, document in await self._networks.all():
+            try:
+                networks.append(Network.from_doc(document))
+            except (ValueError, KeyError, TypeError):
+                log.exception("network=%s record cannot be read and is ignored", key)
+        for key, _, document in await self._sandboxes.all():
+            try:
+                sandboxes.append(SandboxRecord.from_doc(document))
+            except (ValueError, KeyError, TypeError):
+                log.exception("container=%s network record cannot be read and is ignored", key)
+        return networks, sandboxes
