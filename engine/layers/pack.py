@@ -109,12 +109,13 @@ class Packer:
         if entry is None:
             return
         try:
-            self._add(node, entry)
+            self.add_as(node, entry)
         except OSError as error:
             if error.errno not in _GONE and error.errno != errno.ENXIO:
                 raise
 
-    def _add(self, node: Node, entry: Header) -> None:
+    def add_as(self, node: Node, entry: Header) -> None:
+        """The node under a header that the caller made of its own. Raises OSError if it is gone by now."""
         if entry.type == tar.SYMLINK:
             entry.linkname = os.readlink(node.name, dir_fd=node.parent)
         elif entry.type != tar.DIRECTORY and node.stat.st_nlink > 1:

@@ -69,6 +69,11 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile("(?s:" + "".join(out) + ")")
 
 
+def component(pattern: str) -> re.Pattern[str]:
+    """One part of a path with Go's wildcards, compiled. Raises INVALID_ARGUMENT for one that can't be."""
+    return _expression(pattern)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
     expression: re.Pattern[str]

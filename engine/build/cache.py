@@ -1,0 +1,230 @@
+"""Results of steps by key: kept over restarts, held by one lease each, pruned by age and size.
+
+    records   id           the lease that holds the layer's blob and snapshot
+              key          what the step was made of (``steps.digest_of``); empty for a cache mount
+              chain, layer where the result is: chain id, and the layer as JSON
+              path         of a cache mount: its directory
+              kind         ``regular``, ``source.local``, ``exec.cachemount``
+              created, used, uses, size, description, parents
+
+A record is only a hint: a hit is checked against the engine, and dropped if what it speaks of is gone.
+"""
+
+import asyncio
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from engine.api.types import Descriptor
+from engine.build.steps import Layer
+
+T = TypeVar("T")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    id TEXT PRIMARY KEY, key TEXT NOT NULL, chain TEXT NOT NULL, layer TEXT NOT NULL, path TEXT NOT NULL,
+    kind TEXT NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL,
+    size INTEGER NOT NULL, description TEXT NOT NULL, parents TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS records_key ON records (key);
+"""
+
+REGULAR = "regular"
+LOCAL = "source.local"
+MOUNT = "exec.cachemount"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry. Times are nanoseconds since the epoch, ``size`` bytes on disk."""
+
+    id: str
+    key: str
+    chain_id: str
+    layer: Layer | None
+    path: str
+    kind: str
+    created_ns: int
+    used_ns: int
+    uses: int
+    size: int
+    description: str
+    parents: tuple[str, ...] = ()
+
+
+def _layer_json(layer: Layer | None) -> str:
+    if layer is None:
+        return ""
+    descriptor = layer.descriptor
+    return json.dumps(
+        {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
+            "diffID": layer.diff_id,
+            "created": layer.created_ns,
+        }
+    )
+
+
+def _record(row: Sequence[object]) -> Record:
+    id, key, chain, layer, path, kind, created, used, uses, size, description, parents = row
+    parsed: Layer | None = None
+    if layer:
+        data = json.loads(str(layer))
+        descriptor = Descriptor(data["mediaType"], data["digest"], data["size"])
+        parsed = Layer(descriptor, data["diffID"], data["created"])
+    return Record(
+        str(id),
+        str(key),
+        str(chain),
+        parsed,
+        str(path),
+        str(kind),
+        _int(created),
+        _int(used),
+        _int(uses),
+        _int(size),
+        str(description),
+        tuple(json.loads(str(parents))),
+    )
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+class Cache:
+    """The records, in a database of their own. Every method is quick, and run off the loop."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        self._in_use: dict[str, int] = {}
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            os.makedirs(os.path.dirname(self._path), mode=0o710, exist_ok=True)
+            self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_SCHEMA)
+        return self._database
+
+    async def _do(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        def work() -> T:
+            with self._lock:
+                return function(self._open())
+
+        return await asyncio.to_thread(work)
+
+    def close(self) -> None:
+        """Closes the database."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    async def find(self, key: str) -> list[Record]:
+        """The records of a key, the newest first."""
+        rows = await self._do(
+            lambda db: db.execute("SELECT * FROM records WHERE key = ? ORDER BY created DESC", (key,)).fetchall()
+        )
+        return [_record(row) for row in rows]
+
+    async def add(self, record: Record) -> None:
+        """Adds or replaces a record, durable when this returns."""
+        values = (
+            record.id,
+            record.key,
+            record.chain_id,
+            _layer_json(record.layer),
+            record.path,
+            record.kind,
+            record.created_ns,
+            record.used_ns,
+            record.uses,
+            record.size,
+            record.description,
+            json.dumps(record.parents),
+        )
+        marks = ",".join("?" * len(values))
+        await self._do(lambda db: db.execute(f"INSERT OR REPLACE INTO records VALUES ({marks})", values))
+
+    async def used(self, ids: Iterable[str], *, now_ns: int) -> None:
+        """Notes that these were used."""
+        pairs = [(now_ns, id) for id in ids]
+        if pairs:
+            await self._do(
+                lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs)
+            )
+
+    async def resize(self, sizes: Mapping[str, int]) -> None:
+        """Notes what cache mounts take by now."""
+        pairs = [(size, id) for id, size in sizes.items()]
+        await self._do(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
+
+    async def remove(self, ids: Iterable[str]) -> None:
+        """Forgets records; what they held is the caller's to release."""
+        pairs = [(id,) for id in ids]
+        await self._do(lambda db: db.executemany("DELETE FROM records WHERE id = ?", pairs))
+
+    async def all(self) -> list[Record]:
+        """Every record, the oldest first."""
+        rows = await self._do(lambda db: db.execute("SELECT * FROM records ORDER BY created").fetchall())
+        return [_record(row) for row in rows]
+
+    def hold(self, id: str) -> None:
+        """A running build needs this record: it is not pruned meanwhile."""
+        self._in_use[id] = self._in_use.get(id, 0) + 1
+
+    def release(self, id: str) -> None:
+        """Undoes one :meth:`hold`."""
+        left = self._in_use.get(id, 0) - 1
+        if left > 0:
+            self._in_use[id] = left
+        else:
+            self._in_use.pop(id, None)
+
+    def in_use(self, id: str) -> bool:
+        """Whether a running build holds it."""
+        return id in self._in_use
+
+
+def choose(
+    records: Sequence[Record],
+    *,
+    in_use: Callable[[str], bool],
+    now_ns: int,
+    everything: bool = False,
+    until_ns: int = 0,
+    keep_bytes: int = 0,
+    matches: Callable[[Record], bool] = lambda _: True,
+) -> list[Record]:
+    """What a prune takes: least recently used first, until no more than ``keep_bytes`` are left (0: no bound).
+
+    ``until_ns``: only what was not used for so long. Without ``everything``, results that another record is built on
+    stay as long as that one does. Nothing that a running build holds is taken.
+    """
+    candidates = [record for record in records if not in_use(record.id) and matches(record)]
+    if until_ns:
+        candidates = [record for record in candidates if record.used_ns <= now_ns - until_ns]
+    candidates.sort(key=lambda record: record.used_ns)
+    total = sum(record.size for record in records)
+    chosen: list[Record] = []
+    for record in candidates:
+        if keep_bytes and total <= keep_bytes:
+            break
+        chosen.append(record)
+        total -= record.size
+    if everything:
+        return chosen
+    ids = {record.id for record in chosen}
+    needed = {parent for record in records if record.id not in ids for parent in record.parents}
+    return [record for record in chosen if record.id not in needed]

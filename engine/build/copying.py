@@ -1,0 +1,322 @@
+"""One ``COPY``, ``ADD`` or ``WORKDIR``: its key from the files it uses, then its layer."""
+
+import asyncio
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from engine.api.types import Descriptor
+from engine.build import select
+from engine.build.dockerfile.ignore import Ignore
+from engine.build.pack import Content, CopyLayer, Given, Placement, Source, targets
+from engine.build.select import Checksums, Picked
+from engine.build.steps import Copy, Result, digest_of
+from engine.build.work import Contexts, Fetched
+from engine.errors import WharfError
+from engine.files.place import Place
+from engine.layers.compression import decompressed
+from engine.layers.diff import Written
+from engine.layers.header import Header
+from engine.layers.tarread import TarReader
+from engine.runtime.spec.users import DirectoryRoot, lookup
+
+if TYPE_CHECKING:
+    from engine.build.solve import Builder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_PIECE = 1 << 20
+
+
+@dataclass(slots=True)
+class _Files:
+    """The sources as they were found: an open root and what was picked of it."""
+
+    root: int
+    picked: list[Picked]
+    checksums: Checksums
+    keep_owner: bool
+
+
+class Copier:
+    """Use: :meth:`open`, :meth:`key`, maybe :meth:`write`, and :meth:`close` always."""
+
+    def __init__(
+        self,
+        builder: "Builder",
+        contexts: Contexts,
+        operation: Copy,
+        parent: Result,
+        found: dict[int, Result],
+        epoch_ns: int | None,
+    ) -> None:
+        self._engine, self._scratch = builder.engine, builder.scratch
+        self._contexts, self._operation, self._parent, self._found = contexts, operation, parent, found
+        self._epoch_ns = epoch_ns
+        self._stack = AsyncExitStack()
+        self._place: Place | None = None
+        self._files: _Files | None = None
+        self._fetched: list[Fetched] = []
+        self._exclude = Ignore(operation.exclude)
+
+    async def _run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """In the thread that sees the mounts, if there are any."""
+        if self._place is not None:
+            return await self._place.run(function, *args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def _mount(self, chain: str) -> str:
+        """A view of a result, valid in :meth:`_run`."""
+        if self._place is None:
+            self._place = await self._stack.enter_async_context(Place("build"))
+        key = f"build-view-{secrets.token_hex(8)}"
+        mounts = await self._engine.snapshots.view(key, chain)
+        self._stack.push_async_callback(self._engine.snapshots.remove, key)
+        path = await self._place.mount(mounts)
+        self._stack.push_async_callback(self._place.unmount, path)
+        return path
+
+    async def open(self) -> None:
+        """Finds the sources. Raises NOT_FOUND for a missing one, and what fetching raises."""
+        operation = self._operation
+        origin = operation.origin
+        if origin is not None and operation.sources:
+            if origin.step is not None:
+                result = self._found[id(origin.step)]
+                path = await self._mount(result.chain_id) if result.chain_id else await self._empty()
+                checksums, keep = Checksums(), True
+            else:
+                context = await self._contexts.open(origin.context)
+                path, checksums, keep = context.path, context.checksums, False
+            root = await self._run(select.open_root, path)
+            self._stack.push_async_callback(self._run, os.close, root)
+            picked = await self._run(self._pick, root)
+            self._files = _Files(root, picked, checksums, keep)
+        for url in operation.urls:
+            self._fetched.append(
+                await self._contexts.fetch(url, checksum=operation.checksum, keep_git_dir=operation.keep_git_dir)
+            )
+
+    def _pick(self, root: int) -> list[Picked]:
+        return select.pick(root, self._operation.sources)
+
+    async def _empty(self) -> str:
+        directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="empty-", dir=self._scratch)
+        self._stack.push_async_callback(asyncio.to_thread, os.rmdir, directory)
+        return directory
+
+    async def key(self) -> str:
+        """The step's key: the operation, its parent, and the checksums of what it copies."""
+        operation = self._operation
+        checksum = ""
+        if self._files is not None:
+            files = self._files
+            checksum = await self._run(
+                files.checksums.of, files.root, files.picked, self._exclude, owners=files.keep_owner
+            )
+        return digest_of(
+            "copy",
+            {
+                "parent": "" if operation.link else self._parent.key,
+                "chain": self._parent.chain_id if operation.link else "",
+                "target": operation.target,
+                "files": operation.files,
+                "checksum": checksum,
+                "fetched": [[item.name, item.digest] for item in self._fetched],
+                "chown": operation.chown,
+                "chmod": operation.chmod,
+                "parents": operation.parents,
+                "unpack": operation.unpack,
+                "exclude": operation.exclude,
+                "epoch": self._epoch_ns,
+            },
+        )
+
+    async def has_directory(self, path: str) -> bool:
+        """Whether the parent has this directory, links followed."""
+        if not self._parent.chain_id:
+            return path == "/"
+        root = await self._mount(self._parent.chain_id)
+
+        def look() -> bool:
+            fd = select.open_root(root)
+            try:
+                return os.path.isdir(os.path.join(root, select.resolve(fd, path)))
+            finally:
+                os.close(fd)
+
+        return await self._run(look)
+
+    async def write(self, id: str) -> tuple[Descriptor, str]:
+        """Writes the layer into the content store; returns its descriptor and diff id."""
+        root = None
+        if self._parent.chain_id and not self._operation.link:
+            root = await self._mount(self._parent.chain_id)
+        handle, path = await asyncio.to_thread(tempfile.mkstemp, prefix="layer-", dir=self._scratch)
+        try:
+            written = await self._run(self._write, root, handle)
+            descriptor = Descriptor(GZIP_LAYER, written.digest, written.size)
+            await self._upload(id, path, written)
+        finally:
+            await asyncio.to_thread(os.unlink, path)
+        return descriptor, written.diff_id
+
+    async def _upload(self, id: str, path: str, written: Written) -> None:
+        labels = {"containerd.io/uncompressed": written.diff_id}
+        file = await asyncio.to_thread(open, path, "rb", 0)
+        try:
+            async with self._engine.content.writer(id, expected=written.digest, total=written.size) as writer:
+                await writer.truncate()
+                while data := await asyncio.to_thread(file.read, _PIECE):
+                    await writer.write(data)
+                await writer.commit(size=written.size, digest=written.digest, labels=labels)
+        finally:
+            file.close()
+
+    def _write(self, mounted: str | None, handle: int) -> Written:
+        """Blocks: runs where the mounts are."""
+        root = select.open_root(mounted) if mounted is not None else None
+        with os.fdopen(handle, "wb", 0) as out:
+            try:
+                return self._pack(root, mounted, out.write)
+            finally:
+                if root is not None:
+                    os.close(root)
+
+    def _pack(self, root: int | None, mounted: str | None, out: Callable[[bytes], object]) -> Written:
+        operation = self._operation
+        placement = Placement(root)
+        now = time.time_ns() if self._epoch_ns is None else self._epoch_ns
+        layer = CopyLayer(
+            out,
+            placement,
+            owner=_owner(operation.chown, mounted),
+            chmod=operation.chmod,
+            now_ns=now - now % 10**9,
+            clamp_ns=self._epoch_ns,
+        )
+        picked: Sequence[Picked] = self._files.picked if self._files is not None else ()
+        given = [Given(name, content.encode()) for name, content in operation.files]
+        names = [(item.shown, item.is_dir) for item in picked]
+        names += [(item.name, item.is_tree) for item in self._fetched]
+        names += [(file.name, False) for file in given]
+        if not names:
+            layer.directories(placement.real(operation.target))
+            return layer.finish()
+        where = iter(targets(operation, placement, names))
+        if self._files is not None:
+            source = Source(self._files.root, picked, self._files.keep_owner)
+            for item in picked:
+                target = next(where)
+                if not (operation.unpack and not item.is_dir and self._unpacked(layer, item, placement)):
+                    layer.source(source, item, target, self._exclude)
+        for fetched in self._fetched:
+            self._place_fetched(layer, fetched, next(where))
+        for file in given:
+            layer.given(file, next(where))
+        return layer.finish()
+
+    def _place_fetched(self, layer: CopyLayer, fetched: Fetched, target: str) -> None:
+        if not fetched.is_tree:
+            layer.given(Given(fetched.name, path=fetched.path, mode=0o600, mtime_ns=fetched.mtime_ns), target)
+            return
+        root = select.open_root(fetched.path)
+        try:
+            top = Picked("", "", os.fstat(root))
+            layer.source(Source(root, [top], keep_owner=False), top, target, self._exclude)
+        finally:
+            os.close(root)
+
+    def _unpacked(self, layer: CopyLayer, item: Picked, placement: Placement) -> bool:
+        """Extracts the file into the target if it is an archive; tells whether it was."""
+        assert self._files is not None
+        fd = os.open(item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._files.root)
+        try:
+            entries = _archive(fd)
+            if entries is None:
+                return False
+            layer.entries(entries, placement.real(self._operation.target))
+            return True
+        finally:
+            os.close(fd)
+
+    async def close(self) -> None:
+        """Unmounts and closes everything."""
+        await asyncio.shield(self._stack.aclose())
+
+
+def _owner(chown: str, mounted: str | None) -> tuple[int, int] | None:
+    """``--chown``: a user without a group takes its own number, or its group in the image's ``/etc/passwd``."""
+    if not chown:
+        return None
+    user, _, group = chown.partition(":")
+    if user.isdigit() and (not group or group.isdigit()):
+        return int(user), int(group or user)
+    files = DirectoryRoot(mounted) if mounted is not None else _NoFiles()
+    found = lookup(chown, (), files)
+    return found.uid, found.gid if group or not user.isdigit() else found.uid
+
+
+class _NoFiles:
+    """The root of ``FROM scratch``."""
+
+    def read(self, path: str) -> bytes | None:
+        return None
+
+
+def _archive(fd: int) -> Iterator[tuple[Header, Content]] | None:
+    """The entries of a tar archive in any compression, or ``None`` if the file is none."""
+
+    def reader() -> tuple[TarReader, Iterator[Header]]:
+        os.lseek(fd, 0, os.SEEK_SET)
+        archive = TarReader(decompressed(lambda size: os.read(fd, size)))
+        return archive, iter(archive)
+
+    try:
+        _, entries = reader()
+        if next(entries, None) is None:
+            return None
+    except WharfError:
+        return None
+    return _entries(*reader())
+
+
+def _entries(archive: TarReader, entries: Iterator[Header]) -> Iterator[tuple[Header, Content]]:
+    for entry in entries:
+        if entry.sparse is None:
+            yield entry, archive.copy
+            continue
+        fragments, size = entry.sparse, entry.size
+        entry.sparse = None
+        yield entry, lambda out, fragments=fragments, size=size: _filled(archive, fragments, size, out)  # type: ignore[misc]
+
+
+def _filled(
+    archive: TarReader,
+    fragments: Sequence[tuple[int, int]],
+    size: int,
+    out: Callable[[bytes | memoryview], object],
+) -> None:
+    """A sparse file's content with its holes written out."""
+    data = bytearray()
+    archive.copy(data.extend)
+    at = taken = 0
+    for offset, length in fragments:
+        _zeros(offset - at, out)
+        out(bytes(data[taken : taken + length]))
+        taken += length
+        at = offset + length
+    _zeros(size - at, out)
+
+
+def _zeros(count: int, out: Callable[[bytes | memoryview], object]) -> None:
+    while count > 0:
+        out(bytes(min(count, _PIECE)))
+        count -= _PIECE

@@ -1,0 +1,207 @@
+"""The mounts of one ``RUN``: what ``--mount`` and here-documents put into the process's file system."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engine.api.types import Mount
+from engine.build.cache import MOUNT, Record
+from engine.build.steps import ResolvedMount, Result, Run
+from engine.build.work import Bind, Contexts, FileMount, Tmpfs
+from engine.errors import invalid
+
+if TYPE_CHECKING:
+    from engine.build.solve import Builder
+
+SECRETS = "/run/secrets"
+SSH_SOCKET = "/run/buildkit/ssh_agent.{number}"
+PIPES = "/dev/pipes"
+
+
+@dataclass(slots=True)
+class Mounts:
+    """An async context manager; inside it the lists are what the process's job needs."""
+
+    builder: "Builder"
+    contexts: Contexts
+    operation: Run
+    found: dict[int, Result]
+    id: str
+    binds: list[Bind] = field(default_factory=list)
+    files: list[FileMount] = field(default_factory=list)
+    tmpfs: list[Tmpfs] = field(default_factory=list)
+    env: list[str] = field(default_factory=list)
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def __aenter__(self) -> "Mounts":
+        try:
+            for name, content in self.operation.files:
+                self.files.append(FileMount(f"{PIPES}/{name}", content.encode(), 0o755))
+            handlers = {
+                "bind": self._bind,
+                "cache": self._cache,
+                "tmpfs": self._tmpfs,
+                "secret": self._secret,
+                "ssh": self._ssh,
+            }
+            for mount in self.operation.mounts:
+                await handlers[mount.options.type](mount)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self._stack.aclose())
+
+    async def _source(self, mount: ResolvedMount) -> tuple[str, tuple[Mount, ...]]:
+        """A directory on the host, or the mounts of a snapshot that can be written and is thrown away."""
+        origin = mount.origin
+        if origin is None:
+            return "", ()
+        if origin.step is not None:
+            chain = self.found[id(origin.step)].chain_id
+            return "", await self._throwaway(chain)
+        return (await self.contexts.open(origin.context)).path, ()
+
+    async def _throwaway(self, chain: str) -> tuple[Mount, ...]:
+        key = f"{self.id}-mount-{secrets.token_hex(4)}"
+        mounts = await self.builder.engine.snapshots.prepare(key, chain)
+        self._stack.push_async_callback(self.builder.engine.snapshots.remove, key)
+        return mounts
+
+    async def _bind(self, mount: ResolvedMount) -> None:
+        options = mount.options
+        path, mounts = await self._source(mount)
+        if not path and not mounts:
+            mounts = await self._throwaway("")
+        readonly = options.readonly is not False
+        if path and not readonly:
+            # What a process writes into its context must not be there for the next: a layer over it takes it.
+            raise invalid("a context can't be mounted for writing (--mount=type=bind,rw): copy it, or mount a stage")
+        self.binds.append(Bind(options.target, path, mounts, options.source, readonly=readonly))
+
+    async def _cache(self, mount: ResolvedMount) -> None:
+        options = mount.options
+        name = options.id or options.target
+        source = ""
+        if mount.origin is not None:
+            step = mount.origin.step
+            source = self.found[id(step)].key if step is not None else mount.origin.context
+        identity = hashlib.sha256(f"{name}\0{source}\0{options.source}".encode()).hexdigest()[:32]
+        if options.sharing == "locked":
+            lock = self.builder.locks.setdefault(identity, asyncio.Lock())
+            await self._stack.enter_async_context(lock)
+        elif options.sharing == "private":
+            identity = await self._private(identity)
+        record = f"build-mount-{identity}"
+        self.builder.cache.hold(record)
+        self._stack.callback(self.builder.cache.release, record)
+        path = os.path.join(self.builder.cache_mounts, identity)
+        if not await asyncio.to_thread(os.path.isdir, path):
+            await self._fill(path, mount)
+            await self._remember(record, path, name)
+        self._stack.push_async_callback(self._measure, record, path)
+        self.binds.append(Bind(options.target, path, readonly=options.readonly is True))
+
+    async def _private(self, identity: str) -> str:
+        """The first directory of the name that nobody uses now."""
+        number = 0
+        while True:
+            candidate = identity if not number else f"{identity}-{number}"
+            lock = self.builder.locks.setdefault(candidate, asyncio.Lock())
+            if not lock.locked():
+                await self._stack.enter_async_context(lock)
+                return candidate
+            number += 1
+
+    async def _fill(self, path: str, mount: ResolvedMount) -> None:
+        options = mount.options
+        if mount.origin is not None:
+            raise invalid("from= of a cache mount is not supported: fill the cache with a RUN")
+        mode = int(options.mode or "0755", 8)
+        uid, gid = int(options.uid or 0), int(options.gid or 0)
+
+        def make() -> None:
+            os.makedirs(path, 0o755)
+            os.chown(path, uid, gid)
+            os.chmod(path, mode)
+
+        await asyncio.to_thread(make)
+
+    async def _remember(self, record: str, path: str, name: str) -> None:
+        now = time.time_ns()
+        description = f"cached mount {name} from exec {' '.join(self.operation.args)}"
+        await self.builder.cache.add(
+            Record(record, "", "", None, path, MOUNT, now, now, 1, 0, description),
+        )
+
+    async def _measure(self, record: str, path: str) -> None:
+        size = await asyncio.to_thread(disk_usage, path)
+        await self.builder.cache.resize({record: size})
+
+    async def _tmpfs(self, mount: ResolvedMount) -> None:
+        size = int(mount.options.size) if mount.options.size.isdigit() else _bytes(mount.options.size)
+        self.tmpfs.append(Tmpfs(mount.options.target, size))
+
+    async def _secret(self, mount: ResolvedMount) -> None:
+        options = mount.options
+        name = options.id or options.source or os.path.basename(options.target)
+        content = await self.contexts.secret(name)
+        if content is None:
+            if options.required:
+                raise invalid(f"secret {name}: not found")
+            return
+        if options.env is not None:
+            self.env.append(f"{options.env or name}={content.decode('utf-8', 'surrogateescape')}")
+        if options.env is None or options.target:
+            target = options.target or f"{SECRETS}/{name}"
+            mode = int(options.mode or "0400", 8)
+            self.files.append(FileMount(target, content, mode, int(options.uid or 0), int(options.gid or 0)))
+
+    async def _ssh(self, mount: ResolvedMount) -> None:
+        options = mount.options
+        name = options.id or "default"
+        path = await self.contexts.ssh(name)
+        if path is None:
+            if options.required:
+                raise invalid(f"unset ssh forward key {name}")
+            return
+        number = sum(item.startswith("SSH_AUTH_SOCK=") for item in self.env)
+        target = options.target or SSH_SOCKET.format(number=number)
+        self.binds.append(Bind(target, path, readonly=False))
+        if not number:
+            self.env.append(f"SSH_AUTH_SOCK={target}")
+
+
+def disk_usage(path: str) -> int:
+    """Bytes that a tree takes on disk. Blocks."""
+    total = 0
+    stack = [path]
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as found:
+                for item in found:
+                    total += item.stat(follow_symlinks=False).st_blocks * 512
+                    if item.is_dir(follow_symlinks=False):
+                        stack.append(item.path)
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _bytes(text: str) -> int:
+    """``64m`` and the like; 0 for nothing."""
+    if not text:
+        return 0
+    units = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    unit = units.get(text[-1:].lower())
+    number = text[:-1] if unit is not None else text
+    if not number.isdigit():
+        raise invalid(f"invalid size: '{text}'")
+    return int(number) * (unit or 1)

@@ -1,0 +1,352 @@
+"""Runs a plan's steps: what they need first, in parallel where they don't depend on one another, each key once.
+
+A step's result is a committed snapshot under its chain id plus the blob of its layer, both held by the lease of its
+cache record. A step that fails leaves neither: its lease goes, and the collector takes what it held.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from engine.api.client import Engine
+from engine.api.rpc import current_lease
+from engine.api.types import Descriptor, Mount
+from engine.build.cache import REGULAR, Cache, Record
+from engine.build.copying import Copier
+from engine.build.dockerfile.errors import Span
+from engine.build.running import Mounts
+from engine.build.shared import Shared
+from engine.build.steps import (
+    SCRATCH,
+    Base,
+    Copy,
+    Layer,
+    Operation,
+    Result,
+    Run,
+    Step,
+    Workdir,
+    chain_id,
+    digest_of,
+)
+from engine.build.work import Contexts, Job, Progress, Runner
+from engine.errors import Kind, WharfError
+
+log = logging.getLogger("wharf.build")
+
+GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class StepFailed(WharfError):
+    """A step's process ended with a code. The message is the builder's sentence; ``span`` says where it stands."""
+
+    def __init__(self, step: Step, command: str, code: int) -> None:
+        super().__init__(Kind.INVALID_ARGUMENT, f'process "{command}" did not complete successfully: exit code: {code}')
+        self.step, self.command, self.code = step, command, code
+
+    @property
+    def span(self) -> Span | None:
+        """The lines of the step."""
+        return self.step.span
+
+
+class Builder:
+    """What all builds share: the engine, the cache, and the work that is going on now."""
+
+    def __init__(self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str) -> None:
+        self.engine, self.cache = engine, cache
+        self.scratch = scratch
+        """A directory for layers on their way into the content store."""
+        self.cache_mounts = cache_mounts
+        """Where the directories of ``--mount=type=cache`` are."""
+        self.flights: Shared[Result] = Shared()
+        self.locks: dict[str, asyncio.Lock] = {}
+        """Of cache mounts that are ``locked``."""
+
+
+@dataclass(slots=True)
+class Solver:
+    """One build. Use inside ``engine.leases.hold()``, so that nothing it uses is collected meanwhile."""
+
+    builder: Builder
+    contexts: Contexts
+    runner: Runner
+    progress: Progress
+    epoch_ns: int | None = None
+    """``SOURCE_DATE_EPOCH``: the time of every layer, and no file's time is later."""
+    _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
+    _held: list[str] = field(default_factory=list)
+    _used: set[str] = field(default_factory=set)
+
+    async def solve(self, step: Step | None) -> Result:
+        """The result of a step; every step is solved once. Raises :class:`StepFailed` and what a step raises."""
+        if step is None:
+            return SCRATCH
+        task = self._tasks.get(id(step))
+        if task is None:
+            task = asyncio.create_task(self._solve(step))
+            self._tasks[id(step)] = task
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Cancels what still runs and lets go of the cache's records."""
+        running = [task for task in self._tasks.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for task in self._tasks.values():
+            if not task.cancelled():
+                task.exception()  # told by the step that failed first
+        for record in self._held:
+            self.builder.cache.release(record)
+        await self.builder.cache.used(self._used, now_ns=time.time_ns())
+
+    async def _solve(self, step: Step) -> Result:
+        operation = step.operation
+        if isinstance(operation, Base):
+            self.progress.started(step)
+            self.progress.done(step)
+            return Result(operation.digest, operation.chain_id, operation.layers)
+        inputs = step.inputs
+        results = await asyncio.gather(*(self.solve(item) for item in inputs))
+        found = dict(zip(map(id, inputs), results, strict=True))
+        parent = SCRATCH if step.parent is None else found[id(step.parent)]
+        self.progress.started(step)
+        try:
+            result = await self._result(step, operation, parent, found)
+        except asyncio.CancelledError:
+            self.progress.done(step, "canceled")
+            raise
+        except WharfError as error:
+            self.progress.done(step, error.message)
+            raise
+        if result.cached:
+            self.progress.cached(step)
+        self.progress.done(step)
+        return result
+
+    async def _result(self, step: Step, operation: Operation, parent: Result, found: dict[int, Result]) -> Result:
+        if isinstance(operation, Run):
+            key = self._run_key(operation, parent, found)
+            work: Callable[[str], Awaitable[Layer | None]] = lambda id: self._run(id, step, operation, parent, found)  # noqa: E731
+        elif isinstance(operation, Copy):
+            copier = Copier(self.builder, self.contexts, operation, parent, found, self.epoch_ns)
+            await copier.open()
+            try:
+                key = await copier.key()
+                return await self._cached_or(step, key, parent, lambda id: self._copied(copier, id, parent))
+            finally:
+                await copier.close()
+        else:
+            assert isinstance(operation, Workdir)
+            key = digest_of("workdir", {"path": operation.path, "parent": parent.key})
+            work = lambda id: self._workdir(id, operation, parent)  # noqa: E731
+        return await self._cached_or(step, key, parent, work)
+
+    async def _workdir(self, id: str, operation: Workdir, parent: Result) -> Layer | None:
+        """The directory as a layer, or none if the parent has it."""
+        copier = Copier(self.builder, self.contexts, Copy((), operation.path), parent, {}, self.epoch_ns)
+        try:
+            if await copier.has_directory(operation.path):
+                return None
+            return await self._copied(copier, id, parent)
+        finally:
+            await copier.close()
+
+    async def _cached_or(
+        self, step: Step, key: str, parent: Result, work: Callable[[str], Awaitable[Layer | None]]
+    ) -> Result:
+        """A result from the cache, from another build that is just making it, or made now."""
+
+        async def make() -> Result:
+            if not step.no_cache:
+                hit = await self._hit(key, parent)
+                if hit is not None:
+                    return hit
+            return await self._make(step, key, parent, work)
+
+        # Without cache the step is run for itself, even beside an equal one.
+        name = f"{key} {id(step)}" if step.no_cache else f"{key} {parent.chain_id}"
+        result, _ = await self.builder.flights.run(name, make)
+        return result
+
+    async def _hit(self, key: str, parent: Result) -> Result | None:
+        for record in await self.builder.cache.find(key):
+            layer = record.layer
+            if layer is None:
+                if record.chain_id == parent.chain_id:
+                    self._hold(record.id)
+                    self._used.add(record.id)
+                    return replace(parent, key=key, cached=True)
+                continue
+            if record.chain_id != chain_id(parent.chain_id, layer.diff_id):
+                continue
+            self._hold(record.id)
+            try:
+                await self.builder.engine.content.info(layer.descriptor.digest)
+                await self.builder.engine.snapshots.stat(record.chain_id)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+                await self.builder.cache.remove([record.id])
+                continue
+            self._used.add(record.id)
+            return Result(key, record.chain_id, (*parent.layers, layer), cached=True)
+        return None
+
+    def _hold(self, record: str) -> None:
+        self.builder.cache.hold(record)
+        self._held.append(record)
+
+    async def _make(
+        self, step: Step, key: str, parent: Result, work: Callable[[str], Awaitable[Layer | None]]
+    ) -> Result:
+        engine = self.builder.engine
+        name = f"build-cache-{secrets.token_hex(12)}"
+        self._hold(name)
+        lease = await engine.leases.create(name, labels={"wharf.build.cache": "1"})
+        token = current_lease.set(lease.id)
+        try:
+            layer = await work(name)
+        except BaseException:
+            current_lease.reset(token)
+            await asyncio.shield(_quietly(engine.leases.delete(name)))
+            raise
+        current_lease.reset(token)
+        if layer is None:
+            chain, size = parent.chain_id, 0
+            await engine.leases.delete(name)
+        else:
+            chain = chain_id(parent.chain_id, layer.diff_id)
+            size = layer.descriptor.size
+            if chain:
+                size += (await engine.snapshots.usage(chain)).size
+        parents = []
+        if parent.key:
+            parents = [record.id for record in await self.builder.cache.find(parent.key)][:1]
+        now = time.time_ns()
+        await self.builder.cache.add(
+            Record(
+                name,
+                key,
+                chain,
+                layer,
+                "",
+                REGULAR,
+                now,
+                now,
+                1,
+                size,
+                step.name,
+                tuple(parents),
+            )
+        )
+        return Result(key, chain, parent.layers if layer is None else (*parent.layers, layer))
+
+    async def _copied(self, copier: Copier, id: str, parent: Result) -> Layer:
+        """The layer that a copier writes, as blob and snapshot."""
+        descriptor, diff_id = await copier.write(id)
+        engine = self.builder.engine
+        mounts = await engine.snapshots.prepare(id, parent.chain_id)
+        try:
+            applied = await engine.diff.apply(descriptor, mounts)
+            assert applied.digest == diff_id, "the layer that was applied is not the one that was written"
+            await self._commit(id, parent, diff_id)
+        except BaseException:
+            await asyncio.shield(_quietly(engine.snapshots.remove(id)))
+            raise
+        return Layer(descriptor, diff_id, self._now())
+
+    async def _commit(self, id: str, parent: Result, diff_id: str) -> None:
+        chain = chain_id(parent.chain_id, diff_id)
+        try:
+            await self.builder.engine.snapshots.commit(chain, id)
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+            # Somebody came to the same layer: theirs is as good, and our lease holds it too.
+            await self.builder.engine.snapshots.remove(id)
+            lease = current_lease.get()
+            if lease:
+                snapshotter = self.builder.engine.snapshots.snapshotter
+                await self.builder.engine.leases.add_resource(lease, chain, f"snapshots/{snapshotter}")
+
+    def _now(self) -> int:
+        return time.time_ns() if self.epoch_ns is None else self.epoch_ns
+
+    def _run_key(self, operation: Run, parent: Result, found: dict[int, Result]) -> str:
+        mounts = []
+        for mount in operation.mounts:
+            origin = mount.origin
+            key = found[id(origin.step)].key if origin is not None and origin.step is not None else ""
+            mounts.append([mount.options, key, origin.context if origin is not None else None])
+        return digest_of(
+            "run",
+            {
+                "parent": parent.key,
+                "args": operation.args,
+                "env": operation.env,
+                "cwd": operation.cwd,
+                "user": operation.user,
+                "mounts": mounts,
+                "network": operation.network,
+                "security": operation.security,
+                "files": operation.files,
+            },
+        )
+
+    async def _run(self, id: str, step: Step, operation: Run, parent: Result, found: dict[int, Result]) -> Layer:
+        engine = self.builder.engine
+        rootfs = await engine.snapshots.prepare(id, parent.chain_id)
+        try:
+            async with Mounts(self.builder, self.contexts, operation, found, id) as mounts:
+                job = Job(
+                    id=id,
+                    rootfs=rootfs,
+                    args=operation.args,
+                    env=(*operation.env, *operation.hidden_env, *mounts.env),
+                    cwd=operation.cwd,
+                    user=operation.user,
+                    network=operation.network,
+                    privileged=operation.security == "insecure",
+                    binds=tuple(mounts.binds),
+                    files=tuple(mounts.files),
+                    tmpfs=tuple(mounts.tmpfs),
+                )
+                code = await self.runner.run(job, lambda stream, data: self.progress.output(step, stream, data))
+            if code:
+                raise StepFailed(step, " ".join(operation.args), code)
+            descriptor, diff_id = await self._difference(id, parent, rootfs)
+            await self._commit(id, parent, diff_id)
+        except BaseException:
+            await asyncio.shield(_quietly(engine.snapshots.remove(id)))
+            raise
+        return Layer(descriptor, diff_id, self._now())
+
+    async def _difference(self, id: str, parent: Result, rootfs: tuple[Mount, ...]) -> tuple[Descriptor, str]:
+        """What a process changed, as a layer in the content store."""
+        engine = self.builder.engine
+        lower: tuple[Mount, ...] = ()
+        view = f"{id}-lower"
+        if parent.chain_id:
+            lower = await engine.snapshots.view(view, parent.chain_id)
+        try:
+            descriptor = await engine.diff.diff(lower, rootfs, media_type=GZIP_LAYER, ref=id)
+        finally:
+            if parent.chain_id:
+                await asyncio.shield(_quietly(engine.snapshots.remove(view)))
+        info = await engine.content.info(descriptor.digest)
+        return descriptor, info.labels["containerd.io/uncompressed"]
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """Clean-up after a failure: what is gone already is fine, and a second failure must not hide the first."""
+    try:
+        await work
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            log.warning("clean-up after a failed step: %s", error.message)

@@ -1,0 +1,167 @@
+"""The operations that make layers, as data. A step's key says what it will give: equal keys, equal results.
+
+A key is made of the operation, the keys of what it builds on, and the checksums of the files it uses
+(ownership and modes included, times not). Two stages that come to the same thing by different ways share one result.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from engine.api.types import Descriptor
+from engine.build.dockerfile.errors import Span
+from engine.build.dockerfile.instructions import Mount
+
+CACHE_FORMAT = "1"
+"""Part of every key: raise it when the same operation comes to give another result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base image's layers. ``ref`` is what the Dockerfile says; the digest is what counts."""
+
+    ref: str
+    digest: str
+    chain_id: str
+    layers: tuple["Layer", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a result. ``created_ns``: when it was made (cached layers keep it)."""
+
+    descriptor: Descriptor
+    diff_id: str
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``RUN``. ``args`` final; ``files``: here-documents that the process finds under ``/dev/pipes``."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+    mounts: tuple["ResolvedMount", ...] = ()
+    network: str = "default"
+    security: str = "sandbox"
+    files: tuple[tuple[str, str], ...] = ()
+    hidden_env: tuple[str, ...] = ()
+    """Given to the process but no part of the key: the proxies of the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedMount:
+    """A ``--mount`` with variables replaced. ``origin`` is the stage, image or named context of ``from=``."""
+
+    options: Mount
+    origin: "Origin | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """``COPY`` and ``ADD`` of files."""
+
+    sources: tuple[str, ...]
+    target: str
+    origin: "Origin | None" = None
+    """Where the sources are; ``None`` when all of them are here-documents or URLs."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Here-documents: name and content."""
+    urls: tuple[str, ...] = ()
+    chown: str = ""
+    chmod: str = ""
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    unpack: bool = False
+    """``ADD`` of a local archive extracts it."""
+    checksum: str = ""
+    keep_git_dir: bool = False
+    add: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workdir:
+    """Makes the directory if it is missing. ``user`` owns it, as BuildKit has it."""
+
+    path: str
+
+
+Operation = Base | Run | Copy | Workdir
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where files come from: another step's result, or a context by name (``""`` is the build's own)."""
+
+    step: "Step | None" = None
+    context: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """A node of the graph. Identity counts: the same instruction in two stages is two steps with one key."""
+
+    operation: Operation
+    parent: "Step | None"
+    name: str
+    """What progress shows: ``[build 2/5] RUN make``."""
+    span: Span | None = None
+    no_cache: bool = False
+    stage: str = ""
+    progress_id: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> Sequence["Step"]:
+        """The steps whose results this one needs, its parent first."""
+        found: list[Step] = [] if self.parent is None else [self.parent]
+        operation = self.operation
+        origins: list[Origin | None] = []
+        if isinstance(operation, Copy):
+            origins.append(operation.origin)
+        elif isinstance(operation, Run):
+            origins.extend(mount.origin for mount in operation.mounts)
+        for origin in origins:
+            if origin is not None and origin.step is not None and origin.step not in found:
+                found.append(origin.step)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a step gives: a chain of layers whose snapshot is committed under ``chain_id`` (empty for scratch)."""
+
+    key: str
+    chain_id: str
+    layers: tuple[Layer, ...]
+    cached: bool = False
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        return tuple(layer.diff_id for layer in self.layers)
+
+
+SCRATCH = Result("scratch", "", ())
+
+
+def chain_id(parent: str, diff_id: str) -> str:
+    """The chain id of a layer on a parent chain (OCI image-spec, config.md, "Layer ChainID")."""
+    if not parent:
+        return diff_id
+    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
+
+
+def digest_of(kind: str, parts: Mapping[str, object]) -> str:
+    """A key: the hash of named parts."""
+    text = json.dumps({"format": CACHE_FORMAT, "kind": kind, **parts}, sort_keys=True, default=_plain)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mount):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} is no part of a key")
