@@ -1,0 +1,259 @@
+"""Inspect and list beside dockerd's own answers: same fields, same null, empty and absent, per API version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from compat_tests.api import Api
+from compat_tests.engines import Dockerd, Engine
+
+pytestmark = pytest.mark.root
+
+#: Debian's dockerd knows up to 1.45.
+VERSIONS = ("1.24", "1.41", "1.44", "1.45")
+
+#: What must differ between two engines: only whether it is set is compared.
+DIFFERS = frozenset(
+    (
+        *("Id", "ID", "Created", "Image", "ImageID", "ResolvConfPath", "HostnamePath", "HostsPath", "LogPath", "Pid"),
+        *("StartedAt", "FinishedAt", "Driver", "GraphDriver", "Runtime", "Bridge", "SandboxID", "SandboxKey"),
+        *("EndpointID", "NetworkID", "Gateway", "IPAddress", "MacAddress", "Hostname", "SizeRw", "SizeRootFs"),
+        *("IPPrefixLen", "CgroupParent"),
+    )
+)
+ZERO_TIME = "0001-01-01T00:00:00Z"
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "plain": {"Image": "busybox", "Cmd": ["sleep", "600"]},
+    "process": {
+        "Image": "busybox",
+        "Cmd": "sleep",
+        "Entrypoint": ["/bin/sh", "-c", "sleep 600", "two words"],
+        "Env": ["A=b", "UNSET"],
+        "User": "1:2",
+        "WorkingDir": "/a/../b/",
+        "Labels": {"x": "y", "empty": ""},
+        "Hostname": "some",
+        "Domainname": "dom",
+        "Tty": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdout": True,
+        "StopSignal": "SIGINT",
+        "StopTimeout": 0,
+        "Healthcheck": {"Test": ["NONE"]},
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+        "OnBuild": [],
+        "Shell": ["/bin/sh"],
+    },
+    "limits": {
+        "Image": "busybox",
+        "Cmd": ["sleep", "600"],
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Memory": 64 << 20,
+            "CpuShares": 512,
+            "CpuQuota": 50000,
+            "CpusetCpus": "0",
+            "PidsLimit": 100,
+            "OomScoreAdj": 5,
+            "Ulimits": [{"Name": "nofile", "Soft": 100, "Hard": 200}],
+            "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/x", "CgroupPermissions": "r"}],
+            "DeviceCgroupRules": ["c 1:3 rwm"],
+            "BlkioWeight": 0,
+            "ShmSize": 1 << 20,
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+        },
+    },
+    "security": {
+        "Image": "busybox",
+        "Cmd": ["sleep", "600"],
+        "HostConfig": {
+            "NetworkMode": "host",
+            "Privileged": True,
+            "CapAdd": ["NET_ADMIN"],
+            "CapDrop": "MKNOD",
+            "PidMode": "host",
+            "IpcMode": "host",
+            "UTSMode": "host",
+            "ReadonlyRootfs": True,
+            "GroupAdd": ["5"],
+            "Dns": [],
+            "ExtraHosts": ["a:1.2.3.4"],
+            "Init": True,
+            "Links": None,
+        },
+    },
+    "mounts": {
+        "Image": "busybox",
+        "Cmd": ["sleep", "600"],
+        "Volumes": {"/anonymous": {}},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Binds": ["/usr:/bound:ro", "named:/named"],
+            "Mounts": [{"Type": "tmpfs", "Target": "/memory", "TmpfsOptions": {"SizeBytes": 1 << 20}}],
+            "Tmpfs": {"/other": "size=1m"},
+            "MaskedPaths": [],
+            "ReadonlyPaths": ["/proc/sys"],
+        },
+    },
+    "ports": {
+        "Image": "busybox",
+        "Cmd": ["sleep", "600"],
+        "HostConfig": {
+            "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}], "81/tcp": None},
+            "AutoRemove": True,
+        },
+    },
+}
+
+
+def plain(value: Any, key: str = "") -> Any:
+    """The answer without what must differ."""
+    if key in DIFFERS:
+        return "" if value in (None, "", 0, ZERO_TIME) else "<set>"
+    if isinstance(value, dict):
+        shown = {name: plain(each, name) for name, each in value.items()}
+        if value.get("Type") == "volume":
+            shown["Source"] = "<set>"
+            if len(value.get("Name", "")) == 64:
+                shown["Name"] = "<random>"
+        if value.get("HostPort"):
+            shown["HostPort"] = "<set>"
+        if "PublicPort" in value:
+            shown["PublicPort"] = "<set>"
+        return shown
+    if isinstance(value, list):
+        items = [plain(each) for each in value]
+        # Mounts and ports come in no certain order.
+        return sorted(items, key=json.dumps) if items and isinstance(items[0], dict) else items
+    return value
+
+
+def differences(ours: Any, theirs: Any, where: str = "") -> Iterator[str]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            if key not in ours:
+                yield f"{where}.{key}: missing, dockerd says {theirs[key]!r}"
+            elif key not in theirs:
+                yield f"{where}.{key}: {ours[key]!r}, dockerd has no such key"
+            else:
+                yield from differences(ours[key], theirs[key], f"{where}.{key}")
+    elif ours != theirs:
+        yield f"{where}: {ours!r}, dockerd says {theirs!r}"
+
+
+@contextmanager
+def container(engine: Engine, name: str, body: dict[str, Any]) -> Iterator[str]:
+    answer = engine.api.post("/containers/create", body, name=name)
+    assert answer.status == 201, answer.body
+    identity = answer.json()["Id"]
+    try:
+        yield identity
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1, v=1)
+        engine.api.delete("/volumes/named", force=1)
+
+
+def answers(engine: Engine, identity: str) -> dict[str, Any]:
+    """Inspect and the list's row, per version."""
+    found: dict[str, Any] = {}
+    filters = json.dumps({"id": {identity: True}})
+    for version in VERSIONS:
+        api = Api(engine.place.socket, version=version)
+        found[f"{version} inspect"] = plain(api.get(f"/containers/{identity}/json").json())
+        rows = api.get("/containers/json", all=1, filters=filters).json()
+        assert len(rows) == 1
+        # "Up Less than a second" or a second later.
+        rows[0]["Status"] = rows[0]["Status"].split(" ")[0]
+        found[f"{version} list"] = plain(rows[0])
+    return found
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
+    seen: list[dict[str, Any]] = []
+    for each in (engine, oracle):
+        with container(each, f"golden-{name}", REQUESTS[name]) as identity:
+            created = answers(each, identity)
+            assert each.api.post(f"/containers/{identity}/start").status == 204
+            running = answers(each, identity)
+            stopped = {}
+            if name != "ports":
+                assert each.api.post(f"/containers/{identity}/kill").status == 204
+                stopped = answers(each, identity)
+        seen.append({"created": created, "running": running, "stopped": stopped})
+    found = [line for line in differences(seen[0], seen[1]) if not expected(line)]
+    assert not found, "\n".join(found)
+
+
+def expected(line: str) -> bool:
+    """Differences that are meant: our default bridge is no libnetwork one, our image store names no directories."""
+    return ".GraphDriver" in line
+
+
+def test_sizes(engine: Engine) -> None:
+    with container(engine, "sized", {"Image": "busybox", "Cmd": ["sh", "-c", "head -c 100000 /dev/zero > /x"]}) as one:
+        engine.api.post(f"/containers/{one}/start")
+        engine.api.post(f"/containers/{one}/wait")
+        document = engine.api.get(f"/containers/{one}/json", size=1).json()
+        assert document["SizeRw"] >= 100000
+        assert document["SizeRootFs"] > 1000000 + document["SizeRw"]
+        assert "SizeRw" not in engine.api.get(f"/containers/{one}/json").json()
+        row = next(each for each in engine.api.get("/containers/json", all=1, size=1).json() if each["Id"] == one)
+        assert row["SizeRw"] == document["SizeRw"]
+
+
+def test_filters(engine: Engine) -> None:
+    first = {"Image": "busybox", "Cmd": ["sleep", "600"], "Labels": {"a": "1"}, "ExposedPorts": {"99/udp": {}}}
+    second = {"Image": "busybox", "Cmd": ["sh", "-c", "exit 3"], "HostConfig": {"Binds": ["named:/v"]}}
+    with container(engine, "first", first) as one, container(engine, "second", second) as two:
+        engine.api.post(f"/containers/{one}/start")
+        engine.api.post(f"/containers/{two}/start")
+        engine.api.post(f"/containers/{two}/wait")
+
+        def ids(all_: int = 1, **filters: list[str]) -> list[str]:
+            named = {key.replace("_", "-"): value for key, value in filters.items()}
+            answer = engine.api.get("/containers/json", all=all_, filters=json.dumps(named))
+            assert answer.status == 200, answer.body
+            return [row["Id"] for row in answer.json()]
+
+        assert ids(0) == [one]
+        assert ids() == [two, one]
+        assert ids(name=["^/fir"]) == ids(name=["rst"]) == ids(id=[one[:12]]) == [one]
+        assert ids(label=["a"]) == ids(label=["a=1"]) == ids(status=["running"]) == ids(before=["second"]) == [one]
+        assert ids(exited=["3"]) == ids(status=["exited"]) == ids(since=["first"]) == ids(volume=["named"]) == [two]
+        assert ids(volume=["/v"]) == [two]
+        assert ids(ancestor=["busybox"]) == ids(network=["bridge"]) == ids(health=["none"]) == [two, one]
+        assert ids(expose=["99/udp"]) == ids(expose=["90-100/udp"]) == [one]
+        assert (
+            ids(label=["a=2"]) == ids(ancestor=["nosuch"]) == ids(publish=["80"]) == ids(**{"is-task": ["true"]}) == []
+        )
+        assert [row["Id"] for row in engine.api.get("/containers/json", limit=1).json()] == [two]
+        for key, value, status, text in (
+            ("odd", "1", 400, "invalid filter 'odd'"),
+            ("status", "odd", 400, "invalid filter 'status=odd'"),
+            ("health", "odd", 400, "unrecognized filter value for health: odd"),
+            ("before", "nosuch", 404, "No such container: nosuch"),
+        ):
+            answer = engine.api.get("/containers/json", filters=json.dumps({key: [value]}))
+            assert (answer.status, answer.message) == (status, text)
+
+
+def test_an_ambiguous_prefix(engine: Engine) -> None:
+    # Sixteen first digits and seventeen containers: two of them share one.
+    made = [engine.api.post("/containers/create", {"Image": "busybox"}).json()["Id"] for _ in range(17)]
+    try:
+        shared = next(one[0] for one in made if sum(other[0] == one[0] for other in made) > 1)
+        answer = engine.api.get(f"/containers/{shared}/json")
+        assert (answer.status, answer.message) == (400, f"multiple IDs found with provided prefix: {shared}")
+        assert engine.api.get(f"/containers/{made[0][:40]}/json").json()["Id"] == made[0]
+    finally:
+        for one in made:
+            engine.api.delete(f"/containers/{one}")

@@ -1,0 +1,160 @@
+"""Restart policies, `--rm`, and what becomes of containers when a daemon goes away and comes back."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from compat_tests.engines import Engine
+from compat_tests.traces import until
+
+pytestmark = pytest.mark.root
+
+
+def create(engine: Engine, script: str, policy: str = "no", retries: int = 0, **host: Any) -> str:
+    body = {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", script],
+        "HostConfig": {
+            "NetworkMode": "none",
+            "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
+            **host,
+        },
+    }
+    answer = engine.api.post("/containers/create", body)
+    assert answer.status == 201, answer.body
+    return str(answer.json()["Id"])
+
+
+def inspect(engine: Engine, identity: str) -> dict[str, Any]:
+    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()
+    return found
+
+
+def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
+    identity = create(engine, "echo run; exit 7", "on-failure", 2)
+    try:
+        began = int(time.time()) - 1
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
+        now = inspect(engine, identity)
+        assert (now["RestartCount"], now["State"]["ExitCode"]) == (2, 7)
+        assert engine.docker("logs", identity).stdout.split() == ["run"] * 3
+        filters = json.dumps({"container": [identity]})
+        lines = engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters).lines()
+        words = [line["Action"] for line in lines if line["Type"] == "container"]
+        assert words == ["create"] + ["start", "die"] * 3
+        # A start on request begins a new count.
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
+        assert inspect(engine, identity)["RestartCount"] == 2
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+
+
+def test_always_until_somebody_stops_it(engine: Engine) -> None:
+    identity = create(engine, "exit 0", "always")
+    try:
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["RestartCount"] >= 3)
+        answer = engine.api.delete(f"/containers/{identity}")
+        assert answer.status == 409
+        # It may be in a run or between two: both ways a stop ends it for good.
+        assert engine.api.post(f"/containers/{identity}/stop").status == 204
+        now = inspect(engine, identity)
+        assert (now["State"]["Status"], now["State"]["Restarting"]) == ("exited", False)
+        count = now["RestartCount"]
+        engine.api.post(f"/containers/{identity}/wait")
+        assert inspect(engine, identity)["RestartCount"] == count
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+
+
+def test_rm_and_a_policy_exclude_each_other(engine: Engine) -> None:
+    body = {"Image": "busybox", "HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}
+    answer = engine.api.post("/containers/create", body)
+    assert (answer.status, answer.message) == (400, "can't create 'AutoRemove' container with restart policy")
+
+
+def test_a_container_that_waits_for_its_restart_can_be_removed(engine: Engine) -> None:
+    identity = create(engine, "exit 1", "always")
+    engine.api.post(f"/containers/{identity}/start")
+    assert until(lambda: inspect(engine, identity)["State"]["Restarting"])
+    assert engine.api.delete(f"/containers/{identity}", force=1).status == 204
+    assert engine.api.get(f"/containers/{identity}/json").status == 404
+
+
+@pytest.mark.slow
+def test_the_daemon_goes_and_comes_back(own_engine: Engine) -> None:
+    """A graceful restart and a `kill -9`: who ran runs on, who ended meanwhile is known, policies hold."""
+    engine = own_engine
+    if engine.kind == "dockerd":
+        pytest.skip("dockerd takes its containers along")
+    runs = create(engine, "while :; do date +%s.%N; sleep 0.2; done")
+    paused = create(engine, "sleep 600")
+    ends = create(engine, "while [ ! -e /flag/now ]; do sleep 0.05; done; exit 9", Binds=["flag:/flag"])
+    goes = create(
+        engine, "while [ ! -e /flag/now ]; do sleep 0.05; done", AutoRemove=True, RestartPolicy={}, Binds=["flag:/flag"]
+    )
+    again = create(engine, "while [ ! -e /flag/now ]; do sleep 0.05; done; sleep 600", "unless-stopped")
+    stopped = create(engine, "sleep 600", "unless-stopped")
+    try:
+        for identity in (runs, paused, ends, goes, again, stopped):
+            assert engine.api.post(f"/containers/{identity}/start").status == 204
+        engine.api.post(f"/containers/{paused}/pause")
+        engine.api.post(f"/containers/{stopped}/kill")
+        pid = inspect(engine, runs)["State"]["Pid"]
+        flag = f"{engine.api.get('/volumes/flag').json()['Mountpoint']}/now"
+
+        engine.restart()
+        assert inspect(engine, runs)["State"]["Pid"] == pid
+        assert inspect(engine, paused)["State"]["Status"] == "paused"
+        assert inspect(engine, stopped)["State"]["Status"] == "exited"
+
+        engine.kill("wharfd")
+        with open(flag, "w"):
+            pass
+        with open(f"/proc/{pid}/stat"):
+            pass  # it runs without the daemon
+        engine.start()
+        assert until(lambda: inspect(engine, ends)["State"]["Status"] == "exited")
+        assert inspect(engine, ends)["State"]["ExitCode"] == 9
+        assert until(lambda: engine.api.get(f"/containers/{goes}/json").status == 404)
+        assert inspect(engine, runs)["State"]["Pid"] == pid
+        assert inspect(engine, again)["State"]["Running"]
+        assert engine.api.post(f"/containers/{paused}/unpause").status == 204
+        seconds = [float(line) for line in engine.docker("logs", runs).stdout.split()]
+        # No line was lost while nobody looked: the loop writes one in a little more than 0.2 s.
+        assert len(seconds) > 3
+        assert seconds == sorted(seconds)
+    finally:
+        for identity in (runs, paused, ends, goes, again, stopped):
+            engine.api.delete(f"/containers/{identity}", force=1)
+        engine.api.delete("/volumes/flag", force=1)
+
+
+@pytest.mark.slow
+def test_a_shim_or_the_supervisor_that_dies(own_engine: Engine) -> None:
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the embedded supervisor only")
+    one, two = create(engine, "sleep 600"), create(engine, "sleep 600", "always")
+    try:
+        for identity in (one, two):
+            assert engine.api.post(f"/containers/{identity}/start").status == 204
+        pid = inspect(engine, one)["State"]["Pid"]
+        engine.kill("wharf-supervis")
+        assert until(lambda: engine.api.post(f"/containers/{one}/pause").status == 204)
+        assert inspect(engine, one)["State"]["Pid"] == pid
+        assert engine.api.post(f"/containers/{one}/unpause").status == 204
+        first = inspect(engine, two)["State"]["Pid"]
+        engine.kill("wharf-shim")
+        assert until(lambda: inspect(engine, one)["State"]["Status"] == "exited")
+        assert inspect(engine, one)["State"]["ExitCode"] == 137
+        assert until(lambda: inspect(engine, two)["State"]["Pid"] not in (0, first))
+    finally:
+        for identity in (one, two):
+            engine.api.delete(f"/containers/{identity}", force=1)

@@ -1,0 +1,232 @@
+"""Volumes and mounts: `-v` and `--mount` in every form, copy-up, `--volumes-from`, the volume commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat_tests.engines import Engine
+from compat_tests.images import busybox_layer, docker_archive, layer
+from compat_tests.traces import until
+
+pytestmark = pytest.mark.root
+
+RUN = ("run", "--rm", "--network", "none")
+
+
+@pytest.fixture
+def volume(engine: Engine) -> Iterator[str]:
+    engine.docker("volume", "create", "data")
+    yield "data"
+    engine.docker("volume", "rm", "-f", "data")
+
+
+def sh(engine: Engine, *options: str, script: str, check: bool = True) -> str:
+    done = engine.docker(*RUN, *options, "busybox", "sh", "-c", script, check=check)
+    return done.stdout.strip() if check else done.output
+
+
+@pytest.mark.core
+def test_a_named_volume_keeps_what_is_written(engine: Engine, volume: str) -> None:
+    sh(engine, "-v", "data:/d", script="echo kept > /d/file")
+    assert sh(engine, "--mount", "type=volume,src=data,dst=/d,readonly", script="cat /d/file") == "kept"
+    assert "Read-only file system" in sh(engine, "-v", "data:/d:ro", script="touch /d/x", check=False)
+    options = "type=volume,src=data,dst=/d,volume-subpath=sub"
+    sh(engine, "-v", "data:/d", script="mkdir /d/sub && echo below > /d/sub/f")
+    assert sh(engine, "--mount", options, script="cat /d/f") == "below"
+    missing = engine.docker(*RUN, "--mount", options + "x", "busybox", "true", check=False)
+    assert missing.status in (125, 127)
+    assert "no such file or directory" in missing.stderr
+
+
+@pytest.mark.core
+def test_binds(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    assert sh(engine, "-v", f"{tmp_path}:/d:ro", script="cat /d/file; touch /d/x || true") == "text"
+    made = tmp_path / "made" / "here"
+    assert sh(engine, "-v", f"{made}:/d", script="touch /d/x; stat -c %u:%a /d") == "0:755"
+    assert (made / "x").exists()
+    absent = tmp_path / "absent"
+    done = engine.docker(*RUN, "--mount", f"type=bind,src={absent},dst=/d", "busybox", "true", check=False)
+    assert done.status == 125
+    assert f'invalid mount config for type "bind": bind source path does not exist: {absent}' in done.stderr
+    done = engine.docker(*RUN, "-v", f"{tmp_path}:/d", "-v", "/tmp:/d", "busybox", "true", check=False)
+    assert "Duplicate mount point: /d" in done.stderr
+    # A single file, and mounts below mounts whatever the order of the options.
+    file = f"{tmp_path / 'file'}:/d/inner"
+    assert sh(engine, "-v", file, "-v", f"{made}:/d", script="cat /d/inner; ls /d | tr '\\n' ' '") == "textinner x"
+
+
+def test_propagation_and_recursion(engine: Engine, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "inner").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", str(source), str(source)], check=True, timeout=60)
+    try:
+        subprocess.run(["mount", "--make-rshared", str(source)], check=True, timeout=60)
+        subprocess.run(["mount", "-t", "tmpfs", "test", str(source / "inner")], check=True, timeout=60)
+        (source / "inner" / "deep").write_text("x")
+        assert sh(engine, "-v", f"{source}:/d", script="ls /d/inner") == "deep"
+        alone = f"type=bind,src={source},dst=/d,bind-recursive=disabled"
+        assert sh(engine, "--mount", alone, script="ls /d/inner") == ""
+        # Read-only goes down to what is mounted below.
+        assert "Read-only" in sh(engine, "-v", f"{source}:/d:ro", script="touch /d/inner/y", check=False)
+        flags = sh(engine, "-v", f"{source}:/d:shared", script="grep ' /d ' /proc/self/mountinfo")
+        assert " shared:" in flags
+        assert " master:" in sh(engine, "-v", f"{source}:/d:rslave", script="grep ' /d ' /proc/self/mountinfo")
+    finally:
+        subprocess.run(["umount", "-R", str(source)], check=True, timeout=60)
+
+
+def test_tmpfs(engine: Engine) -> None:
+    script = "grep ' /t ' /proc/mounts; stat -c %a /t"
+    line, mode = sh(engine, "--tmpfs", "/t:size=1m,mode=1700", script=script).splitlines()
+    assert {"size=1024k", "nosuid", "nodev", "noexec"} <= set(line.split()[3].split(","))
+    assert mode == "1700"
+    mount = "type=tmpfs,dst=/t,tmpfs-size=2097152,tmpfs-mode=0711"
+    line, mode = sh(engine, "--mount", mount, script=script).splitlines()
+    assert "size=2048k" in line.split()[3].split(",")
+    assert mode == "711"
+
+
+@pytest.mark.core
+def test_what_the_image_has_is_copied_into_an_empty_volume(engine: Engine, volume: str) -> None:
+    script = "stat -c %a /etc; cat /etc/passwd | head -1; ls -l /bin/ls | wc -l"
+    plain = sh(engine, script=script)
+    assert sh(engine, "-v", "data:/etc", script=script) == plain
+    sh(engine, "-v", "data:/etc", script="rm /etc/passwd")
+    assert "No such file" in sh(engine, "-v", "data:/etc", script="cat /etc/passwd", check=False)
+    engine.docker("volume", "create", "bare")
+    try:
+        assert sh(engine, "-v", "bare:/home2:nocopy", script="ls /home2") == ""
+        assert (
+            sh(engine, "--mount", "type=volume,src=bare,dst=/etc,volume-nocopy", script="ls /etc/passwd || true") == ""
+        )
+    finally:
+        engine.docker("volume", "rm", "bare")
+
+
+def test_a_volume_of_the_image_and_volumes_from(engine: Engine) -> None:
+    layers = [busybox_layer(), layer({"data/file": "from the image"})]
+    archive = docker_archive("withvolume:1", layers, Cmd=["sleep", "600"], Volumes={"/data": {}})
+    engine.docker("load", "-q", input=archive)
+    identity = engine.docker("run", "-d", "--network", "none", "-v", "/more", "withvolume:1").stdout.strip()
+    try:
+        mounts = {m["Destination"]: m for m in engine.api.get(f"/containers/{identity}/json").json()["Mounts"]}
+        assert set(mounts) == {"/data", "/more"}
+        anonymous = mounts["/data"]["Name"]
+        assert len(anonymous) == 64
+        assert sh(engine, "--volumes-from", f"{identity}:ro", script="cat /data/file; touch /data/x || true") == (
+            "from the image"
+        )
+        labels = engine.api.get(f"/volumes/{anonymous}").json()["Labels"]
+        assert labels == {"com.docker.volume.anonymous": ""}
+        in_use = engine.api.delete(f"/volumes/{anonymous}")
+        assert (in_use.status, in_use.message) == (409, f"remove {anonymous}: volume is in use - [{identity}]")
+    finally:
+        engine.docker("rm", "-f", "-v", identity)
+        engine.docker("rmi", "withvolume:1")
+    assert engine.api.get(f"/volumes/{anonymous}").status == 404
+
+
+def test_driver_options_are_mounted_while_the_volume_is_used(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("bound")
+    options = ("--opt", "type=none", "--opt", f"device={tmp_path}", "--opt", "o=bind,ro")
+    engine.docker("volume", "create", *options, "bound")
+    engine.docker("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m", "memory")
+    try:
+        point = engine.api.get("/volumes/bound").json()["Mountpoint"]
+        memory = engine.api.get("/volumes/memory").json()["Mountpoint"]
+        assert sh(engine, "-v", "bound:/d", script="cat /d/file; touch /d/x || true") == "bound"
+        identity = engine.docker(
+            *("run", "-d", "--network", "none", "-v", "memory:/m", "busybox", "sh", "-c", "touch /m/x; sleep 600")
+        ).stdout.strip()
+        assert until(lambda: os.path.exists(f"{memory}/x"))
+        # A second user sees the same file system, and it goes with the last one.
+        assert sh(engine, "-v", "memory:/m", script="ls /m") == "x"
+        assert os.path.ismount(memory)
+        engine.docker("rm", "-f", identity)
+        assert until(lambda: not os.path.ismount(memory))
+        assert until(lambda: not os.path.ismount(point))
+    finally:
+        engine.docker("volume", "rm", "bound", "memory")
+    assert (tmp_path / "file").read_text() == "bound"
+
+
+def test_the_volume_commands(engine: Engine) -> None:
+    created = engine.api.post("/volumes/create", {"Name": "one", "Labels": {"a": "b"}})
+    assert created.status == 201
+    try:
+        shown = created.json()
+        assert set(shown) == {"CreatedAt", "Driver", "Labels", "Mountpoint", "Name", "Options", "Scope"}
+        assert (shown["Driver"], shown["Labels"], shown["Options"], shown["Scope"]) == (
+            "local",
+            {"a": "b"},
+            None,
+            "local",
+        )
+        assert engine.api.post("/volumes/create", {"Name": "one"}).json() == shown
+        assert engine.api.get("/volumes/one").json() == shown
+
+        def names(**filters: list[str]) -> list[str]:
+            answer = engine.api.get("/volumes", filters=json.dumps(filters)).json()
+            assert answer["Warnings"] is None
+            return [found["Name"] for found in answer["Volumes"]]
+
+        assert names(label=["a=b"]) == names(name=["on"]) == names(driver=["local"], dangling=["true"]) == ["one"]
+        assert names(label=["a=c"]) == names(driver=["odd"]) == []
+        for body, status, text in BAD_VOLUMES:
+            answer = engine.api.post("/volumes/create", body)
+            assert (answer.status, answer.message) == (status, text)
+        answer = engine.api.get("/volumes", filters='{"odd": ["1"]}')
+        assert (answer.status, answer.message) == (400, "invalid filter 'odd'")
+        answer = engine.api.delete("/volumes/nosuch")
+        assert (answer.status, answer.message) == (404, "get nosuch: no such volume")
+        assert engine.api.delete("/volumes/nosuch", force=1).status == 204
+        # Named volumes stay in a prune unless all are asked for.
+        assert engine.api.post("/volumes/prune").json() == {"VolumesDeleted": [], "SpaceReclaimed": 0}
+        pruned = engine.api.post("/volumes/prune", filters='{"all": ["true"], "label": ["a"]}').json()
+        assert pruned["VolumesDeleted"] == ["one"]
+    finally:
+        engine.api.delete("/volumes/one", force=1)
+
+
+BAD_VOLUMES: list[tuple[dict[str, Any], int, str]] = [
+    (
+        {"Name": "a"},
+        400,
+        "create a: volume name is too short, names should be at least two alphanumeric characters",
+    ),
+    (
+        {"Name": "a/b"},
+        400,
+        'create a/b: "a/b" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are '
+        "allowed. If you intended to pass a host directory, use absolute path",
+    ),
+    (
+        {"Name": "ab", "Driver": "odd"},
+        404,
+        'create ab: error looking up volume plugin odd: plugin "odd" not found',
+    ),
+    ({"Name": "ab", "DriverOpts": {"odd": "1"}}, 400, 'create ab: invalid option: "odd"'),
+    ({"Name": "ab", "DriverOpts": {"type": "1"}}, 400, 'create ab: missing required option: "device"'),
+]
+
+
+def test_a_failed_create_leaves_no_volume(engine: Engine) -> None:
+    if engine.kind == "dockerd":
+        pytest.skip("dockerd keeps the named volume of a failed create")
+    body = {
+        "Image": "busybox",
+        "Cmd": ["true"],
+        "Volumes": {"/a": {}},
+        "HostConfig": {"Binds": ["fresh:/b", "fresh:/b"], "NetworkMode": "none"},
+    }
+    answer = engine.api.post("/containers/create", body)
+    assert (answer.status, answer.message) == (400, "Duplicate mount point: /b")
+    assert engine.api.get("/volumes").json()["Volumes"] == []
