@@ -61,7 +61,7 @@ class Contexts:
             if not remote:
                 await _extract(body, root)
             elif is_git(remote):
-                root_below = await clone(remote, root)
+                _, root_below = await clone(remote, root)
                 if root_below != root:
                     yield await asyncio.to_thread(_found, root_below, dockerfile)
                     return
@@ -207,8 +207,8 @@ def repository(remote: str) -> Repository:
     return Repository(url, ref, folder)
 
 
-async def clone(remote: str, root: str, *, keep_git: bool = False) -> str:
-    """Checks a repository out below ``root``; returns the folder that was asked for.
+async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str, str]:
+    """Checks a repository out below ``root``; returns the commit, and the folder that was asked for.
 
     :raises WharfError: INVALID_ARGUMENT with git's own words when it cannot be fetched.
     """
@@ -228,11 +228,12 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> str:
     await git("-C", root, "fetch", "-q", "--depth", "1", "origin", found.ref or "HEAD")
     await git("-C", root, "-c", "advice.detachedHead=false", "checkout", "-q", "FETCH_HEAD")
     await git("-C", root, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
+    commit = (await git("-C", root, "rev-parse", "HEAD")).decode().strip()
     if not keep_git:
         await asyncio.to_thread(shutil.rmtree, os.path.join(root, ".git"), ignore_errors=True)
     if not found.folder:
-        return root
-    return await asyncio.to_thread(_folder_below, root, found.folder)
+        return commit, root
+    return commit, await asyncio.to_thread(_folder_below, root, found.folder)
 
 
 def _folder_below(root: str, folder: str) -> str:

@@ -1,0 +1,99 @@
+"""From a stage's configuration and layers to an image: the two documents, and their place in the content store."""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.build.imageconfig import History, ImageConfig
+from engine.build.steps import SCRATCH, Base, Result, Step
+from engine.registry import documents, oci
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """An image's two documents. ``id`` is the manifest's digest, as for every image here."""
+
+    config: bytes
+    manifest: bytes
+    chain_id: str
+
+    @property
+    def id(self) -> str:
+        return oci.digest_of(self.manifest)
+
+
+def chain_of(step: Step | None) -> list[Step]:
+    """The steps that make layers, from the base on."""
+    found: list[Step] = []
+    while step is not None:
+        if not isinstance(step.operation, Base):
+            found.append(step)
+        step = step.parent
+    return found[::-1]
+
+
+def describe(config: ImageConfig, last: Step | None, results: Mapping[int, Result], *, now_ns: int) -> Documents:
+    """The documents of a configuration on the result of its last step. ``results``: by ``id(step)``.
+
+    The times come from the layers, so the same steps give the same image, also when they are found in the cache.
+    """
+    result = SCRATCH if last is None else results[id(last)]
+    settled = config.clone()
+    base_ns = _base_time(config) if config.base_diff_ids or config.base_history else 0
+    settled.history = _history(config, chain_of(last), results, base_ns)
+    times = [entry.created_ns for entry in settled.history]
+    created = times[-1] if times else base_ns
+    data = settled.finished(result.diff_ids, created_ns=created or now_ns)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": oci.to_json(Descriptor(CONFIG, oci.digest_of(data), len(data))),
+        "layers": [oci.to_json(layer.descriptor) for layer in result.layers],
+    }
+    return Documents(data, json.dumps(manifest, separators=(",", ":")).encode(), result.chain_id)
+
+
+def _history(config: ImageConfig, steps: Sequence[Step], results: Mapping[int, Result], base_ns: int) -> list[History]:
+    """The history with its times, and without claims of layers that came to nothing."""
+    waiting = iter(steps)
+    entries: list[History] = []
+    last_ns = base_ns
+    for entry in config.history:
+        if not entry.empty_layer:
+            step = next(waiting)
+            result = results[id(step)]
+            below = results[id(step.parent)].layers if step.parent is not None else ()
+            if len(result.layers) > len(below):
+                last_ns = result.layers[-1].created_ns
+            else:
+                entry = replace(entry, empty_layer=True)
+        entries.append(replace(entry, created_ns=last_ns))
+    if not base_ns:
+        # Nothing below an empty base has a time: what comes before the first layer takes that layer's.
+        first = next((entry.created_ns for entry in entries if entry.created_ns), 0)
+        entries = [entry if entry.created_ns else replace(entry, created_ns=first) for entry in entries]
+    return entries
+
+
+def _base_time(config: ImageConfig) -> int:
+    text = config.document.get("created")
+    try:
+        moment = datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return 0
+    since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return (since // datetime.timedelta(microseconds=1)) * 1000
+
+
+async def store(engine: Engine, found: Documents) -> Descriptor:
+    """Writes the documents; the answer is what a name of the image points to. Under a lease."""
+    config = await documents.write(engine, found.config, CONFIG)
+    if found.chain_id:
+        await documents.hold_snapshot(engine, config.digest, found.chain_id)
+    return await documents.write(engine, found.manifest, MANIFEST)
