@@ -21,6 +21,7 @@ class Hooks:
     """``exec_exited`` gets (container, exec id, exit status, time in ns since the epoch) without the lock."""
 
     started: list[Hook] = field(default_factory=list)
+    start_failed: list[Hook] = field(default_factory=list)
     stopped: list[Hook] = field(default_factory=list)
     paused: list[Hook] = field(default_factory=list)
     unpaused: list[Hook] = field(default_factory=list)

@@ -10,6 +10,7 @@ from server.services.containers.log_format import Query, format_of
 from server.services.containers.log_reader import LogReader
 from server.services.containers.model import Container
 from server.services.containers.room import Room
+from server.services.containers.stdio import log_file
 
 _CHANGES = inotify.MODIFY | inotify.MOVED_TO | inotify.CREATE
 
@@ -89,6 +90,16 @@ class _Follower:
         self.stopped = False
 
 
+async def _undisturbed(reader: LogReader) -> bytes:
+    """A read in a thread. If the client leaves, the thread is waited for: it must not find its file closed."""
+    reading = asyncio.ensure_future(asyncio.to_thread(reader.read))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait({reading})
+        raise
+
+
 class Logs:
     """The log of every container whose driver can be read."""
 
@@ -110,25 +121,26 @@ class Logs:
         if container.state.removing or container.state.dead:
             raise conflict("can not get logs from container which is dead or marked for removal")
         config = container.host_config.log_config
-        if config.type not in ("json-file", "local") or not container.log_path:
+        path = log_file(container)
+        if not path:
             raise WharfError(Kind.NOT_IMPLEMENTED, "configured logging driver does not support reading")
-        reader = LogReader(container.log_path, format_of(config.type), query)
+        reader = LogReader(path, format_of(config.type), query)
         return self._read(container, reader, follow=query.follow)
 
     async def _read(self, container: Container, reader: LogReader, *, follow: bool) -> AsyncIterator[bytes]:
         follower = _Follower()
         directory = os.path.dirname(reader.path)
         followers = self._followers.setdefault(container.id, set())
+        follow = follow and container.state.running
         if follow:
             followers.add(follower)
             self._watch.add(directory, follower.changed)
-            follower.stopped = not container.state.running
         try:
             while True:
                 follower.changed.clear()
                 # Asked before the read: what was written before the end is there to be read after it.
                 stopped = follower.stopped
-                data = await asyncio.to_thread(reader.read)
+                data = await _undisturbed(reader)
                 if data:
                     yield data
                 elif reader.done or stopped or not follow:

@@ -99,6 +99,7 @@ async def _failed(room: Room, container: Container, error: WharfError) -> WharfE
     state.error = error.message
     state.exit_code = state.exit_code or UNKNOWN
     container.before_start.clear()
+    call(room.hooks.start_failed, container)
     await room.save(container)
     return error
 

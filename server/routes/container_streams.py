@@ -1,0 +1,147 @@
+"""/containers/{id}: logs, attach, resize, top: what streams, and what belongs to a terminal."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import internal
+from server.http import params
+from server.http.answers import json_answer
+from server.http.hijack import hijack
+from server.http.routing import ApiRoute
+from server.http.streams import byte_stream
+from server.http.websocket import accept_head, relay
+from server.routes.exec import MULTIPLEXED, RAW, size_of, stream_type
+from server.services.containers.attach import Attachments, Wanted
+from server.services.containers.client import Client
+from server.services.containers.log_format import Query
+from server.services.containers.logs import Logs
+from server.services.containers.resize import resize as resize_container
+from server.services.containers.service import Containers
+from server.services.containers.top import top as top_container
+
+
+def _containers(request: Request) -> Containers:
+    containers: Containers = request.app.state.services.containers
+    return containers
+
+
+def _moment(text: str) -> int:
+    """``seconds[.nanoseconds]`` → ns; "" is 0.
+
+    :raises WharfError: INTERNAL (dockerd's 500) with Go's words.
+    """
+    if not text:
+        return 0
+    whole, dot, fraction = text.partition(".")
+    for word in (whole, fraction) if dot else (whole,):
+        if not word.removeprefix("-").removeprefix("+").isdecimal():
+            raise internal(f'strconv.ParseInt: parsing "{word}": invalid syntax')
+    nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
+    return int(whole) * 1_000_000_000 + nanos
+
+
+def _tail(text: str) -> int:
+    """What is no number means all, and so does a negative one."""
+    return max(int(text), -1) if text.removeprefix("-").isdecimal() else -1
+
+
+async def logs(request: Request) -> Response:
+    container = _containers(request).get(request.path_params["name"])
+    framed = not container.config.tty
+    until = params.text(request, "until")
+    query = Query(
+        stdout=params.flag(request, "stdout"),
+        stderr=params.flag(request, "stderr"),
+        follow=params.flag(request, "follow"),
+        since_ns=_moment(params.text(request, "since")),
+        until_ns=0 if until == "0" else _moment(until),
+        tail=_tail(params.text(request, "tail")),
+        timestamps=params.flag(request, "timestamps"),
+        details=params.flag(request, "details"),
+        framed=framed,
+    )
+    service: Logs = request.app.state.services.logs
+    kind = MULTIPLEXED if framed and params.version_of(request) >= (1, 42) else RAW
+    return byte_stream(service.open(container, query), media_type=kind, early=True, name="logs")
+
+
+def _wanted(request: Request) -> Wanted:
+    return Wanted(
+        logs=params.flag(request, "logs"),
+        stream=params.flag(request, "stream"),
+        stdin=params.flag(request, "stdin"),
+        stdout=params.flag(request, "stdout"),
+        stderr=params.flag(request, "stderr"),
+        detach_keys=params.text(request, "detachKeys"),
+    )
+
+
+async def attach(request: Request) -> Response | None:
+    key = request.path_params["name"]
+    service: Attachments = request.app.state.services.attachments
+    wanted = _wanted(request)
+    container = _containers(request).get(key)
+    service.check(container, key, wanted)
+    framed = not container.config.tty
+    taken = await hijack(request)
+    head = taken.head(stream_type(request, framed=framed, upgrade=bool(taken.upgrade)))
+    await service.attach(container, wanted, Client(taken.sock, head, taken.early), framed=framed)
+    return None
+
+
+async def attach_websocket(request: Request) -> Response | None:
+    key = request.path_params["name"]
+    service: Attachments = request.app.state.services.attachments
+    wanted = _wanted(request)
+    if params.version_of(request) < (1, 42):
+        # Older clients got all streams, whatever they named.
+        wanted = Wanted(
+            logs=wanted.logs,
+            stream=wanted.stream,
+            stdin=True,
+            stdout=True,
+            stderr=True,
+            detach_keys=wanted.detach_keys,
+        )
+    container = _containers(request).get(key)
+    service.check(container, key, wanted)
+    head = accept_head(request)
+    taken = await hijack(request)
+    await taken.send(head)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0)
+    theirs.settimeout(0)
+    relaying = asyncio.create_task(relay(taken.sock, taken.early, ours), name="websocket relay")
+    try:
+        await service.attach(container, wanted, Client(theirs, b""), framed=False)
+        await relaying
+    finally:
+        relaying.cancel()
+        await asyncio.gather(relaying, return_exceptions=True)
+    return None
+
+
+async def resize(request: Request) -> Response:
+    height, width = size_of(request)
+    containers = _containers(request)
+    await resize_container(containers.room, containers.get(request.path_params["name"]), height, width)
+    return Response(b"", 200)
+
+
+async def top(request: Request) -> Response:
+    containers = _containers(request)
+    container = containers.get(request.path_params["name"])
+    return json_answer(await top_container(containers.room, container, params.text(request, "ps_args")))
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("GET", "/containers/{name}/logs", logs, waits=True),
+    ApiRoute("POST", "/containers/{name}/attach", attach),
+    ApiRoute("GET", "/containers/{name}/attach/ws", attach_websocket),
+    ApiRoute("POST", "/containers/{name}/resize", resize),
+    ApiRoute("GET", "/containers/{name}/top", top),
+)

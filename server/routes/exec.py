@@ -1,0 +1,114 @@
+"""/exec and /containers/{id}/exec: thin handlers over ``server/services/exec``."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.exec import ExecCreateRequest, ExecStartRequest
+from engine.errors import WharfError, internal, invalid
+from server.http import params
+from server.http.answers import json_answer
+from server.http.hijack import hijack
+from server.http.routing import ApiRoute
+from server.services.containers.client import Client, parse_keys
+from server.services.exec.model import ExecRequest
+from server.services.exec.service import Exec
+
+RAW = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+
+
+def _exec(request: Request) -> Exec:
+    service: Exec = request.app.state.services.exec
+    return service
+
+
+def stream_type(request: Request, *, framed: bool, upgrade: bool) -> str:
+    """The type of a hijacked stream: frames have a name of their own since 1.42, and only after an upgrade."""
+    return MULTIPLEXED if framed and upgrade and params.version_of(request) >= (1, 42) else RAW
+
+
+def size_of(request: Request) -> tuple[int, int]:
+    """``h`` and ``w`` of a resize; both must be given.
+
+    :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
+    """
+    found = []
+    for name in ("h", "w"):
+        value = params.text(request, name)
+        try:
+            found.append(params.parse_int(value))
+        except WharfError as error:
+            raise invalid(error.message.replace("ParseInt", "Atoi")) from None
+        if not 0 <= found[-1] < 1 << 16:
+            raise invalid(f'strconv.Atoi: parsing "{value}": value out of range')
+    return found[0], found[1]
+
+
+def _console(size: Sequence[int] | None) -> tuple[int, int]:
+    if not size:
+        return 0, 0
+    height, width = (*size, 0, 0)[:2]
+    if max(height, width) >= 1 << 16:
+        raise invalid("invalid console size: height and width are 16-bit numbers")
+    return height, width
+
+
+async def create(request: Request) -> Response:
+    body = await params.body(request, ExecCreateRequest, optional=False)
+    keys = b""
+    if body.detach_keys:
+        try:
+            keys = parse_keys(body.detach_keys)
+        except WharfError:
+            raise internal(f"Invalid escape keys ({body.detach_keys}) provided") from None
+    wanted = ExecRequest(
+        cmd=tuple(body.cmd or ()),
+        env=tuple(body.env or ()),
+        user=body.user,
+        working_dir=body.working_dir,
+        privileged=body.privileged,
+        tty=body.tty,
+        stdin=body.attach_stdin,
+        stdout=body.attach_stdout,
+        stderr=body.attach_stderr,
+        detach_keys=keys,
+        console_size=_console(body.console_size),
+    )
+    return json_answer({"Id": _exec(request).create(request.path_params["name"], wanted).id}, 201)
+
+
+async def start(request: Request) -> Response | None:
+    body = await params.body(request, ExecStartRequest)
+    id: str = request.path_params["id"]
+    service = _exec(request)
+    instance = service.get(id)
+    size = _console(body.console_size) if body.tty else (0, 0)
+    if body.detach:
+        await service.start(id, console_size=size)
+        return Response(b"", 200)
+    taken = await hijack(request)
+    # The exec's own terminal decides the form of its output; dockerd goes by the request's word for the type.
+    head = taken.head(stream_type(request, framed=not instance.request.tty, upgrade=bool(taken.upgrade)))
+    client = Client(taken.sock, head, taken.early)
+    await service.start(id, client=client, tty=instance.request.tty, console_size=size)
+    return None
+
+
+async def resize(request: Request) -> Response:
+    height, width = size_of(request)
+    await _exec(request).resize(request.path_params["id"], height, width)
+    return Response(b"", 200)
+
+
+async def inspect(request: Request) -> Response:
+    return json_answer(await _exec(request).inspect(request.path_params["id"]))
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("POST", "/containers/{name}/exec", create),
+    ApiRoute("POST", "/exec/{id}/start", start),
+    ApiRoute("POST", "/exec/{id}/resize", resize),
+    ApiRoute("GET", "/exec/{id}/json", inspect),
+)

@@ -1,0 +1,1 @@
+"""Exec: further processes in running containers."""

@@ -1,0 +1,71 @@
+"""The record of one exec, kept in memory as in dockerd: it ends with the daemon's life, or a while after its own."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """What create asked for. ``detach_keys``: bytes, b"" the default ones. ``console_size``: height, width."""
+
+    cmd: Sequence[str]
+    env: Sequence[str] = ()
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+    tty: bool = False
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    detach_keys: bytes = b""
+    console_size: tuple[int, int] = (0, 0)
+
+
+@dataclass(slots=True, eq=False)
+class ExecInstance:
+    """``exit_code`` None: has not ended. ``running`` is set from the moment of start's acceptance."""
+
+    id: str
+    container_id: str
+    request: ExecRequest
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+    pidfd: int = -1
+    #: Set when the process runs, or will never.
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Set when its exit was handled.
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def command(self) -> str:
+        """As events show it."""
+        return " ".join(self.request.cmd)
+
+    def show(self) -> dict[str, Any]:
+        """``GET /exec/{id}/json``."""
+        request = self.request
+        process: dict[str, Any] = {
+            "tty": request.tty,
+            "entrypoint": request.cmd[0],
+            "arguments": list(request.cmd[1:]),
+            "privileged": request.privileged,
+        }
+        if request.user:
+            process["user"] = request.user
+        return {
+            "ID": self.id,
+            "Running": self.running,
+            "ExitCode": self.exit_code,
+            "ProcessConfig": process,
+            "OpenStdin": request.stdin,
+            "OpenStderr": request.stderr,
+            "OpenStdout": request.stdout,
+            "CanRemove": False,
+            "ContainerID": self.container_id,
+            "DetachKeys": base64.b64encode(request.detach_keys).decode(),
+            "Pid": self.pid,
+        }

@@ -1,0 +1,303 @@
+"""``docker exec``: create, start (with a client's socket or without), resize, inspect.
+
+An exec that ended is kept for a while, so that its exit code can be asked for. The process itself belongs to the
+container's shim and outlives this daemon; its record does not, as with dockerd.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import select
+from collections.abc import Mapping
+from typing import Any
+
+from engine.api.stdio import Attach as Wishes
+from engine.api.stdio import AttachSession, Ending, Stdio, StdioUri
+from engine.errors import Kind, WharfError, conflict, internal, invalid, not_found
+from engine.runtime.spec.process import exec_process, merge_env
+from engine.runtime.spec.users import DirectoryRoot
+from engine.system import timeouts
+from server.services.containers.client import DEFAULT_KEYS, Client
+from server.services.containers.failures import NOT_EXECUTABLE, UNKNOWN, start_failure
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+from server.services.containers.stdio import socket_path
+from server.services.exec.model import ExecInstance, ExecRequest
+
+log = logging.getLogger(__name__)
+
+#: How long the record of an exec that ended can be asked for, in seconds.
+KEPT = 600.0
+timeouts.define("exec.ready", 10.0)  # a resize waits this long for the process to run
+timeouts.define("exec.exit", 10.0)  # from a process's end to the engine's event
+
+
+class Exec:
+    """All execs of this daemon's life. Methods that take ``id`` raise NOT_FOUND ``No such exec instance``."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._execs: dict[str, ExecInstance] = {}
+        # Container id → (its start, the process of its spec): one question to the engine per run.
+        self._processes: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        room.hooks.exec_exited.append(self._exited)
+        room.hooks.stopped.append(self._container_stopped)
+        room.hooks.removed.append(self._container_removed)
+
+    def get(self, id: str) -> ExecInstance:
+        found = self._execs.get(id)
+        if found is None or self._room.registry.by_id(found.container_id) is None:
+            raise not_found(f"No such exec instance: {id}")
+        return found
+
+    def create(self, key: str, request: ExecRequest, *, quiet: bool = False) -> ExecInstance:
+        """Notes an exec for ``start``. ``quiet``: for health checks, which nobody asks for by id.
+
+        :raises WharfError: INVALID_ARGUMENT without a command; CONFLICT unless the container runs.
+        """
+        if not request.cmd:
+            raise invalid("No exec command specified")
+        container = self._room.registry.get(key)
+        state = container.state
+        if not state.running:
+            raise conflict(f"container {container.id} is not running")
+        if state.paused:
+            raise conflict(f"Container {key} is paused, unpause the container before exec")
+        if state.restarting:
+            raise conflict(f"Container {container.id} is restarting, wait until the container is running")
+        instance = ExecInstance(secrets.token_hex(32), container.id, request)
+        self._execs[instance.id] = instance
+        if not quiet:
+            container.exec_ids.add(instance.id)
+        self._publish(container, instance, f"exec_create: {instance.command}")
+        return instance
+
+    async def inspect(self, id: str) -> dict[str, Any]:
+        """What dockerd shows. A process that has just ended is shown with its exit code: a client that saw the
+        end of its output asks for it at once, and the engine's word may still be on its way."""
+        instance = self.get(id)
+        if instance.running and instance.pidfd >= 0 and _readable(instance.pidfd):
+            with contextlib.suppress(WharfError):
+                async with timeouts.limit("exec.exit"):
+                    await instance.ended.wait()
+        return instance.show()
+
+    def check_start(self, id: str) -> ExecInstance:
+        """
+        :raises WharfError: CONFLICT if it ran already, or its container does not run now.
+        """
+        instance = self.get(id)
+        if instance.exit_code is not None:
+            raise conflict(f"Error: Exec command {id} has already run")
+        if instance.running:
+            raise conflict(f"Error: Exec command {id} is already running")
+        return instance
+
+    async def start(
+        self, id: str, *, client: Client | None = None, tty: bool = False, console_size: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Runs it. Without ``client`` (detached) returns when the process runs; with one, when its session has
+        ended: output framed unless the exec has a terminal, failures told in the stream as dockerd does.
+
+        :raises WharfError: (detached) CONFLICT, or why the process could not be started.
+        """
+        try:
+            instance = self.check_start(id)
+            instance.running = True
+            session = await self._run(instance, client, console_size)
+        except WharfError as error:
+            if client is None:
+                raise
+            log.info("exec %s: %s", id, error.message)
+            await client.finish(client.head + _told(error, framed=not tty))
+            return
+        if client is not None:
+            client.sock.close()
+        if session is not None and await session.ended() is Ending.DETACHED:
+            container = self._room.registry.by_id(instance.container_id)
+            if container is not None:
+                self._publish(container, instance, "exec_detach")
+
+    async def _run(
+        self, instance: ExecInstance, client: Client | None, console_size: tuple[int, int]
+    ) -> AttachSession | None:
+        container = self._room.registry.by_id(instance.container_id)
+        engine = self._room.engine
+        added = False
+        session: AttachSession | None = None
+        try:
+            if container is None or not container.state.running:
+                raise conflict(f"container {instance.container_id} is not running")
+            self._publish(container, instance, f"exec_start: {instance.command}")
+            process = await self._process(container, instance, console_size)
+            stdio = Stdio(socket_path(self._room, container))
+            uri = StdioUri(stdio.path, {"stdin": str(int(instance.request.stdin)), "stdin-once": "1"})
+            await engine.tasks.exec(
+                container.id, instance.id, spec=process, stdout=str(uri), terminal=instance.request.tty
+            )
+            added = True
+            if client is not None:
+                session = await stdio.open(_wishes(instance, client), client.sock)
+                # The head goes with the session; from here on the client has it.
+                client.head = b""
+            instance.pid = await engine.tasks.start(container.id, instance.id)
+            if instance.running:
+                with contextlib.suppress(OSError):
+                    instance.pidfd = os.pidfd_open(instance.pid)
+        except (WharfError, OSError) as error:
+            raise await self._failed(instance, error, session, added=added) from error
+        finally:
+            instance.started.set()
+        return session
+
+    async def _failed(
+        self, instance: ExecInstance, error: WharfError | OSError, session: AttachSession | None, *, added: bool
+    ) -> WharfError:
+        if isinstance(error, OSError):
+            error = internal((error.strerror or str(error)).lower())
+        code, failure = start_failure(error) if added else (NOT_EXECUTABLE, error)
+        if added:
+            with contextlib.suppress(WharfError):
+                await self._room.engine.tasks.delete_exec(instance.container_id, instance.id)
+        if session is not None:
+            # The stdio gives the socket back before we write to it ourselves.
+            with contextlib.suppress(WharfError):
+                async with timeouts.limit("stdio.handover"):
+                    await session.ended()
+        self._end(instance, NOT_EXECUTABLE if code == UNKNOWN else code)
+        return failure
+
+    async def _process(
+        self, container: Container, instance: ExecInstance, console_size: tuple[int, int]
+    ) -> dict[str, object]:
+        request, config = instance.request, container.config
+        own = await self._container_process(container)
+        env = list(own["env"])
+        if request.tty and not any(entry.startswith("TERM=") for entry in env):
+            env.append("TERM=xterm")
+        elif config.tty and not request.tty and "TERM" not in {e.partition("=")[0] for e in config.env or ()}:
+            env = [entry for entry in env if not entry.startswith("TERM=")]
+        size = console_size if console_size != (0, 0) else request.console_size
+        # In a thread: the files are the container's, and what serves them may take its time.
+        return await asyncio.to_thread(
+            exec_process,
+            own,
+            args=request.cmd,
+            env=merge_env(env, request.env),
+            files=DirectoryRoot(f"/proc/{container.state.pid}/root"),
+            host=self._room.facts,
+            user=request.user or config.user,
+            group_add=tuple(container.host_config.group_add or ()),
+            cwd=request.working_dir or config.working_dir or "/",
+            tty=request.tty,
+            privileged=request.privileged,
+            console_size=size,
+        )
+
+    async def _container_process(self, container: Container) -> Mapping[str, Any]:
+        started, process = self._processes.get(container.id, (0, {}))
+        if started == container.state.started_ns and process:
+            return process
+        record = await self._room.engine.containers.get(container.id)
+        if record.spec is None:
+            raise internal(f"container {container.id} has no spec")
+        found: Any = record.spec["process"]
+        self._processes[container.id] = (container.state.started_ns, found)
+        return found  # type: ignore[no-any-return]
+
+    async def resize(self, id: str, height: int, width: int) -> None:
+        """
+        :raises WharfError: NOT_FOUND if it has ended; INTERNAL if it doesn't start in time.
+        """
+        instance = self.get(id)
+        try:
+            async with timeouts.limit("exec.ready"):
+                await instance.started.wait()
+        except WharfError:
+            raise internal("timeout waiting for exec session ready") from None
+        if not instance.running:
+            raise not_found(f"process does not exist {id}: not found")
+        await self._room.engine.tasks.resize_pty(instance.container_id, exec_id=instance.id, width=width, height=height)
+
+    async def kill(self, instance: ExecInstance, signal: int) -> None:
+        """Sends a signal; a process that has ended is no error."""
+        try:
+            await self._room.engine.tasks.kill(instance.container_id, signal, exec_id=instance.id)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+
+    # The end.
+
+    async def _exited(self, container: Container, exec_id: str, status: int, _at_ns: int) -> None:
+        instance = self._execs.get(exec_id)
+        if instance is None or instance.exit_code is not None:
+            return
+        self._end(instance, status)
+        self._publish(container, instance, "exec_die", {"exitCode": str(status)})
+        try:
+            await self._room.engine.tasks.delete_exec(container.id, exec_id)
+        except WharfError as error:
+            if error.kind not in (Kind.NOT_FOUND, Kind.UNAVAILABLE):
+                log.warning("container=%s exec %s could not be deleted: %s", container.id, exec_id, error)
+
+    def _end(self, instance: ExecInstance, code: int) -> None:
+        instance.running = False
+        instance.exit_code = code
+        instance.started.set()
+        instance.ended.set()
+        if instance.pidfd >= 0:
+            os.close(instance.pidfd)
+            instance.pidfd = -1
+        container = self._room.registry.by_id(instance.container_id)
+        if container is not None and instance.id in container.exec_ids:
+            container.exec_ids.discard(instance.id)
+            asyncio.get_running_loop().call_later(KEPT, self._execs.pop, instance.id, None)
+        else:
+            self._execs.pop(instance.id, None)
+
+    def _container_stopped(self, container: Container) -> None:
+        self._processes.pop(container.id, None)
+        for instance in list(self._execs.values()):
+            if instance.container_id == container.id and instance.running:
+                # Its end came with the container's; if its own event is lost, nobody shall wait for it.
+                self._end(instance, 137)
+
+    def _container_removed(self, container: Container) -> None:
+        self._processes.pop(container.id, None)
+        for id in [id for id, instance in self._execs.items() if instance.container_id == container.id]:
+            del self._execs[id]
+
+    def _publish(
+        self, container: Container, instance: ExecInstance, action: str, extra: Mapping[str, str] | None = None
+    ) -> None:
+        self._room.publish(container, action, {"execID": instance.id, **(extra or {})})
+
+
+def _wishes(instance: ExecInstance, client: Client) -> Wishes:
+    request = instance.request
+    return Wishes(
+        exec_id=instance.id,
+        stdin=request.stdin,
+        stdout=request.stdout,
+        stderr=request.stderr,
+        framed=not request.tty,
+        detach_keys=(request.detach_keys or DEFAULT_KEYS) if request.tty else b"",
+        early=client.early,
+        head=client.head,
+    )
+
+
+def _told(error: WharfError, *, framed: bool) -> bytes:
+    """A failure as the stream's only output, on stdout as dockerd writes it."""
+    text = error.message.encode() + b"\r\n"
+    return b"\x01\0\0\0" + len(text).to_bytes(4, "big") + text if framed else text
+
+
+def _readable(fd: int) -> bool:
+    """Whether the process behind a pidfd has ended."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
