@@ -64,10 +64,15 @@ class _Packed:
         self.identity = self._waiting[:_IDENTITY]
 
     def _some(self) -> bytes:
-        while raw := self._file.read(CHUNK):
-            if data := self._inflate.decompress(raw):
-                return data
-        return self._inflate.flush()
+        """Empty at the end, which a torn file reaches early."""
+        try:
+            while raw := self._file.read(CHUNK):
+                if data := self._inflate.decompress(raw):
+                    return data
+            return self._inflate.flush()
+        except zlib.error:
+            self._file.seek(0, os.SEEK_END)
+            return b""
 
     def skip(self, size: int) -> None:
         self._skip = size
@@ -109,7 +114,7 @@ def chain(path: str) -> list[str]:
 def _open(path: str) -> _File | None:
     try:
         return _Packed(path) if path.endswith(".gz") else _Plain(path)
-    except (FileNotFoundError, zlib.error):
+    except FileNotFoundError:
         return None
 
 
@@ -196,8 +201,11 @@ class LogReader:
 
     def _tail_packed(self, name: str, count: int) -> tuple[int, int]:
         """Unpacks the file in memory: only a tail that reaches into compressed files pays for it."""
-        with open(name, "rb") as file:
-            data = zlib.decompress(file.read(), 31)
+        file = _Packed(name)
+        try:
+            data = b"".join(iter(lambda: file.read(CHUNK), b""))
+        finally:
+            file.close()
         return self._format.tail(lambda size, offset: data[offset : offset + size], len(data), count)
 
     @staticmethod
