@@ -232,9 +232,7 @@ def test_filters(engine: Engine) -> None:
         assert ids(volume=["/v"]) == [two]
         assert ids(ancestor=["busybox"]) == ids(network=["bridge"]) == ids(health=["none"]) == [two, one]
         assert ids(expose=["99/udp"]) == ids(expose=["90-100/udp"]) == [one]
-        assert (
-            ids(label=["a=2"]) == ids(ancestor=["nosuch"]) == ids(publish=["80"]) == ids(**{"is-task": ["true"]}) == []
-        )
+        assert ids(label=["a=2"]) == ids(ancestor=["nosuch"]) == ids(publish=["80"]) == ids(is_task=["true"]) == []
         assert [row["Id"] for row in engine.api.get("/containers/json", limit=1).json()] == [two]
         for key, value, status, text in (
             ("odd", "1", 400, "invalid filter 'odd'"),

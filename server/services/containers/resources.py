@@ -72,7 +72,8 @@ def _memory(res: Resources, host: HostLimits, warnings: list[str], *, update: bo
             "Limitation discarded."
         )
         res.kernel_memory = 0
-    if res.kernel_memory_tcp > 0 and host.unified:
+    if res.kernel_memory_tcp > 0:
+        # dockerd takes it, and runc drops it without a word.
         warnings.append(
             "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. "
             "Limitation discarded."

@@ -1,0 +1,159 @@
+"""The matrix of create: every field of API 1.51's Config, HostConfig and endpoint settings, where it is honoured, and
+what proves it.
+
+``HONOURED``: field → (the module that acts on it, the test that proves it). ``SHOWN``: metadata that Docker on Linux
+only keeps and shows. ``REFUSED``: fields that cannot be honoured, with the test of their refusal.
+``test_fields.py`` checks that each field of the models stands in exactly one table, that modules and tests exist, and
+that what is only shown comes back as it was sent.
+"""
+
+from __future__ import annotations
+
+LIMITS = "engine/runtime/spec/resources.py"
+PROCESS = "engine/runtime/spec/process.py"
+BUILD = "engine/runtime/spec/build.py"
+ASSEMBLE = "server/services/containers/assemble.py"
+MOUNTS = "server/services/containers/mounts.py"
+STDIO = "server/services/containers/stdio.py"
+NETWORKS = "server/services/networks/service.py"
+ENDPOINTS = "server/services/networks/endpoints.py"
+CONTAINERS = "server/services/containers"
+
+T = "compat_tests/test_fields.py::"
+RUN = "compat_tests/clients/test_run.py::"
+LIFE = "compat_tests/clients/test_lifecycle.py::"
+VOLUMES = "compat_tests/clients/test_volumes.py::"
+RESTART = "compat_tests/clients/test_restart.py::"
+SEEN = T + "test_seen_from_inside"
+KERNEL = T + "test_limits_reach_the_kernel"
+BAD = T + "test_refused"
+
+HONOURED: dict[str, tuple[str, str]] = {
+    # Config
+    "Config.Hostname": (PROCESS, RUN + "test_what_the_process_is_given"),
+    "Config.Domainname": (BUILD, SEEN),
+    "Config.User": ("engine/runtime/spec/users.py", RUN + "test_what_the_process_is_given"),
+    "Config.ExposedPorts": (f"{CONTAINERS}/merge.py", "compat_tests/clients/test_inspect_list.py::test_filters"),
+    "Config.Tty": (PROCESS, RUN + "test_a_terminal"),
+    "Config.OpenStdin": (STDIO, RUN + "test_stdin_reaches_the_process_and_its_end_too"),
+    "Config.StdinOnce": (STDIO, RUN + "test_stdin_reaches_the_process_and_its_end_too"),
+    "Config.Env": (PROCESS, RUN + "test_what_the_process_is_given"),
+    "Config.Cmd": (f"{CONTAINERS}/merge.py", RUN + "test_entrypoint_and_command"),
+    "Config.Entrypoint": (f"{CONTAINERS}/merge.py", RUN + "test_entrypoint_and_command"),
+    "Config.Healthcheck": (f"{CONTAINERS}/validate.py", BAD),
+    "Config.Image": (f"{CONTAINERS}/create.py", RUN + "test_a_missing_image_and_a_bad_option"),
+    "Config.Volumes": (MOUNTS, VOLUMES + "test_a_volume_of_the_image_and_volumes_from"),
+    "Config.WorkingDir": (PROCESS, RUN + "test_what_the_process_is_given"),
+    "Config.NetworkDisabled": (ENDPOINTS, T + "test_network_disabled"),
+    "Config.MacAddress": (f"{CONTAINERS}/compat.py", T + "test_mac_address"),
+    "Config.Labels": (f"{CONTAINERS}/merge.py", LIFE + "test_from_created_to_removed"),
+    "Config.StopSignal": (f"{CONTAINERS}/stop.py", T + "test_stop_signal_and_timeout"),
+    "Config.StopTimeout": (f"{CONTAINERS}/stop.py", T + "test_stop_signal_and_timeout"),
+    # HostConfig: limits
+    "HostConfig.CpuShares": (LIMITS, KERNEL),
+    "HostConfig.Memory": (LIMITS, KERNEL),
+    "HostConfig.NanoCpus": (LIMITS, KERNEL),
+    "HostConfig.CgroupParent": (BUILD, T + "test_cgroup_parent"),
+    "HostConfig.BlkioWeight": (LIMITS, "server/services/containers/tests/test_validate.py::test_refused"),
+    "HostConfig.BlkioWeightDevice": (LIMITS, T + "test_block_devices"),
+    "HostConfig.BlkioDeviceReadBps": (LIMITS, T + "test_block_devices"),
+    "HostConfig.BlkioDeviceWriteBps": (LIMITS, T + "test_block_devices"),
+    "HostConfig.BlkioDeviceReadIOps": (LIMITS, T + "test_block_devices"),
+    "HostConfig.BlkioDeviceWriteIOps": (LIMITS, T + "test_block_devices"),
+    "HostConfig.CpuPeriod": (LIMITS, KERNEL),
+    "HostConfig.CpuQuota": (LIMITS, KERNEL),
+    "HostConfig.CpuRealtimePeriod": (f"{CONTAINERS}/validate.py", BAD),
+    "HostConfig.CpuRealtimeRuntime": (f"{CONTAINERS}/validate.py", BAD),
+    "HostConfig.CpusetCpus": (LIMITS, KERNEL),
+    "HostConfig.CpusetMems": (LIMITS, KERNEL),
+    "HostConfig.Devices": ("engine/runtime/spec/devices.py", SEEN),
+    "HostConfig.DeviceCgroupRules": ("engine/runtime/spec/devices.py", SEEN),
+    "HostConfig.DeviceRequests": (f"{CONTAINERS}/unsupported.py", BAD),
+    "HostConfig.MemoryReservation": (LIMITS, KERNEL),
+    "HostConfig.MemorySwap": (LIMITS, KERNEL),
+    "HostConfig.MemorySwappiness": (LIMITS, KERNEL),
+    "HostConfig.OomKillDisable": (LIMITS, T + "test_oom_kill_disable"),
+    "HostConfig.PidsLimit": (LIMITS, KERNEL),
+    "HostConfig.Ulimits": (PROCESS, RUN + "test_what_the_process_is_given"),
+    # HostConfig: the rest
+    "HostConfig.Binds": (MOUNTS, VOLUMES + "test_binds"),
+    "HostConfig.LogConfig": (f"{CONTAINERS}/logopts.py", T + "test_log_settings"),
+    "HostConfig.NetworkMode": (ENDPOINTS, T + "test_network_modes"),
+    "HostConfig.PortBindings": ("server/services/networks/portmap.py", T + "test_published_ports"),
+    "HostConfig.RestartPolicy": (f"{CONTAINERS}/restarts.py", RESTART + "test_on_failure_gives_up_after_its_count"),
+    "HostConfig.AutoRemove": (
+        f"{CONTAINERS}/exits.py",
+        RUN + "test_rm_leaves_no_container_and_no_anonymous_volume",
+    ),
+    "HostConfig.VolumeDriver": (MOUNTS, BAD),
+    "HostConfig.VolumesFrom": (MOUNTS, VOLUMES + "test_a_volume_of_the_image_and_volumes_from"),
+    "HostConfig.ConsoleSize": (PROCESS, T + "test_console_size"),
+    "HostConfig.Annotations": (BUILD, T + "test_annotations"),
+    "HostConfig.Mounts": (MOUNTS, VOLUMES + "test_a_named_volume_keeps_what_is_written"),
+    "HostConfig.CapAdd": ("engine/runtime/spec/caps.py", RUN + "test_security_of_an_ordinary_container"),
+    "HostConfig.CapDrop": ("engine/runtime/spec/caps.py", RUN + "test_security_of_an_ordinary_container"),
+    "HostConfig.CgroupnsMode": (ASSEMBLE, T + "test_namespaces"),
+    "HostConfig.Dns": ("server/services/networks/etc.py", SEEN),
+    "HostConfig.DnsOptions": ("server/services/networks/etc.py", SEEN),
+    "HostConfig.DnsSearch": ("server/services/networks/etc.py", SEEN),
+    "HostConfig.ExtraHosts": ("server/services/networks/etc.py", SEEN),
+    "HostConfig.GroupAdd": ("engine/runtime/spec/users.py", SEEN),
+    "HostConfig.IpcMode": (f"{CONTAINERS}/mounting.py", T + "test_shared_ipc_and_pid"),
+    "HostConfig.Links": ("server/services/networks/etc.py", T + "test_links"),
+    "HostConfig.OomScoreAdj": (PROCESS, RUN + "test_what_the_process_is_given"),
+    "HostConfig.PidMode": (ASSEMBLE, T + "test_shared_ipc_and_pid"),
+    "HostConfig.Privileged": (BUILD, T + "test_privileged"),
+    "HostConfig.PublishAllPorts": ("server/services/networks/portmap.py", T + "test_published_ports"),
+    "HostConfig.ReadonlyRootfs": (BUILD, RUN + "test_a_read_only_root"),
+    "HostConfig.SecurityOpt": ("engine/runtime/spec/security.py", RUN + "test_security_of_an_ordinary_container"),
+    "HostConfig.Tmpfs": ("engine/runtime/spec/mounts.py", VOLUMES + "test_tmpfs"),
+    "HostConfig.UTSMode": (ASSEMBLE, T + "test_namespaces"),
+    "HostConfig.UsernsMode": (f"{CONTAINERS}/validate.py", BAD),
+    "HostConfig.ShmSize": ("engine/runtime/spec/mounts.py", SEEN),
+    "HostConfig.Sysctls": (BUILD, SEEN),
+    "HostConfig.Runtime": (f"{CONTAINERS}/runtimes.py", T + "test_runtimes"),
+    "HostConfig.MaskedPaths": (BUILD, T + "test_masked_and_readonly_paths"),
+    "HostConfig.ReadonlyPaths": (BUILD, T + "test_masked_and_readonly_paths"),
+    "HostConfig.Init": (PROCESS, RUN + "test_init_reaps_and_forwards"),
+    # Endpoints
+    "Endpoint.IPAMConfig": (ENDPOINTS, T + "test_endpoint_settings"),
+    "Endpoint.Links": ("server/services/networks/etc.py", T + "test_links"),
+    "Endpoint.Aliases": (ENDPOINTS, T + "test_endpoint_settings"),
+    "Endpoint.MacAddress": (ENDPOINTS, T + "test_mac_address"),
+    "Endpoint.DriverOpts": (ENDPOINTS, T + "test_endpoint_settings"),
+    "Endpoint.GwPriority": (ENDPOINTS, T + "test_endpoint_settings"),
+}
+
+#: What Docker on Linux keeps and shows without acting on it.
+SHOWN = frozenset(
+    (
+        *("Config.AttachStdin", "Config.AttachStdout", "Config.AttachStderr", "Config.OnBuild", "Config.Shell"),
+        "HostConfig.ContainerIDFile",
+    )
+)
+
+#: What cannot be honoured on Linux, or not by this engine: refused by name (dockerd refuses or drops most alike).
+REFUSED: dict[str, str] = {
+    "Config.ArgsEscaped": BAD,
+    "HostConfig.Cgroup": BAD,
+    "HostConfig.StorageOpt": BAD,
+    "HostConfig.Isolation": BAD,
+    "HostConfig.IOMaximumIOps": BAD,
+    "HostConfig.IOMaximumBandwidth": BAD,
+    # Discarded with a warning, as in dockerd.
+    "HostConfig.CpuCount": T + "test_discarded_with_a_warning",
+    "HostConfig.CpuPercent": T + "test_discarded_with_a_warning",
+    # Neither runc nor today's kernels enforce it.
+    "HostConfig.KernelMemoryTCP": T + "test_discarded_with_a_warning",
+    # Gone from the API since 1.42: older clients get a warning.
+    "HostConfig.KernelMemory": T + "test_discarded_with_a_warning",
+}
+
+#: What the engine fills in: ignored in a request.
+OPERATIONAL = frozenset(
+    f"Endpoint.{name}"
+    for name in (
+        *("NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address"),
+        *("GlobalIPv6PrefixLen", "DNSNames"),
+    )
+)
