@@ -1,139 +1,194 @@
-"""A websocket (RFC 6455) over a connection that was taken over: its messages become bytes of a plain socket.
+"""The websocket endpoint of attach: RFC 6455, as little as a container's streams need.
 
-Only what ``attach/ws`` needs: binary messages out; text or binary in; ping, pong and close.
+The caller gets a stream socket, as from :func:`server.http.hijack.hijack`; here the bytes pass through this process,
+which wraps and unwraps frames. Output is sent as binary messages (text for clients before 1.28), whatever message
+type comes in is input.
 """
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import socket
 import struct
+from contextlib import suppress
 
 from starlette.requests import Request
 
-from engine.errors import WharfError, invalid
+from engine.errors import invalid
+from server.http.hijack import Hijacked, hijack
 
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_CHUNK = 32 * 1024
+# A terminal's input; a message beyond this is an attack on memory.
+MAX_MESSAGE = 1024 * 1024
+
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_READ = 1 << 16
-#: A single frame longer than this is refused; keyboards and pipes send less.
-_MAX_FRAME = 1 << 20
-_PROTOCOL_ERROR, _TOO_BIG, _NORMAL = 1002, 1009, 1000
 
 
-def accept_head(request: Request) -> bytes:
-    """The head that answers a websocket's opening.
+class ProtocolError(Exception):
+    """The client broke the protocol; ``code`` is sent with the close frame."""
 
-    :raises WharfError: INVALID_ARGUMENT: this is none.
-    """
-    headers = request.headers
-    key = headers.get("sec-websocket-key", "")
-    if headers.get("upgrade", "").lower() != "websocket" or not key:
-        raise invalid("not websocket protocol")
-    if headers.get("sec-websocket-version", "") != "13":
-        raise invalid("missing or bad WebSocket Version")
-    accepted = base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest())
-    lines = [
-        b"HTTP/1.1 101 Switching Protocols",
-        b"Upgrade: websocket",
-        b"Connection: Upgrade",
-        b"Sec-WebSocket-Accept: " + accepted,
-    ]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
-def frame(opcode: int, data: bytes) -> bytes:
-    """One unmasked frame, as a server sends them."""
-    size = len(data)
+def frame(opcode: int, payload: bytes) -> bytes:
+    """One unfragmented frame of a server (no mask)."""
+    size = len(payload)
     if size < 126:
-        head = bytes((0x80 | opcode, size))
-    elif size < 1 << 16:
-        head = struct.pack(">BBH", 0x80 | opcode, 126, size)
+        head = struct.pack("!BB", 0x80 | opcode, size)
+    elif size < 65536:
+        head = struct.pack("!BBH", 0x80 | opcode, 126, size)
     else:
-        head = struct.pack(">BBQ", 0x80 | opcode, 127, size)
-    return head + data
+        head = struct.pack("!BBQ", 0x80 | opcode, 127, size)
+    return head + payload
 
 
-def unmask(data: bytes, mask: bytes) -> bytes:
-    """XOR with the repeated mask, as one long number."""
-    size = len(data)
-    pattern = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(data, "big") ^ int.from_bytes(pattern, "big")).to_bytes(size, "big")
+def unmask(payload: bytes, key: bytes) -> bytes:
+    """Applies the client's mask (or takes it off: it is the same)."""
+    count = len(payload)
+    mask = (key * (count // 4 + 1))[:count]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")).to_bytes(count, "big")
 
 
-async def relay(client: socket.socket, early: bytes, inner: socket.socket) -> None:
-    """Carries bytes between the websocket on ``client`` and ``inner`` until one of them ends; closes both."""
-    reader, writer = await asyncio.open_connection(sock=client)
-    plain_reader, plain_writer = await asyncio.open_connection(sock=inner)
-    inbound = asyncio.create_task(_inbound(_Early(early, reader), writer, plain_writer), name="websocket in")
-    outbound = asyncio.create_task(_outbound(plain_reader, writer), name="websocket out")
-    try:
-        await asyncio.wait({inbound, outbound}, return_when=asyncio.FIRST_COMPLETED)
-        if outbound.done() and not outbound.cancelled() and outbound.exception() is None:
-            with contextlib.suppress(OSError):
-                writer.write(frame(_CLOSE, struct.pack(">H", _NORMAL)))
-                await writer.drain()
-    finally:
-        inbound.cancel()
-        outbound.cancel()
-        await asyncio.gather(inbound, outbound, return_exceptions=True)
-        for each in (writer, plain_writer):
-            each.close()
-            with contextlib.suppress(OSError):
-                await each.wait_closed()
+class Frames:
+    """Takes a client's frames out of a byte stream."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """(opcode, payload) of each complete frame.
+
+        :raises ProtocolError: not masked, too large, reserved bits.
+        """
+        self._buffer += data
+        found = []
+        while (one := self._one()) is not None:
+            found.append(one)
+        return found
+
+    def _one(self) -> tuple[int, bytes] | None:
+        buffer = self._buffer
+        if len(buffer) < 2:
+            return None
+        first, second = buffer[0], buffer[1]
+        if first & 0x70:
+            raise ProtocolError(1002, "reserved bits are set")
+        if not second & 0x80:
+            raise ProtocolError(1002, "a client's frame must be masked")
+        size, at = second & 0x7F, 2
+        if size >= 126:
+            width = 2 if size == 126 else 8
+            if len(buffer) < at + width:
+                return None
+            size = int.from_bytes(buffer[at : at + width], "big")
+            at += width
+        if size > MAX_MESSAGE:
+            raise ProtocolError(1009, "message too big")
+        if first & 0x08 and (size > 125 or not first & 0x80):
+            raise ProtocolError(1002, "a control frame is short and whole")
+        if len(buffer) < at + 4 + size:
+            return None
+        key = bytes(buffer[at : at + 4])
+        payload = bytes(buffer[at + 4 : at + 4 + size])
+        del buffer[: at + 4 + size]
+        return first & 0x0F, unmask(payload, key)
 
 
-class _Early:
-    """The client's bytes, those that came with its head first."""
-
-    def __init__(self, early: bytes, reader: asyncio.StreamReader) -> None:
-        self._early = early
-        self._reader = reader
-
-    async def exactly(self, size: int) -> bytes:
-        taken, self._early = self._early[:size], self._early[size:]
-        return taken + await self._reader.readexactly(size - len(taken)) if len(taken) < size else taken
+def check_handshake(request: Request) -> None:
+    """:raises WharfError: INVALID_ARGUMENT: no websocket handshake of version 13."""
+    headers = request.headers
+    if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in headers.get("connection", "").lower():
+        raise invalid("not a websocket handshake: missing Upgrade: websocket")
+    if headers.get("sec-websocket-version") != "13" or not headers.get("sec-websocket-key"):
+        raise invalid("not a websocket handshake of version 13")
 
 
-async def _outbound(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_READ):
-        writer.write(frame(_BINARY, data))
-        await writer.drain()
+class WebSocket:
+    """A hijacked connection that speaks websocket, and the stream socket on its inner side."""
+
+    def __init__(self, taken: Hijacked, key: str, protocol: str, *, text: bool) -> None:
+        self._taken = taken
+        self._key = key
+        self._protocol = protocol
+        self._opcode = _TEXT if text else _BINARY
+        self._frames = Frames()
+        self.sock, self._inner = socket.socketpair()
+        self.sock.settimeout(0)
+        self._inner.settimeout(0)
+
+    async def accept(self) -> None:
+        """Answers the handshake. Frames flow once :meth:`relay` runs."""
+        digest = hashlib.sha1(self._key.encode() + _MAGIC, usedforsecurity=False).digest()
+        lines = [
+            b"HTTP/1.1 101 Switching Protocols",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + base64.b64encode(digest),
+        ]
+        if self._protocol:
+            lines.append(b"Sec-WebSocket-Protocol: " + self._protocol.encode("latin-1"))
+        lines += [name + b": " + value for name, value in self._taken.headers]
+        await self._taken.send(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    async def relay(self) -> None:
+        """Carries both directions until one side closes; closes both ends."""
+        inward = asyncio.ensure_future(self._inward())
+        try:
+            await self._outward()
+        finally:
+            inward.cancel()
+            await asyncio.gather(inward, return_exceptions=True)
+            self._inner.close()
+            self._taken.close()
+
+    async def _outward(self) -> None:
+        """Output → binary messages; the end of output → a close frame."""
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            while data := await loop.sock_recv(self._inner, _CHUNK):
+                await self._taken.send(frame(self._opcode, data))
+            await self._taken.send(frame(_CLOSE, struct.pack("!H", 1000)))
+
+    async def _inward(self) -> None:
+        """Messages → input; a close frame or a vanished client → the end of input."""
+        loop = asyncio.get_running_loop()
+        data = self._taken.early
+        with suppress(OSError):
+            try:
+                while True:
+                    for opcode, payload in self._frames.feed(data):
+                        if not await self._handle(opcode, payload):
+                            return
+                    if not (data := await loop.sock_recv(self._taken.sock, _CHUNK)):
+                        return
+            except ProtocolError as error:
+                await self._taken.send(frame(_CLOSE, struct.pack("!H", error.code) + str(error).encode()))
+            finally:
+                # A closed websocket is a client that left, which a half-closed stream is not.
+                self._inner.shutdown(socket.SHUT_RDWR)
+
+    async def _handle(self, opcode: int, payload: bytes) -> bool:
+        if opcode in (_CONTINUATION, _TEXT, _BINARY):
+            await asyncio.get_running_loop().sock_sendall(self._inner, payload)
+        elif opcode == _PING:
+            await self._taken.send(frame(_PONG, payload))
+        elif opcode == _CLOSE:
+            await self._taken.send(frame(_CLOSE, payload[:2]))
+            return False
+        elif opcode != _PONG:
+            raise ProtocolError(1002, "unknown opcode")
+        return True
 
 
-async def _inbound(source: _Early, writer: asyncio.StreamWriter, plain: asyncio.StreamWriter) -> None:
-    try:
-        while True:
-            opcode, data = await _receive(source)
-            if opcode in (_TEXT, _BINARY, _CONTINUATION):
-                plain.write(data)
-                await plain.drain()
-            elif opcode == _PING:
-                writer.write(frame(_PONG, data))
-                await writer.drain()
-            elif opcode == _CLOSE:
-                writer.write(frame(_CLOSE, data[:2]))
-                await writer.drain()
-                return
-    except WharfError as error:
-        code = _TOO_BIG if "large" in error.message else _PROTOCOL_ERROR
-        writer.write(frame(_CLOSE, struct.pack(">H", code) + error.message.encode()[:120]))
-        await writer.drain()
-    except (OSError, EOFError):
-        return
+async def websocket(request: Request, *, text: bool = False) -> WebSocket:
+    """Takes the connection of a websocket handshake over; the caller then calls ``accept`` and ``relay``.
 
-
-async def _receive(source: _Early) -> tuple[int, bytes]:
-    first, second = await source.exactly(2)
-    opcode, size = first & 0x0F, second & 0x7F
-    if first & 0x70 or not second & 0x80:
-        raise invalid("a frame that no client may send")
-    if size == 126:
-        (size,) = struct.unpack(">H", await source.exactly(2))
-    elif size == 127:
-        (size,) = struct.unpack(">Q", await source.exactly(8))
-    if size > _MAX_FRAME or (opcode >= _CLOSE and size > 125):
-        raise invalid("the frame is too large")
-    mask = await source.exactly(4)
-    return opcode, unmask(await source.exactly(size), mask)
+    :raises WharfError: INVALID_ARGUMENT: no such handshake.
+    """
+    check_handshake(request)
+    key = request.headers["sec-websocket-key"]
+    wanted = request.headers.get("sec-websocket-protocol", "").split(",")[0].strip()
+    return WebSocket(await hijack(request), key, wanted, text=text)

@@ -1,0 +1,74 @@
+"""The ASGI application: finds the route, settles the version, calls the handler, turns errors into answers."""
+
+import logging
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from engine.errors import not_found
+from server.http.errors import error_body, report, status_of
+from server.http.hijack import connection_of
+from server.http.routing import ApiRoute, Match, RouteTable
+from server.http.streams import BrokenStream
+from server.http.versioning import negotiated
+
+log = logging.getLogger(__name__)
+
+
+def error_answer(error: BaseException) -> Response:
+    """An error as dockerd sends it. 304 has no body."""
+    status = status_of(error)
+    if status == 304:
+        return Response(b"", 304)
+    return Response(error_body(error), status, media_type="application/json")
+
+
+class EngineApp:
+    """All routes over one set of services, which handlers find as ``request.app.state.services``."""
+
+    def __init__(self, routes: Iterable[ApiRoute], services: Any) -> None:
+        self.table = RouteTable(routes)
+        self.state = SimpleNamespace(services=services)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        started = False
+
+        async def watched(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        request = Request(scope, receive)
+        name = f"{scope['method']} {scope['path']}"
+        try:
+            response = await self._answer(request)
+            if response is not None:
+                await response(scope, receive, watched)
+                log.debug("%s %s", name, response.status_code)
+        except ClientDisconnect:
+            log.debug("%s: the client left in the middle of its request", name)
+        except BrokenStream:
+            raise
+        except Exception as error:
+            report(error, name)
+            if started:
+                raise BrokenStream from error
+            if not connection_of(request).taken:
+                await error_answer(error)(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response | None:
+        method, path = request.scope["method"], request.scope["path"]
+        if method == "OPTIONS":
+            return Response(b"", 200)
+        match: Match | None = self.table.find(method, path)
+        if match is None:
+            raise not_found("page not found")
+        request.state.version = negotiated(match.route, match.version)
+        request.scope["path_params"] = match.params
+        connection_of(request).leaving_cancels = match.route.waits
+        return await match.route.handler(request)

@@ -1,0 +1,167 @@
+"""Taking a connection over from HTTP: attach, exec, BuildKit's /grpc and /session, websockets.
+
+    async def handler(request):
+        body = await params.body(request, Model)          # first: nothing can be read afterwards
+        ... everything that may fail with an HTTP status ...
+        taken = await hijack(request)
+        sock.send(taken.head("application/vnd.docker.raw-stream")) ...
+        return None
+
+What the caller gets is always a connected stream socket, non-blocking and its own to close. On a plain connection
+it is the client's very socket, so it can be passed to another process (SCM_RIGHTS). On TLS it is one end of a
+socket pair, and this process relays between the other end and the client, half-closes included.
+"""
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.requests import Request
+
+from server.http.errors import error_body, status_of
+from server.http.protocol import EngineProtocol
+
+# Bytes that may wait on their way through the relay, each way.
+_RELAY_LIMIT = 256 * 1024
+
+
+@dataclass(slots=True)
+class Hijacked:
+    """A connection that no longer speaks HTTP.
+
+    ``sock``: see above. ``early``: what the client sent behind its request; it comes before anything read from
+    ``sock``. ``upgrade``: the protocol that the client asked to switch to, or "". ``relayed``: bytes pass this process.
+    """
+
+    sock: socket.socket
+    early: bytes
+    upgrade: str
+    relayed: bool
+    headers: list[tuple[bytes, bytes]]
+
+    def head(self, content_type: str = "") -> bytes:
+        """The response head: ``101 UPGRADED`` if the client asked for an upgrade, else ``200 OK``."""
+        lines = [b"HTTP/1.1 101 UPGRADED" if self.upgrade else b"HTTP/1.1 200 OK"]
+        if content_type:
+            lines.append(b"Content-Type: " + content_type.encode("latin-1"))
+        if self.upgrade:
+            lines += [b"Connection: Upgrade", b"Upgrade: " + self.upgrade.encode("latin-1")]
+        lines += [name + b": " + value for name, value in self.headers]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def error(self, error: BaseException) -> bytes:
+        """A whole HTTP error, for what fails before :meth:`head` was written."""
+        body = error_body(error)
+        head = (
+            f"HTTP/1.1 {status_of(error)} Error\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+        ).encode()
+        return head + b"".join(name + b": " + value + b"\r\n" for name, value in self.headers) + b"\r\n" + body
+
+    async def send(self, data: bytes) -> None:
+        """Writes all of ``data`` to the client."""
+        await asyncio.get_running_loop().sock_sendall(self.sock, data)
+
+    def close(self) -> None:
+        """Closes this end. A copy passed to another process lives on."""
+        self.sock.close()
+
+
+def connection_of(request: Request) -> EngineProtocol:
+    """The protocol object under a request."""
+    return cast(EngineProtocol, request.scope["extensions"]["connection"])
+
+
+async def hijack(request: Request) -> Hijacked:
+    """Takes the connection of ``request`` over. From here on nothing may be sent through ASGI.
+
+    :raises asyncio.CancelledError: the client has gone.
+    """
+    protocol = connection_of(request)
+    # The whole body belongs to the request, also where the handler had no use for it.
+    while protocol.cycle.more_body:
+        if (await request.receive())["type"] == "http.disconnect":
+            raise asyncio.CancelledError
+    transport = protocol.transport
+    # What is still to be written, "100 Continue" or an earlier answer, leaves first.
+    transport.set_write_buffer_limits(high=0)
+    await protocol.flow.drain()
+    if protocol.cycle.disconnected or transport.is_closing():
+        raise asyncio.CancelledError
+    early = protocol.take()
+    upgrade, headers = protocol.upgrade, list(protocol.server_state.default_headers)
+    original = transport.get_extra_info("socket")
+    if transport.get_extra_info("ssl_object") is None and original is not None:
+        sock = socket.socket(fileno=os.dup(original.fileno()))
+        sock.settimeout(0)
+        # Closes the loop's descriptor and forgets it; the connection lives on in the copy.
+        transport.abort()
+        return Hijacked(sock, early, upgrade, relayed=False, headers=headers)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0)
+    theirs.settimeout(0)
+    await _Relay.start(transport, theirs, half_closed=protocol.half_closed)
+    return Hijacked(ours, early, upgrade, relayed=True, headers=headers)
+
+
+class _Side(asyncio.Protocol):
+    """One of the two connections of a relay: what it receives goes to the other, with back-pressure."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.other: _Side | None = None
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_RELAY_LIMIT)
+
+    def _peer(self) -> asyncio.Transport | None:
+        transport = self.other.transport if self.other is not None else None
+        return None if transport is None or transport.is_closing() else transport
+
+    def data_received(self, data: bytes) -> None:
+        if (peer := self._peer()) is not None:
+            peer.write(data)
+        elif self.transport is not None:
+            # Nobody reads what this side sends.
+            self.transport.abort()
+
+    def eof_received(self) -> bool:
+        """Hands the half-close on; closes when both directions have ended."""
+        self.ended = True
+        if (peer := self._peer()) is not None and peer.can_write_eof():
+            peer.write_eof()
+        return self.other is not None and not self.other.ended
+
+    def pause_writing(self) -> None:
+        if (peer := self._peer()) is not None:
+            peer.pause_reading()
+
+    def resume_writing(self) -> None:
+        if (peer := self._peer()) is not None:
+            peer.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if (peer := self._peer()) is not None:
+            # Writes what is buffered first.
+            peer.close()
+
+
+class _Relay:
+    """Between a client's transport and a socket of ours."""
+
+    @staticmethod
+    async def start(transport: asyncio.Transport, sock: socket.socket, *, half_closed: bool) -> None:
+        client, inner = _Side(), _Side()
+        client.other, inner.other = inner, client
+        loop = asyncio.get_running_loop()
+        client.connection_made(transport)
+        transport.set_protocol(client)
+        await loop.create_unix_connection(lambda: inner, sock=sock)
+        if half_closed:
+            client.eof_received()
+        else:
+            transport.resume_reading()

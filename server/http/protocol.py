@@ -1,0 +1,338 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol, changed where the Engine API needs more than ASGI gives.
+
+* A route can take the connection over (``hijack.py``): its body and the bytes behind it are kept apart.
+* A client that leaves cancels a handler that waits for it, and no other.
+* A half-closed client still gets its answer.
+* What a client sends is bounded: the head in size and time, pipelined requests by back-pressure.
+"""
+
+import asyncio
+import logging
+import urllib.parse
+from typing import Any, cast
+
+import httptools
+from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from server.http.framing import MAX_HEAD, BadFraming, Body, head_end
+from server.http.streams import BrokenStream
+
+log = logging.getLogger(__name__)
+
+# A head must be there this many seconds after its first byte (or the connection).
+HEAD_SECONDS = 60.0
+# How long the rest of a body is read and thrown away after an early answer, so that closing doesn't destroy it.
+LINGER_SECONDS = 10.0
+
+
+class Cycle(RequestResponseCycle):
+    """One request and its response."""
+
+    lingers = False
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            # The client left or the daemon stops; half an answer must not look whole.
+            if not self.response_complete:
+                self.transport.abort()
+            raise
+        except BrokenStream:
+            self.transport.abort()
+        except Exception:
+            log.exception("%s %s", self.scope["method"], self.scope["path"])
+            self.transport.abort()
+        else:
+            if not self.response_complete and not self.disconnected:
+                log.error("%s %s: no complete answer", self.scope["method"], self.scope["path"])
+                self.transport.abort()
+        finally:
+            self.on_response = lambda: None
+
+    async def send(self, message: ASGISendEvent) -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last and self.more_body and not self.keep_alive:
+            # uvicorn would close now; with unread data that resets the connection and eats the answer.
+            self.lingers = self.keep_alive = True
+        await super().send(message)
+
+
+class EngineProtocol(HttpToolsProtocol):
+    """uvicorn's protocol for this API. The app finds it as ``scope["extensions"]["connection"]``."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.received = bytearray()
+        self.upgrade = ""
+        # Set by the app: the client's leaving cancels the running handler.
+        self.leaving_cancels = False
+        self._body: Body | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._eof = False
+        self._taken = False
+
+    # ---- the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        # Names of sockets are of no use to the API, except that TLS makes it https.
+        self.scheme = "https" if transport.get_extra_info("ssl_object") is not None else "http"
+        self._arm(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self._disarm()
+        if self._taken:
+            return
+        self._eof = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self._client_left()
+        if self.cycle is not None:
+            self.cycle.message_event.set()
+        self.flow.resume_writing()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client closed its side: what it asked for is still answered, unless it would be waited for."""
+        self._eof = True
+        if not self._busy():
+            return False
+        if self.cycle.more_body:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            return False
+        self._client_left()
+        self.cycle.keep_alive = False
+        return True
+
+    def _client_left(self) -> None:
+        if self.leaving_cancels and self._task is not None:
+            self._task.cancel()
+
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(seconds, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.abort() if self.received else self.transport.close()
+
+    # ---- bytes in
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        self._advance()
+
+    def _advance(self) -> None:
+        """Takes heads and bodies off the front of what was received, one message at a time."""
+        try:
+            while self.received and not self._taken and not self.transport.is_closing():
+                if self._body is None:
+                    if self._busy():
+                        # Pipelined, or early bytes of a connection that is about to be hijacked.
+                        if len(self.received) > HIGH_WATER_LIMIT:
+                            self.flow.pause_reading()
+                        return
+                    if not self._head():
+                        return
+                if self._body is not None and not self._take_body(self._body):
+                    return
+        except (httptools.HttpParserError, BadFraming) as error:
+            log.debug("bad request: %s", error)
+            self._reject(400, b"Bad Request")
+
+    def _head(self) -> bool:
+        """Parses a complete head and starts its handler; False if there is none yet."""
+        while self.received and self.received[0] in b"\r\n":
+            del self.received[0]
+        if not self.received:
+            return False
+        end = head_end(self.received)
+        if end < 0 or end > MAX_HEAD:
+            if len(self.received) > MAX_HEAD:
+                self._reject(431, b"Request Header Fields Too Large")
+            elif not self._plausible():
+                self._reject(400, b"Bad Request")
+            elif self._timer is None:
+                self._arm(HEAD_SECONDS)
+            return False
+        self._disarm()
+        head = bytes(memoryview(self.received)[:end])
+        del self.received[:end]
+        # A parser per message: it must not guess where the message ends.
+        self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__cause__ or error.__context__
+            raise cause if isinstance(cause, BadFraming) else BadFraming(str(cause)) from None
+        if self._body is None and not self._busy():
+            raise BadFraming("incomplete head")
+        return not self.transport.is_closing()
+
+    def _plausible(self) -> bool:
+        """Whether this can become a request: a first line in ASCII that starts with a method."""
+        line, newline, _ = bytes(self.received[:4096]).partition(b"\n")
+        if not line[:1].isalpha() or any(byte < 0x20 and byte not in b"\r\t" for byte in line):
+            return False
+        return b" HTTP/" in line if newline else b" " in line[:32] or len(line) < 32
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = version
+        url = httptools.parse_url(self.url)
+        raw_path = url.path or b"/"
+        path = raw_path.decode("utf-8", "replace")
+        self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        self.scope["raw_path"] = raw_path
+        self.scope["query_string"] = url.query or b""
+        cast(dict[str, Any], self.scope)["extensions"] = {"connection": self}
+        if version == "1.1" and not any(name == b"host" for name, _ in self.headers):
+            raise BadFraming("missing required Host header")
+        self._body = Body(self.headers)
+        self.upgrade = self._wanted_upgrade()
+        self.leaving_cancels = False
+        self.cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            # Behind a head that asks for another protocol, who knows what comes if it isn't granted.
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.upgrade,
+            on_response=self.on_response_complete,
+        )
+        if self._body.done:
+            self._end_body()
+        self._start_asgi_task(self.cycle, self.app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+    def on_body(self, body: bytes) -> None:
+        """Bodies are taken off by :meth:`_take_body`; the parser sees heads alone."""
+
+    def on_message_complete(self) -> None:
+        """See :meth:`on_body`."""
+
+    def _wanted_upgrade(self) -> str:
+        """The protocol that the client asks for, in lower case, or ""."""
+        connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
+        if b"upgrade" not in (token.strip() for token in connection.split(b",")):
+            return ""
+        wanted = [value for name, value in self.headers if name == b"upgrade"]
+        return wanted[0].decode("latin-1").strip().lower() if wanted else ""
+
+    def _take_body(self, body: Body) -> bool:
+        """Gives the handler what came of its body. True when the message is complete."""
+        data = body.take(self.received)
+        if data and not self.cycle.response_complete:
+            self.cycle.body += data
+            if len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            self.cycle.message_event.set()
+        if not body.done:
+            return False
+        self._end_body()
+        if self.cycle.response_complete and cast(Cycle, self.cycle).lingers:
+            self.transport.close()
+        return True
+
+    def _end_body(self) -> None:
+        self._disarm()
+        self._body = None
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    def _reject(self, status: int, phrase: bytes) -> None:
+        """An answer to what isn't HTTP, in the words of Go's server, and the end of the connection."""
+        self._disarm()
+        line = b"%d %s" % (status, phrase)
+        self.transport.write(
+            b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + line
+        )
+        self.received.clear()
+        if self._busy():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    # ---- the response is out
+
+    def on_response_complete(self) -> None:
+        self._task = None
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._body is not None:
+            self._arm(LINGER_SECONDS)
+        elif self._eof:
+            self.transport.close()
+        elif self.received:
+            # Not from here: the next request must not run inside the send of this one.
+            self.loop.call_soon(self._advance)
+
+    def shutdown(self) -> None:
+        """The daemon stops: idle connections close now, others after their answer; who only waits is let go."""
+        if not self._busy():
+            self.transport.close()
+            return
+        self.cycle.keep_alive = False
+        self._client_left()
+
+    # ---- for hijack.py
+
+    def take(self) -> bytes:
+        """Ends HTTP on this connection and returns the bytes that came early. Reading is paused afterwards."""
+        if self._body is not None:
+            raise RuntimeError("the body must be read before the connection is taken over")
+        self._taken = True
+        self._disarm()
+        self.flow.pause_reading()
+        self.connections.discard(self)
+        self.cycle.response_started = self.cycle.response_complete = True
+        early = bytes(self.received)
+        self.received.clear()
+        return early
+
+    @property
+    def taken(self) -> bool:
+        """The connection speaks HTTP no longer."""
+        return self._taken
+
+    @property
+    def half_closed(self) -> bool:
+        """The client has closed its side already."""
+        return self._eof

@@ -1,0 +1,98 @@
+"""Accepting connections: uvicorn's configuration and protocol without its server, whose loop wakes ten times a
+second and which binds unix sockets world-writable."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from socket import AF_UNIX, SO_KEEPALIVE, SOL_SOCKET, socket
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from server.http.protocol import EngineProtocol
+from server.http.tls import TlsConnection
+
+log = logging.getLogger(__name__)
+
+
+class _Headers(list[tuple[bytes, bytes]]):
+    """The headers of every response; the date is made when they are used."""
+
+    def __init__(self, fixed: Sequence[tuple[bytes, bytes]]) -> None:
+        super().__init__(fixed)
+        self._second = 0
+        self._date = b""
+
+    def _dated(self) -> list[tuple[bytes, bytes]]:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode()
+        return [(b"Date", self._date), *list.__iter__(self)]
+
+    def __add__(self, other: Any) -> Any:
+        return self._dated() + other
+
+
+class HttpServer:
+    """Serves an ASGI app on sockets that are bound already."""
+
+    def __init__(self, app: Any, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._config = Config(
+            app,
+            http=EngineProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+        )
+        self._config.load()
+        self.state = ServerState()
+        self.state.default_headers = _Headers(headers)
+        self._servers: list[asyncio.Server] = []
+
+    def _protocol(self) -> EngineProtocol:
+        return EngineProtocol(self._config, self.state, {})
+
+    async def listen(self, sock: socket, context: ssl.SSLContext | None = None) -> None:
+        """Accepts on a listening socket, with TLS if a context is given."""
+        loop = asyncio.get_running_loop()
+        sock.settimeout(0)
+        if sock.family == AF_UNIX:
+            server = await loop.create_unix_server(self._protocol, sock=sock, backlog=2048)
+        else:
+            # Accepted sockets inherit it: a client that vanished without a word is noticed in the end.
+            sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+            if context is None:
+                server = await loop.create_server(self._protocol, sock=sock, backlog=2048)
+            else:
+                factory = partial(TlsConnection, context, self._protocol, loop)
+                server = await loop.create_server(factory, sock=sock, backlog=2048)
+        self._servers.append(server)
+
+    async def close(self, grace: float) -> None:
+        """Stops accepting, lets running requests end within ``grace`` seconds, then breaks off."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self.state.connections):
+            connection.shutdown()
+        running = [task for task in self.state.tasks if not task.done()]
+        if running:
+            _, late = await asyncio.wait(running, timeout=grace)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("%d requests did not end within %s s and are broken off", len(late), grace)
+                await asyncio.wait(late, timeout=5)
+        for connection in list(self.state.connections):
+            with suppress(Exception):
+                connection.transport.abort()

@@ -1,0 +1,497 @@
+"""HTTP on real sockets: framing, hijack, half-closes, leaving clients, garbage."""
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import conflict, not_modified
+from server.http import params
+from server.http.answers import json_answer
+from server.http.hijack import hijack
+from server.http.routing import ApiRoute
+from server.http.streams import Progress, byte_stream, json_stream
+from server.http.tests.serving import DEADLINE, Serving, read_all, read_until, serving
+from server.http.websocket import Frames, unmask, websocket
+
+left = threading.Event()
+finished = threading.Event()
+entered = threading.Event()
+
+
+async def echo(request: Request) -> Response:
+    """The body's length and text, and how the request was read."""
+    data = await params.raw_body(request)
+    return json_answer({"path": request.url.path, "version": request.state.version, "body": data.decode()})
+
+
+async def fails(request: Request) -> Response:
+    raise {"conflict": conflict("in use"), "same": not_modified()}.get(request.path_params["how"], ValueError("secret"))
+
+
+async def raw(request: Request) -> None:
+    """Takes the connection, echoes the request's body, what came early and everything else, in capitals."""
+    body = await params.raw_body(request)
+    taken = await hijack(request)
+    loop = asyncio.get_running_loop()
+    try:
+        await taken.send(taken.head("application/vnd.docker.raw-stream") + body + b"|" + taken.early.upper())
+        while data := await loop.sock_recv(taken.sock, 65536):
+            await taken.send(data.upper())
+        # The client has closed its side; output goes on.
+        await taken.send(b"<tail>")
+    finally:
+        taken.close()
+
+
+async def socket_echo(request: Request) -> None:
+    web = await websocket(request)
+    await web.accept()
+    loop = asyncio.get_running_loop()
+
+    async def serve() -> None:
+        with web.sock:
+            while data := await loop.sock_recv(web.sock, 65536):
+                await loop.sock_sendall(web.sock, data.upper())
+
+    await asyncio.gather(web.relay(), serve())
+
+
+async def waits(request: Request) -> Response:
+    """Waits for ever; says when it was cancelled."""
+    entered.set()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        left.set()
+        raise
+    return Response()
+
+
+async def works(request: Request) -> Response:
+    """Goes on whoever listens."""
+    entered.set()
+    await asyncio.sleep(0.05)
+    finished.set()
+    return json_answer("done")
+
+
+async def progress(request: Request) -> Response:
+    how = request.query_params.get("how", "")
+    lines = Progress()
+
+    async def work() -> None:
+        if how == "early":
+            raise conflict("before anything")
+        await lines.put({"status": "one"})
+        if how == "late":
+            raise conflict("in the middle")
+        await lines.put({"status": "two"})
+
+    return json_stream(lines.run(work()))
+
+
+async def endless(request: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            left.set()
+
+    return byte_stream(parts())
+
+
+async def breaks(request: Request) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise ValueError("torn")
+
+    return byte_stream(parts())
+
+
+ROUTES = (
+    ApiRoute("GET", "/echo", echo),
+    ApiRoute("POST", "/echo", echo),
+    ApiRoute("POST", "/newer", echo, since="1.40"),
+    ApiRoute("GET", "/fails/{how}", fails),
+    ApiRoute("GET", "/images/{name:path}/json", echo),
+    ApiRoute("POST", "/raw", raw, waits=True),
+    ApiRoute("GET", "/ws", socket_echo, waits=True),
+    ApiRoute("GET", "/waits", waits, waits=True),
+    ApiRoute("POST", "/works", works),
+    ApiRoute("GET", "/progress", progress, waits=True),
+    ApiRoute("GET", "/endless", endless, waits=True),
+    ApiRoute("GET", "/breaks", breaks, waits=True),
+)
+CLOSE = b"Host: d\r\nConnection: close\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Iterator[Serving]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with serving(tmp_path_factory.mktemp("api"), ROUTES, context) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    for event in (left, finished, entered):
+        event.clear()
+
+
+def parts(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    return int(lines[0].split()[1]), headers, body
+
+
+def test_an_answer_has_dockerds_headers(api: Serving) -> None:
+    status, headers, body = parts(api.ask(b"GET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"))
+    assert status == 200
+    assert json.loads(body) == {"path": "/echo", "version": [1, 51], "body": ""}
+    assert body.endswith(b"\n")
+    assert headers["content-type"] == "application/json"
+    assert headers["api-version"] == "1.51"
+    assert headers["ostype"] == "linux"
+    assert headers["docker-experimental"] == "false"
+    assert headers["server"].startswith("Docker/")
+    assert headers["date"].endswith("GMT")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "message"),
+    [
+        ("GET /nothing", 404, "page not found"),
+        ("DELETE /echo", 404, "page not found"),
+        ("GET /v1.24/echo", 200, None),
+        ("GET /v1.51/images/a%2Fb/c:d/json", 200, None),
+        (
+            "GET /v1.23/echo",
+            400,
+            "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a"
+            " newer version",
+        ),
+        ("GET /v1.99/echo", 400, "client version 1.99 is too new. Maximum supported API version is 1.51"),
+        ("POST /v1.39/newer", 400, "POST /newer requires minimum API version 1.40"),
+        ("GET /v1.99/nothing", 404, "page not found"),
+        ("GET /fails/conflict", 409, "in use"),
+        ("GET /fails/defect", 500, "internal error: see the daemon's log"),
+        ("OPTIONS /anything", 200, None),
+    ],
+)
+def test_routes_and_errors(api: Serving, line: str, status: int, message: str | None) -> None:
+    got, headers, body = parts(api.ask(line.encode() + b" HTTP/1.1\r\n" + CLOSE + b"\r\n"))
+    assert got == status
+    if message is not None:
+        assert headers["content-type"] == "application/json"
+        assert json.loads(body) == {"message": message}
+
+
+def test_not_modified_has_no_body(api: Serving) -> None:
+    status, headers, body = parts(api.ask(b"GET /fails/same HTTP/1.1\r\n" + CLOSE + b"\r\n"))
+    assert (status, body) == (304, b"")
+    assert "transfer-encoding" not in headers
+
+
+def test_bodies_and_pipelined_requests_are_kept_apart(api: Serving) -> None:
+    request = (
+        b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\nhello"
+        b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: r\r\n\r\n"
+        b"\r\nGET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"
+    )
+    whole = api.ask(request)
+    with api.connect() as sock:
+        for index in range(len(request)):
+            sock.sendall(request[index : index + 1])
+        trickled = read_all(sock)
+    for answer in (whole, trickled):
+        bodies = [json.loads(line)["body"] for line in answer.split(b"\n") if line.startswith(b"{")]
+        assert bodies == ["hello", "abcde", ""]
+
+
+@pytest.mark.parametrize("early", [b"", b"early"])
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: tcp\r\n"])
+def test_hijack_keeps_the_body_and_early_bytes(api: Serving, early: bytes, upgrade: bytes) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"POST /raw HTTP/1.1\r\nHost: d\r\n" + upgrade + b"Content-Length: 4\r\n\r\nbody" + early)
+        head = read_until(sock, b"\r\n\r\n")
+        status, headers, _ = parts(head)
+        if upgrade:
+            assert head.startswith(b"HTTP/1.1 101 UPGRADED\r\n")
+            assert (headers["connection"], headers["upgrade"]) == ("Upgrade", "tcp")
+        else:
+            assert status == 200
+        assert headers["content-type"] == "application/vnd.docker.raw-stream"
+        sock.sendall(b"late")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b"body|" + (early + b"late").upper() + b"<tail>"
+
+
+def test_hijack_of_a_chunked_body_that_trickles_in(api: Serving) -> None:
+    request = (
+        b"POST /raw HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\nbody\r\n0\r\n\r\nmore"
+    )
+    with api.connect() as sock:
+        for index in range(len(request)):
+            sock.sendall(request[index : index + 1])
+        sock.shutdown(socket.SHUT_WR)
+        assert parts(read_all(sock))[2] == b"body|MORE<tail>"
+
+
+def test_a_large_stream_through_a_hijack_is_whole_both_ways(api: Serving) -> None:
+    data = os.urandom(1 << 20).hex().encode() * 4
+    with api.connect() as sock:
+        sock.sendall(b"POST /raw HTTP/1.1\r\nHost: d\r\n\r\n")
+        read_until(sock, b"\r\n\r\n|")
+        sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
+        sender.start()
+        assert read_all(sock) == data.upper() + b"<tail>"
+        sender.join()
+
+
+def test_an_upgrade_that_nobody_takes_is_answered_and_closed(api: Serving) -> None:
+    answer = api.ask(b"GET /echo HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI *")
+    status, headers, _ = parts(answer)
+    assert (status, headers["connection"]) == (200, "close")
+
+
+def tls(api: Serving, authority: trustme.CA) -> ssl.SSLSocket:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context.wrap_socket(
+        socket.create_connection(("127.0.0.1", api.tls_port), DEADLINE), server_hostname="127.0.0.1"
+    )
+
+
+def test_tls_answers(api: Serving, authority: trustme.CA) -> None:
+    with tls(api, authority) as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300000)
+        read_until(sock, b'"body":"')
+        assert len(read_until(sock, b'"')) == 300001
+
+
+def test_tls_relay_and_half_close(api: Serving, authority: trustme.CA) -> None:
+    data = b"abcdefgh" * 65536
+    with tls(api, authority) as sock:
+        sock.sendall(b"POST /raw HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nearly")
+        read_until(sock, b"\r\n\r\n")
+        assert read_until(sock, b"EARLY") == b"|EARLY"
+        got = b""
+        sender = threading.Thread(target=sock.sendall, args=(data,))
+        sender.start()
+        while len(got) < len(data):
+            got += sock.recv(65536)
+        sender.join()
+        assert got == data.upper()
+
+
+def test_tls_half_close_keeps_the_output(api: Serving, authority: trustme.CA) -> None:
+    """A close_notify of the client is the end of input alone. (Python's own TLS sockets can't half-close.)"""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with socket.create_connection(("127.0.0.1", api.tls_port), DEADLINE) as sock:
+
+        def pump() -> bool:
+            """Sends what is to be sent and takes in what there is; False at the end of the stream."""
+            if outgoing.pending:
+                sock.sendall(outgoing.read())
+            data = sock.recv(65536)
+            incoming.write(data)
+            return bool(data)
+
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pump()
+        client.write(b"POST /raw HTTP/1.1\r\nHost: d\r\n\r\nhello")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.unwrap()
+        plain = b""
+        while b"<tail>" not in plain:
+            try:
+                plain += client.read(65536)
+            except ssl.SSLWantReadError:
+                if not pump():
+                    break
+        # The bytes may have come with the head or behind it.
+        assert plain.partition(b"\r\n\r\n")[2] == b"|HELLO<tail>"
+
+
+def test_plain_http_on_a_tls_port(api: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", api.tls_port), DEADLINE) as sock:
+        sock.sendall(b"GET /echo HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert b"Client sent an HTTP request to an HTTPS server." in read_all(sock)
+
+
+def test_a_leaving_client_cancels_who_waits_for_it(api: Serving) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"GET /waits HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert entered.wait(DEADLINE)
+    assert left.wait(DEADLINE)
+
+
+def test_a_leaving_client_does_not_stop_work(api: Serving) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"POST /works HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert entered.wait(DEADLINE)
+    assert finished.wait(DEADLINE)
+    assert not left.is_set()
+
+
+def test_a_half_closed_client_gets_its_answer(api: Serving) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"POST /works HTTP/1.1\r\nHost: d\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).endswith(b'"done"\n')
+
+
+def test_a_client_that_does_not_read_stops_the_stream_only(api: Serving) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"GET /endless HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert sock.recv(4)
+        # The loop is free for others while this stream stands.
+        assert parts(api.ask(b"GET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
+        assert not left.is_set()
+    assert left.wait(DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"complete nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: d\r\nContent-Length: -1\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: d\r\n\r\n",
+        b"\x00" * 100,
+    ],
+)
+def test_garbage_is_refused_and_harms_nobody(api: Serving, garbage: bytes) -> None:
+    answer = api.ask(garbage)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert parts(api.ask(b"GET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
+
+
+def test_a_head_without_end_is_bounded(api: Serving) -> None:
+    with api.connect() as sock:
+        try:
+            sock.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * (2 << 20))
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        try:
+            assert read_all(sock).startswith(b"HTTP/1.1 431 ")
+        except ConnectionResetError:
+            return
+
+
+def test_an_early_answer_survives_an_unread_body(api: Serving) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"POST /nothing HTTP/1.1\r\n" + CLOSE + b"Content-Length: 8000000\r\n\r\n")
+        for _ in range(100):
+            sock.sendall(b"x" * 80000)
+        assert parts(read_all(sock))[0] == 404
+
+
+def test_expect_continue(api: Serving) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\n" + CLOSE + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert read_until(sock, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"ok")
+        assert json.loads(parts(read_all(sock))[2])["body"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "messages"),
+    [
+        ("", 200, [{"status": "one"}, {"status": "two"}]),
+        ("early", 409, [{"message": "before anything"}]),
+        (
+            "late",
+            200,
+            [{"status": "one"}, {"errorDetail": {"message": "in the middle"}, "error": "in the middle"}],
+        ),
+    ],
+)
+def test_streams_of_messages(api: Serving, how: str, status: int, messages: list[object]) -> None:
+    answer = api.ask(f"GET /progress?how={how} HTTP/1.1\r\n".encode() + CLOSE + b"\r\n")
+    got, headers, body = parts(answer)
+    assert got == status
+    lines = [line for line in body.split(b"\n") if line.startswith(b"{")]
+    assert [json.loads(line) for line in lines] == messages
+    if status == 200:
+        assert headers["transfer-encoding"] == "chunked"
+        assert body.endswith(b"0\r\n\r\n")
+
+
+def test_a_torn_stream_of_bytes_does_not_look_whole(api: Serving) -> None:
+    answer = api.ask(b"GET /breaks HTTP/1.1\r\n" + CLOSE + b"\r\n")
+    assert b"half" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+
+
+def client_frame(opcode: int, payload: bytes) -> bytes:
+    key = os.urandom(4)
+    return struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, len(payload)) + key + unmask(payload, key)
+
+
+def test_websocket(api: Serving) -> None:
+    handshake = (
+        b"GET /ws HTTP/1.1\r\nHost: d\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with api.connect() as sock:
+        # RFC 6455's own example of a key and its answer; a frame comes early.
+        sock.sendall(handshake + client_frame(2, b"early"))
+        head = read_until(sock, b"\r\n\r\n")
+        assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
+        assert read_until(sock, b"EARLY") == b"\x82\x05EARLY"
+        big = b"y" * 40000
+        sock.sendall(client_frame(1, big))
+        received = 0
+        while received < len(big):
+            first = read_until(sock, b"\x82") and sock.recv(1)[0]
+            size = first if first < 126 else int.from_bytes(sock.recv(2, socket.MSG_WAITALL), "big")
+            assert sock.recv(size, socket.MSG_WAITALL) == b"Y" * size
+            received += size
+        sock.sendall(struct.pack("!BB", 0x89, 0x80 | 2) + b"\0\0\0\0" + b"hi")
+        assert sock.recv(4, socket.MSG_WAITALL) == b"\x8a\x02hi"
+        sock.sendall(struct.pack("!BB", 0x88, 0x80 | 2) + b"\0\0\0\0" + b"\x03\xe8")
+        assert read_all(sock).startswith(b"\x88\x02\x03\xe8")
+
+
+def test_websocket_refuses_what_is_none(api: Serving) -> None:
+    status, _, body = parts(api.ask(b"GET /ws HTTP/1.1\r\n" + CLOSE + b"\r\n"))
+    assert status == 400
+    assert "not a websocket handshake" in json.loads(body)["message"]
+
+
+def test_unmasked_frames_are_refused() -> None:
+    with pytest.raises(Exception, match="must be masked"):
+        Frames().feed(b"\x82\x01x")
