@@ -8,7 +8,6 @@ import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import trustme
@@ -214,7 +213,8 @@ def test_not_modified_has_no_body(api: Serving) -> None:
 def test_bodies_and_pipelined_requests_are_kept_apart(api: Serving) -> None:
     request = (
         b"POST /echo HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\nhello"
-        b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: r\r\n\r\n"
+        b"POST /echo HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: r\r\n\r\n"
         b"\r\nGET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"
     )
     whole = api.ask(request)
@@ -262,7 +262,12 @@ def test_a_large_stream_through_a_hijack_is_whole_both_ways(api: Serving) -> Non
     with api.connect() as sock:
         sock.sendall(b"POST /raw HTTP/1.1\r\nHost: d\r\n\r\n")
         read_until(sock, b"\r\n\r\n|")
-        sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
+
+        def send() -> None:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
         sender.start()
         assert read_all(sock) == data.upper() + b"<tail>"
         sender.join()
@@ -476,7 +481,8 @@ def test_websocket(api: Serving) -> None:
         sock.sendall(client_frame(1, big))
         received = 0
         while received < len(big):
-            first = read_until(sock, b"\x82") and sock.recv(1)[0]
+            assert sock.recv(1) == b"\x82"
+            first = sock.recv(1)[0]
             size = first if first < 126 else int.from_bytes(sock.recv(2, socket.MSG_WAITALL), "big")
             assert sock.recv(size, socket.MSG_WAITALL) == b"Y" * size
             received += size
