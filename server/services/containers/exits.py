@@ -74,6 +74,7 @@ async def _give_back(room: Room, container: Container) -> None:
 
 async def _delete_task(room: Room, container: Container) -> Exit | None:
     end: Exit | None = None
+    await room.stdio.ended(container.id)
     try:
         end = await room.engine.tasks.delete(container.id)
     except WharfError as error:

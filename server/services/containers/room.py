@@ -18,6 +18,7 @@ from server.services.containers.model import Container, event_attributes
 from server.services.containers.registry import Registry
 from server.services.containers.restarts import Restarts
 from server.services.containers.runtimes import Runtimes
+from server.services.containers.stdio_backend import Embedded, StdioBackend
 from server.services.containers.waiters import Waiters
 
 #: Marks what this daemon made in the engine, so that recover takes nothing of another client's away.
@@ -79,6 +80,7 @@ class Room:
     runtimes: Runtimes
     limits: HostLimits
     facts: HostFacts
+    stdio: StdioBackend = field(default_factory=Embedded)
     registry: Registry = field(default_factory=Registry)
     waiters: Waiters = field(default_factory=Waiters)
     hooks: Hooks = field(default_factory=Hooks)

@@ -46,6 +46,7 @@ class Containers:
             restarts.cancelled.set()
         while self.room.tasks:
             await asyncio.gather(*self.room.tasks, return_exceptions=True)
+        self.room.stdio.close()
 
     @property
     def registry(self) -> Registry:

@@ -136,6 +136,7 @@ async def _start(
             await _create_record(room, container, spec)
             undo.push_async_callback(forget_container, room, container.id)
             timeline.mark("container")
+            undo.push_async_callback(room.stdio.abandoned, container.id)
             pid = await _create_task(room, container)
             undo.push_async_callback(forget_task, room, container.id)
             timeline.mark("task")
@@ -143,6 +144,7 @@ async def _start(
             for hand_over in waiting:
                 await hand_over()
             await room.engine.tasks.start(container.id)
+            await room.stdio.started(container.id)
             timeline.mark("start")
         except WharfError as error:
             state.exit_code, failure = start_failure(error)
@@ -183,12 +185,16 @@ async def _create_record(room: Room, container: Container, spec: dict[str, objec
 
 
 async def _create_task(room: Room, container: Container) -> int:
+    terminal = container.config.tty
+    stdio = await room.stdio.open(container.id, "", stdio_uri(room, container), terminal=terminal)
     try:
         return await room.engine.tasks.create(
             container.id,
             rootfs=container.rootfs,
-            stdout=stdio_uri(room, container),
-            terminal=container.config.tty,
+            stdin=stdio.stdin,
+            stdout=stdio.stdout,
+            stderr=stdio.stderr,
+            terminal=terminal,
         )
     except WharfError as error:
         raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error

@@ -33,7 +33,7 @@ def log_file(container: Container) -> str:
     return ""
 
 
-def stdio_uri(room: Room, container: Container) -> str:
+def stdio_uri(room: Room, container: Container) -> StdioUri:
     """The URI; makes the directories it names.
 
     :raises WharfError: INVALID_ARGUMENT for a log option whose value makes no sense.
@@ -45,7 +45,7 @@ def stdio_uri(room: Room, container: Container) -> str:
         "stdin-once": "1" if container.config.stdin_once else "0",
         **_log_options(container),
     }
-    return str(StdioUri(path, options))
+    return StdioUri(path, options)
 
 
 def _log_options(container: Container) -> dict[str, str]:

@@ -1,16 +1,20 @@
 """The container service made from the daemon's configuration (called by the composition root)."""
 
+import contextlib
 from typing import Any
 
 from api_models.container import LogConfig
 from api_models.resources import Ulimit
 from engine.api.client import Engine
+from engine.errors import WharfError
 from engine.runtime.spec.host import SYSTEMD, HostFacts
+from engine.shim.zygote import Handle
 from server.config.model import Config
 from server.services.containers.hostlimits import detect
 from server.services.containers.room import Bus, Room, Settings, Store
 from server.services.containers.runtimes import Runtimes
 from server.services.containers.service import Containers
+from server.services.containers.stdio_backend import IoHosts
 from server.services.containers.validate import Rules
 from server.services.volumes.service import Volumes
 
@@ -57,8 +61,10 @@ def make_containers(
     volumes: Volumes,
     facts: HostFacts,
     default_runtime: str,
+    zygote: Handle | None = None,
 ) -> Containers:
     """``default_runtime``: the one chosen for this host (``engine.runtime.probe``) if the configuration names none.
+    ``zygote``: makes the I/O hosts that a stock containerd needs; None with our own supervisor.
 
     :raises OSError: the configured seccomp profile can't be read.
     """
@@ -82,5 +88,12 @@ def make_containers(
         limits=limits,
         facts=facts,
     )
+    if zygote is not None:
+
+        async def close_input(container: str, exec_id: str) -> None:
+            with contextlib.suppress(WharfError):
+                await engine.tasks.close_io(container, exec_id)
+
+        room.stdio = IoHosts(f"{settings.exec_root}/containers", zygote, close_input)
     rules = Rules(limits=limits, systemd_cgroup=facts.cgroup_driver == SYSTEMD, runtime=runtimes.check)
     return Containers(room, rules)

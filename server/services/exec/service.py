@@ -105,8 +105,7 @@ class Exec:
         """
         try:
             instance = self.check_start(id)
-            instance.running = True
-            session = await self._run(instance, client, console_size)
+            session = await self.launch(instance, client, console_size)
         except WharfError as error:
             if client is None:
                 raise
@@ -120,9 +119,19 @@ class Exec:
             if container is not None:
                 self._publish(container, instance, "exec_detach")
 
-    async def _run(
-        self, instance: ExecInstance, client: Client | None, console_size: tuple[int, int]
+    async def launch(
+        self,
+        instance: ExecInstance,
+        client: Client | None,
+        console_size: tuple[int, int] = (0, 0),
+        *,
+        framed: bool | None = None,
     ) -> AttachSession | None:
+        """Runs the process and returns when it does. ``framed`` None: unless it has a terminal.
+
+        :raises WharfError: why it could not be started; it then counts as ended.
+        """
+        instance.running = True
         container = self._room.registry.by_id(instance.container_id)
         engine = self._room.engine
         added = False
@@ -134,15 +143,24 @@ class Exec:
             process = await self._process(container, instance, console_size)
             stdio = Stdio(socket_path(self._room, container))
             uri = StdioUri(stdio.path, {"stdin": str(int(instance.request.stdin)), "stdin-once": "1"})
+            terminal = instance.request.tty
+            pipes = await self._room.stdio.open(container.id, instance.id, uri, terminal=terminal)
             await engine.tasks.exec(
-                container.id, instance.id, spec=process, stdout=str(uri), terminal=instance.request.tty
+                container.id,
+                instance.id,
+                spec=process,
+                stdin=pipes.stdin,
+                stdout=pipes.stdout,
+                stderr=pipes.stderr,
+                terminal=terminal,
             )
             added = True
             if client is not None:
-                session = await stdio.open(_wishes(instance, client), client.sock)
+                session = await stdio.open(_wishes(instance, client, framed), client.sock)
                 # The head goes with the session; from here on the client has it.
                 client.head = b""
             instance.pid = await engine.tasks.start(container.id, instance.id)
+            await self._room.stdio.started(container.id, instance.id)
             if instance.running:
                 with contextlib.suppress(OSError):
                     instance.pidfd = os.pidfd_open(instance.pid)
@@ -161,6 +179,7 @@ class Exec:
         if added:
             with contextlib.suppress(WharfError):
                 await self._room.engine.tasks.delete_exec(instance.container_id, instance.id)
+        await self._room.stdio.abandoned(instance.container_id, instance.id)
         if session is not None:
             # The stdio gives the socket back before we write to it ourselves.
             with contextlib.suppress(WharfError):
@@ -235,6 +254,7 @@ class Exec:
         instance = self._execs.get(exec_id)
         if instance is None or instance.exit_code is not None:
             return
+        await self._room.stdio.ended(container.id, exec_id)
         self._end(instance, status)
         self._publish(container, instance, "exec_die", {"exitCode": str(status)})
         try:
@@ -276,14 +296,14 @@ class Exec:
         self._room.publish(container, action, {"execID": instance.id, **(extra or {})})
 
 
-def _wishes(instance: ExecInstance, client: Client) -> Wishes:
+def _wishes(instance: ExecInstance, client: Client, framed: bool | None) -> Wishes:
     request = instance.request
     return Wishes(
         exec_id=instance.id,
         stdin=request.stdin,
         stdout=request.stdout,
         stderr=request.stderr,
-        framed=not request.tty,
+        framed=not request.tty if framed is None else framed,
         detach_keys=(request.detach_keys or DEFAULT_KEYS) if request.tty else b"",
         early=client.early,
         head=client.head,
