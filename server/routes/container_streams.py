@@ -1,19 +1,19 @@
-"""/containers/{id}: logs, attach, resize, top: what streams, and what belongs to a terminal."""
+"""/containers/{id}: what streams (logs, attach, stats), and what acts on what runs (resize, top, update)."""
 
 import asyncio
-import socket
 from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import internal
+from api_models.container import UpdateRequest
+from engine.errors import internal, invalid
 from server.http import params
 from server.http.answers import json_answer
 from server.http.hijack import hijack
 from server.http.routing import ApiRoute
-from server.http.streams import byte_stream
-from server.http.websocket import accept_head, relay
+from server.http.streams import byte_stream, json_stream
+from server.http.websocket import websocket
 from server.routes.exec import MULTIPLEXED, RAW, size_of, stream_type
 from server.services.containers.attach import Attachments, Wanted
 from server.services.containers.client import Client
@@ -21,7 +21,9 @@ from server.services.containers.log_format import Query
 from server.services.containers.logs import Logs
 from server.services.containers.resize import resize as resize_container
 from server.services.containers.service import Containers
+from server.services.containers.stats import Stats
 from server.services.containers.top import top as top_container
+from server.services.containers.update import update as update_container
 
 
 def _containers(request: Request) -> Containers:
@@ -109,15 +111,11 @@ async def attach_websocket(request: Request) -> Response | None:
         )
     container = _containers(request).get(key)
     service.check(container, key, wanted)
-    head = accept_head(request)
-    taken = await hijack(request)
-    await taken.send(head)
-    ours, theirs = socket.socketpair()
-    ours.settimeout(0)
-    theirs.settimeout(0)
-    relaying = asyncio.create_task(relay(taken.sock, taken.early, ours), name="websocket relay")
+    socket = await websocket(request, text=params.version_of(request) < (1, 28))
+    await socket.accept()
+    relaying = asyncio.create_task(socket.relay(), name="websocket relay")
     try:
-        await service.attach(container, wanted, Client(theirs, b""), framed=False)
+        await service.attach(container, wanted, Client(socket.sock, b""), framed=False)
         await relaying
     finally:
         relaying.cancel()
@@ -138,10 +136,33 @@ async def top(request: Request) -> Response:
     return json_answer(await top_container(containers.room, container, params.text(request, "ps_args")))
 
 
+async def stats(request: Request) -> Response:
+    container = _containers(request).get(request.path_params["name"])
+    service: Stats = request.app.state.services.stats
+    one_shot = params.flag(request, "one-shot") and params.version_of(request) >= (1, 41)
+    if params.flag(request, "stream", default=True):
+        if one_shot:
+            raise invalid("cannot have stream=true and one-shot=true")
+        return json_stream(service.stream(container), end=b"\n", early=True, name="stats")
+    return json_answer(await service.once(container, one_shot=one_shot))
+
+
+async def update(request: Request) -> Response:
+    body = await params.body(request, UpdateRequest)
+    if params.version_of(request) < (1, 40):
+        body.pids_limit = None
+    containers = _containers(request)
+    container = containers.get(request.path_params["name"])
+    warnings = await update_container(containers.room, container, body, body.restart_policy)
+    return json_answer({"Warnings": list(warnings) or None})
+
+
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/containers/{name}/logs", logs, waits=True),
     ApiRoute("POST", "/containers/{name}/attach", attach),
     ApiRoute("GET", "/containers/{name}/attach/ws", attach_websocket),
     ApiRoute("POST", "/containers/{name}/resize", resize),
     ApiRoute("GET", "/containers/{name}/top", top),
+    ApiRoute("GET", "/containers/{name}/stats", stats, waits=True),
+    ApiRoute("POST", "/containers/{name}/update", update),
 )

@@ -1,16 +1,17 @@
 """``docker update``: limits changed on a living container, and the restart policy."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from api_models.container import HostConfig
 from api_models.resources import Resources, RestartPolicy
 from engine.errors import Kind, WharfError, conflict
 from engine.runtime.spec import resources as spec_resources
-from server.services.containers.assemble import resources_of
+from engine.runtime.spec.input import Resources as Limits
 from server.services.containers.model import Container
 from server.services.containers.resources import check_resources
-from server.services.containers.restarts import check_policy
 from server.services.containers.room import Room
+from server.services.containers.validate import check_restart_policy
 
 #: Fields that are taken over when they say something; everything else of ``Resources`` is fixed at create.
 _FIELDS = (
@@ -70,7 +71,7 @@ async def update(room: Room, container: Container, wanted: Resources, policy: Re
     """
     warnings = check_resources(wanted, room.limits, update=True)
     if policy is not None and policy.name:
-        check_policy(policy)
+        check_restart_policy(policy.name, policy.maximum_retry_count)
     if wanted.pids_limit is not None and wanted.pids_limit <= 0:
         wanted.pids_limit = -1
     async with container.lock:
@@ -90,7 +91,9 @@ async def update(room: Room, container: Container, wanted: Resources, policy: Re
 
 
 async def _apply(room: Room, container: Container, wanted: Resources) -> None:
-    limits = spec_resources.build(resources_of(HostConfig.model_construct(**_plain(wanted))), room.facts)
+    # Only what update takes over: the runtime shall see nothing else.
+    named: dict[str, Any] = {name: getattr(wanted, name) for name in (*_FIELDS, "pids_limit")}
+    limits = spec_resources.build(Limits(**named), room.facts)
     if not limits:
         return
     try:
@@ -99,9 +102,3 @@ async def _apply(room: Room, container: Container, wanted: Resources) -> None:
         if error.kind is not Kind.NOT_FOUND:
             raise
         room.suspect(container)
-
-
-def _plain(wanted: Resources) -> dict[str, object]:
-    """Only what update takes over: the runtime shall see nothing else."""
-    kept = {name: getattr(wanted, name) for name in (*_FIELDS, "pids_limit")}
-    return {**{name: getattr(Resources(), name) for name in Resources.model_fields}, **kept}

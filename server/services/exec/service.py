@@ -156,7 +156,7 @@ class Exec:
             )
             added = True
             if client is not None:
-                session = await stdio.open(_wishes(instance, client, framed), client.sock)
+                session = await stdio.open(_wishes(instance, client, framed=framed), client.sock)
                 # The head goes with the session; from here on the client has it.
                 client.head = b""
             instance.pid = await engine.tasks.start(container.id, instance.id)
@@ -296,7 +296,7 @@ class Exec:
         self._room.publish(container, action, {"execID": instance.id, **(extra or {})})
 
 
-def _wishes(instance: ExecInstance, client: Client, framed: bool | None) -> Wishes:
+def _wishes(instance: ExecInstance, client: Client, *, framed: bool | None) -> Wishes:
     request = instance.request
     return Wishes(
         exec_id=instance.id,

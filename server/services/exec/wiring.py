@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from server.services.containers.attach import Attachments
+from server.services.containers.health import HealthChecks
 from server.services.containers.logs import Logs
 from server.services.containers.room import Room
+from server.services.containers.stats import Stats
 from server.services.exec.service import Exec
 
 
@@ -16,15 +18,26 @@ class Running:
     exec: Exec
     logs: Logs
     attachments: Attachments
+    stats: Stats
+    health: HealthChecks
 
     async def open(self) -> None:
         """Takes up what was going on when the last daemon ended."""
+        self.health.open()
 
     async def close(self) -> None:
+        await self.health.close()
+        await self.stats.close()
         self.attachments.close()
         await self.logs.close()
 
 
 def make_running(room: Room) -> Running:
-    logs = Logs(room)
-    return Running(exec=Exec(room), logs=logs, attachments=Attachments(room, logs))
+    logs, execs = Logs(room), Exec(room)
+    return Running(
+        exec=execs,
+        logs=logs,
+        attachments=Attachments(room, logs),
+        stats=Stats(room),
+        health=HealthChecks(room, execs),
+    )
