@@ -148,6 +148,11 @@ def mount(
     _check(_libc.mount(_encode(source), _encode(target), _encode(fstype), flags, _encode(data)), target)
 
 
+def syncfs(fd: int) -> None:
+    """Writes the file system that holds ``fd`` to the disk."""
+    _check(_libc.syncfs(fd))
+
+
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2). EINVAL: not a mount point; EBUSY: in use (without ``MNT_DETACH``)."""
     _check(_libc.umount2(_encode(target), flags), target)

@@ -1,0 +1,91 @@
+"""Joins a plain object to a gRPC service: one coroutine method for each method of the service, in snake case::
+
+    async def info(self, request: pb.InfoRequest, call: C) -> pb.InfoResponse                    # one → one
+    async def status(self, request: pb.StatusRequest, call: C) -> AsyncIterator[...]             # one → many
+    async def session(self, requests: AsyncIterator[...], call: C) -> AsyncIterator[...]         # many → many
+
+``Return`` is ``return_``. A method that the object lacks answers UNIMPLEMENTED. ``call`` is what ``caller`` makes of
+the context. A WharfError becomes the status of its kind; everything else is a fault of ours, and logged.
+"""
+
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from keyword import iskeyword
+from typing import Any, cast
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from engine.api.errors import to_code
+from engine.errors import Kind, WharfError
+
+log = logging.getLogger(__name__)
+
+DETAILS = "grpc-status-details-bin"
+"""Trailing metadata with a ``google.rpc.Status``: errors with more than a code and a sentence."""
+
+
+class Detailed(WharfError):
+    """An error that carries a serialized ``google.rpc.Status`` to the client."""
+
+    def __init__(self, kind: Kind, message: str, status: bytes) -> None:
+        super().__init__(kind, message)
+        self.status = status
+
+
+def handler(service: ServiceDescriptor, servicer: object, caller: Callable[[Any], object]) -> "grpc.GenericRpcHandler":  # type: ignore[type-arg]  # not subscriptable at run time
+    """The gRPC handler of one service."""
+    handlers = {}
+    for method in service.methods:
+        name = snake_case(method.name)
+        function = getattr(servicer, f"{name}_" if iskeyword(name) else name, None)
+        if function is not None:
+            handlers[method.name] = _method(method, function, caller)
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def snake_case(name: str) -> str:
+    """``ListPids`` → ``list_pids``, ``CloseIO`` → ``close_io``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _method(method: MethodDescriptor, function: Callable[..., object], caller: Callable[[Any], object]) -> Any:
+    decode = GetMessageClass(method.input_type).FromString
+    encode = GetMessageClass(method.output_type).SerializeToString
+    if method.client_streaming or method.server_streaming:
+
+        async def stream(request: object, context: Any) -> AsyncIterator[Message]:
+            try:
+                async for answer in cast(AsyncIterator[Message], function(request, caller(context))):
+                    yield answer
+            except Exception as error:
+                await _fail(method, error, context)
+
+        make = (
+            grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_stream_rpc_method_handler
+        )
+        return make(stream, request_deserializer=decode, response_serializer=encode)
+
+    async def unary(request: Message, context: Any) -> Message:
+        try:
+            return await cast(Awaitable[Message], function(request, caller(context)))
+        except Exception as error:
+            await _fail(method, error, context)
+            raise AssertionError("abort raises") from None
+
+    return grpc.unary_unary_rpc_method_handler(unary, request_deserializer=decode, response_serializer=encode)
+
+
+async def _fail(method: MethodDescriptor, error: Exception, context: Any) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, Detailed):
+        context.set_trailing_metadata(((DETAILS, error.status),))
+    if isinstance(error, WharfError):
+        log.debug("%s: %s: %s", method.full_name, error.kind.value, error.message)
+        await context.abort(to_code(error.kind), error.message)
+    log.error("%s failed", method.full_name, exc_info=error)
+    await context.abort(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")

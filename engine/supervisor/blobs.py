@@ -1,0 +1,144 @@
+"""The files of the content store. Everything here blocks and is called in a thread.
+
+::
+
+    <root>/io.containerd.content.v1.content/
+        blobs/<algorithm>/<hex>       complete, verified, mode 0444
+        ingest/<folder>/data          being written; <folder> is a hash of namespace and ref
+        trash/                        taken out of the store, deleted in the background
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+
+from engine.errors import Kind, WharfError
+
+_CHUNK = 1 << 20
+
+
+class BlobFiles:
+    def __init__(self, root: str) -> None:
+        self._root = os.path.join(root, "io.containerd.content.v1.content")
+        for name in ("blobs", "ingest", "trash"):
+            os.makedirs(os.path.join(self._root, name), mode=0o711, exist_ok=True)
+
+    def path(self, digest: str) -> str:
+        algorithm, _, encoded = digest.partition(":")
+        return os.path.join(self._root, "blobs", algorithm, encoded)
+
+    def exists(self, digest: str) -> bool:
+        return os.path.exists(self.path(digest))
+
+    def open(self, digest: str) -> int:
+        """A readable fd; NOT_FOUND when the file isn't there."""
+        try:
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise WharfError(Kind.NOT_FOUND, f"content {digest}: not found") from None
+
+    def digests(self) -> Iterator[str]:
+        """Every blob that has a file."""
+        base = os.path.join(self._root, "blobs")
+        for algorithm in os.listdir(base):
+            for encoded in os.listdir(os.path.join(base, algorithm)):
+                yield f"{algorithm}:{encoded}"
+
+    @staticmethod
+    def folder(namespace: str, ref: str) -> str:
+        return hashlib.sha256(f"{namespace}/{ref}".encode()).hexdigest()
+
+    def ingest_data(self, folder: str) -> str:
+        return os.path.join(self._root, "ingest", folder, "data")
+
+    def progress(self, folder: str) -> tuple[int, int]:
+        """An ingest's bytes so far, and when the last came; zeros before the first. (One stat: may be called in the
+        loop.)
+        """
+        try:
+            found = os.stat(self.ingest_data(folder))
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
+    def folders(self) -> list[str]:
+        return os.listdir(os.path.join(self._root, "ingest"))
+
+    def store(self, folder: str, digest: str) -> None:
+        """Makes an ingest's bytes the blob. One rename, so that it can be part of a write of the metadata."""
+        target = self.path(digest)
+        try:
+            os.rename(self.ingest_data(folder), target)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
+            os.rename(self.ingest_data(folder), target)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.join(self._root, "ingest", folder))
+
+    def discard_ingest(self, folder: str) -> None:
+        shutil.rmtree(os.path.join(self._root, "ingest", folder), ignore_errors=True)
+
+    def discard(self, digest: str) -> None:
+        """Takes the blob out of the store at once; ``empty_trash`` frees its space."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path(digest), os.path.join(self._root, "trash", digest.replace(":", "-")))
+
+    def empty_trash(self) -> None:
+        trash = os.path.join(self._root, "trash")
+        for name in os.listdir(trash):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(trash, name))
+
+
+class IngestFile:
+    """The bytes of one open write, hashed as they come. Its methods exclude each other: a call that was given up in
+    the middle has a thread that still writes, and ``close`` waits for it.
+    """
+
+    def __init__(self, path: str, algorithm: str) -> None:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = threading.Lock()
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+        self.offset = 0
+        while data := os.pread(self._fd, _CHUNK, self.offset):  # what an earlier write left is resumed
+            self._hash.update(data)
+            self.offset += len(data)
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def digest(self) -> str:
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        with self._lock:
+            while view:
+                written = os.pwrite(self._fd, view, self.offset)
+                self._hash.update(view[:written])
+                self.offset += written
+                view = view[written:]
+
+    def truncate(self) -> None:
+        with self._lock:
+            os.ftruncate(self._fd, 0)
+            self._hash = hashlib.new(self._algorithm)
+            self.offset = 0
+
+    def seal(self) -> None:
+        """The bytes are on the disk when this returns, and nobody writes to them again."""
+        with self._lock:
+            os.fchmod(self._fd, 0o444)
+            os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1

@@ -1,0 +1,357 @@
+"""Blobs as a namespace sees them, and the writes that make them.
+
+A blob's file is shared by the namespaces; its labels, and whether it exists at all, are each namespace's own. A
+namespace gets a blob only by writing its bytes, even where another has it (containerd's ``isolated`` policy).
+"""
+
+import asyncio
+import builtins
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from engine.api.pb import event_messages_pb2 as events_pb
+from engine.api.types import ContentInfo, IngestStatus
+from engine.errors import Kind, WharfError, invalid, not_found
+from engine.supervisor import filters, leases, namespaces
+from engine.supervisor.blobs import BlobFiles, IngestFile
+from engine.supervisor.events import EventBus
+from engine.supervisor.names import Unknown, check_digest, check_labels, masked_labels
+from engine.supervisor.rpc.base import Call
+from engine.supervisor.store import labels as json_labels
+from engine.supervisor.store.database import Database
+from engine.system import timeouts
+
+log = logging.getLogger(__name__)
+
+timeouts.define("content.ref", 2.0)  # another writer's hold of a ref
+
+_CHUNK = 1 << 20
+
+#: How long an ingest that no lease holds may lie without being committed: containerd's day.
+_INGEST_LIFE_NS = 24 * 3600 * 1_000_000_000
+
+_COLUMNS = "digest, size, created, updated, labels"
+
+
+class Content:
+    def __init__(self, database: Database, files: BlobFiles, bus: EventBus) -> None:
+        self._db = database
+        self._files = files
+        self._bus = bus
+        self._open: dict[tuple[str, str], asyncio.Event] = {}
+
+    def info(self, namespace: str, digest: str) -> ContentInfo:
+        """NOT_FOUND when this namespace doesn't have the blob."""
+        return self._db.read(lambda connection: _get(connection, namespace, check_digest(digest)))
+
+    async def list(self, namespace: str, wanted: Sequence[str]) -> list[ContentInfo]:
+        match = filters.compile_all(wanted)
+
+        def read(connection: sqlite3.Connection) -> list[ContentInfo]:
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM content WHERE namespace = ?", (namespace,))
+            return [info for info in map(_info, rows) if match(_fields(info))]
+
+        return await self._db.scan(read)
+
+    async def update(self, namespace: str, digest: str, labels: Mapping[str, str], mask: Sequence[str]) -> ContentInfo:
+        check_digest(digest)
+        check_labels(labels, "info.Labels")
+
+        def write(connection: sqlite3.Connection) -> ContentInfo:
+            old = _get(connection, namespace, digest)
+            new = masked_labels(old.labels, labels, mask, Unknown("content info", digest))
+            now = time.time_ns()
+            connection.execute(
+                "UPDATE content SET labels = ?, updated = ? WHERE namespace = ? AND digest = ?",
+                (json_labels.dump(new), now, namespace, digest),
+            )
+            return replace(old, labels=new, updated_at_ns=now)
+
+        return await self._db.write(write)
+
+    async def delete(self, namespace: str, digest: str) -> None:
+        """Takes it from this namespace; the collector takes the file when no namespace has it."""
+        check_digest(digest)
+
+        def write(connection: sqlite3.Connection) -> None:
+            _get(connection, namespace, digest)
+            connection.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest))
+            leases.release(connection, namespace, leases.CONTENT, digest)
+
+        message = events_pb.ContentDelete(digest=digest)
+        await self._db.write(write, then=lambda _: self._bus.publish(namespace, "/content/delete", message))
+
+    async def recover(self) -> None:
+        """At the start: rows without a file and files without a row go (a crash between the two)."""
+        there = set(await asyncio.to_thread(lambda: list(self._files.digests())))
+        folders = await asyncio.to_thread(self._files.folders)
+
+        def write(connection: sqlite3.Connection) -> None:
+            known = {digest for (digest,) in connection.execute("SELECT digest FROM blob")}
+            for digest in known - there:
+                log.error("content: the file of %s is lost", digest)
+                connection.execute("DELETE FROM blob WHERE digest = ?", (digest,))
+                connection.execute("DELETE FROM content WHERE digest = ?", (digest,))
+            for digest in there - known:
+                self._files.discard(digest)
+            begun = {folder for (folder,) in connection.execute("SELECT folder FROM ingest")}
+            for folder in set(folders) - begun:
+                self._files.discard_ingest(folder)
+
+        await self._db.write(write)
+        await asyncio.to_thread(self._files.empty_trash)
+
+    async def read(self, namespace: str, digest: str, offset: int, size: int) -> AsyncIterator[tuple[int, bytes]]:
+        """(offset, bytes) in pieces. OUT_OF_RANGE for an offset behind the end."""
+        info = self.info(namespace, digest)
+        offset = max(0, offset)
+        if offset > info.size:
+            raise WharfError(Kind.OUT_OF_RANGE, f"read past object length {info.size} bytes")
+        end = info.size if size <= 0 else min(info.size, offset + size)
+        file = await asyncio.to_thread(open, self._files.open(digest), "rb", 0)
+        try:
+            await asyncio.to_thread(file.seek, offset)
+            while offset < end:
+                data = await asyncio.to_thread(file.read, min(_CHUNK, end - offset))
+                if not data:
+                    raise WharfError(Kind.INTERNAL, f"content {digest} ends at {offset} of {info.size} bytes")
+                yield offset, data
+                offset += len(data)
+        finally:
+            file.close()
+
+    def status(self, namespace: str, ref: str) -> IngestStatus:
+        """NOT_FOUND when there is no such ingest."""
+        found = self._statuses(namespace, ref)
+        if not found:
+            raise not_found(f"could not get status for ref {ref!r}: not found")
+        return found[0]
+
+    def statuses(self, namespace: str, wanted: Sequence[str]) -> "builtins.list[IngestStatus]":
+        match = filters.compile_all(wanted)
+        return [
+            status
+            for status in self._statuses(namespace)
+            if match(lambda path, ref=status.ref: ref if list(path) == ["ref"] else None)  # type: ignore[misc]
+        ]
+
+    def _statuses(self, namespace: str, ref: str | None = None) -> "builtins.list[IngestStatus]":
+        def read(connection: sqlite3.Connection) -> "builtins.list[tuple[str, str, int, str, int]]":
+            return connection.execute(
+                "SELECT ref, folder, total, expected, started FROM ingest "
+                "WHERE namespace = :namespace AND (:ref IS NULL OR ref = :ref)",
+                {"namespace": namespace, "ref": ref},
+            ).fetchall()
+
+        found = []
+        for name, folder, total, expected, started in self._db.read(read):
+            offset, updated = self._files.progress(folder)
+            found.append(IngestStatus(name, offset, total, expected, started, updated or started))
+        return found
+
+    async def abort(self, namespace: str, ref: str) -> None:
+        """Throws an ingest away; NOT_FOUND when there is none."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            if not _drop_ingest(connection, namespace, ref):
+                raise not_found(f"ingest ref {ref!r}: not found")
+            self._files.discard_ingest(self._files.folder(namespace, ref))
+
+        await self._db.write(write)
+
+    async def open(self, call: Call, ref: str, expected: str, total: int) -> "Ingest":
+        """Begins or resumes a write.
+
+        UNAVAILABLE while another one has the ref; ALREADY_EXISTS when this namespace has the expected blob (which the
+        call's lease then holds).
+        """
+        if not ref:
+            raise invalid("first message must have a reference")
+        if expected:
+            check_digest(expected)
+        key = (call.namespace, ref)
+        await self._lock(key)
+        try:
+            record = await self._db.write(lambda connection: self._begin(connection, call, ref, expected, total))
+            if record is None:
+                raise WharfError(Kind.ALREADY_EXISTS, f"content {expected}: already exists")
+            algorithm = (expected or record.expected or "sha256:").partition(":")[0]
+            file = await asyncio.to_thread(IngestFile, self._files.ingest_data(record.folder), algorithm)
+        except BaseException:
+            self._unlock(key)
+            raise
+        return Ingest(self, call, ref, record, file)
+
+    def _begin(
+        self, connection: sqlite3.Connection, call: Call, ref: str, expected: str, total: int
+    ) -> "_Record | None":
+        namespaces.ensure(connection, call.namespace)
+        if expected and _has(connection, call.namespace, expected):
+            leases.hold(connection, call, leases.CONTENT, expected)
+            return None
+        now = time.time_ns()
+        folder = self._files.folder(call.namespace, ref)
+        connection.execute(
+            "INSERT INTO ingest VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "total = iif(excluded.total > 0, excluded.total, total), "
+            "expected = iif(excluded.expected <> '', excluded.expected, expected), expires = excluded.expires",
+            (call.namespace, ref, folder, total, expected, now, now + _INGEST_LIFE_NS),
+        )
+        leases.hold(connection, call, leases.INGESTS, ref)
+        row = connection.execute(
+            "SELECT total, expected, started FROM ingest WHERE namespace = ? AND ref = ?", (call.namespace, ref)
+        ).fetchone()
+        return _Record(folder, *row)
+
+    async def commit(self, ingest: "Ingest", digest: str, labels: Mapping[str, str]) -> None:
+        """Makes the written bytes a blob. ALREADY_EXISTS when this namespace has got it meanwhile."""
+        call, ref, folder, size = ingest.call, ingest.ref, ingest.record.folder, ingest.file.offset
+
+        def write(connection: sqlite3.Connection) -> bool:
+            if not _drop_ingest(connection, call.namespace, ref):
+                raise not_found(f"ingest ref {ref!r} was aborted: not found")
+            leases.hold(connection, call, leases.CONTENT, digest)
+            if connection.execute("SELECT 1 FROM blob WHERE digest = ?", (digest,)).fetchone():
+                self._files.discard_ingest(folder)
+            else:
+                self._files.store(folder, digest)
+                connection.execute("INSERT INTO blob VALUES (?, ?)", (digest, size))
+            if _has(connection, call.namespace, digest):
+                return False
+            now = time.time_ns()
+            connection.execute(
+                "INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)",
+                (call.namespace, digest, size, now, now, json_labels.dump(labels)),
+            )
+            return True
+
+        if not await self._db.write(write):
+            raise WharfError(Kind.ALREADY_EXISTS, f"content {digest}: already exists")
+
+    def closed(self, ingest: "Ingest") -> None:
+        self._unlock((ingest.call.namespace, ingest.ref))
+
+    async def _lock(self, key: tuple[str, str]) -> None:
+        """A call that was just cancelled may not have let go of its ref yet: it is waited for, but not for long."""
+        try:
+            async with asyncio.timeout(timeouts.seconds("content.ref")):
+                while (held := self._open.get(key)) is not None:
+                    await held.wait()
+        except TimeoutError:
+            raise WharfError(Kind.UNAVAILABLE, f"ref {key[1]} locked: unavailable") from None
+        self._open[key] = asyncio.Event()
+
+    def _unlock(self, key: tuple[str, str]) -> None:
+        held = self._open.pop(key, None)
+        if held is not None:
+            held.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    folder: str
+    total: int
+    expected: str
+    started_ns: int
+
+
+class Ingest:
+    """One open write; ``close`` it in every case. What isn't committed stays and can be resumed."""
+
+    def __init__(self, content: Content, call: Call, ref: str, record: _Record, file: IngestFile) -> None:
+        self._content = content
+        self.call = call
+        self.ref = ref
+        self.record = record
+        self.file = file
+        self._closed = False
+
+    @property
+    def offset(self) -> int:
+        return self.file.offset
+
+    @property
+    def digest(self) -> str:
+        return self.file.digest
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Appends at ``offset``, which must be where the ingest ends; 0 begins it again.
+
+        OUT_OF_RANGE for any other offset.
+        """
+        if offset not in (0, self.file.offset):
+            raise WharfError(Kind.OUT_OF_RANGE, f"write @{offset} must occur at current offset {self.file.offset}")
+        if offset == 0 and self.file.offset > 0:
+            await asyncio.to_thread(self.file.truncate)
+        if data:
+            await asyncio.to_thread(self.file.append, data)
+
+    async def commit(self, size: int, expected: str, labels: Mapping[str, str]) -> str:
+        """Returns the digest. FAILED_PRECONDITION: size or digest aren't the expected ones; ALREADY_EXISTS: it is
+        there already.
+        """
+        check_labels(labels, "info.Labels")
+        if expected:
+            check_digest(expected)
+        if size > 0 and size != self.file.offset:
+            raise WharfError(
+                Kind.FAILED_PRECONDITION,
+                f'"{self.ref}" failed size validation: {self.file.offset} != {size}: failed precondition',
+            )
+        digest = self.file.digest
+        if expected and expected != digest:
+            raise WharfError(
+                Kind.FAILED_PRECONDITION,
+                f"unexpected commit digest {digest}, expected {expected}: failed precondition",
+            )
+        await asyncio.to_thread(self.file.seal)
+        await self._content.commit(self, digest, {name: value for name, value in labels.items() if value})
+        return digest
+
+    async def close(self) -> None:
+        # in a thread, as it waits for one that still writes; to the end, as the ref is free only then
+        if not self._closed:
+            self._closed = True
+            await asyncio.shield(asyncio.to_thread(self.file.close))
+            self._content.closed(self)
+
+
+def _has(connection: sqlite3.Connection, namespace: str, digest: str) -> bool:
+    row = connection.execute("SELECT 1 FROM content WHERE namespace = ? AND digest = ?", (namespace, digest))
+    return row.fetchone() is not None
+
+
+def _get(connection: sqlite3.Connection, namespace: str, digest: str) -> ContentInfo:
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM content WHERE namespace = ? AND digest = ?", (namespace, digest)
+    ).fetchone()
+    if row is None:
+        raise not_found(f"content digest {digest}: not found")
+    return _info(row)
+
+
+def _info(row: tuple[str, int, int, int, str]) -> ContentInfo:
+    digest, size, created, updated, labels = row
+    return ContentInfo(digest, size, created, updated, json_labels.load(labels))
+
+
+def _drop_ingest(connection: sqlite3.Connection, namespace: str, ref: str) -> bool:
+    leases.release(connection, namespace, leases.INGESTS, ref)
+    found = connection.execute("DELETE FROM ingest WHERE namespace = ? AND ref = ?", (namespace, ref))
+    return found.rowcount > 0
+
+
+def _fields(info: ContentInfo) -> filters.Fields:
+    def field(path: Sequence[str]) -> str | None:
+        if path[0] == "digest":
+            return info.digest
+        if path[0] == "size":
+            return str(info.size)
+        if path[0] == "labels":
+            return filters.in_labels(path[1:], info.labels)
+        return None
+
+    return field

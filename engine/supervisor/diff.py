@@ -1,0 +1,199 @@
+"""The diff service: layers onto snapshots, and what a snapshot changed as a layer. The work is in ``engine.layers``;
+here are its files, its threads and its mounts.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from engine.api.types import Descriptor, Mount
+from engine.errors import Kind, WharfError, invalid, not_implemented
+from engine.files.place import Place
+from engine.layers import diff as layer_diff
+from engine.layers import extract
+from engine.layers.compression import Compression
+from engine.supervisor.blobs import BlobFiles
+from engine.supervisor.content import Content, Ingest
+from engine.supervisor.rpc.base import Call
+from engine.system import linux
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_TAR = "application/vnd.oci.image.layer.v1.tar"
+_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+_WRITTEN = {
+    "": (_GZIP, Compression.GZIP),
+    _TAR: (_TAR, Compression.NONE),
+    _GZIP: (_GZIP, Compression.GZIP),
+    _ZSTD: (_ZSTD, Compression.ZSTD),
+    "application/vnd.docker.image.rootfs.diff.tar": ("application/vnd.docker.image.rootfs.diff.tar", Compression.NONE),
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": (
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        Compression.GZIP,
+    ),
+}
+_UNCOMPRESSED = "containerd.io/uncompressed"
+
+#: Layers unpacked or made at a time; each also has a thread that writes files.
+_WORKERS = 2
+
+
+class Differ:
+    def __init__(self, content: Content, files: BlobFiles) -> None:
+        self._content = content
+        self._files = files
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="diff")
+
+    async def apply(self, namespace: str, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool) -> Descriptor:
+        """Unpacks the layer onto the mounts and returns the descriptor of its plain tar (the digest is the diff id).
+
+        An overlay's upper directory, or a bind's source, is written directly; nothing is mounted.
+        ``sync``: the files are on the disk when this returns.
+        """
+        self._content.info(namespace, layer.digest)
+        if layer.media_type.endswith(("+encrypted", ".foreign")) or "tar" not in layer.media_type:
+            raise not_implemented(f"currently unsupported media type: {layer.media_type}: not implemented")
+        target = _target(mounts)
+
+        def work(cancelled: Callable[[], bool]) -> extract.Applied:
+            fd = self._files.open(layer.digest)
+            try:
+                return extract.apply(
+                    lambda size: os.read(fd, size), target, media_type=layer.media_type, cancelled=cancelled
+                )
+            finally:
+                os.close(fd)
+
+        began = time.monotonic()
+        applied = await self._run(work)
+        if sync:
+            await self._run(lambda _: _sync_file_system(target.root))
+        log.debug("diff: applied %s in %.0f ms", layer.digest, (time.monotonic() - began) * 1000)
+        return Descriptor(_TAR, applied.diff_id, applied.size)
+
+    async def diff(
+        self,
+        call: Call,
+        left: Sequence[Mount],
+        right: Sequence[Mount],
+        *,
+        media_type: str,
+        ref: str,
+        labels: Mapping[str, str],
+        epoch_ns: int | None,
+    ) -> Descriptor:
+        """Writes what ``right`` changed over ``left`` as a blob, labelled with its diff id."""
+        if media_type not in _WRITTEN:
+            raise not_implemented(f"unsupported diff media type: {media_type}: not implemented")
+        if epoch_ns is not None:
+            raise not_implemented("source_date_epoch of a diff: not implemented")
+        kind, compression = _WRITTEN[media_type]
+        ingest = await self._content.open(call, ref or f"wharf-diff-{time.time_ns():x}", "", 0)
+        try:
+            if ingest.offset:
+                await ingest.write(0, b"")
+            written = await self._write(ingest, left, right, compression)
+            words = {**labels, _UNCOMPRESSED: written.diff_id}
+            with contextlib.suppress(_AlreadyThere):
+                await _commit(ingest, written, words)
+            return Descriptor(kind, written.digest, written.size)
+        finally:
+            await ingest.close()
+
+    async def _write(
+        self, ingest: Ingest, left: Sequence[Mount], right: Sequence[Mount], compression: Compression
+    ) -> layer_diff.Written:
+        upper = _upper_of(left, right)
+        if upper is not None:
+            try:
+                return await self._run(
+                    lambda _: layer_diff.write_upper(upper, ingest.file.append, compression=compression)
+                )
+            except WharfError as error:
+                if error.kind is not Kind.FAILED_PRECONDITION:
+                    raise
+                await ingest.write(0, b"")  # not to be read without its lower layers: compare the mounted trees
+        async with Place("diff") as place:
+            before = await place.mount(left) if left else None
+            after = await place.mount(right)
+            return await place.run(layer_diff.write_changes, before, after, ingest.file.append, compression=compression)
+
+    async def _run(self, work: Callable[[Callable[[], bool]], T]) -> T:
+        """Calls it in a worker; a caller that is cancelled makes it stop soon and waits for that, as the snapshot
+        must not change any more when its next owner looks at it.
+        """
+        stop = threading.Event()
+        future = asyncio.get_running_loop().run_in_executor(self._workers, work, stop.is_set)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([future])
+            raise
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._workers.shutdown, cancel_futures=True)
+
+
+class _AlreadyThere(Exception):
+    pass
+
+
+async def _commit(ingest: Ingest, written: layer_diff.Written, labels: Mapping[str, str]) -> None:
+    try:
+        await ingest.commit(written.size, written.digest, labels)
+    except WharfError as error:
+        if error.kind is Kind.ALREADY_EXISTS:
+            raise _AlreadyThere from None
+        raise
+
+
+def _target(mounts: Sequence[Mount]) -> extract.Target:
+    """Where writing to the mounts would go."""
+    if len(mounts) != 1:
+        raise invalid(f"a layer is applied to one mount, not to {len(mounts)}")
+    mount = mounts[0]
+    if mount.type == "overlay":
+        target = extract.overlay_target(mount.options)
+        if target is not None:
+            return target
+    elif mount.type in ("bind", "rbind") or {"bind", "rbind"} & set(mount.options):
+        if "ro" not in mount.options:
+            return extract.Target(mount.source, extract.Whiteouts.APPLY)
+    else:
+        raise not_implemented(f"applying a layer to a mount of type {mount.type}: not implemented")
+    raise invalid("a layer can't be applied to a read-only mount")
+
+
+def _upper_of(left: Sequence[Mount], right: Sequence[Mount]) -> str | None:
+    """The directory that *is* the difference: ``right`` is an overlay, and its lower layers are what ``left`` shows."""
+    if len(right) != 1 or right[0].type != "overlay" or len(left) != 1:
+        return None
+    target = extract.overlay_target(right[0].options)
+    if target is None:
+        return None
+    below = left[0]
+    if below.type == "bind" and target.lowers == (below.source,):
+        return target.root
+    if below.type == "overlay" and extract.overlay_target(below.options) is None:
+        lowers = next((option[9:] for option in below.options if option.startswith("lowerdir=")), "")
+        if tuple(lowers.split(":")) == target.lowers:
+            return target.root
+    return None
+
+
+def _sync_file_system(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        linux.syncfs(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,148 @@
+"""The event bus. Publishing happens in the loop and is at once: subscribers see events in the order they were
+published, and nothing that publishes ever waits for a subscriber.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+
+from engine.api.events import decode
+from engine.api.pb import events_pb2 as pb
+from engine.api.types import AnyValue, to_timestamp
+from engine.errors import Kind, WharfError, invalid
+from engine.supervisor import filters
+from engine.supervisor.names import check_identifier
+
+log = logging.getLogger(__name__)
+
+#: Events that may wait for one subscriber. One that falls further behind is dropped with an error, as it could
+#: otherwise take any amount of memory; it subscribes again and looks at the state.
+_BACKLOG = 16_384
+
+_TOPIC = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
+
+
+class EventBus:
+    def __init__(self) -> None:
+        self._subscribers: set[_Subscriber] = set()
+
+    def publish(self, namespace: str, topic: str, message: Message) -> None:
+        """Sends an event of the supervisor's own, now."""
+        if self._subscribers:
+            value = Any(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
+            self._send(
+                pb.Envelope(timestamp=to_timestamp(time.time_ns()), namespace=namespace, topic=topic, event=value)
+            )
+
+    def publish_any(self, namespace: str, topic: str, event: Any) -> None:
+        """Sends a client's event; INVALID_ARGUMENT for a malformed topic."""
+        _check_topic(topic)
+        self._send(pb.Envelope(timestamp=to_timestamp(time.time_ns()), namespace=namespace, topic=topic, event=event))
+
+    def forward(self, envelope: pb.Envelope) -> None:
+        """Sends an event that another process published, with its own time and namespace."""
+        check_identifier(envelope.namespace, "event envelope has invalid namespace")
+        _check_topic(envelope.topic)
+        if not envelope.HasField("timestamp") or envelope.timestamp.seconds <= 0:
+            raise invalid("timestamp must be set on forwarded event")
+        self._send(envelope)
+
+    def subscribe(self, wanted: Sequence[str]) -> "_Subscriber":
+        """Events from this call on that match any of the filters; to be closed."""
+        subscriber = _Subscriber(self._subscribers, filters.compile_all(wanted))
+        self._subscribers.add(subscriber)
+        return subscriber
+
+    def close(self) -> None:
+        """Ends every subscription: the supervisor goes."""
+        for subscriber in list(self._subscribers):
+            subscriber.end(WharfError(Kind.UNAVAILABLE, "the supervisor is ending"))
+
+    def _send(self, envelope: pb.Envelope) -> None:
+        fields = _fields(envelope)
+        for subscriber in list(self._subscribers):
+            subscriber.offer(envelope, fields)
+
+
+class _Subscriber:
+    def __init__(self, others: "set[_Subscriber]", match: filters.Filter) -> None:
+        self._others = others
+        self._match = match
+        self._queue: asyncio.Queue[pb.Envelope | WharfError] = asyncio.Queue()
+
+    def offer(self, envelope: pb.Envelope, fields: filters.Fields) -> None:
+        if not self._match(fields):
+            return
+        if self._queue.qsize() >= _BACKLOG:
+            log.warning("events: a subscriber is %d events behind and is dropped", _BACKLOG)
+            self.end(WharfError(Kind.RESOURCE_EXHAUSTED, f"the subscriber fell {_BACKLOG} events behind"))
+            return
+        self._queue.put_nowait(envelope)
+
+    async def __aiter__(self) -> AsyncIterator[pb.Envelope]:
+        while True:
+            item = await self._queue.get()
+            if isinstance(item, WharfError):
+                raise item
+            yield item
+
+    def end(self, error: WharfError) -> None:
+        """No more events; what waits is still given, then the error is raised."""
+        self.close()
+        self._queue.put_nowait(error)
+
+    def close(self) -> None:
+        self._others.discard(self)
+
+
+def _fields(envelope: pb.Envelope) -> filters.Fields:
+    decoded: list[Message | AnyValue | None] = []
+
+    def field(path: Sequence[str]) -> str | None:
+        if path[0] == "namespace":
+            return envelope.namespace or None
+        if path[0] == "topic":
+            return envelope.topic or None
+        if path[0] == "event":
+            if not decoded:
+                try:
+                    decoded.append(decode(AnyValue.from_message(envelope.event)))
+                except WharfError:
+                    decoded.append(None)  # a client may publish rubbish; no filter matches it
+            return _field_of(decoded[0], path[1:])
+        return None
+
+    return field
+
+
+def _field_of(message: object, path: Sequence[str]) -> str | None:
+    """A field of an event by its path: strings, numbers as digits, entries of maps by the rest of the path."""
+    if not isinstance(message, Message) or not path or path[0] not in message.DESCRIPTOR.fields_by_name:
+        return None
+    value = getattr(message, path[0])
+    if isinstance(value, Message):
+        return _field_of(value, path[1:])
+    if len(path) > 1:
+        return filters.in_labels(path[1:], value) if hasattr(value, "items") else None
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else None
+
+
+def _check_topic(topic: str) -> None:
+    if not topic:
+        raise invalid(f'envelope topic "{topic}": must not be empty')
+    if not topic.startswith("/"):
+        raise invalid(f"envelope topic \"{topic}\": must start with '/'")
+    if len(topic) == 1:
+        raise invalid(f'envelope topic "{topic}": must have at least one component')
+    for part in topic[1:].split("/"):
+        if not _TOPIC.fullmatch(part):
+            raise invalid(f'envelope topic "{topic}": component "{part}" is malformed')

@@ -1,0 +1,315 @@
+"""The collector: what no lease, image, container or label holds goes.
+
+It marks and sweeps inside one write of the metadata, so no other write can come between: what is made under a lease,
+or is referred to by the time the collector looks, is safe. Only records go there; files follow afterwards.
+
+Roots are
+- what a lease holds that has not expired (``containerd.io/gc.expire``, RFC 3339),
+- the targets of images, and the snapshots of containers,
+- blobs and snapshots with the label ``containerd.io/gc.root``,
+- ingests that are younger than a day.
+
+From there on it follows
+- a snapshot's parent,
+- the labels ``containerd.io/gc.ref.content[./…]`` (a digest) and ``containerd.io/gc.ref.snapshot.<name>[/…]`` (a key)
+  of images, containers, blobs and snapshots (not from a lease with ``containerd.io/gc.flat``),
+- the blob that an ingest is to become.
+"""
+
+import asyncio
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from engine.api.pb import event_messages_pb2 as events_pb
+from engine.supervisor import leases
+from engine.supervisor.blobs import BlobFiles
+from engine.supervisor.events import EventBus
+from engine.supervisor.snapshots.service import Snapshots
+from engine.supervisor.store import labels as json_labels
+from engine.supervisor.store.database import Database
+
+log = logging.getLogger(__name__)
+
+_ROOT = "containerd.io/gc.root"
+_EXPIRE = "containerd.io/gc.expire"
+_FLAT = "containerd.io/gc.flat"
+_REFERENCE = re.compile(
+    r"containerd\.io/gc\.ref\.(?:(?P<content>content)(?:[./].*)?|snapshot\.(?P<name>[^/]+)(?:/.*)?)"
+)
+
+#: Seconds between a deletion and the collection that follows it, unless the client waits for it.
+_DELAY = 3.0
+
+_CONTENT, _SNAPSHOT, _SNAPSHOT_FLAT, _INGEST, _LEASE = range(5)
+
+#: Kind, namespace, and the digest, ref, id, or snapshotter and key.
+Node = tuple[int, str, str, str]
+
+
+@dataclass(slots=True)
+class Swept:
+    """What one collection took away."""
+
+    snapshots: list[tuple[str, str, str, int]] = field(default_factory=list)  # namespace, name, key, number
+    blobs: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    leases: int = 0
+    next_expiry_ns: int = 0
+
+
+def expiry_ns(labels: Mapping[str, str]) -> int:
+    """When a lease ends; 0 for never, also where the label can't be read (containerd then keeps the lease)."""
+    value = labels.get(_EXPIRE)
+    if value is None:
+        return 0
+    try:
+        when = datetime.fromisoformat(value)
+    except ValueError:
+        log.info("gc: ignoring the malformed expiry %r of a lease", value)
+        return 0
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+class Collector:
+    """Runs when something was deleted: at once for a client that waits, else after a moment; and when a lease ends."""
+
+    def __init__(self, database: Database, files: BlobFiles, snapshots: Snapshots, bus: EventBus) -> None:
+        self._db = database
+        self._files = files
+        self._snapshots = snapshots
+        self._bus = bus
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def deleted(self, *, sync: bool) -> None:
+        """Something may have become garbage. ``sync``: it is gone when this returns."""
+        if sync:
+            await self.collect()
+        else:
+            self._schedule(_DELAY)
+
+    def expect(self, labels: Mapping[str, str]) -> None:
+        """A lease with these labels was made: the collector wakes up when it ends."""
+        if when := expiry_ns(labels):
+            self._schedule(max(0.0, (when - time.time_ns()) / 1e9) + 1)
+
+    async def collect(self) -> None:
+        """One collection."""
+        swept = await self._db.write(self._sweep, then=self._announce)
+        if swept.blobs or swept.folders:
+            await self._db.write(lambda connection: self._discard(connection, swept))
+            await asyncio.to_thread(self._files.empty_trash)
+        if swept.next_expiry_ns:
+            self._schedule(max(0.0, (swept.next_expiry_ns - time.time_ns()) / 1e9) + 1)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _schedule(self, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due = due
+        self._timer = loop.call_later(delay, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        task = asyncio.create_task(self._run(), name="gc")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self) -> None:
+        try:
+            await self.collect()
+        except Exception:
+            log.exception("gc: a collection failed")
+
+    def _announce(self, swept: Swept) -> None:
+        for namespace, name, key, number in swept.snapshots:
+            self._bus.publish(namespace, "/snapshot/remove", events_pb.SnapshotRemove(key=key, snapshotter=name))
+            self._snapshots.discard(name, number)
+
+    def _discard(self, connection: sqlite3.Connection, swept: Swept) -> None:
+        """Takes files away, in the writer's thread: so what was written since can be looked at without a race."""
+        for digest in swept.blobs:
+            if not connection.execute("SELECT 1 FROM blob WHERE digest = ?", (digest,)).fetchone():
+                self._files.discard(digest)
+        for folder in swept.folders:
+            if not connection.execute("SELECT 1 FROM ingest WHERE folder = ?", (folder,)).fetchone():
+                self._files.discard_ingest(folder)
+
+    def _sweep(self, connection: sqlite3.Connection) -> Swept:
+        began = time.monotonic()
+        now = time.time_ns()
+        graph = _Graph(connection)
+        swept = Swept(next_expiry_ns=graph.read(now))
+        marked = graph.mark()
+        for namespace, name, key, number in graph.snapshots():
+            if (_SNAPSHOT, namespace, name, key) not in marked and (_SNAPSHOT_FLAT, namespace, name, key) not in marked:
+                connection.execute("DELETE FROM snapshot WHERE number = ?", (number,))
+                leases.release(connection, namespace, f"{leases.SNAPSHOTS}{name}", key)
+                swept.snapshots.append((namespace, name, key, number))
+        for namespace, digest in graph.contents():
+            if (_CONTENT, namespace, digest, "") not in marked:
+                connection.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest))
+                leases.release(connection, namespace, leases.CONTENT, digest)
+        for namespace, ref, folder in graph.ingests():
+            if (_INGEST, namespace, ref, "") not in marked:
+                connection.execute("DELETE FROM ingest WHERE namespace = ? AND ref = ?", (namespace, ref))
+                leases.release(connection, namespace, leases.INGESTS, ref)
+                swept.folders.append(folder)
+        for namespace, id in graph.expired:
+            connection.execute("DELETE FROM lease WHERE namespace = ? AND id = ?", (namespace, id))
+            swept.leases += 1
+        unused = connection.execute("SELECT digest FROM blob WHERE digest NOT IN (SELECT digest FROM content)")
+        swept.blobs = [digest for (digest,) in unused.fetchall()]
+        connection.executemany("DELETE FROM blob WHERE digest = ?", [(digest,) for digest in swept.blobs])
+        if swept.snapshots or swept.blobs or swept.folders or swept.leases:
+            log.info(
+                "gc: %d snapshots, %d blobs, %d ingests, %d leases collected in %.1f ms",
+                len(swept.snapshots),
+                len(swept.blobs),
+                len(swept.folders),
+                swept.leases,
+                (time.monotonic() - began) * 1000,
+            )
+        return swept
+
+
+class _Graph:
+    """Everything that can be collected, with what it points at."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection.execute
+        self._roots: list[Node] = []
+        self._content: dict[tuple[str, str], str] = {}  # → labels
+        self._snapshot: dict[tuple[str, str, str], tuple[int, str, str]] = {}  # → number, parent, labels
+        self._ingest: dict[tuple[str, str], tuple[str, str]] = {}  # → folder, expected digest
+        self.expired: list[tuple[str, str]] = []
+
+    def read(self, now: int) -> int:
+        """Reads it all and finds the roots; returns when the next lease ends (0: none does)."""
+        next_expiry = self._leases(now)
+        for namespace, digest, labels in self._sql("SELECT namespace, digest, labels FROM image"):
+            self._roots.append((_CONTENT, namespace, digest, ""))
+            self._roots.extend(_references(namespace, labels))
+        for namespace, name, key, labels in self._sql(
+            "SELECT namespace, snapshotter, snapshot_key, labels FROM container"
+        ):
+            if name:
+                self._roots.append((_SNAPSHOT, namespace, name, key))
+            self._roots.extend(_references(namespace, labels))
+        for namespace, digest, labels in self._sql("SELECT namespace, digest, labels FROM content"):
+            self._content[namespace, digest] = labels
+            if _ROOT in labels and _ROOT in json_labels.load(labels):
+                self._roots.append((_CONTENT, namespace, digest, ""))
+        for namespace, name, key, number, parent, labels in self._sql(
+            "SELECT namespace, snapshotter, key, number, parent, labels FROM snapshot"
+        ):
+            self._snapshot[namespace, name, key] = (number, parent, labels)
+            if _ROOT in labels and _ROOT in json_labels.load(labels):
+                self._roots.append((_SNAPSHOT, namespace, name, key))
+        for namespace, ref, folder, expected, expires in self._sql(
+            "SELECT namespace, ref, folder, expected, expires FROM ingest"
+        ):
+            self._ingest[namespace, ref] = (folder, expected)
+            if expires > now:
+                self._roots.append((_INGEST, namespace, ref, ""))
+        return next_expiry
+
+    def _leases(self, now: int) -> int:
+        flat: dict[tuple[str, str], bool] = {}
+        next_expiry = 0
+        for namespace, id, text in self._sql("SELECT namespace, id, labels FROM lease"):
+            labels = json_labels.load(text)
+            expires = expiry_ns(labels)
+            if expires and expires <= now:
+                self.expired.append((namespace, id))
+                continue
+            if expires:
+                next_expiry = min(next_expiry or expires, expires)
+            flat[namespace, id] = _FLAT in labels
+        for namespace, lease, type, id in self._sql("SELECT namespace, lease, type, id FROM lease_resource"):
+            is_flat = flat.get((namespace, lease))
+            if is_flat is None:
+                continue
+            if type == leases.CONTENT:
+                if is_flat:
+                    self._flat_content(namespace, id)
+                else:
+                    self._roots.append((_CONTENT, namespace, id, ""))
+            elif type == leases.INGESTS:
+                self._roots.append((_INGEST, namespace, id, ""))
+            else:
+                kind = _SNAPSHOT_FLAT if is_flat else _SNAPSHOT
+                self._roots.append((kind, namespace, type.removeprefix(leases.SNAPSHOTS), id))
+        return next_expiry
+
+    def _flat_content(self, namespace: str, digest: str) -> None:
+        self._roots.append((_CONTENT, namespace, digest, "flat"))
+
+    def mark(self) -> set[Node]:
+        """Every node that a root leads to."""
+        marked: set[Node] = set()
+        pending = self._roots
+        while pending:
+            node = pending.pop()
+            if node in marked:
+                continue
+            marked.add(node)
+            kind, namespace, first, second = node
+            if kind == _CONTENT and not second:
+                pending.extend(_references(namespace, self._content.get((namespace, first), "")))
+            elif kind == _INGEST:
+                expected = self._ingest.get((namespace, first), ("", ""))[1]
+                if expected:
+                    pending.append((_CONTENT, namespace, expected, ""))
+            elif kind in (_SNAPSHOT, _SNAPSHOT_FLAT):
+                _, parent, labels = self._snapshot.get((namespace, first, second), (0, "", ""))
+                if parent:
+                    pending.append((kind, namespace, first, parent))
+                if kind == _SNAPSHOT:
+                    pending.extend(_references(namespace, labels))
+        return {
+            (kind, ns, first, "") if kind == _CONTENT else (kind, ns, first, second)
+            for kind, ns, first, second in marked
+        }
+
+    def snapshots(self) -> Iterator[tuple[str, str, str, int]]:
+        for (namespace, name, key), (number, _, _) in self._snapshot.items():
+            yield namespace, name, key, number
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        yield from self._content
+
+    def ingests(self) -> Iterator[tuple[str, str, str]]:
+        for (namespace, ref), (folder, _) in self._ingest.items():
+            yield namespace, ref, folder
+
+
+def _references(namespace: str, labels: str) -> list[Node]:
+    """What labels point at."""
+    if "containerd.io/gc.ref." not in labels:
+        return []
+    found: list[Node] = []
+    for name, value in json_labels.load(labels).items():
+        match = _REFERENCE.fullmatch(name)
+        if match is None:
+            continue
+        if match["content"]:
+            found.append((_CONTENT, namespace, value, ""))
+        else:
+            found.append((_SNAPSHOT, namespace, match["name"], value))
+    return found

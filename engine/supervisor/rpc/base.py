@@ -1,0 +1,61 @@
+"""What a call brings along, and the joining of servicers to the gRPC server (``engine.api.serving``), where headers
+become a ``Call`` and errors become a status.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from engine.api import serving
+from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
+from engine.errors import Kind, WharfError
+from engine.supervisor.names import check_identifier
+
+if TYPE_CHECKING:
+    import grpc
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """In whose name a call is made. ``lease`` is empty without one."""
+
+    namespace: str
+    lease: str = ""
+
+
+def handler(
+    service: ServiceDescriptor, servicer: object, *, namespaced: bool = True
+) -> "grpc.GenericRpcHandler[Any, Any]":
+    """The gRPC handler of one service. ``namespaced``: its calls are refused without a namespace header.
+
+    A method that the service lacks is a mistake and raises TypeError here.
+    """
+    wanted = {serving.snake_case(method.name) for method in service.methods}
+    strays = {name for name in dir(type(servicer)) if not name.startswith("_")} - wanted
+    if strays:
+        raise TypeError(f"{type(servicer).__name__}: {service.full_name} has no {', '.join(sorted(strays))}")
+    return serving.handler(service, servicer, _required if namespaced else _optional)
+
+
+def _headers(context: Any) -> Call:
+    namespace = lease = ""
+    for key, value in context.invocation_metadata() or ():
+        if key == NAMESPACE_HEADER:
+            namespace = str(value)
+        elif key == LEASE_HEADER:
+            lease = str(value)
+    if namespace:
+        check_identifier(namespace, "namespace validation")
+    return Call(namespace, lease)
+
+
+def _required(context: Any) -> Call:
+    call = _headers(context)
+    if not call.namespace:
+        raise WharfError(Kind.FAILED_PRECONDITION, "namespace is required: failed precondition")
+    return call
+
+
+def _optional(context: Any) -> Call:
+    return _headers(context)

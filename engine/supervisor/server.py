@@ -1,0 +1,103 @@
+"""The supervisor's gRPC server: one unix socket, until a signal."""
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+import grpc.aio
+
+from engine.errors import Kind, WharfError
+from engine.shim.zygote import Handle
+from engine.supervisor.wiring import Settings, Supervisor
+from engine.system import timeouts
+
+log = logging.getLogger("engine.supervisor")
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    # without it a second supervisor could bind the same name
+    ("grpc.so_reuseport", 0),
+)
+
+
+def run(
+    *, root: str, state: str, address: str, log_level: str, handle: Handle, ready: Callable[[], None] | None
+) -> int:
+    """Serves until SIGTERM or SIGINT; the exit status."""
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        with _only_one(root):
+            asyncio.run(_serve(Settings(root, state, address), handle, ready))
+    except WharfError as error:
+        log.error("%s", error.message)
+        return 1
+    return 0
+
+
+@contextmanager
+def _only_one(root: str) -> Iterator[None]:
+    """Two supervisors on one root would take each other's files for rubbish. UNAVAILABLE: there is another."""
+    os.makedirs(root, mode=0o711, exist_ok=True)
+    fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise WharfError(Kind.UNAVAILABLE, f"another supervisor works on {root}") from None
+    finally:
+        os.close(fd)
+
+
+async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] | None) -> None:
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    supervisor = Supervisor(settings, handle)
+    await supervisor.open()
+    try:
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers(tuple(supervisor.handlers))
+        _bind(server, settings.address)
+        await server.start()
+        gc.collect()
+        gc.freeze()  # what lives from the start on is never looked at by the collector again
+        log.info("serving on %s", settings.address)
+        if ready is not None:
+            ready()
+        await ending.wait()
+        log.info("ending")
+        await server.stop(grace=timeouts.seconds("supervisor.stop") / 4)
+    finally:
+        await supervisor.close()
+    _unlink_socket(settings.address)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> None:
+    """The socket is root's alone: who can talk to it can do anything on this host."""
+    os.makedirs(os.path.dirname(address), mode=0o711, exist_ok=True)
+    _unlink_socket(address)
+    mask = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix://{address}")
+    finally:
+        os.umask(mask)
+
+
+def _unlink_socket(address: str) -> None:
+    try:
+        if stat.S_ISSOCK(os.lstat(address).st_mode):
+            os.unlink(address)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,1 @@
+"""Snapshots: the records of all snapshotters in one place, and what each does with directories."""

@@ -1,0 +1,71 @@
+"""Numbered directories, as every snapshotter of ours keeps them: ``<root>/snapshots/<number>/``."""
+
+import contextlib
+import os
+import shutil
+import stat
+
+from engine.api.types import Usage
+
+
+class Folders:
+    def __init__(self, root: str) -> None:
+        self.root = os.path.join(root, "snapshots")
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+
+    def path(self, number: int, name: str = "fs") -> str:
+        return os.path.join(self.root, str(number), name)
+
+    def numbers(self) -> list[int]:
+        return [int(name) for name in os.listdir(self.root) if name.isdigit()]
+
+    def tidy(self) -> None:
+        for name in os.listdir(self.root):
+            if not name.isdigit():
+                remove_tree(os.path.join(self.root, name))
+
+    def make(self, number: int) -> str:
+        """A new, empty directory. One that is there already is left of a write that failed: the number was given back
+        with it.
+        """
+        path = os.path.join(self.root, str(number))
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            remove_tree(path)
+            os.mkdir(path, 0o700)
+        return path
+
+    def discard(self, number: int) -> None:
+        remove_tree(os.path.join(self.root, str(number)))
+
+
+def remove_tree(path: str) -> None:
+    """Deletes a tree that may be partly gone."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def disk_usage(path: str) -> Usage:
+    """Bytes of the disk's blocks and the number of inodes; a file with several names counts once."""
+    seen: set[tuple[int, int]] = set()
+    size = 0
+    pending = [path]
+
+    def count(found: os.stat_result) -> None:
+        nonlocal size
+        key = (found.st_dev, found.st_ino)
+        if key not in seen:
+            seen.add(key)
+            size += found.st_blocks * 512
+
+    count(os.lstat(path))
+    while pending:
+        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    count(found)
+                    if stat.S_ISDIR(found.st_mode):
+                        pending.append(entry.path)
+    return Usage(size=size, inodes=len(seen))

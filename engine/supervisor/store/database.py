@@ -1,0 +1,156 @@
+"""The metadata database: SQLite in WAL mode, one thread that writes, short reads anywhere.
+
+Writes that arrive together share one commit. With ``synchronous=NORMAL`` a commit costs no fsync: after a crash of
+the process everything that was answered is there, after a crash of the machine the last moments may be missing, but
+never a part of one write.
+"""
+
+import asyncio
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from engine.supervisor.store.schema import MIGRATIONS
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: Writes in one commit at most: keeps the first of them from waiting for a flood.
+_BATCH = 64
+
+
+@dataclass(slots=True)
+class _Write:
+    function: Callable[[sqlite3.Connection], object]
+    then: Callable[[object], None] | None
+    future: "asyncio.Future[object]"
+    result: object = None
+    error: BaseException | None = field(default=None)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA busy_timeout=10000")
+    return connection
+
+
+class Database:
+    """Belongs to the event loop that it is made in; open it after any fork."""
+
+    def __init__(self, path: str, *, migrations: tuple[str, ...] = MIGRATIONS) -> None:
+        self._path = path
+        os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
+        self._writer = _connect(path)
+        self._writer.execute("PRAGMA journal_mode=WAL")
+        os.chmod(path, 0o600)
+        _migrate(self._writer, migrations)
+        self._reader = _connect(path)
+        self._reader.execute("PRAGMA query_only=ON")
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="metadata", daemon=True)
+        self._thread.start()
+
+    async def write(self, function: Callable[[sqlite3.Connection], T], *, then: Callable[[T], None] | None = None) -> T:
+        """Runs ``function`` in the writer's thread as one transaction: all of it or, if it raises, nothing.
+
+        ``then`` is called with the result in the loop once it is committed, in the order of the commits and even if
+        the caller has been cancelled meanwhile: events belong there.
+        """
+        item = _Write(function, cast("Callable[[object], None] | None", then), self._loop.create_future())
+        self._queue.put(item)
+        return cast(T, await item.future)
+
+    def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """A short read by key, in the caller's (the loop's) thread; sees every write that was answered."""
+        return function(self._reader)
+
+    async def scan(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """A read that may take long, in a thread and with a connection of its own."""
+
+        def work() -> T:
+            connection = _connect(self._path)
+            try:
+                return function(connection)
+            finally:
+                connection.close()
+
+        return await asyncio.to_thread(work)
+
+    async def close(self) -> None:
+        """Waits for the writes that were begun."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._reader.close()
+        self._writer.close()
+
+    def _work(self) -> None:
+        ending = False
+        while not ending:
+            batch = []
+            item = self._queue.get()
+            while item is not None:
+                batch.append(item)
+                if len(batch) == _BATCH:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            else:
+                ending = True
+            if batch:
+                self._run(batch)
+                self._loop.call_soon_threadsafe(_deliver, batch)
+
+    def _run(self, batch: list[_Write]) -> None:
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            for item in batch:
+                writer.execute("SAVEPOINT one")
+                try:
+                    item.result = item.function(writer)
+                except BaseException as error:
+                    item.error = error
+                    writer.execute("ROLLBACK TO one")
+                writer.execute("RELEASE one")
+            writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.exception("metadata: a commit failed")
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            for item in batch:
+                item.error = item.error or error
+
+
+def _deliver(batch: list[_Write]) -> None:
+    for item in batch:
+        if item.error is None and item.then is not None:
+            try:
+                item.then(item.result)
+            except Exception:
+                log.exception("metadata: what follows a write failed")
+        if item.future.done():
+            continue
+        if item.error is not None:
+            item.future.set_exception(item.error)
+        else:
+            item.future.set_result(item.result)
+
+
+def _migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
+    """Brings the database to the newest schema; refuses one that is newer than this program."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise RuntimeError(f"the metadata has schema {version}, this version knows {len(migrations)}: it is too old")
+    for number, statements in enumerate(migrations[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{statements}\nPRAGMA user_version={number};\nCOMMIT;")

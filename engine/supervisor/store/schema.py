@@ -1,0 +1,73 @@
+"""What the supervisor remembers, drawn as a tree::
+
+    namespace                    parts everything below but blobs
+    ├── image       name         → a descriptor (media type, digest, size, annotations), labels
+    ├── content     digest       a blob as this namespace sees it: labels (gc.ref.* point on)
+    ├── ingest      ref          a blob being written: the folder of its bytes, expected digest, expiry
+    ├── snapshot    snapshotter/key   → parent key; the number of its directory
+    ├── container   id           the record as its client wrote it (a protobuf), and its snapshot
+    └── lease       id           labels (gc.expire, gc.flat)
+        └── lease_resource       type (content, ingests, snapshots/<name>), id
+
+    blob            digest       bytes in the content store, shared by the namespaces
+
+Times are nanoseconds since the epoch; labels and annotations are JSON objects. A row is written before its reply;
+the bytes of a blob and the directory of a snapshot are there before their row, and go after it, so that a crash
+leaves at most files without a row, which the next start removes.
+"""
+
+SCHEMA_1 = """
+CREATE TABLE namespace (name TEXT PRIMARY KEY, labels TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE blob (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE content (
+    namespace TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    created INTEGER NOT NULL, updated INTEGER NOT NULL, labels TEXT NOT NULL,
+    PRIMARY KEY (namespace, digest)
+) WITHOUT ROWID;
+CREATE INDEX content_digest ON content (digest);
+
+CREATE TABLE ingest (
+    namespace TEXT NOT NULL, ref TEXT NOT NULL, folder TEXT NOT NULL,
+    total INTEGER NOT NULL, expected TEXT NOT NULL, started INTEGER NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY (namespace, ref)
+) WITHOUT ROWID;
+
+CREATE TABLE image (
+    namespace TEXT NOT NULL, name TEXT NOT NULL,
+    media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, annotations TEXT NOT NULL,
+    created INTEGER NOT NULL, updated INTEGER NOT NULL, labels TEXT NOT NULL,
+    PRIMARY KEY (namespace, name)
+) WITHOUT ROWID;
+
+CREATE TABLE container (
+    namespace TEXT NOT NULL, id TEXT NOT NULL,
+    snapshotter TEXT NOT NULL, snapshot_key TEXT NOT NULL, labels TEXT NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (namespace, id)
+);
+
+CREATE TABLE lease (
+    namespace TEXT NOT NULL, id TEXT NOT NULL, created INTEGER NOT NULL, labels TEXT NOT NULL,
+    PRIMARY KEY (namespace, id)
+) WITHOUT ROWID;
+
+CREATE TABLE lease_resource (
+    namespace TEXT NOT NULL, lease TEXT NOT NULL, type TEXT NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (namespace, lease, type, id),
+    FOREIGN KEY (namespace, lease) REFERENCES lease (namespace, id) ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE snapshot (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL, snapshotter TEXT NOT NULL, key TEXT NOT NULL,
+    kind INTEGER NOT NULL, parent TEXT NOT NULL,
+    created INTEGER NOT NULL, updated INTEGER NOT NULL, labels TEXT NOT NULL,
+    size INTEGER, inodes INTEGER,
+    UNIQUE (namespace, snapshotter, key)
+);
+CREATE INDEX snapshot_parent ON snapshot (namespace, snapshotter, parent);
+"""
+
+#: Every change of the schema is one more entry; a database knows by ``user_version`` how many it has had.
+MIGRATIONS: tuple[str, ...] = (SCHEMA_1,)

@@ -1,0 +1,128 @@
+"""The composition root: the only place that makes the supervisor's parts and joins them.
+
+Who adds a service makes it in ``Supervisor.open`` and its servicer in ``_handlers``; what must be awaited at the start
+or at the end is entered on the exit stack, in the order in which it depends on others.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+
+from engine.api.pb import (
+    containers_pb2,
+    content_pb2,
+    diff_pb2,
+    events_pb2,
+    health_pb2,
+    images_pb2,
+    introspection_pb2,
+    leases_pb2,
+    namespaces_pb2,
+    snapshots_pb2,
+    version_pb2,
+)
+from engine.shim.zygote import Handle
+from engine.supervisor.blobs import BlobFiles
+from engine.supervisor.containers import Containers
+from engine.supervisor.content import Content
+from engine.supervisor.diff import Differ
+from engine.supervisor.events import EventBus
+from engine.supervisor.gc import Collector
+from engine.supervisor.images import Images
+from engine.supervisor.introspection import Introspection
+from engine.supervisor.leases import Leases
+from engine.supervisor.namespaces import Namespaces
+from engine.supervisor.rpc.base import handler
+from engine.supervisor.rpc.containers import ContainersServicer
+from engine.supervisor.rpc.content import ContentServicer
+from engine.supervisor.rpc.diff import DiffServicer
+from engine.supervisor.rpc.events import EventsServicer
+from engine.supervisor.rpc.images import ImagesServicer
+from engine.supervisor.rpc.introspection import HealthServicer, IntrospectionServicer, VersionServicer
+from engine.supervisor.rpc.leases import LeasesServicer
+from engine.supervisor.rpc.namespaces import NamespacesServicer
+from engine.supervisor.rpc.snapshots import SnapshotsServicer
+from engine.supervisor.snapshots.copy import CopySnapshotter
+from engine.supervisor.snapshots.overlay import OverlaySnapshotter
+from engine.supervisor.snapshots.service import Snapshots
+from engine.supervisor.store.database import Database
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``root`` is kept for ever, ``state`` until the next boot. ``address`` is the socket's path."""
+
+    root: str
+    state: str
+    address: str
+
+
+class Supervisor:
+    """Everything but the socket: ``open`` it in the loop that will serve, ``close`` it at the end."""
+
+    def __init__(self, settings: Settings, zygote: Handle | None) -> None:
+        self.settings = settings
+        self._zygote = zygote
+        self._stack = AsyncExitStack()
+        self.handlers: Sequence[grpc.GenericRpcHandler[Any, Any]] = ()
+
+    async def open(self) -> None:
+        """Opens the database, puts right what a crash left, finds the running tasks again."""
+        settings = self.settings
+        os.makedirs(settings.root, mode=0o711, exist_ok=True)
+        os.makedirs(settings.state, mode=0o711, exist_ok=True)
+        async with AsyncExitStack() as stack:
+            database = Database(os.path.join(settings.root, "metadata", "meta.db"))
+            stack.push_async_callback(database.close)
+            bus = EventBus()
+            stack.callback(bus.close)
+            files = BlobFiles(settings.root)
+            content = Content(database, files, bus)
+            snapshotters = (OverlaySnapshotter(settings.root), CopySnapshotter(settings.root))
+            snapshots = Snapshots(database, bus, snapshotters)
+            stack.push_async_callback(snapshots.close)
+            collector = Collector(database, files, snapshots, bus)
+            stack.push_async_callback(collector.close)
+            differ = Differ(content, files)
+            stack.push_async_callback(differ.close)
+            introspection = Introspection(settings.root, {one.name: one.check() for one in snapshotters})
+            containers = Containers(database, bus)
+            await content.recover()
+            await snapshots.recover()
+
+            namespaces = Namespaces(database, bus)
+            leases = Leases(database)
+            images = Images(database, bus)
+            await collector.deleted(sync=False)  # what was due when the last supervisor ended
+
+            def service(file: FileDescriptor, name: str, servicer: object, *, namespaced: bool = True) -> None:
+                handlers.append(handler(file.services_by_name[name], servicer, namespaced=namespaced))
+
+            handlers: list[grpc.GenericRpcHandler[Any, Any]] = []
+            service(version_pb2.DESCRIPTOR, "Version", VersionServicer(introspection), namespaced=False)
+            service(health_pb2.DESCRIPTOR, "Health", HealthServicer(), namespaced=False)
+            service(
+                introspection_pb2.DESCRIPTOR, "Introspection", IntrospectionServicer(introspection), namespaced=False
+            )
+            service(namespaces_pb2.DESCRIPTOR, "Namespaces", NamespacesServicer(namespaces), namespaced=False)
+            service(events_pb2.DESCRIPTOR, "Events", EventsServicer(bus), namespaced=False)
+            service(leases_pb2.DESCRIPTOR, "Leases", LeasesServicer(leases, collector))
+            service(content_pb2.DESCRIPTOR, "Content", ContentServicer(content, collector))
+            service(images_pb2.DESCRIPTOR, "Images", ImagesServicer(images, collector))
+            service(snapshots_pb2.DESCRIPTOR, "Snapshots", SnapshotsServicer(snapshots, collector))
+            service(diff_pb2.DESCRIPTOR, "Diff", DiffServicer(differ))
+            service(containers_pb2.DESCRIPTOR, "Containers", ContainersServicer(containers, collector))
+            self.handlers = handlers
+            self._stack = stack.pop_all()
+
+    async def close(self) -> None:
+        """Waits for what was begun. Tasks go on: their shims outlive the supervisor."""
+        await self._stack.aclose()
