@@ -132,14 +132,21 @@ class Session:
         finally:
             call.cancel()
 
-    async def send_stream(self, chunks: AsyncIterator[bytes], *, metadata: Mapping[str, str]) -> None:
+    async def send_stream(
+        self, chunks: AsyncIterator[bytes], *, metadata: Mapping[str, str], exporter: int = 0
+    ) -> None:
         """Sends one file to the client: a ``tar``, ``docker`` or ``oci`` output.
 
-        ``metadata``: the exporter's results for the client, each under ``exporter-md-<key>``.
+        ``metadata``: the exporter's results for the client, each under ``exporter-md-<key>``; ``exporter`` is the
+        number of the output that the client has for it.
         """
         self._need(calls.SEND_FILES, "a place for output")
         call = calls.stream(self.channel, calls.SEND_FILES)(
-            None, metadata=[(f"exporter-md-{key}", value) for key, value in metadata.items()]
+            None,
+            metadata=[
+                ("buildkit-attachable-exporter-id", str(exporter)),
+                *((f"exporter-md-{key}", value) for key, value in metadata.items()),
+            ],
         )
         try:
             async for chunk in chunks:

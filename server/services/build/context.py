@@ -76,6 +76,32 @@ class Contexts:
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, os.path.dirname(root), ignore_errors=True))
 
+    @contextlib.asynccontextmanager
+    async def folder(self, body: AsyncIterator[bytes], remote: str) -> AsyncIterator[str]:
+        """Like :meth:`open`, but only the files: the folder they are in. What is no archive is the ``Dockerfile``.
+
+        :raises WharfError: as :meth:`open`.
+        """
+        root = await asyncio.to_thread(self._make)
+        try:
+            text, below = "", root
+            if not remote:
+                source = _Source(body)
+                head = await source.first()
+                if detect(head) is Compression.NONE and not await source.is_archive():
+                    text = (await source.rest(MAX_DOCKERFILE)).decode(errors="replace")
+                else:
+                    await _extract(source, root)
+            elif is_git(remote):
+                _, below = await clone(remote, root)
+            else:
+                text = await _download(remote, root)
+            if text:
+                await asyncio.to_thread(Path(root, DEFAULT).write_text, text)
+            yield below
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, os.path.dirname(root), ignore_errors=True))
+
     def _make(self) -> str:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = os.path.join(tempfile.mkdtemp(dir=self._folder), "context")
@@ -102,6 +128,21 @@ class _Source:
             self._head += piece
         return self._head
 
+    async def is_archive(self) -> bool:
+        """Whether the stream begins with a header of a plain tar."""
+        while len(self._head) < 512 and (piece := await self._more()):
+            self._head += piece
+        return self._head[257:262] == b"ustar"
+
+    async def rest(self, limit: int) -> bytes:
+        """All of it, for a small stream. INVALID_ARGUMENT beyond ``limit`` bytes."""
+        data = bytearray(self._head)
+        while piece := await self._more():
+            data += piece
+            if len(data) > limit:
+                raise invalid(f"the Dockerfile is larger than {limit} bytes")
+        return bytes(data)
+
     async def _more(self) -> bytes:
         async for piece in self._body:
             if piece:
@@ -115,9 +156,9 @@ class _Source:
         return asyncio.run_coroutine_threadsafe(self._more(), self._loop).result()
 
 
-async def _extract(body: AsyncIterator[bytes], root: str) -> None:
+async def _extract(body: "AsyncIterator[bytes] | _Source", root: str) -> None:
     """Lays a tar out, in whatever compression; its files belong to root, as dockerd's do."""
-    source = _Source(body)
+    source = body if isinstance(body, _Source) else _Source(body)
     kind = detect(await source.first())
     stopped = False
     # Not awaited directly: a cancelled build must wait until the thread has left the folder.

@@ -1,0 +1,12 @@
+"""BuildKit's protocol as a front door of the builder: what ``docker build`` speaks when buildx is installed.
+
+service.py    the connections: ``POST /grpc`` serves Control and the gateway, ``POST /session`` is a client's session
+control.py    moby.buildkit.v1.Control
+gateway.py    moby.buildkit.v1.frontend.LLBBridge: the half of a build that runs in the client
+job.py        one build: its status for whoever watches, its results, its end
+frontend.py   ``dockerfile.v0``: options, sources, plan, solve
+sources.py    contexts, secrets and agents from the client's session
+progress.py   vertexes, statuses, logs and warnings
+export.py     results to images, archives and folders
+failure.py    errors with the lines they are about
+"""

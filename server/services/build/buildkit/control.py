@@ -1,0 +1,203 @@
+"""moby.buildkit.v1.Control: solves with their outputs, their status, the worker, the cache."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+
+from api_models.filters import Filters
+from engine.api.client import Engine
+from engine.api.types import to_timestamp
+from engine.build.cache import Record
+from engine.buildkit.pb import control_pb2 as pb
+from engine.buildkit.pb import gateway_pb2, ops_pb2, worker_pb2
+from engine.buildkit.session import Session, Sessions
+from engine.errors import WharfError, invalid, not_implemented
+from engine.registry import oci
+from server.services.build.buildkit.export import Exporters
+from server.services.build.buildkit.gateway import results_in
+from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.buildkit.progress import Vertex
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(hours=24)
+
+FrontendSolve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
+Prune = Callable[..., Awaitable[list[Record]]]
+Records = Callable[[], Awaitable[list[tuple[Record, bool]]]]
+
+
+def worker(id: str, *, version: str, host_gateway: str) -> worker_pb2.WorkerRecord:
+    """The one worker there is: this engine."""
+    platform = oci.host_platform()
+    labels = {
+        "org.mobyproject.buildkit.worker.executor": "containerd",
+        "org.mobyproject.buildkit.worker.snapshotter": "overlayfs",
+        "org.mobyproject.buildkit.worker.moby.host-gateway-ip": host_gateway,
+        "org.mobyproject.buildkit.worker.network": "host",
+    }
+    return worker_pb2.WorkerRecord(
+        ID=id,
+        Labels={key: value for key, value in labels.items() if value},
+        platforms=[ops_pb2.Platform(OS=platform.os, Architecture=platform.architecture, Variant=platform.variant)],
+        BuildkitVersion=worker_pb2.BuildkitVersion(package="wharf", version=f"v{version}", revision=""),
+    )
+
+
+class Control:
+    """The servicer. ``solve`` is the built-in front end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        jobs: Jobs,
+        sessions: Sessions,
+        solve: FrontendSolve,
+        exporters: Exporters,
+        workers: Callable[[], list[worker_pb2.WorkerRecord]],
+        records: Records,
+        prune: Prune,
+    ) -> None:
+        self._engine, self._jobs, self._sessions = engine, jobs, sessions
+        self._front, self._exporters, self._workers = solve, exporters, workers
+        self._records, self._prune = records, prune
+
+    async def list_workers(self, request: pb.ListWorkersRequest, call: str) -> pb.ListWorkersResponse:
+        return pb.ListWorkersResponse(record=self._workers())
+
+    async def info(self, request: pb.InfoRequest, call: str) -> pb.InfoResponse:
+        return pb.InfoResponse(buildkitVersion=self._workers()[0].BuildkitVersion)
+
+    async def status(self, request: pb.StatusRequest, call: str) -> AsyncIterator[pb.StatusResponse]:
+        job = await self._jobs.get(request.Ref)
+        async for message in job.watch():
+            yield message
+
+    async def solve(self, request: pb.SolveRequest, call: str) -> pb.SolveResponse:
+        _refuse(request)
+        job = Job(request.Ref, request.Session, request)
+        await self._jobs.add(job)
+        try:
+            async with self._engine.leases.hold(ttl=LEASE) as lease:
+                job.lease = lease.id
+                response = await self._solve(job, request)
+            job.response = response
+            return pb.SolveResponse(ExporterResponse=response)
+        except WharfError as error:
+            job.error = error.message
+            raise
+        finally:
+            await asyncio.shield(job.close())
+            job.end()
+            self._jobs.remove(job)
+
+    async def _solve(self, job: Job, request: pb.SolveRequest) -> dict[str, str]:
+        session: Session | None = None
+        outputs = [(item.Type, dict(item.Attrs)) for item in request.Exporters]
+        if not outputs and request.ExporterDeprecated:
+            outputs = [(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
+        if request.Session and (outputs or request.Frontend):
+            session = await self._sessions.get(request.Session)
+        _tell_unused_caches(job, request)
+        if request.Frontend:
+            made = await self._front(job, dict(request.FrontendAttrs))
+            for item in made:
+                job.give(item)
+        else:
+            made = results_in(job, await self._returned(job, session))
+        response: dict[str, str] = {}
+        for number, (kind, attrs) in enumerate(outputs):
+            response |= await self._exporters.export(job, session, made, kind, attrs, number)
+        return response
+
+    async def _returned(self, job: Job, session: Session | None) -> gateway_pb2.Result:
+        """What the client's half returns; its session's end is its own end."""
+        if session is None:
+            return await job.outcome
+        gone = asyncio.ensure_future(session.gone.wait())
+        try:
+            await asyncio.wait({job.outcome, gone}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
+        finally:
+            gone.cancel()
+        if not job.outcome.done():
+            raise invalid("the client of the build has gone")
+        return job.outcome.result()
+
+    async def disk_usage(self, request: pb.DiskUsageRequest, call: str) -> pb.DiskUsageResponse:
+        records = await self._records()
+        return pb.DiskUsageResponse(record=[_usage(record, in_use=used) for record, used in records])
+
+    async def prune(self, request: pb.PruneRequest, call: str) -> AsyncIterator[pb.UsageRecord]:
+        removed = await self._prune(
+            filters=_filters(list(request.filter)),
+            all_records=request.all,
+            keep_ns=request.keepDuration,
+            keep_bytes=request.keepBytes,
+        )
+        for record in removed:
+            yield _usage(record, in_use=False)
+
+    async def session(self, requests: object, call: str) -> AsyncIterator[pb.BytesMessage]:
+        raise not_implemented("sessions come over POST /session")
+        yield pb.BytesMessage()
+
+
+def _refuse(request: pb.SolveRequest) -> None:
+    """What isn't supported, by name. Raises NOT_IMPLEMENTED."""
+    if request.Definition.ByteSize():
+        raise not_implemented("solving a low-level build definition (LLB) is not supported")
+    if request.Frontend and request.Frontend != "dockerfile.v0":
+        raise not_implemented(f"front end {request.Frontend} is not supported")
+    if request.FrontendInputs:
+        raise not_implemented("front-end inputs are not supported")
+    for item in request.Entitlements:
+        if item.split("=")[0] not in ("network.host", "security.insecure"):
+            raise not_implemented(f"entitlement {item} is not supported")
+    if request.SourcePolicy.rules:
+        raise not_implemented("source policies are not supported")
+    for export in request.Cache.Exports:
+        if export.Type != "inline":
+            raise not_implemented(f"cache export of type {export.Type} is not supported")
+        raise not_implemented("inline cache export is not supported")
+
+
+def _tell_unused_caches(job: Job, request: pb.SolveRequest) -> None:
+    """A cache that can't be imported fails no build, with BuildKit either; it is said where it is looked for."""
+    for entry in request.Cache.Imports:
+        where = entry.Attrs.get("ref") or entry.Attrs.get("src") or entry.Type
+        name = f"importing cache manifest from {where}"
+        vertex = Vertex(job.send, name, f"{job.ref} {name}")
+        vertex.start()
+        vertex.finish(f"cache import of type {entry.Type} is not supported; the engine's own cache is used")
+
+
+def _usage(record: Record, *, in_use: bool) -> pb.UsageRecord:
+    return pb.UsageRecord(
+        ID=record.id,
+        Mutable=record.kind != "regular",
+        InUse=in_use,
+        Size=record.size,
+        CreatedAt=to_timestamp(record.created_ns),
+        LastUsedAt=to_timestamp(record.used_ns or time.time_ns()),
+        UsageCount=record.uses,
+        Description=record.description,
+        RecordType=record.kind,
+        Shared=False,
+        Parents=record.parents,
+    )
+
+
+def _filters(texts: list[str]) -> Filters:
+    """buildx sends containerd's filters: ``type==regular``, ``id~=…`` and the like, joined by commas."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        for item in filter(None, text.split(",")):
+            key, separator, value = item.partition("==")
+            if not separator:
+                key, separator, value = item.partition("=")
+            if not separator or key.endswith(("~", "!")):
+                raise not_implemented(f"the filter {item} is not supported")
+            found.setdefault(key, []).append(value)
+    return Filters(found)

@@ -1,0 +1,283 @@
+"""Exporters: results as a named image, as an archive for the client, or as a folder of the client's."""
+
+import asyncio
+import base64
+import json
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.build import select
+from engine.buildkit import calls
+from engine.buildkit.pb import fsutil_pb2
+from engine.buildkit.session import Session
+from engine.errors import internal, invalid, not_implemented
+from engine.files.place import Place
+from engine.layers.pack import pack_tree, walk
+from engine.layers.tarwrite import TarWriter
+from engine.registry import documents, oci
+from engine.registry.reference import parse
+from server.services.build.buildkit.files import Files, message_of
+from server.services.build.buildkit.job import Job, Made
+from server.services.build.buildkit.progress import Vertex
+from server.services.build.image import store
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+
+_QUIET = frozenset(
+    (
+        "name",
+        "push",
+        "push-by-digest",
+        "store",
+        "unpack",
+        "oci-mediatypes",
+        "dangling-name-prefix",
+        "name-canonical",
+        "registry.insecure",
+        "dest",
+        "tar",
+        "compression",
+        "force-compression",
+        "compression-level",
+        "platform-split",
+        "rewrite-timestamp",
+    )
+)
+
+
+class ImageStore(Protocol):
+    """What exporters need of the images."""
+
+    async def built(self, target: Descriptor, tags: Sequence[str]) -> None: ...
+
+    async def push_built(self, ref: str, target: Descriptor, credentials: "Ask") -> None:
+        """Pushes under a name, with credentials that are asked for when the registry wants them."""
+
+    def archive(self, target: Descriptor, tags: Sequence[str]) -> AsyncIterator[bytes]:
+        """The image as ``docker save`` writes it."""
+
+
+Ask = Callable[[str], Awaitable[tuple[str, str]]]
+
+
+class Exporters:
+    """Runs the exporters that a client asked for."""
+
+    def __init__(self, engine: Engine, images: ImageStore, files: Files) -> None:
+        self._engine, self._images, self._files = engine, images, files
+
+    async def export(
+        self, job: Job, session: Session | None, made: Sequence[Made], kind: str, attrs: Mapping[str, str], number: int
+    ) -> dict[str, str]:
+        """One exporter's answer. Raises NOT_IMPLEMENTED for an exporter or an option that isn't supported."""
+        for key, value in attrs.items():
+            if key not in _QUIET and not key.startswith(("annotation", "attest:")):
+                raise not_implemented(f"the exporter option {key} is not supported")
+            if key.startswith("annotation"):
+                raise not_implemented("annotations on exported images are not supported")
+            if key in ("compression", "force-compression") and value not in ("gzip", "false", ""):
+                raise not_implemented(f"the exporter option {key}={value} is not supported: layers are gzip")
+            if key == "rewrite-timestamp" and value == "true":
+                raise not_implemented("rewrite-timestamp is not supported")
+        if kind in ("image", "moby"):
+            return await self._image(job, session, made, attrs)
+        if session is None:
+            raise invalid(f"the exporter {kind} needs a session")
+        if kind in ("docker", "oci"):
+            return await self._archive(job, session, made, attrs, kind, number)
+        if kind == "tar":
+            return await self._tar(job, session, made, number)
+        if kind == "local":
+            return await self._local(job, session, made, number)
+        raise not_implemented(f"exporter {kind} is not supported")
+
+    def _vertex(self, job: Job, name: str) -> Vertex:
+        return Vertex(job.send, name, f"{job.ref} {name}")
+
+    async def _store(self, made: Sequence[Made]) -> tuple[Descriptor, str]:
+        """The image in the content store: its descriptor, and its configuration's digest ("" for several platforms)."""
+        stored = [await store(self._engine, item.documents) for item in made]
+        if len(made) == 1:
+            return stored[0], oci.digest_of(made[0].documents.config)
+        entries = []
+        for item, descriptor in zip(made, stored, strict=True):
+            platform = oci.platform_json(oci.parse_platform(item.platform))
+            entries.append({**oci.to_json(descriptor), "platform": platform})
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+        return await documents.write(self._engine, json.dumps(index, separators=(",", ":")).encode(), INDEX), ""
+
+    async def _image(
+        self, job: Job, session: Session | None, made: Sequence[Made], attrs: Mapping[str, str]
+    ) -> dict[str, str]:
+        names = [str(parse(name).tagged()) for name in attrs.get("name", "").split(",") if name]
+        vertex = self._vertex(job, "exporting to image")
+        with vertex.running():
+            if not made or all(item.empty for item in made):
+                raise invalid("No image was generated. Is your Dockerfile empty?")
+            with vertex.status("exporting layers"):
+                target, config = await self._store(made)
+            with vertex.status(f"writing image {target.digest}"):
+                await self._images.built(target, names if attrs.get("store", "true") != "false" else ())
+            for name in names:
+                with vertex.status(f"naming to {name}"):
+                    pass
+            if attrs.get("push") == "true":
+                if session is None:
+                    raise invalid("pushing needs a session")
+                for name in names:
+                    with vertex.status(f"pushing {name}"):
+                        await self._images.push_built(name, target, session.credentials)
+        response = {
+            "containerimage.digest": target.digest,
+            "containerimage.descriptor": base64.b64encode(json.dumps(oci.to_json(target)).encode()).decode(),
+        }
+        if config:
+            response["containerimage.config.digest"] = config
+        if names:
+            response["image.name"] = ",".join(names)
+        return response
+
+    async def _archive(
+        self, job: Job, session: Session, made: Sequence[Made], attrs: Mapping[str, str], kind: str, number: int
+    ) -> dict[str, str]:
+        if attrs.get("tar") == "false":
+            raise not_implemented(f"the exporter {kind} writes an archive only (tar=false is not supported)")
+        names = [str(parse(name).tagged()) for name in attrs.get("name", "").split(",") if name]
+        vertex = self._vertex(job, f"exporting to {kind} image format")
+        with vertex.running():
+            with vertex.status("exporting layers"):
+                target, config = await self._store(made)
+            response = {"containerimage.digest": target.digest}
+            if config:
+                response["containerimage.config.digest"] = config
+            if names:
+                response["image.name"] = ",".join(names)
+            with vertex.status("sending tarball"):
+                await session.send_stream(self._images.archive(target, names), metadata=response, exporter=number)
+        return response
+
+    async def _tar(self, job: Job, session: Session, made: Sequence[Made], number: int) -> dict[str, str]:
+        vertex = self._vertex(job, "exporting to client tarball")
+        with vertex.running(), vertex.status("sending tarball"):
+            await session.send_stream(self._tree(made), metadata={}, exporter=number)
+        return {}
+
+    async def _tree(self, made: Sequence[Made]) -> AsyncIterator[bytes]:
+        """The files of the results as one tar; with several platforms each in a folder of its name."""
+        for item in made:
+            prefix = f"{item.platform.replace('/', '_')}/" if len(made) > 1 else ""
+            chain = item.documents.chain_id
+            if not chain:
+                continue
+            async with self._files.mounted(chain) as (place, root):
+                async for piece in _packed(place, root, prefix):
+                    yield piece
+        yield bytes(1024)
+
+    async def _local(self, job: Job, session: Session, made: Sequence[Made], number: int) -> dict[str, str]:
+        vertex = self._vertex(job, "exporting to client directory")
+        with vertex.running(), vertex.status("copying files"):
+            if len(made) > 1:
+                raise not_implemented("the exporter local takes one platform: use --output type=tar")
+            if made and made[0].documents.chain_id:
+                async with self._files.mounted(made[0].documents.chain_id) as (place, root):
+                    fd = await place.run(select.open_root, root)
+                    try:
+                        await send_tree(session, fd, number)
+                    finally:
+                        os.close(fd)
+            else:
+                await send_tree(session, None, number)
+        return {}
+
+
+async def _packed(place: Place, root: str, prefix: str) -> AsyncIterator[bytes]:
+    """A mounted tree as the entries of a tar, without the end mark."""
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue(16)
+    loop = asyncio.get_running_loop()
+
+    def give(data: bytes) -> None:
+        asyncio.run_coroutine_threadsafe(queue.put(bytes(data)), loop).result()
+
+    def work() -> None:
+        writer = TarWriter(give)
+        pack_tree(root, writer, prefix=prefix)
+        writer.flush()
+
+    async def all_of_it() -> None:
+        try:
+            await place.run(work)
+        finally:
+            await queue.put(None)
+
+    task = asyncio.create_task(all_of_it())
+    try:
+        while (piece := await queue.get()) is not None:
+            yield piece
+        await task
+    finally:
+        while not task.done():
+            # A reader that left early: the thread may wait for room in the queue.
+            while not queue.empty():
+                queue.get_nowait()
+            await asyncio.wait([task], timeout=0.05)
+
+
+async def send_tree(session: Session, root: int | None, number: int) -> None:
+    """Sends a tree to the client, which writes it to its folder: fsutil's transfer with the roles turned round."""
+    call = calls.stream(session.channel, calls.SEND_TREE)(
+        None, metadata=(("buildkit-attachable-exporter-id", str(number)),)
+    )
+    entries = await asyncio.to_thread(_entries, root) if root is not None else []
+    packet = fsutil_pb2.Packet
+
+    async def describe() -> None:
+        for message in entries:
+            await call.write(packet(type=packet.PACKET_STAT, stat=message))
+        await call.write(packet(type=packet.PACKET_STAT))
+
+    try:
+        await describe()
+        while True:
+            asked = await call.read()
+            if not isinstance(asked, packet):
+                raise internal("the client ended the transfer early")
+            if asked.type == packet.PACKET_FIN:
+                await call.write(packet(type=packet.PACKET_FIN))
+                await call.done_writing()
+                return
+            if asked.type == packet.PACKET_ERR:
+                raise invalid(asked.data.decode("utf-8", "replace"))
+            assert root is not None
+            async for data in _content(root, entries[asked.ID].path):
+                await call.write(packet(type=packet.PACKET_DATA, ID=asked.ID, data=data))
+            await call.write(packet(type=packet.PACKET_DATA, ID=asked.ID))
+    finally:
+        call.cancel()
+
+
+def _entries(root: int) -> list[fsutil_pb2.Stat]:
+    """Every file below the root, in fsutil's order."""
+    found: list[fsutil_pb2.Stat] = []
+    seen: dict[tuple[int, int], str] = {}
+    for node in walk(root):
+        link = os.readlink(node.name, dir_fd=node.parent) if stat.S_ISLNK(node.stat.st_mode) else ""
+        if stat.S_ISREG(node.stat.st_mode) and node.stat.st_nlink > 1:
+            inode = (node.stat.st_dev, node.stat.st_ino)
+            link = seen.setdefault(inode, node.path)
+            link = "" if link == node.path else link
+        found.append(message_of(node.path, node.stat, link))
+    return found
+
+
+async def _content(root: int, path: str) -> AsyncIterator[bytes]:
+    fd = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    try:
+        while data := await asyncio.to_thread(os.read, fd, 32 * 1024):
+            yield data
+    finally:
+        os.close(fd)

@@ -1,0 +1,358 @@
+"""The built-in ``dockerfile.v0``: a client's options and sources become results."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.api.client import Engine
+from engine.build.dockerfile.instructions import Dockerfile
+from engine.build.dockerfile.parse import parse
+from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
+from engine.build.solve import Builder, Solver
+from engine.build.steps import SCRATCH, Base, Copy, Layer, Result, Run, Step
+from engine.build.work import Limits
+from engine.errors import Kind, WharfError, internal, invalid, not_implemented
+from engine.registry import oci
+from engine.registry.reference import parse as parse_reference
+from server.http.streams import Progress
+from server.services.build.buildkit.failure import detailed
+from server.services.build.buildkit.job import Job, Made
+from server.services.build.buildkit.progress import StepProgress, Vertex
+from server.services.build.buildkit.sources import Sources
+from server.services.build.classic import Images, host_platform
+from server.services.build.image import chain_of, describe
+from server.services.build.runner import TaskRunner
+from server.services.containers.room import Room
+from server.services.images.model import Image
+from server.services.images.rootfs import unpacked
+
+BUILT_IN = re.compile(r"^(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")
+"""Front-end images that mean the Dockerfile syntax which is built in."""
+
+IGNORED = frozenset(
+    ("frontend.caps", "multi-platform", "build-arg-casing", "local-sessionid", "vcs:revision", "vcs:source")
+)
+_PREFIXES = ("build-arg:", "label:", "context:", "input-metadata:", "vcs:", "local-sessionid:", "attest:", "input:")
+KNOWN = IGNORED | {
+    "filename",
+    "target",
+    "platform",
+    "no-cache",
+    "image-resolve-mode",
+    "add-hosts",
+    "shm-size",
+    "ulimit",
+    "cgroup-parent",
+    "force-network-mode",
+    "hostname",
+    "context",
+    "contextkey",
+    "contextsubdir",
+    "dockerfilekey",
+    "cmdline",
+    "source",
+    "cache-imports",
+    "cache-from",
+    "memory",
+    "memswap",
+    "cpushares",
+    "cpuperiod",
+    "cpuquota",
+    "cpusetcpus",
+    "cpusetmems",
+    "requestid",
+    "override-copy-image",
+}
+
+
+@dataclass(slots=True)
+class Bases:
+    """Base images of one build (engine.build.plan.Bases): local ones, or pulled with the client's credentials."""
+
+    images: Images
+    engine: Engine
+    job: Job
+    sources: Sources
+    pull: bool
+    found: dict[str, Image] = field(default_factory=dict)
+
+    def named_context(self, name: str) -> str | None:
+        for known in (name.lower(), oci_name(name)):
+            if known in self.sources.named:
+                return self.sources.named[known]
+        return None
+
+    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
+        key = f"{ref} {platform}"
+        if key not in self.found:
+            name = f"[internal] load metadata for {oci_name(ref)}"
+            with Vertex(self.job.send, name, f"{self.job.ref} {name}").running():
+                image = await self._find(ref, platform)
+                await unpacked(self.engine, image)
+            self.found[key] = image
+        image = self.found[key]
+        layers = tuple(
+            Layer(oci.descriptor(document, "layer"), diff_id, 0)
+            for document, diff_id in zip(image.layers, image.diff_ids, strict=True)
+        )
+        shown = f"{oci_name(ref)}@{image.target.digest}" if "@" not in ref else ref
+        return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
+
+    async def _find(self, ref: str, platform: str) -> Image:
+        wanted = platform if platform != host_platform() else None
+        if not self.pull:
+            try:
+                return await self.images.resolve(ref, platform=wanted)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+        messages = Progress(limit=0)  # nobody reads it: the vertex stands for the pull
+        try:
+            await self.images.pull_for_build(
+                ref, platform=wanted, credentials=SessionCredentials(self.sources), messages=messages
+            )
+        except WharfError as error:
+            raise WharfError(error.kind, f"{oci_name(ref)}: {error.message}") from None
+        return await self.images.resolve(ref, platform=wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCredentials:
+    """Asks the client's session when a registry wants to know who it is."""
+
+    sources: Sources
+
+    async def get(self, host: str) -> tuple[str, str]:
+        """User and secret; empty ones if there are none."""
+        return await self.sources.session.credentials(host)
+
+
+def oci_name(ref: str) -> str:
+    """The full name of an image, as BuildKit shows it."""
+    try:
+        return str(parse_reference(ref))
+    except WharfError:
+        return ref
+
+
+def check_options(options: Mapping[str, str]) -> None:
+    """Refuses what the front end doesn't do, by name. Raises NOT_IMPLEMENTED or INVALID_ARGUMENT."""
+    for key, value in options.items():
+        if key in KNOWN:
+            continue
+        if not key.startswith(_PREFIXES):
+            raise not_implemented(f"the build option {key} is not supported")
+        if key.startswith("attest:"):
+            _check_attestation(key.removeprefix("attest:"), value)
+    if options.get("requestid"):
+        raise not_implemented(f"the front end's subrequest {options['requestid']} is not supported")
+    for key in ("source", "cmdline"):
+        if options.get(key) and not BUILT_IN.match(options[key].split()[0]):
+            raise not_implemented(
+                f"front-end image {options[key]} is not supported: only docker/dockerfile is, built in"
+            )
+
+
+def _check_attestation(kind: str, value: str) -> None:
+    words = dict(item.partition("=")[::2] for item in value.split(",")) if value else {}
+    if kind == "provenance" and (words.get("inline-only") == "true" or words.get("disabled") == "true"):
+        # What buildx adds by itself is only wanted where an exporter stores it; ours stores none.
+        return
+    raise not_implemented(f"attestations ({kind}) are not supported")
+
+
+def _numbers(options: Mapping[str, str]) -> Limits:
+    def number(key: str) -> int:
+        text = options.get(key, "")
+        try:
+            return int(text) if text else 0
+        except ValueError:
+            raise invalid(f"invalid {key}: {text}") from None
+
+    ulimits = []
+    for item in filter(None, options.get("ulimit", "").split(",")):
+        match = re.fullmatch(r"(\w+)=(-?\d+)(?::(-?\d+))?", item)
+        if match is None:
+            raise invalid(f"invalid ulimit: {item}")
+        ulimits.append((match[1], int(match[2]), int(match[3] or match[2])))
+    hosts = []
+    for item in filter(None, options.get("add-hosts", "").split(",")):
+        name, separator, address = item.partition("=")
+        if not separator:
+            raise invalid(f"invalid host: {item}")
+        hosts.append(f"{name}:{address.strip('[]')}")
+    return Limits(
+        memory=number("memory"),
+        memory_swap=number("memswap"),
+        cpu_shares=number("cpushares"),
+        cpu_period=number("cpuperiod"),
+        cpu_quota=number("cpuquota"),
+        cpuset_cpus=options.get("cpusetcpus", ""),
+        cpuset_mems=options.get("cpusetmems", ""),
+        shm_size=number("shm-size"),
+        cgroup_parent=options.get("cgroup-parent", ""),
+        ulimits=tuple(ulimits),
+        extra_hosts=tuple(hosts),
+        hostname=options.get("hostname", ""),
+    )
+
+
+@dataclass(slots=True)
+class Frontend:
+    """Runs one solve of ``dockerfile.v0`` for a job."""
+
+    room: Room
+    images: Images
+    builder: Builder
+    job: Job
+    sources: Sources
+    options: Mapping[str, str]
+
+    async def solve(self) -> list[Made]:
+        """The results, one for each platform. Raises errors with their lines (``failure.detailed``)."""
+        options = self.options
+        check_options(options)
+        filename = options.get("filename") or "Dockerfile"
+        self.sources.named = {
+            key.removeprefix("context:").lower(): value for key, value in options.items() if key.startswith("context:")
+        }
+        text, name = await self.sources.dockerfile(filename)
+        progress = StepProgress(self.job.send, self.job.ref)
+        try:
+            file = parse(text.decode("utf-8", "replace"))
+            syntax = file.directives.get("syntax", "")
+            if syntax and not BUILT_IN.match(syntax.split()[0]):
+                raise not_implemented(f"front-end image {syntax} is not supported: only docker/dockerfile is, built in")
+            await self.sources.load_ignore()
+            platforms = [item for item in options.get("platform", "").split(",") if item] or [host_platform()]
+            many = len(platforms) > 1
+            made = [await self._platform(file, item, progress, name, text, many=many) for item in platforms]
+        except WharfError as error:
+            self._count(progress)
+            raise detailed(error, file=name, text=text, vertex=progress.failed) from error
+        self._count(progress)
+        return made
+
+    def _count(self, progress: StepProgress) -> None:
+        total, cached = progress.counts()
+        self.job.steps += total
+        self.job.cached += cached
+
+    async def _platform(
+        self, file: Dockerfile, platform: str, progress: StepProgress, name: str, text: bytes, *, many: bool
+    ) -> Made:
+        options = self.options
+        arguments = _prefixed(options, "build-arg:")
+        no_cache = options.get("no-cache")
+        bases = Bases(
+            self.images,
+            self.room.engine,
+            self.job,
+            self.sources,
+            pull=options.get("image-resolve-mode") == "pull",
+        )
+        network = options.get("force-network-mode", "")
+        planned = await plan(
+            file,
+            Options(
+                target=options.get("target", ""),
+                build_args=arguments,
+                labels=_prefixed(options, "label:"),
+                platform=platform,
+                build_platform=host_platform(),
+                no_cache=no_cache == "",
+                no_cache_stages=frozenset((no_cache or "").lower().split(",")) - {""},
+                network={"host": "host", "none": "none"}.get(network, "default"),
+                multi_platform=many,
+            ),
+            bases,
+        )
+        self._warn(planned, name, text)
+        self.sources.follow = needed(planned)
+        epoch = arguments.get("SOURCE_DATE_EPOCH", "")
+        solver = Solver(
+            self.builder,
+            self.sources,
+            TaskRunner(self.room, _numbers(options)),
+            progress,
+            int(epoch) * 10**9 if epoch.isdigit() else None,
+        )
+        self.job.solvers.append(solver)
+        target = planned.target
+        _announce(progress, target)
+        result = await solver.solve(target.last)
+        documents = describe(
+            target.config, target.last, await _results(solver, target.last), now_ns=int(epoch or 0) * 10**9
+        )
+        return Made(
+            f"{self.job.ref}-{len(self.job.made)}-{platform}",
+            documents,
+            target.platform,
+            empty=result == SCRATCH and not target.config.history,
+        )
+
+    def _warn(self, planned: Plan, name: str, text: bytes) -> None:
+        if self.sources.definition is not None:
+            for warning in planned.warnings:
+                self.sources.definition.warn(warning, name, text)
+
+
+def _announce(progress: StepProgress, target: PlannedStage) -> None:
+    """Shows every step before the first runs, so that the display knows how many there are."""
+    step = target.last
+    if step is not None:
+        progress.vertex(step)
+
+
+async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
+    """The results of a chain of steps, all of them solved by now."""
+    found: dict[int, Result] = {}
+    step = last
+    while step is not None:
+        found[id(step)] = await solver.solve(step)
+        step = step.parent
+    assert len(found) >= len(chain_of(last))
+    return found
+
+
+def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
+
+
+def needed(planned: Plan) -> Sequence[str]:
+    """What of the main context the plan reads; empty if that may be everything."""
+    paths: set[str] = set()
+    for stage in planned.stages:
+        step = stage.last
+        while step is not None:
+            operation = step.operation
+            if isinstance(operation, Copy) and operation.origin is not None and operation.origin.step is None:
+                if not operation.origin.context:
+                    paths.update(source.strip("/") or "." for source in operation.sources)
+            elif isinstance(operation, Run):
+                for mount in operation.mounts:
+                    origin = mount.origin
+                    if origin is not None and origin.step is None and not origin.context:
+                        paths.add(mount.options.source.strip("/") or ".")
+            step = step.parent
+    if any(path == "." or path.startswith("..") for path in paths):
+        return ()
+    return sorted(paths)
+
+
+def platforms_json(made: Sequence[Made]) -> bytes:
+    """``refs.platforms`` of a result with several platforms."""
+    entries = []
+    for item in made:
+        os, arch, variant = (*item.platform.split("/"), "", "")[:3]
+        platform = {"architecture": arch, "os": os, **({"variant": variant} if variant else {})}
+        entries.append({"ID": item.platform, "Platform": platform})
+    return json.dumps({"Platforms": entries}).encode()
+
+
+def only(made: Sequence[Made]) -> Made:
+    """The one result of a build for one platform."""
+    if len(made) != 1:
+        raise internal("one result was expected")
+    return made[0]

@@ -1,0 +1,155 @@
+"""One build of a client: what it shows, what it has made, how it ends."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from engine.build.solve import Solver
+from engine.buildkit.pb import control_pb2 as pb
+from engine.buildkit.pb import gateway_pb2
+from engine.errors import Kind, WharfError, not_found
+from engine.system import timeouts
+from server.services.build.buildkit.failure import returned
+from server.services.build.image import Documents
+
+ARRIVE = timeouts.define("build.arrive", 30.0)
+"""A client asks for the status of a build, or speaks for it, a moment before it asks for the build."""
+
+KEPT = 20_000
+"""Messages of one build that are kept for those who watch from its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A solved target: its image's documents and the chain of its files. ``platform``: ``os/arch[/variant]``."""
+
+    id: str
+    documents: Documents
+    platform: str
+    empty: bool = False
+    """``FROM scratch`` with nothing in it."""
+
+
+@dataclass(slots=True)
+class Job:
+    """``ref`` is the client's name of the build."""
+
+    ref: str
+    session: str
+    request: pb.SolveRequest
+    lease: str = ""
+    """What the build uses is held by it."""
+    created_ns: int = field(default_factory=time.time_ns)
+    completed_ns: int = 0
+    messages: list[pb.StatusResponse] = field(default_factory=list)
+    dropped: int = 0
+    ended: bool = False
+    made: dict[str, Made] = field(default_factory=dict)
+    """The results that the client's half may speak of, by id."""
+    solvers: list[Solver] = field(default_factory=list)
+    outcome: "asyncio.Future[gateway_pb2.Result]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    """What the client's half returned."""
+    steps: int = 0
+    cached: int = 0
+    error: str = ""
+    response: dict[str, str] = field(default_factory=dict)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def send(self, message: pb.StatusResponse) -> None:
+        """Adds to the status; a copy, as the caller goes on changing its own."""
+        copy = pb.StatusResponse()
+        copy.CopyFrom(message)
+        if len(self.messages) >= KEPT:
+            self.messages.pop(0)
+            self.dropped += 1
+        self.messages.append(copy)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def end(self) -> None:
+        """Nothing more will be shown."""
+        self.ended = True
+        self.completed_ns = time.time_ns()
+        self._wake()
+
+    async def watch(self) -> AsyncIterator[pb.StatusResponse]:
+        """The status from the beginning until the end."""
+        at = 0
+        while True:
+            news = self._news
+            at = max(at, self.dropped)
+            while at < self.dropped + len(self.messages):
+                yield self.messages[at - self.dropped]
+                at += 1
+            if self.ended:
+                return
+            if news is self._news:
+                await news.wait()
+
+    def give(self, made: Made) -> None:
+        """Keeps a result for the client's half of the build."""
+        self.made[made.id] = made
+
+    def result(self, id: str) -> Made:
+        """A result by the id that the client was given."""
+        try:
+            return self.made[id]
+        except KeyError:
+            raise not_found(f"no such ref: {id}") from None
+
+    def settle(self, request: gateway_pb2.ReturnRequest) -> None:
+        """The client's half is over, with a result or an error."""
+        if self.outcome.done():
+            return
+        if request.HasField("error") and request.error.code:
+            self.outcome.set_exception(returned(request.error))
+        else:
+            self.outcome.set_result(request.result)
+
+    async def close(self) -> None:
+        """Ends what still runs."""
+        for solver in self.solvers:
+            await solver.close()
+        if not self.outcome.done():
+            self.outcome.cancel()
+        elif not self.outcome.cancelled():
+            self.outcome.exception()
+
+
+class Jobs:
+    """The builds that run now, by ref."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._changed = asyncio.Condition()
+
+    async def add(self, job: Job) -> None:
+        """Raises CONFLICT for a ref that is in use."""
+        async with self._changed:
+            if job.ref in self._jobs:
+                raise WharfError(Kind.CONFLICT, f"job ID {job.ref} exists")
+            self._jobs[job.ref] = job
+            self._changed.notify_all()
+
+    def remove(self, job: Job) -> None:
+        """The build is over; who watches it still sees its end."""
+        self._jobs.pop(job.ref, None)
+
+    async def get(self, ref: str) -> Job:
+        """The build of a ref, waited for a moment. Raises NOT_FOUND with BuildKit's sentence."""
+        try:
+            async with asyncio.timeout(ARRIVE), self._changed:
+                await self._changed.wait_for(lambda: ref in self._jobs)
+        except TimeoutError:
+            raise not_found(f"no such job {ref}") from None
+        return self._jobs[ref]
+
+    def all(self) -> list[Job]:
+        """Those that run now."""
+        return list(self._jobs.values())

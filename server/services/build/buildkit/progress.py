@@ -1,0 +1,135 @@
+"""What a client's progress display is told: vertexes, their statuses, logs and warnings, in BuildKit's messages."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from engine.api.types import to_timestamp
+from engine.build.dockerfile.instructions import Warning
+from engine.build.steps import Step
+from engine.buildkit.pb import control_pb2 as pb
+from engine.buildkit.pb import ops_pb2
+from engine.errors import WharfError
+
+Send = Callable[[pb.StatusResponse], None]
+
+
+class Vertex:
+    """One line of the display. :meth:`status` adds a line below it, such as a transfer that goes on."""
+
+    def __init__(self, send: Send, name: str, identity: str, inputs: Sequence[str] = ()) -> None:
+        self._send = send
+        self._message = pb.Vertex(name=name, digest=_digest(identity), inputs=inputs)
+
+    @property
+    def digest(self) -> str:
+        return self._message.digest
+
+    def announce(self) -> None:
+        """Shows the vertex before it starts."""
+        self._send(pb.StatusResponse(vertexes=[self._message]))
+
+    def start(self) -> None:
+        """The work begins; again after an end if it is taken up anew."""
+        self._message.started.CopyFrom(to_timestamp(time.time_ns()))
+        self.announce()
+
+    def finish(self, error: str = "", *, cached: bool = False) -> None:
+        """The work has ended."""
+        if not self._message.HasField("started"):
+            self._message.started.CopyFrom(to_timestamp(time.time_ns()))
+        self._message.completed.CopyFrom(to_timestamp(time.time_ns()))
+        self._message.cached = cached
+        self._message.error = error
+        self.announce()
+
+    def log(self, stream: int, data: bytes) -> None:
+        """Output of the vertex's process."""
+        entry = pb.VertexLog(vertex=self.digest, timestamp=to_timestamp(time.time_ns()), stream=stream, msg=data)
+        self._send(pb.StatusResponse(logs=[entry]))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start and finish around a block."""
+        self.start()
+        try:
+            yield
+        except WharfError as error:
+            self.finish(error.message)
+            raise
+        except BaseException as error:
+            self.finish("canceled" if not isinstance(error, Exception) else str(error))
+            raise
+        self.finish()
+
+    @contextmanager
+    def status(self, name: str) -> Iterator[Callable[[int], None]]:
+        """A line below the vertex; what is yielded tells how far it is, in bytes."""
+        message = pb.VertexStatus(ID=name, vertex=self.digest, name=name)
+        message.started.CopyFrom(to_timestamp(time.time_ns()))
+
+        def tell(current: int = 0) -> None:
+            message.current = current
+            message.timestamp.CopyFrom(to_timestamp(time.time_ns()))
+            self._send(pb.StatusResponse(statuses=[message]))
+
+        tell()
+        try:
+            yield tell
+        finally:
+            message.completed.CopyFrom(to_timestamp(time.time_ns()))
+            tell(message.current)
+
+    def warn(self, warning: Warning, file: str, text: bytes) -> None:
+        """A finding of a build check, with its lines."""
+        message = pb.VertexWarning(vertex=self.digest, level=1)
+        message.short = f"{warning.rule}: {warning.message} (line {warning.span.first})".encode()
+        message.info.CopyFrom(ops_pb2.SourceInfo(filename=file, data=text, language="Dockerfile"))
+        span = message.ranges.add()
+        span.start.line, span.end.line = warning.span.first, warning.span.last
+        self._send(pb.StatusResponse(warnings=[message]))
+
+
+def _digest(identity: str) -> str:
+    return "sha256:" + hashlib.sha256(identity.encode()).hexdigest()
+
+
+class StepProgress:
+    """Steps as vertexes (engine.build.work.Progress)."""
+
+    def __init__(self, send: Send, prefix: str) -> None:
+        self._send, self._prefix = send, prefix
+        self._vertexes: dict[int, Vertex] = {}
+        self._cached: set[int] = set()
+        self.failed: str = ""
+        """The vertex of the step that failed first."""
+
+    def vertex(self, step: Step) -> Vertex:
+        """The vertex of a step, announced once."""
+        key = id(step)
+        if key not in self._vertexes:
+            inputs = [self.vertex(item).digest for item in step.inputs]
+            vertex = Vertex(self._send, step.name, f"{self._prefix} {key}", inputs)
+            self._vertexes[key] = vertex
+            vertex.announce()
+        return self._vertexes[key]
+
+    def started(self, step: Step) -> None:
+        self.vertex(step).start()
+
+    def cached(self, step: Step) -> None:
+        self._cached.add(id(step))
+
+    def done(self, step: Step, error: str = "") -> None:
+        if error and not self.failed and error != "canceled":
+            self.failed = self.vertex(step).digest
+        self.vertex(step).finish(error, cached=id(step) in self._cached)
+
+    def output(self, step: Step, stream: int, data: bytes) -> None:
+        if stream:
+            self.vertex(step).log(stream, data)
+
+    def counts(self) -> tuple[int, int]:
+        """Steps in all, and those that were cached."""
+        return len(self._vertexes), len(self._cached)

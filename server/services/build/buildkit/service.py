@@ -1,0 +1,140 @@
+"""The connections of BuildKit's clients: ``POST /grpc`` and ``POST /session``, hijacked and joined to gRPC."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from engine.api.rpc import current_lease
+from engine.api.serving import handler
+from engine.build.cache import Record
+from engine.build.solve import Builder
+from engine.buildkit.pb import control_pb2, gateway_pb2
+from engine.buildkit.session import OPTIONS, Sessions
+from engine.buildkit.transport import Rendezvous
+from server.services.build.buildkit.control import Control, Prune, worker
+from server.services.build.buildkit.export import Exporters, ImageStore
+from server.services.build.buildkit.files import Files
+from server.services.build.buildkit.frontend import Frontend
+from server.services.build.buildkit.gateway import BUILD, Gateway
+from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.buildkit.sources import Mirrors, Sources
+from server.services.build.context import Contexts
+from server.services.containers.room import Room
+
+
+class BuildKit:
+    """``images`` serves builds and exports. gRPC's server is made when the first client comes."""
+
+    def __init__(
+        self,
+        room: Room,
+        images: Any,
+        builder: Builder,
+        contexts: Contexts,
+        prune: Prune,
+        *,
+        root: str,
+        worker_id: str,
+        version: str,
+        host_gateway: Callable[[], str],
+    ) -> None:
+        self._room, self._images, self._builder, self._uploads, self._prune = room, images, builder, contexts, prune
+        self._directory = os.path.join(room.settings.exec_root, "buildkit")
+        self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
+        self.mirrors = Mirrors(os.path.join(root, "mirrors"))
+        self._sessions = Sessions(self._directory)
+        self._jobs = Jobs()
+        self._files = Files(room.engine)
+        self._server: grpc.aio.Server | None = None
+        self._meeting: Rendezvous | None = None
+        self._starting = asyncio.Lock()
+
+    def _workers(self) -> list[Any]:
+        return [worker(self._worker_id, version=self._version, host_gateway=self._host_gateway())]
+
+    async def _serve(self) -> Rendezvous:
+        """The socket on which Control and the gateway are served."""
+        async with self._starting:
+            if self._meeting is None:
+                self._meeting = Rendezvous(self._directory)
+                exporters: ImageStore = self._images
+                control = Control(
+                    self._room.engine,
+                    self._jobs,
+                    self._sessions,
+                    self._solve,
+                    Exporters(self._room.engine, exporters, self._files),
+                    self._workers,
+                    self._records,
+                    self._prune,
+                )
+                gateway = Gateway(self._jobs, self._solve, self._resolve, self._files, self._workers)
+                services = (
+                    handler(control_pb2.DESCRIPTOR.services_by_name["Control"], control, _build_of),
+                    handler(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_of),
+                )
+                self._server = grpc.aio.server(options=OPTIONS)
+                self._server.add_generic_rpc_handlers(services)
+                self._server.add_insecure_port(self._meeting.address)
+                await self._server.start()
+            return self._meeting
+
+    async def stop(self) -> None:
+        """Ends every build and connection."""
+        if self._server is not None:
+            await self._server.stop(None)
+        if self._meeting is not None:
+            self._meeting.close()
+
+    async def grpc(self, sock: socket.socket, early: bytes) -> None:
+        """Serves one client's calls on a hijacked connection, until it leaves."""
+        try:
+            meeting = await self._serve()
+            await meeting.join(await asyncio.open_connection(sock=sock), early=early)
+        finally:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    async def session(
+        self, sock: socket.socket, early: bytes, *, id: str, name: str, shared_key: str, methods: Sequence[str]
+    ) -> None:
+        """Keeps one client's session on a hijacked connection, until it leaves."""
+        os.makedirs(self._directory, mode=0o711, exist_ok=True)
+        await self._sessions.serve(
+            await asyncio.open_connection(sock=sock),
+            early=early,
+            id=id,
+            name=name,
+            shared_key=shared_key,
+            methods=methods,
+        )
+
+    async def _solve(self, job: Job, options: dict[str, str]) -> list[Made]:
+        session = await self._sessions.get(job.session)
+        # A call through the gateway is a task of its own: it works under the lease of its build.
+        current_lease.set(job.lease)
+        async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
+            front = Frontend(self._room, self._images, self._builder, job, sources, options)
+            return await front.solve()
+
+    async def _resolve(self, job: Job, ref: str, platform: str) -> tuple[str, bytes]:
+        image = await self._images.resolve(ref, platform=platform or None)
+        config = await self._room.engine.content.read_all(image.manifest["config"]["digest"])
+        return image.target.digest, config
+
+    async def _records(self) -> list[tuple[Record, bool]]:
+        cache = self._builder.cache
+        return [(record, cache.in_use(record.id)) for record in await cache.all()]
+
+
+def _build_of(context: Any) -> str:
+    """Which build a call speaks for: its metadata."""
+    for key, value in context.invocation_metadata() or ():
+        if key == BUILD:
+            return str(value)
+    return ""

@@ -1,0 +1,241 @@
+"""Contexts, secrets and agents of a build, from its client's session (engine.build.work.Contexts)."""
+
+import asyncio
+import hashlib
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from engine.build import select
+from engine.build.dockerfile.ignore import read
+from engine.build.running import disk_usage
+from engine.build.select import Checksums
+from engine.build.work import Context, Fetched
+from engine.buildkit.filesync import Selection
+from engine.buildkit.session import Session
+from engine.errors import Kind, WharfError, invalid
+from server.services.build.buildkit.job import Job
+from server.services.build.buildkit.progress import Vertex
+from server.services.build.context import MAX_DOCKERFILE, Contexts
+from server.services.build.fetch import fetch
+
+UPLOADED = "http://buildkit-session/"
+
+
+class Mirrors:
+    """The mirrored folders of clients, kept between builds so that only what changed is sent again.
+
+    A folder belongs to one build at a time: a second one with the same key takes a folder of its own.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._busy: set[str] = set()
+        self._known: dict[str, dict[int, tuple[int, int, int, str]]] = {}
+
+    @asynccontextmanager
+    async def take(self, key: str) -> AsyncIterator[tuple[str, Checksums]]:
+        """A folder for the block, and what is remembered of its files' checksums."""
+        number = 0
+        while (path := os.path.join(self._root, f"{key}-{number}")) in self._busy:
+            number += 1
+        self._busy.add(path)
+        try:
+            await asyncio.to_thread(os.makedirs, path, 0o700, True)  # noqa: FBT003 - makedirs' own parameter
+            yield path, Checksums(self._known.setdefault(path, {}))
+        finally:
+            self._busy.discard(path)
+
+    async def clear(self) -> int:
+        """Removes the folders that no build uses; returns the bytes they took."""
+        freed = 0
+        names = await asyncio.to_thread(_names, self._root)
+        for name in names:
+            path = os.path.join(self._root, name)
+            if path not in self._busy:
+                freed += await asyncio.to_thread(disk_usage, path)
+                self._known.pop(path, None)
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        return freed
+
+
+def _names(root: str) -> list[str]:
+    return os.listdir(root) if os.path.isdir(root) else []
+
+
+def key_of(session: Session, name: str, client: str) -> str:
+    """Which mirror a folder of a client has: its shared key, the folder's name, and what is known of where it is."""
+    text = json.dumps([session.shared_key, session.name, name, client])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(slots=True)
+class Sources:
+    """One build's. ``named``: named contexts, ``name`` → what the client gave. Use as an async context manager."""
+
+    session: Session
+    mirrors: Mirrors
+    uploads: Contexts
+    options: Mapping[str, str]
+    scratch: str
+    job: Job
+    named: Mapping[str, str] = field(default_factory=dict)
+    follow: Sequence[str] = ()
+    """Of the main context: what the build needs; empty for everything."""
+    ignore: Sequence[str] | None = None
+    definition: Vertex | None = None
+    """The vertex of the Dockerfile, which build checks are shown under."""
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _open: dict[str, "asyncio.Task[Context]"] = field(default_factory=dict)
+    _files: str = ""
+    _agents: set[str] = field(default_factory=set)
+    _uploaded: "asyncio.Task[str] | None" = None
+
+    async def __aenter__(self) -> "Sources":
+        self._files = await asyncio.to_thread(tempfile.mkdtemp, prefix="build-", dir=self.scratch)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._open.values():
+            task.cancel()
+        await asyncio.gather(*self._open.values(), return_exceptions=True)
+        await asyncio.shield(self._stack.aclose())
+        await asyncio.to_thread(shutil.rmtree, self._files, ignore_errors=True)
+
+    def _vertex(self, name: str) -> Vertex:
+        return Vertex(self.job.send, name, f"{self.job.ref} {name}")
+
+    async def _pull(self, selection: Selection, purpose: str) -> Context:
+        key = key_of(self.session, selection.name, f"{purpose} {self.options.get('contextsubdir', '')}")
+        path, checksums = await self._stack.enter_async_context(self.mirrors.take(key))
+        await self.session.pull_files(selection, path)
+        return Context(path, checksums)
+
+    async def dockerfile(self, filename: str) -> tuple[bytes, str]:
+        """The Dockerfile's text and the name it was found under. Raises NOT_FOUND with BuildKit's sentence."""
+        vertex = self.definition = self._vertex(f"[internal] load build definition from {filename}")
+        remote = self.options.get("context", "")
+        with vertex.running():
+            if remote and "dockerfilekey" not in self.options:
+                root = await self._remote(remote)
+            else:
+                names = [filename, f"{filename}.dockerignore", filename.lower()]
+                key = self.options.get("dockerfilekey", "dockerfile")
+                with vertex.status(f"transferring dockerfile: {filename}"):
+                    root = (await self._pull(Selection(name=key, follow=names), "dockerfile")).path
+            found = await asyncio.to_thread(self._first, root, (filename, filename.lower()))
+            if found is None:
+                raise WharfError(
+                    Kind.NOT_FOUND, f"failed to read dockerfile: open {filename}: no such file or directory"
+                )
+            text, name = found
+            own = await asyncio.to_thread(select.read_file, root, f"{name}.dockerignore", limit=MAX_DOCKERFILE)
+        if own is not None:
+            self.ignore = read(own.decode("utf-8", "replace"))
+        return text, name
+
+    @staticmethod
+    def _first(root: str, names: Sequence[str]) -> tuple[bytes, str] | None:
+        for name in names:
+            data = select.read_file(root, name, limit=MAX_DOCKERFILE)
+            if data is not None:
+                return data, name
+        return None
+
+    async def load_ignore(self) -> None:
+        """Reads ``.dockerignore`` unless the Dockerfile has one of its own."""
+        if self.ignore is not None or self.options.get("context"):
+            return
+        vertex = self._vertex("[internal] load .dockerignore")
+        with vertex.running(), vertex.status("transferring context:"):
+            key = self.options.get("contextkey", "context")
+            folder = await self._pull(Selection(name=key, follow=(".dockerignore",)), "ignore")
+            data = await asyncio.to_thread(select.read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
+        self.ignore = read(data.decode("utf-8", "replace")) if data is not None else ()
+
+    # engine.build.work.Contexts
+
+    async def open(self, name: str) -> Context:
+        """Fetched once, however many steps ask."""
+        if name not in self._open:
+            self._open[name] = asyncio.create_task(self._fetch(name))
+        return await asyncio.shield(self._open[name])
+
+    async def _fetch(self, name: str) -> Context:
+        if not name:
+            remote = self.options.get("context", "")
+            if remote:
+                return Context(await self._remote(remote), Checksums())
+            vertex = self._vertex("[internal] load build context")
+            key = self.options.get("contextkey", "context")
+            with vertex.running(), vertex.status("transferring context:"):
+                selection = Selection(name=key, exclude=tuple(self.ignore or ()), follow=tuple(self.follow))
+                return await self._pull(selection, "context")
+        given = self.named.get(name)
+        if given is None:
+            raise invalid(f"no build context named {name}")
+        kind, _, rest = given.partition(":")
+        if kind == "local":
+            vertex = self._vertex(f"[context {name}] load from client")
+            with vertex.running(), vertex.status(f"transferring {name}:"):
+                return await self._pull(Selection(name=rest), "named")
+        if given.startswith(("http://", "https://", "git@", "git://", "ssh://")):
+            return Context(await self._remote(given), Checksums())
+        raise invalid(f"unsupported context source {kind} for {name}")
+
+    async def _remote(self, remote: str) -> str:
+        """A context that is no folder of the client: an upload, an archive's URL, a repository."""
+        if self._uploaded is None:
+            self._uploaded = asyncio.create_task(self._load(remote))
+        return await asyncio.shield(self._uploaded)
+
+    async def _load(self, remote: str) -> str:
+        vertex = self._vertex(
+            f"[internal] load remote build context {remote if not remote.startswith(UPLOADED) else ''}"
+        )
+        with vertex.running():
+            if remote.startswith(UPLOADED):
+                pieces = self.session.upload(urlsplit(remote).path)
+                return await self._stack.enter_async_context(self.uploads.folder(pieces, ""))
+            return await self._stack.enter_async_context(self.uploads.folder(_nothing(), remote))
+
+    async def secret(self, id: str) -> bytes | None:
+        try:
+            return await self.session.secret(id)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            return None
+
+    async def ssh(self, id: str) -> str | None:
+        try:
+            await self.session.check_ssh(id)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            return None
+        path = posixpath.join(self._files, f"agent-{hashlib.sha256(id.encode()).hexdigest()[:12]}")
+        if id not in self._agents:
+            self._agents.add(id)
+
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await self.session.forward_ssh(id, (reader, writer))
+
+            server = await asyncio.start_unix_server(serve, path)
+            await asyncio.to_thread(os.chmod, path, 0o600)
+            self._stack.callback(server.close)
+        return path
+
+    async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
+        return await fetch(self._files, url, checksum=checksum, keep_git_dir=keep_git_dir)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""

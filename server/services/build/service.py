@@ -1,0 +1,200 @@
+"""Builds: one builder for all front doors, and what is going on in it."""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from api_models.filters import Filters
+from engine.build.cache import Cache, Record, choose
+from engine.build.dockerfile.words import duration
+from engine.build.solve import Builder
+from engine.errors import Kind, WharfError, invalid
+from server.http.streams import Progress
+from server.services.build.buildkit.service import BuildKit
+from server.services.build.classic import ClassicBuild, Images, read
+from server.services.build.context import Contexts
+from server.services.build.options import ClassicOptions
+from server.services.build.runner import clear_left
+from server.services.containers.room import Room
+
+log = logging.getLogger(__name__)
+
+#: What a build holds is collected this long after a crash; no build takes longer.
+LEASE = timedelta(hours=24)
+
+
+#: What a prune may be told by ``filters``.
+FILTERS = ("until", "unused-for", "id", "parents", "type", "description", "inuse", "shared", "private")
+
+
+def _fits(record: Record, filters: Filters, in_use: bool) -> bool:  # noqa: FBT001
+    """Whether a record is one that the filters mean. Records belong to one build cache: all of them are private."""
+    facts = {"id": record.id, "type": record.kind, "description": record.description}
+    if any(facts[key] not in filters.get(key) for key in facts if key in filters):
+        return False
+    if "parents" in filters and not set(record.parents) & set(filters.get("parents")):
+        return False
+    return ("inuse" not in filters or in_use) and "shared" not in filters
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """Ids of removed cache records, and the bytes they took."""
+
+    ids: tuple[str, ...]
+    size: int
+
+
+class Builds:
+    """``start`` before use, ``stop`` at the end: builds that run are cancelled, what they made so far stays cached."""
+
+    def __init__(
+        self,
+        room: Room,
+        images: Images,
+        *,
+        worker_id: str = "wharf",
+        version: str = "",
+        host_gateway: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._room, self._images = room, images
+        self._root = Path(room.settings.root) / "build"
+        self.builder = Builder(
+            room.engine,
+            Cache(str(self._root / "cache.db")),
+            scratch=str(self._root / "scratch"),
+            cache_mounts=str(self._root / "mounts"),
+        )
+        self._contexts = Contexts(self._root / "contexts")
+        self.buildkit = BuildKit(
+            room,
+            images,
+            self.builder,
+            self._contexts,
+            self.remove,
+            root=str(self._root),
+            worker_id=worker_id,
+            version=version,
+            host_gateway=host_gateway,
+        )
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._prepare)
+
+    def _prepare(self) -> None:
+        self._contexts.clear()
+        shutil.rmtree(self.builder.scratch, ignore_errors=True)
+        for folder in (self.builder.scratch, self.builder.cache_mounts):
+            Path(folder).mkdir(mode=0o710, parents=True, exist_ok=True)
+        clear_left(self._room.settings.exec_root)
+
+    async def stop(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.buildkit.stop()
+        await asyncio.to_thread(self.builder.cache.close)
+
+    async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        """``POST /build``: what it puts into ``messages`` is the answer.
+
+        :raises WharfError: what is refused before the first message.
+        """
+        task = asyncio.current_task()
+        key = options.build_id or f"{id(task):x}"
+        if task is not None:
+            self._running[key] = task
+        try:
+            async with self._contexts.open(body, options.remote, options.dockerfile) as context:
+                file = read(context, options.target)
+                async with self._room.engine.leases.hold(ttl=LEASE):
+                    build = ClassicBuild(self._room, self._images, self.builder, options, context, messages)
+                    await build.run(file)
+        finally:
+            self._running.pop(key, None)
+
+    async def prune(
+        self, *, all_records: bool, filters: Filters, keep_bytes: int = 0, most_bytes: int = 0, free_bytes: int = 0
+    ) -> Pruned:
+        """Removes cache records, least recently used first.
+
+        ``keep_bytes``: as much may stay. ``most_bytes``: no more may stay. ``free_bytes``: prunes until the disk has
+        so much left.
+
+        :raises WharfError: INVALID_ARGUMENT for a filter that isn't known or makes no sense.
+        """
+        filters.validate(FILTERS)
+        until_ns = 0
+        for text in (*filters.get("until"), *filters.get("unused-for")):
+            try:
+                until_ns = duration(text)
+            except WharfError:
+                raise invalid(f'could not parse "{text}" as a duration') from None
+        cache, records = self.builder.cache, await self.builder.cache.all()
+        bound = min((value for value in (keep_bytes, most_bytes) if value), default=0)
+        if free_bytes:
+            free = (await asyncio.to_thread(shutil.disk_usage, self._root)).free
+            total = sum(record.size for record in records)
+            if free >= free_bytes and not bound:
+                return Pruned((), 0)
+            bound = max(1, total - max(0, free_bytes - free), bound)
+        chosen = choose(
+            records,
+            in_use=cache.in_use,
+            now_ns=time.time_ns(),
+            everything=all_records,
+            until_ns=until_ns,
+            keep_bytes=bound,
+            matches=lambda record: _fits(record, filters, cache.in_use(record.id)),
+        )
+        await self.forget(chosen)
+        return Pruned(tuple(record.id for record in chosen), sum(record.size for record in chosen))
+
+    async def remove(
+        self, *, filters: Filters, all_records: bool, keep_ns: int = 0, keep_bytes: int = 0
+    ) -> list[Record]:
+        """Control.Prune: removes what was not used for ``keep_ns``, until ``keep_bytes`` are left.
+
+        :raises WharfError: INVALID_ARGUMENT for a filter that isn't known.
+        """
+        filters.validate(FILTERS)
+        cache = self.builder.cache
+        chosen = choose(
+            await cache.all(),
+            in_use=cache.in_use,
+            now_ns=time.time_ns(),
+            everything=all_records,
+            until_ns=keep_ns,
+            keep_bytes=keep_bytes,
+            matches=lambda record: _fits(record, filters, cache.in_use(record.id)),
+        )
+        await self.forget(chosen)
+        return chosen
+
+    async def forget(self, records: Sequence[Record]) -> None:
+        """Removes these records and what only they hold."""
+        if not records:
+            return
+        await self.builder.cache.remove([record.id for record in records])
+        for record in records:
+            if record.path:
+                await asyncio.to_thread(shutil.rmtree, record.path, ignore_errors=True)
+                continue
+            try:
+                await self._room.engine.leases.delete(record.id, sync=record is records[-1])
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+
+    def cancel(self, build_id: str) -> None:
+        """Ends a build by the id that its client gave; one that is over is none."""
+        task = self._running.get(build_id)
+        if task is not None:
+            task.cancel()
