@@ -264,6 +264,7 @@ class Forwarder:
         return ports
 
     async def _read(self, connection: _Connection) -> None:
+        lost = False  # it ended, and not because the task was cancelled
         try:
             while True:
                 (length,) = _LENGTH.unpack(await connection.reader.readexactly(_LENGTH.size))
@@ -272,7 +273,7 @@ class Forwarder:
                 if future and not future.done():
                     future.set_result(answer)
         except (asyncio.IncompleteReadError, OSError):
-            pass
+            lost = True
         finally:
             connection.writer.close()
             for future in connection.waiting.values():
@@ -281,7 +282,7 @@ class Forwarder:
             connection.waiting.clear()
             if self._connection is connection:
                 self._connection = None
-                if self._needed and not self._closing:
+                if lost and self._needed and not self._closing:
                     log.warning("wharf-proxy ended; starting another")
                     self._healing = asyncio.create_task(self._heal(), name="proxy-heal")
 
