@@ -18,7 +18,7 @@ import pytest
 from compat_tests import fields
 from compat_tests.engines import Engine
 from compat_tests.images import ROOT
-from compat_tests.traces import until
+from compat_tests.traces import cgroups_named, until
 
 pytestmark = pytest.mark.root
 
@@ -220,9 +220,23 @@ def test_block_devices(engine: Engine) -> None:
 
 def test_cgroup_parent(engine: Engine) -> None:
     parent = f"{engine.place.footprint.cgroup}/below"
-    with running(engine, {"HostConfig": {"CgroupParent": f"/{parent}"}}) as identity:
-        path = str(cgroup_of(engine, identity, "pids"))
-        assert path.endswith(f"{parent}/{identity}"), path
+    try:
+        with running(engine, {"HostConfig": {"CgroupParent": f"/{parent}"}}) as identity:
+            path = str(cgroup_of(engine, identity, "pids"))
+            assert path.endswith(f"{parent}/{identity}"), path
+    finally:
+        # A parent of one's own stays, as with dockerd: it may hold other things.
+        for folder in cgroups_named(engine.place.footprint.cgroup):
+            if folder.name == "below":
+                until(lambda folder=folder: remove_empty(folder))  # type: ignore[misc]
+
+
+def remove_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return not folder.exists()
+    return True
 
 
 # ---- the process and what it sees ------------------------------------------------------------------------

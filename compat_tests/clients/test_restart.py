@@ -93,7 +93,7 @@ def test_the_daemon_goes_and_comes_back(own_engine: Engine) -> None:
     engine = own_engine
     if engine.kind == "dockerd":
         pytest.skip("dockerd takes its containers along")
-    runs = create(engine, "while :; do date +%s.%N; sleep 0.2; done")
+    runs = create(engine, "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done")
     paused = create(engine, "sleep 600")
     ends = create(engine, "while [ ! -e /flag/now ]; do sleep 0.05; done; exit 9", Binds=["flag:/flag"])
     goes = create(
@@ -126,10 +126,9 @@ def test_the_daemon_goes_and_comes_back(own_engine: Engine) -> None:
         assert inspect(engine, runs)["State"]["Pid"] == pid
         assert inspect(engine, again)["State"]["Running"]
         assert engine.api.post(f"/containers/{paused}/unpause").status == 204
-        seconds = [float(line) for line in engine.docker("logs", runs).stdout.split()]
-        # No line was lost while nobody looked: the loop writes one in a little more than 0.2 s.
-        assert len(seconds) > 3
-        assert seconds == sorted(seconds)
+        # No line was lost while nobody looked.
+        lines = engine.docker("logs", runs).stdout.split()
+        assert lines == [str(number) for number in range(len(lines))]
     finally:
         for identity in (runs, paused, ends, goes, again, stopped):
             engine.api.delete(f"/containers/{identity}", force=1)

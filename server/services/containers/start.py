@@ -143,6 +143,8 @@ async def _start(
             waiting, container.before_start = container.before_start, []
             for hand_over in waiting:
                 await hand_over()
+            # Taken before, so that a container that ends at once has not ended before it began.
+            began = time.time_ns()
             await room.engine.tasks.start(container.id)
             await room.stdio.started(container.id)
             timeline.mark("start")
@@ -151,7 +153,7 @@ async def _start(
             raise failure from error
     state.running, state.paused, state.restarting = True, False, False
     state.pid, state.exit_code, state.error, state.oom_killed = pid, 0, "", False
-    state.started_ns = time.time_ns()
+    state.started_ns = began
     container.started_before = True
     container.manually_restarted = False
     if on_request:
