@@ -18,6 +18,7 @@ from engine.build.select import Checksums, Picked
 from engine.build.steps import Copy, Result, digest_of
 from engine.build.work import Contexts, Fetched
 from engine.errors import WharfError
+from engine.files.paths import resolve
 from engine.files.place import Place
 from engine.layers.compression import decompressed
 from engine.layers.diff import Written
@@ -148,7 +149,7 @@ class Copier:
         def look() -> bool:
             fd = select.open_root(root)
             try:
-                return os.path.isdir(os.path.join(root, select.resolve(fd, path)))
+                return os.path.isdir(os.path.join(root, resolve(fd, path)))
             finally:
                 os.close(fd)
 

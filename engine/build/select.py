@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from engine.build.dockerfile.ignore import Ignore, component
 from engine.errors import WharfError, invalid, not_found
+from engine.files.paths import resolve
 from engine.layers.pack import Node, walk
 from engine.system import linux
 
-_MOST_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _HASH = 1 << 20
 
@@ -24,38 +24,6 @@ _HASH = 1 << 20
 def missing(source: str) -> WharfError:
     """A source that isn't there, in BuildKit's words."""
     return not_found(f'"/{source.strip("/")}": not found')
-
-
-def resolve(root: int, path: str, *, last: bool = True) -> str:
-    """``path`` with every symlink on the way followed within the root; ``last``: the final one too.
-
-    What doesn't exist is kept as written, so that a target yet to be made resolves too. Returns a relative path.
-    """
-    todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
-    done: list[str] = []
-    links = 0
-    while todo:
-        part = todo.pop()
-        if part == "..":
-            if done:
-                done.pop()
-            continue
-        here = "/".join((*done, part))
-        if todo or last:
-            try:
-                link = os.readlink(here, dir_fd=root)
-            except OSError:
-                link = ""
-            if link:
-                links += 1
-                if links > _MOST_LINKS:
-                    raise invalid(f"too many links in {path!r}")
-                if link.startswith("/"):
-                    done = []
-                todo.extend([item for item in link.split("/") if item not in ("", ".")][::-1])
-                continue
-        done.append(part)
-    return "/".join(done)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import os
 import queue
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 from engine.api.types import Mount
+from engine.errors import Kind, WharfError
 from engine.system import linux
 
 P = ParamSpec("P")
@@ -134,3 +135,37 @@ class Place:
     async def unmount(self, target: str) -> None:
         """Takes one mount away before the thread ends."""
         await self.run(linux.umount, target, linux.MNT_DETACH)
+
+    async def produce(self, work: Callable[[Callable[[bytes], object]], None]) -> AsyncIterator[bytes]:
+        """What a blocking producer gives to its ``out``, with back-pressure.
+
+        A reader that leaves early ends the producer: its next ``out`` raises CANCELLED.
+        """
+        pieces: asyncio.Queue[bytes | None] = asyncio.Queue(8)
+        loop = asyncio.get_running_loop()
+        left = False
+
+        def out(data: bytes) -> None:
+            if left:
+                raise WharfError(Kind.CANCELLED, "the reader has gone")
+            asyncio.run_coroutine_threadsafe(pieces.put(bytes(data)), loop).result()
+
+        async def run() -> None:
+            try:
+                await self.run(work, out)
+            finally:
+                await pieces.put(None)
+
+        task = asyncio.create_task(run())
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await task
+        finally:
+            left = True
+            while not task.done():
+                while not pieces.empty():
+                    pieces.get_nowait()
+                await asyncio.wait([task], timeout=0.05)
+            if not task.cancelled():
+                task.exception()

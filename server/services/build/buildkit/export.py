@@ -15,7 +15,6 @@ from engine.buildkit import calls
 from engine.buildkit.pb import fsutil_pb2
 from engine.buildkit.session import Session
 from engine.errors import internal, invalid, not_implemented
-from engine.files.place import Place
 from engine.layers.pack import pack_tree, walk
 from engine.layers.tarwrite import TarWriter
 from engine.registry import documents, oci
@@ -174,7 +173,7 @@ class Exporters:
             if not chain:
                 continue
             async with self._files.mounted(chain) as (place, root):
-                async for piece in _packed(place, root, prefix):
+                async for piece in place.produce(lambda out, root=root, prefix=prefix: _pack(root, prefix, out)):  # type: ignore[misc]
                     yield piece
         yield bytes(1024)
 
@@ -195,36 +194,11 @@ class Exporters:
         return {}
 
 
-async def _packed(place: Place, root: str, prefix: str) -> AsyncIterator[bytes]:
-    """A mounted tree as the entries of a tar, without the end mark."""
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue(16)
-    loop = asyncio.get_running_loop()
-
-    def give(data: bytes) -> None:
-        asyncio.run_coroutine_threadsafe(queue.put(bytes(data)), loop).result()
-
-    def work() -> None:
-        writer = TarWriter(give)
-        pack_tree(root, writer, prefix=prefix)
-        writer.flush()
-
-    async def all_of_it() -> None:
-        try:
-            await place.run(work)
-        finally:
-            await queue.put(None)
-
-    task = asyncio.create_task(all_of_it())
-    try:
-        while (piece := await queue.get()) is not None:
-            yield piece
-        await task
-    finally:
-        while not task.done():
-            # A reader that left early: the thread may wait for room in the queue.
-            while not queue.empty():
-                queue.get_nowait()
-            await asyncio.wait([task], timeout=0.05)
+def _pack(root: str, prefix: str, out: Callable[[bytes], object]) -> None:
+    """The entries of a tree's tar, without the end mark."""
+    writer = TarWriter(out)
+    pack_tree(root, writer, prefix=prefix)
+    writer.flush()
 
 
 async def send_tree(session: Session, root: int | None, number: int) -> None:

@@ -14,6 +14,7 @@ from engine.build.dockerfile.ignore import component
 from engine.buildkit.pb import fsutil_pb2
 from engine.buildkit.stat import entry_of, to_go
 from engine.errors import invalid, not_found
+from engine.files.paths import resolve
 from engine.files.place import Place
 
 R = TypeVar("R")
@@ -68,7 +69,7 @@ class Files:
         def work(root: str) -> list[fsutil_pb2.Stat]:
             fd = select.open_root(root)
             try:
-                below = os.open(select.resolve(fd, path) or ".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+                below = os.open(resolve(fd, path) or ".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
                 try:
                     names = sorted(os.listdir(below))
                     return [_stat(below, name) for name in names if fits is None or fits.fullmatch(name)]
@@ -85,7 +86,7 @@ class Files:
         def work(root: str) -> fsutil_pb2.Stat:
             fd = select.open_root(root)
             try:
-                found = select.resolve(fd, path, last=False)
+                found = resolve(fd, path, last=False)
                 message = _stat(fd, found or ".")
                 message.path = posixpath.basename(found) or "/"
                 return message

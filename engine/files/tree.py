@@ -1,0 +1,145 @@
+"""Files of a root, seen from outside it: looked up, packed and extracted, confined to the root.
+
+``root`` is a directory that is the container's ``/``: a mounted snapshot, or ``/proc/<pid>/root``. A path is taken as
+a process inside would take it. All functions block.
+"""
+
+import os
+import posixpath
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.errors import invalid, not_found
+from engine.files.gomode import to_go
+from engine.files.paths import resolve
+from engine.layers.extract import Options, Target, apply
+from engine.layers.pack import Node, Packer, walk
+from engine.layers.tarwrite import TarWriter
+
+_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BELOW = _ROOT | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True, slots=True)
+class PathStat:
+    """One file. ``mode`` has Go's bits (``os.FileMode``), ``mtime_ns`` is since the epoch, ``link_target`` is the
+    absolute path that a link leads to, inside the root."""
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    link_target: str = ""
+
+
+def _found(root: int, path: str) -> tuple[str, os.stat_result]:
+    """Where a path is: links above its last part are followed, the last one only before a slash."""
+    clean = posixpath.normpath("/" + path)
+    follow = path.endswith(("/", "/."))
+    real = resolve(root, clean, last=follow)
+    try:
+        return real, os.stat(real or ".", dir_fd=root, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        raise not_found(path) from None
+
+
+def base_name(path: str) -> str:
+    """The name that a copied path has in its archive: its last part, ``.`` for a directory's content."""
+    if path.endswith("/.") or path == ".":
+        return "."
+    return posixpath.basename(posixpath.normpath("/" + path)) or "/"
+
+
+def look(root_path: str, path: str) -> PathStat:
+    """Raises NOT_FOUND with the path as its message."""
+    root = os.open(root_path, _ROOT)
+    try:
+        real, status = _found(root, path)
+        target = ""
+        if stat.S_ISLNK(status.st_mode):
+            target = "/" + resolve(root, real)
+        return PathStat(base_name(path), status.st_size, to_go(status.st_mode), status.st_mtime_ns, target)
+    finally:
+        os.close(root)
+
+
+def pack(root_path: str, path: str, out: Callable[[bytes], object]) -> None:
+    """The file or directory as a tar, under :func:`base_name`. Raises NOT_FOUND with the path as its message."""
+    root = os.open(root_path, _ROOT)
+    try:
+        real, status = _found(root, path)
+        writer = TarWriter(out)
+        packer = Packer(writer, whole_seconds=False)
+        name = base_name(path)
+        above, _, last = real.rpartition("/")
+        parent = os.open(above or ".", _BELOW, dir_fd=root)
+        try:
+            _pack_one(packer, Node("", parent, last or ".", status), name)
+        finally:
+            os.close(parent)
+        if stat.S_ISDIR(status.st_mode):
+            below = os.open(real or ".", _BELOW, dir_fd=root)
+            try:
+                prefix = "" if name in ("/", ".") else f"{name}/"
+                for node in walk(below):
+                    packer.add(node, prefix + node.path)
+            finally:
+                os.close(below)
+        writer.close()
+    finally:
+        os.close(root)
+
+
+def _pack_one(packer: Packer, node: Node, name: str) -> None:
+    packer.add(node, "./" if name in ("/", ".") else name)
+
+
+def extract(
+    root_path: str,
+    path: str,
+    read: Callable[[int], bytes],
+    *,
+    no_overwrite_kind: bool,
+    keep_owner: bool,
+    cancelled: Callable[[], bool],
+) -> None:
+    """Extracts an archive into an existing directory.
+
+    Raises NOT_FOUND with the path as its message, INVALID_ARGUMENT for what is no directory or a bad archive.
+    """
+    root = os.open(root_path, _ROOT)
+    try:
+        real = resolve(root, posixpath.normpath("/" + path))
+        try:
+            status = os.stat(real or ".", dir_fd=root, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            raise not_found(path) from None
+        if not stat.S_ISDIR(status.st_mode):
+            raise invalid("extraction point is not a directory")
+    finally:
+        os.close(root)
+    apply(
+        read,
+        Target(root_path),
+        diff_id="-",
+        options=Options(
+            owner=None if keep_owner else (0, 0),
+            into="/" + real,
+            no_overwrite_kind=no_overwrite_kind,
+        ),
+        cancelled=cancelled,
+    )
+
+
+def pack_root(root_path: str, out: Callable[[bytes], object]) -> None:
+    """The whole root as a tar, as ``docker export`` gives it."""
+    root = os.open(root_path, _ROOT)
+    try:
+        writer = TarWriter(out)
+        packer = Packer(writer)
+        for node in walk(root):
+            packer.add(node, node.path)
+        writer.close()
+    finally:
+        os.close(root)

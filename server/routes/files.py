@@ -1,0 +1,91 @@
+"""Files of containers: archive (``docker cp``), export, changes."""
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import invalid
+from engine.files.tree import PathStat
+from server.http import params
+from server.http.answers import dumps, json_answer
+from server.http.routing import ApiRoute
+from server.http.streams import byte_stream
+from server.services.containers import archive
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+from server.services.containers.times import rfc3339
+
+STAT_HEADER = "X-Docker-Container-Path-Stat"
+
+
+def _found(request: Request) -> tuple[Room, Container]:
+    containers = request.app.state.services.containers
+    return containers.room, containers.get(request.path_params["name"])
+
+
+def _path(request: Request) -> str:
+    path = params.text(request, "path")
+    if not path:
+        raise invalid("bad parameter: path")
+    return path
+
+
+def _stat_header(found: PathStat) -> dict[str, str]:
+    document = {
+        "name": found.name,
+        "size": found.size,
+        "mode": found.mode,
+        "mtime": rfc3339(found.mtime_ns),
+        "linkTarget": found.link_target,
+    }
+    return {STAT_HEADER: base64.b64encode(dumps(document)).decode()}
+
+
+async def head(request: Request) -> Response:
+    room, container = _found(request)
+    return Response(headers=_stat_header(await archive.stat_path(room, container, _path(request))))
+
+
+async def get(request: Request) -> Response:
+    room, container = _found(request)
+    found, pieces = await archive.get(room, container, _path(request))
+    return byte_stream(pieces, media_type="application/x-tar", headers=_stat_header(found))
+
+
+async def put(request: Request) -> Response:
+    room, container = _found(request)
+    await archive.put(
+        room,
+        container,
+        _path(request),
+        _body(request),
+        no_overwrite_kind=params.flag(request, "noOverwriteDirNonDir"),
+        keep_owner=params.flag(request, "copyUIDGID"),
+    )
+    return Response()
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        yield piece
+
+
+async def export(request: Request) -> Response:
+    room, container = _found(request)
+    return byte_stream(await archive.export(room, container))
+
+
+async def changes(request: Request) -> Response:
+    room, container = _found(request)
+    return json_answer(await archive.diff(room, container) or None)
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("HEAD", "/containers/{name}/archive", head),
+    ApiRoute("GET", "/containers/{name}/archive", get),
+    ApiRoute("PUT", "/containers/{name}/archive", put),
+    ApiRoute("GET", "/containers/{name}/export", export),
+    ApiRoute("GET", "/containers/{name}/changes", changes),
+)

@@ -1,0 +1,200 @@
+"""Files of a container: ``docker cp``, ``export`` and ``diff``.
+
+A running container's files are those that its processes see (``/proc/<pid>/root``: volumes, binds and tmpfs
+included). Those of a stopped one are mounted in a thread that has mounts of its own, with volumes and binds.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from engine.api.types import Mount
+from engine.errors import Kind, WharfError, not_found
+from engine.files import changes, tree
+from engine.files.place import Place
+from engine.files.tree import PathStat
+from engine.layers.diff import changes as tree_changes
+from engine.system import linux
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+from server.services.containers.rootfs import layers, mounts_of
+
+
+def _missing(container: Container, error: WharfError) -> WharfError:
+    """dockerd's sentence for a path that isn't there."""
+    return not_found(f"Could not find the file {error.message} in container {container.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A root to work in: the thread that sees it, and its path there."""
+
+    place: Place
+    path: str
+
+
+@asynccontextmanager
+async def _opened(room: Room, container: Container) -> AsyncIterator[_Root]:
+    """The container's root with everything mounted in it."""
+    async with AsyncExitStack() as stack:
+        place = await stack.enter_async_context(Place(container.id[:12]))
+        if container.state.running and container.state.pid:
+            yield _Root(place, f"/proc/{container.state.pid}/root")
+            return
+        root = await place.mount(await mounts_of(room, container))
+        for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
+            source = point.source
+            if point.kind == "volume":
+                user = f"{container.id}-files"
+                source = await room.volumes.mount(point.name, user)
+                stack.push_async_callback(room.volumes.unmount, point.name, user)
+            if point.kind in ("bind", "volume") and source:
+                await place.run(_bind, root, source, point.destination, point.rw)
+        yield _Root(place, root)
+
+
+def _bind(root: str, source: str, destination: str, writable: bool) -> None:  # noqa: FBT001
+    """Shows a mount of the container at its place; one that can't be shown any more is left out, as dockerd does."""
+    if not os.path.exists(source):
+        return
+    try:
+        fd = linux.open_in_root(root, destination, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        target = f"/proc/self/fd/{fd}"
+        linux.mount(source, target, None, linux.MS_BIND | linux.MS_REC, None)
+        if not writable:
+            # The descriptor is below the new mount: its path leads onto it.
+            place = os.readlink(target)
+            linux.mount(None, place, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY, None)
+    finally:
+        os.close(fd)
+
+
+async def stat_path(room: Room, container: Container, path: str) -> PathStat:
+    """One file. Raises NOT_FOUND in dockerd's words."""
+    async with _opened(room, container) as root:
+        try:
+            return await root.place.run(tree.look, root.path, path)
+        except WharfError as error:
+            raise _missing(container, error) if error.kind is Kind.NOT_FOUND else error from error
+
+
+async def get(room: Room, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+    """A file or a directory as a tar. Raises NOT_FOUND in dockerd's words before anything is streamed."""
+    found = await stat_path(room, container, path)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        async with _opened(room, container) as root:
+            async for piece in root.place.produce(lambda out: tree.pack(root.path, path, out)):
+                yield piece
+        room.publish(container, "archive-path")
+
+    return found, pieces()
+
+
+async def put(
+    room: Room,
+    container: Container,
+    path: str,
+    body: AsyncIterator[bytes],
+    *,
+    no_overwrite_kind: bool,
+    keep_owner: bool,
+) -> None:
+    """Extracts an archive into a directory of the container.
+
+    Raises NOT_FOUND and INVALID_ARGUMENT in dockerd's words, PERMISSION_DENIED where nothing may be written.
+    """
+    _check_writable(container, path)
+    loop = asyncio.get_running_loop()
+    stopped = False
+
+    async def more() -> bytes:
+        async for piece in body:
+            if piece:
+                return piece
+        return b""
+
+    def read(size: int) -> bytes:
+        return asyncio.run_coroutine_threadsafe(more(), loop).result()
+
+    async with _opened(room, container) as root:
+        try:
+            await root.place.run(
+                tree.extract,
+                root.path,
+                path,
+                read,
+                no_overwrite_kind=no_overwrite_kind,
+                keep_owner=keep_owner,
+                cancelled=lambda: stopped,
+            )
+        except asyncio.CancelledError:
+            stopped = True
+            raise
+        except WharfError as error:
+            raise _missing(container, error) if error.kind is Kind.NOT_FOUND else error from error
+    room.publish(container, "extract-to-dir")
+
+
+def _check_writable(container: Container, path: str) -> None:
+    clean = os.path.normpath("/" + path)
+    inside = [
+        point
+        for point in container.mounts.values()
+        if clean == point.destination or clean.startswith(point.destination.rstrip("/") + "/")
+    ]
+    if inside:
+        deepest = max(inside, key=lambda point: len(point.destination))
+        if not deepest.rw:
+            raise WharfError(Kind.PERMISSION_DENIED, "mounted volume is marked read-only")
+    elif container.host_config.readonly_rootfs:
+        raise WharfError(Kind.PERMISSION_DENIED, "container rootfs is marked read-only")
+
+
+def _readable(rootfs: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    """The root's layers to be read: an overlay is not mounted for writing a second time while it is in use."""
+    if rootfs[0].type != "overlay":
+        return rootfs
+    found = layers(rootfs)
+    if len(found) == 1:
+        return (Mount("bind", found[0], options=("bind", "ro")),)
+    return (Mount("overlay", "overlay", options=(f"lowerdir={':'.join(found)}", "ro")),)
+
+
+async def export(room: Room, container: Container) -> AsyncIterator[bytes]:
+    """The root file system as a tar, without what is mounted into it."""
+    if container.state.dead or container.state.removing:
+        raise WharfError(Kind.CONFLICT, f"You cannot export container {container.id} which is Dead")
+    mounts = _readable(await mounts_of(room, container))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        async with Place(container.id[:12]) as place:
+            path = await place.mount(mounts)
+            async for piece in place.produce(lambda out: tree.pack_root(path, out)):
+                yield piece
+        room.publish(container, "export")
+
+    return pieces()
+
+
+async def diff(room: Room, container: Container) -> list[dict[str, Any]]:
+    """The changes as the API lists them."""
+    rootfs = await mounts_of(room, container)
+    if rootfs[0].type == "overlay":
+        upper, *lowers = layers(rootfs)
+        found = await asyncio.to_thread(lambda: list(changes.of_overlay(upper, lowers)))
+    else:
+        image = await room.images.resolve(container.image_id)
+        key = f"{container.id}-diff"
+        below = await room.engine.snapshots.view(key, image.chain_id)
+        try:
+            found = await asyncio.to_thread(lambda: list(tree_changes(below[0].source, rootfs[0].source)))
+        finally:
+            await room.engine.snapshots.remove(key)
+    return [{"Path": f"/{change.path}", "Kind": change.kind.value} for change in found]
