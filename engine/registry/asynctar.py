@@ -22,7 +22,7 @@ async def plain(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
     :raises WharfError: INVALID_ARGUMENT for broken data.
     """
-    gathered = _gather(body)
+    gathered = gather(body)
     first = await anext(gathered, b"")
     kind = detect(first)
     if kind is Compression.NONE:
@@ -51,7 +51,7 @@ async def plain(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _gather(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def gather(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     parts: list[bytes] = []
     held = 0
     async for part in body:

@@ -1,28 +1,51 @@
 """Images: everything that the Engine API does with them, on the engine's content store and snapshotter."""
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from engine.api.client import Engine
-from engine.api.types import Mount
+from engine.api.types import Descriptor, Mount
+from engine.errors import Kind, WharfError
 from engine.registry import oci
-from engine.registry.progress import Report
+from engine.registry.auth import NOBODY, Credentials, from_document
+from engine.registry.client import credentials_key
+from engine.registry.hosts import Settings
+from engine.registry.progress import Message, Report
+from engine.registry.reference import Reference, parse
 from server.services.events.bus import EventBus
-from server.services.images import loading, rootfs
-from server.services.images.model import Image, Users
+from server.services.images import loading, making, rootfs, saving
+from server.services.images.changes import apply_changes
+from server.services.images.local import Local
+from server.services.images.model import PARENT_LABEL, Image, Users
 from server.services.images.names import Names
+from server.services.images.remove import Removal
 from server.services.images.resolve import Resolver
 from server.services.images.room import Room
+from server.services.images.sizes import Sizes
+from server.services.images.transfer import Transfer
 
-Messages = AsyncIterator[Mapping[str, Any]]
+Messages = AsyncIterator[Message]
+
+
+class BuildMessages(Protocol):
+    """Where a build's pull tells its progress."""
+
+    async def put(self, message: Mapping[str, Any], /) -> None: ...
 
 
 class Images:
-    """``users`` lists the containers, for what may not be removed. ``start`` before use, ``stop`` at the end."""
+    """``users`` lists the containers, for what may not be removed. ``start`` before use, ``stop`` at the end.
 
-    def __init__(self, engine: Engine, bus: EventBus, users: Users) -> None:
+    ``local`` reads (list, inspect, history, tag), ``removal`` deletes, ``transfer`` speaks to registries.
+    """
+
+    def __init__(self, engine: Engine, bus: EventBus, users: Users, registries: Settings | None = None) -> None:
         names = Names(engine)
         self._room = Room(engine, names, Resolver(engine, names), bus, users)
+        sizes = Sizes(engine)
+        self.local = Local(self._room, sizes)
+        self.removal = Removal(self._room, self.local, sizes)
+        self.transfer = Transfer(self._room, registries or Settings())
 
     async def start(self) -> None:
         await self._room.names.start()
@@ -46,6 +69,10 @@ class Images:
         """
         return await rootfs.prepare(self._room.engine, image, key, labels)
 
+    async def children(self, digest: str) -> list[str]:
+        """Ids of images made from this one."""
+        return await self.local.children(digest)
+
     # archives
 
     def load(self, body: AsyncIterator[bytes], *, platform: str | None = None) -> Messages:
@@ -53,3 +80,114 @@ class Images:
         report = Report()
         wanted = oci.parse_platform(platform) if platform else None
         return report.run(loading.load_archive(self._room, body, report, platform=wanted))
+
+    async def save(self, names: Sequence[str], *, platform: str | None = None) -> AsyncIterator[bytes]:
+        """The archive of ``docker save``; awaited, it has checked that all of it is here.
+
+        :raises WharfError: NOT_FOUND.
+        """
+        wanted = oci.parse_platform(platform) if platform else None
+        images = await saving.chosen(self._room, names)
+        for record, _ in images:
+            await self._room.resolver.of_record(record, wanted)
+        return saving.save(self._room, images, platform=wanted)
+
+    def import_(
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        reference: Reference | None,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str | None = None,
+        report: Report | None = None,
+    ) -> Messages:
+        """``docker import``: the messages; the last is the image's id."""
+        report = report or Report()
+        wanted = oci.parse_platform(platform) if platform else None
+        return report.run(
+            making.import_image(
+                self._room, body, report, reference=reference, message=message, changes=changes, platform=wanted
+            )
+        )
+
+    # registries
+
+    def pull(self, reference: Reference, *, credentials: Credentials = NOBODY, platform: str | None = None) -> Messages:
+        report = Report()
+        return report.run(self.transfer.pull(reference, report, credentials=credentials, platform=platform))
+
+    def push(self, reference: Reference, *, credentials: Credentials = NOBODY, platform: str | None = None) -> Messages:
+        report = Report()
+        return report.run(self.transfer.push(reference, report, credentials=credentials, platform=platform))
+
+    async def pull_for_build(
+        self, ref: str, *, platform: str | None, credentials: Any, messages: BuildMessages
+    ) -> None:
+        """A base image. ``credentials``: the object of ``X-Registry-Config`` by registry, or something that is asked
+        by ``await get(registry)`` for user and secret."""
+        reference = parse(ref).tagged()
+        key = credentials_key(reference)
+        if isinstance(credentials, Mapping):
+            who = from_document(credentials.get(key) or credentials.get(reference.domain))
+        else:
+            user, secret = await credentials.get(key)
+            who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+        async for message in self.pull(reference, credentials=who, platform=platform):
+            await messages.put(message)
+
+    # making
+
+    async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "") -> None:
+        """Names the result of a build, whose documents are in the store under a lease; "" and without tags it is a
+        dangling image."""
+        self._room.resolver.forget(target.digest)
+        labels = {PARENT_LABEL: parent} if parent else {}
+        references = making.names_of(tags)
+        await making.name_image(self._room, target, references, labels)
+        for reference in references:
+            await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+
+    async def commit(
+        self,
+        key: str,
+        image_id: str,
+        *,
+        config: Mapping[str, Any],
+        changes: Sequence[str] = (),
+        author: str = "",
+        comment: str = "",
+        created_by: str = "",
+        reference: Reference | None = None,
+        platform: str | None = None,
+    ) -> str:
+        """The container's snapshot ``key`` becomes an image on ``image_id`` ("" for none); returns the new id.
+
+        ``config``: the new image's ``config`` object, to which ``changes`` are applied by a Dockerfile's rules.
+        The caller pauses the container and tells the event.
+
+        :raises WharfError: INVALID_ARGUMENT for a change, NOT_FOUND for a blob of the image that isn't there.
+        """
+        changed = await apply_changes(config, changes)
+        image: Image | None = None
+        if image_id:
+            try:
+                image = await self._room.resolver.resolve(image_id, platform=platform)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+                raise WharfError(
+                    Kind.NOT_FOUND, f"failed to commit: the container's image {image_id} is gone"
+                ) from None
+        target = await making.commit_snapshot(
+            self._room,
+            key,
+            image,
+            config=changed,
+            author=author,
+            comment=comment,
+            created_by=created_by,
+            reference=reference,
+        )
+        self._room.resolver.forget(target.digest)
+        return target.digest

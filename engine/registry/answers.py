@@ -1,0 +1,134 @@
+"""What goes wrong between us and a registry, and how an answer's body is read."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from engine.errors import Kind, WharfError
+from engine.system import timeouts
+
+if TYPE_CHECKING:
+    import httpx
+
+timeouts.define("registry.connect", 30.0)
+timeouts.define("registry.answer", 60.0)  # nothing at all comes, or nothing can be sent
+timeouts.define("registry.wait", 60.0)  # the longest that a Retry-After is obeyed
+
+_BODY_MAX = 1 << 20
+_PIECE = 1 << 20
+
+
+class RegistryError(WharfError):
+    """A registry's refusal; ``status`` is its HTTP status, 0 if it did not answer. ``again``: it may help to repeat
+    the request, after ``after`` seconds if it said so."""
+
+    def __init__(self, kind: Kind, message: str, *, status: int = 0, again: bool = False, after: float = 0) -> None:
+        super().__init__(kind, message)
+        self.status = status
+        self.again = again
+        self.after = after
+
+
+def kind_of(status: int) -> Kind:
+    if status == 404:
+        return Kind.NOT_FOUND
+    if status == 401:
+        return Kind.UNAUTHENTICATED
+    if status == 403:
+        return Kind.PERMISSION_DENIED
+    if status == 429 or status >= 500:
+        return Kind.UNAVAILABLE
+    return Kind.INVALID_ARGUMENT
+
+
+def retry_after(value: str) -> float:
+    """Seconds of a Retry-After in either form; 0 for none, never more than the deadline ``registry.wait``."""
+    if not value:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        from email.utils import parsedate_to_datetime  # rarely needed, and large
+
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), timeouts.seconds("registry.wait"))
+
+
+async def pause(attempt: int, error: WharfError) -> None:
+    """Between two attempts: what the registry asked for, else longer each time, with some chance."""
+    after = error.after if isinstance(error, RegistryError) else 0.0
+    await asyncio.sleep(after or min(0.25 * 2**attempt, 10.0) * random.uniform(0.75, 1.25))
+
+
+async def limited(response: "httpx.Response", limit: int = _BODY_MAX) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for piece in pieces(response):
+        size += len(piece)
+        if size > limit:
+            raise RegistryError(Kind.INVALID_ARGUMENT, "the registry's answer is too long", status=response.status_code)
+        parts.append(piece)
+    return b"".join(parts)
+
+
+async def pieces(response: "httpx.Response") -> AsyncIterator[bytes]:
+    import httpx
+
+    try:
+        async for piece in response.aiter_raw(_PIECE):
+            yield piece
+    except httpx.HTTPError as error:
+        raise translated(error, response.request.method, str(response.request.url)) from None
+
+
+def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError:
+    """A failed exchange in Go's form, ``Get "https://host/…": reason``, without what a query may hold."""
+    import httpx
+
+    shown = urlsplit(url)._replace(query="", fragment="").geturl()
+    verb = method.capitalize()
+    if isinstance(error, httpx.ConnectTimeout):
+        name = "registry.connect"
+    elif isinstance(error, httpx.TimeoutException):
+        name = "registry.answer"
+    else:
+        reason = str(error) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            reason = f"tls: failed to verify certificate: {reason}"
+        elif "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
+            reason = "http: server gave HTTP response to HTTPS client"
+        elif isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
+            reason = f"unexpected EOF ({reason})"
+        return RegistryError(Kind.UNAVAILABLE, f'{verb} "{shown}": {reason}', again=True)
+    return RegistryError(
+        Kind.DEADLINE_EXCEEDED,
+        f'{verb} "{shown}": {name}: nothing for {timeouts.seconds(name):g} s',
+        again=True,
+    )
+
+
+@contextmanager
+def first_error() -> Iterator[None]:
+    """Out of a task group's errors, the one that came first: what a client can read."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def together(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All at once; the first failure cancels the others and is raised."""
+    with first_error():
+        async with asyncio.TaskGroup() as group:
+            for step in steps:
+                group.create_task(step)

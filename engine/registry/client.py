@@ -1,0 +1,368 @@
+"""One repository of a registry, over HTTP: authentication, redirects, mirrors, retries, deadlines."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urljoin, urlsplit
+
+from engine.errors import Kind, WharfError
+from engine.registry import oci
+from engine.registry.answers import RegistryError, kind_of, limited, pieces, retry_after, translated
+from engine.registry.auth import NOBODY, Authorizer, Credentials, told
+from engine.registry.hosts import Endpoint, Settings, endpoints, proxy_for, tls_context
+from engine.registry.reference import DEFAULT_DOMAIN, Reference
+from engine.system import timeouts
+
+if TYPE_CHECKING:
+    import httpx
+
+_REDIRECTS = 10
+
+
+Content = Callable[[], AsyncIterator[bytes]] | bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One request, wherever it will be sent."""
+
+    method: str
+    headers: dict[str, str]
+    content: Content
+    query: dict[str, str]
+    ok: tuple[int, ...]
+    scope: str
+
+
+def _refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
+    status = response.status_code
+    message = told(body)
+    if not message and status == 401:
+        message = "unauthorized: authentication required"
+    if not message:
+        shown = urlsplit(url)._replace(query="", fragment="").geturl()
+        message = f"unexpected status from {method} request to {shown}: {status} {response.reason_phrase}"
+    return RegistryError(
+        kind_of(status),
+        message,
+        status=status,
+        again=status in (408, 429) or status >= 500,
+        after=retry_after(response.headers.get("retry-after", "")),
+    )
+
+
+class Repository:
+    """An async context manager. ``push`` chooses the token's scope and leaves mirrors out.
+
+    Every method raises RegistryError (a WharfError): NOT_FOUND, UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE
+    (not reached, 5xx, 429), DEADLINE_EXCEEDED, INVALID_ARGUMENT (an answer that is none).
+    """
+
+    def __init__(
+        self, settings: Settings, reference: Reference, credentials: Credentials = NOBODY, *, push: bool = False
+    ) -> None:
+        self.reference = reference
+        self.settings = settings
+        self._credentials = credentials
+        self._push = push
+        self._endpoints = endpoints(settings, reference.domain, mirrors=not push)
+        self._chosen: Endpoint | None = None
+        self._clients: dict[tuple[str, str], httpx.AsyncClient] = {}
+        self._authorizers: dict[Endpoint, Authorizer] = {}
+        actions = "pull,push" if push else "pull"
+        self.scope = f"repository:{reference.path}:{actions}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()
+
+    # requests
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        content: Content = None,
+        query: dict[str, str] | None = None,
+        ok: tuple[int, ...] = (200,),
+        scope: str = "",
+    ) -> AsyncIterator["httpx.Response"]:
+        """One exchange with the first endpoint that serves it. ``path`` is below ``/v2/<repository>/``, or an
+        absolute URL that an earlier answer gave. ``scope`` replaces the repository's own. The response's body is not
+        read yet."""
+        ask = _Ask(method, headers or {}, content, query or {}, ok, scope or self.scope)
+        response = await self._anywhere(ask, path)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _anywhere(self, ask: _Ask, path: str) -> "httpx.Response":
+        if "://" in path:
+            return await self._checked(self._chosen or self._endpoints[-1], path, ask)
+        last: WharfError | None = None
+        ways = self._endpoints
+        if self._chosen is not None:
+            # What served before is asked first; a mirror that lacks a blob still has the registry behind it.
+            ways = [self._chosen, *(way for way in ways if way != self._chosen and self._chosen.mirror)]
+        for endpoint in ways:
+            url = f"{endpoint.base}/v2/{self.reference.path}/{path}"
+            query = {**ask.query, "ns": endpoint.namespace} if endpoint.namespace else ask.query
+            try:
+                response = await self._checked(endpoint, url, replace(ask, query=query))
+            except WharfError as error:
+                if not endpoint.mirror and (not isinstance(error, RegistryError) or error.status):
+                    self._chosen = self._chosen or endpoint
+                    raise
+                # The registry's own reason counts more than a mirror's, and TLS's more than that of plain HTTP.
+                if last is None or (not endpoint.mirror and endpoint.scheme == "https"):
+                    last = error
+                continue
+            self._chosen = endpoint
+            return response
+        assert last is not None
+        raise last
+
+    async def _checked(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
+        authorizer = self._authorizer(endpoint)
+        for attempt in range(2):
+            response = await self._redirected(endpoint, authorizer, url, ask)
+            if response.status_code != 401 or attempt:
+                break
+            body = await limited(response)
+            await response.aclose()
+            if not await authorizer.answer(response.headers.get_list("www-authenticate"), ask.scope):
+                raise _refused(ask.method, url, response, body)
+        if response.status_code in ask.ok:
+            return response
+        body = await limited(response)
+        await response.aclose()
+        raise _refused(ask.method, url, response, body)
+
+    async def _redirected(self, endpoint: Endpoint, authorizer: Authorizer, url: str, ask: _Ask) -> "httpx.Response":
+        home = urlsplit(endpoint.base).netloc
+        query = ask.query
+        for _ in range(_REDIRECTS + 1):
+            sent = dict(ask.headers)
+            # Only the registry itself gets to see who we are: a redirect to a store of blobs carries its own key.
+            if urlsplit(url).netloc == home and (authorization := authorizer.header(ask.scope)):
+                sent["authorization"] = authorization
+            response = await self._send(endpoint, url, replace(ask, headers=sent, query=query))
+            if response.status_code not in (301, 302, 303, 307, 308) or ask.method not in ("GET", "HEAD"):
+                return response
+            location = response.headers.get("location", "")
+            await response.aclose()
+            target = urljoin(url, location)
+            parts = urlsplit(target)
+            if not location or parts.scheme not in ("http", "https") or not parts.netloc:
+                raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: a redirect without a place to go", status=502)
+            if urlsplit(url).scheme == "https" and parts.scheme == "http":
+                raise RegistryError(
+                    Kind.PERMISSION_DENIED, f"{home}: a redirect from https to http is not followed", status=502
+                )
+            url, query = target, {}
+        raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: stopped after {_REDIRECTS} redirects", status=502)
+
+    async def _send(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
+        client = await self._client(endpoint, url)
+        import httpx
+
+        body = ask.content() if callable(ask.content) else ask.content
+        try:
+            target = httpx.URL(url)
+            if ask.query:
+                target = target.copy_merge_params(ask.query)
+            request = client.build_request(ask.method, target, headers=ask.headers, content=body)
+            return await client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise translated(error, ask.method, url) from None
+        except httpx.InvalidURL:
+            raise RegistryError(Kind.INVALID_ARGUMENT, f"{endpoint.host}: an invalid URL", status=502) from None
+
+    async def _client(self, endpoint: Endpoint, url: str) -> "httpx.AsyncClient":
+        parts = urlsplit(url)
+        key = parts.scheme, parts.netloc
+        client = self._clients.get(key)
+        if client is None:
+            same = parts.netloc == urlsplit(endpoint.base).netloc
+            made = endpoint if same else Endpoint(parts.scheme, parts.netloc, verify=endpoint.verify)
+            client = await asyncio.to_thread(self._make_client, made)
+            if key in self._clients:  # two requests at once: the first one's is kept
+                await client.aclose()
+            client = self._clients.setdefault(key, client)
+        return client
+
+    def _make_client(self, endpoint: Endpoint) -> "httpx.AsyncClient":
+        # Imported in a thread and when first needed: it takes a while, and megabytes.
+        import httpx
+
+        answer = timeouts.seconds("registry.answer")
+        verify = tls_context(self.settings, endpoint) if endpoint.scheme == "https" else False
+        return httpx.AsyncClient(
+            verify=verify,
+            proxy=proxy_for(self.settings, endpoint.scheme, endpoint.host) or None,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(answer, connect=timeouts.seconds("registry.connect"), pool=None),
+            headers={"user-agent": self.settings.user_agent, "accept-encoding": "identity"},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+        )
+
+    def _authorizer(self, endpoint: Endpoint) -> Authorizer:
+        found = self._authorizers.get(endpoint)
+        if found is None:
+            who = NOBODY if endpoint.mirror else self._credentials
+
+            async def fetch(
+                method: str,
+                url: str,
+                query: list[tuple[str, str]],
+                form: dict[str, str] | None,
+                headers: dict[str, str],
+            ) -> tuple[int, bytes]:
+                return await self._fetch_token(endpoint, method, url, query, form, headers)
+
+            found = self._authorizers[endpoint] = Authorizer(who, fetch, endpoint.scheme == "https")
+        return found
+
+    async def _fetch_token(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        query: list[tuple[str, str]],
+        form: dict[str, str] | None,
+        headers: dict[str, str],
+    ) -> tuple[int, bytes]:
+        client = await self._client(endpoint, url)
+        import httpx
+
+        try:
+            target = httpx.URL(url)
+            for name, value in query:
+                target = target.copy_add_param(name, value)
+            request = client.build_request(method, target, headers=headers, data=form)
+            response = await client.send(request, stream=True)
+            try:
+                return response.status_code, await limited(response)
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            raise translated(error, method, url) from None
+        except httpx.InvalidURL:
+            raise RegistryError(Kind.INVALID_ARGUMENT, "the token server's URL is invalid", status=502) from None
+
+    # what a registry offers
+
+    async def head(self, selector: str) -> tuple[str, str, int] | None:
+        """(digest, media type, size) of a manifest; None if the registry doesn't tell them without sending it."""
+        try:
+            async with self.request("HEAD", f"manifests/{selector}", headers={"accept": oci.ACCEPT}) as response:
+                digest = response.headers.get("docker-content-digest", "")
+                media_type = response.headers.get("content-type", "").split(";")[0].strip()
+                length = response.headers.get("content-length", "")
+                if not digest or not length.isdigit():
+                    return None
+                return digest, media_type, int(length)
+        except RegistryError as error:
+            if error.status in (400, 405):
+                return None
+            raise
+
+    async def manifest(self, selector: str) -> tuple[bytes, str]:
+        """(data, media type) of a manifest. For a digest, the data is checked against it."""
+        async with self.request("GET", f"manifests/{selector}", headers={"accept": oci.ACCEPT}) as response:
+            data = await limited(response, oci.DOCUMENT_MAX)
+            media_type = response.headers.get("content-type", "").split(";")[0].strip()
+        try:
+            document = oci.load(data, selector)
+        except WharfError:
+            raise RegistryError(
+                Kind.INVALID_ARGUMENT,
+                f"error parsing HTTP 200 response body: {urlsplit(str(response.url)).netloc} sent no manifest but"
+                f" {media_type or 'something else'}: {data[:40]!r}",
+                status=200,
+            ) from None
+        if ":" in selector and oci.digest_of(data) != selector and selector.startswith("sha256:"):
+            raise RegistryError(
+                Kind.INVALID_ARGUMENT, f"manifest verification failed for digest {selector}", status=200, again=True
+            )
+        stated = document.get("mediaType")
+        if isinstance(stated, str) and stated:
+            media_type = stated
+        elif media_type not in (*oci.INDEX_TYPES, *oci.MANIFEST_TYPES, *oci.SCHEMA1):
+            media_type = oci.media_type_of(document)
+        return data, media_type
+
+    @asynccontextmanager
+    async def blob(
+        self, digest: str, offset: int = 0, url: str = ""
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """(offset, pieces) of a blob. The offset is 0 if the registry does not resume. ``url``: it lies elsewhere."""
+        headers = {"range": f"bytes={offset}-"} if offset else {}
+        async with self.request("GET", url or f"blobs/{digest}", headers=headers, ok=(200, 206)) as response:
+            start = 0
+            if response.status_code == 206:
+                given = response.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+                if not given.isdigit() or int(given) != offset:
+                    raise RegistryError(Kind.INVALID_ARGUMENT, f"{digest}: the registry sent another range", again=True)
+                start = offset
+            yield start, pieces(response)
+
+    async def tags(self) -> list[str]:
+        """All tags, page by page."""
+        found: list[str] = []
+        path = "tags/list"
+        for _ in range(1000):
+            async with self.request("GET", path) as response:
+                document = oci.load(await limited(response, oci.DOCUMENT_MAX), "tags/list")
+                link = response.headers.get("link", "")
+                here = str(response.url)
+            found += [str(tag) for tag in document.get("tags") or ()]
+            if 'rel="next"' not in link:
+                break
+            path = urljoin(here, link.partition(">")[0].lstrip("< "))
+        return found
+
+    async def ping(self, *, offline: bool = False) -> str:
+        """A login: asks for nothing but to be let in. Returns the refresh token that the registry may give."""
+        ask = _Ask("GET", {}, None, {}, (200,), "")
+        last: WharfError | None = None
+        for endpoint in self._endpoints:
+            authorizer = self._authorizer(endpoint)
+            url = f"{endpoint.base}/v2/"
+            try:
+                for attempt in range(2):
+                    response = await self._redirected(endpoint, authorizer, url, ask)
+                    body = await limited(response)
+                    await response.aclose()
+                    if response.status_code == 401 and not attempt:
+                        names = response.headers.get_list("www-authenticate")
+                        if await authorizer.answer(names, "", offline=offline):
+                            continue
+                    if response.status_code != 200:
+                        raise _refused("GET", url, response, body)
+                    return authorizer.refresh_token
+            except WharfError as error:
+                if not isinstance(error, RegistryError) or error.status:
+                    raise
+                last = last or error
+        assert last is not None
+        raise last
+
+
+def credentials_key(reference: Reference) -> str:
+    """Under which name the credentials of a registry are kept by clients (``X-Registry-Config``)."""
+    return "https://index.docker.io/v1/" if reference.domain == DEFAULT_DOMAIN else reference.domain

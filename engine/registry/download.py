@@ -1,0 +1,170 @@
+"""Blobs from a registry into the content store: each once, however many pulls want it, resumed where it broke off."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from engine.api.client import Engine
+from engine.api.rpc import current_lease
+from engine.api.types import Descriptor
+from engine.errors import Kind, WharfError, invalid
+from engine.registry import documents
+from engine.registry.answers import RegistryError, pause
+from engine.registry.client import Repository
+
+#: Told the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Download complete" | "Retrying", bytes).
+Watch = Callable[[str, int], None]
+_AHEAD = 4
+
+
+@dataclass(slots=True)
+class _Job:
+    task: "asyncio.Task[None]"
+    watchers: list[Watch] = field(default_factory=list)
+    waiting: int = 0
+
+
+async def ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncIterator[bytes]:
+    """Reads up to ``depth`` pieces ahead, so that one side's transfer overlaps with the other's."""
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue(depth)
+
+    async def fill() -> None:
+        try:
+            async for piece in pieces:
+                await queue.put(piece)
+        finally:
+            await queue.put(None)
+
+    task = asyncio.create_task(fill())
+    try:
+        while (piece := await queue.get()) is not None:
+            yield piece
+        await task
+    finally:
+        task.cancel()
+        while not task.done():
+            while not queue.empty():
+                queue.get_nowait()
+            await asyncio.wait((task,), timeout=0.05)
+        if not task.cancelled():
+            task.exception()
+
+
+class Downloads:
+    """All downloads of one daemon. ``limit`` blobs come at the same time."""
+
+    def __init__(self, engine: Engine, *, limit: int, attempts: int) -> None:
+        self._engine = engine
+        self._attempts = max(1, attempts)
+        self._slots = asyncio.Semaphore(max(1, limit))
+        self._jobs: dict[str, _Job] = {}
+
+    async def fetch(
+        self, repository: Repository, desc: Descriptor, *, watch: Watch | None = None, urls: tuple[str, ...] = ()
+    ) -> bool:
+        """Brings a blob into the store and under the caller's lease. False if it was there before.
+
+        :raises WharfError: what the registry said; INVALID_ARGUMENT for a blob that is not what it should be.
+        """
+        for _ in range(self._attempts + 1):
+            if await self._held(desc.digest):
+                return False
+            await self._join(repository, desc, watch, urls)
+            if await self._held(desc.digest):
+                return True
+            # Whoever fetched it for us has given up on its image, and the collector was faster than we.
+        raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
+
+    async def _held(self, digest: str) -> bool:
+        lease = current_lease.get()
+        if lease:
+            with suppress(WharfError):
+                await self._engine.leases.add_resource(lease, digest, "content")
+        return await documents.has(self._engine, digest)
+
+    async def _join(self, repository: Repository, desc: Descriptor, watch: Watch | None, urls: tuple[str, ...]) -> None:
+        while True:
+            job = self._jobs.get(desc.digest)
+            if job is None:
+                job = _Job(asyncio.create_task(self._run(repository, desc, urls), name=f"download {desc.digest}"))
+                self._jobs[desc.digest] = job
+                job.task.add_done_callback(partial(self._ended, desc.digest))
+            if watch is not None:
+                job.watchers.append(watch)
+            job.waiting += 1
+            try:
+                await asyncio.wait((job.task,))
+            finally:
+                job.waiting -= 1
+                if watch is not None and watch in job.watchers:
+                    job.watchers.remove(watch)
+                if not job.waiting and not job.task.done():
+                    job.task.cancel()
+                    await asyncio.wait((job.task,))
+            if not job.task.cancelled():
+                return job.task.result()
+            # The pull that began it was left by its client: go on with our own connection, from where it was.
+
+    def _ended(self, digest: str, task: "asyncio.Task[None]") -> None:
+        self._jobs.pop(digest, None)
+        if not task.cancelled():
+            task.exception()  # told to those who wait; there may be none left
+
+    def _tell(self, digest: str, state: str, size: int) -> None:
+        job = self._jobs.get(digest)
+        for watch in job.watchers if job else ():
+            watch(state, size)
+
+    async def _run(self, repository: Repository, desc: Descriptor, urls: tuple[str, ...]) -> None:
+        ref = f"layer-{desc.digest}"
+        async with self._slots:
+            for attempt in range(self._attempts):
+                last = attempt + 1 == self._attempts
+                try:
+                    await self._once(repository, desc, ref, urls[attempt % len(urls)] if urls else "")
+                    return
+                except WharfError as error:
+                    again = error.again if isinstance(error, RegistryError) else error.kind is Kind.UNAVAILABLE
+                    if last or not again:
+                        if not again:
+                            await self._abort(ref)
+                        raise
+                    self._tell(desc.digest, "Retrying", 0)
+                    await pause(attempt, error)
+
+    async def _once(self, repository: Repository, desc: Descriptor, ref: str, url: str) -> None:
+        content = self._engine.content
+        async with content.writer(ref, expected=desc.digest, total=desc.size) as writer:
+            if writer.exists:
+                return
+            if writer.offset > desc.size:
+                await writer.truncate()
+            if writer.offset < desc.size or not desc.size:
+                async with repository.blob(desc.digest, writer.offset, url) as (start, pieces):
+                    if start != writer.offset:
+                        await writer.truncate()
+                    async for piece in ahead(pieces):
+                        if writer.offset + len(piece) > desc.size:
+                            raise invalid(f"{desc.digest}: more than the {desc.size} bytes that the manifest says")
+                        await writer.write(piece)
+                        self._tell(desc.digest, "Downloading", writer.offset)
+            if writer.offset < desc.size:
+                raise RegistryError(
+                    Kind.UNAVAILABLE, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
+                )
+            try:
+                await writer.commit(size=desc.size, digest=desc.digest)
+            except WharfError as error:
+                if error.kind is not Kind.FAILED_PRECONDITION:
+                    raise
+                await self._abort(ref)
+                raise RegistryError(
+                    Kind.INVALID_ARGUMENT, f"filesystem layer verification failed for digest {desc.digest}", again=True
+                ) from None
+        self._tell(desc.digest, "Download complete", desc.size)
+
+    async def _abort(self, ref: str) -> None:
+        with suppress(WharfError):
+            await self._engine.content.abort(ref)

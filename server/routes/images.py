@@ -1,0 +1,232 @@
+"""/images and /commit: thin handlers over ``server/services/images``."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.container import ContainerConfig
+from api_models.decode import decode
+from api_models.image import ImageInspect, ImageSummary
+from api_models.versions import shape
+from engine.errors import Kind, WharfError, invalid
+from engine.registry.auth import NOBODY, Credentials, from_document, from_header
+from engine.registry.oci import format_platform, parse_platform, platform_of
+from engine.registry.reference import Reference, is_digest, parse
+from server.http import params
+from server.http.answers import json_answer, no_content
+from server.http.routing import ApiRoute
+from server.http.streams import byte_stream, json_stream
+from server.services.images import Images
+from server.services.images.commit import commit as commit_container
+from server.services.images.fetch import fetched
+
+
+def _images(request: Request) -> Images:
+    images: Images = request.app.state.services.images
+    return images
+
+
+def _name(request: Request) -> str:
+    name: str = request.path_params["name"]
+    return name
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        yield piece
+
+
+def _platform(request: Request, since: tuple[int, int]) -> str | None:
+    """``platform``: text like linux/arm64, or (newer clients) the JSON of a platform."""
+    if params.version_of(request) < since:
+        return None
+    texts = params.texts(request, "platform")
+    if len(texts) > 1:
+        raise invalid("at most one platform value is allowed")
+    text = texts[0] if texts else ""
+    if text.startswith("{"):
+        try:
+            found = platform_of(orjson.loads(text))
+        except orjson.JSONDecodeError:
+            found = None
+        if found is None:
+            raise invalid(f"failed to parse platform: {text}")
+        return format_platform(found)
+    if text:
+        parse_platform(text)
+    return text or None
+
+
+def _repo_tag(repo: str, tag: str) -> Reference | None:
+    """``repo`` and ``tag`` of a query as one reference; None without a repo."""
+    if not repo:
+        return None
+    reference = parse(repo)
+    if reference.digest:
+        raise invalid("cannot import digest reference")
+    if tag:
+        return reference.trimmed().with_tag(tag)
+    return reference.tagged()
+
+
+async def _credentials(request: Request) -> Credentials:
+    return from_header(request.headers.get("x-registry-auth", "")) if "x-registry-auth" in request.headers else NOBODY
+
+
+async def list_images(request: Request) -> Response:
+    version = params.version_of(request)
+    rows = await _images(request).local.summaries(
+        params.filters(request),
+        show_all=params.flag(request, "all"),
+        shared_size=version >= (1, 42) and params.flag(request, "shared-size"),
+        manifests=version >= (1, 47) and params.flag(request, "manifests"),
+    )
+    return json_answer([shape(ImageSummary, row, version) for row in rows])
+
+
+async def inspect(request: Request) -> Response:
+    version = params.version_of(request)
+    document = await _images(request).local.inspect(
+        _name(request),
+        platform=_platform(request, (1, 49)),
+        manifests=version >= (1, 48) and params.flag(request, "manifests"),
+    )
+    if version < (1, 44):
+        document.setdefault("Created", "0001-01-01T00:00:00Z")
+    return json_answer(shape(ImageInspect, document, version))
+
+
+async def history(request: Request) -> Response:
+    return json_answer(await _images(request).local.history(_name(request), platform=_platform(request, (1, 48))))
+
+
+async def tag(request: Request) -> Response:
+    repo = params.text(request, "repo")
+    if not repo:
+        raise invalid("invalid reference format")
+    reference = parse(repo).trimmed()
+    if parse(repo).digest:
+        raise invalid("refusing to create a tag with a digest reference")
+    wanted = params.text(request, "tag") or parse(repo).tag
+    await _images(request).local.tag(_name(request), reference.with_tag(wanted) if wanted else reference.tagged())
+    return no_content(201)
+
+
+async def remove(request: Request) -> Response:
+    name = _name(request)
+    if not name.strip():
+        raise invalid("image name cannot be blank")
+    if params.version_of(request) >= (1, 50) and params.texts(request, "platforms"):
+        raise WharfError(Kind.NOT_IMPLEMENTED, "removing single platforms of an image is not supported")
+    lines = await _images(request).removal.remove(
+        name, force=params.flag(request, "force"), prune=not params.flag(request, "noprune")
+    )
+    return json_answer(lines)
+
+
+async def prune(request: Request) -> Response:
+    return json_answer(await _images(request).removal.prune(params.filters(request)))
+
+
+async def create(request: Request) -> Response:
+    """``docker pull`` (fromImage) and ``docker import`` (fromSrc)."""
+    image = params.text(request, "fromImage")
+    tag = params.text(request, "tag")
+    platform = _platform(request, (1, 32))
+    if image:
+        reference = parse(image.removesuffix(":"))
+        if tag:
+            reference = reference.trimmed()
+            reference = reference.with_digest(tag) if is_digest(tag) else reference.with_tag(tag)
+        if reference.familiar_name == "scratch":
+            raise WharfError(Kind.PERMISSION_DENIED, "'scratch' is a reserved name")
+        messages = _images(request).pull(reference, credentials=await _credentials(request), platform=platform)
+        return json_stream(messages, name="pull")
+    source = params.text(request, "fromSrc")
+    reference_or_none = _repo_tag(params.text(request, "repo"), tag)
+    message = params.text(request, "message") or f"Imported from {source}"
+    body, report = (_body(request), None) if source == "-" else await fetched(source)
+    return json_stream(
+        _images(request).import_(
+            body,
+            reference=reference_or_none,
+            message=message,
+            changes=params.texts(request, "changes"),
+            platform=platform,
+            report=report,
+        ),
+        name="import",
+    )
+
+
+async def push(request: Request) -> Response:
+    if "x-registry-auth" in request.headers:
+        credentials = await _credentials(request)
+    else:
+        data = await params.raw_body(request)
+        try:
+            credentials = from_document(orjson.loads(data or b"null"))
+        except orjson.JSONDecodeError:
+            raise invalid("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header") from None
+    reference = parse(_name(request))
+    if wanted := params.text(request, "tag"):
+        reference = reference.trimmed().with_tag(wanted)
+    messages = _images(request).push(reference, credentials=credentials, platform=_platform(request, (1, 46)))
+    return json_stream(messages, name="push")
+
+
+async def load(request: Request) -> Response:
+    # Always a stream: what is wrong with an archive is told in it, with status 200.
+    messages = _images(request).load(_body(request), platform=_platform(request, (1, 48)))
+    return json_stream(messages, early=True, name="load")
+
+
+async def save_one(request: Request) -> Response:
+    return await _save(request, [_name(request)])
+
+
+async def save(request: Request) -> Response:
+    return await _save(request, [name for text in params.texts(request, "names") for name in text.split(",") if name])
+
+
+async def _save(request: Request, names: Sequence[str]) -> Response:
+    archive = await _images(request).save(names, platform=_platform(request, (1, 48)))
+    return byte_stream(archive, media_type="application/x-tar", name="save")
+
+
+async def commit(request: Request) -> Response:
+    data = await params.raw_body(request)
+    body = None
+    if data.strip() not in (b"", b"null"):
+        body = decode(ContainerConfig, data)
+    services = request.app.state.services
+    image_id = await commit_container(
+        services.images,
+        services.containers,
+        params.text(request, "container"),
+        body=body,
+        changes=params.texts(request, "changes"),
+        author=params.text(request, "author"),
+        comment=params.text(request, "comment"),
+        reference=_repo_tag(params.text(request, "repo"), params.text(request, "tag")),
+        pause=params.text(request, "pause") == "" or params.flag(request, "pause"),
+    )
+    return json_answer({"Id": image_id}, 201)
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("GET", "/images/json", list_images),
+    ApiRoute("GET", "/images/get", save, waits=True),
+    ApiRoute("POST", "/images/create", create, waits=True),
+    ApiRoute("POST", "/images/load", load, waits=True),
+    ApiRoute("POST", "/images/prune", prune, since="1.25"),
+    ApiRoute("GET", "/images/{name:path}/get", save_one, waits=True),
+    ApiRoute("GET", "/images/{name:path}/json", inspect),
+    ApiRoute("GET", "/images/{name:path}/history", history),
+    ApiRoute("POST", "/images/{name:path}/push", push, waits=True),
+    ApiRoute("POST", "/images/{name:path}/tag", tag),
+    ApiRoute("DELETE", "/images/{name:path}", remove),
+    ApiRoute("POST", "/commit", commit),
+)

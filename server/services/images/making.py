@@ -1,0 +1,199 @@
+"""Images made here: ``docker import`` of a file system, ``docker commit`` of a container, the results of builds."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from engine.api.types import Descriptor, ImageRecord, Platform
+from engine.errors import Kind, WharfError, invalid
+from engine.layers.compression import Compression, detect
+from engine.registry import documents, oci
+from engine.registry.asynctar import gather
+from engine.registry.progress import Report
+from engine.registry.reference import Reference, parse
+from engine.registry.unpack import unpack
+from server.services.images.changes import apply_changes
+from server.services.images.model import PARENT_LABEL, Image, dangling_name
+from server.services.images.room import Room
+from server.services.images.timestamps import format_ns
+
+_SUFFIX = {Compression.NONE: "", Compression.GZIP: "+gzip", Compression.ZSTD: "+zstd"}
+
+
+async def name_image(
+    room: Room, target: Descriptor, names: Sequence[Reference], labels: Mapping[str, str] | None = None
+) -> None:
+    """Gives the target its names; without any it is a dangling image."""
+    for reference in names:
+        await room.names.assign(ImageRecord(str(reference.tagged()), target, dict(labels or {})))
+    if not names and not await room.names.of_digest(target.digest):
+        await room.names.put(ImageRecord(dangling_name(target.digest), target, dict(labels or {})))
+
+
+async def write_image(room: Room, config: Mapping[str, Any], layers: Sequence[Descriptor]) -> Descriptor:
+    """The config and the manifest. Under a lease; the layers' snapshots are there."""
+    engine = room.engine
+    ids = oci.diff_ids(dict(config))
+    chain = oci.chain_ids(ids)
+    stored = await documents.write(engine, orjson.dumps(config), oci.OCI_CONFIG)
+    if chain:
+        await documents.hold_snapshot(engine, stored.digest, chain[-1])
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": oci.OCI_MANIFEST,
+        "config": oci.to_json(stored),
+        "layers": [oci.to_json(replace(layer, platform=None)) for layer in layers],
+    }
+    return await documents.write(engine, orjson.dumps(manifest), oci.OCI_MANIFEST)
+
+
+# import
+
+
+async def import_image(
+    room: Room,
+    body: AsyncIterator[bytes],
+    report: Report,
+    *,
+    reference: Reference | None,
+    message: str,
+    changes: Sequence[str],
+    platform: Platform | None,
+) -> None:
+    """A tar of a whole file system becomes an image of one layer.
+
+    :raises WharfError: INVALID_ARGUMENT for a broken archive or change.
+    """
+    config = await apply_changes({}, changes)
+    async with room.engine.leases.hold():
+        layer, diff_id = await _import_layer(room, body)
+        where = platform or room.resolver.host
+        created = format_ns(time.time_ns())
+        document: dict[str, Any] = {
+            "created": created,
+            **oci.platform_json(where),
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "history": [{"created": created, "comment": message}],
+        }
+        target = await write_image(room, document, [layer])
+        await name_image(room, target, [reference] if reference else [])
+    await report.status(target.digest)
+    familiar = reference.tagged().familiar if reference else ""
+    await room.publish_with_labels("import", target.digest, familiar or target.digest)
+
+
+async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:
+    """The blob as it comes, and its diff id as the unpacking finds it: it is hashed and read once."""
+    engine = room.engine
+    ref = f"import-{secrets.token_hex(8)}"
+    size = 0
+    kind = Compression.NONE
+    try:
+        async with engine.content.writer(ref) as writer:
+            async for piece in gather(body):
+                if not size:
+                    kind = detect(piece)
+                    if kind not in _SUFFIX:
+                        raise invalid(f"{kind.value}: compress the archive with gzip or zstd, or not at all")
+                await writer.write(piece)
+                size += len(piece)
+            digest = await writer.commit(size=size)
+    except BaseException:
+        with suppress(WharfError):
+            await engine.content.abort(ref)
+        raise
+    layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], digest, size)
+    key = f"extract-{ref}"
+    mounts = await engine.snapshots.prepare(key, "")
+    try:
+        applied = await engine.diff.apply(layer, mounts)
+        try:
+            await engine.snapshots.commit(applied.digest, key)
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+            await engine.snapshots.remove(key)
+    except BaseException:
+        with suppress(WharfError):
+            await asyncio.shield(engine.snapshots.remove(key))
+        raise
+    await engine.content.update_labels(digest, {oci.UNCOMPRESSED: applied.digest})
+    return layer, applied.digest
+
+
+# commit
+
+
+async def commit_snapshot(
+    room: Room,
+    key: str,
+    image: Image | None,
+    *,
+    config: Mapping[str, Any],
+    author: str = "",
+    comment: str = "",
+    created_by: str = "",
+    reference: Reference | None = None,
+) -> Descriptor:
+    """The snapshot ``key`` (a container's) as a layer on its image. ``config`` is the image's new ``config``.
+
+    :raises WharfError: NOT_FOUND for a snapshot or an image's blob that isn't there.
+    """
+    engine = room.engine
+    async with engine.leases.hold():
+        layer, diff_id = await _difference(room, key)
+        base: Mapping[str, Any] = image.config if image is not None else {}
+        layers = list(oci.parse_manifest(dict(image.manifest)).layers) if image is not None else []
+        ids = [*oci.diff_ids(dict(base)), diff_id]
+        layers.append(layer)
+        await unpack(engine, layers, ids)
+        now = format_ns(time.time_ns())
+        step: dict[str, Any] = {"created": now, "created_by": created_by}
+        if author:
+            step["author"] = author
+        if comment:
+            step["comment"] = comment
+        document: dict[str, Any] = {"created": now}
+        if author or base.get("author"):
+            document["author"] = author or base.get("author")
+        where = image.platform if image is not None else room.resolver.host
+        document |= {
+            **oci.platform_json(where),
+            "config": dict(config),
+            "rootfs": {"type": "layers", "diff_ids": ids},
+            "history": [*(base.get("history") or ()), step],
+        }
+        target = await write_image(room, document, layers)
+        labels = {PARENT_LABEL: image.id} if image is not None else {}
+        await name_image(room, target, [reference] if reference else [], labels)
+    return target
+
+
+async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
+    engine = room.engine
+    parent = (await engine.snapshots.stat(key)).parent
+    view = f"commit-{secrets.token_hex(8)}"
+    lower = await engine.snapshots.view(view, parent) if parent else ()
+    try:
+        upper = await engine.snapshots.mounts(key)
+        layer = await engine.diff.diff(lower, upper, media_type=oci.OCI_LAYER + "+gzip", ref=view)
+    finally:
+        if parent:
+            with suppress(WharfError):
+                await asyncio.shield(engine.snapshots.remove(view))
+    info = await engine.content.info(layer.digest)
+    diff_id = info.labels.get(oci.UNCOMPRESSED, "")
+    if not diff_id:
+        raise invalid("invalid differ response with no diffID")
+    return Descriptor(layer.media_type, layer.digest, info.size), diff_id
+
+
+def names_of(texts: Sequence[str]) -> list[Reference]:
+    return [parse(text) for text in texts]

@@ -1,0 +1,102 @@
+"""The filters of ``docker images`` and ``docker image prune``."""
+
+import re
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+
+from api_models.filters import Filters
+from engine.api.types import ImageRecord
+from engine.errors import Kind, WharfError
+from engine.registry.reference import Reference, parse_canonical
+from server.services.containers.prune import until_ns
+from server.services.images.model import is_dangling
+from server.services.images.resolve import Resolver
+from server.services.images.timestamps import parse_ns
+
+LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
+PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+
+Selector = Callable[[ImageRecord], Awaitable[bool]]
+
+
+@lru_cache(maxsize=64)
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Go's path.Match: ``*`` and ``?`` stop at slashes."""
+    built, at = "", 0
+    while at < len(pattern):
+        char = pattern[at]
+        if char == "*":
+            built += "[^/]*"
+        elif char == "?":
+            built += "[^/]"
+        elif char == "[" and (end := pattern.find("]", at + 2)) > 0:
+            inner = pattern[at + 1 : end].replace("\\", "\\\\")
+            built += f"[{inner}]"
+            at = end
+        elif char == "\\" and at + 1 < len(pattern):
+            at += 1
+            built += re.escape(pattern[at])
+        else:
+            built += re.escape(char)
+        at += 1
+    try:
+        return re.compile(built)
+    except re.error:
+        return re.compile(r"(?!)")
+
+
+def matches_reference(pattern: str, reference: Reference) -> bool:
+    """By the familiar name with or without its tag, or by the canonical one."""
+    glob = _glob(pattern)
+    forms = (reference.familiar, reference.familiar_name, str(reference), reference.name)
+    return any(glob.fullmatch(form) for form in forms)
+
+
+def _label_test(filters: Filters) -> Callable[[dict[str, str]], bool] | None:
+    if "label" not in filters and "label!" not in filters:
+        return None
+    return filters.labelled
+
+
+async def selector(resolver: Resolver, filters: Filters) -> Selector:
+    """A test for records. ``before`` and ``since`` name images that must exist.
+
+    :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
+    """
+
+    async def created(record: ImageRecord) -> int | None:
+        try:
+            return parse_ns((await resolver.of_record(record)).config.get("created"))
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return None
+            raise
+
+    befores = [at for v in filters.get("before") if (at := await created(await resolver.record(v))) is not None]
+    sinces = [at for v in filters.get("since") if (at := await created(await resolver.record(v))) is not None]
+    until = until_ns(filters)
+    dangling = filters.flag("dangling", default=False) if "dangling" in filters else None
+    patterns = filters.get("reference")
+    labelled = _label_test(filters)
+
+    async def test(record: ImageRecord) -> bool:
+        if dangling is not None and dangling != is_dangling(record):
+            return False
+        if patterns:
+            reference = parse_canonical(record.name)
+            if reference is None or not any(matches_reference(pattern, reference) for pattern in patterns):
+                return False
+        if until and record.created_at_ns >= until:
+            return False
+        if befores or sinces:
+            at = await created(record)
+            if at is None or any(at >= b for b in befores) or any(at <= s for s in sinces):
+                return False
+        if labelled is not None:
+            found = False
+            async for image in resolver.platforms(record):
+                found = found or labelled(dict(image.labels))
+            return found
+        return True
+
+    return test

@@ -1,0 +1,58 @@
+"""What images take on the disk: their blobs, and their layers unpacked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from engine.api.client import Engine
+from engine.errors import Kind, WharfError
+from engine.registry import documents, oci
+from server.services.images.model import Image
+
+
+@dataclass(slots=True)
+class Sizes:
+    """Sizes of committed snapshots never change: they are asked for once."""
+
+    engine: Engine
+    _snapshots: dict[str, int] = field(default_factory=dict)
+
+    async def snapshot(self, chain_id: str) -> int | None:
+        """One layer's own size; None if it is not unpacked."""
+        size = self._snapshots.get(chain_id)
+        if size is None:
+            try:
+                size = (await self.engine.snapshots.usage(chain_id)).size
+            except WharfError as error:
+                if error.kind is Kind.NOT_FOUND:
+                    return None
+                raise
+            self._snapshots[chain_id] = size
+        return size
+
+    def forget(self) -> None:
+        """Layers were removed: one with the same chain id may be unpacked with another size later."""
+        self._snapshots.clear()
+
+    async def unpacked(self, image: Image) -> int:
+        """All layers of the image; 0 if it is not unpacked."""
+        total = 0
+        for chain in oci.chain_ids(image.diff_ids):
+            total += await self.snapshot(chain) or 0
+        return total
+
+    async def content(self, image: Image) -> int:
+        """The blobs of a manifest that are here: itself, config and layers."""
+        total = 0
+        parts = {d.digest: d for d in oci.children(dict(image.manifest), image.manifest_descriptor.media_type)}
+        for desc in (image.manifest_descriptor, *parts.values()):
+            if await documents.has(self.engine, desc.digest):
+                total += desc.size
+        return total
+
+    async def of(self, image: Image) -> int:
+        return await self.unpacked(image) + await self.content(image)
+
+
+def distinct_chains(images: Iterable[Image]) -> list[str]:
+    """Every layer of some images, once for each image that has it."""
+    return [chain for image in images for chain in dict.fromkeys(oci.chain_ids(image.diff_ids))]
