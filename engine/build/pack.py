@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from engine.build.dockerfile.ignore import Ignore
-from engine.build.select import Picked, files, resolve
+from engine.build.select import Picked, files
 from engine.build.steps import Copy
 from engine.errors import invalid
+from engine.files.paths import resolve
 from engine.layers import header as tar
 from engine.layers.compression import Compression
 from engine.layers.diff import LayerWriter, Written
