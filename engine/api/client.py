@@ -27,6 +27,7 @@ class Engine:
 
     def __init__(self, address: str, *, namespace: str = "moby", snapshotter: str = "overlayfs") -> None:
         self._rpc = Connection(address, namespace)
+        self.address = address
         self.namespace = namespace
         self.content = Content(self._rpc)
         self.images = Images(self._rpc)

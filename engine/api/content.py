@@ -10,6 +10,7 @@ from engine.api.pb import content_pb2 as pb
 from engine.api.rpc import Connection, Duplex
 from engine.api.types import ContentInfo, IngestStatus, to_ns
 from engine.errors import Kind, WharfError
+from engine.system import timeouts
 
 _SERVICE = "/containerd.services.content.v1.Content"
 
@@ -83,13 +84,8 @@ class Writer:
             self.offset = answer.offset
 
     async def truncate(self) -> None:
-        """Throws away what is there. Only 0 is possible with every server."""
-        if self.exists or self.offset == 0:
-            return
-        await self._content.abort(self.ref)
-        self._call.cancel()
-        self._call = self._content.open_write()
-        await self.begin(self.ref, self.expected, self.total)
+        """Begins again at 0: the server throws away what is there with the next bytes or the commit."""
+        self.offset = self.offset if self.exists else 0
 
     async def commit(self, *, size: int = 0, digest: str = "", labels: Mapping[str, str] | None = None) -> str:
         """Makes the blob and returns its digest. FAILED_PRECONDITION: size or digest differ from what was written.
@@ -115,7 +111,12 @@ class Writer:
             await self._content.update_labels(self.digest, labels)
         return self.digest
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Lets go of the ref: it is free when this returns."""
+        async with timeouts.limit("engine.call"):
+            await self._call.finish()
+
+    def cancel(self) -> None:
         self._call.cancel()
 
 
@@ -157,8 +158,9 @@ class Content:
         try:
             await writer.begin(ref, expected, total)
             yield writer
+            await writer.close()
         finally:
-            writer.close()
+            writer.cancel()
 
     async def write_blob(self, ref: str, data: bytes, *, digest: str, labels: Mapping[str, str] | None = None) -> None:
         """A whole small blob at once."""

@@ -16,7 +16,7 @@ class Namespaces:
         self._rpc = connection
 
     async def get(self, name: str) -> dict[str, str]:
-        """The namespace's labels; NOT_FOUND when it wasn't created."""
+        """The namespace's labels; none for one that doesn't exist (yet): the first thing in it makes it."""
         request = pb.GetNamespaceRequest(name=name)
         reply = await self._rpc.call(f"{_SERVICE}/Get", request, pb.GetNamespaceResponse)
         return dict(reply.namespace.labels)
@@ -30,12 +30,11 @@ class Namespaces:
         request = pb.CreateNamespaceRequest(namespace=pb.Namespace(name=name, labels=dict(labels or {})))
         await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateNamespaceResponse)
 
-    async def update_labels(self, name: str, labels: Mapping[str, str | None]) -> dict[str, str]:
+    async def update_labels(self, name: str, labels: Mapping[str, str | None]) -> None:
         """Sets these labels and leaves the others; None removes one."""
         message = pb.Namespace(name=name, labels={key: value or "" for key, value in labels.items()})
         request = pb.UpdateNamespaceRequest(namespace=message, update_mask=label_mask(labels))
-        reply = await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateNamespaceResponse)
-        return dict(reply.namespace.labels)
+        await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateNamespaceResponse)
 
     async def delete(self, name: str) -> None:
         """FAILED_PRECONDITION while something is in it."""

@@ -3,6 +3,7 @@ headers, and every failure as a WharfError.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Generic, TypeVar, cast
@@ -144,13 +145,11 @@ class Duplex(Generic[M, R]):
         return cast(R, answer)
 
     async def finish(self) -> None:
-        """Says that no more requests come, and waits for the server's end of it."""
-        try:
+        """Says that no more requests come, and waits for the server's end of it, whatever that says."""
+        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
             while await self._call.read() is not EOF:
                 pass
-        except AioRpcError as error:
-            raise from_rpc_error(error) from None
 
     def cancel(self) -> None:
         self._call.cancel()

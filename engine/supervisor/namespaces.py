@@ -33,8 +33,13 @@ class Namespaces:
         self._bus = bus
 
     def get(self, name: str) -> dict[str, str]:
-        """Its labels; NOT_FOUND."""
-        return self._db.read(lambda connection: _labels(connection, name))
+        """Its labels; none for one that doesn't exist (yet), as containerd answers."""
+
+        def read(connection: sqlite3.Connection) -> dict[str, str]:
+            row = connection.execute("SELECT labels FROM namespace WHERE name = ?", (name,)).fetchone()
+            return json_labels.load(row[0]) if row is not None else {}
+
+        return self._db.read(read)
 
     def list(self) -> dict[str, dict[str, str]]:
         def read(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:

@@ -120,6 +120,7 @@ class Supervisor:
             service(snapshots_pb2.DESCRIPTOR, "Snapshots", SnapshotsServicer(snapshots, collector))
             service(diff_pb2.DESCRIPTOR, "Diff", DiffServicer(differ))
             service(containers_pb2.DESCRIPTOR, "Containers", ContainersServicer(containers, collector))
+            # The task service is joined here: made of containers, bus, settings and self._zygote.
             self.handlers = handlers
             self._stack = stack.pop_all()
 

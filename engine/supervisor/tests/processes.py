@@ -1,0 +1,95 @@
+"""Servers of containerd's API for tests: ours, and a stock containerd, each on folders of its own."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.api.client import Engine
+from engine.system import mounts
+
+_CONFIG = """
+version = 2
+root = "{place}/root"
+state = "{place}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+[grpc]
+address = "{place}/api.sock"
+[ttrpc]
+address = "{place}/ttrpc.sock"
+"""
+
+#: Seconds for a server to answer; only a hang ever takes them.
+_PATIENCE = 60
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server; ``restart`` keeps its folders."""
+
+    kind: str
+    place: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def address(self) -> str:
+        return str(self.place / "api.sock")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        self.process = _start(self.kind, self.place)
+
+
+def _start(kind: str, place: Path) -> "subprocess.Popen[bytes]":
+    if kind == "wharf":
+        root, state, address = place / "root", place / "state", place / "api.sock"
+        argv = [sys.executable, "-m", "engine.supervisor", "--log-level", "debug"]
+        argv += ["--root", str(root), "--state", str(state), "--address", str(address)]
+    else:
+        (place / "config.toml").write_text(_CONFIG.format(place=place))
+        argv = ["containerd", "--config", str(place / "config.toml"), "--log-level", "info"]
+    with open(place / "log", "ab") as log:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    async def answers() -> None:
+        engine = Engine(str(place / "api.sock"))
+        try:
+            await engine.connect(deadline=_PATIENCE)
+        finally:
+            await engine.close()
+
+    try:
+        asyncio.run(answers())
+    except BaseException:
+        process.kill()
+        process.wait()
+        print((place / "log").read_text(errors="replace")[-4000:], file=sys.stderr)  # noqa: T201
+        raise
+    return process
+
+
+@contextlib.contextmanager
+def server(kind: str) -> Iterator[Server]:
+    """``wharf`` or ``containerd``, answering; ended and cleaned away at the end."""
+    place = Path(tempfile.mkdtemp(prefix=f"wharf-test-{kind}-"))
+    try:
+        running = Server(kind, place, _start(kind, place))
+        try:
+            yield running
+        finally:
+            running.process.terminate()
+            try:
+                running.process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                running.kill()
+    finally:
+        mounts.unmount_under(str(place))
+        shutil.rmtree(place, ignore_errors=True)
