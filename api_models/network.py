@@ -36,7 +36,7 @@ class EndpointSettings(Model):
     ipv6_gateway: Annotated[str, Field(alias="IPv6Gateway")] = ""
     global_ipv6_address: Annotated[str, Field(alias="GlobalIPv6Address")] = ""
     global_ipv6_prefix_len: Annotated[Int, Field(alias="GlobalIPv6PrefixLen")] = 0
-    dns_names: Annotated[Strings | None, Field(alias="DNSNames"), Shown((1, 44))] = None
+    dns_names: Annotated[Strings | None, Field(alias="DNSNames")] = None
 
 
 class NetworkingConfig(Model):

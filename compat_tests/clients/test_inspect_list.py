@@ -106,8 +106,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ports": {
         "Image": "busybox",
         "Cmd": ["sleep", "600"],
+        "ExposedPorts": {"80/tcp": {}, "81/tcp": {}},
         "HostConfig": {
-            "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}], "81/tcp": None},
+            "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]},
             "AutoRemove": True,
         },
     },

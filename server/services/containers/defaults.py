@@ -35,11 +35,6 @@ def adapt_host_config(room: Room, host: HostConfig) -> None:
             host.masked_paths = list(MASKED_PATHS)
         if host.readonly_paths is None:
             host.readonly_paths = list(READONLY_PATHS)
-    if host.port_bindings is not None:
-        # A port without bindings means "any port of the host".
-        for port, bindings in host.port_bindings.items():
-            if bindings is None:
-                host.port_bindings[port] = []
 
 
 def _by_id(room: Room, mode: str) -> str:

@@ -40,7 +40,7 @@ async def listing(
     chosen = await _choose(room, filters, everything=everything, limit=limit)
     answer = []
     for container in chosen:
-        row = dict(row_of(room, container))
+        row = _fresh(row_of(room, container))
         row["State"], row["Status"] = container.state.word, status(container)
         row["Image"] = await _image(room, container)
         if size:
@@ -51,6 +51,12 @@ async def listing(
                 row["SizeRootFs"] = total
         answer.append(shape(ContainerSummary, row, version))
     return answer
+
+
+def _fresh(row: dict[str, Any]) -> dict[str, Any]:
+    """A copy as deep as a client's version changes it."""
+    networks = {name: dict(endpoint) for name, endpoint in row["NetworkSettings"]["Networks"].items()}
+    return {**row, "HostConfig": dict(row["HostConfig"]), "NetworkSettings": {"Networks": networks}}
 
 
 def row_of(room: Room, container: Container) -> dict[str, Any]:

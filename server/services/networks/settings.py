@@ -16,7 +16,8 @@ def settings(room: Room, container: Container) -> dict[str, Any]:
     bridge = room.by_name("bridge")
     on_bridge = record.endpoint(bridge.id) if record and bridge and record.mode == "own" else None
     found: dict[str, Any] = {
-        "Bridge": bridge.bridge if bridge and on_bridge else "",
+        # dockerd shows the name only where an admin's own bridge was given with --bridge.
+        "Bridge": room.settings.bridge if on_bridge and room.settings.bridge != "none" else "",
         "SandboxID": shown.id if shown else "",
         "SandboxKey": _key(room, shown),
         "Ports": _ports(container, record),
