@@ -4,7 +4,7 @@
                     Pure functions of text; knows no engine and no client.
     imageconfig.py  the image's configuration and history, and what an instruction does to them
     steps.py        the operations that make layers, as data, with their cache keys
-    plan.py         instructions and the bases' configurations → stages of steps; variables are replaced here
+    plan.py         instructions and the bases' configurations → stages of steps (stage.py: one stage; planned.py: the data)
     select.py       which files of a source an operation means, and their checksums
     pack.py         those files as a layer (ownership, modes, what is there already)
     cache.py        results by key: kept over restarts, held by leases, pruned

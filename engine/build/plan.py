@@ -4,89 +4,18 @@ Only what the target needs is planned. The bases' configurations have to be know
 part in replacing variables; they come from a :class:`Bases`.
 """
 
-import posixpath
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
-from engine.build.dockerfile.expand import Expansion, expand, expand_heredoc, expand_words
-from engine.build.dockerfile.parse import parse_instruction
-from engine.build.imageconfig import History, ImageConfig, Json
-from engine.build.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
+from engine.build.dockerfile.expand import Expansion, expand
+from engine.build.imageconfig import History
+from engine.build.planned import PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
+from engine.build.stage import StagePlanner
+from engine.build.steps import Origin, Step
 from engine.errors import WharfError, invalid
 
-PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-"""Predefined arguments, lower and upper case: no ``ARG`` needed, no part of the cache's key."""
-
-
-@dataclass(frozen=True, slots=True)
-class BaseImage:
-    """A base image: its layers, and its configuration's JSON."""
-
-    base: Base
-    config: Mapping[str, object]
-
-
-class Bases(Protocol):
-    """Where a plan learns of images and named contexts."""
-
-    def named_context(self, name: str) -> str | None:
-        """What the client gave for a name (``docker-image://…``, ``local:…`` …); ``None`` if nothing."""
-
-    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
-        """Resolves, and pulls if needed. Raises NOT_FOUND and what a registry refuses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the client of a build may say. ``platform`` is the one to build for, ``os/arch[/variant]``."""
-
-    target: str = ""
-    build_args: Mapping[str, str | None] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    platform: str = "linux/amd64"
-    build_platform: str = "linux/amd64"
-    no_cache: bool = False
-    no_cache_stages: frozenset[str] = frozenset()
-    classic: bool = False
-    """History and sentences as the classic builder has them."""
-    network: str = "default"
-    multi_platform: bool = False
-
-
-@dataclass(slots=True)
-class Line:
-    """One instruction as planned: its step if it makes a layer, and the configuration after it."""
-
-    instruction: ins.Instruction
-    step: Step | None
-    config: ImageConfig
-    trigger: bool = False
-
-
-@dataclass(slots=True)
-class PlannedStage:
-    """A stage with its last step (``None`` for an untouched ``FROM scratch``) and its final configuration."""
-
-    stage: ins.Stage
-    base_ref: str
-    last: Step | None
-    config: ImageConfig
-    lines: list[Line]
-    platform: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be solved. ``stages``: those that the target needs, in the Dockerfile's order."""
-
-    dockerfile: ins.Dockerfile
-    stages: tuple[PlannedStage, ...]
-    target: PlannedStage
-    warnings: tuple[ins.Warning, ...]
-    unused_args: tuple[str, ...]
+__all__ = ["BaseImage", "Bases", "Options", "Plan", "PlannedStage", "plan"]
 
 
 def platform_args(platform: str, prefix: str) -> dict[str, str]:
@@ -103,10 +32,10 @@ class Planner:
         self.warnings: list[ins.Warning] = list(file.warnings)
         self._planned: dict[int, PlannedStage] = {}
         self._active: list[int] = []
-        self._used_args: set[str] = set()
-        self._names = {stage.base.name: stage.index for stage in file.stages if stage.base.name}
-        self._global = self._global_args()
-        self._many = len(file.stages) > 1
+        self.used_args: set[str] = set()
+        self.names = {stage.base.name: stage.index for stage in file.stages if stage.base.name}
+        self.arguments = self._global_args()
+        self.many = len(file.stages) > 1
 
     def _global_args(self) -> dict[str, str]:
         values = {
@@ -118,17 +47,17 @@ class Planner:
             for name, default in arg.values:
                 given = self.options.build_args.get(name)
                 if name in self.options.build_args:
-                    self._used_args.add(name)
+                    self.used_args.add(name)
                 if given is not None:
                     values[name] = given
                 elif default is not None:
-                    values[name] = self._expand(default, values, arg.span)
+                    values[name] = self.expand(default, values, arg.span)
         return values
 
-    def _expand(self, text: str, variables: Mapping[str, str], span: Span) -> str:
-        return self._checked(lambda: expand(text, variables, escape=self.file.escape), span).text
+    def expand(self, text: str, variables: Mapping[str, str], span: Span) -> str:
+        return self.checked(lambda: expand(text, variables, escape=self.file.escape), span).text
 
-    def _checked(self, function: Callable[[], Expansion], span: Span) -> Expansion:
+    def checked(self, function: Callable[[], Expansion], span: Span) -> Expansion:
         try:
             return function()
         except DockerfileError:
@@ -139,7 +68,7 @@ class Planner:
     def _find(self, name: str) -> int | None:
         if name.isdigit() and int(name) < len(self.file.stages):
             return int(name)
-        return self._names.get(name.lower())
+        return self.names.get(name.lower())
 
     async def target(self) -> PlannedStage:
         """Plans the target and what it needs."""
@@ -163,7 +92,7 @@ class Planner:
         if index in self._active:
             raise DockerfileError(f"circular dependency detected on stage: {stage.name}", stage.base.span)
         self._active.append(index)
-        planned = await _StagePlanner(self, stage).run()
+        planned = await StagePlanner(self, stage).run()
         self._active.pop()
         self._planned[index] = planned
         return planned
@@ -188,402 +117,7 @@ class Planner:
         stages = tuple(self._planned[index] for index in sorted(self._planned))
         given = {name for name in self.options.build_args if name.lower() not in PROXIES}
         given -= {name for name in given if name.startswith("BUILDKIT_") or name == "SOURCE_DATE_EPOCH"}
-        return Plan(self.file, stages, target, tuple(self.warnings), tuple(sorted(given - self._used_args)))
-
-
-class _StagePlanner:
-    """Walks one stage's instructions and keeps its state: arguments, configuration, last step."""
-
-    def __init__(self, planner: Planner, stage: ins.Stage) -> None:
-        self.planner, self.stage = planner, stage
-        self.options = planner.options
-        self.args: dict[str, str] = {}
-        self.lines: list[Line] = []
-        self.last: Step | None = None
-        self.base_ref = ""
-        self.platform = self.options.platform
-        self.config = ImageConfig.scratch(os="linux", architecture="amd64")
-        self.no_cache = self.options.no_cache or stage.name.lower() in self.options.no_cache_stages
-        self.cmd_set = False
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return {**self.args, **self.config.env}
-
-    def expand(self, text: str, span: Span) -> str:
-        return self.planner._expand(text, self.variables, span)
-
-    async def run(self) -> PlannedStage:
-        await self._from()
-        triggers = [(text, True) for text in self.config.onbuild]
-        self.config.config.pop("OnBuild", None)
-        instructions: list[tuple[ins.Instruction, bool]] = []
-        for text, _ in triggers:
-            instructions.append((parse_instruction(text, span=self.stage.base.span), True))
-        instructions += [(instruction, False) for instruction in self.stage.instructions]
-        steps = sum(isinstance(item, ins.Run | ins.Copy | ins.Workdir) for item, _ in instructions)
-        self.total = steps + 1
-        self.number = 1
-        if self.last is not None and isinstance(self.last.operation, Base) and not self.last.name:
-            self.last.name = self._name(f"FROM {self.base_ref}")
-        for instruction, trigger in instructions:
-            step = await self._apply(instruction)
-            self.lines.append(Line(instruction, step, self.config.clone(), trigger))
-        return PlannedStage(self.stage, self.base_ref, self.last, self.config, self.lines, self.platform)
-
-    def _name(self, text: str) -> str:
-        parts = []
-        if self.options.multi_platform:
-            parts.append(self.platform)
-        if self.planner._many:
-            parts.append(self.stage.name)
-        parts.append(f"{self.number}/{self.total}")
-        return f"[{' '.join(parts)}] {text}"
-
-    async def _from(self) -> None:
-        base = self.stage.base
-        known = self.planner._global
-        name = self.planner._expand(base.image, known, base.span)
-        if not name:
-            raise DockerfileError(f"base name ({base.image}) should not be blank", base.span)
-        if base.platform:
-            self.platform = self.planner._expand(base.platform, known, base.span) or self.platform
-        index = self.planner._names.get(name.lower())
-        if index is not None and index != self.stage.index:
-            parent = await self.planner.stage(index)
-            self.base_ref, self.last, self.platform = parent.base_ref, parent.last, parent.platform
-            self.config = parent.config.clone()
-            return
-        os, arch, variant = (*self.platform.split("/"), "", "")[:3]
-        if name == "scratch":
-            self.base_ref = "scratch"
-            self.config = ImageConfig.scratch(os=os, architecture=arch, variant=variant)
-            return
-        context = self.planner.bases.named_context(name)
-        if context is not None and not context.startswith("docker-image://"):
-            # A named context in place of a base: its files on an empty root.
-            self.base_ref = name
-            self.config = ImageConfig.scratch(os=os, architecture=arch, variant=variant)
-            origin = Origin(context=name)
-            self.last = Step(Copy((".",), "/", origin), None, f"[context {name}] load", base.span)
-            return
-        ref = context.removeprefix("docker-image://") if context else name
-        image = await self.planner.bases.image(ref, platform=self.platform, step=self.stage.name)
-        self.base_ref = image.base.ref
-        self.config = ImageConfig.of_image(image.config)
-        self.last = Step(image.base, None, "", base.span, stage=self.stage.name)
-
-    def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction, text: str) -> Step:
-        self.number += 1
-        first = text.split("\n", 1)[0]
-        self.last = Step(
-            operation,
-            self.last,
-            self._name(first),
-            instruction.span,
-            self.no_cache,
-            self.stage.name,
-        )
-        return self.last
-
-    def _history(self, buildkit: str, classic: str, *, layer: bool = False) -> None:
-        text = classic if self.options.classic else f"{buildkit} # buildkit" if layer else buildkit
-        comment = "" if self.options.classic else "buildkit.dockerfile.v0"
-        self.config.history.append(History(text, empty_layer=not layer, comment=comment))
-
-    def _nop(self, text: str) -> str:
-        return f"/bin/sh -c #(nop)  {text}"
-
-    async def _apply(self, item: ins.Instruction) -> Step | None:
-        handler = _APPLY[type(item)]
-        found = handler(self, item)
-        return await found if isinstance(found, Awaitable) else found
-
-    def _arg(self, item: ins.Arg) -> None:
-        planner = self.planner
-        for name, default in item.values:
-            name = self.expand(name, item.span)
-            value: str | None = None
-            if name in self.options.build_args:
-                planner._used_args.add(name)
-                value = self.options.build_args[name]
-            if value is None and default is not None:
-                value = self.expand(default, item.span)
-            if value is None:
-                value = planner._global.get(name)
-            if value is not None:
-                self.args[name] = value
-        text = item.original.split(None, 1)[1]
-        self._history(f"ARG {text}", self._nop(f"ARG {text}"))
-
-    def _env(self, item: ins.Env) -> None:
-        before = self.variables
-        shown = []
-        for name, text in item.values:
-            key = self.planner._expand(name, before, item.span)
-            value = self.planner._expand(text, before, item.span)
-            self.config.set_env(key, value)
-            shown.append(f"{key}={value}")
-        self._history(f"ENV {' '.join(shown)}", self._nop(f"ENV {' '.join(shown)}"))
-
-    def _label(self, item: ins.Label) -> None:
-        values = {self.expand(name, item.span): self.expand(text, item.span) for name, text in item.values}
-        self.config.merge_map("Labels", values)
-        shown = " ".join(f"{name}={text}" for name, text in values.items())
-        self._history(f"LABEL {shown}", self._nop(f"LABEL {shown}"))
-
-    def _run_args(self, item: ins.Run) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...], str]:
-        """Arguments, files for the process, and the text that the history shows."""
-        if not item.shell:
-            return item.args, (), " ".join(item.args)
-        text = item.args[0]
-        documents = item.heredocs
-        bare = text.strip()
-        if len(documents) == 1 and bare.replace("'", "").replace('"', "") in (
-            f"<<{documents[0].name}",
-            f"<<-{documents[0].name}",
-        ):
-            content = documents[0].content
-            if content.startswith("#!"):
-                name = documents[0].name
-                return (f"/dev/pipes/{name}",), ((name, content),), f"{bare} ({content.splitlines()[0]} ...)"
-            text = content
-        else:
-            for document in documents:
-                text += f"\n{document.content}{document.name}"
-            if documents:
-                text += "\n"
-        return (*self.config.shell, text), (), " ".join((*self.config.shell, text))
-
-    async def _run(self, item: ins.Run) -> Step:
-        args, files, shown = self._run_args(item)
-        mounts = [await self._mount(option, item.span) for option in item.mounts]
-        env = {**{key: value for key, value in self.args.items() if key not in self.config.env}, **self.config.env}
-        hidden = {
-            name: value
-            for name, value in self.options.build_args.items()
-            if name.lower() in PROXIES and value is not None and name not in env
-        }
-        for name in hidden:
-            env.pop(name, None)
-        network = item.network if item.network != "default" else self.options.network
-        operation = Run(
-            args,
-            tuple(f"{key}={value}" for key, value in env.items()),
-            self.config.workdir,
-            self.config.user,
-            tuple(mounts),
-            network,
-            item.security,
-            files,
-            tuple(f"{key}={value}" for key, value in hidden.items()),
-        )
-        given = [f"{name}={value}" for name, value in sorted(self.args.items()) if name not in self.config.env]
-        prefix = f"|{len(given)} {' '.join(given)} " if given else ""
-        self._history(f"RUN {prefix}{shown}", prefix + shown, layer=True)
-        return self._step(operation, item, item.original)
-
-    async def _mount(self, option: ins.Mount, span: Span) -> ResolvedMount:
-        resolved = replace(
-            option,
-            source=self.expand(option.source, span),
-            target=self.expand(option.target, span),
-            from_=self.expand(option.from_, span),
-            id=self.expand(option.id, span),
-            mode=self.expand(option.mode, span),
-            uid=self.expand(option.uid, span),
-            gid=self.expand(option.gid, span),
-            size=self.expand(option.size, span),
-        )
-        if resolved.target and not resolved.target.startswith("/"):
-            resolved = replace(
-                resolved, target=posixpath.normpath(posixpath.join(self.config.workdir, resolved.target))
-            )
-        origin: Origin | None = None
-        if resolved.from_:
-            origin = await self.planner.origin(resolved.from_, span, before=self.stage.index)
-        elif resolved.type == "bind":
-            origin = Origin(context="")
-        return ResolvedMount(resolved, origin)
-
-    async def _copy(self, item: ins.Copy) -> Step:
-        sources = tuple(self.expand(source, item.span) for source in item.sources)
-        target = self.expand(item.target, item.span)
-        files = tuple(
-            (
-                document.name,
-                self._heredoc(document.content, item.span) if document.expand else document.content,
-            )
-            for document in item.heredocs
-        )
-        many = len(sources) + len(files) > 1
-        if many and not target.endswith("/") and target not in (".", ".."):
-            name = "ADD" if item.add else "COPY"
-            raise DockerfileError(
-                f"When using {name} with more than one source file, the destination must be a directory "
-                "and end with a /",
-                item.span,
-            )
-        urls = tuple(source for source in sources if item.add and _is_url(source))
-        local = tuple(source for source in sources if source not in urls)
-        origin: Origin | None = None
-        from_ = self.expand(item.from_, item.span)
-        if from_:
-            origin = await self.planner.origin(from_, item.span, before=self.stage.index)
-        elif local:
-            origin = Origin(context="")
-        absolute = posixpath.join(self.config.workdir, target)
-        absolute = posixpath.normpath(absolute) + ("/" if target.endswith(("/", "/.")) or target in (".", "") else "")
-        operation = Copy(
-            sources=local,
-            target="/" if absolute == "//" else absolute,
-            origin=origin,
-            files=files,
-            urls=urls,
-            chown=self.expand(item.chown, item.span),
-            chmod=self.expand(item.chmod, item.span),
-            link=item.link,
-            parents=item.parents,
-            exclude=tuple(self.expand(pattern, item.span) for pattern in item.exclude),
-            unpack=item.add if item.unpack is None else item.unpack,
-            checksum=self.expand(item.checksum, item.span),
-            keep_git_dir=item.keep_git_dir,
-            add=item.add,
-        )
-        shown = item.original.split(None, 1)[1]
-        word = "ADD" if item.add else "COPY"
-        self._history(f"{word} {shown}", self._nop(f"{word} {shown} "), layer=True)
-        return self._step(operation, item, item.original)
-
-    def _heredoc(self, content: str, span: Span) -> str:
-        variables = self.variables
-        escape = self.planner.file.escape
-        return self.planner._checked(lambda: expand_heredoc(content, variables, escape=escape), span).text
-
-    def _workdir(self, item: ins.Workdir) -> Step:
-        path = posixpath.normpath(posixpath.join(self.config.workdir, self.expand(item.path, item.span)))
-        path = "/" if path == "//" else path
-        self.config.config["WorkingDir"] = path
-        self._history(f"WORKDIR {path}", self._nop(f"WORKDIR {path}"), layer=True)
-        return self._step(Workdir(path), item, item.original)
-
-    def _command(self, item: ins.Command) -> None:
-        words: list[str] = [*self.config.shell, *item.args] if item.shell and item.args else list(item.args)
-        shown = "[" + " ".join(_quoted(word) for word in words) + "]"
-        if item.entrypoint:
-            self.config.config["Entrypoint"] = words
-            if not self.cmd_set:
-                self.config.config["Cmd"] = None
-            self._history(f"ENTRYPOINT {shown}", self._nop(f"ENTRYPOINT {shown}"))
-        else:
-            self.config.config["Cmd"] = words
-            self.cmd_set = True
-            self._history(f"CMD {shown}", self._nop(f"CMD {shown}"))
-        if item.shell:
-            self.config.config["ArgsEscaped"] = True if self.config.document.get("os") == "windows" else None
-
-    def _healthcheck(self, item: ins.Healthcheck) -> None:
-        check: Json = {"Test": list(item.test)}
-        for key, value in (
-            ("Interval", item.interval_ns),
-            ("Timeout", item.timeout_ns),
-            ("StartPeriod", item.start_period_ns),
-            ("StartInterval", item.start_interval_ns),
-            ("Retries", item.retries),
-        ):
-            if value:
-                check[key] = value
-        self.config.config["Healthcheck"] = check
-        text = item.original.split(None, 1)[1]
-        self._history(f"HEALTHCHECK {text}", self._nop(f"HEALTHCHECK {text}"))
-
-    def _shell(self, item: ins.Shell) -> None:
-        self.config.config["Shell"] = list(item.args)
-        shown = "[" + " ".join(item.args) + "]"
-        self._history(f"SHELL {shown}", self._nop(f"SHELL {shown}"))
-
-    def _user(self, item: ins.User) -> None:
-        self.config.config["User"] = self.expand(item.user, item.span)
-        self._history(f"USER {self.config.user}", self._nop(f"USER {self.config.user}"))
-
-    def _expose(self, item: ins.Expose) -> None:
-        ports: dict[str, object] = {}
-        variables = self.variables
-        for word in item.ports:
-            found = self.planner._checked(
-                lambda word=word: expand_words(word, variables, escape=self.planner.file.escape),  # type: ignore[misc]
-                item.span,
-            )
-            for text in found.words:
-                for port in _ports(text, item.span):
-                    ports[port] = {}
-        self.config.merge_map("ExposedPorts", ports)
-        shown = " ".join(sorted(ports))
-        self._history(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(ports))}]", self._nop(f"EXPOSE {shown}"))
-
-    def _volume(self, item: ins.Volume) -> None:
-        paths = [self.expand(path, item.span) for path in item.paths]
-        if any(not path for path in paths):
-            raise DockerfileError("VOLUME specified can not be an empty string", item.span)
-        self.config.merge_map("Volumes", {path: {} for path in paths})
-        shown = " ".join(paths)
-        self._history(f"VOLUME [{shown}]", self._nop(f"VOLUME [{shown}]"))
-
-    def _stopsignal(self, item: ins.StopSignal) -> None:
-        signal = self.expand(item.signal, item.span)
-        self.config.config["StopSignal"] = signal
-        self._history(f"STOPSIGNAL {signal}", self._nop(f"STOPSIGNAL {signal}"))
-
-    def _maintainer(self, item: ins.Maintainer) -> None:
-        self.config.document["author"] = item.text
-        self._history(f"MAINTAINER {item.text}", self._nop(f"MAINTAINER {item.text}"))
-
-    def _onbuild(self, item: ins.OnBuild) -> None:
-        old = self.config.onbuild
-        self.config.config["OnBuild"] = [*old, item.text]
-        self._history(f"ONBUILD {item.text}", self._nop(f"ONBUILD {item.text}"))
-
-
-_APPLY: Mapping[type[ins.Instruction], Callable[..., Step | Awaitable[Step] | None]] = {
-    ins.Arg: _StagePlanner._arg,
-    ins.Command: _StagePlanner._command,
-    ins.Copy: _StagePlanner._copy,
-    ins.Env: _StagePlanner._env,
-    ins.Expose: _StagePlanner._expose,
-    ins.Healthcheck: _StagePlanner._healthcheck,
-    ins.Label: _StagePlanner._label,
-    ins.Maintainer: _StagePlanner._maintainer,
-    ins.OnBuild: _StagePlanner._onbuild,
-    ins.Run: _StagePlanner._run,
-    ins.Shell: _StagePlanner._shell,
-    ins.StopSignal: _StagePlanner._stopsignal,
-    ins.User: _StagePlanner._user,
-    ins.Volume: _StagePlanner._volume,
-    ins.Workdir: _StagePlanner._workdir,
-}
-
-
-def _quoted(word: str) -> str:
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _is_url(source: str) -> bool:
-    return source.startswith(("http://", "https://", "git@", "git://", "ssh://")) or source.endswith(".git")
-
-
-def _ports(text: str, span: Span) -> Sequence[str]:
-    """``80``, ``80/udp`` or ``8000-8010/tcp`` as the keys of ``ExposedPorts``."""
-    numbers, _, protocol = text.partition("/")
-    protocol = (protocol or "tcp").lower()
-    first, dash, last = numbers.partition("-")
-    try:
-        low, high = int(first), int(last) if dash else int(first)
-        valid = 0 < low <= high < 65536 and protocol in ("tcp", "udp", "sctp")
-    except ValueError:
-        valid = False
-    if not valid:
-        raise DockerfileError(f"invalid containerPort: {text}", span)
-    return [f"{port}/{protocol}" for port in range(low, high + 1)]
+        return Plan(self.file, stages, target, tuple(self.warnings), tuple(sorted(given - self.used_args)))
 
 
 async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:

@@ -1,0 +1,80 @@
+"""What a plan is made of and what it comes to: the client's options, the bases, the planned stages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engine.build.dockerfile import instructions as ins
+from engine.build.imageconfig import ImageConfig
+from engine.build.steps import Base, Step
+
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+"""Predefined arguments, lower and upper case: no ``ARG`` needed, no part of the cache's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """A base image: its layers, and its configuration's JSON."""
+
+    base: Base
+    config: Mapping[str, object]
+
+
+class Bases(Protocol):
+    """Where a plan learns of images and named contexts."""
+
+    def named_context(self, name: str) -> str | None:
+        """What the client gave for a name (``docker-image://…``, ``local:…`` …); ``None`` if nothing."""
+
+    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
+        """Resolves, and pulls if needed. Raises NOT_FOUND and what a registry refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the client of a build may say. ``platform`` is the one to build for, ``os/arch[/variant]``."""
+
+    target: str = ""
+    build_args: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platform: str = "linux/amd64"
+    build_platform: str = "linux/amd64"
+    no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
+    classic: bool = False
+    """History and sentences as the classic builder has them."""
+    network: str = "default"
+    multi_platform: bool = False
+
+
+@dataclass(slots=True)
+class Line:
+    """One instruction as planned: its step if it makes a layer, and the configuration after it."""
+
+    instruction: ins.Instruction
+    step: Step | None
+    config: ImageConfig
+    trigger: bool = False
+
+
+@dataclass(slots=True)
+class PlannedStage:
+    """A stage with its last step (``None`` for an untouched ``FROM scratch``) and its final configuration."""
+
+    stage: ins.Stage
+    base_ref: str
+    last: Step | None
+    config: ImageConfig
+    lines: list[Line]
+    platform: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be solved. ``stages``: those that the target needs, in the Dockerfile's order."""
+
+    dockerfile: ins.Dockerfile
+    stages: tuple[PlannedStage, ...]
+    target: PlannedStage
+    warnings: tuple[ins.Warning, ...]
+    unused_args: tuple[str, ...]
