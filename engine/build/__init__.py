@@ -4,13 +4,15 @@
                     Pure functions of text; knows no engine and no client.
     imageconfig.py  the image's configuration and history, and what an instruction does to them
     steps.py        the operations that make layers, as data, with their cache keys
-    plan.py         instructions and the bases' configurations → stages of steps (stage.py: one stage; planned.py: the data)
+    plan.py         instructions and the bases' configurations → stages of steps (stage.py one stage, planned.py
+                    the data); variables are replaced here
     select.py       which files of a source an operation means, and their checksums
     pack.py         those files as a layer (ownership, modes, what is there already)
+    copying.py      one COPY, ADD or WORKDIR: its key, then its layer
+    running.py      the mounts of one RUN
     cache.py        results by key: kept over restarts, held by leases, pruned
-    solve.py        runs what is needed, in parallel, each key once
-    run.py          one RUN as a task of the engine
-    export.py       a result as an image, an archive or a tree
+    solve.py        runs what is needed, in parallel, each key once (shared.py)
+    work.py         what the solver needs from around it: contexts, a runner of processes, progress
 
 The front doors (``POST /build``, BuildKit's Control) are in ``server/services/build``; the wire of BuildKit is
 ``engine/buildkit``.
