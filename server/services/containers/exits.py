@@ -1,6 +1,5 @@
 """A container has ended: its task is deleted, what it used is given back, and it restarts, stays, or goes."""
 
-import asyncio
 import logging
 import time
 
@@ -31,9 +30,14 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
         if end is not None and end.pid and state.pid and end.pid != state.pid:
             return
         call(room.hooks.stopped, container)
-        told, _ = await asyncio.gather(_delete_task(room, container), _give_back(room, container))
-        timeline.mark("task and network")
-        end = end or told or Exit(0, UNSEEN, time.time_ns())
+        await room.stdio.ended(container.id)
+        # In the background: nobody waits for the kernel to let go of a cgroup and mounts. Who needs them gone
+        # (the next start, the snapshot's removal) waits for this.
+        cleaning = room.clean(container.id, _delete_task(room, container))
+        await _give_back(room, container)
+        if end is None:
+            end = await cleaning or Exit(0, UNSEEN, time.time_ns())
+        timeline.mark("output, network")
         ran = max(0.0, (time.time_ns() - state.started_ns) / 1e9)
         restarts = room.restarts_of(container)
         again = not restarts.cancelled.is_set() and should_restart(
@@ -74,7 +78,6 @@ async def _give_back(room: Room, container: Container) -> None:
 
 async def _delete_task(room: Room, container: Container) -> Exit | None:
     end: Exit | None = None
-    await room.stdio.ended(container.id)
     try:
         end = await room.engine.tasks.delete(container.id)
     except WharfError as error:

@@ -76,6 +76,7 @@ async def _remove(room: Room, container: Container, *, volumes: bool) -> None:
 
 async def discard(room: Room, container_id: str, directory: str) -> None:
     """Removes snapshot and directories of a container that is no more."""
+    await room.settled(container_id)
     try:
         await mounting.remove_snapshot(room, container_id)
     except WharfError as error:

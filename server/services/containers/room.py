@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from api_models.container import LogConfig
 from api_models.resources import Ulimit
 from engine.api.client import Engine
+from engine.api.types import Exit
 from engine.runtime.spec.host import HostFacts
 from server.services.containers.hooks import Hooks
 from server.services.containers.hostlimits import HostLimits
@@ -87,6 +88,8 @@ class Room:
     restarts: dict[str, Restarts] = field(default_factory=dict)
     shutting_down: bool = False
     pruning: bool = False
+    # By container: what is still being cleaned up after its end.
+    cleaning: dict[str, asyncio.Task[Exit | None]] = field(default_factory=dict)
     # Set by the monitor: a container that may have ended unseen.
     suspect: Callable[[Container], None] = lambda container: None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -102,6 +105,31 @@ class Room:
 
     def restarts_of(self, container: Container) -> Restarts:
         return self.restarts.setdefault(container.id, Restarts())
+
+    def clean(self, container_id: str, work: Coroutine[Any, Any, Exit | None]) -> "asyncio.Task[Exit | None]":
+        """Cleans up after a container in the background; one after the other for one container."""
+        before = self.cleaning.get(container_id)
+
+        async def clean() -> Exit | None:
+            if before is not None:
+                await asyncio.wait((before,))
+            return await work
+
+        task: asyncio.Task[Exit | None] = self.spawn(clean(), f"clean {container_id[:12]}")
+        self.cleaning[container_id] = task
+
+        def done(ended: "asyncio.Task[Exit | None]") -> None:
+            if self.cleaning.get(container_id) is ended:
+                del self.cleaning[container_id]
+
+        task.add_done_callback(done)
+        return task
+
+    async def settled(self, container_id: str) -> None:
+        """Returns when nothing of the container's last run is left in the engine."""
+        task = self.cleaning.get(container_id)
+        if task is not None:
+            await asyncio.wait((task,))
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Work in the background that ``close`` waits for; its failure is logged by the task itself."""

@@ -69,6 +69,7 @@ class ContainerFiles:
 @asynccontextmanager
 async def mounted(room: Room, container: Container, purpose: str) -> AsyncIterator[str]:
     """The root file system mounted at a path of its own; unmounted at the end. ``purpose`` names the path."""
+    await room.settled(container.id)
     rootfs = await mounts_of(room, container)
     place = f"{room.settings.exec_root}/containers/{container.id}/{purpose}"
     await asyncio.to_thread(mount_at, rootfs, place)

@@ -79,6 +79,7 @@ async def _try(room: Room, container: Container, *, on_request: bool) -> WharfEr
         room.restarts_of(container).reset()
         container.restart_count = 0
     timeline = Timeline("start")
+    await room.settled(container.id)
     try:
         async with AsyncExitStack() as undo:
             await _start(room, container, undo, timeline, on_request=on_request)
