@@ -288,7 +288,7 @@ class Extractor:
                 # The same layer brings this name itself: a whiteout hides only what lies below the layer.
                 if stat.S_ISDIR(os.lstat(path).st_mode):
                     self._set_opaque(path)
-        elif path not in self._made:
+        else:
             self._remove_below(path)
 
     def _opaque(self, parent: str) -> None:

@@ -17,7 +17,7 @@ from engine.errors import Kind, WharfError, invalid, not_found
 from engine.layers import header as tar
 from engine.layers.compression import Compression, detect
 from engine.registry import documents, oci
-from engine.registry.asynctar import AsyncTar, plain, regular
+from engine.registry.asynctar import AsyncTar, Hashed, plain, regular
 from engine.registry.reference import check_digest, parse
 
 _SMALL = 1 << 20
@@ -104,19 +104,26 @@ def _blob_digest(name: str) -> str:
 
 
 async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, name: str) -> _Blob:
-    """One large file into the store. Its digest is the store's finding, or checked against the file's name."""
+    """One large file into the store. Its digest is found, or checked against the file's name."""
     ref = f"load-{digest}" if digest else f"load-{id(archive):x}-{oci.digest_of(name.encode())[7:23]}"
     head = b""
     written = 0
+    # Only a blob that isn't named by its digest is hashed here too: the store may have it already, and then would
+    # not say which it is.
+    hashed = None if digest else Hashed()
     try:
         async with engine.content.writer(ref, expected=digest, total=size) as writer:
             await writer.truncate()
             async for piece in archive.data():
                 if len(head) < 6:
                     head += piece[:6]
-                await writer.write(piece)
+                if hashed is None:
+                    await writer.write(piece)
+                else:
+                    await hashed.beside(piece, writer.write(piece))
                 written += len(piece)
-            found = await writer.commit(size=size, digest=digest)
+            found = digest if hashed is None else hashed.digest
+            await writer.commit(size=size, digest=found)
     except WharfError as error:
         if error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT) and written == size:
             await _abort(engine, ref)

@@ -14,7 +14,7 @@ from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.errors import Kind, WharfError, invalid
 from engine.layers.compression import Compression, detect
 from engine.registry import documents, oci
-from engine.registry.asynctar import gather
+from engine.registry.asynctar import Hashed, gather
 from engine.registry.progress import Report
 from engine.registry.reference import Reference, parse
 from engine.registry.unpack import unpack
@@ -90,11 +90,12 @@ async def import_image(
 
 
 async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:
-    """The blob as it comes, and its diff id as the unpacking finds it: it is hashed and read once."""
+    """The blob as it comes, and its diff id as the unpacking finds it."""
     engine = room.engine
     ref = f"import-{secrets.token_hex(8)}"
     size = 0
     kind = Compression.NONE
+    hashed = Hashed()
     try:
         async with engine.content.writer(ref) as writer:
             async for piece in gather(body):
@@ -102,9 +103,10 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                     kind = detect(piece)
                     if kind not in _SUFFIX:
                         raise invalid(f"{kind.value}: compress the archive with gzip or zstd, or not at all")
-                await writer.write(piece)
+                await hashed.beside(piece, writer.write(piece))
                 size += len(piece)
-            digest = await writer.commit(size=size)
+            digest = hashed.digest
+            await writer.commit(size=size, digest=digest)
     except BaseException:
         with suppress(WharfError):
             await engine.content.abort(ref)
