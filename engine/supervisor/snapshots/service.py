@@ -251,18 +251,17 @@ class Snapshots:
         loop = asyncio.get_running_loop()
         there = set(await loop.run_in_executor(self._remover, snapshotter.numbers))
 
+        def known(connection: sqlite3.Connection) -> set[int]:
+            found = connection.execute("SELECT number FROM snapshot WHERE snapshotter = ?", (snapshotter.name,))
+            return {number for (number,) in found}
+
         def write(connection: sqlite3.Connection) -> set[int]:
-            known = {
-                number
-                for (number,) in connection.execute(
-                    "SELECT number FROM snapshot WHERE snapshotter = ?", (snapshotter.name,)
-                )
-            }
             if rows:
-                connection.executemany("DELETE FROM snapshot WHERE number = ?", [(number,) for number in known - there])
+                lost = [(number,) for number in known(connection) - there]
+                connection.executemany("DELETE FROM snapshot WHERE number = ?", lost)
                 while connection.execute(_ORPHANS, {"committed": SnapshotKind.COMMITTED.value}).rowcount:
                     pass
-            return there - known
+            return there - known(connection)
 
         for number in await self._db.write(write):
             await loop.run_in_executor(self._remover, snapshotter.discard, number)

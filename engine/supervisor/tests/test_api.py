@@ -309,6 +309,11 @@ def layer_tar() -> bytes:
     return buffer.getvalue()
 
 
+def change_tree(root: Path) -> None:
+    (root / "dir/new").write_text("new")
+    (root / "dir/hard").unlink()
+
+
 def test_layers_are_applied_and_made_again(run: Run) -> None:
     plain = layer_tar()
     blob = gzip.compress(plain, mtime=0)
@@ -328,8 +333,7 @@ def test_layers_are_applied_and_made_again(run: Run) -> None:
                 await native.snapshots.commit("base", "k")
                 assert (await native.snapshots.stat("base")).kind is SnapshotKind.COMMITTED
                 upper = await native.snapshots.prepare("rw", "base")
-                Path(upper[0].source, "dir/new").write_text("new")
-                os.unlink(f"{upper[0].source}/dir/hard")
+                change_tree(Path(upper[0].source))
                 lower = await native.snapshots.view("ro", "base")
                 made = await engine.diff.diff(lower, upper, media_type=media_type)
                 packed = await engine.content.read_all(made.digest)
