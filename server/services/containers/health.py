@@ -244,4 +244,4 @@ class _Output:
 
     def text(self) -> str:
         text = self._kept.decode(errors="replace")
-        return text[:-3] + "..." if self._cut else text
+        return text + "..." if self._cut else text
