@@ -3,7 +3,7 @@
 import asyncio
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,34 +12,10 @@ from api_models.filters import Filters
 from engine.errors import Kind, WharfError
 from engine.system import mounts
 from server.services.volumes import query
-from server.services.volumes.base import Volume
 from server.services.volumes.copyup import copy_up
 from server.services.volumes.local import LocalDriver
 from server.services.volumes.service import Volumes
-
-
-class MemoryStore:
-    def __init__(self) -> None:
-        self.kept: dict[str, bytes] = {}
-
-    async def put(self, volume: Volume) -> None:
-        self.kept[volume.name] = volume.to_doc()
-
-    async def delete(self, name: str) -> None:
-        self.kept.pop(name, None)
-
-    async def load(self) -> Sequence[Volume]:
-        return [Volume.from_doc(document) for document in self.kept.values()]
-
-
-class MemoryBus:
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str]] = []
-
-    def publish(
-        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
-    ) -> None:
-        self.events.append((action, actor))
+from server.services.volumes.tests.stores import MemoryBus, MemoryStore
 
 
 @pytest.fixture
