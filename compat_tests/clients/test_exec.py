@@ -101,7 +101,7 @@ def test_detach_keys(engine: Engine, box: str) -> None:
         stream.write(b"hello\n")
         stream.until(b"hello\r\n")
         stream.write(b"\x01x")
-        assert stream.read() == b""
+        stream.read()
 
 
 def test_the_head_and_the_form_of_output(engine: Engine, box: str) -> None:
