@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import os
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compat_tests.engines import Engine
-from compat_tests.traces import until
+from compat_tests.traces import cgroups_named, start_time, until
 
 pytestmark = pytest.mark.root
 
@@ -157,3 +162,59 @@ def test_a_shim_or_the_supervisor_that_dies(own_engine: Engine) -> None:
     finally:
         for identity in (one, two):
             engine.api.delete(f"/containers/{identity}", force=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 4, 6])
+def test_killed_in_the_middle_of_everything(own_engine: Engine, after: int) -> None:
+    """`kill -9` while containers are created, started and removed: the next daemon finds a consistent world, and what
+    nobody's record holds is gone."""
+    engine = own_engine
+    if engine.kind == "dockerd":
+        pytest.skip("dockerd's own matter")
+    stop = threading.Event()
+    done: list[str] = []
+
+    def work(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            name = f"chaos-{after}-{worker}-{number}"
+            body = {"Image": "busybox", "Cmd": ["sleep", "600"], "Volumes": {"/v": {}}}
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                engine.api.post("/containers/create", body, name=name)
+                engine.api.post(f"/containers/{name}/start")
+                if number % 2:
+                    engine.api.delete(f"/containers/{name}", force=1, v=1)
+                done.append(name)
+
+    workers = [threading.Thread(target=work, args=(worker,)) for worker in range(3)]
+    for thread in workers:
+        thread.start()
+    try:
+        assert until(lambda: len(done) >= after)
+        engine.kill("wharfd")
+    finally:
+        stop.set()
+        for thread in workers:
+            thread.join(120)
+    engine.start()
+    known = {row["Id"] for row in engine.api.get("/containers/json", all=1).json()}
+    for identity in known:
+        state = inspect(engine, identity)["State"]
+        assert state["Running"] == (state["Pid"] > 0)
+        assert state["Pid"] == 0 or start_time(state["Pid"]) is not None
+    directories = Path(engine.place.root, "data", "containers")
+    assert until(lambda: set(os.listdir(directories)) <= known)
+    for identity in known:
+        assert engine.api.delete(f"/containers/{identity}", force=1, v=1).status == 204
+    assert until(lambda: not os.listdir(directories))
+    assert until(lambda: not engine.find("wharf-shim"))
+    assert until(lambda: not cgroups_of_containers(engine))
+    # Anonymous volumes whose create was not finished belong to nobody: a prune takes them.
+    engine.api.post("/volumes/prune")
+    assert engine.api.get("/volumes").json()["Volumes"] == []
+
+
+def cgroups_of_containers(engine: Engine) -> list[Path]:
+    return [path for path in cgroups_named(engine.place.footprint.cgroup) if len(path.name) == 64]

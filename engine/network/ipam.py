@@ -82,10 +82,9 @@ def choose_subnet(pools: Sequence[DefaultPool], taken: Iterable[Network], *, ver
         for subnet in pool.subnets():
             if not any(subnet.overlaps(network) for network in near):
                 return subnet
-    raise WharfError(
-        Kind.INTERNAL,
+    raise PoolExhausted(
         f"could not find an available, non-overlapping IPv{version} address pool among the defaults "
-        "to assign to the network",
+        "to assign to the network"
     )
 
 

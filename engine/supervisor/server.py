@@ -33,6 +33,8 @@ def run(
     *, root: str, state: str, address: str, log_level: str, handle: Handle, ready: Callable[[], None] | None
 ) -> int:
     """Serves until SIGTERM or SIGINT; the exit status."""
+    # Threads that write metadata and files wait for the interpreter this long at most while the loop is busy.
+    sys.setswitchinterval(0.0005)
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -3,10 +3,7 @@
 from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
 from engine.errors import invalid
 from server.http.routing import ApiRoute, parse_version
-
-# What clients see as the engine's version. The part before the "+" is the Docker release whose API 1.51 this is:
-# tools compare it as a number. The part behind it is ours.
-SERVER_VERSION = "28.5.2+wharf.0.2.0"
+from server.version import SERVER_VERSION
 
 
 def common_headers(*, experimental: bool) -> list[tuple[bytes, bytes]]:

@@ -1,1 +1,34 @@
+"""The endpoints of the Engine API: one module per group, each with its table ``routes``."""
 
+from collections.abc import Iterator
+
+from server.http.routing import ApiRoute
+from server.routes import (
+    build,
+    buildkit,
+    container_streams,
+    containers,
+    events,
+    exec,
+    networks,
+    system,
+    unsupported,
+    volumes,
+)
+
+
+def all_routes() -> Iterator[ApiRoute]:
+    """Every endpoint, in the order in which they are looked at."""
+    for module in (
+        system,
+        events,
+        containers,
+        container_streams,
+        exec,
+        networks,
+        volumes,
+        build,
+        buildkit,
+        unsupported,
+    ):
+        yield from module.routes

@@ -63,7 +63,7 @@ def spec(rootfs: Path, args: Sequence[str], *, terminal: bool = False, cgroup: s
             "args": list(args),
             "env": ["PATH=/bin"],
             "cwd": "/",
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         },
         "root": {"path": str(rootfs), "readonly": False},
         "hostname": "test",

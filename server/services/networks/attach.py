@@ -68,6 +68,11 @@ def _bridge_addresses(network: Network) -> list[Interface]:
     return found
 
 
+def ending_key(network: Network) -> str:
+    """Under what the removal of a network's device is known while it goes on."""
+    return f"device {network.bridge or network.parent}"
+
+
 def remove_device(room: Room, network: Network) -> None:
     """In a thread: what :func:`make_device` made. Gone already is fine."""
     network.ready = False

@@ -1,5 +1,6 @@
 """``docker network create``: what is asked for is checked whole before anything is made."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from api_models.network import IPAMPool, NetworkCreateRequest
 from engine.errors import Kind, WharfError, conflict, invalid, not_found
 from engine.network import ipam
 from engine.network.ipam import Network as Subnet
+from engine.network.ipam import PoolExhausted
 from server.services.networks import attach, options
 from server.services.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, Network, PoolConfig
 from server.services.networks.pools import default_pools
@@ -37,12 +39,22 @@ async def create(room: Room, request: NetworkCreateRequest) -> Network:
         await room.store.put(network)
         _announce(room, network)
         return network
-    await _fill(room, network, request)
+    try:
+        await _fill(room, network, request)
+    except PoolExhausted:
+        if not room.ending:
+            raise
+        # Subnets of networks that were just removed come free.
+        await room.settle()
+        await _fill(room, network, request)
     async with AsyncExitStack() as undo:
         # Known before anything is awaited: two creates at once can't share a name, a subnet or a bridge.
         room.add(network)
         undo.callback(room.discard, network)
         if network.bridge or network.parent:
+            # One of the same name may still be on its way out.
+            if (pending := room.ending.get(attach.ending_key(network))) is not None:
+                await asyncio.wait([pending])
             undo.push_async_callback(room.work, attach.remove_device, room, network)
             await room.work(attach.make_device, room, network)
         await room.store.put(network)

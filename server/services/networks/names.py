@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from engine.network import netns
 from engine.network.forwarder import ViewRequest
-from engine.network.libnftables import Nftables
+from engine.network.libnftables import NftError, Nftables
 from engine.network.resolver import LISTEN, Upstream
 from server.services.containers.model import Container
 from server.services.networks import endpoints, etc
@@ -72,9 +72,7 @@ async def tell_view(room: Room, container: Container, record: SandboxRecord) -> 
 
 def redirect(path: str, udp: int, tcp: int) -> None:
     """In a thread: port 53 of 127.0.0.11 leads to the proxy's sockets, so port 53 stays the container's own."""
-    text = f"""
-add table ip {_TABLE}
-delete table ip {_TABLE}
+    rules = f"""
 table ip {_TABLE} {{
 	chain output {{
 		type nat hook output priority dstnat; policy accept;
@@ -84,7 +82,14 @@ table ip {_TABLE} {{
 }}
 """
     with netns.inside(path), Nftables() as nft:
-        nft.run(text)
+        try:
+            # Looked at first: taking rules away makes the kernel wait, and a new namespace has none.
+            present = nft.run(f"list table ip {_TABLE}\n")
+        except NftError:
+            nft.run(rules)
+            return
+        if f":{udp}\n" not in present or f":{tcp}\n" not in present:
+            nft.run(f"delete table ip {_TABLE}\n{rules}")
 
 
 async def withdraw(room: Room, record: SandboxRecord) -> None:

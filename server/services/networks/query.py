@@ -145,7 +145,7 @@ async def remove(room: Room, network: Network) -> None:
     await room.forwarder.drop_zone(network.id)
     if network.bridge or network.parent:
         task = room.spawn(_remove_device(room, network), f"network device {network.name}")
-        key = f"network {network.id}"
+        key = attach.ending_key(network)
         room.ending[key] = task
         task.add_done_callback(lambda _: room.ending.pop(key, None))
     room.bus.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})

@@ -1,0 +1,296 @@
+"""The client against registries that answer in every way they do, and some that they should not."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from engine.errors import Kind, WharfError
+from engine.registry.answers import RegistryError, retry_after
+from engine.registry.auth import Credentials, challenges, from_header
+from engine.registry.client import Repository
+from engine.registry.hosts import Settings, endpoints, is_insecure, proxy_for
+from engine.registry.oci import digest_of
+from engine.registry.reference import parse
+from engine.registry.tests.servers import Answer, Seen, scripted
+
+T = TypeVar("T")
+SECRET = "kept to ourselves"
+MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}).encode()
+TYPE = {"content-type": "application/vnd.oci.image.manifest.v1+json"}
+
+
+def with_repository(
+    address: str,
+    step: Callable[[Repository], Awaitable[T]],
+    *,
+    credentials: Credentials | None = None,
+    settings: Settings | None = None,
+    push: bool = False,
+) -> T:
+    async def run() -> T:
+        reference = parse(f"{address}/team/app:1")
+        who = credentials or Credentials()
+        async with Repository(settings or Settings(certs_dir="/nonexistent"), reference, who, push=push) as repository:
+            return await step(repository)
+
+    return asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def errors(code: str, message: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+
+
+def test_manifest_over_plain_http_on_loopback() -> None:
+    with scripted(lambda request: (200, dict(TYPE), MANIFEST)) as server:
+        data, media_type = with_repository(server.address, lambda repository: repository.manifest("1"))
+    assert (data, media_type) == (MANIFEST, TYPE["content-type"])
+    assert server.paths() == ["GET /v2/team/app/manifests/1"]
+
+
+def test_head_tells_digest_type_and_size() -> None:
+    fields = {**TYPE, "docker-content-digest": digest_of(MANIFEST)}
+    with scripted(lambda request: (200, dict(fields), MANIFEST)) as server:
+        head = with_repository(server.address, lambda repository: repository.head("1"))
+    assert head == (digest_of(MANIFEST), TYPE["content-type"], len(MANIFEST))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "sentence"),
+    [
+        (
+            (404, {}, errors("MANIFEST_UNKNOWN", "manifest unknown")),
+            Kind.NOT_FOUND,
+            "manifest unknown: manifest unknown",
+        ),
+        ((401, {}, b""), Kind.UNAUTHENTICATED, "unauthorized: authentication required"),
+        ((403, {}, errors("DENIED", "go away")), Kind.PERMISSION_DENIED, "denied: go away"),
+        ((500, {}, b"<html>oops</html>"), Kind.UNAVAILABLE, "500"),
+        ((200, {"content-type": "text/html"}, b"<html>a login page</html>"), Kind.INVALID_ARGUMENT, "sent no manifest"),
+        ((200, {}, b'["a list"]'), Kind.INVALID_ARGUMENT, "sent no manifest"),
+        ((302, {"location": "ftp://elsewhere/x"}, b""), Kind.INVALID_ARGUMENT, "without a place to go"),
+    ],
+)
+def test_answers_that_are_no_manifest(answer: Answer, kind: Kind, sentence: str) -> None:
+    with scripted(lambda request: (answer[0], dict(answer[1]), answer[2])) as server:
+        with pytest.raises(WharfError) as caught:
+            with_repository(server.address, lambda repository: repository.manifest("1"))
+    assert caught.value.kind is kind
+    assert sentence in caught.value.message
+
+
+def test_a_manifest_is_checked_against_its_digest() -> None:
+    wrong = "sha256:" + "00" * 32
+    with scripted(lambda request: (200, dict(TYPE), MANIFEST)) as server:
+        with pytest.raises(WharfError, match="manifest verification failed for digest"):
+            with_repository(server.address, lambda repository: repository.manifest(wrong))
+
+
+def test_redirects() -> None:
+    """Followed without our secret, and not for ever."""
+
+    def other(request: Seen) -> Answer:
+        return (200, {}, b"blob") if request.path == "/storage" else (404, {}, b"")
+
+    with scripted(other) as storage:
+
+        def registry(request: Seen) -> Answer:
+            if "authorization" not in request.headers:
+                return 401, {"www-authenticate": 'Basic realm="x"'}, b""
+            if request.path.endswith("/loop"):
+                return 307, {"location": request.path}, b""
+            return 307, {"location": f"http://{storage.address}/storage"}, b""
+
+        async def read(repository: Repository, name: str) -> bytes:
+            async with repository.blob(name) as (_, pieces):
+                return b"".join([piece async for piece in pieces])
+
+        with scripted(registry) as server:
+            who = Credentials("user", SECRET)
+            assert with_repository(server.address, lambda r: read(r, "sha256:x"), credentials=who) == b"blob"
+            assert "authorization" not in storage.seen[0].headers
+            with pytest.raises(WharfError, match="stopped after 10 redirects"):
+                with_repository(server.address, lambda r: read(r, "loop"), credentials=who)
+
+
+def test_tokens() -> None:
+    """One token for one scope, with our name; asked for again when the registry takes it no more."""
+    issued: list[str] = []
+
+    def answer(request: Seen) -> Answer:
+        if request.path.startswith("/token"):
+            issued.append(f"t{len(issued)}")
+            return 200, {}, json.dumps({"token": issued[-1], "expires_in": 300}).encode()
+        if request.headers.get("authorization") != f"Bearer {issued[-1] if issued else '-'}":
+            realm = f"http://{server.address}/token"
+            return (
+                401,
+                {"www-authenticate": f'Bearer realm="{realm}",service="s",scope="repository:team/app:pull"'},
+                b"",
+            )
+        return 200, dict(TYPE), MANIFEST
+
+    async def twice(repository: Repository) -> None:
+        await repository.manifest("1")
+        await repository.manifest("1")
+        issued.append("revoked")
+        await repository.manifest("1")
+
+    with scripted(answer) as server:
+        with_repository(server.address, twice, credentials=Credentials("ali", SECRET))
+    asked = [request for request in server.seen if request.path.startswith("/token")]
+    assert len(asked) == 2
+    assert "scope=repository%3Ateam%2Fapp%3Apull" in asked[0].path
+    assert "account=ali" in asked[0].path
+    assert base64.b64decode(asked[0].headers["authorization"].split()[1]).decode() == f"ali:{SECRET}"
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_token_server_that_refuses(status: int) -> None:
+    def answer(request: Seen) -> Answer:
+        if request.path.startswith("/token"):
+            return status, {}, b""
+        return 401, {"www-authenticate": f'Bearer realm="http://{server.address}/token",service="s"'}, b""
+
+    with scripted(answer) as server:
+        with pytest.raises(WharfError) as caught:
+            with_repository(server.address, lambda r: r.manifest("1"), credentials=Credentials("ali", SECRET))
+    assert caught.value.kind is (Kind.UNAUTHENTICATED if status == 401 else Kind.UNAVAILABLE)
+    assert SECRET not in caught.value.message
+
+
+def test_a_token_server_that_is_down() -> None:
+    with scripted(lambda request: (200, {}, b"")) as gone:
+        realm = f"http://{gone.address}/token"
+    with scripted(lambda request: (401, {"www-authenticate": f'Bearer realm="{realm}"'}, b"")) as server:
+        with pytest.raises(WharfError, match="/token") as caught:
+            with_repository(server.address, lambda r: r.manifest("1"), credentials=Credentials("ali", SECRET))
+    assert caught.value.kind is Kind.UNAVAILABLE
+    assert SECRET not in caught.value.message
+
+
+def test_mirrors_come_first_and_the_registry_behind_them() -> None:
+    def mirror(request: Seen) -> Answer:
+        return (200, dict(TYPE), MANIFEST) if "/manifests/1" in request.path else (404, {}, b"")
+
+    with scripted(mirror) as near, scripted(lambda request: (200, dict(TYPE), MANIFEST)) as origin:
+        settings = Settings(mirrors=(f"http://{near.address}",), certs_dir="/nonexistent")
+
+        async def both(repository: Repository) -> None:
+            await repository.manifest("1")
+            await repository.manifest("2")
+
+        with_repository(origin.address, both, settings=settings, credentials=Credentials("ali", SECRET))
+        assert near.paths()[0] == f"GET /v2/team/app/manifests/1?ns={origin.address.replace(':', '%3A')}"
+        assert origin.paths() == ["GET /v2/team/app/manifests/2"]
+        assert not any("authorization" in request.headers for request in near.seen)
+        origin.seen.clear()
+        near.seen.clear()
+        with_repository(origin.address, lambda r: r.manifest("1"), settings=settings, push=True)
+        assert near.seen == []
+
+
+def test_too_many_requests_and_what_they_ask_for() -> None:
+    with scripted(lambda request: (429, {"retry-after": "7"}, b"")) as server:
+        with pytest.raises(RegistryError) as caught:
+            with_repository(server.address, lambda repository: repository.manifest("1"))
+    assert (caught.value.again, caught.value.after) == (True, 7.0)
+    assert retry_after("100000") == 60.0
+    assert retry_after("Fri, 01 Jan 1999 00:00:00 GMT") == 0.0
+    assert retry_after("soon") == 0.0
+
+
+def test_blobs_resume_only_where_the_registry_does() -> None:
+    data = bytes(range(256)) * 10
+
+    def ranged(request: Seen) -> Answer:
+        start = int(request.headers["range"].removeprefix("bytes=").rstrip("-"))
+        return 206, {"content-range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:]
+
+    async def tail(repository: Repository) -> tuple[int, bytes]:
+        async with repository.blob("sha256:x", 100) as (start, pieces):
+            return start, b"".join([piece async for piece in pieces])
+
+    with scripted(ranged) as server:
+        assert with_repository(server.address, tail) == (100, data[100:])
+    with scripted(lambda request: (200, {}, data)) as server:
+        assert with_repository(server.address, tail) == (0, data)
+    lies = {"content-range": "bytes 0-99/100"}
+    with scripted(lambda request: (206, dict(lies), data)) as server:
+        with pytest.raises(WharfError, match="another range"):
+            with_repository(server.address, tail)
+    with scripted(lambda request: (200, {"content-length": "99999"}, data)) as server:
+        with pytest.raises(WharfError, match="unexpected EOF") as caught:
+            with_repository(server.address, tail)
+        assert isinstance(caught.value, RegistryError)
+        assert caught.value.again
+
+
+def test_a_registry_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.system import timeouts
+
+    monkeypatch.setitem(timeouts._SECONDS, "registry.answer", 0.2)
+
+    async def run() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            settings = Settings(certs_dir="/nonexistent", mirrors=(f"http://127.0.0.1:{port}",))
+            async with Repository(settings, parse(f"127.0.0.1:{port}/a:1")) as repository:
+                with pytest.raises(WharfError, match=r"registry\.(answer|connect): nothing for"):
+                    await repository.manifest("1")
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_credentials_in_all_forms() -> None:
+    def header(document: object, *, url: bool = True) -> str:
+        data = json.dumps(document).encode()
+        return (base64.urlsafe_b64encode if url else base64.b64encode)(data).decode()
+
+    plain = {"username": "ü?>", "password": "p~~~", "serveraddress": "h"}
+    for value in (header(plain), header(plain, url=False), header(plain).rstrip("=")):
+        assert from_header(value) == Credentials("ü?>", "p~~~", server="h")
+    packed = base64.b64encode(b"user:pass:word").decode()
+    assert from_header(header({"auth": packed})) == Credentials("user", "pass:word")
+    assert from_header(header({"identitytoken": "i"})).identity_token == "i"
+    assert from_header(header({"registrytoken": "r"})).registry_token == "r"
+    for bad in ("", "!!!", header([]), header(None), header("x")):
+        assert not from_header(bad)
+    assert SECRET not in repr(Credentials("u", SECRET, SECRET, SECRET))
+
+
+def test_challenges() -> None:
+    found = challenges(['Bearer realm="https://a/b?c=\\"d\\"",service=x y, scope="s:t:pull,push"', "Basic"])
+    assert [c.scheme for c in found] == ["bearer", "basic"]
+    assert found[0].parameters["realm"] == 'https://a/b?c="d"'
+    assert found[0].parameters["scope"] == "s:t:pull,push"
+
+
+def test_where_registries_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(insecure=("lab:5000", "10.0.0.0/8"), mirrors=("https://m",), certs_dir=str(tmp_path))
+    assert [e.base for e in endpoints(settings, "docker.io", mirrors=True)] == [
+        "https://m",
+        "https://registry-1.docker.io",
+    ]
+    assert [e.scheme for e in endpoints(settings, "lab:5000", mirrors=False)] == ["https", "http"]
+    assert is_insecure(settings, "10.1.2.3:80")
+    assert is_insecure(settings, "localhost:1")
+    assert not is_insecure(settings, "11.1.2.3")
+    (tmp_path / "lab:5000").mkdir()
+    assert [e.verify for e in endpoints(settings, "lab:5000", mirrors=False)] == [True, False]
+    monkeypatch.setenv("HTTPS_PROXY", "proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "inside.example, 192.168.0.0/16")
+    assert proxy_for(settings, "https", "quay.io") == "http://proxy:3128"
+    assert proxy_for(settings, "https", "a.inside.example") == ""
+    assert proxy_for(settings, "https", "192.168.7.7:443") == ""
+    assert proxy_for(settings, "https", "127.0.0.1:5000") == ""
+    assert proxy_for(Settings(https_proxy="http://own:1"), "https", "quay.io") == "http://own:1"

@@ -1,0 +1,186 @@
+"""The supervisor's side of the shims: the zygote that makes them, and a client for each one's socket."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+from engine.errors import Kind, WharfError, internal
+from engine.shim import protocol, zygote
+from engine.shim.protocol import Json, ProtocolError
+from engine.system import timeouts
+
+log = logging.getLogger(__name__)
+
+OnEvent = Callable[[Json], None]
+
+
+def error_of(message: Mapping[str, object]) -> WharfError:
+    """A refusal as it came over a shim's socket."""
+    try:
+        kind = Kind(message.get("kind"))
+    except ValueError:
+        kind = Kind.INTERNAL
+    return WharfError(kind, str(message.get("message", "")))
+
+
+class Zygote:
+    """Forks shims. A zygote that died is replaced by the next request; its shims aren't touched by that."""
+
+    def __init__(self, handle: zygote.Handle) -> None:
+        """``handle`` was made by ``zygote.start()`` before gRPC was imported; it becomes ours."""
+        self._handle = handle
+        self._handle.sock.setblocking(False)  # noqa: FBT003 - the socket's own method
+        self._lock = asyncio.Lock()
+
+    async def fork(self, what: str, directory: str) -> tuple[socket.socket, int]:
+        """A ``shim`` or an ``iohost`` working in ``directory``: our end of its control socket, and its pid.
+
+        UNAVAILABLE: it can't be made.
+        """
+        async with self._lock, timeouts.limit("shim.start"):
+            try:
+                return await self._fork(what, directory)
+            except (OSError, ProtocolError, EOFError) as error:
+                log.warning("the zygote is gone (%s); another one is started", error)
+                self._replace()
+                try:
+                    return await self._fork(what, directory)
+                except (OSError, ProtocolError, EOFError) as again:
+                    raise WharfError(Kind.UNAVAILABLE, f"no shim can be started: {again}") from None
+
+    async def _fork(self, what: str, directory: str) -> tuple[socket.socket, int]:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                request = protocol.encode({"what": what, "bundle": directory})
+                sent = protocol.send_with_fds(self._handle.sock, request, [theirs.fileno()])
+                if sent < len(request):
+                    raise ProtocolError("a request was cut short")
+            answer = await self._answer()
+            if "error" in answer:
+                raise error_of(protocol.mapping(answer, "error"))
+            return ours, protocol.integer(answer, "pid")
+        except BaseException:
+            ours.close()
+            raise
+
+    async def _answer(self) -> Json:
+        decoder = protocol.Decoder()
+        while True:
+            data = await asyncio.get_running_loop().sock_recv(self._handle.sock, 4096)
+            if not data:
+                raise EOFError("its socket is closed")
+            for message, _tail in decoder.feed(data):
+                return message
+
+    def _replace(self) -> None:
+        self.close()
+        self._handle = zygote.start()
+        self._handle.sock.setblocking(False)  # noqa: FBT003 - the socket's own method
+
+    def close(self) -> None:
+        """The zygote ends; shims live on."""
+        self._handle.sock.close()
+        with contextlib.suppress(ChildProcessError):
+            # It leaves at the end of its socket; whoever is our parent reaps it if it is slow.
+            os.waitpid(self._handle.pid, os.WNOHANG)
+
+
+class ShimClient(asyncio.Protocol):
+    """Calls to one shim (or I/O host) and its events; no task of its own.
+
+    ``on_event`` is called in the order of the shim's frames; ``on_lost`` once, when the socket closed, unless
+    ``close`` was called.
+    """
+
+    def __init__(self, on_event: OnEvent, on_lost: Callable[[], None]) -> None:
+        self._on_event = on_event
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._decoder = protocol.Decoder()
+        self._waiting: dict[int, asyncio.Future[Json]] = {}
+        self._number = 0
+        self._closed = False
+
+    @classmethod
+    async def over(cls, sock: socket.socket, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
+        """Takes over a connected socket."""
+        client = cls(on_event, on_lost)
+        await asyncio.get_running_loop().create_unix_connection(lambda: client, sock=sock)
+        return client
+
+    @classmethod
+    async def at(cls, path: str, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
+        """Connects to a shim that was made by an earlier supervisor. OSError: nobody listens there."""
+        async with timeouts.limit("shim.connect"):
+            sock = await asyncio.to_thread(protocol.connect, path)
+            return await cls.over(sock, on_event, on_lost)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message, _tail in self._decoder.feed(data):
+                self._received(message)
+        except ProtocolError as error:
+            log.error("a shim speaks another protocol: %s", error)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _received(self, message: Json) -> None:
+        if "event" in message:
+            self._on_event(message)
+            return
+        waiting = self._waiting.pop(protocol.integer(message, "id"), None)
+        if waiting is None or waiting.done():
+            return
+        if "error" in message:
+            waiting.set_exception(error_of(protocol.mapping(message, "error")))
+        else:
+            waiting.set_result(protocol.mapping(message, "ok"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(WharfError(Kind.UNAVAILABLE, "the container's shim is gone"))
+        if not self._closed:
+            self._closed = True
+            self._on_lost()
+
+    async def call(self, operation: str, *, deadline: str = "shim.call", **arguments: object) -> Json:
+        """One request. ``deadline`` names an entry of ``timeouts``.
+
+        UNAVAILABLE: the shim is gone; else what it answered.
+        """
+        if self._transport is None or self._closed:
+            raise WharfError(Kind.UNAVAILABLE, "the container's shim is gone")
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._transport.write(protocol.encode({"id": number, "op": operation, **arguments}))
+        try:
+            async with timeouts.limit(deadline):
+                return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    def close(self) -> None:
+        """Lets go of the shim, which lives on."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.close()
+
+
+def number(message: Mapping[str, object], key: str) -> int:
+    """An integer that a shim answered. INTERNAL: it is none."""
+    value = message.get(key)
+    if not isinstance(value, int):
+        raise internal(f"the shim answered {key}={value!r}")
+    return value

@@ -1,0 +1,102 @@
+"""What a create request says about runtime and stdio, turned into what the shim wants to know."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.api.pb import runc_options_pb2 as options_pb
+from engine.api.stdio import SCHEME, StdioUri
+from engine.api.types import AnyValue
+from engine.errors import WharfError, invalid, not_found, not_implemented
+from engine.runtime.oci import Runtime
+from engine.runtime.probe import dialect_of, probe
+from engine.system.run import DEFAULT_ENV
+
+RUNC_V2 = "io.containerd.runc.v2"
+_RUNTIMES = frozenset((RUNC_V2, "io.containerd.runc.v1", "io.containerd.runtime.v1.linux"))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How the runtime is called for one container."""
+
+    runtime: Runtime
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+
+
+def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: str) -> Call:
+    """``name`` and ``options`` are the container record's (``containerd.runc.v1.Options`` or nothing).
+
+    :raises WharfError: INVALID_ARGUMENT for another runtime, NOT_FOUND for a program that isn't there.
+    """
+    if name not in _RUNTIMES:
+        raise invalid(
+            f'failed to start shim: failed to resolve runtime path: invalid runtime name {name}, this engine runs "{RUNC_V2}"'
+        )
+    wanted = options_pb.Options()
+    if options is not None and options.value:
+        wanted = options.unpack(options_pb.Options)
+    for field in ("shim_cgroup", "io_uid", "io_gid"):
+        if getattr(wanted, field):
+            raise not_implemented(f"runtime option {field} is not supported")
+    if wanted.binary_name:
+        path = _find(wanted.binary_name)
+        dialect = dialect_of(path)
+    else:
+        binary = probe().require()
+        path, dialect = binary.path, binary.dialect
+    directory = os.path.join(wanted.root or os.path.join(root, dialect), namespace)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    return Call(Runtime(dialect, path, directory, wanted.systemd_cgroup), wanted.no_pivot_root, wanted.no_new_keyring)
+
+
+def _find(name: str) -> str:
+    path = shutil.which(name, path=DEFAULT_ENV["PATH"])
+    if path is None:
+        raise not_found(f'exec: "{name}": executable file not found in $PATH')
+    return path
+
+
+def shim_stdio(stdin: str, stdout: str, stderr: str, *, terminal: bool) -> dict[str, object]:
+    """The three URIs of a request as the shim takes them; see ``engine.shim.process.Process``.
+
+    :raises WharfError: NOT_IMPLEMENTED for a scheme that isn't offered, INVALID_ARGUMENT for a malformed one.
+    """
+    if stdout.startswith(SCHEME + "://"):
+        if stdin or stderr:
+            raise invalid("stdin and stderr go with the stdout URI")
+        uri = StdioUri.parse(stdout)
+        return {"terminal": terminal, "socket": uri.socket, "options": {"driver": "none", **uri.options}}
+    result: dict[str, object] = {"terminal": terminal}
+    for name, value in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+        if value.startswith("fifo://"):
+            value = value.removeprefix("fifo://")
+        elif value.startswith("file://") and name != "stdin":
+            pass
+        elif "://" in value:
+            raise not_implemented(f"{name} {value}: the scheme is not supported")
+        if value and not value.removeprefix("file://").startswith("/"):
+            raise invalid(f"{name} {value!r} is no absolute path")
+        result[name] = value
+    return result
+
+
+def json_object(value: AnyValue | None, what: str) -> Mapping[str, object]:
+    """The JSON inside one of containerd's Any values. INVALID_ARGUMENT: it is none."""
+    if value is None:
+        raise invalid(f"{what} is required")
+    try:
+        found = json.loads(value.value)
+    except ValueError as error:
+        raise invalid(f"malformed {what}: {error}") from None
+    if not isinstance(found, dict):
+        raise invalid(f"malformed {what}: no object")
+    return found
+
+
+def reraise(error: WharfError, before: str) -> WharfError:
+    """The same kind, with containerd's words in front."""
+    return WharfError(error.kind, f"{before}: {error.message}")

@@ -1,0 +1,117 @@
+"""The running daemon: services, routes and sockets on one event loop, and the signals."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvloop
+
+from engine.errors import WharfError
+from engine.shim import zygote
+from server.app import EngineApp
+from server.config import Config, ConfigError
+from server.config.flags import Given
+from server.http.server import HttpServer
+from server.http.versioning import common_headers
+from server.launch import StartError, Supervisor
+from server.reload import Reloader
+from server.routes import all_routes
+from server.sockets import Listener, bind_all, tls_context
+from server.wiring import opened
+
+log = logging.getLogger("wharfd")
+
+# Blocking work of handlers; more threads cost memory and help nothing on a busy disk.
+_THREADS = 8
+
+
+def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: zygote.Handle | None) -> int:
+    """Serves until SIGTERM or SIGINT. Returns the exit status.
+
+    :raises ConfigError: a socket can't be bound. :raises StartError: a service can't be brought up.
+    """
+    context = tls_context(config)
+    listeners = bind_all(config)
+    try:
+        daemon = _Daemon(config, given, supervisor, handle)
+        return uvloop.run(daemon.run(listeners, context))
+    except WharfError as error:
+        raise StartError(error.message) from error
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def notify(state: str) -> None:
+    """Tells systemd (``NOTIFY_SOCKET``), if it wants to know."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(address)
+        sock.sendall(state.encode())
+
+
+class _Daemon:
+    def __init__(
+        self, config: Config, given: Given, supervisor: Supervisor | None, handle: zygote.Handle | None
+    ) -> None:
+        self._config = config
+        self._given = given
+        self._supervisor = supervisor
+        self._zygote = handle
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def run(self, listeners: list[Listener], context: Any) -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
+        ending = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ending.set)
+        # Until there is something to reload.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        try:
+            async with opened(self._config, self._zygote) as services:
+                reloader = Reloader(self._config, self._given, services)
+                loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
+                if self._supervisor is not None:
+                    self._spawn(self._supervisor.watch())
+                await self._serve(listeners, context, services, ending)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+        return 0
+
+    async def _serve(self, listeners: list[Listener], context: Any, services: Any, ending: asyncio.Event) -> None:
+        server = HttpServer(EngineApp(all_routes(), services), common_headers(experimental=self._config.experimental))
+        for listener in listeners:
+            await server.listen(listener.sock, context if listener.tls else None)
+            log.info("API listen on %s", listener.host)
+        gc.collect()
+        # What lives from the start on is never looked at by the collector again.
+        gc.freeze()
+        notify("READY=1")
+        log.info("Daemon has completed initialization")
+        await ending.wait()
+        log.info("Processing signal 'terminated'")
+        notify("STOPPING=1")
+        await server.close(self._config.shutdown_timeout)
+
+
+__all__ = ["ConfigError", "notify", "serve"]

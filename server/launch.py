@@ -1,0 +1,228 @@
+"""Starting the processes below wharfd, in the order that memory and safety want.
+
+1. The zygote, forked while this process is small: shims are forks of it and share its pages.
+2. The supervisor, forked from this process after the modules that both use are imported and before gRPC has
+   threads, so that both daemons share those pages. It gets a session of its own and outlives a wharfd that is killed.
+
+A supervisor that already answers on its socket is taken as it is (after a crash of wharfd). One that dies under a
+running wharfd is started again, then as a fresh process: gRPC forbids a fork.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.shim import zygote
+from engine.system import timeouts
+from server.config import Config
+
+log = logging.getLogger(__name__)
+
+
+# A supervisor that lives shorter than this many seconds is started again after a pause, which doubles.
+_STABLE = 30.0
+_PAUSE = 0.1
+
+
+class StartError(Exception):
+    """The supervisor can't be started."""
+
+
+def _peer(address: Path) -> int | None:
+    """The pid of who listens on the socket, or None if nobody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(timeouts.seconds("engine.connect"))
+        try:
+            probe.connect(str(address))
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except OSError:
+            return None
+    pid: int = struct.unpack("iII", credentials)[0]
+    return pid
+
+
+class Supervisor:
+    """The embedded supervisor as wharfd's charge. Made and launched before the event loop."""
+
+    def __init__(self, config: Config) -> None:
+        self.root = config.data_root / "containerd"
+        self.state = config.exec_root / "containerd"
+        self.address = self.state / "containerd.sock"
+        self.pid = 0
+        self._level = "debug" if config.debug else config.log_level
+        self._ours = False
+        self._pidfd = -1
+        self._zygote: zygote.Handle | None = None
+        self._ending = False
+
+    def launch(self, share: Callable[[], None]) -> None:
+        """Finds the supervisor or forks it. ``share`` imports what both daemons use, without any threads.
+
+        :raises StartError: the new one ended or gave no sign of life in time.
+        """
+        found = _peer(self.address)
+        if found is not None:
+            log.info("the supervisor runs already as process %d", found)
+            self._adopt(found)
+            share()
+            return
+        self._zygote = zygote.start()
+        share()
+        gc.collect()
+        # What is shared must not be touched by either collector.
+        gc.freeze()
+        self._fork(self._zygote)
+        self._zygote.sock.close()
+
+    def _fork(self, handle: zygote.Handle) -> None:
+        ready, signalled = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready)
+            _become(self, handle, signalled)
+        os.close(signalled)
+        self._ours = True
+        self._adopt(pid)
+        poll = select.poll()
+        poll.register(ready, select.POLLIN | select.POLLHUP)
+        try:
+            answered = poll.poll(timeouts.seconds("supervisor.start") * 1000)
+            if not answered or not os.read(ready, 1):
+                self.stop_blocking()
+                raise StartError("the supervisor did not start: see its messages above")
+        finally:
+            os.close(ready)
+
+    def _adopt(self, pid: int) -> None:
+        self.pid = pid
+        with contextlib.suppress(ProcessLookupError):
+            self._pidfd = os.pidfd_open(pid)
+
+    @property
+    def started_here(self) -> bool:
+        """This run of wharfd has started it."""
+        return self._ours
+
+    async def watch(self) -> None:
+        """Starts the supervisor again whenever it dies. Runs until cancelled; gRPC's channel finds the new one."""
+        loop = asyncio.get_running_loop()
+        pause = _PAUSE
+        while True:
+            since = loop.time()
+            await self._gone()
+            if self._ending:
+                return
+            log.error("the supervisor (process %d) has died; starting it again", self.pid)
+            self._reap()
+            if loop.time() - since < _STABLE:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _STABLE)
+            else:
+                pause = _PAUSE
+            self._spawn()
+
+    async def _gone(self) -> None:
+        if self._pidfd < 0:
+            return
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+        loop.add_reader(self._pidfd, over.set)
+        try:
+            await over.wait()
+        finally:
+            loop.remove_reader(self._pidfd)
+
+    def _reap(self) -> None:
+        os.close(self._pidfd)
+        self._pidfd = -1
+        for pid in (self.pid, self._zygote.pid if self._zygote is not None else 0):
+            if pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+    def _spawn(self) -> None:
+        """A fresh process with a session of its own."""
+        arguments = ["--root", str(self.root), "--state", str(self.state)]
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "engine.supervisor", *arguments],
+            {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            setsid=True,
+        )
+        self._ours = True
+        self._adopt(pid)
+
+    def signal(self, number: int) -> None:
+        """Signals it, by pidfd: never another process that got its number."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def stop_blocking(self) -> None:
+        """Ends the supervisor; containers go on with their shims. SIGKILL if it doesn't listen."""
+        self._ending = True
+        if self._pidfd < 0:
+            return
+        self.signal(signal.SIGTERM)
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(timeouts.seconds("supervisor.stop") * 1000):
+            log.error("the supervisor does not end and is killed")
+            self.signal(signal.SIGKILL)
+            poll.poll(timeouts.seconds("supervisor.stop") * 1000)
+        self._reap()
+        self._ending = False
+
+    async def stop(self) -> None:
+        """:meth:`stop_blocking`, off the loop."""
+        self._ending = True
+        await asyncio.to_thread(self.stop_blocking)
+
+
+def _close_all_but(*keep: int) -> None:
+    """The listening sockets and files of wharfd are none of the supervisor's."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in keep:
+            # The directory's own descriptor is closed already.
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+def _become(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> None:
+    """The forked child: becomes the supervisor and never returns."""
+    status = 1
+
+    def _say_ready() -> None:
+        os.write(signalled, b"1")
+        os.close(signalled)
+
+    try:
+        os.setsid()
+        _close_all_but(handle.sock.fileno(), signalled)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        logging.getLogger().handlers.clear()
+        from engine.supervisor.server import run  # after the fork: only this process needs the rest of it
+
+        status = run(
+            root=str(supervisor.root),
+            state=str(supervisor.state),
+            address=str(supervisor.address),
+            log_level=supervisor._level if supervisor._level in ("debug", "info", "warning", "error") else "info",
+            handle=handle,
+            ready=_say_ready,
+        )
+    except BaseException as error:
+        print(f"wharf-supervisor: {error!r}", file=sys.stderr)  # noqa: T201
+    finally:
+        os._exit(status)

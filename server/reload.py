@@ -1,0 +1,62 @@
+"""SIGHUP: the file is read again, and what dockerd reloads is applied."""
+
+import logging
+import platform
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from server.config import Config, ConfigError, reload
+from server.config.flags import Given
+from server.config.options import OPTIONS
+
+if TYPE_CHECKING:
+    from server.wiring import Services
+
+log = logging.getLogger("wharfd")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ",".join(f'"{each}"' for each in value) + "]"
+    return str(value)
+
+
+class Reloader:
+    """Applies a changed ``daemon.json`` to the running services."""
+
+    def __init__(self, config: Config, given: Given, services: "Services") -> None:
+        self._config = config
+        self._given = given
+        self._services = services
+
+    async def reload(self) -> None:
+        """A file that can't be used is logged, and everything stays as it was."""
+        log.info("Got signal to reload configuration, reloading from: %s", self._config.config_file)
+        try:
+            read = reload(self._given)
+        except ConfigError as error:
+            log.error("%s", error)
+            return
+        fields = {
+            option.attribute: getattr(read, option.attribute)
+            for option in OPTIONS
+            if option.reloads and hasattr(read, option.attribute)
+        }
+        self._config = replace(self._config, **fields, given=read.given)
+        self._apply(self._config)
+        attributes = {option.name: _shown(fields[option.attribute]) for option in OPTIONS if option.attribute in fields}
+        attributes["runtimes"] = " ".join(f"{name}:{runtime.path}" for name, runtime in self._config.runtimes.items())
+        attributes["name"] = platform.node()
+        self._services.events.publish("daemon", "reload", self._services.system.identity, attributes)
+
+    def _apply(self, config: Config) -> None:
+        from server.__main__ import set_level
+
+        set_level(config)
+        self._services.system.config = config
+        for service in (self._services.containers, self._services.images):
+            apply = getattr(service, "reload", None)
+            if apply is not None:
+                apply(config)

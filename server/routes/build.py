@@ -1,0 +1,196 @@
+"""``POST /build`` and its relatives: thin handlers over ``server/services/build``."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import WharfError, invalid
+from engine.registry.oci import parse_platform
+from engine.registry.reference import parse
+from server.http import params
+from server.http.answers import json_answer, no_content
+from server.http.routing import ApiRoute
+from server.http.streams import Progress, json_stream
+from server.services.build.options import ClassicOptions, Limits, Ulimit
+from server.services.build.service import Builds
+
+
+def _builds(request: Request) -> Builds:
+    builds: Builds = request.app.state.services.build
+    return builds
+
+
+async def build(request: Request) -> Response:
+    options = read_options(request)
+    progress = Progress()
+    return json_stream(progress.run(_builds(request).classic(options, _body(request), progress)), name="build")
+
+
+async def prune(request: Request) -> Response:
+    pruned = await _builds(request).prune(
+        all_records=params.flag(request, "all"),
+        filters=params.filters(request),
+        keep_bytes=params.number(request, "reserved-space") or params.number(request, "keep-storage") or 0,
+        most_bytes=params.number(request, "max-used-space") or 0,
+        free_bytes=params.number(request, "min-free-space") or 0,
+    )
+    return json_answer({"CachesDeleted": list(pruned.ids) or None, "SpaceReclaimed": pruned.size})
+
+
+async def cancel(request: Request) -> Response:
+    build_id = params.text(request, "id")
+    if not build_id:
+        raise invalid("build ID not specified")
+    _builds(request).cancel(build_id)
+    return no_content()
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        yield piece
+
+
+def read_options(request: Request) -> ClassicOptions:
+    """The query of a classic build, refused in dockerd's words and its order.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    if "securityopt" in request.query_params:
+        raise invalid("security options are not supported on linux")
+    forced = params.flag(request, "forcerm")
+    removed = forced or params.text(request, "rm") == "" or params.flag(request, "rm")
+    platform = params.text(request, "platform") if params.version_of(request) >= (1, 32) else ""
+    if platform:
+        parse_platform(platform)
+    if params.text(request, "outputs"):
+        raise invalid("multiple outputs currently unsupported by the classic builder")
+    shm_size = params.number(request, "shmsize") or 0
+    isolation = params.text(request, "isolation")
+    if isolation.lower() not in ("", "default"):
+        raise invalid(f"unsupported isolation: {orjson.dumps(isolation).decode()}")
+    ulimits = _json(request, "ulimits", "error reading ulimit settings", list)
+    build_args = _json(request, "buildargs", "error reading build args", dict)
+    labels = _json(request, "labels", "error reading labels", dict)
+    cache_from = _json(request, "cachefrom", "error reading cache-from", list)
+    version = params.text(request, "version")
+    if version not in ("", "1"):
+        if version == "2":
+            raise invalid("BuildKit builds go through /session and /grpc on this engine")
+        raise invalid(f"invalid version {orjson.dumps(version).decode()}")
+    if params.flag(request, "squash"):
+        raise invalid("squash is only supported with experimental mode")
+    return ClassicOptions(
+        dockerfile=params.text(request, "dockerfile"),
+        remote=params.text(request, "remote"),
+        tags=tuple(dict.fromkeys(_tag(tag) for tag in params.texts(request, "t") if tag)),
+        quiet=params.flag(request, "q"),
+        no_cache=params.flag(request, "nocache"),
+        pull=params.flag(request, "pull"),
+        remove=removed,
+        force_remove=forced,
+        build_args=_strings(build_args, "build args", optional=True),
+        labels={key: value or "" for key, value in _strings(labels, "labels").items()},
+        cache_from=tuple(str(name) for name in cache_from),
+        target=params.text(request, "target"),
+        network_mode=params.text(request, "networkmode") or "default",
+        extra_hosts=_extra_hosts(request),
+        platform=platform,
+        limits=Limits(
+            memory=_lax(request, "memory"),
+            memory_swap=_lax(request, "memswap"),
+            cpu_shares=_lax(request, "cpushares"),
+            cpu_period=_lax(request, "cpuperiod"),
+            cpu_quota=_lax(request, "cpuquota"),
+            cpuset_cpus=params.text(request, "cpusetcpus"),
+            cpuset_mems=params.text(request, "cpusetmems"),
+            cgroup_parent=params.text(request, "cgroupparent"),
+            shm_size=shm_size,
+            ulimits=tuple(_ulimit(item) for item in ulimits),
+        ),
+        credentials=_credentials(request),
+        build_id=params.text(request, "buildid"),
+    )
+
+
+def _lax(request: Request, name: str) -> int:
+    """A number; what is none counts as 0, as dockerd has it for the limits of a build."""
+    try:
+        return params.number(request, name) or 0
+    except WharfError:
+        return 0
+
+
+def _json(request: Request, name: str, what: str, kind: type) -> Any:
+    value = params.text(request, name)
+    if not value:
+        return kind()
+    try:
+        document = orjson.loads(value)
+    except ValueError:
+        found = orjson.dumps(value.strip()[:1]).decode().strip('"')
+        raise invalid(f"{what}: invalid character '{found}' looking for beginning of value") from None
+    if document is None:
+        return kind()
+    if not isinstance(document, kind):
+        raise invalid(f"{what}: json: cannot unmarshal {_go(document)} into Go value")
+    return document
+
+
+def _go(value: object) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "bool"}
+    return names.get(type(value), "number")
+
+
+def _strings(document: Mapping[str, Any], what: str, *, optional: bool = False) -> dict[str, str | None]:
+    for value in document.values():
+        if not isinstance(value, str) and not (optional and value is None):
+            raise invalid(f"error reading {what}: json: cannot unmarshal {_go(value)} into Go value of type string")
+    return dict(document)
+
+
+def _ulimit(item: Any) -> Ulimit:
+    if not isinstance(item, dict) or not isinstance(item.get("Name"), str):
+        raise invalid(f"error reading ulimit settings: json: cannot unmarshal {_go(item)} into Go value of type Ulimit")
+    soft, hard = item.get("Soft", 0), item.get("Hard", 0)
+    if not isinstance(soft, int) or not isinstance(hard, int):
+        raise invalid("error reading ulimit settings: json: cannot unmarshal into Go struct field Ulimit of type int64")
+    return Ulimit(item["Name"], soft, hard)
+
+
+def _tag(text: str) -> str:
+    reference = parse(text)
+    if reference.digest:
+        raise invalid("build tag cannot contain a digest")
+    return reference.tagged().familiar
+
+
+def _extra_hosts(request: Request) -> tuple[str, ...]:
+    """Repeated values; docker-py sends one with all of them, joined by commas."""
+    found: list[str] = []
+    for value in params.texts(request, "extrahosts"):
+        found += [item.strip() for item in value.split(",") if item.strip()]
+    return tuple(found)
+
+
+def _credentials(request: Request) -> Mapping[str, Mapping[str, Any]]:
+    """``X-Registry-Config``: registry → credentials. What can't be read counts as none, as in dockerd."""
+    header = request.headers.get("x-registry-config", "")
+    if not header:
+        return {}
+    try:
+        document = params.decode_auth(header, "x-registry-config")
+    except WharfError:
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    return {str(key): value for key, value in document.items() if isinstance(value, dict)}
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("POST", "/build", build, waits=True),
+    ApiRoute("POST", "/build/prune", prune, since="1.31", waits=True),
+    ApiRoute("POST", "/build/cancel", cancel),
+)

@@ -1,0 +1,373 @@
+"""One build as the classic builder's clients see it: steps by number, their output, ids, and the result."""
+
+import asyncio
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.build import select
+from engine.build import work as building
+from engine.build.dockerfile.errors import DockerfileError
+from engine.build.dockerfile.instructions import Dockerfile, Instruction
+from engine.build.dockerfile.parse import parse
+from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
+from engine.build.select import Checksums
+from engine.build.solve import Builder, Solver, StepFailed
+from engine.build.steps import Base, Copy, Layer, Result, Step
+from engine.errors import Kind, WharfError, invalid
+from engine.registry import oci
+from server.http.streams import Progress, error_message
+from server.services.build.context import Context
+from server.services.build.fetch import fetch
+from server.services.build.image import Documents, describe, store
+from server.services.build.options import ClassicOptions
+from server.services.build.runner import TaskRunner
+from server.services.build.stream import Stream
+from server.services.containers.room import Room
+from server.services.images.model import Image, short_id
+from server.services.images.rootfs import unpacked
+
+
+class Images(Protocol):
+    """What a build needs of the images."""
+
+    async def resolve(self, ref: str, *, platform: str | None = None) -> Image: ...
+
+    async def pull_for_build(self, ref: str, *, platform: str | None, credentials: Any, messages: Progress) -> None:
+        """Pulls, and tells the progress as messages of the stream."""
+
+    async def built(self, target: Descriptor, tags: Sequence[str]) -> None:
+        """Names a new image; without tags it stays as a dangling one."""
+
+
+@dataclass(slots=True)
+class Bases:
+    """Base images of one build (engine.build.plan.Bases). Each is asked for once."""
+
+    images: Images
+    engine: Engine
+    options: ClassicOptions
+    messages: Progress
+    found: dict[str, Image] = field(default_factory=dict)
+    asked: str = ""
+
+    def named_context(self, name: str) -> str | None:
+        return None
+
+    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
+        self.asked = ref
+        image = self.found.get(f"{ref} {platform}")
+        if image is None:
+            image = await self._find(ref, platform)
+            await unpacked(self.engine, image)
+            self.found[f"{ref} {platform}"] = image
+        layers = tuple(
+            Layer(oci.descriptor(document, "layer"), diff_id, 0)
+            for document, diff_id in zip(image.layers, image.diff_ids, strict=True)
+        )
+        return BaseImage(Base(ref, image.id, image.chain_id, layers), image.config)
+
+    async def _find(self, ref: str, platform: str) -> Image:
+        wanted = platform if self.options.platform or platform != host_platform() else None
+        if not self.options.pull:
+            try:
+                return await self.images.resolve(ref, platform=wanted)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+        await self.images.pull_for_build(
+            ref, platform=wanted, credentials=self.options.credentials, messages=self.messages
+        )
+        return await self.images.resolve(ref, platform=wanted)
+
+
+def host_platform() -> str:
+    return oci.format_platform(oci.host_platform())
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of one build (engine.build.work.Contexts)."""
+
+    context: building.Context
+    folder: str
+
+    async def open(self, name: str) -> building.Context:
+        if name:
+            raise invalid(f"no build context named {name}")
+        return self.context
+
+    async def secret(self, id: str) -> bytes | None:
+        return None
+
+    async def ssh(self, id: str) -> str | None:
+        return None
+
+    async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> building.Fetched:
+        return await fetch(self.folder, url, checksum=checksum, keep_git_dir=keep_git_dir)
+
+
+class Failed(Exception):
+    """The build ended with a sentence for the client, which has seen the steps before it."""
+
+    def __init__(self, sentence: str, code: int | None = None) -> None:
+        super().__init__(sentence)
+        self.sentence, self.code = sentence, code
+
+
+def read(context: Context, target: str) -> Dockerfile:
+    """The parsed Dockerfile, refused before anything is streamed.
+
+    :raises WharfError: INVALID_ARGUMENT in dockerd's words.
+    """
+    try:
+        file = parse(context.dockerfile)
+    except DockerfileError as error:
+        raise invalid(error.sentence) from None
+    names = {stage.base.name for stage in file.stages} | {str(stage.index) for stage in file.stages}
+    if target and target.lower() not in names:
+        raise invalid(f'target stage "{target}" could not be found')
+    return file
+
+
+class ClassicBuild:
+    """Runs one build and prints it."""
+
+    def __init__(
+        self, room: Room, images: Images, builder: Builder, options: ClassicOptions, context: Context, out: Progress
+    ) -> None:
+        self._room, self._images, self._builder = room, images, builder
+        self._options, self._context, self._out = options, context, out
+        self._bases = Bases(images, room.engine, options, out)
+        self._results: dict[int, Result] = {}
+        self._tasks: dict[int, asyncio.Task[Result]] = {}
+        self._number = 0
+        self._total = 0
+
+    async def run(self, file: Dockerfile) -> None:
+        """The whole build. A failure is the last message of the stream."""
+        options, limits = self._options, self._options.limits
+        self._stream = Stream(self._out, quiet=options.quiet, removes=options.remove)
+        runner = TaskRunner(
+            self._room,
+            building.Limits(
+                memory=limits.memory,
+                memory_swap=limits.memory_swap,
+                cpu_shares=limits.cpu_shares,
+                cpu_period=limits.cpu_period,
+                cpu_quota=limits.cpu_quota,
+                cpuset_cpus=limits.cpuset_cpus,
+                cpuset_mems=limits.cpuset_mems,
+                shm_size=limits.shm_size,
+                cgroup_parent=limits.cgroup_parent,
+                ulimits=tuple((limit.name, limit.soft, limit.hard) for limit in limits.ulimits),
+                extra_hosts=options.extra_hosts,
+            ),
+            announce=True,
+        )
+        sources = Sources(building.Context(self._context.root, Checksums()), posixpath.dirname(self._context.root))
+        epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
+        solver = Solver(self._builder, sources, runner, self._stream, int(epoch) * 10**9 if epoch.isdigit() else None)
+        try:
+            await self._all(file, solver)
+        except Failed as failure:
+            message = error_message(WharfError(Kind.INVALID_ARGUMENT, failure.sentence), failure.code)
+            await self._out.put(message)
+        finally:
+            await asyncio.shield(solver.close())
+
+    async def _all(self, file: Dockerfile, solver: Solver) -> None:
+        made = await self._plan(file)
+        last = self._solve(solver, made.target.last)
+        for stage in made.stages:
+            self._solve(solver, stage.last)
+        try:
+            for argument in file.arguments:
+                await self._head(argument)
+            for stage in made.stages:
+                await self._stage(stage, solver, made)
+            await last
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._finish(made)
+
+    def _solve(self, solver: Solver, step: Step | None) -> "asyncio.Task[Result]":
+        """The result of a step, being made from now on."""
+        key = id(step)
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(solver.solve(step))
+        return self._tasks[key]
+
+    async def _plan(self, file: Dockerfile) -> Plan:
+        options = self._options
+        count = len(file.stages)
+        if options.target:
+            names = [stage.base.name for stage in file.stages]
+            wanted = options.target.lower()
+            count = 1 + (int(wanted) if wanted.isdigit() else names.index(wanted))
+        self._total = len(file.arguments) + bool(options.labels)
+        self._total += sum(1 + len(stage.instructions) for stage in file.stages[:count])
+        wanted_platform = options.platform or host_platform()
+        try:
+            return await plan(
+                file,
+                Options(
+                    target=options.target,
+                    build_args=options.build_args,
+                    labels=options.labels,
+                    platform=wanted_platform,
+                    build_platform=host_platform(),
+                    no_cache=options.no_cache,
+                    classic=True,
+                    network=options.network_mode,
+                ),
+                self._bases,
+            )
+        except DockerfileError as error:
+            span = error.span
+            await self._show_failed(file, lambda item: span is not None and item.span.first == span.first)
+            raise Failed(error.message) from None
+        except WharfError as error:
+            await self._show_failed(file, lambda item: item.original.split()[1:2] == [self._bases.asked])
+            raise Failed(error.message) from None
+
+    async def _show_failed(self, file: Dockerfile, fits: Callable[[Instruction], bool]) -> None:
+        """The head of the step that could not be planned."""
+        every: list[Instruction] = [*file.arguments]
+        for stage in file.stages:
+            every += [stage.base, *stage.instructions]
+        for number, instruction in enumerate(every, 1):
+            if fits(instruction):
+                await self._stream.step(number, self._total, instruction.original)
+                return
+
+    async def _head(self, instruction: Instruction) -> None:
+        self._number += 1
+        await self._stream.step(self._number, self._total, instruction.original)
+
+    async def _stage(self, stage: PlannedStage, solver: Solver, made: Plan) -> None:
+        # Stages that nobody needs are not run; the numbers are the Dockerfile's all the same.
+        file = made.dockerfile
+        self._number = len(file.arguments)
+        self._number += sum(1 + len(each.instructions) for each in file.stages[: stage.stage.index])
+        await self._head(stage.stage.base)
+        steps = [line.step for line in stage.lines if line.step is not None]
+        current = steps[0].parent if steps else stage.last
+        await self._below(current, solver)
+        await self._stream.say(f" ---> {self._base_id(stage, current, made)}\n")
+        triggers = sum(line.trigger for line in stage.lines)
+        if triggers:
+            await self._stream.say(f"# Executing {triggers} build trigger{'s' if triggers > 1 else ''}\n")
+        for line in stage.lines:
+            if not line.trigger:
+                await self._head(line.instruction)
+            if line.step is not None and line.step is not current:
+                current = line.step
+                await self._layer(current, solver)
+            documents = describe(line.config, current, self._results, now_ns=0)
+            await self._stream.say(f" ---> {short_id(documents.id)}\n")
+
+    def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
+        name = stage.stage.base.image.lower()
+        for other in made.stages:
+            if other.stage.index < stage.stage.index and other.stage.base.name == name:
+                return short_id(self._documents(other).id)
+        if current is not None and isinstance(current.operation, Base):
+            return short_id(current.operation.digest)
+        return ""
+
+    def _documents(self, stage: PlannedStage) -> Documents:
+        return describe(stage.config, stage.last, self._results, now_ns=0)
+
+    async def _below(self, step: Step | None, solver: Solver) -> None:
+        """Gathers the results of a step and what it stands on, where they are not known yet."""
+        while step is not None and id(step) not in self._results:
+            self._results[id(step)] = await self._outcome(step, self._solve(solver, step))
+            step = step.parent
+
+    async def _layer(self, step: Step, solver: Solver) -> None:
+        operation = step.operation
+        if isinstance(operation, Copy) and operation.origin is not None and operation.origin.step is None:
+            for source in operation.sources:
+                if posixpath.normpath(source.lstrip("/")).split("/")[0] == "..":
+                    raise Failed(f"{_word(operation)} failed: forbidden path outside the build context: {source} ()")
+        task = self._solve(solver, step)
+        await self._stream.follow(step, task)
+        self._results[id(step)] = await self._outcome(step, task)
+        await self._below(step.parent, solver)
+
+    async def _outcome(self, step: Step, task: "asyncio.Task[Result]") -> Result:
+        try:
+            return await asyncio.shield(task)
+        except StepFailed as error:
+            sentence = f"The command '{error.command}' returned a non-zero code: {error.code}"
+            raise Failed(sentence, error.code) from None
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND and isinstance(step.operation, Copy):
+                raise Failed(await asyncio.to_thread(self._missing, step.operation, error.message)) from None
+            raise Failed(error.message) from None
+
+    def _missing(self, operation: Copy, otherwise: str) -> str:
+        """dockerd's sentence for a source that isn't there."""
+        word = _word(operation)
+        if operation.origin is None or operation.origin.step is not None:
+            return f"{word} failed: {otherwise}"
+        root = select.open_root(self._context.root)
+        try:
+            for source in operation.sources:
+                try:
+                    select.pick(root, [source])
+                except WharfError:
+                    if any(char in source for char in "*?["):
+                        return f"{word} failed: no source files were specified"
+                    name = source.lstrip("/")
+                    return (
+                        f"{word} failed: file not found in build context or excluded by .dockerignore: "
+                        f"stat {name}: file does not exist"
+                    )
+        finally:
+            os.close(root)
+        return f"{word} failed: {otherwise}"
+
+    async def _finish(self, made: Plan) -> None:
+        target, options = made.target, self._options
+        documents = self._documents(target)
+        if options.labels:
+            shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
+            await self._stream.step(self._total, self._total, f"LABEL {shown}")
+            await self._stream.say(f" ---> {short_id(documents.id)}\n")
+        base = self._bases.found
+        image = next((found for found in base.values() if _is_base(target, found)), None)
+        if image is not None:
+            descriptor = image.target
+        elif target.last is None and not target.config.history:
+            raise Failed("No image was generated. Is your Dockerfile empty?")
+        else:
+            descriptor = await store(self._room.engine, documents)
+        await self._images.built(descriptor, options.tags)
+        if options.quiet:
+            await self._out.put({"stream": f"{descriptor.digest}\n"})
+            return
+        await self._out.put({"aux": {"ID": descriptor.digest}})
+        if made.unused_args:
+            names = " ".join(made.unused_args)
+            await self._stream.say(f"[Warning] One or more build-args [{names}] were not consumed\n")
+        await self._stream.say(f"Successfully built {short_id(descriptor.digest)}\n")
+        for tag in options.tags:
+            await self._stream.say(f"Successfully tagged {tag}\n")
+
+
+def _is_base(target: PlannedStage, image: Image) -> bool:
+    """Whether the target is this base image, untouched."""
+    operation = None if target.last is None else target.last.operation
+    return isinstance(operation, Base) and operation.digest == image.id and not target.config.history
+
+
+def _word(operation: Copy) -> str:
+    return "ADD" if operation.add else "COPY"

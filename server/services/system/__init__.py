@@ -1,0 +1,1 @@
+"""The daemon about itself: version, info, disk usage, its identity."""

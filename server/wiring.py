@@ -1,0 +1,172 @@
+"""The composition root: the only place that makes the services and joins them.
+
+What is opened is entered on an exit stack in the order in which it depends on what came before, so a start that fails
+in the middle takes everything back, and the end of the daemon is the same way backwards.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from contextlib import AsyncExitStack
+
+from engine.api.client import Engine
+from engine.errors import Kind, WharfError
+from engine.runtime.spec.host import probe
+from engine.shim.zygote import Handle
+from engine.system import timeouts
+from server.config import Config
+from server.services.build.service import Builds
+from server.services.containers.attach import Attachments
+from server.services.containers.logs import Logs
+from server.services.containers.service import Containers
+from server.services.containers.stats import Stats
+from server.services.containers.wiring import make_containers
+from server.services.events import EventBus
+from server.services.exec.service import Exec
+from server.services.exec.wiring import make_running
+from server.services.images.model import ImageUser
+from server.services.images.service import Images
+from server.services.networks.room import Settings as NetworkSettings
+from server.services.networks.service import Networks
+from server.services.system.identity import engine_id
+from server.services.system.runtime import cgroup_driver, choose_runtime
+from server.services.system.service import System
+from server.services.volumes.local import LocalDriver
+from server.services.volumes.plugin import LegacyPlugins
+from server.services.volumes.service import Volumes
+from server.store.containers import ContainerStore
+from server.store.database import Database
+from server.store.networks import NetworkStore
+from server.store.volumes import VolumeStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What handlers find as ``request.app.state.services``."""
+
+    engine: Engine
+    events: EventBus
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    containers: Containers
+    exec: Exec
+    logs: Logs
+    attachments: Attachments
+    stats: Stats
+    build: Builds
+    system: System
+
+
+async def snapshotter_of(address: str, config: Config) -> str:
+    """The snapshotter to use: the one configured, or overlayfs where the engine can, else the copying one.
+
+    :raises WharfError: the engine doesn't have the one that is configured.
+    """
+    wanted = {"overlay2": "overlayfs"}.get(config.storage_driver, config.storage_driver)
+    engine = Engine(address, namespace=config.containerd_namespace)
+    try:
+        await engine.connect(deadline=timeouts.seconds("engine.connect"))
+        plugins = await engine.introspection.plugins("type==io.containerd.snapshotter.v1")
+    finally:
+        await engine.close()
+    usable = [plugin.id for plugin in plugins if plugin.ok]
+    for name in (wanted,) if wanted else ("overlayfs", "native"):
+        if name in usable:
+            return name
+    raise WharfError(Kind.UNAVAILABLE, f"the engine has no usable snapshotter {wanted or 'overlayfs or native'}")
+
+
+@asynccontextmanager
+async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[Services]:
+    """All services over a running engine. ``zygote``: for a stock containerd's I/O hosts.
+
+    :raises WharfError: the engine doesn't answer, or a setting can't be fulfilled.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(config.data_root / "wharf.db")
+        stack.callback(database.close)
+        bus = EventBus()
+        snapshotter = await snapshotter_of(config.engine_address, config)
+        engine = Engine(config.engine_address, namespace=config.containerd_namespace, snapshotter=snapshotter)
+        stack.push_async_callback(engine.close)
+        await engine.connect(deadline=timeouts.seconds("engine.connect"))
+
+        networks = Networks(NetworkSettings.of(config), NetworkStore(database), bus)
+        stack.push_async_callback(networks.close)
+        await networks.open()
+
+        local = LocalDriver(Path(config.data_root) / "volumes")
+        volumes = Volumes(VolumeStore(database), bus, local, LegacyPlugins())
+        await volumes.load()
+
+        facts = probe(cgroup_driver=cgroup_driver(config), init_path=config.init_path)
+        runtime, warning = choose_runtime(facts)
+        users: list[Containers] = []
+        images = Images(engine, bus, partial(_users, users))
+        await images.start()
+        stack.push_async_callback(images.stop)
+
+        store = ContainerStore(database)
+        containers = make_containers(
+            config,
+            engine=engine,
+            store=store,
+            bus=bus,
+            images=images,
+            networks=networks,
+            volumes=volumes,
+            facts=facts,
+            default_runtime=runtime,
+            zygote=zygote,
+        )
+        users.append(containers)
+        identity = await engine_id(database)
+        build = Builds(containers.room, images, worker_id=identity)
+        running = make_running(containers.room)
+        await containers.load()
+        networks.bind(containers.registry, containers.room.save)
+        await build.start()
+        stack.push_async_callback(build.stop)
+        stack.push_async_callback(containers.close)
+        await containers.open()
+        stack.push_async_callback(running.close)
+        await running.open()
+        system = System(
+            config,
+            engine=engine,
+            bus=bus,
+            identity=identity,
+            facts=facts,
+            snapshotter=snapshotter,
+            containers=containers,
+            images=images,
+            volumes=volumes,
+            build=build,
+            warnings=(warning,) if warning else (),
+        )
+        yield Services(
+            engine=engine,
+            events=bus,
+            images=images,
+            networks=networks,
+            volumes=volumes,
+            containers=containers,
+            exec=running.exec,
+            logs=running.logs,
+            attachments=running.attachments,
+            stats=running.stats,
+            build=build,
+            system=system,
+        )
+
+
+def _users(containers: list[Containers]) -> Iterable[ImageUser]:
+    """Every container; images are made before the service that knows them."""
+    return list(containers[0].registry) if containers else ()
