@@ -53,10 +53,9 @@ class Reloader:
 
     def _apply(self, config: Config) -> None:
         from server.__main__ import set_level
+        from server.wiring import registry_settings
 
         set_level(config)
         self._services.system.config = config
-        for service in (self._services.containers, self._services.images):
-            apply = getattr(service, "reload", None)
-            if apply is not None:
-                apply(config)
+        self._services.images.transfer.settings = registry_settings(config)
+        self._services.containers.reload(config)

@@ -5,16 +5,16 @@ in the middle takes everything back, and the end of the daemon is the same way b
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from contextlib import AsyncExitStack
 
 from engine.api.client import Engine
 from engine.errors import Kind, WharfError
+from engine.registry.hosts import Settings as RegistrySettings
+from engine.runtime.probe import probe as probe_runtimes
 from engine.runtime.spec.host import probe
 from engine.shim.zygote import Handle
 from engine.system import timeouts
@@ -33,7 +33,7 @@ from server.services.images.service import Images
 from server.services.networks.room import Settings as NetworkSettings
 from server.services.networks.service import Networks
 from server.services.system.identity import engine_id
-from server.services.system.runtime import cgroup_driver, choose_runtime
+from server.services.system.runtime import cgroup_driver
 from server.services.system.service import System
 from server.services.volumes.local import LocalDriver
 from server.services.volumes.plugin import LegacyPlugins
@@ -42,8 +42,7 @@ from server.store.containers import ContainerStore
 from server.store.database import Database
 from server.store.networks import NetworkStore
 from server.store.volumes import VolumeStore
-
-log = logging.getLogger(__name__)
+from server.version import SERVER_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +72,10 @@ async def snapshotter_of(address: str, config: Config) -> str:
     engine = Engine(address, namespace=config.containerd_namespace)
     try:
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
-        plugins = await engine.introspection.plugins("type==io.containerd.snapshotter.v1")
+        plugins = await engine.introspection.plugins(["type==io.containerd.snapshotter.v1"])
     finally:
         await engine.close()
-    usable = [plugin.id for plugin in plugins if plugin.ok]
+    usable = [plugin.id for plugin in plugins if not plugin.error]
     for name in (wanted,) if wanted else ("overlayfs", "native"):
         if name in usable:
             return name
@@ -107,9 +106,9 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         await volumes.load()
 
         facts = probe(cgroup_driver=cgroup_driver(config), init_path=config.init_path)
-        runtime, warning = choose_runtime(facts)
+        runtimes = await asyncio.to_thread(probe_runtimes)
         users: list[Containers] = []
-        images = Images(engine, bus, partial(_users, users))
+        images = Images(engine, bus, partial(_users, users), registry_settings(config))
         await images.start()
         stack.push_async_callback(images.stop)
 
@@ -123,12 +122,18 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             networks=networks,
             volumes=volumes,
             facts=facts,
-            default_runtime=runtime,
+            default_runtime=config.default_runtime or runtimes.require().dialect,
             zygote=zygote,
         )
         users.append(containers)
         identity = await engine_id(database)
-        build = Builds(containers.room, images, worker_id=identity)
+        build = Builds(
+            containers.room,
+            images,
+            worker_id=identity,
+            version=SERVER_VERSION,
+            host_gateway=networks.host_gateway,
+        )
         running = make_running(containers.room)
         await containers.load()
         networks.bind(containers.registry, containers.room.save)
@@ -144,12 +149,12 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             bus=bus,
             identity=identity,
             facts=facts,
+            probe=runtimes,
             snapshotter=snapshotter,
             containers=containers,
             images=images,
             volumes=volumes,
             build=build,
-            warnings=(warning,) if warning else (),
         )
         yield Services(
             engine=engine,
@@ -165,6 +170,20 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             build=build,
             system=system,
         )
+
+
+def registry_settings(config: Config) -> RegistrySettings:
+    """What the configuration says about registries, in the words of the room that asks them."""
+    return RegistrySettings(
+        mirrors=config.registry_mirrors,
+        insecure=config.insecure_registries,
+        http_proxy=config.http_proxy,
+        https_proxy=config.https_proxy,
+        no_proxy=config.no_proxy,
+        downloads=config.max_concurrent_downloads,
+        uploads=config.max_concurrent_uploads,
+        attempts=config.max_download_attempts,
+    )
 
 
 def _users(containers: list[Containers]) -> Iterable[ImageUser]:

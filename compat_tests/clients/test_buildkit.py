@@ -138,9 +138,8 @@ def test_stages_targets_arguments_and_named_contexts(engine: Engine, tmp_path: P
 
 
 def test_outputs(engine: Engine, tmp_path: Path) -> None:
-    root = context(
-        tmp_path / "c", {"Dockerfile": "FROM busybox AS x\nRUN mkdir /o && echo 1 > /o/f && ln -s f /o/l\nFROM scratch\nCOPY --from=x /o /\n"}
-    )  # fmt: skip
+    dockerfile = "FROM busybox AS x\nRUN mkdir /o && echo 1 > /o/f && ln -s f /o/l\nFROM scratch\nCOPY --from=x /o /\n"
+    root = context(tmp_path / "c", {"Dockerfile": dockerfile})
     tar = tmp_path / "o.tar"
     build(engine, f"--output=type=tar,dest={tar}", str(root))
     with tarfile.open(tar) as archive:
@@ -203,7 +202,7 @@ def test_secrets_and_caches(engine: Engine, tmp_path: Path) -> None:
         "",
         "/c:\n\n/t:",
     )
-    found = subprocess.run(["grep", "-rlF", secret, str(engine.place.data)], capture_output=True, check=False)
+    found = subprocess.run(["grep", "-rlF", secret, str(engine.place.root)], capture_output=True, check=False)
     assert found.stdout == b""
     missing = build(engine, str(root), "--no-cache", check=False)
     assert "secret k: not found" in missing.stderr

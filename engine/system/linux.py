@@ -141,9 +141,7 @@ def _check(result: int, path: str | None = None) -> int:
     return result
 
 
-def mount(
-    source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None
-) -> None:
+def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
     """mount(2). ``data`` is the file system's own options, comma separated."""
     _check(_libc.mount(_encode(source), _encode(target), _encode(fstype), flags, _encode(data)), target)
 
@@ -305,9 +303,7 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
     _check(result, to_path or from_path)
 
 
-def renameat2(
-    old: str, new: str, flags: int, *, old_dirfd: int = AT_FDCWD, new_dirfd: int = AT_FDCWD
-) -> None:
+def renameat2(old: str, new: str, flags: int, *, old_dirfd: int = AT_FDCWD, new_dirfd: int = AT_FDCWD) -> None:
     _check(_libc.renameat2(old_dirfd, _encode(old), new_dirfd, _encode(new), flags), old)
 
 

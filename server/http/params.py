@@ -14,7 +14,7 @@ from api_models.decode import decode
 from api_models.filters import Filters
 from api_models.system import AuthConfig
 from api_models.versions import Version, accept
-from engine.errors import WharfError, invalid
+from engine.errors import WharfError, internal, invalid
 
 M = TypeVar("M", bound=Model)
 
@@ -67,6 +67,21 @@ def parse_int(value: str) -> int:
     if not -(2**63) <= parsed < 2**63:
         raise invalid(f"strconv.ParseInt: parsing {quoted}: value out of range")
     return parsed
+
+
+def moment(value: str) -> int:
+    """``seconds[.nanoseconds]`` → ns; "" is 0.
+
+    :raises WharfError: INTERNAL (dockerd's 500) with Go's words.
+    """
+    if not value:
+        return 0
+    whole, dot, fraction = value.partition(".")
+    for word in (whole, fraction) if dot else (whole,):
+        if not word.removeprefix("-").removeprefix("+").isdecimal():
+            raise internal(f'strconv.ParseInt: parsing "{word}": invalid syntax')
+    nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
+    return int(whole) * 1_000_000_000 + nanos
 
 
 def filters(request: Request, accepted: Collection[str] | None = None, *, name: str = "filters") -> Filters:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.container import UpdateRequest
-from engine.errors import internal, invalid
+from engine.errors import invalid
 from server.http import params
 from server.http.answers import json_answer
 from server.http.hijack import hijack
@@ -31,21 +31,6 @@ def _containers(request: Request) -> Containers:
     return containers
 
 
-def _moment(text: str) -> int:
-    """``seconds[.nanoseconds]`` → ns; "" is 0.
-
-    :raises WharfError: INTERNAL (dockerd's 500) with Go's words.
-    """
-    if not text:
-        return 0
-    whole, dot, fraction = text.partition(".")
-    for word in (whole, fraction) if dot else (whole,):
-        if not word.removeprefix("-").removeprefix("+").isdecimal():
-            raise internal(f'strconv.ParseInt: parsing "{word}": invalid syntax')
-    nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
-    return int(whole) * 1_000_000_000 + nanos
-
-
 def _tail(text: str) -> int:
     """What is no number means all, and so does a negative one."""
     return max(int(text), -1) if text.removeprefix("-").isdecimal() else -1
@@ -59,8 +44,8 @@ async def logs(request: Request) -> Response:
         stdout=params.flag(request, "stdout"),
         stderr=params.flag(request, "stderr"),
         follow=params.flag(request, "follow"),
-        since_ns=_moment(params.text(request, "since")),
-        until_ns=0 if until == "0" else _moment(until),
+        since_ns=params.moment(params.text(request, "since")),
+        until_ns=0 if until == "0" else params.moment(until),
         tail=_tail(params.text(request, "tail")),
         timestamps=params.flag(request, "timestamps"),
         details=params.flag(request, "details"),

@@ -2,7 +2,9 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,16 +48,16 @@ def test_writes_that_meet_fail_alone(tmp_path: Path) -> None:
     async def scenario() -> None:
         database = Database(tmp_path / "wharf.db")
 
-        def insert(number: int) -> None:
+        def insert(number: int) -> Coroutine[Any, Any, None]:
             def work(connection: sqlite3.Connection) -> None:
                 connection.execute("INSERT INTO volumes VALUES (?, NULL, '')", (str(number),))
                 if number % 10 == 3:
                     raise ValueError(number)
 
-            return database.write(work)  # type: ignore[return-value]
+            return database.write(work)
 
         try:
-            results = await asyncio.gather(*(insert(n) for n in range(200)), return_exceptions=True)  # type: ignore[call-overload]
+            results = await asyncio.gather(*(insert(n) for n in range(200)), return_exceptions=True)
             failed = [n for n, result in enumerate(results) if isinstance(result, ValueError)]
             assert failed == [n for n in range(200) if n % 10 == 3]
             count = await database.read(lambda c: c.execute("SELECT count(*) FROM volumes").fetchone()[0])

@@ -16,7 +16,23 @@ from engine.shim.protocol import Json
 
 #: Seconds; generous, for a loaded machine.
 PATIENCE = 60.0
-_APPLETS = ("sh", "echo", "cat", "sleep", "true", "false", "dd", "yes", "head", "seq", "printf", "kill", "ls", "stty", "tail")
+_APPLETS = (
+    "sh",
+    "echo",
+    "cat",
+    "sleep",
+    "true",
+    "false",
+    "dd",
+    "yes",
+    "head",
+    "seq",
+    "printf",
+    "kill",
+    "ls",
+    "stty",
+    "tail",
+)
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -70,7 +86,12 @@ def spec(rootfs: Path, args: Sequence[str], *, terminal: bool = False, cgroup: s
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["newinstance", "ptmxmode=0666"],
+            },
         ],
         "linux": linux,
     }

@@ -34,7 +34,8 @@ def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: s
     """
     if name not in _RUNTIMES:
         raise invalid(
-            f'failed to start shim: failed to resolve runtime path: invalid runtime name {name}, this engine runs "{RUNC_V2}"'
+            f"failed to start shim: failed to resolve runtime path: invalid runtime name {name},"
+            f' this engine runs "{RUNC_V2}"'
         )
     wanted = options_pb.Options()
     if options is not None and options.value:

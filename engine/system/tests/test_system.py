@@ -152,9 +152,7 @@ def test_a_garbled_message_is_refused() -> None:
 
 def test_run_captures_and_fails_by_name() -> None:
     async def main() -> None:
-        code = (
-            "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.stderr.write('words'); sys.exit(3)"
-        )
+        code = "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.stderr.write('words'); sys.exit(3)"
         argv = [sys.executable, "-c", code]
         done = await run(argv, deadline=60, input=b"text")
         assert (done.stdout, done.stderr, done.status) == (b"TEXT", b"words", 3)

@@ -29,13 +29,21 @@ class Runtimes:
         self.default = default
         self._systemd = systemd_cgroup
         self._scripts = scripts
-        self._runtimes: dict[str, Runtime] = {
-            name: Runtime(path=name) for name in ("runc", "crun") if shutil.which(name)
-        }
-        self._runtimes.update(configured)
+        self._runtimes: dict[str, Runtime] = {}
+        self.reload(configured)
+
+    def reload(self, configured: Mapping[str, Runtime], default: str = "") -> None:
+        """Replaces the configured runtimes; "" keeps the default."""
+        known = {name: Runtime(path=name) for name in ("runc", "crun") if shutil.which(name)}
+        self._runtimes = known | dict(configured)
+        self.default = default or self.default
 
     def names(self) -> list[str]:
         return sorted(self._runtimes)
+
+    def paths(self) -> dict[str, str]:
+        """Name → program (or the shim that runs it), for ``docker info``."""
+        return {name: runtime.path or runtime.type for name, runtime in self._runtimes.items()}
 
     def get(self, name: str) -> Runtime:
         """:raises WharfError: INVALID_ARGUMENT ``unknown or invalid runtime name: x``."""

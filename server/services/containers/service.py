@@ -1,11 +1,13 @@
 """The container service: the verbs of this package bound to one room. Routes and other services call this."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from api_models.filters import Filters
 from api_models.versions import Version
 from engine.errors import WharfError
+from server.config.model import Config
 from server.services.containers import create, inspect, listing, prune, recover, remove, rename, start, stop
 from server.services.containers.hooks import Hooks
 from server.services.containers.model import Container
@@ -37,6 +39,13 @@ class Containers:
         """Follows the engine and brings records and reality together."""
         await self._monitor.start()
         await recover.recover(self.room)
+
+    def reload(self, config: Config) -> None:
+        """Applies what dockerd reloads: runtimes and their default, the size of ``/dev/shm``, the shutdown timeout."""
+        self.room.runtimes.reload(config.runtimes, config.default_runtime)
+        self.room.settings = replace(
+            self.room.settings, default_shm_size=config.default_shm_size, shutdown_timeout=config.shutdown_timeout
+        )
 
     async def close(self) -> None:
         """Stops following; containers go on running."""

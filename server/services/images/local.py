@@ -89,6 +89,16 @@ class Local:
             summary["Manifests"] = await self.manifests(record.target)
         return summary
 
+    async def layers_size(self) -> int:
+        """Bytes that all images take together, each blob and each layer counted once."""
+        blobs: dict[str, int] = {}
+        chains: set[str] = set()
+        for record in {record.target.digest: record for record in await self._room.names.all()}.values():
+            async for image in self._room.resolver.platforms(record):
+                chains.update(distinct_chains([image]))
+                blobs |= await self._sizes.blobs(image)
+        return sum(blobs.values()) + sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
+
     def _users(self, digest: str) -> int:
         return sum(1 for user in self._room.users() if user.image_id == digest)
 

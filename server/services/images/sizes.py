@@ -40,14 +40,18 @@ class Sizes:
             total += await self.snapshot(chain) or 0
         return total
 
-    async def content(self, image: Image) -> int:
-        """The blobs of a manifest that are here: itself, config and layers."""
-        total = 0
+    async def blobs(self, image: Image) -> dict[str, int]:
+        """The blobs of a manifest that are here, itself, config and layers, and their sizes."""
         parts = {d.digest: d for d in oci.children(dict(image.manifest), image.manifest_descriptor.media_type)}
-        for desc in (image.manifest_descriptor, *parts.values()):
-            if await documents.has(self.engine, desc.digest):
-                total += desc.size
-        return total
+        return {
+            desc.digest: desc.size
+            for desc in (image.manifest_descriptor, *parts.values())
+            if await documents.has(self.engine, desc.digest)
+        }
+
+    async def content(self, image: Image) -> int:
+        """What those blobs take together."""
+        return sum((await self.blobs(image)).values())
 
     async def of(self, image: Image) -> int:
         return await self.unpacked(image) + await self.content(image)

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from engine.network import netns
 from engine.network.forwarder import ViewRequest
-from engine.network.libnftables import NftError, Nftables
+from engine.network.libnftables import Nftables, NftError
 from engine.network.resolver import LISTEN, Upstream
 from server.services.containers.model import Container
 from server.services.networks import endpoints, etc

@@ -230,6 +230,10 @@ class Networks:
         """The names of what was removed."""
         return await query.prune(self.room, filters)
 
+    def host_gateway(self) -> str:
+        """The first address that ``host-gateway`` stands for, "" without a default bridge."""
+        return next(iter(etc.host_gateways(self.room)), "")
+
     async def _rewired(self, container: str, udp: int, tcp: int) -> None:
         record = self.room.sandboxes.get(container)
         if record is not None:

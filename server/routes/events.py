@@ -1,0 +1,45 @@
+"""``GET /events``."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.versions import Version
+from engine.errors import invalid
+from server.http import params
+from server.http.routing import ApiRoute
+from server.http.streams import json_stream
+from server.services.events import EventBus, Subscription
+from server.services.events.wire import document, hidden
+
+
+def _bus(request: Request) -> EventBus:
+    bus: EventBus = request.app.state.services.events
+    return bus
+
+
+async def _documents(subscription: Subscription, version: Version) -> AsyncIterator[dict[str, Any]]:
+    try:
+        async for event in subscription:
+            if not hidden(event, version):
+                yield document(event)
+    finally:
+        await subscription.aclose()
+
+
+async def events(request: Request) -> Response:
+    since, until = params.text(request, "since"), params.text(request, "until")
+    since_ns = params.moment(since) if since else None
+    until_ns = params.moment(until) if until else None
+    if since_ns is not None and until_ns is not None and since_ns > until_ns:
+        raise invalid(f"`since` time ({since}) cannot be after `until` time ({until})")
+    if since_ns is None and until_ns is not None and until_ns <= time.time_ns():
+        since_ns = until_ns
+    subscription = _bus(request).subscribe(since_ns, until_ns, params.filters(request))
+    return json_stream(_documents(subscription, params.version_of(request)), early=True, end=b"\n", name="events")
+
+
+routes: Sequence[ApiRoute] = (ApiRoute("GET", "/events", events, waits=True),)

@@ -1,0 +1,57 @@
+"""``/_ping``, ``/version``, ``/info``, ``/system/df``: thin handlers over ``server/services/system``."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.system import DiskUsage, Info
+from api_models.versions import shape
+from server.http import params
+from server.http.answers import json_answer
+from server.http.routing import ApiRoute
+from server.services.system.service import System
+
+#: ``Builder-Version: 2``: clients build with BuildKit's protocol.
+_PING = {
+    "Builder-Version": "2",
+    "Swarm": "inactive",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+}
+
+
+def _system(request: Request) -> System:
+    system: System = request.app.state.services.system
+    return system
+
+
+async def ping(request: Request) -> Response:
+    return Response(b"OK", 200, _PING, media_type="text/plain")
+
+
+async def ping_head(request: Request) -> Response:
+    return Response(b"", 200, _PING, media_type="text/plain")
+
+
+async def version(request: Request) -> Response:
+    return json_answer(await _system(request).version())
+
+
+async def info(request: Request) -> Response:
+    return json_answer(shape(Info, await _system(request).info(), params.version_of(request)))
+
+
+async def disk_usage(request: Request) -> Response:
+    version = params.version_of(request)
+    objects = params.texts(request, "type") if version >= (1, 42) else []
+    return json_answer(shape(DiskUsage, await _system(request).disk_usage(objects, version), version))
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("GET", "/_ping", ping),
+    ApiRoute("HEAD", "/_ping", ping_head),
+    ApiRoute("GET", "/version", version),
+    ApiRoute("GET", "/info", info),
+    ApiRoute("GET", "/system/df", disk_usage, since="1.25", waits=True),
+)

@@ -1,0 +1,78 @@
+"""What this engine refuses by name: swarm mode and managed plugins. The sentences are dockerd's."""
+
+from collections.abc import Iterator, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine.errors import Kind, WharfError, not_found, not_implemented
+from server.http.answers import json_answer
+from server.http.routing import ApiRoute
+
+_NO_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
+    "to swarm and try again."
+)
+_SWARM = (
+    "GET /swarm",
+    "GET /swarm/unlockkey",
+    "POST /swarm/unlock",
+    "POST /swarm/update",
+    *(f"GET /{kind}" for kind in ("nodes", "services", "tasks", "secrets", "configs")),
+    *(f"GET /{kind}/{{id}}" for kind in ("nodes", "services", "tasks", "secrets", "configs")),
+    *(f"DELETE /{kind}/{{id}}" for kind in ("nodes", "services", "secrets", "configs")),
+    *(f"POST /{kind}/create" for kind in ("services", "secrets", "configs")),
+    *(f"POST /{kind}/{{id}}/update" for kind in ("nodes", "services", "secrets", "configs")),
+    "GET /services/{id}/logs",
+    "GET /tasks/{id}/logs",
+)
+
+
+async def no_manager(request: Request) -> Response:
+    raise WharfError(Kind.UNAVAILABLE, _NO_MANAGER)
+
+
+async def no_member(request: Request) -> Response:
+    raise WharfError(Kind.UNAVAILABLE, "This node is not part of a swarm")
+
+
+async def no_swarm(request: Request) -> Response:
+    raise not_implemented("swarm mode is not part of this engine")
+
+
+async def no_plugins(request: Request) -> Response:
+    return json_answer([])
+
+
+async def no_plugin(request: Request) -> Response:
+    raise not_found(f'plugin "{request.path_params["name"]}" not found')
+
+
+async def no_managed_plugins(request: Request) -> Response:
+    raise not_implemented(
+        "managed plugins are not part of this engine: volume drivers are found by their sockets in /run/docker/plugins"
+    )
+
+
+def _swarm_routes() -> Iterator[ApiRoute]:
+    for text in _SWARM:
+        method, path = text.split()
+        yield ApiRoute(method, path, no_manager)
+
+
+routes: Sequence[ApiRoute] = (
+    *_swarm_routes(),
+    ApiRoute("POST", "/swarm/init", no_swarm),
+    ApiRoute("POST", "/swarm/join", no_swarm),
+    ApiRoute("POST", "/swarm/leave", no_member),
+    ApiRoute("GET", "/plugins", no_plugins),
+    ApiRoute("GET", "/plugins/privileges", no_managed_plugins),
+    ApiRoute("POST", "/plugins/pull", no_managed_plugins),
+    ApiRoute("POST", "/plugins/create", no_managed_plugins),
+    ApiRoute("GET", "/plugins/{name:path}/json", no_plugin),
+    *(
+        ApiRoute("POST", f"/plugins/{{name:path}}/{verb}", no_plugin)
+        for verb in ("enable", "disable", "push", "upgrade", "set")
+    ),
+    ApiRoute("DELETE", "/plugins/{name:path}", no_plugin),
+)

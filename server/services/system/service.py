@@ -1,0 +1,187 @@
+"""The daemon about itself: version, information, disk usage."""
+
+import asyncio
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import Any
+
+from api_models.filters import Filters
+from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
+from engine.api.client import Engine
+from engine.errors import WharfError, invalid
+from engine.runtime.probe import Binary, Probe
+from engine.runtime.spec.host import HostFacts
+from engine.system import timeouts
+from engine.system.run import run_sync
+from server.config import Config
+from server.services.build.service import Builds
+from server.services.containers.service import Containers
+from server.services.events import EventBus
+from server.services.images.service import Images
+from server.services.images.timestamps import format_ns
+from server.services.system import host, info
+from server.services.volumes import query as volume_query
+from server.services.volumes.service import Volumes
+from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
+
+#: What ``type`` of ``GET /system/df`` may name.
+OBJECTS = ("container", "image", "volume", "build-cache")
+
+
+class System:
+    """``config`` is replaced when the daemon reloads its file. ``identity``: the engine's ID."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        engine: Engine,
+        bus: EventBus,
+        identity: str,
+        facts: HostFacts,
+        probe: Probe,
+        snapshotter: str,
+        containers: Containers,
+        images: Images,
+        volumes: Volumes,
+        build: Builds,
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self._engine = engine
+        self._bus = bus
+        self._facts = facts
+        self._probe = probe
+        self._snapshotter = snapshotter
+        self._containers = containers
+        self._images = images
+        self._volumes = volumes
+        self._build = build
+
+    async def version(self) -> dict[str, Any]:
+        """``GET /version``."""
+        engine = await self._engine.version()
+        common = {
+            "ApiVersion": spelled(MAXIMUM),
+            "MinAPIVersion": spelled(MINIMUM),
+            "GitCommit": GIT_COMMIT,
+            "Os": "linux",
+            "Arch": host.go_architecture(),
+            "KernelVersion": platform.release(),
+            "BuildTime": BUILD_TIME,
+        }
+        details = {**common, "Experimental": "false", "PythonVersion": platform.python_version()}
+        components: list[dict[str, Any]] = [
+            {"Name": "Engine", "Version": SERVER_VERSION, "Details": details},
+            {"Name": "containerd", "Version": engine.version, "Details": {"GitCommit": engine.revision}},
+        ]
+        for name, binary in self._probe.usable.items():
+            components.append(_component(name, binary))
+        if self._facts.init_path:
+            init = {"Name": "docker-init", "Version": self._init_version, "Details": {"GitCommit": ""}}
+            components.append(init)
+        return {
+            "Platform": {"Name": "Wharf"},
+            "Components": components,
+            "Version": SERVER_VERSION,
+            **common,
+        }
+
+    @cached_property
+    def _init_version(self) -> str:
+        """tini says "tini version 0.19.0"."""
+        try:
+            done = run_sync([self._facts.init_path, "--version"], deadline=timeouts.seconds("runtime.probe"))
+        except (OSError, subprocess.SubprocessError, WharfError):
+            return ""
+        words = done.stdout.decode(errors="replace").split()
+        return words[2] if len(words) > 2 else ""
+
+    async def info(self) -> dict[str, Any]:
+        """``GET /info`` in its newest form."""
+        room = self._containers.room
+        states = Counter(container.state.word for container in self._containers.registry)
+        running = states["running"] + states["restarting"]
+        config = self.config
+        document: dict[str, Any] = {
+            "ID": self.identity,
+            "Containers": sum(states.values()),
+            "ContainersRunning": running,
+            "ContainersPaused": states["paused"],
+            "ContainersStopped": sum(states.values()) - running - states["paused"],
+            "Images": len(await self._images.local.summaries(Filters(), show_all=True, count=False)),
+            "Plugins": info.plugins(self._volumes.driver_names()),
+            "SecurityOptions": info.security(config, self._facts),
+            "RegistryConfig": info.registries(config),
+            "Swarm": info.swarm(),
+            "FirewallBackend": {"Driver": "nftables"},
+            "DiscoveredDevices": [],
+            "Containerd": {
+                "Address": self._engine.address,
+                "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},
+            },
+            "Warnings": [*self._probe.warnings, *info.limit_warnings(room.limits)] or None,
+        }
+        for part in (
+            info.storage(config, self._snapshotter),
+            info.limits(room.limits),
+            info.host_facts(self._facts),
+            info.process(config, self._bus.listeners),
+            info.configured(config),
+            info.runtimes(room.runtimes.names(), room.runtimes.paths(), room.runtimes.default),
+            info.commits((await self._engine.version()).revision, self._probe, self._facts),
+        ):
+            document |= part
+        return document
+
+    async def disk_usage(self, objects: Collection[str], version: Version) -> dict[str, Any]:
+        """``GET /system/df`` for the kinds of :data:`OBJECTS` that are asked for.
+
+        :raises WharfError: INVALID_ARGUMENT ``unknown object type: x``.
+        """
+        for name in objects:
+            if name not in OBJECTS:
+                raise invalid(f"unknown object type: {name}")
+        asked: Sequence[str] = [name for name in OBJECTS if not objects or name in objects]
+        document: dict[str, Any] = {}
+        async with asyncio.TaskGroup() as group:
+            for name in asked:
+                group.create_task(self._usage(name, version, document))
+        return document
+
+    async def _usage(self, name: str, version: Version, document: dict[str, Any]) -> None:
+        if name == "container":
+            document["Containers"] = await self._containers.list(Filters(), version, everything=True, size=True)
+        elif name == "image":
+            local = self._images.local
+            document["Images"] = await local.summaries(Filters(), show_all=False, shared_size=True)
+            document["LayersSize"] = await local.layers_size()
+        elif name == "volume":
+            document["Volumes"] = await volume_query.usage(self._volumes)
+        else:
+            document["BuildCache"] = await self._cache_records()
+
+    async def _cache_records(self) -> list[dict[str, Any]]:
+        cache = self._build.builder.cache
+        return [
+            {
+                "ID": record.id,
+                "Parents": list(record.parents) or None,
+                "Type": record.kind,
+                "Description": record.description,
+                "InUse": cache.in_use(record.id),
+                "Shared": False,
+                "Size": record.size,
+                "CreatedAt": format_ns(record.created_ns),
+                "LastUsedAt": format_ns(record.used_ns) if record.used_ns else None,
+                "UsageCount": record.uses,
+            }
+            for record in await cache.all()
+        ]
+
+
+def _component(name: str, binary: Binary) -> dict[str, Any]:
+    return {"Name": name, "Version": binary.version, "Details": {"GitCommit": binary.commit, "Path": binary.path}}
