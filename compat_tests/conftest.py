@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if reason and "compat_tests" in item.path.parts:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+# How much log there was of each daemon when a test began, by the log's path.
+_WRITTEN = pytest.StashKey[dict[Path, int]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_WRITTEN] = {daemon.log: daemon.written for daemon in engines.LIVE}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the daemons said meanwhile."""
+    report = yield
+    if report.failed:
+        before = item.stash.get(_WRITTEN, {})
+        for daemon in engines.LIVE:
+            if said := daemon.tail(8000, since=before.get(daemon.log, 0)):
+                report.sections.append((f"{daemon.log.name} of {daemon.log.parent.name}", said))
+    return report
 
 
 @contextlib.contextmanager

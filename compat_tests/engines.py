@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 AnyEngine = TypeVar("AnyEngine", bound="Engine")
 
+# The daemons that run now, for the report of a test that fails.
+LIVE: list[Daemon] = []
+
 START = 90.0  # seconds that a daemon may take until it answers, on a loaded machine
 STOP = 60.0
 
@@ -65,6 +68,8 @@ class Daemon:
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         environ.setdefault("PYTHONPYCACHEPREFIX", "/var/cache/wharf/pycache")
         environ |= {MARK: self.mark, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **self.env}
+        if self not in LIVE:
+            LIVE.append(self)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.argv,
@@ -99,10 +104,18 @@ class Daemon:
                 raise AssertionError(f"{self.argv[0]} did not end within {STOP} s of a signal\n{self.tail()}") from None
         return self.process.returncode
 
-    def tail(self, size: int = 6000) -> str:
+    def tail(self, size: int = 6000, *, since: int = 0) -> str:
+        """The end of the log, at most `size` characters of what was written after the byte `since`."""
         with contextlib.suppress(OSError):
-            return self.log.read_text(errors="replace")[-size:]
+            return self.log.read_bytes()[since:].decode(errors="replace")[-size:]
         return ""
+
+    @property
+    def written(self) -> int:
+        """How many bytes of log there are."""
+        with contextlib.suppress(OSError):
+            return self.log.stat().st_size
+        return 0
 
     def wait_for(self, api: Api) -> None:
         """Until the API answers a ping; fails with the log when the process ends or the time is up."""
@@ -118,6 +131,12 @@ class Daemon:
         up = until(answers, seconds=START)
         assert self.running, f"{self.argv} ended with {self.process and self.process.returncode}\n{self.tail()}"
         assert up, f"{self.argv} did not answer within {START} s\n{self.tail()}"
+
+
+def forget(daemon: Daemon) -> None:
+    """Takes a daemon that has ended off the list of those that run."""
+    if daemon in LIVE:
+        LIVE.remove(daemon)
 
 
 class Engine(ABC):
@@ -250,6 +269,7 @@ class Engine(ABC):
         finally:
             self.end_all()
             self.place.footprint.remove()
+            forget(self.daemon)
             places.clear(self.place.root)
 
     def shut_down(self) -> list[str]:
@@ -315,7 +335,7 @@ class Containerd:
             "version = 2\n"
             f'root = "{place.root}/containerd-root"\nstate = "{place.root}/containerd-state"\n'
             'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{self.address}"\n'
+            f'[grpc]\naddress = "{self.address}"\n[debug]\nlevel = "warn"\n'
         )
         self.daemon = Daemon(
             ["containerd", "--config", str(config)], place.root / "containerd.log", mark=place.footprint.mark
@@ -343,6 +363,7 @@ class Containerd:
             self.daemon.stop()
         finally:
             self.place.footprint.remove()
+            forget(self.daemon)
             places.clear(self.place.root)
 
 
