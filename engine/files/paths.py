@@ -3,8 +3,10 @@
 import os
 
 from engine.errors import invalid
+from engine.system import linux
 
 _MOST_LINKS = 40
+_INSIDE = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 
 
 def resolve(root: int, path: str, *, last: bool = True) -> str:
@@ -37,3 +39,27 @@ def resolve(root: int, path: str, *, last: bool = True) -> str:
                 continue
         done.append(part)
     return "/".join(done)
+
+
+def make_place(root: str, path: str, *, directory: bool) -> None:
+    """Makes where something is to be mounted, as the runtime does: missing directories, and a file at the end unless
+    ``directory``. What is there already stays as it is. Blocks.
+
+    :raises OSError: it can't be made.
+    """
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        parts = [part for part in resolve(fd, path).split("/") if part]
+        for depth, name in enumerate(parts, 1):
+            above = linux.openat2(fd, "/".join(parts[: depth - 1]) or ".", os.O_PATH | os.O_DIRECTORY, 0, _INSIDE)
+            try:
+                if os.path.lexists(f"/proc/self/fd/{above}/{name}"):
+                    continue
+                if directory or depth < len(parts):
+                    os.mkdir(name, 0o755, dir_fd=above)
+                else:
+                    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=above))
+            finally:
+                os.close(above)
+    finally:
+        os.close(fd)

@@ -138,6 +138,20 @@ def _crun_sentence(message: str) -> str | None:
     return None
 
 
+_SHIM_SAID = re.compile(r"OCI runtime (?P<verb>create|start|exec) failed: (?P<said>.*): unknown", re.DOTALL)
+
+
+def in_runcs_words(message: str) -> str:
+    """A stock containerd's sentence about crun, with crun's words turned into runc's as in :func:`explain`."""
+    found = _SHIM_SAID.search(message)
+    sentence = _crun_sentence(found["said"]) if found and "exec: " not in found["said"] else None
+    if found is None or sentence is None:
+        return message
+    prefix = "exec failed" if found["verb"] == "exec" else f"crun {found['verb']} failed"
+    said = f"{prefix}: unable to start container process: {sentence}"
+    return message[: found.start("said")] + said + message[found.end("said") :]
+
+
 def explain(runtime: Runtime, verb: str, message: str) -> str:
     """The sentence dockerd shows when ``verb`` (``create``, ``start``, ``exec`` …) failed with ``message``.
 

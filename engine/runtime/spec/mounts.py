@@ -113,7 +113,8 @@ def _bind(mount: BindMount, host: HostFacts) -> Json:
             recursive = False
         options.append("rro" if recursive else "ro")
     if mount.propagation:
-        options.append(mount.propagation)
+        # Without what lies below there is nothing to recurse into; crun takes "rprivate" for "rbind", too.
+        options.append(mount.propagation if mount.recursive else mount.propagation.removeprefix("r"))
     return _mount(mount.destination, "bind", mount.source, *options)
 
 

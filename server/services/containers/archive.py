@@ -14,6 +14,7 @@ from typing import Any
 from engine.api.types import Mount
 from engine.errors import Kind, WharfError, not_found
 from engine.files import changes, tree
+from engine.files.paths import make_place
 from engine.files.place import Place
 from engine.files.tree import PathStat
 from engine.layers.diff import changes as tree_changes
@@ -61,6 +62,7 @@ def _bind(root: str, source: str, destination: str, writable: bool) -> None:  # 
     if not os.path.exists(source):
         return
     try:
+        make_place(root, destination, directory=os.path.isdir(source))
         fd = linux.open_in_root(root, destination, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
@@ -143,7 +145,7 @@ async def put(
 
 
 def _check_writable(container: Container, path: str) -> None:
-    clean = os.path.normpath("/" + path)
+    clean = os.path.normpath("/" + path.lstrip("/"))
     inside = [
         point
         for point in container.mounts.values()

@@ -5,6 +5,7 @@ message must carry the runtime's words, and the container's ``ExitCode`` is set 
 """
 
 from engine.errors import Kind, WharfError, internal, invalid
+from engine.runtime.oci import in_runcs_words
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -26,7 +27,8 @@ def start_failure(error: WharfError) -> tuple[int, WharfError]:
     """The exit code and the error for a failed create or start of a task."""
     if error.kind in (Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED):
         return UNKNOWN, error
-    text, lower = error.message, error.message.lower()
+    text = in_runcs_words(error.message)
+    lower = text.lower()
     if "permission denied" in lower:
         return NOT_EXECUTABLE, invalid(text)
     if "is a directory" in lower:
