@@ -51,6 +51,14 @@ def _nondistributable(document: dict[str, Any], version: Version) -> None:
         registry.setdefault("AllowNondistributableArtifactsHostnames", empty)
 
 
+def _security(document: dict[str, Any], version: Version) -> None:
+    """Before 1.25 an option was its name alone, and there was an execution driver."""
+    if version < (1, 25):
+        document["ExecutionDriver"] = "<not supported>"
+        options = document.get("SecurityOptions") or []
+        document["SecurityOptions"] = [option.split(",")[0].removeprefix("name=") for option in options]
+
+
 class Info(Model):
     """The answer of ``GET /info``: what depends on the version; the rest passes as the service gives it."""
 
@@ -58,6 +66,7 @@ class Info(Model):
     bridge_nf_iptables: Annotated[bool | None, Field(alias="BridgeNfIptables"), Filled((1, 50), value=False)] = None
     bridge_nf_ip6tables: Annotated[bool | None, Field(alias="BridgeNfIp6tables"), Filled((1, 50), value=False)] = None
     default_address_pools: Annotated[list[dict[str, Any]] | None, OMIT, Shown((1, 41))] = None
+    security_options: Annotated[list[str] | None, Adapted(_security)] = None
     runtimes: Annotated[dict[str, Any] | None, Adapted(_runtimes)] = None
     containerd_commit: Annotated[dict[str, str] | None, Adapted(_commits)] = None
     registry_config: Annotated[dict[str, Any] | None, Adapted(_nondistributable)] = None
@@ -77,12 +86,25 @@ class BuildCacheRecord(Model):
     id: Annotated[str, Adapted(_build_cache_parent)] = ""
 
 
+class UsedImage(ImageSummary):
+    """An image in the disk usage: how many containers it has is counted for every version."""
+
+    containers: int = -1
+
+
+def _builder_size(document: dict[str, Any], version: Version) -> None:
+    """The sum of the build cache, until 1.41 and unless it is nothing."""
+    size = sum(record.get("Size", 0) for record in document.get("BuildCache") or [])
+    if size and version < (1, 42):
+        document["BuilderSize"] = size
+
+
 class DiskUsage(Model):
     """The answer of ``GET /system/df``."""
 
     layers_size: int = 0
-    images: list[ImageSummary] | None = None
+    images: list[UsedImage] | None = None
     containers: list[ContainerSummary] | None = None
     volumes: list[dict[str, Any]] | None = None
     build_cache: list[BuildCacheRecord] | None = None
-    builder_size: Annotated[int | None, Filled((1, 42), 0)] = None
+    builder_size: Annotated[int, OMIT, Adapted(_builder_size)] = 0

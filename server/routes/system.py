@@ -53,5 +53,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("HEAD", "/_ping", ping_head),
     ApiRoute("GET", "/version", version),
     ApiRoute("GET", "/info", info),
-    ApiRoute("GET", "/system/df", disk_usage, since="1.25", waits=True),
+    ApiRoute("GET", "/system/df", disk_usage, waits=True),
 )

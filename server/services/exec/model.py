@@ -42,8 +42,8 @@ class ExecInstance:
 
     @property
     def command(self) -> str:
-        """As events show it."""
-        return " ".join(self.request.cmd)
+        """As events show it: dockerd joins the program and the arguments, also where there are none."""
+        return f"{self.request.cmd[0]} {' '.join(self.request.cmd[1:])}"
 
     def show(self) -> dict[str, Any]:
         """``GET /exec/{id}/json``."""

@@ -88,9 +88,10 @@ async def commit(
             created_by=" ".join(container.config.cmd or ()),
             reference=reference,
         )
+        familiar = reference.tagged().familiar if reference else ""
+        extra = {"comment": comment, "imageID": image_id, "imageRef": familiar}
+        containers.room.publish(container, "commit", extra)
     finally:
         if paused and container.state.paused:
             await containers.unpause(container.id)
-    extra = {"comment": comment, "imageID": image_id, "imageRef": reference.tagged().familiar if reference else ""}
-    containers.room.publish(container, "commit", extra)
     return image_id

@@ -164,7 +164,7 @@ class Images:
         """The container's snapshot ``key`` becomes an image on ``image_id`` ("" for none); returns the new id.
 
         ``config``: the new image's ``config`` object, to which ``changes`` are applied by a Dockerfile's rules.
-        The caller pauses the container and tells the event.
+        The caller pauses the container and tells the container's event.
 
         :raises WharfError: INVALID_ARGUMENT for a change, NOT_FOUND for a blob of the image that isn't there.
         """
@@ -190,4 +190,6 @@ class Images:
             reference=reference,
         )
         self._room.resolver.forget(target.digest)
+        if reference is not None:
+            await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
         return target.digest

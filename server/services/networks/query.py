@@ -6,7 +6,7 @@ from typing import Any
 
 from api_models.filters import Filters
 from api_models.versions import Version
-from engine.errors import Kind, WharfError, not_found
+from engine.errors import Kind, WharfError, invalid, not_found
 from server.services.containers.prune import until_ns
 from server.services.containers.times import rfc3339
 from server.services.networks import attach
@@ -97,9 +97,16 @@ def listing(room: Room, filters: Filters, version: Version) -> list[dict[str, An
 
 def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:
     """:raises WharfError: INVALID."""
-    filters.only("type", ("builtin", "custom"))
-    filters.only("scope", ("local", "swarm", "global"))
-    dangling = filters.flag("dangling", default=False) if "dangling" in filters else None
+    for value in filters.get("type"):
+        if value not in ("builtin", "custom"):
+            raise invalid(f"invalid filter: 'type'='{value}'")
+    dangling = None
+    if "dangling" in filters:
+        try:
+            dangling = filters.flag("dangling", default=False)
+        except WharfError:
+            words = 'must be "true" (or "1"), or "false" (or "0")'
+            raise invalid(f"invalid value for filter 'dangling', {words}") from None
 
     def test(network: Network) -> bool:
         return (
@@ -177,6 +184,7 @@ async def prune(room: Room, filters: Filters) -> list[str]:
         except WharfError:
             continue
         removed.append(network.name)
+    room.bus.publish("network", "prune", "", {"reclaimed": "0"})
     return removed
 
 

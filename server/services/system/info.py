@@ -3,7 +3,7 @@
 import asyncio
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +11,12 @@ from engine.registry.reference import DEFAULT_DOMAIN
 from engine.runtime.probe import Probe
 from engine.runtime.spec.host import HostFacts
 from server.config import Config
+from server.config.hosts import parse_host
 from server.services.containers.hostlimits import HostLimits
 from server.services.containers.logopts import DRIVERS
+from server.services.containers.runtimes import SHIM
 from server.services.system import host
+from server.services.system.features import Features
 from server.version import SERVER_VERSION
 
 INDEX = "https://index.docker.io/v1/"
@@ -43,6 +46,7 @@ def limits(found: HostLimits) -> dict[str, Any]:
         "CPUSet": found.cpuset,
         "PidsLimit": found.pids,
         "OomKillDisable": found.oom_kill_disable,
+        **({"KernelMemoryTCP": True} if found.kernel_memory_tcp else {}),
     }
 
 
@@ -60,6 +64,18 @@ def limit_warnings(found: HostLimits) -> list[str]:
     if found.unified and not (found.blkio_read_bps and found.blkio_weight):
         warnings.append("WARNING: No io controller support")
     return warnings
+
+
+def open_doors(config: Config) -> list[str]:
+    """Sockets on which everybody is root."""
+    if config.tls or config.tlsverify:
+        return []
+    return [
+        f"[DEPRECATION NOTICE]: API is accessible on http://{host.address}:{host.port} without encryption.\n"
+        "         Access to the remote API is equivalent to root access on the host."
+        for host in map(parse_host, config.hosts)
+        if host.scheme == "tcp"
+    ]
 
 
 def security(config: Config, facts: HostFacts) -> list[str]:
@@ -172,12 +188,14 @@ def plugins(volumes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def runtimes(names: Iterable[str], paths: Mapping[str, str], default: str) -> dict[str, Any]:
-    """OCI runtimes that ``--runtime`` takes."""
-    return {
-        "Runtimes": {name: {"path": paths.get(name, name)} for name in names},
-        "DefaultRuntime": default,
-    }
+async def runtimes(paths: Mapping[str, str], default: str, features: Features) -> dict[str, Any]:
+    """OCI runtimes that ``--runtime`` takes; containerd's name for runc's shim stands for the default one."""
+    found: dict[str, Any] = {}
+    for name, path in {**paths, SHIM: paths.get(default, default)}.items():
+        found[name] = {"path": path}
+        if status := await features.of(path):
+            found[name]["status"] = status
+    return {"Runtimes": dict(sorted(found.items())), "DefaultRuntime": default}
 
 
 def commits(engine: str, probe: Probe, facts: HostFacts) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from server.services.events import EventBus
 from server.services.images.service import Images
 from server.services.images.timestamps import format_ns
 from server.services.system import host, info
+from server.services.system.features import Features
 from server.services.volumes import query as volume_query
 from server.services.volumes.service import Volumes
 from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
@@ -60,6 +61,7 @@ class System:
         self._images = images
         self._volumes = volumes
         self._build = build
+        self._features = Features()
 
     async def version(self) -> dict[str, Any]:
         """``GET /version``."""
@@ -73,7 +75,7 @@ class System:
             "KernelVersion": platform.release(),
             "BuildTime": BUILD_TIME,
         }
-        details = {**common, "Experimental": "false", "PythonVersion": platform.python_version()}
+        details = {**common, "GoVersion": "", "Experimental": "false", "PythonVersion": platform.python_version()}
         components: list[dict[str, Any]] = [
             {"Name": "Engine", "Version": SERVER_VERSION, "Details": details},
             {"Name": "containerd", "Version": engine.version, "Details": {"GitCommit": engine.revision}},
@@ -88,6 +90,8 @@ class System:
             "Components": components,
             "Version": SERVER_VERSION,
             **common,
+            # Always there, as clients in typed languages want it.
+            "GoVersion": "",
         }
 
     @cached_property
@@ -123,7 +127,7 @@ class System:
                 "Address": self._engine.address,
                 "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},
             },
-            "Warnings": [*self._probe.warnings, *info.limit_warnings(room.limits)] or None,
+            "Warnings": [*info.open_doors(config), *self._probe.warnings, *info.limit_warnings(room.limits)] or None,
         }
         for part in (
             info.storage(config, self._snapshotter),
@@ -131,7 +135,7 @@ class System:
             info.host_facts(self._facts),
             info.process(config, self._bus.listeners),
             info.configured(config),
-            info.runtimes(room.runtimes.names(), room.runtimes.paths(), room.runtimes.default),
+            await info.runtimes(room.runtimes.paths(), room.runtimes.default, self._features),
             info.commits((await self._engine.version()).revision, self._probe, self._facts),
         ):
             document |= part
