@@ -117,12 +117,15 @@ class Peer:
 
 
 class Server:
-    """Listens at a path and makes peers."""
+    """Listens at a path and makes peers. ``on_alone``: the last of them has left."""
 
-    def __init__(self, loop: Loop, path: str, on_request: Request) -> None:
+    def __init__(
+        self, loop: Loop, path: str, on_request: Request, *, on_alone: Callable[[], None] | None = None
+    ) -> None:
         self._loop = loop
         self._path = path
         self._on_request = on_request
+        self._on_alone = on_alone
         self.peers: set[Peer] = set()
         self._listener = protocol.listen(path)
         self._identity = os.stat(path).st_ino
@@ -137,9 +140,14 @@ class Server:
             self.add(sock)
 
     def add(self, sock: socket.socket) -> Peer:
-        peer = Peer(self._loop, sock, self._on_request, self.peers.discard)
+        peer = Peer(self._loop, sock, self._on_request, self._closed)
         self.peers.add(peer)
         return peer
+
+    def _closed(self, peer: Peer) -> None:
+        self.peers.discard(peer)
+        if not self.peers and self._on_alone is not None:
+            self._on_alone()
 
     def broadcast(self, message: Mapping[str, object]) -> None:
         for peer in tuple(self.peers):

@@ -20,6 +20,7 @@ class Controls:
         self._execs = execs
         self.container = ""
         self.paused = False
+        self.cgroups: dict[str, str] = {}
         self.operations: dict[str, Callable[[Peer, Json], None]] = {
             "kill": self._kill,
             "pause": self._pause,
@@ -29,6 +30,10 @@ class Controls:
             "close_io": self._close_io,
             "pids": self._pids,
         }
+
+    def found(self, pid: int) -> None:
+        """The container was created. Its cgroups are looked up now: later its own init may move itself deeper."""
+        self.cgroups = kernel.own_cgroups(pid)
 
     def _running_init(self) -> Process:
         process = self._find("")
@@ -101,10 +106,8 @@ class Controls:
         process = self._running_init()
         execs = {other.pid: other.id for other in self._execs.values() if other.pid and not other.exited}
         pids = {process.pid, *execs}
-        ours = kernel.cgroup_directories(os.getpid())
-        for controller, directory in kernel.cgroup_directories(process.pid).items():
-            # Any hierarchy will do in which the container has a place of its own.
-            if directory != ours.get(controller):
-                pids.update(kernel.cgroup_pids(directory))
-                break
+        for directory in self.cgroups.values():
+            # Any hierarchy will do: all its processes are in each.
+            pids.update(kernel.cgroup_pids(directory))
+            break
         peer.reply(message, pids=[[pid, execs.get(pid, "")] for pid in sorted(pids)])

@@ -5,13 +5,16 @@ the same kind of ``stdio.sock`` as our own shim. Operations on its control socke
 
 * ``open`` ``{"exec_id", "socket", "terminal", "options"}`` → ``{"stdin", "stdout", "stderr"}`` (paths; empty
   where there is none) to give to Tasks.Create or Tasks.Exec.
-* ``started``: the process runs. ``abandon``: it will never run; clients get their sockets back.
+* ``started``: the process runs → ``{"input_closed"}``. ``abandon``: it will never run; clients get their sockets
+  back.
 * ``exited``: the process ended; its output is read to the end. ``close``: forget an ended process; the last one
   ends the host.
-* ``state`` → the ids it serves.
+* ``state`` → the ids it serves, and those whose input has ended.
 
 The end of stdin is told to the daemon as ``{"event": "stdin-closed", "exec_id"}``: containerd's shim holds the
-FIFO open too, only Tasks.CloseIO ends the container's input.
+FIFO open too, only Tasks.CloseIO ends the container's input, and that only once the process runs.
+
+While no daemon is there to tell the end of a process, the end of its output stands for it.
 """
 
 import contextlib
@@ -50,6 +53,8 @@ class Pipes:
         terminal = bool(message.get("terminal"))
         path = options.get("path", "")
         self.paths = {"stdin": "", "stdout": "", "stderr": ""}
+        self.started = False
+        self._on_input_closed = on_input_closed
         self._loop = loop
         self._writers: list[int] = []
         self.streams = Streams(
@@ -63,20 +68,29 @@ class Pipes:
         for name in ("stdin", "stdout", "stderr"):
             wanted = options.get("stdin") == "1" if name == "stdin" else not (terminal and name == "stderr")
             if wanted:
-                self._make(os.path.join(directory, name), name, on_input_closed)
+                self._make(os.path.join(directory, name), name)
 
-    def _make(self, path: str, name: str, on_input_closed: Callable[[], None]) -> None:
+    def _make(self, path: str, name: str) -> None:
         os.mkfifo(path, 0o600)
         self.paths[name] = path
         # For both directions at first: neither containerd's shim nor we have to wait for the other.
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         if name == "stdin":
             self.streams.input.open = True
-            self.streams.input.on_shut = on_input_closed
+            self.streams.input.on_shut = self._input_closed
             self.streams.input.connect(fd, terminal=False)
         else:
             self._writers.append(fd)
             self.streams.add_source(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), name)
+
+    def _input_closed(self) -> None:
+        if self.started:
+            self._on_input_closed()
+
+    @property
+    def input_closed(self) -> bool:
+        """Whether the process's input has ended: containerd has to be told."""
+        return bool(self.paths["stdin"]) and not self.streams.input.open
 
     def release(self) -> None:
         """The shim has opened its ends: from now on the end of the output is seen."""
@@ -87,6 +101,7 @@ class Pipes:
     def exited(self) -> None:
         self.release()
         self.streams.drain()
+        self.streams.process_ended()
         if not self.streams.finished:
             self._loop.call_later(DRAIN, self.streams.close_sources)
 
@@ -109,12 +124,22 @@ class IoHost:
         self._stdio: StdioServer | None = None
         self._counter = 0
         self.loop.catch_children()
-        self._server = Server(self.loop, os.path.join(directory, SOCKET), self._request)
+        self._server = Server(self.loop, os.path.join(directory, SOCKET), self._request, on_alone=self._alone)
         self._server.add(control)
 
     def _failed(self, error: BaseException) -> None:
         with open(os.path.join(self._directory, "iohost.log"), "a") as file:
             traceback.print_exception(error, file=file)
+
+    def _alone(self) -> None:
+        """The daemon has gone."""
+        for pipes in self._processes.values():
+            if pipes.streams.finished:
+                pipes.streams.process_ended()
+
+    def _finished(self) -> None:
+        if not self._server.peers:
+            self._alone()
 
     def _request(self, peer: Peer, message: Json, _tail: bytes, _fds: list[int]) -> None:
         try:
@@ -127,15 +152,19 @@ class IoHost:
             peer.reply(message, **self._open(message))
             return
         if operation == "state":
-            peer.reply(message, processes=sorted(self._processes), pid=os.getpid())
+            closed = sorted(identity for identity, pipes in self._processes.items() if pipes.input_closed)
+            peer.reply(message, processes=sorted(self._processes), input_closed=closed, pid=os.getpid())
             return
         identity = text(message, "exec_id")
         pipes = self._processes.get(identity)
         if pipes is None:
             raise RequestError("not found", f"process {identity!r} not found")
         if operation == "started":
+            pipes.started = True
             pipes.release()
-        elif operation == "exited":
+            peer.reply(message, input_closed=pipes.input_closed)
+            return
+        if operation == "exited":
             pipes.exited()
         elif operation == "abandon":
             pipes.streams.abandon()
@@ -160,7 +189,7 @@ class IoHost:
                 self.loop,
                 directory,
                 message,
-                lambda: None,
+                self._finished,
                 lambda: self._server.broadcast({"event": "stdin-closed", "exec_id": identity}),
             )
         except (OSError, ValueError) as error:

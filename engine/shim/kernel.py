@@ -100,6 +100,16 @@ def cgroup_directories(pid: int) -> dict[str, str]:
     return found
 
 
+def own_cgroups(pid: int) -> dict[str, str]:
+    """``cgroup_directories`` of ``pid``, but only where it isn't in the same one as we are; empty if it is gone."""
+    try:
+        ours = cgroup_directories(os.getpid())
+        theirs = cgroup_directories(pid)
+    except OSError:
+        return {}
+    return {controller: directory for controller, directory in theirs.items() if directory != ours.get(controller)}
+
+
 def cgroup_pids(directory: str) -> list[int]:
     """All processes in a cgroup and below it."""
     pids: list[int] = []

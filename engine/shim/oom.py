@@ -2,27 +2,26 @@
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from engine.shim.kernel import cgroup_directories
 from engine.shim.loop import PRIORITY, READ, Loop
 
 
 class OomWatch:
-    """Calls ``on_oom`` when a process of the cgroup was killed. Without a memory cgroup it stays silent."""
+    """Calls ``on_oom`` when a process of the cgroup was killed. Without a memory cgroup it stays silent.
 
-    def __init__(self, loop: Loop, pid: int, on_oom: Callable[[], None]) -> None:
+    ``cgroups``: the container's own directories, see ``kernel.own_cgroups``."""
+
+    def __init__(self, loop: Loop, cgroups: Mapping[str, str], on_oom: Callable[[], None]) -> None:
         self._loop = loop
         self._on_oom = on_oom
         self._file = -1
         self._event = -1
         self._seen = 0
         try:
-            ours = cgroup_directories(os.getpid())
-            theirs = cgroup_directories(pid)
             for controller, name in (("memory", "memory.oom_control"), ("", "memory.events")):
-                directory = theirs.get(controller)
-                if directory is None or directory == ours.get(controller):
+                directory = cgroups.get(controller)
+                if directory is None:
                     continue
                 if os.path.exists(os.path.join(directory, name)):
                     self._watch(directory, name)

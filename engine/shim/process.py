@@ -195,6 +195,7 @@ class Process:
         self.exit_status = status
         self.exited_at_ns = now_ns
         self.streams.drain()
+        self.streams.process_ended()
         if self.streams.finished:
             self._streams_finished()
         elif self.streams.reading:

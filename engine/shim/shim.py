@@ -47,6 +47,9 @@ class Shim:
         self._when_removed: list[Callable[[], None]] = []
         self._held_exit: Process | None = None
         self._stdio: StdioServer | None = None
+        self._creating = False
+        self._oom_seen = False
+        self._when_settled: list[Callable[[], None]] = []
         self._operations: dict[str, Callable[[Peer, Json], None]] = {
             "create": self._create,
             "start": self._start,
@@ -57,8 +60,13 @@ class Shim:
         self._controls = Controls(self._runner, self._find, self._execs)
         self._operations.update(self._controls.operations)
         self.loop.catch_children()
-        self._server = Server(self.loop, os.path.join(bundle, SOCKET), self._request)
+        self._server = Server(self.loop, os.path.join(bundle, SOCKET), self._request, on_alone=self._alone)
         self._server.add(control)
+
+    def _alone(self) -> None:
+        # The supervisor died before it said what to create: nobody will ever know of us.
+        if self._init is None:
+            self._leave()
 
     def _failed(self, error: BaseException) -> None:
         # Nobody reads a shim's stderr; the bundle keeps the story as long as there is a container.
@@ -158,14 +166,42 @@ class Shim:
             )
 
         def done(error: RequestError | None) -> None:
+            self._creating = False
             if error is not None:
+                self._unborn(process)
                 peer.refuse(message, error)
-                return
-            self._oom = OomWatch(self.loop, process.pid, lambda: self._server.broadcast({"event": "oom"}))
-            self._save()
-            peer.reply(message, pid=process.pid)
+            else:
+                self._controls.found(process.pid)
+                self._oom = OomWatch(self.loop, self._controls.cgroups, self._out_of_memory)
+                self._save()
+                peer.reply(message, pid=process.pid, cgroups=self._controls.cgroups)
+            self._settled()
 
-        self._launch("create", process, make, "init.pid", done)
+        self._creating = True
+        try:
+            self._launch("create", process, make, "init.pid", done)
+        except RequestError:
+            self._creating = False
+            self._unborn(process)
+            raise
+
+    def _unborn(self, process: Process) -> None:
+        """It could not be created. ``delete`` takes the rest away, as with one that has ended."""
+        process.exited = True
+        process.status = STOPPED
+        process.exit_status = 255
+        process.exited_at_ns = time.time_ns()
+        self._remove()
+
+    def _out_of_memory(self) -> None:
+        self._oom_seen = True
+        self._server.broadcast({"event": "oom"})
+
+    def _settled(self) -> None:
+        if not self._creating and not self._starting:
+            waiting, self._when_settled = self._when_settled, []
+            for callback in waiting:
+                callback()
 
     def _start(self, peer: Peer, message: Json) -> None:
         process = self._find(text(message, "exec_id"))
@@ -189,6 +225,7 @@ class Shim:
                     os.kill(process.pid, signal.SIGKILL)
                 process.streams.abandon()
             self._release_exit()
+            self._settled()
 
         self._starting = True
         try:
@@ -247,6 +284,9 @@ class Shim:
                 self._oom.check()
                 self._oom.close()
         process.status = STOPPED
+        if process is self._init:
+            # First for the supervisor that finds us dead, then for the one that listens.
+            self._save()
         self._server.broadcast(
             {
                 "event": "exit",
@@ -257,7 +297,6 @@ class Shim:
             }
         )
         if process is self._init:
-            self._save()
             self._remove()
         else:
             self._release_exit()
@@ -284,6 +323,11 @@ class Shim:
 
     def _delete(self, peer: Peer, message: Json) -> None:
         identity = text(message, "exec_id")
+        if self._init is None:
+            # Nothing was ever created here.
+            peer.reply(message, pid=0, status=0, at_ns=0)
+            self._leave()
+            return
         process = self._find(identity)
         if process.status not in {STOPPED, CREATED} or (process.started and process.status == CREATED):
             raise RequestError("failed precondition", "cannot delete a running process")
@@ -302,9 +346,13 @@ class Shim:
             removed()
             return
         self._when_removed.append(removed)
-        if not process.exited:
+        if process.exited:
+            return
+        if process.pid:
             # Created and never started. Its end removes it.
             os.kill(process.pid, signal.SIGKILL)
+        elif not self._creating:
+            self._unborn(process)
 
     def _answer_delete(self, peer: Peer, message: Json, process: Process) -> None:
         peer.reply(message, pid=process.pid, status=process.exit_status, at_ns=process.exited_at_ns)
@@ -323,12 +371,20 @@ class Shim:
     # What there is to know.
 
     def _state(self, peer: Peer, message: Json) -> None:
-        peer.reply(message, **self._snapshot(), execs=[process.to_json() for process in self._execs.values()])
+        """Answered when what a supervisor that died had begun is over."""
+
+        def answer() -> None:
+            peer.reply(message, **self._snapshot(), execs=[process.to_json() for process in self._execs.values()])
+
+        self._when_settled.append(answer)
+        self._settled()
 
     def _snapshot(self) -> Json:
         return {
             "container": self._id,
             "paused": self._controls.paused,
+            "oom": self._oom_seen,
+            "cgroups": self._controls.cgroups,
             "shim_pid": os.getpid(),
             "init": self._init.to_json() if self._init is not None else None,
         }

@@ -95,7 +95,11 @@ class Input:
 
 
 class Streams:
-    """Fan-out of one process. ``on_finished`` is called once, when all output was read and logged."""
+    """Fan-out of one process. ``on_finished`` is called once, when all output was read and logged.
+
+    Clients are told the end when the process has ended, not when it closed its output: whoever saw the end may
+    ask for the exit status.
+    """
 
     def __init__(
         self,
@@ -113,6 +117,7 @@ class Streams:
         self.stdin_once = stdin_once
         self.input = Input(loop, self._input_ready)
         self.finished = False
+        self.ended = False
         self._spill_directory = spill_directory
         self._on_finished = on_finished
         self._sources: dict[int, str] = {}
@@ -129,8 +134,12 @@ class Streams:
         self._sinks.append(sink)
         if isinstance(sink, Session):
             sink.open()
-        if self.finished and not sink.closed:
+        if self.finished and not sink.closed and self._may_finish(sink):
             sink.finish()
+
+    def _may_finish(self, sink: Sink) -> bool:
+        # FIFOs are containerd's contract: they close with the process's output.
+        return self.ended or not isinstance(sink, Session)
 
     def remove(self, sink: Sink) -> None:
         """Called by a sink that was closed."""
@@ -233,6 +242,15 @@ class Streams:
 
     # The end.
 
+    def process_ended(self) -> None:
+        """There is no process any more (or never was): clients are let go when all output went to them."""
+        if self.ended:
+            return
+        self.ended = True
+        if self.finished:
+            for session in self.sessions:
+                session.finish()
+
     def drain(self) -> None:
         """The process ended: reads what is in the pipes although a client may be behind. A pipe's content
         is bounded; sources that others hold open stay open."""
@@ -274,7 +292,8 @@ class Streams:
         self.input.shut()
         self.log.close()
         for sink in self._sinks[:]:
-            sink.finish()
+            if self._may_finish(sink):
+                sink.finish()
         self._on_finished()
         self._check_drained()
 
@@ -282,4 +301,5 @@ class Streams:
         """The process never started: clients get their sockets back untouched."""
         for session in self.sessions:
             session.leave()
+        self.process_ended()
         self.close_sources()

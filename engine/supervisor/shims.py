@@ -101,7 +101,7 @@ class ShimClient(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._decoder = protocol.Decoder()
-        self._waiting: dict[int, asyncio.Future[Json]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Json], OnEvent | None]] = {}
         self._number = 0
         self._closed = False
 
@@ -136,25 +136,33 @@ class ShimClient(asyncio.Protocol):
         if "event" in message:
             self._on_event(message)
             return
-        waiting = self._waiting.pop(protocol.integer(message, "id"), None)
-        if waiting is None or waiting.done():
-            return
+        waiting, then = self._waiting.pop(protocol.integer(message, "id"), (None, None))
         if "error" in message:
-            waiting.set_exception(error_of(protocol.mapping(message, "error")))
-        else:
-            waiting.set_result(protocol.mapping(message, "ok"))
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(error_of(protocol.mapping(message, "error")))
+            return
+        result = protocol.mapping(message, "ok")
+        if then is not None:
+            then(result)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(result)
 
     def connection_lost(self, exc: Exception | None) -> None:
         waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
+        for future, _then in waiting.values():
             if not future.done():
                 future.set_exception(WharfError(Kind.UNAVAILABLE, "the container's shim is gone"))
         if not self._closed:
             self._closed = True
             self._on_lost()
 
-    async def call(self, operation: str, *, deadline: str = "shim.call", **arguments: object) -> Json:
+    async def call(
+        self, operation: str, *, deadline: str = "shim.call", then: OnEvent | None = None, **arguments: object
+    ) -> Json:
         """One request. ``deadline`` names an entry of ``timeouts``.
+
+        ``then`` is called with a good answer before any later frame is looked at, and even if the caller has been
+        cancelled meanwhile: what follows from the answer belongs there, as an event may come right behind it.
 
         UNAVAILABLE: the shim is gone; else what it answered.
         """
@@ -163,13 +171,14 @@ class ShimClient(asyncio.Protocol):
         self._number += 1
         number = self._number
         future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        self._waiting[number] = (future, then)
         self._transport.write(protocol.encode({"id": number, "op": operation, **arguments}))
         try:
             async with timeouts.limit(deadline):
                 return await future
         finally:
-            self._waiting.pop(number, None)
+            if then is None:
+                self._waiting.pop(number, None)
 
     def close(self) -> None:
         """Lets go of the shim, which lives on."""

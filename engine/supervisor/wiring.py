@@ -25,6 +25,7 @@ from engine.api.pb import (
     leases_pb2,
     namespaces_pb2,
     snapshots_pb2,
+    tasks_pb2,
     version_pb2,
 )
 from engine.shim.zygote import Handle
@@ -48,10 +49,13 @@ from engine.supervisor.rpc.introspection import HealthServicer, IntrospectionSer
 from engine.supervisor.rpc.leases import LeasesServicer
 from engine.supervisor.rpc.namespaces import NamespacesServicer
 from engine.supervisor.rpc.snapshots import SnapshotsServicer
+from engine.supervisor.rpc.tasks import TasksServicer
+from engine.supervisor.shims import Zygote
 from engine.supervisor.snapshots.copy import CopySnapshotter
 from engine.supervisor.snapshots.overlay import OverlaySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database
+from engine.supervisor.tasks.service import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ class Settings:
 class Supervisor:
     """Everything but the socket: ``open`` it in the loop that will serve, ``close`` it at the end."""
 
-    def __init__(self, settings: Settings, zygote: Handle | None) -> None:
+    def __init__(self, settings: Settings, zygote: Handle) -> None:
         self.settings = settings
         self._zygote = zygote
         self._stack = AsyncExitStack()
@@ -95,8 +99,13 @@ class Supervisor:
             stack.push_async_callback(differ.close)
             introspection = Introspection(settings.root, {one.name: one.check() for one in snapshotters})
             containers = Containers(database, bus)
+            shims = Zygote(self._zygote)
+            stack.callback(shims.close)
+            tasks = Tasks(settings.state, shims, bus)
+            stack.push_async_callback(tasks.close)
             await content.recover()
             await snapshots.recover()
+            await tasks.recover()
 
             namespaces = Namespaces(database, bus)
             leases = Leases(database)
@@ -120,7 +129,7 @@ class Supervisor:
             service(snapshots_pb2.DESCRIPTOR, "Snapshots", SnapshotsServicer(snapshots, collector))
             service(diff_pb2.DESCRIPTOR, "Diff", DiffServicer(differ))
             service(containers_pb2.DESCRIPTOR, "Containers", ContainersServicer(containers, collector))
-            # The task service is joined here: made of containers, bus, settings and self._zygote.
+            service(tasks_pb2.DESCRIPTOR, "Tasks", TasksServicer(tasks, containers))
             self.handlers = handlers
             self._stack = stack.pop_all()
 

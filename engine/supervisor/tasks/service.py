@@ -1,0 +1,291 @@
+"""Tasks: the containers that have processes. A task's state is what its shim told last; changes are calls of its shim.
+
+An answer of a shim and the events behind it are taken in the order in which they came (``ShimClient.call``'s ``then``),
+so subscribers see create, start, exit, delete of one task always in this order.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+from engine.errors import Kind, WharfError, not_found
+from engine.runtime.probe import probe
+from engine.shim import protocol
+from engine.shim.process import CREATED, RUNNING, STOPPED
+from engine.shim.protocol import Json
+from engine.supervisor.events import EventBus
+from engine.supervisor.names import check_identifier
+from engine.supervisor.shims import OnEvent, Zygote
+from engine.supervisor.tasks import wreck
+from engine.supervisor.tasks.birth import Birth, Wanted, discard
+from engine.supervisor.tasks.model import Process, Stdio, Task
+from engine.supervisor.tasks.notices import Notices
+from engine.supervisor.tasks.options import shim_stdio
+from engine.supervisor.tasks.recovery import Recovery
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+
+class Tasks:
+    """``state`` is the supervisor's state directory."""
+
+    def __init__(self, state: str, zygote: Zygote, bus: EventBus) -> None:
+        self.runtime_root = os.path.join(state, "runtime")
+        self._state = state
+        self._notices = Notices(bus)
+        self._tasks: dict[Key, Task] = {}
+        self._births: dict[Key, asyncio.Task[Task]] = {}
+        self._undone: dict[Key, asyncio.Task[None]] = {}
+        self._wrecks: set[asyncio.Task[None]] = set()
+        self._birth = Birth(state, zygote, self._events_of, self._loss_of)
+        self._closed = False
+
+    async def recover(self) -> None:
+        """Finds the shims of earlier supervisors, and clears away what has none."""
+        await asyncio.to_thread(probe)
+        recovery = Recovery(self._state, self.runtime_root, self._events_of, self._loss_of)
+        for task in await recovery.tasks():
+            self._tasks[task.key] = task
+            # Whether the last supervisor could tell these ends nobody knows: told twice is better than never.
+            for process in (*task.execs.values(), task.init):
+                if process.status == STOPPED:
+                    self._notices.exited(task, process)
+
+    async def close(self) -> None:
+        """Lets go of the shims, which live on."""
+        self._closed = True
+        await asyncio.gather(*self._births.values(), *self._undone.values(), *self._wrecks, return_exceptions=True)
+        for task in self._tasks.values():
+            if task.shim is not None:
+                task.shim.close()
+
+    # What there is.
+
+    async def get(self, namespace: str, id: str) -> Task:
+        """NOT_FOUND: the container has no task."""
+        key = (namespace, id)
+        birth = self._births.get(key)
+        if birth is not None:
+            await asyncio.wait([birth])
+        task = self._tasks.get(key)
+        if task is None:
+            raise not_found(f"no running task found: task {id} not found: not found")
+        return task
+
+    def list(self, namespace: str) -> Sequence[Task]:
+        return [task for task in self._tasks.values() if task.namespace == namespace]
+
+    # Create and delete.
+
+    async def create(self, wanted: Wanted) -> Task:
+        """ALREADY_EXISTS: there is one. A create that nobody waits for any more is undone."""
+        key = (wanted.namespace, wanted.id)
+        if (undone := self._undone.get(key)) is not None:
+            await asyncio.wait([undone])
+        if key in self._births or key in self._tasks:
+            raise WharfError(Kind.ALREADY_EXISTS, f"task {wanted.id}: already exists")
+
+        def created(task: Task) -> None:
+            self._tasks[key] = task
+            self._notices.created(task, wanted.rootfs, wanted.checkpoint)
+
+        birth = asyncio.create_task(self._birth.make(wanted, created), name=f"create {wanted.id}")
+        self._births[key] = birth
+        birth.add_done_callback(lambda _: self._births.pop(key, None))
+        try:
+            return await asyncio.shield(birth)
+        except asyncio.CancelledError:
+            undo = asyncio.create_task(self._undo(birth), name=f"undo {wanted.id}")
+            self._undone[key] = undo
+            undo.add_done_callback(lambda _: self._undone.pop(key, None))
+            raise
+
+    async def _undo(self, birth: "asyncio.Task[Task]") -> None:
+        await asyncio.wait([birth])
+        if birth.cancelled() or birth.exception() is not None or self._closed:
+            return
+        task = birth.result()
+        log.info("container=%s its create was given up and is undone", task.id)
+        if self._tasks.get(task.key) is task and task.init.status == CREATED:
+            await self._delete(task, discard(task))
+
+    async def delete(self, namespace: str, id: str) -> Process:
+        """FAILED_PRECONDITION while it runs. Returns how it ended."""
+        task = await self.get(namespace, id)
+        if task.deleting is None:
+            if task.init.status == RUNNING:
+                raise WharfError(Kind.FAILED_PRECONDITION, "cannot delete a running process: failed precondition")
+            task.deleting = asyncio.create_task(self._delete(task, self._take_away(task)), name=f"delete {id}")
+            await asyncio.shield(task.deleting)
+            return task.init
+        await asyncio.wait([task.deleting])
+        raise not_found(f"no running task found: task {id} not found: not found")
+
+    async def _delete(self, task: Task, away: Coroutine[None, None, None]) -> None:
+        try:
+            await away
+        except BaseException:
+            task.deleting = None
+            raise
+        if self._tasks.get(task.key) is task:
+            del self._tasks[task.key]
+        gone = not_found(f"task {task.id}: not found")
+        for process in (task.init, *task.execs.values()):
+            process.forgotten(gone)
+        self._notices.deleted(task)
+
+    async def _take_away(self, task: Task) -> None:
+        if task.shim is not None:
+            shim = task.shim
+            try:
+                answer = await shim.call("delete", deadline="task.delete")
+            except WharfError as error:
+                if error.kind is not Kind.UNAVAILABLE:
+                    raise
+                # Killed meanwhile.
+                await wreck.clear(task.id, task.bundle, task.call.runtime)
+            else:
+                if task.init.status != STOPPED:
+                    task.init.ended(protocol.integer(answer, "status"), protocol.integer(answer, "at_ns"))
+            shim.close()
+            task.shim = None
+        await asyncio.to_thread(task.bundle.remove)
+
+    # What is asked of a shim.
+
+    async def start(self, namespace: str, id: str, exec_id: str) -> int:
+        task = await self.get(namespace, id)
+        process = task.process(exec_id)
+
+        def then(answer: Json) -> None:
+            process.pid = protocol.integer(answer, "pid")
+            process.status = RUNNING
+            self._notices.started(task, process)
+
+        try:
+            await self._call(task, "start", deadline="runtime.exec", then=then, exec_id=exec_id)
+        except WharfError as error:
+            if exec_id and process.status == CREATED and error.kind is Kind.INTERNAL:
+                process.ended(255, time.time_ns())
+            raise
+        return process.pid
+
+    async def add_exec(self, namespace: str, id: str, exec_id: str, spec: Mapping[str, object], stdio: Stdio) -> None:
+        task = await self.get(namespace, id)
+        check_identifier(exec_id)
+        process = Process(exec_id, stdio)
+        given = shim_stdio(stdio.stdin, stdio.stdout, stdio.stderr, terminal=stdio.terminal)
+
+        def then(_answer: Json) -> None:
+            task.execs[exec_id] = process
+            self._notices.exec_added(task, process)
+
+        await self._call(task, "exec", then=then, exec_id=exec_id, spec=spec, stdio={**given, "given": stdio.to_json()})
+
+    async def delete_exec(self, namespace: str, id: str, exec_id: str) -> Process:
+        task = await self.get(namespace, id)
+        process = task.process(exec_id)
+
+        def then(_answer: Json) -> None:
+            task.execs.pop(exec_id, None)
+            process.forgotten(not_found(f'process "{exec_id}" of task "{task.id}": not found'))
+
+        if task.shim is None:
+            then({})
+        else:
+            await self._call(task, "delete", then=then, exec_id=exec_id)
+        return process
+
+    async def kill(self, namespace: str, id: str, exec_id: str, signal: int, *, everything: bool) -> None:
+        task = await self.get(namespace, id)
+        task.process(exec_id)
+        await self._call(task, "kill", deadline="runtime.kill", exec_id=exec_id, signal=signal, all=everything)
+
+    async def pause(self, namespace: str, id: str) -> None:
+        await self._freeze(await self.get(namespace, id), "pause")
+
+    async def resume(self, namespace: str, id: str) -> None:
+        await self._freeze(await self.get(namespace, id), "resume")
+
+    async def _freeze(self, task: Task, operation: str) -> None:
+        def then(_answer: Json) -> None:
+            task.paused = operation == "pause"
+            self._notices.frozen(task)
+
+        await self._call(task, operation, deadline="runtime.pause", then=then)
+
+    async def update(self, namespace: str, id: str, resources: Mapping[str, object]) -> None:
+        task = await self.get(namespace, id)
+        await self._call(task, "update", deadline="runtime.update", resources=resources)
+
+    async def resize(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
+        task = await self.get(namespace, id)
+        task.process(exec_id)
+        await self._call(task, "resize", exec_id=exec_id, width=width, height=height)
+
+    async def close_io(self, namespace: str, id: str, exec_id: str) -> None:
+        task = await self.get(namespace, id)
+        task.process(exec_id)
+        await self._call(task, "close_io", exec_id=exec_id)
+
+    async def pids(self, namespace: str, id: str) -> Sequence[tuple[int, str]]:
+        """(pid, exec id or "") of every process."""
+        task = await self.get(namespace, id)
+        pids = (await self._call(task, "pids")).get("pids")
+        return [(int(pid), str(exec_id)) for pid, exec_id in pids] if isinstance(pids, list) else []
+
+    async def wait(self, namespace: str, id: str, exec_id: str) -> Process:
+        process = (await self.get(namespace, id)).process(exec_id)
+        await process.wait()
+        return process
+
+    async def _call(
+        self, task: Task, operation: str, *, deadline: str = "shim.call", then: OnEvent | None = None, **more: object
+    ) -> Json:
+        if task.shim is None:
+            raise not_found("process already finished: not found")
+        return await task.shim.call(operation, deadline=deadline, then=then, **more)
+
+    # What shims tell.
+
+    def _events_of(self, task: Task) -> OnEvent:
+        return lambda event: self._told(task, event)
+
+    def _told(self, task: Task, event: Json) -> None:
+        if event.get("event") == "oom":
+            self._notices.out_of_memory(task)
+            return
+        if event.get("event") != "exit":
+            return
+        exec_id = protocol.text(event, "exec_id")
+        process = task.execs.get(exec_id) if exec_id else task.init
+        if process is None or process.status == STOPPED:
+            return
+        process.pid = protocol.integer(event, "pid")
+        process.ended(protocol.integer(event, "status"), protocol.integer(event, "at_ns"))
+        self._notices.exited(task, process)
+
+    def _loss_of(self, task: Task) -> Callable[[], None]:
+        return lambda: self._lost(task)
+
+    def _lost(self, task: Task) -> None:
+        """The shim's socket closed without our doing."""
+        if self._tasks.get(task.key) is not task or task.deleting is not None or self._closed:
+            return  # not born yet, or deleted: who makes or deletes it sees to it
+        log.error("container=%s its shim (process %d) is gone", task.id, task.shim_pid)
+        task.shim = None
+        work = asyncio.create_task(self._shipwreck(task), name=f"clear {task.id}")
+        self._wrecks.add(work)
+        work.add_done_callback(self._wrecks.discard)
+
+    async def _shipwreck(self, task: Task) -> None:
+        await wreck.clear(task.id, task.bundle, task.call.runtime)
+        end = await asyncio.to_thread(wreck.end, task.bundle)
+        for process in (*task.execs.values(), task.init):
+            if process.status != STOPPED:
+                process.ended(*(end if process is task.init else (wreck.UNSEEN, end[1])))
+                self._notices.exited(task, process)
