@@ -8,7 +8,6 @@ A supervisor that already answers on its socket is taken as it is (after a crash
 running wharfd is started again, then as a fresh process: gRPC forbids a fork.
 """
 
-import asyncio
 import contextlib
 import gc
 import logging
@@ -114,6 +113,8 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Starts the supervisor again whenever it dies. Runs until cancelled; gRPC's channel finds the new one."""
+        import asyncio  # here and below: not a page of it goes to the zygote, and so to each shim
+
         loop = asyncio.get_running_loop()
         pause = _PAUSE
         while True:
@@ -133,6 +134,8 @@ class Supervisor:
     async def _gone(self) -> None:
         if self._pidfd < 0:
             return
+        import asyncio
+
         loop = asyncio.get_running_loop()
         over = asyncio.Event()
         loop.add_reader(self._pidfd, over.set)
@@ -184,6 +187,8 @@ class Supervisor:
 
     async def stop(self) -> None:
         """:meth:`stop_blocking`, off the loop."""
+        import asyncio
+
         self._ending = True
         await asyncio.to_thread(self.stop_blocking)
 

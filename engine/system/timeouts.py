@@ -3,7 +3,6 @@
 ``WHARF_TIMEOUTS="task.start=60,shim.connect=5"`` in the environment overrides single ones (a slow machine).
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -72,6 +71,8 @@ def seconds(name: str) -> float:
 @asynccontextmanager
 async def limit(name: str) -> AsyncIterator[None]:
     """Ends the block with DEADLINE_EXCEEDED when the named deadline has passed."""
+    import asyncio  # this module is loaded in the zygote, and so in every shim, which have no use for it
+
     try:
         async with asyncio.timeout(seconds(name)) as scope:
             yield
