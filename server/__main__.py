@@ -25,6 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         config, given = load(words)
+        if "validate" in given:
+            from server.sockets import tls_context  # loads OpenSSL, which the processes below shall not carry
+
+            tls_context(config)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

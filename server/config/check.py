@@ -79,7 +79,7 @@ def _address(text: str, name: str, version: int | None = None) -> None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise ConfigError(f"invalid {name}: {text}: not an IP address") from None
+        raise ConfigError(f"invalid {name}: invalid IP address: {text}") from None
     if version is not None and address.version != version:
         raise ConfigError(f"invalid {name}: {text}: not an IPv{version} address")
 

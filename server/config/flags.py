@@ -23,7 +23,7 @@ def parse(arguments: Sequence[str]) -> Given:
             name, equals, value = word[2:].partition("=")
             option = BY_FLAG.get(name)
             if option is None:
-                raise ConfigError(f"unknown flag: --{name}")
+                raise ConfigError(f"unknown flag: --{name}\nSee 'wharfd --help'.")
             given.setdefault(name, []).append(value if equals else _value(option, f"--{name}", rest))
         elif word.startswith("-") and len(word) > 1:
             _short(word[1:], rest, given)
@@ -49,7 +49,7 @@ def _short(letters: str, rest: list[str], given: Given) -> None:
     while letters:
         option = BY_SHORT.get(letters[0])
         if option is None:
-            raise ConfigError(f"unknown shorthand flag: '{letters[0]}' in -{whole}")
+            raise ConfigError(f"unknown shorthand flag: '{letters[0]}' in -{whole}\nSee 'wharfd --help'.")
         tail = letters[1:]
         if option.kind is Kind.BOOL and not tail.startswith("="):
             given.setdefault(option.flag, []).append("true")

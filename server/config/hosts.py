@@ -47,7 +47,7 @@ def parse_host(text: str, *, tls: bool = False) -> Host:
             return Host("fd", rest)
         case "tcp":
             return _tcp(text, rest.rstrip("/"), tls=tls)
-    raise ConfigError(f"invalid bind address ({text}): unsupported proto {scheme}")
+    raise ConfigError(f"invalid bind address ({text}): unsupported proto '{scheme}'")
 
 
 def _tcp(text: str, rest: str, *, tls: bool) -> Host:

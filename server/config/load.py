@@ -7,11 +7,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from api_models import gojson
 from server.config.check import check
 from server.config.flags import Given, parse
 from server.config.model import Config, ConfigError
 from server.config.options import BY_FLAG, BY_KEY, FLATTENED, MERGED, Kind, Option
-from server.config.values import from_file, from_flag
+from server.config.values import from_file, from_flag, kind_of
 
 DEFAULT_FILE = "/etc/wharf/daemon.json"
 _FIELDS = frozenset(field.name for field in fields(Config))
@@ -55,7 +56,16 @@ def _configure(given: Given) -> Config:
         raise ConfigError(f"unable to configure the Docker daemon with file {path}: {error}") from None
     _refuse(settings, origin)
     settings["given"] = origin
-    return check(_build(settings, path))
+    config = _build(settings, path)
+    try:
+        return check(config)
+    except ConfigError as error:
+        if not document:
+            raise
+        raise ConfigError(
+            f"unable to configure the Docker daemon with file {path}: "
+            f"merged configuration validation from file and command line flags failed: {error}"
+        ) from None
 
 
 def _from_flags(given: Given) -> tuple[dict[str, Any], dict[str, str]]:
@@ -91,10 +101,10 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
         return {}
     try:
         document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"invalid JSON: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(_syntax(text.encode())) from None
     if not isinstance(document, dict):
-        raise ConfigError("json: cannot unmarshal the document into Go value of type config.Config")
+        raise ConfigError(f"json: cannot unmarshal {kind_of(document)} into Go value of type map[string]interface {{}}")
     members: dict[str, Any] = {}
     for name, value in document.items():
         if name in FLATTENED and isinstance(value, dict):
@@ -108,6 +118,12 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
         names = ", ".join(unknown)
         raise ConfigError(f"the following directives don't match any configuration option: {names}")
     return members
+
+
+def _syntax(text: bytes) -> str:
+    """Why it is no JSON, in the words of Go's decoder of whole texts."""
+    reason = gojson.explain(text).removeprefix("invalid JSON: ")
+    return "unexpected end of JSON input" if reason == "unexpected EOF" else reason
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -142,11 +142,20 @@ def from_flag(kind: Kind, texts: Sequence[str]) -> Any:
     raise ConfigError("not a flag")
 
 
+def kind_of(value: object) -> str:
+    """The JSON kind of a value, as Go's errors name it."""
+    kinds: Sequence[tuple[type, str]] = (
+        (bool, "bool"),
+        (int, "number"),
+        (float, "number"),
+        (str, "string"),
+        (list, "array"),
+    )
+    return next((word for each, word in kinds if isinstance(value, each)), "object")
+
+
 def _wrong(name: str, value: object, wanted: str) -> ConfigError:
-    kinds: Sequence[tuple[type, str]] = ((bool, "bool"), (int, "number"), (float, "number"), (str, "string"))
-    kind = next((word for each, word in kinds if isinstance(value, each)), "object")
-    kind = "array" if isinstance(value, list) else kind
-    return ConfigError(f"json: cannot unmarshal {kind} into Go struct field Config.{name} of type {wanted}")
+    return ConfigError(f"json: cannot unmarshal {kind_of(value)} into Go struct field Config.{name} of type {wanted}")
 
 
 def _typed(name: str, value: Any, kind: type, wanted: str) -> Any:
