@@ -19,7 +19,7 @@ def test_output_and_exit_code(engine: Engine) -> None:
     done = engine.docker(*RUN, "busybox", "sh", "-c", "echo out; echo err >&2; exit 7", check=False)
     assert (done.status, done.stdout, done.stderr) == (7, "out\n", "err\n")
     assert (
-        engine.docker(*RUN, "busybox", "sh", "-c", "kill -TERM 1 & trap 'exit 9' TERM; wait", check=False).status == 9
+        engine.docker(*RUN, "busybox", "sh", "-c", "trap 'exit 9' TERM; kill -TERM 1 & wait", check=False).status == 9
     )
 
 
