@@ -35,7 +35,7 @@ def ensure(
         # A MAC of its own: a bridge without one takes that of a port, and changes it when the port goes.
         mac = mac or "02:42:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(4))
         with contextlib.suppress(FileExistsError):
-            host.run(link_add("bridge", name, mtu=mtu, mac=mac, alias=alias))
+            host.run(link_add("bridge", name, mtu=mtu, mac=mac), link_set(name, alias=alias))
         link = host.link(name)
         if link is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
@@ -80,8 +80,11 @@ def filter_bridged() -> None:
             ) from None
 
 
-def remove(host: Netlink, name: str) -> None:
-    """Removes a bridge; one that is gone is fine."""
+def remove(host: Netlink, name: str, alias: str) -> None:
+    """Removes a bridge that carries ``alias``, so was made here: an admin's stays. One that is gone is fine."""
+    link = host.link(name)
+    if link is None or link.alias != alias:
+        return
     try:
         host.run(link_delete(name))
     except OSError as error:

@@ -146,15 +146,25 @@ def legacy(host: ResolvConf, wanted: Overrides, *, host_network: bool = False, i
     elif removed:
         tail.append("# Invalid nameservers were removed.")
     tail.append(f"# Overrides: [{' '.join(wanted.names())}]")
+    if _ndots(conf.options):
+        tail.append(f"# Option ndots from: {_source(wanted)}")
     return _RESOLV_HEAD + _body(servers, conf.search, conf.options) + "\n" + "\n".join(tail) + "\n"
+
+
+def _ndots(options: Sequence[str]) -> bool:
+    return any(option.startswith("ndots:") for option in options)
+
+
+def _source(wanted: Overrides) -> str:
+    return "override" if wanted.options is not None else "host"
 
 
 def embedded(host: ResolvConf, wanted: Overrides) -> tuple[str, list[tuple[str, bool]]]:
     """For user networks: the embedded server alone, and the (server, asked from the host?) behind it."""
     conf = _apply(host, wanted)
     options = list(conf.options)
-    if any(option.startswith("ndots:") for option in options):
-        source = "override" if wanted.options is not None else "host"
+    if _ndots(options):
+        source = _source(wanted)
     else:
         options.append("ndots:0")
         source = "internal"

@@ -74,11 +74,13 @@ def link_add(
     mac: str = "",
     master: int = 0,
     up: bool = False,
-    alias: str = "",
     data: Sequence[tuple[str, object]] = (),
 ) -> Message:
     """A new device. ``peer`` is a veth's other end, made in the namespace behind the fd ``peer_netns``;
-    ``data`` are the kind's own attributes by pyroute2's names. EEXIST: the name is taken."""
+    ``data`` are the kind's own attributes by pyroute2's names. EEXIST: the name is taken.
+
+    The kernel takes no alias for a device that it makes: :func:`link_set` says it, in the same :meth:`Netlink.run`.
+    """
     message = _message(ifinfmsg, RTM_NEWLINK, _CREATE | _EXCL)
     info: list[tuple[str, object]] = [("IFLA_INFO_KIND", kind)]
     inner = list(data)
@@ -96,7 +98,7 @@ def link_add(
         attributes.append(("IFLA_LINK", parent))
     if netns is not None:
         attributes.append(("IFLA_NET_NS_FD", netns))
-    attributes += _link_attributes(mtu=mtu, mac=mac, master=master, alias=alias)
+    attributes += _link_attributes(mtu=mtu, mac=mac, master=master, alias="")
     attributes.append(("IFLA_LINKINFO", {"attrs": info}))
     message["attrs"] = attributes
     if up:

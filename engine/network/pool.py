@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from engine.network import netns
-from engine.network.netlink import Netlink, link_add, link_delete
+from engine.network.netlink import Netlink, link_add, link_delete, link_set
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,11 @@ class Namespace:
     path: str
     netlink: Netlink
     veth: str = ""
-    index: int = 0  # of eth0, inside
+    index: int = 0  # of the eth0 that was made ahead, inside
+
+    def quiet(self, name: str) -> bool:
+        """Whether an interface was made ahead, and so has IPv6 switched off already."""
+        return bool(self.index) and name == "eth0"
 
     def close(self) -> None:
         self.netlink.close()
@@ -113,7 +117,7 @@ class NamespacePool:
             assert link is not None
             namespace.index = link.index
             # As dockerd does where the network has no IPv6; turned back where it has.
-            netns.sysctls(path, {"net.ipv6.conf.eth0.disable_ipv6": "1"})
+            netns.without_ipv6(path, "eth0")
         except BaseException:
             namespace.delete()
             raise
@@ -126,7 +130,10 @@ class NamespacePool:
             while True:
                 host = veth_name()
                 try:
-                    self._host.run(link_add("veth", host, peer=name, peer_netns=target, mtu=mtu, alias=self._alias))
+                    self._host.run(
+                        link_add("veth", host, peer=name, peer_netns=target, mtu=mtu),
+                        link_set(host, alias=self._alias),
+                    )
                 except FileExistsError:
                     if self._host.link(host) is None:  # the name inside is taken, not the one here
                         raise

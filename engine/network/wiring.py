@@ -101,9 +101,10 @@ def plug_in(pool: NamespacePool, space: Namespace, attacher: Attacher, plug: Plu
         if link is None:
             raise OSError(errno.ENODEV, "the interface is missing in the container's namespace", plug.name)
         settings = dict(plug.sysctls)
-        conf = f"net/ipv6/conf/{plug.name}/disable_ipv6"
         if plug.ipv6:
-            settings = {conf: "0", **settings}
+            settings = {f"net/ipv6/conf/{plug.name}/disable_ipv6": "0", **settings}
+        elif not space.quiet(plug.name):
+            netns.without_ipv6(space.path, plug.name)
         if settings:
             netns.sysctls(space.path, settings)
         messages: list[Message] = [link_set(index=link.index, mac=plug.mac, mtu=plug.mtu, up=True)]

@@ -1,14 +1,13 @@
 """The drivers' part: the device behind a network, and the link that puts a container on it."""
 
-import contextlib
 import errno
 import os
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 
 from engine.errors import Kind, WharfError, invalid
-from engine.network import bridge, netns, wiring
-from engine.network.netlink import Interface, Netlink, link_add, link_delete
+from engine.network import bridge, wiring
+from engine.network.netlink import Interface, Netlink, link_add, link_delete, link_set
 from engine.network.pool import Namespace, NamespacePool, mark
 from server.services.networks import options
 from server.services.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
@@ -56,9 +55,9 @@ def _bridge_addresses(network: Network) -> list[Interface]:
     """What the host's side has: the gateways. An isolated gateway mode gives the host no address."""
     found: list[Interface] = []
     for config in network.ipam or ():
-        if not config.gateway:
-            continue
         subnet = ip_network(config.subnet)
+        if not config.gateway or not network.enables(subnet.version):
+            continue
         mode = network.option(options.MODE4 if subnet.version == 4 else options.MODE6)
         if mode == "isolated" or (
             subnet.version == 4 and options.flag(network.options, options.INHIBIT4, default=False)
@@ -78,7 +77,7 @@ def remove_device(room: Room, network: Network) -> None:
     network.ready = False
     if network.driver == BRIDGE:
         room.firewall.remove_bridge(network.bridge)
-        bridge.remove(room.host, network.bridge)
+        bridge.remove(room.host, network.bridge, mark(room.settings.device))
     elif network.made_parent:
         try:
             room.host.run(link_delete(network.parent))
@@ -97,16 +96,19 @@ def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
     """The 802.1q sub-interface ``eth0.10``, or the dummy of a network without a parent."""
     base, dot, tag = name.rpartition(".")
     if not network.option("parent"):
-        host.run(link_add("dummy", name, up=True, alias=alias))
+        host.run(link_add("dummy", name, up=True), link_set(name, alias=alias))
     else:
         if not dot or not tag.isdigit():
+            if dot:
+                raise invalid(f"unable to parse a valid vlan id from: {tag} (ex. eth0.10 for vlan 10)")
             raise invalid(f"invalid subinterface vlan name {name}, example formatting is eth0.10")
         if not 0 < int(tag) < 4095:
             raise invalid(f"vlan id must be between 1-4094, received: {tag}")
         parent = host.link(base)
         if parent is None:
-            raise invalid(f"failed to find master interface {base} on the Docker host: Link not found")
-        host.run(link_add("vlan", name, parent=parent.index, up=True, alias=alias, data=(("IFLA_VLAN_ID", int(tag)),)))
+            raise invalid(f"-o parent interface was not found on the host: {base}")
+        vlan = link_add("vlan", name, parent=parent.index, up=True, data=(("IFLA_VLAN_ID", int(tag)),))
+        host.run(vlan, link_set(name, alias=alias))
     network.made_parent = True
     link = host.link(name)
     if link is None:
@@ -145,9 +147,6 @@ class _Sublink:
             )
         finally:
             os.close(target)
-        if not plug.ipv6:
-            with contextlib.suppress(OSError):
-                netns.sysctls(space.path, {f"net/ipv6/conf/{plug.name}/disable_ipv6": "1"})
         return ""
 
 

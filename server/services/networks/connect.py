@@ -38,7 +38,8 @@ async def connect(room: Room, network: Network, container: Container, settings: 
     if running and record is not None:
         await _connect_running(room, network, container, settings, record)
     else:
-        container.networking[network.name] = settings
+        names_there = endpoints.dns_names(container, settings, network) or None
+        container.networking[network.name] = settings.replace(dns_names=names_there)
     await _save(room, container)
 
 
@@ -74,7 +75,8 @@ async def _connect_running(
         endpoint.interface = sandbox.free_interface(network, endpoint, taken)
         embedded = etc.uses_embedded(room, record)
         record.endpoints.append(endpoint)
-        undo.callback(record.endpoints.remove, endpoint)
+        undo.callback(lambda: record.endpoints.remove(endpoint))
+        record.endpoints = endpoints.in_order(room.networks, record.endpoints)
         moved = await _move_ports(room, container, record, undo)
         await room.work(_plug, room, record, network, endpoint)
         undo.push_async_callback(room.work, _unplug, room, record, endpoint)
@@ -90,7 +92,7 @@ async def _connect_running(
     await etc.tell_linkers(room, container)
 
 
-async def disconnect(room: Room, network: Network, container: Container, *, force: bool = False) -> None:
+async def disconnect(room: Room, network: Network, container: Container) -> None:
     """Takes a container off a network.
 
     :raises WharfError: it isn't on it, in dockerd's words.
@@ -100,9 +102,7 @@ async def disconnect(room: Room, network: Network, container: Container, *, forc
     record = room.sandboxes.get(container.id)
     endpoint = record.endpoint(network.id) if record else None
     if network.name not in container.networking and endpoint is None:
-        if force:
-            return
-        raise WharfError(Kind.INTERNAL, f"container {container.id} is not connected to the network {network.name}")
+        raise WharfError(Kind.INTERNAL, f"container {container.id} is not connected to network {network.name}")
     if record is not None and endpoint is not None:
         await _disconnect_running(room, network, container, record, endpoint)
     container.networking.pop(network.name, None)

@@ -34,7 +34,7 @@ async def create(room: Room, request: NetworkCreateRequest) -> Network:
     _check_name(room, request.name)
     network = _record(room, request)
     if network.config_only:
-        network.ipam = _pools_asked(request)
+        network.ipam = _pools_asked(request) or None
         room.add(network)
         await room.store.put(network)
         _announce(room, network)
@@ -71,7 +71,7 @@ def _check_name(room: Room, name: str) -> None:
     if name in _PREDEFINED:
         raise WharfError(Kind.PERMISSION_DENIED, f"operation is not permitted on predefined {name} network")
     if not name.strip():
-        raise invalid("invalid network name: name is empty")
+        raise invalid(f"invalid name: {name}")
     if "/" in name or "\\" in name or any(not char.isprintable() for char in name):
         raise invalid(f"invalid name: {name}")
     if name.startswith("container:"):
@@ -96,7 +96,7 @@ def _record(room: Room, request: NetworkCreateRequest) -> Network:
     if driver in (HOST, NULL):
         raise WharfError(Kind.PERMISSION_DENIED, f'only one instance of "{driver}" network is allowed')
     if request.config_only:
-        driver = driver if request.driver else NULL
+        driver = NULL  # which one is chosen with --config-from
     elif driver not in (BRIDGE, MACVLAN, IPVLAN):
         raise not_found(f'plugin "{driver}" not found')
     ipam_driver = (request.ipam.driver if request.ipam else "") or "default"
@@ -126,23 +126,24 @@ def _record(room: Room, request: NetworkCreateRequest) -> Network:
 
 
 def _take_config(room: Room, network: Network, request: NetworkCreateRequest, source: str) -> None:
-    config = room.by_name(source)
-    if config is None:
-        raise not_found(f'configuration network "{source}" does not exist')
-    if not config.config_only:
-        raise WharfError(Kind.PERMISSION_DENIED, f"{source} is not a configuration network")
+    depends = "are not supported if the network depends on a configuration network"
     if request.config_only:
-        raise invalid("a configuration network cannot depend on another configuration network")
-    own_ipam = request.ipam and (request.ipam.config or request.ipam.options)
-    if own_ipam or request.options or request.enable_ipv6:
-        raise invalid(
-            "user specified configurations are not supported if the network depends on a configuration network"
+        raise WharfError(
+            Kind.PERMISSION_DENIED, "a configuration network cannot depend on another configuration network"
         )
+    own_ipam = request.ipam and (request.ipam.config or request.ipam.options)
+    if own_ipam or request.labels or request.enable_ipv6:
+        raise WharfError(Kind.PERMISSION_DENIED, f"user specified configurations {depends}")
+    if request.options:
+        raise WharfError(Kind.PERMISSION_DENIED, f"network driver options {depends}")
+    config = room.by_name(source)
+    if config is None or not config.config_only:
+        raise not_found(f'configuration network "{source}" does not exist')
     network.config_from = source
     network.enable_ipv4, network.enable_ipv6 = config.enable_ipv4, config.enable_ipv6
     network.ipam_driver, network.ipam_options = config.ipam_driver, dict(config.ipam_options or {})
     network.options = dict(config.options)
-    network.labels = {**config.labels, **network.labels}
+    network.labels = dict(config.labels)
 
 
 async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> None:
@@ -159,11 +160,13 @@ async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> 
     if network.ipam_driver == "null":
         if asked:
             raise invalid("network configured with null IPAM driver cannot have a subnet")
+        if network.driver == BRIDGE:
+            raise invalid("ipv4 pool is empty")
         network.ipam = []
     else:
         routes = await room.work(subnets_in_use, room.host)
         _subnets(room, network, asked, routes)
-    network.pools = [config.make_pool() for config in network.ipam or ()]
+    network.pools = network.make_pools()
     _devices(room, network)
 
 
@@ -237,8 +240,6 @@ def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequ
         for version in (4, 6):
             if sum(net.version == version for net in nets) > 1:
                 raise invalid("bridge driver doesn't support multiple subnets")
-    if any(net.version == 6 for net in nets) and not network.enable_ipv6:
-        raise invalid("IPv6 is not enabled for the network, but an IPv6 subnet is given: use --ipv6")
     taken = [subnet for other in room for subnet in other.subnets]
     for net in nets:
         if any(net.version == other.version and net.overlaps(other) for other in taken):
@@ -249,9 +250,9 @@ def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequ
         if enabled and not any(ip_network(config.subnet).version == version for config in configs):
             subnet = ipam.choose_subnet(list(default_pools(pools, version)), (*taken, *routes), version=version)
             configs.append(PoolConfig(str(subnet)))
-    configs = [config for config in configs if network.enable_ipv4 or ip_network(config.subnet).version == 6]
     for config in configs:
-        _choose_gateway(network, config)
+        if network.enables(ip_network(config.subnet).version):
+            _choose_gateway(network, config)
     network.ipam = configs
 
 

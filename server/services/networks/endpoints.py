@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 
 from api_models.network import EndpointSettings
@@ -49,8 +49,12 @@ def normalize(room: Room, container: Container) -> None:
         main = "none"  # --bridge=none: there is no default network
     names = [main, *(key for key in container.networking if key not in (main, "default"))]
     for key in names:
-        network = room.get(key)
+        network = room.find(key)
         settings = container.networking.get(key) or EndpointSettings()
+        if network is None:
+            # It may come before the container is started; the start says if it did not.
+            found[key] = settings
+            continue
         if key == main == "bridge":
             settings = container.networking.get("default") or settings
         if network.name in found and key != main:
@@ -81,8 +85,13 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
     if settings.mac_address and not _MAC.fullmatch(settings.mac_address):
         problems.append(f"invalid MAC address: {settings.mac_address}")
     if problems:
-        raise invalid("invalid endpoint settings:\n" + "\n".join(problems))
+        raise invalid("invalid endpoint settings:\n" + together(problems))
     options.endpoint_sysctls(settings.driver_opts)
+
+
+def together(problems: Sequence[str]) -> str:
+    """Several sentences as one text, as Docker's multierror joins them."""
+    return problems[0] if len(problems) == 1 else "\n".join(f"* {text}" for text in problems)
 
 
 def _local(text: str) -> bool:
@@ -96,7 +105,7 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
     assert settings.ipam_config is not None
     problems = []
     if network.predefined:
-        return ["user specified IP address is supported on user defined networks only"]
+        problems.append("user specified IP address is supported on user defined networks only")
     for text, version in ((settings.ipam_config.ipv4_address, 4), (settings.ipam_config.ipv6_address, 6)):
         if not text:
             continue
@@ -106,13 +115,12 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
             address = None
         if address is None or address.version != version:
             problems.append(f"invalid IPv{version} address: {text}")
-            continue
         configs = [item for item in network.ipam or () if ip_network(item.subnet).version == version]
-        if not any(item.configured for item in configs):
+        if not network.default_bridge and not any(item.configured for item in configs):
             problems.append(
                 "user specified IP address is supported only when connecting to networks with user configured subnets"
             )
-        elif not any(address in ip_network(item.subnet) for item in configs if item.configured):
+        elif address is not None and not any(address in ip_network(item.subnet) for item in configs):
             problems.append(f"no configured subnet or ip-range contain the IP address {text}")
     return problems
 
@@ -294,17 +302,23 @@ def find_network(room: Room, key: str) -> Network:
     return network
 
 
-def default_gateways(
-    networks: Mapping[str, Network], endpoints: Iterable[Endpoint]
-) -> tuple[Endpoint | None, Endpoint | None]:
-    """The endpoints through which a container's IPv4 and IPv6 traffic leaves."""
+def in_order(networks: Mapping[str, Network], endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """The endpoints of a container as dockerd ranks them: interfaces are numbered and names looked up in this order."""
 
     def rank(endpoint: Endpoint) -> tuple[int, bool, bool, str]:
         network = networks[endpoint.network]
         dual = bool(endpoint.gateway4 and endpoint.gateway6)
         return (-endpoint.gw_priority, network.internal, not dual, network.name)
 
-    ordered = sorted(endpoints, key=rank)
+    return sorted(endpoints, key=rank)
+
+
+def default_gateways(
+    networks: Mapping[str, Network], endpoints: Iterable[Endpoint]
+) -> tuple[Endpoint | None, Endpoint | None]:
+    """The endpoints through which a container's IPv4 and IPv6 traffic leaves."""
+
+    ordered = in_order(networks, endpoints)
     first4 = next((item for item in ordered if _leads_out(networks[item.network], item, 4)), None)
     first6 = next((item for item in ordered if _leads_out(networks[item.network], item, 6)), None)
     return first4, first6

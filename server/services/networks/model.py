@@ -81,6 +81,16 @@ class Network:
         """Whether it offers names, aliases and chosen addresses."""
         return not self.predefined
 
+    def enables(self, version: int) -> bool:
+        """Whether endpoints get addresses of this family: a subnet of the other kind is only shown, as by dockerd."""
+        return self.enable_ipv4 if version == 4 else self.enable_ipv6
+
+    def make_pools(self) -> list[AddressPool]:
+        if self.config_only:
+            return []
+        configs = [item for item in self.ipam or () if self.enables(ip_network(item.subnet).version)]
+        return [item.make_pool() for item in configs]
+
     @property
     def subnets(self) -> list[Subnet]:
         return [pool.subnet for pool in self.pools]

@@ -130,7 +130,7 @@ def _check_address(options: Mapping[str, str], name: str, version: int) -> None:
     try:
         address = ip_address(value)
     except ValueError:
-        raise invalid(f"failed to parse {name} value: {value} (invalid ip address)") from None
+        raise invalid(f"failed to parse {name} value: {value} (nil ip)") from None
     # An IPv6 address as binding of a v4 option means all of both, as dockerd reads it.
     if address.version != version and not (name == BINDING4 and value == "::"):
         raise invalid(f"failed to parse {name} value: {value} (not an IPv{version} address)")

@@ -53,7 +53,8 @@ def _config(network: Network) -> list[dict[str, Any]] | None:
         entry: dict[str, Any] = {"Subnet": config.subnet}
         if config.ip_range:
             entry["IPRange"] = config.ip_range
-        if config.gateway and (not network.internal or config.gateway_given or network.driver == "bridge"):
+        # dockerd does not show the gateway that it chose for a subnet of the user's.
+        if config.gateway and (config.gateway_given or not config.configured):
             entry["Gateway"] = config.gateway
         if config.aux:
             entry["AuxiliaryAddresses"] = dict(config.aux)
@@ -171,9 +172,8 @@ async def prune(room: Room, filters: Filters) -> list[str]:
     filters.validate(("label", "label!", "until"))
     before = until_ns(filters)
     removed = []
-    referred = _referred(room)
     for network in sorted(room, key=lambda item: item.name):
-        if network.predefined or network.name in referred or used(room, network):
+        if network.predefined or network.config_only or used(room, network):
             continue
         if before and network.created_ns > before:
             continue
@@ -186,7 +186,3 @@ async def prune(room: Room, filters: Filters) -> list[str]:
         removed.append(network.name)
     room.bus.publish("network", "prune", "", {"reclaimed": "0"})
     return removed
-
-
-def _referred(room: Room) -> set[str]:
-    return {network.config_from for network in room if network.config_from}

@@ -103,6 +103,6 @@ def _sweep_links(room: Room, keep: set[str]) -> None:
             continue
         log.info("removing link %s of an earlier life", link.name)
         try:
-            bridge.remove(room.host, link.name)
+            bridge.remove(room.host, link.name, link.alias)
         except OSError as error:
             log.warning("cannot remove link %s: %s", link.name, error)

@@ -126,6 +126,7 @@ async def _own(room: Room, container: Container, record: SandboxRecord, undo: As
         endpoint = await _allocated(room, container, network)
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
+    record.endpoints = endpoints.in_order(room.networks, record.endpoints)
     _name_interfaces(room, record)
     await publish(room, container, record, undo)
     _open_links(room, container, record)

@@ -11,7 +11,7 @@ from typing import Any
 from api_models.filters import Filters
 from api_models.network import EndpointSettings, NetworkCreateRequest
 from api_models.versions import Version
-from engine.errors import Kind, WharfError, invalid
+from engine.errors import Kind, WharfError, invalid, not_found
 from engine.network import bridge, netns
 from engine.network.firewall import Firewall
 from engine.network.forwarder import Forwarder
@@ -60,7 +60,7 @@ class Networks:
         """Reads the records and makes the predefined networks. :raises WharfError: a flag can't be fulfilled."""
         found, self._stored = await self.room.store.load()
         for network in found:
-            network.pools = [item.make_pool() for item in network.ipam or ()]
+            network.pools = network.make_pools()
             self.room.add(network)
         await predefined.ensure(self.room)
 
@@ -89,7 +89,7 @@ class Networks:
             for network in room:
                 if network.driver == BRIDGE and (not network.default_bridge or room.settings.bridge in ("", "none")):
                     with contextlib.suppress(OSError):
-                        bridge.remove(room.host, network.bridge)
+                        bridge.remove(room.host, network.bridge, mark(room.settings.device))
         if not room.sandboxes:
             netns.unprepare(self._directory)
         room.workers.shutdown()
@@ -104,11 +104,19 @@ class Networks:
         :raises WharfError: as dockerd at create.
         """
         endpoints.normalize(self.room, container)
-        found = [self.room.get(name) for name in container.networking]
+        found = [network for name in container.networking if (network := self.room.find(name))]
         main = endpoints.network_key(container)
         endpoints.check_together(found, main)
+        problems = []
         for network in found:
-            endpoints.check_endpoint(network, wanted(container.networking, network.name))
+            try:
+                endpoints.check_endpoint(network, wanted(container.networking, network.name))
+            except WharfError as error:
+                if error.kind is not Kind.INVALID_ARGUMENT:
+                    raise
+                problems.append(f"invalid config for network {network.name}: {error.message}")
+        if problems:
+            raise invalid(endpoints.together(problems))
         if main == "bridge" and container.host_config.links:
             self._check_links(container)
         if container.host_config.network_mode.startswith("container:"):
@@ -123,7 +131,9 @@ class Networks:
     def _check_joined(self, container: Container) -> None:
         key = container.host_config.network_mode.partition(":")[2]
         assert self.room.containers is not None
-        other = self.room.containers.get(key)
+        other = self.room.containers.find(key)
+        if other is None:
+            return  # the start will say so, as dockerd's does
         # It shares the name too.
         container.config.hostname = other.config.hostname
         container.config.domainname = other.config.domainname
@@ -221,10 +231,15 @@ class Networks:
     async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
         """:raises WharfError: in dockerd's words."""
         assert self.room.containers is not None
+        target = self.room.containers.find(container)
+        if target is None:
+            if force:
+                self.room.get(key)
+                raise not_found(f"endpoint {container} not found")
+            target = self.room.containers.get(container)
         network = self.room.get(key)
-        target = self.room.containers.get(container)
         async with target.lock:
-            await connect.disconnect(self.room, network, target, force=force)
+            await connect.disconnect(self.room, network, target)
 
     async def prune(self, filters: Filters) -> list[str]:
         """The names of what was removed."""

@@ -59,7 +59,7 @@ def _key(room: Room, record: SandboxRecord | None) -> str:
 
 
 def _ports(container: Container, record: SandboxRecord | None) -> dict[str, list[dict[str, str]] | None]:
-    if record is None or record.mode != "own":
+    if record is None or record.mode != "own" or not record.endpoints:
         return {}
     published: dict[str, list[dict[str, str]] | None] = {}
     for endpoint in record.endpoints:
@@ -70,7 +70,7 @@ def _ports(container: Container, record: SandboxRecord | None) -> dict[str, list
 def _endpoint(
     container: Container, network: Network | None, wanted: EndpointSettings, endpoint: Endpoint | None
 ) -> dict[str, Any]:
-    names = None
+    names = wanted.dns_names
     if network is not None and container.started_before:
         names = endpoints.dns_names(container, wanted, network) or None
     # Before its first start dockerd has not looked the network up yet.
