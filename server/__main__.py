@@ -98,6 +98,10 @@ def run(config: Config, given: Given) -> int:
     """Everything between the configuration and the exit status."""
     os.umask(0o022)
     os.chdir("/")
+    # gRPC's C library reads these when it is loaded: no lines of its own in our log, and no work around our forks,
+    # which never use gRPC in the child.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     config.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
     config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
     _claim(config.pidfile)

@@ -1,6 +1,8 @@
 """The ASGI application: finds the route, settles the version, calls the handler, turns errors into answers."""
 
 import logging
+import posixpath
+import urllib.parse
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +27,20 @@ def error_answer(error: BaseException) -> Response:
     if status == 304:
         return Response(b"", 304)
     return Response(error_body(error), status, media_type="application/json")
+
+
+def _elsewhere(path: str, query: bytes) -> Response:
+    """What has no route: a path with empty or dotted parts is redirected to the clean one, as Go's router does.
+
+    :raises WharfError: NOT_FOUND.
+    """
+    clean = "/" + posixpath.normpath(path).lstrip("/")
+    if path.endswith("/") and clean != "/":
+        clean += "/"
+    if clean == path:
+        raise not_found("page not found")
+    location = urllib.parse.quote(clean) + (f"?{query.decode('latin-1')}" if query else "")
+    return Response(b"", 301, {"Location": location})
 
 
 class EngineApp:
@@ -67,7 +83,7 @@ class EngineApp:
             return Response(b"", 200)
         match: Match | None = self.table.find(method, path)
         if match is None:
-            raise not_found("page not found")
+            return _elsewhere(path, request.scope["query_string"])
         request.state.version = negotiated(match.route, match.version)
         request.scope["path_params"] = match.params
         connection_of(request).leaving_cancels = match.route.waits
