@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from engine.errors import WharfError
 from engine.runtime.oci import Runtime
+from engine.runtime.probe import probe
 from engine.shim import protocol
 from engine.shim.protocol import Json, ProtocolError
 from engine.supervisor.shims import OnEvent, ShimClient
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """``events`` and ``lost`` as ``Birth`` takes them."""
+    """``events`` and ``lost`` as ``Birth`` takes them; ``found`` is called with a task before any event of its shim."""
 
     def __init__(
         self,
@@ -33,19 +34,20 @@ class Recovery:
         runtime_root: str,
         events: Callable[[Task], OnEvent],
         lost: Callable[[Task], Callable[[], None]],
+        found: Callable[[Task], None],
     ) -> None:
         self._state = state
         self._runtime_root = runtime_root
         self._events = events
         self._lost = lost
+        self._found = found
+        self._bundles = list(bundles(state))
 
-    async def tasks(self) -> list[Task]:
-        """All tasks that there are."""
-        found = await asyncio.to_thread(lambda: list(bundles(self._state)))
-        recovered = await asyncio.gather(*(self._one(*each) for each in found))
-        tasks = [task for task in recovered if task is not None]
-        await self._strays({task.bundle.path for task in tasks})
-        return tasks
+    def begin(self) -> "Iterator[tuple[tuple[str, str], asyncio.Task[Task | None]]]":
+        """Begins with every bundle that there is; what remains of one is None where there was no task."""
+        for namespace, id, bundle in self._bundles:
+            work = asyncio.create_task(self._one(namespace, id, bundle), name=f"find {id}")
+            yield (namespace, id), work
 
     async def _one(self, namespace: str, id: str, bundle: Bundle) -> Task | None:
         try:
@@ -67,6 +69,8 @@ class Recovery:
             if state.get("init"):
                 await asyncio.to_thread(wreck.end, bundle)
                 task.take(bundle.shim_state())
+                if task.init.pid:
+                    self._found(task)
         if task.init.pid:
             log.info("container=%s is found again: %s", id, task.init.status)
             return task
@@ -75,22 +79,22 @@ class Recovery:
         return None
 
     async def _connect(self, task: Task) -> None:
-        state: list[Json] = []
-
         def then(answer: Json) -> None:
             task.take(answer if answer.get("init") else {**answer, "init": {}})
-            state.append(answer)
+            if task.init.pid:
+                self._found(task)
 
         task.shim = await ShimClient.at(task.bundle.shim_socket, self._events(task), self._lost(task))
         await task.shim.call("state", deadline="task.settle", then=then)
 
-    async def _strays(self, known: set[str]) -> None:
-        """Shims whose bundle somebody removed, and containers that the runtime remembers for nobody."""
+    async def strays(self) -> None:
+        """Takes away shims whose bundle somebody removed, and containers that the runtime remembers for nobody."""
+        known = {bundle.path for _, _, bundle in self._bundles}
         for pid in await asyncio.to_thread(lambda: list(_shims_in(os.path.join(self._state, "tasks"), known))):
             log.warning("a shim without a bundle (process %d) is ended", pid)
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        kept = {tuple(path.split(os.sep)[-2:]) for path in known}
+        kept = {(namespace, id) for namespace, id, _ in self._bundles}
         for runtime, namespace, id in await asyncio.to_thread(lambda: list(_remembered(self._runtime_root))):
             if (namespace, id) not in kept:
                 log.warning("container=%s is known to the runtime only and is deleted", id)
@@ -133,12 +137,11 @@ def _shims_in(directory: str, known: set[str]) -> Iterator[int]:
 
 def _remembered(root: str) -> Iterator[tuple[Runtime, str, str]]:
     """(runtime, namespace, id) of all containers in the runtimes' own state below ``root``."""
-    from engine.runtime.probe import probe  # it asks the programs, once
-
     for dialect, binary in probe().usable.items():
         place = os.path.join(root, dialect)
         with contextlib.suppress(FileNotFoundError):
             for namespace in os.listdir(place):
                 runtime = Runtime(dialect, binary.path, os.path.join(place, namespace))
                 for id in os.listdir(runtime.root):
-                    yield runtime, namespace, id
+                    if not id.startswith("."):  # crun keeps a cache there
+                        yield runtime, namespace, id

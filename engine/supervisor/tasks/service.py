@@ -24,6 +24,9 @@ from engine.supervisor.tasks.model import Process, Stdio, Task
 from engine.supervisor.tasks.notices import Notices
 from engine.supervisor.tasks.options import shim_stdio
 from engine.supervisor.tasks.recovery import Recovery
+from engine.system import timeouts
+
+timeouts.define("task.recover", 5.0)  # the shims of an earlier supervisor tell their state
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ class Tasks:
         self._state = state
         self._notices = Notices(bus)
         self._tasks: dict[Key, Task] = {}
-        self._births: dict[Key, asyncio.Task[Task]] = {}
+        self._births: dict[Key, asyncio.Task[Task | None]] = {}
         self._undone: dict[Key, asyncio.Task[None]] = {}
         self._wrecks: set[asyncio.Task[None]] = set()
         self._birth = Birth(state, zygote, self._events_of, self._loss_of)
@@ -47,13 +50,30 @@ class Tasks:
     async def recover(self) -> None:
         """Finds the shims of earlier supervisors, and clears away what has none."""
         await asyncio.to_thread(probe)
-        recovery = Recovery(self._state, self.runtime_root, self._events_of, self._loss_of)
-        for task in await recovery.tasks():
-            self._tasks[task.key] = task
-            # Whether the last supervisor could tell these ends nobody knows: told twice is better than never.
-            for process in (*task.execs.values(), task.init):
-                if process.status == STOPPED:
-                    self._notices.exited(task, process)
+        recovery = Recovery(self._state, self.runtime_root, self._events_of, self._loss_of, self._found)
+        for key, work in recovery.begin():
+            self._born(key, work)
+        if self._births:
+            # A shim that is in the middle of something long is not waited for: who asks for its task will wait.
+            await asyncio.wait(self._births.values(), timeout=timeouts.seconds("task.recover"))
+        await recovery.strays()
+
+    def _born(self, key: Key, birth: "asyncio.Task[Task | None]") -> None:
+        self._births[key] = birth
+
+        def done(_: object) -> None:
+            if self._births.get(key) is birth:
+                del self._births[key]
+
+        birth.add_done_callback(done)
+
+    def _found(self, task: Task) -> None:
+        """A shim of an earlier supervisor has told its state."""
+        self._tasks[task.key] = task
+        # Whether the last supervisor could tell these ends nobody knows: told twice is better than never.
+        for process in (*task.execs.values(), task.init):
+            if process.status == STOPPED:
+                self._notices.exited(task, process)
 
     async def close(self) -> None:
         """Lets go of the shims, which live on."""
@@ -94,8 +114,7 @@ class Tasks:
             self._notices.created(task, wanted.rootfs, wanted.checkpoint)
 
         birth = asyncio.create_task(self._birth.make(wanted, created), name=f"create {wanted.id}")
-        self._births[key] = birth
-        birth.add_done_callback(lambda _: self._births.pop(key, None))
+        self._born(key, birth)
         try:
             return await asyncio.shield(birth)
         except asyncio.CancelledError:

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from engine.errors import WharfError
 from engine.runtime.oci import Runtime
@@ -29,10 +29,13 @@ UNSEEN = 128 + signal.SIGKILL
 async def clear(id: str, bundle: Bundle, runtime: Runtime) -> None:
     """Ends the container ``id`` whose shim is gone, and makes runtime and kernel forget it. Never raises."""
     try:
+        await asyncio.to_thread(_end_those_in, bundle.path)
         state = bundle.shim_state()
         init = state.get("init")
         if isinstance(init, dict):
-            await asyncio.to_thread(_kill, int(init.get("pid", 0)), int(str(state.get("init_started", 0))))
+            pid, started = int(init.get("pid", 0)), int(str(state.get("init_started", 0)))
+            if pid and started:
+                await asyncio.to_thread(_kill, pid, lambda: kernel.alive(pid, started))
         await forget(id, runtime)
         await asyncio.to_thread(_clear_cgroups, bundle)
     except (WharfError, OSError, ValueError) as error:
@@ -63,33 +66,43 @@ async def forget(id: str, runtime: Runtime) -> None:
 
 def kill_shim(pid: int, bundle: Bundle) -> None:
     """Kills a shim that doesn't answer; nothing else that may have got its number."""
-    with contextlib.suppress(OSError):
-        fd = os.pidfd_open(pid)
-        try:
-            if os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(bundle.path):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-        finally:
-            os.close(fd)
+    _kill(pid, lambda: _works_in(pid, os.path.realpath(bundle.path)))
 
 
-def _kill(pid: int, started: int) -> None:
-    """Kills the process that was once seen as (pid, start time), and waits for its end."""
-    if not pid or not started:
-        return
+def _end_those_in(directory: str) -> None:
+    """Ends the shim's own helpers: a runtime that lost its shim in the middle would go on to make the container."""
+    directory = os.path.realpath(directory)
+    found = True
+    while found:
+        found = False
+        for name in os.listdir("/proc"):
+            if name.isdigit() and _works_in(int(name), directory):
+                found = _kill(int(name), lambda pid=int(name): _works_in(pid, directory)) or found  # type: ignore[misc]
+
+
+def _works_in(pid: int, directory: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd") == directory
+    except OSError:
+        return False
+
+
+def _kill(pid: int, same: Callable[[], bool]) -> bool:
+    """Kills a process and waits for its end. ``same`` tells whether ``pid`` is the one that is meant: it is asked
+    after the process was pinned, so that it can't become another's meanwhile. False: it is not, or is gone."""
     try:
         fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
+    except OSError:
+        return False
     try:
-        # Looked at after the descriptor was taken: it can't be another's any more.
-        if not kernel.alive(pid, started):
-            return
+        if not same():
+            return False
         signal.pidfd_send_signal(fd, signal.SIGKILL)
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        poll.poll(timeouts.seconds("runtime.kill") * 1000)
+        return bool(poll.poll(timeouts.seconds("runtime.kill") * 1000))
     except ProcessLookupError:
-        pass
+        return False
     finally:
         os.close(fd)
 

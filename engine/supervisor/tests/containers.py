@@ -1,0 +1,81 @@
+"""Containers for tests of the task service: specs over a busybox root file system, and their output in files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from engine.api.client import Engine
+from engine.api.types import AnyValue, ContainerRecord, Mount
+from engine.errors import Kind, WharfError
+from engine.shim.tests import harness
+
+
+@dataclass(slots=True)
+class Box:
+    """A container record; its task's output goes to ``output``."""
+
+    engine: Engine
+    id: str
+    output: Path
+    rootfs: Path
+
+    async def create(self, *, stdin: str = "", terminal: bool = False, stdout: str | None = None) -> int:
+        """The task, with the root file system mounted by the server. A stock shim
+        wants a stderr where there is a stdout."""
+        stdout = f"file://{self.output}" if stdout is None else stdout
+        return await self.engine.tasks.create(
+            self.id,
+            rootfs=[Mount("bind", str(self.rootfs), options=("rbind", "ro"))],
+            stdin=stdin,
+            stdout=stdout,
+            stderr="" if terminal else stdout,
+            terminal=terminal,
+        )
+
+    async def run(self) -> int:
+        pid = await self.create()
+        await self.engine.tasks.start(self.id)
+        return pid
+
+    def process(self, *args: str) -> dict[str, object]:
+        """An OCI process for an exec."""
+        return {
+            "args": list(args),
+            "cwd": "/",
+            "env": ["PATH=/bin"],
+            "user": {"uid": 0, "gid": 0},
+            "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]},
+        }
+
+    async def end(self) -> None:
+        """Whatever state it is in, nothing stays."""
+        try:
+            await self.engine.tasks.kill(self.id, 9, everything=True)
+            await self.engine.tasks.wait(self.id)
+        except WharfError as error:
+            if error.kind not in (Kind.NOT_FOUND, Kind.FAILED_PRECONDITION):
+                raise
+        for work in (self.engine.tasks.delete(self.id), self.engine.containers.delete(self.id)):
+            try:
+                await work
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+
+
+async def box(
+    engine: Engine,
+    directory: Path,
+    args: Sequence[str],
+    *,
+    terminal: bool = False,
+    memory: int = 0,
+    options: AnyValue | None = None,
+) -> Box:
+    """Makes the record. ``directory`` holds ``rootfs`` (``harness.make_rootfs``)."""
+    id = f"t{uuid4().hex[:16]}"
+    spec = harness.spec(Path("rootfs"), args, terminal=terminal, cgroup=f"/wharf-test/{id}", memory=memory)
+    spec["root"] = {"path": "rootfs", "readonly": True}
+    await engine.containers.create(ContainerRecord(id, spec=spec, runtime_options=options))
+    return Box(engine, id, directory / f"{id}.out", directory / "rootfs")
