@@ -56,7 +56,7 @@ class Pipes:
         self.started = False
         self._on_input_closed = on_input_closed
         self._loop = loop
-        self._writers: list[int] = []
+        self._keepers: list[int] = []
         self.streams = Streams(
             loop,
             open_log(options, run_child),
@@ -76,11 +76,13 @@ class Pipes:
         # For both directions at first: neither containerd's shim nor we have to wait for the other.
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         if name == "stdin":
+            # What comes before containerd opens it (for an exec: at its start) must not go when we close it.
+            self._keepers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             self.streams.input.open = True
             self.streams.input.on_shut = self._input_closed
             self.streams.input.connect(fd, terminal=False)
         else:
-            self._writers.append(fd)
+            self._keepers.append(fd)
             self.streams.add_source(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), name)
 
     def _input_closed(self) -> None:
@@ -94,9 +96,9 @@ class Pipes:
 
     def release(self) -> None:
         """The shim has opened its ends: from now on the end of the output is seen."""
-        for fd in self._writers:
+        for fd in self._keepers:
             os.close(fd)
-        self._writers.clear()
+        self._keepers.clear()
 
     def exited(self) -> None:
         self.release()

@@ -92,6 +92,7 @@ class Process:
         self._console: Console | None = None
         self._fifo: FifoInput | None = None
         self._ends: list[int] = []
+        self._outputs: list[tuple[int, str]] = []
         options = {key: str(value) for key, value in protocol.mapping(stdio, "options").items()}
         try:
             log = open_log(options, run_child) if options else NoLog()
@@ -142,8 +143,14 @@ class Process:
             ours, theirs = os.pipe2(os.O_CLOEXEC)
             self._ends.append(theirs)
             outputs.append(theirs)
-            self.streams.add_source(ours, stream)
+            self._outputs.append((ours, stream))
         return stdin, outputs[0], outputs[1]
+
+    def connect(self) -> None:
+        """The process is there: its output is read. What a runtime that failed wrote to it is nobody's output."""
+        for fd, stream in self._outputs:
+            self.streams.add_source(fd, stream)
+        self._outputs.clear()
 
     def release(self) -> None:
         """The runtime has its own copies."""
@@ -215,6 +222,9 @@ class Process:
     def abandon(self) -> None:
         """It never started: descriptors and clients are let go."""
         self.runtime_left()
+        for fd, _stream in self._outputs:
+            os.close(fd)
+        self._outputs.clear()
         self.streams.abandon()
 
     def to_json(self) -> Json:

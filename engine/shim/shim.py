@@ -119,7 +119,9 @@ class Shim:
             if error is None:
                 error = self._adopt(process, pid_file)
             self.loop.expected()
-            if error is not None:
+            if error is None:
+                process.connect()
+            else:
                 process.abandon()
             done(error)
 

@@ -45,6 +45,10 @@ class StdioBackend(Protocol):
     async def ended(self, container: str, exec_id: str = "") -> None:
         """It has ended; returns when its output was read, logged and delivered (or a deadline passed)."""
 
+    async def resume(self, container: str) -> list[str]:
+        """After a restart of this daemon: goes on where the last one stopped, and returns the execs that are not
+        done with (as far as somebody beside the engine knows them)."""
+
     def close(self) -> None: ...
 
 
@@ -63,8 +67,16 @@ class Embedded:
     async def ended(self, container: str, exec_id: str = "") -> None:
         return
 
+    async def resume(self, container: str) -> list[str]:
+        return []
+
     def close(self) -> None:
         return
+
+
+def _strings(message: Json, key: str) -> list[str]:
+    value = message.get(key)
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 class _Line:
@@ -149,7 +161,9 @@ class IoHosts:
         return TaskStdio(**{name: str(paths.get(name, "")) for name in ("stdin", "stdout", "stderr")})
 
     async def started(self, container: str, exec_id: str = "") -> None:
-        await self._tell(container, "started", exec_id)
+        answer = await self._tell(container, "started", exec_id)
+        if answer.get("input_closed"):
+            await self._close_input(container, exec_id)
 
     async def abandoned(self, container: str, exec_id: str = "") -> None:
         await self._tell(container, "abandon", exec_id)
@@ -162,16 +176,27 @@ class IoHosts:
             log.warning("container=%s output is not drained: %s", container, error)
         await self._tell(container, "close", exec_id)
 
+    async def resume(self, container: str) -> list[str]:
+        try:
+            state = await (await self._line(container, spawn=False)).call("state")
+        except WharfError as error:
+            log.warning("container=%s I/O host: %s", container, error)
+            return []
+        for exec_id in _strings(state, "input_closed"):
+            await self._close_input(container, exec_id)
+        return [exec_id for exec_id in _strings(state, "processes") if exec_id]
+
     def close(self) -> None:
         for line in self._lines.values():
             line.close()
 
-    async def _tell(self, container: str, operation: str, exec_id: str) -> None:
+    async def _tell(self, container: str, operation: str, exec_id: str) -> Json:
         try:
-            await (await self._line(container, spawn=False)).call(operation, exec_id=exec_id)
+            return await (await self._line(container, spawn=False)).call(operation, exec_id=exec_id)
         except WharfError as error:
             if error.kind not in (Kind.NOT_FOUND, Kind.UNAVAILABLE):
                 log.warning("container=%s I/O host: %s: %s", container, operation, error)
+            return {}
 
     async def _line(self, container: str, *, spawn: bool) -> _Line:
         async with self._lock:

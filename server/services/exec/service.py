@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.api.stdio import Attach as Wishes
 from engine.api.stdio import AttachSession, Ending, Stdio, StdioUri
+from engine.api.types import TaskStatus
 from engine.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from engine.runtime.spec.process import exec_process, merge_env
 from engine.runtime.spec.users import DirectoryRoot
@@ -78,10 +79,12 @@ class Exec:
         """What dockerd shows. A process that has just ended is shown with its exit code: a client that saw the
         end of its output asks for it at once, and the engine's word may still be on its way."""
         instance = self.get(id)
-        if instance.running and instance.pidfd >= 0 and _readable(instance.pidfd):
+        if instance.running:
             with contextlib.suppress(WharfError):
                 async with timeouts.limit("exec.exit"):
-                    await instance.ended.wait()
+                    await instance.started.wait()
+                    if instance.running and _gone(instance):
+                        await instance.ended.wait()
         return instance.show()
 
     def check_start(self, id: str) -> ExecInstance:
@@ -162,7 +165,8 @@ class Exec:
             instance.pid = await engine.tasks.start(container.id, instance.id)
             await self._room.stdio.started(container.id, instance.id)
             if instance.running:
-                with contextlib.suppress(OSError):
+                # Gone already, reaped by its shim: it stays -1.
+                with contextlib.suppress(ProcessLookupError):
                     instance.pidfd = os.pidfd_open(instance.pid)
         except (WharfError, OSError) as error:
             raise await self._failed(instance, error, session, added=added) from error
@@ -250,13 +254,30 @@ class Exec:
 
     # The end.
 
+    async def resume(self) -> None:
+        """At the daemon's start: execs of its last life that ended meanwhile are let go, others go on."""
+        containers = [container for container in self._room.registry if container.state.running]
+        await asyncio.gather(*(self._resume(container) for container in containers))
+
+    async def _resume(self, container: Container) -> None:
+        for exec_id in await self._room.stdio.resume(container.id):
+            try:
+                if (await self._room.engine.tasks.get(container.id, exec_id)).status is not TaskStatus.STOPPED:
+                    continue
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    log.warning("container=%s exec %s: %s", container.id, exec_id, error)
+                    continue
+            await self._exited(container, exec_id, 0, 0)
+
     async def _exited(self, container: Container, exec_id: str, status: int, _at_ns: int) -> None:
         instance = self._execs.get(exec_id)
-        if instance is None or instance.exit_code is not None:
+        if instance is not None and instance.exit_code is not None:
             return
         await self._room.stdio.ended(container.id, exec_id)
-        self._end(instance, status)
-        self._publish(container, instance, "exec_die", {"exitCode": str(status)})
+        if instance is not None:
+            self._end(instance, status)
+            self._publish(container, instance, "exec_die", {"exitCode": str(status)})
         try:
             await self._room.engine.tasks.delete_exec(container.id, exec_id)
         except WharfError as error:
@@ -264,6 +285,8 @@ class Exec:
                 log.warning("container=%s exec %s could not be deleted: %s", container.id, exec_id, error)
 
     def _end(self, instance: ExecInstance, code: int) -> None:
+        if instance.exit_code is not None:
+            return
         instance.running = False
         instance.exit_code = code
         instance.started.set()
@@ -316,8 +339,10 @@ def _told(error: WharfError, *, framed: bool) -> bytes:
     return b"\x01\0\0\0" + len(text).to_bytes(4, "big") + text if framed else text
 
 
-def _readable(fd: int) -> bool:
-    """Whether the process behind a pidfd has ended."""
+def _gone(instance: ExecInstance) -> bool:
+    """Whether a process that was started has ended."""
+    if instance.pidfd < 0:
+        return True
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
+    poll.register(instance.pidfd, select.POLLIN)
     return bool(poll.poll(0))

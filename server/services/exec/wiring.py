@@ -23,6 +23,7 @@ class Running:
 
     async def open(self) -> None:
         """Takes up what was going on when the last daemon ended."""
+        await self.exec.resume()
         self.health.open()
 
     async def close(self) -> None:
