@@ -17,7 +17,7 @@ import grpc.aio
 from engine.errors import Kind, WharfError
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
-from engine.system import timeouts
+from engine.system import linux, timeouts
 
 log = logging.getLogger("engine.supervisor")
 
@@ -35,6 +35,7 @@ def run(
     """Serves until SIGTERM or SIGINT; the exit status."""
     # Threads that write metadata and files wait for the interpreter this long at most while the loop is busy.
     sys.setswitchinterval(0.0005)
+    linux.prctl_set_name("wharf-supervisor")
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -267,7 +267,7 @@ def test_pids_metrics_and_limits(run: Run, directory: Path) -> None:
     async def body(engine: Engine) -> None:
         async with made(engine, directory, "sh", "-c", "sleep 1000 & wait", memory=64 << 20) as one:
             pid = await one.run()
-            while {command_of(each) for each in await engine.tasks.pids(one.id)} != {"sh", "sleep"}:
+            while {command_of(each) for each in await engine.tasks.pids(one.id)} != {"sh", "sleep"}:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             assert pid in await engine.tasks.pids(one.id)
             for limit in (64 << 20, 96 << 20):

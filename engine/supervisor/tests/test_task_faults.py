@@ -1,0 +1,381 @@
+"""Our supervisor and its shims are killed in the middle of every step: no end is lost, nothing is left behind.
+
+The runtime stops at a gate in the step that a test names, so that "in the middle" is no matter of luck.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from engine.api.client import Engine
+from engine.api.pb import runc_options_pb2
+from engine.api.types import AnyValue, Exit, TaskStatus
+from engine.errors import Kind, WharfError
+from engine.runtime.probe import probe
+from engine.shim.tests import harness
+from engine.supervisor.tests import processes
+from engine.supervisor.tests.containers import Box, box
+from engine.system import mounts
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+_GATE = """#!/bin/sh
+for word in "$@"; do
+  case $word in create|start|exec|delete) verb=$word; break;; esac
+done
+if [ "$verb" = "$(cat {place}/verb)" ]; then
+  : >{place}/reached
+  read -r _ <{place}/gate
+fi
+exec {runtime} "$@"
+"""
+
+Body = Callable[[Engine, Box], Coroutine[None, None, None]]
+
+
+class Gate:
+    """A runtime that waits in one of its steps."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        runtime = probe().require()
+        self.program = place / f"{runtime.dialect}-gate"
+        self.program.write_text(_GATE.format(place=place, runtime=runtime.path))
+        self.program.chmod(0o755)
+        (place / "verb").write_text("")
+        os.mkfifo(place / "gate")
+        self._fd = os.open(place / "gate", os.O_RDWR | os.O_NONBLOCK)
+
+    def shut(self, verb: str) -> None:
+        (self._place / "reached").unlink(missing_ok=True)
+        (self._place / "verb").write_text(verb)
+
+    async def reached(self) -> None:
+        while not (self._place / "reached").exists():  # noqa: ASYNC110 - another program's doing
+            await asyncio.sleep(0.01)
+
+    def open(self) -> None:
+        (self._place / "verb").write_text("")
+        os.write(self._fd, b"\n")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Stage:
+    """A supervisor of its own with one container behind the gate."""
+
+    def __init__(self, server: processes.Server, directory: Path) -> None:
+        self.server = server
+        self.gate = Gate(directory)
+        self.directory = directory
+        self.namespace = f"t{uuid4().hex[:12]}"
+
+    @property
+    def bundles(self) -> Path:
+        return self.server.place / "state/tasks" / self.namespace
+
+    def run(self, body: Body, *args: str) -> None:
+        async def main() -> None:
+            engine = Engine(self.server.address, namespace=self.namespace)
+            try:
+                async with asyncio.timeout(harness.PATIENCE):
+                    options = runc_options_pb2.Options(binary_name=str(self.gate.program))
+                    one = await box(engine, self.directory, args, options=AnyValue.pack(options))
+                    try:
+                        await body(engine, one)
+                    finally:
+                        self.gate.open()
+                        await one.end()
+                    self.check_nothing_is_left(one)
+            finally:
+                await engine.close()
+
+        asyncio.run(main())
+
+    def shim(self) -> int:
+        """The pid of the one shim that there is."""
+        (bundle,) = self.bundles.iterdir()
+        (pid,) = [pid for pid in working_in(bundle) if comm(pid) == "wharf-shim"]
+        return pid
+
+    def zygote(self) -> int:
+        pid = self.server.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (zygote,) = [int(child) for child in children if comm(int(child)) == "wharf-zygote"]
+        return zygote
+
+    def kill_shim(self) -> None:
+        os.kill(self.shim(), signal.SIGKILL)
+
+    def kill_supervisor(self) -> None:
+        self.server.kill()
+
+    async def restart(self, engine: Engine) -> None:
+        await asyncio.to_thread(self.server.restart)
+        await engine.connect(deadline=harness.PATIENCE)
+
+    def check_nothing_is_left(self, one: Box) -> None:
+        state = self.server.place / "state"
+        assert list(self.bundles.glob("*")) == []
+        assert list((state / "runtime").glob(f"*/{self.namespace}/[!.]*")) == []
+        assert mounts.mounts_under(str(state)) == []
+        assert list(Path("/sys/fs/cgroup").glob(f"*/wharf-test/{one.id}")) == []
+        # A shim leaves after its last answer.
+        harness.until(lambda: not working_in(self.bundles / one.id), "the shim has left")
+
+
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def working_in(directory: Path) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                place = os.readlink(f"/proc/{name}/cwd")
+            except OSError:
+                continue
+            if place.removesuffix(" (deleted)") == str(directory) and not harness.gone(int(name)):
+                found.append(int(name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[processes.Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WHARF_TIMEOUTS", "task.recover=0.1")
+        with processes.server("wharf") as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faults") / "rootfs"
+    harness.make_rootfs(path)
+    return path
+
+
+@pytest.fixture
+def stage(server: processes.Server, rootfs: Path, tmp_path: Path) -> Iterator[Stage]:
+    (tmp_path / "rootfs").symlink_to(rootfs)
+    one = Stage(server, tmp_path)
+    yield one
+    one.gate.close()
+    shutil.rmtree(one.bundles, ignore_errors=True)
+
+
+Kill = Callable[[Stage], None]
+
+
+def supervisor(stage: Stage) -> None:
+    stage.kill_supervisor()
+
+
+def shim(stage: Stage) -> None:
+    stage.kill_shim()
+
+
+def both(stage: Stage) -> None:
+    stage.kill_supervisor()
+    stage.kill_shim()
+
+
+killed = pytest.mark.parametrize("kill", [supervisor, shim, both])
+
+
+async def falls(stage: Stage, engine: Engine, kill: Kill, call: Coroutine[None, None, object]) -> None:
+    """In the middle of a call, at the gate, something dies; the call fails, and there is a supervisor again."""
+    calling = asyncio.create_task(call)
+    await stage.gate.reached()
+    kill(stage)
+    if kill is not shim:
+        await stage.restart(engine)
+    if kill is supervisor:
+        stage.gate.open()
+    with pytest.raises(WharfError) as caught:
+        await calling
+    assert caught.value.kind is Kind.UNAVAILABLE, caught.value
+
+
+async def status_of(engine: Engine, one: Box) -> tuple[TaskStatus, int]:
+    state = await engine.tasks.get(one.id)
+    return state.status, state.exit_status
+
+
+@killed
+def test_killed_while_it_is_created(stage: Stage, kill: Kill) -> None:
+    async def body(engine: Engine, one: Box) -> None:
+        stage.gate.shut("create")
+        await falls(stage, engine, kill, one.create())
+        if kill is supervisor:
+            # The shim finished it all alone.
+            assert await status_of(engine, one) == (TaskStatus.CREATED, 0)
+            await engine.tasks.delete(one.id)
+        with pytest.raises(WharfError) as caught:
+            await engine.tasks.get(one.id)
+        assert caught.value.kind is Kind.NOT_FOUND
+        stage.check_nothing_is_left(one)
+        stage.gate.shut("")
+        await one.run()
+
+    stage.run(body, "sleep", "1000")
+
+
+@killed
+def test_killed_while_it_is_started(stage: Stage, kill: Kill) -> None:
+    async def body(engine: Engine, one: Box) -> None:
+        await one.create()
+        stage.gate.shut("start")
+        await falls(stage, engine, kill, engine.tasks.start(one.id))
+        if kill is supervisor:
+            assert await status_of(engine, one) == (TaskStatus.RUNNING, 0)
+        else:
+            assert (await engine.tasks.wait(one.id)).status == 137
+            assert await status_of(engine, one) == (TaskStatus.STOPPED, 137)
+
+    stage.run(body, "sleep", "1000")
+
+
+@killed
+def test_killed_while_an_exec_is_started(stage: Stage, kill: Kill) -> None:
+    async def body(engine: Engine, one: Box) -> None:
+        await one.run()
+        await engine.tasks.exec(one.id, "e1", spec=one.process("sh", "-c", "exit 4"))
+        stage.gate.shut("exec")
+        await falls(stage, engine, kill, engine.tasks.start(one.id, "e1"))
+        if kill is supervisor:
+            assert (await engine.tasks.wait(one.id, "e1")).status == 4
+            assert await status_of(engine, one) == (TaskStatus.RUNNING, 0)
+            assert (await engine.tasks.delete_exec(one.id, "e1")).status == 4
+        else:
+            assert (await engine.tasks.wait(one.id)).status == 137
+
+    stage.run(body, "sleep", "1000")
+
+
+@killed
+def test_killed_while_it_runs(stage: Stage, kill: Kill) -> None:
+    """It ends while nobody looks, if its shim lives."""
+
+    async def body(engine: Engine, one: Box) -> None:
+        fifo = stage.directory / "go"
+        os.mkfifo(fifo)
+        go = os.open(fifo, os.O_RDWR)
+        try:
+            await one.create(stdin=str(fifo))
+            await engine.tasks.start(one.id)
+            pid = (await engine.tasks.get(one.id)).pid
+            kill(stage)
+            if kill is supervisor:
+                os.write(go, b"now\n")
+                harness.until(lambda: harness.gone(pid), "it has ended")
+            if kill is not shim:
+                await stage.restart(engine)
+            end = await engine.tasks.wait(one.id)
+            assert end.status == (6 if kill is supervisor else 137)
+            assert harness.gone(pid)
+            assert await status_of(engine, one) == (TaskStatus.STOPPED, end.status)
+            assert await engine.tasks.delete(one.id) == Exit(pid, end.status, end.exited_at_ns)
+        finally:
+            os.close(go)
+
+    stage.run(body, "sh", "-c", "read line; exit 6")
+
+
+@killed
+def test_killed_while_it_is_deleted(stage: Stage, kill: Kill) -> None:
+    """The status is known by then, and stays known."""
+
+    async def body(engine: Engine, one: Box) -> None:
+        await one.create()
+        stage.gate.shut("delete")
+        await engine.tasks.start(one.id)
+        assert (await engine.tasks.wait(one.id)).status == 3
+        calling = asyncio.create_task(engine.tasks.delete(one.id))
+        await stage.gate.reached()
+        kill(stage)
+        if kill is not shim:
+            await stage.restart(engine)
+        stage.gate.open()
+        if kill is shim:
+            assert (await calling).status == 3
+        else:
+            with pytest.raises(WharfError):
+                await calling
+            assert await status_of(engine, one) == (TaskStatus.STOPPED, 3)
+            assert (await engine.tasks.delete(one.id)).status == 3
+
+    stage.run(body, "sh", "-c", "exit 3")
+
+
+def test_the_end_is_told_once_if_the_shim_dies(stage: Stage) -> None:
+    async def body(engine: Engine, one: Box) -> None:
+        async with engine.events.subscribe(f'namespace=="{engine.namespace}",topic~="^/tasks/"') as events:
+            await one.run()
+            await engine.tasks.exec(one.id, "e1", spec=one.process("sleep", "1000"))
+            await engine.tasks.start(one.id, "e1")
+            stage.kill_shim()
+            assert (await engine.tasks.wait(one.id)).status == 137
+            await engine.tasks.delete(one.id)
+            seen = []
+            async for event in events:
+                seen.append((event.topic.rpartition("/")[2], getattr(event.event, "id", "")))
+                if event.topic == "/tasks/delete":
+                    break
+            assert seen[-3:] == [("exit", "e1"), ("exit", one.id), ("delete", "")]
+            assert [topic for topic, _ in seen].count("exit") == 2
+
+    stage.run(body, "sleep", "1000")
+
+
+def test_a_create_that_nobody_waits_for_is_undone(stage: Stage) -> None:
+    async def body(engine: Engine, one: Box) -> None:
+        stage.gate.shut("create")
+        calling = asyncio.create_task(one.create())
+        await stage.gate.reached()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        stage.gate.open()
+        # The next one waits until the first is out of the way.
+        await one.run()
+        assert await status_of(engine, one) == (TaskStatus.RUNNING, 0)
+
+    stage.run(body, "sleep", "1000")
+
+
+def test_a_zygote_that_died_is_replaced(stage: Stage) -> None:
+    async def body(engine: Engine, one: Box) -> None:
+        os.kill(stage.zygote(), signal.SIGKILL)
+        await one.run()
+        assert await status_of(engine, one) == (TaskStatus.RUNNING, 0)
+
+    stage.run(body, "sleep", "1000")
+
+
+def test_what_has_no_bundle_any_more_is_ended_at_the_start(stage: Stage) -> None:
+    async def body(engine: Engine, one: Box) -> None:
+        pid = await one.run()
+        shim_pid = stage.shim()
+        stage.kill_supervisor()
+        mounts.unmount_under(str(stage.bundles))
+        shutil.rmtree(stage.bundles)
+        await stage.restart(engine)
+        assert await engine.tasks.list() == []
+        harness.until(lambda: harness.gone(pid) and harness.gone(shim_pid), "both are ended")
+
+    stage.run(body, "sleep", "1000")
