@@ -79,7 +79,7 @@ def set_level(config: Config) -> None:
     names = {"trace": "debug", "warn": "warning", "fatal": "critical", "panic": "critical"}
     logging.getLogger().setLevel(names.get(level, level).upper())
     # Their own chatter is of no use to whoever debugs this daemon.
-    for noisy in ("asyncio", "httpcore", "httpx", "hpack"):
+    for noisy in ("asyncio", "grpc", "httpcore", "httpx", "hpack"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

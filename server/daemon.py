@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Coroutine
@@ -37,6 +38,10 @@ def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: z
 
     :raises ConfigError: a socket can't be bound. :raises StartError: a service can't be brought up.
     """
+    # A connection is a descriptor, and the soft limit is often 1024. The processes below are forked already: what
+    # containers inherit stays as it was.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = tls_context(config)
     listeners = bind_all(config)
     try:

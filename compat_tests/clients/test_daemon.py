@@ -1,0 +1,448 @@
+"""The API daemon itself: sockets, versions, signals, its configuration, what it does with garbage and after SIGKILL."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat_tests import engines, places
+from compat_tests.api import Api
+from compat_tests.engines import Engine, Wharf
+from compat_tests.images import ROOT
+from compat_tests.traces import until
+
+pytestmark = pytest.mark.root
+
+VERSIONS = [f"1.{minor}" for minor in range(24, 52)]
+HEAD = b"Host: d\r\n"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class TcpApi(Api):
+    """The API on a TCP port of the loopback."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(Path())
+        self.port = port
+
+    def connection(self, *, timeout: float = 90) -> http.client.HTTPConnection:  # type: ignore[override]
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
+    """An engine with two unix sockets and a TCP port, and a file that can change."""
+    second = tmp_path_factory.mktemp("sockets") / "second.sock"
+    port = free_port()
+    with engines.wharf("daemon", "-H", f"unix://{second}", "-H", f"tcp://127.0.0.1:{port}") as engine:
+        engine.load_busybox()
+        engine.env |= {"SECOND": str(second), "PORT": str(port)}
+        yield engine
+
+
+def sockets(daemon: Wharf) -> tuple[Api, Api, TcpApi]:
+    return daemon.api, Api(Path(daemon.env["SECOND"])), TcpApi(int(daemon.env["PORT"]))
+
+
+# ---- sockets
+
+
+def test_every_socket_serves_the_same_engine(daemon: Wharf) -> None:
+    identities = {api.get("/info").json()["ID"] for api in sockets(daemon)}
+    assert len(identities) == 1
+    warnings = daemon.api.get("/info").json()["Warnings"] or []
+    assert any(f"API is accessible on http://127.0.0.1:{daemon.env['PORT']} without encryption" in w for w in warnings)
+    done = daemon.run(
+        "docker", "-H", f"tcp://127.0.0.1:{daemon.env['PORT']}", *("run", "--rm", "-i", "--network", "none"),
+        *("busybox", "cat"), input="over tcp\n", env={"DOCKER_HOST": ""},
+    )  # fmt: skip
+    assert done.stdout == "over tcp\n"
+
+
+def test_unix_sockets_are_never_open_to_the_world(daemon: Wharf) -> None:
+    try:
+        group = grp.getgrnam("docker").gr_gid
+    except KeyError:
+        group = 0
+    for path in (daemon.place.socket, Path(daemon.env["SECOND"])):
+        found = path.stat()
+        assert stat.S_ISSOCK(found.st_mode)
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o660, 0, group)
+
+
+# ---- versions
+
+
+def test_each_version_is_served_with_and_without_its_name(daemon: Wharf) -> None:
+    for version in VERSIONS:
+        for path in ("/_ping", "/info", "/version", "/containers/json", "/images/json", "/networks", "/volumes"):
+            assert daemon.api.get(f"/v{version}{path}").status == 200, (version, path)
+    for version, words in (
+        ("1.23", "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client"),
+        ("1.52", "client version 1.52 is too new. Maximum supported API version is 1.51"),
+        ("2.0", "client version 2.0 is too new"),
+    ):
+        for path in ("/info", "/_ping", "/containers/json"):
+            answer = daemon.api.get(f"/v{version}{path}")
+            assert answer.status == 400
+            assert answer.message.startswith(words)
+
+
+def test_ping_tells_what_clients_negotiate_by(daemon: Wharf) -> None:
+    for method, path in (("GET", "/_ping"), ("HEAD", "/_ping"), ("GET", "/v1.24/_ping")):
+        answer = daemon.api.request(method, path)
+        assert (answer.status, answer.body) == (200, b"OK" if method == "GET" else b"")
+        headers = answer.headers
+        assert headers["Api-Version"] == "1.51"
+        assert headers["Ostype"] == "linux"
+        assert headers["Docker-Experimental"] == "false"
+        assert headers["Builder-Version"] == "2"
+        assert headers["Swarm"] == "inactive"
+        assert headers["Cache-Control"] == "no-cache, no-store, must-revalidate"
+        assert headers["Pragma"] == "no-cache"
+        assert headers["Server"].startswith("Docker/")
+        assert headers["Content-Type"].startswith("text/plain")
+
+
+# ---- SIGHUP
+
+
+def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
+    file = daemon.place.root / "daemon.json"
+
+    def info(key: str) -> object:
+        return daemon.api.get("/info").json()[key]
+
+    with daemon.popen("events", "--filter", "type=daemon", "--format", "{{json .}}", stdin=None) as events:
+        assert events.stdout is not None
+        try:
+            assert until(lambda: info("NEventsListener") == 1)
+            file.write_text(json.dumps({"labels": ["room=blue"], "debug": True, "shutdown-timeout": 7}))
+            os.kill(daemon.daemon.pid, signal.SIGHUP)
+            event = json.loads(events.stdout.readline())
+            assert event["Action"] == "reload"
+            assert event["Actor"]["ID"] == info("ID")
+            attributes = event["Actor"]["Attributes"]
+            assert (attributes["labels"], attributes["debug"]) == ('["room=blue"]', "true")
+            assert attributes["shutdown-timeout"] == "7"
+            assert (info("Labels"), info("Debug")) == (["room=blue"], True)
+            # A file that can't be used changes nothing, and says so in the log.
+            file.write_text('{"labels": ["room=green"], "debug": fal}')
+            os.kill(daemon.daemon.pid, signal.SIGHUP)
+            assert until(lambda: "invalid character" in daemon.log())
+            assert info("Labels") == ["room=blue"]
+            # So does a key that dockerd doesn't reload.
+            file.write_text(json.dumps({"log-driver": "local"}))
+            os.kill(daemon.daemon.pid, signal.SIGHUP)
+            assert json.loads(events.stdout.readline())["Action"] == "reload"
+            assert (info("LoggingDriver"), info("Labels"), info("Debug")) == ("json-file", [], False)
+        finally:
+            file.write_text("{}")
+            os.kill(daemon.daemon.pid, signal.SIGHUP)
+            events.kill()
+
+
+# ---- who else may not start
+
+
+def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
+    (tmp_path / "daemon.json").write_text("{}")
+    common = [sys.executable, "-m", "server", "--config-file", str(tmp_path / "daemon.json")]
+    common += ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run")]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for more, words in (
+        (
+            ["--pidfile", str(daemon.place.root / "wharfd.pid")],
+            f"process with PID {daemon.daemon.pid} is still running",
+        ),
+        (["-H", daemon.host], f"listen {daemon.host}: address already in use"),
+        (["-H", f"tcp://127.0.0.1:{daemon.env['PORT']}"], "address already in use"),
+    ):
+        done = subprocess.run([*common, *more], env=environ, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 1
+        assert "failed to start daemon" in done.stderr
+        assert words in done.stderr
+    assert daemon.api.get("/_ping").status == 200
+    assert (daemon.place.root / "wharfd.pid").read_text().strip() == str(daemon.daemon.pid)
+
+
+@pytest.mark.parametrize(
+    ("flags", "file", "words"),
+    [
+        (["--nosuch"], "{}", "unknown flag: --nosuch"),
+        (["--mtu", "x"], "{}", 'invalid argument "x" for "--mtu" flag: strconv.ParseInt: parsing "x": invalid syntax'),
+        (["-D"], '{"debug": true}', "specified both as a flag and in the configuration file: debug: (from flag: true"),
+        ([], '{"nosuch": 1}', "the following directives don't match any configuration option: nosuch"),
+        ([], '{"debug": tru}', "invalid character '}' in literal true (expecting 'e')"),
+        ([], '{"mtu": -1}', "command line flags failed: invalid default MTU: -1"),
+        ([], '{"userns-remap": "default"}', "userns-remap is not supported"),
+        (["-H", "foo://x"], "{}", "invalid bind address (foo://x): unsupported proto 'foo'"),
+        ([], '{"tls": true, "tlscert": "/nosuch", "tlskey": "/nosuch"}', "X509 key pair"),
+    ],
+)
+def test_validate_names_what_is_wrong(tmp_path: Path, flags: list[str], file: str, words: str) -> None:
+    (tmp_path / "daemon.json").write_text(file)
+    argv = [sys.executable, "-m", "server", "--validate", "--config-file", str(tmp_path / "daemon.json"), *flags]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+# ---- garbage
+
+
+def exchange(engine: Engine, sent: bytes, *, end: bool = False) -> bytes:
+    """What comes back until the engine closes or says nothing more."""
+    with engine.api.raw(timeout=30) as sock, contextlib.suppress(OSError):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(sent)
+            if end:
+                sock.shutdown(socket.SHUT_WR)
+        return sock.recv(65536)
+    return b""
+
+
+def memory(engine: Engine) -> int:
+    """Bytes of the daemon's own memory."""
+    for line in Path(f"/proc/{engine.daemon.pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no RssAnon")
+
+
+def test_what_is_not_http_is_answered_and_closed(daemon: Wharf) -> None:
+    create = b"POST /containers/create HTTP/1.1\r\n" + HEAD + b"Content-Type: application/json\r\n"
+    for sent in (
+        *(
+            bytes(range(256)) * 8,
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),
+            b"PRI * HTTP/2.0\r\n\r\n",
+        ),
+        *(b"GET /_ping HTTP/1.1\r\n\r\n", b"GET /_ping HTTP/3.0\r\n" + HEAD + b"\r\n", b"\0" * 20),
+        create + b"Content-Length: -1\r\n\r\n",
+        create + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        create + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        create + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        create + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+    ):
+        assert exchange(daemon, sent).startswith(b"HTTP/1.1 400 "), sent[:80]
+    assert exchange(daemon, b"GET /_ping HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert exchange(daemon, create + b"Content-Length: 100\r\n\r\n{", end=True)[:13] in (b"", b"HTTP/1.1 400 ")
+    assert daemon.api.get("/_ping").status == 200
+
+
+def test_endless_heads_and_bodies_are_cut_off(daemon: Wharf) -> None:
+    before = memory(daemon)
+    for start, piece, status in (
+        (b"GET /_ping HTTP/1.1\r\n" + HEAD, b"X-Long: " + b"x" * 60000 + b"\r\n", b"431"),
+        (b"GET /", b"x" * 65536, b"431"),
+        *(
+            (
+                b"POST " + path + b" HTTP/1.1\r\n" + HEAD
+                + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b'10000\r\n"' + b"a" * 0xFFFF + b"\r\n",
+                status,
+            )
+            for path, status in (
+                (b"/containers/create", b"400"),
+                (b"/networks/create", b"400"),
+                (b"/exec/x/start", b"400"),
+                (b"/nosuch", b"404"),
+            )
+        ),
+    ):  # fmt: skip
+        with daemon.api.raw(timeout=30) as sock:
+            with contextlib.suppress(OSError):
+                sock.sendall(start)
+                for _ in range(1000):
+                    sock.sendall(piece)
+            with contextlib.suppress(OSError):
+                assert sock.recv(1000).split()[1:2] in ([status], []), start[:40]
+    assert daemon.api.get("/_ping").status == 200
+    assert memory(daemon) - before < 32 * 1024 * 1024
+
+
+def test_idle_and_slow_clients_block_nobody(daemon: Wharf) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in range(1500):
+            sock: list[socket.socket] = []
+
+            def connected(sock: list[socket.socket] = sock) -> bool:
+                # A full backlog refuses at once where the connection would wait.
+                with contextlib.suppress(BlockingIOError):
+                    sock.append(daemon.api.raw(timeout=30))
+                return bool(sock)
+
+            assert until(connected)
+            stack.enter_context(sock[0])
+            if number % 3 == 0:
+                sock[0].sendall(b"GET /_ping HT")
+            elif number % 3 == 1:
+                sock[0].sendall(b"POST /containers/create HTTP/1.1\r\n" + HEAD + b"Content-Length: 100\r\n\r\n{")
+        assert daemon.api.get("/_ping").status == 200
+        assert len(os.listdir(f"/proc/{daemon.daemon.pid}/fd")) > 1500
+    assert until(lambda: len(os.listdir(f"/proc/{daemon.daemon.pid}/fd")) < 200)
+    assert daemon.api.get("/info").status == 200
+
+
+# ---- SIGKILL and SIGTERM (last, as they end the daemon)
+
+
+def storm(daemon: Wharf, stop: threading.Event, name: str) -> None:
+    """Makes, starts and removes things until the daemon is gone."""
+    turn = 0
+    while not stop.is_set():
+        turn += 1
+        body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Binds": [f"{name}v{turn}:/v"]}}
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            daemon.api.post("/networks/create", {"Name": f"{name}n{turn}", "Driver": "bridge"})
+            daemon.api.post("/containers/create", body, name=f"{name}c{turn}")
+            daemon.api.post(f"/containers/{name}c{turn}/start")
+            daemon.api.delete(f"/containers/{name}c{turn}", force=1)
+            daemon.api.delete(f"/volumes/{name}v{turn}")
+            daemon.api.delete(f"/networks/{name}n{turn}")
+
+
+def test_sigkill_in_the_middle_of_everything_leaves_a_whole_store(daemon: Wharf) -> None:
+    for round_ in range(3):
+        stop = threading.Event()
+        # Never collected by the ring of a bus that is gone: the events of this daemon tell that the storm is on.
+        threads = [threading.Thread(target=storm, args=(daemon, stop, f"k{round_}t{n}")) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert until(lambda round_=round_: any(  # type: ignore[misc]
+                v["Name"].startswith(f"k{round_}") for v in daemon.api.get("/volumes").json()["Volumes"] or []
+            ))  # fmt: skip
+            daemon.kill("wharfd")
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        daemon.start()
+        # What was made is whole, or it is not there: all of it can be looked at and removed.
+        for item in daemon.api.get("/containers/json", all=1).json():
+            found = daemon.api.get(f"/containers/{item['Id']}/json")
+            assert found.status == 200
+            assert found.json()["State"]["Status"] in ("created", "running", "exited")
+            assert daemon.api.delete(f"/containers/{item['Id']}", force=1).status == 204
+        for item in daemon.api.get("/networks").json():
+            if item["Name"].startswith("k"):
+                assert daemon.api.delete(f"/networks/{item['Id']}").status == 204
+        for item in daemon.api.get("/volumes").json()["Volumes"] or []:
+            assert daemon.api.delete(f"/volumes/{item['Name']}").status == 204
+        done = daemon.docker("run", "--rm", "busybox", "echo", "whole")
+        assert done.stdout == "whole\n"
+
+
+def test_sigterm_ends_all_cleanly_and_who_waits_is_let_go(daemon: Wharf) -> None:
+    pidfile = daemon.place.root / "wharfd.pid"
+    assert pidfile.read_text().strip() == str(daemon.daemon.pid)
+    with daemon.popen("events", stdin=None) as events, daemon.api.raw() as idle, daemon.api.raw() as waiting:
+        waiting.sendall(b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n")
+        assert waiting.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert until(lambda: daemon.api.get("/info").json()["NEventsListener"] == 2)
+        assert daemon.daemon.stop() == 0
+        events.wait(30)
+        assert idle.recv(1) == b""
+    assert not pidfile.exists()
+    assert not daemon.place.socket.exists()
+    assert not Path(daemon.env["SECOND"]).exists()
+    assert "Traceback" not in daemon.log()
+    daemon.start()
+
+
+# ---- TLS and socket activation
+
+ACTIVATE = """
+import os, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(sys.argv[1])
+sock.listen()
+os.dup2(sock.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
+    """An engine on a socket that was passed to it, and on TCP with certificates for both sides."""
+    trustme = pytest.importorskip("trustme")
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    for name, certificate in (("server", authority.issue_cert("127.0.0.1")), ("", authority.issue_cert("client"))):
+        dash = f"{name}-" if name else ""
+        certificate.private_key_pem.write_to_path(str(folder / f"{dash}key.pem"))
+        certificate.cert_chain_pems[0].write_to_path(str(folder / f"{dash}cert.pem"))
+    port = free_port()
+    args = ["--tlsverify", "--tlscacert", str(folder / "ca.pem"), "--tlscert", str(folder / "server-cert.pem")]
+    args += ["--tlskey", str(folder / "server-key.pem"), "-H", f"tcp://127.0.0.1:{port}"]
+    engine = Wharf(places.take("guarded"), args, containerd=None)
+    argv = ["fd://" if word == engine.host else word for word in engine.daemon.argv]
+    engine.daemon.argv[:] = [sys.executable, "-c", ACTIVATE, str(engine.place.socket), *argv]
+    engine.env |= {"PORT": str(port), "CERTIFICATES": str(folder)}
+    try:
+        engine.start()
+        engine.load_busybox()
+        yield engine
+    except BaseException:
+        engine.destroy()
+        raise
+    left = engine.destroy()
+    assert not left, left
+
+
+def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> engines.Completed:
+    words = ("--tlsverify", "-H", f"tcp://127.0.0.1:{engine.env['PORT']}")
+    environ = {"DOCKER_CERT_PATH": engine.env["CERTIFICATES"], "DOCKER_HOST": ""}
+    return engine.run("docker", *words, *args, input=input, env=environ, check=check)
+
+
+def test_a_passed_socket_is_served_and_stays(guarded: Wharf) -> None:
+    assert guarded.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
+    assert guarded.place.socket.exists()
+
+
+def test_tls_carries_streams_with_half_closes(guarded: Wharf) -> None:
+    text = "".join(f"line {number}\n" for number in range(20000))
+    assert secure(guarded, "run", "--rm", "-i", "busybox", "cat", input=text).stdout == text
+    secure(guarded, "run", "-d", "--name", "tlsd", "busybox", "sleep", "1000")
+    try:
+        assert secure(guarded, "exec", "-i", "tlsd", "wc", "-l", input=text).stdout.strip() == "20000"
+        done = secure(guarded, "exec", "tlsd", "sh", "-c", "echo out; echo err >&2; exit 3", check=False)
+        assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    finally:
+        secure(guarded, "rm", "-f", "tlsd")
+
+
+def test_tls_wants_the_client_certificate_and_no_plain_text(guarded: Wharf, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes((Path(guarded.env["CERTIFICATES"]) / "ca.pem").read_bytes())
+    words = ("--tls", "--tlscacert", str(tmp_path / "ca.pem"), "-H", f"tcp://127.0.0.1:{guarded.env['PORT']}")
+    done = guarded.run("docker", *words, "version", env={"DOCKER_HOST": ""}, check=False)
+    assert done.status != 0
+    assert "certificate required" in done.stderr or "bad certificate" in done.stderr, done.stderr
+    answer = TcpApi(int(guarded.env["PORT"])).get("/_ping")
+    assert (answer.status, answer.body) == (400, b"Client sent an HTTP request to an HTTPS server.\n")
+    assert secure(guarded, "version").status == 0
