@@ -1,6 +1,5 @@
 """``GET /events``."""
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -36,8 +35,6 @@ async def events(request: Request) -> Response:
     until_ns = params.moment(until) if until else None
     if since_ns is not None and until_ns is not None and since_ns > until_ns:
         raise invalid(f"`since` time ({since}) cannot be after `until` time ({until})")
-    if since_ns is None and until_ns is not None and until_ns <= time.time_ns():
-        since_ns = until_ns
     subscription = _bus(request).subscribe(since_ns, until_ns, params.filters(request))
     return json_stream(_documents(subscription, params.version_of(request)), early=True, end=b"\n", name="events")
 

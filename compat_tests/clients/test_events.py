@@ -1,0 +1,216 @@
+"""`GET /events`: what is told for which action, with which attributes, and which of it a filter lets through."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+from compat_tests.engines import Engine
+from compat_tests.traces import until
+
+pytestmark = pytest.mark.root
+
+Event = dict[str, Any]
+
+
+def now() -> str:
+    """A moment as clients write it, with nanoseconds."""
+    nanoseconds = time.time_ns()
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+
+
+def told(engine: Engine, since: str, **filters: str | list[str]) -> list[Event]:
+    """The events since a moment, up to now."""
+    wanted = {key: [value] if isinstance(value, str) else value for key, value in filters.items()}
+    answer = engine.api.get("/events", since=since, until=now(), filters=json.dumps(wanted))
+    assert answer.status == 200, answer.body
+    return answer.lines()
+
+
+def words(events: list[Event]) -> list[str]:
+    return [f"{event['Type']} {event['Action']}" for event in events]
+
+
+@pytest.fixture
+def name() -> str:
+    return f"ev{uuid.uuid4().hex[:10]}"
+
+
+def test_a_containers_life(engine: Engine, name: str) -> None:
+    since = now()
+    identity = engine.docker("create", "--name", name, "--label", "a=b", "-v", f"{name}:/v", "busybox", "sleep", "600")
+    key = identity.stdout.strip()
+    try:
+        engine.docker("start", name)
+        engine.docker("exec", name, "true")
+        engine.docker("exec", name, "sh", "-c", "exit 3", check=False)
+        engine.docker("pause", name)
+        engine.docker("unpause", name)
+        engine.docker("rename", name, f"{name}x")
+        engine.docker("update", "--memory", "64m", "--memory-swap", "64m", f"{name}x")
+        engine.docker("top", f"{name}x")
+        engine.api.post(f"/containers/{key}/resize", h=10, w=20)
+        engine.docker("kill", f"{name}x")
+        engine.docker("wait", f"{name}x")
+        engine.docker("start", f"{name}x")
+        engine.docker("stop", "-t", "0", f"{name}x")
+    finally:
+        engine.docker("rm", "-f", "-v", key)
+        engine.docker("volume", "rm", "-f", name)
+    events = told(engine, since, container=key)
+    expected = [
+        *("create", "start", "exec_create: true ", "exec_start: true ", "exec_die"),
+        *("exec_create: sh -c exit 3", "exec_start: sh -c exit 3", "exec_die"),
+        *("pause", "unpause", "rename", "update", "top", "resize", "kill", "die", "start", "kill"),
+    ]
+    actions = [event["Action"] for event in events]
+    assert actions[: len(expected)] == expected
+    # The end of a stop: dockerd tells "die" and "stop" in no fixed order.
+    assert sorted(actions[len(expected) : -1]) in (["die", "stop"], ["die", "kill", "stop"])
+    assert actions[-1] == "destroy"
+    for event in events:
+        attributes = event["Actor"]["Attributes"]
+        assert event["Actor"]["ID"] == key
+        assert (attributes["a"], attributes["image"]) == ("b", "busybox")
+        assert attributes["name"] in (name, f"{name}x")
+        assert event["scope"] == "local"
+        assert event["time"] == event["timeNano"] // 10**9
+        # What clients of old read.
+        assert (event["status"], event["id"], event["from"]) == (event["Action"], key, "busybox")
+    by_action = {event["Action"]: event["Actor"]["Attributes"] for event in events}
+    assert by_action["rename"]["oldName"] == f"/{name}"
+    assert (by_action["resize"]["height"], by_action["resize"]["width"]) == ("10", "20")
+    kills = [event["Actor"]["Attributes"]["signal"] for event in events if event["Action"] == "kill"]
+    assert (kills[0], kills[1]) == ("9", "15")
+    assert by_action["die"]["exitCode"] == "137"
+    assert "execDuration" in by_action["die"]
+    died = [event["Actor"]["Attributes"] for event in events if event["Action"] == "exec_die"]
+    assert [attributes["exitCode"] for attributes in died] == ["0", "3"]
+    assert all(len(attributes["execID"]) == 64 for attributes in died)
+    times = [event["timeNano"] for event in events]
+    assert times == sorted(times)
+    others = words(told(engine, since, type=["volume", "network"]))
+    assert "volume create" in others
+    assert others.count("volume mount") == others.count("volume unmount") == 2
+    assert others.count("network connect") == others.count("network disconnect") == 2
+    mount = told(engine, since, type="volume", event="mount")[0]
+    assert mount["Actor"]["ID"] == name
+    assert mount["Actor"]["Attributes"] == {
+        "container": key,
+        "destination": "/v",
+        "driver": "local",
+        "propagation": "",
+        "read/write": "true",
+    }
+    assert "status" not in mount
+
+
+def test_networks_volumes_and_images(engine: Engine, name: str) -> None:
+    since = now()
+    engine.docker("network", "create", "--label", "x=y", name)
+    engine.docker("create", "--name", name, "--network", name, "busybox", "true")
+    engine.docker("commit", name, f"{name}:one")
+    engine.docker("rm", name)
+    engine.docker("network", "rm", name)
+    engine.docker("volume", "create", name)
+    engine.docker("volume", "rm", name)
+    engine.docker("tag", f"{name}:one", f"{name}:two")
+    engine.docker("rmi", f"{name}:one", f"{name}:two")
+    engine.docker("network", "prune", "-f", "--filter", f"label={name}")
+    engine.docker("volume", "prune", "-f", "--filter", f"label={name}")
+    engine.docker("image", "prune", "-f", "--filter", f"label={name}")
+    engine.docker("container", "prune", "-f", "--filter", f"label={name}")
+    events = told(engine, since)
+    assert words(events) == [
+        *("network create", "container create", "image tag", "container commit", "container destroy"),
+        *("network destroy", "volume create", "volume destroy"),
+        *("image tag", "image untag", "image untag", "image delete"),
+        *("network prune", "volume prune", "image prune", "container prune"),
+    ]
+    assert events[0]["Actor"]["Attributes"] == {"name": name, "type": "bridge"}
+    assert events[2]["Actor"]["Attributes"]["name"] == f"{name}:one"
+    commit = events[3]["Actor"]["Attributes"]
+    assert (commit["imageRef"], commit["imageID"]) == (f"{name}:one", events[2]["Actor"]["ID"])
+    assert events[6]["Actor"] == {"ID": name, "Attributes": {"driver": "local"}}
+    for event in events[-4:]:
+        assert event["Actor"] == {"ID": "", "Attributes": {"reclaimed": "0"}}
+
+
+def test_health_and_oom_are_told(engine: Engine, name: str) -> None:
+    since = now()
+    engine.docker(
+        "run", "-d", "--name", name, "--health-cmd", "true", "--health-interval", "1s", "busybox", "sleep", "600"
+    )
+    try:
+        assert until(lambda: bool(told(engine, since, container=name, event="health_status")))
+        assert words(told(engine, since, container=name, event="health_status")) == ["container health_status: healthy"]
+    finally:
+        engine.docker("rm", "-f", name)
+
+
+def test_filters(engine: Engine, name: str) -> None:
+    since = now()
+    try:
+        for suffix in ("a", "b"):
+            engine.docker("create", "--name", name + suffix, "--label", f"which={suffix}", "busybox", "true")
+    finally:
+        engine.docker("rm", f"{name}a", f"{name}b")
+    creates = ["container create"]
+    assert words(told(engine, since, container=f"{name}a")) == ["container create", "container destroy"]
+    assert len(told(engine, since, container=name)) == 4  # names match by their beginning
+    assert words(told(engine, since, container=f"{name}b", event="create")) == creates
+    assert words(told(engine, since, label="which=a", event="create")) == creates
+    assert len(told(engine, since, label="which")) == 4
+    assert len(told(engine, since, image="busybox", container=name)) == 4
+    assert told(engine, since, image="busybox:nosuch", container=name) == []
+    assert told(engine, since, type="volume", container=name) == []
+    assert told(engine, since, scope="swarm") == []
+    assert len(told(engine, since, scope="local", container=name)) == 4
+    assert len(told(engine, since, event=["create", "destroy"], container=name)) == 4
+
+
+def test_since_and_until(engine: Engine, name: str) -> None:
+    engine.docker("volume", "create", name)
+    between = now()
+    engine.docker("volume", "rm", name)
+    assert words(told(engine, between, volume=name)) == ["volume destroy"]
+    earlier = engine.api.get("/events", until=between, since=0, filters=json.dumps({"volume": [name]}))
+    assert words(earlier.lines()) == ["volume create"]
+    # An end alone shows the past too.
+    alone = engine.api.get("/events", until=between, filters=json.dumps({"volume": [name]}))
+    assert words(alone.lines()) == ["volume create"]
+    for query, status, sentence in (
+        ({"since": "x"}, 500, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ({"until": "x"}, 500, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ({"since": "10", "until": "5"}, 400, "`since` time (10) cannot be after `until` time (5)"),
+        ({"filters": "x"}, 400, "invalid filter"),
+    ):
+        answer = engine.api.get("/events", **query)
+        assert (answer.status, answer.message) == (status, sentence)
+    done = engine.docker(
+        *("events", "--since", "10m", "--until", now(), "--filter", f"volume={name}", "--format", "{{.Action}}")
+    )
+    assert done.stdout.split() == ["create", "destroy"]
+
+
+def test_a_listener_hears_what_happens_now_and_the_stream_ends_at_until(engine: Engine, name: str) -> None:
+    listeners = engine.api.get("/info").json()["NEventsListener"]
+    with engine.popen("events", "--filter", f"volume={name}", "--format", "{{json .}}", stdin=None) as events:
+        assert events.stdout is not None
+        try:
+            assert until(lambda: engine.api.get("/info").json()["NEventsListener"] > listeners)
+            engine.docker("volume", "create", name)
+            assert json.loads(events.stdout.readline())["Action"] == "create"
+            engine.docker("volume", "rm", name)
+            assert json.loads(events.stdout.readline())["Action"] == "destroy"
+        finally:
+            events.kill()
+    # Who leaves is forgotten.
+    assert until(lambda: engine.api.get("/info").json()["NEventsListener"] == listeners)
+    # An end that is still to come.
+    answer = engine.api.get("/events", until=int(time.time()) + 1, filters=json.dumps({"volume": [name]}))
+    assert words(answer.lines()) == ["volume create", "volume destroy"]
