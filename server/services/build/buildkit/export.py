@@ -38,6 +38,8 @@ _QUIET = frozenset(
         "name-canonical",
         "registry.insecure",
         "dest",
+        # What compose and buildx say to themselves.
+        "load",
         "tar",
         "compression",
         "force-compression",
