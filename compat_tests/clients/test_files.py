@@ -135,6 +135,54 @@ def test_deletions_in_diff(engine: Engine) -> None:
     engine.docker("rm", box)
 
 
+def test_what_every_container_has(engine: Engine, tmp_path: Path) -> None:
+    """Docker's own files in the root are neither the image's nor changes of the container."""
+    run = ("run", "-d", "--network", "none", "-v", f"{tmp_path}:/here/below", "-w", "/made")
+    box = engine.docker(*run, "busybox", "sleep", "600").stdout.strip()
+    try:
+        listed = engine.docker("exec", box, "sh", "-c", "ls -A / | head -1; readlink /etc/mtab").stdout
+        assert listed.split() == [".dockerenv", "/proc/mounts"]
+        changes = set(engine.docker("diff", box).stdout.splitlines())
+        assert changes == {"A /here", "A /here/below", "A /made"}
+        done = engine.docker("cp", f"{box}:/.dockerenv", str(tmp_path))
+        assert done.status == 0
+    finally:
+        engine.docker("rm", "-f", box)
+
+
+def test_owners(engine: Engine, tmp_path: Path) -> None:
+    """They stay as the archive has them; with -a they become the container's user's."""
+    source = tmp_path / "f"
+    source.write_text("x")
+    os.chown(source, 1234, 567)
+    box = engine.docker("create", "--network", "none", "-u", "daemon", "busybox", "true").stdout.strip()
+    try:
+        engine.docker("cp", str(source), f"{box}:/tmp/plain")
+        engine.docker("cp", "-a", str(source), f"{box}:/tmp/owned")
+        for name, owner in (("plain", (1234, 567)), ("owned", (1, 1))):
+            query = {"path": f"/tmp/{name}"}
+            answer = engine.api.request("GET", f"/containers/{box}/archive", query=query)
+            with tarfile.open(fileobj=io.BytesIO(answer.body)) as archive:
+                found = archive.getmember(name)
+            assert (found.uid, found.gid) == owner
+    finally:
+        engine.docker("rm", box)
+
+
+def test_a_read_only_root_takes_files_only_on_its_volumes(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("x")
+    options = ("--network", "none", "--read-only", "-v", "/data", "busybox", "true")
+    box = engine.docker("create", *options).stdout.strip()
+    try:
+        source = str(tmp_path / "x")
+        assert "container rootfs is marked read-only" in engine.docker("cp", source, f"{box}:/x", check=False).stderr
+        done = engine.docker("cp", source, f"{box}:/no/x", check=False)
+        assert f"Could not find the file /no in container {box}" in done.stderr
+        engine.docker("cp", source, f"{box}:/data/x")
+    finally:
+        engine.docker("rm", "-v", box)
+
+
 def put(engine: Engine, box: str, path: str, body: bytes) -> Answer:
     return engine.api.request("PUT", f"/containers/{box}/archive", query={"path": path}, body=body)
 

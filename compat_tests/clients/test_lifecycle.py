@@ -211,6 +211,20 @@ def test_names(engine: Engine, sleeper: str) -> None:
         engine.api.delete(f"/containers/{other}")
 
 
+def test_errors_name_the_container(engine: Engine, sleeper: str) -> None:
+    assert message(engine.api.post(f"/containers/{sleeper}/stop", signal="ODD")) == (
+        500,
+        f"cannot stop container: {sleeper}: invalid signal: ODD",
+    )
+    for host in ({"IpcMode": "container:nosuch"}, {"PidMode": "container:nosuch"}):
+        answer = engine.api.post("/containers/create", {"Image": "busybox", "HostConfig": host})
+        assert message(answer) == (400, "No such container: nosuch")
+    answer = engine.api.post("/containers/create", {"Image": "busybox", "WorkingDir": "/etc/passwd"})
+    assert message(answer) == (500, "Cannot mkdir: /etc/passwd is not a directory")
+    answer = engine.api.post(f"/containers/{sleeper}/rename", name="a b")
+    assert message(answer)[1].startswith("Error when allocating new name: Invalid container name (/a b), only")
+
+
 def test_a_start_that_fails_is_told_by_the_container_too(engine: Engine) -> None:
     identity = create(engine, Cmd=["/no/such/program"])
     try:

@@ -95,18 +95,10 @@ def _pack_one(packer: Packer, node: Node, name: str) -> None:
     packer.add(node, "./" if name in ("/", ".") else name)
 
 
-def extract(
-    root_path: str,
-    path: str,
-    read: Callable[[int], bytes],
-    *,
-    no_overwrite_kind: bool,
-    keep_owner: bool,
-    cancelled: Callable[[], bool],
-) -> None:
-    """Extracts an archive into an existing directory.
+def extraction_point(root_path: str, path: str) -> str:
+    """The directory inside the root that a path leads to, links followed.
 
-    Raises NOT_FOUND with the path as its message, INVALID_ARGUMENT for what is no directory or a bad archive.
+    Raises NOT_FOUND with the path as its message, INVALID_ARGUMENT for what is no directory.
     """
     root = os.open(root_path, _ROOT)
     try:
@@ -117,15 +109,29 @@ def extract(
             raise not_found(path) from None
         if not stat.S_ISDIR(status.st_mode):
             raise invalid("extraction point is not a directory")
+        return "/" + real
     finally:
         os.close(root)
+
+
+def extract(
+    root_path: str,
+    point: str,
+    read: Callable[[int], bytes],
+    *,
+    no_overwrite_kind: bool,
+    owner: tuple[int, int] | None,
+    cancelled: Callable[[], bool],
+) -> None:
+    """Extracts an archive into an :func:`extraction_point`; everything becomes the ``owner``'s (uid, gid), if there is
+    one. Raises INVALID_ARGUMENT for a bad archive."""
     apply(
         read,
         Target(root_path),
         diff_id="-",
         options=Options(
-            owner=None if keep_owner else (0, 0),
-            into="/" + real,
+            owner=owner,
+            into=point,
             no_overwrite_kind=no_overwrite_kind,
         ),
         cancelled=cancelled,

@@ -114,7 +114,7 @@ def last_message(log: str) -> str:
 
 
 # crun's own words for what clients know by runc's: the docker CLI picks its exit status 127 or 126 by them.
-_CRUN_MISSING = re.compile(r"executable file `(?P<path>[^`]*)` not found(?P<search> in \$PATH)?")
+_CRUN_MISSING = re.compile(r"(?:executable file|cannot find) `(?P<path>[^`]*)`(?: not found)?(?P<search> in \$PATH)?")
 _CRUN_NOT_EXECUTABLE = re.compile(r"the path `(?P<path>[^`]*)` exists but it is not executable")
 _CRUN_NOT_FILE = re.compile(r"the path `(?P<path>[^`]*)` is not a regular file")
 _CRUN_CHDIR = re.compile(r"chdir to `(?P<path>[^`]*)`|chdir `(?P<path2>[^`]*)`")

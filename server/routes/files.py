@@ -22,7 +22,12 @@ STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 def _found(request: Request) -> tuple[Room, Container]:
     containers = request.app.state.services.containers
-    return containers.room, containers.get(request.path_params["name"])
+    return containers.room, containers.get(_key(request))
+
+
+def _key(request: Request) -> str:
+    key: str = request.path_params["name"]
+    return key
 
 
 def _path(request: Request) -> str:
@@ -45,12 +50,12 @@ def _stat_header(found: PathStat) -> dict[str, str]:
 
 async def head(request: Request) -> Response:
     room, container = _found(request)
-    return Response(headers=_stat_header(await archive.stat_path(room, container, _path(request))))
+    return Response(headers=_stat_header(await archive.stat_path(room, container, _key(request), _path(request))))
 
 
 async def get(request: Request) -> Response:
     room, container = _found(request)
-    found, pieces = await archive.get(room, container, _path(request))
+    found, pieces = await archive.get(room, container, _key(request), _path(request))
     return byte_stream(pieces, media_type="application/x-tar", headers=_stat_header(found))
 
 
@@ -59,10 +64,11 @@ async def put(request: Request) -> Response:
     await archive.put(
         room,
         container,
+        _key(request),
         _path(request),
         _body(request),
         no_overwrite_kind=params.flag(request, "noOverwriteDirNonDir"),
-        keep_owner=params.flag(request, "copyUIDGID"),
+        to_user=params.flag(request, "copyUIDGID"),
     )
     return Response()
 

@@ -51,7 +51,7 @@ def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
         kind = _FLAG_KINDS.get(option)
         if kind is None:
             if not found or key not in _TMPFS_KEYS or not value:
-                raise invalid(f'invalid tmpfs option "{option}"')
+                raise invalid(f'invalid tmpfs option "{key}"')
             kind = key + "="
         merged.pop(kind, None)
         merged[kind] = option

@@ -18,15 +18,16 @@ from engine.files.paths import make_place
 from engine.files.place import Place
 from engine.files.tree import PathStat
 from engine.layers.diff import changes as tree_changes
+from engine.runtime.spec import users
 from engine.system import linux
 from server.services.containers.model import Container
 from server.services.containers.room import Room
 from server.services.containers.rootfs import layers, mounts_of
 
 
-def _missing(container: Container, error: WharfError) -> WharfError:
-    """dockerd's sentence for a path that isn't there."""
-    return not_found(f"Could not find the file {error.message} in container {container.name}")
+def _missing(key: str, error: WharfError) -> WharfError:
+    """dockerd's sentence for a path that isn't there; ``key``: how the client calls the container."""
+    return not_found(f"Could not find the file {error.message} in container {key}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +78,18 @@ def _bind(root: str, source: str, destination: str, writable: bool) -> None:  # 
         os.close(fd)
 
 
-async def stat_path(room: Room, container: Container, path: str) -> PathStat:
+async def stat_path(room: Room, container: Container, key: str, path: str) -> PathStat:
     """One file. Raises NOT_FOUND in dockerd's words."""
     async with _opened(room, container) as root:
         try:
             return await root.place.run(tree.look, root.path, path)
         except WharfError as error:
-            raise _missing(container, error) if error.kind is Kind.NOT_FOUND else error from error
+            raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
 
 
-async def get(room: Room, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+async def get(room: Room, container: Container, key: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
     """A file or a directory as a tar. Raises NOT_FOUND in dockerd's words before anything is streamed."""
-    found = await stat_path(room, container, path)
+    found = await stat_path(room, container, key, path)
 
     async def pieces() -> AsyncIterator[bytes]:
         async with _opened(room, container) as root:
@@ -102,17 +103,18 @@ async def get(room: Room, container: Container, path: str) -> tuple[PathStat, As
 async def put(
     room: Room,
     container: Container,
+    key: str,
     path: str,
     body: AsyncIterator[bytes],
     *,
     no_overwrite_kind: bool,
-    keep_owner: bool,
+    to_user: bool,
 ) -> None:
-    """Extracts an archive into a directory of the container.
+    """Extracts an archive into a directory of the container. ``to_user``: the files become those of the container's
+    user, else they keep the owners that the archive names.
 
     Raises NOT_FOUND and INVALID_ARGUMENT in dockerd's words, PERMISSION_DENIED where nothing may be written.
     """
-    _check_writable(container, path)
     loop = asyncio.get_running_loop()
     stopped = False
 
@@ -127,25 +129,30 @@ async def put(
 
     async with _opened(room, container) as root:
         try:
+            point = await root.place.run(tree.extraction_point, root.path, path)
+            _check_writable(container, point)
+            owner = None
+            if to_user and container.config.user:
+                user = await root.place.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.path))
+                owner = (user.uid, user.gid)
             await root.place.run(
                 tree.extract,
                 root.path,
-                path,
+                point,
                 read,
                 no_overwrite_kind=no_overwrite_kind,
-                keep_owner=keep_owner,
+                owner=owner,
                 cancelled=lambda: stopped,
             )
         except asyncio.CancelledError:
             stopped = True
             raise
         except WharfError as error:
-            raise _missing(container, error) if error.kind is Kind.NOT_FOUND else error from error
+            raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
     room.publish(container, "extract-to-dir")
 
 
-def _check_writable(container: Container, path: str) -> None:
-    clean = os.path.normpath("/" + path.lstrip("/"))
+def _check_writable(container: Container, clean: str) -> None:
     inside = [
         point
         for point in container.mounts.values()
@@ -192,9 +199,8 @@ async def diff(room: Room, container: Container) -> list[dict[str, Any]]:
         upper, *lowers = layers(rootfs)
         found = await asyncio.to_thread(lambda: list(changes.of_overlay(upper, lowers)))
     else:
-        image = await room.images.resolve(container.image_id)
         key = f"{container.id}-diff"
-        below = await room.engine.snapshots.view(key, image.chain_id)
+        below = await room.engine.snapshots.view(key, (await room.engine.snapshots.stat(container.id)).parent)
         try:
             found = await asyncio.to_thread(lambda: list(tree_changes(below[0].source, rootfs[0].source)))
         finally:

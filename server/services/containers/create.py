@@ -19,14 +19,14 @@ from engine.api.types import Platform
 from engine.errors import WharfError, internal
 from engine.registry import oci
 from engine.runtime.spec import security
+from server.services.containers import initlayer, validate
 from server.services.containers import mounts as mount_points
-from server.services.containers import validate
 from server.services.containers.defaults import adapt_host_config, command, hostname
 from server.services.containers.logopts import merge_log_config
 from server.services.containers.merge import merge_config
 from server.services.containers.model import Container
 from server.services.containers.room import GC_ROOT, ROOT_LABEL, Room
-from server.services.containers.rootfs import mounted
+from server.services.containers.rootfs import Found, look, mounted, mounts_of
 from server.services.containers.unsupported import refuse_unsupported
 from server.services.timeline import Timeline
 from server.services.volumes.copyup import copy_up
@@ -103,11 +103,14 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
         undo.push_async_callback(_remove_snapshot, room, container_id)
         labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: room.settings.root}
         if image is not None:
-            container.rootfs = await room.images.rootfs(image, container_id, labels=labels)
+            container.rootfs = await initlayer.prepare(room, image, container_id, labels)
         else:
             container.rootfs = await room.engine.snapshots.prepare(container_id, "", labels)
         timeline.mark("snapshot")
+        if config.working_dir and look(container.rootfs, config.working_dir) is Found.FILE:
+            raise internal(f"Cannot mkdir: {config.working_dir} is not a directory")
         undo.callback(shutil.rmtree, container.directory, ignore_errors=True)
+        undo.callback(shutil.rmtree, f"{room.settings.exec_root}/containers/{container_id}", ignore_errors=True)
         os.makedirs(container.directory, mode=0o710, exist_ok=True)
         await mount_points.register(room, container, undo, plain_readonly=request.plain_readonly)
         await populate(room, container)
@@ -157,12 +160,20 @@ def _platform_warning(platform: Platform) -> str:
     )
 
 
+#: What there may be to copy at a volume's place.
+_COPIED = (Found.DIRECTORY, Found.LINK)
+
+
 async def populate(room: Room, container: Container) -> None:
     """Copies what the image has at each volume's place into volumes that are empty.
 
     :raises WharfError: INTERNAL: reading or writing failed.
     """
     points = [point for point in container.mounts.values() if point.kind == "volume" and point.copy_data]
+    if not points:
+        return
+    rootfs = await mounts_of(room, container)
+    points = [point for point in points if look(rootfs, point.destination) in _COPIED]
     if not points:
         return
     async with mounted(room, container, "copy-up") as root:

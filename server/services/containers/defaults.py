@@ -3,13 +3,17 @@
 import socket
 
 from api_models.container import ContainerConfig, HostConfig
+from engine.errors import invalid
 from engine.runtime.spec.build import MASKED_PATHS, READONLY_PATHS
 from server.services.containers import modes
 from server.services.containers.room import Room
 
 
 def adapt_host_config(room: Room, host: HostConfig) -> None:
-    """Fills ``host`` in place. Names of containers in namespace modes become ids, which survive a rename."""
+    """Fills ``host`` in place. Names of containers in namespace modes become ids, which survive a rename.
+
+    :raises WharfError: INVALID_ARGUMENT for a container that isn't there.
+    """
     settings = room.settings
     if host.memory > 0 and host.memory_swap == 0:
         host.memory_swap = host.memory * 2
@@ -20,9 +24,10 @@ def adapt_host_config(room: Room, host: HostConfig) -> None:
         privileged_v1 = host.privileged and not room.limits.unified
         host.cgroupns_mode = "host" if privileged_v1 else settings.default_cgroupns_mode
     host.runtime = host.runtime or room.runtimes.default
-    host.pid_mode = _by_id(room, host.pid_mode)
-    host.ipc_mode = _by_id(room, host.ipc_mode)
-    host.network_mode = _by_id(room, host.network_mode)
+    host.pid_mode = _by_id(room, host.pid_mode, required=True)
+    host.ipc_mode = _by_id(room, host.ipc_mode, required=True)
+    # Here dockerd finds out at the start.
+    host.network_mode = _by_id(room, host.network_mode, required=False)
     if (host.privileged or host.ipc_mode == "host" or host.pid_mode == "host") and not any(
         option.partition("=")[0] == "label" for option in host.security_opt or ()
     ):
@@ -37,9 +42,11 @@ def adapt_host_config(room: Room, host: HostConfig) -> None:
             host.readonly_paths = list(READONLY_PATHS)
 
 
-def _by_id(room: Room, mode: str) -> str:
+def _by_id(room: Room, mode: str, *, required: bool) -> str:
     other = modes.joined(mode)
     found = room.registry.find(other) if other else None
+    if other and required and found is None:
+        raise invalid(f"No such container: {other}")
     return f"container:{found.id}" if found else mode
 
 

@@ -69,7 +69,10 @@ async def _source(
 ) -> str:
     place = f"{room.settings.exec_root}/containers/{container.id}/mount-{number}"
     if point.kind == "volume":
-        path = await room.volumes.mount(point.name, user_of(container, point))
+        try:
+            path = await room.volumes.mount(point.name, user_of(container, point))
+        except WharfError as error:
+            raise WharfError(error.kind, f"error while mounting volume '{point.source}': {error.message}") from error
         subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
         return await _below(path, subpath, place, brief) if subpath else str(path)
     if point.kind == "image":
@@ -142,7 +145,8 @@ def _bind_below(path: str, subpath: str, place: str) -> None:
     try:
         fd = linux.openat2(root, subpath, os.O_PATH, 0, linux.RESOLVE_BENEATH | linux.RESOLVE_NO_MAGICLINKS)
     except FileNotFoundError:
-        raise internal(f"cannot access path {path}/{subpath}: no such file or directory") from None
+        whole = f"{path}/{subpath}"
+        raise internal(f"cannot access path {whole}: lstat {whole}: no such file or directory") from None
     except OSError as error:
         raise invalid(f"subpath {subpath} of {path}: {(error.strerror or '').lower()}") from error
     finally:

@@ -17,7 +17,7 @@ async def rename(room: Room, container: Container, name: str) -> None:
         if name.removeprefix("/") == old:
             raise invalid("Renaming a container with the same name as its current name")
         try:
-            new = room.registry.reserve(name, container.id)
+            new = room.registry.reserve("/" + name.removeprefix("/"), container.id)
         except WharfError as error:
             raise WharfError(error.kind, f"Error when allocating new name: {error.message}") from error
         container.name = new

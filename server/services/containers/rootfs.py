@@ -6,9 +6,11 @@ fills volumes) or without them (files of a stopped container).
 
 import asyncio
 import os
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from enum import Enum
 
 from engine.api.types import Mount
 from engine.errors import internal
@@ -44,6 +46,36 @@ def layers(rootfs: Sequence[Mount]) -> tuple[str, ...]:
         elif key == "lowerdir":
             found.extend(value.split(":"))
     return tuple(found)
+
+
+class Found(Enum):
+    """What :func:`look` sees at a path."""
+
+    NOTHING = "nothing"
+    DIRECTORY = "directory"
+    FILE = "file"  # also on the way
+    LINK = "link"  # on the way or there: only mounted it tells where it leads
+
+
+def look(rootfs: Sequence[Mount], path: str) -> Found:
+    """What there is at ``path``, seen in the layers without mounting them. Blocks for a few system calls."""
+    parts = [part for part in path.split("/") if part]
+    for layer in layers(rootfs):
+        where = layer
+        for part in parts:
+            where = f"{where}/{part}"
+            try:
+                info = os.lstat(where)
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            if stat.S_ISLNK(info.st_mode):
+                return Found.LINK
+            if not stat.S_ISDIR(info.st_mode):
+                whiteout = stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
+                return Found.NOTHING if whiteout else Found.FILE
+        else:
+            return Found.DIRECTORY
+    return Found.NOTHING
 
 
 class ContainerFiles:

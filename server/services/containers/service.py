@@ -77,7 +77,7 @@ class Containers:
         await start.start(self.room, self.get(key))
 
     async def stop(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
-        await stop.stop(self.room, self.get(key), timeout=timeout, signal=signal)
+        await stop.stop(self.room, self.get(key), key, timeout=timeout, signal=signal)
 
     async def restart(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
         await start.restart(self.room, self.get(key), key, timeout=timeout, signal=signal)

@@ -37,14 +37,17 @@ def stop_timeout(container: Container) -> int:
     return DEFAULT_TIMEOUT if configured is None else configured
 
 
-async def stop(room: Room, container: Container, *, timeout: int | None = None, signal: str = "") -> None:
-    """Stops on request.
+async def stop(room: Room, container: Container, key: str, *, timeout: int | None = None, signal: str = "") -> None:
+    """Stops on request. ``key``: how the client calls it.
 
-    :raises WharfError: NOT_MODIFIED if it doesn't run; INVALID_ARGUMENT for a bad signal.
+    :raises WharfError: NOT_MODIFIED if it doesn't run; INTERNAL (as in dockerd) if it can't be stopped.
     """
     if not container.state.running:
         raise not_modified("container is already stopped")
-    await stop_and_wait(room, container, timeout=timeout, signal=signal)
+    try:
+        await stop_and_wait(room, container, timeout=timeout, signal=signal)
+    except WharfError as error:
+        raise internal(f"cannot stop container: {key}: {error.message}") from error
 
 
 async def stop_and_wait(room: Room, container: Container, *, timeout: int | None = None, signal: str = "") -> None:

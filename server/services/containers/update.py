@@ -73,7 +73,8 @@ async def update(room: Room, container: Container, wanted: Resources, policy: Re
     if policy is not None and policy.name:
         check_restart_policy(policy.name, policy.maximum_retry_count)
     if wanted.pids_limit is not None and wanted.pids_limit <= 0:
-        wanted.pids_limit = -1
+        # Unlimited, which is shown as 0.
+        wanted.pids_limit = 0
     async with container.lock:
         try:
             if container.state.removing or container.state.dead:
@@ -93,6 +94,8 @@ async def update(room: Room, container: Container, wanted: Resources, policy: Re
 async def _apply(room: Room, container: Container, wanted: Resources) -> None:
     # Only what update takes over: the runtime shall see nothing else.
     named: dict[str, Any] = {name: getattr(wanted, name) for name in (*_FIELDS, "pids_limit")}
+    if named["pids_limit"] == 0:
+        named["pids_limit"] = -1
     limits = spec_resources.build(Limits(**named), room.facts)
     if not limits:
         return

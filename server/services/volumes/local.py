@@ -144,9 +144,10 @@ def _mount(target: str, options: dict[str, str]) -> None:
     except OSError as error:
         if mounts.is_mountpoint(target):
             linux.umount(target, linux.MNT_DETACH)
-        shown = re.sub(r"password=[^,]*", "password=********", text)
+        shown = re.sub(r"password=[^,]*", "password=********", data)
         raise internal(
             f"failed to mount local volume: mount {device}:{target}"
+            + (f", flags: {flags:#x}" if flags else "")
             + (f", data: {shown}" if shown else "")
             + f": {(error.strerror or str(error)).lower()}"
         ) from error

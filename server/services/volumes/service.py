@@ -117,6 +117,8 @@ class Volumes:
         async with self._lock(name):
             found = self._volumes.get(name)
             if found is not None:
+                if driver:
+                    await self._known(name, driver)
                 if driver and driver != found.driver:
                     raise conflict(
                         f"create {name}: driver '{found.driver}' already has volume '{name}': "
@@ -127,6 +129,12 @@ class Volumes:
             if reference:
                 self._references.setdefault(name, set()).add(reference)
             return found
+
+    async def _known(self, name: str, driver: str) -> None:
+        try:
+            await self.driver(driver)
+        except WharfError as error:
+            raise WharfError(error.kind, f"create {name}: {error.message}") from error
 
     async def _create(
         self, name: str, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
