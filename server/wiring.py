@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.api.client import Engine
 from engine.errors import Kind, WharfError
 from engine.registry.hosts import Settings as RegistrySettings
+from engine.runtime import apparmor
 from engine.runtime.probe import probe as probe_runtimes
 from engine.runtime.spec.host import probe
 from engine.shim.zygote import Handle
@@ -105,7 +106,8 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         volumes = Volumes(VolumeStore(database), bus, local, LegacyPlugins())
         await volumes.load()
 
-        facts = probe(cgroup_driver=cgroup_driver(config), init_path=config.init_path)
+        confined = await asyncio.to_thread(apparmor.ensure_default)
+        facts = probe(cgroup_driver=cgroup_driver(config), init_path=config.init_path, apparmor=confined)
         runtimes = await asyncio.to_thread(probe_runtimes)
         users: list[Containers] = []
         images = Images(engine, bus, partial(_users, users), registry_settings(config))

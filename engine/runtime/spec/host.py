@@ -88,8 +88,11 @@ def find_init(configured: str = "") -> str:
     return ""
 
 
-def probe(*, cgroup_driver: str = CGROUPFS, init_path: str = "", recursive_readonly: bool = True) -> HostFacts:
-    """Looks at the running host. ``recursive_readonly``: whether the OCI runtime knows ``rro``."""
+def probe(
+    *, cgroup_driver: str = CGROUPFS, init_path: str = "", recursive_readonly: bool = True, apparmor: bool = False
+) -> HostFacts:
+    """Looks at the running host. ``recursive_readonly``: whether the OCI runtime knows ``rro``; ``apparmor``: whether
+    the kernel has Docker's default profile (:func:`engine.runtime.apparmor.ensure_default`)."""
     release = kernel_version(platform.release())
     return HostFacts(
         kernel=release,
@@ -98,7 +101,7 @@ def probe(*, cgroup_driver: str = CGROUPFS, init_path: str = "", recursive_reado
         cgroup_driver=cgroup_driver,
         capabilities=bounding_set(),
         seccomp="Seccomp:" in _read("/proc/self/status"),
-        apparmor=_read("/sys/module/apparmor/parameters/enabled") == "Y",
+        apparmor=apparmor,
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
         recursive_readonly=recursive_readonly and release >= (5, 12),
         init_path=find_init(init_path),
