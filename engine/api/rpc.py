@@ -127,13 +127,17 @@ class Duplex(Generic[M, R]):
 
     async def exchange(self, request: M) -> R:
         """Sends one message and takes the answer to it."""
+        await self.send(request)
+        return await self.read()
+
+    async def send(self, request: M) -> None:
+        """Sends one message; its answer is to be taken by ``read``."""
         try:
             await self._call.write(request)
         except AioRpcError as error:
             raise from_rpc_error(error) from None
         except asyncio.InvalidStateError:
             pass  # the call has ended already: reading tells how
-        return await self.read()
 
     async def read(self) -> R:
         try:

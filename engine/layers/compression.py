@@ -4,6 +4,7 @@ gzip goes through isal (several times zlib's speed), zstd through zstandard, xz 
 library. No decoder is asked for more than ``CHUNK`` bytes at a time, so a bomb costs time but no memory.
 """
 
+import struct
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import IO, Protocol, cast
@@ -213,6 +214,38 @@ def compressor(kind: Compression) -> _Compressor:
         made: _Compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
         return made
     raise invalid(f"compression {kind.value!r} is not offered for writing")
+
+
+_STORED = 0xFFFF  # deflate's largest block of bytes as they are
+_SAMPLE = 8 << 10
+#: A sample that shrinks by less than this part is not worth the time.
+_GAIN = 0.04
+
+
+def gzip_member(data: bytes) -> bytes:
+    """The data as one member of a gzip stream (members may follow each other, RFC 1952). What does not compress, as
+    three samples tell, is stored as it is: that costs a tenth of the time. The same data gives the same bytes."""
+    from isal import isal_zlib
+
+    if len(data) > 4 * _SAMPLE:
+        places = (0, len(data) // 2, len(data) - _SAMPLE)
+        sample = b"".join([data[at : at + _SAMPLE] for at in places])
+        if len(isal_zlib.compress(sample, 1, wbits=-15)) > len(sample) * (1 - _GAIN):
+            return _stored_member(data, isal_zlib.crc32(data))
+    # Level 2 of isal: near zlib's level 3 in size at several times its speed.
+    packed: bytes = isal_zlib.compress(data, 2, wbits=31)
+    return packed
+
+
+def _stored_member(data: bytes, crc: int) -> bytes:
+    parts: list[bytes | memoryview] = [b"\x1f\x8b\x08\0\0\0\0\0\0\xff"]
+    view = memoryview(data)
+    for at in range(0, len(data), _STORED):
+        block = view[at : at + _STORED]
+        last = at + _STORED >= len(data)
+        parts += (struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block)
+    parts.append(struct.pack("<LL", crc, len(data) & 0xFFFFFFFF))
+    return b"".join(parts)
 
 
 def of_media_type(media_type: str) -> Compression | None:

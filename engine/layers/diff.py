@@ -6,7 +6,6 @@ names in byte order, deletions as whiteouts.
 """
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engine.errors import Kind, WharfError
-from engine.layers.compression import Compression, compressor
+from engine.layers.blob import LayerWriter, Written
+from engine.layers.compression import Compression
 from engine.layers.header import Header
 from engine.layers.pack import Node, Packer, layer_xattr, walk
-from engine.layers.tarwrite import TarWriter
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -38,56 +37,19 @@ class Change:
     kind: ChangeKind
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A layer's blob as it was written: its own digest and size, and the digest of the plain tar."""
-
-    digest: str
-    size: int
-    diff_id: str
-    plain_size: int
-
-
-class LayerWriter:
-    """Compresses, hashes both sides, and passes the blob on. ``finish`` tells what it was."""
-
-    def __init__(self, out: Callable[[bytes], object], compression: Compression) -> None:
-        self._out = out
-        self._encoder = compressor(compression)
-        self._plain_is_blob = compression is Compression.NONE
-        self._plain = hashlib.sha256()
-        self._blob = hashlib.sha256()
-        self._size = 0
-        self._plain_size = 0
-        self.tar = TarWriter(self._take)
-
-    def _take(self, data: bytes) -> None:
-        self._plain.update(data)
-        self._plain_size += len(data)
-        self._give(self._encoder.compress(data))
-
-    def _give(self, data: bytes) -> None:
-        if data:
-            if not self._plain_is_blob:
-                self._blob.update(data)
-            self._size += len(data)
-            self._out(data)
-
-    def finish(self) -> Written:
-        self.tar.close()
-        self._give(self._encoder.flush())
-        plain = f"sha256:{self._plain.hexdigest()}"
-        blob = plain if self._plain_is_blob else f"sha256:{self._blob.hexdigest()}"
-        return Written(blob, self._size, plain, self._plain_size)
-
-
-def write_upper(upper: str, out: Callable[[bytes], object], *, compression: Compression = Compression.GZIP) -> Written:
-    """The layer that an overlay's upper directory is. Blocks.
+def write_upper(
+    upper: str,
+    out: Callable[[bytes], object],
+    *,
+    compression: Compression = Compression.GZIP,
+    hashed: Callable[[], str] | None = None,
+) -> Written:
+    """The layer that an overlay's upper directory is. Blocks. ``hashed`` as for ``LayerWriter``.
 
     :raises WharfError: FAILED_PRECONDITION if the directory holds what only the mounted overlay can explain
         (a renamed directory, metadata-only copies): mount both sides and use ``write_changes``.
     """
-    layer = LayerWriter(out, compression)
+    layer = LayerWriter(out, compression, hashed=hashed)
     packer = Packer(layer.tar)
     fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

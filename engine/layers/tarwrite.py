@@ -15,6 +15,7 @@ _BLOCK = 512
 _PADDING = bytes(_BLOCK)
 _OCTAL_SIZE = 1 << 33  # eleven octal digits
 _OCTAL_ID = 1 << 21  # seven
+_LARGE = 256 << 10
 
 Out = Callable[[bytes], object]
 
@@ -137,6 +138,11 @@ class TarWriter:
         self.size = 0  # bytes written so far
 
     def _write(self, data: bytes) -> None:
+        if len(data) >= _LARGE:  # not worth a copy
+            self.size += len(data)
+            self.flush()
+            self._out(data)
+            return
         self._pending.append(data)
         self._held += len(data)
         self.size += len(data)

@@ -17,8 +17,9 @@ from engine.errors import Kind, WharfError, invalid, not_found
 from engine.layers import header as tar
 from engine.layers.compression import Compression, detect
 from engine.registry import documents, oci
-from engine.registry.asynctar import AsyncTar, Hashed, plain, regular
+from engine.registry.asynctar import AsyncTar, plain, regular
 from engine.registry.reference import check_digest, parse
+from engine.system import heap
 
 _SMALL = 1 << 20
 _SMALL_TOTAL = 64 << 20
@@ -61,7 +62,8 @@ async def load(engine: Engine, body: AsyncIterator[bytes], *, platform: Platform
     :raises WharfError: INVALID_ARGUMENT for what is no image archive, is broken, or holds wrong digests;
         NOT_FOUND when it has no image for ``platform``.
     """
-    contents = await _read(engine, AsyncTar(plain(body)))
+    with heap.Transfer():
+        contents = await _read(engine, AsyncTar(plain(body)))
     if "oci-layout" in contents.small and "index.json" in contents.small:
         return await _oci(engine, contents, platform)
     if "manifest.json" in contents.small:
@@ -108,21 +110,16 @@ async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, nam
     ref = f"load-{digest}" if digest else f"load-{id(archive):x}-{oci.digest_of(name.encode())[7:23]}"
     head = b""
     written = 0
-    # Only a blob that isn't named by its digest is hashed here too: the store may have it already, and then would
-    # not say which it is.
-    hashed = None if digest else Hashed()
     try:
         async with engine.content.writer(ref, expected=digest, total=size) as writer:
             await writer.truncate()
             async for piece in archive.data():
                 if len(head) < 6:
                     head += piece[:6]
-                if hashed is None:
-                    await writer.write(piece)
-                else:
-                    await hashed.beside(piece, writer.write(piece))
+                await writer.write(piece)
                 written += len(piece)
-            found = digest if hashed is None else hashed.digest
+            # Asked before the commit: of a blob that it has already the store would not say which it is.
+            found = digest or await writer.found()
             await writer.commit(size=size, digest=found)
     except WharfError as error:
         if error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT) and written == size:

@@ -5,8 +5,7 @@ in a thread.
 """
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from engine.errors import invalid
 from engine.layers import header as tar
@@ -175,18 +174,3 @@ class AsyncTar:
 
 def regular(header: Header) -> bool:
     return header.type == tar.REGULAR
-
-
-class Hashed:
-    """The digest of what passes, made in a thread while the pieces go their way."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    async def beside(self, piece: bytes, step: Awaitable[None]) -> None:
-        """Hashes a piece during ``step``."""
-        await asyncio.gather(asyncio.to_thread(self._hash.update, piece), step)
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"

@@ -13,6 +13,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.registry import documents
 from engine.registry.answers import RegistryError, pause
 from engine.registry.client import Repository
+from engine.system import heap
 
 #: Told the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Download complete" | "Retrying", bytes).
 Watch = Callable[[str, int], None]
@@ -145,11 +146,12 @@ class Downloads:
                 async with repository.blob(desc.digest, writer.offset, url) as (start, pieces):
                     if start != writer.offset:
                         await writer.truncate()
-                    async for piece in ahead(pieces):
-                        if writer.offset + len(piece) > desc.size:
-                            raise invalid(f"{desc.digest}: more than the {desc.size} bytes that the manifest says")
-                        await writer.write(piece)
-                        self._tell(desc.digest, "Downloading", writer.offset)
+                    with heap.Transfer():
+                        async for piece in ahead(pieces):
+                            if writer.offset + len(piece) > desc.size:
+                                raise invalid(f"{desc.digest}: more than the {desc.size} bytes that the manifest says")
+                            await writer.write(piece)
+                            self._tell(desc.digest, "Downloading", writer.offset)
             if writer.offset < desc.size:
                 raise RegistryError(
                     Kind.UNAVAILABLE, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True

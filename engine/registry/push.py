@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import urljoin
 
 from engine.api.client import Engine
@@ -14,6 +14,7 @@ from engine.registry.client import Repository
 from engine.registry.download import ahead
 from engine.registry.progress import Report
 from engine.registry.pull import remember_source
+from engine.system import heap
 
 _BAR_SECONDS = 0.1
 
@@ -198,6 +199,10 @@ class Pusher:
             headers["content-range"] = f"{offset}-{blob.size - 1}"
         if offset == blob.size:
             return location
+        with heap.Transfer():
+            return await self._send(location, headers, content)
+
+    async def _send(self, location: str, headers: dict[str, str], content: Callable[[], AsyncIterator[bytes]]) -> str:
         async with self._repository.request(
             "PATCH", location, headers=headers, content=content, ok=(201, 202, 204)
         ) as response:

@@ -22,13 +22,14 @@ from engine.supervisor.names import Unknown, check_digest, check_labels, masked_
 from engine.supervisor.rpc.base import Call
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
-from engine.system import timeouts
+from engine.system import heap, timeouts
 
 log = logging.getLogger(__name__)
 
 timeouts.define("content.ref", 2.0)  # another writer's hold of a ref
 
 _CHUNK = 1 << 20
+_LARGE = 128 << 10  # a piece that the C library would fetch from the kernel each time
 
 #: How long an ingest that no lease holds may lie without being committed: containerd's day.
 _INGEST_LIFE_NS = 24 * 3600 * 1_000_000_000
@@ -112,6 +113,9 @@ class Content:
             raise WharfError(Kind.OUT_OF_RANGE, f"read past object length {info.size} bytes")
         end = info.size if size <= 0 else min(info.size, offset + size)
         file = await asyncio.to_thread(open, self._files.open(digest), "rb", 0)
+        moving = heap.Transfer()
+        if end - offset > _CHUNK:
+            moving.begin()
         try:
             await asyncio.to_thread(file.seek, offset)
             while offset < end:
@@ -122,6 +126,7 @@ class Content:
                 offset += len(data)
         finally:
             file.close()
+            moving.end()
 
     def status(self, namespace: str, ref: str) -> IngestStatus:
         """NOT_FOUND when there is no such ingest."""
@@ -268,6 +273,7 @@ class Ingest:
         self.record = record
         self.file = file
         self._closed = False
+        self._moving = heap.Transfer()
 
     @property
     def offset(self) -> int:
@@ -287,6 +293,8 @@ class Ingest:
         if offset == 0 and self.file.offset > 0:
             await asyncio.to_thread(self.file.truncate)
         if data:
+            if len(data) >= _LARGE:
+                self._moving.begin()
             await asyncio.to_thread(self.file.append, data)
 
     async def commit(self, size: int, expected: str, labels: Mapping[str, str]) -> str:
@@ -315,6 +323,7 @@ class Ingest:
         # in a thread, as it waits for one that still writes; to the end, as the ref is free only then
         if not self._closed:
             self._closed = True
+            self._moving.end()
             await asyncio.shield(asyncio.to_thread(self.file.close))
             self._content.closed(self)
 

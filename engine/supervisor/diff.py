@@ -17,11 +17,12 @@ from engine.errors import Kind, WharfError, invalid, not_implemented
 from engine.files.place import Place
 from engine.layers import diff as layer_diff
 from engine.layers import extract
-from engine.layers.compression import Compression
+from engine.layers.blob import Written
+from engine.layers.compression import Compression, detect, of_media_type
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.content import Content, Ingest
 from engine.supervisor.rpc.base import Call
-from engine.system import linux
+from engine.system import heap, linux
 
 T = TypeVar("T")
 
@@ -43,6 +44,8 @@ _WRITTEN = {
 }
 _UNCOMPRESSED = "containerd.io/uncompressed"
 
+_MAGIC = 8  # bytes that tell a compression
+
 #: Layers unpacked or made at a time; each also has a thread that writes files.
 _WORKERS = 2
 
@@ -59,16 +62,24 @@ class Differ:
         An overlay's upper directory, or a bind's source, is written directly; nothing is mounted.
         ``sync``: the files are on the disk when this returns.
         """
-        self._content.info(namespace, layer.digest)
+        info = self._content.info(namespace, layer.digest)
         if layer.media_type.endswith(("+encrypted", ".foreign")) or "tar" not in layer.media_type:
             raise not_implemented(f"currently unsupported media type: {layer.media_type}: not implemented")
         target = _target(mounts)
+        # Noted when the layer was made or unpacked before.
+        known = info.labels.get(_UNCOMPRESSED, "")
 
         def work(cancelled: Callable[[], bool]) -> extract.Applied:
             fd = self._files.open(layer.digest)
             try:
+                kind = of_media_type(layer.media_type) or detect(os.pread(fd, _MAGIC, 0))
+                diff_id = layer.digest if kind is Compression.NONE else known  # a plain tar is what its digest says
                 return extract.apply(
-                    lambda size: os.read(fd, size), target, media_type=layer.media_type, cancelled=cancelled
+                    lambda size: os.read(fd, size),
+                    target,
+                    compression=kind,
+                    diff_id=diff_id if diff_id.startswith("sha256:") else "",
+                    cancelled=cancelled,
                 )
             finally:
                 os.close(fd)
@@ -111,12 +122,14 @@ class Differ:
 
     async def _write(
         self, ingest: Ingest, left: Sequence[Mount], right: Sequence[Mount], compression: Compression
-    ) -> layer_diff.Written:
+    ) -> Written:
         upper = _upper_of(left, right)
         if upper is not None:
             try:
                 return await self._run(
-                    lambda _: layer_diff.write_upper(upper, ingest.file.append, compression=compression)
+                    lambda _: layer_diff.write_upper(
+                        upper, ingest.file.append, compression=compression, hashed=lambda: ingest.file.digest
+                    )
                 )
             except WharfError as error:
                 if error.kind is not Kind.FAILED_PRECONDITION:
@@ -132,13 +145,14 @@ class Differ:
         must not change any more when its next owner looks at it.
         """
         stop = threading.Event()
-        future = asyncio.get_running_loop().run_in_executor(self._workers, work, stop.is_set)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            stop.set()
-            await asyncio.wait([future])
-            raise
+        with heap.Transfer():
+            future = asyncio.get_running_loop().run_in_executor(self._workers, work, stop.is_set)
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                stop.set()
+                await asyncio.wait([future])
+                raise
 
     async def close(self) -> None:
         await asyncio.to_thread(self._workers.shutdown, cancel_futures=True)
@@ -148,7 +162,7 @@ class _AlreadyThere(Exception):
     pass
 
 
-async def _commit(ingest: Ingest, written: layer_diff.Written, labels: Mapping[str, str]) -> None:
+async def _commit(ingest: Ingest, written: Written, labels: Mapping[str, str]) -> None:
     try:
         await ingest.commit(written.size, written.digest, labels)
     except WharfError as error:

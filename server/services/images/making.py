@@ -14,10 +14,10 @@ from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.errors import Kind, WharfError, invalid
 from engine.layers.compression import Compression, detect
 from engine.registry import documents, oci
-from engine.registry.asynctar import Hashed, gather
+from engine.registry.asynctar import gather
 from engine.registry.progress import Report
 from engine.registry.reference import Reference, parse
-from engine.registry.unpack import unpack
+from engine.system import heap
 from server.services.images.changes import apply_changes
 from server.services.images.model import PARENT_LABEL, Image, dangling_name
 from server.services.images.room import Room
@@ -37,7 +37,7 @@ async def name_image(
 
 
 async def write_image(room: Room, config: Mapping[str, Any], layers: Sequence[Descriptor]) -> Descriptor:
-    """The config and the manifest. Under a lease; the layers' snapshots are there."""
+    """The config and the manifest. Under a lease; the layers' snapshots are there, or will be."""
     engine = room.engine
     ids = oci.diff_ids(dict(config))
     chain = oci.chain_ids(ids)
@@ -95,18 +95,18 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
     ref = f"import-{secrets.token_hex(8)}"
     size = 0
     kind = Compression.NONE
-    hashed = Hashed()
     try:
-        async with engine.content.writer(ref) as writer:
-            async for piece in gather(body):
-                if not size:
-                    kind = detect(piece)
-                    if kind not in _SUFFIX:
-                        raise invalid(f"{kind.value}: compress the archive with gzip or zstd, or not at all")
-                await hashed.beside(piece, writer.write(piece))
-                size += len(piece)
-            digest = hashed.digest
-            await writer.commit(size=size, digest=digest)
+        with heap.Transfer():
+            async with engine.content.writer(ref) as writer:
+                async for piece in gather(body):
+                    if not size:
+                        kind = detect(piece)
+                        if kind not in _SUFFIX:
+                            raise invalid(f"{kind.value}: compress the archive with gzip or zstd, or not at all")
+                    await writer.write(piece)
+                    size += len(piece)
+                digest = await writer.found()
+                await writer.commit(size=size, digest=digest)
     except BaseException:
         with suppress(WharfError):
             await engine.content.abort(ref)
@@ -155,7 +155,7 @@ async def commit_snapshot(
         layers = list(oci.parse_manifest(dict(image.manifest)).layers) if image is not None else []
         ids = [*oci.diff_ids(dict(base)), diff_id]
         layers.append(layer)
-        await unpack(engine, layers, ids)
+        room.unpacking.begin(layers, ids)
         now = format_ns(time.time_ns())
         step: dict[str, Any] = {"created": now, "created_by": created_by}
         if author:

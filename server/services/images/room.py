@@ -9,6 +9,7 @@ from server.services.events.bus import EventBus
 from server.services.images.model import Users
 from server.services.images.names import Names
 from server.services.images.resolve import Resolver
+from server.services.images.unpacking import Unpacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Room:
     resolver: Resolver
     bus: EventBus
     users: Users
+    unpacking: Unpacking
 
     def publish(self, action: str, actor: str, name: str, labels: Mapping[str, str] | None = None) -> None:
         attributes = dict(labels or {})

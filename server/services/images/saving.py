@@ -13,6 +13,7 @@ from engine.layers.header import Header
 from engine.layers.tarwrite import encode
 from engine.registry import documents, oci
 from engine.registry.reference import Reference, parse, parse_canonical
+from engine.system import heap
 from server.services.images.model import no_such_image
 from server.services.images.room import Room
 
@@ -91,8 +92,9 @@ async def save(
         for digest in sorted(blobs):
             size = blobs[digest].size
             yield encode(Header(_path(digest), mode=0o444, size=size))
-            async for piece in room.engine.content.read(digest):
-                yield piece
+            with heap.Transfer():
+                async for piece in room.engine.content.read(digest):
+                    yield piece
             if size % _BLOCK:
                 yield bytes(-size % _BLOCK)
         yield _file("index.json", orjson.dumps(index))

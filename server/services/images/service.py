@@ -23,6 +23,7 @@ from server.services.images.resolve import Resolver
 from server.services.images.room import Room
 from server.services.images.sizes import Sizes
 from server.services.images.transfer import Transfer
+from server.services.images.unpacking import Unpacking
 
 Messages = AsyncIterator[Message]
 
@@ -41,8 +42,9 @@ class Images:
 
     def __init__(self, engine: Engine, bus: EventBus, users: Users, registries: Settings | None = None) -> None:
         names = Names(engine)
-        self._room = Room(engine, names, Resolver(engine, names), bus, users)
-        sizes = Sizes(engine)
+        unpacking = Unpacking(engine)
+        self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacking)
+        sizes = Sizes(engine, unpacking)
         self.local = Local(self._room, sizes)
         self.removal = Removal(self._room, self.local, sizes)
         self.transfer = Transfer(self._room, registries or Settings())
@@ -51,6 +53,7 @@ class Images:
         await self._room.names.start()
 
     async def stop(self) -> None:
+        await self._room.unpacking.stop()
         await self._room.names.stop()
 
     # for containers

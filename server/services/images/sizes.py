@@ -7,6 +7,7 @@ from engine.api.client import Engine
 from engine.errors import Kind, WharfError
 from engine.registry import documents, oci
 from server.services.images.model import Image
+from server.services.images.unpacking import Unpacking
 
 
 @dataclass(slots=True)
@@ -14,20 +15,27 @@ class Sizes:
     """Sizes of committed snapshots never change: they are asked for once."""
 
     engine: Engine
+    unpacking: Unpacking
     _snapshots: dict[str, int] = field(default_factory=dict)
 
     async def snapshot(self, chain_id: str) -> int | None:
         """One layer's own size; None if it is not unpacked."""
         size = self._snapshots.get(chain_id)
         if size is None:
-            try:
-                size = (await self.engine.snapshots.usage(chain_id)).size
-            except WharfError as error:
-                if error.kind is Kind.NOT_FOUND:
-                    return None
-                raise
-            self._snapshots[chain_id] = size
+            size = await self._usage(chain_id)
+            if size is None and await self.unpacking.finished(chain_id):
+                size = await self._usage(chain_id)
+            if size is not None:
+                self._snapshots[chain_id] = size
         return size
+
+    async def _usage(self, chain_id: str) -> int | None:
+        try:
+            return (await self.engine.snapshots.usage(chain_id)).size
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return None
+            raise
 
     def forget(self) -> None:
         """Layers were removed: one with the same chain id may be unpacked with another size later."""
