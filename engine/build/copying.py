@@ -97,7 +97,7 @@ class Copier:
                 context = await self._contexts.open(origin.context)
                 path, checksums, keep = context.path, context.checksums, False
             root = await self._run(select.open_root, path)
-            self._stack.push_async_callback(self._run, os.close, root)
+            self._stack.callback(os.close, root)
             picked = await self._run(self._pick, root)
             self._files = _Files(root, picked, checksums, keep)
         for url in operation.urls:
