@@ -17,7 +17,7 @@ from engine.errors import invalid
 from engine.files.paths import resolve
 from engine.layers import header as tar
 from engine.layers.compression import Compression
-from engine.layers.diff import LayerWriter, Written
+from engine.layers.blob import LayerWriter, Written
 from engine.layers.header import Header
 from engine.layers.pack import Packer
 

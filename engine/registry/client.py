@@ -260,7 +260,9 @@ class Repository:
             finally:
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise translated(error, method, url) from None
+            down = translated(error, method, url)
+            down.status = 503  # the registry itself was reached: another way to it would not help
+            raise down from None
         except httpx.InvalidURL:
             raise RegistryError(Kind.INVALID_ARGUMENT, "the token server's URL is invalid", status=502) from None
 
