@@ -82,7 +82,7 @@ async def pieces(response: "httpx.Response") -> AsyncIterator[bytes]:
     import httpx
 
     try:
-        async for piece in response.aiter_raw(_PIECE):
+        async for piece in response.aiter_raw(None if "bulk" in response.extensions else _PIECE):
             yield piece
     except httpx.HTTPError as error:
         raise translated(error, response.request.method, str(response.request.url)) from None

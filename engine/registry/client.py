@@ -35,6 +35,7 @@ class _Ask:
     query: dict[str, str]
     ok: tuple[int, ...]
     scope: str
+    bulk: bool = False  # the answer is large
 
 
 def _refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
@@ -70,7 +71,7 @@ class Repository:
         self._push = push
         self._endpoints = endpoints(settings, reference.domain, mirrors=not push)
         self._chosen: Endpoint | None = None
-        self._clients: dict[tuple[str, str], httpx.AsyncClient] = {}
+        self._clients: dict[tuple[str, str, bool], httpx.AsyncClient] = {}
         self._authorizers: dict[Endpoint, Authorizer] = {}
         actions = "pull,push" if push else "pull"
         self.scope = f"repository:{reference.path}:{actions}"
@@ -98,11 +99,12 @@ class Repository:
         query: dict[str, str] | None = None,
         ok: tuple[int, ...] = (200,),
         scope: str = "",
+        bulk: bool = False,
     ) -> AsyncIterator["httpx.Response"]:
         """One exchange with the first endpoint that serves it. ``path`` is below ``/v2/<repository>/``, or an
         absolute URL that an earlier answer gave. ``scope`` replaces the repository's own. The response's body is not
         read yet."""
-        ask = _Ask(method, headers or {}, content, query or {}, ok, scope or self.scope)
+        ask = _Ask(method, headers or {}, content, query or {}, ok, scope or self.scope, bulk)
         response = await self._anywhere(ask, path)
         try:
             yield response
@@ -176,7 +178,7 @@ class Repository:
         raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: stopped after {_REDIRECTS} redirects", status=502)
 
     async def _send(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
-        client = await self._client(endpoint, url)
+        client = await self._client(endpoint, url, bulk=ask.bulk)
         import httpx
 
         body = ask.content() if callable(ask.content) else ask.content
@@ -191,31 +193,38 @@ class Repository:
         except httpx.InvalidURL:
             raise RegistryError(Kind.INVALID_ARGUMENT, f"{endpoint.host}: an invalid URL", status=502) from None
 
-    async def _client(self, endpoint: Endpoint, url: str) -> "httpx.AsyncClient":
+    async def _client(self, endpoint: Endpoint, url: str, *, bulk: bool = False) -> "httpx.AsyncClient":
         parts = urlsplit(url)
-        key = parts.scheme, parts.netloc
+        key = parts.scheme, parts.netloc, bulk
         client = self._clients.get(key)
         if client is None:
             same = parts.netloc == urlsplit(endpoint.base).netloc
             made = endpoint if same else Endpoint(parts.scheme, parts.netloc, verify=endpoint.verify)
-            client = await asyncio.to_thread(self._make_client, made)
+            client = await asyncio.to_thread(self._make_client, made, bulk=bulk)
             if key in self._clients:  # two requests at once: the first one's is kept
                 await client.aclose()
             client = self._clients.setdefault(key, client)
         return client
 
-    def _make_client(self, endpoint: Endpoint) -> "httpx.AsyncClient":
+    def _make_client(self, endpoint: Endpoint, *, bulk: bool) -> "httpx.AsyncClient":
         # Imported in a thread and when first needed: it takes a while, and megabytes.
         import httpx
 
-        answer = timeouts.seconds("registry.answer")
-        verify = tls_context(self.settings, endpoint) if endpoint.scheme == "https" else False
+        from engine.registry.bulk import BulkTransport
+
+        connect, answer = timeouts.seconds("registry.connect"), timeouts.seconds("registry.answer")
+        context = tls_context(self.settings, endpoint) if endpoint.scheme == "https" else None
+        proxy = proxy_for(self.settings, endpoint.scheme, endpoint.host)
+        transport = None
+        if bulk and not proxy:
+            transport = BulkTransport(endpoint.host, context, connect=connect, answer=answer)
         return httpx.AsyncClient(
-            verify=verify,
-            proxy=proxy_for(self.settings, endpoint.scheme, endpoint.host) or None,
+            verify=context or False,
+            transport=transport,
+            proxy=proxy or None,
             trust_env=False,
             follow_redirects=False,
-            timeout=httpx.Timeout(answer, connect=timeouts.seconds("registry.connect"), pool=None),
+            timeout=httpx.Timeout(answer, connect=connect, pool=None),
             headers={"user-agent": self.settings.user_agent, "accept-encoding": "identity"},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
         )
@@ -314,7 +323,7 @@ class Repository:
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """(offset, pieces) of a blob. The offset is 0 if the registry does not resume. ``url``: it lies elsewhere."""
         headers = {"range": f"bytes={offset}-"} if offset else {}
-        async with self.request("GET", url or f"blobs/{digest}", headers=headers, ok=(200, 206)) as response:
+        async with self.request("GET", url or f"blobs/{digest}", headers=headers, ok=(200, 206), bulk=True) as response:
             start = 0
             if response.status_code == 206:
                 given = response.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]

@@ -1,0 +1,206 @@
+"""Large bodies from a registry: read by threads from blocking sockets, with half the work of a parser on the loop.
+
+An httpx transport for requests without a body. Connections are kept for the next request.
+"""
+
+import asyncio
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import TypeVar
+
+import httpx
+
+_T = TypeVar("_T")
+
+_PIECE = 1 << 20
+_GATHER_SECONDS = 0.2  # a slow sender's bytes are passed on that often
+_THREADS = 32
+_IDLE = 4  # connections kept
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
+
+
+class BulkTransport(httpx.AsyncBaseTransport):
+    """``context`` None: plain HTTP. ``connect`` and ``answer`` are deadlines in seconds."""
+
+    def __init__(self, host: str, context: ssl.SSLContext | None, *, connect: float, answer: float) -> None:
+        self._host = host
+        self._context = context
+        self._connect = connect
+        self._answer = answer
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        exchange = _Exchange(self, request)
+        response = await exchange.call(exchange.open)
+        return httpx.Response(
+            response.status,
+            headers=response.getheaders(),
+            stream=_Body(exchange),
+            extensions={"reason_phrase": response.reason.encode("latin-1", "replace"), "bulk": True},
+        )
+
+    async def aclose(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # in threads
+
+    def take(self) -> http.client.HTTPConnection | None:
+        """A connection that was used before."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def keep(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            if not self._closed and len(self._idle) < _IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def connection(self) -> http.client.HTTPConnection:
+        made: http.client.HTTPConnection
+        if self._context is None:
+            made = http.client.HTTPConnection(self._host, timeout=self._connect)
+        else:
+            made = http.client.HTTPSConnection(self._host, timeout=self._connect, context=self._context)
+        try:
+            made.connect()
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpx.ConnectError(str(error)) from error
+        made.sock.settimeout(self._answer)
+        return made
+
+
+class _Exchange:
+    """One request and its answer. ``open``, ``read`` and ``end`` block and are called by ``call``, one at a time."""
+
+    def __init__(self, transport: BulkTransport, request: httpx.Request) -> None:
+        self._transport = transport
+        self._request = request
+        self._connection: http.client.HTTPConnection | None = None
+        self._response: http.client.HTTPResponse | None = None
+
+    async def call(self, step: Callable[[], _T]) -> _T:
+        """Runs a step in a thread. If the caller is cancelled, the connection is shut down, which ends the step."""
+        future = asyncio.get_running_loop().run_in_executor(_threads(), step)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self._given_up)
+            self._shut_down()
+            raise
+
+    def _given_up(self, future: "asyncio.Future[_T]") -> None:
+        if not future.cancelled():
+            future.exception()  # nobody is left to be told
+        self.close()
+
+    def _shut_down(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            try:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return  # it has ended already
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        if self._response is not None:
+            self._response.close()
+
+    def open(self) -> http.client.HTTPResponse:
+        """Sends the request and reads the answer's head."""
+        used = self._transport.take()
+        if used is not None:
+            try:
+                return self._ask(used)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                used.close()  # the server has ended it meanwhile
+        return self._ask(self._transport.connection())
+
+    def _ask(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        self._connection = connection
+        request = self._request
+        try:
+            connection.putrequest(
+                request.method, request.url.raw_path.decode("ascii"), skip_host=True, skip_accept_encoding=True
+            )
+            for key, value in request.headers.raw:
+                connection.putheader(key, value)
+            connection.endheaders()
+        except TimeoutError as error:
+            raise httpx.WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise httpx.WriteError(str(error)) from error
+        self._response = _translated(connection.getresponse)
+        return self._response
+
+    def read(self) -> bytes:
+        """The next bytes, b"" at the end of a whole body."""
+        response = self._response
+        assert response is not None
+        parts: list[bytes] = []
+        held = 0
+        until = time.monotonic() + _GATHER_SECONDS
+        while held < _PIECE:
+            part = _translated(partial(response.read1, _PIECE - held))
+            if not part:
+                break
+            parts.append(part)
+            held += len(part)
+            if time.monotonic() > until:
+                break
+        if not held and response.length:
+            raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def end(self) -> None:
+        """After a whole body the connection serves again."""
+        response, connection = self._response, self._connection
+        if response is not None and connection is not None and response.isclosed() and not response.will_close:
+            self._connection = None
+            self._transport.keep(connection)
+            return
+        self.close()
+
+
+def _translated(step: Callable[[], _T]) -> _T:
+    try:
+        return step()
+    except TimeoutError as error:
+        raise httpx.ReadTimeout(str(error)) from error
+    except http.client.HTTPException as error:
+        raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
+    except (OSError, ValueError) as error:  # ValueError: the socket was closed under the reader
+        raise httpx.ReadError(str(error)) from error
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self._exchange.call(self._exchange.read):
+            yield piece
+
+    async def aclose(self) -> None:
+        self._exchange.end()
