@@ -148,6 +148,7 @@ class Engine(ABC):
         self.place = place
         self.api = Api(place.socket)
         self.env: dict[str, str] = {}
+        self.cdi = place.root / "cdi"  # where it looks for specifications of devices
         self._client: docker.DockerClient | None = None
         self._config = place.root / "cli"
         self._config.mkdir()
@@ -297,6 +298,7 @@ class Wharf(Engine):
         argv += [str(place.root / "run"), "-H", self.host, "--bip", place.bip, "--bridge-name", place.bridge]
         argv += ["--default-address-pool", place.pool, "--cgroup-parent", place.cgroup_parent]
         argv += ["--config-file", str(place.root / "daemon.json"), "--pidfile", str(place.root / "wharfd.pid")]
+        argv += ["--cdi-spec-dir", str(self.cdi)]
         if containerd is not None:
             self.kind = "containerd"
             argv += ["--containerd", str(containerd.address)]
@@ -374,10 +376,11 @@ class Dockerd(Engine):
 
     def __init__(self, place: places.Place, args: Sequence[str]) -> None:
         super().__init__(place)
-        (place.root / "daemon.json").write_text(json.dumps({"features": {}}))
+        (place.root / "daemon.json").write_text(json.dumps({"features": {"cdi": True}}))
         self.netns = place.root / "netns"
         argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(place.root / "daemon.json")]
         argv += ["--data-root", str(place.root / "data"), "--exec-root", str(place.root / "run"), "-H", self.host]
+        argv += ["--cdi-spec-dir", str(self.cdi)]
         argv += ["--pidfile", str(place.root / "dockerd.pid"), "--bip", place.bip, "--default-address-pool", place.pool]
         argv += ["--cgroup-parent", place.cgroup_parent]
         self._daemon = Daemon([*argv, *args], place.root / "dockerd.log", mark=place.footprint.mark)

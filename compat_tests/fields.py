@@ -68,7 +68,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.CpusetMems": (LIMITS, KERNEL),
     "HostConfig.Devices": ("engine/runtime/spec/devices.py", SEEN),
     "HostConfig.DeviceCgroupRules": ("engine/runtime/spec/devices.py", SEEN),
-    "HostConfig.DeviceRequests": (f"{CONTAINERS}/unsupported.py", BAD),
+    "HostConfig.DeviceRequests": (f"{CONTAINERS}/devicerequests.py", T + "test_devices_of_cdi"),
     "HostConfig.MemoryReservation": (LIMITS, KERNEL),
     "HostConfig.MemorySwap": (LIMITS, KERNEL),
     "HostConfig.MemorySwappiness": (LIMITS, KERNEL),

@@ -218,6 +218,70 @@ def test_block_devices(engine: Engine) -> None:
                 assert text.strip() == f"{numbers} {value}"
 
 
+CDI = """
+cdiVersion: "0.7.0"
+kind: example.com/thing
+containerEdits:
+  env: [THINGS=yes]
+  additionalGids: [77]
+devices:
+  - name: one
+    containerEdits:
+      env: [ONE=first]
+      deviceNodes: [{path: /dev/thing1, hostPath: /dev/zero, permissions: rw}]
+      mounts: [{hostPath: %s, containerPath: /thing, options: [bind, ro]}]
+  - name: two
+    containerEdits:
+      deviceNodes: [{path: /dev/thing2, hostPath: /dev/zero, type: c, major: 1, minor: 5}]
+"""
+GPU = {
+    "cdiVersion": "0.7.0",
+    "kind": "nvidia.com/gpu",
+    "devices": [{"name": "all", "containerEdits": {"env": ["G=1"]}}],
+}
+
+
+def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
+    engine.cdi.mkdir(exist_ok=True)
+    (tmp_path / "file").write_text("mounted")
+    files = {"thing.yaml": CDI % tmp_path, "gpu.json": json.dumps(GPU)}
+    for name, text in files.items():
+        (engine.cdi / name).write_text(text)
+
+    def asking(driver: str, *names: str, count: int = 0, **more: Any) -> dict[str, Any]:
+        return {"HostConfig": {"DeviceRequests": [{"Driver": driver, "DeviceIDs": names, "Count": count, **more}]}}
+
+    try:
+        both = asking("cdi", "example.com/thing=one", "example.com/thing=two")
+        script = "echo $THINGS $ONE; id -G | tr ' ' '\\n' | grep 77; cat /thing/file; echo; ls /dev | grep thing"
+        script += "; head -c 2 /dev/thing1 | wc -c"
+        # dockerd's watch of the directory may see the files a little later.
+        assert until(lambda: fails(engine, asking("cdi", "example.com/thing=two")) == "")
+        assert output(engine, both, script) == ["yes first", "77", "mounted", "thing1", "thing2", "2"]
+        assert fails(engine, asking("cdi", "example.com/thing=none")) == (
+            "CDI device injection failed: unresolvable CDI devices example.com/thing=none"
+        )
+        if engine.kind != "dockerd":
+            gpus = asking("", count=-1, Capabilities=[["gpu"]])
+            assert output(engine, gpus, "echo $G") == ["1"]
+            known = engine.api.get("/info").json()["DiscoveredDevices"]
+            assert {"Source": "cdi", "ID": "example.com/thing=one"} in known
+    finally:
+        for name in files:
+            (engine.cdi / name).unlink()
+    assert "could not select device driver" in fails(engine, asking("odd"))
+
+
+def fails(engine: Engine, body: dict[str, Any]) -> str:
+    """Why such a container does not start; "" if it does."""
+    identity, _ = create(engine, {"Cmd": ["true"], **body})
+    try:
+        answer = engine.api.post(f"/containers/{identity}/start")
+        return "" if answer.status == 204 else answer.message
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+
+
 def test_cgroup_parent(engine: Engine) -> None:
     parent = f"{engine.place.footprint.cgroup}/below"
     try:

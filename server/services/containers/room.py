@@ -64,6 +64,7 @@ class Settings:
     no_new_privileges: bool = False
     seccomp_profile: str = ""
     userns_remap: bool = False
+    cdi_spec_dirs: tuple[str, ...] = ()
     shutdown_timeout: int = 15
 
 

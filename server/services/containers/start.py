@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from engine.api.types import ContainerRecord
 from engine.errors import Kind, WharfError, conflict, not_modified
-from server.services.containers import mounting, rootfs
+from server.services.containers import devicerequests, mounting, rootfs
 from server.services.containers.assemble import Surroundings, assemble
 from server.services.containers.failures import UNKNOWN, start_failure
 from server.services.containers.hooks import call
@@ -132,6 +132,7 @@ async def _start(
             link_env=sandbox.link_env,
         )
         spec = assemble(room, container, around)
+        await devicerequests.inject(room, container.host_config, spec)
         timeline.mark("spec")
         try:
             await _create_record(room, container, spec)
@@ -189,8 +190,8 @@ async def _create_record(room: Room, container: Container, spec: dict[str, objec
 
 async def _create_task(room: Room, container: Container) -> int:
     terminal = container.config.tty
-    stdio = await room.stdio.open(container.id, "", stdio_uri(room, container), terminal=terminal)
     try:
+        stdio = await room.stdio.open(container.id, "", stdio_uri(room, container), terminal=terminal)
         return await room.engine.tasks.create(
             container.id,
             rootfs=container.rootfs,
@@ -200,7 +201,11 @@ async def _create_task(room: Room, container: Container) -> int:
             terminal=terminal,
         )
     except WharfError as error:
-        raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error
+        message = error.message
+        if "failed to initialize logging driver" in message:
+            # dockerd opens the log itself: its sentence knows of no shim.
+            message = message.removeprefix("failed to create shim task: ")
+        raise WharfError(error.kind, f"failed to create task for container: {message}") from error
 
 
 async def forget_task(room: Room, container_id: str) -> None:

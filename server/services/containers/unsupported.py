@@ -5,7 +5,7 @@ refused is refused here, or by the check that owns the field.
 """
 
 from api_models.container import ContainerConfig, HostConfig
-from engine.errors import WharfError, invalid, not_implemented
+from engine.errors import invalid
 from server.services.containers.room import Room
 
 
@@ -23,17 +23,3 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig, room: Room) ->
             if key.lower() != "size":
                 raise invalid(f"Unknown option {key}")
         raise invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
-    if host.device_requests:
-        raise no_device(host)
-
-
-def no_device(host: HostConfig) -> WharfError:
-    """dockerd's sentence for a device request that no driver takes."""
-    request = (host.device_requests or [])[0]
-    alternatives = " ".join(f"[{' '.join(each)}]" for each in request.capabilities or ())
-    return invalid(f'could not select device driver "{request.driver}" with capabilities: [{alternatives}]')
-
-
-def checkpoint_unsupported() -> WharfError:
-    """Checkpoints need an experimental daemon, which this one isn't."""
-    return not_implemented("checkpoint is only supported in experimental mode")

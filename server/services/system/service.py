@@ -18,6 +18,7 @@ from engine.system import timeouts
 from engine.system.run import run_sync
 from server.config import Config
 from server.services.build.service import Builds
+from server.services.containers import devicerequests
 from server.services.containers.service import Containers
 from server.services.events import EventBus
 from server.services.images.service import Images
@@ -122,7 +123,7 @@ class System:
             "RegistryConfig": info.registries(config),
             "Swarm": info.swarm(),
             "FirewallBackend": {"Driver": "nftables"},
-            "DiscoveredDevices": [],
+            "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, room.settings.cdi_spec_dirs),
             "Containerd": {
                 "Address": self._engine.address,
                 "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},
