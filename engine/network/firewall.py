@@ -81,9 +81,10 @@ class Firewall:
 
     def add_bridge(self, bridge: BridgeRules) -> None:
         with self._lock:
+            known = bridge.bridge in self._bridges
             self._bridges[bridge.bridge] = bridge
             self.add(_owner(bridge.bridge), rules.bridge_elements(bridge))
-            if self.enabled:
+            if self.enabled and not known:
                 self._foreign()
 
     def remove_bridge(self, name: str) -> None:
@@ -122,11 +123,8 @@ class Firewall:
     def check(self) -> None:
         """Restores the ruleset if someone else changed it away."""
         with self._lock:
-            if self.enabled and self._generation >= 0 and generation() != self._generation:
-                if self._intact():
-                    self._foreign()
-                else:
-                    self._rebuild()
+            if self.enabled and self._generation >= 0:
+                self._notice()
 
     def stop(self) -> None:
         """Removes all rules of this engine, also those in others' chains."""
@@ -159,20 +157,34 @@ class Firewall:
         if self._generation < 0:
             self._rebuild()
             return
-        if generation() != self._generation:
-            # The change itself is in the wanted elements: a whole rewrite includes it.
-            if not self._intact():
-                self._rebuild()
-                return
-            self._foreign()
+        if self._notice():
+            return  # the change itself is in the wanted elements: a whole rewrite includes it
         try:
-            self._run(text)
+            self._change(text)
         except NftError as error:
             if error.errno not in (errno.ENOENT, errno.EEXIST):
                 raise
             self._rebuild()
-            return
+
+    def _change(self, text: str) -> None:
+        """One transaction. The kernel counts it as one: what another program changes meanwhile stays to be seen."""
+        before = self._generation
+        self._run(text)
         self._generation = generation()
+        if before >= 0 and self._generation != before:
+            self._generation = (before + 1) & 0xFFFFFFFF
+
+    def _notice(self) -> bool:
+        """Sees to what others changed since our last transaction. True: the table was written whole again."""
+        now = generation()
+        if now == self._generation:
+            return False
+        if not self._intact():
+            self._rebuild()
+            return True
+        self._generation = now
+        self._foreign()
+        return False
 
     def _intact(self) -> bool:
         """Whether our chains and sets are still as we wrote them (elements aren't looked at)."""
@@ -188,17 +200,17 @@ class Firewall:
         return before + rest.partition("\n\t}\n")[2]
 
     def _rebuild(self) -> None:
+        self._generation = generation()
         elements = [element for owned in self._wanted.values() for element in owned]
         text = rules.whole(self.table, elements, guard_router=self.guards_router)
         try:
-            self._run(text)
+            self._change(text)
         except NftError as error:
             # Sets of another layout (an older version's): keep only the admin's chain.
             log.info("rewriting table %s: %s", self.table, error)
-            self._run(self._from_scratch(text))
+            self._change(self._from_scratch(text))
         self._expected = self._shape()
         self._foreign()
-        self._generation = generation()
 
     def _from_scratch(self, text: str) -> str:
         saved = ""
@@ -231,11 +243,9 @@ class Firewall:
                 text.append(f"insert rule {family} {table} {chain} {rule}\n")
             if text:
                 try:
-                    self._run("".join(text))
+                    self._change("".join(text))
                 except NftError as error:
                     log.warning("cannot open chain %s %s %s for our bridges: %s", family, table, chain, error)
-        if self._generation >= 0:
-            self._generation = generation()
 
 
 def _owner(bridge: str) -> str:

@@ -101,7 +101,8 @@ class Publications:
                 if kind == socket.SOCK_STREAM:
                     sock.listen(128)
             except OSError as error:
-                raise InUse(error.errno or errno.EADDRINUSE, listen.host, port) from None
+                host = "0.0.0.0" if listen.both and not _free(kind, "0.0.0.0", port) else listen.host
+                raise InUse(error.errno or errno.EADDRINUSE, host, port) from None
         except BaseException:
             sock.close()
             raise
@@ -111,6 +112,19 @@ class Publications:
         if kind == socket.SOCK_STREAM:
             return _TcpListener(self._reactor, sock, target)
         return _UdpListener(self._reactor, sock, target)
+
+
+def _free(kind: int, host: str, port: int) -> bool:
+    """Whether an IPv4 port can be had: tells which family was in the way of a socket for both."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(1)
+        except OSError:
+            return False
+    return True
 
 
 class _Held:

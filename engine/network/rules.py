@@ -2,7 +2,8 @@
 
 A bridge, a published port or a link is a few elements (:func:`bridge_elements`, :func:`port_elements`,
 :func:`link_elements`), so putting a container on a network changes no rule. The table is this engine's own and
-named after its default bridge, so that several engines live side by side. ``tests/rules.golden`` shows it whole.
+named after its default bridge, so that several engines live side by side. ``tests/golden`` shows it
+for each typical setup.
 """
 
 from collections.abc import Iterable, Sequence

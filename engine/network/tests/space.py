@@ -83,6 +83,8 @@ class Echo:
                         client.sendall(self._name + b" " + str(address[0]).encode())
                 else:
                     _, address = self._sock.recvfrom(2048)
+                    if not address:
+                        return  # shut down
                     self._sock.sendto(self._name + b" " + str(address[0]).encode(), address)
 
     def close(self) -> None:
@@ -111,7 +113,7 @@ def ask(address: str, port: int, *, path: str = "", kind: int = socket.SOCK_STRE
 
 def refused(address: str, port: int, *, path: str = "") -> bool:
     """Whether nothing answers: refused at once, or silent for a while (a firewall drops)."""
-    return ask(address, port, path=path, seconds=0.6) == ""
+    return ask(address, port, path=path, seconds=0.3) == ""
 
 
 def link_names() -> set[str]:

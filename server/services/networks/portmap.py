@@ -251,8 +251,7 @@ def _open(done: Published, wish: Wish, count: int, target: Target) -> None:
 def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
     """dockerd's sentence where another program has the port."""
     shown = f"[{host}]" if ":" in host else host
-    family = "6" if ":" in host and host != "::" else "4"
-    shown = "0.0.0.0" if host == "::" else shown
+    family = "6" if ":" in host else "4"
     return f"Error starting userland proxy: listen {protocol}{family} {shown}:{port}: bind: {text.lower()}"
 
 
