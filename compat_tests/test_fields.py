@@ -253,15 +253,16 @@ def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
 
     try:
         both = asking("cdi", "example.com/thing=one", "example.com/thing=two")
-        script = "echo $THINGS $ONE; id -G | tr ' ' '\\n' | grep 77; cat /thing/file; echo; ls /dev | grep thing"
+        script = "echo $THINGS $ONE; cat /thing/file; echo; ls /dev | grep thing"
         script += "; head -c 2 /dev/thing1 | wc -c"
         # dockerd's watch of the directory may see the files a little later.
         assert until(lambda: fails(engine, asking("cdi", "example.com/thing=two")) == "")
-        assert output(engine, both, script) == ["yes first", "77", "mounted", "thing1", "thing2", "2"]
+        assert output(engine, both, script) == ["yes first", "mounted", "thing1", "thing2", "2"]
         assert fails(engine, asking("cdi", "example.com/thing=none")) == (
             "CDI device injection failed: unresolvable CDI devices example.com/thing=none"
         )
         if engine.kind != "dockerd":
+            assert output(engine, both, "id -G | tr ' ' '\\n' | grep 77") == ["77"]
             gpus = asking("", count=-1, Capabilities=[["gpu"]])
             assert output(engine, gpus, "echo $G") == ["1"]
             known = engine.api.get("/info").json()["DiscoveredDevices"]
