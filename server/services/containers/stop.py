@@ -63,7 +63,8 @@ async def stop_and_wait(room: Room, container: Container, *, timeout: int | None
     except WharfError as error:
         log.warning("container=%s stop signal %d: %s", container.id, number, error)
         grace = timeouts.seconds("container.unsignalled")
-    if not await _ended(ended, grace):
+    # It may have ended in the very moment in which the time was up.
+    if not await _ended(ended, grace) and container.state.running:
         log.info("container=%s did not end within %s s of signal %d and is killed", container.id, grace, number)
         await kill_and_wait(room, container)
     room.publish(container, "stop")
