@@ -29,6 +29,7 @@ class BindMount:
     ``propagation``: "" (left to the runtime), private, rprivate, slave, rslave, shared or rshared.
     ``recursive``: what is mounted below the source is shown too. A read-only bind is recursively read-only
     where kernel and runtime can, unless ``read_only_non_recursive``; ``read_only_force_recursive``: or fail.
+    ``implied``: nobody asked for this propagation, so a source that has nothing to propagate is no error.
     """
 
     source: str
@@ -38,6 +39,7 @@ class BindMount:
     recursive: bool = True
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
+    implied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,12 +93,16 @@ def _propagation_of(source: str, find: Callable[[str], MountInfo | None]) -> tup
     return info.mountpoint, tuple(field.split(":")[0] for field in info.propagation)
 
 
-def _check_propagation(mount: BindMount, find: Callable[[str], MountInfo | None]) -> None:
+def _check_propagation(mount: BindMount, find: Callable[[str], MountInfo | None]) -> bool:
+    """True if something can propagate; False where it can't and nobody asked for it."""
     where, fields = _propagation_of(mount.source, find)
     if mount.propagation in _SHARED and "shared" not in fields:
         raise internal(f"path {mount.source} is mounted on {where} but it is not a shared mount.")
     if mount.propagation in _SLAVE and "shared" not in fields and "master" not in fields:
+        if mount.implied:
+            return False
         raise internal(f"path {mount.source} is mounted on {where} but it is not a shared or slave mount.")
+    return True
 
 
 def _bind(mount: BindMount, host: HostFacts) -> Json:
@@ -163,8 +167,7 @@ def plan(
         if isinstance(entry, TmpfsMount):
             result.append(_tmpfs(entry))
             continue
-        if entry.propagation in _SHARED + _SLAVE:
-            _check_propagation(entry, find)
+        if entry.propagation in _SHARED + _SLAVE and _check_propagation(entry, find):
             if entry.propagation in _SHARED:
                 root = "shared"
             elif root != "shared":

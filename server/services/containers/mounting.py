@@ -203,6 +203,7 @@ def _bind(point: MountPoint, source: str) -> BindMount:
         recursive=not options.get("NonRecursive"),
         read_only_non_recursive=bool(options.get("ReadOnlyNonRecursive")),
         read_only_force_recursive=bool(options.get("ReadOnlyForceRecursive")),
+        implied=not options.get("Propagation"),
     )
 
 
