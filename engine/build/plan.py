@@ -70,6 +70,30 @@ class Planner:
             return int(name)
         return self.names.get(name.lower())
 
+    def refuse_cycles(self) -> None:
+        """Raises :class:`DockerfileError` for stages that need one another, before an image is asked for."""
+        needs = [self._needs(stage) for stage in self.file.stages]
+        settled: set[int] = set()
+
+        def visit(index: int, above: tuple[int, ...]) -> None:
+            if index in above:
+                raise DockerfileError(f"circular dependency detected on stage: {self.file.stages[index].name}")
+            if index not in settled:
+                for below in needs[index]:
+                    visit(below, (*above, index))
+                settled.add(index)
+
+        for index in range(len(needs)):
+            visit(index, ())
+
+    def _needs(self, stage: ins.Stage) -> list[int]:
+        """The stages that a stage names, as far as no variable is in the name."""
+        names = [item.from_ for item in stage.instructions if isinstance(item, ins.Copy)]
+        names += [mount.from_ for item in stage.instructions if isinstance(item, ins.Run) for mount in item.mounts]
+        found = [index for name in names if name and (index := self._find(name)) is not None]
+        base = self.names.get(stage.base.image.lower())
+        return found if base is None or base == stage.index else [base, *found]
+
     async def target(self) -> PlannedStage:
         """Plans the target and what it needs."""
         wanted = self.options.target
@@ -123,6 +147,8 @@ class Planner:
 async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
     """Plans a build. Raises :class:`DockerfileError`, and what resolving a base raises."""
     planner = Planner(file, options, bases)
+    if not options.classic:
+        planner.refuse_cycles()
     target = await planner.target()
     if options.labels:
         target.config.merge_map("Labels", dict(options.labels))

@@ -408,5 +408,5 @@ def _ports(text: str, span: Span) -> Sequence[str]:
     except ValueError:
         valid = False
     if not valid:
-        raise DockerfileError(f"invalid containerPort: {text}", span)
+        raise DockerfileError(f"Invalid containerPort: {text}", span)
     return [f"{port}/{protocol}" for port in range(low, high + 1)]

@@ -18,16 +18,19 @@ class Span:
 
 
 class DockerfileError(WharfError):
-    """A Dockerfile that can't be built. ``span`` is where; ``None`` when it is about the whole file."""
+    """A Dockerfile that can't be built. ``span`` is where; ``None`` when it is about the whole file.
 
-    def __init__(self, message: str, span: Span | None = None) -> None:
+    ``numbered``: the sentence names the line: the parser's errors do, those of later steps don't.
+    """
+
+    def __init__(self, message: str, span: Span | None = None, *, numbered: bool = False) -> None:
         super().__init__(Kind.INVALID_ARGUMENT, message)
-        self.span = span
+        self.span, self.numbered = span, numbered
 
     @property
     def sentence(self) -> str:
         """The message as both builders of dockerd give it: with the line when there is one."""
-        if self.span is None:
+        if self.span is None or not self.numbered:
             return self.message
         return f"dockerfile parse error on line {self.span.first}: {self.message}"
 

@@ -70,7 +70,7 @@ class Flags:
         for name in self._given:
             meant = closest(name, self._known)
             hint = f" (did you mean {meant}?)" if meant else ""
-            raise DockerfileError(f"unknown flag: --{name}{hint}")
+            raise DockerfileError(f"unknown flag: {name}{hint}")
 
 
 _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")

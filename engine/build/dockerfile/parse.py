@@ -32,13 +32,13 @@ class _Parser:
         try:
             handler = _HANDLERS[name]
         except KeyError:
-            raise DockerfileError(_unknown_instruction(keyword), line.span) from None
+            raise DockerfileError(_unknown_instruction(keyword), line.span, numbered=True) from None
         flags, rest = take_flags(rest, self.escape)
         try:
             return handler(self, line, name, Flags(name, flags), rest)
         except DockerfileError as error:
             if error.span is None:
-                error.span = line.span
+                error.span, error.numbered = line.span, True
             raise
 
     def _words(self, text: str) -> list[str]:

@@ -130,11 +130,11 @@ def duration(text: str) -> int:
 
 
 def closest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that was probably meant: at most a third of it differs."""
+    """The known word that was probably meant: at most two letters of it differ."""
     best: tuple[int, str] | None = None
     for candidate in known:
         distance = _distance(word.lower(), candidate.lower())
-        if distance <= max(1, len(candidate) // 3) and (best is None or distance < best[0]):
+        if distance <= 2 and (best is None or distance < best[0]):
             best = (distance, candidate)
     return best[1] if best else None
 

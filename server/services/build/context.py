@@ -301,7 +301,7 @@ def _found(root: str, dockerfile: str) -> Context:
         text = _read_inside(root, name)
     if text is None:
         raise WharfError(Kind.INTERNAL, f"Cannot locate specified Dockerfile: {dockerfile or DEFAULT}")
-    if not text.strip():
+    if not text:
         raise invalid(f"the Dockerfile ({name}) cannot be empty")
     own = f"{name}.dockerignore"
     listed = _read_inside(root, own)

@@ -57,9 +57,13 @@ async def chosen(room: Room, texts: Sequence[str]) -> list[tuple[ImageRecord, Re
 
 
 async def save(
-    room: Room, images: Sequence[tuple[ImageRecord, Reference | None]], *, platform: Platform | None = None
+    room: Room,
+    images: Sequence[tuple[ImageRecord, Reference | None]],
+    *,
+    platform: Platform | None = None,
+    quiet: bool = False,
 ) -> AsyncIterator[bytes]:
-    """The archive's bytes. Everything is held by a lease until the end.
+    """The archive's bytes. Everything is held by a lease until the end. ``quiet`` tells no event.
 
     :raises WharfError: NOT_FOUND when an image does not have the platform.
     """
@@ -101,7 +105,7 @@ async def save(
         yield _file("manifest.json", orjson.dumps(rows))
         yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         yield bytes(2 * _BLOCK)
-    for record, _ in images:
+    for record, _ in () if quiet else images:
         room.publish("save", record.target.digest, record.target.digest)
 
 

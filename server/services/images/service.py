@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from engine.api.client import Engine
-from engine.api.types import Descriptor, Mount
+from engine.api.types import Descriptor, ImageRecord, Mount
 from engine.errors import Kind, WharfError
 from engine.registry import oci
 from engine.registry.auth import NOBODY, Credentials, from_document
@@ -150,6 +150,24 @@ class Images:
         await making.name_image(self._room, target, references, labels)
         for reference in references:
             await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+
+    def archive(self, target: Descriptor, tags: Sequence[str]) -> AsyncIterator[bytes]:
+        """An image that need not have a name, as :meth:`save` writes it, under these names."""
+        names = making.names_of(tags)
+        records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
+        return saving.save(self._room, records or [(ImageRecord(target.digest, target), None)], quiet=True)
+
+    async def push_built(self, ref: str, target: Descriptor, credentials: Any) -> None:
+        """The same target under a name; ``await credentials(registry)`` gives user and secret.
+
+        :raises WharfError: what the registry refuses.
+        """
+        reference = parse(ref)
+        user, secret = await credentials(credentials_key(reference))
+        who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+        report = Report()
+        async for _ in report.run(self.transfer.push_target(reference, target, report, who)):
+            continue
 
     async def commit(
         self,

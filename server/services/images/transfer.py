@@ -92,20 +92,24 @@ class Transfer:
             if not reference.tag:
                 raise no_such_image(reference)
             raise not_found(f"tag does not exist: {reference.familiar}")
-        async with (
-            room.engine.leases.hold(),
-            Repository(self.settings, reference, credentials, push=True) as repository,
-        ):
+        async with room.engine.leases.hold():
             target = await self._pushable(record, platform, report)
-            try:
-                pusher = Pusher(room.engine, repository, report, limit=self.settings.uploads)
-                await pusher.run(target, reference.tag or target.digest)
-            except RegistryError as error:
-                raise _push_error(error) from None
+            await self.push_target(reference, target, report, credentials)
         if reference.tag:
             await report.status(f"{reference.tag}: digest: {target.digest} size: {target.size}")
         await report.aux({"Tag": reference.tag, "Digest": target.digest, "Size": target.size})
         await room.publish_with_labels("push", reference.familiar, reference.familiar_name)
+
+    async def push_target(
+        self, reference: Reference, target: Descriptor, report: Report, credentials: Credentials
+    ) -> None:
+        """A target under a tag, or without one by its digest alone; what it needs is held by the caller."""
+        async with Repository(self.settings, reference, credentials, push=True) as repository:
+            try:
+                pusher = Pusher(self._room.engine, repository, report, limit=self.settings.uploads)
+                await pusher.run(target, reference.tag or target.digest)
+            except RegistryError as error:
+                raise _push_error(error) from None
 
     async def _pushable(self, record: ImageRecord, platform: str | None, report: Report) -> Descriptor:
         """An index goes as it is if all of it is here; otherwise the one platform that is."""

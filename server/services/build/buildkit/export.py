@@ -120,7 +120,7 @@ class Exporters:
             if not made or all(item.empty for item in made):
                 raise invalid("No image was generated. Is your Dockerfile empty?")
             with vertex.status("exporting layers"):
-                target, config = await self._store(made)
+                target, _ = await self._store(made)
             with vertex.status(f"writing image {target.digest}"):
                 await self._images.built(target, names if attrs.get("store", "true") != "false" else ())
             for name in names:
@@ -136,8 +136,7 @@ class Exporters:
             "containerimage.digest": target.digest,
             "containerimage.descriptor": base64.b64encode(json.dumps(oci.to_json(target)).encode()).decode(),
         }
-        if config:
-            response["containerimage.config.digest"] = config
+        # No "containerimage.config.digest": clients would take it for the image's id, which is the manifest's digest here.
         if names:
             response["image.name"] = ",".join(names)
         return response

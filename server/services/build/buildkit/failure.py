@@ -1,25 +1,31 @@
 """A failed build for a client of BuildKit: a status with the lines of the Dockerfile and the step's vertex.
 
-The details are gRPC's (``google.rpc.Status``); their type names are those that BuildKit's clients register.
+The details are gRPC's (``google.rpc.Status``); their type names are those that BuildKit's clients register, and their
+values are JSON (BuildKit's util/grpcerrors).
 """
 
+import base64
+
 import grpc
+import orjson
 from google.protobuf.any_pb2 import Any
-from google.protobuf.message import Message
 
 from engine.api.errors import from_status, to_code
 from engine.api.pb.rpc_status_pb2 import Status
 from engine.api.serving import Detailed
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.solve import StepFailed
-from engine.buildkit.pb import errdefs_pb2, ops_pb2
 from engine.errors import Kind, WharfError
 
 _TYPES = "github.com/moby/buildkit"
 
 
-def _any(name: str, message: Message) -> Any:
-    return Any(type_url=f"{_TYPES}/errdefs.{name}+json", value=message.SerializeToString())
+PASSED_ON = (Kind.CANCELLED, Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED)
+"""Kinds that a client acts on. All others travel as UNKNOWN, as BuildKit's do: then the sentence stands alone."""
+
+
+def _any(name: str, document: object) -> Any:
+    return Any(type_url=f"{_TYPES}/errdefs.{name}+json", value=orjson.dumps(document))
 
 
 def span_of(error: WharfError) -> Span | None:
@@ -35,15 +41,14 @@ def detailed(error: WharfError, *, file: str, text: bytes, vertex: str = "") -> 
         return error
     message = error.sentence if isinstance(error, DockerfileError) else error.message
     span = span_of(error)
-    kind = Kind.INTERNAL if isinstance(error, StepFailed) else error.kind
+    kind = error.kind if error.kind in PASSED_ON else Kind.INTERNAL
     status = Status(code=to_code(kind).value[0], message=message)
     if span is not None:
-        source = errdefs_pb2.Source(info=ops_pb2.SourceInfo(filename=file, data=text, language="Dockerfile"))
-        lines = source.ranges.add()
-        lines.start.line, lines.end.line = span.first, span.last
-        status.details.append(_any("Source", source))
+        lines = {"start": {"line": span.first}, "end": {"line": span.last}}
+        source = {"filename": file, "data": base64.b64encode(text).decode(), "language": "Dockerfile"}
+        status.details.append(_any("Source", {"info": source, "ranges": [lines]}))
     if vertex:
-        status.details.append(_any("Vertex", errdefs_pb2.Vertex(digest=vertex)))
+        status.details.append(_any("Vertex", {"digest": vertex}))
     return Detailed(kind, message, status.SerializeToString())
 
 

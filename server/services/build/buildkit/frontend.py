@@ -131,7 +131,7 @@ class SessionCredentials:
 def oci_name(ref: str) -> str:
     """The full name of an image, as BuildKit shows it."""
     try:
-        return str(parse_reference(ref))
+        return str(parse_reference(ref).tagged())
     except WharfError:
         return ref
 
@@ -220,6 +220,8 @@ class Frontend:
         text, name = await self.sources.dockerfile(filename)
         progress = StepProgress(self.job.send, self.job.ref)
         try:
+            if not text:
+                raise invalid("the Dockerfile cannot be empty")
             file = parse(text.decode("utf-8", "replace"))
             syntax = file.directives.get("syntax", "")
             if syntax and not BUILT_IN.match(syntax.split()[0]):
