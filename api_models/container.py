@@ -164,6 +164,16 @@ class UpdateRequest(Resources):
 # ---- answers: the fields whose presence depends on the version, the rest passes as it is -------------------
 
 
+class CheckpointRequest(Model):
+    """The body of ``POST /containers/{id}/checkpoints``."""
+
+    go_name: ClassVar[str] = "checkpoint.CreateOptions"
+
+    checkpoint_id: Annotated[str, Field(alias="CheckpointID")] = ""
+    checkpoint_dir: str = ""
+    exit: bool = False
+
+
 class SummaryHostConfig(Model):
     network_mode: Annotated[str, OMIT] = ""
     annotations: Annotated[StringMap | None, OMIT, Shown((1, 46))] = None

@@ -88,7 +88,7 @@ OPTIONS: Sequence[Option] = (
     Option("dns-search", Kind.LIST, "DNS search domains"),
     Option("exec-opt", Kind.LIST, "Runtime execution options", "exec-opts"),
     Option("exec-root", Kind.TEXT, "Root directory of run-time state"),
-    Option("experimental", Kind.BOOL, refused="there are no experimental features", harmless=False),
+    Option("experimental", Kind.BOOL, "Enable experimental features: checkpoints"),
     Option("features", Kind.OBJECT, "Feature switches", only_file=True, reloads=True),
     Option("firewall-backend", Kind.TEXT, refused="the engine uses nftables", harmless="nftables"),
     Option("fixed-cidr", Kind.TEXT, "IPv4 subnet of container addresses"),

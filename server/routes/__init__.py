@@ -6,6 +6,7 @@ from server.http.routing import ApiRoute
 from server.routes import (
     build,
     buildkit,
+    checkpoints,
     container_streams,
     containers,
     events,
@@ -27,6 +28,7 @@ def all_routes() -> Iterator[ApiRoute]:
         events,
         containers,
         container_streams,
+        checkpoints,
         exec,
         files,
         registry,

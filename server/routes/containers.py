@@ -9,7 +9,7 @@ from starlette.responses import Response
 from api_models.container import CreateRequest as CreateBody
 from api_models.container import HostConfig
 from api_models.network import EndpointSettings
-from engine.errors import invalid, not_implemented
+from engine.errors import invalid
 from server.http import params
 from server.http.answers import dumps, json_answer, no_content
 from server.http.routing import ApiRoute
@@ -86,9 +86,11 @@ async def start(request: Request) -> Response:
         raise invalid(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
-    if params.text(request, "checkpoint"):
-        raise invalid("checkpoint is only supported in experimental mode")
-    await _containers(request).start(_key(request))
+    await _containers(request).start(
+        _key(request),
+        checkpoint=params.text(request, "checkpoint"),
+        directory=params.text(request, "checkpoint-dir"),
+    )
     return no_content()
 
 
@@ -173,14 +175,6 @@ async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncI
     yield dumps(answer) + b"\n"
 
 
-async def checkpoints(request: Request) -> Response:
-    """CRIU's routes exist in an experimental daemon only."""
-    raise not_implemented(
-        "This experimental feature is disabled by default. "
-        "Start the Docker daemon in experimental mode in order to enable it."
-    )
-
-
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/containers/json", list_containers),
     ApiRoute("POST", "/containers/create", create),
@@ -195,7 +189,4 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("POST", "/containers/{name}/rename", rename),
     ApiRoute("POST", "/containers/{name}/wait", wait, waits=True),
     ApiRoute("DELETE", "/containers/{name}", remove),
-    ApiRoute("GET", "/containers/{name}/checkpoints", checkpoints, since="1.25"),
-    ApiRoute("POST", "/containers/{name}/checkpoints", checkpoints, since="1.25"),
-    ApiRoute("DELETE", "/containers/{name}/checkpoints/{checkpoint}", checkpoints, since="1.25"),
 )

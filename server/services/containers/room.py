@@ -65,6 +65,7 @@ class Settings:
     seccomp_profile: str = ""
     userns_remap: bool = False
     cdi_spec_dirs: tuple[str, ...] = ()
+    experimental: bool = False
     shutdown_timeout: int = 15
 
 

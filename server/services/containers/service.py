@@ -9,6 +9,7 @@ from api_models.versions import Version
 from engine.errors import WharfError
 from server.config.model import Config
 from server.services.containers import create, inspect, listing, prune, recover, remove, rename, start, stop
+from server.services.containers.checkpoint import to_restore
 from server.services.containers.hooks import Hooks
 from server.services.containers.model import Container
 from server.services.containers.monitor import Monitor
@@ -73,8 +74,9 @@ class Containers:
     async def create(self, request: create.CreateRequest) -> tuple[Container, list[str]]:
         return await create.create(self.room, self._rules, request)
 
-    async def start(self, key: str) -> None:
-        await start.start(self.room, self.get(key))
+    async def start(self, key: str, *, checkpoint: str = "", directory: str = "") -> None:
+        container = self.get(key)
+        await start.start(self.room, container, image=to_restore(self.room, container, checkpoint, directory))
 
     async def stop(self, key: str, *, timeout: int | None = None, signal: str = "") -> None:
         await stop.stop(self.room, self.get(key), key, timeout=timeout, signal=signal)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from engine.api.types import ContainerRecord
 from engine.errors import Kind, WharfError, conflict, not_modified
-from server.services.containers import devicerequests, mounting, rootfs
+from server.services.containers import checkpoint, devicerequests, mounting, rootfs
 from server.services.containers.assemble import Surroundings, assemble
 from server.services.containers.failures import UNKNOWN, start_failure
 from server.services.containers.hooks import call
@@ -23,8 +23,8 @@ from server.services.timeline import Timeline
 log = logging.getLogger(__name__)
 
 
-async def start(room: Room, container: Container) -> None:
-    """Starts a container on request.
+async def start(room: Room, container: Container, *, image: str = "") -> None:
+    """Starts a container on request; with ``image``, the directory of a checkpoint, it goes on from there.
 
     :raises WharfError: NOT_MODIFIED if it runs; CONFLICT if paused or being removed; else why it failed.
     """
@@ -35,7 +35,7 @@ async def start(room: Room, container: Container) -> None:
         raise not_modified("container is already running")
     if state.removing or state.dead:
         raise conflict("container is marked for removal and cannot be started")
-    await start_locked(room, container, on_request=True)
+    await start_locked(room, container, on_request=True, image=image)
 
 
 async def restart(room: Room, container: Container, key: str, *, timeout: int | None = None, signal: str = "") -> None:
@@ -55,10 +55,10 @@ async def restart(room: Room, container: Container, key: str, *, timeout: int | 
     room.publish(container, "restart")
 
 
-async def start_locked(room: Room, container: Container, *, on_request: bool) -> None:
+async def start_locked(room: Room, container: Container, *, on_request: bool, image: str = "") -> None:
     """Starts under the container's lock. ``on_request``: a person did it, so restart counting begins anew."""
     async with container.lock:
-        failure = await _try(room, container, on_request=on_request)
+        failure = await _try(room, container, on_request=on_request, image=image)
     if failure is None:
         return
     if container.host_config.auto_remove:
@@ -66,7 +66,7 @@ async def start_locked(room: Room, container: Container, *, on_request: bool) ->
     raise failure
 
 
-async def _try(room: Room, container: Container, *, on_request: bool) -> WharfError | None:
+async def _try(room: Room, container: Container, *, on_request: bool, image: str) -> WharfError | None:
     state = container.state
     if on_request and state.running:
         if not state.restarting:
@@ -82,7 +82,7 @@ async def _try(room: Room, container: Container, *, on_request: bool) -> WharfEr
     await room.settled(container.id)
     try:
         async with AsyncExitStack() as undo:
-            await _start(room, container, undo, timeline, on_request=on_request)
+            await _start(room, container, undo, timeline, on_request=on_request, image=image)
             undo.pop_all()
     except WharfError as error:
         return await _failed(room, container, error)
@@ -106,7 +106,7 @@ async def _failed(room: Room, container: Container, error: WharfError) -> WharfE
 
 
 async def _start(
-    room: Room, container: Container, undo: AsyncExitStack, timeline: Timeline, *, on_request: bool
+    room: Room, container: Container, undo: AsyncExitStack, timeline: Timeline, *, on_request: bool, image: str
 ) -> None:
     state = container.state
     async with AsyncExitStack() as brief:
@@ -139,7 +139,7 @@ async def _start(
             undo.push_async_callback(forget_container, room, container.id)
             timeline.mark("container")
             undo.push_async_callback(room.stdio.abandoned, container.id)
-            pid = await _create_task(room, container)
+            pid = await _create_task(room, container, image)
             undo.push_async_callback(forget_task, room, container.id)
             timeline.mark("task")
             waiting, container.before_start = container.before_start, []
@@ -147,7 +147,8 @@ async def _start(
                 await hand_over()
             # Taken before, so that a container that ends at once has not ended before it began.
             began = time.time_ns()
-            await room.engine.tasks.start(container.id)
+            # What is restored has no process before.
+            pid = await room.engine.tasks.start(container.id) or pid
             await room.stdio.started(container.id)
             timeline.mark("start")
         except WharfError as error:
@@ -188,7 +189,7 @@ async def _create_record(room: Room, container: Container, spec: dict[str, objec
         await room.engine.containers.create(record)
 
 
-async def _create_task(room: Room, container: Container) -> int:
+async def _create_task(room: Room, container: Container, image: str) -> int:
     terminal = container.config.tty
     try:
         stdio = await room.stdio.open(container.id, "", stdio_uri(room, container), terminal=terminal)
@@ -199,6 +200,7 @@ async def _create_task(room: Room, container: Container) -> int:
             stdout=stdio.stdout,
             stderr=stdio.stderr,
             terminal=terminal,
+            runtime_options=checkpoint.options(room, container, image),
         )
     except WharfError as error:
         message = error.message

@@ -38,6 +38,7 @@ def settings_from(config: Config, facts: HostFacts) -> Settings:
         seccomp_profile=_seccomp(config.seccomp_profile),
         shutdown_timeout=config.shutdown_timeout,
         cdi_spec_dirs=tuple(config.cdi_spec_dirs),
+        experimental=config.experimental,
     )
 
 

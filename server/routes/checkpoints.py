@@ -1,0 +1,47 @@
+"""Checkpoints of containers: routes of an experimental daemon."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api_models.container import CheckpointRequest
+from server.http import params
+from server.http.answers import json_answer, no_content
+from server.http.routing import ApiRoute
+from server.services.containers import checkpoint
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+
+
+def _found(request: Request) -> tuple[Room, Container, str]:
+    containers = request.app.state.services.containers
+    checkpoint.check_enabled(containers.room)
+    key: str = request.path_params["name"]
+    return containers.room, containers.get(key), key
+
+
+async def listing(request: Request) -> Response:
+    _, container, key = _found(request)
+    return json_answer(checkpoint.listing(container, params.text(request, "dir"), key))
+
+
+async def create(request: Request) -> Response:
+    room, container, key = _found(request)
+    wanted = await params.body(request, CheckpointRequest)
+    leave = not wanted.exit
+    await checkpoint.create(room, container, key, wanted.checkpoint_id, wanted.checkpoint_dir, leave=leave)
+    return Response(status_code=201)
+
+
+async def remove(request: Request) -> Response:
+    _, container, key = _found(request)
+    await checkpoint.remove(container, request.path_params["checkpoint"], params.text(request, "dir"), key)
+    return no_content()
+
+
+routes: Sequence[ApiRoute] = (
+    ApiRoute("GET", "/containers/{name}/checkpoints", listing, since="1.25"),
+    ApiRoute("POST", "/containers/{name}/checkpoints", create, since="1.25"),
+    ApiRoute("DELETE", "/containers/{name}/checkpoints/{checkpoint}", remove, since="1.25"),
+)
