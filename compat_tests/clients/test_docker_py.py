@@ -1,0 +1,331 @@
+"""docker-py and aiodocker: the two Python clients, through their own interfaces."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import tarfile
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import aiodocker
+import docker
+import pytest
+from docker import errors
+from docker.types import IPAMConfig, IPAMPool, Mount, Ulimit
+
+from compat_tests.engines import Engine
+
+# docker-py leaves the sockets of its streams to the collector, which must find them here and not in another test.
+pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Any]:
+    made = docker.DockerClient(base_url=engine.host, version="auto", timeout=90)
+    yield made
+    made.close()
+    gc.collect()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"py{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def container(client: Any, name: str) -> Iterator[Any]:
+    """A container that sleeps, with about every option."""
+    made = client.containers.run(
+        "busybox",
+        "sleep 1000",
+        detach=True,
+        name=name,
+        labels={"a": "b"},
+        environment={"X": "1"},
+        ports={"80/tcp": ("127.0.0.1", None)},
+        mem_limit="64m",
+        tmpfs={"/t": ""},
+        volumes={f"{name}v": {"bind": "/v", "mode": "ro"}},
+        cap_add=["NET_ADMIN"],
+        dns=["192.0.2.1"],
+        hostname="somehost",
+        working_dir="/tmp",
+        user="1:1",
+    )
+    try:
+        yield made
+    finally:
+        made.remove(force=True, v=True)
+        client.volumes.get(f"{name}v").remove()
+
+
+def tar(path: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo(path)
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def test_run_and_its_errors(client: Any) -> None:
+    assert client.containers.run("busybox", "echo hi", remove=True) == b"hi\n"
+    with pytest.raises(errors.ContainerError) as raised:
+        client.containers.run("busybox", ["sh", "-c", "echo err >&2; exit 3"], remove=True)
+    assert raised.value.exit_status == 3
+    assert bytes(raised.value.stderr) == b"err\n"  # type: ignore[arg-type]
+    with pytest.raises(errors.ImageNotFound):
+        client.images.get("nosuch:image")
+    with pytest.raises(errors.NotFound, match="No such container: nosuch"):
+        client.containers.get("nosuch")
+    with pytest.raises(errors.APIError, match="Invalid container name"):
+        client.containers.create("busybox", name="bad name!")
+
+
+def test_exec_in_all_its_forms(container: Any) -> None:
+    container.reload()
+    assert container.status == "running"
+    assert container.ports["80/tcp"][0]["HostIp"] == "127.0.0.1"
+    done = container.exec_run(["sh", "-c", "echo out; echo err >&2; exit 5"], demux=True)
+    assert (done.exit_code, done.output) == (5, (b"out\n", b"err\n"))
+    assert container.exec_run("id -u", user="root").output == b"0\n"
+    assert container.exec_run("id -u").output == b"1\n"
+    assert container.exec_run(["sh", "-c", "echo $X $PWD; hostname"]).output == b"1 /tmp\nsomehost\n"
+    stream = container.exec_run(["sh", "-c", "for i in 1 2 3; do echo $i; done"], stream=True).output
+    assert b"".join(stream) == b"1\n2\n3\n"
+    sock = container.exec_run("cat", stdin=True, socket=True).output
+    with sock:
+        sock._sock.sendall(b"hello\n")
+        sock._sock.shutdown(1)
+        assert sock.read().endswith(b"hello\n")
+
+
+def test_files_statistics_and_processes(container: Any) -> None:
+    pieces, stat = container.get_archive("/etc/passwd")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+        assert archive.getnames() == ["passwd"]
+    assert stat["name"] == "passwd"
+    assert container.put_archive("/tmp", tar("f.txt", b"abc"))
+    assert container.exec_run("cat /tmp/f.txt").output == b"abc"
+    assert {"Path": "/tmp/f.txt", "Kind": 1} in container.diff()
+    once = container.stats(stream=False)
+    assert once["memory_stats"]["usage"] > 0
+    assert once["cpu_stats"]["cpu_usage"]["total_usage"] > 0
+    stream = container.stats(decode=True)
+    assert next(stream)["read"]
+    stream.close()
+    assert any("sleep 1000" in " ".join(row) for row in container.top()["Processes"])
+
+
+def test_a_life(client: Any, container: Any, name: str) -> None:
+    container.rename(f"{name}x")
+    container.update(mem_limit="96m", memswap_limit="96m")
+    container.pause()
+    container.reload()
+    assert (container.name, container.status) == (f"{name}x", "paused")
+    assert container.attrs["HostConfig"]["Memory"] == 96 * 1024 * 1024
+    container.unpause()
+    container.resize(10, 20)
+    container.restart(timeout=0)
+    container.kill("SIGKILL")
+    assert container.wait()["StatusCode"] == 137
+    container.start()
+    container.stop(timeout=0)
+    image = container.commit(name, "one")
+    assert image.tags == [f"{name}:one"]
+    client.images.remove(f"{name}:one")
+    assert b"etc/passwd" in b"".join(container.export())
+    assert [c.id for c in client.containers.list(all=True, filters={"name": name})] == [container.id]
+
+
+def test_logs_and_attach(client: Any) -> None:
+    made = client.containers.run("busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; done; echo err >&2"], detach=True)
+    try:
+        made.wait()
+        assert made.logs(stderr=False) == b"1\n2\n3\n"
+        assert made.logs(stdout=False) == b"err\n"
+        assert b"".join(made.logs(stream=True, follow=True, stderr=False)) == b"1\n2\n3\n"
+        assert made.logs(timestamps=True, stderr=False).count(b"Z ") == 3
+    finally:
+        made.remove()
+    made = client.containers.create("busybox", "cat", stdin_open=True)
+    try:
+        with made.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1}) as sock:
+            made.start()
+            sock._sock.sendall(b"yo\n")
+            sock._sock.shutdown(1)
+            assert sock.read() == b"\x01\0\0\0\0\0\0\x03yo\n"
+        made.wait()
+    finally:
+        made.remove(force=True)
+    made = client.containers.create("busybox", "echo early")
+    try:
+        stream = made.attach(stream=True, logs=True)
+        made.start()
+        assert b"".join(stream) == b"early\n"
+        made.wait()
+    finally:
+        made.remove(force=True)
+
+
+def test_images(client: Any, name: str) -> None:
+    image = client.images.get("busybox")
+    assert "busybox:latest" in image.tags
+    assert image.history()
+    assert client.images.list(filters={"reference": "busybox"})
+    loaded = client.images.load(b"".join(image.save(named=True)))
+    assert loaded[0].tags == ["busybox:latest"]
+    assert image.tag(name, "two")
+    client.images.remove(f"{name}:two")
+    text = b"FROM busybox\nARG A\nRUN echo $A > /a\nLABEL q=r\nCMD cat /a"
+    built, log = client.images.build(fileobj=io.BytesIO(text), tag=name, buildargs={"A": "v"}, rm=True)
+    try:
+        assert built.labels == {"q": "r"}
+        assert any("Successfully built" in line.get("stream", "") for line in log)
+        assert client.containers.run(name, remove=True) == b"v\n"
+    finally:
+        client.images.remove(name)
+    with pytest.raises(errors.BuildError, match="returned a non-zero code: 1"):
+        client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN false"), rm=True)
+    with pytest.raises(errors.APIError, match="localhost:1"):
+        client.images.pull("localhost:1/nosuch")
+    client.api.import_image_from_data(tar("f", b"x"), repository=name, tag="three")
+    client.images.remove(f"{name}:three")
+
+
+def test_networks_and_volumes(client: Any, engine: Engine, name: str) -> None:
+    subnet = engine.place.pool.split(",")[0].removeprefix("base=").split("/")[0].rsplit(".", 1)[0]
+    pool = IPAMPool(subnet=f"{subnet}.0/28", gateway=f"{subnet}.1")
+    network = client.networks.create(
+        name, driver="bridge", labels={"a": "b"}, ipam=IPAMConfig(pool_configs=[pool]), internal=True, attachable=True
+    )
+    other = client.networks.create(f"{name}x")
+    made = client.containers.run(
+        "busybox",
+        "sleep 1000",
+        detach=True,
+        network=name,
+        networking_config={
+            name: client.api.create_endpoint_config(aliases=["alias"], ipv4_address=f"{subnet}.9"),
+        },
+    )
+    try:
+        network.reload()
+        assert [each.id for each in network.containers] == [made.id]
+        other.connect(made, aliases=["second"])
+        made.reload()
+        networks = made.attrs["NetworkSettings"]["Networks"]
+        assert set(networks) == {name, f"{name}x"}
+        assert networks[name]["IPAddress"] == f"{subnet}.9"
+        other.disconnect(made, force=True)
+    finally:
+        made.remove(force=True)
+        network.remove()
+        other.remove()
+    with pytest.raises(errors.NotFound):
+        client.networks.get(name)
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
+    volume = client.volumes.create(name, labels={"x": name}, driver_opts=options)
+    try:
+        assert [each.name for each in client.volumes.list(filters={"label": f"x={name}"})] == [name]
+        script = ["sh", "-c", "grep -c 'tmpfs /v tmpfs' /proc/mounts"]
+        assert client.containers.run("busybox", script, volumes=[f"{name}:/v"], remove=True) == b"1\n"
+    finally:
+        volume.remove()
+
+
+def test_the_low_level_interface(client: Any, name: str) -> None:
+    api = client.api
+    host = api.create_host_config(
+        binds=["/etc:/h:ro"],
+        restart_policy={"Name": "on-failure", "MaximumRetryCount": 2},
+        log_config={"type": "json-file", "config": {"max-size": "1m"}},
+        devices=["/dev/null:/dev/xnull:rwm"],
+        sysctls={"net.core.somaxconn": "200"},
+        ulimits=[Ulimit(name="nofile", soft=100, hard=100)],
+        shm_size="32m",
+        init=True,
+        read_only=True,
+        pids_limit=50,
+        mounts=[Mount("/m", name, type="volume"), Mount("/tt", None, type="tmpfs", tmpfs_size=1000000)],
+        security_opt=["no-new-privileges"],
+        group_add=["5"],
+        extra_hosts={"other": "192.0.2.9"},
+        oom_score_adj=10,
+    )
+    script = "ls /dev/xnull; cat /proc/sys/net/core/somaxconn; ulimit -n; id -G; grep other /etc/hosts; "
+    script += "cat /proc/self/oom_score_adj; df -k /dev/shm | tail -1 | awk '{print $2}'"
+    made = api.create_container(
+        "busybox",
+        ["sh", "-c", script],
+        host_config=host,
+        healthcheck={"test": ["CMD", "true"], "interval": 10**9},
+        stop_signal="SIGINT",
+        domainname="example",
+        platform="linux/amd64",
+    )
+    try:
+        api.start(made)
+        assert api.wait(made, condition="not-running")["StatusCode"] == 0
+        expected = ["/dev/xnull", "200", "100", "0 5 10", "192.0.2.9\tother", "10", "32768"]
+        assert api.logs(made).decode().splitlines() == expected
+    finally:
+        api.remove_container(made, v=True, force=True)
+        api.remove_volume(name)
+
+
+def test_the_daemon_and_what_it_refuses(client: Any) -> None:
+    assert client.ping()
+    assert client.info()["OSType"] == "linux"
+    assert client.version()["ApiVersion"] == "1.51"
+    assert set(client.df()) >= {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
+    assert client.plugins.list() == []
+    for refused in (client.swarm.init, client.services.list, client.nodes.list, client.secrets.list):
+        with pytest.raises(errors.APIError, match="swarm"):
+            refused()
+
+
+def test_aiodocker(engine: Engine, name: str) -> None:
+    async def scenario() -> None:
+        async with aiodocker.Docker(url=engine.host) as client:
+            api: Any = client
+            subscriber = api.events.subscribe()
+            made = await api.containers.create(
+                {"Image": "busybox", "Cmd": ["cat"], "OpenStdin": True, "AttachStdin": True},
+                name=name,
+            )
+            try:
+                stream = made.attach(stdin=True, stdout=True, stderr=True)
+                async with stream:
+                    await made.start()
+                    await stream.write_in(b"hello\n")
+                    message = await stream.read_out()
+                    assert message is not None
+                    assert message.data == b"hello\n"
+                execution = await made.exec(["sh", "-c", "echo out; exit 4"])
+                async with execution.start(detach=False) as running:
+                    answer = await running.read_out()
+                    assert answer is not None
+                    assert answer.data == b"out\n"
+                    assert await running.read_out() is None
+                assert (await execution.inspect())["ExitCode"] == 4
+                await made.put_archive("/tmp", tar("f", b"abc"))
+                archive = await made.get_archive("/tmp/f")
+                assert archive.getnames() == ["f"]
+                assert (await made.stats(stream=False))[0]["memory_stats"]["usage"] > 0
+                while (event := await asyncio.wait_for(subscriber.get(), 60)) is not None:
+                    if event["Type"] == "container" and event["Action"] == "create" and event["Actor"]["ID"] == made.id:
+                        break
+                await made.kill()
+                assert (await made.wait())["StatusCode"] == 137
+                assert await made.log(stdout=True) == ["hello\n"]
+            finally:
+                await made.delete(force=True)
+            with pytest.raises(aiodocker.DockerError, match="No such container"):
+                await api.containers.get("nosuch")
+            assert any("busybox:latest" in (image["RepoTags"] or []) for image in await api.images.list())
+
+    asyncio.run(scenario())
