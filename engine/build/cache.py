@@ -7,7 +7,8 @@
               kind         ``regular``, ``source.local``, ``exec.cachemount``
               created, used, uses, size, description, parents
 
-A record is only a hint: a hit is checked against the engine, and dropped if what it speaks of is gone.
+A record is only a hint: a hit is checked against the engine, and dropped if what it speaks of is gone. All records
+are in memory, too: a build of many cached steps asks for each of them.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from engine.api.types import Descriptor
@@ -107,6 +108,10 @@ class Cache:
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         self._in_use: dict[str, int] = {}
+        self._records: dict[str, Record] | None = None
+        self._by_key: dict[str, dict[str, Record]] = {}
+        self.trusted: set[str] = set()
+        """Records that were checked against the engine, or made, by this process."""
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
@@ -131,15 +136,39 @@ class Cache:
                 self._database.close()
                 self._database = None
 
+    async def _loaded(self) -> dict[str, Record]:
+        if self._records is None:
+            rows = await self._do(lambda db: db.execute("SELECT * FROM records ORDER BY created").fetchall())
+            if self._records is None:
+                self._records = {}
+                for row in rows:
+                    self._set(_record(row))
+        return self._records
+
+    def _set(self, record: Record) -> None:
+        assert self._records is not None
+        self._drop(record.id)
+        self._records[record.id] = record
+        self._by_key.setdefault(record.key, {})[record.id] = record
+
+    def _drop(self, id: str) -> None:
+        assert self._records is not None
+        old = self._records.pop(id, None)
+        self.trusted.discard(id)
+        if old is not None:
+            found = self._by_key[old.key]
+            found.pop(id, None)
+            if not found:
+                del self._by_key[old.key]
+
     async def find(self, key: str) -> list[Record]:
         """The records of a key, the newest first."""
-        rows = await self._do(
-            lambda db: db.execute("SELECT * FROM records WHERE key = ? ORDER BY created DESC", (key,)).fetchall()
-        )
-        return [_record(row) for row in rows]
+        await self._loaded()
+        return list(self._by_key.get(key, {}).values())[::-1]
 
     async def add(self, record: Record) -> None:
         """Adds or replaces a record, durable when this returns."""
+        await self._loaded()
         values = (
             record.id,
             record.key,
@@ -156,29 +185,46 @@ class Cache:
         )
         marks = ",".join("?" * len(values))
         await self._do(lambda db: db.execute(f"INSERT OR REPLACE INTO records VALUES ({marks})", values))
+        self._set(record)
 
     async def used(self, ids: Iterable[str], *, now_ns: int) -> None:
         """Notes that these were used."""
-        pairs = [(now_ns, id) for id in ids]
+        records = await self._loaded()
+        known = [records[id] for id in ids if id in records]
+        for record in known:
+            self._replace(record, used_ns=now_ns, uses=record.uses + 1)
+        pairs = [(now_ns, record.id) for record in known]
         if pairs:
             await self._do(
                 lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs)
             )
 
+    def _replace(self, record: Record, **changes: int) -> None:
+        """Another version of a record in its place: the order stays."""
+        assert self._records is not None
+        changed = replace(record, **changes)  # type: ignore[arg-type]
+        self._records[record.id] = self._by_key[record.key][record.id] = changed
+
     async def resize(self, sizes: Mapping[str, int]) -> None:
         """Notes what cache mounts take by now."""
+        records = await self._loaded()
+        for id, size in sizes.items():
+            if id in records:
+                self._replace(records[id], size=size)
         pairs = [(size, id) for id, size in sizes.items()]
         await self._do(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Forgets records; what they held is the caller's to release."""
+        await self._loaded()
         pairs = [(id,) for id in ids]
+        for (id,) in pairs:
+            self._drop(id)
         await self._do(lambda db: db.executemany("DELETE FROM records WHERE id = ?", pairs))
 
     async def all(self) -> list[Record]:
         """Every record, the oldest first."""
-        rows = await self._do(lambda db: db.execute("SELECT * FROM records ORDER BY created").fetchall())
-        return [_record(row) for row in rows]
+        return list((await self._loaded()).values())
 
     def hold(self, id: str) -> None:
         """A running build needs this record: it is not pruned meanwhile."""

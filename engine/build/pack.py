@@ -16,8 +16,8 @@ from engine.build.steps import Copy
 from engine.errors import invalid
 from engine.files.paths import resolve
 from engine.layers import header as tar
-from engine.layers.compression import Compression
 from engine.layers.blob import LayerWriter, Written
+from engine.layers.compression import Compression
 from engine.layers.header import Header
 from engine.layers.pack import Packer
 

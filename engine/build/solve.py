@@ -91,6 +91,26 @@ class Solver:
             self._tasks[id(step)] = task
         return await asyncio.shield(task)
 
+    async def target(self, step: Step | None) -> Result:
+        """Like :meth:`solve`, for what a build is to give: what the cache says of it is checked once more.
+
+        Snapshots stand on one another, so the last one speaks for all below.
+        """
+        result = await self.solve(step)
+        if not (result.cached and result.layers):
+            return result
+        try:
+            await self.builder.engine.snapshots.stat(result.chain_id)
+            await self.builder.engine.content.info(result.layers[-1].descriptor.digest)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            # Somebody else removed it from the engine: nothing is believed without a look any more.
+            self.builder.cache.trusted.clear()
+            self._tasks.clear()
+            return await self.solve(step)
+        return result
+
     async def close(self) -> None:
         """Cancels what still runs and lets go of the cache's records."""
         running = [task for task in self._tasks.values() if not task.done()]
@@ -186,17 +206,26 @@ class Solver:
             if record.chain_id != chain_id(parent.chain_id, layer.diff_id):
                 continue
             self._hold(record.id)
-            try:
-                await self.builder.engine.content.info(layer.descriptor.digest)
-                await self.builder.engine.snapshots.stat(record.chain_id)
-            except WharfError as error:
-                if error.kind is not Kind.NOT_FOUND:
-                    raise
-                await self.builder.cache.remove([record.id])
+            if record.id not in self.builder.cache.trusted and not await self._is_there(record):
                 continue
             self._used.add(record.id)
             return Result(key, record.chain_id, (*parent.layers, layer), cached=True)
         return None
+
+    async def _is_there(self, record: Record) -> bool:
+        """Whether the engine has what a record speaks of; a record that speaks of nothing is dropped."""
+        layer = record.layer
+        assert layer is not None
+        try:
+            await self.builder.engine.snapshots.stat(record.chain_id)
+            await self.builder.engine.content.info(layer.descriptor.digest)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            await self.builder.cache.remove([record.id])
+            return False
+        self.builder.cache.trusted.add(record.id)
+        return True
 
     def _hold(self, record: str) -> None:
         self.builder.cache.hold(record)
@@ -245,6 +274,7 @@ class Solver:
                 tuple(parents),
             )
         )
+        self.builder.cache.trusted.add(name)
         return Result(key, chain, parent.layers if layer is None else (*parent.layers, layer))
 
     async def _copied(self, copier: Copier, id: str, parent: Result) -> Layer:

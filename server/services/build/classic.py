@@ -40,6 +40,9 @@ class Images(Protocol):
     async def pull_for_build(self, ref: str, *, platform: str | None, credentials: Any, messages: Progress) -> None:
         """Pulls, and tells the progress as messages of the stream."""
 
+    async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
+        """Whether :meth:`built` would change nothing."""
+
     async def built(self, target: Descriptor, tags: Sequence[str]) -> None:
         """Names a new image; without tags it stays as a dangling one."""
 
@@ -184,7 +187,8 @@ class ClassicBuild:
 
     async def _all(self, file: Dockerfile, solver: Solver) -> None:
         made = await self._plan(file)
-        last = self._solve(solver, made.target.last)
+        last = asyncio.create_task(solver.target(made.target.last))
+        self._tasks[id(made.target.last)] = last
         for stage in made.stages:
             self._solve(solver, stage.last)
         try:
@@ -351,8 +355,11 @@ class ClassicBuild:
         elif target.last is None and not target.config.history:
             raise Failed("No image was generated. Is your Dockerfile empty?")
         else:
-            descriptor = await store(self._room.engine, documents)
-        await self._images.built(descriptor, options.tags)
+            descriptor = documents.target
+        if not await self._images.is_built(descriptor.digest, options.tags):
+            if image is None:
+                await store(self._room.engine, documents)
+            await self._images.built(descriptor, options.tags)
         if options.quiet:
             await self._out.put({"stream": f"{descriptor.digest}\n"})
             return

@@ -27,6 +27,11 @@ class Documents:
     def id(self) -> str:
         return oci.digest_of(self.manifest)
 
+    @property
+    def target(self) -> Descriptor:
+        """What a name of the image points to."""
+        return Descriptor(MANIFEST, self.id, len(self.manifest))
+
 
 def chain_of(step: Step | None) -> list[Step]:
     """The steps that make layers, from the base on."""

@@ -141,6 +141,14 @@ class Images:
 
     # making
 
+    async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
+        """Whether :meth:`built` would change nothing: the target has these names already, or any if none are given."""
+        names = self._room.names
+        if not tags:
+            return bool(await names.of_digest(digest))
+        found = [await names.get(str(reference.tagged())) for reference in making.names_of(tags)]
+        return all(record is not None and record.target.digest == digest for record in found)
+
     async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "") -> None:
         """Names the result of a build, whose documents are in the store under a lease; "" and without tags it is a
         dangling image."""

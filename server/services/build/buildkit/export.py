@@ -53,6 +53,8 @@ _QUIET = frozenset(
 class ImageStore(Protocol):
     """What exporters need of the images."""
 
+    async def is_built(self, digest: str, tags: Sequence[str]) -> bool: ...
+
     async def built(self, target: Descriptor, tags: Sequence[str]) -> None: ...
 
     async def push_built(self, ref: str, target: Descriptor, credentials: "Ask") -> None:
@@ -119,10 +121,14 @@ class Exporters:
         with vertex.running():
             if not made or all(item.empty for item in made):
                 raise invalid("No image was generated. Is your Dockerfile empty?")
-            with vertex.status("exporting layers"):
-                target, _ = await self._store(made)
-            with vertex.status(f"writing image {target.digest}"):
-                await self._images.built(target, names if attrs.get("store", "true") != "false" else ())
+            kept = names if attrs.get("store", "true") != "false" else ()
+            if len(made) == 1 and await self._images.is_built(made[0].documents.id, kept):
+                target = made[0].documents.target
+            else:
+                with vertex.status("exporting layers"):
+                    target, _ = await self._store(made)
+                with vertex.status(f"writing image {target.digest}"):
+                    await self._images.built(target, kept)
             for name in names:
                 with vertex.status(f"naming to {name}"):
                     pass
@@ -136,7 +142,7 @@ class Exporters:
             "containerimage.digest": target.digest,
             "containerimage.descriptor": base64.b64encode(json.dumps(oci.to_json(target)).encode()).decode(),
         }
-        # No "containerimage.config.digest": clients would take it for the image's id, which is the manifest's digest here.
+        # No "containerimage.config.digest": clients take it for the image's id, which is the manifest's digest here.
         if names:
             response["image.name"] = ",".join(names)
         return response

@@ -283,7 +283,7 @@ class Frontend:
         self.job.solvers.append(solver)
         target = planned.target
         _announce(progress, target)
-        result = await solver.solve(target.last)
+        result = await solver.target(target.last)
         documents = describe(
             target.config, target.last, await _results(solver, target.last), now_ns=int(epoch or 0) * 10**9
         )

@@ -96,15 +96,17 @@ class Sources:
     _files: str = ""
     _agents: set[str] = field(default_factory=set)
     _uploaded: "asyncio.Task[str] | None" = None
+    _listing: "asyncio.Task[Context] | None" = None
 
     async def __aenter__(self) -> "Sources":
         self._files = await asyncio.to_thread(tempfile.mkdtemp, prefix="build-", dir=self.scratch)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._open.values():
+        tasks: list[asyncio.Task[Context]] = [*self._open.values(), *filter(None, (self._listing,))]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._open.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.shield(self._stack.aclose())
         await asyncio.to_thread(shutil.rmtree, self._files, ignore_errors=True)
 
@@ -127,6 +129,8 @@ class Sources:
             else:
                 names = [filename, f"{filename}.dockerignore", filename.lower()]
                 key = self.options.get("dockerfilekey", "dockerfile")
+                # The ignore file is asked for beside it: most Dockerfiles have none of their own.
+                self._listing = asyncio.create_task(self._pull_ignore())
                 with vertex.status(f"transferring dockerfile: {filename}"):
                     root = (await self._pull(Selection(name=key, follow=names), "dockerfile")).path
             found = await asyncio.to_thread(self._first, root, (filename, filename.lower()))
@@ -154,10 +158,13 @@ class Sources:
             return
         vertex = self._vertex("[internal] load .dockerignore")
         with vertex.running(), vertex.status("transferring context:"):
-            key = self.options.get("contextkey", "context")
-            folder = await self._pull(Selection(name=key, follow=(".dockerignore",)), "ignore")
+            folder = await (self._listing or self._pull_ignore())
             data = await asyncio.to_thread(select.read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
         self.ignore = read(data.decode("utf-8", "replace")) if data is not None else ()
+
+    async def _pull_ignore(self) -> Context:
+        key = self.options.get("contextkey", "context")
+        return await self._pull(Selection(name=key, follow=(".dockerignore",)), "ignore")
 
     # engine.build.work.Contexts
 
