@@ -34,6 +34,8 @@ class Reloader:
     async def reload(self) -> None:
         """A file that can't be used is logged, and everything stays as it was."""
         log.info("Got signal to reload configuration, reloading from: %s", self._config.config_file)
+        # A firewall that was loaded anew has taken our rules along.
+        await self._services.networks.restore()
         try:
             read = reload(self._given)
         except ConfigError as error:

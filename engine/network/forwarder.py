@@ -54,8 +54,10 @@ class ViewRequest:
         }
 
 
-@dataclass(slots=True)
-class _Zone:
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """The names of one network (see ``resolver.Zone``)."""
+
     name: str
     names: Names
     pointers: Mapping[str, str]
@@ -88,7 +90,7 @@ class Forwarder:
         self._closing = False
         self._healing: asyncio.Task[None] | None = None
         self._listens: dict[str, list[Listen]] = {}
-        self._zones: dict[str, _Zone] = {}
+        self._zones: dict[str, Zone] = {}
         self._views: dict[str, ViewRequest] = {}
 
     @property
@@ -96,7 +98,10 @@ class Forwarder:
         return self._connection is not None
 
     async def recover(
-        self, listens: Mapping[str, Sequence[Listen]], views: Mapping[str, ViewRequest]
+        self,
+        listens: Mapping[str, Sequence[Listen]],
+        views: Mapping[str, ViewRequest],
+        zones: Mapping[str, Zone],
     ) -> dict[str, tuple[int, int]]:
         """After a start of wharfd: takes over a proxy that still runs and tells it what is wanted now.
 
@@ -105,6 +110,7 @@ class Forwarder:
         """
         self._listens = {owner: list(items) for owner, items in listens.items()}
         self._views = dict(views)
+        self._zones = dict(zones)
         found = await self._connect()
         if not found and not self._needed:
             return {}
@@ -127,9 +133,9 @@ class Forwarder:
         if self._listens.pop(owner, None) and self._connection:
             await self._request({"op": "release", "owner": owner})
 
-    async def set_zone(self, key: str, name: str, names: Names, pointers: Mapping[str, str]) -> None:
+    async def set_zone(self, key: str, zone: Zone) -> None:
         """Tells the names of a network. Kept for later if no container's name service runs."""
-        zone = self._zones[key] = _Zone(name, names, pointers)
+        self._zones[key] = zone
         if self._connection or self._views:
             _raise(await self._request({**zone.wire(), "key": key}))
 

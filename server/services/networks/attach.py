@@ -145,6 +145,9 @@ class _Sublink:
             self.host.run(
                 link_add(self.kind, plug.name, parent=self.parent, netns=target, data=self.data, mtu=plug.mtu)
             )
+        except OSError as error:
+            text = f"failed to create the {self.kind} port: {(error.strerror or '').lower()}"
+            raise WharfError(Kind.INTERNAL, text) from error
         finally:
             os.close(target)
         return ""

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from engine.network import netns
-from engine.network.forwarder import ViewRequest
+from engine.network.forwarder import ViewRequest, Zone
 from engine.network.libnftables import Nftables, NftError
 from engine.network.resolver import LISTEN, Upstream
 from server.services.containers.model import Container
@@ -31,6 +31,11 @@ async def tell_zones(room: Room, record: SandboxRecord) -> None:
 
 async def tell_zone(room: Room, network: Network) -> None:
     """Sends what is known of one network."""
+    await room.forwarder.set_zone(network.id, zone_of(network))
+
+
+def zone_of(network: Network) -> Zone:
+    """The names of everything that is on a network."""
     found: dict[str, list[tuple[str, str]]] = {}
     pointers: dict[str, str] = {}
     for endpoint in network.endpoints.values():
@@ -39,7 +44,7 @@ async def tell_zone(room: Room, network: Network) -> None:
         for address in (endpoint.ip4, endpoint.ip6):
             if address:
                 pointers[address] = f"{endpoint.name}.{network.name}"
-    await room.forwarder.set_zone(network.id, network.name, found, pointers)
+    return Zone(network.name, found, pointers)
 
 
 async def view_request(room: Room, container: Container, record: SandboxRecord) -> ViewRequest:

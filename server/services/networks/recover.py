@@ -45,10 +45,8 @@ async def recover(room: Room, running: Sequence[Container], stored: Sequence[San
     for record in kept:
         if etc.uses_embedded(room, record):
             views[record.container] = await names.view_request(room, alive[record.container], record)
-    ports = await room.forwarder.recover(listens, views)
-    for network in room:
-        if network.user_defined and network.endpoints:
-            await names.tell_zone(room, network)
+    zones = {network.id: names.zone_of(network) for network in room if network.user_defined and network.endpoints}
+    ports = await room.forwarder.recover(listens, views, zones)
     for key, (udp, tcp) in ports.items():
         await room.work(names.redirect, room.sandboxes[key].path, udp, tcp)
     for record in gone:

@@ -259,5 +259,8 @@ class Networks:
         for network in self.room:
             network.ready = False
             if network.bridge or network.parent:
-                await attach.ensure_ready(self.room, network)
+                try:
+                    await attach.ensure_ready(self.room, network)
+                except (WharfError, OSError) as error:
+                    log.error("network=%s cannot be brought back: %s", network.name, error)
         await self.room.work(self.room.firewall.check)

@@ -5,7 +5,7 @@ from typing import Any
 from api_models.network import EndpointSettings
 from server.services.containers.model import Container
 from server.services.networks import endpoints, portmap
-from server.services.networks.model import Endpoint, Network, SandboxRecord
+from server.services.networks.model import BRIDGE, Endpoint, Network, SandboxRecord
 from server.services.networks.room import Room
 
 
@@ -20,7 +20,7 @@ def settings(room: Room, container: Container) -> dict[str, Any]:
         "Bridge": room.settings.bridge if on_bridge and room.settings.bridge != "none" else "",
         "SandboxID": shown.id if shown else "",
         "SandboxKey": _key(room, shown),
-        "Ports": _ports(container, record),
+        "Ports": _ports(room, container, record),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -58,9 +58,9 @@ def _key(room: Room, record: SandboxRecord | None) -> str:
     return record.path
 
 
-def _ports(container: Container, record: SandboxRecord | None) -> dict[str, list[dict[str, str]] | None]:
-    if record is None or record.mode != "own" or not record.endpoints:
-        return {}
+def _ports(room: Room, container: Container, record: SandboxRecord | None) -> dict[str, list[dict[str, str]] | None]:
+    if record is None or not any(room.networks[item.network].driver == BRIDGE for item in record.endpoints):
+        return {}  # only bridges publish
     published: dict[str, list[dict[str, str]] | None] = {}
     for endpoint in record.endpoints:
         published.update(endpoint.ports)
