@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
     rows: list[Row] = []
+    failed: list[str] = []
     with contextlib.ExitStack() as stack:
         used: list[Engine] = []
         if options.engine != "dockerd":
@@ -35,14 +36,23 @@ def main() -> int:
         for engine in used:
             engine.load_busybox()
         for name in options.only or ROWS:
-            print(f"measuring {name} …", file=sys.stderr)
-            rows += ROWS[name](used, quick=options.quick)
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            try:
+                rows += ROWS[name](used, quick=options.quick)
+            except Exception as error:
+                # one that fails must not take the others' figures along
+                failed.append(name)
+                print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+                for engine in used:
+                    engine.remove_all()
     version = re.sub(r"\s+", " ", platform.platform())
     table = f"{make_table(rows)}\n\nMedians; Python {platform.python_version()}, {version}, {cpus()}."
     print(table)
     if options.readme:
         put(ROOT / "README.md", table)
-    return 0
+    if failed:
+        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def cpus() -> str:

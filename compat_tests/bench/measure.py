@@ -7,8 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from compat_tests.engines import Engine
+
+
+class Measurement(Protocol):
+    """Takes the engines to compare and returns finished rows; nothing of it stays in them."""
+
+    def __call__(self, engines: Sequence[Engine], *, quick: bool) -> list[Row]: ...
 
 
 @dataclass(slots=True)

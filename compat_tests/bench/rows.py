@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from compat_tests.api import Api, UnixConnection
-from compat_tests.bench import builds
-from compat_tests.bench.measure import Row, clock, in_turn
+from compat_tests.bench import builds, files, images, memory, networks
+from compat_tests.bench.measure import Measurement, Row, clock, in_turn
 from compat_tests.engines import Engine
-from compat_tests.traces import processes, until
 
 MIB = 1 << 20
 
@@ -20,14 +18,14 @@ def command(engine: Engine, *args: str) -> None:
     engine.docker(*args, timeout=300)
 
 
-def run_bridge(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
-    row = Row("`docker run --rm busybox true`", "ms", 0.40)
-    return _runs(row, engines, quick, "run", "--rm", "busybox", "true")
-
-
-def run_none(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
-    row = Row("`docker run --rm --network none busybox true`", "ms", 0.40)
-    return _runs(row, engines, quick, "run", "--rm", "--network", "none", "busybox", "true")
+def run(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+    bridge, none = Row("`docker run --rm busybox true`", "ms", 0.40), Row("… with `--network none`", "ms", 0.40)
+    _runs(bridge, engines, quick, "run", "--rm", "busybox", "true")
+    _runs(none, engines, quick, "run", "--rm", "--network", "none", "busybox", "true")
+    added = Row("… what the bridge adds", "ms", 0.40)
+    for engine in engines:
+        added.add(engine.kind, bridge.median(engine.kind) - none.median(engine.kind))
+    return [bridge, none, added]
 
 
 def _runs(row: Row, engines: Sequence[Engine], quick: bool, *args: str) -> list[Row]:
@@ -109,15 +107,12 @@ def burst(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
 
 
 def many(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
-    """Ping, list and inspect with 60 containers there, 20 of them running; and the memory of it."""
+    """Ping, list and inspect with 60 containers there, 20 of them running."""
     ping, listing = Row("`/_ping`", "ms", 1.5), Row("list of 60 containers (`ps -a`)", "ms", 1.5)
     inspect = Row("inspect", "ms", 1.5)
-    idle, each = Row("memory idle (PSS of all processes)", "MiB", 0.6), Row("memory of each container", "MiB", 1.0)
     for engine in engines:
-        idle.add(engine.kind, settled(engine))
         for number in range(20):
             command(engine, "run", "-d", "--name", f"up{number}", "busybox", "sleep", "3600")
-        each.add(engine.kind, max(0.0, (settled(engine) - idle.median(engine.kind)) / 20))
         for number in range(40):
             command(engine, "create", "--name", f"down{number}", "busybox", "true")
     connections = {engine.kind: engine.api.connection() for engine in engines}
@@ -133,32 +128,7 @@ def many(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
         for engine in engines:
             connections[engine.kind].close()
             engine.remove_all()
-    return [ping, listing, inspect, idle, each]
-
-
-def settled(engine: Engine) -> float:
-    """The memory once it has stopped changing by more than half a percent, or after 20 s."""
-    values = [memory(engine)]
-
-    def steady() -> bool:
-        time.sleep(0.5)
-        values.append(memory(engine))
-        return len(values) > 4 and max(values[-4:]) - min(values[-4:]) < values[-1] * 0.005
-
-    until(steady, seconds=20)
-    return min(values[-4:])
-
-
-def memory(engine: Engine) -> float:
-    """MiB: the proportional set size of every process of the engine; containers' own processes are not among them."""
-    total = 0
-    for process in processes(engine.place.footprint.mark):
-        try:
-            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-    return total / 1024
+    return [ping, listing, inspect]
 
 
 def attach(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
@@ -229,16 +199,23 @@ def logs(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
     return [write, read]
 
 
-ROWS = {
-    "run": run_bridge,
-    "run-none": run_none,
+ROWS: dict[str, Measurement] = {
+    "memory-fresh": memory.fresh,
+    "run": run,
     "exec": exec_true,
     "lifecycle": lifecycle,
     "burst": burst,
     "many": many,
+    "memory-each": memory.each,
     "attach": attach,
     "logs": logs,
+    "networks": networks.created,
+    "traffic": networks.traffic,
+    "images": images.transfers,
+    "images-made": images.made,
+    "files": files.copies,
     "build-steps": builds.steps,
     "build-large": builds.large,
     "build-stages": builds.stages,
+    "memory-used": memory.used,
 }

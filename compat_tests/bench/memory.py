@@ -1,0 +1,67 @@
+"""The memory of an engine: fresh, after use, and for each container."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from compat_tests.bench.measure import Row
+from compat_tests.engines import Engine
+from compat_tests.traces import processes, until
+
+CONTAINERS = 20
+
+
+def fresh(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+    """Before anything ran on it; this has to be measured first."""
+    return [_row("memory idle, fresh (PSS of all processes)", engines)]
+
+
+def used(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+    """After all that was measured before."""
+    return [_row("memory idle, after all of this", engines)]
+
+
+def _row(name: str, engines: Sequence[Engine]) -> Row:
+    row = Row(name, "MiB", 0.6)
+    for engine in engines:
+        row.add(engine.kind, settled(engine))
+    return row
+
+
+def each(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+    """What a running container adds."""
+    row = Row("memory of each container", "MiB", 0.35)
+    for engine in engines:
+        before = settled(engine)
+        for number in range(CONTAINERS):
+            engine.docker("run", "-d", "--name", f"up{number}", "busybox", "sleep", "3600", timeout=300)
+        row.add(engine.kind, max(0.0, (settled(engine) - before) / CONTAINERS))
+        engine.remove_all()
+    return [row]
+
+
+def settled(engine: Engine) -> float:
+    """The memory once it has stopped changing by more than half a percent, or after 20 s."""
+    values = [memory(engine)]
+
+    def steady() -> bool:
+        time.sleep(0.5)
+        values.append(memory(engine))
+        return len(values) > 4 and max(values[-4:]) - min(values[-4:]) < values[-1] * 0.005
+
+    until(steady, seconds=20)
+    return min(values[-4:])
+
+
+def memory(engine: Engine) -> float:
+    """MiB: the proportional set size of every process of the engine; containers' own processes are not among them."""
+    total = 0
+    for process in processes(engine.place.footprint.mark):
+        try:
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return total / 1024
