@@ -103,10 +103,10 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
 
 def joined(data: bytes) -> dict[int, bytes]:
     """Each stream's bytes: 1 stdout, 2 stderr."""
-    found: dict[int, bytes] = {}
+    found: dict[int, list[bytes]] = {}
     for kind, part in frames(data):
-        found[kind] = found.get(kind, b"") + part
-    return found
+        found.setdefault(kind, []).append(part)
+    return {kind: b"".join(parts) for kind, parts in found.items()}
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
-from engine.shim.logs import open_log
+from engine.shim.logs import Pending, open_log
 from engine.shim.loop import Loop
 from engine.shim.process import DRAIN
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
@@ -59,7 +59,7 @@ class Pipes:
         self._keepers: list[int] = []
         self.streams = Streams(
             loop,
-            open_log(options, run_child),
+            open_log(options, loop, run_child),
             terminal=terminal,
             stdin_once=options.get("stdin-once") == "1",
             spill_directory=os.path.dirname(path) if path else directory,
@@ -194,7 +194,10 @@ class IoHost:
                 self._finished,
                 lambda: self._server.broadcast({"event": "stdin-closed", "exec_id": identity}),
             )
-        except (OSError, ValueError) as error:
+        except ValueError as error:
+            os.rmdir(directory)
+            raise RequestError("invalid argument", f"failed to initialize logging driver: {error}") from None
+        except OSError as error:
             raise RequestError("invalid argument", f"failed to open stdio: {error}") from None
         self._processes[identity] = pipes
         return dict(pipes.paths)
@@ -221,5 +224,5 @@ class IoHost:
     def _leave_if_idle(self) -> None:
         if self._processes:
             self.loop.after_round = None
-        elif not Session.alive and not Linger.alive:
+        elif not Session.alive and not Linger.alive and not Pending.count:
             self.loop.stop()

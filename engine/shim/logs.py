@@ -1,4 +1,5 @@
-"""Log drivers that live in the shim: ``json-file``, ``local`` and ``none``, in Docker's own file formats.
+"""Log drivers that keep files: ``json-file``, ``local`` and ``none``, in Docker's own formats. Those that send lines
+to a server are in ``engine.shim.remote``.
 
 Lines are split as dockerd splits them: at newlines, and a line beyond 16 KiB in pieces whose records lack the
 newline. Whole reads are encoded at once with ``bytes.replace`` (a Python loop over the lines would make the
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+from engine.shim.loop import Loop
 from engine.shim.rotate import LogFile
 
 PIECE = 16 << 10
@@ -30,8 +32,32 @@ class LogDriver(Protocol):
 
     def close(self) -> None: ...
 
+    @property
+    def lagging(self) -> bool:
+        """Whether the container has to wait for the log."""
 
-class NoLog:
+    def set_on_room(self, callback: Callable[[], None]) -> None:
+        """``callback`` is called when it need not wait any more."""
+
+
+class Pending:
+    """How many logs still have something to send: the shim stays for them."""
+
+    count = 0
+
+
+class _NeverLagging:
+    """A file takes what comes (the page cache does), so ``mode=non-blocking`` changes nothing."""
+
+    @property
+    def lagging(self) -> bool:
+        return False
+
+    def set_on_room(self, callback: Callable[[], None]) -> None:
+        pass
+
+
+class NoLog(_NeverLagging):
     """Keeps nothing."""
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
@@ -167,7 +193,7 @@ def _character_boundary(data: bytes, begin: int, end: int) -> int:
     return end
 
 
-class _FileLog:
+class _FileLog(_NeverLagging):
     """What the two file drivers share: cutting, rotation."""
 
     def __init__(self, file: LogFile) -> None:
@@ -191,10 +217,19 @@ class _FileLog:
         raise NotImplementedError
 
     def _records(self, records: Iterator[bytes]) -> None:
+        """Writes whole records, many at a time: a file is full with the record that reaches its size."""
+        batch: list[bytes] = []
+        room = self.file.room()
         for record in records:
-            if self.file.full:
+            if room <= 0:
+                if batch:
+                    self.file.append(b"".join(batch))
+                    batch.clear()
                 self.file.rotate()
-            self.file.append(record)
+                room = self.file.room()
+            batch.append(record)
+            room -= len(record)
+        self.file.append(b"".join(batch))
 
     def close(self) -> None:
         self.file.close()
@@ -279,19 +314,28 @@ def _number(options: Mapping[str, str], name: str, default: int) -> int:
         raise ValueError(f"log option {name}={text!r} is no number") from None
 
 
-def open_log(options: Mapping[str, str], run_child: RunChild | None = None) -> LogDriver:
+def open_log(options: Mapping[str, str], loop: Loop, run_child: RunChild | None = None) -> LogDriver:
     """The driver that the options of a stdio URI ask for.
 
-    ``driver`` (``json-file``, ``local``, ``none``; absent: none), ``path``, ``max-size`` (bytes), ``max-file``,
-    ``compress`` (0/1), ``attrs`` (a JSON object of strings).
+    ``driver`` (absent: none), ``path``, ``max-size`` (bytes), ``max-file``, ``compress`` (0/1), ``attrs`` (a JSON
+    object of strings). For another driver than ``json-file``, ``local`` and ``none`` they are those of its copy, and
+    ``remote``, ``mode`` and ``buffer`` its own: see ``engine.shim.remote.driver``.
 
-    :raises ValueError: an unknown driver or a malformed option. :raises OSError: the file can't be opened.
+    :raises ValueError: an unknown driver, a malformed option, or a server that can't be reached.
+    :raises OSError: the file can't be opened.
     """
     driver = options.get("driver", "none")
     if driver == "none":
         return NoLog()
     if driver not in {"json-file", "local"}:
-        raise ValueError(f"log driver {driver!r} is none of the shim's")
+        from engine.shim.remote.driver import open_remote
+
+        cache = open_log({**options, "driver": "local"}, loop, run_child) if options.get("path") else NoLog()
+        try:
+            return open_remote(driver, options, cache, loop)
+        except BaseException:
+            cache.close()
+            raise
     if not options.get("path"):
         raise ValueError(f"log driver {driver} needs a path")
     file = LogFile(

@@ -95,9 +95,9 @@ class Process:
         self._outputs: list[tuple[int, str]] = []
         options = {key: str(value) for key, value in protocol.mapping(stdio, "options").items()}
         try:
-            log = open_log(options, run_child) if options else NoLog()
+            log = open_log(options, loop, run_child) if options else NoLog()
         except (ValueError, OSError) as error:
-            raise RequestError("invalid argument", f"failed to open the log: {error}") from None
+            raise RequestError("invalid argument", f"failed to initialize logging driver: {error}") from None
         path = options.get("path", "")
         self.streams = Streams(
             loop,

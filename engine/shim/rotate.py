@@ -56,12 +56,8 @@ class LogFile:
         self._fd = os.open(self.path, flags, self._mode)
         self.size = os.fstat(self._fd).st_size
 
-    @property
-    def full(self) -> bool:
-        return bool(self.max_size) and self.size >= self.max_size
-
     def room(self) -> int:
-        """Bytes until the file is full; huge when it never is."""
+        """Bytes until the file is full (0 or less: it is); huge when it never is."""
         return self.max_size - self.size if self.max_size else 1 << 62
 
     def append(self, data: bytes) -> None:

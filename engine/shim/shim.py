@@ -18,6 +18,7 @@ from engine.shim import kernel
 from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
+from engine.shim.logs import Pending
 from engine.shim.loop import Loop
 from engine.shim.oom import OomWatch
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
@@ -367,7 +368,7 @@ class Shim:
         self.loop.after_round = self._leave_if_idle
 
     def _leave_if_idle(self) -> None:
-        if not Session.alive and not Linger.alive:
+        if not Session.alive and not Linger.alive and not Pending.count:
             self.loop.stop()
 
     # What there is to know.

@@ -125,6 +125,7 @@ class Streams:
         self._stopped = False
         self._timer: Timer | None = None
         self._drained: list[Callable[[], None]] = []
+        log.set_on_room(self.resume)
 
     # Clients.
 
@@ -208,7 +209,7 @@ class Streams:
         for sink in self._sinks[:] if len(self._sinks) > 1 else self._sinks:
             if sink.wants(stream):
                 sink.push(*sink.encode(stream, data))
-        if any(sink.lagging for sink in self._sinks):
+        if self.log.lagging or any(sink.lagging for sink in self._sinks):
             self._stop()
 
     def _stop(self) -> None:
@@ -235,6 +236,8 @@ class Streams:
         if any(sink.lagging for sink in self._sinks):
             if self._timer is None:
                 self._timer = self.loop.call_later(STUCK, self._check_stuck)
+            return
+        if self.log.lagging:
             return
         self._stopped = False
         for fd in tuple(self._sources):

@@ -7,22 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from engine.errors import WharfError
 from server.config.hosts import parse_host
 from server.config.model import Config, ConfigError
 from server.config.values import parse_size
+from server.services.containers.logopts import DRIVERS
+from server.services.containers.logopts import check_log_options as check_container_log_options
 
 _LEVELS = frozenset({"panic", "fatal", "error", "warn", "info", "debug", "trace"})
 _DOMAIN = re.compile(r"(?=.{1,255}\Z)(\.|([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+)\Z")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
-# Log drivers and the options that each takes, next to the two that all take.
-LOG_OPTIONS: Mapping[str, frozenset[str]] = {
-    "json-file": frozenset(
-        {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode"}
-    ),
-    "local": frozenset({"max-size", "max-file", "compress"}),
-    "none": frozenset(),
-}
-_EVERY_DRIVER = frozenset({"mode", "max-buffer-size"})
 
 
 def check(config: Config) -> Config:
@@ -162,22 +156,21 @@ def _check_images(config: Config) -> None:
 
 
 def check_log_options(driver: str, options: Mapping[str, str]) -> None:
-    """:raises ConfigError: a driver that doesn't exist, or an option that it doesn't take."""
-    if driver not in LOG_OPTIONS:
+    """:raises ConfigError: a driver that doesn't exist, an option that it doesn't take, a value without sense."""
+    if driver not in DRIVERS:
         raise ConfigError(f"logger: no log driver named '{driver}' is registered")
+    try:
+        check_container_log_options(driver, options)
+    except WharfError as error:
+        raise ConfigError(error.message) from None
     for key, value in options.items():
-        if key not in LOG_OPTIONS[driver] | _EVERY_DRIVER:
-            raise ConfigError(f"unknown log opt '{key}' for {driver} log driver")
+        key = key.removeprefix("cache-")
         if key in ("max-size", "max-buffer-size") and value != "-1" and parse_size(value) <= 0:
             raise ConfigError(f"{key} must be a positive number")
         if key == "max-file" and (not value.isdigit() or int(value) < 1):
             raise ConfigError("max-file cannot be less than 1")
         if key == "compress" and value not in ("true", "false"):
             raise ConfigError(f'invalid value for compress: "{value}"')
-        if key == "mode" and value not in ("", "blocking", "non-blocking"):
-            raise ConfigError(f"logger: logging mode not supported: {value}")
-    if options.get("mode") != "non-blocking" and "max-buffer-size" in options:
-        raise ConfigError("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
 
 
 def _check_containers(config: Config) -> None:

@@ -22,7 +22,7 @@ from engine.runtime.spec import security
 from server.services.containers import initlayer, validate
 from server.services.containers import mounts as mount_points
 from server.services.containers.defaults import adapt_host_config, command, hostname
-from server.services.containers.logopts import merge_log_config
+from server.services.containers.log_config import merge_log_config
 from server.services.containers.merge import merge_config
 from server.services.containers.model import Container
 from server.services.containers.room import GC_ROOT, ROOT_LABEL, Room

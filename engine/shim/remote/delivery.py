@@ -1,0 +1,173 @@
+"""Messages on their way to a log server: a bounded queue in front of a socket that may break and comes back.
+
+What happens when the server doesn't take them is dockerd's behaviour, made bounded:
+
+* Blocking mode, the server is slow: the container waits (``lagging``).
+* The server is gone: the queue is kept for its return; beyond the limit new messages are lost, unless the driver is
+  ``patient`` (fluentd): then the container waits.
+* Non-blocking mode: beyond ``max-buffer-size`` new messages are lost, the container never waits.
+"""
+
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from engine.shim.logs import Pending
+from engine.shim.loop import READ, WRITE, Loop, Timer
+
+#: What may wait in blocking mode, in bytes.
+LIMIT = 1 << 20
+#: Seconds that messages of a container that has ended may still take.
+FLUSH = 10.0
+
+
+class Delivery:
+    """What both kinds of socket share. ``retry``: seconds between two attempts to connect; ``attempts``: how many
+    fail before what waits is given up (0: never)."""
+
+    def __init__(self, loop: Loop, *, limit: int, waits: bool, patient: bool, retry: float, attempts: int) -> None:
+        self.loop = loop
+        self.lost = 0
+        self.on_room: Callable[[], None] | None = None
+        self.queue: deque[bytes] = deque()
+        self.queued = 0
+        self.connected = False
+        self._limit = limit
+        self._waits = waits
+        self._patient = patient
+        self._retry = retry
+        self._attempts = attempts
+        self._failures = 0
+        self._was_lagging = False
+        self._closing = False
+        self._closed = False
+        self._timer: Timer | None = None
+        self._watched = 0
+        self.sock: socket.socket | None = None
+        Pending.count += 1
+
+    @property
+    def lagging(self) -> bool:
+        """Whether the container has to wait."""
+        lagging = self._waits and self.queued >= self._limit and (self.connected or self._patient)
+        self._was_lagging = self._was_lagging or lagging
+        return lagging
+
+    def offer(self, message: bytes) -> None:
+        """Takes a message, or loses it."""
+        if self._closed:
+            return
+        full = self.queued and self.queued + len(message) > self._limit
+        if full and not (self._waits and (self.connected or self._patient)):
+            self.lost += 1
+            return
+        self.queue.append(message)
+        self.queued += len(message)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to do."""
+        return not self.queue
+
+    def flush(self) -> None:
+        """Sends what the server takes."""
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Connects now; may block. :raises OSError: nobody answers."""
+        raise NotImplementedError
+
+    def connect(self) -> None:
+        """Begins to connect; ``came`` or ``broke`` follows."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """The connection is gone: what was sent in part is sent anew."""
+
+    def came(self) -> None:
+        self.connected = True
+        self._failures = 0
+        self.flush()
+
+    def broke(self) -> None:
+        """Tries again after a while."""
+        self._drop()
+        self._failures += 1
+        if self._attempts and self._failures >= self._attempts:
+            self.lost += len(self.queue)
+            self.queue.clear()
+            self.queued = 0
+        if self._closing and self.idle:
+            self._shut()
+            return
+        self.loop.call_later(self._retry, self._again)
+        self._tell_room()
+
+    def _again(self) -> None:
+        if not self._closed and self.sock is None:
+            self.connect()
+
+    def sent(self, message: bytes) -> None:
+        self.queued -= len(message)
+
+    def after_flush(self) -> None:
+        if self._closing and self.idle:
+            self._shut()
+            return
+        self.watch(READ | (WRITE if self.queue else 0))
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        if self._was_lagging and not self.lagging and (self.queued <= self._limit // 2 or not self.connected):
+            self._was_lagging = False
+            if self.on_room is not None:
+                self.on_room()
+
+    def watch(self, events: int) -> None:
+        """Asks the loop for these events of the socket; 0: for none."""
+        if self.sock is None or events == self._watched:
+            return
+        if not self._watched:
+            self.loop.add(self.sock.fileno(), events, self.ready)
+        elif events:
+            self.loop.modify(self.sock.fileno(), events)
+        else:
+            self.loop.remove(self.sock.fileno())
+        self._watched = events
+
+    def ready(self, events: int) -> None:
+        raise NotImplementedError
+
+    def _drop(self) -> None:
+        self.connected = False
+        self.watch(0)
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+        self.reset()
+
+    def close(self) -> None:
+        """No more messages come: what waits still goes out, within ``FLUSH`` seconds."""
+        if self._closing:
+            return
+        self._closing = True
+        self._timer = self.loop.call_later(FLUSH, self._shut)
+        if self.connected:
+            self.flush()
+        if self.idle:
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.queue.clear()
+        self._drop()
+        Pending.count -= 1
+
+    def abandon(self) -> None:
+        """The driver could not be opened."""
+        self._closing = True
+        self._shut()

@@ -1,0 +1,168 @@
+"""The driver around a delivery: cuts the output into lines, has each encoded, and keeps a copy for ``docker logs``."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.shim.logs import Lines, LogDriver
+from engine.shim.loop import Loop
+from engine.shim.remote.delivery import LIMIT, Delivery
+from engine.shim.remote.sockets import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a line beyond 16 KiB. ``ordinal`` counts from 1."""
+
+    identity: str
+    ordinal: int
+    last: bool
+
+
+class Encoder(Protocol):
+    """A protocol's messages."""
+
+    def encode(self, stream: str, line: bytes, now_ns: int, part: Part | None) -> Iterator[bytes]:
+        """The messages of one line (without its newline); none for what the protocol leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a stdio URI tells of a remote driver; ``options`` are the driver's own."""
+
+    limit: int
+    waits: bool
+    options: Mapping[str, object]
+
+    def text(self, name: str, default: str = "") -> str:
+        value = self.options.get(name, default)
+        return value if isinstance(value, str) else default
+
+    def number(self, name: str, default: int) -> int:
+        value = self.options.get(name, default)
+        return value if isinstance(value, int) else default
+
+    def strings(self, name: str) -> dict[str, str]:
+        value = self.options.get(name)
+        return {str(key): str(item) for key, item in value.items()} if isinstance(value, dict) else {}
+
+
+class RemoteLog:
+    """A log driver that sends lines away; ``cache`` is the copy that can be read here."""
+
+    def __init__(self, encoder: Encoder, delivery: Delivery, cache: LogDriver) -> None:
+        self._encoder = encoder
+        self._delivery = delivery
+        self._cache = cache
+        self._lines: dict[str, Lines] = {}
+        self._part: dict[str, tuple[str, int]] = {}
+
+    @property
+    def lagging(self) -> bool:
+        return self._delivery.lagging
+
+    def set_on_room(self, callback: Callable[[], None]) -> None:
+        self._delivery.on_room = callback
+
+    def write(self, stream: str, data: bytes, now_ns: int) -> None:
+        self._cache.write(stream, data, now_ns)
+        lines = self._lines.get(stream)
+        if lines is None:
+            lines = self._lines[stream] = Lines()
+        for block, whole in lines.cut(data):
+            self._block(stream, block, now_ns, whole=whole)
+        self._delivery.flush()
+
+    def finish(self, stream: str, now_ns: int) -> None:
+        self._cache.finish(stream, now_ns)
+        lines = self._lines.pop(stream, None)
+        if lines is not None and (rest := lines.rest()):
+            self._send(stream, rest, now_ns, self._next_part(stream, now_ns, last=True))
+        self._delivery.flush()
+
+    def _block(self, stream: str, block: bytes, now_ns: int, *, whole: bool) -> None:
+        if not whole:
+            self._send(stream, block, now_ns, self._next_part(stream, now_ns, last=False))
+            return
+        lines = block[:-1].split(b"\n")
+        self._send(stream, lines[0], now_ns, self._next_part(stream, now_ns, last=True))
+        for line in lines[1:]:
+            self._send(stream, line, now_ns, None)
+
+    def _next_part(self, stream: str, now_ns: int, *, last: bool) -> Part | None:
+        identity, ordinal = self._part.get(stream, (f"{now_ns:064x}", 0))
+        if last:
+            self._part.pop(stream, None)
+            if not ordinal:
+                return None
+        else:
+            self._part[stream] = (identity, ordinal + 1)
+        return Part(identity, ordinal + 1, last)
+
+    def _send(self, stream: str, line: bytes, now_ns: int, part: Part | None) -> None:
+        for message in self._encoder.encode(stream, line, now_ns, part):
+            self._delivery.offer(message)
+
+    def close(self) -> None:
+        self._cache.close()
+        self._delivery.close()
+
+
+def resolve(host: str, port: int, kind: int) -> list[Address]:
+    """:raises OSError: the name has no address. Blocks on the resolver."""
+    found: list[Address] = []
+    for family, socktype, _protocol, _name, address in socket.getaddrinfo(host, port, type=kind):
+        found.append((family, int(socktype), address))
+    return found
+
+
+def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop: Loop) -> RemoteLog:
+    """``remote`` of the options is a JSON object with the driver's settings, ``mode`` and ``buffer`` say how to wait.
+
+    Blocks until the server answers, as dockerd's start does.
+
+    :raises ValueError: malformed options. :raises OSError: the server can't be reached.
+    """
+    parsed = json.loads(options.get("remote") or "{}")
+    if not isinstance(parsed, dict):
+        raise ValueError("log option remote is no JSON object")
+    waits = options.get("mode") != "non-blocking"
+    settings = Settings(LIMIT if waits else int(options.get("buffer") or LIMIT), waits, parsed)
+    if driver == "syslog":
+        from engine.shim.remote import syslog as module
+    elif driver == "gelf":
+        from engine.shim.remote import gelf as module  # type: ignore[no-redef]
+    elif driver == "fluentd":
+        from engine.shim.remote import fluentd as module  # type: ignore[no-redef]
+    elif driver == "journald":
+        from engine.shim.remote import journald as module  # type: ignore[no-redef]
+    else:
+        raise ValueError(f"log driver {driver!r} is none of the shim's")
+    try:
+        encoder, delivery = module.make(settings, loop)
+    except socket.gaierror:
+        host = settings.text("host")
+        raise ValueError(f"dial {settings.text('scheme')}: lookup {host}: no such host") from None
+    log = RemoteLog(encoder, delivery, cache)
+    if settings.options.get("asynchronous"):
+        delivery.connect()
+        return log
+    try:
+        delivery.open()
+    except OSError as error:
+        delivery.abandon()
+        raise ValueError(_explain(driver, settings, error)) from None
+    return log
+
+
+def _explain(driver: str, settings: Settings, error: OSError) -> str:
+    """dockerd's sentence for a server that can't be reached."""
+    scheme = settings.text("scheme")
+    if driver == "syslog" and not scheme:
+        return "Unix syslog delivery error"
+    network = {"tcp+tls": "tcp", "tls": "tcp"}.get(scheme, scheme or "unixgram")
+    place = settings.text("path") or f"{settings.text('host')}:{settings.number('port', 0)}"
+    text = f"dial {network} {place}: connect: {(error.strerror or str(error)).lower()}"
+    return f"gelf: cannot connect to GELF endpoint: {place} {text}" if driver == "gelf" else text

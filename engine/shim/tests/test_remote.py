@@ -1,0 +1,150 @@
+"""Drivers that send lines away, without a container: the loop is turned by hand."""
+
+import json
+import socket
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from engine.shim.logs import LogDriver, Pending, open_log
+from engine.shim.loop import Loop
+
+
+def _fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def driver(loop: Loop, kind: str, options: Mapping[str, str] = MappingProxyType({}), **remote: object) -> LogDriver:
+    return open_log({"driver": kind, "remote": json.dumps(remote), **options}, loop)
+
+
+def server(path: Path, kind: int) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, kind)
+    made.bind(str(path))
+    made.settimeout(30)
+    return made
+
+
+def fields(datagram: bytes) -> dict[str, bytes]:
+    """journald's native form."""
+    found = {}
+    while datagram:
+        line, _, rest = datagram.partition(b"\n")
+        if b"=" in line:
+            name, _, value = line.partition(b"=")
+        else:
+            (size,) = struct.unpack_from("<Q", rest)
+            name, value, rest = line, rest[8 : 8 + size], rest[9 + size :]
+        found[name.decode()] = value
+        datagram = rest
+    return found
+
+
+def test_journald(folder: Path) -> None:
+    loop = Loop(_fail)
+    with server(folder / "socket", socket.SOCK_DGRAM) as journal:
+        log = driver(
+            loop, "journald", path=str(folder / "socket"), fields={"CONTAINER_ID": "abc", "CONTAINER_TAG": "a\nb"}
+        )
+        log.write("stdout", b"one\n\n" + b"y" * 20_000 + b"\n", 1_700_000_000_123_456_789)
+        log.write("stderr", b"unfinished", 1_700_000_001_000_000_000)
+        log.finish("stderr", 1_700_000_001_000_000_000)
+        found = [fields(journal.recv(1 << 16)) for _ in range(5)]
+        same = {"CONTAINER_ID": b"abc", "CONTAINER_TAG": b"a\nb"}
+        assert all(same.items() <= record.items() for record in found)
+        assert [record["MESSAGE"] for record in found[:2]] == [b"one", b""]
+        assert b"".join(record["MESSAGE"] for record in found[2:4]) == b"y" * 20_000
+        assert [record.get("CONTAINER_PARTIAL_LAST") for record in found] == [None, None, b"false", b"true", None]
+        assert [record["PRIORITY"] for record in found] == [b"6"] * 4 + [b"3"]
+        assert found[0]["SYSLOG_TIMESTAMP"] == b"1700000000.123456"
+        assert found[4]["MESSAGE"] == b"unfinished"
+        log.close()
+    assert Pending.count == 0
+
+
+def test_who_waits(folder: Path) -> None:
+    """Nobody reads: in blocking mode the container waits, in non-blocking mode new messages are lost."""
+    loop = Loop(_fail)
+    data = b"z" * 1000 + b"\n"
+    with server(folder / "socket", socket.SOCK_STREAM) as listener:
+        listener.listen()
+        place: dict[str, Any] = {"scheme": "unix", "path": str(folder / "socket"), "tag": "t"}
+        patient = driver(loop, "fluentd", **place)
+        hasty = driver(loop, "fluentd", {"mode": "non-blocking", "buffer": "65536"}, **place)
+        room: list[str] = []
+        patient.set_on_room(lambda: room.append("room"))
+        for number in range(3000):
+            patient.write("stdout", data, number)
+            hasty.write("stdout", data, number)
+        assert patient.lagging
+        assert not hasty.lagging
+        taken = [0, 0]
+        readers = [listener.accept()[0] for _ in range(2)]
+        for which, reader in enumerate(readers):
+            reader.settimeout(0)
+
+            def read(_events: int, reader: socket.socket = reader, which: int = which) -> None:
+                data = reader.recv(1 << 20)
+                taken[which] += len(data)
+                if not data:
+                    loop.remove(reader.fileno())
+
+            loop.add(reader.fileno(), 1, read)
+        loop.after_round = lambda: loop.stop() if room else None
+        loop.run()
+        assert not patient.lagging
+        # All that was written arrives, also what waits at the end.
+        patient.close()
+        hasty.close()
+        loop.after_round = lambda: loop.stop() if not Pending.count and taken[0] >= 3000 * 1000 else None
+        loop.run()
+        for reader in readers:
+            loop.remove(reader.fileno())
+            reader.close()
+        assert 65536 < taken[1] < taken[0]
+    assert Pending.count == 0
+
+
+def test_a_copy_is_kept_here(folder: Path) -> None:
+    loop = Loop(_fail)
+    with server(folder / "socket", socket.SOCK_DGRAM) as journal:
+        copy = folder / "copy.log"
+        log = driver(loop, "journald", {"path": str(copy)}, path=str(folder / "socket"))
+        log.write("stdout", b"kept\n", 1)
+        assert b"MESSAGE=kept\n" in journal.recv(1 << 16)
+        log.close()
+        assert b"kept" in copy.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "remote", "words"),
+    [
+        ("nosuch", {}, "none of the shim's"),
+        (
+            "syslog",
+            {"scheme": "unix", "path": "/nonexistent/socket"},
+            "dial unix /nonexistent/socket: connect: no such",
+        ),
+        ("syslog", {"format": "nope"}, "Invalid syslog format"),
+        (
+            "gelf",
+            {"scheme": "tcp", "host": "127.0.0.1", "port": 1},
+            "gelf: cannot connect to GELF endpoint: 127.0.0.1:1",
+        ),
+    ],
+)
+def test_what_cannot_be_opened(kind: str, remote: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        driver(Loop(_fail), kind, **remote)
+    assert Pending.count == 0
