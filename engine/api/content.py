@@ -1,7 +1,7 @@
 """Blobs: read, write with resume, labels."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -177,9 +177,13 @@ class Content:
         try:
             await writer.begin(ref, expected, total)
             yield writer
-            await writer.close()
         finally:
-            writer.cancel()
+            try:
+                # Also after a failure: who tries again at once must find the ref free.
+                with suppress(WharfError):
+                    await writer.close()
+            finally:
+                writer.cancel()
 
     async def write_blob(self, ref: str, data: bytes, *, digest: str, labels: Mapping[str, str] | None = None) -> None:
         """A whole small blob at once."""

@@ -10,7 +10,8 @@ the context. A WharfError becomes the status of its kind; everything else is a f
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from keyword import iskeyword
 from typing import Any, cast
 
@@ -56,11 +57,12 @@ def _method(method: MethodDescriptor, function: Callable[..., object], caller: C
     decode = GetMessageClass(method.input_type).FromString
     encode = GetMessageClass(method.output_type).SerializeToString
     if method.client_streaming or method.server_streaming:
-
-        async def stream(request: object, context: Any) -> AsyncIterator[Message]:
+        # Not a generator itself: gRPC would leave one suspended when the client goes, and with it what it holds.
+        async def stream(request: object, context: Any) -> None:
             try:
-                async for answer in cast(AsyncIterator[Message], function(request, caller(context))):
-                    yield answer
+                async with aclosing(cast(AsyncGenerator[Message, None], function(request, caller(context)))) as answers:
+                    async for answer in answers:
+                        await context.write(answer)
             except Exception as error:
                 await _fail(method, error, context)
 

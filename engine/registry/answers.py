@@ -1,6 +1,8 @@
 """What goes wrong between us and a registry, and how an answer's body is read."""
 
 import asyncio
+import errno
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
@@ -19,6 +21,7 @@ timeouts.define("registry.answer", 60.0)  # nothing at all comes, or nothing can
 timeouts.define("registry.wait", 60.0)  # the longest that a Retry-After is obeyed
 
 _BODY_MAX = 1 << 20
+_DIAL = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 _PIECE = 1 << 20
 
 
@@ -99,7 +102,7 @@ def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError
     elif isinstance(error, httpx.TimeoutException):
         name = "registry.answer"
     else:
-        reason = str(error) or type(error).__name__
+        reason = _dialled(error, url) or str(error) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             reason = f"tls: failed to verify certificate: {reason}"
         elif "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
@@ -112,6 +115,18 @@ def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError
         f'{verb} "{shown}": {name}: nothing for {timeouts.seconds(name):g} s',
         again=True,
     )
+
+
+def _dialled(error: "httpx.HTTPError", url: str) -> str:
+    """Go's words for a connection that was not made; "" for another failure."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+        cause = cause.__cause__ or cause.__context__
+    if not isinstance(cause, OSError) or cause.errno not in _DIAL:
+        return ""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"dial tcp {parts.hostname}:{port}: connect: {os.strerror(cause.errno).lower()}"
 
 
 @contextmanager

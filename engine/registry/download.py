@@ -142,6 +142,7 @@ class Downloads:
                 return
             if writer.offset > desc.size:
                 await writer.truncate()
+            resumed = writer.offset > 0
             if writer.offset < desc.size or not desc.size:
                 async with repository.blob(desc.digest, writer.offset, url) as (start, pieces):
                     if start != writer.offset:
@@ -162,8 +163,11 @@ class Downloads:
                 if error.kind is not Kind.FAILED_PRECONDITION:
                     raise
                 await self._abort(ref)
+                # What an earlier attempt left may be at fault: then once more, from the beginning.
                 raise RegistryError(
-                    Kind.INVALID_ARGUMENT, f"filesystem layer verification failed for digest {desc.digest}", again=True
+                    Kind.INVALID_ARGUMENT,
+                    f"filesystem layer verification failed for digest {desc.digest}",
+                    again=resumed,
                 ) from None
         self._tell(desc.digest, "Download complete", desc.size)
 

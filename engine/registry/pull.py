@@ -71,7 +71,9 @@ class Puller:
             try:
                 return await step()
             except RegistryError as error:
-                if not error.again or attempt + 1 >= self._repository.settings.attempts:
+                # Nothing has come yet: who can't be reached at all is not waited for long.
+                attempts = self._repository.settings.attempts if error.status else 2
+                if not error.again or attempt + 1 >= attempts:
                     raise
                 await pause(attempt, error)
         raise AssertionError("no attempt was made")
@@ -169,8 +171,8 @@ class Puller:
                 await asyncio.shield(tasks[index])
 
             def told(index: int, state: str) -> None:
-                if not quiet and state != "exists":
-                    word = {"extracting": "Extracting", "done": "Pull complete"}[state]
+                if not quiet:
+                    word = {"extracting": "Extracting", "done": "Pull complete", "exists": "Pull complete"}[state]
                     self._report.offer(word, _short(layers[index].digest))
 
             return await unpack(self._engine, layers, oci.diff_ids(document), ready=ready, told=told)

@@ -136,11 +136,13 @@ class Pusher:
             except RegistryError as error:
                 if error.status not in (400, 401, 403, 404, 405):
                     raise
+        return await self._new(), ""
+
+    async def _new(self) -> str:
         async with self._repository.request(
             "POST", "blobs/uploads/", headers={"content-length": "0"}, ok=(202,)
         ) as response:
-            location = self._location(response.headers.get("location", ""), str(response.url))
-        return location, ""
+            return self._location(response.headers.get("location", ""), str(response.url))
 
     def _location(self, location: str, url: str) -> str:
         if not location:
@@ -175,7 +177,13 @@ class Pusher:
                 if not error.again or attempt + 1 == attempts:
                     raise
                 await pause(attempt, error)
-                location, offset = await self._state(location)
+                try:
+                    location, offset = await self._state(location)
+                except RegistryError as lost:
+                    if lost.status not in (400, 404, 416):
+                        raise
+                    # Many registries know no more of an upload whose request broke off.
+                    location, offset = await self._new(), 0
         async with self._repository.request(
             "PUT", location, query={"digest": blob.digest}, headers={"content-length": "0"}, ok=(201, 204)
         ):

@@ -320,12 +320,14 @@ class Ingest:
         return digest
 
     async def close(self) -> None:
-        # in a thread, as it waits for one that still writes; to the end, as the ref is free only then
+        # In a thread, as it waits for one that still writes. The ref is free when that is done, even if the caller is
+        # cancelled once more while it waits.
         if not self._closed:
             self._closed = True
             self._moving.end()
-            await asyncio.shield(asyncio.to_thread(self.file.close))
-            self._content.closed(self)
+            closing = asyncio.get_running_loop().run_in_executor(None, self.file.close)
+            closing.add_done_callback(lambda _: self._content.closed(self))
+            await asyncio.shield(closing)
 
 
 def _has(connection: sqlite3.Connection, namespace: str, digest: str) -> bool:

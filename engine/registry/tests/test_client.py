@@ -234,6 +234,7 @@ def test_a_registry_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.system import timeouts
 
     monkeypatch.setitem(timeouts._SECONDS, "registry.answer", 0.2)
+    monkeypatch.setitem(timeouts._SECONDS, "registry.connect", 0.2)
 
     async def run() -> None:
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

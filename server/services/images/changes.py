@@ -50,6 +50,8 @@ async def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> di
         try:
             instruction = parse_instruction(line)
         except WharfError as error:
+            if error.message.startswith("unknown instruction"):
+                raise invalid(f"{line.split()[0]} is not a valid change command") from None
             raise invalid(error.message) from None
         if type(instruction) not in _ALLOWED:
             raise invalid(f"{line.split()[0].lower()} is not a valid change command")

@@ -170,7 +170,8 @@ class Local:
             "Config": _config(image),
             "Architecture": config.get("architecture") or "",
             "Os": config.get("os") or "",
-            "Size": await self._sizes.of(image),
+            "Size": await self._sizes.content(image)
+            + (image.target.size if oci.is_index(image.target.media_type) else 0),
             "GraphDriver": {"Data": None, "Name": self._room.engine.snapshots.snapshotter},
             "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
             "Metadata": {"LastTagTime": _time(updated)},

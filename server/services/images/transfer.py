@@ -185,8 +185,6 @@ class Transfer:
             except RegistryError as error:
                 if error.status in (401, 403):
                     raise WharfError(Kind.UNAUTHENTICATED, error.message) from None
-                if error.status == 404:
-                    raise explained(error, reference) from None
                 raise
         return {"Descriptor": desc, "Platforms": platforms}
 
@@ -217,9 +215,7 @@ class Transfer:
                         return [item for item in document.get("results") or () if isinstance(item, dict)]
                 except RegistryError as error:
                     if error.status:
-                        raise WharfError(
-                            Kind.UNAVAILABLE, f"{domain} does not offer a search: status {error.status}"
-                        ) from None
+                        raise WharfError(Kind.UNAVAILABLE, f"Unexpected status code {error.status}") from None
                     last = last or error
             assert last is not None
             raise last

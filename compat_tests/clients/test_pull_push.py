@@ -1,0 +1,536 @@
+"""Pull and push against Debian's docker-registry: every form of an image, the progress streams, breaks and lies."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import http.server
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker.errors
+import pytest
+import zstandard
+
+from compat_tests.api import Answer
+from compat_tests.engines import Engine, Wharf
+from compat_tests.gate import Cut, Gate, Hold, Reply, Rule, Seen
+from compat_tests.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
+from compat_tests.registry import Registry, registry
+from compat_tests.traces import until
+
+pytestmark = pytest.mark.root
+
+OCI = "application/vnd.oci.image"
+DOCKER = "application/vnd.docker"
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Registry]:
+    """A registry without TLS and passwords, for the whole module."""
+    with registry() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Removes the images that a test brought."""
+    for name in ("engine", "own_engine"):
+        if name in request.fixturenames:
+            engine: Engine = request.getfixturevalue(name)
+            before = tags(engine)
+            yield
+            for tag in tags(engine) - before:
+                engine.api.delete(f"/images/{tag}", force=1)
+            return
+    yield
+
+
+def tags(engine: Engine) -> set[str]:
+    return {tag for image in engine.api.get("/images/json").json() for tag in image["RepoTags"] or [image["Id"]]}
+
+
+def fresh(count: int = 2, size: int = 100) -> list[bytes]:
+    """Layers that no other test has."""
+    return [layer({f"file{number}": os.urandom(size)}) for number in range(count)]
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def put(found: Registry, repository: str, data: bytes, media_type: str, *, tag: str = "") -> None:
+    """A manifest or an index, by the registry's own API."""
+    ask(found, "PUT", f"/v2/{repository}/manifests/{tag or digest(data)}", data, media_type)
+
+
+def put_blob(found: Registry, repository: str, data: bytes) -> None:
+    location = ask(found, "POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
+    query = urlsplit(location)
+    ask(found, "PUT", f"{query.path}?{query.query}&digest={digest(data)}", data, "application/octet-stream")
+
+
+def ask(found: Registry, method: str, path: str, data: bytes = b"", media_type: str = "") -> Answer:
+    connection = http.client.HTTPConnection(found.address, timeout=60)
+    try:
+        connection.request(method, path, data, {"Accept": f"{OCI}.manifest.v1+json", "Content-Type": media_type})
+        response = connection.getresponse()
+        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+    assert answer.status < 300, answer
+    return answer
+
+
+def manifest(layers: list[bytes], packed: list[bytes], kinds: list[str], **fields: object) -> tuple[bytes, bytes]:
+    """(manifest, config) of an OCI image with layers of any media types."""
+    blob = config(layers, **fields)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.manifest.v1+json",
+        "config": descriptor(blob, f"{OCI}.config.v1+json"),
+        "layers": [descriptor(data, kind) for data, kind in zip(packed, kinds, strict=True)],
+    }
+    return json.dumps(document).encode(), blob
+
+
+def stream(engine: Engine, method: str, path: str, **query: object) -> list[Any]:
+    """The messages of an operation's progress stream."""
+    headers = {"X-Registry-Auth": "e30="}
+    answer = engine.api.request(method, path, query=query, headers=headers)
+    assert answer.status == 200, answer.body
+    return answer.lines()
+
+
+def states(messages: list[Any], id: str) -> list[str]:
+    """What a stream says of one layer; how far it is depends on the time."""
+    found: list[str] = []
+    for message in messages:
+        if message.get("id") == id and message["status"] not in ("Downloading", "Pushing", *found[-1:]):
+            found.append(message["status"])
+    return found
+
+
+@pytest.mark.core
+def test_pull_by_tag_digest_and_everything(engine: Engine, plain: Registry) -> None:
+    layers = [busybox_layer(), *fresh()]
+    archive = oci_archive("app:1", layers)
+    for tag in ("app:1", "app:2", "app:latest"):
+        plain.copy_archive(archive, tag, format="oci-archive")
+    name = plain.name("app")
+    messages = stream(engine, "POST", "/images/create", fromImage=name, tag="1")
+    packed = [gzip.compress(data, mtime=0) for data in layers]
+    assert messages[0] == {"status": "Pulling from app", "id": "1"}
+    for data in packed[1:]:
+        assert states(messages, short(data)) == ["Pulling fs layer", "Download complete", "Extracting", "Pull complete"]
+    id = engine.api.get(f"/images/{name}:1/json").json()["Id"]
+    assert messages[-2:] == [
+        {"status": f"Digest: {id}"},
+        {"status": f"Status: Downloaded newer image for {name}:1"},
+    ]
+    again = engine.docker("pull", f"{name}:1").stdout.splitlines()
+    assert again == [
+        "1: Pulling from app",
+        f"Digest: {id}",
+        f"Status: Image is up to date for {name}:1",
+        f"{name}:1",
+    ]
+    assert engine.docker("pull", "-q", f"{name}@{id}").stdout.strip() == f"{name}@{id}"
+    assert "Using default tag: latest" in engine.docker("pull", name).stdout
+    everything = engine.docker("pull", "-a", name).stdout
+    assert everything.count("Pulling from app") == 3
+    assert {f"{name}:1", f"{name}:2", f"{name}:latest"} <= tags(engine)
+    image = engine.client.images.pull(name, tag="2")
+    assert image.id == id
+    assert engine.docker("run", "--rm", "--network", "none", f"{name}:2", "ls", "/").stdout.count("file") == 2
+    witness = subprocess.run(
+        ["skopeo", "inspect", "--tls-verify=false", f"docker://{name}:1"], capture_output=True, timeout=60, check=True
+    )
+    assert json.loads(witness.stdout)["Digest"] == id
+
+
+def test_what_is_not_there(engine: Engine, plain: Registry) -> None:
+    plain.copy_archive(docker_archive("known:1", fresh()), "known:1")
+    name = plain.name("known")
+    done = engine.docker("pull", f"{name}:none", check=False)
+    assert done.status == 1
+    assert f"manifest for {name}:none not found: manifest unknown: manifest unknown" in done.stderr
+    with pytest.raises(docker.errors.NotFound):
+        engine.client.images.pull(plain.name("never"), tag="1")
+    zeros = "sha256:" + "0" * 64
+    assert "manifest unknown" in engine.docker("pull", f"{name}@{zeros}", check=False).stderr
+    done = engine.docker("pull", "127.0.0.1:1/app:1", check=False)
+    assert "dial tcp 127.0.0.1:1: connect: connection refused" in done.stderr
+    assert "invalid reference format" in engine.api.post("/images/create", fromImage="UPPER").message
+    assert "must be of form" in engine.docker("pull", "--platform", "a/b/c/d", f"{name}:1", check=False).stderr
+    # A registry that is up and has an image without the platform.
+    done = engine.docker("pull", "--platform", "linux/s390x", f"{name}:1", check=False)
+    assert done.status == 1
+    assert "does not provide the specified platform (linux/s390x)" in done.output
+
+
+@pytest.mark.core
+def test_indexes_and_platforms(engine: Engine, plain: Registry) -> None:
+    entries = []
+    for architecture in ("amd64", "arm64"):
+        layers = fresh(1)
+        packed = [gzip.compress(layers[0], mtime=0)]
+        data, blob = manifest(layers, packed, [f"{OCI}.layer.v1.tar+gzip"], Cmd=[architecture])
+        blob = blob.replace(b'"architecture": "amd64"', f'"architecture": "{architecture}"'.encode())
+        document = json.loads(data) | {"config": descriptor(blob, f"{OCI}.config.v1+json")}
+        data = json.dumps(document).encode()
+        for part in (blob, packed[0]):
+            put_blob(plain, "many", part)
+        put(plain, "many", data, f"{OCI}.manifest.v1+json")
+        platform = {"architecture": architecture, "os": "linux"}
+        entries.append(descriptor(data, f"{OCI}.manifest.v1+json", platform=platform))
+    index = json.dumps({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}).encode()
+    put(plain, "many", index, f"{OCI}.index.v1+json", tag="1")
+    name = plain.name("many:1")
+    assert f"Digest: {digest(index)}" in engine.docker("pull", "--platform", "linux/amd64", name).stdout
+    document = engine.api.get(f"/images/{name}/json", manifests=1).json()
+    assert document["Id"] == digest(index)
+    assert document["Config"]["Cmd"] == ["amd64"]
+    assert [entry["Available"] for entry in document["Manifests"]] == [True, False]
+    engine.docker("pull", "--platform", "linux/arm64", name)
+    document = engine.api.get(f"/images/{name}/json", manifests=1).json()
+    assert [entry["Available"] for entry in document["Manifests"]] == [True, True]
+    assert [entry["ImageData"]["Platform"]["architecture"] for entry in document["Manifests"]] == ["amd64", "arm64"]
+    one = engine.api.get(f"/images/{name}/json", platform='{"os":"linux","architecture":"arm64"}').json()
+    assert one["Config"]["Cmd"] == ["arm64"]
+    done = engine.docker("pull", "--platform", "linux/riscv64", name, check=False)
+    assert "no matching manifest for linux/riscv64 in the manifest list entries" in done.output
+    # All of it is here: it goes back as it came.
+    engine.docker("tag", name, plain.name("again:1"))
+    assert f"digest: {digest(index)}" in engine.docker("push", plain.name("again:1")).stdout
+
+
+@pytest.mark.core
+def test_every_kind_of_layer(engine: Engine, plain: Registry) -> None:
+    layers = fresh(4)
+    packed = [
+        gzip.compress(layers[0], mtime=0),
+        zstandard.ZstdCompressor().compress(layers[1]),
+        layers[2],
+        gzip.compress(layers[3][:600], mtime=0) + gzip.compress(layers[3][600:], mtime=0),
+    ]
+    kinds = [f"{OCI}.layer.v1.tar+{kind}".rstrip("+") for kind in ("gzip", "zstd", "", "gzip")]
+    data, blob = manifest([busybox_layer(), *layers], [busybox_layer(), *packed], [f"{OCI}.layer.v1.tar", *kinds])
+    for part in (blob, busybox_layer(), *packed):
+        put_blob(plain, "kinds", part)
+    put(plain, "kinds", data, f"{OCI}.manifest.v1+json", tag="1")
+    engine.docker("pull", plain.name("kinds:1"))
+    shown = engine.docker("run", "--rm", "--network", "none", plain.name("kinds:1"), "sha256sum", "/file2", "/file3")
+    for number in (2, 3):
+        assert hashlib.sha256(layers[number][512:612]).hexdigest() in shown.stdout
+    # The same image in Docker's own format.
+    plain.copy_archive(docker_archive("schema2:1", [busybox_layer(), *fresh()]), "schema2:1")
+    engine.docker("pull", plain.name("schema2:1"))
+    found = engine.api.get(f"/images/{plain.name('schema2:1')}/json").json()
+    assert found["Descriptor"]["mediaType"] == f"{DOCKER}.distribution.manifest.v2+json"
+
+
+def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
+    layers = fresh()
+    packed = [gzip.compress(data, mtime=0) for data in layers]
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(packed[0])))
+            self.end_headers()
+            self.wfile.write(packed[0])
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/foreign"
+            foreign = f"{OCI}.layer.nondistributable.v1.tar+gzip"
+            data, blob = manifest(layers, packed, [foreign, f"{OCI}.layer.v1.tar+gzip"])
+            document = json.loads(data)
+            document["layers"][0]["urls"] = [url]
+            data = json.dumps(document).encode()
+            for part in (blob, packed[1]):
+                put_blob(plain, "foreign", part)
+            put(plain, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
+            engine.docker("pull", plain.name("foreign:1"))
+        finally:
+            server.shutdown()
+            thread.join(30)
+    assert asked == ["/foreign"]
+    # It stays where it is, also with a push.
+    engine.docker("tag", plain.name("foreign:1"), plain.name("foreign:2"))
+    engine.docker("push", plain.name("foreign:2"))
+    assert not plain.blob(digest(packed[0])).exists()
+
+
+# what goes wrong on the way
+
+
+@contextlib.contextmanager
+def gated(found: Registry, repository: str, layers: list[bytes], rule: Rule) -> Iterator[tuple[Gate, list[str]]]:
+    """An image behind a gate; with its layers' digests."""
+    found.copy_archive(oci_archive("x:1", layers), f"{repository}:1", format="oci-archive")
+    with Gate(found.address, rule) as gate:
+        yield gate, [digest(gzip.compress(data, mtime=0)) for data in layers]
+
+
+def content(engine: Engine) -> Path:
+    """The folder of the content store."""
+    root = engine.place.root / "data"
+    if isinstance(engine, Wharf) and engine.containerd is not None:
+        root = engine.containerd.place.root
+    return next(root.rglob("io.containerd.content.v1.content"))
+
+
+def blobs_in(engine: Engine) -> set[str]:
+    return {path.name for path in content(engine).glob("blobs/sha256/*")}
+
+
+def ingested(engine: Engine) -> int:
+    """Bytes of what is being written."""
+    return sum(path.stat().st_size for path in content(engine).glob("ingest/*/data"))
+
+
+@pytest.mark.core
+def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Registry) -> None:
+    """Twice in one pull: the attempts after the first ask for the rest only."""
+    data = fresh(1, 3 * MIB)
+    cuts = iter([MIB, 2 * MIB])
+
+    def rule(seen: Seen) -> Cut | None:
+        if seen.method == "GET" and "/blobs/" in seen.path and wanted[0] in seen.path and (at := next(cuts, 0)):
+            return Cut(at - seen.offset)
+        return None
+
+    wanted = [digest(gzip.compress(data[0], mtime=0))]
+    with gated(plain, "broken", data, rule) as (gate, _):
+        messages = stream(engine, "POST", "/images/create", fromImage=f"{gate.address}/broken", tag="1")
+        offsets = [seen.offset for seen in gate.asked("GET", wanted[0])]
+    assert "Downloaded newer image" in messages[-1]["status"]
+    assert "Retrying" in states(messages, wanted[0][7:19])
+    assert offsets == [0, MIB, 2 * MIB]
+
+
+@pytest.mark.core
+def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: Registry) -> None:
+    engine = own_engine
+    data = fresh(1, 4 * MIB)
+    wanted = digest(gzip.compress(data[0], mtime=0))
+    hold = Hold(3 * MIB)
+
+    def rule(seen: Seen) -> Hold | None:
+        return hold if seen.method == "GET" and wanted in seen.path and not hold.reached.is_set() else None
+
+    with gated(plain, "killed", data, rule) as (gate, _):
+        url = f"/images/create?fromImage={gate.address}/killed&tag=1"
+        with contextlib.closing(engine.api.raw()) as sock:
+            sock.sendall(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+            assert until(lambda: ingested(engine) >= MIB)
+        engine.daemon.stop(signal_number=signal.SIGKILL)
+        engine.start()
+        engine.docker("pull", "-q", f"{gate.address}/killed:1")
+        offsets = [seen.offset for seen in gate.asked("GET", wanted)]
+    assert len(offsets) == 2
+    assert offsets[1] >= MIB
+
+
+@pytest.mark.core
+def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain: Registry) -> None:
+    layers = fresh(2, MIB)
+    hold = Hold()
+
+    def rule(seen: Seen) -> Hold | None:
+        return hold if seen.method == "GET" and "/blobs/" in seen.path else None
+
+    with gated(plain, "twice", layers, rule) as (gate, wanted):
+        name = f"{gate.address}/twice:1"
+        with engine.popen("pull", name) as first:
+            assert hold.reached.wait(60)
+            with engine.popen("pull", name) as second:
+                assert second.stdout is not None
+                seen = b""
+                while b"Pulling fs layer" not in seen:
+                    line = second.stdout.readline()
+                    assert line, seen
+                    seen += line
+                hold.go.set()
+                outputs = [first.communicate(timeout=90)[0], seen + second.communicate(timeout=90)[0]]
+                assert (first.returncode, second.returncode) == (0, 0)
+        for each in wanted:
+            assert len(gate.asked("GET", each)) == 1
+    assert all(b"Digest: sha256:" in output for output in outputs)
+
+
+@pytest.mark.core
+def test_a_pull_ends_with_its_client(engine: Engine, plain: Registry) -> None:
+    layers = fresh(1, 2 * MIB)
+    hold = Hold(MIB)
+
+    def rule(seen: Seen) -> Hold | None:
+        return hold if seen.method == "GET" and "/blobs/" in seen.path and not hold.reached.is_set() else None
+
+    with gated(plain, "left", layers, rule) as (gate, _):
+        name = f"{gate.address}/left:1"
+        with engine.popen("pull", name) as client:
+            assert hold.reached.wait(60)
+            client.kill()
+        assert until(lambda: bool(gate.left))
+        assert engine.api.get(f"/images/{name}/json").status == 404
+        engine.docker("pull", "-q", name)
+        assert engine.api.get(f"/images/{name}/json").status == 200
+
+
+@pytest.mark.core
+def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> None:
+    layers = fresh(1)
+    answers: list[Reply] = [
+        Reply(429, b"", {"Retry-After": "0"}),
+        Reply(503, b"busy"),
+    ]
+
+    def rule(seen: Seen) -> Reply | None:
+        return answers.pop() if answers and wanted in seen.path else None
+
+    wanted = digest(gzip.compress(layers[0], mtime=0))
+    with gated(plain, "busy", layers, rule) as (gate, _):
+        name = f"{gate.address}/busy:1"
+        engine.docker("pull", "-q", name)
+        assert len(gate.asked("GET", wanted)) == 3
+        engine.docker("rmi", "-f", name)
+        before = blobs_in(engine)
+
+        def refused(rule: Rule) -> str:
+            gate.rule = rule
+            done = engine.docker("pull", name, check=False)
+            assert done.status == 1
+            assert engine.api.get(f"/images/{name}/json").status == 404
+            return done.output
+
+        html = Reply(200, b"<html>log in</html>", {"Content-Type": "text/html"})
+        assert "<html>" in refused(lambda seen: html if "/manifests/" in seen.path else None)
+        document = ask(plain, "GET", "/v2/busy/manifests/1").json()
+        document["layers"][0]["size"] -= 10
+        data = json.dumps(document).encode()
+        lie = Reply(200, data, {"Content-Type": document["mediaType"], "Docker-Content-Digest": digest(data)})
+        fresh_layers = fresh(1)
+        plain.copy_archive(oci_archive("x:1", fresh_layers), "busy:1", format="oci-archive")
+        assert engine.docker("pull", "-q", plain.name("busy:1"))  # an honest one in between
+        engine.docker("rmi", plain.name("busy:1"))
+        new = digest(gzip.compress(fresh_layers[0], mtime=0))
+        other = gzip.compress(fresh(1)[0], mtime=0)
+        size = ask(plain, "GET", "/v2/busy/manifests/1").json()["layers"][0]["size"]
+        other = (other + bytes(size))[:size]
+        wrong = Reply(200, other)
+        until(lambda: new[7:] not in blobs_in(engine), seconds=30)
+        said = refused(lambda seen: wrong if seen.method == "GET" and new in seen.path else None)
+        assert f"filesystem layer verification failed for digest {new}" in said
+        until(lambda: wanted[7:] not in blobs_in(engine), seconds=30)
+        assert "manifest says" in refused(lambda seen: lie if "/manifests/" in seen.path else None)
+        assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
+        gate.rule = lambda seen: None
+        engine.docker("pull", "-q", name)  # and then it works
+
+
+# push
+
+
+@pytest.mark.core
+def test_push(engine: Engine, plain: Registry) -> None:
+    layers = [busybox_layer(), *fresh()]
+    engine.docker("load", "-q", input=oci_archive("pushed:1", layers))
+    one, two = plain.name("one/app:1"), plain.name("two/app:1")
+    engine.docker("tag", "pushed:1", one)
+    id = engine.api.get("/images/pushed:1/json").json()["Id"]
+    size = engine.api.get("/images/pushed:1/json").json()["Descriptor"]["size"]
+    messages = stream(engine, "POST", f"/images/{plain.name('one/app')}/push", tag="1")
+    assert messages[0] == {"status": f"The push refers to repository [{plain.name('one/app')}]"}
+    for data in layers:
+        assert states(messages, short(gzip.compress(data, mtime=0))) == ["Preparing", "Pushed"]
+    assert messages[-2] == {"status": f"1: digest: {id} size: {size}"}
+    assert messages[-1] == {"progressDetail": {}, "aux": {"Tag": "1", "Digest": id, "Size": size}}
+    assert engine.docker("push", one).stdout.count("Layer already exists") == 3
+    engine.docker("tag", "pushed:1", two)
+    assert engine.docker("push", two).stdout.count("Mounted from one/app") == 3
+    assert engine.docker("push", "-q", two).stdout.strip() == two
+    inspected = subprocess.run(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{two}"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert digest(inspected.stdout) == id
+    engine.docker("tag", "pushed:1", plain.name("two/app:2"))
+    everything = engine.docker("push", "-a", plain.name("two/app")).stdout
+    assert f"1: digest: {id}" in everything
+    assert f"2: digest: {id}" in everything
+    done = engine.docker("push", plain.name("two/app:3"), check=False)
+    assert f"tag does not exist: {plain.name('two/app:3')}" in done.output
+    done = engine.docker("push", "-a", plain.name("never"), check=False)
+    assert f"An image does not exist locally with the tag: {plain.name('never')}" in done.output
+    lines = [json.loads(line) for line in engine.client.api.push(one, stream=True, decode=False)]
+    assert lines[-1]["aux"]["Digest"] == id
+
+
+@pytest.mark.core
+def test_a_push_that_breaks_off_goes_on(engine: Engine, plain: Registry) -> None:
+    layers = fresh(1, 3 * MIB)
+    engine.docker("load", "-q", input=oci_archive("broken:1", layers))
+    cuts = iter([MIB])
+
+    def rule(seen: Seen) -> Cut | None:
+        large = seen.method == "PATCH" and int(seen.headers.get("content-length", "0")) > MIB
+        return Cut(after) if large and (after := next(cuts, 0)) else None
+
+    with Gate(plain.address, rule) as gate:
+        name = f"{gate.address}/halfway:1"
+        engine.docker("tag", "broken:1", name)
+        engine.docker("push", name)
+        assert len(gate.asked("PATCH", "/uploads/")) >= 2
+    blob = gzip.compress(layers[0], mtime=0)
+    assert plain.blob(digest(blob)).read_bytes() == blob
+
+
+@pytest.mark.core
+def test_questions_to_a_registry(engine: Engine, plain: Registry, tmp_path: Path) -> None:
+    layers = fresh()
+    plain.copy_archive(oci_archive("asked:1", layers), "asked:1", format="oci-archive")
+    name = plain.name("asked:1")
+    answer = engine.api.get(f"/distribution/{name}/json").json()
+    assert answer["Descriptor"]["mediaType"] == f"{OCI}.manifest.v1+json"
+    assert answer["Platforms"] == [{"architecture": "amd64", "os": "linux"}]
+    assert engine.api.get(f"/distribution/{plain.name('none:1')}/json").status == 404
+    assert engine.client.images.get_registry_data(name).id == answer["Descriptor"]["digest"]
+    shown = json.loads(engine.docker("manifest", "inspect", "--insecure", name).stdout)
+    assert len(shown["layers"]) == 2
+    shown = engine.docker("buildx", "imagetools", "inspect", name).stdout
+    assert answer["Descriptor"]["digest"] in shown
+    done = engine.docker("search", f"{plain.address}/something", check=False)
+    assert done.status == 1
+    assert "Unexpected status code 404" in done.stderr
+    found = {"name": "a/b", "description": "x", "star_count": 3, "is_official": False, "is_automated": False}
+    index = Reply(200, json.dumps({"results": [found]}).encode(), {"Content-Type": "application/json"})
+    with Gate(plain.address, lambda seen: index if "/v1/search" in seen.path else None) as gate:
+        assert "a/b" in engine.docker("search", "--limit", "5", f"{gate.address}/b").stdout
+        assert gate.seen[-1].path.partition("?")[2] in ("q=b&n=5", "n=5&q=b")
+        assert "a/b" not in engine.docker("search", "--filter", "stars=4", f"{gate.address}/b").stdout
