@@ -61,6 +61,8 @@ stop() {
     if command -v ip >/dev/null && ip link show "$bridge" >/dev/null 2>&1; then ip link del "$bridge"; fi
   done
   if [ -x "$HOME_DIR/bin/python" ]; then rules_remove; fi
+  # the cgroups of the shims and of the containers; busy, and so kept, while another Wharf has some there
+  rmdir /sys/fs/cgroup/{wharf-shims,wharf} /sys/fs/cgroup/*/{wharf-shims,wharf} 2>/dev/null || true
   cgroups_restore "$NOTES/cgroups-mounted"
   rm -rf "$EXEC"
   note "stopped. Images, volumes and stopped containers are kept in $DATA"
