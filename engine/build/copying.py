@@ -20,8 +20,8 @@ from engine.build.work import Contexts, Fetched
 from engine.errors import WharfError
 from engine.files.paths import resolve
 from engine.files.place import Place
+from engine.layers.blob import Written
 from engine.layers.compression import decompressed
-from engine.layers.diff import Written
 from engine.layers.header import Header
 from engine.layers.tarread import TarReader
 from engine.runtime.spec.users import DirectoryRoot, lookup

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.api.client import Engine
@@ -80,6 +80,7 @@ class Solver:
     _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
     _held: list[str] = field(default_factory=list)
     _used: set[str] = field(default_factory=set)
+    _records: list["asyncio.Task[None]"] = field(default_factory=list)
 
     async def solve(self, step: Step | None) -> Result:
         """The result of a step; every step is solved once. Raises :class:`StepFailed` and what a step raises."""
@@ -121,6 +122,7 @@ class Solver:
         for task in self._tasks.values():
             if not task.cancelled():
                 task.exception()  # told by the step that failed first
+        await asyncio.gather(*self._records)
         for record in self._held:
             self.builder.cache.release(record)
         await self.builder.cache.used(self._used, now_ns=time.time_ns())
@@ -247,35 +249,27 @@ class Solver:
             raise
         current_lease.reset(token)
         if layer is None:
-            chain, size = parent.chain_id, 0
             await engine.leases.delete(name)
+            chain, layers = parent.chain_id, parent.layers
         else:
-            chain = chain_id(parent.chain_id, layer.diff_id)
-            size = layer.descriptor.size
-            if chain:
-                size += (await engine.snapshots.usage(chain)).size
-        parents = []
-        if parent.key:
-            parents = [record.id for record in await self.builder.cache.find(parent.key)][:1]
-        now = time.time_ns()
-        await self.builder.cache.add(
-            Record(
-                name,
-                key,
-                chain,
-                layer,
-                "",
-                REGULAR,
-                now,
-                now,
-                1,
-                size,
-                step.name,
-                tuple(parents),
-            )
-        )
-        self.builder.cache.trusted.add(name)
-        return Result(key, chain, parent.layers if layer is None else (*parent.layers, layer))
+            chain, layers = chain_id(parent.chain_id, layer.diff_id), (*parent.layers, layer)
+        record = Record(name, key, chain, layer, "", REGULAR, time.time_ns(), time.time_ns(), 1, 0, step.name)
+        # The next step does not wait for the record; the build does.
+        before = self._records[-1] if self._records else None
+        self._records.append(asyncio.create_task(self._record(record, parent, before)))
+        return Result(key, chain, layers)
+
+    async def _record(self, record: Record, parent: Result, before: "asyncio.Task[None] | None") -> None:
+        """Adds a record with its size and what it is built on: ``before`` may be about that."""
+        if before is not None:
+            await asyncio.wait([before])
+        size = 0
+        if record.layer is not None:
+            size = record.layer.descriptor.size + (await self.builder.engine.snapshots.usage(record.chain_id)).size
+        below = await self.builder.cache.find(parent.key) if parent.key else []
+        parents = tuple(item.id for item in below[:1])
+        await self.builder.cache.add(replace(record, size=size, parents=parents))
+        self.builder.cache.trusted.add(record.id)
 
     async def _copied(self, copier: Copier, id: str, parent: Result) -> Layer:
         """The layer that a copier writes, as blob and snapshot."""
@@ -347,10 +341,13 @@ class Solver:
                     files=tuple(mounts.files),
                     tmpfs=tuple(mounts.tmpfs),
                 )
-                code = await self.runner.run(job, lambda stream, data: self.progress.output(step, stream, data))
-            if code:
-                raise StepFailed(step, " ".join(operation.args), code)
-            descriptor, diff_id = await self._difference(id, parent, rootfs)
+                ended = await self.runner.run(job, lambda stream, data: self.progress.output(step, stream, data))
+                try:
+                    if ended.code:
+                        raise StepFailed(step, " ".join(operation.args), ended.code)
+                    descriptor, diff_id = await self._difference(id, parent, rootfs)
+                finally:
+                    await asyncio.shield(ended.gone)
             await self._commit(id, parent, diff_id)
         except BaseException:
             await asyncio.shield(_quietly(engine.snapshots.remove(id)))
@@ -360,17 +357,31 @@ class Solver:
     async def _difference(self, id: str, parent: Result, rootfs: tuple[Mount, ...]) -> tuple[Descriptor, str]:
         """What a process changed, as a layer in the content store."""
         engine = self.builder.engine
-        lower: tuple[Mount, ...] = ()
-        view = f"{id}-lower"
-        if parent.chain_id:
+        lower = below(rootfs)
+        view = ""
+        if lower is None and parent.chain_id:
+            view = f"{id}-lower"
             lower = await engine.snapshots.view(view, parent.chain_id)
         try:
-            descriptor = await engine.diff.diff(lower, rootfs, media_type=GZIP_LAYER, ref=id)
+            descriptor = await engine.diff.diff(lower or (), rootfs, media_type=GZIP_LAYER, ref=id)
         finally:
-            if parent.chain_id:
+            if view:
                 await asyncio.shield(_quietly(engine.snapshots.remove(view)))
         info = await engine.content.info(descriptor.digest)
         return descriptor, info.labels["containerd.io/uncompressed"]
+
+
+def below(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
+    """What a writable overlay stands on, read-only, as a view of its parent would be; ``None`` for another kind."""
+    if len(rootfs) != 1 or rootfs[0].type != "overlay":
+        return None
+    options = [option for option in rootfs[0].options if not option.startswith(("upperdir=", "workdir="))]
+    directories = next((option.removeprefix("lowerdir=") for option in options if option.startswith("lowerdir=")), "")
+    if not directories:
+        return None
+    if ":" not in directories:
+        return (Mount(type="bind", source=directories, options=("ro", "rbind")),)
+    return (replace(rootfs[0], options=tuple(options)),)
 
 
 async def _quietly(work: Awaitable[None]) -> None:

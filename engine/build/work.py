@@ -1,5 +1,6 @@
 """What a solver needs from around it: contexts, a runner of processes, someone who is told of progress."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,11 +96,19 @@ class Job:
     tmpfs: tuple[Tmpfs, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended. Its root may be read at once; ``gone`` is to be awaited before it is used for more."""
+
+    code: int
+    gone: "asyncio.Task[None]"
+
+
 class Runner(Protocol):
     """Runs a step's process as a task of the engine."""
 
-    async def run(self, job: Job, output: Callable[[int, bytes], None]) -> int:
-        """Runs to the end and returns the exit code; ``output`` gets stream (1, 2) and bytes.
+    async def run(self, job: Job, output: Callable[[int, bytes], None]) -> Ended:
+        """Runs to the end; ``output`` gets stream (1, 2) and bytes.
 
         Cancelled: the process is killed, and nothing of it is left. Raises the runtime's refusal.
         """

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import glob
 import logging
 import os
 import secrets
@@ -17,7 +18,7 @@ from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Ulimit
 from engine.api.stdio import Attach, Stdio, StdioUri
 from engine.api.types import ContainerRecord, Exit
-from engine.build.work import Bind, Job, Limits
+from engine.build.work import Bind, Ended, Job, Limits
 from engine.errors import Kind, WharfError, invalid
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.system import linux, mounts, timeouts
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 Output = Callable[[int, bytes], None]
 #: The stream of :data:`Output` that carries a container's id, where it is wanted.
 STARTED = 0
+#: How the folders of the pipes of builds begin.
+STDIO = "build-"
 
 
 class TaskRunner:
@@ -43,7 +46,7 @@ class TaskRunner:
     def __init__(self, room: Room, limits: Limits, *, announce: bool = False) -> None:
         self._room, self._limits, self._announce = room, limits, announce
 
-    async def run(self, job: Job, output: Output) -> int:
+    async def run(self, job: Job, output: Output) -> Ended:
         """Runs a step's process to its end; nothing of it is left, however it ends.
 
         :raises WharfError: the network, a mount or the runtime refused it.
@@ -51,12 +54,23 @@ class TaskRunner:
         container = self._container(job)
         if self._announce:
             output(STARTED, container.id.encode())
-        targets: list[str] = []
+        around, task = AsyncExitStack(), AsyncExitStack()
         try:
-            async with AsyncExitStack() as stack:
-                return await self._run(job, container, output, stack, targets)
-        finally:
-            await asyncio.shield(asyncio.to_thread(remove_stubs, job.rootfs, targets))
+            targets: list[str] = []
+            code = await self._run(job, container, output, around, task, targets)
+            # Nobody looks through the mount any more: what is below it may be changed.
+            await asyncio.to_thread(remove_stubs, job.rootfs, targets)
+        except BaseException:
+            await asyncio.shield(self._end(job, around, task))
+            raise
+        return Ended(code, asyncio.create_task(self._end(job, around, task)))
+
+    async def _end(self, job: Job, around: AsyncExitStack, task: AsyncExitStack) -> None:
+        """Takes the process and its root's mount away; what the next step does not wait for goes afterwards."""
+        await task.aclose()
+        rest = self._room.spawn(around.aclose(), f"end of {job.id}")
+        if job.binds or job.files:
+            await rest
 
     def _container(self, job: Job) -> Container:
         id, limits = secrets.token_hex(32), self._limits
@@ -87,7 +101,13 @@ class TaskRunner:
         )
 
     async def _run(
-        self, job: Job, container: Container, output: Output, stack: AsyncExitStack, targets: list[str]
+        self,
+        job: Job,
+        container: Container,
+        output: Output,
+        stack: AsyncExitStack,
+        task: AsyncExitStack,
+        targets: list[str],
     ) -> int:
         room = self._room
         await asyncio.to_thread(_prepare, container.directory)
@@ -120,31 +140,51 @@ class TaskRunner:
                 snapshot_key=job.id,
             )
         )
-        path = f"{container.directory}/stdio.sock"
+        stdio = f"{STDIO}{container.id[:32]}"
+        path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
+        await asyncio.to_thread(_prepare, os.path.dirname(path))
+        stack.push_async_callback(asyncio.to_thread, shutil.rmtree, os.path.dirname(path), ignore_errors=True)
         uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0"})
-        stack.push_async_callback(forget_task, room, container.id)
-        await room.engine.tasks.create(container.id, rootfs=job.rootfs, stdout=str(uri))
-        end = await self._watch(container, Stdio(path), output)
+        ended = False
+
+        async def forget() -> None:
+            if not ended:
+                await forget_task(room, container.id)
+                await room.stdio.abandoned(stdio)
+                return
+            with contextlib.suppress(WharfError):
+                await room.engine.tasks.delete(container.id)
+
+        task.push_async_callback(forget)
+        pipes = await room.stdio.open(stdio, "", uri, terminal=False)
+        await room.engine.tasks.create(
+            container.id, rootfs=job.rootfs, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
+        )
+        end = await self._watch(container, stdio, Stdio(path), output)
+        ended = True
         return end.status
 
-    async def _watch(self, container: Container, stdio: Stdio, output: Output) -> Exit:
+    async def _watch(self, container: Container, place: str, stdio: Stdio, output: Output) -> Exit:
         """Starts the task, passes its output on, and waits for both to end."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         session = None
         reading: asyncio.Task[None] | None = None
+        room = self._room
         try:
             session = await stdio.open(Attach(framed=True), theirs)
             theirs.close()
             reading = asyncio.create_task(_frames(ours, output), name=f"output of {container.name}")
-            await self._room.engine.tasks.start(container.id)
-            end = await self._room.engine.tasks.wait(container.id)
+            await room.engine.tasks.start(container.id)
+            await room.stdio.started(place)
+            end = await room.engine.tasks.wait(container.id)
             # What a grandchild that lives on keeps open is not waited for; what was written is all there.
             with contextlib.suppress(WharfError):
                 await stdio.drained()
             with contextlib.suppress(WharfError):
                 async with timeouts.limit("stdio.drain"):
                     await asyncio.shield(reading)
+            await room.stdio.ended(place)
             return end
         finally:
             if reading is not None:
@@ -173,6 +213,8 @@ async def _frames(sock: socket.socket, output: Output) -> None:
 def clear_left(exec_root: str) -> None:
     """Unmounts and removes what the runs of a killed daemon left. Blocks; for the daemon's start."""
     _clear(f"{exec_root}/build")
+    for name in glob.glob(f"{exec_root}/containers/{STDIO}*"):
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def _prepare(directory: str) -> None:
