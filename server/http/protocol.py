@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # A head must be there this many seconds after its first byte (or the connection).
 HEAD_SECONDS = 60.0
+# Bytes of a body that may wait for the handler.
+BODY_AHEAD = 1024 * 1024
 # How long the rest of a body is read and thrown away after an early answer, so that closing doesn't destroy it.
 LINGER_SECONDS = 10.0
 
@@ -260,7 +262,7 @@ class EngineProtocol(HttpToolsProtocol):
         data = body.take(self.received)
         if data and not self.cycle.response_complete:
             self.cycle.body += data
-            if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            if len(self.cycle.body) > BODY_AHEAD:
                 self.flow.pause_reading()
             self.cycle.message_event.set()
         if not body.done:

@@ -25,6 +25,9 @@ from server.services.containers.room import Room
 from server.services.containers.rootfs import layers, mounts_of
 
 
+_AT_ONCE = 1 << 19
+
+
 def _missing(key: str, error: WharfError) -> WharfError:
     """dockerd's sentence for a path that isn't there; ``key``: how the client calls the container."""
     return not_found(f"Could not find the file {error.message} in container {key}")
@@ -119,10 +122,14 @@ async def put(
     stopped = False
 
     async def more() -> bytes:
+        # Many small pieces at once: each way between loop and thread costs as much as a piece.
+        pieces, size = [], 0
         async for piece in body:
-            if piece:
-                return piece
-        return b""
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _AT_ONCE:
+                break
+        return b"".join(pieces)
 
     def read(size: int) -> bytes:
         return asyncio.run_coroutine_threadsafe(more(), loop).result()
