@@ -9,13 +9,15 @@ import logging
 import os
 from collections.abc import Sequence
 
+from api_models.network import EndpointSettings
+from engine.errors import WharfError
 from engine.network import bridge, netns
 from engine.network.forward import Listen
 from engine.network.forwarder import ViewRequest
 from engine.network.pool import mark
 from engine.network.rules import Element
 from server.services.containers.model import Container
-from server.services.networks import attach, endpoints, etc, names, options, sandbox
+from server.services.networks import attach, endpoints, etc, names, options, repair, sandbox
 from server.services.networks.model import BRIDGE, SandboxRecord
 from server.services.networks.room import Room
 
@@ -39,7 +41,9 @@ async def recover(room: Room, running: Sequence[Container], stored: Sequence[San
             endpoints.hold(room.networks[endpoint.network], endpoint)
             for listen in endpoint.listens:
                 _hold_ports(room, endpoint.id, listen)
-    await room.work(_kernel, room, kept)
+        await _agree(room, alive[record.container], record)
+    for record in await room.work(_kernel, room, kept):
+        await room.store.put_sandbox(record)
     listens = {endpoint.id: endpoint.listens for record in kept for endpoint in record.endpoints if endpoint.listens}
     views: dict[str, ViewRequest] = {}
     for record in kept:
@@ -54,6 +58,22 @@ async def recover(room: Room, running: Sequence[Container], stored: Sequence[San
     room.pool.fill()
 
 
+async def _agree(room: Room, container: Container, record: SandboxRecord) -> None:
+    """A connect or disconnect that was cut short between its two records: the sandbox's is the one that counts."""
+    if record.mode != "own":
+        return
+    there = {room.networks[item.network].name: item for item in record.endpoints}
+    if set(there) == set(container.networking):
+        return
+    for name in set(container.networking) - set(there):
+        del container.networking[name]
+    for name, endpoint in there.items():
+        if name not in container.networking:
+            container.networking[name] = EndpointSettings.model_validate(endpoint.settings)
+    if room.save_container is not None:
+        await room.save_container(container)
+
+
 def _hold_ports(room: Room, owner: str, listen: Listen) -> None:
     hosts = ("0.0.0.0", "::") if listen.both else (listen.host,)
     for host in hosts:
@@ -62,8 +82,8 @@ def _hold_ports(room: Room, owner: str, listen: Listen) -> None:
             room.ports.take(owner, wanted)
 
 
-def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> None:
-    """In a thread: links, namespaces, bridges and rules."""
+def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
+    """In a thread: links, namespaces, bridges and rules. Returns the records that have changed by that."""
     wanted: dict[str, list[Element]] = {}
     for record in kept:
         for endpoint in record.endpoints:
@@ -81,8 +101,23 @@ def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> None:
         except Exception as error:
             # One network that cannot be had must not keep the daemon from starting; a start on it will say why.
             log.error("network=%s cannot be set up: %s", network.name, error)
+    changed = mend(room, kept)
     _sweep_namespaces(room, {record.path for record in kept})
     _sweep_links(room, {item.veth for record in kept for item in record.endpoints if item.veth})
+    return changed
+
+
+def mend(room: Room, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
+    """In a thread: running containers have the links that their records name. Returns the records that have changed."""
+    present = repair.host_links(room)
+    changed = []
+    for record in records:
+        try:
+            if repair.repair(room, record, present):
+                changed.append(record)
+        except (WharfError, OSError) as error:
+            log.error("container=%s has lost a link that cannot be had again: %s", record.container, error)
+    return changed
 
 
 def _sweep_namespaces(room: Room, keep: set[str]) -> None:

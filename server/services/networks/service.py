@@ -263,4 +263,6 @@ class Networks:
                     await attach.ensure_ready(self.room, network)
                 except (WharfError, OSError) as error:
                     log.error("network=%s cannot be brought back: %s", network.name, error)
+        for record in await self.room.work(recover.mend, self.room, list(self.room.sandboxes.values())):
+            await self.room.store.put_sandbox(record)
         await self.room.work(self.room.firewall.check)
