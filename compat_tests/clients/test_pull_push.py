@@ -183,7 +183,6 @@ def test_what_is_not_there(engine: Engine, plain: Registry) -> None:
     assert "does not provide the specified platform (linux/s390x)" in done.output
 
 
-@pytest.mark.core
 def test_indexes_and_platforms(engine: Engine, plain: Registry) -> None:
     entries = []
     for architecture in ("amd64", "arm64"):
@@ -332,7 +331,6 @@ def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Regist
     assert offsets == [0, MIB, 2 * MIB]
 
 
-@pytest.mark.core
 def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: Registry) -> None:
     engine = own_engine
     data = fresh(1, 4 * MIB)
@@ -355,7 +353,6 @@ def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: R
     assert offsets[1] >= MIB
 
 
-@pytest.mark.core
 def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain: Registry) -> None:
     layers = fresh(2, MIB)
     hold = Hold()
@@ -382,7 +379,6 @@ def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain: Regis
     assert all(b"Digest: sha256:" in output for output in outputs)
 
 
-@pytest.mark.core
 def test_a_pull_ends_with_its_client(engine: Engine, plain: Registry) -> None:
     layers = fresh(1, 2 * MIB)
     hold = Hold(MIB)
@@ -401,7 +397,6 @@ def test_a_pull_ends_with_its_client(engine: Engine, plain: Registry) -> None:
         assert engine.api.get(f"/images/{name}/json").status == 200
 
 
-@pytest.mark.core
 def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> None:
     layers = fresh(1)
     answers: list[Reply] = [
@@ -492,7 +487,6 @@ def test_push(engine: Engine, plain: Registry) -> None:
     assert lines[-1]["aux"]["Digest"] == id
 
 
-@pytest.mark.core
 def test_a_push_that_breaks_off_goes_on(engine: Engine, plain: Registry) -> None:
     layers = fresh(1, 3 * MIB)
     engine.docker("load", "-q", input=oci_archive("broken:1", layers))
@@ -511,7 +505,6 @@ def test_a_push_that_breaks_off_goes_on(engine: Engine, plain: Registry) -> None
     assert plain.blob(digest(blob)).read_bytes() == blob
 
 
-@pytest.mark.core
 def test_questions_to_a_registry(engine: Engine, plain: Registry, tmp_path: Path) -> None:
     layers = fresh()
     plain.copy_archive(oci_archive("asked:1", layers), "asked:1", format="oci-archive")

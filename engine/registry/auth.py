@@ -141,12 +141,13 @@ class Authorizer:
             return ""
         return f"Bearer {token.value}"
 
-    async def answer(self, headers: list[str], scope: str, *, offline: bool = False) -> bool:
-        """Takes a 401's challenges up. False if there is nothing (new) to try.
+    async def answer(self, headers: list[str], scope: str, sent: str, *, offline: bool = False) -> bool:
+        """Takes a 401's challenges up. False if there is nothing (new) to try. ``sent``: the header that was refused.
 
         :raises WharfError: UNAUTHENTICATED from the token server; UNAVAILABLE if it can't be reached.
         """
-        before = self.header(scope)
+        if (known := self.header(scope)) and known != sent:
+            return True  # another request's answer came first
         for challenge in challenges(headers):
             if challenge.scheme == "bearer" and "realm" in challenge.parameters:
                 self._challenge = challenge
@@ -155,10 +156,10 @@ class Authorizer:
                 answer = await self._token(challenge, scope, offline=offline)
                 self._tokens[scope] = _Token(answer.token, time.monotonic() + max(answer.life - 10, 5))
                 self.refresh_token = answer.refresh_token
-                return f"Bearer {answer.token}" != before
+                return f"Bearer {answer.token}" != sent
             if challenge.scheme == "basic":
                 self._challenge = challenge
-                return bool(self.credentials.username) and before != self.credentials.basic()
+                return bool(self.credentials.username) and sent != self.credentials.basic()
         return False
 
     async def _token(self, challenge: Challenge, scope: str, *, offline: bool) -> TokenAnswer:

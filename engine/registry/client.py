@@ -140,12 +140,13 @@ class Repository:
     async def _checked(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
         authorizer = self._authorizer(endpoint)
         for attempt in range(2):
+            sent = authorizer.header(ask.scope)
             response = await self._redirected(endpoint, authorizer, url, ask)
             if response.status_code != 401 or attempt:
                 break
             body = await limited(response)
             await response.aclose()
-            if not await authorizer.answer(response.headers.get_list("www-authenticate"), ask.scope):
+            if not await authorizer.answer(response.headers.get_list("www-authenticate"), ask.scope, sent):
                 raise _refused(ask.method, url, response, body)
         if response.status_code in ask.ok:
             return response
@@ -356,12 +357,13 @@ class Repository:
             url = f"{endpoint.base}/v2/"
             try:
                 for attempt in range(2):
+                    sent = authorizer.header("")
                     response = await self._redirected(endpoint, authorizer, url, ask)
                     body = await limited(response)
                     await response.aclose()
                     if response.status_code == 401 and not attempt:
                         names = response.headers.get_list("www-authenticate")
-                        if await authorizer.answer(names, "", offline=offline):
+                        if await authorizer.answer(names, "", sent, offline=offline):
                             continue
                     if response.status_code != 200:
                         raise _refused("GET", url, response, body)

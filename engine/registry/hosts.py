@@ -79,10 +79,11 @@ def is_insecure(settings: Settings, host: str) -> bool:
 
 def _ways(settings: Settings, host: str) -> Iterator[Endpoint]:
     if is_insecure(settings, host):
-        # A directory of certificates means that TLS was set up: then it is verified.
+        # A directory of certificates means that TLS was set up: then it is verified, and nothing goes without it.
         known = os.path.isdir(os.path.join(settings.certs_dir, host))
         yield Endpoint("https", host, verify=known)
-        yield Endpoint("http", host, verify=False)
+        if not known:
+            yield Endpoint("http", host, verify=False)
     else:
         yield Endpoint("https", host, verify=True)
 

@@ -1,0 +1,205 @@
+"""Ways to a registry: passwords, tokens, certificates of an own authority, mirrors; and that secrets stay secret."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import trustme
+
+from compat_tests.clients.test_pull_push import fresh, tags
+from compat_tests.engines import Engine
+from compat_tests.gate import Gate
+from compat_tests.images import docker_archive
+from compat_tests.registry import PASSWORD, USER, Registry, registry
+from compat_tests.traces import until
+
+pytestmark = pytest.mark.root
+
+CERTS = Path("/etc/docker/certs.d")
+
+
+@pytest.fixture(scope="module")
+def basic() -> Iterator[Registry]:
+    with registry(auth="basic") as found:
+        found.copy_archive(docker_archive("x:1", fresh()), "private:1")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def token() -> Iterator[Registry]:
+    with registry(auth="token") as found:
+        found.copy_archive(docker_archive("x:1", fresh()), "team/app:1")
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def images_as_before(engine: Engine) -> Iterator[None]:
+    before = tags(engine)
+    yield
+    for tag in tags(engine) - before:
+        engine.api.delete(f"/images/{tag}", force=1)
+
+
+def header(document: Mapping[str, object]) -> dict[str, str]:
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(document).encode()).decode()}
+
+
+def last(engine: Engine, name: str, auth: Mapping[str, object]) -> str:
+    """How a pull ends: the status of the last message, or the error."""
+    repository, _, tag = name.rpartition(":")
+    query = {"fromImage": repository, "tag": tag}
+    answer = engine.api.request("POST", "/images/create", query=query, headers=header(auth))
+    message = answer.lines()[-1]
+    return str(message.get("status") or message.get("error") or message["message"])
+
+
+def test_a_password(engine: Engine, basic: Registry) -> None:
+    name, other = basic.name("private:1"), basic.name("mine:1")
+    refused = engine.docker("pull", name, check=False)
+    assert refused.status == 1
+    assert f"pull access denied for {basic.name('private')}" in refused.stderr
+    wrong = engine.docker("login", "-u", USER, "--password-stdin", basic.address, input="wrong", check=False)
+    assert wrong.status == 1
+    assert "unauthorized: authentication required" in wrong.stderr
+    engine.docker("tag", "busybox", other)
+    assert "unauthorized" in engine.docker("push", other, check=False).output
+    login = engine.docker("login", "-u", USER, "--password-stdin", basic.address, input=PASSWORD)
+    assert "Login Succeeded" in login.stdout
+    assert "Downloaded newer image" in engine.docker("pull", name).stdout
+    assert "digest: sha256:" in engine.docker("push", other).stdout
+    engine.docker("logout", basic.address)
+    assert engine.docker("pull", name, check=False).status == 1
+    with pytest.raises(Exception, match="unauthorized"):
+        engine.client.login(USER, "wrong", registry=basic.address, reauth=True)
+    assert engine.client.login(USER, PASSWORD, registry=basic.address, reauth=True)["Status"] == "Login Succeeded"
+
+
+def test_credentials_in_every_form(engine: Engine, basic: Registry) -> None:
+    name = basic.name("private:1")
+    packed = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    for good in (
+        {"username": USER, "password": PASSWORD},
+        {"username": USER, "password": PASSWORD, "serveraddress": basic.address, "email": ""},
+        {"auth": packed},
+        {"Username": USER, "Password": PASSWORD},
+    ):
+        assert "for " + name in last(engine, name, good)
+    for bad in ({}, {"username": USER}, {"username": USER, "password": "x"}, {"auth": "%"}, {"registrytoken": "x"}):
+        assert "denied" in last(engine, name, bad)
+    # What can't be read is nobody, whatever the client meant.
+    answer = engine.api.request(
+        "POST", "/images/create", query={"fromImage": name}, headers={"X-Registry-Auth": "n0t base64!"}
+    )
+    assert "denied" in answer.body.decode()
+    answer = engine.api.request("GET", f"/distribution/{name}/json", headers=header({"auth": packed}))
+    assert answer.json()["Descriptor"]["digest"].startswith("sha256:")
+    assert engine.api.get(f"/distribution/{name}/json").status == 401
+
+
+def test_tokens(engine: Engine, token: Registry) -> None:
+    assert token.tokens is not None
+    name, mine = token.name("team/app:1"), token.name("team/mine:1")
+    token.tokens.seen.clear()
+    engine.docker("pull", "-q", name)  # anybody may
+    assert {scope for query in token.tokens.seen for scope in query["scope"]} == {"repository:team/app:pull"}
+    engine.docker("tag", name, mine)
+    assert engine.docker("push", mine, check=False).status == 1
+    bad = engine.docker("login", "-u", USER, "--password-stdin", token.address, input="wrong", check=False)
+    assert bad.status == 1
+    assert "incorrect username or password" in bad.stderr
+    engine.docker("login", "-u", USER, "--password-stdin", token.address, input=PASSWORD)
+    token.tokens.seen.clear()
+    engine.docker("push", mine)
+    asked = {scope for query in token.tokens.seen for scope in query["scope"]}
+    assert any("repository:team/mine:pull,push" in scope for scope in asked)
+    # Each other repository that may have the blobs is asked for with its own scope.
+    assert any("repository:team/app:pull" in scope for scope in asked)
+    engine.docker("logout", token.address)
+    # The token of a login, and one that a client got itself.
+    answer = engine.api.post("/auth", {"username": USER, "password": PASSWORD, "serveraddress": token.address})
+    assert answer.json() == {"Status": "Login Succeeded", "IdentityToken": "identity"}
+    assert "for " + mine in last(engine, mine, {"identitytoken": "identity"})
+    assert "unauthorized" in last(engine, mine, {"identitytoken": "stolen"})
+    signed = token.tokens.sign(USER, ["repository:team/mine:pull"])
+    assert "for " + mine in last(engine, mine, {"registrytoken": signed})
+    assert "denied" in last(engine, mine, {"registrytoken": signed[:-4] + "AAAA"})
+
+
+def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Registry) -> None:
+    for found in (basic, token):
+        for password in (PASSWORD, "wrong" + PASSWORD):
+            auth = {"username": USER, "password": password, "serveraddress": found.address}
+            engine.api.post("/auth", auth)
+            last(engine, found.name("private:1"), auth)
+    packed = base64.b64encode(f"{USER}:{PASSWORD}".encode())[:-3]
+    root = engine.place.root
+    places = [root / "wharfd.log", *root.glob("data/**/*.db*"), *root.glob("run/**/*.db*")]
+    assert len(places) > 2
+    for path in places:
+        data = path.read_bytes()
+        for secret in (PASSWORD.encode(), packed, b"open+sesame", b"open%20sesame"):
+            assert secret not in data, path
+
+
+@contextlib.contextmanager
+def trusted(address: str, pem: bytes) -> Iterator[None]:
+    """An authority in the directory of certificates of this host, taken away again."""
+    folder = CERTS / address
+    made = next((path for path in (*reversed(CERTS.parents), CERTS, folder) if not path.exists()), folder)
+    folder.mkdir(parents=True)
+    (folder / "ca.crt").write_bytes(pem)
+    try:
+        yield
+    finally:
+        shutil.rmtree(made)
+
+
+def test_certificates(engine: Engine) -> None:
+    with registry(tls=True, auth="basic") as found:
+        assert found.ca is not None
+        engine.docker("login", "-u", USER, "--password-stdin", found.address, input=PASSWORD)
+        name = found.name("secure:1")
+        engine.docker("tag", "busybox", name)
+        engine.docker("push", name)  # loopback: nobody's authority is asked for
+        with trusted(found.address, trustme.CA().cert_pem.bytes()):
+            done = engine.docker("pull", name, check=False)
+            assert done.status == 1
+            assert "tls: failed to verify certificate" in done.stderr
+        with trusted(found.address, found.ca.read_bytes()):
+            assert "Image is up to date" in engine.docker("pull", name).stdout
+        engine.docker("logout", found.address)
+
+
+def test_mirrors(own_engine: Engine) -> None:
+    """Names of all registries are asked of the mirrors first; the registry itself has the last word."""
+    config = own_engine.place.root / "daemon.json"
+    with registry() as mirror, registry() as origin:
+        mirror.copy_archive(docker_archive("x:1", fresh()), "library/mirrored:1")
+        origin.copy_archive(docker_archive("x:1", fresh()), "only/here:1")
+        with Gate(mirror.address) as gate:
+            config.write_text(json.dumps({"registry-mirrors": [f"http://{gate.address}"]}))
+            os.kill(own_engine.daemon.pid, signal.SIGHUP)
+
+            def known() -> bool:
+                mirrors = own_engine.api.get("/info").json()["RegistryConfig"]["Mirrors"] or []
+                return any(gate.address in each for each in mirrors)
+
+            assert until(known)
+            assert "Downloaded newer image for mirrored:1" in own_engine.docker("pull", "mirrored:1").stdout
+            engine_name = origin.name("only/here:1")
+            assert "Downloaded newer image" in own_engine.docker("pull", engine_name).stdout
+            asked = [seen.path for seen in gate.seen if "only/here" in seen.path]
+            assert asked
+            assert all(f"ns={origin.address}".replace(":", "%3A") in path for path in asked)
+        own_engine.docker("rmi", "mirrored:1", engine_name)
+        config.write_text("{}")
+        os.kill(own_engine.daemon.pid, signal.SIGHUP)
+        assert until(lambda: not known())
