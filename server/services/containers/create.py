@@ -19,6 +19,7 @@ from engine.api.types import Platform
 from engine.errors import WharfError, internal
 from engine.registry import oci
 from engine.runtime.spec import security
+from engine.system.timeline import Timeline
 from server.services.containers import initlayer, validate
 from server.services.containers import mounts as mount_points
 from server.services.containers.defaults import adapt_host_config, command, hostname
@@ -28,7 +29,6 @@ from server.services.containers.model import Container
 from server.services.containers.room import GC_ROOT, ROOT_LABEL, Room
 from server.services.containers.rootfs import Found, look, mounted, mounts_of
 from server.services.containers.unsupported import refuse_unsupported
-from server.services.timeline import Timeline
 from server.services.volumes.copyup import copy_up
 
 

@@ -5,6 +5,7 @@ import time
 
 from engine.api.types import Exit
 from engine.errors import Kind, WharfError
+from engine.system.timeline import Timeline
 from server.services.containers import mounting
 from server.services.containers.hooks import call
 from server.services.containers.model import Container
@@ -12,7 +13,6 @@ from server.services.containers.remove import remove
 from server.services.containers.restarts import should_restart
 from server.services.containers.room import Room
 from server.services.containers.start import forget_container, start_locked
-from server.services.timeline import Timeline
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 from engine.api.types import ContainerRecord
 from engine.errors import Kind, WharfError, conflict, not_modified
+from engine.system.timeline import Timeline
 from server.services.containers import checkpoint, devicerequests, mounting, rootfs
 from server.services.containers.assemble import Surroundings, assemble
 from server.services.containers.failures import UNKNOWN, start_failure
@@ -18,7 +19,6 @@ from server.services.containers.remove import remove
 from server.services.containers.room import ROOT_LABEL, Room
 from server.services.containers.stdio import stdio_uri
 from server.services.containers.stop import stop_and_wait
-from server.services.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
