@@ -24,7 +24,6 @@ from server.services.containers.model import Container
 from server.services.containers.room import Room
 from server.services.containers.rootfs import layers, mounts_of
 
-
 _AT_ONCE = 1 << 19
 
 
