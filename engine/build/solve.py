@@ -237,7 +237,8 @@ class Solver:
         self, step: Step, key: str, parent: Result, work: Callable[[str], Awaitable[Layer | None]]
     ) -> Result:
         engine = self.builder.engine
-        name = f"build-cache-{secrets.token_hex(12)}"
+        # Clients show the first twelve characters.
+        name = f"{secrets.token_hex(12)}-build-cache"
         self._hold(name)
         lease = await engine.leases.create(name, labels={"wharf.build.cache": "1"})
         token = current_lease.set(lease.id)
