@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from stat import S_ISREG
+from typing import Any
 from urllib.parse import quote
 
 import grpc
@@ -99,61 +100,93 @@ class _Receiver:
         return self.described and not self.outstanding
 
 
+class _Inbox:
+    """What the client has sent and the disk has not taken yet. Nothing waits for a single packet: there are many."""
+
+    def __init__(self, call: "grpc.aio.StreamStreamCall[Any, Any]") -> None:
+        self._call = call
+        self._packets: list[Packet] = []
+        self._size = 0
+        self._news, self._space = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(self._read(), name="context of a build")
+        self.ended = False
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                packet = await self._call.read()
+                if not isinstance(packet, Packet) or packet.type == Packet.PACKET_FIN:
+                    return
+                self._packets.append(packet)
+                self._news.set()
+                self._size += len(packet.data)
+                if self._size >= BUFFERED:
+                    self._space.clear()
+                    await self._space.wait()
+        finally:
+            self.ended = True
+            self._news.set()
+
+    async def take(self) -> list[Packet]:
+        """All that has come; empty at the end. Raises what reading raised."""
+        while not self._packets and not self.ended:
+            self._news.clear()
+            await self._news.wait()
+        if not self._packets:
+            await self._task
+        packets, self._packets, self._size = self._packets, [], 0
+        self._space.set()
+        return packets
+
+    async def close(self) -> None:
+        """Reads no more."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
 async def receive(channel: grpc.aio.Channel, selection: Selection, root: str) -> int:
     """Makes ``root`` equal to the client's selection; returns how many entries changed.
 
     Raises INVALID_ARGUMENT with the client's message if it can't send, or for a tree that escapes; grpc's error
     when the session breaks off. Only one synchronisation of a root may run at a time.
     """
-    mirror = await asyncio.to_thread(Mirror, root)
     call = calls.stream(channel, calls.PULL_FILES)(None, metadata=selection.metadata())
-    receiver = _Receiver(mirror)
-    job: asyncio.Task[list[int]] | None = None
-    pending: list[Packet] = []
-    waiting = 0
-    ended = False
+    inbox = _Inbox(call)
+    mirror: Mirror | None = None
+    made: Mirror
+    job: asyncio.Future[Any] | None = None
     try:
-        read: asyncio.Task[object] = asyncio.ensure_future(call.read())
+        # The client walks its folder while ours is walked.
+        job = asyncio.ensure_future(asyncio.to_thread(Mirror, root))
+        mirror = made = await asyncio.shield(job)
+        receiver = _Receiver(made)
         finished = False
-        while True:
-            if job is None and pending:
-                batch, pending, waiting = pending, [], 0
-                job = asyncio.create_task(asyncio.to_thread(receiver.handle, batch))
-            if job is None and receiver.complete and not finished:
+        while packets := await inbox.take():
+            job = asyncio.ensure_future(asyncio.to_thread(receiver.handle, packets))
+            for number in await asyncio.shield(job):
+                await call.write(Packet(type=Packet.PACKET_REQ, ID=number))
+            if receiver.complete and not finished:
                 finished = True
                 await call.write(Packet(type=Packet.PACKET_FIN))
-            if ended and job is None and not pending:
-                break
-            awaited: set[asyncio.Task[object]] = set()
-            if not ended and waiting < BUFFERED:
-                awaited.add(read)
-            if job is not None:
-                awaited.add(job)
-            done, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-            if job is not None and job in done:
-                for number in job.result():
-                    await call.write(Packet(type=Packet.PACKET_REQ, ID=number))
-                job = None
-            if read in done:
-                packet = read.result()
-                if not isinstance(packet, Packet):
-                    ended = True
-                elif packet.type == Packet.PACKET_FIN:
-                    ended = True
-                    await call.done_writing()
-                else:
-                    pending.append(packet)
-                    waiting += len(packet.data)
-                if not ended:
-                    read = asyncio.ensure_future(call.read())
         if not receiver.complete:
             raise invalid("the client ended the transfer of the build context early")
-        await asyncio.to_thread(mirror.finish)
-        return mirror.changed
+        await call.done_writing()
+        job = asyncio.ensure_future(asyncio.to_thread(made.finish))
+        await asyncio.shield(job)
+        return made.changed
     finally:
-        read.cancel()
-        if job is not None:
-            # The thread can't be interrupted; its descriptors are closed only after it has stopped.
-            await asyncio.wait([job])
-        call.cancel()
+        await asyncio.shield(_leave(inbox, call, mirror, job))
+
+
+async def _leave(
+    inbox: _Inbox, call: "grpc.aio.StreamStreamCall[Any, Any]", mirror: Mirror | None, job: "asyncio.Future[Any] | None"
+) -> None:
+    await inbox.close()
+    if job is not None:
+        # The thread can't be interrupted; its descriptors are closed only after it has stopped.
+        await asyncio.wait([job])
+        if mirror is None and not job.cancelled() and job.exception() is None:
+            mirror = job.result()
+    call.cancel()
+    if mirror is not None:
         mirror.close()
