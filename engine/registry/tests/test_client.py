@@ -287,7 +287,7 @@ def test_where_registries_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert is_insecure(settings, "localhost:1")
     assert not is_insecure(settings, "11.1.2.3")
     (tmp_path / "lab:5000").mkdir()
-    assert [e.verify for e in endpoints(settings, "lab:5000", mirrors=False)] == [True, False]
+    assert [(e.scheme, e.verify) for e in endpoints(settings, "lab:5000", mirrors=False)] == [("https", True)]
     monkeypatch.setenv("HTTPS_PROXY", "proxy:3128")
     monkeypatch.setenv("NO_PROXY", "inside.example, 192.168.0.0/16")
     assert proxy_for(settings, "https", "quay.io") == "http://proxy:3128"
