@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.shim import zygote
+from engine.system import heap
 from server.config import Config, ConfigError, load
 from server.config.flags import Given, usage
 from server.launch import StartError, Supervisor
@@ -96,6 +97,7 @@ def _claim(pidfile: Path) -> None:
 
 def run(config: Config, given: Given) -> int:
     """Everything between the configuration and the exit status."""
+    heap.one_for_all_threads()
     os.umask(0o022)
     os.chdir("/")
     # gRPC's C library reads these when it is loaded: no lines of its own in our log, and no work around our forks,

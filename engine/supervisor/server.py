@@ -17,7 +17,7 @@ import grpc.aio
 from engine.errors import Kind, WharfError
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
-from engine.system import linux, timeouts
+from engine.system import heap, linux, timeouts
 
 log = logging.getLogger("engine.supervisor")
 
@@ -35,6 +35,7 @@ def run(
     """Serves until SIGTERM or SIGINT; the exit status."""
     # Threads that write metadata and files wait for the interpreter this long at most while the loop is busy.
     sys.setswitchinterval(0.0005)
+    heap.one_for_all_threads()
     linux.prctl_set_name("wharf-supervisor")
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -76,6 +77,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
         await server.start()
         gc.collect()
         gc.freeze()  # what lives from the start on is never looked at by the collector again
+        heap.trim()
         log.info("serving on %s", settings.address)
         if ready is not None:
             ready()
