@@ -178,13 +178,13 @@ class TaskRunner:
             await room.engine.tasks.start(container.id)
             await room.stdio.started(place)
             end = await room.engine.tasks.wait(container.id)
+            await room.stdio.ended(place)
             # What a grandchild that lives on keeps open is not waited for; what was written is all there.
             with contextlib.suppress(WharfError):
                 await stdio.drained()
             with contextlib.suppress(WharfError):
                 async with timeouts.limit("stdio.drain"):
                     await asyncio.shield(reading)
-            await room.stdio.ended(place)
             return end
         finally:
             if reading is not None:
