@@ -148,7 +148,7 @@ async def _move_ports(room: Room, container: Container, record: SandboxRecord, u
         await room.forwarder.release(holder.id)
         room.ports.release(holder.id)
         await room.work(room.firewall.remove, holder.id)
-        holder.publications, holder.listens, holder.ports = [], [], {}
+        holder.publications, holder.listens, holder.ports = [], [], []
         await room.work(_refresh_rules, room, holder)
     await sandbox.publish(room, container, record, undo)
     return now if now.ports else None

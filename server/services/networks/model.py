@@ -5,7 +5,7 @@ Networks and sandboxes are stored as JSON documents (``server/store/networks.py`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Self
 
@@ -119,6 +119,17 @@ class Network:
 _STORED = tuple(name for name in Network.__dataclass_fields__ if name not in ("pools", "index", "endpoints", "ready"))
 
 
+@dataclass(frozen=True, slots=True)
+class PortSpan:
+    """``count`` ports of a container from ``port`` on, at ``hosts`` from ``host_port`` on (0: at none, only open)."""
+
+    port: int
+    protocol: str
+    hosts: tuple[str, ...]
+    host_port: int
+    count: int = 1
+
+
 @dataclass(slots=True, eq=False)
 class Endpoint:
     """One container on one network while it runs. Addresses are texts with prefix length; empty: none.
@@ -141,7 +152,7 @@ class Endpoint:
     settings: dict[str, Any] = field(default_factory=dict)
     publications: list[Publication] = field(default_factory=list)
     listens: list[Listen] = field(default_factory=list)
-    ports: dict[str, list[dict[str, str]] | None] = field(default_factory=dict)
+    ports: list[PortSpan] = field(default_factory=list)
     links: list[tuple[str, str, str, int]] = field(default_factory=list)  # firewall: client, server, proto, port
 
     @property
@@ -160,9 +171,6 @@ class Endpoint:
     def gw_priority(self) -> int:
         return int(self.settings.get("GwPriority") or 0)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         return cls(
@@ -170,6 +178,7 @@ class Endpoint:
                 **raw,
                 "publications": [Publication(**item) for item in raw["publications"]],
                 "listens": [Listen(**item) for item in raw["listens"]],
+                "ports": [PortSpan(**{**item, "hosts": tuple(item["hosts"])}) for item in raw["ports"]],
                 "links": [tuple(item) for item in raw["links"]],
             }
         )
@@ -191,9 +200,7 @@ class SandboxRecord:
         return next((endpoint for endpoint in self.endpoints if endpoint.network == network), None)
 
     def to_doc(self) -> bytes:
-        raw = {name: getattr(self, name) for name in ("container", "id", "mode", "path", "joins", "hosts")}
-        raw["endpoints"] = [endpoint.to_dict() for endpoint in self.endpoints]
-        return orjson.dumps(raw)
+        return orjson.dumps(self)
 
     @classmethod
     def from_doc(cls, document: bytes) -> Self:

@@ -1,22 +1,26 @@
 """From a container's port settings to what is published: rules, held ports, and what inspect shows."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from api_models.container import ContainerConfig, HostConfig
 from engine.errors import Kind, WharfError, invalid
 from engine.network.forward import Listen
 from engine.network.ports import PortAllocator, PortRange, allocated
 from engine.network.rules import Publication
+from server.services.networks.model import PortSpan
 
 _PORT = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?(?:/(?P<protocol>\w+))?")
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """One port of a container to be published. ``first`` 0: any port; ``last``: up to there."""
+class Wish(NamedTuple):
+    """One port of a container to be published. ``first`` 0: any port; ``last``: up to there.
+
+    A tuple, as a range of ports is thousands of these for a moment.
+    """
 
     protocol: str
     port: int
@@ -31,12 +35,12 @@ class Wish:
 
 @dataclass(slots=True)
 class Published:
-    """What came of it. ``ports`` is inspect's map, without the ports that are only exposed."""
+    """What came of it."""
 
     publications: list[Publication] = field(default_factory=list)
     listens: list[Listen] = field(default_factory=list)
     ranges: list[PortRange] = field(default_factory=list)
-    ports: dict[str, list[dict[str, str]] | None] = field(default_factory=dict)
+    ports: list[PortSpan] = field(default_factory=list)
     loose: dict[tuple[str, int], tuple[int, Wish]] = field(default_factory=dict)
 
 
@@ -45,6 +49,9 @@ def parse_port(text: str) -> tuple[int, int, str]:
 
     :raises WharfError: INVALID.
     """
+    number, _, plain = text.partition("/")
+    if plain in _PROTOCOLS and number.isdecimal() and number.isascii() and 0 < int(number) <= 65535:
+        return int(number), int(number), plain
     match = _PORT.fullmatch(text)
     protocol = (match["protocol"] or "tcp").lower() if match else ""
     if not match or protocol not in _PROTOCOLS:
@@ -95,6 +102,8 @@ def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[st
 def _host_ports(text: str) -> tuple[int, int]:
     if not text or text == "0":
         return 0, 0
+    if text.isdecimal() and text.isascii() and int(text) <= 65535:
+        return int(text), int(text)
     first, dash, last = text.partition("-")
     try:
         low, high = int(first), int(last if dash else first)
@@ -231,10 +240,7 @@ def _publish(done: Published, wish: Wish, port: int, count: int, hosts: Sequence
                 both=both and host == "::", carry=target.carry,
             )
         )  # fmt: skip
-    for step in range(count):
-        shown = done.ports.setdefault(f"{wish.port + step}/{wish.protocol}", [])
-        assert shown is not None
-        shown += [{"HostIp": host, "HostPort": str(port + step)} for host in hosts]
+    done.ports.append(PortSpan(wish.port, wish.protocol, tuple(hosts), port, count))
 
 
 def _open(done: Published, wish: Wish, count: int, target: Target) -> None:
@@ -242,10 +248,7 @@ def _open(done: Published, wish: Wish, count: int, target: Target) -> None:
         done.publications.append(
             Publication(target.bridge, wish.protocol, "", 0, to, wish.port, count, translate=False)
         )
-    for step in range(count):
-        shown = done.ports.setdefault(f"{wish.port + step}/{wish.protocol}", [])
-        assert shown is not None
-        shown += [{"HostIp": host, "HostPort": ""} for host in wish.hosts]
+    done.ports.append(PortSpan(wish.port, wish.protocol, wish.hosts, 0, count))
 
 
 def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
@@ -255,12 +258,16 @@ def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
     return f"Error starting userland proxy: listen {protocol}{family} {shown}:{port}: bind: {text.lower()}"
 
 
-def merge_exposed(
-    ports: Mapping[str, list[dict[str, str]] | None], config: ContainerConfig, host: HostConfig
+def shown(
+    spans: Iterable[PortSpan], config: ContainerConfig, host: HostConfig
 ) -> dict[str, list[dict[str, str]] | None]:
     """inspect's ``Ports``: what is published, and null for what is only exposed."""
     found: dict[str, list[dict[str, str]] | None] = {
         f"{port}/{protocol}": None for port, protocol in exposed(config, host)
     }
-    found.update(ports)
+    for span in spans:
+        for step in range(span.count):
+            key, outer = f"{span.port + step}/{span.protocol}", str(span.host_port + step) if span.host_port else ""
+            bindings = found.get(key) or []
+            found[key] = bindings + [{"HostIp": item, "HostPort": outer} for item in span.hosts]
     return found

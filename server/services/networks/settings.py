@@ -61,10 +61,8 @@ def _key(room: Room, record: SandboxRecord | None) -> str:
 def _ports(room: Room, container: Container, record: SandboxRecord | None) -> dict[str, list[dict[str, str]] | None]:
     if record is None or not any(room.networks[item.network].driver == BRIDGE for item in record.endpoints):
         return {}  # only bridges publish
-    published: dict[str, list[dict[str, str]] | None] = {}
-    for endpoint in record.endpoints:
-        published.update(endpoint.ports)
-    return portmap.merge_exposed(published, container.config, container.host_config)
+    spans = [span for endpoint in record.endpoints for span in endpoint.ports]
+    return portmap.shown(spans, container.config, container.host_config)
 
 
 def _endpoint(
