@@ -71,8 +71,8 @@ class Puller:
             try:
                 return await step()
             except RegistryError as error:
-                # Nothing has come yet: who can't be reached at all is not waited for long.
-                attempts = self._repository.settings.attempts if error.status else 2
+                # Nothing has come yet: who can't be reached at all is not waited for.
+                attempts = self._repository.settings.attempts if error.status else 1
                 if not error.again or attempt + 1 >= attempts:
                     raise
                 await pause(attempt, error)

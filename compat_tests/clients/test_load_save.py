@@ -1,0 +1,323 @@
+"""`docker load` and `docker save`: every format and compression, other tools as witnesses, and what is broken."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from compat_tests.clients.test_pull_push import blobs_in, fresh, tags
+from compat_tests.engines import Dockerd, Engine, Wharf
+from compat_tests.images import Node, busybox_layer, config, descriptor, docker_archive, layer, oci_archive
+from compat_tests.traces import until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(autouse=True)
+def images_as_before(engine: Engine) -> Iterator[None]:
+    before = tags(engine)
+    yield
+    for tag in tags(engine) - before:
+        engine.api.delete(f"/images/{tag}", force=1)
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def files(archive: bytes) -> dict[str, bytes]:
+    """The regular files of an archive."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+
+
+def save(engine: Engine, *names: str) -> bytes:
+    answer = engine.api.get("/images/get", names=list(names))
+    assert answer.status == 200, answer.body
+    return answer.body
+
+
+@pytest.mark.core
+def test_formats_and_compressions(engine: Engine) -> None:
+    packers = {
+        "none": lambda data: data,
+        "gzip": gzip.compress,
+        "bzip2": bz2.compress,
+        "xz": lambda data: lzma.compress(data, preset=0),
+        "zstd": zstandard.ZstdCompressor(level=1).compress,
+    }
+    for name, pack in packers.items():
+        for make in (docker_archive, oci_archive):
+            shown = engine.docker("load", input=pack(make(f"packed-{name}:1", fresh()))).stdout
+            assert f"Loaded image: packed-{name}:1" in shown
+    layers = [busybox_layer(), *fresh()]
+    engine.docker("load", "-q", input=oci_archive("runs:1", layers))
+    assert engine.docker("run", "--rm", "--network", "none", "runs:1", "ls", "/").stdout.count("file") == 2
+    # The same archive again, and another one under its name.
+    assert engine.docker("load", input=oci_archive("runs:1", layers)).stdout == "Loaded image: runs:1\n"
+    old = engine.api.get("/images/runs:1/json").json()["Id"]
+    shown = engine.docker("load", input=oci_archive("runs:1", [busybox_layer(), *fresh()])).stdout
+    assert shown.splitlines() == [
+        f"The image runs:1 already exists, renaming the old one with ID {old} to empty string",
+        "Loaded image: runs:1",
+    ]
+    [image] = engine.client.images.load(docker_archive("bypy:1", fresh()))
+    assert image.tags == ["bypy:1"]
+
+
+def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
+    """A folder for each layer, shared ones as links, several images, one without a name."""
+    shared, own = busybox_layer(), fresh(1)[0]
+    one, two = config([shared]), config([shared, own])
+    name, other = hashlib.sha256(one).hexdigest(), hashlib.sha256(two).hexdigest()
+    manifest = [
+        {"Config": f"{name}.json", "RepoTags": ["old/one:1", "old/one:2"], "Layers": ["a/layer.tar"]},
+        {"Config": f"{other}.json", "RepoTags": None, "Layers": ["b/layer.tar", "c/layer.tar"]},
+    ]
+    archive = layer(
+        {
+            "a": Node(kind=tarfile.DIRTYPE, mode=0o755),
+            "a/VERSION": "1.0",
+            "a/json": "{}",
+            "a/layer.tar": shared,
+            "b/layer.tar": Node(kind=tarfile.SYMTYPE, link="../a/layer.tar"),
+            "c/layer.tar": own,
+            f"{name}.json": one,
+            f"{other}.json": two,
+            "manifest.json": json.dumps(manifest),
+            "repositories": "{}",
+        }
+    )
+    lines = engine.docker("load", input=archive).stdout.splitlines()
+    assert lines[:2] == ["Loaded image: old/one:1", "Loaded image: old/one:2"]
+    assert lines[2].startswith("Loaded image ID: sha256:")
+    found = engine.api.get(f"/images/{lines[2].partition(': ')[2]}/json").json()
+    assert found["RepoTags"] == []
+    assert len(found["RootFS"]["Layers"]) == 2
+    engine.docker("rmi", lines[2].partition(": ")[2])
+
+
+@pytest.mark.core
+def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
+    layers = [busybox_layer(), *fresh()]
+    engine.docker("load", "-q", input=oci_archive("saved:1", layers))
+    engine.docker("tag", "saved:1", "saved:2")
+    id = engine.api.get("/images/saved:1/json").json()["Id"]
+    engine.docker("load", "-q", input=docker_archive("other/saved:1", fresh()))
+    whole = save(engine, "saved:1")
+    assert whole == save(engine, "saved:1")  # byte by byte
+    content = files(whole)
+    for name, data in content.items():
+        if name.startswith("blobs/"):
+            assert name == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
+    [entry] = json.loads(content["index.json"])["manifests"]
+    assert entry["digest"] == id
+    assert entry["annotations"] == {
+        "io.containerd.image.name": "docker.io/library/saved:1",
+        "org.opencontainers.image.ref.name": "1",
+    }
+    assert json.loads(content["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
+    [row] = json.loads(content["manifest.json"])
+    assert row["RepoTags"] == ["saved:1"]
+    assert [digest(gzip.decompress(content[path])) for path in row["Layers"]] == [digest(data) for data in layers]
+    # A repository, several names, an id.
+    [row] = json.loads(files(save(engine, "saved"))["manifest.json"])
+    assert row["RepoTags"] == ["saved:1", "saved:2"]
+    rows = json.loads(files(save(engine, "saved:2", "other/saved:1"))["manifest.json"])
+    assert [each["RepoTags"] for each in rows] == [["saved:2"], ["other/saved:1"]]
+    [row] = json.loads(files(save(engine, id))["manifest.json"])
+    assert not row["RepoTags"]
+    assert files(engine.api.get("/images/saved:1/get").body) == content
+    done = engine.docker("save", "saved:1", "none:1", check=False)
+    assert (done.status, done.stdout) == (1, "")
+    assert "No such image: none:1" in done.stderr
+    # And back: the same id.
+    target = tmp_path / "saved.tar"
+    engine.docker("save", "-o", str(target), "saved:1")
+    engine.docker("rmi", "-f", id)
+    assert "Loaded image: saved:1" in engine.docker("load", "-i", str(target)).stdout
+    assert engine.api.get("/images/saved:1/json").json()["Id"] == id
+    pieces = engine.client.images.get("saved:1").save(named=True)
+    assert files(b"".join(pieces)) == content
+
+
+def test_others_take_what_is_saved(engine: Engine, tmp_path: Path) -> None:
+    layers = [busybox_layer(), *fresh()]
+    engine.docker("load", "-q", input=oci_archive("witness:1", layers, Labels={"a": "b"}))
+    id = engine.api.get("/images/witness:1/json").json()["Id"]
+    target = tmp_path / "witness.tar"
+    engine.docker("save", "-o", str(target), "witness:1")
+
+    def skopeo(*args: str) -> bytes:
+        done = subprocess.run(["skopeo", *args], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    shown = json.loads(skopeo("inspect", f"oci-archive:{target}"))
+    assert (shown["Digest"], shown["Labels"]) == (id, {"a": "b"})
+    assert json.loads(skopeo("inspect", "--config", f"docker-archive:{target}"))["rootfs"]["diff_ids"] == [
+        digest(data) for data in layers
+    ]
+    # What skopeo writes is taken here.
+    skopeo("copy", "-q", "--insecure-policy", f"oci-archive:{target}", f"docker-archive:{tmp_path}/back.tar:back:1")
+    assert "Loaded image: back:1" in engine.docker("load", "-i", str(tmp_path / "back.tar")).stdout
+    skopeo("copy", "-q", "--insecure-policy", f"oci-archive:{target}", f"oci-archive:{tmp_path}/oci.tar:back:2")
+    assert "Loaded image" in engine.docker("load", "-i", str(tmp_path / "oci.tar")).stdout
+
+
+def test_dockerd_takes_what_is_saved(engine: Engine, oracle: Dockerd, tmp_path: Path) -> None:
+    layers = [busybox_layer(), *fresh()]
+    engine.docker("load", "-q", input=docker_archive("there:1", layers, Cmd=["ls", "/"]))
+    there = save(engine, "there:1")
+    assert "Loaded image: there:1" in oracle.docker("load", input=there).stdout
+    try:
+        assert oracle.docker("run", "--rm", "--network", "none", "there:1").stdout.count("file") == 2
+        oracle.docker("tag", "there:1", "back:1")
+        back = oracle.api.get("/images/get", names="back:1").body
+    finally:
+        oracle.docker("rmi", "-f", "there:1", "back:1")
+    assert "Loaded image: back:1" in engine.docker("load", input=back).stdout
+    assert engine.docker("run", "--rm", "--network", "none", "back:1").stdout.count("file") == 2
+    mine, theirs = (engine.api.get(f"/images/{name}/json").json()["RootFS"] for name in ("there:1", "back:1"))
+    assert mine == theirs
+
+
+def test_ctr_takes_what_is_saved(engine: Engine, tmp_path: Path) -> None:
+    """containerd's own tool on our supervisor's socket, in a namespace of its own."""
+    engine.docker("load", "-q", input=oci_archive("forctr:1", [busybox_layer(), *fresh()]))
+    id = engine.api.get("/images/forctr:1/json").json()["Id"]
+    target = tmp_path / "ctr.tar"
+    engine.docker("save", "-o", str(target), "forctr:1")
+    assert isinstance(engine, Wharf)
+    address = engine.place.root / "run/containerd/containerd.sock"
+
+    def ctr(*args: str) -> str:
+        argv = ["ctr", "--address", str(address), "--namespace", "witness", *args]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ctr("images", "import", str(target))
+    try:
+        assert id in ctr("images", "ls")
+        ctr("images", "export", str(tmp_path / "back.tar"), "docker.io/library/forctr:1")
+    finally:
+        ctr("images", "rm", "--sync", "docker.io/library/forctr:1")
+        for name in ctr("snapshots", "ls").splitlines()[1:]:
+            ctr("snapshots", "rm", name.split()[0])
+    engine.docker("rmi", "forctr:1")
+    assert "Loaded image: forctr:1" in engine.docker("load", "-i", str(tmp_path / "back.tar")).stdout
+    assert engine.api.get("/images/forctr:1/json").json()["Id"] == id
+
+
+def broken_archives() -> dict[str, tuple[bytes, str]]:
+    """Archives with what is wrong with them, and a part of what is said about it."""
+    layers = fresh(2, 300)
+    whole = docker_archive("broken:1", layers)
+    packed_whole = gzip.compress(whole)
+    lies = oci_archive("broken:1", layers)
+    packed = hashlib.sha256(gzip.compress(layers[0], mtime=0)).hexdigest()
+    blob = config(layers)
+    short = json.dumps([{"Config": "c.json", "RepoTags": ["broken:1"], "Layers": ["l.tar"]}])
+    wrong = config([b"something else"])
+    index = {"schemaVersion": 2, "manifests": [descriptor(b"{}", "application/vnd.oci.image.manifest.v1+json")]}
+    climbing = layer({"../../out": "x"})
+    return {
+        "nothing": (b"", "unrecognized image format"),
+        "words": (b"hello world\n", "unexpected EOF"),
+        "a tar of something else": (layer({"x": "y"}), "unrecognized image format"),
+        "cut": (whole[: len(whole) // 2], "unexpected EOF"),
+        "cut gzip": (packed_whole[: len(packed_whole) // 2], "unexpected EOF"),
+        "a blob with another digest": (lies.replace(packed.encode(), b"0" * 64), "0" * 64),
+        "too few layers": (
+            layer({"c.json": blob, "l.tar": layers[0], "manifest.json": short}),
+            "layers length mismatch",
+        ),
+        "another layer": (layer({"c.json": wrong, "l.tar": layers[0], "manifest.json": short}), "wrong diff id"),
+        "no config": (layer({"l.tar": layers[0], "manifest.json": short}), "not found"),
+        "manifest is no JSON": (layer({"manifest.json": "{"}), "invalid JSON"),
+        "a manifest that is missing": (
+            layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps(index)}),
+            "no image",
+        ),
+        "a layer that climbs out": (docker_archive("broken:1", [climbing]), "outside of the root"),
+        "a layer that is no tar": (docker_archive("broken:1", [os.urandom(2048)]), "invalid tar header"),
+    }
+
+
+@pytest.mark.core
+def test_broken_archives(engine: Engine) -> None:
+    before = blobs_in(engine)
+    stock = engine.kind == "containerd"
+    for name, (archive, said) in broken_archives().items():
+        done = engine.docker("load", input=archive, check=False)
+        assert done.status == 1, name
+        if not (stock and name.startswith("a layer")):  # its own words for what it unpacks
+            assert said in done.output, f"{name}: {done.output}"
+        assert "Loaded" not in done.output, name
+        assert engine.api.get("/images/broken:1/json").status == 404, name
+    # Nothing of them stays, and the next one works.
+    assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
+    assert "Loaded image: fine:1" in engine.docker("load", input=docker_archive("fine:1", fresh())).stdout
+
+
+@pytest.mark.core
+def test_tricks_of_layers(engine: Engine) -> None:
+    """Whatever an archive says, it is unpacked inside of its root; whiteouts hide, hard links hold together."""
+    first = layer(
+        {
+            "dir": Node(kind=tarfile.DIRTYPE, mode=0o751),
+            "dir/gone": "x",
+            "dir/stays": "y",
+            "opaque": Node(kind=tarfile.DIRTYPE, mode=0o755),
+            "opaque/below": "z",
+            "/absolute": "inside",
+            "link": Node(kind=tarfile.SYMTYPE, link="/etc"),
+            "suid": Node(b"s", mode=0o4755),
+            "hard": Node(kind=tarfile.LNKTYPE, link="absolute"),
+            "twice": "one",
+        }
+    )
+    second = layer(
+        {
+            "dir/.wh.gone": "",
+            "opaque/.wh..wh..opq": "",
+            "opaque/new": "n",
+            "link/through": "in the image's own etc",
+            "twice": "two",
+            "a" * 90 + "/" + "b" * 90: "long",
+            "dev-null": Node(kind=tarfile.CHRTYPE),
+        }
+    )
+    engine.docker("load", "-q", input=docker_archive("tricks:1", [busybox_layer(), first, second]))
+    script = (
+        "ls dir opaque; cat absolute twice; echo; stat -c '%a %h' dir suid absolute;"
+        "cat /etc/through; echo; cat a*/b*; test ! -e dir/gone"
+    )
+    shown = engine.docker("run", "--rm", "--network", "none", "tricks:1", "sh", "-c", script).stdout
+    assert shown.splitlines() == [
+        *("dir:", "stays", "", "opaque:", "new"),
+        "insidetwo",
+        *("751 1", "4755 1", "644 2"),
+        "in the image's own etc",
+        "long",
+    ]
+    assert not Path("/etc/through").exists()
+    outside = {"hard link": Node(kind=tarfile.LNKTYPE, link="../../../../etc/passwd"), "climb": None}
+    for name, node in outside.items():
+        nodes: dict[str, Node | bytes | str] = {"x": node} if node else {"y/../../../x": "out"}
+        done = engine.docker("load", input=docker_archive("outside:1", [layer(nodes)]), check=False)
+        assert done.status == 1, name
+        assert engine.api.get("/images/outside:1/json").status == 404
