@@ -9,8 +9,14 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "this needs root: sudo $0 $*"
 }
 
-# A PATH that finds the system's tools also where root's PATH is a user's (sudo -E, su without a dash).
-system_path() { export PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; }
+# An environment to work in, whatever the caller's is (env -i; sudo -E; su without a dash): a PATH that finds the
+# system's tools, a home, and for pip the certificates that this host trusts rather than those that pip brings along.
+system_environment() {
+  export PATH="${PATH:-/usr/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+  export HOME="${HOME:-/root}"
+  local bundle=/etc/ssl/certs/ca-certificates.crt
+  if [ -z "${PIP_CERT:-}" ] && [ -s "$bundle" ]; then export PIP_CERT=$bundle; fi
+}
 
 # --- packages -------------------------------------------------------------------------------------------------
 

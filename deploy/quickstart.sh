@@ -8,7 +8,7 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=deploy/lib.sh
 . "$ROOT/deploy/lib.sh"
 need_root "$@"
-system_path
+system_environment
 
 HOME_DIR=${WHARF_HOME:-/usr/local/lib/wharf}
 DATA=${WHARF_DATA_ROOT:-/var/lib/wharf}
