@@ -106,7 +106,7 @@ class Copier:
             )
 
     def _pick(self, root: int) -> list[Picked]:
-        return select.pick(root, self._operation.sources)
+        return select.pick(root, self._operation.sources, may_match_nothing=self._operation.may_match_nothing)
 
     async def _empty(self) -> str:
         directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="empty-", dir=self._scratch)
@@ -209,6 +209,8 @@ class Copier:
         names += [(item.name, item.is_tree) for item in self._fetched]
         names += [(file.name, False) for file in given]
         if not names:
+            if operation.sources:
+                return layer.finish()
             layer.directories(placement.real(operation.target))
             return layer.finish()
         where = iter(targets(operation, placement, names))

@@ -4,6 +4,7 @@ Only what the target needs is planned. The bases' configurations have to be know
 part in replacing variables; they come from a :class:`Bases`.
 """
 
+import json
 from collections.abc import Callable, Mapping
 
 from engine.build.dockerfile import instructions as ins
@@ -22,6 +23,11 @@ def platform_args(platform: str, prefix: str) -> dict[str, str]:
     """``TARGETPLATFORM`` and its parts."""
     os, arch, variant = (*platform.split("/"), "", "")[:3]
     return {f"{prefix}PLATFORM": platform, f"{prefix}OS": os, f"{prefix}ARCH": arch, f"{prefix}VARIANT": variant}
+
+
+def quoted(text: str) -> str:
+    """As Go's ``%q`` shows it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 class Planner:
@@ -55,15 +61,15 @@ class Planner:
         return values
 
     def expand(self, text: str, variables: Mapping[str, str], span: Span) -> str:
-        return self.checked(lambda: expand(text, variables, escape=self.file.escape), span).text
+        return self.checked(lambda: expand(text, variables, escape=self.file.escape), span, text).text
 
-    def checked(self, function: Callable[[], Expansion], span: Span) -> Expansion:
+    def checked(self, function: Callable[[], Expansion], span: Span, text: str) -> Expansion:
         try:
             return function()
         except DockerfileError:
             raise
         except WharfError as error:
-            raise DockerfileError(f"failed to process: {error.message}", span) from error
+            raise DockerfileError(f"failed to process {quoted(text)}: {error.message}", span) from error
 
     def _find(self, name: str) -> int | None:
         if name.isdigit() and int(name) < len(self.file.stages):
@@ -130,12 +136,24 @@ class Planner:
         if context is not None and not context.startswith("docker-image://"):
             return Origin(context=name)
         if name.isdigit():
+            number = int(name)
+            if number >= len(self.file.stages):
+                raise DockerfileError(f"invalid stage index {name}")
             raise DockerfileError(f"invalid from flag value {name}: refers to current build block", span)
         ref = context.removeprefix("docker-image://") if context else name
         if ref == "scratch":
             return Origin()
-        image = await self.bases.image(ref, platform=self.options.platform, step=f"FROM {ref}")
+        image = await self.image(ref, span, platform=self.options.platform, step=f"FROM {ref}")
         return Origin(Step(image.base, None, f"FROM {ref}", span))
+
+    async def image(self, ref: str, span: Span, *, platform: str, step: str) -> BaseImage:
+        """A base image; BuildKit's clients are shown the lines that name it when it can't be had."""
+        try:
+            return await self.bases.image(ref, platform=platform, step=step)
+        except WharfError as error:
+            if self.options.classic:
+                raise
+            raise DockerfileError(error.message, span) from error
 
     def plan(self, target: PlannedStage) -> Plan:
         stages = tuple(self._planned[index] for index in sorted(self._planned))

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -75,6 +77,16 @@ class Mounts:
         self._stack.push_async_callback(self.builder.engine.snapshots.remove, key)
         return mounts
 
+    async def _over(self, path: str) -> tuple[Mount, ...]:
+        """A directory of the host with a layer of its own over it, which is thrown away."""
+        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="over-", dir=self.builder.scratch)
+        self._stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
+        upper, work = os.path.join(folder, "upper"), os.path.join(folder, "work")
+        for made in (upper, work):
+            await asyncio.to_thread(os.mkdir, made, 0o755)
+        options = (f"lowerdir={path}", f"upperdir={upper}", f"workdir={work}", "index=off")
+        return (Mount(type="overlay", source="overlay", options=options),)
+
     async def _bind(self, mount: ResolvedMount) -> None:
         options = mount.options
         path, mounts = await self._source(mount)
@@ -83,7 +95,7 @@ class Mounts:
         readonly = options.readonly is not False
         if path and not readonly:
             # What a process writes into its context must not be there for the next: a layer over it takes it.
-            raise invalid("a context can't be mounted for writing (--mount=type=bind,rw): copy it, or mount a stage")
+            path, mounts = "", await self._over(path)
         self.binds.append(Bind(options.target, path, mounts, options.source, readonly=readonly))
 
     async def _cache(self, mount: ResolvedMount) -> None:

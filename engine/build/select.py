@@ -42,7 +42,7 @@ class Picked:
         return stat.S_ISDIR(self.stat.st_mode)
 
 
-def pick(root: int, sources: Sequence[str], *, wildcards: bool = True) -> list[Picked]:
+def pick(root: int, sources: Sequence[str], *, may_match_nothing: bool = False) -> list[Picked]:
     """The sources in order, wildcards replaced by what fits them (sorted).
 
     Raises NOT_FOUND with BuildKit's sentence for a source that names nothing.
@@ -50,9 +50,9 @@ def pick(root: int, sources: Sequence[str], *, wildcards: bool = True) -> list[P
     found: list[Picked] = []
     for source in sources:
         clean = posixpath.normpath("/" + source).lstrip("/")
-        if wildcards and any(char in clean for char in "*?["):
+        if any(char in clean for char in "*?["):
             names = sorted(_glob(root, "", clean.split("/")))
-            if not names:
+            if not names and not may_match_nothing:
                 raise missing(source)
         else:
             names = [clean]

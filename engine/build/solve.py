@@ -5,6 +5,7 @@ cache record. A step that fails leaves neither: its lease goes, and the collecto
 """
 
 import asyncio
+import json
 import logging
 import secrets
 import time
@@ -44,13 +45,23 @@ class StepFailed(WharfError):
     """A step's process ended with a code. The message is the builder's sentence; ``span`` says where it stands."""
 
     def __init__(self, step: Step, command: str, code: int) -> None:
-        super().__init__(Kind.INVALID_ARGUMENT, f'process "{command}" did not complete successfully: exit code: {code}')
+        shown = json.dumps(command, ensure_ascii=False)
+        super().__init__(Kind.INVALID_ARGUMENT, f"process {shown} did not complete successfully: exit code: {code}")
         self.step, self.command, self.code = step, command, code
 
     @property
     def span(self) -> Span | None:
         """The lines of the step."""
         return self.step.span
+
+
+class StepRefused(WharfError):
+    """A step's process could not be run at all. ``reason`` is the runtime's own sentence."""
+
+    def __init__(self, command: str, error: WharfError) -> None:
+        shown = json.dumps(command, ensure_ascii=False)
+        super().__init__(error.kind, f"process {shown} did not complete successfully: {error.message}")
+        self.reason = error.message
 
 
 class Builder:
@@ -342,10 +353,14 @@ class Solver:
                     files=tuple(mounts.files),
                     tmpfs=tuple(mounts.tmpfs),
                 )
-                ended = await self.runner.run(job, lambda stream, data: self.progress.output(step, stream, data))
+                command = " ".join(operation.args)
+                try:
+                    ended = await self.runner.run(job, lambda stream, data: self.progress.output(step, stream, data))
+                except WharfError as error:
+                    raise StepRefused(command, error) from error
                 try:
                     if ended.code:
-                        raise StepFailed(step, " ".join(operation.args), ended.code)
+                        raise StepFailed(step, command, ended.code)
                     descriptor, diff_id = await self._difference(id, parent, rootfs)
                 finally:
                     await asyncio.shield(ended.gone)

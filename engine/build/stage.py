@@ -1,6 +1,8 @@
 """One stage: its instructions walked in order, with the arguments, the configuration and the last step so far."""
 
 import posixpath
+import re
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -94,7 +96,7 @@ class StagePlanner:
             self.last = Step(Copy((".",), "/", origin), None, f"[context {name}] load", base.span)
             return
         ref = context.removeprefix("docker-image://") if context else name
-        image = await self.planner.bases.image(ref, platform=self.platform, step=self.stage.name)
+        image = await self.planner.image(ref, base.span, platform=self.platform, step=self.stage.name)
         self.base_ref = image.base.ref
         self.config = ImageConfig.of_image(image.config)
         self.last = Step(image.base, None, "", base.span, stage=self.stage.name)
@@ -275,6 +277,7 @@ class StagePlanner:
             checksum=self.expand(item.checksum, item.span),
             keep_git_dir=item.keep_git_dir,
             add=item.add,
+            may_match_nothing=not self.options.classic,
         )
         shown = item.original.split(None, 1)[1]
         word = "ADD" if item.add else "COPY"
@@ -284,7 +287,7 @@ class StagePlanner:
     def _heredoc(self, content: str, span: Span) -> str:
         variables = self.variables
         escape = self.planner.file.escape
-        return self.planner.checked(lambda: expand_heredoc(content, variables, escape=escape), span).text
+        return self.planner.checked(lambda: expand_heredoc(content, variables, escape=escape), span, content).text
 
     def _workdir(self, item: ins.Workdir) -> Step:
         path = posixpath.normpath(posixpath.join(self.config.workdir, self.expand(item.path, item.span)))
@@ -339,6 +342,7 @@ class StagePlanner:
             found = self.planner.checked(
                 lambda word=word: expand_words(word, variables, escape=self.planner.file.escape),  # type: ignore[misc]
                 item.span,
+                word,
             )
             for text in found.words:
                 for port in _ports(text, item.span):
@@ -356,9 +360,11 @@ class StagePlanner:
         self._history(f"VOLUME [{shown}]", self._nop(f"VOLUME [{shown}]"))
 
     def _stopsignal(self, item: ins.StopSignal) -> None:
-        signal = self.expand(item.signal, item.span)
-        self.config.config["StopSignal"] = signal
-        self._history(f"STOPSIGNAL {signal}", self._nop(f"STOPSIGNAL {signal}"))
+        name = self.expand(item.signal, item.span)
+        if not _SIGNAL.fullmatch(name.upper()):
+            raise DockerfileError(f"invalid signal: {name}", item.span)
+        self.config.config["StopSignal"] = name
+        self._history(f"STOPSIGNAL {name}", self._nop(f"STOPSIGNAL {name}"))
 
     def _maintainer(self, item: ins.Maintainer) -> None:
         self.config.document["author"] = item.text
@@ -389,6 +395,10 @@ _APPLY: Mapping[type[ins.Instruction], Callable[..., Step | Awaitable[Step] | No
 }
 
 
+_NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)
+_SIGNAL = re.compile(rf"\d+|(SIG)?({_NAMES}|RTMIN(\+\d+)?|RTMAX(-\d+)?)")
+
+
 def _quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -401,10 +411,12 @@ def _ports(text: str, span: Span) -> Sequence[str]:
     """``80``, ``80/udp`` or ``8000-8010/tcp`` as the keys of ``ExposedPorts``."""
     numbers, _, protocol = text.partition("/")
     protocol = (protocol or "tcp").lower()
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise DockerfileError(f"Invalid proto: {protocol}", span)
     first, dash, last = numbers.partition("-")
     try:
         low, high = int(first), int(last) if dash else int(first)
-        valid = 0 < low <= high < 65536 and protocol in ("tcp", "udp", "sctp")
+        valid = 0 < low <= high < 65536
     except ValueError:
         valid = False
     if not valid:

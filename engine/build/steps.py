@@ -81,6 +81,8 @@ class Copy:
     checksum: str = ""
     keep_git_dir: bool = False
     add: bool = False
+    may_match_nothing: bool = False
+    """A wildcard that fits no file is no error: BuildKit's rule, not the classic builder's."""
 
 
 @dataclass(frozen=True, slots=True)

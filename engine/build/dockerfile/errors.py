@@ -23,7 +23,7 @@ class DockerfileError(WharfError):
     ``numbered``: the sentence names the line: the parser's errors do, those of later steps don't.
     """
 
-    def __init__(self, message: str, span: Span | None = None, *, numbered: bool = False) -> None:
+    def __init__(self, message: str, span: Span | None = None, *, numbered: bool | None = None) -> None:
         super().__init__(Kind.INVALID_ARGUMENT, message)
         self.span, self.numbered = span, numbered
 

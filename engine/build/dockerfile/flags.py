@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 
 from engine.build.dockerfile.errors import DockerfileError
@@ -96,7 +97,7 @@ def mount(text: str) -> Mount:
             if key == "required":
                 required = True
                 continue
-            raise DockerfileError(f"invalid field '{field}' must be a key=value pair")
+            raise DockerfileError(f"invalid field '{field}' must be a key=value pair", numbered=False)
         if key in ("readonly", "ro"):
             readonly = _boolean(value, key)
         elif key in ("readwrite", "rw"):
@@ -126,20 +127,28 @@ def mount(text: str) -> Mount:
             )
             meant = closest(key, known)
             hint = f" (did you mean {meant}?)" if meant else ""
-            raise DockerfileError(f"unexpected key '{key}' in '{field}'{hint}")
+            raise DockerfileError(f"unexpected key '{key}' in '{field}'{hint}", numbered=False)
     kind = found.get("type", "bind").lower()
     if kind not in _TYPES:
-        raise DockerfileError(f"unsupported mount type {json.dumps(kind)}")
+        raise DockerfileError(f"unsupported mount type {json.dumps(kind)}", numbered=False)
     sharing = found.get("sharing", "shared").lower()
     if sharing not in _SHARING:
-        raise DockerfileError(f"unsupported sharing value {json.dumps(sharing)}")
+        raise DockerfileError(f"unsupported sharing value {json.dumps(sharing)}", numbered=False)
     target = found.get("target", "")
-    if kind in ("cache", "tmpfs") and not target:
-        raise DockerfileError(f"target is required for {kind} mounts")
-    if kind == "bind" and not target:
-        raise DockerfileError("target is required for bind mounts")
+    if kind in ("bind", "cache", "tmpfs") and not target:
+        raise DockerfileError('invalid mount target "/"', numbered=False)
+    for key in ("mode", "uid", "gid"):
+        text = found.get(key, "")
+        if text and "$" not in text and not re.fullmatch(r"[0-7]+" if key == "mode" else r"\d+", text):
+            raise DockerfileError(f"invalid value {text} for {key}", numbered=False)
+    if (
+        "size" in found
+        and "$" not in found["size"]
+        and not re.fullmatch(r"(?i)\d+(\.\d+)?\s*[kmgt]?i?b?", found["size"])
+    ):
+        raise DockerfileError(f"invalid value for size: {found['size']}", numbered=False)
     if kind == "secret" and not (found.get("id") or found.get("source") or target):
-        raise DockerfileError("invalid secret mount. one of source, target required")
+        raise DockerfileError("invalid secret mount. one of source, target required", numbered=False)
     return Mount(
         type=kind,
         source=found.get("source", ""),

@@ -38,7 +38,8 @@ class _Parser:
             return handler(self, line, name, Flags(name, flags), rest)
         except DockerfileError as error:
             if error.span is None:
-                error.span, error.numbered = line.span, True
+                error.span = line.span
+                error.numbered = error.numbered is not False
             raise
 
     def _words(self, text: str) -> list[str]:
@@ -105,7 +106,9 @@ class _Parser:
 
     def run(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
         mounts = tuple(mount(text) for text in flags.list("mount"))
-        network = flags.choice("network", ("default", "none", "host"), default="default")
+        network = flags.text("network") or "default"
+        if network not in ("default", "none", "host"):
+            raise DockerfileError(f"invalid network mode {json.dumps(network)}")
         security = flags.choice("security", ("sandbox", "insecure"), default="sandbox")
         device = tuple(flags.list("device"))
         flags.done()
@@ -256,7 +259,6 @@ class _Parser:
             raise DockerfileError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
         if trigger in ("MAINTAINER", "FROM"):
             raise DockerfileError(f"{trigger} isn't allowed as an ONBUILD trigger")
-        self.instruction(Line(rest, line.span, line.heredocs))
         text = rest
         for document in line.heredocs:
             text += "\n" + document.content + document.name
@@ -332,7 +334,7 @@ def parse(text: str) -> ins.Dockerfile:
     source = split(text)
     parser = _Parser(source.escape)
     if not source.lines:
-        raise DockerfileError("file with no instructions")
+        raise DockerfileError("file with no instructions", Span(1, max(1, len(source.physical))))
     for message, span in source.warnings:
         parser.warn("NoEmptyContinuation", message, span)
     arguments: list[ins.Arg] = []

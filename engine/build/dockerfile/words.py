@@ -95,13 +95,15 @@ def pairs(text: str, escape: str, *, instruction: str) -> tuple[list[tuple[str, 
         name = words[0]
         value = text.strip()[len(name) :].strip()
         if not value:
-            raise DockerfileError(f"{instruction} must have two arguments")
+            raise DockerfileError(f"{instruction} must have two arguments", numbered=False)
         return [(name, value)], True
     found = []
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise DockerfileError(f"Syntax error - can't find = in {json.dumps(word)}. Must be of the form: name=value")
+            raise DockerfileError(
+                f"Syntax error - can't find = in {json.dumps(word)}. Must be of the form: name=value", numbered=False
+            )
         if not name:
             raise DockerfileError(f"{instruction} names can not be blank")
         found.append((name, value))

@@ -16,7 +16,7 @@ from engine.build.dockerfile.instructions import Dockerfile, Instruction
 from engine.build.dockerfile.parse import parse
 from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
 from engine.build.select import Checksums
-from engine.build.solve import Builder, Solver, StepFailed
+from engine.build.solve import Builder, Solver, StepFailed, StepRefused
 from engine.build.steps import Base, Copy, Layer, Result, Step
 from engine.errors import Kind, WharfError, invalid
 from engine.registry import oci
@@ -314,6 +314,8 @@ class ClassicBuild:
         except StepFailed as error:
             sentence = f"The command '{error.command}' returned a non-zero code: {error.code}"
             raise Failed(sentence, error.code) from None
+        except StepRefused as error:
+            raise Failed(error.reason) from None
         except WharfError as error:
             if error.kind is Kind.NOT_FOUND and isinstance(step.operation, Copy):
                 raise Failed(await asyncio.to_thread(self._missing, step.operation, error.message)) from None

@@ -119,8 +119,6 @@ class Exporters:
         names = [str(parse(name).tagged()) for name in attrs.get("name", "").split(",") if name]
         vertex = self._vertex(job, "exporting to image")
         with vertex.running():
-            if not made or all(item.empty for item in made):
-                raise invalid("No image was generated. Is your Dockerfile empty?")
             kept = names if attrs.get("store", "true") != "false" else ()
             if len(made) == 1 and await self._images.is_built(made[0].documents.id, kept):
                 target = made[0].documents.target

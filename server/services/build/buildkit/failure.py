@@ -35,12 +35,12 @@ def span_of(error: WharfError) -> Span | None:
     return None
 
 
-def detailed(error: WharfError, *, file: str, text: bytes, vertex: str = "") -> WharfError:
+def detailed(error: WharfError, *, file: str, text: bytes, vertex: str = "", span: Span | None = None) -> WharfError:
     """The error with its details: which lines of which file, and which vertex."""
     if isinstance(error, Detailed):
         return error
     message = error.sentence if isinstance(error, DockerfileError) else error.message
-    span = span_of(error)
+    span = span_of(error) or span
     kind = error.kind if error.kind in PASSED_ON else Kind.INTERNAL
     status = Status(code=to_code(kind).value[0], message=message)
     if span is not None:

@@ -12,7 +12,7 @@ from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
 from engine.build.solve import Builder, Solver
 from engine.build.steps import SCRATCH, Base, Copy, Layer, Result, Run, Step
 from engine.build.work import Limits
-from engine.errors import Kind, WharfError, internal, invalid, not_implemented
+from engine.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
 from engine.registry import oci
 from engine.registry.reference import parse as parse_reference
 from server.http.streams import Progress
@@ -113,7 +113,8 @@ class Bases:
                 ref, platform=wanted, credentials=SessionCredentials(self.sources), messages=messages
             )
         except WharfError as error:
-            raise WharfError(error.kind, f"{oci_name(ref)}: {error.message}") from None
+            sentence = f"{ref}: failed to resolve source metadata for {oci_name(ref)}: {error.message}"
+            raise WharfError(error.kind, sentence) from None
         return await self.images.resolve(ref, platform=wanted)
 
 
@@ -232,7 +233,13 @@ class Frontend:
             made = [await self._platform(file, item, progress, name, text, many=many) for item in platforms]
         except WharfError as error:
             self._count(progress)
-            raise detailed(error, file=name, text=text, vertex=progress.failed) from error
+            step = progress.failed
+            if step is None:
+                raise detailed(error, file=name, text=text) from error
+            if error.kind is Kind.NOT_FOUND and isinstance(step.operation, Copy):
+                what = f"failed to calculate checksum of ref {self.job.ref}::{progress.vertex(step).digest[7:32]}"
+                error = not_found(f"failed to compute cache key: {what}: {error.message}")
+            raise detailed(error, file=name, text=text, vertex=progress.vertex(step).digest, span=step.span) from error
         self._count(progress)
         return made
 
@@ -270,6 +277,7 @@ class Frontend:
             ),
             bases,
         )
+        _check_entitlements(planned, self.job.request.Entitlements)
         self._warn(planned, name, text)
         self.sources.follow = needed(planned)
         epoch = arguments.get("SOURCE_DATE_EPOCH", "")
@@ -298,6 +306,22 @@ class Frontend:
         if self.sources.definition is not None:
             for warning in planned.warnings:
                 self.sources.definition.warn(warning, name, text)
+
+
+def _check_entitlements(planned: Plan, allowed: Sequence[str]) -> None:
+    """What a step may do beyond others, its client has to allow. Raises PERMISSION_DENIED in BuildKit's words."""
+    for stage in planned.stages:
+        step = stage.last
+        while step is not None:
+            operation = step.operation
+            if isinstance(operation, Run):
+                for needed, name in (
+                    (operation.network == "host", "network.host"),
+                    (operation.security == "insecure", "security.insecure"),
+                ):
+                    if needed and name not in allowed:
+                        raise WharfError(Kind.PERMISSION_DENIED, f"failed to load LLB: {name} is not allowed")
+            step = step.parent
 
 
 def _announce(progress: StepProgress, target: PlannedStage) -> None:

@@ -102,8 +102,8 @@ class StepProgress:
         self._send, self._prefix = send, prefix
         self._vertexes: dict[int, Vertex] = {}
         self._cached: set[int] = set()
-        self.failed: str = ""
-        """The vertex of the step that failed first."""
+        self.failed: Step | None = None
+        """The step that failed first."""
 
     def vertex(self, step: Step) -> Vertex:
         """The vertex of a step, announced once."""
@@ -122,8 +122,8 @@ class StepProgress:
         self._cached.add(id(step))
 
     def done(self, step: Step, error: str = "") -> None:
-        if error and not self.failed and error != "canceled":
-            self.failed = self.vertex(step).digest
+        if error and self.failed is None and error != "canceled":
+            self.failed = step
         self.vertex(step).finish(error, cached=id(step) in self._cached)
 
     def output(self, step: Step, stream: int, data: bytes) -> None:
