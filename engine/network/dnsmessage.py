@@ -3,7 +3,7 @@
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 A, PTR, AAAA, ANY, OPT = 1, 12, 28, 255, 41
 IN = 1
@@ -18,8 +18,7 @@ class Malformed(ValueError):
     """Not a query that can be answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One question. ``name`` is lower case without the final dot; ``question`` its bytes as they came."""
 
     number: int

@@ -11,8 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.network.reactor import ERROR, HANGUP, READ, WRITE, Reactor, Timer
 
@@ -24,9 +23,8 @@ _SCTP = 132
 _PKTINFO = 8  # IP_PKTINFO, missing in Python's socket before 3.14
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Host ports ``port`` … ``port + count - 1`` at ``host``, leading to those from ``to_port`` on of ``to``.
+class Listen(NamedTuple):
+    """Host ports ``port`` … ``port + size - 1`` at ``host``, leading to those from ``to_port`` on of ``to``.
 
     ``both``: ``host`` is ``::`` and IPv4 is served by the same sockets. Without ``carry`` the ports are only
     held, so that nobody else gets them.
@@ -37,7 +35,7 @@ class Listen:
     port: int
     to: str
     to_port: int
-    count: int = 1
+    size: int = 1
     both: bool = False
     carry: bool = True
 
@@ -70,7 +68,7 @@ class Publications:
         try:
             for listen in listens:
                 # One by one: what is held already has to be known when a later one fails.
-                held.extend(self._hold(listen, step) for step in range(listen.count))
+                held.extend(self._hold(listen, step) for step in range(listen.size))
         except BaseException:
             for item in held:
                 item.close()

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import Kind, WharfError
@@ -124,7 +124,7 @@ class Forwarder:
 
     async def publish(self, owner: str, listens: Sequence[Listen]) -> None:
         """Holds (and where needed serves) ports. :raises PortInUse: nothing was taken."""
-        answer = await self._request({"op": "publish", "owner": owner, "listens": [astuple(item) for item in listens]})
+        answer = await self._request({"op": "publish", "owner": owner, "listens": [tuple(item) for item in listens]})
         _raise(answer)
         self._listens.setdefault(owner, []).extend(listens)
 
@@ -254,7 +254,7 @@ class Forwarder:
         for key in set(hello["zones"]) - set(self._zones):
             await self._ask(connection, {"op": "drop_zone", "key": key})
         for owner in set(self._listens) - set(hello["owners"]):
-            listens = [astuple(item) for item in self._listens[owner]]
+            listens = [tuple(item) for item in self._listens[owner]]
             answer = await self._ask(connection, {"op": "publish", "owner": owner, "listens": listens})
             if "error" in answer:
                 log.warning("ports of endpoint %s cannot be held: %s", owner, answer["error"])

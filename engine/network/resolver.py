@@ -5,12 +5,10 @@ from inside the container's namespace, or from the host's where the server is on
 """
 
 import contextlib
-import random
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.network import dnsmessage
 from engine.network.dnsmessage import Query
@@ -27,34 +25,37 @@ _DATAGRAM = 1 << 16
 Reply = Callable[[bytes], None]
 
 
-@dataclass(slots=True)
-class Zone:
+class Zone(NamedTuple):
     """The names of one network. ``names``: lower case → [(IPv4, IPv6)], either may be empty."""
 
     name: str
-    names: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    pointers: dict[str, str] = field(default_factory=dict)
+    names: dict[str, list[tuple[str, str]]]
+    pointers: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(NamedTuple):
     """A name server; ``host``: it is asked from the host's namespace."""
 
     address: str
     host: bool = False
 
 
-@dataclass(slots=True)
 class View:
     """What one container sees: its networks in order, its own aliases for others' names, its name servers."""
 
-    netns: str
-    zones: list[str]
-    links: dict[str, str]
-    upstreams: list[Upstream]
-    udp: socket.socket
-    tcp: socket.socket
-    clients: set["_TcpClient"] = field(default_factory=set)
+    __slots__ = ("clients", "links", "netns", "tcp", "udp", "upstreams", "zones")
+
+    def __init__(
+        self,
+        netns: str,
+        zones: list[str],
+        links: dict[str, str],
+        upstreams: list[Upstream],
+        sockets: tuple[socket.socket, socket.socket],
+    ) -> None:
+        self.netns, self.zones, self.links, self.upstreams = netns, zones, links, upstreams
+        self.udp, self.tcp = sockets
+        self.clients: set[_TcpClient] = set()
 
 
 class Resolver:
@@ -65,6 +66,7 @@ class Resolver:
         self._zones: dict[str, Zone] = {}
         self._views: dict[str, View] = {}
         self._asking = 0
+        self._turn = 0
 
     def __len__(self) -> int:
         return len(self._views)
@@ -103,8 +105,8 @@ class Resolver:
         if view is not None:
             self.remove(key)
         with in_namespace(path, CLONE_NEWNET):
-            udp, tcp = _sockets()
-        view = View(path, list(zones), links, list(upstreams), udp, tcp)
+            sockets = udp, tcp = _sockets()
+        view = View(path, list(zones), links, list(upstreams), sockets)
         self._views[key] = view
         self._reactor.watch(udp, READ, lambda _: self._datagram(view))
         self._reactor.watch(tcp, READ, lambda _: self._accept(view))
@@ -156,7 +158,10 @@ class Resolver:
                 return None
             family = 0 if query.type == dnsmessage.A else 1
             addresses = [pair[family] for pair in found if pair[family]]
-            random.shuffle(addresses)
+            if len(addresses) > 1:
+                # Each of several in turn, so that clients that take the first one spread.
+                self._turn = (self._turn + 1) % len(addresses)
+                addresses = addresses[self._turn :] + addresses[: self._turn]
             return dnsmessage.addresses(query, addresses, stream=stream)
         if query.type == dnsmessage.PTR:
             address = dnsmessage.address_of_pointer(query.name)

@@ -200,7 +200,7 @@ class SandboxRecord:
         return next((endpoint for endpoint in self.endpoints if endpoint.network == network), None)
 
     def to_doc(self) -> bytes:
-        return orjson.dumps(self)
+        return orjson.dumps(self, default=Listen._asdict)
 
     @classmethod
     def from_doc(cls, document: bytes) -> Self:

@@ -321,11 +321,11 @@ async def publish(room: Room, container: Container, record: SandboxRecord, undo:
 
 def port_range(listen: Listen, host: str) -> PortRange:
     """The host ports that a listening entry holds at one address."""
-    return PortRange(listen.protocol, host, listen.port, listen.port + listen.count - 1)
+    return PortRange(listen.protocol, host, listen.port, listen.port + listen.size - 1)
 
 
 def _covers(listen: Listen, port: int) -> bool:
-    return listen.port <= port < listen.port + listen.count
+    return listen.port <= port < listen.port + listen.size
 
 
 def _external(endpoint: Endpoint, error: WharfError) -> WharfError:
