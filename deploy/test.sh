@@ -9,7 +9,7 @@ cd "$ROOT"
 # shellcheck source=deploy/lib.sh
 . "$ROOT/deploy/lib.sh"
 need_root
-system_path
+system_environment
 
 CACHE=${WHARF_TEST_CACHE:-/var/cache/wharf}
 WORK=$(mktemp -d /tmp/wharf-run-XXXXXX)
