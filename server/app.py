@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.errors import not_found
+from engine.errors import WharfError, not_found
 from server.http.errors import error_body, report, status_of
 from server.http.hijack import connection_of
 from server.http.routing import ApiRoute, Match, RouteTable
@@ -19,6 +19,9 @@ from server.http.streams import BrokenStream
 from server.http.versioning import negotiated
 
 log = logging.getLogger(__name__)
+
+# How many spellings of paths are remembered: there are two methods and some thirty versions.
+_INSTANT = 128
 
 
 def error_answer(error: BaseException) -> Response:
@@ -49,6 +52,22 @@ class EngineApp:
     def __init__(self, routes: Iterable[ApiRoute], services: Any) -> None:
         self.table = RouteTable(routes)
         self.state = SimpleNamespace(services=services)
+        self._instant: dict[tuple[str, str], Response] = {}
+
+    def instant(self, method: str, path: str) -> Response | None:
+        """The answer of a route that needs nothing of the request (a ping), or None for all others."""
+        known = self._instant.get((method, path))
+        if known is None and path.endswith("/_ping"):
+            match = self.table.find(method, path)
+            if match is not None and match.route.instant is not None:
+                try:
+                    negotiated(match.route, match.version)
+                except WharfError:
+                    return None
+                known = match.route.instant
+                if len(self._instant) < _INSTANT:
+                    self._instant[method, path] = known
+        return known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self

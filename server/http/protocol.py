@@ -12,14 +12,15 @@ import urllib.parse
 from typing import Any, cast
 
 import httptools
-from uvicorn._types import ASGI3Application, ASGISendEvent
+from starlette.responses import Response
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from server.http.cycle import Cycle
 from server.http.framing import MAX_HEAD, BadFraming, Body, head_end
-from server.http.streams import BrokenStream
 
 log = logging.getLogger(__name__)
 
@@ -29,39 +30,6 @@ HEAD_SECONDS = 60.0
 BODY_AHEAD = 1024 * 1024
 # How long the rest of a body is read and thrown away after an early answer, so that closing doesn't destroy it.
 LINGER_SECONDS = 10.0
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its response."""
-
-    lingers = False
-
-    async def run_asgi(self, app: ASGI3Application) -> None:
-        try:
-            await app(self.scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            # The client left or the daemon stops; half an answer must not look whole.
-            if not self.response_complete:
-                self.transport.abort()
-            raise
-        except BrokenStream:
-            self.transport.abort()
-        except Exception:
-            log.exception("%s %s", self.scope["method"], self.scope["path"])
-            self.transport.abort()
-        else:
-            if not self.response_complete and not self.disconnected:
-                log.error("%s %s: no complete answer", self.scope["method"], self.scope["path"])
-                self.transport.abort()
-        finally:
-            self.on_response = lambda: None
-
-    async def send(self, message: ASGISendEvent) -> None:
-        last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if last and self.more_body and not self.keep_alive:
-            # uvicorn would close now; with unread data that resets the connection and eats the answer.
-            self.lingers = self.keep_alive = True
-        await super().send(message)
 
 
 class EngineProtocol(HttpToolsProtocol):
@@ -84,6 +52,7 @@ class EngineProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._eof = False
         self._taken = False
+        self._complete = False
 
     # ---- the connection
 
@@ -186,6 +155,7 @@ class EngineProtocol(HttpToolsProtocol):
         del self.received[:end]
         # A parser per message: it must not guess where the message ends.
         self.parser = httptools.HttpRequestParser(self)
+        self._complete = False
         try:
             self.parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -193,7 +163,7 @@ class EngineProtocol(HttpToolsProtocol):
         except httptools.HttpParserCallbackError as error:
             cause = error.__cause__ or error.__context__
             raise cause if isinstance(cause, BadFraming) else BadFraming(str(cause)) from None
-        if self._body is None and not self._busy():
+        if not self._complete:
             raise BadFraming("incomplete head")
         return not self.transport.is_closing()
 
@@ -205,6 +175,7 @@ class EngineProtocol(HttpToolsProtocol):
         return b" HTTP/" in line if newline else b" " in line[:32] or len(line) < 32
 
     def on_headers_complete(self) -> None:
+        self._complete = True
         version = self.parser.get_http_version()
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = version
@@ -239,6 +210,11 @@ class EngineProtocol(HttpToolsProtocol):
         self._start_asgi_task(self.cycle, self.app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if self._body is None and not self.upgrade and not self.flow.write_paused:
+            instant: Response | None = cast(Any, app).instant(self.scope["method"], self.scope["path"])
+            if instant is not None:
+                cast(Cycle, cycle).answer(instant.status_code, instant.raw_headers, bytes(instant.body))
+                return
         self._task = self.loop.create_task(cycle.run_asgi(app))
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)

@@ -30,6 +30,7 @@ class ApiRoute:
     ``waits``: the handler may wait for long and the client's leaving ends it (streams, wait, pull, attach).
     Any other handler runs to its end, whoever is there to hear it.
     A handler returns its response, or None if it took the connection over.
+    ``instant``: what the handler answers always, whoever asks for what.
     """
 
     method: str
@@ -38,6 +39,7 @@ class ApiRoute:
     since: str = "1.24"
     until: str | None = None
     waits: bool = False
+    instant: Response | None = None
 
     @property
     def first(self) -> Version:

@@ -4,7 +4,6 @@ second and which binds unix sockets world-writable."""
 import asyncio
 import logging
 import ssl
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,29 +13,11 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from server.http.cycle import CommonHeaders
 from server.http.protocol import EngineProtocol
 from server.http.tls import TlsConnection
 
 log = logging.getLogger(__name__)
-
-
-class _Headers(list[tuple[bytes, bytes]]):
-    """The headers of every response; the date is made when they are used."""
-
-    def __init__(self, fixed: Sequence[tuple[bytes, bytes]]) -> None:
-        super().__init__(fixed)
-        self._second = 0
-        self._date = b""
-
-    def _dated(self) -> list[tuple[bytes, bytes]]:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode()
-        return [(b"Date", self._date), *list.__iter__(self)]
-
-    def __add__(self, other: Any) -> Any:
-        return self._dated() + other
 
 
 class HttpServer:
@@ -57,7 +38,7 @@ class HttpServer:
         )
         self._config.load()
         self.state = ServerState()
-        self.state.default_headers = _Headers(headers)
+        self.state.default_headers = CommonHeaders(headers)
         self._servers: list[asyncio.Server] = []
 
     def _protocol(self) -> EngineProtocol:

@@ -26,12 +26,12 @@ def _system(request: Request) -> System:
     return system
 
 
+_PONG = Response(b"OK", 200, _PING, media_type="text/plain")
+_PONG_HEAD = Response(b"", 200, _PING, media_type="text/plain")
+
+
 async def ping(request: Request) -> Response:
-    return Response(b"OK", 200, _PING, media_type="text/plain")
-
-
-async def ping_head(request: Request) -> Response:
-    return Response(b"", 200, _PING, media_type="text/plain")
+    return _PONG if request.method == "GET" else _PONG_HEAD
 
 
 async def version(request: Request) -> Response:
@@ -49,8 +49,8 @@ async def disk_usage(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/_ping", ping),
-    ApiRoute("HEAD", "/_ping", ping_head),
+    ApiRoute("GET", "/_ping", ping, instant=_PONG),
+    ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD),
     ApiRoute("GET", "/version", version),
     ApiRoute("GET", "/info", info),
     ApiRoute("GET", "/system/df", disk_usage, waits=True),

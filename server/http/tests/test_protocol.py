@@ -122,6 +122,7 @@ async def breaks(request: Request) -> Response:
 ROUTES = (
     ApiRoute("GET", "/echo", echo),
     ApiRoute("POST", "/echo", echo),
+    ApiRoute("GET", "/_ping", echo, instant=Response(b"OK", media_type="text/plain")),
     ApiRoute("POST", "/newer", echo, since="1.40"),
     ApiRoute("GET", "/fails/{how}", fails),
     ApiRoute("GET", "/images/{name:path}/json", echo),
@@ -173,6 +174,20 @@ def test_an_answer_has_dockerds_headers(api: Serving) -> None:
     assert headers["docker-experimental"] == "false"
     assert headers["server"].startswith("Docker/")
     assert headers["date"].endswith("GMT")
+
+
+def test_an_instant_answer_is_like_any_other(api: Serving) -> None:
+    ping = b"GET /v1.45/_ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    rest = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"
+    answers = api.ask(ping * 3 + rest + ping + b"GET /_ping HTTP/1.1\r\n" + CLOSE + b"\r\n")
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 6
+    assert answers.count(b"\r\n\r\nOK") == 5
+    assert answers.index(b'"body":"ab"') < answers.rindex(b"\r\n\r\nOK")
+    assert parts(api.ask(b"GET /_ping HTTP/1.0\r\n\r\n"))[2] == b"OK"
+    # What has a body, asks for another protocol or for a version that isn't there goes the long way.
+    body = b"GET /_ping HTTP/1.1\r\n" + CLOSE + b"Content-Length: 2\r\n\r\nab"
+    assert json.loads(parts(api.ask(body))[2])["body"] == "ab"
+    assert parts(api.ask(b"GET /v1.99/_ping HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 400
 
 
 @pytest.mark.parametrize(

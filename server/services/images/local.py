@@ -89,6 +89,10 @@ class Local:
             summary["Manifests"] = await self.manifests(record.target)
         return summary
 
+    async def count(self) -> int:
+        """How many images a list of all would show."""
+        return len({record.target.digest for record in await self._room.names.all()})
+
     async def layers_size(self) -> int:
         """Bytes that all images take together, each blob and each layer counted once."""
         blobs: dict[str, int] = {}

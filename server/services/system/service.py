@@ -119,7 +119,7 @@ class System:
             "ContainersRunning": running,
             "ContainersPaused": states["paused"],
             "ContainersStopped": sum(states.values()) - running - states["paused"],
-            "Images": len(await self._images.local.summaries(Filters(), show_all=True, count=False)),
+            "Images": await self._images.local.count(),
             "Plugins": info.plugins(self._volumes.driver_names()),
             "SecurityOptions": info.security(config, self._facts),
             "RegistryConfig": info.registries(config),
