@@ -6,7 +6,7 @@ loop) and the supervisor (asyncio) can both use it. Where crun and runc differ, 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 CRUN = "crun"
@@ -61,6 +61,22 @@ class Runtime:
         if no_new_keyring:
             argv.append("--no-new-keyring")
         return [*argv, container]
+
+    def restore(
+        self, container: str, *, image: str, bundle: str, pid_file: str, log: str, console: str | None = None
+    ) -> list[str]:
+        """As ``create`` and ``start`` in one, from the directory of a checkpoint."""
+        argv = [*self._base(log), "restore", "--detach", "--bundle", bundle, "--pid-file", pid_file]
+        argv += ["--image-path", image, "--work-path", image]
+        if console is not None:
+            argv += ["--console-socket", console]
+        if self.name != CRUN:
+            argv.append("--no-subreaper")  # the process shall become the caller's child
+        return [*argv, container]
+
+    def checkpoint(self, container: str, *, image: str, options: Sequence[str], log: str) -> list[str]:
+        """Writes CRIU's images into a directory; ``options`` are the runtime's own (``--leave-running`` …)."""
+        return [*self._base(log), "checkpoint", "--image-path", image, "--work-path", image, *options, container]
 
     def start(self, container: str, *, log: str) -> list[str]:
         return [*self._base(log), "start", container]

@@ -26,6 +26,7 @@ class Controls:
             "pause": self._pause,
             "resume": self._resume,
             "update": self._update,
+            "checkpoint": self._checkpoint,
             "resize": self._resize,
             "close_io": self._close_io,
             "pids": self._pids,
@@ -92,6 +93,17 @@ class Controls:
             json.dump(mapping(message, "resources"), file)
         self._simple(
             peer, message, "update", lambda log: self._runner.runtime.update(self.container, resources=name, log=log)
+        )
+
+    def _checkpoint(self, peer: Peer, message: Json) -> None:
+        self._running_init()
+        image, wanted = text(message, "image"), message.get("options")
+        options = [str(word) for word in wanted] if isinstance(wanted, list) else []
+        self._simple(
+            peer,
+            message,
+            "checkpoint",
+            lambda log: self._runner.runtime.checkpoint(self.container, image=image, options=options, log=log),
         )
 
     def _resize(self, peer: Peer, message: Json) -> None:

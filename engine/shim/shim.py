@@ -49,6 +49,7 @@ class Shim:
         self._held_exit: Process | None = None
         self._stdio: StdioServer | None = None
         self._creating = False
+        self._restored = False  # it runs already, and waits for its start to be told
         self._oom_seen = False
         self._when_settled: list[Callable[[], None]] = []
         self._operations: dict[str, Callable[[Peer, Json], None]] = {
@@ -157,7 +158,13 @@ class Shim:
         self._init = process
         console = process.console("console.sock")
 
+        image = text(message, "checkpoint")
+
         def make(log: str) -> list[str]:
+            if image:
+                return runtime.restore(
+                    self._id, image=image, bundle=self._bundle, pid_file="init.pid", log=log, console=console
+                )
             return runtime.create(
                 self._id,
                 bundle=self._bundle,
@@ -174,6 +181,7 @@ class Shim:
                 self._unborn(process)
                 peer.refuse(message, error)
             else:
+                self._restored = bool(image)
                 self._controls.found(process.pid)
                 self._oom = OomWatch(self.loop, self._controls.cgroups, self._out_of_memory)
                 self._save()
@@ -182,7 +190,7 @@ class Shim:
 
         self._creating = True
         try:
-            self._launch("create", process, make, "init.pid", done)
+            self._launch("restore" if image else "create", process, make, "init.pid", done)
         except RequestError:
             self._creating = False
             self._unborn(process)
@@ -208,7 +216,7 @@ class Shim:
 
     def _start(self, peer: Peer, message: Json) -> None:
         process = self._find(text(message, "exec_id"))
-        if process.started or process.status != CREATED or process.exited:
+        if process.started or process.status != CREATED or (process.exited and not self._restored):
             raise RequestError("failed precondition", "cannot start a process that was started already")
         process.started = True
         if process is self._init:
@@ -231,6 +239,10 @@ class Shim:
             self._settled()
 
         self._starting = True
+        if self._restored:
+            self._restored = False
+            done(None)
+            return
         try:
             self._runner.call("start", lambda log: self._runner.runtime.start(self._id, log=log), done)
         except RequestError:
@@ -280,7 +292,11 @@ class Shim:
         """Its exit is known and its output was read: now it is told, in the contract's order."""
         if process is self._init:
             # Start is answered before the end is told, and execs end before their container.
-            if self._starting or any(other.pid and other.status != STOPPED for other in self._execs.values()):
+            if (
+                self._starting
+                or self._restored
+                or any(other.pid and other.status != STOPPED for other in self._execs.values())
+            ):
                 self._held_exit = process
                 return
             if self._oom is not None:
@@ -349,7 +365,9 @@ class Shim:
             removed()
             return
         self._when_removed.append(removed)
+        self._restored = False
         if process.exited:
+            self._release_exit()
             return
         if process.pid:
             # Created and never started. Its end removes it.

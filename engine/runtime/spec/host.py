@@ -81,10 +81,13 @@ def bounding_set() -> tuple[str, ...]:
 
 
 def find_init(configured: str = "") -> str:
-    """The program for ``--init``: the configured one, or the first of the usual names. "" if there is none."""
+    """The program for ``--init``: the configured one, or the first of the usual names. "" if there is none.
+
+    Never a link (docker-init leads to tini): CRIU would restore the mount of one as that of a directory.
+    """
     for name in (configured,) if configured else _INITS:
         if found := shutil.which(name, path=_INIT_PATH):
-            return found
+            return os.path.realpath(found)
     return ""
 
 

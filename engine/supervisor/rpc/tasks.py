@@ -15,7 +15,7 @@ from engine.supervisor.rpc.base import Call
 from engine.supervisor.tasks.birth import Wanted
 from engine.supervisor.tasks.metrics import sample
 from engine.supervisor.tasks.model import Process, Stdio
-from engine.supervisor.tasks.options import json_object, runtime_call
+from engine.supervisor.tasks.options import checkpoint_call, json_object, restored_from, runtime_call
 from engine.supervisor.tasks.service import Tasks
 
 
@@ -29,7 +29,7 @@ class TasksServicer:
         if request.runtime_path:
             raise not_implemented("a task's runtime_path is not supported")
         if request.HasField("checkpoint"):
-            raise not_implemented("the restoring of a checkpoint is not supported")
+            raise not_implemented("checkpoints are restored from a criu_image_path only")
         given = request.options if request.HasField("options") else record.runtime.options
         options = AnyValue.from_message(given)
         runtime = runtime_call(record.runtime.name, options, root=self._tasks.runtime_root, namespace=call.namespace)
@@ -41,6 +41,7 @@ class TasksServicer:
                 runtime,
                 tuple(Mount.from_message(mount) for mount in request.rootfs),
                 Stdio(request.stdin, request.stdout, request.stderr, request.terminal),
+                image=restored_from(options),
             )
         )
         return pb.CreateTaskResponse(container_id=task.id, pid=task.init.pid)
@@ -107,8 +108,9 @@ class TasksServicer:
         return reply
 
     async def checkpoint(self, request: pb.CheckpointTaskRequest, call: Call) -> pb.CheckpointTaskResponse:
-        await self._tasks.get(call.namespace, request.container_id)
-        raise not_implemented("checkpoints are not supported")
+        image, options = checkpoint_call(AnyValue.from_message(request.options))
+        await self._tasks.checkpoint(call.namespace, request.container_id, image, options)
+        return pb.CheckpointTaskResponse()
 
     async def update(self, request: pb.UpdateTaskRequest, call: Call) -> Empty:
         resources = json_object(AnyValue.from_message(request.resources), "resources")

@@ -54,6 +54,36 @@ def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: s
     return Call(Runtime(dialect, path, directory, wanted.systemd_cgroup), wanted.no_pivot_root, wanted.no_new_keyring)
 
 
+#: What the runtimes know of ``CheckpointOptions``.
+_CHECKPOINT_FLAGS = {
+    "open_tcp": "--tcp-established",
+    "external_unix_sockets": "--ext-unix-sk",
+    "terminal": "--shell-job",
+    "file_locks": "--file-locks",
+}
+
+
+def restored_from(options: AnyValue | None) -> str:
+    """The directory of the checkpoint that a task shall go on from, or ``""``."""
+    return options.unpack(options_pb.Options).criu_image_path if options is not None and options.value else ""
+
+
+def checkpoint_call(options: AnyValue | None) -> tuple[str, list[str]]:
+    """Where a checkpoint goes, and the runtime's options for it.
+
+    :raises WharfError: NOT_IMPLEMENTED for one that should go into the content store.
+    """
+    wanted = options_pb.CheckpointOptions()
+    if options is not None and options.value:
+        wanted = options.unpack(options_pb.CheckpointOptions)
+    if not wanted.image_path:
+        raise not_implemented("checkpoints are written to an image_path only")
+    flags = [flag for name, flag in _CHECKPOINT_FLAGS.items() if getattr(wanted, name)]
+    if wanted.cgroups_mode:
+        flags += ["--manage-cgroups-mode", wanted.cgroups_mode]
+    return wanted.image_path, flags if wanted.exit else [*flags, "--leave-running"]
+
+
 def _find(name: str) -> str:
     path = shutil.which(name, path=DEFAULT_ENV["PATH"])
     if path is None:

@@ -241,6 +241,15 @@ class Tasks:
         task = await self.get(namespace, id)
         await self._call(task, "update", deadline="runtime.update", resources=resources)
 
+    async def checkpoint(self, namespace: str, id: str, image: str, options: Sequence[str]) -> None:
+        """Has CRIU's images written into the directory ``image``; ``options`` are the runtime's."""
+        task = await self.get(namespace, id)
+
+        def then(_answer: Json) -> None:
+            self._notices.checkpointed(task, image)
+
+        await self._call(task, "checkpoint", deadline="runtime.checkpoint", then=then, image=image, options=options)
+
     async def resize(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
         task = await self.get(namespace, id)
         task.process(exec_id)
