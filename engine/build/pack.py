@@ -183,6 +183,10 @@ class CopyLayer:
                 path = self._placement.real(path, last=directory)
             if not path:
                 continue
+            if not name and directory and not picked.path and not source.keep_owner:
+                # The folder of the context itself is no file of it: where its content goes is made as if missing.
+                self.directories(path)
+                continue
             self.directories(os.path.dirname(path))
             present = self._placement.kind(path)
             if directory and present == stat.S_IFDIR:

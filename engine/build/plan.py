@@ -170,8 +170,7 @@ async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
     target = await planner.target()
     if options.labels:
         target.config.merge_map("Labels", dict(options.labels))
-        shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
-        comment = "" if options.classic else "buildkit.dockerfile.v0"
-        text = f"/bin/sh -c #(nop)  LABEL {shown}" if options.classic else f"LABEL {shown}"
-        target.config.history.append(History(text, empty_layer=True, comment=comment))
+        if options.classic:
+            shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
+            target.config.history.append(History(f"/bin/sh -c #(nop)  LABEL {shown}", empty_layer=True))
     return planner.plan(target)

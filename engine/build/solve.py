@@ -176,13 +176,18 @@ class Solver:
                 await copier.close()
         else:
             assert isinstance(operation, Workdir)
-            key = digest_of("workdir", {"path": operation.path, "parent": parent.key})
+            key = digest_of(
+                "workdir",
+                {"path": operation.path, "parent": parent.key, "user": operation.user, "epoch": self.epoch_ns},
+            )
             work = lambda id: self._workdir(id, operation, parent)  # noqa: E731
         return await self._cached_or(step, key, parent, work)
 
     async def _workdir(self, id: str, operation: Workdir, parent: Result) -> Layer | None:
         """The directory as a layer, or none if the parent has it."""
-        copier = Copier(self.builder, self.contexts, Copy((), operation.path), parent, {}, self.epoch_ns)
+        copier = Copier(
+            self.builder, self.contexts, Copy((), operation.path, chown=operation.user), parent, {}, self.epoch_ns
+        )
         try:
             if await copier.has_directory(operation.path):
                 return None

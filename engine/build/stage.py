@@ -1,12 +1,11 @@
 """One stage: its instructions walked in order, with the arguments, the configuration and the last step so far."""
 
 import posixpath
-import re
-import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from engine.build import wording
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import expand_heredoc, expand_words
@@ -33,6 +32,8 @@ class StagePlanner:
         self.config = ImageConfig.scratch(os="linux", architecture="amd64")
         self.no_cache = self.options.no_cache or stage.name.lower() in self.options.no_cache_stages
         self.cmd_set = False
+        self.declared: dict[str, None] = {}
+        """Names of ``ARG``, in order, with or without a value."""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -43,11 +44,10 @@ class StagePlanner:
 
     async def run(self) -> PlannedStage:
         await self._from()
-        triggers = [(text, True) for text in self.config.onbuild]
-        self.config.config.pop("OnBuild", None)
+        span = self.stage.base.span
         instructions: list[tuple[ins.Instruction, bool]] = []
-        for text, _ in triggers:
-            instructions.append((parse_instruction(text, span=self.stage.base.span), True))
+        instructions += [(parse_instruction(text, span=span), True) for text in self.config.onbuild]
+        self.config.config.pop("OnBuild", None)
         instructions += [(instruction, False) for instruction in self.stage.instructions]
         steps = sum(isinstance(item, ins.Run | ins.Copy | ins.Workdir) for item, _ in instructions)
         self.total = steps + 1
@@ -86,6 +86,8 @@ class StagePlanner:
         if name == "scratch":
             self.base_ref = "scratch"
             self.config = ImageConfig.scratch(os=os, architecture=arch, variant=variant)
+            if not self.options.classic:
+                self.config.config["WorkingDir"] = "/"
             return
         context = self.planner.bases.named_context(name)
         if context is not None and not context.startswith("docker-image://"):
@@ -115,12 +117,11 @@ class StagePlanner:
         return self.last
 
     def _history(self, buildkit: str, classic: str, *, layer: bool = False) -> None:
-        text = classic if self.options.classic else f"{buildkit} # buildkit" if layer else buildkit
+        text = classic if self.options.classic else buildkit
+        if not text:
+            return
         comment = "" if self.options.classic else "buildkit.dockerfile.v0"
         self.config.history.append(History(text, empty_layer=not layer, comment=comment))
-
-    def _nop(self, text: str) -> str:
-        return f"/bin/sh -c #(nop)  {text}"
 
     async def _apply(self, item: ins.Instruction) -> Step | None:
         handler = _APPLY[type(item)]
@@ -139,10 +140,11 @@ class StagePlanner:
                 value = self.expand(default, item.span)
             if value is None:
                 value = planner.arguments.get(name)
+            self.declared[name] = None
             if value is not None:
                 self.args[name] = value
         text = item.original.split(None, 1)[1]
-        self._history(f"ARG {text}", self._nop(f"ARG {text}"))
+        self._history(f"ARG {text}", _nop(f"ARG {text}"))
 
     def _env(self, item: ins.Env) -> None:
         before = self.variables
@@ -152,39 +154,24 @@ class StagePlanner:
             value = self.planner.expand(text, before, item.span)
             self.config.set_env(key, value)
             shown.append(f"{key}={value}")
-        self._history(f"ENV {' '.join(shown)}", self._nop(f"ENV {' '.join(shown)}"))
+        self._history(f"ENV {' '.join(shown)}", _nop(f"ENV {' '.join(shown)}"))
 
     def _label(self, item: ins.Label) -> None:
         values = {self.expand(name, item.span): self.expand(text, item.span) for name, text in item.values}
         self.config.merge_map("Labels", values)
         shown = " ".join(f"{name}={text}" for name, text in values.items())
-        self._history(f"LABEL {shown}", self._nop(f"LABEL {shown}"))
+        self._history(f"LABEL {shown}", _nop(f"LABEL {shown}"))
 
-    def _run_args(self, item: ins.Run) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...], str]:
-        """Arguments, files for the process, and the text that the history shows."""
-        if not item.shell:
-            return item.args, (), " ".join(item.args)
-        text = item.args[0]
-        documents = item.heredocs
-        bare = text.strip()
-        if len(documents) == 1 and bare.replace("'", "").replace('"', "") in (
-            f"<<{documents[0].name}",
-            f"<<-{documents[0].name}",
-        ):
-            content = documents[0].content
-            if content.startswith("#!"):
-                name = documents[0].name
-                return (f"/dev/pipes/{name}",), ((name, content),), f"{bare} ({content.splitlines()[0]} ...)"
-            text = content
-        else:
-            for document in documents:
-                text += f"\n{document.content}{document.name}"
-            if documents:
-                text += "\n"
-        return (*self.config.shell, text), (), " ".join((*self.config.shell, text))
+    def _given(self) -> str:
+        """The arguments as the history of a ``RUN`` begins: as they were declared, or sorted by the classic builder."""
+        names = list(self.declared)
+        if self.options.classic:
+            names = sorted(name for name in names if name in self.args and name not in self.config.env)
+        given = [f"{name}={self.args.get(name, '')}" for name in names]
+        return f"|{len(given)} {' '.join(given)} " if given else ""
 
     async def _run(self, item: ins.Run) -> Step:
-        args, files, shown = self._run_args(item)
+        args, files, shown = wording.process(item, self.config.shell)
         mounts = [await self._mount(option, item.span) for option in item.mounts]
         env = {**{key: value for key, value in self.args.items() if key not in self.config.env}, **self.config.env}
         hidden = {
@@ -206,9 +193,7 @@ class StagePlanner:
             files,
             tuple(f"{key}={value}" for key, value in hidden.items()),
         )
-        given = [f"{name}={value}" for name, value in sorted(self.args.items()) if name not in self.config.env]
-        prefix = f"|{len(given)} {' '.join(given)} " if given else ""
-        self._history(f"RUN {prefix}{shown}", prefix + shown, layer=True)
+        self._history(f"RUN {self._given()}{shown} # buildkit", self._given() + shown, layer=True)
         return self._step(operation, item, item.original)
 
     async def _mount(self, option: ins.Mount, span: Span) -> ResolvedMount:
@@ -252,7 +237,7 @@ class StagePlanner:
                 "and end with a /",
                 item.span,
             )
-        urls = tuple(source for source in sources if item.add and _is_url(source))
+        urls = tuple(source for source in sources if item.add and wording.is_url(source))
         local = tuple(source for source in sources if source not in urls)
         origin: Origin | None = None
         from_ = self.expand(item.from_, item.span)
@@ -281,7 +266,8 @@ class StagePlanner:
         )
         shown = item.original.split(None, 1)[1]
         word = "ADD" if item.add else "COPY"
-        self._history(f"{word} {shown}", self._nop(f"{word} {shown} "), layer=True)
+        text = f"{wording.copied(item, sources, target)} # buildkit"
+        self._history(text, _nop(f"{word} {shown} "), layer=True)
         return self._step(operation, item, item.original)
 
     def _heredoc(self, content: str, span: Span) -> str:
@@ -293,23 +279,25 @@ class StagePlanner:
         path = posixpath.normpath(posixpath.join(self.config.workdir, self.expand(item.path, item.span)))
         path = "/" if path == "//" else path
         self.config.config["WorkingDir"] = path
-        self._history(f"WORKDIR {path}", self._nop(f"WORKDIR {path}"), layer=True)
-        return self._step(Workdir(path), item, item.original)
+        self._history(f"WORKDIR {path}", _nop(f"WORKDIR {path}"), layer=True)
+        user = "" if self.options.classic else self.config.user
+        return self._step(Workdir(path, user), item, item.original)
 
     def _command(self, item: ins.Command) -> None:
         words: list[str] = [*self.config.shell, *item.args] if item.shell and item.args else list(item.args)
-        shown = "[" + " ".join(_quoted(word) for word in words) + "]"
+        shown = "[" + " ".join(wording.quoted(word) for word in words) + "]"
         if item.entrypoint:
             self.config.config["Entrypoint"] = words
             if not self.cmd_set:
                 self.config.config["Cmd"] = None
-            self._history(f"ENTRYPOINT {shown}", self._nop(f"ENTRYPOINT {shown}"))
+            self._history(f"ENTRYPOINT {shown}", _nop(f"ENTRYPOINT {shown}"))
         else:
             self.config.config["Cmd"] = words
             self.cmd_set = True
-            self._history(f"CMD {shown}", self._nop(f"CMD {shown}"))
+            self._history(f"CMD {shown}", _nop(f"CMD {shown}"))
         if item.shell:
-            self.config.config["ArgsEscaped"] = True if self.config.document.get("os") == "windows" else None
+            windows = self.config.document.get("os") == "windows"
+            self.config.config["ArgsEscaped"] = True if windows or not self.options.classic else None
 
     def _healthcheck(self, item: ins.Healthcheck) -> None:
         check: Json = {"Test": list(item.test)}
@@ -324,16 +312,16 @@ class StagePlanner:
                 check[key] = value
         self.config.config["Healthcheck"] = check
         text = item.original.split(None, 1)[1]
-        self._history(f"HEALTHCHECK {text}", self._nop(f"HEALTHCHECK {text}"))
+        self._history(wording.healthcheck(item), _nop(f"HEALTHCHECK {text}"))
 
     def _shell(self, item: ins.Shell) -> None:
         self.config.config["Shell"] = list(item.args)
         shown = "[" + " ".join(item.args) + "]"
-        self._history(f"SHELL {shown}", self._nop(f"SHELL {shown}"))
+        self._history(f"SHELL {shown}", _nop(f"SHELL {shown}"))
 
     def _user(self, item: ins.User) -> None:
         self.config.config["User"] = self.expand(item.user, item.span)
-        self._history(f"USER {self.config.user}", self._nop(f"USER {self.config.user}"))
+        self._history(f"USER {self.config.user}", _nop(f"USER {self.config.user}"))
 
     def _expose(self, item: ins.Expose) -> None:
         ports: dict[str, object] = {}
@@ -345,11 +333,11 @@ class StagePlanner:
                 word,
             )
             for text in found.words:
-                for port in _ports(text, item.span):
+                for port in wording.ports(text, item.span):
                     ports[port] = {}
         self.config.merge_map("ExposedPorts", ports)
         shown = " ".join(sorted(ports))
-        self._history(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(ports))}]", self._nop(f"EXPOSE {shown}"))
+        self._history(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(ports))}]", _nop(f"EXPOSE {shown}"))
 
     def _volume(self, item: ins.Volume) -> None:
         paths = [self.expand(path, item.span) for path in item.paths]
@@ -357,23 +345,22 @@ class StagePlanner:
             raise DockerfileError("VOLUME specified can not be an empty string", item.span)
         self.config.merge_map("Volumes", {path: {} for path in paths})
         shown = " ".join(paths)
-        self._history(f"VOLUME [{shown}]", self._nop(f"VOLUME [{shown}]"))
+        self._history(f"VOLUME [{shown}]", _nop(f"VOLUME [{shown}]"))
 
     def _stopsignal(self, item: ins.StopSignal) -> None:
         name = self.expand(item.signal, item.span)
-        if not _SIGNAL.fullmatch(name.upper()):
+        if not wording.SIGNAL.fullmatch(name.upper()):
             raise DockerfileError(f"invalid signal: {name}", item.span)
         self.config.config["StopSignal"] = name
-        self._history(f"STOPSIGNAL {name}", self._nop(f"STOPSIGNAL {name}"))
+        self._history(f"STOPSIGNAL {name}", _nop(f"STOPSIGNAL {name}"))
 
     def _maintainer(self, item: ins.Maintainer) -> None:
         self.config.document["author"] = item.text
-        self._history(f"MAINTAINER {item.text}", self._nop(f"MAINTAINER {item.text}"))
+        self._history(f"MAINTAINER {item.text}", _nop(f"MAINTAINER {item.text}"))
 
     def _onbuild(self, item: ins.OnBuild) -> None:
-        old = self.config.onbuild
-        self.config.config["OnBuild"] = [*old, item.text]
-        self._history(f"ONBUILD {item.text}", self._nop(f"ONBUILD {item.text}"))
+        self.config.config["OnBuild"] = [*self.config.onbuild, item.text]
+        self._history("", _nop(f"ONBUILD {item.text}"))
 
 
 _APPLY: Mapping[type[ins.Instruction], Callable[..., Step | Awaitable[Step] | None]] = {
@@ -395,30 +382,5 @@ _APPLY: Mapping[type[ins.Instruction], Callable[..., Step | Awaitable[Step] | No
 }
 
 
-_NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)
-_SIGNAL = re.compile(rf"\d+|(SIG)?({_NAMES}|RTMIN(\+\d+)?|RTMAX(-\d+)?)")
-
-
-def _quoted(word: str) -> str:
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _is_url(source: str) -> bool:
-    return source.startswith(("http://", "https://", "git@", "git://", "ssh://")) or source.endswith(".git")
-
-
-def _ports(text: str, span: Span) -> Sequence[str]:
-    """``80``, ``80/udp`` or ``8000-8010/tcp`` as the keys of ``ExposedPorts``."""
-    numbers, _, protocol = text.partition("/")
-    protocol = (protocol or "tcp").lower()
-    if protocol not in ("tcp", "udp", "sctp"):
-        raise DockerfileError(f"Invalid proto: {protocol}", span)
-    first, dash, last = numbers.partition("-")
-    try:
-        low, high = int(first), int(last) if dash else int(first)
-        valid = 0 < low <= high < 65536
-    except ValueError:
-        valid = False
-    if not valid:
-        raise DockerfileError(f"Invalid containerPort: {text}", span)
-    return [f"{port}/{protocol}" for port in range(low, high + 1)]
+def _nop(text: str) -> str:
+    return f"/bin/sh -c #(nop)  {text}"

@@ -87,9 +87,10 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Workdir:
-    """Makes the directory if it is missing. ``user`` owns it, as BuildKit has it."""
+    """Makes the directory if it is missing. ``user`` owns it, as BuildKit has it; empty for root."""
 
     path: str
+    user: str = ""
 
 
 Operation = Base | Run | Copy | Workdir

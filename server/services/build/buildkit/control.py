@@ -17,6 +17,7 @@ from engine.errors import WharfError, invalid, not_implemented
 from engine.registry import oci
 from server.services.build.buildkit.export import Exporters
 from server.services.build.buildkit.gateway import results_in
+from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
 from server.services.build.buildkit.progress import Vertex
 
@@ -59,10 +60,11 @@ class Control:
         workers: Callable[[], list[worker_pb2.WorkerRecord]],
         records: Records,
         prune: Prune,
+        history: History,
     ) -> None:
         self._engine, self._jobs, self._sessions = engine, jobs, sessions
         self._front, self._exporters, self._workers = solve, exporters, workers
-        self._records, self._prune = records, prune
+        self._records, self._prune, self._history = records, prune, history
 
     async def list_workers(self, request: pb.ListWorkersRequest, call: str) -> pb.ListWorkersResponse:
         return pb.ListWorkersResponse(record=self._workers())
@@ -79,6 +81,7 @@ class Control:
         _refuse(request)
         job = Job(request.Ref, request.Session, request)
         await self._jobs.add(job)
+        self._history.started(job)
         try:
             async with self._engine.leases.hold(ttl=LEASE) as lease:
                 job.lease = lease.id
@@ -88,9 +91,13 @@ class Control:
         except WharfError as error:
             job.error = error.message
             raise
+        except asyncio.CancelledError:
+            job.error = "context canceled"
+            raise
         finally:
             await asyncio.shield(job.close())
             job.end()
+            self._history.completed(job)
             self._jobs.remove(job)
 
     async def _solve(self, job: Job, request: pb.SolveRequest) -> dict[str, str]:
@@ -138,6 +145,18 @@ class Control:
         )
         for record in removed:
             yield _usage(record, in_use=False)
+
+    async def listen_build_history(
+        self, request: pb.BuildHistoryRequest, call: str
+    ) -> AsyncIterator[pb.BuildHistoryEvent]:
+        async for event in self._history.listen(request):
+            yield event
+
+    async def update_build_history(
+        self, request: pb.UpdateBuildHistoryRequest, call: str
+    ) -> pb.UpdateBuildHistoryResponse:
+        self._history.update(request)
+        return pb.UpdateBuildHistoryResponse()
 
     async def session(self, requests: object, call: str) -> AsyncIterator[pb.BytesMessage]:
         raise not_implemented("sessions come over POST /session")

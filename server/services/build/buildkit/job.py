@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from engine.build.solve import Solver
@@ -52,6 +52,8 @@ class Job:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     """What the client's half returned."""
+    options: dict[str, str] = field(default_factory=dict)
+    """What the front end was asked."""
     steps: int = 0
     cached: int = 0
     error: str = ""
@@ -125,8 +127,9 @@ class Job:
 class Jobs:
     """The builds that run now, by ref."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[str], "Job | None"] = lambda ref: None) -> None:
         self._jobs: dict[str, Job] = {}
+        self._ended = ended
         self._changed = asyncio.Condition()
 
     async def add(self, job: Job) -> None:
@@ -142,13 +145,21 @@ class Jobs:
         self._jobs.pop(job.ref, None)
 
     async def get(self, ref: str) -> Job:
-        """The build of a ref, waited for a moment. Raises NOT_FOUND with BuildKit's sentence."""
+        """The build of a ref, waited for a moment. Raises NOT_FOUND with BuildKit's sentence.
+
+        One that failed at once may be over before its client has asked for its status.
+        """
+        over = self._ended(ref)
+        if over is not None and ref not in self._jobs:
+            return over
         try:
             async with asyncio.timeout(ARRIVE), self._changed:
-                await self._changed.wait_for(lambda: ref in self._jobs)
+                await self._changed.wait_for(lambda: ref in self._jobs or self._ended(ref) is not None)
         except TimeoutError:
             raise not_found(f"no such job {ref}") from None
-        return self._jobs[ref]
+        found = self._jobs.get(ref) or self._ended(ref)
+        assert found is not None
+        return found
 
     def all(self) -> list[Job]:
         """Those that run now."""

@@ -21,6 +21,7 @@ from server.services.build.buildkit.export import Exporters, ImageStore
 from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import Frontend
 from server.services.build.buildkit.gateway import BUILD, Gateway
+from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
 from server.services.build.buildkit.sources import Mirrors, Sources
 from server.services.build.context import Contexts
@@ -48,7 +49,8 @@ class BuildKit:
         self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
         self.mirrors = Mirrors(os.path.join(root, "mirrors"))
         self._sessions = Sessions(self._directory)
-        self._jobs = Jobs()
+        self._history = History()
+        self._jobs = Jobs(self._history.job)
         self._files = Files(room.engine)
         self._server: grpc.aio.Server | None = None
         self._meeting: Rendezvous | None = None
@@ -72,6 +74,7 @@ class BuildKit:
                     self._workers,
                     self._records,
                     self._prune,
+                    self._history,
                 )
                 gateway = Gateway(self._jobs, self._solve, self._resolve, self._files, self._workers)
                 services = (
@@ -118,6 +121,7 @@ class BuildKit:
         session = await self._sessions.get(job.session)
         # A call through the gateway is a task of its own: it works under the lease of its build.
         current_lease.set(job.lease)
+        job.options = {key: value for key, value in options.items() if not key.startswith("input")}
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
             front = Frontend(self._room, self._images, self._builder, job, sources, options)
             return await front.solve()

@@ -1,0 +1,108 @@
+"""How instructions are shown in an image's history, and the checks of their words that need no state."""
+
+import json
+import re
+import signal
+from collections.abc import Sequence
+
+from engine.build.dockerfile import instructions as ins
+from engine.build.dockerfile.errors import DockerfileError, Span
+
+_NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)
+SIGNAL = re.compile(rf"\d+|(SIG)?({_NAMES}|RTMIN(\+\d+)?|RTMAX(-\d+)?)")
+
+
+def quoted(word: str) -> str:
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://", "git@", "git://", "ssh://")) or source.endswith(".git")
+
+
+def ports(text: str, span: Span) -> Sequence[str]:
+    """``80``, ``80/udp`` or ``8000-8010/tcp`` as the keys of ``ExposedPorts``."""
+    numbers, _, protocol = text.partition("/")
+    protocol = (protocol or "tcp").lower()
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise DockerfileError(f"Invalid proto: {protocol}", span)
+    first, dash, last = numbers.partition("-")
+    try:
+        low, high = int(first), int(last) if dash else int(first)
+        valid = 0 < low <= high < 65536
+    except ValueError:
+        valid = False
+    if not valid:
+        raise DockerfileError(f"Invalid containerPort: {text}", span)
+    return [f"{port}/{protocol}" for port in range(low, high + 1)]
+
+
+def words(items: Sequence[str]) -> str:
+    """A list of words as Go's ``%q`` shows it, without the brackets."""
+    return " ".join(quoted(item) for item in items)
+
+
+def healthcheck(item: ins.Healthcheck) -> str:
+    """A health check as BuildKit's history shows it: Go's ``%q`` of the structure."""
+    times = (item.interval_ns, item.timeout_ns, item.start_period_ns, item.start_interval_ns)
+    shown = " ".join(json.dumps(_duration(ns)) for ns in times)
+    return f"HEALTHCHECK &{{[{words(item.test)}] {shown} {_rune(item.retries)}}}"
+
+
+def _duration(ns: int) -> str:
+    """A time as Go writes it: ``1m0s``, ``1.5s``, ``20ms``."""
+    if not ns:
+        return "0s"
+    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 10**6)):
+        if ns < size * 1000:
+            return f"{_number(ns / size)}{unit}"
+    hours, rest = divmod(ns, 3600 * 10**9)
+    minutes, rest = divmod(rest, 60 * 10**9)
+    text = f"{hours}h" if hours else ""
+    text += f"{minutes}m" if hours or minutes else ""
+    return f"{text}{_number(rest / 10**9)}s"
+
+
+def _number(value: float) -> str:
+    return f"{value:.9f}".rstrip("0").rstrip(".")
+
+
+def _rune(number: int) -> str:
+    """Go's ``%q`` of a number: the character that it stands for."""
+    named = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 39: "\\'", 92: "\\\\"}
+    if number in named:
+        return f"'{named[number]}'"
+    if number < 32 or number == 127:
+        return f"'\\x{number:02x}'"
+    return f"'{chr(number)}'" if number < 0x110000 and chr(number).isprintable() else "'\ufffd'"
+
+
+def copied(item: ins.Copy, sources: Sequence[str], target: str) -> str:
+    """``COPY`` and ``ADD`` as BuildKit's history shows them: with the flags that change the files."""
+    parts = ["ADD" if item.add else "COPY"]
+    parts += [f"--chown={item.chown}"] if item.chown else []
+    parts += [f"--chmod={item.chmod}"] if item.chmod else []
+    parts += sources
+    return " ".join([*parts, *(f"<<{document.name}" for document in item.heredocs), target])
+
+
+def process(item: ins.Run, shell: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...], str]:
+    """Arguments, files for the process, and the text that the history shows."""
+    if not item.shell:
+        return item.args, (), " ".join(item.args)
+    text = item.args[0]
+    documents = item.heredocs
+    bare = text.strip()
+    if len(documents) == 1 and bare.replace("'", "").replace('"', "") in (
+        f"<<{documents[0].name}",
+        f"<<-{documents[0].name}",
+    ):
+        content = documents[0].content
+        if content.startswith("#!"):
+            name = documents[0].name
+            return (f"/dev/pipes/{name}",), ((name, content),), f"{bare} ({content.splitlines()[0]} ...)"
+        text = content
+    else:
+        for document in documents:
+            text += f"\n{document.content}{document.name}"
+    return (*shell, text), (), " ".join((*shell, text))
