@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from compat_tests.api import Api, UnixConnection
-from compat_tests.bench import builds, files, images, memory, networks
+from compat_tests.bench import builds, everyday, files, images, memory, networks
 from compat_tests.bench.measure import Measurement, Row, clock, in_turn
 from compat_tests.engines import Engine
 
@@ -207,6 +207,7 @@ ROWS: dict[str, Measurement] = {
     "burst": burst,
     "many": many,
     "memory-each": memory.each,
+    "health": everyday.health,
     "attach": attach,
     "logs": logs,
     "networks": networks.created,
