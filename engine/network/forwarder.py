@@ -124,7 +124,15 @@ class Forwarder:
 
     async def publish(self, owner: str, listens: Sequence[Listen]) -> None:
         """Holds (and where needed serves) ports. :raises PortInUse: nothing was taken."""
-        answer = await self._request({"op": "publish", "owner": owner, "listens": [tuple(item) for item in listens]})
+        request = {"op": "publish", "owner": owner, "listens": [tuple(item) for item in listens]}
+        asked = asyncio.ensure_future(self._request(request))
+        try:
+            answer = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # The proxy has them all the same, and nobody would ever say that it can let go.
+            await asyncio.wait([asked])
+            await self._request({"op": "release", "owner": owner})
+            raise
         _raise(answer)
         self._listens.setdefault(owner, []).extend(listens)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from api_models.network import EndpointSettings
@@ -78,8 +79,9 @@ async def _connect_running(
         undo.callback(lambda: record.endpoints.remove(endpoint))
         record.endpoints = endpoints.in_order(room.networks, record.endpoints)
         moved = await _move_ports(room, container, record, undo)
-        await room.work(_plug, room, record, network, endpoint)
-        undo.push_async_callback(room.work, _unplug, room, record, endpoint)
+        plugged: list[Endpoint] = []
+        undo.push_async_callback(room.work, _unplug, room, record, plugged)
+        await room.work(_plug, room, record, network, endpoint, plugged)
         await room.work(_routes, room, record)
         if moved is not None and moved is not endpoint:
             await room.work(_refresh_rules, room, moved)
@@ -120,7 +122,7 @@ async def _disconnect_running(
     await room.forwarder.release(endpoint.id)
     room.ports.release(endpoint.id)
     had_ports = bool(endpoint.publications or endpoint.ports)
-    await room.work(_unplug, room, record, endpoint)
+    await room.work(_unplug, room, record, [endpoint])
     endpoints.release(network, endpoint)
     await room.store.put_sandbox(record)
     async with AsyncExitStack() as undo:
@@ -154,18 +156,20 @@ async def _move_ports(room: Room, container: Container, record: SandboxRecord, u
     return now if now.ports else None
 
 
-def _plug(room: Room, record: SandboxRecord, network: Network, endpoint: Endpoint) -> None:
+def _plug(room: Room, record: SandboxRecord, network: Network, endpoint: Endpoint, plugged: list[Endpoint]) -> None:
     netlink = netns.open_netlink(record.path)
     with contextlib.closing(netlink):
         sandbox.plug_in(room, Namespace(record.path, netlink), network, endpoint)
+    plugged.append(endpoint)
 
 
-def _unplug(room: Room, record: SandboxRecord, endpoint: Endpoint) -> None:
-    room.firewall.remove(endpoint.id)
-    sandbox.flush_udp(endpoint)
-    netlink = netns.open_netlink(record.path)
-    with contextlib.closing(netlink):
-        wiring.unplug(room.pool, netlink, endpoint.interface, endpoint.veth)
+def _unplug(room: Room, record: SandboxRecord, plugged: Sequence[Endpoint]) -> None:
+    for endpoint in plugged:
+        room.firewall.remove(endpoint.id)
+        sandbox.flush_udp(endpoint)
+        netlink = netns.open_netlink(record.path)
+        with contextlib.closing(netlink):
+            wiring.unplug(room.pool, netlink, endpoint.interface, endpoint.veth)
 
 
 def _routes(room: Room, record: SandboxRecord) -> None:

@@ -161,8 +161,14 @@ class Room:
         return iter(list(self.networks.values()))
 
     async def work(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Runs what blocks on one of the room's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+        """Runs what blocks on one of the room's threads. A cancelled caller waits for it all the same: what it has
+        done has to be known before it can be undone."""
+        done = asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])
+            raise
 
     async def sweep(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """As ``work``, for what nobody waits for: it must not keep a start waiting."""

@@ -111,10 +111,8 @@ async def _plain(room: Room, container: Container, record: SandboxRecord, undo: 
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
     if record.mode == "none":
-        space = await room.work(lambda: room.pool.make(veth=False))
-        space.close()
-        record.path = space.path
-        undo.push_async_callback(room.work, netns.delete, space.path)
+        undo.push_async_callback(room.work, _remove_all, room, record)
+        await room.work(_build, room, record, (), ())
 
 
 async def _own(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
@@ -132,10 +130,9 @@ async def _own(room: Room, container: Container, record: SandboxRecord, undo: As
     _open_links(room, container, record)
     plugs = [(room.networks[item.network], item) for item in record.endpoints]
     gateways = default_routes(room, record.endpoints)
-    space = await room.work(_build, room, plugs, gateways)
-    undo.push_async_callback(room.work, _demolish, room, space.path, [item.veth for item in record.endpoints])
-    space.close()
-    record.path = space.path
+    # Said before it is done: a caller that is cancelled meanwhile never learns what was made.
+    undo.push_async_callback(room.work, _remove_all, room, record)
+    await room.work(_build, room, record, plugs, gateways)
     await names.announce(room, container, record, undo)
 
 
@@ -173,25 +170,24 @@ def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str
     return next(f"{prefix}{number}" for number in range(1024) if f"{prefix}{number}" not in taken)
 
 
-def _build(room: Room, plugs: Sequence[tuple[Network, Endpoint]], gateways: Sequence[wiring.DefaultRoute]) -> Namespace:
-    """In a thread: a namespace with all its interfaces, and the firewall open for them."""
+def _build(
+    room: Room,
+    record: SandboxRecord,
+    plugs: Sequence[tuple[Network, Endpoint]],
+    gateways: Sequence[wiring.DefaultRoute],
+) -> None:
+    """In a thread: a namespace with all its interfaces, and the firewall open for them.
+
+    What it gets done is in the record, also when it fails: :func:`_remove_all` takes it away.
+    """
     ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in plugs)
     space = room.pool.take() if ready else room.pool.make(veth=False)
-    done: list[str] = []
-    try:
+    record.path = space.path
+    with contextlib.closing(space):
         for network, endpoint in plugs:
             plug_in(room, space, network, endpoint)
-            done.append(endpoint.id)
         if gateways:
             wiring.set_default_routes(space.netlink, gateways)
-    except BaseException:
-        for owner in done:
-            with contextlib.suppress(OSError):
-                room.firewall.remove(owner)
-        _demolish(room, space.path, [endpoint.veth for _, endpoint in plugs])
-        space.close()
-        raise
-    return space
 
 
 def plug_in(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
@@ -213,14 +209,6 @@ def elements(endpoint: Endpoint) -> list[rules.Element]:
     """What the firewall has to hold for an endpoint."""
     found = rules.port_elements(endpoint.publications)
     return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)
-
-
-def _demolish(room: Room, path: str, veths: Sequence[str]) -> None:
-    netns.delete(path)
-    for veth in veths:
-        if veth:
-            with contextlib.suppress(OSError):
-                room.pool.delete_link(veth)
 
 
 def default_routes(room: Room, present: Sequence[Endpoint]) -> list[wiring.DefaultRoute]:
