@@ -228,7 +228,8 @@ def broken_archives() -> dict[str, tuple[bytes, str]]:
     whole = docker_archive("broken:1", layers)
     packed_whole = gzip.compress(whole)
     lies = oci_archive("broken:1", layers)
-    packed = hashlib.sha256(gzip.compress(layers[0], mtime=0)).hexdigest()
+    packed = gzip.compress(layers[0], mtime=0)
+    lies = lies.replace(packed, packed[:-1] + bytes([packed[-1] ^ 1]))
     blob = config(layers)
     short = json.dumps([{"Config": "c.json", "RepoTags": ["broken:1"], "Layers": ["l.tar"]}])
     wrong = config([b"something else"])
@@ -240,7 +241,7 @@ def broken_archives() -> dict[str, tuple[bytes, str]]:
         "a tar of something else": (layer({"x": "y"}), "unrecognized image format"),
         "cut": (whole[: len(whole) // 2], "unexpected EOF"),
         "cut gzip": (packed_whole[: len(packed_whole) // 2], "unexpected EOF"),
-        "a blob with another digest": (lies.replace(packed.encode(), b"0" * 64), "0" * 64),
+        "a blob with another digest": (lies, digest(packed)),
         "too few layers": (
             layer({"c.json": blob, "l.tar": layers[0], "manifest.json": short}),
             "layers length mismatch",
@@ -257,15 +258,12 @@ def broken_archives() -> dict[str, tuple[bytes, str]]:
     }
 
 
-@pytest.mark.core
 def test_broken_archives(engine: Engine) -> None:
     before = blobs_in(engine)
-    stock = engine.kind == "containerd"
     for name, (archive, said) in broken_archives().items():
         done = engine.docker("load", input=archive, check=False)
         assert done.status == 1, name
-        if not (stock and name.startswith("a layer")):  # its own words for what it unpacks
-            assert said in done.output, f"{name}: {done.output}"
+        assert said in done.output, f"{name}: {done.output}"
         assert "Loaded" not in done.output, name
         assert engine.api.get("/images/broken:1/json").status == 404, name
     # Nothing of them stays, and the next one works.
@@ -273,7 +271,6 @@ def test_broken_archives(engine: Engine) -> None:
     assert "Loaded image: fine:1" in engine.docker("load", input=docker_archive("fine:1", fresh())).stdout
 
 
-@pytest.mark.core
 def test_tricks_of_layers(engine: Engine) -> None:
     """Whatever an archive says, it is unpacked inside of its root; whiteouts hide, hard links hold together."""
     first = layer(
