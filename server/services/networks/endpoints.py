@@ -24,8 +24,8 @@ def mode_of(container: Container) -> str:
         return "container"
     if mode == "host":
         return "host"
-    if mode == "none" or container.config.network_disabled:
-        return "none"
+    if mode == "none" or container.config.network_disabled or list(container.networking) == ["none"]:
+        return "none"  # also where there is no default bridge to be on
     return "own"
 
 

@@ -22,15 +22,29 @@ OUTSIDE, OUTSIDE6 = "192.0.2.2", "2001:db8::2"
 UPLINK = "up0"
 
 
-def scenario(root: Path, play: Callable[[World, str], Awaitable[None]], **settings: Any) -> None:
-    """Plays with an engine on the "host"; the second argument is the path of the neighbour's namespace."""
+def scenario(
+    root: Path,
+    play: Callable[[World, str], Awaitable[None]],
+    *,
+    before: Callable[[], None] | None = None,
+    after: Callable[[], None] | None = None,
+    **settings: Any,
+) -> None:
+    """Plays with an engine on the "host"; the second argument is the path of the neighbour's namespace.
+
+    ``before`` and ``after`` are called where the engine isn't there yet, and not any more.
+    """
     with lan(root) as outside:
+        if before:
+            before()
 
         async def run() -> None:
             async with opened(root, **settings) as world:
                 await play(world, outside)
 
         asyncio.run(run())
+        if after:
+            after()
 
 
 @contextlib.contextmanager

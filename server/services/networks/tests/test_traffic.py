@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_interface
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_udp_and_one_address_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [{"iptables": False}, {"userland_proxy": False}], ids=lambda flags: next(iter(flags)))
-def test_without_rules_or_without_forwarder(tmp_path: Path, flags: dict[str, bool]) -> None:
+def test_without_rules_or_without_forwarder(tmp_path: Path, flags: dict[str, Any]) -> None:
     async def play(world: World, outside: str) -> None:
         ports = {**bindings("8080:80"), **bindings("5353:53", protocol="udp")}
         container, web = await world.run("web", PortBindings=ports)

@@ -146,8 +146,8 @@ def settings(root: Path, **changes: Any) -> Settings:
 async def opened(root: Path, **changes: Any) -> AsyncIterator[World]:
     """A running service; everything is stopped and closed at the end."""
     world = World(root, settings(root, **changes))
-    await world.open()
     try:
+        await world.open()
         yield world
     finally:
         for container in tuple(world.registry):

@@ -1,0 +1,158 @@
+"""The daemon's network flags: what the default bridge becomes, and what networks and containers inherit."""
+
+from collections.abc import Mapping
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import WharfError
+from engine.network import netns
+from engine.network.ipam import DefaultPool
+from engine.network.netlink import Netlink, address_add, link_add, link_set
+from engine.network.tests.space import Echo, ask, link_names
+from server.services.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, scenario
+from server.services.networks.tests.test_traffic import bindings, echoes
+from server.services.networks.tests.world import World
+
+pytestmark = pytest.mark.root
+
+
+def shown(world: World, name: str = "bridge") -> Mapping[str, Any]:
+    return world.networks.inspect(name, (1, 51))
+
+
+def addresses(device: str) -> set[str]:
+    with Netlink() as netlink:
+        link = netlink.link(device)
+        assert link is not None
+        return {str(address) for index, address in netlink.addresses(link.index) if not address.ip.is_link_local}
+
+
+def test_ipv6_on_the_default_bridge(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert shown(world)["EnableIPv6"] is True
+        assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
+        web, path = await world.run("web", PortBindings=bindings("8080:80"))
+        assert world.endpoint(web)["GlobalIPv6Address"] == "fd00:d0c::2"
+        with echoes((path, "six", 80), v6=True), echoes((outside, "out", 80), v6=True):
+            assert ask(HOST6, 8080, path=outside) == f"six {OUTSIDE6}"
+            assert ask(OUTSIDE6, 80, path=path) == f"out {HOST6}"
+
+    scenario(tmp_path, play, ipv6=True, fixed_cidr_v6="fd00:d0c::/64")
+
+
+def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        config = shown(world)["IPAM"]["Config"][0]
+        assert (config["Subnet"], config["IPRange"], config["Gateway"]) == (
+            "172.30.250.0/24", "172.30.250.128/30", "172.30.250.1",
+        )  # fmt: skip
+        assert [world.address((await world.run(f"c{n}"))[0]) for n in range(3)] == [
+            f"172.30.250.{n}" for n in (128, 129, 130)
+        ]
+
+    scenario(tmp_path, play, fixed_cidr="172.30.250.128/30")
+
+
+def test_an_admins_bridge(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert shown(world)["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
+        web, path = await world.run("web", PortBindings=bindings("8080:80"))
+        assert world.address(web).startswith("10.44.0.")
+        assert world.networks.settings(web)["Bridge"] == "admin0"
+        with echoes((path, "web", 80)):
+            assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
+
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "admin0"))
+            link = netlink.link("admin0")
+            assert link is not None
+            netlink.run(link_set(index=link.index, up=True), address_add(link.index, ip_interface("10.44.0.7/24")))
+
+    def stays() -> None:
+        assert "admin0" in link_names()
+
+    scenario(tmp_path, play, before=prepare, after=stays, bridge="admin0", bip="")
+
+
+def test_a_bridge_that_is_not_there(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None: ...
+
+    with pytest.raises(WharfError, match="bridge device with non default name nosuch0 must be created manually"):
+        scenario(tmp_path, play, bridge="nosuch0", bip="")
+
+
+def test_no_default_bridge(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert {network.name for network in world.networks.room} == {"host", "none"}
+        container, _ = await world.run("lone")
+        assert list(container.networking) == ["none"]
+        await world.network("net")
+        await world.run("other", network="net")
+
+    scenario(tmp_path, play, bridge="none", bip="")
+
+
+def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        await world.network("net")
+        await world.network("six", EnableIPv6=True)
+        assert shown(world, "net")["IPAM"]["Config"][0]["Subnet"] == "10.55.0.0/28"
+        assert [item["Subnet"] for item in shown(world, "six")["IPAM"]["Config"]] == ["10.55.0.16/28", "fd55::/64"]
+        assert shown(world, "net")["Options"] == {
+            "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.driver.mtu": "1400",
+        }
+        _, path = await world.run("one", network="net")
+        with netns.open_netlink(path) as netlink:
+            link = netlink.link("eth0")
+            assert link is not None
+            assert link.mtu == 1400
+        for number in range(2):
+            await world.network(f"n{number}")
+        with pytest.raises(WharfError, match="could not find an available, non-overlapping IPv4 address pool"):
+            await world.network("toomuch")
+        await world.networks.delete("n0")
+        await world.network("again")
+
+    pools = (DefaultPool(ip_network("10.55.0.0/26"), 28), DefaultPool(ip_network("fd55::/63"), 64))
+    options = {"bridge": {"com.docker.network.bridge.enable_icc": "false"}}
+    scenario(tmp_path, play, default_address_pools=pools, default_network_opts=options, mtu=1400)
+
+
+def test_published_at_one_address_by_default(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        web, path = await world.run("web", PortBindings=bindings("8080:80"))
+        assert world.networks.settings(web)["Ports"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
+        with echoes((path, "web", 80)):
+            assert ask("127.0.0.1", 8080).startswith("web")
+            assert ask(HOST, 8080, path=outside) == ""
+
+    scenario(tmp_path, play, ip="127.0.0.1")
+
+
+def test_which_network_leads_out(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        for number, name in enumerate(("a", "b", "c")):
+            await world.network(name, IPAM={"Config": [{"Subnet": f"10.60.{number}.0/24"}]}, Internal=name == "c")
+        endpoints: dict[str, Any] = {"a": {}, "b": {"GwPriority": 5}, "c": {"GwPriority": 9}}
+        container, path = await world.run("one", network="a", endpoints=endpoints, PortBindings=bindings("8080:80"))
+        server = Echo(outside, "out", 80)
+        try:
+            for gone, address in (("", "10.60.1.2"), ("b", "10.60.0.2")):
+                if gone:
+                    await world.networks.disconnect(gone, "one")
+                assert ask(OUTSIDE, 80, path=path) == f"out {HOST}"
+                with echoes((path, "web", 80)):
+                    assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
+                assert address in world.networks.room.firewall.dump()
+            await world.networks.disconnect("a", "one")
+            assert ask(OUTSIDE, 80, path=path) == ""
+            assert world.networks.settings(container)["Ports"]["80/tcp"] is None
+        finally:
+            server.close()
+
+    scenario(tmp_path, play)
