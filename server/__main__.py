@@ -133,8 +133,11 @@ def _run(config: Config, given: Given) -> int:
     else:
         handle = zygote.start()
     try:
+        # Half a second of imports, while the supervisor starts on another core.
         from server.daemon import serve
 
+        if supervisor is not None:
+            supervisor.await_ready()
         return serve(config, given, supervisor, handle)
     except BaseException:
         # A start that failed leaves no supervisor that it had started.

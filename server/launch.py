@@ -60,14 +60,13 @@ class Supervisor:
         self._level = "debug" if config.debug else config.log_level
         self._ours = False
         self._pidfd = -1
+        # The pipe on which a forked supervisor says that it serves.
+        self._ready = -1
         self._zygote: zygote.Handle | None = None
         self._ending = False
 
     def launch(self, share: Callable[[], None]) -> None:
-        """Finds the supervisor or forks it. ``share`` imports what both daemons use, without any threads.
-
-        :raises StartError: the new one ended or gave no sign of life in time.
-        """
+        """Finds the supervisor or forks it. ``share`` imports what both daemons use, without any threads."""
         found = _peer(self.address)
         if found is not None:
             log.info("the supervisor runs already as process %d", found)
@@ -91,6 +90,16 @@ class Supervisor:
         os.close(signalled)
         self._ours = True
         self._adopt(pid)
+        self._ready = ready
+
+    def await_ready(self) -> None:
+        """Waits for a supervisor that :meth:`launch` has forked; the caller has better to do meanwhile.
+
+        :raises StartError: it ended or gave no sign of life in time.
+        """
+        ready, self._ready = self._ready, -1
+        if ready < 0:
+            return
         poll = select.poll()
         poll.register(ready, select.POLLIN | select.POLLHUP)
         try:
