@@ -18,6 +18,7 @@ from engine.supervisor.tasks.model import Process, Stdio, Task
 from engine.supervisor.tasks.options import Call, reraise, shim_stdio
 from engine.supervisor.tasks.rootfs import mount_rootfs
 from engine.system import timeouts
+from engine.system.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Birth:
 
         Whatever fails, nothing is left of it. :raises WharfError: what containerd says.
         """
+        timeline = Timeline(f"task {wanted.id[:12]}")
         given = shim_stdio(wanted.stdio.stdin, wanted.stdio.stdout, wanted.stdio.stderr, terminal=wanted.stdio.terminal)
         given["given"] = wanted.stdio.to_json()
         bundle = bundle_of(self._state, wanted.namespace, wanted.id)
@@ -67,13 +69,16 @@ class Birth:
         except OSError as error:
             await asyncio.to_thread(bundle.remove)
             raise WharfError(Kind.INTERNAL, f"failed to make the bundle: {error.strerror}") from None
+        timeline.mark("bundle")
         sock: socket.socket | None = None
         try:
             mounting = asyncio.create_task(self._mount(wanted.rootfs, bundle.rootfs))
             try:
                 sock, task.shim_pid = await self._zygote.fork("shim", bundle.path)
+                timeline.mark("fork")
             finally:
                 await mounting
+            timeline.mark("mounts")
             task.shim = await ShimClient.over(sock, self._events(task), self._lost(task))
             sock = None
 
@@ -81,6 +86,7 @@ class Birth:
                 task.init.pid = protocol.integer(answer, "pid")
                 task.cgroups = {key: str(value) for key, value in protocol.mapping(answer, "cgroups").items()}
                 created(task)
+                timeline.mark("create")
 
             await task.shim.call(
                 "create",
@@ -100,6 +106,7 @@ class Birth:
             if isinstance(error, WharfError):
                 raise reraise(error, "failed to create shim task") from None
             raise
+        timeline.done()
         return task
 
     async def _mount(self, rootfs: Sequence[Mount], target: str) -> None:
