@@ -288,10 +288,11 @@ def _archive(fd: int) -> Iterator[tuple[Header, Content]] | None:
             return None
     except WharfError:
         return None
-    return _entries(*reader())
+    return archive_entries(*reader())
 
 
-def _entries(archive: TarReader, entries: Iterator[Header]) -> Iterator[tuple[Header, Content]]:
+def archive_entries(archive: TarReader, entries: Iterator[Header]) -> Iterator[tuple[Header, Content]]:
+    """Entries with their content, which has to be taken before the next one; holes are written out."""
     for entry in entries:
         if entry.sparse is None:
             yield entry, archive.copy

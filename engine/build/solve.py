@@ -5,7 +5,6 @@ cache record. A step that fails leaves neither: its lease goes, and the collecto
 """
 
 import asyncio
-import json
 import logging
 import secrets
 import time
@@ -14,10 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from engine.api.client import Engine
 from engine.api.rpc import current_lease
-from engine.api.types import Descriptor, Mount
+from engine.api.types import Descriptor
 from engine.build.cache import REGULAR, Cache, Record
 from engine.build.copying import Copier
-from engine.build.dockerfile.errors import Span
+from engine.build.difference import difference, quietly
+from engine.build.failed import StepFailed, StepRefused
+from engine.build.remote import Remote, download
 from engine.build.running import Mounts
 from engine.build.shared import Shared
 from engine.build.steps import (
@@ -34,34 +35,11 @@ from engine.build.steps import (
     digest_of,
 )
 from engine.build.work import Contexts, Job, Progress, Runner
-from engine.errors import Kind, WharfError
+from engine.errors import Kind, WharfError, internal
 
 log = logging.getLogger("wharf.build")
 
-GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-
-
-class StepFailed(WharfError):
-    """A step's process ended with a code. The message is the builder's sentence; ``span`` says where it stands."""
-
-    def __init__(self, step: Step, command: str, code: int) -> None:
-        shown = json.dumps(command, ensure_ascii=False)
-        super().__init__(Kind.INVALID_ARGUMENT, f"process {shown} did not complete successfully: exit code: {code}")
-        self.step, self.command, self.code = step, command, code
-
-    @property
-    def span(self) -> Span | None:
-        """The lines of the step."""
-        return self.step.span
-
-
-class StepRefused(WharfError):
-    """A step's process could not be run at all. ``reason`` is the runtime's own sentence."""
-
-    def __init__(self, command: str, error: WharfError) -> None:
-        shown = json.dumps(command, ensure_ascii=False)
-        super().__init__(error.kind, f"process {shown} did not complete successfully: {error.message}")
-        self.reason = error.message
+__all__ = ["Builder", "Solver", "StepFailed", "StepRefused"]
 
 
 class Builder:
@@ -88,6 +66,8 @@ class Solver:
     progress: Progress
     epoch_ns: int | None = None
     """``SOURCE_DATE_EPOCH``: the time of every layer, and no file's time is later."""
+    imports: Sequence[Remote] = ()
+    """Caches from elsewhere, asked when the engine's own has nothing."""
     _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
     _held: list[str] = field(default_factory=list)
     _used: set[str] = field(default_factory=set)
@@ -202,7 +182,7 @@ class Solver:
 
         async def make() -> Result:
             if not step.no_cache:
-                hit = await self._hit(key, parent)
+                hit = await self._hit(key, parent) or await self._imported(step, key, parent)
                 if hit is not None:
                     return hit
             return await self._make(step, key, parent, work)
@@ -229,6 +209,26 @@ class Solver:
             self._used.add(record.id)
             return Result(key, record.chain_id, (*parent.layers, layer), cached=True)
         return None
+
+    async def _imported(self, step: Step, key: str, parent: Result) -> Result | None:
+        """A result from a cache that came from elsewhere; one that can't be had after all is made instead."""
+        for remote in self.imports:
+            known = remote.find(key)
+            if known is None:
+                continue
+            try:
+                result = await self._make(step, key, parent, lambda id: self._fetched(remote, known.layer, id, parent))  # noqa: B023
+            except (WharfError, OSError) as error:
+                log.warning("step %s from an imported cache: %s", step.name, error)
+                continue
+            return replace(result, cached=True)
+        return None
+
+    async def _fetched(self, remote: Remote, layer: Layer | None, id: str, parent: Result) -> Layer | None:
+        if layer is not None:
+            await download(self.builder.engine, id, remote, layer)
+            await self._applied(layer.descriptor, layer.diff_id, id, parent)
+        return layer
 
     async def _is_there(self, record: Record) -> bool:
         """Whether the engine has what a record speaks of; a record that speaks of nothing is dropped."""
@@ -262,7 +262,7 @@ class Solver:
             layer = await work(name)
         except BaseException:
             current_lease.reset(token)
-            await asyncio.shield(_quietly(engine.leases.delete(name)))
+            await asyncio.shield(quietly(engine.leases.delete(name)))
             raise
         current_lease.reset(token)
         if layer is None:
@@ -291,16 +291,21 @@ class Solver:
     async def _copied(self, copier: Copier, id: str, parent: Result) -> Layer:
         """The layer that a copier writes, as blob and snapshot."""
         descriptor, diff_id = await copier.write(id)
+        await self._applied(descriptor, diff_id, id, parent)
+        return Layer(descriptor, diff_id, self._now())
+
+    async def _applied(self, descriptor: Descriptor, diff_id: str, id: str, parent: Result) -> None:
+        """The snapshot of a layer on its parent."""
         engine = self.builder.engine
         mounts = await engine.snapshots.prepare(id, parent.chain_id)
         try:
             applied = await engine.diff.apply(descriptor, mounts)
-            assert applied.digest == diff_id, "the layer that was applied is not the one that was written"
+            if applied.digest != diff_id:
+                raise internal(f"the layer {descriptor.digest} is {applied.digest}, not {diff_id}")
             await self._commit(id, parent, diff_id)
         except BaseException:
-            await asyncio.shield(_quietly(engine.snapshots.remove(id)))
+            await asyncio.shield(quietly(engine.snapshots.remove(id)))
             raise
-        return Layer(descriptor, diff_id, self._now())
 
     async def _commit(self, id: str, parent: Result, diff_id: str) -> None:
         chain = chain_id(parent.chain_id, diff_id)
@@ -366,49 +371,11 @@ class Solver:
                 try:
                     if ended.code:
                         raise StepFailed(step, command, ended.code)
-                    descriptor, diff_id = await self._difference(id, parent, rootfs)
+                    descriptor, diff_id = await difference(engine, id, parent.chain_id, rootfs)
                 finally:
                     await asyncio.shield(ended.gone)
             await self._commit(id, parent, diff_id)
         except BaseException:
-            await asyncio.shield(_quietly(engine.snapshots.remove(id)))
+            await asyncio.shield(quietly(engine.snapshots.remove(id)))
             raise
         return Layer(descriptor, diff_id, self._now())
-
-    async def _difference(self, id: str, parent: Result, rootfs: tuple[Mount, ...]) -> tuple[Descriptor, str]:
-        """What a process changed, as a layer in the content store."""
-        engine = self.builder.engine
-        lower = below(rootfs)
-        view = ""
-        if lower is None and parent.chain_id:
-            view = f"{id}-lower"
-            lower = await engine.snapshots.view(view, parent.chain_id)
-        try:
-            descriptor = await engine.diff.diff(lower or (), rootfs, media_type=GZIP_LAYER, ref=id)
-        finally:
-            if view:
-                await asyncio.shield(_quietly(engine.snapshots.remove(view)))
-        info = await engine.content.info(descriptor.digest)
-        return descriptor, info.labels["containerd.io/uncompressed"]
-
-
-def below(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
-    """What a writable overlay stands on, read-only, as a view of its parent would be; ``None`` for another kind."""
-    if len(rootfs) != 1 or rootfs[0].type != "overlay":
-        return None
-    options = [option for option in rootfs[0].options if not option.startswith(("upperdir=", "workdir="))]
-    directories = next((option.removeprefix("lowerdir=") for option in options if option.startswith("lowerdir=")), "")
-    if not directories:
-        return None
-    if ":" not in directories:
-        return (Mount(type="bind", source=directories, options=("ro", "rbind")),)
-    return (replace(rootfs[0], options=tuple(options)),)
-
-
-async def _quietly(work: Awaitable[None]) -> None:
-    """Clean-up after a failure: what is gone already is fine, and a second failure must not hide the first."""
-    try:
-        await work
-    except WharfError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            log.warning("clean-up after a failed step: %s", error.message)

@@ -43,15 +43,20 @@ def chain_of(step: Step | None) -> list[Step]:
     return found[::-1]
 
 
-def describe(config: ImageConfig, last: Step | None, results: Mapping[int, Result], *, now_ns: int) -> Documents:
+def describe(
+    config: ImageConfig, last: Step | None, results: Mapping[int, Result], *, now_ns: int, epoch_ns: int | None = None
+) -> Documents:
     """The documents of a configuration on the result of its last step. ``results``: by ``id(step)``.
 
-    The times come from the layers, so the same steps give the same image, also when they are found in the cache.
+    The times come from the layers, so the same steps give the same image, also when they are found in the cache;
+    ``epoch_ns`` stands for all of them.
     """
     result = SCRATCH if last is None else results[id(last)]
     settled = config.clone()
     base_ns = _base_time(config) if config.base_diff_ids or config.base_history else 0
     settled.history = _history(config, chain_of(last), results, base_ns)
+    if epoch_ns is not None:
+        settled.history = [replace(entry, created_ns=epoch_ns) for entry in settled.history]
     times = [entry.created_ns for entry in settled.history]
     created = times[-1] if times else base_ns
     data = settled.finished(result.diff_ids, created_ns=created or now_ns)

@@ -8,7 +8,7 @@ from engine.api.types import Descriptor, ImageRecord, Mount
 from engine.errors import Kind, WharfError
 from engine.registry import oci
 from engine.registry.auth import NOBODY, Credentials, from_document
-from engine.registry.client import credentials_key
+from engine.registry.client import Repository, credentials_key
 from engine.registry.hosts import Settings
 from engine.registry.progress import Message, Report
 from engine.registry.reference import Reference, parse
@@ -164,6 +164,13 @@ class Images:
         names = making.names_of(tags)
         records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
         return saving.save(self._room, records or [(ImageRecord(target.digest, target), None)], quiet=True)
+
+    async def repository(self, ref: str, credentials: Any) -> Repository:
+        """The repository of a name, for reading: an async context manager."""
+        reference = parse(ref)
+        user, secret = await credentials(credentials_key(reference))
+        who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+        return Repository(self.transfer.settings, reference, who)
 
     async def push_built(self, ref: str, target: Descriptor, credentials: Any) -> None:
         """The same target under a name; ``await credentials(registry)`` gives user and secret.

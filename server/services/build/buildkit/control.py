@@ -15,11 +15,12 @@ from engine.buildkit.pb import gateway_pb2, ops_pb2, worker_pb2
 from engine.buildkit.session import Session, Sessions
 from engine.errors import WharfError, invalid, not_implemented
 from engine.registry import oci
+from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.export import Exporters
+from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.gateway import results_in
 from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
-from server.services.build.buildkit.progress import Vertex
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,12 @@ class Control:
         records: Records,
         prune: Prune,
         history: History,
+        caches: Caches,
     ) -> None:
         self._engine, self._jobs, self._sessions = engine, jobs, sessions
         self._front, self._exporters, self._workers = solve, exporters, workers
         self._records, self._prune, self._history = records, prune, history
+        self._caches = caches
 
     async def list_workers(self, request: pb.ListWorkersRequest, call: str) -> pb.ListWorkersResponse:
         return pb.ListWorkersResponse(record=self._workers())
@@ -78,7 +81,10 @@ class Control:
             yield message
 
     async def solve(self, request: pb.SolveRequest, call: str) -> pb.SolveResponse:
-        _refuse(request)
+        try:
+            _refuse(request)
+        except WharfError as error:
+            raise detailed(error) from error
         job = Job(request.Ref, request.Session, request)
         await self._jobs.add(job)
         self._history.started(job)
@@ -90,7 +96,7 @@ class Control:
             return pb.SolveResponse(ExporterResponse=response)
         except WharfError as error:
             job.error = error.message
-            raise
+            raise detailed(error) from error
         except asyncio.CancelledError:
             job.error = "context canceled"
             raise
@@ -107,7 +113,6 @@ class Control:
             outputs = [(request.ExporterDeprecated, dict(request.ExporterAttrsDeprecated))]
         if request.Session and (outputs or request.Frontend):
             session = await self._sessions.get(request.Session)
-        _tell_unused_caches(job, request)
         if request.Frontend:
             made = await self._front(job, dict(request.FrontendAttrs))
             for item in made:
@@ -117,7 +122,7 @@ class Control:
         response: dict[str, str] = {}
         for number, (kind, attrs) in enumerate(outputs):
             response |= await self._exporters.export(job, session, made, kind, attrs, number)
-        return response
+        return response | await self._caches.exported(job, session, made)
 
     async def _returned(self, job: Job, session: Session | None) -> gateway_pb2.Result:
         """What the client's half returns; its session's end is its own end."""
@@ -177,19 +182,8 @@ def _refuse(request: pb.SolveRequest) -> None:
     if request.SourcePolicy.rules:
         raise not_implemented("source policies are not supported")
     for export in request.Cache.Exports:
-        if export.Type != "inline":
+        if export.Type not in ("inline", "registry", "local"):
             raise not_implemented(f"cache export of type {export.Type} is not supported")
-        raise not_implemented("inline cache export is not supported")
-
-
-def _tell_unused_caches(job: Job, request: pb.SolveRequest) -> None:
-    """A cache that can't be imported fails no build, with BuildKit either; it is said where it is looked for."""
-    for entry in request.Cache.Imports:
-        where = entry.Attrs.get("ref") or entry.Attrs.get("src") or entry.Type
-        name = f"importing cache manifest from {where}"
-        vertex = Vertex(job.send, name, f"{job.ref} {name}")
-        vertex.start()
-        vertex.finish(f"cache import of type {entry.Type} is not supported; the engine's own cache is used")
 
 
 def _usage(record: Record, *, in_use: bool) -> pb.UsageRecord:

@@ -5,7 +5,10 @@ import base64
 import json
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from engine.api.client import Engine
@@ -17,37 +20,15 @@ from engine.buildkit.session import Session
 from engine.errors import internal, invalid, not_implemented
 from engine.layers.pack import pack_tree, walk
 from engine.layers.tarwrite import TarWriter
-from engine.registry import documents, oci
+from engine.registry import oci
 from engine.registry.reference import parse
+from server.services.build.buildkit.assemble import Assembler
 from server.services.build.buildkit.files import Files, message_of
+from server.services.build.buildkit.frontend import attests
 from server.services.build.buildkit.job import Job, Made
 from server.services.build.buildkit.progress import Vertex
-from server.services.build.image import store
-
-INDEX = "application/vnd.oci.image.index.v1+json"
-
-_QUIET = frozenset(
-    (
-        "name",
-        "push",
-        "push-by-digest",
-        "store",
-        "unpack",
-        "oci-mediatypes",
-        "dangling-name-prefix",
-        "name-canonical",
-        "registry.insecure",
-        "dest",
-        # What compose and buildx say to themselves.
-        "load",
-        "tar",
-        "compression",
-        "force-compression",
-        "compression-level",
-        "platform-split",
-        "rewrite-timestamp",
-    )
-)
+from server.services.build.buildkit.provenance import Origins
+from server.services.build.buildkit.wishes import Wishes, read
 
 
 class ImageStore(Protocol):
@@ -70,28 +51,24 @@ Ask = Callable[[str], Awaitable[tuple[str, str]]]
 class Exporters:
     """Runs the exporters that a client asked for."""
 
-    def __init__(self, engine: Engine, images: ImageStore, files: Files) -> None:
-        self._engine, self._images, self._files = engine, images, files
+    def __init__(self, engine: Engine, images: ImageStore, files: Files, scratch: str) -> None:
+        self._images, self._files = images, files
+        self._assembler = Assembler(engine, scratch)
 
     async def export(
         self, job: Job, session: Session | None, made: Sequence[Made], kind: str, attrs: Mapping[str, str], number: int
     ) -> dict[str, str]:
         """One exporter's answer. Raises NOT_IMPLEMENTED for an exporter or an option that isn't supported."""
-        for key, value in attrs.items():
-            if key not in _QUIET and not key.startswith(("annotation", "attest:")):
-                raise not_implemented(f"the exporter option {key} is not supported")
-            if key.startswith("annotation"):
-                raise not_implemented("annotations on exported images are not supported")
-            if key in ("compression", "force-compression") and value not in ("gzip", "false", ""):
-                raise not_implemented(f"the exporter option {key}={value} is not supported: layers are gzip")
-            if key == "rewrite-timestamp" and value == "true":
-                raise not_implemented("rewrite-timestamp is not supported")
+        wishes = read(kind, attrs)
+        if wishes.rewrite_times and not all(item.epoch_ns is not None for item in made):
+            # As BuildKit: without SOURCE_DATE_EPOCH there is no time to rewrite to.
+            wishes = replace(wishes, rewrite_times=False)
         if kind in ("image", "moby"):
-            return await self._image(job, session, made, attrs)
+            return await self._image(job, session, made, attrs, wishes)
         if session is None:
             raise invalid(f"the exporter {kind} needs a session")
         if kind in ("docker", "oci"):
-            return await self._archive(job, session, made, attrs, kind, number)
+            return await self._archive(job, session, made, attrs, wishes, kind, number)
         if kind == "tar":
             return await self._tar(job, session, made, number)
         if kind == "local":
@@ -101,63 +78,71 @@ class Exporters:
     def _vertex(self, job: Job, name: str) -> Vertex:
         return Vertex(job.send, name, f"{job.ref} {name}")
 
-    async def _store(self, made: Sequence[Made]) -> tuple[Descriptor, str]:
-        """The image in the content store: its descriptor, and its configuration's digest ("" for several platforms)."""
-        stored = [await store(self._engine, item.documents) for item in made]
-        if len(made) == 1:
-            return stored[0], oci.digest_of(made[0].documents.config)
-        entries = []
-        for item, descriptor in zip(made, stored, strict=True):
-            platform = oci.platform_json(oci.parse_platform(item.platform))
-            entries.append({**oci.to_json(descriptor), "platform": platform})
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
-        return await documents.write(self._engine, json.dumps(index, separators=(",", ":")).encode(), INDEX), ""
+    async def _assembled(self, job: Job, made: Sequence[Made], wishes: Wishes, names: Sequence[str]) -> Descriptor:
+        inline = any(entry.Type == "inline" for entry in job.request.Cache.Exports)
+        return await self._assembler.image(
+            made,
+            wishes,
+            names=names,
+            inline_cache=inline,
+            origins=partial(_origins, job) if attests({**job.request.FrontendAttrs, **job.options}) else None,
+        )
 
     async def _image(
-        self, job: Job, session: Session | None, made: Sequence[Made], attrs: Mapping[str, str]
+        self, job: Job, session: Session | None, made: Sequence[Made], attrs: Mapping[str, str], wishes: Wishes
     ) -> dict[str, str]:
-        names = [str(parse(name).tagged()) for name in attrs.get("name", "").split(",") if name]
+        names = _names(attrs)
+        by_digest = attrs.get("push-by-digest") == "true"
         vertex = self._vertex(job, "exporting to image")
         with vertex.running():
-            kept = names if attrs.get("store", "true") != "false" else ()
-            if len(made) == 1 and await self._images.is_built(made[0].documents.id, kept):
+            kept = names if attrs.get("store", "true") != "false" and not by_digest else ()
+            plain = len(made) == 1 and wishes == Wishes() and not job.request.Cache.Exports
+            if plain and not attests(job.options) and await self._images.is_built(made[0].documents.id, kept):
                 target = made[0].documents.target
             else:
                 with vertex.status("exporting layers"):
-                    target, _ = await self._store(made)
+                    target = await self._assembled(job, made, wishes, names)
                 with vertex.status(f"writing image {target.digest}"):
                     await self._images.built(target, kept)
-            for name in names:
+            for name in kept:
                 with vertex.status(f"naming to {name}"):
                     pass
-            if attrs.get("push") == "true":
+            if attrs.get("push") == "true" or by_digest:
                 if session is None:
                     raise invalid("pushing needs a session")
                 for name in names:
                     with vertex.status(f"pushing {name}"):
-                        await self._images.push_built(name, target, session.credentials)
+                        ref = f"{parse(name).name}@{target.digest}" if by_digest else name
+                        await self._images.push_built(ref, target, session.credentials)
+        # No "containerimage.config.digest": clients take it for the image's id, which is the manifest's digest here.
         response = {
             "containerimage.digest": target.digest,
             "containerimage.descriptor": base64.b64encode(json.dumps(oci.to_json(target)).encode()).decode(),
         }
-        # No "containerimage.config.digest": clients take it for the image's id, which is the manifest's digest here.
         if names:
             response["image.name"] = ",".join(names)
         return response
 
     async def _archive(
-        self, job: Job, session: Session, made: Sequence[Made], attrs: Mapping[str, str], kind: str, number: int
+        self,
+        job: Job,
+        session: Session,
+        made: Sequence[Made],
+        attrs: Mapping[str, str],
+        wishes: Wishes,
+        kind: str,
+        number: int,
     ) -> dict[str, str]:
         if attrs.get("tar") == "false":
             raise not_implemented(f"the exporter {kind} writes an archive only (tar=false is not supported)")
-        names = [str(parse(name).tagged()) for name in attrs.get("name", "").split(",") if name]
+        names = _names(attrs)
         vertex = self._vertex(job, f"exporting to {kind} image format")
         with vertex.running():
             with vertex.status("exporting layers"):
-                target, config = await self._store(made)
+                target = await self._assembled(job, made, wishes, names)
             response = {"containerimage.digest": target.digest}
-            if config:
-                response["containerimage.config.digest"] = config
+            if len(made) == 1 and wishes == Wishes():
+                response["containerimage.config.digest"] = oci.digest_of(made[0].documents.config)
             if names:
                 response["image.name"] = ",".join(names)
             with vertex.status("sending tarball"):
@@ -197,6 +182,15 @@ class Exporters:
             else:
                 await send_tree(session, None, number)
         return {}
+
+
+def _names(attrs: Mapping[str, str]) -> list[str]:
+    return [str(parse(name).tagged()) for name in attrs.get("name", "").split(",") if name]
+
+
+def _origins(job: Job, made: Made) -> Origins:
+    options = {key: value for key, value in job.options.items() if key.startswith(("label:", "target", "platform"))}
+    return Origins(job.ref, made.platform, made.bases, made.dockerfile, options, job.created_ns, time.time_ns())
 
 
 def _pack(root: str, prefix: str, out: Callable[[bytes], object]) -> None:

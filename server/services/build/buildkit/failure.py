@@ -35,7 +35,9 @@ def span_of(error: WharfError) -> Span | None:
     return None
 
 
-def detailed(error: WharfError, *, file: str, text: bytes, vertex: str = "", span: Span | None = None) -> WharfError:
+def detailed(
+    error: WharfError, *, file: str = "", text: bytes = b"", vertex: str = "", span: Span | None = None
+) -> WharfError:
     """The error with its details: which lines of which file, and which vertex."""
     if isinstance(error, Detailed):
         return error

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,9 @@ from engine.api.client import Engine
 from engine.build.dockerfile.instructions import Dockerfile
 from engine.build.dockerfile.parse import parse
 from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
+from engine.build.remote import Remote
 from engine.build.solve import Builder, Solver
-from engine.build.steps import SCRATCH, Base, Copy, Layer, Result, Run, Step
+from engine.build.steps import Base, Copy, Layer, Result, Run, Step
 from engine.build.work import Limits
 from engine.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
 from engine.registry import oci
@@ -157,10 +159,20 @@ def check_options(options: Mapping[str, str]) -> None:
 
 def _check_attestation(kind: str, value: str) -> None:
     words = dict(item.partition("=")[::2] for item in value.split(",")) if value else {}
-    if kind == "provenance" and (words.get("inline-only") == "true" or words.get("disabled") == "true"):
-        # What buildx adds by itself is only wanted where an exporter stores it; ours stores none.
+    if words.get("disabled") == "true":
         return
-    raise not_implemented(f"attestations ({kind}) are not supported")
+    if kind != "provenance":
+        raise not_implemented(f"attestations ({kind}) are not supported")
+    if words.get("mode", "min") not in ("min", ""):
+        raise not_implemented(f"provenance with mode={words['mode']} is not supported: only mode=min is")
+
+
+def attests(options: Mapping[str, str]) -> bool:
+    """Whether the client wants provenance by itself: what buildx adds unasked (inline-only) would make every image
+    an index, and no two builds the same."""
+    value = options.get("attest:provenance")
+    words = dict(item.partition("=")[::2] for item in value.split(",")) if value else {}
+    return value is not None and "true" not in (words.get("inline-only"), words.get("disabled"))
 
 
 def _numbers(options: Mapping[str, str]) -> Limits:
@@ -209,6 +221,7 @@ class Frontend:
     job: Job
     sources: Sources
     options: Mapping[str, str]
+    imports: Sequence[Remote] = ()
 
     async def solve(self) -> list[Made]:
         """The results, one for each platform. Raises errors with their lines (``failure.detailed``)."""
@@ -281,25 +294,27 @@ class Frontend:
         self._warn(planned, name, text)
         self.sources.follow = needed(planned)
         epoch = arguments.get("SOURCE_DATE_EPOCH", "")
-        solver = Solver(
-            self.builder,
-            self.sources,
-            TaskRunner(self.room, _numbers(options)),
-            progress,
-            int(epoch) * 10**9 if epoch.isdigit() else None,
-        )
+        epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
+        runner = TaskRunner(self.room, _numbers(options))
+        solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports)
         self.job.solvers.append(solver)
         target = planned.target
         _announce(progress, target)
-        result = await solver.target(target.last)
-        documents = describe(
-            target.config, target.last, await _results(solver, target.last), now_ns=int(epoch or 0) * 10**9
-        )
+        await solver.target(target.last)
+        results = await _results(solver, target.last)
+        chain = tuple(results.values())[::-1]
+        documents = describe(target.config, target.last, results, now_ns=time.time_ns(), epoch_ns=epoch_ns)
+        stages = [stage for stage in planned.stages if stage is not target]
         return Made(
             f"{self.job.ref}-{len(self.job.made)}-{platform}",
             documents,
             target.platform,
-            empty=result == SCRATCH and not target.config.history,
+            chain,
+            tuple([tuple((await _results(solver, stage.last)).values())[::-1] for stage in stages]),
+            len(target.config.base_diff_ids),
+            tuple(sorted({(key.rpartition(" ")[0], image.target.digest) for key, image in bases.found.items()})),
+            epoch_ns,
+            name,
         )
 
     def _warn(self, planned: Plan, name: str, text: bytes) -> None:

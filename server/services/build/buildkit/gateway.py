@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from engine.buildkit.pb import caps_pb2, gateway_pb2, worker_pb2
 from engine.errors import WharfError, internal, invalid, not_implemented
+from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import platforms_json
 from server.services.build.buildkit.job import Job, Jobs, Made
@@ -63,10 +64,17 @@ class Gateway:
     async def ping(self, request: gateway_pb2.PingRequest, call: str) -> gateway_pb2.PongResponse:
         await self._job(call)
         caps = [caps_pb2.APICap(ID=name, Enabled=True) for name in CAPS]
-        return gateway_pb2.PongResponse(FrontendAPICaps=caps, LLBCaps=[], Workers=self._workers())
+        attestations = caps_pb2.APICap(ID="exporter.image.attestations", Enabled=True)
+        return gateway_pb2.PongResponse(FrontendAPICaps=caps, LLBCaps=[attestations], Workers=self._workers())
 
     async def solve(self, request: gateway_pb2.SolveRequest, call: str) -> gateway_pb2.SolveResponse:
         job = await self._job(call)
+        try:
+            return await self._solved(job, request)
+        except WharfError as error:
+            raise detailed(error) from error
+
+    async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
         if request.FrontendInputs:
             raise not_implemented("front-end inputs (a target linked as a context) are not supported")
         if not request.Frontend:

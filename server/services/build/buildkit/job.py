@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from engine.build.solve import Solver
+from engine.build.steps import Layer, Result
 from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.pb import gateway_pb2
 from engine.errors import Kind, WharfError, not_found
@@ -27,8 +29,19 @@ class Made:
     id: str
     documents: Documents
     platform: str
-    empty: bool = False
-    """``FROM scratch`` with nothing in it."""
+    chain: tuple[Result, ...] = ()
+    """The results that the image is made of, its base first."""
+    others: tuple[tuple[Result, ...], ...] = ()
+    """Those of the stages that it was made with."""
+    base_layers: int = 0
+    bases: tuple[tuple[str, str], ...] = ()
+    """Names and digests of the images that were used."""
+    epoch_ns: int | None = None
+    dockerfile: str = "Dockerfile"
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.chain[-1].layers if self.chain else ()
 
 
 @dataclass(slots=True)
@@ -48,6 +61,8 @@ class Job:
     made: dict[str, Made] = field(default_factory=dict)
     """The results that the client's half may speak of, by id."""
     solvers: list[Solver] = field(default_factory=list)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What is let go of at the end: connections to registries."""
     outcome: "asyncio.Future[gateway_pb2.Result]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -118,6 +133,7 @@ class Job:
         """Ends what still runs."""
         for solver in self.solvers:
             await solver.close()
+        await self.stack.aclose()
         if not self.outcome.done():
             self.outcome.cancel()
         elif not self.outcome.cancelled():

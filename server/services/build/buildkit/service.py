@@ -16,6 +16,7 @@ from engine.build.solve import Builder
 from engine.buildkit.pb import control_pb2, gateway_pb2
 from engine.buildkit.session import OPTIONS, Sessions
 from engine.buildkit.transport import Rendezvous
+from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.control import Control, Prune, worker
 from server.services.build.buildkit.export import Exporters, ImageStore
 from server.services.build.buildkit.files import Files
@@ -50,6 +51,7 @@ class BuildKit:
         self.mirrors = Mirrors(os.path.join(root, "mirrors"))
         self._sessions = Sessions(self._directory)
         self._history = History()
+        self._caches = Caches(room.engine, images)
         self._jobs = Jobs(self._history.job)
         self._files = Files(room.engine)
         self._server: grpc.aio.Server | None = None
@@ -70,11 +72,12 @@ class BuildKit:
                     self._jobs,
                     self._sessions,
                     self._solve,
-                    Exporters(self._room.engine, exporters, self._files),
+                    Exporters(self._room.engine, exporters, self._files, self._builder.scratch),
                     self._workers,
                     self._records,
                     self._prune,
                     self._history,
+                    self._caches,
                 )
                 gateway = Gateway(self._jobs, self._solve, self._resolve, self._files, self._workers)
                 services = (
@@ -123,7 +126,8 @@ class BuildKit:
         current_lease.set(job.lease)
         job.options = {key: value for key, value in options.items() if not key.startswith("input")}
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
-            front = Frontend(self._room, self._images, self._builder, job, sources, options)
+            imports = await self._caches.imported(job, session, options)
+            front = Frontend(self._room, self._images, self._builder, job, sources, options, imports)
             return await front.solve()
 
     async def _resolve(self, job: Job, ref: str, platform: str) -> tuple[str, bytes]:

@@ -1,0 +1,31 @@
+"""Caches that come from elsewhere, as the solver sees them."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.build.cacheconfig import Known
+from engine.build.steps import Layer
+
+
+class Remote(Protocol):
+    """One imported cache."""
+
+    def find(self, key: str) -> Known | None:
+        """What it knows of a key."""
+
+    def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
+        """A layer's blob. Raises what fetching it raises."""
+
+
+async def download(engine: Engine, id: str, remote: Remote, layer: Layer) -> None:
+    """The layer's blob into the content store, under the lease of the caller. Raises for another content."""
+    descriptor = layer.descriptor
+    labels = {"containerd.io/uncompressed": layer.diff_id}
+    async with engine.content.writer(id, expected=descriptor.digest, total=descriptor.size) as writer:
+        await writer.truncate()
+        if not writer.exists:
+            async for piece in remote.fetch(descriptor):
+                await writer.write(piece)
+        await writer.commit(size=descriptor.size, digest=descriptor.digest, labels=labels)

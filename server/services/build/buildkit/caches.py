@@ -1,0 +1,207 @@
+"""Caches that travel: in an image (``inline``), in a registry, in a folder of the client (``local``)."""
+
+import base64
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from engine.api.client import Engine
+from engine.api.content import Content
+from engine.api.rpc import Connection
+from engine.api.types import Descriptor
+from engine.build import cacheconfig
+from engine.build.cacheconfig import Known
+from engine.buildkit.session import Session
+from engine.errors import WharfError, invalid, not_implemented
+from engine.registry import documents, oci
+from engine.registry.reference import parse
+from server.services.build.buildkit.job import Job, Made
+from server.services.build.buildkit.progress import Vertex
+
+log = logging.getLogger(__name__)
+
+STORE = "buildkit-attachable-store-id"
+
+
+class ClientStore(Connection):
+    """containerd's content service as a client serves it for one of its folders."""
+
+    def __init__(self, session: Session, folder: str) -> None:
+        super().__init__("unix:///nowhere", "")
+        self._session, self._folder = session, folder
+
+    def open(self) -> grpc.aio.Channel:
+        return self._session.channel
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((STORE, f"local:{self._folder}"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One cache of a build (engine.build.remote.Remote)."""
+
+    known: Mapping[str, Known]
+    store: Any
+    """Has ``blob(digest)``, which is an async context manager of pieces."""
+
+    def find(self, key: str) -> Known | None:
+        return self.known.get(key)
+
+    async def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
+        async with self.store.blob(descriptor.digest) as (_, pieces):
+            async for piece in pieces:
+                yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder of the client as a store."""
+
+    content: Content
+
+    async def manifest(self, digest: str) -> bytes:
+        return await self.content.read_all(digest)
+
+    @asynccontextmanager
+    async def blob(self, digest: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        yield 0, self.content.read(digest)
+
+
+class Caches:
+    """``images`` opens repositories and pushes."""
+
+    def __init__(self, engine: Engine, images: Any) -> None:
+        self._engine, self._images = engine, images
+
+    # import
+
+    async def imported(self, job: Job, session: Session, options: Mapping[str, str]) -> list[Imported]:
+        """The caches that the client names. One that can't be had fails no build; its vertex tells why."""
+        found: list[Imported] = []
+        for kind, attrs in _wanted(job, options):
+            where = attrs.get("ref") or attrs.get("src") or kind
+            name = f"importing cache manifest from {where}"
+            vertex = Vertex(job.send, name, f"{job.ref} {name}")
+            vertex.start()
+            try:
+                found.append(await self._open(job, session, kind, attrs))
+            except (WharfError, grpc.aio.AioRpcError) as error:
+                message = error.message if isinstance(error, WharfError) else str(error.details())
+                log.info("build=%s %s: %s", job.ref, name, message)
+                vertex.finish(message)
+            else:
+                vertex.finish()
+        return found
+
+    async def _open(self, job: Job, session: Session, kind: str, attrs: Mapping[str, str]) -> Imported:
+        if kind == "registry":
+            repository = await self._images.repository(attrs.get("ref", ""), session.credentials)
+            job.stack.push_async_exit(repository)
+            data, media_type = await repository.manifest(parse(attrs["ref"]).tagged().selector)
+            return Imported(await self._known(repository, data, media_type), repository)
+        if kind == "local":
+            if not attrs.get("digest"):
+                raise invalid(f"the cache folder {attrs.get('src', '')} has no index.json")
+            folder = _Folder(Content(ClientStore(session, attrs["src"])))
+            data = await folder.manifest(attrs["digest"])
+            media_type = oci.media_type_of(oci.load(data, attrs["digest"]))
+            return Imported(await self._known(folder, data, media_type), folder)
+        raise not_implemented(f"cache import of type {kind} is not supported")
+
+    async def _known(self, store: Any, data: bytes, media_type: str) -> Mapping[str, Known]:
+        """What a manifest's configuration, or an image's, knows; of an index the part for this host."""
+        if oci.is_index(media_type):
+            manifests = oci.parse_index(oci.load(data, "cache"))
+            known: dict[str, Known] = {}
+            for desc in oci.best([item for item in manifests if item.platform != _UNKNOWN], oci.host_platform())[:1]:
+                child = await self._child(store, desc)
+                known.update(await self._known(store, child, oci.media_type_of(oci.load(child, desc.digest))))
+            return known
+        manifest = oci.parse_manifest(oci.load(data, "cache"))
+        async with store.blob(manifest.config.digest) as (_, pieces):
+            config = b"".join([piece async for piece in pieces])
+        if manifest.config.media_type == cacheconfig.MEDIA_TYPE:
+            return cacheconfig.read(config)
+        inline = oci.load(config, "config").get(cacheconfig.INLINE)
+        return cacheconfig.read(base64.b64decode(inline)) if isinstance(inline, str) else {}
+
+    @staticmethod
+    async def _child(store: Any, desc: Descriptor) -> bytes:
+        found = await store.manifest(desc.digest)
+        return bytes(found[0] if isinstance(found, tuple) else found)
+
+    # export
+
+    async def exported(self, job: Job, session: Session | None, made: Sequence[Made]) -> dict[str, str]:
+        """Writes the caches that the client asks for beside what the image holds; what its client wants to know."""
+        response: dict[str, str] = {}
+        for entry in job.request.Cache.Exports:
+            if entry.Type == "inline":
+                continue
+            if session is None:
+                raise invalid(f"the cache export {entry.Type} needs a session")
+            vertex = Vertex(job.send, "exporting cache", f"{job.ref} exporting cache {entry.Type}")
+            with vertex.running():
+                data = cacheconfig.write(_chains(made, everything=entry.Attrs.get("mode") == "max"))
+                with vertex.status("preparing build cache for export"):
+                    target, blobs = await self._manifest(data)
+                if entry.Type == "registry":
+                    ref = entry.Attrs.get("ref", "")
+                    with vertex.status(f"writing cache to {ref}"):
+                        await self._images.push_built(str(parse(ref).tagged()), target, session.credentials)
+                else:
+                    folder = entry.Attrs.get("dest", "")
+                    with vertex.status(f"writing cache to {folder}"):
+                        await self._copy(Content(ClientStore(session, folder)), [*blobs, target])
+                    response["cache.manifest"] = json.dumps(oci.to_json(target))
+        return response
+
+    async def _manifest(self, data: bytes) -> tuple[Descriptor, list[Descriptor]]:
+        config = await documents.write(self._engine, data, cacheconfig.MEDIA_TYPE)
+        layers = cacheconfig.blobs(data)
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": oci.OCI_MANIFEST,
+            "config": oci.to_json(config),
+            "layers": [oci.to_json(layer) for layer in {layer.digest: layer for layer in layers}.values()],
+        }
+        text = json.dumps(manifest, separators=(",", ":")).encode()
+        return await documents.write(self._engine, text, oci.OCI_MANIFEST), [*layers, config]
+
+    async def _copy(self, target: Content, blobs: Sequence[Descriptor]) -> None:
+        for blob in {blob.digest: blob for blob in blobs}.values():
+            async with target.writer(f"cache-{blob.digest}", expected=blob.digest, total=blob.size) as writer:
+                await writer.truncate()
+                async for piece in self._engine.content.read(blob.digest):
+                    await writer.write(piece)
+                await writer.commit(size=blob.size, digest=blob.digest)
+
+
+_UNKNOWN = oci.platform_of({"os": "unknown", "architecture": "unknown"})
+
+
+def _chains(made: Sequence[Made], *, everything: bool) -> list[Any]:
+    chains: list[Any] = [item.chain for item in made]
+    if everything:
+        chains += [chain for item in made for chain in item.others]
+    return chains
+
+
+def _wanted(job: Job, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """The caches to import: the front end's option, or the older ones; each once."""
+    found = [(entry.Type, dict(entry.Attrs)) for entry in job.request.Cache.Imports]
+    if options.get("cache-imports"):
+        try:
+            document = json.loads(options["cache-imports"])
+            found += [(str(item["Type"]), {str(k): str(v) for k, v in item["Attrs"].items()}) for item in document]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise invalid("failed to unmarshal cache-imports") from None
+    found += [("registry", {"ref": ref}) for ref in options.get("cache-from", "").split(",") if ref]
+    unique = {json.dumps([kind, sorted(attrs.items())]): (kind, attrs) for kind, attrs in found}
+    return list(unique.values())
