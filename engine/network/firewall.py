@@ -120,6 +120,16 @@ class Firewall:
             if gone:
                 self._apply(rules.change(self.table, delete=gone))
 
+    @property
+    def changed(self) -> bool:
+        """Whether somebody changed rules of this host that have not been looked at since."""
+        return generation() != self._generation
+
+    def intact(self) -> bool:
+        """Whether our chains and sets are as we wrote them."""
+        with self._lock:
+            return self._intact()
+
     def check(self) -> None:
         """Restores the ruleset if someone else changed it away."""
         with self._lock:

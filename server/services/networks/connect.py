@@ -10,7 +10,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.network import netns, wiring
 from engine.network.pool import Namespace
 from server.services.containers.model import Container
-from server.services.networks import attach, endpoints, etc, names, sandbox
+from server.services.networks import attach, endpoints, etc, names, publish, sandbox
 from server.services.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
 from server.services.networks.room import Room
 
@@ -142,7 +142,7 @@ async def _disconnect_running(
 
 async def _move_ports(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> Endpoint | None:
     """Publishes the ports where the traffic leaves now; returns the endpoint that got them, if they moved."""
-    now = sandbox.publisher(room, record)
+    now = publish.publisher(room, record)
     holder = next((item for item in record.endpoints if item.ports), None)
     if now is None or (holder is not None and holder is now):
         return None
@@ -152,7 +152,7 @@ async def _move_ports(room: Room, container: Container, record: SandboxRecord, u
         await room.work(room.firewall.remove, holder.id)
         holder.publications, holder.listens, holder.ports = [], [], []
         await room.work(_refresh_rules, room, holder)
-    await sandbox.publish(room, container, record, undo)
+    await publish.publish(room, container, record, undo)
     return now if now.ports else None
 
 

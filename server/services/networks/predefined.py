@@ -6,7 +6,8 @@ from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 
 from engine.errors import Kind, WharfError
 from engine.network import ipam
-from engine.network.netlink import Interface
+from engine.network.netlink import Interface, Link
+from engine.network.pool import mark
 from server.services.networks import attach, options
 from server.services.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig
 from server.services.networks.pools import default_pools
@@ -76,7 +77,21 @@ def _device_addresses(room: Room, name: str) -> list[Interface]:
                 Kind.INVALID_ARGUMENT, f"bridge device with non default name {name} must be created manually"
             )
         return []
+    if room.settings.bridge in ("", "none"):
+        _check_alone(room, link)
     return [address for index, address in room.host.addresses(link.index) if index == link.index]
+
+
+def _check_alone(room: Room, link: Link) -> None:
+    """Two engines on one bridge would give the same addresses out."""
+    ours = mark(room.settings.device)
+    others = [port.name for port in room.host.links() if port.master == link.index and port.alias != ours]
+    if others and link.alias != ours:
+        raise WharfError(
+            Kind.INVALID_ARGUMENT,
+            f"bridge {link.name} is in use by another engine ({', '.join(others)} plugged in): "
+            "choose another one with --bridge-name, or say --bridge if it is to be shared",
+        )
 
 
 def _v4(room: Room, known: PoolConfig | None, device: list[Interface], taken: list[ipam.Network]) -> PoolConfig:

@@ -17,7 +17,7 @@ from engine.network.forwarder import ViewRequest
 from engine.network.pool import mark
 from engine.network.rules import Element
 from server.services.containers.model import Container
-from server.services.networks import attach, endpoints, etc, names, options, repair, sandbox
+from server.services.networks import attach, endpoints, etc, names, options, publish, repair, sandbox
 from server.services.networks.model import BRIDGE, SandboxRecord
 from server.services.networks.room import Room
 
@@ -77,7 +77,7 @@ async def _agree(room: Room, container: Container, record: SandboxRecord) -> Non
 def _hold_ports(room: Room, owner: str, listen: Listen) -> None:
     hosts = ("0.0.0.0", "::") if listen.both else (listen.host,)
     for host in hosts:
-        wanted = sandbox.port_range(listen, host)
+        wanted = publish.port_range(listen, host)
         if room.ports.conflict(wanted) is None:
             room.ports.take(owner, wanted)
 

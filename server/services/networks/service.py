@@ -17,6 +17,7 @@ from engine.network.firewall import Firewall
 from engine.network.forwarder import Forwarder
 from engine.network.netlink import Netlink
 from engine.network.pool import NamespacePool, mark
+from engine.network.watch import RulesetWatch
 from server.services.containers.model import Container
 from server.services.networks import (
     attach,
@@ -55,6 +56,7 @@ class Networks:
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.room = Room(config, store, bus, host, pool, firewall, forwarder, workers, sweepers)
         self._stored: Sequence[SandboxRecord] = ()
+        self._watch: RulesetWatch | None = None
 
     async def open(self) -> None:
         """Reads the records and makes the predefined networks. :raises WharfError: a flag can't be fulfilled."""
@@ -72,10 +74,23 @@ class Networks:
         """At start, once: running containers keep their network, all else of an earlier life goes."""
         await recover.recover(self.room, running, self._stored)
         self._stored = ()
+        if self.room.settings.iptables:
+            self._watch = RulesetWatch(self._rules_changed)
+
+    def _rules_changed(self) -> None:
+        self.room.spawn(self._check_rules(), "rules that somebody changed")
+
+    async def _check_rules(self) -> None:
+        try:
+            await self.room.work(self.room.firewall.check)
+        except OSError as error:
+            log.error("rules that were changed by somebody cannot be restored: %s", error)
 
     async def close(self) -> None:
         """At the end of the daemon. Running containers keep everything; if none runs, nothing is left."""
         room = self.room
+        if self._watch is not None:
+            self._watch.close()
         await room.settle()
         busy = any(record.mode == "own" for record in room.sandboxes.values())
         await room.forwarder.close(end=not busy)

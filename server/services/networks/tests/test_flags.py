@@ -85,6 +85,20 @@ def test_a_bridge_that_is_not_there(tmp_path: Path) -> None:
         scenario(tmp_path, play, bridge="nosuch0", bip="")
 
 
+def test_a_bridge_of_another_engine(tmp_path: Path) -> None:
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "wt0"))
+            link = netlink.link("wt0")
+            assert link is not None
+            netlink.run(link_add("veth", "other0", peer="other1", master=link.index))
+
+    async def play(world: World, outside: str) -> None: ...
+
+    with pytest.raises(WharfError, match=r"bridge wt0 is in use by another engine \(other0 plugged in\)"):
+        scenario(tmp_path, play, before=prepare)
+
+
 def test_no_default_bridge(tmp_path: Path) -> None:
     async def play(world: World, outside: str) -> None:
         assert {network.name for network in world.networks.room} == {"host", "none"}

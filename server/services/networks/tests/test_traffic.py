@@ -266,6 +266,10 @@ def _set(world: World, name: str) -> str:
     return dump[start : dump.index("\n\t}", start)]
 
 
+async def restored(condition: Callable[[], bool]) -> None:
+    assert await asyncio.to_thread(until, condition)
+
+
 def _flush() -> None:
     nft("flush ruleset\n")
 
@@ -279,7 +283,7 @@ def _flush_chains() -> None:
 
 
 @pytest.mark.parametrize("harm", [_flush, _delete_table, _flush_chains])
-@pytest.mark.parametrize("cure", ["reload", "next use"])
+@pytest.mark.parametrize("cure", ["reload", "next use", "time"])
 def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) -> None:
     async def play(world: World, outside: str) -> None:
         _, web = await world.run("web", PortBindings=bindings("8080:80"))
@@ -288,8 +292,11 @@ def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) ->
             harm()
             if cure == "reload":
                 await world.networks.restore()
-            else:
+            elif cure == "next use":
                 await world.run("another")
+            else:
+                firewall = world.networks.room.firewall
+                await restored(lambda: not firewall.changed and firewall.intact())
             assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
 
     scenario(tmp_path, play)
