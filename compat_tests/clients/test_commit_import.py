@@ -96,7 +96,6 @@ def test_commit(engine: Engine) -> None:
         assert inspect(engine, "bypy:2")["Config"]["Cmd"] == ["x"]
 
 
-@pytest.mark.core
 def test_commit_of_large_files(engine: Engine) -> None:
     """What compresses and what does not, over the bounds of its pieces."""
     data = os.urandom(3_500_000) + bytes(3_000_000) + b"text " * 300_000

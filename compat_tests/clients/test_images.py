@@ -98,7 +98,6 @@ def test_list(engine: Engine) -> None:
     assert [image.id for image in found] == [one]
 
 
-@pytest.mark.core
 def test_inspect(engine: Engine) -> None:
     layers = [busybox_layer(), layer({"a/b": os.urandom(30)})]
     fields = {
@@ -164,7 +163,6 @@ def test_a_name_comes_before_the_beginning_of_an_id(engine: Engine) -> None:
     assert engine.api.get(f"/images/sha256:{name}/json").json()["Id"] == one
 
 
-@pytest.mark.core
 def test_history(engine: Engine) -> None:
     load(engine, "history:1")
     rows = engine.api.get("/images/history:1/history").json()
@@ -177,7 +175,6 @@ def test_history(engine: Engine) -> None:
     assert engine.api.get("/images/none/history").status == 404
 
 
-@pytest.mark.core
 def test_tag(engine: Engine) -> None:
     id = load(engine, "tagged:1")
     targets = ["localhost:5/deep/name:v1", "other/name:latest", "tagged:2"]

@@ -109,7 +109,6 @@ def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
     engine.docker("rmi", lines[2].partition(": ")[2])
 
 
-@pytest.mark.core
 def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
     layers = [busybox_layer(), *fresh()]
     engine.docker("load", "-q", input=oci_archive("saved:1", layers))

@@ -12,8 +12,8 @@ import pytest
 
 from engine.errors import Kind, WharfError
 from engine.layers import header as tar
-from engine.layers.compression import Compression
 from engine.layers.blob import Written
+from engine.layers.compression import Compression
 from engine.layers.diff import ChangeKind, changes, write_changes, write_upper
 from engine.layers.extract import Target, Whiteouts, apply
 from engine.layers.header import Header
