@@ -24,7 +24,7 @@ from server.http.server import HttpServer
 from server.http.versioning import common_headers
 from server.launch import StartError, Supervisor
 from server.reload import Reloader
-from server.routes import all_routes
+from server.routes import all_routes, metrics
 from server.sockets import Listener, bind_all, tls_context
 from server.wiring import opened
 
@@ -105,8 +105,14 @@ class _Daemon:
         return 0
 
     async def _serve(self, listeners: list[Listener], context: Any, services: Any, ending: asyncio.Event) -> None:
-        server = HttpServer(EngineApp(all_routes(), services), common_headers(experimental=self._config.experimental))
+        timed = services.metrics.observe if self._config.metrics_addr else None
+        headers = common_headers(experimental=self._config.experimental)
+        server = HttpServer(EngineApp(all_routes(), services, timed), headers)
+        counters = HttpServer(EngineApp(metrics.routes, services), [])
         for listener in listeners:
+            if listener.metrics:
+                await counters.listen(listener.sock)
+                continue
             await server.listen(listener.sock, context if listener.tls else None)
             log.info("API listen on %s", listener.host)
         gc.collect()
@@ -118,7 +124,7 @@ class _Daemon:
         await ending.wait()
         log.info("Processing signal 'terminated'")
         notify("STOPPING=1")
-        await server.close(self._config.shutdown_timeout)
+        await asyncio.gather(*(each.close(self._config.shutdown_timeout) for each in (server, counters)))
 
 
 __all__ = ["ConfigError", "notify", "serve"]

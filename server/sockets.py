@@ -22,12 +22,16 @@ _FIRST_PASSED = 3
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A bound socket. ``tls``: to be served with TLS. ``path``: a unix socket of ours, unlinked at the end."""
+    """A bound socket. ``tls``: to be served with TLS. ``path``: a unix socket of ours, unlinked at the end.
+
+    ``metrics``: it serves the metrics and not the API.
+    """
 
     host: Host
     sock: socket.socket
     tls: bool
     path: Path | None = None
+    metrics: bool = False
 
     def close(self) -> None:
         self.sock.close()
@@ -46,6 +50,8 @@ def bind_all(config: Config) -> list[Listener]:
     try:
         for text in config.hosts:
             listeners += _bind(parse_host(text, tls=tls), config, tls=tls)
+        if config.metrics_addr:
+            listeners.append(_metrics(config.metrics_addr))
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -126,10 +132,24 @@ def _clear_stale(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, "address already in use", str(path))
 
 
+def _metrics(address: str) -> Listener:
+    host, _, port = address.rpartition(":")
+    where = Host("tcp", address=host.strip("[]"), port=int(port))
+    try:
+        return Listener(where, _tcp_socket(where), tls=False, metrics=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"failed to start metrics server: listen {where}: {reason}") from error
+
+
 def _tcp(host: Host, *, tls: bool) -> Listener:
     if not tls:
         log.warning("[DEPRECATION NOTICE] API is accessible on %s without encryption: root on this host for all", host)
-    address = socket.getaddrinfo(host.address, host.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return Listener(host, _tcp_socket(host), tls=tls)
+
+
+def _tcp_socket(host: Host) -> socket.socket:
+    address = socket.getaddrinfo(host.address or None, host.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(address[0], socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -138,7 +158,7 @@ def _tcp(host: Host, *, tls: bool) -> Listener:
     except BaseException:
         sock.close()
         raise
-    return Listener(host, sock, tls=tls)
+    return sock
 
 
 def _passed(host: Host) -> list[Listener]:

@@ -34,6 +34,7 @@ from server.services.images.service import Images
 from server.services.networks.room import Settings as NetworkSettings
 from server.services.networks.service import Networks
 from server.services.system.identity import engine_id
+from server.services.system.metrics import Metrics
 from server.services.system.runtime import cgroup_driver
 from server.services.system.service import System
 from server.services.volumes.local import LocalDriver
@@ -62,6 +63,7 @@ class Services:
     stats: Stats
     build: Builds
     system: System
+    metrics: Metrics
 
 
 async def snapshotter_of(address: str, config: Config) -> str:
@@ -171,6 +173,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             stats=running.stats,
             build=build,
             system=system,
+            metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
         )
 
 

@@ -51,10 +51,11 @@ class TcpApi(Api):
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
     """An engine with two unix sockets and a TCP port, and a file that can change."""
     second = tmp_path_factory.mktemp("sockets") / "second.sock"
-    port = free_port()
-    with engines.wharf("daemon", "-H", f"unix://{second}", "-H", f"tcp://127.0.0.1:{port}") as engine:
+    port, metrics = free_port(), free_port()
+    words = ["-H", f"unix://{second}", "-H", f"tcp://127.0.0.1:{port}", "--metrics-addr", f"127.0.0.1:{metrics}"]
+    with engines.wharf("daemon", *words) as engine:
         engine.load_busybox()
-        engine.env |= {"SECOND": str(second), "PORT": str(port)}
+        engine.env |= {"SECOND": str(second), "PORT": str(port), "METRICS": str(metrics)}
         yield engine
 
 
@@ -86,6 +87,37 @@ def test_unix_sockets_are_never_open_to_the_world(daemon: Wharf) -> None:
         found = path.stat()
         assert stat.S_ISSOCK(found.st_mode)
         assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o660, 0, group)
+
+
+def test_metrics_have_dockerds_names(daemon: Wharf) -> None:
+    def values() -> dict[str, float]:
+        answer = TcpApi(int(daemon.env["METRICS"])).get("/metrics")
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        lines = [line for line in answer.body.decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    actions = "engine_daemon_container_actions_seconds"
+    before = values()
+    daemon.docker("run", "--rm", "--network", "none", "busybox", "true")
+    daemon.docker("create", "--name", "metrics", "busybox", "true")
+    daemon.docker("diff", "metrics")
+    assert values()['engine_daemon_container_states_containers{state="stopped"}'] == 1
+    daemon.docker("rm", "metrics")
+    after = values()
+
+    def more(name: str) -> float:
+        return after[name] - before[name]
+
+    assert more(f'{actions}_count{{action="create"}}') == more(f'{actions}_bucket{{action="create",le="+Inf"}}') == 2
+    assert more(f'{actions}_count{{action="start"}}') == 1
+    assert more(f'{actions}_count{{action="changes"}}') == 1
+    # The CLI's --rm is the engine's own work.
+    assert more(f'{actions}_count{{action="delete"}}') == 1
+    assert more("engine_daemon_events_total") >= 6
+    assert any(name.startswith("engine_daemon_engine_info{") for name in after)
+    assert after["process_resident_memory_bytes"] > 1024 * 1024
+    # Nothing else is served there.
+    assert TcpApi(int(daemon.env["METRICS"])).get("/info").status == 404
 
 
 # ---- versions

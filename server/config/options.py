@@ -125,7 +125,7 @@ OPTIONS: Sequence[Option] = (
     Option("max-concurrent-downloads", Kind.INT, "Layers pulled at a time", reloads=True),
     Option("max-concurrent-uploads", Kind.INT, "Layers pushed at a time", reloads=True),
     Option("max-download-attempts", Kind.INT, "Attempts for each layer", reloads=True),
-    Option("metrics-addr", Kind.TEXT, refused="there is no metrics endpoint", harmless=""),
+    Option("metrics-addr", Kind.TEXT, "Address to serve the metrics on, host:port"),
     Option("mtu", Kind.INT, "MTU of the default bridge"),
     Option("network-control-plane-mtu", Kind.INT, refused=_SWARM, harmless=1500),
     Option("network-diagnostic-port", Kind.INT, only_file=True, refused=_SWARM, harmless=0),

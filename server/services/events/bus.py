@@ -86,6 +86,8 @@ class EventBus:
         self._ring: deque[EventMessage] = deque(maxlen=RING)
         self._listeners: set[Subscription] = set()
         self._last_ns = 0
+        #: How many events there were since the start.
+        self.published = 0
 
     def publish(
         self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
@@ -94,6 +96,7 @@ class EventBus:
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         event = EventMessage(kind, action, actor, dict(attributes), scope, self._last_ns)
         self._ring.append(event)
+        self.published += 1
         for listener in tuple(self._listeners):
             listener._offer(event)
         return event

@@ -1,0 +1,17 @@
+"""``GET /metrics``, on a socket of its own: it asks nobody for a certificate, and tells nothing else."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.http.routing import ApiRoute
+from server.services.system.metrics import Metrics
+
+
+async def metrics(request: Request) -> Response:
+    found: Metrics = request.app.state.services.metrics
+    return Response(found.text(), 200, media_type="text/plain; version=0.0.4")
+
+
+routes: Sequence[ApiRoute] = (ApiRoute("GET", "/metrics", metrics),)
