@@ -25,9 +25,12 @@ class Saboteur:
     def __init__(self, room: Room, *, after: bool) -> None:
         self._room, self._after = room, after
         self._plain = room.work
+        self._task = asyncio.current_task()
         self.left = -1
 
     async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if asyncio.current_task() is not self._task:
+            return await self._plain(function, *arguments)  # what goes on in the background is not the verb's
         self.left -= 1
         if self.left == 0 and not self._after:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -185,6 +188,7 @@ def test_a_clean_end_leaves_the_host_as_it_was(tmp_path: Path) -> None:
                 await world.run("two", PortBindings=bindings("8081:80"))
 
         asyncio.run(live())
-        assert link_names() == before
+        # the kernel takes a namespace's links away when it gets round to it
+        assert until(lambda: link_names() == before), link_names()
         assert nft("list ruleset\n") == ""
         assert not os.path.exists(tmp_path / "run" / "netns") or os.listdir(tmp_path / "run" / "netns") == []
