@@ -40,12 +40,13 @@ class BlobFiles:
         except FileNotFoundError:
             raise WharfError(Kind.NOT_FOUND, f"content {digest}: not found") from None
 
-    def digests(self) -> Iterator[str]:
-        """Every blob that has a file."""
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Every blob that has a file, with the file's size."""
         base = os.path.join(self._root, "blobs")
         for algorithm in os.listdir(base):
-            for encoded in os.listdir(os.path.join(base, algorithm)):
-                yield f"{algorithm}:{encoded}"
+            with os.scandir(os.path.join(base, algorithm)) as entries:
+                for entry in entries:
+                    yield f"{algorithm}:{entry.name}", entry.stat().st_size
 
     @staticmethod
     def folder(namespace: str, ref: str) -> str:
@@ -131,11 +132,19 @@ class IngestFile:
             self._hash = hashlib.new(self._algorithm)
             self.offset = 0
 
-    def seal(self) -> None:
-        """The bytes are on the disk when this returns, and nobody writes to them again."""
+    def seal(self) -> int:
+        """Nobody writes to the bytes again. Returns another fd of the file, for ``settle``."""
         with self._lock:
             os.fchmod(self._fd, 0o444)
-            os.fdatasync(self._fd)
+            return os.dup(self._fd)
+
+    @staticmethod
+    def settle(fd: int) -> None:
+        """The bytes are on the disk when this returns. Closes the fd."""
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         with self._lock:

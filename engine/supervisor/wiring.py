@@ -90,6 +90,7 @@ class Supervisor:
             stack.callback(bus.close)
             files = BlobFiles(settings.root)
             content = Content(database, files, bus)
+            stack.push_async_callback(content.close)
             snapshotters = (OverlaySnapshotter(settings.root), CopySnapshotter(settings.root))
             snapshots = Snapshots(database, bus, snapshotters)
             stack.push_async_callback(snapshots.close)
