@@ -129,13 +129,16 @@ def _empty(value: object, pointer: bool) -> bool:  # noqa: FBT001
     return not value and not isinstance(value, Model)
 
 
+_SCALARS = frozenset((str, int, bool, float, type(None)))
+
+
 def _value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [each if type(each) in _SCALARS else _value(each) for each in value]
+    if isinstance(value, dict):
+        return {key: each if type(each) in _SCALARS else _value(each) for key, each in value.items()}
     if isinstance(value, Model):
         return wire(value)
-    if isinstance(value, list | tuple):
-        return [_value(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _value(each) for key, each in value.items()}
     return value
 
 
@@ -146,7 +149,7 @@ def wire(model: Model) -> dict[str, Any]:
         value = getattr(model, attribute)
         if omit and _empty(value, pointer):
             continue
-        document[alias] = _value(value)
+        document[alias] = value if type(value) in _SCALARS else _value(value)
     return document
 
 

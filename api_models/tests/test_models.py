@@ -294,7 +294,7 @@ GOLDEN: list[tuple[type[Model], dict[str, Any], Version, dict[str, Any]]] = [
         ContainerSummary,
         {"NetworkSettings": {"Networks": {"a": {"GwPriority": 0, "DNSNames": None}}}},
         (1, 43),
-        {"NetworkSettings": {"Networks": {"a": {}}}},
+        {"NetworkSettings": {"Networks": {"a": {"DNSNames": None}}}},
     ),
     (Info, INFO, (1, 50), INFO),
     (
@@ -323,11 +323,10 @@ GOLDEN: list[tuple[type[Model], dict[str, Any], Version, dict[str, Any]]] = [
                     "RepoDigests": ["<none>@<none>"],
                     "Size": 5,
                     "VirtualSize": 5,
-                    "Containers": -1,
+                    "Containers": 2,
                 }
             ],
             "BuildCache": [{"ID": "a", "Parent": "b"}],
-            "BuilderSize": 0,
         },
     ),
 ]
