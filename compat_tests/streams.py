@@ -109,6 +109,21 @@ def joined(data: bytes) -> dict[int, bytes]:
     return {kind: b"".join(parts) for kind, parts in found.items()}
 
 
+def raw_socket(found: Any) -> socket.socket:
+    """The socket of what docker-py returns for ``socket=True``."""
+    sock: socket.socket = getattr(found, "_sock", found)
+    return sock
+
+
+def let_go(found: Any) -> None:
+    """Closes it for good: the wrapper, the response that it belongs to, and the connection below."""
+    response, sock = getattr(found, "_response", None), raw_socket(found)
+    if response is not None:
+        response.close()
+    found.close()
+    sock.close()
+
+
 @contextlib.contextmanager
 def container(engine: Engine, *, start: bool = True, **config: Any) -> Iterator[str]:
     """A container without network; removed at the end."""

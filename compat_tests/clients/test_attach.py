@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from compat_tests.engines import Engine
-from compat_tests.streams import Stream, Terminal, container, frames, hijack, joined
+from compat_tests.streams import Stream, Terminal, container, frames, hijack, joined, let_go, raw_socket
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
@@ -257,13 +257,12 @@ def test_docker_py_attach_socket(engine: Engine) -> None:
     with container(engine, Cmd=["cat"], OpenStdin=True, StdinOnce=True) as box:
         held: Any = engine.client.containers.get(box)
         found = held.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
-        sock: socket.socket = getattr(found, "_sock", found)
+        sock = raw_socket(found)
         sock.sendall(b"x\n")
         sock.shutdown(socket.SHUT_WR)
         data = b""
         while more := sock.recv(4096):
             data += more
-        found.close()
-        sock.close()
+        let_go(found)
         assert joined(data) == {1: b"x\n"}
         assert exit_code(engine, box) == 0

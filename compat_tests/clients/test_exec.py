@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from compat_tests.engines import Engine
-from compat_tests.streams import Terminal, container, hijack, joined
+from compat_tests.streams import Terminal, container, hijack, joined, let_go
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
@@ -279,8 +279,7 @@ def test_docker_py(engine: Engine, box: str) -> None:
     code, output = held.exec_run(["sh", "-c", "echo out; echo err >&2; exit 6"], demux=True)
     assert (code, output) == (6, (b"out\n", b"err\n"))
     result = held.exec_run("cat", stdin=True, socket=True)
-    sock = getattr(result.output, "_sock", result.output)
-    sock.close()
+    let_go(result.output)
     stream = held.exec_run(["sh", "-c", "echo a; echo b"], stream=True).output
     assert b"".join(stream) == b"a\nb\n"
 

@@ -64,6 +64,11 @@ class _Pending:
             self.session.set_result(None)
 
 
+def _streaming(container: Container) -> bool:
+    """Whether there is a process to attach to now."""
+    return container.state.running and not container.state.restarting
+
+
 class Attachments:
     """Attaches clients to containers."""
 
@@ -89,9 +94,14 @@ class Attachments:
             raise conflict(f"container {key} is restarting, wait until the container is running")
 
     async def attach(self, container: Container, wanted: Wanted, client: Client, *, framed: bool) -> None:
-        """Serves the client to its end and closes its socket."""
+        """Serves the client to its end and closes its socket.
+
+        Where the container runs, the head goes out with the session: who has read it misses no output.
+        """
         try:
-            await client.send(client.head)
+            if wanted.logs or not wanted.stream or not _streaming(container):
+                await client.send(client.head)
+                client.head = b""
             if wanted.logs:
                 query = Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed)
                 async for data in self._logs.open(container, query):
@@ -116,10 +126,11 @@ class Attachments:
             framed=framed,
             detach_keys=keys,
             early=client.early,
+            head=client.head,
         )
         session = await self._join(container, wishes, client)
         if session is None:
-            await client.finish()
+            await client.finish(client.head)
             return
         client.sock.close()
         if await session.ended() is Ending.DETACHED:
@@ -127,7 +138,7 @@ class Attachments:
 
     async def _join(self, container: Container, wishes: Wishes, client: Client) -> AttachSession | None:
         stdio = Stdio(socket_path(self._room, container))
-        if container.state.running and not container.state.restarting:
+        if _streaming(container):
             try:
                 return await stdio.open(wishes, client.sock)
             except WharfError as error:
