@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 from engine.api.types import ContainerRecord
 from engine.errors import Kind, WharfError, conflict, not_modified
+from engine.runtime.spec.process import DOCKER_APPARMOR
 from engine.system.timeline import Timeline
 from server.services.containers import checkpoint, devicerequests, mounting, rootfs
 from server.services.containers.assemble import Surroundings, assemble
@@ -131,6 +132,8 @@ async def _start(
             domainname=container.config.domainname,
             link_env=sandbox.link_env,
         )
+        if room.facts.apparmor and not container.apparmor_profile:
+            container.apparmor_profile = "unconfined" if container.host_config.privileged else DOCKER_APPARMOR
         spec = assemble(room, container, around)
         await devicerequests.inject(room, container.host_config, spec)
         timeline.mark("spec")
