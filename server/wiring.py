@@ -99,6 +99,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         engine = Engine(config.engine_address, namespace=config.containerd_namespace, snapshotter=snapshotter)
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
+        await engine.leases.release_left()
 
         networks = Networks(NetworkSettings.of(config), NetworkStore(database), bus)
         stack.push_async_callback(networks.close)

@@ -16,6 +16,8 @@ from engine.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.leases.v1.Leases"
 _EXPIRE = "containerd.io/gc.expire"
+# Held while an operation of a client runs.
+_OPERATION = "wharf.operation"
 
 
 def _lease(message: pb.Lease) -> Lease:
@@ -60,13 +62,23 @@ class Leases:
         reply = await self._rpc.call(f"{_SERVICE}/ListResources", request, pb.ListResourcesResponse)
         return [LeaseResource(message.id, message.type) for message in reply.resources]
 
+    async def release_left(self) -> None:
+        """For the start of the one client of a namespace: nothing that :meth:`hold` has held goes on any more."""
+        for lease in await self.list([f'labels."{_OPERATION}"']):
+            try:
+                await self.delete(lease.id)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+
     @asynccontextmanager
     async def hold(self, *, ttl: timedelta = timedelta(hours=1)) -> AsyncIterator[Lease]:
         """Every call made inside runs under a lease of its own, which is deleted at the end.
 
-        The expiry is for a crash: what a dead client held is collected after ``ttl``.
+        The expiry is for a crash: what a dead client held is collected after ``ttl``, or when it comes back and
+        calls :meth:`release_left`.
         """
-        lease = await self.create(ttl=ttl)
+        lease = await self.create(ttl=ttl, labels={_OPERATION: "1"})
         token = current_lease.set(lease.id)
         try:
             yield lease

@@ -39,6 +39,9 @@ from engine.errors import Kind, WharfError, internal
 
 log = logging.getLogger("wharf.build")
 
+# The label of leases that hold what cache records speak of, by the records' ids.
+CACHE_LEASE = "wharf.build.cache"
+
 __all__ = ["Builder", "Solver", "StepFailed", "StepRefused"]
 
 
@@ -256,7 +259,7 @@ class Solver:
         # Clients show the first twelve characters.
         name = f"{secrets.token_hex(12)}-build-cache"
         self._hold(name)
-        lease = await engine.leases.create(name, labels={"wharf.build.cache": "1"})
+        lease = await engine.leases.create(name, labels={CACHE_LEASE: "1"})
         token = current_lease.set(lease.id)
         try:
             layer = await work(name)

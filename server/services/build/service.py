@@ -11,8 +11,9 @@ from pathlib import Path
 
 from api_models.filters import Filters
 from engine.build.cache import Cache, Record, choose
+from engine.build.difference import quietly
 from engine.build.dockerfile.words import duration
-from engine.build.solve import Builder
+from engine.build.solve import CACHE_LEASE, Builder
 from engine.errors import Kind, WharfError, invalid
 from server.http.streams import Progress
 from server.services.build.buildkit.service import BuildKit
@@ -86,6 +87,12 @@ class Builds:
 
     async def start(self) -> None:
         await asyncio.to_thread(self._prepare)
+        # A step that a killed daemon was making has a lease and no record: nobody else would ever let it go.
+        kept = {record.id for record in await self.builder.cache.all()}
+        leases = self._room.engine.leases
+        for lease in await leases.list([f'labels."{CACHE_LEASE}"']):
+            if lease.id not in kept:
+                await quietly(leases.delete(lease.id))
 
     def _prepare(self) -> None:
         self._contexts.clear()
