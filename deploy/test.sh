@@ -64,7 +64,7 @@ timeout -k 5 120 mypy --strict --cache-dir "$CACHE/mypy" || failed+=(mypy)
 # tests SECONDS ARGUMENTS...: one pytest process under a hard bound. An interrupt lets the fixtures clean up; the bound
 # reports as 124.
 tests() {
-  timeout -s INT -k 30 "$1" "$python" -m pytest -p no:randomly -o cache_dir="$WORK/pytest" --timeout=120 "${@:2}" </dev/null
+  timeout -s INT -k 30 "$1" "$python" -m pytest -p no:randomly -o cache_dir="$WORK/pytest" --timeout=120 --durations=15 "${@:2}" </dev/null
 }
 
 say "Tests"
