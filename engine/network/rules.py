@@ -89,6 +89,11 @@ _FAMILY_SETS = """\
 		flags interval
 		comment "published ports of containers"
 	}}
+	set routed{n} {{
+		type ifname . {address} . inet_proto . inet_service
+		flags interval
+		comment "ports of containers that are reached by a route"
+	}}
 	set links{n} {{
 		type {address} . {address} . inet_proto . inet_service
 		comment "linked containers, for bridges without icc"
@@ -174,8 +179,8 @@ _CHAINS: dict[str, str] = {
     "router": "",
     "inbound": """
 		oifname @internal drop
-		oifname . ip daddr . meta l4proto . th dport @open4 accept
-		oifname . ip6 daddr . meta l4proto . th dport @open6 accept
+		oifname . ip daddr . meta l4proto . th dport @routed4 accept
+		oifname . ip6 daddr . meta l4proto . th dport @routed6 accept
 		iifname . oifname @trusted accept
 		meta nfproto ipv4 oifname @unprotected4 accept
 		meta nfproto ipv6 oifname @unprotected6 accept
@@ -209,7 +214,7 @@ _ROUTER_GUARD = """
 
 _SET_NAMES = (
     "bridges", "internal", "icc", "trusted",
-    *(f"{name}{n}" for n in "46" for name in ("own", "masquerade", "unprotected", "open", "links")),
+    *(f"{name}{n}" for n in "46" for name in ("own", "masquerade", "unprotected", "open", "routed", "links")),
 )  # fmt: skip
 _MAP_NAMES = tuple(f"{name}" for n in "46" for name in (f"source{n}", f"ports{n}", f"ports{n}_any", f"ranges{n}"))
 
@@ -284,17 +289,18 @@ def bridge_elements(rules: BridgeRules) -> list[Element]:
 def port_elements(publications: Sequence[Publication]) -> list[Element]:
     """The elements of one endpoint's published ports. Overlapping container ports become one interval."""
     found: list[Element] = []
-    opened: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    opened: dict[tuple[str, str, str, str], list[tuple[int, int]]] = {}
     for item in publications:
         n = str(ip_address(item.target).version)
         ports = (item.port, item.port + item.count - 1)
-        opened.setdefault((item.bridge, item.target, item.protocol), []).append(ports)
+        # Who comes by a route of his own, past the host's address, is let in where the network is routed only.
+        kind = f"open{n}" if item.translate else f"routed{n}"
+        opened.setdefault((kind, item.bridge, item.target, item.protocol), []).append(ports)
         if item.translate:
             found += _translations(item, n)
-    for (bridge, target, protocol), spans in opened.items():
-        n = str(ip_address(target).version)
+    for (kind, bridge, target, protocol), spans in opened.items():
         for first, last in _merged(spans):
-            found.append((f"open{n}", f'"{bridge}" . {target} . {protocol} . {_span(first, last)}'))
+            found.append((kind, f'"{bridge}" . {target} . {protocol} . {_span(first, last)}'))
     return found
 
 

@@ -57,6 +57,8 @@ def test_a_published_port_is_reached_from_everywhere(tmp_path: Path) -> None:
             # what is not published stays closed to all but the own network
             assert ask("172.30.250.2", 80, path=client).startswith("web")
             assert refused("172.30.250.2", 81, path=outside)
+            # nor does a route past the host's address lead to one that is: that may be published at loopback only
+            assert refused("172.30.250.2", 80, path=outside)
             assert refused("172.30.250.2", 80, path=far)
 
     scenario(tmp_path, play)
