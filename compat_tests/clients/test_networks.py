@@ -6,10 +6,14 @@ import contextlib
 import ipaddress
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
+import docker.errors
+import docker.types
 import pytest
 
 from compat_tests.engines import Engine
@@ -326,6 +330,52 @@ def test_addresses_run_out_and_come_back(stage: Stage) -> None:
     assert "no available IPv4 addresses on this network's address pools" in done.stderr
     stage.engine.docker("rm", "-f", stage.name("one"))
     stage.engine.docker("start", stage.name("two"))
+
+
+def test_with_docker_py(stage: Stage) -> None:
+    client, name = stage.engine.client, stage.name("net")
+    stage.networks.append(name)
+    pool = docker.types.IPAMPool(subnet=str(stage.subnet()), gateway=str(stage.subnet()[1]))
+    network = client.networks.create(name, ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels={"by": "py"})
+    assert [item.id for item in client.networks.list(names=[name], filters={"driver": "bridge"})] == [network.id]
+    stage.run("one", "--network", name)
+    stage.run("two", "--network", "none")
+    one = client.containers.get(stage.name("one"))
+    with pytest.raises(docker.errors.APIError, match="already exists in network"):
+        network.connect(one)
+    network.disconnect(one, force=True)
+    network.connect(one, aliases=["again"], ipv4_address=str(stage.subnet()[7]))
+    network.reload()
+    assert [item.name for item in network.containers] == [one.name]
+    assert network.attrs["Containers"][one.id]["IPv4Address"] == f"{stage.subnet()[7]}/26"
+    one.reload()
+    assert one.attrs["NetworkSettings"]["Networks"][name]["Aliases"] == ["again"]
+    with pytest.raises(docker.errors.APIError) as caught:
+        network.remove()
+    assert caught.value.status_code == 403
+    assert "has active endpoints" in str(caught.value.explanation)
+    one.remove(force=True)
+    network.remove()
+    with pytest.raises(docker.errors.NotFound):
+        client.networks.get(name)
+
+
+def test_events_of_a_network(stage: Stage) -> None:
+    began = int(time.time())
+    identity = stage.network("net")
+    stage.run("one", "--network", stage.name("net"))
+    container = stage.inspect("one")["Id"]
+    for verb in ("disconnect", "connect"):
+        stage.engine.docker("network", verb, stage.name("net"), stage.name("one"))
+    stage.engine.docker("rm", "-f", stage.name("one"))
+    stage.engine.docker("network", "rm", stage.name("net"))
+    filters = json.dumps({"type": ["network"], "network": [identity]})
+    lines = stage.engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters).lines()
+    actions = ["create", "connect", "disconnect", "connect", "disconnect", "destroy"]
+    assert [line["Action"] for line in lines] == actions
+    attributes = {"name": stage.name("net"), "type": "bridge"}
+    assert lines[0]["Actor"] == {"ID": identity, "Attributes": attributes}
+    assert lines[1]["Actor"] == {"ID": identity, "Attributes": {**attributes, "container": container}}
 
 
 @contextlib.contextmanager
