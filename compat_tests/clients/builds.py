@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from compat_tests.api import Answer
-from compat_tests.engines import Engine
+from compat_tests.engines import Completed, Engine
 from compat_tests.images import Node, layer
 
 Files = Mapping[str, Node | bytes | str]
@@ -78,6 +80,31 @@ def classic(engine: Engine, case: Case, *, body: bytes | None = None, **query: o
     return Built(answer)
 
 
+def by_buildx(engine: Engine, case: Case, folder: Path, *args: str) -> Completed:
+    """`docker build` of a case with buildx; the query's entries become flags."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(case.context())) as archive:
+        archive.extractall(folder, filter="fully_trusted")
+    flags = ["--progress=plain", *args]
+    for key, value in case.query.items():
+        if key == "dockerfile":
+            flags += ["-f", str(folder / str(value))]
+        elif key == "target":
+            flags += ["--target", str(value)]
+        elif key in ("buildargs", "labels"):
+            flag = {"buildargs": "--build-arg", "labels": "--label"}[key]
+            flags += [word for name, text in json.loads(str(value)).items() for word in (flag, f"{name}={text}")]
+    return engine.docker("build", *flags, str(folder), env={"DOCKER_BUILDKIT": "1"}, check=False, timeout=110)
+
+
+def sentence(done: Completed) -> str:
+    """What a client of BuildKit is told at the end of a failed build, from the excerpt of the Dockerfile on."""
+    start = re.search(r"^(\S+:\d+\n-----|ERROR:)", done.stderr, re.MULTILINE)
+    text = done.stderr[start.start() :] if start else ""
+    text = re.sub(r"ref \S+::\w+", "ref R", text)
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
 CONFIG = (
     "Cmd",
     "Entrypoint",
@@ -132,6 +159,11 @@ def tree(engine: Engine, image: str) -> dict[str, str]:
 # An engine lays these into every container, each in its own way.
 MADE_AT_START = {"dev", "proc", "sys", ".dockerenv", "etc", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}
 MADE_AT_START |= {f"dev/{name}" for name in ("console", "pts", "shm")}
+
+
+def facts(engine: Engine, image: str) -> dict[str, Any]:
+    """All that is compared of an image."""
+    return {"config": config(engine, image), "tree": tree(engine, image), "history": history(engine, image)}
 
 
 def run(engine: Engine, image: str, *command: str) -> str:

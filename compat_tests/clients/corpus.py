@@ -176,3 +176,83 @@ BAD: dict[str, Case] = {
     "bad-port": Case("FROM busybox\nEXPOSE x\n"),
     "stage-name": Case("FROM busybox AS 1a\n"),
 }
+
+# What BuildKit alone knows: built by buildx on both engines.
+BUILDKIT: dict[str, Case] = {
+    "heredocs": Case(
+        """
+FROM busybox
+ARG WHO=me
+COPY <<EOF /plain
+hi $WHO
+EOF
+COPY <<'one' <<-two /several/
+$WHO
+one
+\ttabs
+\ttwo
+RUN <<EOF
+echo a > /a
+echo $WHO > /b
+EOF
+RUN cat <<x > /c && echo d > /d
+in $WHO
+x
+RUN <<EOF
+#!/bin/sh
+echo script > /e
+EOF
+"""
+    ),
+    "flags": Case(
+        """
+FROM busybox AS a
+RUN mkdir -p /src/deep && echo 1 > /src/deep/f && echo 2 > /src/g && chown 5:6 /src/g
+FROM busybox
+ARG D=x
+ARG C
+COPY --from=a --chown=1:2 --chmod=750 /src/g /owned
+COPY --link --from=a /src /linked/
+COPY --chmod=755 f g /y/
+COPY *.none /nothing/
+ADD --chown=3 f $D
+RUN --mount=type=bind,from=a,source=/src,target=/m cp /m/g /copied
+RUN --mount=type=bind,target=/ctx,rw touch /ctx/new && cp /ctx/f /from-context
+RUN --mount=type=tmpfs,target=/t --network=none touch /t/x
+RUN --mount=type=cache,target=/cache,uid=7,mode=0700 stat -c %u:%a /cache > /cache-stat
+USER 5
+WORKDIR a/$D
+HEALTHCHECK --start-interval=3s --retries=48 CMD ["a","b c"]
+CMD echo hi
+""",
+        {"f": "f", "g": "g"},
+    ),
+}
+
+BUILDKIT_BAD: dict[str, Case] = {
+    "no-key": Case("FROM busybox\nENV a\n"),
+    "no-pair": Case("FROM busybox\nENV a=b c\n"),
+    "mount-type": Case("FROM busybox\nRUN --mount=type=foo x\n"),
+    "mount-key": Case("FROM busybox\nRUN --mount=target=/x,nope=1 x\n"),
+    "mount-target": Case("FROM busybox\nRUN --mount=type=cache x\n"),
+    "secret": Case("FROM busybox\nRUN --mount=type=secret,id=k,required x\n"),
+    "agent": Case("FROM busybox\nRUN --mount=type=ssh,required true\n"),
+    "exit": Case("FROM busybox\nRUN exit 3\n"),
+    "modifier": Case("FROM busybox\nENV a=${x:?gone}\nRUN true\n"),
+    "quote": Case('FROM busybox\nENV a="b\n'),
+    "heredoc": Case("FROM busybox\nCOPY <<EOF /x\nhi\n"),
+    "network": Case("FROM busybox\nRUN --network=foo true\n"),
+    "host-network": Case("FROM busybox\nRUN --network=host true\n"),
+    "signal": Case("FROM busybox\nSTOPSIGNAL foo\nRUN true\n"),
+    "protocol": Case("FROM busybox\nEXPOSE 80/foo\n"),
+    "stage-index": Case("FROM busybox\nCOPY --from=9 x /y\n"),
+    "missing-in-stage": Case("FROM busybox\nCOPY missing /y\n"),
+    "user": Case("FROM busybox\nUSER nope\nRUN true\n"),
+    "escape": Case("# escape=x\nFROM busybox\n"),
+    "onbuild-from": Case("FROM busybox\nONBUILD FROM x\n"),
+    "stage-name": Case("FROM busybox AS 1a\n"),
+    "no-instruction": Case("# nothing\n"),
+    "no-stage": Case("RUN x\n"),
+    "unknown": Case("FROM busybox\nFOO bar\n"),
+    "flag": Case("FROM busybox\nCOPY --nope=1 a /b\n"),
+}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from compat_tests import engines
 from compat_tests.clients import builds
-from compat_tests.clients.corpus import BAD, CASES
+from compat_tests.clients.corpus import BAD, BUILDKIT, BUILDKIT_BAD, CASES
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "classic_build.json"
+BUILDKIT_GOLDEN = GOLDEN.with_name("buildkit_build.json")
 
 
 def main() -> int:
@@ -26,10 +28,28 @@ def main() -> int:
             built = builds.classic(dockerd, case, forcerm=1)
             assert built.error, f"{name}: {built.text}"
             errors[name] = [built.answer.status, built.error]
+        record_buildkit(dockerd)
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(json.dumps({"images": images, "errors": errors}, indent=1, sort_keys=True) + "\n")
     print(f"{len(images)} images and {len(errors)} refusals are in {GOLDEN}")
     return 0
+
+
+def record_buildkit(dockerd: engines.Dockerd) -> None:
+    """The same by buildx, with the history, and what only BuildKit knows."""
+    images: dict[str, object] = {}
+    errors: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="wharf-record-") as name:
+        for case_name, case in {**CASES, **BUILDKIT}.items():
+            done = builds.by_buildx(dockerd, case, Path(name) / case_name, "-t", f"recorded:{case_name}")
+            assert done.status == 0, f"{case_name}: {done.stderr}"
+            images[case_name] = builds.facts(dockerd, f"recorded:{case_name}")
+        for case_name, case in BUILDKIT_BAD.items():
+            done = builds.by_buildx(dockerd, case, Path(name) / f"bad-{case_name}")
+            assert done.status, f"{case_name}: {done.stderr}"
+            errors[case_name] = builds.sentence(done)
+    BUILDKIT_GOLDEN.write_text(json.dumps({"images": images, "errors": errors}, indent=1, sort_keys=True) + "\n")
+    print(f"{len(images)} images and {len(errors)} refusals are in {BUILDKIT_GOLDEN}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import http.server
 import io
 import json
 import lzma
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -76,12 +77,13 @@ def test_stream_is_what_clients_parse(engine: Engine) -> None:
     built = classic(engine, HELLO, t=["hello:1", "hello:2"])
     assert built.answer.headers["Content-Type"] == "application/json"
     short = built.image.removeprefix("sha256:")[:12]
-    lines = [line for line in built.text.splitlines() if not line.startswith(" ---> ")]
+    plain = re.sub(r"\x1b\[\d+m", "", built.text)
+    lines = [line for line in plain.splitlines() if not line.startswith(" ---> ")]
     assert lines == [
         "Step 1/5 : FROM busybox",
         "Step 2/5 : ENV A=b",
         "Step 3/5 : RUN echo hello; echo oops >&2",
-        *[line for line in lines[3:] if line in ("hello", "\x1b[91moops", "\x1b[0m", "\x1b[0mhello")],
+        *[line for line in lines[3:] if line in ("hello", "oops", "")],
         "Step 4/5 : COPY f /x/",
         'Step 5/5 : CMD ["cat", "/x/f"]',
         f"Successfully built {short}",

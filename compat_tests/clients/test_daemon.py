@@ -226,6 +226,8 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
         ([], '{"debug": tru}', "invalid character '}' in literal true (expecting 'e')"),
         ([], '{"mtu": -1}', "command line flags failed: invalid default MTU: -1"),
         ([], '{"userns-remap": "default"}', "userns-remap is not supported"),
+        ([], '{"builder": {"entitlements": {}}}', "builder.entitlements is not supported"),
+        ([], '{"builder": {"gc": {"policy": [{"keepStorage": "x"}]}}}', "invalid size: 'x'"),
         (["-H", "foo://x"], "{}", "invalid bind address (foo://x): unsupported proto 'foo'"),
         ([], '{"tls": true, "tlscert": "/nosuch", "tlskey": "/nosuch"}', "X509 key pair"),
     ],
@@ -432,6 +434,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
     args = ["--tlsverify", "--tlscacert", str(folder / "ca.pem"), "--tlscert", str(folder / "server-cert.pem")]
     args += ["--tlskey", str(folder / "server-key.pem"), "-H", f"tcp://127.0.0.1:{port}"]
     engine = Wharf(places.take("guarded"), args, containerd=None)
+    policy = [{"all": True, "keepStorage": "3MB"}]
+    (engine.place.root / "daemon.json").write_text(json.dumps({"builder": {"gc": {"enabled": True, "policy": policy}}}))
     argv = ["fd://" if word == engine.host else word for word in engine.daemon.argv]
     engine.daemon.argv[:] = [sys.executable, "-c", ACTIVATE, str(engine.place.socket), *argv]
     engine.env |= {"PORT": str(port), "CERTIFICATES": str(folder)}
@@ -455,6 +459,19 @@ def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> en
 def test_a_passed_socket_is_served_and_stays(guarded: Wharf) -> None:
     assert guarded.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
     assert guarded.place.socket.exists()
+
+
+def test_the_build_cache_keeps_to_its_rules(guarded: Wharf) -> None:
+    text = "FROM busybox\n" + "".join(f"RUN dd if=/dev/urandom of=/{n} bs=1M count=1\n" for n in range(4))
+    identity = guarded.docker("build", "-q", "-", input=text).stdout.strip()
+
+    def cached() -> int:
+        return sum(int(row["Size"]) for row in guarded.api.get("/system/df", type="build-cache").json()["BuildCache"])
+
+    assert until(lambda: 0 < cached() <= 3 * 1024 * 1024)
+    # What an image is made of stays.
+    assert guarded.docker("run", "--rm", identity, "ls", "/0", "/3").stdout.split() == ["/0", "/3"]
+    guarded.docker("rmi", identity)
 
 
 def test_tls_carries_streams_with_half_closes(guarded: Wharf) -> None:

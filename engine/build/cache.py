@@ -112,6 +112,8 @@ class Cache:
         self._by_key: dict[str, dict[str, Record]] = {}
         self.trusted: set[str] = set()
         """Records that were checked against the engine, or made, by this process."""
+        self.grown: Callable[[], None] = lambda: None
+        """Called when a record was added."""
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
@@ -186,6 +188,7 @@ class Cache:
         marks = ",".join("?" * len(values))
         await self._do(lambda db: db.execute(f"INSERT OR REPLACE INTO records VALUES ({marks})", values))
         self._set(record)
+        self.grown()
 
     async def used(self, ids: Iterable[str], *, now_ns: int) -> None:
         """Notes that these were used."""

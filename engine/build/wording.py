@@ -100,7 +100,8 @@ def process(item: ins.Run, shell: Sequence[str]) -> tuple[tuple[str, ...], tuple
         content = documents[0].content
         if content.startswith("#!"):
             name = documents[0].name
-            return (f"/dev/pipes/{name}",), ((name, content),), f"{bare} ({content.splitlines()[0]} ...)"
+            args = (*shell, f"/dev/pipes/{name}")
+            return args, ((name, content),), " ".join(args)
         text = content
     else:
         for document in documents:

@@ -104,7 +104,7 @@ def split(text: str) -> Source:
     source.directives, at = _directives(physical)
     escape = source.directives.get("escape", "\\")
     if escape not in ("\\", "`"):
-        raise DockerfileError(f"invalid escape token '{escape}' does not match ` or \\")
+        raise DockerfileError(f"invalid escape token '{escape}' does not match ` or \\", numbered=False)
     source.escape = escape
     continued = re.compile(r"([^" + re.escape(escape) + r"]|^)" + re.escape(escape) + r"[ \t]*$")
     comments: list[str] = []
@@ -153,7 +153,7 @@ def _logical(source: Source, at: int, continued: re.Pattern[str], comments: tupl
         body: list[str] = []
         while True:
             if at >= len(physical):
-                raise DockerfileError("unterminated heredoc", Span(first + 1, len(physical)))
+                raise DockerfileError("unterminated heredoc", Span(first + 1, len(physical)), numbered=False)
             line = physical[at]
             at += 1
             if (line.lstrip("\t") if chomp else line) == name:

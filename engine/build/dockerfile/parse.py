@@ -334,7 +334,7 @@ def parse(text: str) -> ins.Dockerfile:
     source = split(text)
     parser = _Parser(source.escape)
     if not source.lines:
-        raise DockerfileError("file with no instructions", Span(1, max(1, len(source.physical))))
+        raise DockerfileError("file with no instructions", Span(1, max(1, len(source.physical))), numbered=False)
     for message, span in source.warnings:
         parser.warn("NoEmptyContinuation", message, span)
     arguments: list[ins.Arg] = []

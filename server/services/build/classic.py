@@ -130,8 +130,8 @@ def read(context: Context, target: str) -> Dockerfile:
     try:
         file = parse(context.dockerfile)
     except DockerfileError as error:
-        # A file without one instruction fails before it is looked at line by line.
-        start = "failed to parse Dockerfile: " if error.span is None else ""
+        # What fails before single instructions are looked at.
+        start = "failed to parse Dockerfile: " if error.numbered is False else ""
         raise invalid(f"{start}{error.sentence}") from None
     names = {stage.base.name for stage in file.stages} | {str(stage.index) for stage in file.stages}
     if target and target.lower() not in names:

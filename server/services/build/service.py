@@ -15,9 +15,11 @@ from engine.build.difference import quietly
 from engine.build.dockerfile.words import duration
 from engine.build.solve import CACHE_LEASE, Builder
 from engine.errors import Kind, WharfError, invalid
+from server.config import BuilderGc
 from server.http.streams import Progress
 from server.services.build.buildkit.service import BuildKit
 from server.services.build.classic import ClassicBuild, Images, read
+from server.services.build.collecting import Collecting
 from server.services.build.context import Contexts
 from server.services.build.options import ClassicOptions
 from server.services.build.runner import clear_left
@@ -62,6 +64,7 @@ class Builds:
         worker_id: str = "wharf",
         version: str = "",
         host_gateway: Callable[[], str] = lambda: "",
+        gc: BuilderGc | None = None,
     ) -> None:
         self._room, self._images = room, images
         self._root = Path(room.settings.root) / "build"
@@ -84,6 +87,8 @@ class Builds:
             host_gateway=host_gateway,
         )
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._collecting = Collecting(gc or BuilderGc(), self._root, self.prune)
+        self.builder.cache.grown = self._collecting.soon
 
     async def start(self) -> None:
         await asyncio.to_thread(self._prepare)
@@ -107,6 +112,7 @@ class Builds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.buildkit.stop()
+        await self._collecting.stop()
         await asyncio.to_thread(self.builder.cache.close)
 
     async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:

@@ -17,6 +17,7 @@ COMPRESSIONS = {"gzip": Compression.GZIP, "zstd": Compression.ZSTD, "uncompresse
 _PLAIN = frozenset(
     (
         "name",
+        "load",
         "push",
         "push-by-digest",
         "store",
