@@ -138,6 +138,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             worker_id=identity,
             version=SERVER_VERSION,
             host_gateway=networks.host_gateway,
+            gc=config.builder,
         )
         running = make_running(containers.room)
         await containers.load()

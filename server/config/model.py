@@ -35,6 +35,33 @@ class AddressPool:
 
 
 @dataclass(frozen=True, slots=True)
+class GcRule:
+    """One rule of ``builder.gc``: what it is about, and how much of it stays. Sizes are bytes or "10%" of the disk.
+
+    ``filters``: (name, value), as of ``docker builder prune --filter``. ``everything``: also what other results are
+    built on. ``reserved``: so much stays at least; ``most``: no more may stay; ``free``: so much of the disk is to be
+    left. 0 is no bound.
+    """
+
+    filters: tuple[tuple[str, str], ...] = ()
+    everything: bool = False
+    reserved: int | str = 0
+    most: int | str = 0
+    free: int | str = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderGc:
+    """The build cache's own clean-up. Without ``rules``: all of it, down to the sizes given here."""
+
+    enabled: bool = True
+    rules: tuple[GcRule, ...] = ()
+    reserved: int | str = "10%"
+    most: int | str = 0
+    free: int | str = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings. Names are those of the flags and keys; sizes in bytes, times in seconds."""
 
@@ -89,6 +116,7 @@ class Config:
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     storage_driver: str = ""
+    builder: BuilderGc = BuilderGc()
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""

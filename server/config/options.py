@@ -21,6 +21,7 @@ class Kind(Enum):
     RUNTIMES = "runtime"
     NETWORK_OPTS = "mapmap"
     OBJECT = "object"
+    BUILDER = "builder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ OPTIONS: Sequence[Option] = (
     Option("bip6", Kind.TEXT, "IPv6 address of the default bridge, CIDR notation"),
     Option("bridge", Kind.TEXT, 'Attach containers to an existing bridge, or "none"', short="b"),
     Option("bridge-name", Kind.TEXT, "Name of the default bridge that the engine makes"),
-    Option("builder", Kind.OBJECT, only_file=True, refused="the builder's garbage collection has no settings"),
+    Option("builder", Kind.BUILDER, "Clean-up of the build cache", only_file=True),
     Option("cdi-spec-dir", Kind.LIST, "Directories of CDI specifications", "cdi-spec-dirs"),
     Option("cgroup-parent", Kind.TEXT, "Parent cgroup of all containers"),
     Option("config-file", Kind.TEXT, "Configuration file", only_flag=True),

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from server.config.model import AddressPool, ConfigError, Runtime, Ulimit
+from server.config.model import AddressPool, BuilderGc, ConfigError, GcRule, Runtime, Ulimit
 from server.config.options import Kind
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -211,6 +211,61 @@ def _file_pools(name: str, value: Any) -> tuple[AddressPool, ...]:
     )
 
 
+def _sized(name: str, entry: dict[str, Any], *keys: str) -> int | str:
+    """The first of the keys that is there: "20GB", "10%" of the disk, or bytes; 0 if there is none."""
+    for key in keys:
+        value = entry.get(key)
+        if isinstance(value, str) and re.fullmatch(r"\d{1,2}%", value):
+            return value
+        if isinstance(value, str) and value:
+            return parse_size(value)
+        if value:
+            return int(_typed(name, value, int, "int64"))
+    return 0
+
+
+_GC_KEYS = {"enabled", "policy", "defaultKeepStorage", "defaultReservedSpace", "defaultMaxUsedSpace"}
+_RULE_KEYS = {"all", "filter", "keepStorage", "reservedSpace", "maxUsedSpace", "minFreeSpace"}
+
+
+def _known(name: str, entry: Any, keys: set[str]) -> dict[str, Any]:
+    entry = _typed(name, entry or {}, dict, "config.BuilderConfig")
+    if unknown := entry.keys() - keys:
+        raise ConfigError(f"{name}.{min(unknown)} is not supported")
+    return dict(entry)
+
+
+def _rule(entry: Any) -> GcRule:
+    name = "builder.gc.policy"
+    entry = _known(name, entry, _RULE_KEYS)
+    given = entry.get("filter") or []
+    # Also as the API has filters: {"unused-for": {"48h": true}}.
+    pairs = (
+        [f"{key}={value}" for key, values in given.items() for value in values] if isinstance(given, dict) else given
+    )
+    filters = [text.replace("==", "=").partition("=") for text in _texts(name, pairs)]
+    return GcRule(
+        filters=tuple((key, value) for key, _, value in filters),
+        everything=_typed(name, entry.get("all", False), bool, "bool"),
+        reserved=_sized(name, entry, "reservedSpace", "keepStorage"),
+        most=_sized(name, entry, "maxUsedSpace"),
+        free=_sized(name, entry, "minFreeSpace"),
+    )
+
+
+def _file_builder(name: str, value: Any) -> BuilderGc:
+    entry = _known("builder.gc", _known(name, value, {"gc"}).get("gc"), {*_GC_KEYS, "defaultMinFreeSpace"})
+    return BuilderGc(
+        enabled=_typed("builder.gc", entry.get("enabled", True), bool, "bool"),
+        rules=tuple(
+            _rule(each) for each in _typed("builder.gc", entry.get("policy") or [], list, "[]config.BuilderGCRule")
+        ),
+        reserved=_sized("builder.gc", entry, "defaultReservedSpace", "defaultKeepStorage") or "10%",
+        most=_sized("builder.gc", entry, "defaultMaxUsedSpace"),
+        free=_sized("builder.gc", entry, "defaultMinFreeSpace"),
+    )
+
+
 def from_file(kind: Kind, name: str, value: Any) -> Any:
     """The value of a key of ``daemon.json``.
 
@@ -230,6 +285,7 @@ def from_file(kind: Kind, name: str, value: Any) -> Any:
             driver: _text_map(name, options)
             for driver, options in _typed(name, value, dict, "map[string]map[string]string").items()
         },
+        Kind.BUILDER: lambda: _file_builder(name, value),
         Kind.OBJECT: lambda: _typed(name, value, dict, "map[string]bool"),
     }
     return readers[kind]()
