@@ -1,0 +1,148 @@
+"""Flags and file: how they are read, merged and refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.config import AddressPool, BuilderGc, Config, ConfigError, GcRule, Ulimit, load
+from server.config.hosts import Host, parse_host
+from server.config.options import OPTIONS
+
+
+def read(tmp_path: Path, document: Any = None, *flags: str) -> Config:
+    file = tmp_path / "daemon.json"
+    file.write_text(document if isinstance(document, str) else json.dumps(document or {}))
+    return load(["--config-file", str(file), *flags])[0]
+
+
+def test_what_nobody_sets(tmp_path: Path) -> None:
+    config = read(tmp_path)
+    assert config.hosts == ("unix:///run/wharf/docker.sock",)
+    assert (config.log_driver, config.group, config.shutdown_timeout) == ("json-file", "docker", 15)
+    assert config.builder == BuilderGc()
+    assert config.embedded
+    assert read(tmp_path, {}, "--exec-root", "/x").pidfile == Path("/x/wharfd.pid")
+
+
+def test_flags_in_all_their_spellings(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        None,
+        *("-D", "-Hunix:///a", "-H", "tcp://:1", "--host=fd://", "-l", "warn", "--mtu=1400", "--icc=false"),
+        *("--default-ulimit", "nofile=1:2", "--default-address-pool", "base=10.0.0.0/16,size=24"),
+        *("--log-opt", "max-size=1m", "--label", "a=b", "--add-runtime", "mine=/bin/true", "-G", "wheel"),
+    )
+    assert (config.debug, config.hosts) == (True, ("unix:///a", "tcp://:1", "fd://"))
+    assert (config.log_level, config.mtu, config.icc, config.group) == ("warn", 1400, False, "wheel")
+    assert config.default_ulimits == {"nofile": Ulimit("nofile", 1, 2)}
+    assert config.default_address_pools == (AddressPool("10.0.0.0/16", 24),)
+    assert (config.log_opts, config.labels) == ({"max-size": "1m"}, ("a=b",))
+    assert config.runtimes["mine"].path == "/bin/true"
+
+
+def test_the_file_in_all_its_types(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        {
+            "debug": True,
+            "hosts": ["unix:///a"],
+            "mtu": 1400,
+            "proxies": {"http-proxy": "http://p"},
+            "default-shm-size": "32M",
+            "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 2, "Soft": 1}},
+            "default-address-pools": [{"base": "10.0.0.0/16", "size": 24}],
+            "runtimes": {"mine": {"path": "/bin/true", "runtimeArgs": ["-a"]}},
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            "builder": {
+                "gc": {
+                    "enabled": True,
+                    "defaultKeepStorage": "20GB",
+                    "policy": [{"keepStorage": "5%", "filter": ["unused-for=48h"]}, {"all": True, "minFreeSpace": 7}],
+                }
+            },
+        },
+    )
+    assert (config.debug, config.mtu, config.http_proxy) == (True, 1400, "http://p")
+    assert config.default_shm_size == 32 * 1024 * 1024
+    assert config.default_ulimits == {"nofile": Ulimit("nofile", 1, 2)}
+    assert config.runtimes["mine"].args == ("-a",)
+    assert config.exec_opts == {"native.cgroupdriver": "cgroupfs"}
+    rules = (GcRule((("unused-for", "48h"),), reserved="5%"), GcRule(everything=True, free=7))
+    assert config.builder == BuilderGc(rules=rules, reserved=20 * 1024**3)
+    assert config.given["mtu"] == "file"
+
+
+def test_runtimes_alone_may_be_in_both(tmp_path: Path) -> None:
+    document = {"runtimes": {"one": {"path": "/bin/one"}}}
+    assert set(read(tmp_path, document, "--add-runtime", "two=/bin/two").runtimes) == {"one", "two"}
+    with pytest.raises(ConfigError, match=r"both as a flag and in the configuration file: hosts: \(from flag: \[unix"):
+        read(tmp_path, {"hosts": ["unix:///a"]}, "-H", "unix:///b")
+    with pytest.raises(ConfigError, match="http://xxxxx:xxxxx@b, from file: http://xxxxx:xxxxx@a"):
+        read(tmp_path, {"http-proxy": "http://u:p@a"}, "--http-proxy", "http://u:p@b")
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"nosuch": 1, "other": 2}, "the following directives don't match any configuration option: nosuch, other"),
+        ({"debug": "x"}, "cannot unmarshal string into Go struct field Config.debug of type bool"),
+        ({"hosts": [1]}, "cannot unmarshal number into Go struct field Config.hosts of type string"),
+        ("[]", "cannot unmarshal array into Go value of type map"),
+        ("{", "unexpected end of JSON input"),
+        ({"labels": ["a"]}, "bad attribute format: a"),
+        ({"labels": ["a=b", "a=c"]}, "conflict labels for a=c and a=b"),
+        ({"mtu": -1}, "merged configuration validation from file and command line flags failed: invalid default MTU"),
+        ({"bip": "10.0.0.0/24"}, "not the address of a host"),
+        ({"dns": ["x"]}, "invalid IP address: x"),
+        ({"log-driver": "nosuch"}, "no log driver named 'nosuch' is registered"),
+        ({"registry-mirrors": ["ftp://x"]}, "invalid mirror"),
+        ({"insecure-registries": ["http://x"]}, "should not contain '://'"),
+        ({"default-runtime": "nosuch"}, "specified default runtime 'nosuch' does not exist"),
+        ({"runtimes": {"runc": {"path": "/x"}}}, "runtime name 'runc' is reserved"),
+        ({"exec-opts": ["native.cgroupdriver=x"]}, "invalid cgroup driver 'x'"),
+        ({"features": {"nosuch": True}}, "feature nosuch can't be switched on"),
+        ({"builder": {"gc": {"policy": [{"nosuch": 1}]}}}, "builder.gc.policy.nosuch is not supported"),
+        ({"hosts": ["foo://x"]}, "unsupported proto 'foo'"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, document: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read(tmp_path, document)
+    assert words in str(raised.value)
+    assert str(raised.value).startswith("unable to configure the Docker daemon with file ") or "builder" not in words
+
+
+def test_every_option_that_is_refused_says_so_by_name(tmp_path: Path) -> None:
+    examples: dict[str, Any] = {"bool": True, "int": 7, "string": "x", "list": ["x=y"], "map": {"x": "y"}, "bytes": 7}
+    for option in OPTIONS:
+        if option.refused and option.harmless is not True:
+            with pytest.raises(ConfigError, match=rf"^{option.name} is not supported: "):
+                read(tmp_path, {option.name: examples[option.kind.value]})
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("unix:///a/b", Host("unix", "/a/b")),
+        ("unix://", Host("unix", "/run/wharf/docker.sock")),
+        ("fd://", Host("fd")),
+        ("fd://name", Host("fd", "name")),
+        ("tcp://", Host("tcp", address="127.0.0.1", port=2375)),
+        ("tcp://0.0.0.0:99", Host("tcp", address="0.0.0.0", port=99)),
+        ("tcp://[::1]:99", Host("tcp", address="::1", port=99)),
+        ("tcp://[::1]", Host("tcp", address="::1", port=2375)),
+        ("10.0.0.1", Host("tcp", address="10.0.0.1", port=2375)),
+    ],
+)
+def test_hosts(text: str, host: Host) -> None:
+    assert parse_host(text) == host
+
+
+@pytest.mark.parametrize(
+    "text", ["foo://x", "unix://relative", "tcp://x:99999", "tcp://x:y", "tcp://a/b", "unix:///" + 120 * "x"]
+)
+def test_bad_hosts(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^invalid (unix )?bind address"):
+        parse_host(text)
