@@ -80,6 +80,8 @@ class Connection:
     async def call(self, method: str, request: Message, reply: type[R], *, deadline: str | None = "engine.call") -> R:
         """One request, one reply. ``deadline`` names an entry of ``timeouts``; None waits as long as it takes.
 
+        A server that is away (a supervisor that died is started again at once) is waited for until the deadline.
+
         Raises WharfError of the kind that the server answered.
         """
         invoke = self._method("unary_unary", method, type(request), reply)
@@ -88,6 +90,7 @@ class Connection:
                 request,
                 metadata=self.metadata(),
                 timeout=timeouts.seconds(deadline) if deadline else None,
+                wait_for_ready=True,
             )
         except AioRpcError as error:
             raise from_rpc_error(error) from None

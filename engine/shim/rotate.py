@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Callable
 
 _CHUNK = 1 << 18
+# What a write says when the disk is full, over its quota, or broken.
+_LOSSES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS))
 
 
 def compress(source: str, target: str) -> None:
@@ -61,22 +63,37 @@ class LogFile:
         return self.max_size - self.size if self.max_size else 1 << 62
 
     def append(self, data: bytes) -> None:
-        """Writes all of it. A full disk loses the line, not the container: ``lost`` counts the bytes."""
+        """Writes all of it or nothing: a full disk loses what there was to write, not the container, and no half
+        record is left for others to be written behind. ``lost`` counts the bytes."""
+        if self._fd < 0 and not self._reopen():
+            self.lost += len(data)
+            return
+        before = self.size
         view = memoryview(data)
         while view:
             try:
                 written = os.write(self._fd, view)
             except OSError as error:
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}:
+                if error.errno not in _LOSSES:
                     raise
-                self.lost += len(view)
+                self.lost += len(data)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._fd, before)
+                self.size = before
                 return
             self.size += written
             view = view[written:]
 
+    def _reopen(self) -> bool:
+        try:
+            self._open(0)
+        except OSError:
+            return False
+        return True
+
     def rotate(self) -> None:
-        """Goes on in a new file."""
-        os.close(self._fd)
+        """Goes on in a new file; where none can be made, ``append`` tries again."""
+        self.close()
         if self._compressing is not None:
             # The child removes x.1 at its end: before that, nothing may be renamed to x.1.
             self._compressing()
@@ -85,7 +102,8 @@ class LogFile:
             if self.max_files > 1:
                 self._shift()
         finally:
-            self._open(os.O_TRUNC if self.max_files < 2 else 0)
+            with contextlib.suppress(OSError):
+                self._open(os.O_TRUNC if self.max_files < 2 else 0)
 
     def _names(self, number: int) -> tuple[str, str]:
         return f"{self.path}.{number}", f"{self.path}.{number}.gz"

@@ -5,6 +5,7 @@ supervisor must know that was away is in the answer to ``state`` and, should the
 ``state.json`` in the bundle.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable
 
 from engine.runtime.oci import Runtime
-from engine.shim import kernel
+from engine.shim import record
 from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
@@ -72,7 +73,7 @@ class Shim:
 
     def _failed(self, error: BaseException) -> None:
         # Nobody reads a shim's stderr; the bundle keeps the story as long as there is a container.
-        with open(os.path.join(self._bundle, "shim.log"), "a") as file:
+        with contextlib.suppress(OSError), open(os.path.join(self._bundle, "shim.log"), "a") as file:
             traceback.print_exception(error, file=file)
 
     def _request(self, peer: Peer, message: Json, _tail: bytes, _fds: list[int]) -> None:
@@ -273,7 +274,8 @@ class Shim:
             return self._runner.runtime.exec(self._id, process=spec, pid_file=pid_file, log=log, console=console)
 
         def done(error: RequestError | None) -> None:
-            os.unlink(spec)
+            with contextlib.suppress(OSError):
+                os.unlink(spec)
             if error is None:
                 process.status = RUNNING
                 peer.reply(message, pid=process.pid)
@@ -411,13 +413,8 @@ class Shim:
         }
 
     def _save(self) -> None:
-        """For a supervisor that finds the shim dead."""
-        process = self._find("")
+        """For a supervisor that finds the shim dead. Where it can't be written the container goes on all the same."""
         try:
-            started = kernel.start_time(process.pid) if not process.exited else 0
-        except ProcessLookupError:
-            started = 0
-        data = json.dumps({**self._snapshot(), "init_started": started})
-        with open(STATE + ".tmp", "w") as file:
-            file.write(data)
-        os.rename(STATE + ".tmp", STATE)
+            record.save(STATE, self._snapshot(), self._find(""))
+        except OSError as error:
+            self._failed(error)

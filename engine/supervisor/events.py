@@ -24,20 +24,30 @@ log = logging.getLogger(__name__)
 #: otherwise take any amount of memory; it subscribes again and looks at the state.
 _BACKLOG = 16_384
 
+#: Seconds after the start in which subscribers still get what happened before it.
+_KEPT = 60.0
+
 _TOPIC = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 
 
 class EventBus:
     def __init__(self) -> None:
         self._subscribers: set[_Subscriber] = set()
+        self._kept: list[pb.Envelope] = []
+        self._kept_until = time.monotonic() + _KEPT
 
-    def publish(self, namespace: str, topic: str, message: Message) -> None:
-        """Sends an event of the supervisor's own, now."""
-        if self._subscribers:
+    def publish(self, namespace: str, topic: str, message: Message, *, keep: bool = False) -> None:
+        """Sends an event of the supervisor's own, now. ``keep``: also to those who subscribe soon after the start,
+        as containerd's shims try again to publish what they could not tell while it was away."""
+        keep = keep and len(self._kept) < _BACKLOG
+        if self._subscribers or keep:
             value = Any(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
-            self._send(
-                pb.Envelope(timestamp=to_timestamp(time.time_ns()), namespace=namespace, topic=topic, event=value)
+            envelope = pb.Envelope(
+                timestamp=to_timestamp(time.time_ns()), namespace=namespace, topic=topic, event=value
             )
+            if keep:
+                self._kept.append(envelope)
+            self._send(envelope)
 
     def publish_any(self, namespace: str, topic: str, event: Any) -> None:
         """Sends a client's event; INVALID_ARGUMENT for a malformed topic."""
@@ -56,6 +66,10 @@ class EventBus:
         """Events from this call on that match any of the filters; to be closed."""
         subscriber = _Subscriber(self._subscribers, filters.compile_all(wanted))
         self._subscribers.add(subscriber)
+        if time.monotonic() > self._kept_until:
+            self._kept.clear()
+        for envelope in self._kept:
+            subscriber.offer(envelope, _fields(envelope))
         return subscriber
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class TasksServicer:
         return pb.GetResponse(process=task.to_message(task.process(request.exec_id)))
 
     async def list(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
-        tasks = self._tasks.list(call.namespace)
+        tasks = await self._tasks.list(call.namespace)
         return pb.ListTasksResponse(tasks=[task.to_message(task.init) for task in tasks])
 
     async def kill(self, request: pb.KillRequest, call: Call) -> Empty:
@@ -118,7 +118,7 @@ class TasksServicer:
         return Empty()
 
     async def metrics(self, request: pb.MetricsRequest, call: Call) -> pb.MetricsResponse:
-        found = await asyncio.to_thread(sample, self._tasks.list(call.namespace), request.filters)
+        found = await asyncio.to_thread(sample, await self._tasks.list(call.namespace), request.filters)
         now = to_timestamp(time.time_ns())
         return pb.MetricsResponse(
             metrics=[

@@ -98,6 +98,8 @@ class Task:
     paused: bool = False
     cgroups: Mapping[str, str] = field(default_factory=dict)
     deleting: "asyncio.Task[None] | None" = None
+    clearing: "asyncio.Task[None] | None" = None
+    """What follows the death of its shim; until then nothing that is known of it holds."""
 
     @property
     def key(self) -> tuple[str, str]:

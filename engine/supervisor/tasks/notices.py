@@ -14,8 +14,8 @@ class Notices:
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus
 
-    def _publish(self, task: Task, verb: str, message: Message) -> None:
-        self._bus.publish(task.namespace, f"/tasks/{verb}", message)
+    def _publish(self, task: Task, verb: str, message: Message, *, keep: bool = False) -> None:
+        self._bus.publish(task.namespace, f"/tasks/{verb}", message, keep=keep)
 
     def created(self, task: Task, rootfs: Sequence[Mount], checkpoint: str) -> None:
         stdio = task.init.stdio
@@ -39,7 +39,8 @@ class Notices:
     def exec_added(self, task: Task, process: Process) -> None:
         self._publish(task, "exec-added", pb.TaskExecAdded(container_id=task.id, exec_id=process.id))
 
-    def exited(self, task: Task, process: Process) -> None:
+    def exited(self, task: Task, process: Process, *, missed: bool = False) -> None:
+        """``missed``: it happened before the start, and those who follow the events are still to come."""
         message = pb.TaskExit(
             container_id=task.id,
             id=process.id or task.id,
@@ -47,7 +48,7 @@ class Notices:
             exit_status=process.exit_status,
             exited_at=to_timestamp(process.exited_at_ns),
         )
-        self._publish(task, "exit", message)
+        self._publish(task, "exit", message, keep=missed)
 
     def deleted(self, task: Task) -> None:
         message = pb.TaskDelete(

@@ -73,7 +73,7 @@ class Tasks:
         # Whether the last supervisor could tell these ends nobody knows: told twice is better than never.
         for process in (*task.execs.values(), task.init):
             if process.status == STOPPED:
-                self._notices.exited(task, process)
+                self._notices.exited(task, process, missed=True)
 
     async def close(self) -> None:
         """Lets go of the shims, which live on."""
@@ -94,9 +94,13 @@ class Tasks:
         task = self._tasks.get(key)
         if task is None:
             raise not_found(f"no running task found: task {id} not found: not found")
+        if task.clearing is not None:
+            await asyncio.wait([task.clearing])
         return task
 
-    def list(self, namespace: str) -> Sequence[Task]:
+    async def list(self, namespace: str) -> Sequence[Task]:
+        if self._wrecks:
+            await asyncio.wait(self._wrecks)
         return [task for task in self._tasks.values() if task.namespace == namespace]
 
     # Create and delete.
@@ -306,7 +310,7 @@ class Tasks:
             return  # not born yet, or deleted: who makes or deletes it sees to it
         log.error("container=%s its shim (process %d) is gone", task.id, task.shim_pid)
         task.shim = None
-        work = asyncio.create_task(self._shipwreck(task), name=f"clear {task.id}")
+        task.clearing = work = asyncio.create_task(self._shipwreck(task), name=f"clear {task.id}")
         self._wrecks.add(work)
         work.add_done_callback(self._wrecks.discard)
 

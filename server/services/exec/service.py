@@ -83,9 +83,14 @@ class Exec:
             with contextlib.suppress(WharfError):
                 async with timeouts.limit("exec.exit"):
                     await instance.started.wait()
-                    if instance.running and _gone(instance):
+                    if instance.running and (_gone(instance) or await self._is_ending(instance)):
                         await instance.ended.wait()
         return instance.show()
+
+    async def _is_ending(self, instance: ExecInstance) -> bool:
+        """Its shim was killed: its client saw the end of the output, the process is killed in this moment."""
+        state = await self._room.engine.tasks.get(instance.container_id, instance.id)
+        return state.status is TaskStatus.STOPPED
 
     def check_start(self, id: str) -> ExecInstance:
         """

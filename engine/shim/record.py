@@ -1,0 +1,19 @@
+"""What a shim writes down of its container."""
+
+import json
+import os
+from collections.abc import Mapping
+
+from engine.shim import kernel
+from engine.shim.process import Process
+
+
+def save(path: str, state: Mapping[str, object], init: Process) -> None:
+    """Replaces the file at once. :raises OSError: it can't be written."""
+    try:
+        started = kernel.start_time(init.pid) if not init.exited else 0
+    except ProcessLookupError:
+        started = 0
+    with open(path + ".tmp", "w") as file:
+        json.dump({**state, "init_started": started}, file)
+    os.rename(path + ".tmp", path)
