@@ -31,11 +31,13 @@ def ensure(
     :raises WharfError: the name is that of a device that is no bridge.
     """
     link = host.link(name)
+    fresh = link is None
     if link is None:
         # A MAC of its own: a bridge without one takes that of a port, and changes it when the port goes.
         mac = mac or "02:42:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(4))
         with contextlib.suppress(FileExistsError):
-            host.run(link_add("bridge", name, mtu=mtu, mac=mac), link_set(name, alias=alias))
+            # Up at once: each message waits for a lock that the host's other engines and devices want, too.
+            host.run(link_add("bridge", name, mtu=mtu, mac=mac, up=True), link_set(name, alias=alias))
         link = host.link(name)
         if link is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
@@ -44,7 +46,7 @@ def ensure(
     if any(address.version == 6 for address in addresses):
         with contextlib.suppress(OSError):
             sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
-    present = {address for index, address in host.addresses(link.index) if index == link.index}
+    present = set() if fresh else {address for index, address in host.addresses(link.index) if index == link.index}
     for address in addresses:
         if address not in present:
             host.run(address_add(link.index, address))
