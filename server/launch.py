@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import socket
@@ -57,7 +58,10 @@ class Supervisor:
         self.state = config.exec_root / "containerd"
         self.address = self.state / "containerd.sock"
         self.pid = 0
-        self._level = "debug" if config.debug else config.log_level
+        # As it is now: wharfd raises its own later, containers keep this one.
+        self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        level = "debug" if config.debug else config.log_level
+        self._log_level = level if level in ("debug", "info", "warning", "error") else "info"
         self._ours = False
         self._pidfd = -1
         # The pipe on which a forked supervisor says that it serves.
@@ -163,7 +167,9 @@ class Supervisor:
 
     def _spawn(self) -> None:
         """A fresh process with a session of its own."""
-        arguments = ["--root", str(self.root), "--state", str(self.state)]
+        arguments = ["--root", str(self.root), "--state", str(self.state), "--log-level", self._log_level]
+        if self._nofile > 0:
+            arguments += ["--nofile", str(self._nofile)]
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "engine.supervisor", *arguments],
@@ -232,7 +238,7 @@ def _become(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> No
             root=str(supervisor.root),
             state=str(supervisor.state),
             address=str(supervisor.address),
-            log_level=supervisor._level if supervisor._level in ("debug", "info", "warning", "error") else "info",
+            log_level=supervisor._log_level,
             handle=handle,
             ready=_say_ready,
         )

@@ -28,28 +28,29 @@ class Handle:
     sock: socket.socket
 
 
-def start() -> Handle:
-    """Makes the zygote. Blocking, a few milliseconds."""
+def start(*, nofile: int = 0) -> Handle:
+    """Makes the zygote. Blocking, a few milliseconds. ``nofile``: the soft limit of descriptors that shims, and with
+    them containers, get, where this process has raised its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     if "grpc" in sys.modules or threading.active_count() > 1:
-        pid = _execute(theirs)
+        pid = _execute(theirs, nofile)
     else:
         pid = os.fork()
         if not pid:
             ours.close()
-            _become(theirs)
+            _become(theirs, nofile)
     theirs.close()
     return Handle(pid, ours)
 
 
-def _execute(sock: socket.socket) -> int:
+def _execute(sock: socket.socket, nofile: int) -> int:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         program = f"import sys; sys.path.insert(0, {root!r}); from engine.shim.zygote import main; main()"
         return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-SsE", "-c", program],
+            [sys.executable, "-SsE", "-c", program, str(nofile)],
             {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, null, 0),
@@ -64,14 +65,14 @@ def _execute(sock: socket.socket) -> int:
 
 def main() -> None:
     """A fresh interpreter: the socket is descriptor 3."""
-    _become(socket.socket(fileno=3))
+    _become(socket.socket(fileno=3), int(sys.argv[1]))
 
 
-def _become(sock: socket.socket) -> None:
+def _become(sock: socket.socket, nofile: int) -> None:
     """Never returns."""
     status = 1
     try:
-        _prepare(sock)
+        _prepare(sock, nofile)
         _forget_threads()
         gc.collect()
         # Objects of now are never looked at again by the collector: their pages stay shared.
@@ -84,8 +85,12 @@ def _become(sock: socket.socket) -> None:
         os._exit(status)
 
 
-def _prepare(sock: socket.socket) -> None:
+def _prepare(sock: socket.socket, nofile: int) -> None:
     os.setsid()
+    if nofile:
+        import resource  # for this alone
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Meant for the daemons: containers live on. The zygote ends with its socket.
         signal.signal(number, signal.SIG_IGN)

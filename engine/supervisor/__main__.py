@@ -7,6 +7,7 @@ fork of wharfd's that shares it.
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 
@@ -35,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", default="/run/wharf/containerd", help="what a boot ends (default %(default)s)")
     parser.add_argument("--address", default="", help="the socket (default: containerd.sock in the state folder)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--nofile", type=int, default=0, help="soft limit of descriptors for containers")
     given = parser.parse_args(arguments)
+    if given.nofile:
+        # Whoever starts us may have raised its own.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (given.nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     state = os.path.abspath(given.state)
     address = given.address.removeprefix("unix://") or os.path.join(state, "containerd.sock")
     return serve(root=os.path.abspath(given.root), state=state, address=address, log_level=given.log_level)

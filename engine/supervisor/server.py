@@ -5,6 +5,7 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import stat
 import sys
@@ -40,9 +41,12 @@ def run(
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Each shim and each client is a descriptor, and the soft limit is often 1024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         with _only_one(root):
-            asyncio.run(_serve(Settings(root, state, address), handle, ready))
+            asyncio.run(_serve(Settings(root, state, address, soft), handle, ready))
     except WharfError as error:
         log.error("%s", error.message)
         return 1

@@ -29,8 +29,10 @@ def error_of(message: Mapping[str, object]) -> WharfError:
 class Zygote:
     """Forks shims. A zygote that died is replaced by the next request; its shims aren't touched by that."""
 
-    def __init__(self, handle: zygote.Handle) -> None:
-        """``handle`` was made by ``zygote.start()`` before gRPC was imported; it becomes ours."""
+    def __init__(self, handle: zygote.Handle, nofile: int = 0) -> None:
+        """``handle`` was made by ``zygote.start()`` before gRPC was imported; it becomes ours. ``nofile`` is for its
+        successors."""
+        self._nofile = nofile
         self._handle = handle
         self._handle.sock.setblocking(False)  # noqa: FBT003 - the socket's own method
         self._lock = asyncio.Lock()
@@ -78,7 +80,7 @@ class Zygote:
 
     def _replace(self) -> None:
         self.close()
-        self._handle = zygote.start()
+        self._handle = zygote.start(nofile=self._nofile)
         self._handle.sock.setblocking(False)  # noqa: FBT003 - the socket's own method
 
     def close(self) -> None:

@@ -62,11 +62,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``root`` is kept for ever, ``state`` until the next boot. ``address`` is the socket's path."""
+    """``root`` is kept for ever, ``state`` until the next boot. ``address`` is the socket's path. ``nofile`` is the
+    soft limit of descriptors for what is below the shims (0: as here)."""
 
     root: str
     state: str
     address: str
+    nofile: int = 0
 
 
 class Supervisor:
@@ -100,7 +102,7 @@ class Supervisor:
             stack.push_async_callback(differ.close)
             introspection = Introspection(settings.root, {one.name: one.check() for one in snapshotters})
             containers = Containers(database, bus)
-            shims = Zygote(self._zygote)
+            shims = Zygote(self._zygote, settings.nofile)
             stack.callback(shims.close)
             tasks = Tasks(settings.state, shims, bus)
             stack.push_async_callback(tasks.close)
