@@ -37,7 +37,7 @@ def ensure(
         mac = mac or "02:42:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(4))
         with contextlib.suppress(FileExistsError):
             # Up at once: each message waits for a lock that the host's other engines and devices want, too.
-            host.run(link_add("bridge", name, mtu=mtu, mac=mac, up=True), link_set(name, alias=alias))
+            host.run(link_add("bridge", name, mac=mac, up=True), link_set(name, alias=alias))
         link = host.link(name)
         if link is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
@@ -56,6 +56,7 @@ def ensure(
         if any(address.version == wanted.version for wanted in addresses):
             host.run(address_delete(link.index, address))
     if not link.up or (mtu and link.mtu != mtu):
+        # Set on a bridge that is there it stays; one that it was made with would follow the ports.
         host.run(link_set(index=link.index, up=True, mtu=mtu))
     return link.index
 
