@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -162,6 +163,42 @@ def test_a_shim_or_the_supervisor_that_dies(own_engine: Engine) -> None:
     finally:
         for identity in (one, two):
             engine.api.delete(f"/containers/{identity}", force=1)
+
+
+@pytest.mark.slow
+def test_everything_is_gone_at_once(own_engine: Engine) -> None:
+    """As after a loss of power: who has a policy runs again, who has none is known to have ended, `--rm` is obeyed."""
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the embedded supervisor only")
+    plain = create(engine, "sleep 600", Binds=["kept:/v"])
+    again = create(engine, "sleep 600", "always", Binds=["kept:/v"], Tmpfs={"/t": ""})
+    unless = create(engine, "sleep 600", "unless-stopped", IpcMode="shareable")
+    stopped = create(engine, "sleep 600", "unless-stopped")
+    goes = create(engine, "sleep 600", AutoRemove=True, RestartPolicy={})
+    everyone = (plain, again, unless, stopped, goes)
+    try:
+        for identity in everyone:
+            assert engine.api.post(f"/containers/{identity}/start").status == 204
+        engine.api.post(f"/containers/{stopped}/kill")
+        pids = [inspect(engine, identity)["State"]["Pid"] for identity in (plain, again, unless, goes)]
+        for name in ("wharfd", "wharf-supervis", "wharf-shim"):
+            engine.kill(name)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert until(lambda: not any(start_time(pid) for pid in pids))
+        engine.start()
+        for identity, status in ((plain, "exited"), (again, "running"), (unless, "running"), (stopped, "exited")):
+            assert until(lambda id=identity, word=status: inspect(engine, id)["State"]["Status"] == word)  # type: ignore[misc]
+        assert until(lambda: engine.api.get(f"/containers/{goes}/json").status == 404)
+        assert inspect(engine, plain)["State"]["ExitCode"] in (137, 255)
+        assert engine.api.post(f"/containers/{plain}/start").status == 204
+        assert engine.docker("exec", again, "echo", "alive").stdout == "alive\n"
+    finally:
+        for identity in everyone:
+            engine.api.delete(f"/containers/{identity}", force=1)
+        engine.api.delete("/volumes/kept", force=1)
 
 
 @pytest.mark.slow
