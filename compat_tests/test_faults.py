@@ -228,3 +228,17 @@ def test_a_wait_outlives_the_supervisor(own_engine: Engine) -> None:
         assert until(lambda: engine.api.post(f"/containers/{identity}/kill").status == 204)
         waiting.join(DEADLINE)
         assert [answer["StatusCode"] for answer in answers] == [137]
+
+
+def test_containers_keep_the_limits_that_wharfd_was_started_with(own_engine: Engine) -> None:
+    """Both daemons raise their own; a supervisor or a zygote that comes later hands on the first one's."""
+    engine = own_engine
+
+    def limit() -> str:
+        return engine.docker("run", "--rm", "--network", "none", "busybox", "sh", "-c", "ulimit -Sn").stdout
+
+    first = limit()
+    engine.kill(SUPERVISOR)
+    assert limit() == first
+    engine.kill("wharf-zygote")
+    assert limit() == first
