@@ -38,10 +38,10 @@ class Stream:
 
     def read(self) -> bytes:
         """All that comes until the server closes its side."""
-        data, self._rest = self._rest, b""
-        while more := self.sock.recv(65536):
-            data += more
-        return data
+        parts, self._rest = [self._rest], b""
+        while more := self.sock.recv(1 << 18):
+            parts.append(more)
+        return b"".join(parts)
 
     def until(self, wanted: bytes) -> bytes:
         """Reads until ``wanted`` was seen; returns everything up to and with it."""
