@@ -22,6 +22,7 @@ from server.services.build.classic import ClassicBuild, Images, read
 from server.services.build.collecting import Collecting
 from server.services.build.context import Contexts
 from server.services.build.options import ClassicOptions
+from server.services.build.pruning import FILTERS, fits
 from server.services.build.runner import clear_left
 from server.services.containers.room import Room
 
@@ -29,20 +30,6 @@ log = logging.getLogger(__name__)
 
 #: What a build holds is collected this long after a crash; no build takes longer.
 LEASE = timedelta(hours=24)
-
-
-#: What a prune may be told by ``filters``.
-FILTERS = ("until", "unused-for", "id", "parents", "type", "description", "inuse", "shared", "private")
-
-
-def _fits(record: Record, filters: Filters, in_use: bool) -> bool:  # noqa: FBT001
-    """Whether a record is one that the filters mean. Records belong to one build cache: all of them are private."""
-    facts = {"id": record.id, "type": record.kind, "description": record.description}
-    if any(facts[key] not in filters.get(key) for key in facts if key in filters):
-        return False
-    if "parents" in filters and not set(record.parents) & set(filters.get("parents")):
-        return False
-    return ("inuse" not in filters or in_use) and "shared" not in filters
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +152,7 @@ class Builds:
             everything=all_records,
             until_ns=until_ns,
             keep_bytes=bound,
-            matches=lambda record: _fits(record, filters, cache.in_use(record.id)),
+            matches=lambda record: fits(record, filters, in_use=cache.in_use(record.id)),
         )
         await self.forget(chosen)
         return Pruned(tuple(record.id for record in chosen), sum(record.size for record in chosen))
@@ -186,7 +173,7 @@ class Builds:
             everything=all_records,
             until_ns=keep_ns,
             keep_bytes=keep_bytes,
-            matches=lambda record: _fits(record, filters, cache.in_use(record.id)),
+            matches=lambda record: fits(record, filters, in_use=cache.in_use(record.id)),
         )
         await self.forget(chosen)
         return chosen

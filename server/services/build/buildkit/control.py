@@ -3,24 +3,24 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from api_models.filters import Filters
 from engine.api.client import Engine
-from engine.api.types import to_timestamp
+from engine.api.types import Platform, to_timestamp
 from engine.build.cache import Record
 from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.pb import gateway_pb2, ops_pb2, worker_pb2
 from engine.buildkit.session import Session, Sessions
 from engine.errors import WharfError, invalid, not_implemented
-from engine.registry import oci
 from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.export import Exporters
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.gateway import results_in
 from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.pruning import fits
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,8 @@ Prune = Callable[..., Awaitable[list[Record]]]
 Records = Callable[[], Awaitable[list[tuple[Record, bool]]]]
 
 
-def worker(id: str, *, version: str, host_gateway: str) -> worker_pb2.WorkerRecord:
+def worker(id: str, *, version: str, host_gateway: str, platforms: Sequence[Platform]) -> worker_pb2.WorkerRecord:
     """The one worker there is: this engine."""
-    platform = oci.host_platform()
     labels = {
         "org.mobyproject.buildkit.worker.executor": "containerd",
         "org.mobyproject.buildkit.worker.snapshotter": "overlayfs",
@@ -43,7 +42,10 @@ def worker(id: str, *, version: str, host_gateway: str) -> worker_pb2.WorkerReco
     return worker_pb2.WorkerRecord(
         ID=id,
         Labels={key: value for key, value in labels.items() if value},
-        platforms=[ops_pb2.Platform(OS=platform.os, Architecture=platform.architecture, Variant=platform.variant)],
+        platforms=[
+            ops_pb2.Platform(OS=platform.os, Architecture=platform.architecture, Variant=platform.variant)
+            for platform in platforms
+        ],
         BuildkitVersion=worker_pb2.BuildkitVersion(package="wharf", version=f"v{version}", revision=""),
     )
 
@@ -138,7 +140,8 @@ class Control:
         return job.outcome.result()
 
     async def disk_usage(self, request: pb.DiskUsageRequest, call: str) -> pb.DiskUsageResponse:
-        records = await self._records()
+        filters = _filters(list(request.filter))
+        records = [pair for pair in await self._records() if fits(pair[0], filters, in_use=pair[1])]
         return pb.DiskUsageResponse(record=[_usage(record, in_use=used) for record, used in records])
 
     async def prune(self, request: pb.PruneRequest, call: str) -> AsyncIterator[pb.UsageRecord]:

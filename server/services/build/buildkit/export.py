@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -17,6 +18,7 @@ from engine.build import select
 from engine.buildkit import calls
 from engine.buildkit.pb import fsutil_pb2
 from engine.buildkit.session import Session
+from engine.buildkit.stat import to_go, to_unix
 from engine.errors import internal, invalid, not_implemented
 from engine.layers.pack import pack_tree, walk
 from engine.layers.tarwrite import TarWriter
@@ -60,6 +62,8 @@ class Exporters:
     ) -> dict[str, str]:
         """One exporter's answer. Raises NOT_IMPLEMENTED for an exporter or an option that isn't supported."""
         wishes = read(kind, attrs)
+        if not made:
+            return {}  # a question was answered, nothing was built
         if wishes.rewrite_times and not all(item.epoch_ns is not None for item in made):
             # As BuildKit: without SOURCE_DATE_EPOCH there is no time to rewrite to.
             wishes = replace(wishes, rewrite_times=False)
@@ -168,19 +172,19 @@ class Exporters:
         yield bytes(1024)
 
     async def _local(self, job: Job, session: Session, made: Sequence[Made], number: int) -> dict[str, str]:
+        """The files of the results; with several platforms each in a folder of its name."""
         vertex = self._vertex(job, "exporting to client directory")
         with vertex.running(), vertex.status("copying files"):
-            if len(made) > 1:
-                raise not_implemented("the exporter local takes one platform: use --output type=tar")
-            if made and made[0].documents.chain_id:
-                async with self._files.mounted(made[0].documents.chain_id) as (place, root):
-                    fd = await place.run(select.open_root, root)
-                    try:
-                        await send_tree(session, fd, number)
-                    finally:
-                        os.close(fd)
-            else:
-                await send_tree(session, None, number)
+            async with AsyncExitStack() as stack:
+                roots: dict[str, int | None] = {}
+                for item in made:
+                    root: int | None = None
+                    if item.documents.chain_id:
+                        place, path = await stack.enter_async_context(self._files.mounted(item.documents.chain_id))
+                        root = await place.run(select.open_root, path)
+                        stack.callback(os.close, root)
+                    roots[item.platform.replace("/", "_") if len(made) > 1 else ""] = root
+                await send_tree(session, roots, number)
         return {}
 
 
@@ -200,16 +204,29 @@ def _pack(root: str, prefix: str, out: Callable[[bytes], object]) -> None:
     writer.flush()
 
 
-async def send_tree(session: Session, root: int | None, number: int) -> None:
-    """Sends a tree to the client, which writes it to its folder: fsutil's transfer with the roles turned round."""
+async def send_tree(session: Session, roots: Mapping[str, int | None], number: int) -> None:
+    """Sends trees to the client, which writes them to its folder: fsutil's transfer with the roles turned round.
+
+    ``roots``: the folder that each is to be in ("" for none) → its root, ``None`` for an empty one.
+    """
     call = calls.stream(session.channel, calls.SEND_TREE)(
         None, metadata=(("buildkit-attachable-exporter-id", str(number)),)
     )
-    entries = await asyncio.to_thread(_entries, root) if root is not None else []
+    entries: list[tuple[int | None, str, fsutil_pb2.Stat]] = []
+    for folder, root in sorted(roots.items()):
+        if folder:
+            entries.append((None, "", fsutil_pb2.Stat(path=folder, mode=to_go(stat.S_IFDIR | 0o755))))
+        for message in await asyncio.to_thread(_entries, root) if root is not None else ():
+            path = message.path
+            if folder:
+                message.path = f"{folder}/{path}"
+                if message.linkname and stat.S_ISREG(to_unix(message.mode)):
+                    message.linkname = f"{folder}/{message.linkname}"
+            entries.append((root, path, message))
     packet = fsutil_pb2.Packet
 
     async def describe() -> None:
-        for message in entries:
+        for _, _, message in entries:
             await call.write(packet(type=packet.PACKET_STAT, stat=message))
         await call.write(packet(type=packet.PACKET_STAT))
 
@@ -225,8 +242,9 @@ async def send_tree(session: Session, root: int | None, number: int) -> None:
                 return
             if asked.type == packet.PACKET_ERR:
                 raise invalid(asked.data.decode("utf-8", "replace"))
+            root, path, _ = entries[asked.ID]
             assert root is not None
-            async for data in _content(root, entries[asked.ID].path):
+            async for data in _content(root, path):
                 await call.write(packet(type=packet.PACKET_DATA, ID=asked.ID, data=data))
             await call.write(packet(type=packet.PACKET_DATA, ID=asked.ID))
     finally:

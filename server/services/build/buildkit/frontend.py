@@ -4,30 +4,27 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from engine.api.client import Engine
+from engine.build.dockerfile import checks
 from engine.build.dockerfile.instructions import Dockerfile
 from engine.build.dockerfile.parse import parse
-from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
+from engine.build.plan import Options, Plan, PlannedStage, plan
 from engine.build.remote import Remote
 from engine.build.solve import Builder, Solver
-from engine.build.steps import Base, Copy, Layer, Result, Run, Step
+from engine.build.steps import Copy, Result, Run, Step
 from engine.build.work import Limits
 from engine.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
-from engine.registry import oci
-from engine.registry.reference import parse as parse_reference
-from server.http.streams import Progress
+from server.services.build.buildkit.bases import Bases
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.job import Job, Made
-from server.services.build.buildkit.progress import StepProgress, Vertex
+from server.services.build.buildkit.progress import StepProgress
 from server.services.build.buildkit.sources import Sources
+from server.services.build.buildkit.subrequests import answer
 from server.services.build.classic import Images, host_platform
 from server.services.build.image import chain_of, describe
 from server.services.build.runner import TaskRunner
 from server.services.containers.room import Room
-from server.services.images.model import Image
-from server.services.images.rootfs import unpacked
 
 BUILT_IN = re.compile(r"^(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")
 """Front-end images that mean the Dockerfile syntax which is built in."""
@@ -68,77 +65,6 @@ KNOWN = IGNORED | {
 }
 
 
-@dataclass(slots=True)
-class Bases:
-    """Base images of one build (engine.build.plan.Bases): local ones, or pulled with the client's credentials."""
-
-    images: Images
-    engine: Engine
-    job: Job
-    sources: Sources
-    pull: bool
-    found: dict[str, Image] = field(default_factory=dict)
-
-    def named_context(self, name: str) -> str | None:
-        for known in (name.lower(), oci_name(name)):
-            if known in self.sources.named:
-                return self.sources.named[known]
-        return None
-
-    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
-        key = f"{ref} {platform}"
-        if key not in self.found:
-            name = f"[internal] load metadata for {oci_name(ref)}"
-            with Vertex(self.job.send, name, f"{self.job.ref} {name}").running():
-                image = await self._find(ref, platform)
-                await unpacked(self.engine, image)
-            self.found[key] = image
-        image = self.found[key]
-        layers = tuple(
-            Layer(oci.descriptor(document, "layer"), diff_id, 0)
-            for document, diff_id in zip(image.layers, image.diff_ids, strict=True)
-        )
-        shown = f"{oci_name(ref)}@{image.target.digest}" if "@" not in ref else ref
-        return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
-
-    async def _find(self, ref: str, platform: str) -> Image:
-        wanted = platform if platform != host_platform() else None
-        if not self.pull:
-            try:
-                return await self.images.resolve(ref, platform=wanted)
-            except WharfError as error:
-                if error.kind is not Kind.NOT_FOUND:
-                    raise
-        messages = Progress(limit=0)  # nobody reads it: the vertex stands for the pull
-        try:
-            await self.images.pull_for_build(
-                ref, platform=wanted, credentials=SessionCredentials(self.sources), messages=messages
-            )
-        except WharfError as error:
-            sentence = f"{ref}: failed to resolve source metadata for {oci_name(ref)}: {error.message}"
-            raise WharfError(error.kind, sentence) from None
-        return await self.images.resolve(ref, platform=wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionCredentials:
-    """Asks the client's session when a registry wants to know who it is."""
-
-    sources: Sources
-
-    async def get(self, host: str) -> tuple[str, str]:
-        """User and secret; empty ones if there are none."""
-        return await self.sources.session.credentials(host)
-
-
-def oci_name(ref: str) -> str:
-    """The full name of an image, as BuildKit shows it."""
-    try:
-        return str(parse_reference(ref).tagged())
-    except WharfError:
-        return ref
-
-
 def check_options(options: Mapping[str, str]) -> None:
     """Refuses what the front end doesn't do, by name. Raises NOT_IMPLEMENTED or INVALID_ARGUMENT."""
     for key, value in options.items():
@@ -148,8 +74,6 @@ def check_options(options: Mapping[str, str]) -> None:
             raise not_implemented(f"the build option {key} is not supported")
         if key.startswith("attest:"):
             _check_attestation(key.removeprefix("attest:"), value)
-    if options.get("requestid"):
-        raise not_implemented(f"the front end's subrequest {options['requestid']} is not supported")
     for key in ("source", "cmdline"):
         if options.get(key) and not BUILT_IN.match(options[key].split()[0]):
             raise not_implemented(
@@ -222,6 +146,17 @@ class Frontend:
     sources: Sources
     options: Mapping[str, str]
     imports: Sequence[Remote] = ()
+
+    async def ask(self) -> Mapping[str, bytes]:
+        """The answer to a subrequest, which builds nothing."""
+        options = self.options
+        check_options(options)
+        text, name = await self.sources.dockerfile(options.get("filename") or "Dockerfile")
+        try:
+            file = parse(text.decode("utf-8", "replace"))
+            return answer(options["requestid"], file, name=name, text=text, target=options.get("target", ""))
+        except WharfError as error:
+            raise detailed(error, file=name, text=text) from error
 
     async def solve(self) -> list[Made]:
         """The results, one for each platform. Raises errors with their lines (``failure.detailed``)."""
@@ -318,8 +253,11 @@ class Frontend:
         )
 
     def _warn(self, planned: Plan, name: str, text: bytes) -> None:
-        if self.sources.definition is not None:
-            for warning in planned.warnings:
+        """Shows what the build checks found. Raises if the Dockerfile or the client makes errors of them."""
+        asked = self.options.get(f"build-arg:{checks.ARGUMENT}", "")
+        directive = asked or planned.dockerfile.directives.get("check", "")
+        for warning in checks.chosen(planned.warnings, directive):
+            if self.sources.definition is not None:
                 self.sources.definition.warn(warning, name, text)
 
 

@@ -4,7 +4,7 @@ buildx always builds this way: it solves ``dockerfile.v0`` through the gateway a
 in metadata which build it speaks for.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from engine.buildkit.pb import caps_pb2, gateway_pb2, worker_pb2
 from engine.errors import WharfError, internal, invalid, not_implemented
@@ -39,22 +39,26 @@ CAPS = (
 """What :class:`Gateway` serves, by the names that clients ask for."""
 
 Solve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
+Ask = Callable[[Job, dict[str, str]], Awaitable[Mapping[str, bytes]]]
 Resolve = Callable[[Job, str, str], Awaitable[tuple[str, bytes]]]
 
 
 class Gateway:
-    """The servicer. ``call`` is the id of the build. ``solve`` runs the built-in front end, ``resolve`` gives an
+    """The servicer. ``call`` is the id of the build. ``solve`` runs the built-in front end, ``ask`` asks it what
+    builds nothing, ``resolve`` gives an
     image's digest and configuration, ``files`` reads results."""
 
     def __init__(
         self,
         jobs: Jobs,
         solve: Solve,
+        ask: Ask,
         resolve: Resolve,
         files: Files,
         workers: Callable[[], list[worker_pb2.WorkerRecord]],
     ) -> None:
         self._jobs, self._solve, self._resolve, self._files, self._workers = jobs, solve, resolve, files, workers
+        self._ask = ask
 
     async def _job(self, call: str) -> Job:
         if not call:
@@ -89,6 +93,8 @@ class Gateway:
         options = dict(request.FrontendOpt)
         if request.Frontend == "gateway.v0" and "source" not in options:
             raise invalid("front end gateway.v0 needs a source")
+        if options.get("requestid"):
+            return gateway_pb2.SolveResponse(result=gateway_pb2.Result(metadata=await self._ask(job, options)))
         made = await self._solve(job, options)
         for item in made:
             job.give(item)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -24,6 +24,7 @@ from server.services.build.buildkit.frontend import Frontend
 from server.services.build.buildkit.gateway import BUILD, Gateway
 from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.buildkit.platforms import platforms
 from server.services.build.buildkit.sources import Mirrors, Sources
 from server.services.build.context import Contexts
 from server.services.containers.room import Room
@@ -59,7 +60,14 @@ class BuildKit:
         self._starting = asyncio.Lock()
 
     def _workers(self) -> list[Any]:
-        return [worker(self._worker_id, version=self._version, host_gateway=self._host_gateway())]
+        return [
+            worker(
+                self._worker_id,
+                version=self._version,
+                host_gateway=self._host_gateway(),
+                platforms=platforms(),
+            )
+        ]
 
     async def _serve(self) -> Rendezvous:
         """The socket on which Control and the gateway are served."""
@@ -79,7 +87,7 @@ class BuildKit:
                     self._history,
                     self._caches,
                 )
-                gateway = Gateway(self._jobs, self._solve, self._resolve, self._files, self._workers)
+                gateway = Gateway(self._jobs, self._solve, self._ask, self._resolve, self._files, self._workers)
                 services = (
                     handler(control_pb2.DESCRIPTOR.services_by_name["Control"], control, _build_of),
                     handler(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_of),
@@ -129,6 +137,11 @@ class BuildKit:
             imports = await self._caches.imported(job, session, options)
             front = Frontend(self._room, self._images, self._builder, job, sources, options, imports)
             return await front.solve()
+
+    async def _ask(self, job: Job, options: dict[str, str]) -> Mapping[str, bytes]:
+        session = await self._sessions.get(job.session)
+        async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
+            return await Frontend(self._room, self._images, self._builder, job, sources, options).ask()
 
     async def _resolve(self, job: Job, ref: str, platform: str) -> tuple[str, bytes]:
         image = await self._images.resolve(ref, platform=platform or None)

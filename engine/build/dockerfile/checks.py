@@ -1,0 +1,28 @@
+"""Which findings of build checks count: ``# check=skip=Rule,Rule;error=true``, or the same as a build argument."""
+
+from collections.abc import Sequence
+
+from engine.build.dockerfile.errors import DockerfileError
+from engine.build.dockerfile.instructions import Warning
+
+ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
+
+
+def chosen(warnings: Sequence[Warning], directive: str, *, fail: bool = True) -> list[Warning]:
+    """What is left of them. With ``fail``, raises :class:`DockerfileError` if findings are errors."""
+    skipped: set[str] = set()
+    everything = error = False
+    for part in filter(None, directive.split(";")):
+        key, _, value = part.strip().partition("=")
+        if key == "skip":
+            everything = everything or value.strip().lower() == "all"
+            skipped.update(item.strip() for item in value.split(","))
+        elif key == "error":
+            error = value.strip().lower() in ("true", "1")
+        else:
+            raise DockerfileError(f'invalid check option "{key}"')
+    left = [] if everything else [item for item in warnings if item.rule not in skipped]
+    if left and error and fail:
+        rules = ", ".join(sorted({item.rule for item in left}))
+        raise DockerfileError(f"lint violation found for rules: {rules}", left[0].span)
+    return left

@@ -1,0 +1,88 @@
+"""Base images of a client's build: local ones, or pulled with the credentials that its session gives."""
+
+from dataclasses import dataclass, field
+
+from engine.api.client import Engine
+from engine.build.plan import BaseImage
+from engine.build.steps import Base, Layer
+from engine.errors import Kind, WharfError
+from engine.registry import oci
+from engine.registry.reference import parse as parse_reference
+from server.http.streams import Progress
+from server.services.build.buildkit.job import Job
+from server.services.build.buildkit.progress import Vertex
+from server.services.build.buildkit.sources import Sources
+from server.services.build.classic import Images, host_platform
+from server.services.images.model import Image
+from server.services.images.rootfs import unpacked
+
+
+@dataclass(slots=True)
+class Bases:
+    """Base images of one build (engine.build.plan.Bases): local ones, or pulled with the client's credentials."""
+
+    images: Images
+    engine: Engine
+    job: Job
+    sources: Sources
+    pull: bool
+    found: dict[str, Image] = field(default_factory=dict)
+
+    def named_context(self, name: str) -> str | None:
+        for known in (name.lower(), oci_name(name)):
+            if known in self.sources.named:
+                return self.sources.named[known]
+        return None
+
+    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
+        key = f"{ref} {platform}"
+        if key not in self.found:
+            name = f"[internal] load metadata for {oci_name(ref)}"
+            with Vertex(self.job.send, name, f"{self.job.ref} {name}").running():
+                image = await self._find(ref, platform)
+                await unpacked(self.engine, image)
+            self.found[key] = image
+        image = self.found[key]
+        layers = tuple(
+            Layer(oci.descriptor(document, "layer"), diff_id, 0)
+            for document, diff_id in zip(image.layers, image.diff_ids, strict=True)
+        )
+        shown = f"{oci_name(ref)}@{image.target.digest}" if "@" not in ref else ref
+        return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
+
+    async def _find(self, ref: str, platform: str) -> Image:
+        wanted = platform if platform != host_platform() else None
+        if not self.pull:
+            try:
+                return await self.images.resolve(ref, platform=wanted)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+        messages = Progress(limit=0)  # nobody reads it: the vertex stands for the pull
+        try:
+            await self.images.pull_for_build(
+                ref, platform=wanted, credentials=SessionCredentials(self.sources), messages=messages
+            )
+        except WharfError as error:
+            sentence = f"{ref}: failed to resolve source metadata for {oci_name(ref)}: {error.message}"
+            raise WharfError(error.kind, sentence) from None
+        return await self.images.resolve(ref, platform=wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCredentials:
+    """Asks the client's session when a registry wants to know who it is."""
+
+    sources: Sources
+
+    async def get(self, host: str) -> tuple[str, str]:
+        """User and secret; empty ones if there are none."""
+        return await self.sources.session.credentials(host)
+
+
+def oci_name(ref: str) -> str:
+    """The full name of an image, as BuildKit shows it."""
+    try:
+        return str(parse_reference(ref).tagged())
+    except WharfError:
+        return ref
