@@ -20,6 +20,7 @@ from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
 from engine.shim.logs import Pending
+from engine.shim.launcher import launch
 from engine.shim.loop import Loop
 from engine.shim.oom import OomWatch
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
@@ -112,41 +113,6 @@ class Shim:
             on_finished=self._finished,
         )
 
-    def _launch(
-        self, verb: str, process: Process, make: Callable[[str], list[str]], pid_file: str, done: Callable[..., None]
-    ) -> None:
-        """Runs ``create`` or ``exec``: the process becomes our child some time before the runtime leaves."""
-
-        def ended(error: RequestError | None) -> None:
-            process.runtime_left()
-            if error is None:
-                error = self._adopt(process, pid_file)
-            self.loop.expected()
-            if error is None:
-                process.connect()
-            else:
-                process.abandon()
-            done(error)
-
-        self.loop.expect()
-        try:
-            self._runner.call(verb, make, ended, stdio=process.descriptors(self._runner.null))
-        except BaseException:
-            self.loop.expected()
-            process.abandon()
-            raise
-        process.release()
-
-    def _adopt(self, process: Process, pid_file: str) -> RequestError | None:
-        try:
-            with open(pid_file) as file:
-                process.pid = int(file.read())
-            os.unlink(pid_file)
-        except (OSError, ValueError) as error:
-            return RequestError("internal", f"the runtime left no pid: {error}")
-        self.loop.adopt(process.pid, process.ended)
-        return None
-
     def _create(self, peer: Peer, message: Json) -> None:
         if self._init is not None:
             raise RequestError("already exists", f"container {self._id} was created already")
@@ -191,7 +157,7 @@ class Shim:
 
         self._creating = True
         try:
-            self._launch("restore" if image else "create", process, make, "init.pid", done)
+            launch(self.loop, self._runner, "restore" if image else "create", process, make, "init.pid", done)
         except RequestError:
             self._creating = False
             self._unborn(process)
@@ -286,7 +252,7 @@ class Shim:
             peer.refuse(message, error)
             self._release_exit()
 
-        self._launch("exec", process, make, pid_file, done)
+        launch(self.loop, self._runner, "exec", process, make, pid_file, done)
 
     # The end.
 

@@ -314,8 +314,8 @@ def test_killed_while_it_is_deleted(stage: Stage, kill: Kill) -> None:
         try:
             end = await calling
         except WharfError as error:
-            assert kill is not shim
-            assert error.kind is Kind.UNAVAILABLE
+            if kill is shim or error.kind is not Kind.UNAVAILABLE:
+                raise
             assert await status_of(engine, one) == (TaskStatus.STOPPED, 3)
             end = await engine.tasks.delete(one.id)
         assert end.status == 3
