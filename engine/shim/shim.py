@@ -19,8 +19,8 @@ from engine.shim import record
 from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
-from engine.shim.logs import Pending
 from engine.shim.launcher import launch
+from engine.shim.logs import Pending
 from engine.shim.loop import Loop
 from engine.shim.oom import OomWatch
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
