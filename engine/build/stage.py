@@ -181,6 +181,8 @@ class StagePlanner:
         }
         for name in hidden:
             env.pop(name, None)
+        if self.options.classic and item.security != "sandbox":
+            raise DockerfileError("the --security option requires BuildKit", item.span)
         network = item.network if item.network != "default" else self.options.network
         operation = Run(
             args,

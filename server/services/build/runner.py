@@ -157,9 +157,12 @@ class TaskRunner:
 
         task.push_async_callback(forget)
         pipes = await room.stdio.open(stdio, "", uri, terminal=False)
-        await room.engine.tasks.create(
-            container.id, rootfs=job.rootfs, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
-        )
+        try:
+            await room.engine.tasks.create(
+                container.id, rootfs=job.rootfs, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
+            )
+        except WharfError as error:
+            raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error
         end = await self._watch(container, stdio, Stdio(path), output)
         ended = True
         return end.status
