@@ -137,7 +137,7 @@ class Firewall:
                 self._notice()
 
     def stop(self) -> None:
-        """Removes all rules of this engine, also those in others' chains."""
+        """Removes all rules of this engine, also those in others' chains. An admin's rules wait for the next start."""
         with self._lock:
             if not self.enabled:
                 return
@@ -145,7 +145,8 @@ class Firewall:
             self._wanted = {}
             self._foreign()
             with contextlib.suppress(NftError):
-                self._run(f"delete table inet {self.table}\n")
+                kept = len(self._run(f"list chain inet {self.table} {rules.USER_CHAIN}\n").splitlines()) > 4
+                self._run(rules.empty(self.table) if kept else f"delete table inet {self.table}\n")
             self._generation = -1
             if self._nft:
                 self._nft.close()

@@ -237,14 +237,19 @@ def whole(table: str, elements: Iterable[Element], *, guard_router: bool) -> str
 
     The admin's chain keeps its rules.
     """
-    text = [skeleton(table)]
-    text += [f"flush chain inet {table} {chain}\n" for chain in _CHAINS]
-    text += [f"flush set inet {table} {name}\n" for name in _SET_NAMES]
-    text += [f"flush map inet {table} {name}\n" for name in _MAP_NAMES]
+    text = [skeleton(table), empty(table)]
     chains = {**_CHAINS, "router": _ROUTER_GUARD if guard_router else ""}
     body = "".join(f"\tchain {chain} {{{rules}\t}}\n" for chain, rules in chains.items() if rules)
     text.append(f"table inet {table} {{\n{body}}}\n")
     text.append(change(table, add=elements))
+    return "".join(text)
+
+
+def empty(table: str) -> str:
+    """A transaction that takes all rules and elements out of a table, but for the admin's rules."""
+    text = [f"flush chain inet {table} {chain}\n" for chain in _CHAINS]
+    text += [f"flush set inet {table} {name}\n" for name in _SET_NAMES]
+    text += [f"flush map inet {table} {name}\n" for name in _MAP_NAMES]
     return "".join(text)
 
 

@@ -1,20 +1,18 @@
 """Who can reach whom: real connections between containers, the host and a neighbour, for each kind of network."""
 
-import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.network import netns
 from engine.network.netlink import Netlink, address_add
 from engine.network.tests.space import Echo, ask, link_names, refused, until
-from server.services.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, UPLINK, lan, nft, scenario
-from server.services.networks.tests.world import World, opened
+from server.services.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, UPLINK, scenario
+from server.services.networks.tests.world import World
 
 pytestmark = pytest.mark.root
 
@@ -266,102 +264,6 @@ def _set(world: World, name: str) -> str:
     dump = world.networks.room.firewall.dump()
     start = min(index for kind in ("set", "map") if (index := dump.find(f"\t{kind} {name} {{")) >= 0)
     return dump[start : dump.index("\n\t}", start)]
-
-
-async def restored(condition: Callable[[], bool]) -> None:
-    assert await asyncio.to_thread(until, condition)
-
-
-def _flush() -> None:
-    nft("flush ruleset\n")
-
-
-def _delete_table() -> None:
-    nft("delete table inet wharf-wt0\n")
-
-
-def _flush_chains() -> None:
-    nft("flush chain inet wharf-wt0 forward\nflush chain inet wharf-wt0 publish\n")
-
-
-@pytest.mark.parametrize("harm", [_flush, _delete_table, _flush_chains])
-@pytest.mark.parametrize("cure", ["reload", "next use", "time"])
-def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) -> None:
-    async def play(world: World, outside: str) -> None:
-        _, web = await world.run("web", PortBindings=bindings("8080:80"))
-        with echoes((web, "web", 80)):
-            assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
-            harm()
-            if cure == "reload":
-                await world.networks.restore()
-            elif cure == "next use":
-                await world.run("another")
-            else:
-                firewall = world.networks.room.firewall
-                await restored(lambda: not firewall.changed and firewall.intact())
-            assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
-
-    scenario(tmp_path, play)
-
-
-def test_an_admins_rules_come_first_and_stay(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
-        web, path = await world.run("web", PortBindings=bindings("8080:80"))
-        with echoes((path, "web", 80)):
-            nft(f"add rule inet wharf-wt0 wharf-user ip saddr {OUTSIDE} drop\n")
-            assert refused(HOST, 8080, path=outside)
-            await world.run("another", PortBindings=bindings("8081:80"))
-            _flush_chains()
-            await world.networks.restore()
-            assert refused(HOST, 8080, path=outside)
-            assert ask(HOST, 8080).startswith("web")
-            nft("flush chain inet wharf-wt0 wharf-user\n")
-            assert ask(HOST, 8080, path=outside).startswith("web")
-        await world.stop(web)
-
-    scenario(tmp_path, play)
-
-
-def test_beside_a_firewall_that_drops(tmp_path: Path) -> None:
-    """As on a host with ufw, or where a dockerd has set the FORWARD policy."""
-    foreign = """
-table ip filter {
-	chain FORWARD {
-		type filter hook forward priority filter; policy drop;
-	}
-}
-table inet firewalld {
-	chain filter_FORWARD {
-		type filter hook forward priority filter + 10; policy accept;
-		drop
-	}
-}
-"""
-
-    async def play(world: World, outside: str) -> None:
-        _, web = await world.run("web", PortBindings=bindings("8080:80"))
-        with echoes((web, "web", 80), (outside, "out", 80)):
-            assert ask(HOST, 8080, path=outside).startswith("web")
-            assert ask(OUTSIDE, 80, path=web).startswith("out")
-
-    with lan(tmp_path) as outside:
-        nft(foreign)
-        before = nft("list ruleset\n")
-
-        async def run() -> None:
-            async with opened(tmp_path) as world:
-                await play(world, outside)
-
-        asyncio.run(run())
-        assert nft("list ruleset\n") == before
-
-
-def test_forwarding_that_the_engine_switched_on_makes_no_router(tmp_path: Path) -> None:
-    async def play(world: World, outside: str) -> None:
-        assert netns.sysctl("net.ipv4.ip_forward") == "1"
-        assert 'meta iifkind != "bridge"' in world.networks.room.firewall.dump()
-
-    scenario(tmp_path, play)
 
 
 def test_a_killed_daemon_leaves_running_containers_their_traffic(tmp_path: Path) -> None:
