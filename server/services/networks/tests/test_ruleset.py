@@ -119,6 +119,10 @@ table inet firewalld {
         with echoes((web, "web", 80), (outside, "out", 80)):
             assert ask(HOST, 8080, path=outside).startswith("web")
             assert ask(OUTSIDE, 80, path=web).startswith("out")
+            # what lets our bridges through there goes when that firewall is loaded anew
+            nft("flush chain ip filter FORWARD\n")
+            await restored(lambda: nft("list chain ip filter FORWARD\n").count("wharf-wt0") == 2)
+            assert ask(HOST, 8080, path=outside).startswith("web")
 
     with lan(tmp_path) as outside:
         nft(foreign)
