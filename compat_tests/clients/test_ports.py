@@ -44,18 +44,21 @@ def ports(engine: Engine, name: str) -> dict[str, Any]:
 def free(count: int = 1, kind: int = socket.SOCK_STREAM) -> int:
     """The first of ``count`` neighbouring ports outside the ephemeral range that nobody has."""
     for first in range(10000, 32000 - count, max(count, 7)):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-                        sock = stack.enter_context(socket.socket(family, kind))
-                        if family == socket.AF_INET6:
-                            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                        sock.bind((host, port))
-            except OSError:
-                continue
+        if all(_free(port, kind) for port in range(first, first + count)):
             return first
     raise AssertionError("no free ports")
+
+
+def _free(port: int, kind: int) -> bool:
+    try:
+        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            with socket.socket(family, kind) as sock:
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((host, port))
+    except OSError:
+        return False
+    return True
 
 
 def said(host: str, port: int) -> str:
