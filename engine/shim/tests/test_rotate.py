@@ -1,0 +1,104 @@
+"""Log files: rotation as Docker does it, and what a full disk may cost."""
+
+import errno
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.shim.rotate import LogFile
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        path.name: gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for path in directory.iterdir()
+    }
+
+
+def test_a_file_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"before\n")
+    log = LogFile(str(path))
+    assert log.size == 7
+    log.append(b"after\n")
+    log.close()
+    assert path.read_bytes() == b"before\nafter\n"
+
+
+def test_as_many_files_are_kept_as_wanted(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "x.log"), max_size=10, max_files=3)
+    for number in range(5):
+        log.append(b"%d\n" % number)
+        log.rotate()
+    log.append(b"last\n")
+    log.close()
+    assert contents(tmp_path) == {"x.log": b"last\n", "x.log.1": b"4\n", "x.log.2": b"3\n"}
+
+
+def test_a_single_file_is_begun_anew(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path / "x.log"), max_size=10, max_files=1)
+    log.append(b"old\n")
+    log.rotate()
+    assert log.size == 0
+    log.append(b"new\n")
+    log.close()
+    assert contents(tmp_path) == {"x.log": b"new\n"}
+
+
+def test_old_files_are_compressed(tmp_path: Path) -> None:
+    waited: list[str] = []
+
+    def run_child(work: Callable[[], None]) -> Callable[[], None]:
+        work()
+        return lambda: waited.append("waited")
+
+    log = LogFile(str(tmp_path / "x.log"), max_size=10, max_files=3, gzip=True, run_child=run_child)
+    for number in range(4):
+        log.append(b"%d\n" % number)
+        log.rotate()
+    log.close()
+    assert contents(tmp_path) == {"x.log": b"", "x.log.1.gz": b"3\n", "x.log.2.gz": b"2\n"}
+    # A rotation waits for the last one's child: two must never work on the same names.
+    assert waited == ["waited"] * 3
+
+
+def test_a_full_disk_loses_a_write_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.log"
+    log = LogFile(str(path))
+    log.append(b"whole\n")
+    write = os.write
+    room = [4]
+
+    def full(fd: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "no space")
+        done = write(fd, data[: room[0]])
+        room[0] -= done
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        log.append(b"too long\n")
+    assert (log.size, log.lost) == (6, 9)
+    log.append(b"again\n")
+    log.close()
+    assert path.read_bytes() == b"whole\nagain\n"
+
+
+def test_a_directory_that_is_gone_costs_lines_only(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    log = LogFile(str(directory / "x.log"), max_size=5, max_files=2)
+    log.append(b"one\n")
+    (directory / "x.log").unlink()
+    directory.rmdir()
+    log.rotate()
+    log.append(b"lost\n")
+    assert log.lost == 5
+    directory.mkdir()
+    log.append(b"back\n")
+    log.close()
+    assert contents(directory) == {"x.log": b"back\n"}

@@ -1,0 +1,168 @@
+"""A real shim under the real runtime."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.runtime.probe import probe
+from engine.shim.tests.harness import Refused, Shims, gone, shims, until
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Shims]:
+    with shims(tmp_path, probe().require().dialect) as made:
+        yield made
+
+
+def test_a_container_lives_and_ends(world: Shims) -> None:
+    one = world.container("sh", "-c", "echo out; echo err >&2; exit 7")
+    pid = one.create()
+    before = time.time_ns()
+    client = one.attach(framed=True)
+    assert one.ask("start")["pid"] == pid
+    event = one.event("exit")
+    assert (event["pid"], event["status"]) == (pid, 7)
+    assert before <= int(str(event["at_ns"])) <= time.time_ns()
+    data = client.read_all()
+    assert b"\1\0\0\0\0\0\0\4out\n" in data
+    assert b"\2\0\0\0\0\0\0\4err\n" in data
+    assert client.ended() == "eof"
+    client.close()
+    assert one.ask("delete")["status"] == 7
+    until(lambda: gone(one.shim_pid), "the shim leaves with its container")
+    assert not (one.bundle / "shim.sock").exists()
+
+
+def test_another_supervisor_finds_what_happened_meanwhile(world: Shims) -> None:
+    one = world.container("sh", "-c", "exit 5")
+    pid = one.create()
+    one.ask("start")
+    one.exit()
+    one.reconnect()
+    init = one.ask("state")["init"]
+    assert isinstance(init, dict)
+    assert (init["pid"], init["status"], init["exit_status"]) == (pid, "stopped", 5)
+    one.delete()
+
+
+def test_a_shim_without_a_container_leaves_with_its_supervisor(world: Shims) -> None:
+    one = world.container("true")
+    one._control.close()
+    until(lambda: gone(one.shim_pid), "the shim has left")
+
+
+def test_orphans_are_reaped(world: Shims) -> None:
+    """A daemon in a container without an init of its own: the shim is its parent in the end."""
+    one = world.container("sh", "-c", "(sleep 1000 & echo $! >&2); exec sleep 1000")
+    one.create()
+    one.ask("start")
+    until(lambda: len(pids(one.ask("pids"))) == 2, "the orphan runs")
+    (orphan,) = [pid for pid in pids(one.ask("pids")) if pid != one.init_pid]
+    os.kill(orphan, signal.SIGKILL)
+    # Its parent is the container's first process, which reaps nobody; with it the kernel takes both.
+    one.ask("kill", signal=9)
+    assert one.exit() == 137
+    until(lambda: gone(orphan), "nothing is left of it")
+    one.delete()
+
+
+def pids(answer: dict[str, object]) -> list[int]:
+    found = answer["pids"]
+    assert isinstance(found, list)
+    return [int(pid) for pid, _exec in found]
+
+
+def test_output_is_told_before_the_end_even_if_others_hold_the_pipe(world: Shims) -> None:
+    """An exec's child that outlives it keeps the pipe open; the end is told all the same, a moment later."""
+    one = world.container("sleep", "1000")
+    one.create()
+    one.ask("start")
+    process = {
+        "args": ["sh", "-c", "sleep 1000 & echo done"],
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0},
+    }
+    one.ask("exec", exec_id="e1", spec=process, stdio={"terminal": False, "options": {"driver": "none"}})
+    client = one.attach(exec_id="e1")
+    one.ask("start", exec_id="e1")
+    assert one.event("exit", "e1")["status"] == 0
+    assert client.read_all() == b"done\n"
+    client.close()
+    one.ask("delete", exec_id="e1")
+    with pytest.raises(Refused) as caught:
+        one.ask("delete", exec_id="e1")
+    assert caught.value.kind == "not found"
+
+
+def test_many_execs_at_once(world: Shims) -> None:
+    one = world.container("sleep", "1000")
+    one.create()
+    one.ask("start")
+    for number in range(10):
+        process = {
+            "args": ["sh", "-c", f"exit {number}"],
+            "cwd": "/",
+            "env": ["PATH=/bin"],
+            "user": {"uid": 0, "gid": 0},
+        }
+        stdio = {"terminal": False, "options": {"driver": "none"}}
+        one.ask("exec", exec_id=f"e{number}", spec=process, stdio=stdio)
+        one.ask("start", exec_id=f"e{number}")
+    for number in range(10):
+        assert one.event("exit", f"e{number}")["status"] == number
+
+
+def test_the_kernels_killer_is_noticed(world: Shims) -> None:
+    one = world.container("tail", "/dev/zero", memory=16 << 20)
+    one.create()
+    one.ask("start")
+    assert one.exit() == 137
+    assert one.event("oom") == {"event": "oom"}
+    one.delete()
+
+
+def test_the_log_is_dockers(world: Shims) -> None:
+    one = world.container("sh", "-c", "seq 1 400; echo oops >&2; printf unfinished")
+    path = one.bundle / "c.log"
+    one.create(stdio=one.stdio(driver="json-file", path=path, max_size=4096, max_file=3))
+    one.ask("start")
+    one.exit()
+    one.delete()
+    files = sorted(one.bundle.glob("c.log*"), key=lambda file: file.name, reverse=True)
+    assert [file.name for file in files] == ["c.log.2", "c.log.1", "c.log"]
+    text = "".join(file.read_text() for file in files)
+    numbers = [int(found) for found in re.findall(r'"log":"(\d+)\\n","stream":"stdout"', text)]
+    assert numbers == list(range(numbers[0], 401))
+    assert '{"log":"oops\\n","stream":"stderr","time":"' in text
+    assert '{"log":"unfinished","stream":"stdout","time":"' in text
+
+
+def test_a_shim_survives_those_who_talk_nonsense(world: Shims) -> None:
+    one = world.container("sleep", "1000")
+    one.create()
+    one.ask("start")
+    for operation, arguments in (
+        ("nothing", {}),
+        ("kill", {"signal": "no number"}),
+        ("kill", {"signal": 9, "exec_id": "unknown"}),
+        ("exec", {}),
+        ("create", {"container": "again"}),
+        ("start", {}),
+    ):
+        with pytest.raises(Refused):
+            one.ask(operation, **arguments)
+    one.reconnect()
+    one._control.sendall(b"\xff" * 64)
+    one.reconnect()
+    assert one.ask("pids")["pids"] == [[one.init_pid, ""]]
