@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests import engines
+from compat_tests import daemons, engines
 from compat_tests.engines import Dockerd, Engine
 from compat_tests.traces import links, until
 
@@ -55,7 +55,7 @@ _WRITTEN = pytest.StashKey[dict[Path, int]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    item.stash[_WRITTEN] = {daemon.log: daemon.written for daemon in engines.LIVE}
+    item.stash[_WRITTEN] = {daemon.log: daemon.written for daemon in daemons.LIVE}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,7 +64,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         before = item.stash.get(_WRITTEN, {})
-        for daemon in engines.LIVE:
+        for daemon in daemons.LIVE:
             if said := daemon.tail(8000, since=before.get(daemon.log, 0)):
                 report.sections.append((f"{daemon.log.name} of {daemon.log.parent.name}", said))
     return report
