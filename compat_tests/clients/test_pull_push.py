@@ -447,6 +447,33 @@ def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> Non
         engine.docker("pull", "-q", name)  # and then it works
 
 
+def test_mirrors(own_engine: Engine) -> None:
+    """Names of all registries are asked of the mirrors first; the registry itself has the last word."""
+    config = own_engine.place.root / "daemon.json"
+    with registry() as mirror, registry() as origin:
+        mirror.copy_archive(docker_archive("x:1", fresh()), "library/mirrored:1")
+        origin.copy_archive(docker_archive("x:1", fresh()), "only/here:1")
+        with Gate(mirror.address) as gate:
+            config.write_text(json.dumps({"registry-mirrors": [f"http://{gate.address}"]}))
+            os.kill(own_engine.daemon.pid, signal.SIGHUP)
+
+            def known() -> bool:
+                mirrors = own_engine.api.get("/info").json()["RegistryConfig"]["Mirrors"] or []
+                return any(gate.address in each for each in mirrors)
+
+            assert until(known)
+            assert "Downloaded newer image for mirrored:1" in own_engine.docker("pull", "mirrored:1").stdout
+            engine_name = origin.name("only/here:1")
+            assert "Downloaded newer image" in own_engine.docker("pull", engine_name).stdout
+            asked = [seen.path for seen in gate.seen if "only/here" in seen.path]
+            assert asked
+            assert all(f"ns={origin.address}".replace(":", "%3A") in path for path in asked)
+        own_engine.docker("rmi", "mirrored:1", engine_name)
+        config.write_text("{}")
+        os.kill(own_engine.daemon.pid, signal.SIGHUP)
+        assert until(lambda: not known())
+
+
 # push
 
 

@@ -186,11 +186,28 @@ class Content:
                 writer.cancel()
 
     async def write_blob(self, ref: str, data: bytes, *, digest: str, labels: Mapping[str, str] | None = None) -> None:
-        """A whole small blob at once."""
-        async with self.writer(ref, expected=digest, total=len(data)) as writer:
-            await writer.truncate()
-            await writer.write(data)
-            await writer.commit(size=len(data), digest=digest, labels=labels)
+        """A whole small blob at once, in one message where it fits."""
+        if len(data) > _CHUNK:
+            async with self.writer(ref, expected=digest, total=len(data)) as writer:
+                await writer.truncate()
+                await writer.write(data)
+                await writer.commit(size=len(data), digest=digest, labels=labels)
+            return
+        call = self.open_write()
+        try:
+            await call.exchange(
+                pb.WriteContentRequest(
+                    action=pb.COMMIT, ref=ref, total=len(data), expected=digest, data=data, labels=dict(labels or {})
+                )
+            )
+            await call.finish()
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+            if labels:
+                await self.update_labels(digest, labels)
+        finally:
+            call.cancel()
 
     async def update_labels(self, digest: str, labels: Mapping[str, str | None]) -> ContentInfo:
         """Sets these labels and leaves the others; None removes one."""

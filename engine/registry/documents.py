@@ -47,7 +47,11 @@ async def write(
     return Descriptor(media_type, digest, len(data))
 
 
+def snapshot_label(engine: Engine, chain_id: str) -> dict[str, str]:
+    """The label by which a config keeps the image's root file system; none for an image without layers."""
+    return {f"containerd.io/gc.ref.snapshot.{engine.snapshots.snapshotter}": chain_id} if chain_id else {}
+
+
 async def hold_snapshot(engine: Engine, config_digest: str, chain_id: str) -> None:
     """From now on the config keeps the image's root file system."""
-    label = f"containerd.io/gc.ref.snapshot.{engine.snapshots.snapshotter}"
-    await engine.content.update_labels(config_digest, {label: chain_id})
+    await engine.content.update_labels(config_digest, snapshot_label(engine, chain_id))

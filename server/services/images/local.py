@@ -100,8 +100,10 @@ class Local:
         for record in {record.target.digest: record for record in await self._room.names.all()}.values():
             async for image in self._room.resolver.platforms(record):
                 chains.update(distinct_chains([image]))
-                chains.add(f"{image.chain_id}-init")  # what its containers share on top of it
                 blobs |= await self._sizes.blobs(image)
+        # What the containers of an image share on top of it.
+        tops = {f"{chain}-init" for chain in chains}
+        chains |= {info.name async for info in self._room.engine.snapshots.walk(['name~="-init$"'])} & tops
         return sum(blobs.values()) + sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
 
     def _users(self, digest: str) -> int:

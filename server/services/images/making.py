@@ -41,9 +41,8 @@ async def write_image(room: Room, config: Mapping[str, Any], layers: Sequence[De
     engine = room.engine
     ids = oci.diff_ids(dict(config))
     chain = oci.chain_ids(ids)
-    stored = await documents.write(engine, orjson.dumps(config), oci.OCI_CONFIG)
-    if chain:
-        await documents.hold_snapshot(engine, stored.digest, chain[-1])
+    labels = documents.snapshot_label(engine, chain[-1] if chain else "")
+    stored = await documents.write(engine, orjson.dumps(config), oci.OCI_CONFIG, labels=labels)
     manifest = {
         "schemaVersion": 2,
         "mediaType": oci.OCI_MANIFEST,
@@ -179,17 +178,13 @@ async def commit_snapshot(
 
 
 async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
+    """The layer and its diff id. The view that is made for it goes with the lease."""
     engine = room.engine
     parent = (await engine.snapshots.stat(key)).parent
     view = f"commit-{secrets.token_hex(8)}"
     lower = await engine.snapshots.view(view, parent) if parent else ()
-    try:
-        upper = await engine.snapshots.mounts(key)
-        layer = await engine.diff.diff(lower, upper, media_type=oci.OCI_LAYER + "+gzip", ref=view)
-    finally:
-        if parent:
-            with suppress(WharfError):
-                await asyncio.shield(engine.snapshots.remove(view))
+    upper = await engine.snapshots.mounts(key)
+    layer = await engine.diff.diff(lower, upper, media_type=oci.OCI_LAYER + "+gzip", ref=view)
     info = await engine.content.info(layer.digest)
     diff_id = info.labels.get(oci.UNCOMPRESSED, "")
     if not diff_id:

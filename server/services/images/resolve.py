@@ -13,8 +13,8 @@ from server.services.images.model import Image, dangling_name, no_such_image
 from server.services.images.names import Names
 
 _TRUNCATED_ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
-#: Images whose documents are kept parsed.
-_CACHE = 128
+#: Images whose documents are kept parsed: lists of some hundreds ask the store for nothing.
+_CACHE = 512
 
 
 class Resolver:
@@ -22,7 +22,8 @@ class Resolver:
         self._engine = engine
         self._names = names
         self.host = oci.host_platform()
-        self._images: dict[tuple[str, str], Image] = {}
+        self._images: dict[tuple[str, str], Image] = {}  # by target and platform wanted
+        self._parsed: dict[tuple[str, str], Image] = {}  # by target and manifest
 
     # records
 
@@ -83,16 +84,15 @@ class Resolver:
         image = self._images.get(key)
         if image is None:
             image = await self._read(record, wanted, text or record.name, exact=exact)
-            while len(self._images) >= _CACHE:
-                self._images.pop(next(iter(self._images)))
-            self._images[key] = image
+            _keep(self._images, key, image)
         name = "" if record.name == dangling_name(record.target.digest) else record.name
         return image if image.name == name else replace(image, name=name)
 
     def forget(self, digest: str) -> None:
-        """The target has lost its last name: its documents may go."""
-        for key in [key for key in self._images if key[0] == digest]:
-            del self._images[key]
+        """The target has lost its last name, or is here anew: its documents may go, or more of them come."""
+        for cache in (self._images, self._parsed):
+            for key in [key for key in cache if key[0] == digest]:
+                del cache[key]
 
     async def _read(self, record: ImageRecord, wanted: Platform | None, text: str, *, exact: bool) -> Image:
         candidates: list[tuple[int, Image]] = []
@@ -144,6 +144,14 @@ class Resolver:
 
     async def image(self, target: Descriptor, desc: Descriptor) -> Image | None:
         """The image of a manifest; None if a document of it isn't here or it is none."""
+        found = self._parsed.get((target.digest, desc.digest))
+        if found is None:
+            found = await self._parse(target, desc)
+            if found is not None:
+                _keep(self._parsed, (target.digest, desc.digest), found)
+        return found
+
+    async def _parse(self, target: Descriptor, desc: Descriptor) -> Image | None:
         if desc.annotations.get(oci.ATTESTATION) or not oci.is_manifest(desc.media_type):
             return None
         try:
@@ -171,3 +179,9 @@ class Resolver:
             chain_id=chain[-1] if chain else "",
             platform=platform,
         )
+
+
+def _keep(cache: dict[tuple[str, str], Image], key: tuple[str, str], image: Image) -> None:
+    while len(cache) >= _CACHE:
+        cache.pop(next(iter(cache)))
+    cache[key] = image

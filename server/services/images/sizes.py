@@ -17,6 +17,7 @@ class Sizes:
     engine: Engine
     unpacking: Unpacking
     _snapshots: dict[str, int] = field(default_factory=dict)
+    _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by manifest, where all of them are here
 
     async def snapshot(self, chain_id: str) -> int | None:
         """One layer's own size; None if it is not unpacked."""
@@ -40,6 +41,7 @@ class Sizes:
     def forget(self) -> None:
         """Layers were removed: one with the same chain id may be unpacked with another size later."""
         self._snapshots.clear()
+        self._blobs.clear()
 
     async def unpacked(self, image: Image) -> int:
         """All layers of the image; 0 if it is not unpacked."""
@@ -50,12 +52,14 @@ class Sizes:
 
     async def blobs(self, image: Image) -> dict[str, int]:
         """The blobs of a manifest that are here, itself, config and layers, and their sizes."""
-        parts = {d.digest: d for d in oci.children(dict(image.manifest), image.manifest_descriptor.media_type)}
-        return {
-            desc.digest: desc.size
-            for desc in (image.manifest_descriptor, *parts.values())
-            if await documents.has(self.engine, desc.digest)
-        }
+        manifest = image.manifest_descriptor
+        found = self._blobs.get(manifest.digest)
+        if found is None:
+            parts = {d.digest: d for d in (manifest, *oci.children(dict(image.manifest), manifest.media_type))}
+            found = {d.digest: d.size for d in parts.values() if await documents.has(self.engine, d.digest)}
+            if len(found) == len(parts):
+                self._blobs[manifest.digest] = found
+        return found
 
     async def content(self, image: Image) -> int:
         """What those blobs take together."""
