@@ -76,9 +76,11 @@ class Tasks:
                 self._notices.exited(task, process, missed=True)
 
     async def close(self) -> None:
-        """Lets go of the shims, which live on."""
+        """Waits for what was begun and lets go of the shims, which live on."""
         self._closed = True
-        await asyncio.gather(*self._births.values(), *self._undone.values(), *self._wrecks, return_exceptions=True)
+        deletions = [task.deleting for task in self._tasks.values() if task.deleting is not None]
+        begun = (*self._births.values(), *self._undone.values(), *self._wrecks, *deletions)
+        await asyncio.gather(*begun, return_exceptions=True)
         for task in self._tasks.values():
             if task.shim is not None:
                 task.shim.close()
