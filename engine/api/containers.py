@@ -82,4 +82,4 @@ class Containers:
 
     async def delete(self, id: str) -> None:
         """The record only: a task must be deleted before, the snapshot after it."""
-        await self._rpc.call(f"{_SERVICE}/Delete", pb.DeleteContainerRequest(id=id), Empty)
+        await self._rpc.call(f"{_SERVICE}/Delete", pb.DeleteContainerRequest(id=id), Empty, again=True)

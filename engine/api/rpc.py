@@ -22,6 +22,9 @@ EOF: object = getattr(grpc.aio, "EOF")  # noqa: B009
 
 timeouts.define("engine.collect", 600.0)  # a delete that waits for the collector
 
+#: How often a call is repeated at most.
+_REPEATS = 3
+
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
 
@@ -77,24 +80,38 @@ class Connection:
         headers = ((NAMESPACE_HEADER, self.namespace),)
         return (*headers, (LEASE_HEADER, lease)) if lease else headers
 
-    async def call(self, method: str, request: Message, reply: type[R], *, deadline: str | None = "engine.call") -> R:
+    async def call(
+        self,
+        method: str,
+        request: Message,
+        reply: type[R],
+        *,
+        deadline: str | None = "engine.call",
+        again: bool = False,
+    ) -> R:
         """One request, one reply. ``deadline`` names an entry of ``timeouts``; None waits as long as it takes.
 
         A server that is away (a supervisor that died is started again at once) is waited for until the deadline.
+        ``again``: the call may be made twice, so one that a server took along when it died is repeated.
 
         Raises WharfError of the kind that the server answered.
         """
         invoke = self._method("unary_unary", method, type(request), reply)
-        try:
-            answer: R = await invoke(  # type: ignore[misc]
-                request,
-                metadata=self.metadata(),
-                timeout=timeouts.seconds(deadline) if deadline else None,
-                wait_for_ready=True,
-            )
-        except AioRpcError as error:
-            raise from_rpc_error(error) from None
-        return answer
+        left = _REPEATS if again else 0
+        while True:
+            try:
+                answer: R = await invoke(  # type: ignore[misc]
+                    request,
+                    metadata=self.metadata(),
+                    timeout=timeouts.seconds(deadline) if deadline else None,
+                    wait_for_ready=True,
+                )
+            except AioRpcError as error:
+                if left and error.code() is grpc.StatusCode.UNAVAILABLE:
+                    left -= 1
+                    continue
+                raise from_rpc_error(error) from None
+            return answer
 
     async def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
         """One request, many replies; leaving the loop early cancels the call."""
@@ -139,21 +156,23 @@ class Duplex(Generic[M, R]):
             await self._call.write(request)
         except AioRpcError as error:
             raise from_rpc_error(error) from None
-        except asyncio.InvalidStateError:
-            pass  # the call has ended already: reading tells how
+        except (asyncio.InvalidStateError, grpc.aio.InternalError):
+            pass  # the call has ended already, or does now: reading tells how
 
     async def read(self) -> R:
         try:
             answer = await self._call.read()
         except AioRpcError as error:
             raise from_rpc_error(error) from None
+        except grpc.aio.InternalError:
+            answer = EOF  # the call ended while this was on its way
         if answer is EOF:
             raise from_status(await self._call.code(), await self._call.details() or "the stream ended early")
         return cast(R, answer)
 
     async def finish(self) -> None:
         """Says that no more requests come, and waits for the server's end of it, whatever that says."""
-        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError):
+        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError, grpc.aio.InternalError):
             await self._call.done_writing()
             while await self._call.read() is not EOF:
                 pass

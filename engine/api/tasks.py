@@ -97,11 +97,16 @@ class Tasks:
     async def delete(self, container_id: str) -> Exit:
         """Cleans up after a task that has ended (or was never started); FAILED_PRECONDITION while it runs."""
         request = pb.DeleteTaskRequest(container_id=container_id)
-        return _exit(await self._rpc.call(f"{_SERVICE}/Delete", request, pb.DeleteResponse, deadline="task.delete"))
+        reply = await self._rpc.call(
+            f"{_SERVICE}/Delete", request, pb.DeleteResponse, deadline="task.delete", again=True
+        )
+        return _exit(reply)
 
     async def delete_exec(self, container_id: str, exec_id: str) -> Exit:
         request = pb.DeleteProcessRequest(container_id=container_id, exec_id=exec_id)
-        reply = await self._rpc.call(f"{_SERVICE}/DeleteProcess", request, pb.DeleteResponse, deadline="task.delete")
+        reply = await self._rpc.call(
+            f"{_SERVICE}/DeleteProcess", request, pb.DeleteResponse, deadline="task.delete", again=True
+        )
         return _exit(reply)
 
     async def exec(
@@ -142,31 +147,31 @@ class Tasks:
 
     async def resize_pty(self, container_id: str, *, exec_id: str = "", width: int, height: int) -> None:
         request = pb.ResizePtyRequest(container_id=container_id, exec_id=exec_id, width=width, height=height)
-        await self._rpc.call(f"{_SERVICE}/ResizePty", request, Empty)
+        await self._rpc.call(f"{_SERVICE}/ResizePty", request, Empty, again=True)
 
     async def close_io(self, container_id: str, exec_id: str = "", *, stdin: bool = True) -> None:
         """The process reads end of file on its stdin."""
         request = pb.CloseIORequest(container_id=container_id, exec_id=exec_id, stdin=stdin)
-        await self._rpc.call(f"{_SERVICE}/CloseIO", request, Empty)
+        await self._rpc.call(f"{_SERVICE}/CloseIO", request, Empty, again=True)
 
     async def pids(self, container_id: str) -> "builtins.list[int]":
         """Every process of the container, as pids of the host."""
         request = pb.ListPidsRequest(container_id=container_id)
-        reply = await self._rpc.call(f"{_SERVICE}/ListPids", request, pb.ListPidsResponse)
+        reply = await self._rpc.call(f"{_SERVICE}/ListPids", request, pb.ListPidsResponse, again=True)
         return [process.pid for process in reply.processes]
 
     async def wait(self, container_id: str, exec_id: str = "") -> Exit:
         """Returns when the process has ended, however long that takes (the answer tells no pid)."""
         request = pb.WaitRequest(container_id=container_id, exec_id=exec_id)
-        reply = await self._rpc.call(f"{_SERVICE}/Wait", request, pb.WaitResponse, deadline=None)
+        reply = await self._rpc.call(f"{_SERVICE}/Wait", request, pb.WaitResponse, deadline=None, again=True)
         return Exit(pid=0, status=reply.exit_status, exited_at_ns=to_ns(reply.exited_at))
 
     async def get(self, container_id: str, exec_id: str = "") -> ProcessState:
         request = pb.GetRequest(container_id=container_id, exec_id=exec_id)
-        return _state((await self._rpc.call(f"{_SERVICE}/Get", request, pb.GetResponse)).process)
+        return _state((await self._rpc.call(f"{_SERVICE}/Get", request, pb.GetResponse, again=True)).process)
 
     async def list(self) -> list[ProcessState]:
-        reply = await self._rpc.call(f"{_SERVICE}/List", pb.ListTasksRequest(), pb.ListTasksResponse)
+        reply = await self._rpc.call(f"{_SERVICE}/List", pb.ListTasksRequest(), pb.ListTasksResponse, again=True)
         return [_state(message) for message in reply.tasks]
 
     async def checkpoint(
