@@ -6,6 +6,7 @@ then, so what is there says that the version is too new, and nothing is ever car
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from compat_tests.engines import Engine
 pytestmark = pytest.mark.root
 
 # Debian's package golang-github-docker-docker-dev
-DESCRIPTION = Path("/usr/share/gocode/src/github.com/docker/docker/api/swagger.yaml")
+REFERENCES = Path(os.environ.get("WHARF_REFERENCES", "/usr/share/gocode/src"))
+DESCRIPTION = REFERENCES / "github.com/docker/docker/api/swagger.yaml"
 REFUSED = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
 
 

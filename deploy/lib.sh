@@ -39,7 +39,8 @@ services_release() {
 
 apt() {
   DEBIAN_FRONTEND=noninteractive timeout -k 10 "$1" apt-get -q -y -o DPkg::Lock::Timeout=180 \
-    -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "${@:2}" </dev/null
+    -o Dpkg::Options::=--force-confold ${DPKG_FAST:+-o Dpkg::Options::=--force-unsafe-io} -o Dpkg::Use-Pty=0 \
+    -o APT::Sandbox::User=root "${@:2}" </dev/null
 }
 
 # install_missing WANT...: each WANT is `package`, `package?command` or `package?/path`. Where the command or path is
@@ -66,8 +67,8 @@ install_missing() {
   services_hold
   local status=0
   {
-    apt 240 install --no-install-recommends "${missing[@]}" ||
-      { apt 120 update && apt 360 install --no-install-recommends "${missing[@]}"; }
+    apt 900 install --no-install-recommends "${missing[@]}" ||
+      { apt 300 update && dpkg --configure -a && apt 900 install --no-install-recommends "${missing[@]}"; }
   } >"$APT_LOG" 2>&1 || status=$?
   services_release
   if [ "$status" != 0 ]; then
@@ -75,6 +76,25 @@ install_missing() {
     die "apt-get could not install: ${missing[*]} (whole log: $APT_LOG)"
   fi
   INSTALLED=("${missing[@]}")
+}
+
+# unpack_packages DIR PACKAGE...: the files of packages below DIR, without installing them and all that they want.
+# Without them the tests that read them are skipped.
+unpack_packages() {
+  local dir=$1 archive down
+  shift
+  [ "$(cat "$dir/.packages" 2>/dev/null)" != "$*" ] || return 0
+  note "unpacking $*"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  down=$(mktemp -d)
+  if (cd "$down" && { apt 300 download "$@" || { apt 300 update && apt 300 download "$@"; }; }) >"$APT_LOG" 2>&1; then
+    for archive in "$down"/*.deb; do dpkg-deb -x "$archive" "$dir"; done
+    echo "$*" >"$dir/.packages"
+  else
+    note "they could not be had: $(tail -n 1 "$APT_LOG")"
+  fi
+  rm -rf "$down"
 }
 
 # What a package's installation has enabled for the next boot, and nobody asked for. Only for packages just installed.

@@ -28,15 +28,19 @@ tidy() {
 trap tidy EXIT
 trap 'tidy; exit 130' INT TERM
 
+DPKG_FAST=yes # no power cut is feared in the middle of a test run
 say "Packages of the OS"
 install_missing \
   "docker-cli?docker" "docker.io?dockerd" "docker-buildx?/usr/libexec/docker/cli-plugins/docker-buildx" \
   "docker-compose?/usr/libexec/docker/cli-plugins/docker-compose" "containerd?ctr" "runc?runc" "crun?crun" \
   "docker-registry?docker-registry" "skopeo?skopeo" "tini?tini" "nftables?nft" "busybox-static" "iproute2?ip" \
   "iptables?iptables" "openssl?openssl" "tmux?tmux" "git?git" "procps?ps" "xz-utils?xz" "bzip2?bzip2" "zstd?zstd" \
-  "util-linux?nsenter" "openssh-client?ssh-agent" "ca-certificates" \
-  "golang-github-containerd-containerd-dev" "golang-github-docker-docker-dev"
+  "util-linux?nsenter" "openssh-client?ssh-agent" "ca-certificates"
 services_disable_new
+# the protos and the API's description that ours are compared with
+unpack_packages "$CACHE/references" golang-github-containerd-containerd-dev golang-github-containerd-cgroups-dev \
+  golang-github-gogo-googleapis-dev golang-github-gogo-protobuf-dev golang-github-docker-docker-dev
+export WHARF_REFERENCES=$CACHE/references/usr/share/gocode/src
 
 say "Python"
 choose_python

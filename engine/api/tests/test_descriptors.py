@@ -1,5 +1,6 @@
 """The protos are containerd's: every message, field and method of ours is found in theirs, with the same numbers."""
 
+import os
 import subprocess
 import sys
 from importlib import resources
@@ -15,7 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 OURS = Path(__file__).resolve().parents[1] / "protos"
-SOURCES = Path("/usr/share/gocode/src")
+SOURCES = Path(os.environ.get("WHARF_REFERENCES", "/usr/share/gocode/src"))
 CONTAINERD = SOURCES / "github.com/containerd/containerd"
 THEIRS = (
     "github.com/containerd/containerd/api/services",
