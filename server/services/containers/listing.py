@@ -243,10 +243,26 @@ def _port_set(key: str, filters: Filters) -> set[str]:
             raise internal(f"filter for '{key}' should not contain ':': {value}")
         ports, _, protocol = value.partition("/")
         first, dash, last = ports.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) > 65535:
-            raise internal(f"error while looking up for {key} {value}: invalid port range")
-        found |= {f"{port}/{protocol or 'tcp'}" for port in range(int(first), int(last or first) + 1)}
+        try:
+            if not ports:
+                raise ValueError("Empty string specified for ports.")
+            low = _port(first)
+            high = _port(last) if dash else low
+            if high < low:
+                raise ValueError(f"Invalid range specified for the Port: {ports}")
+        except ValueError as error:
+            raise internal(f"error while looking up for {key} {value}: {error}") from None
+        found |= {f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)}
     return found
+
+
+def _port(text: str) -> int:
+    """:raises ValueError: in the words of Go's strconv."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if int(text) > 65535:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)
 
 
 def _matches(room: Room, container: Container, wanted: _Wanted) -> bool:
