@@ -20,6 +20,7 @@ from engine.network.rules import BridgeRules, Element
 
 log = logging.getLogger(__name__)
 
+Chain = tuple[str, str, str]  # family, table, name
 #: Chains of other firewalls that drop what they don't know: accepting in our own table doesn't help there.
 _FOREIGN = (
     ("ip", "filter", "FORWARD"),
@@ -45,6 +46,7 @@ class Firewall:
         self._lock = RLock()
         self._wanted: dict[str, list[Element]] = {}
         self._bridges: dict[str, BridgeRules] = {}
+        self._opened: list[Chain] = []
         self._nft: Nftables | None = None
         self._generation = -1
         self._expected = ""
@@ -81,11 +83,11 @@ class Firewall:
 
     def add_bridge(self, bridge: BridgeRules) -> None:
         with self._lock:
+            self.check()  # what others changed is seen to first: then it is known which of their chains are there
             known = bridge.bridge in self._bridges
             self._bridges[bridge.bridge] = bridge
-            self.add(_owner(bridge.bridge), rules.bridge_elements(bridge))
-            if self.enabled and not known:
-                self._foreign()
+            inserts = [self._insert(chain, side, bridge.bridge) for chain in self._opened for side in "io"]
+            self.add(_owner(bridge.bridge), rules.bridge_elements(bridge), "" if known else "".join(inserts))
 
     def remove_bridge(self, name: str) -> None:
         with self._lock:
@@ -94,8 +96,10 @@ class Firewall:
             if self.enabled:
                 self._foreign()
 
-    def add(self, owner: str, elements: Sequence[Element]) -> None:
+    def add(self, owner: str, elements: Sequence[Element], more: str = "") -> None:
         """Adds elements for an owner (one endpoint, one bridge). Undone by :meth:`remove`.
+
+        ``more``: nft text for the same transaction; only committed where an element is new.
 
         :raises NftError: the kernel refused; then nothing is changed.
         """
@@ -106,7 +110,7 @@ class Firewall:
                 return
             self._wanted[owner] = had + fresh
             try:
-                self._apply(rules.change(self.table, add=fresh))
+                self._apply(rules.change(self.table, add=fresh) + more)
             except BaseException:
                 self._wanted[owner] = had
                 if not had:
@@ -232,11 +236,13 @@ class Firewall:
     def _foreign(self) -> None:
         """Tagged accept rules for our bridges in other firewalls' forward chains."""
         wanted = {(side, bridge) for bridge in self._bridges for side in "io"}
+        self._opened = []
         for family, table, chain in _FOREIGN:
             try:
                 listing = self._run(f"list chain {family} {table} {chain}\n", handles=True)
             except NftError:
                 continue
+            self._opened.append((family, table, chain))
             text = []
             present = set()
             for line in listing.splitlines():
@@ -250,13 +256,16 @@ class Firewall:
                 else:
                     text.append(f"delete rule {family} {table} {chain} handle {match['handle']}\n")
             for side, bridge in sorted(wanted - present):
-                rule = f'{side}ifname "{bridge}" counter accept comment "{self._tag}"'
-                text.append(f"insert rule {family} {table} {chain} {rule}\n")
+                text.append(self._insert((family, table, chain), side, bridge))
             if text:
                 try:
                     self._change("".join(text))
                 except NftError as error:
                     log.warning("cannot open chain %s %s %s for our bridges: %s", family, table, chain, error)
+
+    def _insert(self, chain: Chain, side: str, bridge: str) -> str:
+        rule = f'{side}ifname "{bridge}" counter accept comment "{self._tag}"'
+        return f"insert rule {' '.join(chain)} {rule}\n"
 
 
 def _owner(bridge: str) -> str:
