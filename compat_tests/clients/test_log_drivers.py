@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import ssl
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from compat_tests.engines import Engine
-from compat_tests.logservers import Collector, Fluentd, gelf_messages, unpack
+from compat_tests.logservers import Collector, Fluentd, LogPlugin, gelf_messages, unpack
 from compat_tests.streams import container, joined, let_go, raw_socket
 from compat_tests.traces import until
 
@@ -259,6 +260,34 @@ def test_non_blocking_never_waits(engine: Engine) -> None:
             # Nobody reads: it ends all the same, and the copy is whole.
             assert finish(engine, box) == 0
             assert logs(engine, box)[1].split() == [b"%d" % number for number in range(1, 60_001)]
+
+
+@pytest.mark.core
+def test_a_log_plugin(engine: Engine) -> None:
+    name = f"wharf-test-{engine.kind}-{os.getpid()}"
+    with LogPlugin(name) as plugin:
+        script = "echo out; echo err >&2; head -c 20000 /dev/zero | tr '\\0' x; echo"
+        with container(engine, Cmd=["sh", "-c", script], Env=["A=b"], **settings(name, own="1")) as box:
+            finish(engine, box)
+            assert until(lambda: plugin.calls[-1][0] == "LogDriver.StopLogging"), plugin.calls
+            assert until(lambda: sum(len(line) for _, line, _ in plugin.lines) == 20_006), plugin.lines
+            assert ("stderr", b"err", True) in plugin.lines
+            out = [(line, whole) for stream, line, whole in plugin.lines if stream == "stdout"]
+            assert out[0] == (b"out", True)
+            assert [whole for _, whole in out[1:]] == [False, False]
+            _, body = next(call for call in plugin.calls if call[0] == "LogDriver.StartLogging")
+            told = engine.api.get(f"/containers/{box}/json").json()
+            info = body["Info"]
+            assert (info["ContainerID"], info["ContainerName"], info["Config"]) == (box, told["Name"], {"own": "1"})
+            assert "A=b" in info["ContainerEnv"]
+            assert plugin.calls[-1][1] == {"File": body["File"]}
+            assert logs(engine, box)[1] == b"out\n" + b"x" * 20_000 + b"\n"
+        with container(engine, start=False, Cmd=TWO, **settings(name, refuse="1")) as box:
+            answer = engine.api.post(f"/containers/{box}/start")
+            assert answer.status == 500
+            assert "not in this mood" in answer.message
+    gone = engine.api.post("/containers/create", {"Image": "busybox", **settings(name)})
+    assert (gone.status, gone.message) == (400, f'error looking up logging plugin {name}: plugin "{name}" not found')
 
 
 def test_refusals(engine: Engine) -> None:

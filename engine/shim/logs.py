@@ -293,12 +293,19 @@ class Local(_FileLog):
             del self._part[stream]
         else:
             self._part[stream] = (identity, ordinal)
-        metadata = b"\x08\x01" if final else b""
-        metadata += b"\x12" + _varint(len(identity)) + identity.encode() + b"\x18" + _varint(ordinal)
-        return _framed(
-            b"\x0a" + _varint(len(stream)) + stream.encode() + b"\x10" + _varint(now_ns)
-            + b"\x1a" + _varint(len(line)) + line + b"\x20\x01" + b"\x2a" + _varint(len(metadata)) + metadata
-        )  # fmt: skip
+        return _framed(entry(stream, line, now_ns, (identity, ordinal, final)))
+
+
+def entry(stream: str, line: bytes, now_ns: int, part: tuple[str, int, bool] | None) -> bytes:
+    """A LogEntry. ``part``: the identity of a long line, the piece's number in it, whether it is the last one."""
+    message = b"\x0a" + _varint(len(stream)) + stream.encode() + b"\x10" + _varint(now_ns)
+    message += b"\x1a" + _varint(len(line)) + line
+    if part is None:
+        return message
+    identity, ordinal, last = part
+    metadata = b"\x08\x01" if last else b""
+    metadata += b"\x12" + _varint(len(identity)) + identity.encode() + b"\x18" + _varint(ordinal)
+    return message + b"\x20\x01\x2a" + _varint(len(metadata)) + metadata
 
 
 def _framed(record: bytes) -> bytes:

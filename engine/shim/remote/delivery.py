@@ -8,9 +8,9 @@ What happens when the server doesn't take them is dockerd's behaviour, made boun
 * Non-blocking mode: beyond ``max-buffer-size`` new messages are lost, the container never waits.
 """
 
-import socket
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from engine.shim.logs import Pending
 from engine.shim.loop import READ, WRITE, Loop, Timer
@@ -19,6 +19,14 @@ from engine.shim.loop import READ, WRITE, Loop, Timer
 LIMIT = 1 << 20
 #: Seconds that messages of a container that has ended may still take.
 FLUSH = 10.0
+
+
+class Channel(Protocol):
+    """A socket, or what looks like one to the loop."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
 
 
 class Delivery:
@@ -43,7 +51,7 @@ class Delivery:
         self._closed = False
         self._timer: Timer | None = None
         self._watched = 0
-        self.sock: socket.socket | None = None
+        self.sock: Channel | None = None
         Pending.count += 1
 
     @property
@@ -114,8 +122,12 @@ class Delivery:
         if self._closing and self.idle:
             self._shut()
             return
-        self.watch(READ | (WRITE if self.queue else 0))
+        self.watch(self.events())
         self._tell_room()
+
+    def events(self) -> int:
+        """What the loop is asked for while connected."""
+        return READ | (WRITE if self.queue else 0)
 
     def _tell_room(self) -> None:
         if self._was_lagging and not self.lagging and (self.queued <= self._limit // 2 or not self.connected):

@@ -138,6 +138,8 @@ def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop:
         from engine.shim.remote import fluentd as module  # type: ignore[no-redef]
     elif driver == "journald":
         from engine.shim.remote import journald as module  # type: ignore[no-redef]
+    elif driver == "plugin":
+        from engine.shim.remote import plugin as module  # type: ignore[no-redef]
     else:
         raise ValueError(f"log driver {driver!r} is none of the shim's")
     try:

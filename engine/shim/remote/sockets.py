@@ -26,6 +26,8 @@ Address = tuple[int, int, str | tuple[Any, ...]]
 class Datagrams(Delivery):
     """UDP and datagrams on a unix socket: one message, one datagram."""
 
+    sock: socket.socket | None
+
     def __init__(self, loop: Loop, addresses: Sequence[Address], *, limit: int, waits: bool) -> None:
         super().__init__(loop, limit=limit, waits=waits, patient=False, retry=1.0, attempts=0)
         self._addresses = addresses
@@ -82,6 +84,8 @@ class Datagrams(Delivery):
 
 class Stream(Delivery):
     """TCP, TLS and unix stream sockets."""
+
+    sock: socket.socket | None
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from engine.errors import Kind, WharfError
 from engine.system.timeline import Timeline
 from server.services.containers import mounting
 from server.services.containers.hooks import call
+from server.services.containers.log_plugin import stop_logging
 from server.services.containers.model import Container
 from server.services.containers.remove import remove
 from server.services.containers.restarts import should_restart
@@ -84,6 +85,7 @@ async def _delete_task(room: Room, container: Container) -> Exit | None:
         if error.kind is not Kind.NOT_FOUND:
             log.warning("container=%s task could not be deleted: %s", container.id, error)
     await forget_container(room, container.id)
+    await stop_logging(room, container)
     return end
 
 

@@ -1,7 +1,8 @@
 """A container's log settings: its own, completed by the daemon's."""
 
 from api_models.container import LogConfig
-from server.services.containers.logopts import check_log_options
+from server.services.containers.log_plugin import is_plugin
+from server.services.containers.logopts import check_common, check_log_options
 
 
 def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:
@@ -14,5 +15,9 @@ def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:
     if kind == default.type:
         for key, value in (default.config or {}).items():
             options.setdefault(key, value)
-    check_log_options(kind, options)
+    if is_plugin(kind):
+        # What else it understands is the plugin's own affair.
+        check_common(options)
+    else:
+        check_log_options(kind, options)
     return LogConfig(type=kind, config=options)

@@ -65,7 +65,8 @@ def render_tag(container: Container, template: str) -> str:
     rendered = _FIELD.sub(value, template)
     if "{{" in rendered:
         raise internal(
-            f"failed to initialize logging driver: template: log-tag: {template} uses a construct that is not supported in log tags"
+            "failed to initialize logging driver: template: log-tag: "
+            f"{template} uses a construct that is not supported in log tags"
         )
     return rendered
 

@@ -24,15 +24,19 @@ DEFAULT_BUFFER = 1 << 20
 _NOT_IN_A_FIELD = re.compile(r"[^A-Z0-9]")
 
 
-def remote_options(container: Container) -> dict[str, str]:
-    """``remote``, and how the container waits for it.
+def remote_options(container: Container, fifo: str) -> dict[str, str]:
+    """``remote``, and how the container waits for it. ``fifo``: where a plugin listens.
 
     :raises WharfError: INVALID_ARGUMENT for an address, INTERNAL for a tag.
     """
     config = container.host_config.log_config
     options = config.config or {}
-    tag = render_tag(container, options.get("tag") or DEFAULT_TAG)
-    found = {"remote": orjson.dumps(_SETTINGS[config.type](container, options, tag)).decode()}
+    make = _SETTINGS.get(config.type)
+    if make is None:
+        found = {"driver": "plugin", "remote": orjson.dumps({"path": fifo}).decode()}
+    else:
+        tag = render_tag(container, options.get("tag") or DEFAULT_TAG)
+        found = {"remote": orjson.dumps(make(container, options, tag)).decode()}
     if options.get("mode") == "non-blocking":
         found["mode"] = "non-blocking"
         found["buffer"] = str(

@@ -105,6 +105,22 @@ def check_log_options(kind: str, options: Mapping[str, str]) -> None:
     """:raises WharfError: INVALID_ARGUMENT in dockerd's sentences."""
     if kind == "none":
         return
+    check_common(options)
+    known = DRIVERS.get(kind)
+    if known is None:
+        if kind in _VENDORS:
+            raise invalid(f"log driver {kind} is not supported by this engine: use syslog, gelf, fluentd or journald")
+        raise invalid(f'error looking up logging plugin {kind}: plugin "{kind}" not found')
+    for key in options:
+        if key not in known and key not in _COMMON and key not in _CACHE:
+            text = _UNKNOWN.get(kind, "unknown log opt '{key}' for {kind} log driver")
+            raise invalid(text.format(key=key, kind=kind))
+    if (check := _CHECKS.get(kind)) is not None:
+        check(options)
+
+
+def check_common(options: Mapping[str, str]) -> None:
+    """What all drivers take. :raises WharfError: INVALID_ARGUMENT in dockerd's sentences."""
     mode = options.get("mode", "")
     if mode not in ("", "blocking", "non-blocking"):
         raise invalid(f"logger: logging mode not supported: {mode}")
@@ -117,18 +133,6 @@ def check_log_options(kind: str, options: Mapping[str, str]) -> None:
             raise invalid(f"error parsing option max-buffer-size: {error}") from None
     if "cache-disabled" in options and options["cache-disabled"] not in _TRUE + _FALSE:
         raise invalid(f"invalid value for option cache-disabled: {options['cache-disabled']}")
-    known = DRIVERS.get(kind)
-    if known is None:
-        if kind in _VENDORS:
-            raise invalid(f"log driver {kind} is not supported by this engine: use syslog, gelf, fluentd or journald")
-        raise invalid(f'error looking up logging plugin {kind}: plugin "{kind}" not found')
-    for key in options:
-        if key not in known and key not in _COMMON and key not in _CACHE:
-            raise invalid(
-                _UNKNOWN.get(kind, "unknown log opt '{key}' for {kind} log driver").format(key=key, kind=kind)
-            )
-    if (check := _CHECKS.get(kind)) is not None:
-        check(options)
 
 
 _UNKNOWN = {

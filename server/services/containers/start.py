@@ -15,6 +15,7 @@ from server.services.containers import checkpoint, devicerequests, mounting, roo
 from server.services.containers.assemble import Surroundings, assemble
 from server.services.containers.failures import UNKNOWN, start_failure
 from server.services.containers.hooks import call
+from server.services.containers.log_plugin import start_logging, stop_logging
 from server.services.containers.model import Container
 from server.services.containers.remove import remove
 from server.services.containers.room import ROOT_LABEL, Room
@@ -141,6 +142,7 @@ async def _start(
             await _create_record(room, container, spec)
             undo.push_async_callback(forget_container, room, container.id)
             timeline.mark("container")
+            undo.push_async_callback(stop_logging, room, container)
             undo.push_async_callback(room.stdio.abandoned, container.id)
             pid = await _create_task(room, container, image)
             undo.push_async_callback(forget_task, room, container.id)
@@ -195,6 +197,7 @@ async def _create_record(room: Room, container: Container, spec: dict[str, objec
 async def _create_task(room: Room, container: Container, image: str) -> int:
     terminal = container.config.tty
     try:
+        await start_logging(room, container)
         stdio = await room.stdio.open(container.id, "", stdio_uri(room, container), terminal=terminal)
         return await room.engine.tasks.create(
             container.id,

@@ -8,6 +8,7 @@ import orjson
 from engine.api.stdio import StdioUri
 from engine.errors import internal
 from server.services.containers.log_fields import log_attributes, render_tag
+from server.services.containers.log_plugin import fifo_path
 from server.services.containers.log_remote import remote_options
 from server.services.containers.logopts import FILES, parse_bool, parse_size
 from server.services.containers.model import Container
@@ -49,12 +50,12 @@ def stdio_uri(room: Room, container: Container) -> StdioUri:
     options = {
         "stdin": "1" if container.config.open_stdin else "0",
         "stdin-once": "1" if container.config.stdin_once else "0",
-        **_log_options(container),
+        **_log_options(room, container),
     }
     return StdioUri(path, options)
 
 
-def _log_options(container: Container) -> dict[str, str]:
+def _log_options(room: Room, container: Container) -> dict[str, str]:
     config = container.host_config.log_config
     options = config.config or {}
     if config.type == "none":
@@ -62,7 +63,7 @@ def _log_options(container: Container) -> dict[str, str]:
     found = {"driver": config.type, "path": log_file(container)}
     try:
         if config.type not in FILES:
-            found |= remote_options(container)
+            found |= remote_options(container, fifo_path(room, container))
             options = {key.removeprefix("cache-"): value for key, value in options.items() if key.startswith("cache-")}
         if found["path"]:
             os.makedirs(os.path.dirname(found["path"]), mode=0o700, exist_ok=True)

@@ -134,6 +134,10 @@ class LegacyPlugins:
             self._drivers[name] = driver
         return driver
 
+    def address(self, name: str) -> str | None:
+        """Where a plugin of any kind listens; None: there is none of this name."""
+        return self._find(name)
+
     def _find(self, name: str) -> str | None:
         if "/" in name or name.startswith("."):
             return None
