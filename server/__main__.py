@@ -88,8 +88,10 @@ def _claim(pidfile: Path) -> None:
     """:raises ConfigError: another daemon runs with this pidfile."""
     with contextlib.suppress(OSError, ValueError):
         other = int(pidfile.read_text().strip())
-        command = Path(f"/proc/{other}/cmdline").read_bytes()
-        if other != os.getpid() and (b"wharfd" in command or b"server" in command):
+        words = [os.path.basename(word) for word in Path(f"/proc/{other}/cmdline").read_bytes().split(b"\0")]
+        # Its number may have become another program's.
+        ours = b"wharfd" in words[:2] or (b"-m" in words and b"server" in words)
+        if other != os.getpid() and ours:
             raise ConfigError(f"process with PID {other} is still running: the PID file is {pidfile}")
     pidfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     pidfile.write_text(f"{os.getpid()}\n")

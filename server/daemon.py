@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import logging
 import os
 import resource
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -44,6 +46,32 @@ def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: z
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = tls_context(config)
+    with _alone(config.data_root):
+        return _serve(config, given, supervisor, handle, context)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Two daemons on one data root would take each other's containers and links for rubbish.
+
+    The descriptor is opened when all forks are done, since the lock lives as long as any copy of it.
+
+    :raises ConfigError: there is another.
+    """
+    fd = os.open(root / "wharfd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another daemon is using the data root {root}") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _serve(
+    config: Config, given: Given, supervisor: Supervisor | None, handle: zygote.Handle | None, context: Any
+) -> int:
     listeners = bind_all(config)
     try:
         daemon = _Daemon(config, given, supervisor, handle)

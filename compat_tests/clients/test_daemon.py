@@ -198,8 +198,10 @@ def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
 def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
     (tmp_path / "daemon.json").write_text("{}")
     common = [sys.executable, "-m", "server", "--config-file", str(tmp_path / "daemon.json")]
-    common += ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run")]
+    roots = ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run")]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    same = ["--data-root", str(daemon.place.root / "data"), "--exec-root", str(daemon.place.root / "run")]
+    same += ["--pidfile", str(tmp_path / "pid"), "-H", f"unix://{tmp_path}/sock"]
     for more, words in (
         (
             ["--pidfile", str(daemon.place.root / "wharfd.pid")],
@@ -207,8 +209,10 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
         ),
         (["-H", daemon.host], f"listen {daemon.host}: address already in use"),
         (["-H", f"tcp://127.0.0.1:{daemon.env['PORT']}"], "address already in use"),
+        (same, f"another daemon is using the data root {daemon.place.root}/data"),
     ):
-        done = subprocess.run([*common, *more], env=environ, capture_output=True, text=True, timeout=90, check=False)
+        argv = [*common, *(more if "--data-root" in more else [*roots, *more])]
+        done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == 1
         assert "failed to start daemon" in done.stderr
         assert words in done.stderr
