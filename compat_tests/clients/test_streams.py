@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
@@ -72,6 +73,14 @@ def highest(pid: int) -> int:
     return int(found[1]) << 10
 
 
+def shim_of(engine: Wharf, box: str) -> int:
+    """The parent of the container's first process."""
+    pid = engine.api.get(f"/containers/{box}/json").json()["State"]["Pid"]
+    found = re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -96,11 +105,11 @@ def test_run_and_exec_over_tls(secure: Secure) -> None:
 def test_what_flows_through_is_not_kept(secure: Secure) -> None:
     engine, size = secure.engine, 192 * MIB
     before = highest(engine.daemon.pid)
-    command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}"]
-    with container(engine, start=False, Cmd=command, HostConfig=NO_LOG) as box:
-        with hijack(engine, f"/containers/{box}/attach?stream=1&stdout=1") as stream:
-            assert engine.api.post(f"/containers/{box}/start").status == 204
-            shim = max(process.pid for process in engine.find("wharf-shim"))
+    command = ["sh", "-c", f"read go; exec dd if=/dev/zero bs=1M count={size // MIB}"]
+    with container(engine, Cmd=command, OpenStdin=True, HostConfig=NO_LOG) as box:
+        shim = shim_of(engine, box)
+        with hijack(engine, f"/containers/{box}/attach?stream=1&stdin=1&stdout=1") as stream:
+            stream.write(b"go\n")
             got, peak = 0, 0
             while data := stream.sock.recv(MIB):
                 got += len(data)
@@ -116,7 +125,7 @@ def test_who_does_not_read_costs_no_memory_and_loses_nothing(secure: Secure) -> 
     engine, size = secure.engine, 48 * MIB
     with container(engine, Cmd=["sleep", "600"], HostConfig=NO_LOG) as box:
         before = highest(engine.daemon.pid)
-        shim = max(process.pid for process in engine.find("wharf-shim"))
+        shim = shim_of(engine, box)
         body = {"AttachStdout": True, "Cmd": ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}"]}
         identity = engine.api.post(f"/containers/{box}/exec", body).json()["Id"]
         with hijack(engine, f"/exec/{identity}/start", {}) as stream:
@@ -132,7 +141,7 @@ def test_who_does_not_read_costs_no_memory_and_loses_nothing(secure: Secure) -> 
 def test_clients_that_vanish(secure: Secure) -> None:
     engine = secure.engine
     with container(engine, Cmd=["cat"], OpenStdin=True) as box:
-        shim = max(process.pid for process in engine.find("wharf-shim"))
+        shim = shim_of(engine, box)
         assert engine.docker("exec", box, "true").status == 0
         before = descriptors(shim)
         daemon = descriptors(engine.daemon.pid)
@@ -151,7 +160,8 @@ def test_clients_that_vanish(secure: Secure) -> None:
             if number % 2:
                 # A terminal has no end of input: its process stays, as with dockerd.
                 pid = int(engine.api.get(f"/exec/{identity}/json").json()["Pid"])
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         # Without a terminal they end with their input.
         assert until(lambda: len(engine.api.get(f"/containers/{box}/top").json()["Processes"]) == 1)
         # A few are opened once, at the first use.

@@ -18,7 +18,9 @@ from engine.shim.loop import READ, WRITE, Loop, Timer
 #: What may wait in blocking mode, in bytes.
 LIMIT = 1 << 20
 #: Seconds that messages of a container that has ended may still take.
-FLUSH = 10.0
+FLUSH = 20.0
+#: Attempts to reach the server again for their sake.
+_LAST_ATTEMPTS = 3
 
 
 class Channel(Protocol):
@@ -105,7 +107,7 @@ class Delivery:
             self.lost += len(self.queue)
             self.queue.clear()
             self.queued = 0
-        if self._closing and self.idle:
+        if self._closing and (self.idle or self._failures > _LAST_ATTEMPTS):
             self._shut()
             return
         self.loop.call_later(self._retry, self._again)
