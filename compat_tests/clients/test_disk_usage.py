@@ -6,12 +6,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from compat_tests import engines
 from compat_tests.clients.test_pull_push import content, fresh
 from compat_tests.engines import Engine, Wharf
 from compat_tests.images import busybox_layer, docker_archive, layer, oci_archive
@@ -199,3 +201,29 @@ def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
     engine.docker("image", "prune", "-f")
     until(lambda: not differ(engine, before), seconds=60)
     assert not differ(engine, before)
+
+
+def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
+    """It is told as such, what was begun goes, and what fits still works."""
+    root = tmp_path / "small"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "wharf-test", str(root)], check=True, timeout=60)
+    try:
+        with engines.wharf("full", "--data-root", str(root / "data")) as engine:
+            engine.load_busybox()
+            large = fresh(1, 22_000_000)
+            plain.copy_archive(oci_archive("x:1", large), "large:1", format="oci-archive")
+            free = os.statvfs(root).f_bavail
+            for args, given in (
+                (("pull", plain.name("large:1")), b""),
+                (("load",), docker_archive("large:1", large)),
+                (("import", "-", "large:1"), large[0]),
+            ):
+                done = engine.docker(*args, input=given, check=False)
+                assert done.status == 1, args
+                assert "no space left on device" in done.output, args
+                assert until(lambda: os.statvfs(root).f_bavail > free * 0.7, seconds=60), args
+            assert engine.docker(*RUN, "busybox", "echo", "still").stdout == "still\n"
+            engine.docker("load", "-q", input=docker_archive("small:1", fresh(1)))
+    finally:
+        subprocess.run(["umount", str(root)], check=True, timeout=60)

@@ -16,8 +16,6 @@ _SERVICE = "/containerd.services.content.v1.Content"
 
 #: Bytes of one message of a write; several times below every server's limit of a message.
 _CHUNK = 1 << 20
-#: Messages on their way whose answers have not come yet: both sides work at the same time.
-_AHEAD = 2
 
 
 def _info(message: pb.Info) -> ContentInfo:
@@ -61,7 +59,6 @@ class Writer:
         self.offset = 0
         self.exists = False
         self.digest = ""
-        self._unanswered = 0
 
     async def begin(self, ref: str, expected: str, total: int) -> None:
         self.ref, self.expected, self.total = ref, expected, total
@@ -83,16 +80,9 @@ class Writer:
         view = memoryview(data)
         for start in range(0, len(view), _CHUNK):
             piece = data if isinstance(data, bytes) and len(data) <= _CHUNK else bytes(view[start : start + _CHUNK])
-            await self._call.send(pb.WriteContentRequest(action=pb.WRITE, offset=self.offset, data=piece))
-            self.offset += len(piece)
-            self._unanswered += 1
-            await self._answered(_AHEAD)
-
-    async def _answered(self, allowed: int) -> None:
-        """Waits until at most ``allowed`` messages are without their answer."""
-        while self._unanswered > allowed:
-            await self._call.read()
-            self._unanswered -= 1
+            # One message at a time: a second one on its way would hide the reason why the server ends the call.
+            answer = await self._call.exchange(pb.WriteContentRequest(action=pb.WRITE, offset=self.offset, data=piece))
+            self.offset = answer.offset
 
     async def truncate(self) -> None:
         """Begins again at 0: the server throws away what is there with the next bytes or the commit."""
@@ -102,7 +92,6 @@ class Writer:
         """The digest of what was written so far."""
         if self.exists:
             return self.digest
-        await self._answered(0)
         return (await self._call.exchange(pb.WriteContentRequest(action=pb.STAT, ref=self.ref))).digest
 
     async def commit(self, *, size: int = 0, digest: str = "", labels: Mapping[str, str] | None = None) -> str:
@@ -111,7 +100,6 @@ class Writer:
         A blob that is there already is a success; the labels are then added to it.
         """
         if not self.exists:
-            await self._answered(0)
             request = pb.WriteContentRequest(
                 action=pb.COMMIT,
                 total=size,

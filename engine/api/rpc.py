@@ -147,32 +147,26 @@ class Duplex(Generic[M, R]):
 
     async def exchange(self, request: M) -> R:
         """Sends one message and takes the answer to it."""
-        await self.send(request)
-        return await self.read()
-
-    async def send(self, request: M) -> None:
-        """Sends one message; its answer is to be taken by ``read``."""
         try:
             await self._call.write(request)
         except AioRpcError as error:
             raise from_rpc_error(error) from None
-        except (asyncio.InvalidStateError, grpc.aio.InternalError):
-            pass  # the call has ended already, or does now: reading tells how
+        except asyncio.InvalidStateError:
+            pass  # the call has ended already: reading tells how
+        return await self.read()
 
     async def read(self) -> R:
         try:
             answer = await self._call.read()
         except AioRpcError as error:
             raise from_rpc_error(error) from None
-        except grpc.aio.InternalError:
-            answer = EOF  # the call ended while this was on its way
         if answer is EOF:
             raise from_status(await self._call.code(), await self._call.details() or "the stream ended early")
         return cast(R, answer)
 
     async def finish(self) -> None:
         """Says that no more requests come, and waits for the server's end of it, whatever that says."""
-        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError, grpc.aio.InternalError):
+        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
             while await self._call.read() is not EOF:
                 pass

@@ -121,7 +121,14 @@ class IngestFile:
         view = memoryview(data)
         with self._lock:
             while view:
-                written = os.pwrite(self._fd, view, self.offset)
+                try:
+                    written = os.pwrite(self._fd, view, self.offset)
+                except OSError:
+                    # A full disk: what is there is of no use, and others may need the space.
+                    os.ftruncate(self._fd, 0)
+                    self._hash = hashlib.new(self._algorithm)
+                    self.offset = 0
+                    raise
                 self._hash.update(view[:written])
                 self.offset += written
                 view = view[written:]

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import ContentInfo, IngestStatus
@@ -19,6 +19,7 @@ from engine.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import filters, leases, namespaces
 from engine.supervisor.blobs import BlobFiles, IngestFile
 from engine.supervisor.events import EventBus
+from engine.supervisor.ingest import Ingest, Record
 from engine.supervisor.names import Unknown, check_digest, check_labels, masked_labels
 from engine.supervisor.rpc.base import Call
 from engine.supervisor.store import labels as json_labels
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 timeouts.define("content.ref", 2.0)  # another writer's hold of a ref
 
 _CHUNK = 1 << 20
-_LARGE = 128 << 10  # a piece that the C library would fetch from the kernel each time
 
 #: How long an ingest that no lease holds may lie without being committed: containerd's day.
 _INGEST_LIFE_NS = 24 * 3600 * 1_000_000_000
@@ -196,7 +196,7 @@ class Content:
 
     def _begin(
         self, connection: sqlite3.Connection, call: Call, ref: str, expected: str, total: int
-    ) -> "_Record | None":
+    ) -> "Record | None":
         namespaces.ensure(connection, call.namespace)
         if expected and _has(connection, call.namespace, expected):
             leases.hold(connection, call, leases.CONTENT, expected)
@@ -213,7 +213,7 @@ class Content:
         row = connection.execute(
             "SELECT total, expected, started FROM ingest WHERE namespace = ? AND ref = ?", (call.namespace, ref)
         ).fetchone()
-        return _Record(folder, *row)
+        return Record(folder, *row)
 
     async def commit(self, ingest: "Ingest", digest: str, labels: Mapping[str, str]) -> None:
         """Makes the written bytes a blob. ALREADY_EXISTS when this namespace has got it meanwhile."""
@@ -265,85 +265,6 @@ class Content:
         held = self._open.pop(key, None)
         if held is not None:
             held.set()
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    folder: str
-    total: int
-    expected: str
-    started_ns: int
-
-
-class Ingest:
-    """One open write; ``close`` it in every case. What isn't committed stays and can be resumed."""
-
-    def __init__(self, content: Content, call: Call, ref: str, record: _Record, file: IngestFile) -> None:
-        self._content = content
-        self.call = call
-        self.ref = ref
-        self.record = record
-        self.file = file
-        self._closed = False
-        self._moving = heap.Transfer()
-
-    @property
-    def offset(self) -> int:
-        return self.file.offset
-
-    @property
-    def digest(self) -> str:
-        return self.file.digest
-
-    async def write(self, offset: int, data: bytes) -> None:
-        """Appends at ``offset``, which must be where the ingest ends; 0 begins it again.
-
-        OUT_OF_RANGE for any other offset.
-        """
-        if offset not in (0, self.file.offset):
-            raise WharfError(Kind.OUT_OF_RANGE, f"write @{offset} must occur at current offset {self.file.offset}")
-        if offset == 0 and self.file.offset > 0:
-            await asyncio.to_thread(self.file.truncate)
-        if data:
-            if len(data) >= _LARGE:
-                self._moving.begin()
-            await asyncio.to_thread(self.file.append, data)
-
-    async def commit(self, size: int, expected: str, labels: Mapping[str, str]) -> str:
-        """Returns the digest. FAILED_PRECONDITION: size or digest aren't the expected ones; ALREADY_EXISTS: it is
-        there already.
-        """
-        check_labels(labels, "info.Labels")
-        if expected:
-            check_digest(expected)
-        if size > 0 and size != self.file.offset:
-            raise WharfError(
-                Kind.FAILED_PRECONDITION,
-                f'"{self.ref}" failed size validation: {self.file.offset} != {size}: failed precondition',
-            )
-        digest = self.file.digest
-        if expected and expected != digest:
-            raise WharfError(
-                Kind.FAILED_PRECONDITION,
-                f"unexpected commit digest {digest}, expected {expected}: failed precondition",
-            )
-        settling = self.file.seal()
-        try:
-            await self._content.commit(self, digest, {name: value for name, value in labels.items() if value})
-        finally:
-            # Nobody waits for the disk: a power cut in these moments costs the blob, as ``recover`` then finds.
-            self._content.settle(settling)
-        return digest
-
-    async def close(self) -> None:
-        # In a thread, as it waits for one that still writes. The ref is free when that is done, even if the caller is
-        # cancelled once more while it waits.
-        if not self._closed:
-            self._closed = True
-            self._moving.end()
-            closing = asyncio.get_running_loop().run_in_executor(None, self.file.close)
-            closing.add_done_callback(lambda _: self._content.closed(self))
-            await asyncio.shield(closing)
 
 
 def _has(connection: sqlite3.Connection, namespace: str, digest: str) -> bool:

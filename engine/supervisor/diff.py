@@ -20,7 +20,8 @@ from engine.layers import extract
 from engine.layers.blob import Written
 from engine.layers.compression import Compression, detect, of_media_type
 from engine.supervisor.blobs import BlobFiles
-from engine.supervisor.content import Content, Ingest
+from engine.supervisor.content import Content
+from engine.supervisor.ingest import Ingest, told
 from engine.supervisor.rpc.base import Call
 from engine.system import heap, linux
 
@@ -112,7 +113,10 @@ class Differ:
         try:
             if ingest.offset:
                 await ingest.write(0, b"")
-            written = await self._write(ingest, left, right, compression)
+            try:
+                written = await self._write(ingest, left, right, compression)
+            except OSError as error:
+                raise told(error, ingest.ref) from None
             words = {**labels, _UNCOMPRESSED: written.diff_id}
             with contextlib.suppress(_AlreadyThere):
                 await _commit(ingest, written, words)

@@ -105,6 +105,7 @@ class Collector:
         if swept.blobs or swept.folders:
             await self._db.write(lambda connection: self._discard(connection, swept))
             await asyncio.to_thread(self._files.empty_trash)
+        await asyncio.to_thread(self._db.reserve.renew)
         if swept.next_expiry_ns:
             self._schedule(max(0.0, (swept.next_expiry_ns - time.time_ns()) / 1e9) + 1)
 

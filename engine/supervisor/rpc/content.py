@@ -77,7 +77,7 @@ class ContentServicer:
                     answer.digest = await ingest.commit(total, expected, request.labels)
                     await ingest.close()  # before the answer: the client may use the ref again at once
                 elif request.action == pb.STAT:
-                    answer.digest = ingest.digest
+                    answer.digest = await ingest.digest()
                 answer.offset = ingest.offset
                 yield answer
                 if request.action == pb.COMMIT:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from engine.supervisor.store.reserve import Reserve
 from engine.supervisor.store.schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class Database:
         _migrate(self._writer, migrations)
         self._reader = _connect(path)
         self._reader.execute("PRAGMA query_only=ON")
+        self.reserve = Reserve(os.path.join(os.path.dirname(path), "reserve"))
+        self.reserve.renew()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="metadata", daemon=True)
@@ -126,6 +129,7 @@ class Database:
             writer.execute("COMMIT")
         except sqlite3.Error as error:
             log.exception("metadata: a commit failed")
+            self.reserve.release()  # in case that it is for want of space: the next ones succeed
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             for item in batch:

@@ -1,0 +1,129 @@
+"""One open write of a blob: bytes appended behind the caller's back, the commit that checks them."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.errors import Kind, WharfError
+from engine.supervisor.blobs import IngestFile
+from engine.supervisor.names import check_digest, check_labels
+from engine.supervisor.rpc.base import Call
+from engine.system import heap
+
+_LARGE = 128 << 10  # a piece that the C library would fetch from the kernel each time
+
+
+class Store(Protocol):
+    """What an ingest needs of the content store."""
+
+    async def commit(self, ingest: "Ingest", digest: str, labels: Mapping[str, str]) -> None: ...
+    def settle(self, fd: int) -> None: ...
+    def closed(self, ingest: "Ingest") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    folder: str
+    total: int
+    expected: str
+    started_ns: int
+
+
+class Ingest:
+    """One open write; ``close`` it in every case. What isn't committed stays and can be resumed."""
+
+    def __init__(self, content: Store, call: Call, ref: str, record: Record, file: IngestFile) -> None:
+        self._content = content
+        self.call = call
+        self.ref = ref
+        self.record = record
+        self.file = file
+        self._closed = False
+        self._moving = heap.Transfer()
+        self._end = file.offset
+        self._pending: asyncio.Future[None] | None = None
+
+    @property
+    def offset(self) -> int:
+        return self._end
+
+    async def digest(self) -> str:
+        """Of what was written so far."""
+        await self._written()
+        return self.file.digest
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Appends at ``offset``, which must be where the ingest ends; 0 begins it again. Returns while the bytes are
+        still on their way to the file: the next step tells what became of them.
+
+        OUT_OF_RANGE for any other offset.
+        """
+        if offset not in (0, self._end):
+            raise WharfError(Kind.OUT_OF_RANGE, f"write @{offset} must occur at current offset {self._end}")
+        await self._written()
+        if offset == 0 and self._end > 0:
+            await asyncio.to_thread(self.file.truncate)
+            self._end = 0
+        if data:
+            if len(data) >= _LARGE:
+                self._moving.begin()
+            self._pending = asyncio.get_running_loop().run_in_executor(None, self.file.append, data)
+            self._pending.add_done_callback(lambda done: done.cancelled() or done.exception())  # told by ``_written``
+            self._end += len(data)
+
+    async def _written(self) -> None:
+        """What was given to ``write`` is in the file. RESOURCE_EXHAUSTED: the disk is full."""
+        if self._pending is None:
+            return
+        try:
+            await asyncio.shield(self._pending)
+        except OSError as error:
+            raise told(error, self.ref) from None
+        self._pending = None
+
+    async def commit(self, size: int, expected: str, labels: Mapping[str, str]) -> str:
+        """Returns the digest. FAILED_PRECONDITION: size or digest aren't the expected ones; ALREADY_EXISTS: it is
+        there already.
+        """
+        check_labels(labels, "info.Labels")
+        if expected:
+            check_digest(expected)
+        await self._written()
+        if size > 0 and size != self.file.offset:
+            raise WharfError(
+                Kind.FAILED_PRECONDITION,
+                f'"{self.ref}" failed size validation: {self.file.offset} != {size}: failed precondition',
+            )
+        digest = self.file.digest
+        if expected and expected != digest:
+            raise WharfError(
+                Kind.FAILED_PRECONDITION,
+                f"unexpected commit digest {digest}, expected {expected}: failed precondition",
+            )
+        settling = self.file.seal()
+        try:
+            await self._content.commit(self, digest, {name: value for name, value in labels.items() if value})
+        finally:
+            # Nobody waits for the disk: a power cut in these moments costs the blob, as ``recover`` then finds.
+            self._content.settle(settling)
+        return digest
+
+    async def close(self) -> None:
+        # In a thread, as it waits for one that still writes. The ref is free when that is done, even if the caller is
+        # cancelled once more while it waits.
+        if not self._closed:
+            self._closed = True
+            self._moving.end()
+            closing = asyncio.get_running_loop().run_in_executor(None, self.file.close)
+            closing.add_done_callback(lambda _: self._content.closed(self))
+            await asyncio.shield(closing)
+
+
+def told(error: OSError, ref: str) -> WharfError:
+    """A write that failed, for the client."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    kind = Kind.RESOURCE_EXHAUSTED if full else Kind.INTERNAL
+    return WharfError(kind, f"write {ref}: {os.strerror(error.errno or 0).lower()}")
