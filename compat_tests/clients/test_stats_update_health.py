@@ -234,9 +234,13 @@ def test_a_probe_that_takes_too_long(engine: Engine) -> None:
     test = check("CMD", "sh", "-c", "echo said; sleep 600", Timeout=SECOND, Retries=1)
     with container(engine, Cmd=["sleep", "600"], Healthcheck=test) as box:
         assert until(lambda: health(engine, box)["Status"] == "unhealthy", seconds=60)
-        last = health(engine, box)["Log"][-1]
-        assert last["ExitCode"] == -1
-        assert last["Output"] == "Health check exceeded timeout (1s): said\n"
+
+        def told() -> list[tuple[int, str]]:
+            return [(entry["ExitCode"], entry["Output"]) for entry in health(engine, box)["Log"]]
+
+        # On a busy host a probe may not come to speak in its time; then the next one does.
+        wanted = (-1, "Health check exceeded timeout (1s): said\n")
+        assert until(lambda: wanted in told(), seconds=60), told()
 
 
 def test_a_probe_that_cannot_run(engine: Engine) -> None:
