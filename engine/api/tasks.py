@@ -22,6 +22,7 @@ from engine.api.types import (
     TaskStatus,
     to_ns,
 )
+from engine.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.tasks.v1.Tasks"
 
@@ -88,11 +89,41 @@ class Tasks:
             request.checkpoint.CopyFrom(checkpoint.to_message())
         if runtime_options is not None:
             request.options.CopyFrom(runtime_options.to_message())
+        try:
+            return await self._create(request)
+        except WharfError as error:
+            if error.kind is not Kind.UNAVAILABLE:
+                raise
+            # The server died in the middle. The shim finished it alone, or nothing is left of it.
+            state = await self._found(container_id, "")
+            return await self._create(request) if state is None else state.pid
+
+    async def _create(self, request: pb.CreateTaskRequest) -> int:
         return (await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateTaskResponse, deadline="task.create")).pid
 
     async def start(self, container_id: str, exec_id: str = "") -> int:
         request = pb.StartRequest(container_id=container_id, exec_id=exec_id)
+        try:
+            return await self._start(request)
+        except WharfError as error:
+            if error.kind is not Kind.UNAVAILABLE:
+                raise
+            state = await self._found(container_id, exec_id)
+            if state is None:
+                raise
+            # One that has ended by now was started; its end is told as every other.
+            return await self._start(request) if state.status is TaskStatus.CREATED else state.pid
+
+    async def _start(self, request: pb.StartRequest) -> int:
         return (await self._rpc.call(f"{_SERVICE}/Start", request, pb.StartResponse, deadline="task.start")).pid
+
+    async def _found(self, container_id: str, exec_id: str) -> ProcessState | None:
+        try:
+            return await self.get(container_id, exec_id)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            return None
 
     async def delete(self, container_id: str) -> Exit:
         """Cleans up after a task that has ended (or was never started); FAILED_PRECONDITION while it runs."""

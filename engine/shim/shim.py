@@ -176,7 +176,8 @@ class Shim:
         self._server.broadcast({"event": "oom"})
 
     def _settled(self) -> None:
-        if not self._creating and not self._starting:
+        begun = any(process.started and process.status == CREATED for process in self._execs.values())
+        if not self._creating and not self._starting and not begun:
             waiting, self._when_settled = self._when_settled, []
             for callback in waiting:
                 callback()
@@ -189,7 +190,11 @@ class Shim:
         if process is self._init:
             self._start_init(peer, message, process)
         else:
-            self._start_exec(peer, message, process)
+            try:
+                self._start_exec(peer, message, process)
+            except BaseException:
+                process.started = False
+                raise
 
     def _start_init(self, peer: Peer, message: Json, process: Process) -> None:
         def done(error: RequestError | None) -> None:
@@ -245,12 +250,13 @@ class Shim:
             if error is None:
                 process.status = RUNNING
                 peer.reply(message, pid=process.pid)
-                return
-            process.status = STOPPED
-            process.exit_status = 255
-            process.exited_at_ns = time.time_ns()
-            peer.refuse(message, error)
-            self._release_exit()
+            else:
+                process.status = STOPPED
+                process.exit_status = 255
+                process.exited_at_ns = time.time_ns()
+                peer.refuse(message, error)
+                self._release_exit()
+            self._settled()
 
         launch(self.loop, self._runner, "exec", process, make, pid_file, done)
 
