@@ -5,6 +5,7 @@ import os
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from engine.errors import Kind, WharfError
@@ -113,21 +114,31 @@ def for_reference(settings: Settings, reference: Reference, *, mirrors: bool) ->
     return endpoints(settings, reference.domain, mirrors=mirrors)
 
 
+@lru_cache(maxsize=1)
+def _system() -> ssl.SSLContext:
+    """The authorities of the host, read once."""
+    return ssl.create_default_context()
+
+
 def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
     """Trust and client certificates of ``certs.d/<host>/``: ``*.crt`` are authorities, ``x.cert`` goes with
     ``x.key``. Reads files: call it in a thread.
 
     :raises WharfError: INVALID_ARGUMENT for files that don't fit together.
     """
-    context = ssl.create_default_context()
-    if not endpoint.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     directory = os.path.join(settings.certs_dir, endpoint.host)
     try:
         names: Sequence[str] = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
-        return context
+        names = ()
+    if not names and endpoint.verify:
+        return _system()
+    if endpoint.verify:
+        context = ssl.create_default_context()
+    else:  # reading the authorities of the system, which takes a while, would be for nothing
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     for name in names:
         path = os.path.join(directory, name)
         try:
