@@ -73,6 +73,8 @@ class Placement:
 
     def real(self, path: str, *, last: bool = True) -> str:
         """A path in the image with the parent's links followed; relative."""
+        if path.rpartition("/")[0] in self.made:
+            return path  # the parent has nothing there
         if self.root is None:
             return os.path.normpath("/" + path).lstrip("/")
         return resolve(self.root, path, last=last)
@@ -81,7 +83,7 @@ class Placement:
         """The file type there (``S_IFMT``), 0 if nothing is."""
         if path in self.made or not path:
             return stat.S_IFDIR
-        if self.root is None:
+        if self.root is None or path.rpartition("/")[0] in self.made:
             return 0
         try:
             return stat.S_IFMT(os.stat(path, dir_fd=self.root, follow_symlinks=False).st_mode)
@@ -141,6 +143,8 @@ class CopyLayer:
 
     def directories(self, path: str) -> None:
         """Makes the missing ones of a directory and those above it."""
+        if path in self._placement.made:
+            return
         parts = path.split("/") if path else []
         for count in range(1, len(parts) + 1):
             here = "/".join(parts[:count])
