@@ -17,6 +17,7 @@ from docker import errors
 from docker.types import IPAMConfig, IPAMPool, Mount, Ulimit
 
 from compat_tests.engines import Engine
+from compat_tests.traces import until
 
 # docker-py leaves the sockets of its streams to the collector, which must find them here and not in another test.
 pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
@@ -101,6 +102,18 @@ def test_exec_in_all_its_forms(container: Any) -> None:
         sock._sock.sendall(b"hello\n")
         sock._sock.shutdown(1)
         assert sock.read().endswith(b"hello\n")
+
+
+def test_the_head_of_an_exec_comes_alone_however_late_it_is_read(engine: Engine, container: Any) -> None:
+    # docker-py reads the head through a buffer and then the bare socket: what came with the head it never sees.
+    made = engine.api.post(f"/containers/{container.id}/exec", {"Cmd": ["echo", "hi"], "AttachStdout": True}).json()
+    with engine.api.raw() as sock:
+        head = b"Host: d\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2"
+        sock.sendall(f"POST /exec/{made['Id']}/start HTTP/1.1\r\n".encode() + head + b"\r\n\r\n{}")
+        path = f"/exec/{made['Id']}/json"
+        assert until(lambda: engine.api.get(path).json()["ExitCode"] == 0)
+        assert sock.recv(65536).endswith(b"\r\n\r\n")
+        assert sock.recv(65536) == b"\x01\0\0\0\0\0\0\x03hi\n"
 
 
 def test_files_statistics_and_processes(container: Any) -> None:

@@ -1,5 +1,6 @@
 """/exec and /containers/{id}/exec: thin handlers over ``server/services/exec``."""
 
+import contextlib
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -92,6 +93,9 @@ async def start(request: Request) -> Response | None:
     # The exec's own terminal decides the form of its output; dockerd goes by the request's word for the type.
     head = taken.head(stream_type(request, framed=not instance.request.tty, upgrade=bool(taken.upgrade)))
     client = Client(taken.sock, head, taken.early)
+    # At once, as dockerd does: failures are told in the stream. A client that has gone doesn't stop its command.
+    with contextlib.suppress(OSError):
+        await client.send_head()
     await service.start(id, client=client, tty=instance.request.tty, console_size=size)
     return None
 

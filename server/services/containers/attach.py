@@ -100,8 +100,7 @@ class Attachments:
         """
         try:
             if wanted.logs or not wanted.stream or not _streaming(container):
-                await client.send(client.head)
-                client.head = b""
+                await client.send_head()
             if wanted.logs:
                 query = Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed)
                 async for data in self._logs.open(container, query):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from dataclasses import dataclass
 
@@ -24,6 +25,27 @@ class Client:
     async def send(self, data: bytes) -> None:
         """:raises OSError: the client has gone."""
         await asyncio.get_running_loop().sock_sendall(self.sock, data)
+
+    async def send_head(self) -> None:
+        """Sends the head in a read of its own, where the socket can do that.
+
+        docker-py reads the head through a buffer and goes on with the bare socket: what the buffer took besides is
+        lost to it. On a unix socket a read ends behind bytes that carry a descriptor (unix_stream_read_generic in
+        the kernel's net/unix/af_unix.c); the reader doesn't ask for it, so the kernel drops it.
+
+        :raises OSError: the client has gone.
+        """
+        head, self.head = self.head, b""
+        sent = 0
+        if self.sock.family == socket.AF_UNIX:
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    sent = socket.send_fds(self.sock, [head], [null])
+            finally:
+                os.close(null)
+        if sent < len(head):
+            await self.send(head[sent:])
 
     async def finish(self, data: bytes = b"") -> None:
         """Writes last words to a client that was not handed over, and closes in order."""
