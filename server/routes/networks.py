@@ -22,10 +22,10 @@ async def list_networks(request: Request) -> Response:
 
 
 async def inspect(request: Request) -> Response:
+    # ``verbose`` adds what a swarm has: the tasks and services of a network. There is none.
     shown = _networks(request).inspect(
         request.path_params["id"],
         params.version_of(request),
-        verbose=params.flag(request, "verbose"),
         scope=params.text(request, "scope"),
     )
     return json_answer(shown)

@@ -16,7 +16,7 @@ from server.services.networks.room import Room
 ACCEPTED = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type", "idOrName"))
 
 
-def show(room: Room, network: Network, *, containers: bool = True, verbose: bool = False) -> dict[str, Any]:
+def show(room: Room, network: Network, *, containers: bool = True) -> dict[str, Any]:
     """A network as inspect answers; without ``containers`` as the list does."""
     shown: dict[str, Any] = {
         "Name": network.name,
@@ -40,8 +40,6 @@ def show(room: Room, network: Network, *, containers: bool = True, verbose: bool
         "Options": dict(network.options),
         "Labels": dict(network.labels),
     }
-    if verbose:
-        shown["Services"] = {}
     return shown
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
-from engine.errors import Kind, WharfError
+from engine.errors import Kind, WharfError, not_found
 from engine.network import conntrack, netns, rules, wiring
 from engine.network.ipam import Network as Subnet
 from engine.network.netlink import Netlink
@@ -113,7 +113,12 @@ async def _plain(room: Room, container: Container, record: SandboxRecord, undo: 
 async def _own(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """A namespace on one or more networks."""
     for name, settings in container.networking.items():
-        network = room.get(name)
+        network = room.find(name)
+        if network is None:
+            gone = f"network {name} not found"
+            if container.started_before and name == endpoints.network_key(container):
+                gone = f"could not find a network matching network mode {name}: {gone}"
+            raise not_found(gone)
         endpoints.check_endpoint(network, settings)
         await attach.ensure_ready(room, network)
         endpoint = await _allocated(room, container, network)

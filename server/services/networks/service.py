@@ -216,12 +216,12 @@ class Networks:
         """:raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix)."""
         return self.room.get(key)
 
-    def inspect(self, key: str, version: Version, *, verbose: bool = False, scope: str = "") -> dict[str, Any]:
+    def inspect(self, key: str, version: Version, *, scope: str = "") -> dict[str, Any]:
         """:raises WharfError: NOT_FOUND."""
         network = self.room.get(key)
         if scope and network.scope != scope:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
-        return query.for_version(query.show(self.room, network, verbose=verbose), version)
+        return query.for_version(query.show(self.room, network), version)
 
     def listing(self, filters: Filters, version: Version) -> list[dict[str, Any]]:
         """:raises WharfError: INVALID: a bad filter."""
