@@ -5,6 +5,7 @@ reader holds its file open, so what is renamed or removed meanwhile is still rea
 """
 
 import os
+import time
 import zlib
 
 from server.services.containers.log_format import Format, Formatter, Query
@@ -13,6 +14,11 @@ CHUNK = 1 << 18
 # Enough of a file's beginning to hold the time of its first record.
 _IDENTITY = 1 << 16
 _GLANCE = 256
+# While the writer renames its files one after the other, the chain has a gap: a millisecond or so, on a busy host more.
+_PAUSE = 0.002
+_TRIES = 250
+# Looks after a file that has lost its name, before it counts as dropped.
+_LOOKS = 5
 
 
 class _Plain:
@@ -23,6 +29,11 @@ class _Plain:
         self.inode = os.fstat(self.fd).st_ino
         self.position = 0
         self._glance = os.pread(self.fd, _GLANCE, 0)
+
+    @property
+    def named(self) -> bool:
+        """Whether it still has a name somewhere."""
+        return os.fstat(self.fd).st_nlink > 0
 
     @property
     def size(self) -> int:
@@ -63,6 +74,10 @@ class _Packed:
             self._waiting += more
         self.identity = self._waiting[:_IDENTITY]
 
+    @property
+    def named(self) -> bool:
+        return os.fstat(self._file.fileno()).st_nlink > 0
+
     def _some(self) -> bytes:
         """Empty at the end, which a torn file reaches early."""
         try:
@@ -97,18 +112,33 @@ _File = _Plain | _Packed
 
 
 def chain(path: str) -> list[str]:
-    """The files of a log that are there, oldest first."""
-    found = [path] if os.path.exists(path) else []
-    number = 1
-    while True:
+    """The files of a log that are there, oldest first, at a moment when none is being renamed."""
+    for _ in range(_TRIES):
+        found = _numbered(path)
+        if not found or sorted(found) == list(range(len(found))):
+            break
+        time.sleep(_PAUSE)
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+def _numbered(path: str) -> dict[int, str]:
+    """Number → name; 0 is the file that is written now."""
+    directory, base = os.path.split(path)
+    try:
+        names = os.listdir(directory or ".")
+    except FileNotFoundError:
+        return {}
+    found: dict[int, str] = {}
+    for name in names:
+        if name == base:
+            found[0] = path
+            continue
+        head, _, rest = name.partition(base + ".")
+        number = rest.removesuffix(".gz")
         # While x.1 is being compressed both may exist; the plain one is whole.
-        for name in (f"{path}.{number}", f"{path}.{number}.gz"):
-            if os.path.exists(name):
-                found.insert(0, name)
-                break
-        else:
-            return found
-        number += 1
+        if not head and number.isdecimal() and (rest == number or int(number) not in found):
+            found[int(number)] = os.path.join(directory, name)
+    return found
 
 
 def _open(path: str) -> _File | None:
@@ -242,12 +272,17 @@ class LogReader:
 
     def _successor(self, file: _File) -> _File | None:
         """The file after ``file`` in the chain; None: ``file`` is still the newest."""
-        while True:
+        looks = 0
+        for _ in range(_TRIES):
             names = chain(self.path)
             index = _find(names, file)
             if index is None:
-                # It was dropped: the oldest that is left is what followed it.
-                return self._oldest(names)
+                looks += not file.named
+                if looks >= _LOOKS:
+                    break
+                # It may have been renamed between the two.
+                time.sleep(_PAUSE)
+                continue
             if index + 1 == len(names):
                 return None
             newer = _open(names[index + 1])
@@ -256,6 +291,8 @@ class LogReader:
                 return newer
             if newer is not None:
                 newer.close()
+        # It was dropped: the oldest that is left is what followed it.
+        return self._oldest(chain(self.path))
 
 
 def _find(names: list[str], file: _File) -> int | None:

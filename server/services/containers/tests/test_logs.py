@@ -5,6 +5,7 @@ import io
 import json
 import random
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +139,28 @@ def test_a_follower_loses_and_repeats_nothing(tmp_path: Path, driver: str, gz: b
     log.close()
     reader.close()
     assert got.split() == [str(each).encode() for each in range(number)]
+
+
+def test_a_reader_beside_a_writer_that_renames_many_files(tmp_path: Path) -> None:
+    """Each rotation renames a hundred files, one after the other: what is looked for may be between two names."""
+    path, count = tmp_path / "log", 3000
+    log = open_file(path, "json-file", size=2500, files=400)
+
+    def write() -> None:
+        for number in range(count):
+            log.write("stdout", f"{number}\n".encode(), START + number)
+
+    reader = LogReader(str(path), JsonLines(), Query(framed=False))
+    writer = threading.Thread(target=write)
+    writer.start()
+    got = b""
+    while writer.is_alive():
+        got += reader.read()
+    writer.join()
+    got += b"".join(iter(reader.read, b""))
+    log.close()
+    reader.close()
+    assert got.split() == [str(each).encode() for each in range(count)]
 
 
 def test_a_follower_that_lags_too_far_goes_on_with_what_is_left(tmp_path: Path) -> None:
