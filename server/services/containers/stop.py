@@ -42,12 +42,23 @@ async def stop(room: Room, container: Container, key: str, *, timeout: int | Non
 
     :raises WharfError: NOT_MODIFIED if it doesn't run; INTERNAL (as in dockerd) if it can't be stopped.
     """
+    await settled(container)
     if not container.state.running:
         raise not_modified("container is already stopped")
     try:
         await stop_and_wait(room, container, timeout=timeout, signal=signal)
     except WharfError as error:
         raise internal(f"cannot stop container: {key}: {error.message}") from error
+
+
+async def settled(container: Container) -> None:
+    """Waits for a start that is going on, as dockerd does: who asks for the end in that moment means what it starts.
+
+    `docker compose up --abort-on-container-exit` waits for ever for a container that it started while it stopped it.
+    """
+    if not container.state.running and container.lock.locked():
+        async with container.lock:
+            pass
 
 
 async def stop_and_wait(room: Room, container: Container, *, timeout: int | None = None, signal: str = "") -> None:
@@ -83,6 +94,7 @@ async def kill(room: Room, container: Container, signal: str = "") -> None:
     :raises WharfError: CONFLICT if it doesn't run; INVALID_ARGUMENT for a bad signal.
     """
     number = parse_kill_signal(signal)
+    await settled(container)
     if number == signals.SIGKILL:
         await kill_and_wait(room, container)
     else:
