@@ -79,6 +79,7 @@ class Builds:
 
     async def start(self) -> None:
         await asyncio.to_thread(self._prepare)
+        await self.buildkit.mirrors.clear_unknown()
         # A step that a killed daemon was making has a lease and no record: nobody else would ever let it go.
         kept = {record.id for record in await self.builder.cache.all()}
         leases = self._room.engine.leases

@@ -24,8 +24,9 @@ from server.services.build.buildkit.frontend import Frontend
 from server.services.build.buildkit.gateway import BUILD, Gateway
 from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.buildkit.mirrors import Mirrors
 from server.services.build.buildkit.platforms import platforms
-from server.services.build.buildkit.sources import Mirrors, Sources
+from server.services.build.buildkit.sources import Sources
 from server.services.build.context import Contexts
 from server.services.containers.room import Room
 
@@ -49,7 +50,7 @@ class BuildKit:
         self._room, self._images, self._builder, self._uploads, self._prune = room, images, builder, contexts, prune
         self._directory = os.path.join(room.settings.exec_root, "buildkit")
         self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
-        self.mirrors = Mirrors(os.path.join(root, "mirrors"))
+        self.mirrors = Mirrors(os.path.join(root, "mirrors"), builder.cache)
         self._sessions = Sessions(self._directory)
         self._history = History()
         self._caches = Caches(room.engine, images)

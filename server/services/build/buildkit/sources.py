@@ -8,65 +8,24 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from engine.build import select
 from engine.build.dockerfile.ignore import read
-from engine.build.running import disk_usage
 from engine.build.select import Checksums
 from engine.build.work import Context, Fetched
 from engine.buildkit.filesync import Selection
 from engine.buildkit.session import Session
 from engine.errors import Kind, WharfError, invalid
 from server.services.build.buildkit.job import Job
+from server.services.build.buildkit.mirrors import Mirrors
 from server.services.build.buildkit.progress import Vertex
 from server.services.build.context import MAX_DOCKERFILE, Contexts
 from server.services.build.fetch import fetch
 
 UPLOADED = "http://buildkit-session/"
-
-
-class Mirrors:
-    """The mirrored folders of clients, kept between builds so that only what changed is sent again.
-
-    A folder belongs to one build at a time: a second one with the same key takes a folder of its own.
-    """
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._busy: set[str] = set()
-        self._known: dict[str, dict[int, tuple[int, int, int, str]]] = {}
-
-    @asynccontextmanager
-    async def take(self, key: str) -> AsyncIterator[tuple[str, Checksums]]:
-        """A folder for the block, and what is remembered of its files' checksums."""
-        number = 0
-        while (path := os.path.join(self._root, f"{key}-{number}")) in self._busy:
-            number += 1
-        self._busy.add(path)
-        try:
-            await asyncio.to_thread(os.makedirs, path, 0o700, True)  # noqa: FBT003 - makedirs' own parameter
-            yield path, Checksums(self._known.setdefault(path, {}))
-        finally:
-            self._busy.discard(path)
-
-    async def clear(self) -> int:
-        """Removes the folders that no build uses; returns the bytes they took."""
-        freed = 0
-        names = await asyncio.to_thread(_names, self._root)
-        for name in names:
-            path = os.path.join(self._root, name)
-            if path not in self._busy:
-                freed += await asyncio.to_thread(disk_usage, path)
-                self._known.pop(path, None)
-                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
-        return freed
-
-
-def _names(root: str) -> list[str]:
-    return os.listdir(root) if os.path.isdir(root) else []
 
 
 def key_of(session: Session, name: str, client: str) -> str:
@@ -115,9 +74,10 @@ class Sources:
 
     async def _pull(self, selection: Selection, purpose: str) -> Context:
         key = key_of(self.session, selection.name, f"{purpose} {self.options.get('contextsubdir', '')}")
-        path, checksums = await self._stack.enter_async_context(self.mirrors.take(key))
-        await self.session.pull_files(selection, path)
-        return Context(path, checksums)
+        description = f"local source for {selection.name if purpose == 'context' else purpose}"
+        mirror = await self._stack.enter_async_context(self.mirrors.take(key, description))
+        mirror.changed = await self.session.pull_files(selection, mirror.path)
+        return Context(mirror.path, mirror.checksums)
 
     async def dockerfile(self, filename: str) -> tuple[bytes, str]:
         """The Dockerfile's text and the name it was found under. Raises NOT_FOUND with BuildKit's sentence."""
