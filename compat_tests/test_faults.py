@@ -197,7 +197,7 @@ def test_killed_during_a_stop(own_engine: Engine, victim: str) -> None:
 
         def stop() -> None:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                answers.append(engine.api.post(f"/containers/{identity}/stop", t=3).status)
+                answers.append(engine.api.post(f"/containers/{identity}/stop", t=1).status)
 
         stopping = threading.Thread(target=stop)
         stopping.start()
