@@ -104,7 +104,7 @@ def needs_compose() -> None:
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The project, up; each test leaves it so."""
-    engine: Engine = request.getfixturevalue("own_engine")
+    engine: Engine = request.getfixturevalue("engine")
     folder = tmp_path_factory.mktemp("compose")
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / "secret.txt").write_text("s3cret\n")
@@ -122,9 +122,9 @@ def inside(project: Project, service: str, script: str) -> list[str]:
     return project.compose("exec", "-T", service, "sh", "-c", script).stdout.splitlines()
 
 
-def test_services_come_up_in_their_order(own_engine: Engine, shared: Project) -> None:
+def test_services_come_up_in_their_order(engine: Engine, shared: Project) -> None:
     assert shared.states() == ["db running 0", "init exited 0", "side running 0", "web running 0"]
-    health = own_engine.docker("inspect", "-f", "{{.State.Health.Status}}", f"{shared.name}-db-1").stdout
+    health = engine.docker("inspect", "-f", "{{.State.Health.Status}}", f"{shared.name}-db-1").stdout
     assert health == "healthy\n"
     # Once web answers it has asked db by both of its names.
     page = inside(shared, "side", "until wget -q -O- http://127.0.0.1/built; do sleep 0.1; done")
@@ -138,7 +138,7 @@ def test_services_come_up_in_their_order(own_engine: Engine, shared: Project) ->
     assert shared.compose("port", "web", "80").stdout.strip() == f"127.0.0.1:{shared.port}"
 
 
-def test_what_a_service_is_given(own_engine: Engine, shared: Project) -> None:
+def test_what_a_service_is_given(engine: Engine, shared: Project) -> None:
     assert inside(shared, "db", "cat /run/secrets/token /etc/conf.txt /data/x") == ["s3cret", "conf", "init done"]
     script = (
         "echo $A $B; ulimit -n; cat /proc/sys/net/core/somaxconn; grep other /etc/hosts; grep -c /scratch /proc/mounts"
@@ -147,11 +147,11 @@ def test_what_a_service_is_given(own_engine: Engine, shared: Project) -> None:
     # The network of one service, the processes of another.
     assert inside(shared, "side", "hostname") == inside(shared, "web", "hostname")
     assert "httpd" in "\n".join(inside(shared, "side", "ps"))
-    memory = own_engine.docker("inspect", "-f", "{{.HostConfig.Memory}}", f"{shared.name}-db-1").stdout
+    memory = engine.docker("inspect", "-f", "{{.HostConfig.Memory}}", f"{shared.name}-db-1").stdout
     assert memory.strip() == str(64 * 1024 * 1024)
 
 
-def test_exec_run_and_cp(own_engine: Engine, shared: Project, tmp_path: Path) -> None:
+def test_exec_run_and_cp(engine: Engine, shared: Project, tmp_path: Path) -> None:
     done = shared.compose(
         "exec", "-T", "-e", "X=y", "-w", "/tmp", "db", "sh", "-c", "pwd; echo $X; exit 4", check=False
     )
@@ -166,7 +166,7 @@ def test_exec_run_and_cp(own_engine: Engine, shared: Project, tmp_path: Path) ->
     assert "httpd -f -p 80 -h /www" in shared.compose("top", "db").stdout
 
 
-def test_stop_start_restart_pause_and_kill(own_engine: Engine, shared: Project) -> None:
+def test_stop_start_restart_pause_and_kill(engine: Engine, shared: Project) -> None:
     shared.compose("pause", "db")
     assert "db paused 0" in shared.states()
     shared.compose("unpause", "db")
@@ -180,12 +180,12 @@ def test_stop_start_restart_pause_and_kill(own_engine: Engine, shared: Project) 
     shared.compose("up", "-d", "--no-build")
     assert shared.states() == ["db running 0", "init exited 0", "side running 0", "web running 0"]
     # Nothing changed, so the containers are the same.
-    before = own_engine.docker("inspect", "-f", "{{.Id}}", f"{shared.name}-db-1").stdout
+    before = engine.docker("inspect", "-f", "{{.Id}}", f"{shared.name}-db-1").stdout
     shared.compose("up", "-d", "--no-build")
-    assert own_engine.docker("inspect", "-f", "{{.Id}}", f"{shared.name}-db-1").stdout == before
+    assert engine.docker("inspect", "-f", "{{.Id}}", f"{shared.name}-db-1").stdout == before
 
 
-def test_scale_and_profiles(own_engine: Engine, shared: Project) -> None:
+def test_scale_and_profiles(engine: Engine, shared: Project) -> None:
     shared.compose("up", "-d", "--no-deps", "--scale", "extra=3", "extra")
     listed = shared.compose("--profile", "debug", "ps", "-q", "extra").stdout.split()
     assert len(listed) == 3
@@ -198,14 +198,14 @@ def test_scale_and_profiles(own_engine: Engine, shared: Project) -> None:
     assert "extra" not in " ".join(shared.states("--profile", "debug"))
 
 
-def test_a_changed_service_is_made_anew(own_engine: Engine, tmp_path: Path) -> None:
+def test_a_changed_service_is_made_anew(engine: Engine, tmp_path: Path) -> None:
     text = (
         "services:\n"
         "  a: {image: busybox, command: sleep 1000, network_mode: none, environment: [A=1], stop_grace_period: 0s,\n"
         "      volumes: ['data:/data']}\n"
         "volumes: {data: {}}\n"
     )
-    project = Project(own_engine, tmp_path, text)
+    project = Project(engine, tmp_path, text)
     try:
         project.compose("up", "-d")
         inside(project, "a", "echo kept > /data/x")
@@ -216,13 +216,13 @@ def test_a_changed_service_is_made_anew(own_engine: Engine, tmp_path: Path) -> N
         project.down()
 
 
-def test_attached_up_ends_with_the_status_of_a_service(own_engine: Engine, tmp_path: Path) -> None:
+def test_attached_up_ends_with_the_status_of_a_service(engine: Engine, tmp_path: Path) -> None:
     text = (
         "services:\n"
         "  a: {image: busybox, command: sh -c 'echo from a; exit 5', network_mode: none}\n"
         "  b: {image: busybox, command: sleep 1000, network_mode: none, stop_grace_period: 0s}\n"
     )
-    project = Project(own_engine, tmp_path, text)
+    project = Project(engine, tmp_path, text)
     try:
         done = project.compose("up", "--abort-on-container-exit", "--exit-code-from", "a", check=False)
         assert done.status == 5, done.output
