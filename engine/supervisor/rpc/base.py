@@ -32,7 +32,7 @@ def handler(
     A method that the service lacks is a mistake and raises TypeError here.
     """
     wanted = {serving.snake_case(method.name) for method in service.methods}
-    strays = {name for name in dir(type(servicer)) if not name.startswith("_")} - wanted - {"decoders"}
+    strays = {name for name in dir(type(servicer)) if not name.startswith("_") and name != "decoders"} - wanted
     if strays:
         raise TypeError(f"{type(servicer).__name__}: {service.full_name} has no {', '.join(sorted(strays))}")
     return serving.handler(service, servicer, _required if namespaced else _optional)
