@@ -18,6 +18,7 @@ from engine.network.reactor import ERROR, HANGUP, READ, WRITE, Reactor, Timer
 _CHUNK = 1 << 16
 _HIGH_WATER = 1 << 18
 _UDP_IDLE = 90.0
+_UDP_CLIENTS = 4096  # of one port at a time: forged senders must not use up the descriptors
 _CONNECT = 30.0
 _SCTP = 132
 _PKTINFO = 8  # IP_PKTINFO, missing in Python's socket before 3.14
@@ -291,6 +292,8 @@ class _UdpListener(_Held):
             return
         key = (address, *(item[2] for item in ancillary))
         client = self._clients.get(key)
+        if client is None and len(self._clients) >= _UDP_CLIENTS:
+            return  # lost, as on a network that is full
         if client is None:
             try:
                 upstream = _connect(self._target, socket.SOCK_DGRAM)
