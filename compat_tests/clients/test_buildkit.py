@@ -271,7 +271,9 @@ def test_bake(engine: Engine, tmp_path: Path) -> None:
         tmp_path,
         {
             "docker-bake.hcl": (
-                'group "default" { targets = ["one", "two"] }\n'
+                'group "default" { targets = ["one", "two", "linked"] }\n'
+                'target "linked" {\n tags = ["bk:linked"]\n contexts = { base = "target:one" }\n'
+                ' dockerfile-inline = "FROM base\\nCOPY --from=base /n /linked\\n"\n}\n'
                 'target "one" {\n tags = ["bk:one"]\n args = { N = "1" }\n}\n'
                 'target "two" {\n inherits = ["one"]\n tags = ["bk:two"]\n args = { N = "2" }\n}\n'
             ),
@@ -279,7 +281,7 @@ def test_bake(engine: Engine, tmp_path: Path) -> None:
         },
     )
     engine.docker("buildx", "bake", "--progress=plain", cwd=tmp_path, timeout=110)
-    for name, value in (("one", "1"), ("two", "2")):
+    for name, value in (("one", "1"), ("two", "2"), ("linked", "1")):
         assert engine.docker("run", "--rm", "--network", "none", f"bk:{name}", "cat", "/n").stdout.strip() == value
 
 

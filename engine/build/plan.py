@@ -11,7 +11,7 @@ from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import Expansion, expand
 from engine.build.imageconfig import History
-from engine.build.planned import PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
+from engine.build.planned import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
 from engine.build.stage import StagePlanner
 from engine.build.steps import Origin, Step
 from engine.errors import WharfError, invalid
@@ -133,7 +133,7 @@ class Planner:
         if index is not None and not (name.isdigit() and index >= before):
             return Origin((await self.stage(index)).last)
         context = self.bases.named_context(name)
-        if context is not None and not context.startswith("docker-image://"):
+        if context is not None and not context.startswith(IMAGES):
             return Origin(context=name)
         if name.isdigit():
             number = int(name)

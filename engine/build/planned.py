@@ -12,6 +12,12 @@ PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 """Predefined arguments, lower and upper case: no ``ARG`` needed, no part of the cache's key."""
 
 
+INPUT = "input:"
+"""How a named context begins that is the result of another build."""
+IMAGES = ("docker-image://", INPUT)
+"""How named contexts begin that have a configuration: they stand for an image."""
+
+
 @dataclass(frozen=True, slots=True)
 class BaseImage:
     """A base image: its layers, and its configuration's JSON."""

@@ -11,7 +11,7 @@ from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import expand_heredoc, expand_words
 from engine.build.dockerfile.parse import parse_instruction
 from engine.build.imageconfig import History, ImageConfig, Json
-from engine.build.planned import PROXIES, Line, PlannedStage
+from engine.build.planned import IMAGES, PROXIES, Line, PlannedStage
 from engine.build.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class StagePlanner:
                 self.config.config["WorkingDir"] = "/"
             return
         context = self.planner.bases.named_context(name)
-        if context is not None and not context.startswith("docker-image://"):
+        if context is not None and not context.startswith(IMAGES):
             # A named context in place of a base: its files on an empty root.
             self.base_ref = name
             self.config = ImageConfig.scratch(os=os, architecture=arch, variant=variant)

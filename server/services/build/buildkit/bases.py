@@ -1,11 +1,13 @@
 """Base images of a client's build: local ones, or pulled with the credentials that its session gives."""
 
+import json
 from dataclasses import dataclass, field
 
 from engine.api.client import Engine
 from engine.build.plan import BaseImage
+from engine.build.planned import INPUT
 from engine.build.steps import Base, Layer
-from engine.errors import Kind, WharfError
+from engine.errors import Kind, WharfError, invalid
 from engine.registry import oci
 from engine.registry.reference import parse as parse_reference
 from server.http.streams import Progress
@@ -35,6 +37,8 @@ class Bases:
         return None
 
     async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
+        if ref.startswith(INPUT):
+            return self._input(ref.removeprefix(INPUT))
         key = f"{ref} {platform}"
         if key not in self.found:
             name = f"[internal] load metadata for {oci_name(ref)}"
@@ -49,6 +53,14 @@ class Bases:
         )
         shown = f"{oci_name(ref)}@{image.target.digest}" if "@" not in ref else ref
         return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
+
+    def _input(self, name: str) -> BaseImage:
+        """The result of another build that the client links to this one."""
+        made = self.job.inputs.get(name)
+        if made is None:
+            raise invalid(f"invalid input context {name}: the build has no input of that name")
+        documents = made.documents
+        return BaseImage(Base(name, documents.id, documents.chain_id, made.layers), json.loads(documents.config))
 
     async def _find(self, ref: str, platform: str) -> Image:
         wanted = platform if platform != host_platform() else None

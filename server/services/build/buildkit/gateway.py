@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from engine.buildkit.pb import caps_pb2, gateway_pb2, worker_pb2
 from engine.errors import WharfError, internal, invalid, not_implemented
+from engine.registry import oci
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import platforms_json
+from server.services.build.buildkit.inputs import definition, named
 from server.services.build.buildkit.job import Job, Jobs, Made
 
 BUILD = "buildkit-controlapi-buildid"
@@ -79,8 +81,8 @@ class Gateway:
             raise detailed(error) from error
 
     async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
-        if request.FrontendInputs:
-            raise not_implemented("front-end inputs (a target linked as a context) are not supported")
+        for name, given in request.FrontendInputs.items():
+            job.inputs[name] = self._jobs.result(named(list(getattr(given, "def"))))
         if not request.Frontend:
             if request.Definition.ByteSize():
                 raise not_implemented("solving a low-level build definition (LLB) is not supported")
@@ -159,14 +161,23 @@ def result_of(made: list[Made]) -> gateway_pb2.Result:
     """A front end's results as the client's half gets them."""
     result = gateway_pb2.Result()
     if len(made) == 1:
-        result.ref.id = made[0].id
+        _fill(result.ref, made[0])
         result.metadata["containerimage.config"] = made[0].documents.config
         return result
     for item in made:
-        result.refs.refs[item.platform].id = item.id
+        _fill(result.refs.refs[item.platform], item)
         result.metadata[f"containerimage.config/{item.platform}"] = item.documents.config
     result.metadata["refs.platforms"] = platforms_json(made)
     return result
+
+
+def _fill(ref: gateway_pb2.Ref, made: Made) -> None:
+    ref.id = made.id
+    whole = getattr(ref, "def")
+    for operation in definition(made.id):
+        getattr(whole, "def").append(operation)
+        # Clients want metadata of each, be it empty.
+        whole.metadata[oci.digest_of(operation)].SetInParent()
 
 
 def results_in(job: Job, result: gateway_pb2.Result) -> list[Made]:

@@ -70,6 +70,10 @@ class History:
         """A build that is over, with its status."""
         return self._jobs.get(ref)
 
+    def jobs(self) -> list[Job]:
+        """The newest builds that are over."""
+        return list(self._jobs.values())
+
     def update(self, request: pb.UpdateBuildHistoryRequest) -> None:
         """Pins or deletes. Raises NOT_FOUND."""
         if request.Ref not in self._records:

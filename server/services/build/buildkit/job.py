@@ -10,7 +10,7 @@ from engine.build.solve import Solver
 from engine.build.steps import Layer, Result
 from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.pb import gateway_pb2
-from engine.errors import Kind, WharfError, not_found
+from engine.errors import Kind, WharfError, invalid, not_found
 from engine.system import timeouts
 from server.services.build.buildkit.failure import returned
 from server.services.build.image import Documents
@@ -60,6 +60,8 @@ class Job:
     ended: bool = False
     made: dict[str, Made] = field(default_factory=dict)
     """The results that the client's half may speak of, by id."""
+    inputs: dict[str, Made] = field(default_factory=dict)
+    """Results of other builds that this one stands on, by the name that its client gave them."""
     solvers: list[Solver] = field(default_factory=list)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     """What is let go of at the end: connections to registries."""
@@ -143,9 +145,13 @@ class Job:
 class Jobs:
     """The builds that run now, by ref."""
 
-    def __init__(self, ended: Callable[[str], "Job | None"] = lambda ref: None) -> None:
+    def __init__(
+        self,
+        ended: Callable[[str], "Job | None"] = lambda ref: None,
+        over: Callable[[], "list[Job]"] = list,
+    ) -> None:
         self._jobs: dict[str, Job] = {}
-        self._ended = ended
+        self._ended, self._over = ended, over
         self._changed = asyncio.Condition()
 
     async def add(self, job: Job) -> None:
@@ -176,6 +182,13 @@ class Jobs:
         found = self._jobs.get(ref) or self._ended(ref)
         assert found is not None
         return found
+
+    def result(self, id: str) -> Made:
+        """A result of any build, running or just over. Raises INVALID_ARGUMENT for one that isn't known."""
+        for job in (*self._jobs.values(), *self._over()):
+            if id and id in job.made:
+                return job.made[id]
+        raise invalid("an input of the build is no result of this engine")
 
     def all(self) -> list[Job]:
         """Those that run now."""

@@ -54,7 +54,7 @@ class BuildKit:
         self._sessions = Sessions(self._directory)
         self._history = History()
         self._caches = Caches(room.engine, images)
-        self._jobs = Jobs(self._history.job)
+        self._jobs = Jobs(self._history.job, self._history.jobs)
         self._files = Files(room.engine)
         self._server: grpc.aio.Server | None = None
         self._meeting: Rendezvous | None = None
