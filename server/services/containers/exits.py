@@ -51,6 +51,8 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
         state.paused, state.pid, state.exit_code = False, 0, end.status
         state.finished_ns = end.exited_at_ns or time.time_ns()
         state.running = state.restarting = again
+        # With the state: who comes to follow the log now either is called or sees that it has ended.
+        call(room.hooks.drained, container)
         if again:
             container.restart_count += 1
         container.row = None

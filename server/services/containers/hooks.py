@@ -23,6 +23,8 @@ class Hooks:
     started: list[Hook] = field(default_factory=list)
     start_failed: list[Hook] = field(default_factory=list)
     stopped: list[Hook] = field(default_factory=list)
+    #: After ``stopped``, when all output was read and logged and the state tells of the end.
+    drained: list[Hook] = field(default_factory=list)
     paused: list[Hook] = field(default_factory=list)
     unpaused: list[Hook] = field(default_factory=list)
     removed: list[Hook] = field(default_factory=list)

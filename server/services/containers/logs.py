@@ -107,7 +107,7 @@ class Logs:
         self._room = room
         self._watch = LogWatch()
         self._followers: dict[str, set[_Follower]] = {}
-        room.hooks.stopped.append(self._stopped)
+        room.hooks.drained.append(self._stopped)
         room.hooks.removed.append(self._stopped)
 
     def open(self, container: Container, query: Query) -> AsyncIterator[bytes]:
