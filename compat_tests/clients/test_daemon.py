@@ -1,4 +1,4 @@
-"""The API daemon itself: sockets, versions, signals, its configuration, what it does with garbage and after SIGKILL."""
+"""The API daemon itself: sockets, versions, signals, its configuration, what is whole after SIGKILL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 from compat_tests import engines, places
 from compat_tests.api import Api
-from compat_tests.engines import Engine, Wharf
+from compat_tests.engines import Wharf
 from compat_tests.images import ROOT
 from compat_tests.traces import until
 
@@ -192,9 +192,6 @@ def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
             events.kill()
 
 
-# ---- who else may not start
-
-
 def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
     (tmp_path / "daemon.json").write_text("{}")
     common = [sys.executable, "-m", "server", "--config-file", str(tmp_path / "daemon.json")]
@@ -244,103 +241,6 @@ def test_validate_names_what_is_wrong(tmp_path: Path, flags: list[str], file: st
     assert words in done.stderr
 
 
-# ---- garbage
-
-
-def exchange(engine: Engine, sent: bytes, *, end: bool = False) -> bytes:
-    """What comes back until the engine closes or says nothing more."""
-    with engine.api.raw(timeout=30) as sock, contextlib.suppress(OSError):
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            sock.sendall(sent)
-            if end:
-                sock.shutdown(socket.SHUT_WR)
-        return sock.recv(65536)
-    return b""
-
-
-def memory(engine: Engine) -> int:
-    """Bytes of the daemon's own memory."""
-    for line in Path(f"/proc/{engine.daemon.pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no RssAnon")
-
-
-def test_what_is_not_http_is_answered_and_closed(daemon: Wharf) -> None:
-    create = b"POST /containers/create HTTP/1.1\r\n" + HEAD + b"Content-Type: application/json\r\n"
-    for sent in (
-        *(
-            bytes(range(256)) * 8,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),
-            b"PRI * HTTP/2.0\r\n\r\n",
-        ),
-        *(b"GET /_ping HTTP/1.1\r\n\r\n", b"GET /_ping HTTP/3.0\r\n" + HEAD + b"\r\n", b"\0" * 20),
-        create + b"Content-Length: -1\r\n\r\n",
-        create + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        create + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        create + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-        create + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
-    ):
-        assert exchange(daemon, sent).startswith(b"HTTP/1.1 400 "), sent[:80]
-    assert exchange(daemon, b"GET /_ping HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-    assert exchange(daemon, create + b"Content-Length: 100\r\n\r\n{", end=True)[:13] in (b"", b"HTTP/1.1 400 ")
-    assert daemon.api.get("/_ping").status == 200
-
-
-def test_endless_heads_and_bodies_are_cut_off(daemon: Wharf) -> None:
-    before = memory(daemon)
-    for start, piece, status in (
-        (b"GET /_ping HTTP/1.1\r\n" + HEAD, b"X-Long: " + b"x" * 60000 + b"\r\n", b"431"),
-        (b"GET /", b"x" * 65536, b"431"),
-        *(
-            (
-                b"POST " + path + b" HTTP/1.1\r\n" + HEAD
-                + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
-                b'10000\r\n"' + b"a" * 0xFFFF + b"\r\n",
-                status,
-            )
-            for path, status in (
-                (b"/containers/create", b"400"),
-                (b"/networks/create", b"400"),
-                (b"/exec/x/start", b"400"),
-                (b"/nosuch", b"404"),
-            )
-        ),
-    ):  # fmt: skip
-        with daemon.api.raw(timeout=30) as sock:
-            with contextlib.suppress(OSError):
-                sock.sendall(start)
-                for _ in range(1000):
-                    sock.sendall(piece)
-            with contextlib.suppress(OSError):
-                assert sock.recv(1000).split()[1:2] in ([status], []), start[:40]
-    assert daemon.api.get("/_ping").status == 200
-    assert memory(daemon) - before < 32 * 1024 * 1024
-
-
-def test_idle_and_slow_clients_block_nobody(daemon: Wharf) -> None:
-    with contextlib.ExitStack() as stack:
-        for number in range(1500):
-            sock: list[socket.socket] = []
-
-            def connected(sock: list[socket.socket] = sock) -> bool:
-                # A full backlog refuses at once where the connection would wait.
-                with contextlib.suppress(BlockingIOError):
-                    sock.append(daemon.api.raw(timeout=30))
-                return bool(sock)
-
-            assert until(connected)
-            stack.enter_context(sock[0])
-            if number % 3 == 0:
-                sock[0].sendall(b"GET /_ping HT")
-            elif number % 3 == 1:
-                sock[0].sendall(b"POST /containers/create HTTP/1.1\r\n" + HEAD + b"Content-Length: 100\r\n\r\n{")
-        assert daemon.api.get("/_ping").status == 200
-        assert len(os.listdir(f"/proc/{daemon.daemon.pid}/fd")) > 1500
-    assert until(lambda: len(os.listdir(f"/proc/{daemon.daemon.pid}/fd")) < 200)
-    assert daemon.api.get("/info").status == 200
-
-
 # ---- SIGKILL and SIGTERM (last, as they end the daemon)
 
 
@@ -362,7 +262,6 @@ def storm(daemon: Wharf, stop: threading.Event, name: str) -> None:
 def test_sigkill_in_the_middle_of_everything_leaves_a_whole_store(daemon: Wharf) -> None:
     for round_ in range(2):
         stop = threading.Event()
-        # Never collected by the ring of a bus that is gone: the events of this daemon tell that the storm is on.
         threads = [threading.Thread(target=storm, args=(daemon, stop, f"k{round_}t{n}")) for n in range(3)]
         for thread in threads:
             thread.start()
@@ -472,7 +371,6 @@ def test_the_build_cache_keeps_to_its_rules(guarded: Wharf) -> None:
         return sum(int(row["Size"]) for row in guarded.api.get("/system/df", type="build-cache").json()["BuildCache"])
 
     assert until(lambda: 0 < cached() <= 3 * 1024 * 1024)
-    # What an image is made of stays.
     assert guarded.docker("run", "--rm", identity, "ls", "/0", "/3").stdout.split() == ["/0", "/3"]
     guarded.docker("rmi", identity)
 
