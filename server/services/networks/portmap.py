@@ -12,7 +12,7 @@ from engine.network.ports import PortAllocator, PortRange, allocated
 from engine.network.rules import Publication
 from server.services.networks.model import PortSpan
 
-_PORT = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?(?:/(?P<protocol>\w+))?")
+_PORT = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?(?:/(?P<protocol>\w+))?", re.ASCII)
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
