@@ -6,12 +6,16 @@
     steps.py        the operations that make layers, as data, with their cache keys
     plan.py         instructions and the bases' configurations → stages of steps (stage.py one stage, planned.py
                     the data); variables are replaced here
+    wording.py      how instructions are shown in a history; checks of words
     select.py       which files of a source an operation means, and their checksums
     pack.py         those files as a layer (ownership, modes, what is there already)
     copying.py      one COPY, ADD or WORKDIR: its key, then its layer
     running.py      the mounts of one RUN
+    difference.py   what a RUN changed, as a layer
+    convert.py      a layer made anew: another compression, no time later than a given one
     cache.py        results by key: kept over restarts, held by leases, pruned
-    solve.py        runs what is needed, in parallel, each key once (shared.py)
+    cacheconfig.py  a cache as a document that travels; remote.py what the solver asks of one
+    solve.py        runs what is needed, in parallel, each key once (shared.py); failed.py how steps fail
     work.py         what the solver needs from around it: contexts, a runner of processes, progress
 
 The front doors (``POST /build``, BuildKit's Control) are in ``server/services/build``; the wire of BuildKit is

@@ -83,14 +83,11 @@ class Control:
             yield message
 
     async def solve(self, request: pb.SolveRequest, call: str) -> pb.SolveResponse:
-        try:
-            _refuse(request)
-        except WharfError as error:
-            raise detailed(error) from error
         job = Job(request.Ref, request.Session, request)
         await self._jobs.add(job)
         self._history.started(job)
         try:
+            _refuse(request)
             async with self._engine.leases.hold(ttl=LEASE) as lease:
                 job.lease = lease.id
                 response = await self._solve(job, request)

@@ -7,7 +7,7 @@ in metadata which build it speaks for.
 from collections.abc import Awaitable, Callable, Mapping
 
 from engine.buildkit.pb import caps_pb2, gateway_pb2, worker_pb2
-from engine.errors import WharfError, internal, invalid, not_implemented
+from engine.errors import WharfError, internal, invalid, not_found, not_implemented
 from engine.registry import oci
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.files import Files
@@ -65,7 +65,10 @@ class Gateway:
     async def _job(self, call: str) -> Job:
         if not call:
             raise invalid("no buildid found in context")
-        return await self._jobs.get(call)
+        job = await self._jobs.get(call)
+        if job.ended:
+            raise not_found(f"no such job {call}")
+        return job
 
     async def ping(self, request: gateway_pb2.PingRequest, call: str) -> gateway_pb2.PongResponse:
         await self._job(call)

@@ -1,0 +1,60 @@
+"""What builds write for others to read: caches that travel, histories, findings of checks."""
+
+import hashlib
+
+import pytest
+
+from engine.api.types import Descriptor
+from engine.build import cacheconfig, wording
+from engine.build.dockerfile import checks
+from engine.build.dockerfile.errors import DockerfileError
+from engine.build.dockerfile.parse import parse
+from engine.build.steps import Layer, Result
+
+GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def layer(name: str) -> Layer:
+    digest = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+    return Layer(
+        Descriptor(GZIP, digest, len(name)), "sha256:" + hashlib.sha256(digest.encode()).hexdigest(), 1234567891
+    )
+
+
+def test_a_cache_comes_back_as_it_was_written() -> None:
+    base, one, two = layer("base"), layer("one"), layer("two")
+    chain = [
+        Result("base", "c0", (base,)),
+        Result("k1", "c1", (base, one)),
+        Result("k2", "c1", (base, one)),  # changed nothing
+        Result("k3", "c2", (base, one, two)),
+    ]
+    data = cacheconfig.write([chain, chain[:2]])
+    known = cacheconfig.read(data)
+    assert {key: item.layer for key, item in known.items()} == {"k1": one, "k2": None, "k3": two}
+    assert [blob.digest for blob in cacheconfig.blobs(data)] == [item.descriptor.digest for item in (base, one, two)]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"layers":[{}],"records":[{"digest":"k","layers":[{"layer":7}]}]}']
+)
+def test_a_cache_without_sense_knows_nothing(data: bytes) -> None:
+    assert cacheconfig.read(data) == {}
+
+
+def test_health_checks_are_shown_as_go_shows_them() -> None:
+    text = 'FROM x\nHEALTHCHECK --interval=90s --timeout=20ms --start-period=1h --retries=48 CMD ["a", "b c"]\n'
+    item = parse(text).stages[0].instructions[0]
+    assert wording.healthcheck(item) == 'HEALTHCHECK &{["CMD" "a" "b c"] "1m30s" "20ms" "1h0m0s" "0s" \'0\'}'  # type: ignore[arg-type]
+
+
+def test_checks_are_skipped_or_made_errors() -> None:
+    warnings = parse("FROM x as a\nCMD y\n").warnings
+    rules = {item.rule for item in warnings}
+    assert {"FromAsCasing", "JSONArgsRecommended"} <= rules
+    assert [item.rule for item in checks.chosen(warnings, "skip=FromAsCasing")] == ["JSONArgsRecommended"]
+    assert checks.chosen(warnings, "skip=all;error=true") == []
+    with pytest.raises(DockerfileError, match="lint violation found for rules: FromAsCasing, JSONArgsRecommended"):
+        checks.chosen(warnings, "error=true")
+    with pytest.raises(DockerfileError, match='invalid check option "foo"'):
+        checks.chosen(warnings, "foo=bar")
