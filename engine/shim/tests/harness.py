@@ -97,6 +97,14 @@ def spec(rootfs: Path, args: Sequence[str], *, terminal: bool = False, cgroup: s
     }
 
 
+def remove_cgroups() -> None:
+    """The directory of all tests' cgroups, in each hierarchy; one that another run uses stays."""
+    root = Path("/sys/fs/cgroup")
+    for path in (root / "wharf-test", *root.glob("*/wharf-test")):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
 class Refused(Exception):
     def __init__(self, error: Json) -> None:
         super().__init__(str(error["message"]))
@@ -332,3 +340,4 @@ def shims(directory: Path, runtime_name: str) -> Iterator[Shims]:
         yield made
     finally:
         made.close()
+        remove_cgroups()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.api.client import Engine
+from engine.shim.tests import harness
 from engine.system import mounts
 
 _CONFIG = """
@@ -92,4 +93,5 @@ def server(kind: str) -> Iterator[Server]:
                 running.kill()
     finally:
         mounts.unmount_under(str(place))
+        harness.remove_cgroups()
         shutil.rmtree(place, ignore_errors=True)
