@@ -111,7 +111,7 @@ class Mounts:
             await self._stack.enter_async_context(lock)
         elif options.sharing == "private":
             identity = await self._private(identity)
-        record = f"build-mount-{identity}"
+        record = f"{identity}-build-mount"
         self.builder.cache.hold(record)
         self._stack.callback(self.builder.cache.release, record)
         path = os.path.join(self.builder.cache_mounts, identity)

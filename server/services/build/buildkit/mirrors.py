@@ -40,7 +40,8 @@ class Mirrors:
         number = 0
         while (path := os.path.join(self._root, f"{key}-{number}")) in self._busy:
             number += 1
-        record = f"build-source-{key}-{number}"
+        # Clients show the first twelve characters.
+        record = f"{number}{key}-build-source"
         self._busy.add(path)
         self._cache.hold(record)
         try:
