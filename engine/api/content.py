@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from engine.api import lean
 from engine.api.pb import content_pb2 as pb
 from engine.api.rpc import Connection, Duplex
 from engine.api.types import ContentInfo, IngestStatus, to_ns
@@ -79,9 +80,8 @@ class Writer:
             return
         view = memoryview(data)
         for start in range(0, len(view), _CHUNK):
-            piece = data if isinstance(data, bytes) and len(data) <= _CHUNK else bytes(view[start : start + _CHUNK])
             # One message at a time: a second one on its way would hide the reason why the server ends the call.
-            answer = await self._call.exchange(pb.WriteContentRequest(action=pb.WRITE, offset=self.offset, data=piece))
+            answer = await self._call.exchange(lean.write_request(self.offset, view[start : start + _CHUNK]))
             self.offset = answer.offset
 
     async def truncate(self) -> None:

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from grpc.aio import AioRpcError
 
 from engine.api.errors import from_rpc_error, from_status
+from engine.api.serving import encoded
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
 from engine.errors import Kind, WharfError
 from engine.system import timeouts
@@ -133,7 +134,7 @@ class Connection:
         found = self._methods.get(method)
         if found is None:
             found = getattr(self.open(), shape)(
-                method, request_serializer=request.SerializeToString, response_deserializer=reply.FromString
+                method, request_serializer=encoded, response_deserializer=reply.FromString
             )
             self._methods[method] = found
         return found
@@ -145,10 +146,10 @@ class Duplex(Generic[M, R]):
     def __init__(self, call: "grpc.aio.StreamStreamCall[M, R]") -> None:
         self._call = call
 
-    async def exchange(self, request: M) -> R:
+    async def exchange(self, request: M | bytes) -> R:
         """Sends one message and takes the answer to it."""
         try:
-            await self._call.write(request)
+            await self._call.write(cast(M, request))  # bytes pass the serializer as they are
         except AioRpcError as error:
             raise from_rpc_error(error) from None
         except asyncio.InvalidStateError:

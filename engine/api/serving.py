@@ -5,7 +5,8 @@
     async def session(self, requests: AsyncIterator[...], call: C) -> AsyncIterator[...]         # many → many
 
 ``Return`` is ``return_``. A method that the object lacks answers UNIMPLEMENTED. ``call`` is what ``caller`` makes of
-the context. A WharfError becomes the status of its kind; everything else is a fault of ours, and logged.
+the context. ``decoders`` of the object may have a decoder of its own for a method's requests, and answers may be bytes
+as they go on the wire. A WharfError becomes the status of its kind; everything else is a fault of ours, and logged.
 """
 
 import logging
@@ -44,7 +45,8 @@ def handler(service: ServiceDescriptor, servicer: object, caller: Callable[[Any]
         name = snake_case(method.name)
         function = getattr(servicer, f"{name}_" if iskeyword(name) else name, None)
         if function is not None:
-            handlers[method.name] = _method(method, function, caller)
+            decode = getattr(servicer, "decoders", {}).get(method.name)
+            handlers[method.name] = _method(method, function, caller, decode)
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
@@ -53,9 +55,19 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def _method(method: MethodDescriptor, function: Callable[..., object], caller: Callable[[Any], object]) -> Any:
-    decode = GetMessageClass(method.input_type).FromString
-    encode = GetMessageClass(method.output_type).SerializeToString
+def encoded(message: Message | bytes) -> bytes:
+    """The bytes on the wire; those that are it already pass."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def _method(
+    method: MethodDescriptor,
+    function: Callable[..., object],
+    caller: Callable[[Any], object],
+    decode: Callable[[bytes], object] | None,
+) -> Any:
+    decode = decode or GetMessageClass(method.input_type).FromString
+    encode = encoded
     if method.client_streaming or method.server_streaming:
         # Not a generator itself: gRPC would leave one suspended when the client goes, and with it what it holds.
         async def stream(request: object, context: Any) -> None:

@@ -117,7 +117,7 @@ class IngestFile:
     def digest(self) -> str:
         return f"{self._algorithm}:{self._hash.hexdigest()}"
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         with self._lock:
             while view:

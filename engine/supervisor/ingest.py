@@ -55,7 +55,7 @@ class Ingest:
         await self._written()
         return self.file.digest
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, data: bytes | memoryview) -> None:
         """Appends at ``offset``, which must be where the ingest ends; 0 begins it again. Returns while the bytes are
         still on their way to the file: the next step tells what became of them.
 

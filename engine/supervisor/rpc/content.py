@@ -1,10 +1,11 @@
 """containerd.services.content.v1"""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from google.protobuf.empty_pb2 import Empty
 
+from engine.api import lean
 from engine.api.pb import content_pb2 as pb
 from engine.api.types import ContentInfo, IngestStatus, to_timestamp
 from engine.errors import Kind, WharfError, invalid
@@ -17,6 +18,8 @@ PAGE = 100
 
 
 class ContentServicer:
+    decoders: Mapping[str, Callable[[bytes], object]] = {"Write": lean.decode_write}
+
     def __init__(self, content: Content, collector: Collector) -> None:
         self._content = content
         self._collector = collector
@@ -40,9 +43,9 @@ class ContentServicer:
         await self._collector.deleted(sync=False)
         return Empty()
 
-    async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[pb.ReadContentResponse]:
+    async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[bytes]:
         async for offset, data in self._content.read(call.namespace, request.digest, request.offset, request.size):
-            yield pb.ReadContentResponse(offset=offset, data=data)
+            yield lean.read_response(offset, data)
 
     async def status(self, request: pb.StatusRequest, call: Call) -> pb.StatusResponse:
         return pb.StatusResponse(status=_status(self._content.status(call.namespace, request.ref)))
