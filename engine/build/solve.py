@@ -95,8 +95,10 @@ class Solver:
         if not (result.cached and result.layers):
             return result
         try:
-            await self.builder.engine.snapshots.stat(result.chain_id)
-            await self.builder.engine.content.info(result.layers[-1].descriptor.digest)
+            await asyncio.gather(
+                self.builder.engine.snapshots.stat(result.chain_id),
+                self.builder.engine.content.info(result.layers[-1].descriptor.digest),
+            )
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
