@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compat_tests import engines
-from compat_tests.clients.test_pull_push import content, fresh
+from compat_tests.clients.transfers import content, fresh
 from compat_tests.engines import Engine, Wharf
 from compat_tests.images import busybox_layer, docker_archive, layer, oci_archive
 from compat_tests.registry import Registry, registry

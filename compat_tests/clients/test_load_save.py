@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from compat_tests.clients.test_pull_push import blobs_in, fresh, tags
+from compat_tests.clients.transfers import blobs_in, fresh, tags
 from compat_tests.engines import Dockerd, Engine, Wharf
 from compat_tests.images import Node, busybox_layer, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.traces import until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from compat_tests.clients.test_pull_push import fresh, tags
+from compat_tests.clients.transfers import fresh, tags
 from compat_tests.engines import Engine
 from compat_tests.images import docker_archive
 from compat_tests.registry import PASSWORD, USER, Registry, registry

@@ -1,4 +1,4 @@
-"""Pull and push against Debian's docker-registry: every form of an image, the progress streams, breaks and lies."""
+"""Pulls from Debian's docker-registry: every form of an image, the progress stream, breaks and lies."""
 
 from __future__ import annotations
 
@@ -13,24 +13,35 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import docker.errors
 import pytest
 import zstandard
 
-from compat_tests.api import Answer
-from compat_tests.engines import Engine, Wharf
+from compat_tests.clients.transfers import (
+    OCI,
+    ask,
+    blobs_in,
+    digest,
+    fresh,
+    gated,
+    ingested,
+    manifest,
+    put,
+    put_blob,
+    short,
+    states,
+    stream,
+    tags,
+)
+from compat_tests.engines import Engine
 from compat_tests.gate import Cut, Gate, Hold, Reply, Rule, Seen
-from compat_tests.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
+from compat_tests.images import busybox_layer, descriptor, docker_archive, oci_archive
 from compat_tests.registry import Registry, registry
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
 
-OCI = "application/vnd.oci.image"
 DOCKER = "application/vnd.docker"
 MIB = 1 << 20
 
@@ -54,75 +65,6 @@ def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
                 engine.api.delete(f"/images/{tag}", force=1)
             return
     yield
-
-
-def tags(engine: Engine) -> set[str]:
-    return {tag for image in engine.api.get("/images/json").json() for tag in image["RepoTags"] or [image["Id"]]}
-
-
-def fresh(count: int = 2, size: int = 100) -> list[bytes]:
-    """Layers that no other test has."""
-    return [layer({f"file{number}": os.urandom(size)}) for number in range(count)]
-
-
-def digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def short(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:12]
-
-
-def put(found: Registry, repository: str, data: bytes, media_type: str, *, tag: str = "") -> None:
-    """A manifest or an index, by the registry's own API."""
-    ask(found, "PUT", f"/v2/{repository}/manifests/{tag or digest(data)}", data, media_type)
-
-
-def put_blob(found: Registry, repository: str, data: bytes) -> None:
-    location = ask(found, "POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
-    query = urlsplit(location)
-    ask(found, "PUT", f"{query.path}?{query.query}&digest={digest(data)}", data, "application/octet-stream")
-
-
-def ask(found: Registry, method: str, path: str, data: bytes = b"", media_type: str = "") -> Answer:
-    connection = http.client.HTTPConnection(found.address, timeout=60)
-    try:
-        connection.request(method, path, data, {"Accept": f"{OCI}.manifest.v1+json", "Content-Type": media_type})
-        response = connection.getresponse()
-        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-    finally:
-        connection.close()
-    assert answer.status < 300, answer
-    return answer
-
-
-def manifest(layers: list[bytes], packed: list[bytes], kinds: list[str], **fields: object) -> tuple[bytes, bytes]:
-    """(manifest, config) of an OCI image with layers of any media types."""
-    blob = config(layers, **fields)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": f"{OCI}.manifest.v1+json",
-        "config": descriptor(blob, f"{OCI}.config.v1+json"),
-        "layers": [descriptor(data, kind) for data, kind in zip(packed, kinds, strict=True)],
-    }
-    return json.dumps(document).encode(), blob
-
-
-def stream(engine: Engine, method: str, path: str, **query: object) -> list[Any]:
-    """The messages of an operation's progress stream."""
-    headers = {"X-Registry-Auth": "e30="}
-    answer = engine.api.request(method, path, query=query, headers=headers)
-    assert answer.status == 200, answer.body
-    return answer.lines()
-
-
-def states(messages: list[Any], id: str) -> list[str]:
-    """What a stream says of one layer; how far it is depends on the time."""
-    found: list[str] = []
-    for message in messages:
-        if message.get("id") == id and message["status"] not in ("Downloading", "Pushing", *found[-1:]):
-            found.append(message["status"])
-    return found
 
 
 @pytest.mark.core
@@ -286,31 +228,6 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
 # what goes wrong on the way
 
 
-@contextlib.contextmanager
-def gated(found: Registry, repository: str, layers: list[bytes], rule: Rule) -> Iterator[tuple[Gate, list[str]]]:
-    """An image behind a gate; with its layers' digests."""
-    found.copy_archive(oci_archive("x:1", layers), f"{repository}:1", format="oci-archive")
-    with Gate(found.address, rule) as gate:
-        yield gate, [digest(gzip.compress(data, mtime=0)) for data in layers]
-
-
-def content(engine: Engine) -> Path:
-    """The folder of the content store."""
-    root = engine.place.root / "data"
-    if isinstance(engine, Wharf) and engine.containerd is not None:
-        root = engine.containerd.place.root
-    return next(root.rglob("io.containerd.content.v1.content"))
-
-
-def blobs_in(engine: Engine) -> set[str]:
-    return {path.name for path in content(engine).glob("blobs/sha256/*")}
-
-
-def ingested(engine: Engine) -> int:
-    """Bytes of what is being written."""
-    return sum(path.stat().st_size for path in content(engine).glob("ingest/*/data"))
-
-
 @pytest.mark.core
 def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Registry) -> None:
     """Twice in one pull: the attempts after the first ask for the rest only."""
@@ -472,85 +389,3 @@ def test_mirrors(own_engine: Engine) -> None:
         config.write_text("{}")
         os.kill(own_engine.daemon.pid, signal.SIGHUP)
         assert until(lambda: not known())
-
-
-# push
-
-
-@pytest.mark.core
-def test_push(engine: Engine, plain: Registry) -> None:
-    layers = [busybox_layer(), *fresh()]
-    engine.docker("load", "-q", input=oci_archive("pushed:1", layers))
-    one, two = plain.name("one/app:1"), plain.name("two/app:1")
-    engine.docker("tag", "pushed:1", one)
-    id = engine.api.get("/images/pushed:1/json").json()["Id"]
-    size = engine.api.get("/images/pushed:1/json").json()["Descriptor"]["size"]
-    messages = stream(engine, "POST", f"/images/{plain.name('one/app')}/push", tag="1")
-    assert messages[0] == {"status": f"The push refers to repository [{plain.name('one/app')}]"}
-    for data in layers:
-        assert states(messages, short(gzip.compress(data, mtime=0))) == ["Preparing", "Pushed"]
-    assert messages[-2] == {"status": f"1: digest: {id} size: {size}"}
-    assert messages[-1] == {"progressDetail": {}, "aux": {"Tag": "1", "Digest": id, "Size": size}}
-    assert engine.docker("push", one).stdout.count("Layer already exists") == 3
-    engine.docker("tag", "pushed:1", two)
-    assert engine.docker("push", two).stdout.count("Mounted from one/app") == 3
-    assert engine.docker("push", "-q", two).stdout.strip() == two
-    inspected = subprocess.run(
-        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{two}"],
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
-    assert digest(inspected.stdout) == id
-    engine.docker("tag", "pushed:1", plain.name("two/app:2"))
-    everything = engine.docker("push", "-a", plain.name("two/app")).stdout
-    assert f"1: digest: {id}" in everything
-    assert f"2: digest: {id}" in everything
-    done = engine.docker("push", plain.name("two/app:3"), check=False)
-    assert f"tag does not exist: {plain.name('two/app:3')}" in done.output
-    done = engine.docker("push", "-a", plain.name("never"), check=False)
-    assert f"An image does not exist locally with the tag: {plain.name('never')}" in done.output
-    lines = [json.loads(line) for line in engine.client.api.push(one, stream=True, decode=False)]
-    assert lines[-1]["aux"]["Digest"] == id
-
-
-def test_a_push_that_breaks_off_goes_on(engine: Engine, plain: Registry) -> None:
-    layers = fresh(1, 3 * MIB)
-    engine.docker("load", "-q", input=oci_archive("broken:1", layers))
-    cuts = iter([MIB])
-
-    def rule(seen: Seen) -> Cut | None:
-        large = seen.method == "PATCH" and int(seen.headers.get("content-length", "0")) > MIB
-        return Cut(after) if large and (after := next(cuts, 0)) else None
-
-    with Gate(plain.address, rule) as gate:
-        name = f"{gate.address}/halfway:1"
-        engine.docker("tag", "broken:1", name)
-        engine.docker("push", name)
-        assert len(gate.asked("PATCH", "/uploads/")) >= 2
-    blob = gzip.compress(layers[0], mtime=0)
-    assert plain.blob(digest(blob)).read_bytes() == blob
-
-
-def test_questions_to_a_registry(engine: Engine, plain: Registry, tmp_path: Path) -> None:
-    layers = fresh()
-    plain.copy_archive(oci_archive("asked:1", layers), "asked:1", format="oci-archive")
-    name = plain.name("asked:1")
-    answer = engine.api.get(f"/distribution/{name}/json").json()
-    assert answer["Descriptor"]["mediaType"] == f"{OCI}.manifest.v1+json"
-    assert answer["Platforms"] == [{"architecture": "amd64", "os": "linux"}]
-    assert engine.api.get(f"/distribution/{plain.name('none:1')}/json").status == 404
-    assert engine.client.images.get_registry_data(name).id == answer["Descriptor"]["digest"]
-    shown = json.loads(engine.docker("manifest", "inspect", "--insecure", name).stdout)
-    assert len(shown["layers"]) == 2
-    shown = engine.docker("buildx", "imagetools", "inspect", name).stdout
-    assert answer["Descriptor"]["digest"] in shown
-    done = engine.docker("search", f"{plain.address}/something", check=False)
-    assert done.status == 1
-    assert "Unexpected status code 404" in done.stderr
-    found = {"name": "a/b", "description": "x", "star_count": 3, "is_official": False, "is_automated": False}
-    index = Reply(200, json.dumps({"results": [found]}).encode(), {"Content-Type": "application/json"})
-    with Gate(plain.address, lambda seen: index if "/v1/search" in seen.path else None) as gate:
-        assert "a/b" in engine.docker("search", "--limit", "5", f"{gate.address}/b").stdout
-        assert gate.seen[-1].path.partition("?")[2] in ("q=b&n=5", "n=5&q=b")
-        assert "a/b" not in engine.docker("search", "--filter", "stars=4", f"{gate.address}/b").stdout

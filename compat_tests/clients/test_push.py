@@ -1,0 +1,130 @@
+"""Pushes to Debian's docker-registry, and questions to it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat_tests.clients.transfers import (
+    OCI,
+    digest,
+    fresh,
+    short,
+    states,
+    stream,
+    tags,
+)
+from compat_tests.engines import Engine
+from compat_tests.gate import Cut, Gate, Reply, Seen
+from compat_tests.images import busybox_layer, oci_archive
+from compat_tests.registry import Registry, registry
+
+pytestmark = pytest.mark.root
+
+DOCKER = "application/vnd.docker"
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Registry]:
+    """A registry without TLS and passwords, for the whole module."""
+    with registry() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Removes the images that a test brought."""
+    for name in ("engine", "own_engine"):
+        if name in request.fixturenames:
+            engine: Engine = request.getfixturevalue(name)
+            before = tags(engine)
+            yield
+            for tag in tags(engine) - before:
+                engine.api.delete(f"/images/{tag}", force=1)
+            return
+    yield
+
+
+@pytest.mark.core
+def test_push(engine: Engine, plain: Registry) -> None:
+    layers = [busybox_layer(), *fresh()]
+    engine.docker("load", "-q", input=oci_archive("pushed:1", layers))
+    one, two = plain.name("one/app:1"), plain.name("two/app:1")
+    engine.docker("tag", "pushed:1", one)
+    id = engine.api.get("/images/pushed:1/json").json()["Id"]
+    size = engine.api.get("/images/pushed:1/json").json()["Descriptor"]["size"]
+    messages = stream(engine, "POST", f"/images/{plain.name('one/app')}/push", tag="1")
+    assert messages[0] == {"status": f"The push refers to repository [{plain.name('one/app')}]"}
+    for data in layers:
+        assert states(messages, short(gzip.compress(data, mtime=0))) == ["Preparing", "Pushed"]
+    assert messages[-2] == {"status": f"1: digest: {id} size: {size}"}
+    assert messages[-1] == {"progressDetail": {}, "aux": {"Tag": "1", "Digest": id, "Size": size}}
+    assert engine.docker("push", one).stdout.count("Layer already exists") == 3
+    engine.docker("tag", "pushed:1", two)
+    assert engine.docker("push", two).stdout.count("Mounted from one/app") == 3
+    assert engine.docker("push", "-q", two).stdout.strip() == two
+    inspected = subprocess.run(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{two}"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert digest(inspected.stdout) == id
+    engine.docker("tag", "pushed:1", plain.name("two/app:2"))
+    everything = engine.docker("push", "-a", plain.name("two/app")).stdout
+    assert f"1: digest: {id}" in everything
+    assert f"2: digest: {id}" in everything
+    done = engine.docker("push", plain.name("two/app:3"), check=False)
+    assert f"tag does not exist: {plain.name('two/app:3')}" in done.output
+    done = engine.docker("push", "-a", plain.name("never"), check=False)
+    assert f"An image does not exist locally with the tag: {plain.name('never')}" in done.output
+    lines = [json.loads(line) for line in engine.client.api.push(one, stream=True, decode=False)]
+    assert lines[-1]["aux"]["Digest"] == id
+
+
+def test_a_push_that_breaks_off_goes_on(engine: Engine, plain: Registry) -> None:
+    layers = fresh(1, 3 * MIB)
+    engine.docker("load", "-q", input=oci_archive("broken:1", layers))
+    cuts = iter([MIB])
+
+    def rule(seen: Seen) -> Cut | None:
+        large = seen.method == "PATCH" and int(seen.headers.get("content-length", "0")) > MIB
+        return Cut(after) if large and (after := next(cuts, 0)) else None
+
+    with Gate(plain.address, rule) as gate:
+        name = f"{gate.address}/halfway:1"
+        engine.docker("tag", "broken:1", name)
+        engine.docker("push", name)
+        assert len(gate.asked("PATCH", "/uploads/")) >= 2
+    blob = gzip.compress(layers[0], mtime=0)
+    assert plain.blob(digest(blob)).read_bytes() == blob
+
+
+def test_questions_to_a_registry(engine: Engine, plain: Registry, tmp_path: Path) -> None:
+    layers = fresh()
+    plain.copy_archive(oci_archive("asked:1", layers), "asked:1", format="oci-archive")
+    name = plain.name("asked:1")
+    answer = engine.api.get(f"/distribution/{name}/json").json()
+    assert answer["Descriptor"]["mediaType"] == f"{OCI}.manifest.v1+json"
+    assert answer["Platforms"] == [{"architecture": "amd64", "os": "linux"}]
+    assert engine.api.get(f"/distribution/{plain.name('none:1')}/json").status == 404
+    assert engine.client.images.get_registry_data(name).id == answer["Descriptor"]["digest"]
+    shown = json.loads(engine.docker("manifest", "inspect", "--insecure", name).stdout)
+    assert len(shown["layers"]) == 2
+    shown = engine.docker("buildx", "imagetools", "inspect", name).stdout
+    assert answer["Descriptor"]["digest"] in shown
+    done = engine.docker("search", f"{plain.address}/something", check=False)
+    assert done.status == 1
+    assert "Unexpected status code 404" in done.stderr
+    found = {"name": "a/b", "description": "x", "star_count": 3, "is_official": False, "is_automated": False}
+    index = Reply(200, json.dumps({"results": [found]}).encode(), {"Content-Type": "application/json"})
+    with Gate(plain.address, lambda seen: index if "/v1/search" in seen.path else None) as gate:
+        assert "a/b" in engine.docker("search", "--limit", "5", f"{gate.address}/b").stdout
+        assert gate.seen[-1].path.partition("?")[2] in ("q=b&n=5", "n=5&q=b")
+        assert "a/b" not in engine.docker("search", "--filter", "stars=4", f"{gate.address}/b").stdout
