@@ -93,6 +93,9 @@ def host_as_before() -> Iterator[None]:
     before = set(links()) if shutil.which("ip") else set()
     switches = {path: path.read_text() for path in FORWARDING if path.exists()}
     yield
+    if others_at_work():
+        # They need what is switched on, and their links would be taken for ours.
+        return
     for path, value in switches.items():
         # An engine switches forwarding on for good; this host gets its own setting back.
         if path.read_text() != value and os.access(path, os.W_OK):
@@ -102,7 +105,7 @@ def host_as_before() -> Iterator[None]:
     def left() -> set[str]:
         return {name for name in set(links()) - before if name.startswith(mine)}
 
-    if before and not others_at_work():
+    if before:
         until(lambda: not left(), seconds=60)
         assert not left(), f"links left behind: {sorted(left())}"
 

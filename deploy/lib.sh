@@ -200,6 +200,37 @@ cgroups_restore() {
   rm -f "$notes"
 }
 
+# --- the network of the host ----------------------------------------------------------------------------------
+
+# What an engine switches on for good.
+forwarding() {
+  cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null | tr '\n' ' '
+}
+
+forwarding_restore() {
+  local v4 v6
+  read -r v4 v6 <<<"$1"
+  [ -z "$v4" ] || echo "$v4" >/proc/sys/net/ipv4/ip_forward 2>/dev/null || true
+  [ -z "$v6" ] || echo "$v6" >/proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null || true
+}
+
+# The links that engines of the tests make.
+own_links() {
+  ip -o link 2>/dev/null | sed -n 's/^[0-9]*: \(\(wt\|veth\|wharf\)[^:@]*\).*/\1/p' | sort
+}
+
+# links_gone BEFORE: whether there are no more of them than before, given the minute that the kernel may take.
+links_gone() {
+  local left
+  for _ in $(seq 60); do
+    left=$(comm -13 <(printf '%s\n' "$1") <(own_links))
+    [ -n "$left" ] || return 0
+    sleep 1
+  done
+  printf 'links left behind: %s\n' "$left" >&2
+  return 1
+}
+
 # --- processes ------------------------------------------------------------------------------------------------
 
 # marked NAME=VALUE: the pids of the processes whose environment carries this; every process of an engine inherits it.

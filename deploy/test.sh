@@ -17,9 +17,11 @@ WORK=$(mktemp -d /tmp/wharf-run-XXXXXX)
 APT_LOG=$WORK/apt.log
 umask 022
 mkdir -p "$CACHE"
+FORWARDING=$(forwarding)
 
 tidy() {
   trap - EXIT INT TERM
+  forwarding_restore "$FORWARDING"
   services_release
   [ -x "${VENV:-}/bin/python" ] && "$VENV/bin/python" -m compat_tests.engines sweep >/dev/null 2>&1
   cgroups_restore "$CACHE/cgroups-mounted"
@@ -66,37 +68,59 @@ say "Types (mypy --strict)"
 timeout -k 5 300 mypy --strict --cache-dir "$CACHE/mypy" || failed+=(mypy)
 [ ${#failed[@]} = 0 ] || printf 'FAILED, whatever the tests say: %s\n' "${failed[@]}"
 
-# tests SECONDS ARGUMENTS...: one pytest process under a hard bound. An interrupt lets the fixtures clean up; the bound
-# reports as 124.
+# tests NAME SECONDS ARGUMENTS...: one pytest process under a hard bound, its report in a file. An interrupt lets the
+# fixtures clean up; the bound reports as 124.
 tests() {
-  timeout -s INT -k 30 "$1" "$python" -m pytest -p no:randomly -o cache_dir="$WORK/pytest" --timeout=120 --durations=15 "${@:2}" </dev/null
+  local name=$1 seconds=$2 status=0
+  timeout -s INT -k 30 "$seconds" "$python" -m pytest -p no:randomly -o cache_dir="$WORK/$name" --timeout=120 \
+    --durations=15 "${@:3}" </dev/null >"$WORK/$name.txt" 2>&1 || status=$?
+  echo "$status" >"$WORK/$name.status"
 }
 
 say "Tests"
+links_before=$(own_links)
+if [ $# -gt 0 ]; then
+  shares=(chosen)
+  tests chosen 1500 "$@"
+else
+  # Most tests wait for something: these three run side by side, each with engines of its own.
+  shares=(rooms containerd wharf)
+  tests rooms 1200 api_models engine server &
+  tests containerd 1200 compat_tests -m core --engine containerd &
+  tests wharf 1200 compat_tests --engine wharf &
+  wait
+fi
 status=0
-tests 1500 "$@" || status=$?
-case $status in
-  0) ;;
-  1)
-    # A test that failed gets one more chance, alone in a fresh process: what fails twice is broken. What passes then is
-    # named, so that it is looked at, but does not fail the run.
-    mapfile -t first < <("$python" -c '
+first=()
+for name in "${shares[@]}"; do
+  cat "$WORK/$name.txt"
+  case $(cat "$WORK/$name.status") in
+    0) ;;
+    1)
+      mapfile -O ${#first[@]} -t first < <("$python" -c '
 import json, sys
-print("\n".join(json.load(open(sys.argv[1]))))' "$WORK/pytest/v/cache/lastfailed")
-    "$python" -m compat_tests.engines sweep
-    say "Once more, alone: ${#first[@]} that failed"
-    status=0
-    again=0
-    tests 400 --last-failed --last-failed-no-failures none "$@" >"$WORK/again.txt" 2>&1 || again=$?
-    if [ "$again" = 0 ]; then
-      for name in "${first[@]}"; do printf 'unstable: failed once, passed alone: %s\n' "$name"; done
-    else
-      status=$again
-    fi
-    cat "$WORK/again.txt"
-    ;;
-  *) printf 'pytest ended with %s, which no test explains\n' "$status" >&2 ;;
-esac
+print("\n".join(json.load(open(sys.argv[1]))))' "$WORK/$name/v/cache/lastfailed")
+      ;;
+    *)
+      printf 'pytest (%s) ended with %s, which no test explains\n' "$name" "$(cat "$WORK/$name.status")" >&2
+      status=1
+      ;;
+  esac
+done
+if [ ${#first[@]} -gt 0 ]; then
+  # A test that failed gets one more chance, with no others beside it: what fails twice is broken. What passes then is
+  # named, so that it is looked at, but does not fail the run.
+  "$python" -m compat_tests.engines sweep
+  say "Once more, alone: ${#first[@]} that failed"
+  tests again 400 "${first[@]}"
+  cat "$WORK/again.txt"
+  if [ "$(cat "$WORK/again.status")" = 0 ]; then
+    for name in "${first[@]}"; do printf 'unstable: failed once, passed alone: %s\n' "$name"; done
+  else
+    status=1
+  fi
+fi
+if ! links_gone "$links_before"; then status=1; fi
 if [ ${#failed[@]} -gt 0 ] && [ "$status" = 0 ]; then status=1; fi
 tidy
 exit "$status"
