@@ -5,10 +5,13 @@ import os
 import tempfile
 from collections.abc import Callable
 
+import aiofiles
+
 from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.build.copying import archive_entries
 from engine.build.steps import Layer
+from engine.build.upload import upload
 from engine.layers.blob import LayerWriter, Written
 from engine.layers.compression import Compression, decompressed
 from engine.layers.tarread import TarReader
@@ -18,7 +21,6 @@ MEDIA_TYPES = {
     Compression.ZSTD: "application/vnd.oci.image.layer.v1.tar+zstd",
     Compression.NONE: "application/vnd.oci.image.layer.v1.tar",
 }
-_PIECE = 1 << 20
 
 
 def rewrite(
@@ -43,9 +45,9 @@ async def convert(
     folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="convert-", dir=scratch)
     source, target = os.path.join(folder, "in"), os.path.join(folder, "out")
     try:
-        with await asyncio.to_thread(open, source, "wb") as file:
+        async with aiofiles.open(source, "wb") as copy:
             async for piece in engine.content.read(layer.descriptor.digest):
-                await asyncio.to_thread(file.write, piece)
+                await copy.write(piece)
 
         def work() -> Written:
             with open(source, "rb") as file, open(target, "wb", 0) as out:
@@ -64,17 +66,3 @@ async def convert(
 def _unlink(path: str) -> None:
     if os.path.exists(path):
         os.unlink(path)
-
-
-async def upload(engine: Engine, ref: str, path: str, written: Written) -> None:
-    """A layer's file into the content store."""
-    labels = {"containerd.io/uncompressed": written.diff_id}
-    file = await asyncio.to_thread(open, path, "rb", 0)
-    try:
-        async with engine.content.writer(ref, expected=written.digest, total=written.size) as writer:
-            await writer.truncate()
-            while data := await asyncio.to_thread(file.read, _PIECE):
-                await writer.write(data)
-            await writer.commit(size=written.size, digest=written.digest, labels=labels)
-    finally:
-        file.close()

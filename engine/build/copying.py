@@ -16,6 +16,7 @@ from engine.build.dockerfile.ignore import Ignore
 from engine.build.pack import Content, CopyLayer, Given, Placement, Source, targets
 from engine.build.select import Checksums, Picked
 from engine.build.steps import Copy, Result, digest_of
+from engine.build.upload import upload
 from engine.build.work import Contexts, Fetched
 from engine.errors import WharfError
 from engine.files.paths import resolve
@@ -164,22 +165,10 @@ class Copier:
         try:
             written = await self._run(self._write, root, handle)
             descriptor = Descriptor(GZIP_LAYER, written.digest, written.size)
-            await self._upload(id, path, written)
+            await upload(self._engine, id, path, written)
         finally:
             await asyncio.to_thread(os.unlink, path)
         return descriptor, written.diff_id
-
-    async def _upload(self, id: str, path: str, written: Written) -> None:
-        labels = {"containerd.io/uncompressed": written.diff_id}
-        file = await asyncio.to_thread(open, path, "rb", 0)
-        try:
-            async with self._engine.content.writer(id, expected=written.digest, total=written.size) as writer:
-                await writer.truncate()
-                while data := await asyncio.to_thread(file.read, _PIECE):
-                    await writer.write(data)
-                await writer.commit(size=written.size, digest=written.digest, labels=labels)
-        finally:
-            file.close()
 
     def _write(self, mounted: str | None, handle: int) -> Written:
         """Blocks: runs where the mounts are."""

@@ -7,6 +7,8 @@ import posixpath
 import tempfile
 from urllib.parse import unquote, urlsplit
 
+import aiofiles
+
 from engine.build.work import Fetched
 from engine.errors import internal, invalid
 from server.services.build.context import clone, is_git
@@ -40,10 +42,10 @@ async def _file(place: str, url: str, *, checksum: str) -> Fetched:
             if response.status_code >= 400:
                 raise internal(f"failed to GET {url} with status {response.status_code} {response.reason_phrase}")
             modified = response.headers.get("last-modified", "")
-            with await asyncio.to_thread(open, path, "wb") as file:
+            async with aiofiles.open(path, "wb") as file:
                 async for piece in response.aiter_bytes():
                     digest.update(piece)
-                    await asyncio.to_thread(file.write, piece)
+                    await file.write(piece)
     except httpx.HTTPError as error:
         raise internal(f"failed to GET {url}: {error or type(error).__name__}") from None
     found = f"sha256:{digest.hexdigest()}"
