@@ -242,3 +242,19 @@ def test_containers_keep_the_limits_that_wharfd_was_started_with(own_engine: Eng
     assert limit() == first
     engine.kill("wharf-zygote")
     assert limit() == first
+
+
+def test_a_commit_that_its_daemon_did_not_survive_leaves_no_container_paused(own_engine: Engine) -> None:
+    engine = own_engine
+    fill = "head -c 200000000 /dev/urandom > /big; echo made; sleep 600"
+    with container(engine, Cmd=["sh", "-c", fill]) as identity:
+        engine.docker("start", identity)
+        assert until(lambda: "made" in engine.docker("logs", identity).stdout)
+        with engine.popen("commit", identity) as client:
+            # A host that commits before we look is seen to go on just the same.
+            until(lambda: client.poll() is not None or state(engine, identity)["Paused"])
+            engine.kill("wharfd")
+            client.communicate(timeout=DEADLINE)
+        engine.start()
+        assert until(lambda: state(engine, identity)["Status"] == "running")
+    engine.docker("image", "prune", "--force")

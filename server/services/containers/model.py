@@ -55,11 +55,13 @@ class State:
     """Where a container is in its life.
 
     As in Docker a paused container is also running, and so is one that waits for its next restart.
-    ``removing`` is of this daemon's life only and never stored.
+    ``removing`` is of this daemon's life only and never stored. ``committing``: it is paused for a commit only, and
+    goes on at the next start if the daemon dies in the middle.
     """
 
     running: bool = False
     paused: bool = False
+    committing: bool = False
     restarting: bool = False
     oom_killed: bool = False
     removing: bool = False

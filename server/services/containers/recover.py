@@ -21,6 +21,7 @@ from server.services.containers.remove import remove
 from server.services.containers.restarts import should_restart
 from server.services.containers.room import ROOT_LABEL, Room
 from server.services.containers.start import forget_container, forget_task, start_locked
+from server.services.containers.stop import unpause
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ async def recover(room: Room) -> None:
     for container in alive:
         if container.state.running:
             call(room.hooks.started, container)
+        if container.state.committing:
+            room.spawn(_commit_leftover(room, container), "unpause leftover")
     await _sweep(room, tasks)
     await room.volumes.sweep()
     for container in was_down:
@@ -103,6 +106,15 @@ async def _one(room: Room, container: Container, task: ProcessState | None) -> N
         await exits.ended(room, container, Exit(task.pid, task.exit_status, task.exited_at_ns))
     else:
         await exits.ended(room, container, None)
+
+
+async def _commit_leftover(room: Room, container: Container) -> None:
+    """The daemon died while a commit had the container paused."""
+    try:
+        if container.state.running and container.state.paused:
+            await unpause(room, container)
+    except WharfError as error:
+        log.error("container=%s was paused for a commit and could not go on: %s", container.id, error)
 
 
 async def _remove_leftover(room: Room, container: Container) -> None:

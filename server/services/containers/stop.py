@@ -161,8 +161,11 @@ async def send(room: Room, container: Container, number: int) -> None:
         room.publish(container, "kill", {"signal": str(number)})
 
 
-async def pause(room: Room, container: Container) -> None:
-    """:raises WharfError: CONFLICT if it doesn't run, is paused, or waits for its restart."""
+async def pause(room: Room, container: Container, *, committing: bool = False) -> None:
+    """``committing``: remembered first, so that no death of the daemon leaves the container paused.
+
+    :raises WharfError: CONFLICT if it doesn't run, is paused, or waits for its restart.
+    """
     async with container.lock:
         state = container.state
         if not state.running:
@@ -171,6 +174,9 @@ async def pause(room: Room, container: Container) -> None:
             raise conflict(f"Container {container.id} is already paused")
         if state.restarting:
             raise is_restarting(container)
+        state.committing = committing
+        if committing:
+            await room.save(container)
         try:
             await room.engine.tasks.pause(container.id)
         except WharfError as error:
@@ -193,7 +199,7 @@ async def unpause(room: Room, container: Container) -> None:
             await room.engine.tasks.resume(container.id)
         except WharfError as error:
             raise internal(f"Cannot unpause container {container.id}: {error.message}") from error
-        state.paused = False
+        state.paused = state.committing = False
         call(room.hooks.unpaused, container)
         room.publish(container, "unpause")
         await room.save(container)

@@ -77,7 +77,7 @@ async def commit(
     config = _merged(changed, own) if given else changed
     paused = pause and container.state.running and not container.state.paused and not container.state.restarting
     if paused:
-        await containers.pause(container.id)
+        await containers.pause(container.id, committing=True)
     try:
         image_id = await images.commit(
             container.id,
