@@ -49,7 +49,12 @@ class Store:
 
     async def blob(self, data: bytes, labels: dict[str, str] | None = None, *, call: Call = CALL) -> str:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        ingest = await self.content.open(call, digest, digest, len(data))
+        try:
+            ingest = await self.content.open(call, digest, digest, len(data))
+        except WharfError as error:
+            if error.kind is Kind.ALREADY_EXISTS:
+                return digest  # not collected yet, and the call's lease holds it from now on
+            raise
         try:
             await ingest.write(0, data)
             return await ingest.commit(len(data), digest, labels or {})

@@ -32,7 +32,9 @@ def test_suite(server: processes.Server, snapshotter: str, name: str) -> None:
             plugins = await engine.introspection.plugins([f"type==io.containerd.snapshotter.v1,id=={snapshotter}"])
             if plugins[0].error:
                 pytest.skip(plugins[0].error)
-            await getattr(SnapshotterSuite(), name)(engine)
+            # Another test's collection may come at any moment.
+            async with engine.leases.hold():
+                await getattr(SnapshotterSuite(), name)(engine)
         finally:
             await engine.close()
 
