@@ -173,7 +173,10 @@ def logs(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
 
     def once(engine: Engine) -> None:
         script = f"yes 'a line of a usual log, neither long nor short' | head -c {size}"
-        made = engine.api.request("POST", "/containers/create", data={"Image": "busybox", "Cmd": ["sh", "-c", script]})
+        # The same on both: nothing is rotated away.
+        log = {"Type": "json-file", "Config": {"max-size": "-1"}}
+        body = {"Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": {"LogConfig": log}}
+        made = engine.api.request("POST", "/containers/create", data=body)
         path = f"/containers/{made.json()['Id']}"
         try:
             begin = time.perf_counter()
