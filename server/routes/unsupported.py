@@ -8,11 +8,8 @@ from starlette.responses import Response
 from engine.errors import Kind, WharfError, not_found, not_implemented
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute
+from server.services.swarm import NO_MANAGER
 
-_NO_MANAGER = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
-    "to swarm and try again."
-)
 _SWARM = (
     "GET /swarm",
     "GET /swarm/unlockkey",
@@ -29,7 +26,7 @@ _SWARM = (
 
 
 async def no_manager(request: Request) -> Response:
-    raise WharfError(Kind.UNAVAILABLE, _NO_MANAGER)
+    raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
 
 
 async def no_member(request: Request) -> Response:

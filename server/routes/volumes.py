@@ -11,13 +11,9 @@ from engine.errors import Kind, WharfError
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
+from server.services.swarm import NO_MANAGER
 from server.services.volumes import query
 from server.services.volumes.service import Volumes
-
-_NO_SWARM = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
-    "to swarm and try again."
-)
 
 
 def _volumes(request: Request) -> Volumes:
@@ -32,7 +28,7 @@ async def list_volumes(request: Request) -> Response:
 async def create(request: Request) -> Response:
     wanted = await params.body(request, VolumeCreateRequest)
     if wanted.cluster_volume_spec is not None:
-        raise WharfError(Kind.UNAVAILABLE, _NO_SWARM)
+        raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
     volume = await _volumes(request).create(
         wanted.name, wanted.driver, options=wanted.driver_opts, labels=wanted.labels
     )

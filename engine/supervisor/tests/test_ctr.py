@@ -88,10 +88,16 @@ def ctr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctr]:
     archive = tmp_path_factory.mktemp("ctr") / "busybox.tar"
     with archive.open("wb") as file:
         subprocess.run([sys.executable, str(root / "deploy/busybox_image.py")], stdout=file, check=True, timeout=120)
+    # ctr names its containers' cgroups by the namespace alone, and nobody removes the group above them.
+    groups = [path / "default" for path in Path("/sys/fs/cgroup").glob("*")]
+    groups = [group for group in groups if not group.exists()]
     with processes.server("wharf") as server:
         made = Ctr(server.address, archive)
         made("images", "import", str(archive))
         yield made
+    for group in groups:
+        with contextlib.suppress(OSError):
+            group.rmdir()
 
 
 @pytest.fixture

@@ -18,12 +18,9 @@ from server.services.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, 
 from server.services.networks.pools import default_pools
 from server.services.networks.room import Room
 from server.services.networks.sandbox import subnets_in_use
+from server.services.swarm import NO_MANAGER
 
 _PREDEFINED = ("bridge", "host", "none", "default")
-_NO_SWARM = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
-    "to swarm and try again."
-)
 
 
 async def create(room: Room, request: NetworkCreateRequest) -> Network:
@@ -83,7 +80,7 @@ def _check_name(room: Room, name: str) -> None:
 def _record(room: Room, request: NetworkCreateRequest) -> Network:
     driver = request.driver or BRIDGE
     if driver in ("overlay",) or request.ingress:
-        raise WharfError(Kind.UNAVAILABLE if driver == "overlay" else Kind.PERMISSION_DENIED, _NO_SWARM)
+        raise WharfError(Kind.UNAVAILABLE if driver == "overlay" else Kind.PERMISSION_DENIED, NO_MANAGER)
     if request.scope == "swarm":
         raise invalid("cannot create a swarm scoped network when swarm is not active")
     if request.scope not in ("", "local"):
