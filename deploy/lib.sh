@@ -170,19 +170,21 @@ PY
 
 # --- the host's cgroups ---------------------------------------------------------------------------------------
 
-# On a hybrid layout crun refuses to work while the unified hierarchy holds controllers. Those that are free are
-# mounted as v1, as Debian's cgroupfs-mount does. What was mounted is noted in the file $1, for cgroups_restore.
+# crun refuses to work on a hybrid layout while the unified hierarchy holds controllers, and containerd refuses to read
+# a cgroup while a v1 hierarchy is mounted nowhere. Controllers that are free and hierarchies without a mount are mounted
+# as v1, as Debian's cgroupfs-mount does. What was mounted is noted in the file $1, for cgroups_restore.
 cgroups_complete() {
-  local notes=$1 unified=/sys/fs/cgroup/unified controller
+  local notes=$1 unified=/sys/fs/cgroup/unified controller controllers
   [ "$(stat -f -c %T /sys/fs/cgroup 2>/dev/null)" = tmpfs ] || return 0
   [ -e "$unified/cgroup.controllers" ] || return 0
+  controllers=$(cgroups_unmounted)
   # one in use below the unified hierarchy cannot be moved, and is none of our business
-  [ -z "$(cat "$unified/cgroup.subtree_control")" ] || return 0
-  for controller in $(cat "$unified/cgroup.controllers"); do
+  [ -n "$(cat "$unified/cgroup.subtree_control")" ] || controllers+=" $(cat "$unified/cgroup.controllers")"
+  for controller in $controllers; do
     local dir=/sys/fs/cgroup/$controller made=no
     [ -d "$dir" ] || { mkdir "$dir" 2>/dev/null && made=yes; } || continue
     if mount -t cgroup -o "$controller" cgroup "$dir" 2>/dev/null; then
-      note "mounted the cgroup controller $controller at $dir (crun needs it; undone at the end)"
+      note "mounted the cgroup controller $controller at $dir (crun and containerd need it; undone at the end)"
       echo "$dir" >>"$notes"
     elif [ "$made" = yes ]; then
       rmdir "$dir"
@@ -190,10 +192,27 @@ cgroups_complete() {
   done
 }
 
+# The controllers of v1 hierarchies that exist and are mounted nowhere: somebody unmounted them while cgroups were left.
+cgroups_unmounted() {
+  local controllers
+  sed -n 's/^[1-9][0-9]*:\([a-z_,]*\):.*/\1/p' /proc/self/cgroup | while read -r controllers; do
+    awk -v wanted="$controllers" '$3 == "cgroup" && index("," $4 ",", "," wanted ",") { found = 1 } END { exit !found }' \
+      /proc/mounts || echo "$controllers"
+  done
+}
+
+# Cgroups that are left below a mount of ours are ours too: with them the hierarchy would outlive its mount.
 cgroups_restore() {
   local notes=$1 dir
   [ -e "$notes" ] || return 0
   while read -r dir; do
+    mountpoint -q "$dir" || continue
+    find "$dir" -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
+    # a removed one counts until the kernel has freed it
+    for _ in $(seq 50); do
+      [ "$(sed -n "s/^${dir##*/}\t[0-9]*\t\([0-9]*\)\t.*/\1/p" /proc/cgroups)" != 1 ] || break
+      sleep 0.1
+    done
     umount "$dir" 2>/dev/null || continue
     rmdir "$dir" 2>/dev/null || true
   done <"$notes"
