@@ -63,9 +63,13 @@ class Engine(ABC):
         return self._client
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment of a client program: this engine, a configuration folder of its own, nothing inherited."""
+        """The environment of a client program: this engine, folders of its own, nothing inherited.
+
+        Its temporary files count as traces of the engine: the CLI and buildx leave some behind.
+        """
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "BUILDX_", "COMPOSE_"))}
-        return {**kept, "DOCKER_HOST": self.host, "DOCKER_CONFIG": str(self._config), **self.env, **more}
+        own = {"DOCKER_HOST": self.host, "DOCKER_CONFIG": str(self._config), "TMPDIR": str(self._config)}
+        return {**kept, **own, **self.env, **more}
 
     def run(
         self,
