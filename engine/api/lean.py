@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.api.pb import content_pb2 as pb
+from engine.system import varint
 
 # Keys of fields: number << 3 | wire type (0: a number, 2: bytes).
 _ACTION, _OFFSET, _DATA = b"\x08", b"\x28", b"\x32"  # WriteContentRequest
@@ -15,37 +16,16 @@ _READ_OFFSET, _READ_DATA = b"\x08", b"\x12"  # ReadContentResponse
 _WRITE = _ACTION + bytes((pb.WRITE,))
 
 
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """(value, place behind it). IndexError where the message ends."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 def write_request(offset: int, data: bytes | memoryview) -> bytes:
     """A WriteContentRequest with the action WRITE."""
-    place = _OFFSET + _varint(offset) if offset else b""
-    return b"".join((_WRITE, place, _DATA, _varint(len(data)), data))
+    place = _OFFSET + varint.encode(offset) if offset else b""
+    return b"".join((_WRITE, place, _DATA, varint.encode(len(data)), data))
 
 
 def read_response(offset: int, data: bytes) -> bytes:
     """A ReadContentResponse."""
-    place = _READ_OFFSET + _varint(offset) if offset else b""
-    return b"".join((place, _READ_DATA, _varint(len(data)), data))
+    place = _READ_OFFSET + varint.encode(offset) if offset else b""
+    return b"".join((place, _READ_DATA, varint.encode(len(data)), data))
 
 
 class Piece:
@@ -73,9 +53,9 @@ def decode_write(message: bytes) -> Any:
         at, offset = len(_WRITE), 0
         try:
             if message[at : at + 1] == _OFFSET:
-                offset, at = _read_varint(message, at + 1)
+                offset, at = varint.decode(message, at + 1)
             if message[at : at + 1] == _DATA:
-                size, at = _read_varint(message, at + 1)
+                size, at = varint.decode(message, at + 1)
                 if at + size == len(message) and offset < 1 << 63:
                     return Piece(offset, memoryview(message)[at:])
         except IndexError:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from engine.shim.loop import Loop
 from engine.shim.rotate import LogFile
+from engine.system import varint
 
 PIECE = 16 << 10
 
@@ -260,15 +261,6 @@ class JsonFile(_FileLog):
         self._records(b'{"log":"' + line + after for line in text[:-1].split(b"\n"))
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 class Local(_FileLog):
     """``local``: a protobuf LogEntry between two copies of its length (4 bytes, big-endian)."""
 
@@ -283,8 +275,8 @@ class Local(_FileLog):
         lines = block[:-1].split(b"\n")
         if stream in self._part:
             self._records(iter((self._partial(stream, lines.pop(0), now_ns, final=True),)))
-        head = b"\x0a" + _varint(len(stream)) + stream.encode() + b"\x10" + _varint(now_ns) + b"\x1a"
-        self._records(_framed(head + _varint(len(line)) + line) for line in lines)
+        head = b"\x0a" + varint.encode(len(stream)) + stream.encode() + b"\x10" + varint.encode(now_ns) + b"\x1a"
+        self._records(_framed(head + varint.encode(len(line)) + line) for line in lines)
 
     def _partial(self, stream: str, line: bytes, now_ns: int, *, final: bool) -> bytes:
         identity, ordinal = self._part.get(stream, (f"{now_ns:064x}", 0))
@@ -298,14 +290,14 @@ class Local(_FileLog):
 
 def entry(stream: str, line: bytes, now_ns: int, part: tuple[str, int, bool] | None) -> bytes:
     """A LogEntry. ``part``: the identity of a long line, the piece's number in it, whether it is the last one."""
-    message = b"\x0a" + _varint(len(stream)) + stream.encode() + b"\x10" + _varint(now_ns)
-    message += b"\x1a" + _varint(len(line)) + line
+    message = b"\x0a" + varint.encode(len(stream)) + stream.encode() + b"\x10" + varint.encode(now_ns)
+    message += b"\x1a" + varint.encode(len(line)) + line
     if part is None:
         return message
     identity, ordinal, last = part
     metadata = b"\x08\x01" if last else b""
-    metadata += b"\x12" + _varint(len(identity)) + identity.encode() + b"\x18" + _varint(ordinal)
-    return message + b"\x20\x01\x2a" + _varint(len(metadata)) + metadata
+    metadata += b"\x12" + varint.encode(len(identity)) + identity.encode() + b"\x18" + varint.encode(ordinal)
+    return message + b"\x20\x01\x2a" + varint.encode(len(metadata)) + metadata
 
 
 def _framed(record: bytes) -> bytes:

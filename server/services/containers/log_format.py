@@ -13,6 +13,8 @@ from urllib.parse import quote_plus
 
 import orjson
 
+from engine.system import varint
+
 STREAMS: Mapping[str, int] = {"stdout": 1, "stderr": 2}
 _HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size in range(512)]
             for name, number in STREAMS.items()}  # fmt: skip
@@ -217,31 +219,20 @@ class LocalRecords:
         return end, found
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 def _entry(data: bytes) -> dict[str, Any]:
     """LogEntry: 1 source, 2 time_nano, 3 line, 4 partial, 5 partial's metadata. The line lacks its newline."""
     stream, ns, line, partial, last = "", 0, b"", False, False
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
+        key, at = varint.decode(data, at)
         if key & 7 == 0:
-            value, at = _varint(data, at)
+            value, at = varint.decode(data, at)
             if key >> 3 == 2:
                 ns = value
             elif key >> 3 == 4:
                 partial = bool(value)
         elif key & 7 == 2:
-            size, at = _varint(data, at)
+            size, at = varint.decode(data, at)
             part = data[at : at + size]
             at += size
             if key >> 3 == 1:
