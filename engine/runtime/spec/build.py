@@ -27,6 +27,7 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _PORT_START = "net.ipv4.ip_unprivileged_port_start"
 _PING_GROUPS = "net.ipv4.ping_group_range"
+_CRUN_SUBGROUP = "run.oci.systemd.subgroup"
 
 
 def check_cgroup_parent(parent: str, driver: str) -> None:
@@ -37,11 +38,14 @@ def check_cgroup_parent(parent: str, driver: str) -> None:
         raise invalid('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
 
 
-def cgroups_path(container_id: str, parent: str, driver: str, *, prefix: str = "wharf") -> str:
-    """``linux.cgroupsPath``: a path for cgroupfs, ``slice:prefix:id`` for systemd. ``parent`` "": the default."""
+def cgroups_path(container_id: str, parent: str, driver: str) -> str:
+    """``linux.cgroupsPath``: a path for cgroupfs, ``slice:prefix:id`` for systemd. ``parent`` "": the default.
+
+    Scopes have dockerd's names, ``docker-<id>.scope``: monitoring looks for them, and ids are unique on a host.
+    """
     if driver == SYSTEMD:
-        return f"{parent or 'system.slice'}:{prefix}:{container_id}"
-    return os.path.normpath(f"/{parent or prefix}/{container_id}").replace("//", "/")
+        return f"{parent or 'system.slice'}:docker:{container_id}"
+    return os.path.normpath(f"/{parent or 'wharf'}/{container_id}").replace("//", "/")
 
 
 def _namespaces(inp: SpecInput) -> list[Json]:
@@ -131,6 +135,10 @@ def build(inp: SpecInput, host: HostFacts) -> Json:
     spec: Json = {"ociVersion": OCI_VERSION, "process": process, "root": root, "mounts": all_mounts, "linux": linux}
     if inp.namespaces.uts != HOST and inp.hostname:
         spec["hostname"] = inp.hostname
-    if inp.annotations:
-        spec["annotations"] = dict(inp.annotations)
+    annotations = dict(inp.annotations)
+    if host.cgroup_driver == SYSTEMD:
+        # crun would put the container one cgroup below its scope, where nobody looks for it.
+        annotations.setdefault(_CRUN_SUBGROUP, "")
+    if annotations:
+        spec["annotations"] = annotations
     return spec

@@ -424,8 +424,8 @@ def test_cgroup_paths() -> None:
     assert build.cgroups_path("x", "", "cgroupfs") == "/wharf/x"
     assert build.cgroups_path("x", "/foo/../bar/", "cgroupfs") == "/bar/x"
     assert build.cgroups_path("x", "../../etc", "cgroupfs") == "/etc/x"
-    assert build.cgroups_path("x", "", "systemd") == "system.slice:wharf:x"
-    assert build.cgroups_path("x", "a-b.slice", "systemd") == "a-b.slice:wharf:x"
+    assert build.cgroups_path("x", "", "systemd") == "system.slice:docker:x"
+    assert build.cgroups_path("x", "a-b.slice", "systemd") == "a-b.slice:docker:x"
     with pytest.raises(WharfError, match="valid slice"):
         build.check_cgroup_parent("/foo", "systemd")
     build.check_cgroup_parent("/foo", "cgroupfs")
