@@ -49,7 +49,8 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         sock.settimeout(0)
         if sock.family == AF_UNIX:
-            server = await loop.create_unix_server(self._protocol, sock=sock, backlog=2048)
+            # Not create_unix_server: on Python 3.13 that deletes the path at the end, which may be systemd's.
+            server = await loop.create_server(self._protocol, sock=sock, backlog=2048)
         else:
             # Accepted sockets inherit it: a client that vanished without a word is noticed in the end.
             sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
