@@ -44,6 +44,7 @@ class Registry:
     ca: Path | None = None  # the authority to trust, when it speaks TLS
     tokens: TokenServer | None = None
     log: Path = field(default=Path("/dev/null"))
+    netns: Path | None = None  # where its loopback is
 
     def name(self, repository: str) -> str:
         """A full image name in this registry."""
@@ -54,14 +55,24 @@ class Registry:
         algorithm, value = digest.split(":")
         return self.root / "docker/registry/v2/blobs" / algorithm / value[:2] / value / "data"
 
-    def copy_archive(self, archive: bytes, repository: str, *, format: str = "docker-archive") -> None:
+    def copy_archive(self, archive: bytes | Path, repository: str, *, format: str = "docker-archive") -> None:
         """Puts an image archive into the registry by skopeo, which is nobody's under test."""
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
-            file.write(archive)
-            file.flush()
-            argv = ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "--all"]
+            if isinstance(archive, bytes):
+                file.write(archive)
+                file.flush()
+            path = file.name if isinstance(archive, bytes) else str(archive)
+            argv = [
+                *(["nsenter", f"--net={self.netns}"] if self.netns else []),
+                "skopeo",
+                "copy",
+                "-q",
+                "--insecure-policy",
+                "--dest-tls-verify=false",
+                "--all",
+            ]
             argv += ["--dest-creds", f"{USER}:{PASSWORD}"] if self.tokens or self.protected else []
-            argv += [f"{format}:{file.name}", f"docker://{self.name(repository)}"]
+            argv += [f"{format}:{path}", f"docker://{self.name(repository)}"]
             done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
             assert done.returncode == 0, done.stderr
 
@@ -78,7 +89,7 @@ def registry(
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="wharf-registry-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        found = Registry("", folder / "data", log=folder / "log")
+        found = Registry("", folder / "data", log=folder / "log", netns=netns)
         http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "of the tests"}
         config: dict[str, object] = {
             "version": 0.1,

@@ -1,21 +1,24 @@
-"""python -m compat_tests.bench: measures, prints the table, and can put it into the README."""
+"""python -m compat_tests.bench: measures, prints each row as it is done, and can put the table into the README.
+
+The rows are kept in a file, the newest of each name: runs of parts (`--only`), and runs that were cut off, add up to
+one table, which `--table` prints without measuring and `--readme` publishes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import platform
-import re
 import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from compat_tests import engines
-from compat_tests.bench.measure import Row, make_table
+from compat_tests.bench import report
 from compat_tests.bench.rows import ROWS
 from compat_tests.engines import Engine
 from compat_tests.images import ROOT
-
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
 def main() -> int:
@@ -23,51 +26,55 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few samples, small sizes: to see that it works")
     parser.add_argument("--only", action="append", choices=sorted(ROWS), help="this measurement (repeatable)")
     parser.add_argument("--engine", choices=("wharf", "dockerd"), help="one engine alone, without ratios")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="where rows are kept (in the temporary directory)")
+    parser.add_argument("--table", action="store_true", help="measure nothing: print the rows that are kept")
+    parser.add_argument("--readme", action="store_true", help="put the table of all rows that are kept into README.md")
     options = parser.parse_args()
-    rows: list[Row] = []
-    failed: list[str] = []
-    with contextlib.ExitStack() as stack:
-        used: list[Engine] = []
-        if options.engine != "dockerd":
-            used.append(stack.enter_context(engines.wharf("bench")))
-        if options.engine != "wharf":
-            used.append(stack.enter_context(engines.dockerd("bench")))
-        for engine in used:
-            engine.load_busybox()
-        for name in options.only or ROWS:
-            print(f"measuring {name} …", file=sys.stderr, flush=True)
-            try:
-                rows += ROWS[name](used, quick=options.quick)
-            except Exception as error:
-                # one that fails must not take the others' figures along
-                failed.append(name)
-                print(f"{name} failed: {error}", file=sys.stderr, flush=True)
-                for engine in used:
-                    engine.remove_all()
-    version = re.sub(r"\s+", " ", platform.platform())
-    table = f"{make_table(rows)}\n\nMedians; Python {platform.python_version()}, {version}, {cpus()}."
-    print(table)
+    if options.readme and (options.quick or options.engine):
+        parser.error("the README shows full measurements of both engines")
+    partial = "-quick" * options.quick + f"-{options.engine}" * bool(options.engine)
+    kept = report.Rows(options.rows or Path(tempfile.gettempdir(), f"wharf-bench-rows{partial}.json"))
+    if options.table:
+        print(report.table(kept.ordered(ROWS)))
+        failed = []
+    else:
+        wanted = [name for name in ROWS if name in (options.only or ROWS)]
+        failed = measure(wanted, kept, quick=options.quick, only=options.engine)
     if options.readme:
-        put(ROOT / "README.md", table)
+        report.put(ROOT / "README.md", report.table(kept.ordered(ROWS)))
     if failed:
         print(f"not measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def cpus() -> str:
-    """How many processors of which kind."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(models)} × {models[0]}" if models else platform.machine()
-
-
-def put(readme: Path, table: str) -> None:
-    """Replaces what stands between the two marks."""
-    text = readme.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+def measure(names: Sequence[str], kept: report.Rows, *, quick: bool, only: str | None) -> list[str]:
+    """Takes these measurements; returns the names of those that failed, which must not take the others along."""
+    failed: list[str] = []
+    with contextlib.ExitStack() as stack:
+        used: list[Engine] = []
+        if only != "dockerd":
+            used.append(stack.enter_context(engines.wharf("bench")))
+        if only != "wharf":
+            used.append(stack.enter_context(engines.dockerd("bench")))
+        for engine in used:
+            engine.load_busybox()
+        print("\n".join(report.HEAD), flush=True)
+        for name in names:
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            done, begin = [], time.monotonic()
+            try:
+                for row in ROWS[name](used, quick=quick):
+                    print(report.line(row), flush=True)
+                    kept.add(name, row)
+                    done.append(row.name)
+                kept.finish(name, done)
+                print(f"measured {name} in {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+            except Exception as error:
+                failed.append(name)
+                print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                for engine in used:
+                    engine.remove_all()
+    return failed
 
 
 if __name__ == "__main__":

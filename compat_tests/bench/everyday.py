@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from compat_tests.bench.measure import Row
+from compat_tests.bench.measure import Row, at_most
 from compat_tests.engines import Engine
 from compat_tests.traces import processes, until
 
 HEALTH = ("--health-cmd", "true", "--health-interval", "5s")
 
 
-def health(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
+def health(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     """Processor time of the engine, its shims and runtimes, in seconds per minute."""
     count, seconds = (20, 10) if quick else (200, 30)
-    row = Row(f"CPU of {count} health checks every 5 s and `docker stats`", "s/min", 0.5)
+    row = Row(f"CPU of {count} health checks every 5 s and `docker stats`", "s/min", at_most(0.5))
     for engine in engines:
 
         def start(number: int, engine: Engine = engine) -> None:
@@ -41,7 +41,7 @@ def health(engines: Sequence[Engine], *, quick: bool) -> list[Row]:
             finally:
                 watcher.terminate()
         engine.remove_all()
-    return [row]
+    yield row
 
 
 def used(engine: Engine) -> float:

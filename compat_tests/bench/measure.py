@@ -1,21 +1,53 @@
-"""Samples, medians and the table they end in."""
+"""Samples, aims and rounds: what every measurement is made of."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from compat_tests.engines import Engine
 
+OURS, THEIRS = "wharf", "dockerd"
+
 
 class Measurement(Protocol):
-    """Takes the engines to compare and returns finished rows; nothing of it stays in them."""
+    """Takes the engines to compare and yields each row once it is finished; nothing of it stays in the engines."""
 
-    def __call__(self, engines: Sequence[Engine], *, quick: bool) -> list[Row]: ...
+    def __call__(self, engines: Sequence[Engine], *, quick: bool) -> Iterable[Row]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is to be reached: a bound for our median, as a multiple of dockerd's or in the unit of the row."""
+
+    limit: float
+    at_least: bool = False
+    absolute: bool = False
+
+    def reached(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def text(self, unit: str) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g} {unit if self.absolute else '×'}"
+
+
+def at_most(limit: float) -> Aim:
+    """At most this many times dockerd's value."""
+    return Aim(limit)
+
+
+def at_least(limit: float) -> Aim:
+    """At least this many times dockerd's value."""
+    return Aim(limit, at_least=True)
+
+
+def within(limit: float) -> Aim:
+    """At most this, whatever dockerd's value is."""
+    return Aim(limit, absolute=True)
 
 
 @dataclass(slots=True)
@@ -24,8 +56,8 @@ class Row:
 
     name: str
     unit: str
-    target: float  # ours is to be at most this many times dockerd's (at least, when more is better)
-    more_is_better: bool = False
+    aim: Aim
+    baseline: str = THEIRS  # whose samples ours are compared with: dockerd's, or ours of something simpler
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, engine: str, value: float) -> None:
@@ -35,45 +67,36 @@ class Row:
         return statistics.median(self.samples[engine])
 
     @property
+    def compared(self) -> bool:
+        """Whether both sides were measured."""
+        return {OURS, self.baseline} <= self.samples.keys()
+
+    @property
     def ratio(self) -> float:
-        theirs = self.median("dockerd")
-        return self.median("wharf") / theirs if theirs else float("inf")
+        theirs = self.median(self.baseline)
+        return self.median(OURS) / theirs if theirs else float("inf")
 
     @property
     def reached(self) -> bool:
-        return self.ratio >= self.target if self.more_is_better else self.ratio <= self.target
+        return self.aim.reached(self.median(OURS) if self.aim.absolute else self.ratio)
 
 
 @contextmanager
-def clock(row: Row, engine: Engine) -> Iterator[None]:
-    """Adds the wall time of the block, in milliseconds."""
+def clock(row: Row, engine: Engine, *, share: int = 1) -> Iterator[None]:
+    """Adds the wall time of the block, in milliseconds, divided by how many things it did."""
     begin = time.perf_counter()
     yield
-    row.add(engine.kind, (time.perf_counter() - begin) * 1000)
+    row.add(engine.kind, (time.perf_counter() - begin) * 1000 / share)
 
 
-def in_turn(engines: Sequence[Engine], times: int, once: Callable[[Engine], None]) -> None:
-    """Runs a measurement on each engine in turn, so that what else the machine does hits both alike."""
+def in_turn(engines: Sequence[Engine], times: int, once: Callable[[Engine], None], *, seconds: float = 60) -> None:
+    """Runs a measurement on each engine in turn, so that what else the machine does hits both alike.
+
+    That is one round; there are at most `times` of them, and none is begun after `seconds`.
+    """
+    end = time.monotonic() + seconds
     for number in range(times):
         for engine in engines if number % 2 == 0 else reversed(engines):
             once(engine)
-
-
-def make_table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
-    lines = ["| what | Wharf | dockerd | ratio | aim | |", "|---|---:|---:|---:|---:|---|"]
-    for row in rows:
-        if not {"wharf", "dockerd"} <= row.samples.keys():
-            only = ", ".join(f"{engine} {_number(row.median(engine))} {row.unit}" for engine in row.samples)
-            lines.append(f"| {row.name} | {only} | | | | |")
-            continue
-        sign = "≥" if row.more_is_better else "≤"
-        lines.append(
-            f"| {row.name} | {_number(row.median('wharf'))} {row.unit} | {_number(row.median('dockerd'))} {row.unit} "
-            f"| {row.ratio:.2f} | {sign} {row.target:g} | {'✓' if row.reached else '✗'} |"
-        )
-    return "\n".join(lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+        if time.monotonic() > end:
+            break

@@ -1,0 +1,67 @@
+"""Questions to an engine that holds many containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+
+from compat_tests.api import UnixConnection
+from compat_tests.bench.lives import ok
+from compat_tests.bench.measure import Row, at_most, clock, in_turn
+from compat_tests.engines import Engine
+
+LIST = "/containers/json?all=1"
+
+
+def many(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """Ping, list and inspect on a kept connection, with 60 containers there, 20 of them running."""
+    with _holding(engines, running=20, ended=40) as connections:
+        for name, path in (
+            ("`/_ping`", "/_ping"),
+            ("list of 60 containers", LIST),
+            ("inspect", "/containers/up3/json"),
+        ):
+            row = Row(name, "ms", at_most(1.5))
+            _ask(engines, connections, row, path, times=20 if quick else 200)
+            yield row
+
+
+def crowd(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """The list that `docker ps -a` asks for, on a kept connection, with 500 containers there, 20 of them running."""
+    count = 50 if quick else 500
+    row = Row(f"list of {count} containers (`ps -a`)", "ms", at_most(1))
+    with _holding(engines, running=20, ended=count - 20) as connections:
+        _ask(engines, connections, row, LIST, times=5 if quick else 51)
+    yield row
+
+
+Connections = Mapping[str, UnixConnection]
+
+
+@contextmanager
+def _holding(engines: Sequence[Engine], *, running: int, ended: int) -> Iterator[Connections]:
+    """Containers on each engine, and a connection to it."""
+    body = {"Image": "busybox", "Cmd": ["sleep", "3600"]}
+    with ExitStack() as stack:
+        for engine in engines:
+            stack.callback(engine.remove_all)
+
+            def create(name: str, engine: Engine = engine) -> None:
+                assert engine.api.post("/containers/create", body, name=name).status == 201
+                if name.startswith("up"):
+                    assert engine.api.post(f"/containers/{name}/start").status == 204
+
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(create, [f"up{n}" for n in range(running)] + [f"down{n}" for n in range(ended)]))
+        yield {engine.kind: stack.enter_context(closing(engine.api.connection())) for engine in engines}
+
+
+def _ask(engines: Sequence[Engine], connections: Connections, row: Row, path: str, *, times: int) -> None:
+    def once(engine: Engine) -> None:
+        with clock(row, engine):
+            ok(engine.api, connections[engine.kind], "GET", path)
+
+    for engine in engines:
+        ok(engine.api, connections[engine.kind], "GET", path)
+    in_turn(engines, times, once)

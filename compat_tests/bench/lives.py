@@ -1,0 +1,124 @@
+"""Lives of containers: `docker run`, `docker exec`, bare API calls, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+from compat_tests.api import Api, UnixConnection
+from compat_tests.bench.measure import Row, at_most, clock, in_turn, within
+from compat_tests.engines import Engine
+
+AIM = at_most(0.4)
+NETWORK = "bench-lives"
+
+
+def run(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """The wall time of the CLI's whole command, on the default bridge and without network; and the difference."""
+    bridge, none = Row("`docker run --rm busybox true`", "ms", AIM), Row("… with `--network none`", "ms", AIM)
+
+    def once(engine: Engine) -> None:
+        # one after the other in each round, so that their difference is one of neighbours in time
+        with clock(bridge, engine):
+            engine.docker("run", "--rm", "busybox", "true")
+        with clock(none, engine):
+            engine.docker("run", "--rm", "--network", "none", "busybox", "true")
+
+    for engine in engines:
+        engine.docker("run", "--rm", "busybox", "true")
+    in_turn(engines, 5 if quick else 31, once)
+    yield bridge
+    yield none
+    added = Row("… what the bridge adds", "ms", within(15))
+    for engine in engines:
+        added.add(engine.kind, bridge.median(engine.kind) - none.median(engine.kind))
+    yield added
+
+
+def exec_true(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """The wall time of the CLI's whole command in a container that runs."""
+    row = Row("`docker exec … true`", "ms", at_most(0.6))
+
+    def once(engine: Engine) -> None:
+        with clock(row, engine):
+            engine.docker("exec", "bench", "true")
+
+    for engine in engines:
+        engine.docker("run", "-d", "--name", "bench", "busybox", "sleep", "3600")
+        engine.docker("exec", "bench", "true")
+    try:
+        in_turn(engines, 5 if quick else 31, once)
+    finally:
+        for engine in engines:
+            engine.docker("rm", "-f", "bench")
+    yield row
+
+
+def lifecycle(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """Four requests on one kept connection: no CLI and no attach are in it."""
+    row = Row("create, start, wait, remove on one connection", "ms", AIM)
+
+    def once(engine: Engine) -> None:
+        with closing(engine.api.connection()) as connection:
+            ok(engine.api, connection, "GET", "/_ping")
+            with clock(row, engine):
+                one_life(engine.api, connection)
+
+    in_turn(engines, 5 if quick else 31, once)
+    yield row
+
+
+def burst(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """Twenty such lives by eight clients: the whole time, divided by twenty."""
+    row = Row("20 containers, 8 at a time: each", "ms", AIM)
+
+    def life(engine: Engine) -> None:
+        with closing(engine.api.connection()) as connection:
+            one_life(engine.api, connection)
+
+    def once(engine: Engine) -> None:
+        with ThreadPoolExecutor(8) as pool, clock(row, engine, share=20):
+            for done in [pool.submit(life, engine) for _ in range(20)]:
+                done.result()
+
+    in_turn(engines, 1 if quick else 5, once)
+    yield row
+
+
+def at_once(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """Containers that exist are started by as many clients in one moment: until the last start is answered."""
+    count = 10 if quick else 50
+    row = Row(f"{count} containers of one network started at once: all", "ms", AIM)
+
+    def once(engine: Engine) -> None:
+        engine.docker("network", "create", NETWORK)
+        try:
+            body = {"Image": "busybox", "Cmd": ["sleep", "3600"], "HostConfig": {"NetworkMode": NETWORK}}
+            made = [engine.api.post("/containers/create", body).json()["Id"] for _ in range(count)]
+            with ThreadPoolExecutor(count) as pool, clock(row, engine):
+                answers = list(pool.map(lambda each: engine.api.post(f"/containers/{each}/start").status, made))
+            assert answers == [204] * count, answers
+        finally:
+            engine.remove_all()
+            engine.docker("network", "rm", NETWORK)
+
+    in_turn(engines, 1 if quick else 3, once)
+    yield row
+
+
+def one_life(api: Api, connection: UnixConnection) -> None:
+    made = ok(api, connection, "POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})
+    assert isinstance(made, dict)
+    path = f"/containers/{made['Id']}"
+    ok(api, connection, "POST", f"{path}/start")
+    ended = ok(api, connection, "POST", f"{path}/wait")
+    assert isinstance(ended, dict)
+    assert ended["StatusCode"] == 0, ended
+    ok(api, connection, "DELETE", path)
+
+
+def ok(api: Api, connection: UnixConnection, method: str, path: str, data: object = None) -> object:
+    answer = api.request(method, path, data=data, on=connection)
+    assert answer.status < 300, f"{method} {path}: {answer.status} {answer.body!r}"
+    return answer.json() if answer.body[:1] in (b"{", b"[") else None

@@ -1,0 +1,86 @@
+"""The rows on paper: a file that keeps them from run to run, the lines of the table, and the README's place for it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from compat_tests.bench.measure import OURS, THEIRS, Aim, Row
+
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+HEAD = ("| what | Wharf | dockerd | ratio | aim | |", "|---|---:|---:|---:|---:|---|")
+
+
+class Rows:
+    """All rows that were ever measured into one file, the newest of each name; written after each of them."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._kept: dict[str, dict[str, Row]] = {}  # by measurement, then by the row's name
+        if file.exists():
+            for measurement, rows in json.loads(file.read_text()).items():
+                made = (Row(**{**row, "aim": Aim(**row["aim"])}) for row in rows)
+                self._kept[measurement] = {row.name: row for row in made}
+
+    def add(self, measurement: str, row: Row) -> None:
+        self._kept.setdefault(measurement, {})[row.name] = row
+        self._write()
+
+    def finish(self, measurement: str, names: Iterable[str]) -> None:
+        """A measurement came to its end with these rows: what it called otherwise before is forgotten."""
+        wanted, kept = set(names), self._kept.get(measurement, {})
+        self._kept[measurement] = {name: row for name, row in kept.items() if name in wanted}
+        self._write()
+
+    def ordered(self, measurements: Iterable[str]) -> Iterator[Row]:
+        for measurement in measurements:
+            yield from self._kept.get(measurement, {}).values()
+
+    def _write(self) -> None:
+        document = {name: [asdict(row) for row in rows.values()] for name, rows in self._kept.items()}
+        partial = self._file.with_name(f"{self._file.name}.partial")
+        partial.write_text(json.dumps(document, ensure_ascii=False, indent=1))
+        partial.replace(self._file)
+
+
+def line(row: Row) -> str:
+    """One row in Markdown."""
+    if not row.compared:
+        cells = [_cell(row, OURS), _cell(row, THEIRS), "", "", ""]
+    else:
+        sign = "✓" if row.reached else "✗"
+        cells = [_cell(row, OURS), _cell(row, row.baseline), f"{row.ratio:.2f}", row.aim.text(row.unit), sign]
+    return f"| {row.name} | {' | '.join(cells)} |"
+
+
+def _cell(row: Row, who: str) -> str:
+    if who not in row.samples:
+        return ""
+    value = row.median(who)
+    number = f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{number} {row.unit}" + (f" ({who})" if who not in (OURS, THEIRS) else "")
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The whole table, and where it was measured."""
+    version = re.sub(r"\s+", " ", platform.platform())
+    note = f"Medians; Python {platform.python_version()}, {version}, {_processors()}. ✗: the aim is missed."
+    return "\n".join([*HEAD, *map(line, rows), "", note])
+
+
+def _processors() -> str:
+    """How many processors of which kind."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(models)} × {models[0]}" if models else platform.machine()
+
+
+def put(readme: Path, text: str) -> None:
+    """Replaces what stands between the two marks."""
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

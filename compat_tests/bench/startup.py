@@ -1,0 +1,46 @@
+"""From the start of the daemon's process until it answers `/_ping`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from compat_tests.bench.measure import Row, at_most, clock, in_turn
+from compat_tests.daemons import START
+from compat_tests.engines import Engine
+
+
+def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
+    """With no process of the engine there, as after a boot; and of the daemon alone, as after an upgrade.
+
+    An image and no container are there. dockerd's containerd ends with it and starts again both times, as it does.
+    """
+    boot = Row("start until `/_ping`, all processes anew", "ms", at_most(1))
+    again = Row("… the daemon alone", "ms", at_most(1))
+
+    def once(engine: Engine) -> None:
+        engine.daemon.stop()
+        engine.place.footprint.end_processes()
+        with clock(boot, engine):
+            start(engine)
+        engine.daemon.stop()
+        with clock(again, engine):
+            start(engine)
+
+    in_turn(engines, 1 if quick else 5, once)
+    yield boot
+    yield again
+
+
+def start(engine: Engine) -> None:
+    """Starts the daemon and asks until it answers: every few milliseconds, unlike the tests' own patience."""
+    engine.daemon.start()
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if engine.api.request("GET", "/_ping", timeout=5).status == 200:
+                return
+        assert engine.daemon.running, engine.log()
+        time.sleep(0.003)
+    raise AssertionError(f"{engine.kind} did not answer within {START} s\n{engine.log()}")
