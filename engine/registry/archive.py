@@ -115,7 +115,7 @@ async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, nam
             await writer.truncate()
             async for piece in archive.data():
                 if len(head) < 6:
-                    head += piece[:6]
+                    head += bytes(piece[:6])
                 await writer.write(piece)
                 written += len(piece)
             # Asked before the commit: of a blob that it has already the store would not say which it is.

@@ -55,6 +55,9 @@ async def gather(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     parts: list[bytes] = []
     held = 0
     async for part in body:
+        if len(part) >= _GATHER and not parts:
+            yield part
+            continue
         parts.append(part)
         held += len(part)
         if held >= _GATHER:
@@ -153,14 +156,14 @@ class AsyncTar:
             raise invalid(f"{header.name}: a sparse file in an image's archive")
         return header
 
-    async def data(self) -> AsyncIterator[bytes]:
-        """The current entry's content. "unexpected EOF" if the stream ends before."""
+    async def data(self) -> AsyncIterator[memoryview]:
+        """The current entry's content, uncopied. "unexpected EOF" if the stream ends before."""
         while self._left:
             if self._at == len(self._buffer):
                 self._buffer, self._at = await anext(self._pieces, b""), 0
                 if not self._buffer:
                     raise invalid("unexpected EOF")
-            part = self._buffer[self._at : self._at + self._left]
+            part = memoryview(self._buffer)[self._at : self._at + self._left]
             self._at += len(part)
             self._left -= len(part)
             yield part

@@ -49,61 +49,65 @@ class Body:
 
         :raises BadFraming: a malformed chunk.
         """
-        if not self.chunked:
-            return self._exactly(received)
-        parts = []
-        while not self.done and received:
-            if self._in_chunk:
-                parts.append(self._exactly(received))
-                if self._left:
-                    break
-                self._in_chunk = False
-                self._left = -1
-            elif self._left == -1:
-                # The line break behind a chunk.
-                if not self._line_end(received):
-                    break
-                self._left = 0
-            elif not self._size_or_trailer(received):
-                break
-        return b"".join(parts)
-
-    def _exactly(self, received: bytearray) -> bytes:
-        count = min(self._left, len(received))
-        data = bytes(memoryview(received)[:count])
-        del received[:count]
-        self._left -= count
-        if not self.chunked and self._left == 0:
-            self.done = True
+        with memoryview(received) as view:
+            parts, used = self.split(view)
+            data = b"".join(parts)
+            for part in parts:
+                part.release()
+        del received[:used]
         return data
 
-    def _line(self, received: bytearray) -> bytes | None:
-        end = received.find(b"\n")
-        if end < 0:
-            if len(received) > _MAX_LINE:
-                raise BadFraming("line too long")
-            return None
-        line = bytes(memoryview(received)[:end])
-        del received[: end + 1]
-        return line.rstrip(b"\r")
+    def split(self, view: memoryview) -> tuple[list[memoryview], int]:
+        """The body's bytes in ``view``, where they lie, and how much of it was understood: a line that is not whole
+        is to be shown again with what follows.
 
-    def _line_end(self, received: bytearray) -> bool:
-        line = self._line(received)
-        if line:
-            raise BadFraming("malformed chunked encoding")
-        return line is not None
+        :raises BadFraming: a malformed chunk.
+        """
+        parts: list[memoryview] = []
+        at = 0
+        while not self.done and at < len(view):
+            if self._left > 0:
+                count = min(self._left, len(view) - at)
+                parts.append(view[at : at + count])
+                at += count
+                self._left -= count
+                if not self.chunked:
+                    self.done = self._left == 0
+                continue
+            line, after = _line(view, at)
+            if after < 0:
+                break
+            at = after
+            self._chunk_line(line)
+        return parts, at
 
-    def _size_or_trailer(self, received: bytearray) -> bool:
-        line = self._line(received)
-        if line is None:
-            return False
+    def _chunk_line(self, line: bytes) -> None:
+        """What stands between the chunks: the end of one, the size of the next, the trailer."""
         if self._in_trailer:
             self.done = not line
-            return True
+            return
+        if self._in_chunk:
+            if line:
+                raise BadFraming("malformed chunked encoding")
+            self._in_chunk = False
+            return
         size = line.partition(b";")[0].strip()
-        if not size or len(size) > 15 or not all(char in b"0123456789abcdefABCDEF" for char in size):
+        if not size or len(size) > 15 or size.strip(b"0123456789abcdefABCDEF"):
             raise BadFraming("malformed chunked encoding")
         self._left = int(size, 16)
         self._in_chunk = self._left > 0
         self._in_trailer = self._left == 0
-        return True
+
+
+def _line(view: memoryview, start: int) -> tuple[bytes, int]:
+    """A line without its end, and where the next begins: -1 if it isn't whole yet."""
+    window = bytes(view[start : start + 32])
+    end = window.find(b"\n")
+    if end < 0:
+        window = bytes(view[start : start + _MAX_LINE + 2])
+        end = window.find(b"\n")
+    if end < 0:
+        if len(window) > _MAX_LINE:
+            raise BadFraming("line too long")
+        return b"", -1
+    return window[:end].rstrip(b"\r"), start + end + 1

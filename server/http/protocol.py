@@ -243,10 +243,31 @@ class EngineProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         if not body.done:
             return False
+        self.body_ended()
+        return True
+
+    # ---- for bodies.py
+
+    @property
+    def in_body(self) -> Body | None:
+        """The framing of the body that is being received."""
+        return self._body
+
+    def early_body(self) -> bytes:
+        """What came of the body and was not asked for yet."""
+        data = bytes(self.cycle.body)
+        self.cycle.body = bytearray()
+        return data
+
+    def body_ended(self) -> None:
+        """The message is complete."""
         self._end_body()
         if self.cycle.response_complete and cast(Cycle, self.cycle).lingers:
             self.transport.close()
-        return True
+
+    def reject_body(self) -> None:
+        """What came is no body."""
+        self._reject(400, b"Bad Request")
 
     def _end_body(self) -> None:
         self._disarm()

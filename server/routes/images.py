@@ -1,6 +1,6 @@
 """/images and /commit: thin handlers over ``server/services/images``."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import orjson
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from engine.registry.oci import format_platform, parse_platform, platform_of
 from engine.registry.reference import Reference, is_digest, parse
 from server.http import params
 from server.http.answers import json_answer, no_content
+from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
 from server.services.images import Images
@@ -31,11 +32,6 @@ def _images(request: Request) -> Images:
 def _name(request: Request) -> str:
     name: str = request.path_params["name"]
     return name
-
-
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    async for piece in request.stream():
-        yield piece
 
 
 def _platform(request: Request, since: tuple[int, int]) -> str | None:
@@ -147,7 +143,7 @@ async def create(request: Request) -> Response:
     source = params.text(request, "fromSrc")
     reference_or_none = _repo_tag(params.text(request, "repo"), tag)
     message = params.text(request, "message") or f"Imported from {source}"
-    body, report = (_body(request), None) if source == "-" else await fetched(source)
+    body, report = (pieces(request), None) if source == "-" else await fetched(source)
     return json_stream(
         _images(request).import_(
             body,
@@ -179,7 +175,7 @@ async def push(request: Request) -> Response:
 
 async def load(request: Request) -> Response:
     # Always a stream: what is wrong with an archive is told in it, with status 200.
-    messages = _images(request).load(_body(request), platform=_platform(request, (1, 48)))
+    messages = _images(request).load(pieces(request), platform=_platform(request, (1, 48)))
     return json_stream(messages, early=True, name="load")
 
 
