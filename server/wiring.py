@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.api.client import Engine
 from engine.errors import Kind, WharfError
+from engine.files.remap import Remap
 from engine.registry.hosts import Settings as RegistrySettings
 from engine.runtime import apparmor
 from engine.runtime.probe import probe as probe_runtimes
@@ -101,11 +102,12 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
         await engine.leases.release_left()
 
-        networks = Networks(NetworkSettings.of(config), NetworkStore(database), bus)
+        remap = await _remap(config, stack)
+        networks = Networks(NetworkSettings.of(config, remap.userns if remap else ""), NetworkStore(database), bus)
         stack.push_async_callback(networks.close)
         await networks.open()
 
-        local = LocalDriver(Path(config.data_root) / "volumes")
+        local = LocalDriver(Path(config.data_root) / "volumes", owner=remap.root if remap else None)
         volumes = Volumes(VolumeStore(database), bus, local, LegacyPlugins())
         await volumes.load()
 
@@ -129,6 +131,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             facts=facts,
             default_runtime=config.default_runtime or runtimes.require().dialect,
             zygote=zygote,
+            remap=remap,
         )
         users.append(containers)
         identity = await engine_id(database)
@@ -177,6 +180,15 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             system=system,
             metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
         )
+
+
+async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:
+    """:raises WharfError: this host can't map ids."""
+    if config.id_maps is None:
+        return None
+    remap = await asyncio.to_thread(Remap, config.id_maps, f"{config.exec_root}/remap", str(config.data_root))
+    stack.push_async_callback(asyncio.to_thread, remap.close)
+    return remap
 
 
 def registry_settings(config: Config) -> RegistrySettings:

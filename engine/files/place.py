@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from engine.api.types import Mount
 from engine.errors import Kind, WharfError
-from engine.system import linux
+from engine.system import idmap, linux
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,9 +50,13 @@ def mount_all(mounts: Sequence[Mount], target: str) -> None:
 
 
 class Place:
-    """One such thread. Use as an async context manager; :meth:`run` for everything that touches the mounts."""
+    """One such thread. Use as an async context manager; :meth:`run` for everything that touches the mounts.
 
-    def __init__(self, name: str) -> None:
+    ``owner``: whose (uid, gid) the files are that the thread makes; None: root's.
+    """
+
+    def __init__(self, name: str, *, owner: tuple[int, int] | None = None) -> None:
+        self._owner = owner
         self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"place-{name}", daemon=True)
@@ -86,6 +90,8 @@ class Place:
             linux.mount(None, "/", None, linux.MS_SLAVE | linux.MS_REC, None)
             # The mount points live in memory of this namespace: nothing is made on the host's disk.
             linux.mount("tmpfs", self._base, "tmpfs", 0, "mode=0700")
+            if self._owner is not None:
+                idmap.set_filesystem_ids(*self._owner)
         except OSError as error:
             self._failed = error
         while (job := self._jobs.get()) is not None:

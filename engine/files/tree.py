@@ -10,12 +10,13 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.errors import invalid, not_found
+from engine.errors import internal, invalid, not_found
 from engine.files.gomode import to_go
 from engine.files.paths import resolve
 from engine.layers.extract import Options, Target, apply
 from engine.layers.pack import Node, Packer, walk
 from engine.layers.tarwrite import TarWriter
+from engine.system.ids import IdMaps
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _ROOT | os.O_NOFOLLOW
@@ -64,13 +65,14 @@ def look(root_path: str, path: str) -> PathStat:
         os.close(root)
 
 
-def pack(root_path: str, path: str, out: Callable[[bytes], object]) -> None:
-    """The file or directory as a tar, under :func:`base_name`. Raises NOT_FOUND with the path as its message."""
+def pack(root_path: str, path: str, out: Callable[[bytes], object], maps: IdMaps | None = None) -> None:
+    """The file or directory as a tar, under :func:`base_name`; with ``maps``, the owners are told as a process inside
+    knows them. Raises NOT_FOUND with the path as its message."""
     root = os.open(root_path, _ROOT)
     try:
         real, status = _found(root, path)
         writer = TarWriter(out)
-        packer = Packer(writer, whole_seconds=False)
+        packer = Packer(writer, whole_seconds=False, owner=maps.to_container if maps is not None else None)
         name = base_name(path)
         above, _, last = real.rpartition("/")
         parent = os.open(above or ".", _BELOW, dir_fd=root)
@@ -121,16 +123,26 @@ def extract(
     *,
     no_overwrite_kind: bool,
     owner: tuple[int, int] | None,
+    maps: IdMaps | None = None,
     cancelled: Callable[[], bool],
 ) -> None:
     """Extracts an archive into an :func:`extraction_point`; everything becomes the ``owner``'s (uid, gid), if there is
-    one. Raises INVALID_ARGUMENT for a bad archive."""
+    one. ``maps``: how ids inside the root are those outside. Raises INVALID_ARGUMENT for a bad archive."""
+
+    def to_host(uid: int, gid: int) -> tuple[int, int]:
+        assert maps is not None
+        try:
+            return maps.to_host(uid, gid)
+        except ValueError as error:
+            raise internal(str(error)) from None
+
     apply(
         read,
         Target(root_path),
         diff_id="-",
         options=Options(
             owner=owner,
+            map_owner=to_host if maps is not None else None,
             into=point,
             no_overwrite_kind=no_overwrite_kind,
         ),

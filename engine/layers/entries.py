@@ -53,6 +53,7 @@ class Extractor:
         delete: bool,
         lowers: Sequence[int],
         owner: tuple[int, int] | None,
+        map_owner: Callable[[int, int], tuple[int, int]] | None,
         into: str,
         no_overwrite_kind: bool,
         follow_dir_links: bool,
@@ -62,6 +63,7 @@ class Extractor:
         self._delete = delete
         self._lowers = Lowers(lowers)
         self._owner = owner
+        self._map_owner = map_owner
         self._base = into.strip("/")
         self._no_overwrite_kind = no_overwrite_kind
         self._follow_dir_links = follow_dir_links
@@ -104,6 +106,8 @@ class Extractor:
                 return
         if self._owner is not None:
             entry.uid, entry.gid = self._owner
+        if self._map_owner is not None:
+            entry.uid, entry.gid = self._map_owner(entry.uid, entry.gid)
         kind = entry.type
         if kind == tar.REGULAR:
             self._regular(name, entry, reader)

@@ -52,6 +52,7 @@ class Options:
     """How an archive that is not a layer is extracted."""
 
     owner: tuple[int, int] | None = None  # every file gets this uid, gid
+    map_owner: Callable[[int, int], tuple[int, int]] | None = None  # the archive's uid, gid to those on the disk
     into: str = "/"  # the directory inside the root that names are relative to (links in it are followed)
     no_overwrite_kind: bool = False  # a file may not replace a directory, nor a directory a file (``docker cp``)
     follow_dir_links: bool = False  # a directory entry meets a link to a directory: the link stays
@@ -176,6 +177,7 @@ def _run(job: _Job, target: Target, options: Options) -> None:
             delete=target.whiteouts is Whiteouts.APPLY,
             lowers=lowers,
             owner=options.owner,
+            map_owner=options.map_owner,
             into=options.into,
             no_overwrite_kind=options.no_overwrite_kind,
             follow_dir_links=options.follow_dir_links,

@@ -55,10 +55,11 @@ class NamespacePool:
 
     :param directory: where they are kept; fit for that (``netns.prepare``).
     :param executor: makes the next ones in the background.
+    :param owner: the user namespace that those of the pool belong to, by its path; "" the daemon's.
     """
 
     def __init__(
-        self, directory: str, host: Netlink, executor: Executor, *, alias: str, mtu: int, size: int = 3
+        self, directory: str, host: Netlink, executor: Executor, *, alias: str, mtu: int, size: int = 3, owner: str = ""
     ) -> None:
         self._directory = directory
         self._host = host
@@ -66,13 +67,17 @@ class NamespacePool:
         self._alias = alias
         self._mtu = mtu
         self._size = size
+        self._owner = owner
         self._lock = Lock()
         self._ready: list[Namespace] = []
         self._making = 0
         self._closed = False
 
-    def take(self) -> Namespace:
-        """A namespace with ``eth0``; the caller owns it. Makes one on the spot if none is ready."""
+    def take(self, *, owned: bool = True) -> Namespace:
+        """A namespace with ``eth0``; the caller owns it. Makes one on the spot if none is ready, and where the pool's
+        owner shall not be its (``owned``)."""
+        if self._owner and not owned:
+            return self.make(veth=True, owned=False)
         with self._lock:
             found = self._ready.pop(0) if self._ready else None
         self.fill()
@@ -104,10 +109,10 @@ class NamespacePool:
         if made:
             made.delete()
 
-    def make(self, *, veth: bool) -> Namespace:
+    def make(self, *, veth: bool, owned: bool = True) -> Namespace:
         """A new namespace, now."""
         path = f"{self._directory}/{secrets.token_hex(6)}"
-        inside = netns.create(path)
+        inside = netns.create_owned(path, self._owner) if self._owner and owned else netns.create(path)
         namespace = Namespace(path, inside)
         if not veth:
             return namespace

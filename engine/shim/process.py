@@ -98,6 +98,7 @@ class Process:
             log = open_log(options, loop, run_child) if options else NoLog()
         except (ValueError, OSError) as error:
             raise RequestError("invalid argument", f"failed to initialize logging driver: {error}") from None
+        self._owner = options.get("owner", "")
         path = options.get("path", "")
         self.streams = Streams(
             loop,
@@ -136,15 +137,23 @@ class Process:
         stdin = null
         if self.streams.input.open:
             stdin, ours = os.pipe2(os.O_CLOEXEC)
-            self._ends.append(stdin)
+            self._own(stdin)
             self.streams.input.connect(ours, terminal=False)
         outputs = []
         for stream in ("stdout", "stderr"):
             ours, theirs = os.pipe2(os.O_CLOEXEC)
-            self._ends.append(theirs)
+            self._own(theirs)
             outputs.append(theirs)
             self._outputs.append((ours, stream))
         return stdin, outputs[0], outputs[1]
+
+    def _own(self, fd: int) -> None:
+        """One of the container's ends: who opens ``/dev/stdout`` there must be its owner, which is the container's root
+        where ids are mapped (option ``owner``: ``uid:gid``)."""
+        self._ends.append(fd)
+        if self._owner:
+            uid, gid = map(int, self._owner.split(":"))
+            os.fchown(fd, uid, gid)
 
     def connect(self) -> None:
         """The process is there: its output is read. What a runtime that failed wrote to it is nobody's output."""

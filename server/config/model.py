@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.system.ids import IdMaps
+
 
 class ConfigError(Exception):
     """A flag or key that can't be used; the text is for the person who starts the daemon."""
@@ -108,6 +110,9 @@ class Config:
     no_new_privileges: bool = False
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     live_restore: bool = True
+    userns_remap: str = ""
+    # What ``userns_remap`` comes to; None: containers have the host's ids.
+    id_maps: IdMaps | None = None
 
     # images
     registry_mirrors: tuple[str, ...] = ()

@@ -153,7 +153,7 @@ OPTIONS: Sequence[Option] = (
     Option("tlsverify", Kind.BOOL, "Use TLS and verify the client"),
     Option("userland-proxy", Kind.BOOL, "Forward published ports in user space too"),
     Option("userland-proxy-path", Kind.TEXT, refused="the engine has its own proxy"),
-    Option("userns-remap", Kind.TEXT, refused="user namespaces are not supported", harmless=""),
+    Option("userns-remap", Kind.TEXT, 'Ids of containers: "default" or "user[:group]", see subuid(5)'),
     Option("validate", Kind.BOOL, "Check the configuration and exit", only_flag=True),
     Option("version", Kind.BOOL, "Print the version and exit", short="v", only_flag=True),
 )

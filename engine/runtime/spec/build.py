@@ -5,8 +5,9 @@ import os
 from engine.errors import invalid
 from engine.runtime.spec import devices, mounts, resources, seccomp
 from engine.runtime.spec.host import SYSTEMD, HostFacts
-from engine.runtime.spec.input import HOST, PRIVATE, IdMapping, SpecInput
+from engine.runtime.spec.input import HOST, PRIVATE, SpecInput
 from engine.runtime.spec.process import container_process
+from engine.system.ids import IdMapping
 
 Json = dict[str, object]
 
@@ -57,13 +58,12 @@ def _namespaces(inp: SpecInput) -> list[Json]:
         ("pid", wanted.pid),
         ("ipc", wanted.ipc),
         ("cgroup", wanted.cgroup),
+        ("user", wanted.user),
     ):
         if choice == PRIVATE:
             found.append({"type": kind})
         elif choice != HOST:
             found.append({"type": kind, "path": choice})
-    if inp.uid_mappings:
-        found.append({"type": "user"})
     return found
 
 
@@ -75,7 +75,7 @@ def _sysctls(inp: SpecInput) -> dict[str, str]:
         # Docker lets unprivileged users open low ports and ping, as the namespace is the container's own.
         if os.path.exists("/proc/sys/net/ipv4/ip_unprivileged_port_start"):
             found[_PORT_START] = "0"
-        if not inp.uid_mappings and os.path.exists("/proc/sys/net/ipv4/ping_group_range"):
+        if inp.id_maps is None and os.path.exists("/proc/sys/net/ipv4/ping_group_range"):
             found[_PING_GROUPS] = "0 2147483647"
     return {**found, **inp.sysctls}
 
@@ -97,9 +97,9 @@ def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
         linux["devices"] = nodes
     if root_propagation:
         linux["rootfsPropagation"] = root_propagation
-    if inp.uid_mappings:
-        linux["uidMappings"] = _mappings(inp.uid_mappings)
-        linux["gidMappings"] = _mappings(inp.gid_mappings)
+    if inp.id_maps is not None:
+        linux["uidMappings"] = _mappings(inp.id_maps.uids)
+        linux["gidMappings"] = _mappings(inp.id_maps.gids)
     masked, readonly = inp.masked_paths, inp.readonly_paths
     if not inp.privileged:
         masked = MASKED_PATHS if masked is None else masked

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from engine.system.ids import IdMaps
+
 PRIVATE = "private"
 HOST = "host"
 
@@ -54,8 +56,8 @@ class TmpfsMount:
 class Namespaces:
     """Each is ``private``, ``host`` or the path of another's (``/proc/<pid>/ns/ipc``).
 
-    ``network`` may be the path of a prepared namespace. ``cgroup``: ``private`` or ``host``. ``user``: only
-    ``host`` until ``uid_mappings`` are given.
+    ``network`` may be the path of a prepared namespace. ``cgroup``: ``private`` or ``host``. ``user``: ``host``
+    or a path.
     """
 
     network: str = PRIVATE
@@ -125,13 +127,6 @@ class Resources:
     blkio_device_write_iops: tuple[ThrottleDevice, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class IdMapping:
-    container_id: int
-    host_id: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecInput:
     """See the module. ``args`` is entrypoint plus command; ``env`` the container's own (image and request).
@@ -140,7 +135,7 @@ class SpecInput:
     a profile's JSON. ``apparmor``: "" Docker's default profile where the kernel has AppArmor, or a name.
     ``masked_paths``/``readonly_paths``: None Docker's defaults. ``shm_path``: a directory for ``/dev/shm`` instead
     of a tmpfs of ``shm_size``. ``mounts`` in any order, with the files for ``/etc/hosts`` and the like at the end.
-    ``uid_mappings`` (with ``gid_mappings``): the daemon's ``userns-remap``.
+    ``id_maps``: those of the user namespace that ``namespaces.user`` leads to (the daemon's ``userns-remap``).
     """
 
     id: str
@@ -181,5 +176,4 @@ class SpecInput:
     annotations: Mapping[str, str] = field(default_factory=dict)
     cgroups_path: str = ""
     init: bool = False
-    uid_mappings: tuple[IdMapping, ...] = ()
-    gid_mappings: tuple[IdMapping, ...] = ()
+    id_maps: IdMaps | None = None

@@ -31,8 +31,13 @@ class Bundle:
         return os.path.join(self.path, SOCKET)
 
     def make(self, config: bytes, task: Mapping[str, object]) -> None:
-        """FileExistsError: there is one. The spec may hold secrets, so only root gets in."""
+        """FileExistsError: there is one. The spec may hold secrets, so only root gets in, and nobody else can list."""
         os.makedirs(self.path, mode=0o700)
+        group = _root_group(config)
+        if group is not None:
+            # Its root, who is not the host's, has to come to its file system.
+            os.chown(self.path, 0, group)
+            os.chmod(self.path, 0o710)
         os.mkdir(self.rootfs, 0o711)
         self._write("config.json", config)
         self._write(_TASK, json.dumps(task).encode())
@@ -74,6 +79,14 @@ class Bundle:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(self.rootfs)
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _root_group(config: bytes) -> int | None:
+    """The host's group of the container's root, where its ids are mapped."""
+    if b'"gidMappings"' not in config:  # mostly: the spec is not parsed for nothing
+        return None
+    mappings = json.loads(config).get("linux", {}).get("gidMappings") or ()
+    return next((int(item["hostID"]) for item in mappings if item.get("containerID") == 0), None)
 
 
 def bundles(state: str) -> Iterator[tuple[str, str, Bundle]]:

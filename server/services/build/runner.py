@@ -20,6 +20,7 @@ from engine.api.stdio import Attach, Stdio, StdioUri
 from engine.api.types import ContainerRecord, Exit
 from engine.build.work import Bind, Ended, Job, Limits
 from engine.errors import Kind, WharfError, invalid
+from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.system import linux, mounts, timeouts
 from server.services.build.stubs import remove_stubs
@@ -28,8 +29,9 @@ from server.services.containers.assemble import Surroundings, assemble
 from server.services.containers.defaults import adapt_host_config
 from server.services.containers.model import Container
 from server.services.containers.room import ROOT_LABEL, Room
-from server.services.containers.rootfs import mount_at
+from server.services.containers.rootfs import mount_at, task_rootfs
 from server.services.containers.start import forget_container, forget_task
+from server.services.containers.stdio import owner, task_owner
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,9 @@ class TaskRunner:
         host = HostConfig()
         host.network_mode = {"default": "default", "": "default"}.get(job.network, job.network)
         host.privileged = job.privileged
+        if self._room.remap is not None and (job.privileged or host.network_mode == "host"):
+            what = "privileged mode" if job.privileged else "the host's network"
+            raise invalid(f"{what} is incompatible with user namespaces: the daemon runs with userns-remap")
         host.memory, host.memory_swap = limits.memory, limits.memory_swap
         host.cpu_shares, host.cpu_period, host.cpu_quota = limits.cpu_shares, limits.cpu_period, limits.cpu_quota
         host.cpuset_cpus, host.cpuset_mems = limits.cpuset_cpus, limits.cpuset_mems
@@ -115,18 +120,19 @@ class TaskRunner:
         stack.push_async_callback(room.networks.remove, container)
         stack.push_async_callback(room.networks.stop, container)
         sandbox = await room.networks.start(container)
-        binds = await asyncio.to_thread(_binds, job, container.directory)
+        binds = await asyncio.to_thread(_binds, job, container.directory, room.remap)
+        root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)
         around = Surroundings(
             network=sandbox.netns_path or "host",
             network_joined=sandbox.joins is not None,
-            mounts=[*mounting.network_files(container, sandbox.files), *binds],
+            mounts=[*mounting.network_files(container, sandbox.files, room.remap), *binds],
             hostname=sandbox.hostname or container.config.hostname,
         )
         spec = assemble(room, container, around)
         spec_mounts = spec.get("mounts")
         if isinstance(spec_mounts, list):
             targets += [str(mount["destination"]) for mount in spec_mounts]
-        runtime, options = room.runtimes.engine_options("")
+        runtime, options = room.runtimes.engine_options("", owner=task_owner(room, container))
         stack.push_async_callback(forget_container, room, container.id)
         await room.engine.containers.create(
             ContainerRecord(
@@ -144,7 +150,7 @@ class TaskRunner:
         path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
         await asyncio.to_thread(_prepare, os.path.dirname(path))
         stack.push_async_callback(asyncio.to_thread, shutil.rmtree, os.path.dirname(path), ignore_errors=True)
-        uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0"})
+        uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(room, container)})
         ended = False
 
         async def forget() -> None:
@@ -159,7 +165,7 @@ class TaskRunner:
         pipes = await room.stdio.open(stdio, "", uri, terminal=False)
         try:
             await room.engine.tasks.create(
-                container.id, rootfs=job.rootfs, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
+                container.id, rootfs=root, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
             )
         except WharfError as error:
             raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error
@@ -229,14 +235,14 @@ def _clear(directory: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _binds(job: Job, directory: str) -> Sequence[BindMount | TmpfsMount]:
+def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount | TmpfsMount]:
     """Everything that the process sees beside its root. Blocks."""
     found: list[BindMount | TmpfsMount] = []
     for number, bind in enumerate(job.binds):
         place = f"{directory}/bind{number}"
-        source = bind.path
+        source = bind.path if remap is None or not bind.path else remap.path(bind.path)
         if bind.mounts:
-            mount_at(bind.mounts, place, read_only=bind.readonly)
+            mount_at(bind.mounts, place, read_only=bind.readonly, remap=remap)
             source = place
         found.append(BindMount(_selected(source, bind), bind.target, writable=not bind.readonly))
     if job.files:
@@ -249,7 +255,8 @@ def _binds(job: Job, directory: str) -> Sequence[BindMount | TmpfsMount]:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(fd, "wb") as opened:
                 opened.write(file.content)
-                os.fchown(fd, file.uid, file.gid)
+                ids = (file.uid, file.gid)
+                os.fchown(fd, *(ids if remap is None else remap.maps.to_host(*ids)))
                 os.fchmod(fd, file.mode)
             found.append(BindMount(path, file.target, writable=False))
     for tmpfs in job.tmpfs:

@@ -44,11 +44,13 @@ class _Root:
 async def _opened(room: Room, container: Container) -> AsyncIterator[_Root]:
     """The container's root with everything mounted in it."""
     async with AsyncExitStack() as stack:
-        place = await stack.enter_async_context(Place(container.id[:12]))
+        remap = room.remap_of(container)
+        place = await stack.enter_async_context(Place(container.id[:12], owner=remap.root if remap else None))
         if container.state.running and container.state.pid:
             yield _Root(place, f"/proc/{container.state.pid}/root")
             return
-        root = await place.mount(await mounts_of(room, container))
+        rootfs = await mounts_of(room, container)
+        root = await place.mount(remap.shown(rootfs) if remap else rootfs)
         for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
             source = point.source
             if point.kind == "volume":
@@ -92,10 +94,12 @@ async def stat_path(room: Room, container: Container, key: str, path: str) -> Pa
 async def get(room: Room, container: Container, key: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
     """A file or a directory as a tar. Raises NOT_FOUND in dockerd's words before anything is streamed."""
     found = await stat_path(room, container, key, path)
+    remap = room.remap_of(container)
+    maps = remap.maps if remap is not None else None
 
     async def pieces() -> AsyncIterator[bytes]:
         async with _opened(room, container) as root:
-            async for piece in root.place.produce(lambda out: tree.pack(root.path, path, out)):
+            async for piece in root.place.produce(lambda out: tree.pack(root.path, path, out, maps)):
                 yield piece
         room.publish(container, "archive-path")
 
@@ -118,6 +122,8 @@ async def put(
     Raises NOT_FOUND and INVALID_ARGUMENT in dockerd's words, PERMISSION_DENIED where nothing may be written.
     """
     loop = asyncio.get_running_loop()
+    remap = room.remap_of(container)
+    maps = remap.maps if remap is not None else None
     stopped = False
 
     async def more() -> bytes:
@@ -148,6 +154,7 @@ async def put(
                 read,
                 no_overwrite_kind=no_overwrite_kind,
                 owner=owner,
+                maps=maps,
                 cancelled=lambda: stopped,
             )
         except asyncio.CancelledError:

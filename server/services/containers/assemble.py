@@ -53,6 +53,7 @@ def assemble(room: Room, container: Container, around: Surroundings) -> dict[str
     init = settings.init if host.init is None else host.init
     security = parse_security(host.security_opt)
     seccomp = container.seccomp_profile or settings.seccomp_profile
+    remap = room.remap_of(container)
     height, width = (*host.console_size, 0, 0)[:2]
     spec = build(
         SpecInput(
@@ -73,7 +74,7 @@ def assemble(room: Room, container: Container, around: Surroundings) -> dict[str
             mounts=tuple(around.mounts),
             shm_size=host.shm_size,
             shm_path=around.shm_path,
-            namespaces=_namespaces(room, host, around),
+            namespaces=_namespaces(room, container, around),
             privileged=host.privileged,
             cap_add=tuple(host.cap_add or ()),
             cap_drop=tuple(host.cap_drop or ()),
@@ -99,6 +100,7 @@ def assemble(room: Room, container: Container, around: Surroundings) -> dict[str
                 container.id, host.cgroup_parent or settings.cgroup_parent, settings.cgroup_driver
             ),
             init=init,
+            id_maps=remap.maps if remap is not None else None,
         ),
         room.facts,
     )
@@ -146,7 +148,15 @@ def _ulimits(room: Room, host: HostConfig) -> tuple[Ulimit, ...]:
     return tuple(Ulimit(limit.name, limit.soft, limit.hard) for limit in merged.values())
 
 
-def _namespaces(room: Room, host: HostConfig, around: Surroundings) -> Namespaces:
+def _namespaces(room: Room, container: Container, around: Surroundings) -> Namespaces:
+    host = container.host_config
+    remap = room.remap_of(container)
+    user = HOST if remap is None else remap.userns
+    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
+        if remap is not None and (other := modes.joined(mode)) is not None:
+            # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
+            # namespace of then.
+            user = f"/proc/{partner(room, other).state.pid}/ns/user"
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
@@ -162,6 +172,7 @@ def _namespaces(room: Room, host: HostConfig, around: Surroundings) -> Namespace
         pid=pid,
         uts=HOST if host.uts_mode == "host" else PRIVATE,
         cgroup=HOST if host.cgroupns_mode == "host" or not room.limits.cgroup_namespaces else PRIVATE,
+        user=user,
         network_joined=around.network_joined,
     )
 

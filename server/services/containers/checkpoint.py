@@ -18,6 +18,7 @@ from server.services.containers import signals
 from server.services.containers.model import Container
 from server.services.containers.names import ALLOWED
 from server.services.containers.room import Room
+from server.services.containers.stdio import task_owner
 from server.services.containers.stdio_backend import Embedded
 from server.services.containers.stop import is_restarting, not_running
 
@@ -147,7 +148,7 @@ def options(room: Room, container: Container, image: str) -> AnyValue | None:
     """The runtime's options for a task that is restored; None: those of the container's record will do."""
     if not image:
         return None
-    _, plain = room.runtimes.engine_options(container.host_config.runtime)
+    _, plain = room.runtimes.engine_options(container.host_config.runtime, owner=task_owner(room, container))
     wanted = plain.unpack(runc_options_pb2.Options) if plain is not None else runc_options_pb2.Options()
     wanted.criu_image_path = wanted.criu_work_path = image
     return AnyValue.pack(wanted)

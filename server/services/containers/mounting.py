@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from engine.errors import Kind, WharfError, internal, invalid
+from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.runtime.spec.mounts import check_tmpfs_options
 from engine.system import linux, mounts
@@ -77,7 +78,7 @@ async def _source(
         return await _below(path, subpath, place, brief) if subpath else str(path)
     if point.kind == "image":
         return await _image(room, container, point, number, place, brief)
-    _bind_source(point)
+    _bind_source(room, container, point)
     return point.source
 
 
@@ -118,7 +119,7 @@ async def _image(
     # A writable snapshot, mounted read-only: it takes the same way as a container's own root file system.
     labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: room.settings.root}
     rootfs = await room.images.rootfs(image, _image_key(container, number), labels=labels)
-    await asyncio.to_thread(mount_at, rootfs, place, read_only=True)
+    await asyncio.to_thread(mount_at, rootfs, place, read_only=True, remap=room.remap_of(container))
     brief.push_async_callback(asyncio.to_thread, unmount_at, place)
     subpath = (point.spec.get("ImageOptions") or {}).get("Subpath") or ""
     return await _below(place, subpath, place + "-sub", brief) if subpath else place
@@ -170,7 +171,7 @@ def _unbind(place: str) -> None:
         os.unlink(place)
 
 
-def _bind_source(point: MountPoint) -> None:
+def _bind_source(room: Room, container: Container, point: MountPoint) -> None:
     """Makes a missing source directory where that is wanted.
 
     :raises WharfError: INTERNAL if it can't be made; INVALID_ARGUMENT if it must be there and isn't.
@@ -180,12 +181,23 @@ def _bind_source(point: MountPoint) -> None:
     if not point.create_source:
         raise mountspec.MountError("bind", f"bind source path does not exist: {point.source}")
     try:
-        os.makedirs(point.source, mode=0o755, exist_ok=True)
+        _make_source(point.source, room.remap_of(container))
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise internal(
             f"error while creating mount source path '{point.source}': mkdir {error.filename}: {reason}"
         ) from error
+
+
+def _make_source(path: str, remap: Remap | None) -> None:
+    """Makes a directory and those above it that are missing; they become the container's root's."""
+    missing = [path]
+    while not os.path.lexists(above := os.path.dirname(missing[-1])):
+        missing.append(above)
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    if remap is not None:
+        for made in missing:
+            os.chown(made, *remap.root)
 
 
 def _bind(point: MountPoint, source: str) -> BindMount:
@@ -207,8 +219,11 @@ def _bind(point: MountPoint, source: str) -> BindMount:
     )
 
 
-def network_files(container: Container, paths: Mapping[str, str]) -> list[BindMount]:
+def network_files(container: Container, paths: Mapping[str, str], remap: Remap | None = None) -> list[BindMount]:
     """The binds of ``/etc/hosts`` and the like; what the user mounts there himself wins."""
+    if remap is not None:
+        for path in paths.values():
+            os.chown(path, *remap.root)
     writable = not container.host_config.readonly_rootfs
     return [
         BindMount(paths[destination], destination, writable=writable, propagation="rprivate")
@@ -235,7 +250,7 @@ async def shared_memory(room: Room, container: Container) -> str:
     if host.ipc_mode != "shareable" or "/dev/shm" in container.mounts or "/dev/shm" in (host.tmpfs or {}):
         return ""
     path = _shm(container)
-    await asyncio.to_thread(_mount_shm, path, host.shm_size)
+    await asyncio.to_thread(_mount_shm, path, host.shm_size, room.remap_of(container))
     return path
 
 
@@ -243,12 +258,13 @@ def _shm(container: Container) -> str:
     return f"{container.directory}/mounts/shm"
 
 
-def _mount_shm(path: str, size: int) -> None:
+def _mount_shm(path: str, size: int, remap: Remap | None) -> None:
     os.makedirs(path, mode=0o700, exist_ok=True)
     if mounts.is_mountpoint(path):
         return
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    linux.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+    uid, gid = remap.root if remap is not None else (0, 0)
+    linux.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size},uid={uid},gid={gid}")
 
 
 def drop_shared_memory(container: Container) -> None:

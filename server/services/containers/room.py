@@ -12,6 +12,7 @@ from api_models.container import LogConfig
 from api_models.resources import Ulimit
 from engine.api.client import Engine
 from engine.api.types import Exit
+from engine.files.remap import Remap
 from engine.runtime.spec.host import HostFacts
 from server.services.containers.hooks import Hooks
 from server.services.containers.hostlimits import HostLimits
@@ -63,7 +64,6 @@ class Settings:
     init: bool = False
     no_new_privileges: bool = False
     seccomp_profile: str = ""
-    userns_remap: bool = False
     cdi_spec_dirs: tuple[str, ...] = ()
     experimental: bool = False
     shutdown_timeout: int = 15
@@ -83,6 +83,8 @@ class Room:
     runtimes: Runtimes
     limits: HostLimits
     facts: HostFacts
+    #: How the ids of containers are mapped (the daemon's ``userns-remap``), except of those with ``--userns host``.
+    remap: Remap | None = None
     stdio: StdioBackend = field(default_factory=Embedded)
     registry: Registry = field(default_factory=Registry)
     waiters: Waiters = field(default_factory=Waiters)
@@ -104,6 +106,10 @@ class Room:
         """Writes the record; the cached row of ``docker ps`` is made anew."""
         container.row = None
         await self.store.put(container)
+
+    def remap_of(self, container: Container) -> Remap | None:
+        """How this container's ids are mapped; None: they are the host's."""
+        return None if container.host_config.userns_mode == "host" else self.remap
 
     def restarts_of(self, container: Container) -> Restarts:
         return self.restarts.setdefault(container.id, Restarts())

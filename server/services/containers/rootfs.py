@@ -9,11 +9,12 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
 from engine.api.types import Mount
 from engine.errors import internal
+from engine.files.remap import Remap, acting
 from engine.runtime.spec.input import RootFiles
 from engine.runtime.spec.users import DirectoryRoot, LayeredRoot, NeedsMount
 from engine.system import linux, mounts
@@ -104,22 +105,40 @@ async def mounted(room: Room, container: Container, purpose: str) -> AsyncIterat
     await room.settled(container.id)
     rootfs = await mounts_of(room, container)
     place = f"{room.settings.exec_root}/containers/{container.id}/{purpose}"
-    await asyncio.to_thread(mount_at, rootfs, place)
+    await asyncio.to_thread(mount_at, rootfs, place, remap=room.remap_of(container))
     try:
         yield place
     finally:
         await asyncio.to_thread(unmount_at, place)
 
 
-def mount_at(rootfs: Sequence[Mount], place: str, *, read_only: bool = False) -> None:
-    """Mounts a snapshot. Blocks.
+async def task_rootfs(
+    remap: Remap | None, rootfs: tuple[Mount, ...], place: str, stack: AsyncExitStack
+) -> tuple[Mount, ...]:
+    """The root file system as the engine is to mount it for a task.
+
+    Where ids are mapped it is mounted here, since it takes a thread that acts as the container's root, and the engine
+    gets a bind of it. ``stack`` unmounts it: for when the task has been made.
+    """
+    if remap is None:
+        return rootfs
+    await asyncio.to_thread(mount_at, rootfs, place, remap=remap)
+    stack.push_async_callback(asyncio.to_thread, unmount_at, place)
+    return (Mount("bind", place, options=("rbind", "rw")),)
+
+
+def mount_at(rootfs: Sequence[Mount], place: str, *, read_only: bool = False, remap: Remap | None = None) -> None:
+    """Mounts a snapshot; with ``remap`` as its containers see it. Blocks.
 
     :raises WharfError: INTERNAL naming what failed.
     """
     os.makedirs(place, mode=0o700, exist_ok=True)
+    if remap is not None:
+        rootfs = remap.shown(rootfs)
     try:
         for mount in rootfs:
-            _mount(mount, os.path.join(place, mount.target.lstrip("/")), read_only=read_only)
+            with acting(remap):
+                _mount(mount, os.path.join(place, mount.target.lstrip("/")), read_only=read_only)
     except OSError as error:
         unmount_at(place)
         raise internal(f"mount of the root file system at {place}: {error.strerror}") from error

@@ -59,8 +59,8 @@ class Runtimes:
         """As ``get``, for create."""
         self.get(name)
 
-    def engine_options(self, name: str) -> tuple[str, AnyValue | None]:
-        """Name and options of the runtime in the engine's API.
+    def engine_options(self, name: str, *, owner: tuple[int, int] | None = None) -> tuple[str, AnyValue | None]:
+        """Name and options of the runtime in the engine's API. ``owner``: whose (uid, gid) the task's pipes are.
 
         :raises WharfError: INVALID_ARGUMENT.
         """
@@ -71,6 +71,8 @@ class Runtimes:
             return runtime.type, None
         program = self._wrapper(name, runtime) if runtime.args else runtime.path
         options = runc_options_pb2.Options(binary_name=program, systemd_cgroup=self._systemd)
+        if owner is not None:
+            options.io_uid, options.io_gid = owner
         return SHIM, AnyValue.pack(options)
 
     def _wrapper(self, name: str, runtime: Runtime) -> str:

@@ -7,7 +7,7 @@ import logging
 import time
 from contextlib import AsyncExitStack
 
-from engine.api.types import ContainerRecord
+from engine.api.types import ContainerRecord, Mount
 from engine.errors import Kind, WharfError, conflict, not_modified
 from engine.runtime.spec.process import DOCKER_APPARMOR
 from engine.system.timeline import Timeline
@@ -19,7 +19,7 @@ from server.services.containers.log_plugin import start_logging, stop_logging
 from server.services.containers.model import Container
 from server.services.containers.remove import remove
 from server.services.containers.room import ROOT_LABEL, Room
-from server.services.containers.stdio import stdio_uri
+from server.services.containers.stdio import stdio_uri, task_owner
 from server.services.containers.stop import stop_and_wait
 
 log = logging.getLogger(__name__)
@@ -123,11 +123,14 @@ async def _start(
         binds = await mounting.set_up(room, container, brief)
         shm = await mounting.shared_memory(room, container)
         await rootfs.mounts_of(room, container)
+        remap = room.remap_of(container)
+        place = f"{room.settings.exec_root}/containers/{container.id}/rootfs"
+        root = await rootfs.task_rootfs(remap, container.rootfs, place, brief)
         timeline.mark("mounts")
         around = Surroundings(
             network=sandbox.netns_path or "host",
             network_joined=sandbox.joins is not None,
-            mounts=[*binds, *mounting.network_files(container, sandbox.files)],
+            mounts=[*binds, *mounting.network_files(container, sandbox.files, remap)],
             shm_path=shm,
             hostname=sandbox.hostname,
             domainname=container.config.domainname,
@@ -144,7 +147,7 @@ async def _start(
             timeline.mark("container")
             undo.push_async_callback(stop_logging, room, container)
             undo.push_async_callback(room.stdio.abandoned, container.id)
-            pid = await _create_task(room, container, image)
+            pid = await _create_task(room, container, root, image)
             undo.push_async_callback(forget_task, room, container.id)
             timeline.mark("task")
             waiting, container.before_start = container.before_start, []
@@ -173,7 +176,9 @@ async def _start(
 
 
 async def _create_record(room: Room, container: Container, spec: dict[str, object]) -> None:
-    runtime_name, options = room.runtimes.engine_options(container.host_config.runtime)
+    runtime_name, options = room.runtimes.engine_options(
+        container.host_config.runtime, owner=task_owner(room, container)
+    )
     record = ContainerRecord(
         id=container.id,
         labels={ROOT_LABEL: room.settings.root},
@@ -194,14 +199,14 @@ async def _create_record(room: Room, container: Container, spec: dict[str, objec
         await room.engine.containers.create(record)
 
 
-async def _create_task(room: Room, container: Container, image: str) -> int:
+async def _create_task(room: Room, container: Container, root: tuple[Mount, ...], image: str) -> int:
     terminal = container.config.tty
     try:
         await start_logging(room, container)
         stdio = await room.stdio.open(container.id, "", stdio_uri(room, container), terminal=terminal)
         return await room.engine.tasks.create(
             container.id,
-            rootfs=container.rootfs,
+            rootfs=root,
             stdin=stdio.stdin,
             stdout=stdio.stdout,
             stderr=stdio.stderr,

@@ -13,6 +13,7 @@ from server.services.containers.log_remote import remote_options
 from server.services.containers.logopts import FILES, parse_bool, parse_size
 from server.services.containers.model import Container
 from server.services.containers.room import Room
+from server.services.containers.stdio_backend import Embedded
 
 #: An unbounded log fills disks, so json-file rotates unless told otherwise; ``max-size=-1`` switches it off.
 #: The numbers are those of dockerd's own ``local`` driver.
@@ -51,8 +52,21 @@ def stdio_uri(room: Room, container: Container) -> StdioUri:
         "stdin": "1" if container.config.open_stdin else "0",
         "stdin-once": "1" if container.config.stdin_once else "0",
         **_log_options(room, container),
+        **owner(room, container),
     }
     return StdioUri(path, options)
+
+
+def task_owner(room: Room, container: Container) -> tuple[int, int] | None:
+    """Whose the pipes are to be that a stock containerd makes; None: root's, or they are made by our own shim."""
+    remap = room.remap_of(container)
+    return remap.root if remap is not None and not isinstance(room.stdio, Embedded) else None
+
+
+def owner(room: Room, container: Container) -> dict[str, str]:
+    """Whose the pipes are that our own shim makes, where it is not root."""
+    remap = room.remap_of(container)
+    return {"owner": "{}:{}".format(*remap.root)} if remap is not None else {}
 
 
 def _log_options(room: Room, container: Container) -> dict[str, str]:

@@ -7,6 +7,7 @@ from api_models.container import LogConfig
 from api_models.resources import Ulimit
 from engine.api.client import Engine
 from engine.errors import WharfError
+from engine.files.remap import Remap
 from engine.runtime.spec.host import SYSTEMD, HostFacts
 from engine.shim.zygote import Handle
 from server.config.model import Config
@@ -64,6 +65,7 @@ def make_containers(
     facts: HostFacts,
     default_runtime: str,
     zygote: Handle | None = None,
+    remap: Remap | None = None,
 ) -> Containers:
     """``default_runtime``: the one chosen for this host (``engine.runtime.probe``) if the configuration names none.
     ``zygote``: makes the I/O hosts that a stock containerd needs; None with our own supervisor.
@@ -89,6 +91,7 @@ def make_containers(
         runtimes=runtimes,
         limits=limits,
         facts=facts,
+        remap=remap,
     )
     if zygote is not None:
 
@@ -97,5 +100,10 @@ def make_containers(
                 await engine.tasks.close_io(container, exec_id)
 
         room.stdio = IoHosts(f"{settings.exec_root}/containers", zygote, close_input)
-    rules = Rules(limits=limits, systemd_cgroup=facts.cgroup_driver == SYSTEMD, runtime=runtimes.check)
+    rules = Rules(
+        limits=limits,
+        systemd_cgroup=facts.cgroup_driver == SYSTEMD,
+        runtime=runtimes.check,
+        userns_remap=remap is not None,
+    )
     return Containers(room, rules)

@@ -24,7 +24,7 @@ from server.services.containers.client import DEFAULT_KEYS, Client
 from server.services.containers.failures import NOT_EXECUTABLE, UNKNOWN, start_failure
 from server.services.containers.model import Container
 from server.services.containers.room import Room
-from server.services.containers.stdio import socket_path
+from server.services.containers.stdio import owner, socket_path
 from server.services.exec.model import ExecInstance, ExecRequest
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,10 @@ class Exec:
             self._publish(container, instance, f"exec_start: {instance.command}")
             process = await self._process(container, instance, console_size)
             stdio = Stdio(socket_path(self._room, container))
-            uri = StdioUri(stdio.path, {"stdin": str(int(instance.request.stdin)), "stdin-once": "1"})
+            uri = StdioUri(
+                stdio.path,
+                {"stdin": str(int(instance.request.stdin)), "stdin-once": "1", **owner(self._room, container)},
+            )
             terminal = instance.request.tty
             pipes = await self._room.stdio.open(container.id, instance.id, uri, terminal=terminal)
             await engine.tasks.exec(

@@ -19,7 +19,7 @@ from server.services.networks.model import Network, SandboxRecord
 
 _T = TypeVar("_T")
 #: Settings that the configuration has in another form.
-_CONVERTED = frozenset(("exec_root", "data_root", "default_address_pools"))
+_CONVERTED = frozenset(("exec_root", "data_root", "default_address_pools", "userns"))
 
 
 class Containers(Protocol):
@@ -84,13 +84,16 @@ class Settings:
     dns_opts: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     host_gateway_ips: tuple[str, ...] = ()
+    #: The user namespace of containers whose ids are mapped; "" if none are.
+    userns: str = ""
 
     @classmethod
-    def of(cls, config: Config) -> Self:
+    def of(cls, config: Config, userns: str = "") -> Self:
         """What the daemon's configuration says. :raises WharfError: INVALID: an address pool that is none."""
         same = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name not in _CONVERTED}
         return cls(
             **same,
+            userns=userns,
             exec_root=str(config.exec_root),
             data_root=str(config.data_root),
             default_address_pools=tuple(default_pool(pool.base, pool.size) for pool in config.default_address_pools),

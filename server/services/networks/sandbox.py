@@ -106,8 +106,9 @@ async def _plain(room: Room, container: Container, record: SandboxRecord, undo: 
         undo.callback(endpoints.release, network, endpoint)
         record.endpoints.append(endpoint)
     if record.mode == "none":
+        owned = container.host_config.userns_mode != "host"
         undo.push_async_callback(room.work, _remove_all, room, record)
-        await room.work(_build, room, record, (), ())
+        await room.work(_build, room, record, (), (), owned)
 
 
 async def _own(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
@@ -132,7 +133,7 @@ async def _own(room: Room, container: Container, record: SandboxRecord, undo: As
     gateways = default_routes(room, record.endpoints)
     # Said before it is done: a caller that is cancelled meanwhile never learns what was made.
     undo.push_async_callback(room.work, _remove_all, room, record)
-    await room.work(_build, room, record, plugs, gateways)
+    await room.work(_build, room, record, plugs, gateways, container.host_config.userns_mode != "host")
     await names.announce(room, container, record, undo)
 
 
@@ -175,13 +176,16 @@ def _build(
     record: SandboxRecord,
     plugs: Sequence[tuple[Network, Endpoint]],
     gateways: Sequence[wiring.DefaultRoute],
+    owned: bool,  # noqa: FBT001 - handed on by an executor
 ) -> None:
     """In a thread: a namespace with all its interfaces, and the firewall open for them.
+
+    ``owned``: it is to belong to the user namespace of remapped containers, if there is one.
 
     What it gets done is in the record, also when it fails: :func:`_remove_all` takes it away.
     """
     ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in plugs)
-    space = room.pool.take() if ready else room.pool.make(veth=False)
+    space = room.pool.take(owned=owned) if ready else room.pool.make(veth=False, owned=owned)
     record.path = space.path
     with contextlib.closing(space):
         for network, endpoint in plugs:

@@ -51,7 +51,8 @@ class Networks:
         host = Netlink()
         workers = ThreadPoolExecutor(4, thread_name_prefix="network")
         sweepers = ThreadPoolExecutor(2, thread_name_prefix="network-sweep")
-        pool = NamespacePool(self._directory, host, sweepers, alias=mark(config.device), mtu=config.mtu or 1500)
+        alias, mtu = mark(config.device), config.mtu or 1500
+        pool = NamespacePool(self._directory, host, sweepers, alias=alias, mtu=mtu, owner=config.userns)
         firewall = Firewall(config.device, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled")
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.room = Room(config, store, bus, host, pool, firewall, forwarder, workers, sweepers)

@@ -88,6 +88,8 @@ def security(config: Config, facts: HostFacts) -> list[str]:
         options.append(f"name=seccomp,profile={profile}")
     if facts.cgroup_v2:
         options.append("name=cgroupns")
+    if config.id_maps is not None:
+        options.append("name=userns")
     if config.no_new_privileges:
         options.append("name=no-new-privileges")
     return options

@@ -26,13 +26,17 @@ _NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
 
 
 class LocalDriver:
-    """Volumes below ``root`` (``<data>/volumes``); see :class:`server.services.volumes.base.Driver`."""
+    """Volumes below ``root`` (``<data>/volumes``); see :class:`server.services.volumes.base.Driver`.
+
+    ``owner``: uid and gid of the containers' root where it is not the host's.
+    """
 
     name = "local"
     scope = "local"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, owner: tuple[int, int] | None = None) -> None:
         self._root = root
+        self._owner = owner
 
     def directory(self, name: str) -> str:
         """Where the volume's content is."""
@@ -65,7 +69,10 @@ class LocalDriver:
         home = self._root / name
         home.mkdir(mode=0o701, exist_ok=True)
         data = home / "_data"
-        data.mkdir(mode=0o755, exist_ok=True)
+        if not data.is_dir():
+            data.mkdir(mode=0o755, exist_ok=True)
+            if self._owner is not None:
+                os.chown(data, *self._owner)
         return str(data)
 
     async def remove(self, name: str) -> None:

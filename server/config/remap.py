@@ -1,0 +1,138 @@
+"""``userns-remap``: whose ids containers get (``default``, ``user``, ``user:group``, by names or numbers).
+
+The ids are those that ``/etc/subuid`` and ``/etc/subgid`` give to that user and group (subuid(5)). Each mapping has a
+data root of its own, ``<root>/<uid>.<gid>`` of the container's root, as with dockerd. Sentences are dockerd's.
+"""
+
+import grp
+import os
+import pwd
+from dataclasses import replace
+from pathlib import Path
+
+from engine.errors import WharfError
+from engine.system import timeouts
+from engine.system.ids import IdMapping, IdMaps
+from server.config.model import Config, ConfigError
+
+SUBUID, SUBGID = "/etc/subuid", "/etc/subgid"
+#: The user and group that ``default`` stands for; made where they are missing.
+DEFAULT_USER = "dockremap"
+#: Where ranges of users begin that the host has given none to (useradd(8), ``SUB_UID_MIN`` and ``SUB_UID_COUNT``).
+_FIRST, _COUNT = 100_000, 65_536
+
+
+def remapped(config: Config) -> Config:
+    """The configuration with its mapping looked up and its data root made; unchanged where root stays root.
+
+    :raises ConfigError: there is no such user or group, or it has no ids to give.
+    """
+    user, group = _names(config.userns_remap)
+    if config.userns_remap == "default":
+        _make_default()
+    if user == "root":
+        # Root stays root: nothing to map, as dockerd has it.
+        return config
+    maps = IdMaps(_ranges(SUBUID, user, _uid(user), "uid"), _ranges(SUBGID, group, _gid(group), "gid"))
+    uid, gid = maps.root
+    root = config.data_root / f"{uid}.{gid}"
+    config.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    root.mkdir(mode=0o710, exist_ok=True)
+    os.chown(root, 0, gid)
+    _check_ways(config.data_root, uid, gid)
+    return replace(config, data_root=root, id_maps=maps)
+
+
+def _names(text: str) -> tuple[str, str]:
+    """The names of user and group."""
+    if text == "default":
+        return DEFAULT_USER, DEFAULT_USER
+    first, _, second = text.partition(":")
+    try:
+        user = pwd.getpwuid(int(first)).pw_name if first.isdecimal() else pwd.getpwnam(first).pw_name
+    except KeyError:
+        if first.isdecimal():
+            raise ConfigError(f"error during UID lookup for {first}: no such user") from None
+        raise ConfigError(f"error during UID lookup for {first!r}: no such user") from None
+    wanted = second or user
+    try:
+        group = grp.getgrgid(int(wanted)).gr_name if wanted.isdecimal() else grp.getgrnam(wanted).gr_name
+    except KeyError:
+        raise ConfigError(f"error during GID lookup for {wanted!r}: no such group") from None
+    return user, group
+
+
+def _uid(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def _gid(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _ranges(path: str, name: str, number: int, kind: str) -> tuple[IdMapping, ...]:
+    """Container ids from 0 on, laid over the ranges in the order in which the host has them."""
+    found = sorted((first, size) for owner, first, size in _entries(path) if owner in (name, str(number)))
+    if not found:
+        raise ConfigError(f'Can\'t create ID mappings: no sub{kind} ranges found for {_OWNER[kind]} "{name}" in {path}')
+    mappings, inside = [], 0
+    for first, size in found:
+        mappings.append(IdMapping(inside, first, size))
+        inside += size
+    return tuple(mappings)
+
+
+_OWNER = {"uid": "user", "gid": "group"}
+
+
+def _entries(path: str) -> list[tuple[str, int, int]]:
+    """:raises ConfigError: a line that can't be read."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in map(str.strip, lines):
+        if not line or line.startswith("#"):
+            continue
+        parts = line.split(":")
+        if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+            raise ConfigError(f"Can't create ID mappings: cannot parse subuid/gid information: invalid line: {line!r}")
+        found.append((parts[0], int(parts[1]), int(parts[2])))
+    return found
+
+
+def _make_default() -> None:
+    """The user and group of ``default`` with their ranges."""
+    try:
+        pwd.getpwnam(DEFAULT_USER)
+    except KeyError:
+        _tool("useradd", "--system", "--shell", "/bin/false", "--user-group", DEFAULT_USER)
+    for path, flag in ((SUBUID, "--add-subuids"), (SUBGID, "--add-subgids")):
+        entries = _entries(path)
+        if not any(owner == DEFAULT_USER for owner, _, _ in entries):
+            first = max([_FIRST, *(start + size for _, start, size in entries)])
+            _tool("usermod", flag, f"{first}-{first + _COUNT - 1}", DEFAULT_USER)
+
+
+def _tool(name: str, *arguments: str) -> None:
+    from engine.system.run import run_sync  # loads asyncio, which the processes forked from this one shall not carry
+
+    try:
+        run_sync([name, *arguments], deadline=timeouts.seconds("program.run"), check=True)
+    except FileNotFoundError:
+        raise ConfigError(f"Can't create ID mappings: {name} is missing: make user {DEFAULT_USER} by hand") from None
+    except WharfError as error:
+        raise ConfigError(f"Can't create ID mappings: {error.message}") from None
+
+
+def _check_ways(root: Path, uid: int, gid: int) -> None:
+    """:raises ConfigError: container root can't come to its files."""
+    for part in (root, *root.parents):
+        info = part.stat()
+        own = info.st_mode & 0o100 and info.st_uid == uid
+        if not (info.st_mode & 0o1 or own or (info.st_mode & 0o10 and info.st_gid == gid)):
+            raise ConfigError(
+                f"a subdirectory in your graphroot path ({root}) restricts access to the remapped root uid/gid; "
+                "please fix by allowing 'o+x' permissions on existing directories"
+            )
