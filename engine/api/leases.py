@@ -71,6 +71,10 @@ class Leases:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
 
+    async def operation(self, *, ttl: timedelta = timedelta(hours=1)) -> Lease:
+        """What :meth:`hold` holds, for one who deletes it himself."""
+        return await self.create(ttl=ttl, labels={_OPERATION: "1"})
+
     @asynccontextmanager
     async def hold(self, *, ttl: timedelta = timedelta(hours=1)) -> AsyncIterator[Lease]:
         """Every call made inside runs under a lease of its own, which is deleted at the end.
@@ -78,7 +82,7 @@ class Leases:
         The expiry is for a crash: what a dead client held is collected after ``ttl``, or when it comes back and
         calls :meth:`release_left`.
         """
-        lease = await self.create(ttl=ttl, labels={_OPERATION: "1"})
+        lease = await self.operation(ttl=ttl)
         token = current_lease.set(lease.id)
         try:
             yield lease

@@ -1,10 +1,11 @@
 """An image's configuration while it is built: OCI image-spec config.md, with Docker's additional fields.
 
-Kept as the JSON that it is: what a base image carries and we don't know is passed on.
+Kept as the JSON that it is: what a base image carries and we don't know is passed on. Values are replaced and never
+changed in place, so that a copy needs to be no deeper than that.
 """
 
-import copy
 import datetime
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 Json = dict[str, object]
 
 
+@functools.lru_cache(maxsize=256)
 def utc(ns: int) -> str:
     """RFC 3339 with nanoseconds, as Go writes times (trailing zeros dropped)."""
     seconds, rest = divmod(ns, 10**9)
@@ -63,20 +65,21 @@ class ImageConfig:
     @classmethod
     def of_image(cls, document: Mapping[str, object]) -> "ImageConfig":
         """The configuration of a base image, from its JSON."""
-        own = copy.deepcopy(dict(document))
+        own = dict(document)
         rootfs = own.pop("rootfs", None)
         history = own.pop("history", None)
         diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         lines = history if isinstance(history, list) else []
         for key in ("container", "container_config", "docker_version", "id", "parent"):
             own.pop(key, None)
-        if not isinstance(own.get("config"), dict):
-            own["config"] = {}
+        config = own.get("config")
+        own["config"] = dict(config) if isinstance(config, dict) else {}
         return cls(own, tuple(diff_ids or ()), tuple(lines))
 
     def clone(self) -> "ImageConfig":
         """A copy that can be changed: a stage that starts from another."""
-        return ImageConfig(copy.deepcopy(self.document), self.base_diff_ids, self.base_history, list(self.history))
+        document: Json = {**self.document, "config": dict(self.config)}
+        return ImageConfig(document, self.base_diff_ids, self.base_history, list(self.history))
 
     @property
     def config(self) -> Json:
@@ -126,7 +129,7 @@ class ImageConfig:
 
     def finished(self, diff_ids: Sequence[str], *, created_ns: int) -> bytes:
         """The image's configuration: canonical JSON, so that the same build gives the same digest."""
-        document = copy.deepcopy(self.document)
+        document = dict(self.document)
         document["created"] = utc(created_ns)
         document["history"] = [*self.base_history, *(entry.to_json() for entry in self.history)]
         document["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}

@@ -18,6 +18,7 @@ from engine.build.cache import REGULAR, Cache, Record
 from engine.build.copying import Copier
 from engine.build.difference import difference, quietly
 from engine.build.failed import StepFailed, StepRefused
+from engine.build.ground import Ground
 from engine.build.remote import Remote, download
 from engine.build.running import Mounts
 from engine.build.shared import Shared
@@ -71,6 +72,7 @@ class Solver:
     """``SOURCE_DATE_EPOCH``: the time of every layer, and no file's time is later."""
     imports: Sequence[Remote] = ()
     """Caches from elsewhere, asked when the engine's own has nothing."""
+    ground: Ground = field(default_factory=Ground)
     _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
     _held: list[str] = field(default_factory=list)
     _used: set[str] = field(default_factory=set)
@@ -86,14 +88,16 @@ class Solver:
             self._tasks[id(step)] = task
         return await asyncio.shield(task)
 
-    async def target(self, step: Step | None) -> Result:
-        """Like :meth:`solve`, for what a build is to give: what the cache says of it is checked once more.
+    async def confirmed(self, step: Step | None) -> bool:
+        """Whether what the cache said of a build's target is so. If not, it is to be solved once more.
 
         Snapshots stand on one another, so the last one speaks for all below.
         """
+        if step is not None and isinstance(step.operation, Base):
+            await self.ground.under(step)
         result = await self.solve(step)
         if not (result.cached and result.layers):
-            return result
+            return True
         try:
             await asyncio.gather(
                 self.builder.engine.snapshots.stat(result.chain_id),
@@ -105,8 +109,8 @@ class Solver:
             # Somebody else removed it from the engine: nothing is believed without a look any more.
             self.builder.cache.trusted.clear()
             self._tasks.clear()
-            return await self.solve(step)
-        return result
+            return False
+        return True
 
     async def close(self) -> None:
         """Cancels what still runs and lets go of the cache's records."""
@@ -115,6 +119,7 @@ class Solver:
             task.cancel()
         if running:
             await asyncio.wait(running)
+        await self.ground.close()
         for task in self._tasks.values():
             if not task.cancelled():
                 task.exception()  # told by the step that failed first
@@ -152,6 +157,8 @@ class Solver:
             key = self._run_key(operation, parent, found)
             work: Callable[[str], Awaitable[Layer | None]] = lambda id: self._run(id, step, operation, parent, found)  # noqa: E731
         elif isinstance(operation, Copy):
+            if operation.origin is not None:
+                await self.ground.under(operation.origin.step)
             copier = Copier(self.builder, self.contexts, operation, parent, found, self.epoch_ns)
             await copier.open()
             try:
@@ -258,6 +265,7 @@ class Solver:
         self, step: Step, key: str, parent: Result, work: Callable[[str], Awaitable[Layer | None]]
     ) -> Result:
         engine = self.builder.engine
+        await self.ground.under(*step.inputs)
         # Clients show the first twelve characters.
         name = f"{secrets.token_hex(12)}-build-cache"
         self._hold(name)

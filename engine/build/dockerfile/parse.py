@@ -1,5 +1,6 @@
 """Logical lines → typed instructions. Sentences are those of dockerd's two builders."""
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -331,6 +332,14 @@ def parse_instruction(text: str, *, escape: str = "\\", span: Span | None = None
 
 def parse(text: str) -> ins.Dockerfile:
     """Parses a Dockerfile. Raises :class:`DockerfileError` with the lines it is about."""
+    return _again(text) if len(text) < _SMALL else _parse(text)
+
+
+_SMALL = 1 << 14
+"""Characters of a Dockerfile that is remembered: most are built again and again."""
+
+
+def _parse(text: str) -> ins.Dockerfile:
     source = split(text)
     parser = _Parser(source.escape)
     if not source.lines:
@@ -368,3 +377,6 @@ def parse(text: str) -> ins.Dockerfile:
         tuple(source.physical),
         tuple(parser.warnings),
     )
+
+
+_again = functools.lru_cache(maxsize=16)(_parse)

@@ -735,19 +735,26 @@ class BuildHistoryRequest(_message.Message):
     ACTIVEONLY_FIELD_NUMBER: _builtins.int
     REF_FIELD_NUMBER: _builtins.int
     EARLYEXIT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     ActiveOnly: _builtins.bool
     Ref: _builtins.str
     EarlyExit: _builtins.bool
+    Limit: _builtins.int
+    @_builtins.property
+    def Filter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         ActiveOnly: _builtins.bool = ...,
         Ref: _builtins.str = ...,
         EarlyExit: _builtins.bool = ...,
+        Filter: _abc.Iterable[_builtins.str] | None = ...,
+        Limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ActiveOnly", b"ActiveOnly", "EarlyExit", b"EarlyExit", "Ref", b"Ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ActiveOnly", b"ActiveOnly", "EarlyExit", b"EarlyExit", "Filter", b"Filter", "Limit", b"Limit", "Ref", b"Ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -858,6 +865,8 @@ class BuildHistoryRecord(_message.Message):
     NUMCACHEDSTEPS_FIELD_NUMBER: _builtins.int
     NUMTOTALSTEPS_FIELD_NUMBER: _builtins.int
     NUMCOMPLETEDSTEPS_FIELD_NUMBER: _builtins.int
+    EXTERNALERROR_FIELD_NUMBER: _builtins.int
+    NUMWARNINGS_FIELD_NUMBER: _builtins.int
     Ref: _builtins.str
     Frontend: _builtins.str
     Generation: _builtins.int
@@ -865,6 +874,7 @@ class BuildHistoryRecord(_message.Message):
     numCachedSteps: _builtins.int
     numTotalSteps: _builtins.int
     numCompletedSteps: _builtins.int
+    numWarnings: _builtins.int
     @_builtins.property
     def FrontendAttrs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -885,6 +895,8 @@ class BuildHistoryRecord(_message.Message):
     def Results(self) -> _containers.MessageMap[_builtins.str, Global___BuildResultInfo]: ...
     @_builtins.property
     def trace(self) -> Global___Descriptor: ...
+    @_builtins.property
+    def externalError(self) -> Global___Descriptor: ...
     def __init__(
         self,
         *,
@@ -905,10 +917,12 @@ class BuildHistoryRecord(_message.Message):
         numCachedSteps: _builtins.int = ...,
         numTotalSteps: _builtins.int = ...,
         numCompletedSteps: _builtins.int = ...,
+        externalError: Global___Descriptor | None = ...,
+        numWarnings: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["CompletedAt", b"CompletedAt", "CreatedAt", b"CreatedAt", "Result", b"Result", "error", b"error", "logs", b"logs", "trace", b"trace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["CompletedAt", b"CompletedAt", "CreatedAt", b"CreatedAt", "Result", b"Result", "error", b"error", "externalError", b"externalError", "logs", b"logs", "trace", b"trace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["CompletedAt", b"CompletedAt", "CreatedAt", b"CreatedAt", "ExporterResponse", b"ExporterResponse", "Exporters", b"Exporters", "Frontend", b"Frontend", "FrontendAttrs", b"FrontendAttrs", "Generation", b"Generation", "Ref", b"Ref", "Result", b"Result", "Results", b"Results", "error", b"error", "logs", b"logs", "numCachedSteps", b"numCachedSteps", "numCompletedSteps", b"numCompletedSteps", "numTotalSteps", b"numTotalSteps", "pinned", b"pinned", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["CompletedAt", b"CompletedAt", "CreatedAt", b"CreatedAt", "ExporterResponse", b"ExporterResponse", "Exporters", b"Exporters", "Frontend", b"Frontend", "FrontendAttrs", b"FrontendAttrs", "Generation", b"Generation", "Ref", b"Ref", "Result", b"Result", "Results", b"Results", "error", b"error", "externalError", b"externalError", "logs", b"logs", "numCachedSteps", b"numCachedSteps", "numCompletedSteps", b"numCompletedSteps", "numTotalSteps", b"numTotalSteps", "numWarnings", b"numWarnings", "pinned", b"pinned", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -921,19 +935,22 @@ class UpdateBuildHistoryRequest(_message.Message):
     REF_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     DELETE_FIELD_NUMBER: _builtins.int
+    FINALIZE_FIELD_NUMBER: _builtins.int
     Ref: _builtins.str
     Pinned: _builtins.bool
     Delete: _builtins.bool
+    Finalize: _builtins.bool
     def __init__(
         self,
         *,
         Ref: _builtins.str = ...,
         Pinned: _builtins.bool = ...,
         Delete: _builtins.bool = ...,
+        Finalize: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["Delete", b"Delete", "Pinned", b"Pinned", "Ref", b"Ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["Delete", b"Delete", "Finalize", b"Finalize", "Pinned", b"Pinned", "Ref", b"Ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from engine.build import work as building
 from engine.build.dockerfile.errors import DockerfileError
 from engine.build.dockerfile.instructions import Dockerfile, Instruction
 from engine.build.dockerfile.parse import parse
+from engine.build.ground import Ground
 from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
 from engine.build.select import Checksums
 from engine.build.solve import Builder, Solver, StepFailed, StepRefused
@@ -66,13 +67,18 @@ class Bases:
         image = self.found.get(f"{ref} {platform}")
         if image is None:
             image = await self._find(ref, platform)
-            await unpacked(self.engine, image)
             self.found[f"{ref} {platform}"] = image
         layers = tuple(
             Layer(oci.descriptor(document, "layer"), diff_id, 0)
             for document, diff_id in zip(image.layers, image.diff_ids, strict=True)
         )
         return BaseImage(Base(ref, image.id, image.chain_id, layers), image.config)
+
+    async def lay_out(self, base: Base) -> None:
+        """For engine.build.ground."""
+        for image in self.found.values():
+            if image.chain_id == base.chain_id:
+                await unpacked(self.engine, image)
 
     async def _find(self, ref: str, platform: str) -> Image:
         wanted = platform if self.options.platform or platform != host_platform() else None
@@ -176,7 +182,9 @@ class ClassicBuild:
         )
         sources = Sources(building.Context(self._context.root, Checksums()), posixpath.dirname(self._context.root))
         epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
-        solver = Solver(self._builder, sources, runner, self._stream, int(epoch) * 10**9 if epoch.isdigit() else None)
+        epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
+        ground = Ground(self._bases.lay_out)
+        solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, ground=ground)
         try:
             await self._all(file, solver)
         except Failed as failure:
@@ -187,8 +195,6 @@ class ClassicBuild:
 
     async def _all(self, file: Dockerfile, solver: Solver) -> None:
         made = await self._plan(file)
-        last = asyncio.create_task(solver.target(made.target.last))
-        self._tasks[id(made.target.last)] = last
         for stage in made.stages:
             self._solve(solver, stage.last)
         try:
@@ -196,12 +202,20 @@ class ClassicBuild:
                 await self._head(argument)
             for stage in made.stages:
                 await self._stage(stage, solver, made)
-            await last
+            await self._confirm(made.target, solver)
         finally:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._finish(made)
+
+    async def _confirm(self, target: PlannedStage, solver: Solver) -> None:
+        """Makes anew what the cache was wrong about, unless an image holds it all already."""
+        if await self._images.is_built(self._documents(target).id, ()) or await solver.confirmed(target.last):
+            return
+        self._tasks.clear()
+        self._results.clear()
+        await self._below(target.last, solver)
 
     def _solve(self, solver: Solver, step: Step | None) -> "asyncio.Task[Result]":
         """The result of a step, being made from now on."""
@@ -276,8 +290,9 @@ class ClassicBuild:
             if line.step is not None and line.step is not current:
                 current = line.step
                 await self._layer(current, solver)
-            documents = describe(line.config, current, self._results, now_ns=0)
-            await self._stream.say(f" ---> {short_id(documents.id)}\n")
+            if not self._options.quiet:
+                documents = describe(line.config, current, self._results, now_ns=0)
+                await self._stream.say(f" ---> {short_id(documents.id)}\n")
 
     def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
         name = stage.stage.base.image.lower()

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from api_models.filters import Filters
@@ -21,15 +20,13 @@ from server.services.build.buildkit.service import BuildKit
 from server.services.build.classic import ClassicBuild, Images, read
 from server.services.build.collecting import Collecting
 from server.services.build.context import Contexts
+from server.services.build.lease import BuildLease
 from server.services.build.options import ClassicOptions
 from server.services.build.pruning import FILTERS, fits
 from server.services.build.runner import clear_left
 from server.services.containers.room import Room
 
 log = logging.getLogger(__name__)
-
-#: What a build holds is collected this long after a crash; no build takes longer.
-LEASE = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +109,16 @@ class Builds:
         key = options.build_id or f"{id(task):x}"
         if task is not None:
             self._running[key] = task
+        lease = BuildLease(self._room)
+        lease.begin()
         try:
             async with self._contexts.open(body, options.remote, options.dockerfile) as context:
                 file = read(context, options.target)
-                async with self._room.engine.leases.hold(ttl=LEASE):
-                    build = ClassicBuild(self._room, self._images, self.builder, options, context, messages)
-                    await build.run(file)
+                await lease.enter()
+                build = ClassicBuild(self._room, self._images, self.builder, options, context, messages)
+                await build.run(file)
         finally:
+            lease.close()
             self._running.pop(key, None)
 
     async def prune(

@@ -96,6 +96,9 @@ class Stream:
                     await self.say(f"{RED}{text}{PLAIN}" if stream == 2 else text)
             if result.done() and not seen.pieces:
                 break
+            if seen.cached:
+                await asyncio.wait([result])
+                continue
             news = asyncio.ensure_future(seen.news.wait())
             waiting: set[asyncio.Future[Any]] = {news, result}
             try:

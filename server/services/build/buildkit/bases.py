@@ -44,7 +44,6 @@ class Bases:
             name = f"[internal] load metadata for {oci_name(ref)}"
             with Vertex(self.job.send, name, f"{self.job.ref} {name}").running():
                 image = await self._find(ref, platform)
-                await unpacked(self.engine, image)
             self.found[key] = image
         image = self.found[key]
         layers = tuple(
@@ -53,6 +52,12 @@ class Bases:
         )
         shown = f"{oci_name(ref)}@{image.target.digest}" if "@" not in ref else ref
         return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
+
+    async def lay_out(self, base: Base) -> None:
+        """For engine.build.ground."""
+        for image in self.found.values():
+            if image.chain_id == base.chain_id:
+                await unpacked(self.engine, image)
 
     def _input(self, name: str) -> BaseImage:
         """The result of another build that the client links to this one."""

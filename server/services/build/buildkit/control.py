@@ -4,10 +4,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import timedelta
 
 from api_models.filters import Filters
-from engine.api.client import Engine
 from engine.api.types import Platform, to_timestamp
 from engine.build.cache import Record
 from engine.buildkit.pb import control_pb2 as pb
@@ -18,13 +16,13 @@ from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.export import Exporters
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.gateway import results_in
-from server.services.build.buildkit.history import History
+from server.services.build.buildkit.history import CANCELED, History
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.lease import BuildLease
 from server.services.build.pruning import fits
+from server.services.containers.room import Room
 
 log = logging.getLogger(__name__)
-
-LEASE = timedelta(hours=24)
 
 FrontendSolve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
 Prune = Callable[..., Awaitable[list[Record]]]
@@ -55,7 +53,7 @@ class Control:
 
     def __init__(
         self,
-        engine: Engine,
+        room: Room,
         jobs: Jobs,
         sessions: Sessions,
         solve: FrontendSolve,
@@ -66,7 +64,7 @@ class Control:
         history: History,
         caches: Caches,
     ) -> None:
-        self._engine, self._jobs, self._sessions = engine, jobs, sessions
+        self._room, self._jobs, self._sessions = room, jobs, sessions
         self._front, self._exporters, self._workers = solve, exporters, workers
         self._records, self._prune, self._history = records, prune, history
         self._caches = caches
@@ -78,29 +76,29 @@ class Control:
         return pb.InfoResponse(buildkitVersion=self._workers()[0].BuildkitVersion)
 
     async def status(self, request: pb.StatusRequest, call: str) -> AsyncIterator[pb.StatusResponse]:
+        await self._history.load()
         job = await self._jobs.get(request.Ref)
-        async for message in job.watch():
+        async for message in self._history.status(request.Ref) if job is None else job.watch():
             yield message
 
     async def solve(self, request: pb.SolveRequest, call: str) -> pb.SolveResponse:
-        job = Job(request.Ref, request.Session, request)
+        job = Job(request.Ref, request.Session, request, BuildLease(self._room))
         await self._jobs.add(job)
         self._history.started(job)
         try:
             _refuse(request)
-            async with self._engine.leases.hold(ttl=LEASE) as lease:
-                job.lease = lease.id
-                response = await self._solve(job, request)
+            response = await self._solve(job, request)
             job.response = response
             return pb.SolveResponse(ExporterResponse=response)
         except WharfError as error:
             job.error = error.message
             raise detailed(error) from error
         except asyncio.CancelledError:
-            job.error = "context canceled"
+            job.error = CANCELED
             raise
         finally:
             await asyncio.shield(job.close())
+            job.lease.close()
             job.end()
             self._history.completed(job)
             self._jobs.remove(job)
@@ -119,6 +117,8 @@ class Control:
         else:
             made = results_in(job, await self._returned(job, session))
         response: dict[str, str] = {}
+        if made:
+            await job.lease.enter()
         for number, (kind, attrs) in enumerate(outputs):
             response |= await self._exporters.export(job, session, made, kind, attrs, number)
         return response | await self._caches.exported(job, session, made)
@@ -154,12 +154,14 @@ class Control:
     async def listen_build_history(
         self, request: pb.BuildHistoryRequest, call: str
     ) -> AsyncIterator[pb.BuildHistoryEvent]:
+        await self._history.load()
         async for event in self._history.listen(request):
             yield event
 
     async def update_build_history(
         self, request: pb.UpdateBuildHistoryRequest, call: str
     ) -> pb.UpdateBuildHistoryResponse:
+        await self._history.load()
         self._history.update(request)
         return pb.UpdateBuildHistoryResponse()
 

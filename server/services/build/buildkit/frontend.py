@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from engine.build.dockerfile import checks
 from engine.build.dockerfile.instructions import Dockerfile
 from engine.build.dockerfile.parse import parse
+from engine.build.ground import Ground
 from engine.build.plan import Options, Plan, PlannedStage, plan
 from engine.build.remote import Remote
 from engine.build.solve import Builder, Solver
@@ -231,14 +232,19 @@ class Frontend:
         epoch = arguments.get("SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
         runner = TaskRunner(self.room, _numbers(options))
-        solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports)
+        ground = Ground(bases.lay_out)
+        solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports, ground)
         self.job.solvers.append(solver)
         target = planned.target
         _announce(progress, target)
-        await solver.target(target.last)
-        results = await _results(solver, target.last)
+        now_ns = time.time_ns()
+        while True:
+            results = await _results(solver, target.last)
+            documents = describe(target.config, target.last, results, now_ns=now_ns, epoch_ns=epoch_ns)
+            # What an image holds is there; what the cache alone knows of may have been removed.
+            if await self.images.is_built(documents.id, ()) or await solver.confirmed(target.last):
+                break
         chain = tuple(results.values())[::-1]
-        documents = describe(target.config, target.last, results, now_ns=time.time_ns(), epoch_ns=epoch_ns)
         stages = [stage for stage in planned.stages if stage is not target]
         return Made(
             f"{self.job.ref}-{len(self.job.made)}-{platform}",

@@ -66,7 +66,7 @@ class Gateway:
         if not call:
             raise invalid("no buildid found in context")
         job = await self._jobs.get(call)
-        if job.ended:
+        if job is None or job.ended:
             raise not_found(f"no such job {call}")
         return job
 

@@ -1,21 +1,35 @@
-"""Builds that are over, for as long as somebody may ask: their last status, and BuildKit's build history.
+"""BuildKit's build history: what runs, and what is over, for as long as it is kept.
 
-Kept in memory, the newest ones only; a pinned build stays until it is deleted.
+A build that is over is in the database with its status (:mod:`records`); the newest 50 of the last 48 hours stay, as
+in BuildKit, and those that are pinned until somebody deletes them. What clients ask only to learn what the engine can
+do is no build.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from engine.api.pb.rpc_status_pb2 import Status
 from engine.api.types import to_timestamp
 from engine.buildkit.pb import control_pb2 as pb
-from engine.errors import not_found
+from engine.errors import not_found, not_implemented
 from server.services.build.buildkit.job import Job
+from server.services.build.buildkit.records import Records
+
+log = logging.getLogger(__name__)
 
 KEPT = 50
 """Builds in the history, beside the pinned ones."""
+KEPT_NS = 48 * 3600 * 10**9
+"""How long they are kept."""
 WATCHED = 8
-"""The newest builds that still have all their status: a client may ask for it when the build has failed already."""
+"""The newest builds whose results others may still stand on."""
+
+CANCELED = "context canceled"
+"""The error of a build whose client has left."""
 
 STARTED, COMPLETE, DELETED = (
     pb.BuildHistoryEventType.STARTED,
@@ -25,17 +39,43 @@ STARTED, COMPLETE, DELETED = (
 
 
 class History:
-    """Told of every build's start and end."""
+    """Told of every build's start and end. ``close`` at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Records) -> None:
+        self._store = records
         self._records: dict[str, pb.BuildHistoryRecord] = {}
         self._jobs: dict[str, Job] = {}
         self._listeners: set[asyncio.Queue[pb.BuildHistoryEvent]] = set()
+        self._loading: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Waits until all is written down."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._store.close)
+
+    def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Work that nobody waits for before the end."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def load(self) -> None:
+        """Reads what earlier processes have left, once; before anything is asked."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load())
+        await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
+        found = {record.Ref: record for record in await self._store.all()}
+        self._records = {**found, **self._records}
+        self._forget_old()
 
     def started(self, job: Job) -> None:
         """A build begins."""
         request = job.request
-        self._records[job.ref] = pb.BuildHistoryRecord(
+        record = pb.BuildHistoryRecord(
             Ref=job.ref,
             Frontend=request.Frontend or "dockerfile.v0",
             FrontendAttrs=dict(request.FrontendAttrs),
@@ -43,10 +83,16 @@ class History:
             CreatedAt=to_timestamp(job.created_ns),
             Generation=1,
         )
-        self._tell(STARTED, self._records[job.ref])
+        if request.Internal:
+            return
+        self._records[job.ref] = record
+        self._tell(STARTED, record)
 
     def completed(self, job: Job) -> None:
-        """A build is over; its status stays with the newest ones."""
+        """A build is over; it is written down in the background."""
+        self._jobs[job.ref] = job
+        for ref in list(self._jobs)[:-WATCHED]:
+            del self._jobs[ref]
         record = self._records.get(job.ref)
         if record is None:
             return
@@ -55,57 +101,142 @@ class History:
         record.ExporterResponse.update(job.response)
         record.numTotalSteps = record.numCompletedSteps = job.steps
         record.numCachedSteps = job.cached
+        record.numWarnings = sum(len(message.warnings) for message in job.messages)
         record.Generation += 1
         if job.error:
-            record.error.CopyFrom(Status(code=2, message=job.error))
-        self._jobs[job.ref] = job
-        for ref in list(self._jobs)[:-WATCHED]:
-            del self._jobs[ref]
+            record.error.CopyFrom(Status(code=1 if job.error == CANCELED else 2, message=job.error))
         self._tell(COMPLETE, record)
-        ended = [ref for ref, item in self._records.items() if item.HasField("CompletedAt") and not item.pinned]
-        for ref in ended[:-KEPT]:
-            self._delete(ref)
+        self._later(self._keep(job, record), "record of a build")
+        self._forget_old()
+
+    async def _keep(self, job: Job, record: pb.BuildHistoryRecord) -> None:
+        try:
+            async with self._writing:
+                if job.ref in self._records:
+                    await self._store.put(record, job.messages)
+            # From now on the status is read from there; who watches it now keeps what he has.
+            job.messages = []
+        except Exception:
+            log.warning("build=%s is not in the history", job.ref, exc_info=True)
+
+    def _forget_old(self) -> None:
+        """Drops what is too much, and what is too old."""
+        now = time.time_ns()
+        ended = [item for item in self._records.values() if item.HasField("CompletedAt") and not item.pinned]
+        ended.sort(key=lambda item: item.CompletedAt.ToNanoseconds())
+        old = {item.Ref for item in ended[:-KEPT]}
+        old |= {item.Ref for item in ended if item.CompletedAt.ToNanoseconds() < now - KEPT_NS}
+        if old:
+            self._delete(old)
 
     def job(self, ref: str) -> Job | None:
-        """A build that is over, with its status."""
+        """One of the newest builds that are over."""
         return self._jobs.get(ref)
 
     def jobs(self) -> list[Job]:
         """The newest builds that are over."""
         return list(self._jobs.values())
 
+    def knows(self, ref: str) -> bool:
+        """Whether a build of that name is over, and its status can be had."""
+        record = self._records.get(ref)
+        return ref in self._jobs or (record is not None and record.HasField("CompletedAt"))
+
+    async def status(self, ref: str) -> AsyncIterator[pb.StatusResponse]:
+        """All that was shown of a build that is over."""
+        job = self._jobs.get(ref)
+        messages = job.messages if job is not None else []
+        for message in messages or await self._store.status(ref):
+            yield message
+
     def update(self, request: pb.UpdateBuildHistoryRequest) -> None:
-        """Pins or deletes. Raises NOT_FOUND."""
-        if request.Ref not in self._records:
+        """Pins or deletes; what is over is final anyway. Raises NOT_FOUND."""
+        record = self._records.get(request.Ref)
+        if record is None:
             raise not_found(f"no such build {request.Ref}")
         if request.Delete:
-            self._delete(request.Ref)
+            self._delete({request.Ref})
             return
-        self._records[request.Ref].pinned = request.Pinned
-        self._tell(COMPLETE, self._records[request.Ref])
+        if request.Finalize:
+            return
+        record.pinned = request.Pinned
+        record.Generation += 1
+        self._tell(COMPLETE if record.HasField("CompletedAt") else STARTED, record)
+        self._later(self._change(record), "pin of a build")
+        self._forget_old()
+
+    async def _change(self, record: pb.BuildHistoryRecord) -> None:
+        async with self._writing:
+            await self._store.change(record)
 
     async def listen(self, request: pb.BuildHistoryRequest) -> AsyncIterator[pb.BuildHistoryEvent]:
-        """What there is, then, unless the request is for an early exit, what happens."""
+        """What there is, then, unless the request is for an early exit, what happens. Raises for a filter."""
+        wanted = Wanted(request)
         queue: asyncio.Queue[pb.BuildHistoryEvent] = asyncio.Queue()
         self._listeners.add(queue)
         try:
-            for record in list(self._records.values()):
+            found = [record for record in self._records.values() if wanted.fits(record)]
+            if request.Limit:
+                found = sorted(found, key=lambda record: record.CreatedAt.ToNanoseconds())[-request.Limit :]
+            for record in found:
                 over = record.HasField("CompletedAt")
-                if (request.Ref and record.Ref != request.Ref) or (request.ActiveOnly and over):
-                    continue
                 yield pb.BuildHistoryEvent(type=COMPLETE if over else STARTED, record=record)
             while not request.EarlyExit:
                 event = await queue.get()
-                if not request.Ref or event.record.Ref == request.Ref:
+                if request.Ref in ("", event.record.Ref) and (event.type == DELETED or wanted.fits(event.record)):
                     yield event
         finally:
             self._listeners.discard(queue)
 
-    def _delete(self, ref: str) -> None:
-        self._jobs.pop(ref, None)
-        self._tell(DELETED, self._records.pop(ref))
+    def _delete(self, refs: set[str]) -> None:
+        for ref in refs:
+            self._jobs.pop(ref, None)
+            self._tell(DELETED, self._records.pop(ref))
+        self._later(self._remove(refs), "end of records of builds")
+
+    async def _remove(self, refs: set[str]) -> None:
+        async with self._writing:
+            await self._store.delete(sorted(refs))
 
     def _tell(self, kind: "pb.BuildHistoryEventType.ValueType", record: pb.BuildHistoryRecord) -> None:
         event = pb.BuildHistoryEvent(type=kind, record=record)
         for queue in self._listeners:
             queue.put_nowait(event)
+
+
+class Wanted:
+    """Which records a request is about. Filters: ``ref``, ``status`` (running, completed, error, canceled) and
+    ``repository``, each with ``=``, ``==`` or ``!=``."""
+
+    def __init__(self, request: pb.BuildHistoryRequest) -> None:
+        self._ref, self._active = request.Ref, request.ActiveOnly
+        self._filters = [_read(text) for text in request.Filter]
+
+    def fits(self, record: pb.BuildHistoryRecord) -> bool:
+        """Whether it is asked for."""
+        if (self._ref and record.Ref != self._ref) or (self._active and record.HasField("CompletedAt")):
+            return False
+        return all((_of(record, key) == value) is equal for key, value, equal in self._filters)
+
+
+def _read(text: str) -> tuple[str, str, bool]:
+    match = _FILTER.fullmatch(text)
+    if match is None or match[1] not in _FIELDS:
+        raise not_implemented(f"the filter {text} is not supported: {', '.join(_FIELDS)} are")
+    return match[1], match[3].strip('"'), match[2] != "!="
+
+
+def _of(record: pb.BuildHistoryRecord, key: str) -> str:
+    if key == "ref":
+        return record.Ref
+    if key == "repository":
+        return record.FrontendAttrs.get("vcs:source", "")
+    if not record.HasField("CompletedAt"):
+        return "running"
+    if not record.HasField("error"):
+        return "completed"
+    return "canceled" if record.error.code == 1 else "error"
+
+
+_FIELDS = ("ref", "status", "repository")
+_FILTER = re.compile(r"(\w+)(==|!=|=)(.*)")

@@ -14,6 +14,7 @@ from engine.errors import Kind, WharfError, invalid, not_found
 from engine.system import timeouts
 from server.services.build.buildkit.failure import returned
 from server.services.build.image import Documents
+from server.services.build.lease import BuildLease
 
 ARRIVE = timeouts.define("build.arrive", 30.0)
 """A client asks for the status of a build, or speaks for it, a moment before it asks for the build."""
@@ -51,8 +52,7 @@ class Job:
     ref: str
     session: str
     request: pb.SolveRequest
-    lease: str = ""
-    """What the build uses is held by it."""
+    lease: BuildLease
     created_ns: int = field(default_factory=time.time_ns)
     completed_ns: int = 0
     messages: list[pb.StatusResponse] = field(default_factory=list)
@@ -99,12 +99,12 @@ class Job:
 
     async def watch(self) -> AsyncIterator[pb.StatusResponse]:
         """The status from the beginning until the end."""
-        at = 0
+        at, messages = 0, self.messages
         while True:
             news = self._news
             at = max(at, self.dropped)
-            while at < self.dropped + len(self.messages):
-                yield self.messages[at - self.dropped]
+            while at < self.dropped + len(messages):
+                yield messages[at - self.dropped]
                 at += 1
             if self.ended:
                 return
@@ -143,11 +143,11 @@ class Job:
 
 
 class Jobs:
-    """The builds that run now, by ref."""
+    """The builds that run now, by ref. ``ended``: whether one is over; ``over``: the newest of those."""
 
     def __init__(
         self,
-        ended: Callable[[str], "Job | None"] = lambda ref: None,
+        ended: Callable[[str], bool] = lambda ref: False,
         over: Callable[[], "list[Job]"] = list,
     ) -> None:
         self._jobs: dict[str, Job] = {}
@@ -166,22 +166,16 @@ class Jobs:
         """The build is over; who watches it still sees its end."""
         self._jobs.pop(job.ref, None)
 
-    async def get(self, ref: str) -> Job:
-        """The build of a ref, waited for a moment. Raises NOT_FOUND with BuildKit's sentence.
-
-        One that failed at once may be over before its client has asked for its status.
+    async def get(self, ref: str) -> Job | None:
+        """The build of a ref, waited for a moment; ``None`` for one that is over: a build that failed at once may be,
+        before its client has asked for its status. Raises NOT_FOUND with BuildKit's sentence.
         """
-        over = self._ended(ref)
-        if over is not None and ref not in self._jobs:
-            return over
         try:
             async with asyncio.timeout(ARRIVE), self._changed:
-                await self._changed.wait_for(lambda: ref in self._jobs or self._ended(ref) is not None)
+                await self._changed.wait_for(lambda: ref in self._jobs or self._ended(ref))
         except TimeoutError:
             raise not_found(f"no such job {ref}") from None
-        found = self._jobs.get(ref) or self._ended(ref)
-        assert found is not None
-        return found
+        return self._jobs.get(ref)
 
     def result(self, id: str) -> Made:
         """A result of any build, running or just over. Raises INVALID_ARGUMENT for one that isn't known."""

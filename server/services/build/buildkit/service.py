@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 
-from engine.api.rpc import current_lease
 from engine.api.serving import handler
 from engine.build.cache import Record
 from engine.build.solve import Builder
@@ -26,6 +25,7 @@ from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
 from server.services.build.buildkit.mirrors import Mirrors
 from server.services.build.buildkit.platforms import platforms
+from server.services.build.buildkit.records import Records
 from server.services.build.buildkit.sources import Sources
 from server.services.build.context import Contexts
 from server.services.containers.room import Room
@@ -52,9 +52,9 @@ class BuildKit:
         self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
         self.mirrors = Mirrors(os.path.join(root, "mirrors"), builder.cache)
         self._sessions = Sessions(self._directory)
-        self._history = History()
+        self._history = History(Records(os.path.join(root, "history.db")))
         self._caches = Caches(room.engine, images)
-        self._jobs = Jobs(self._history.job, self._history.jobs)
+        self._jobs = Jobs(self._history.knows, self._history.jobs)
         self._files = Files(room.engine)
         self._server: grpc.aio.Server | None = None
         self._meeting: Rendezvous | None = None
@@ -77,7 +77,7 @@ class BuildKit:
                 self._meeting = Rendezvous(self._directory)
                 exporters: ImageStore = self._images
                 control = Control(
-                    self._room.engine,
+                    self._room,
                     self._jobs,
                     self._sessions,
                     self._solve,
@@ -105,6 +105,7 @@ class BuildKit:
             await self._server.stop(None)
         if self._meeting is not None:
             self._meeting.close()
+        await self._history.close()
 
     async def grpc(self, sock: socket.socket, early: bytes) -> None:
         """Serves one client's calls on a hijacked connection, until it leaves."""
@@ -131,11 +132,12 @@ class BuildKit:
 
     async def _solve(self, job: Job, options: dict[str, str]) -> list[Made]:
         session = await self._sessions.get(job.session)
-        # A call through the gateway is a task of its own: it works under the lease of its build.
-        current_lease.set(job.lease)
+        job.lease.begin()
         job.options = {key: value for key, value in options.items() if not key.startswith("input")}
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
             imports = await self._caches.imported(job, session, options)
+            # A call through the gateway is a task of its own: it works under the lease of its build.
+            await job.lease.enter()
             front = Frontend(self._room, self._images, self._builder, job, sources, options, imports)
             return await front.solve()
 

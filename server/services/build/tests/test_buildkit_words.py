@@ -1,14 +1,9 @@
-"""Words between BuildKit's clients and us: exporters' options, definitions, errors' details, the history."""
-
-import asyncio
+"""Words between BuildKit's clients and us: exporters' options, definitions, errors' details."""
 
 import pytest
 
-from engine.buildkit.pb import control_pb2 as pb
 from engine.errors import WharfError
 from server.services.build.buildkit import inputs, wishes
-from server.services.build.buildkit.history import KEPT, History
-from server.services.build.buildkit.job import Job
 
 
 def test_annotations_by_place_and_platform() -> None:
@@ -48,23 +43,3 @@ def test_a_definition_names_its_result() -> None:
     assert inputs.named(inputs.definition("ref-0-linux/amd64")) == "ref-0-linux/amd64"
     assert inputs.named(inputs.definition("r" * 200)) == "r" * 200
     assert inputs.named([b"\x1a\x10docker-image://x"]) == ""
-
-
-def test_the_history_keeps_the_newest_and_what_is_pinned() -> None:
-    async def told() -> list[str]:
-        history = History()
-        for number in range(KEPT + 3):
-            job = Job(f"r{number}", "", pb.SolveRequest())
-            history.started(job)
-            job.end()
-            history.completed(job)
-            if not number:
-                history.update(pb.UpdateBuildHistoryRequest(Ref="r0", Pinned=True))
-        request = pb.BuildHistoryRequest(EarlyExit=True)
-        return [event.record.Ref async for event in history.listen(request)]
-
-    refs = asyncio.run(told())
-    assert len(refs) == KEPT + 1
-    assert refs[:2] == ["r0", "r3"]
-    with pytest.raises(WharfError):
-        History().update(pb.UpdateBuildHistoryRequest(Ref="none"))

@@ -1,0 +1,118 @@
+"""Builds that are over, on disk: their records, and what their progress displays were told.
+
+builds   ref        the client's name of the build
+         completed  when it ended, nanoseconds since the epoch
+         pinned     kept until somebody deletes it
+         record     a BuildHistoryRecord
+         status     its StatusResponses, each with its length in front, compressed
+"""
+
+import asyncio
+import os
+import sqlite3
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from engine.buildkit.pb import control_pb2 as pb
+
+T = TypeVar("T")
+
+STATUS_BYTES = 4 << 20
+"""Of one build's status, before it is compressed; the output in the middle of what is more is left out."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS builds (
+    ref TEXT PRIMARY KEY, completed INTEGER NOT NULL, pinned INTEGER NOT NULL,
+    record BLOB NOT NULL, status BLOB NOT NULL
+);
+"""
+
+
+def packed(messages: Sequence[pb.StatusResponse]) -> bytes:
+    """Messages as they are kept: of too many the first and the last ones, and all that are no output."""
+    pieces = [message.SerializeToString() for message in messages]
+    spare = sum(map(len, pieces)) - STATUS_BYTES
+    middle = len(pieces) // 2
+    # From the middle outwards, so that the beginning and the end are what is left.
+    for at in sorted(range(len(pieces)), key=lambda at: abs(at - middle)) if spare > 0 else ():
+        if spare <= 0:
+            break
+        if messages[at].logs:
+            spare -= len(pieces[at])
+            pieces[at] = b""
+    return zlib.compress(b"".join(struct.pack("<I", len(piece)) + piece for piece in pieces if piece), 1)
+
+
+def unpacked(data: bytes) -> Iterable[pb.StatusResponse]:
+    """The messages of :func:`packed`."""
+    text, at = zlib.decompress(data), 0
+    while at < len(text):
+        (length,) = struct.unpack_from("<I", text, at)
+        yield pb.StatusResponse.FromString(text[at + 4 : at + 4 + length])
+        at += 4 + length
+
+
+class Records:
+    """The database, opened when it is first asked for. Every method runs off the loop."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            os.makedirs(os.path.dirname(self._path), mode=0o710, exist_ok=True)
+            self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_SCHEMA)
+        return self._database
+
+    async def _do(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        def work() -> T:
+            with self._lock:
+                return function(self._open())
+
+        return await asyncio.to_thread(work)
+
+    def close(self) -> None:
+        """Closes the database. Blocks."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    async def all(self) -> list[pb.BuildHistoryRecord]:
+        """Every record, the oldest first."""
+        rows = await self._do(lambda db: db.execute("SELECT record FROM builds ORDER BY completed").fetchall())
+        return [pb.BuildHistoryRecord.FromString(row[0]) for row in rows]
+
+    async def put(self, record: pb.BuildHistoryRecord, messages: Sequence[pb.StatusResponse]) -> None:
+        """Adds a build with its status."""
+        completed = record.CompletedAt.ToNanoseconds()
+        text = record.SerializeToString()
+
+        def work(db: sqlite3.Connection) -> None:
+            values = (record.Ref, completed, int(record.pinned), text, packed(messages))
+            db.execute("INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?)", values)
+
+        await self._do(work)
+
+    async def change(self, record: pb.BuildHistoryRecord) -> None:
+        """Replaces a record; its status stays."""
+        values = (int(record.pinned), record.SerializeToString(), record.Ref)
+        await self._do(lambda db: db.execute("UPDATE builds SET pinned = ?, record = ? WHERE ref = ?", values))
+
+    async def status(self, ref: str) -> list[pb.StatusResponse]:
+        """What was shown of a build; empty for one that isn't known."""
+        rows = await self._do(lambda db: db.execute("SELECT status FROM builds WHERE ref = ?", (ref,)).fetchall())
+        return await asyncio.to_thread(lambda: [message for row in rows for message in unpacked(row[0])])
+
+    async def delete(self, refs: Sequence[str]) -> None:
+        """Forgets builds."""
+        pairs = [(ref,) for ref in refs]
+        await self._do(lambda db: db.executemany("DELETE FROM builds WHERE ref = ?", pairs))
