@@ -18,6 +18,8 @@ _SERVICE = "/containerd.services.leases.v1.Leases"
 _EXPIRE = "containerd.io/gc.expire"
 # Held while an operation of a client runs.
 _OPERATION = "wharf.operation"
+#: As containerd's own client has it: longer than a pull over the slowest line.
+_LIFE = timedelta(hours=24)
 
 
 def _lease(message: pb.Lease) -> Lease:
@@ -71,13 +73,13 @@ class Leases:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
 
-    async def operation(self, *, ttl: timedelta = timedelta(hours=1)) -> Lease:
+    async def operation(self, *, ttl: timedelta = _LIFE) -> Lease:
         """What :meth:`hold` holds, for one who deletes it himself."""
         return await self.create(ttl=ttl, labels={_OPERATION: "1"})
 
     @asynccontextmanager
-    async def hold(self, *, ttl: timedelta = timedelta(hours=1)) -> AsyncIterator[Lease]:
-        """Every call made inside runs under a lease of its own, which is deleted at the end.
+    async def hold(self, *, ttl: timedelta = _LIFE, sync: bool = False) -> AsyncIterator[Lease]:
+        """Every call made inside runs under a lease of its own, which is deleted at the end; ``sync`` as in ``delete``.
 
         The expiry is for a crash: what a dead client held is collected after ``ttl``, or when it comes back and
         calls :meth:`release_left`.
@@ -89,7 +91,7 @@ class Leases:
         finally:
             current_lease.reset(token)
             try:
-                await self.delete(lease.id)
+                await self.delete(lease.id, sync=sync)
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise

@@ -10,6 +10,7 @@ from api_models.container import ContainerConfig
 from api_models.decode import decode
 from api_models.image import ImageInspect, ImageSummary
 from api_models.versions import shape
+from engine.api.types import Platform
 from engine.errors import Kind, WharfError, invalid
 from engine.registry.auth import NOBODY, Credentials, from_document, from_header
 from engine.registry.oci import format_platform, parse_platform, platform_of
@@ -43,16 +44,20 @@ def _platform(request: Request, since: tuple[int, int]) -> str | None:
         raise invalid("at most one platform value is allowed")
     text = texts[0] if texts else ""
     if text.startswith("{"):
-        try:
-            found = platform_of(orjson.loads(text))
-        except orjson.JSONDecodeError:
-            found = None
-        if found is None:
-            raise invalid(f"failed to parse platform: {text}")
-        return format_platform(found)
+        return format_platform(_of_json(text))
     if text:
         parse_platform(text)
     return text or None
+
+
+def _of_json(text: str) -> Platform:
+    try:
+        found = platform_of(orjson.loads(text))
+    except orjson.JSONDecodeError:
+        found = None
+    if found is None:
+        raise invalid(f"failed to parse platform: {text}")
+    return found
 
 
 def _repo_tag(repo: str, tag: str) -> Reference | None:
@@ -114,12 +119,10 @@ async def remove(request: Request) -> Response:
     name = _name(request)
     if not name.strip():
         raise invalid("image name cannot be blank")
-    if params.version_of(request) >= (1, 50) and params.texts(request, "platforms"):
-        raise WharfError(Kind.NOT_IMPLEMENTED, "removing single platforms of an image is not supported")
-    lines = await _images(request).removal.remove(
-        name, force=params.flag(request, "force"), prune=not params.flag(request, "noprune")
-    )
-    return json_answer(lines)
+    removal, force = _images(request).removal, params.flag(request, "force")
+    if params.version_of(request) >= (1, 50) and (texts := params.texts(request, "platforms")):
+        return json_answer(await removal.remove_platforms(name, [_of_json(text) for text in texts], force=force))
+    return json_answer(await removal.remove(name, force=force, prune=not params.flag(request, "noprune")))
 
 
 async def prune(request: Request) -> Response:

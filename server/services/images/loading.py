@@ -16,7 +16,8 @@ async def load_archive(
     room: Room, body: AsyncIterator[bytes], report: Report, *, platform: Platform | None = None
 ) -> None:
     """Loads everything in the archive, or nothing of an image that is broken."""
-    async with room.engine.leases.hold():
+    # What was in the archive for other platforms is gone with the answer.
+    async with room.engine.leases.hold(sync=platform is not None):
         for loaded in await load(room.engine, body, platform=platform):
             await _one(room, loaded, report, platform)
 

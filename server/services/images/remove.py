@@ -3,8 +3,10 @@
 The bytes are not waited for: the engine's collector removes what nothing refers to any more.
 """
 
+from collections.abc import Sequence
+
 from api_models.filters import Filters
-from engine.api.types import ImageRecord
+from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.errors import Kind, WharfError, conflict
 from engine.registry import documents, oci
 from engine.registry.reference import DigestReference, Reference, parse_any, parse_canonical
@@ -65,6 +67,49 @@ class Removal:
             await names.ensure_dangling(record)
             return [line for one in same for line in await self._untag(one)]
         return await self._all(digest, group, force=force, prune=prune, several=False)
+
+    async def remove_platforms(self, text: str, platforms: Sequence[Platform], *, force: bool = False) -> Lines:
+        """What single platforms of an index hold goes, its names stay (API 1.50). An image of one platform goes whole.
+
+        What other images refer to as well stays, and the answer has no line of it.
+
+        :raises WharfError: NOT_FOUND for an image or a platform that isn't here; CONFLICT for one that is used.
+        """
+        room = self._room
+        record = await room.resolver.record(text)
+        lines: Lines = []
+        for platform in platforms:
+            image = await room.resolver.of_record(record, platform, text=text)
+            manifest = image.manifest_descriptor.digest
+            if manifest == record.target.digest:
+                return await self._all(
+                    manifest, await room.names.of_digest(manifest), force=force, prune=False, several=False
+                )
+            for user in room.users():
+                if not force and user.image_id == image.id and (user.image_manifest or {}).get("digest") == manifest:
+                    reason = f"container {user.id[:12]} is using its referenced image {short_id(image.id)}"
+                    raise _conflict(text, reason)
+            await self._let_go(record.target, manifest)
+            room.resolver.forget(record.target.digest)
+            self._sizes.forget()
+            await self._collect()
+            if not await documents.has(room.engine, manifest):
+                lines.append({"Deleted": manifest})
+        return lines
+
+    async def _let_go(self, index: Descriptor, child: str) -> None:
+        """Takes the labels away by which an index, or one below it, holds a manifest."""
+        engine = self._room.engine
+        if not oci.is_index(index.media_type) or not await documents.has(engine, index.digest):
+            return
+        info = await engine.content.info(index.digest)
+        held: dict[str, str | None] = {
+            key: None for key, digest in info.labels.items() if digest == child and key.startswith(oci.REF)
+        }
+        if held:
+            await engine.content.update_labels(index.digest, held)
+        for nested in oci.parse_index(await documents.read(engine, index)):
+            await self._let_go(nested, child)
 
     async def _untag(self, record: ImageRecord) -> Lines:
         await self._room.names.delete(record.name)
