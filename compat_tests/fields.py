@@ -108,7 +108,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.SecurityOpt": ("engine/runtime/spec/security.py", RUN + "test_security_of_an_ordinary_container"),
     "HostConfig.Tmpfs": ("engine/runtime/spec/mounts.py", VOLUMES + "test_tmpfs"),
     "HostConfig.UTSMode": (ASSEMBLE, T + "test_namespaces"),
-    "HostConfig.UsernsMode": (f"{CONTAINERS}/validate.py", BAD),
+    "HostConfig.UsernsMode": ("engine/files/remap.py", "compat_tests/clients/test_userns.py::test_host_ids_on_request"),
     "HostConfig.ShmSize": ("engine/runtime/spec/mounts.py", SEEN),
     "HostConfig.Sysctls": (BUILD, SEEN),
     "HostConfig.Runtime": (f"{CONTAINERS}/runtimes.py", T + "test_runtimes"),

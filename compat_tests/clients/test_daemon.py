@@ -225,7 +225,7 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
         ([], '{"nosuch": 1}', "the following directives don't match any configuration option: nosuch"),
         ([], '{"debug": tru}', "invalid character '}' in literal true (expecting 'e')"),
         ([], '{"mtu": -1}', "command line flags failed: invalid default MTU: -1"),
-        ([], '{"userns-remap": "default"}', "userns-remap is not supported"),
+        ([], '{"userns-remap": "a:b:c"}', 'Invalid user/group specification in --userns-remap: "a:b:c"'),
         ([], '{"builder": {"entitlements": {}}}', "builder.entitlements is not supported"),
         ([], '{"builder": {"gc": {"policy": [{"keepStorage": "x"}]}}}', "invalid size: 'x'"),
         (["-H", "foo://x"], "{}", "invalid bind address (foo://x): unsupported proto 'foo'"),

@@ -200,7 +200,7 @@ def _check_containers(config: Config) -> None:
     if config.default_runtime not in known:
         raise ConfigError(f"specified default runtime '{config.default_runtime}' does not exist")
     if config.userns_remap.count(":") > 1 or config.userns_remap.startswith(":"):
-        raise ConfigError(f'invalid user/group specification in --userns-remap: "{config.userns_remap}"')
+        raise ConfigError(f'Invalid user/group specification in --userns-remap: "{config.userns_remap}"')
     if config.default_shm_size < 0:
         raise ConfigError("SHM size can not be less than 0")
     profile = config.seccomp_profile

@@ -52,13 +52,15 @@ def _names(text: str) -> tuple[str, str]:
         user = pwd.getpwuid(int(first)).pw_name if first.isdecimal() else pwd.getpwnam(first).pw_name
     except KeyError:
         if first.isdecimal():
-            raise ConfigError(f"error during UID lookup for {first}: no such user") from None
-        raise ConfigError(f"error during UID lookup for {first!r}: no such user") from None
+            raise ConfigError(f"Uid {first} has no entry in /etc/passwd") from None
+        raise ConfigError(f'Error during uid lookup for "{first}": no such entry in /etc/passwd') from None
     wanted = second or user
     try:
         group = grp.getgrgid(int(wanted)).gr_name if wanted.isdecimal() else grp.getgrnam(wanted).gr_name
     except KeyError:
-        raise ConfigError(f"error during GID lookup for {wanted!r}: no such group") from None
+        if wanted.isdecimal():
+            raise ConfigError(f"Gid {wanted} has no entry in /etc/group") from None
+        raise ConfigError(f'Error during groupname lookup for "{wanted}": no such entry in /etc/group') from None
     return user, group
 
 
@@ -74,15 +76,13 @@ def _ranges(path: str, name: str, number: int, kind: str) -> tuple[IdMapping, ..
     """Container ids from 0 on, laid over the ranges in the order in which the host has them."""
     found = sorted((first, size) for owner, first, size in _entries(path) if owner in (name, str(number)))
     if not found:
-        raise ConfigError(f'Can\'t create ID mappings: no sub{kind} ranges found for {_OWNER[kind]} "{name}" in {path}')
+        owner = {"uid": "user", "gid": "group"}[kind]
+        raise ConfigError(f'Can\'t create ID mappings: no sub{kind} ranges found for {owner} "{name}" in {path}')
     mappings, inside = [], 0
     for first, size in found:
         mappings.append(IdMapping(inside, first, size))
         inside += size
     return tuple(mappings)
-
-
-_OWNER = {"uid": "user", "gid": "group"}
 
 
 def _entries(path: str) -> list[tuple[str, int, int]]:
