@@ -174,9 +174,8 @@ def test_copies_diff_export_commit(mapped: Wharf, *, running: bool, tmp_path: Pa
 def test_builds(mapped: Wharf, buildkit: str, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(DOCKERFILE)
     (tmp_path / "f").write_text("f")
-    done = mapped.docker(
-        "build", "--no-cache", "-t", "built", str(tmp_path), env={"DOCKER_BUILDKIT": buildkit, "BUILDKIT_PROGRESS": "plain"}
-    )  # fmt: skip
+    env = {"DOCKER_BUILDKIT": buildkit, "BUILDKIT_PROGRESS": "plain"}
+    done = mapped.docker("build", "--no-cache", "-t", "built", str(tmp_path), env=env)
     said = done.stdout + done.stderr
     assert str(FIRST) in said
     for line in ("0:0 of /cache/x", "3:4 of /made", "5:6 of /copied"):
