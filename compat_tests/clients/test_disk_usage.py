@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,18 +17,12 @@ from compat_tests import engines
 from compat_tests.clients.transfers import content, fresh
 from compat_tests.engines import Engine, Wharf
 from compat_tests.images import busybox_layer, docker_archive, layer, oci_archive
-from compat_tests.registry import Registry, registry
+from compat_tests.registry import Registry
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
 
 RUN = ("run", "--rm", "--network", "none")
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[Registry]:
-    with registry() as found:
-        yield found
 
 
 def roots(engine: Engine) -> list[Path]:

@@ -17,7 +17,7 @@ from compat_tests.api import Api
 from compat_tests.clients.transfers import OCI, ask, content, digest, stream
 from compat_tests.engines import Engine
 from compat_tests.images import busybox_layer, config, descriptor, layer
-from compat_tests.registry import Registry, registry
+from compat_tests.registry import Registry
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
@@ -119,12 +119,6 @@ def test_one_platform_is_saved_and_loaded(engine: Engine) -> None:
         "POST", "/images/load", body=two().archive, query={"platform": '{"os":"windows","architecture":"amd64"}'}
     )
     assert "requested platform (windows/amd64) not found" in refused.lines()[-1]["error"]
-
-
-@pytest.fixture(scope="module")
-def plain(engine: Engine) -> Iterator[Registry]:
-    with registry() as found:
-        yield found
 
 
 def test_one_platform_is_pushed(engine: Engine, plain: Registry) -> None:

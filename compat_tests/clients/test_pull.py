@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 
 import docker.errors
 import pytest
@@ -40,31 +39,10 @@ from compat_tests.images import busybox_layer, descriptor, docker_archive, oci_a
 from compat_tests.registry import Registry, registry
 from compat_tests.traces import until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
 DOCKER = "application/vnd.docker"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[Registry]:
-    """A registry without TLS and passwords, for the whole module."""
-    with registry() as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Removes the images that a test brought."""
-    for name in ("engine", "own_engine"):
-        if name in request.fixturenames:
-            engine: Engine = request.getfixturevalue(name)
-            before = tags(engine)
-            yield
-            for tag in tags(engine) - before:
-                engine.api.delete(f"/images/{tag}", force=1)
-            return
-    yield
 
 
 @pytest.mark.core

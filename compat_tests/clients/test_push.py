@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,38 +16,16 @@ from compat_tests.clients.transfers import (
     short,
     states,
     stream,
-    tags,
 )
 from compat_tests.engines import Engine
 from compat_tests.gate import Cut, Gate, Reply, Seen
 from compat_tests.images import busybox_layer, oci_archive
-from compat_tests.registry import Registry, registry
+from compat_tests.registry import Registry
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
 DOCKER = "application/vnd.docker"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[Registry]:
-    """A registry without TLS and passwords, for the whole module."""
-    with registry() as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Removes the images that a test brought."""
-    for name in ("engine", "own_engine"):
-        if name in request.fixturenames:
-            engine: Engine = request.getfixturevalue(name)
-            before = tags(engine)
-            yield
-            for tag in tags(engine) - before:
-                engine.api.delete(f"/images/{tag}", force=1)
-            return
-    yield
 
 
 @pytest.mark.core

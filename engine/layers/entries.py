@@ -4,12 +4,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from engine.errors import Kind, WharfError, invalid
 from engine.layers import header as tar
 from engine.layers.header import Header
-from engine.layers.lower import Lowers
+from engine.layers.places import Places, is_whiteout, set_opaque
 from engine.layers.tarread import TarReader
 
 _WHITEOUT = ".wh."
@@ -20,9 +19,6 @@ _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What utimensat(2) takes on the usual file systems (ext4 with 256-byte inodes: 1901 to 2446).
 _TIME_MAX = (1 << 63) - 1
-_LINKS_MAX = 40
-
-_T = TypeVar("_T")
 
 
 def _clean(name: str) -> str:
@@ -61,10 +57,10 @@ class Extractor:
     ) -> None:
         self._mark = mark
         self._delete = delete
-        self._lowers = Lowers(lowers)
         self._owner = owner
         self._map_owner = map_owner
         self._base = into.strip("/")
+        self._places = Places(mark=mark, lowers=lowers, base=self._base, no_overwrite_kind=no_overwrite_kind)
         self._no_overwrite_kind = no_overwrite_kind
         self._follow_dir_links = follow_dir_links
         self._map_name = map_name
@@ -117,7 +113,7 @@ class Extractor:
             return
         self._usable(name, entry)
         if kind == tar.SYMLINK:
-            self._make(name, lambda path: os.symlink(entry.linkname, path))
+            self._places.make(name, lambda path: os.symlink(entry.linkname, path))
         elif kind == tar.HARDLINK:
             self._hardlink(name, _clean(entry.linkname))
             return
@@ -139,7 +135,7 @@ class Extractor:
             fd = os.open(name, _CREATE, mode)
         except OSError:
             self._usable(name, entry)
-            fd = self._make(name, lambda path: os.open(path, _CREATE, mode))
+            fd = self._places.make(name, lambda path: os.open(path, _CREATE, mode))
         try:
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
@@ -196,10 +192,10 @@ class Extractor:
             try:
                 os.mkdir(name, mode)
                 if was_white:
-                    self._set_opaque(name)
+                    set_opaque(name)
                 return
             except FileNotFoundError:
-                self.ensure(os.path.dirname(name))
+                self._places.ensure(os.path.dirname(name))
             except FileExistsError:
                 found = os.lstat(name)
                 if stat.S_ISDIR(found.st_mode):
@@ -212,7 +208,7 @@ class Extractor:
                     return
                 if self._no_overwrite_kind:
                     raise invalid(f"cannot overwrite non-directory {name!r} with directory") from None
-                was_white = self._mark and _is_whiteout(found)
+                was_white = self._mark and is_whiteout(found)
                 os.unlink(name)
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
@@ -229,14 +225,14 @@ class Extractor:
                 os.link(source, path, follow_symlinks=False)
             except FileNotFoundError:
                 # The parent of either is missing, or the source is a lower layer's: then it is copied up.
-                if not self._lowers or os.path.lexists(source):
+                if not self._places.lowers or os.path.lexists(source):
                     raise
-                self.ensure(os.path.dirname(source))
-                if not self._lowers.copy_up(source):
+                self._places.ensure(os.path.dirname(source))
+                if not self._places.lowers.copy_up(source):
                     raise
                 os.link(source, path, follow_symlinks=False)
 
-        self._make(name, link)
+        self._places.make(name, link)
         if self._delete:
             self._made.add(name)
 
@@ -245,7 +241,7 @@ class Extractor:
         if not (0 <= entry.devmajor < 1 << 32 and 0 <= entry.devminor < 1 << 32):
             raise invalid("archive/tar: invalid tar header")
         device = os.makedev(entry.devmajor, entry.devminor) if kind != stat.S_IFIFO else 0
-        self._make(name, lambda path: os.mknod(path, kind | entry.mode, device))
+        self._places.make(name, lambda path: os.mknod(path, kind | entry.mode, device))
 
     def _attributes(self, name: str, entry: Header) -> None:
         """Owner, mode, attributes and times of a link or a device."""
@@ -286,22 +282,22 @@ class Extractor:
             try:
                 os.mknod(path, stat.S_IFCHR, 0)
             except FileNotFoundError:
-                self.ensure(parent)
+                self._places.ensure(parent)
                 os.mknod(path, stat.S_IFCHR, 0)
             except FileExistsError:
                 # The same layer brings this name itself: a whiteout hides only what lies below the layer.
                 if stat.S_ISDIR(os.lstat(path).st_mode):
-                    self._set_opaque(path)
+                    set_opaque(path)
         else:
             self._remove_below(path)
 
     def _opaque(self, parent: str) -> None:
         if self._mark:
             try:
-                self._set_opaque(parent or ".")
+                set_opaque(parent or ".")
             except FileNotFoundError:
-                self.ensure(parent)
-                self._set_opaque(parent or ".")
+                self._places.ensure(parent)
+                set_opaque(parent or ".")
             return
         try:
             names = os.listdir(parent or ".")
@@ -309,10 +305,6 @@ class Extractor:
             return
         for name in names:
             self._remove_below(f"{parent}/{name}" if parent else name)
-
-    def _set_opaque(self, path: str) -> None:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            os.setxattr(path, "trusted.overlay.opaque", b"y", follow_symlinks=False)
 
     def _remove_below(self, path: str) -> bool:
         """Plain mode: removes what this archive did not bring. True if nothing is left of it."""
@@ -331,64 +323,6 @@ class Extractor:
         os.rmdir(path)
         return True
 
-    # places
-
-    def _make(self, name: str, operation: Callable[[str], _T]) -> _T:
-        """Runs an operation that creates ``name``; what stands in its way is moved out of it."""
-        for _ in range(3):
-            try:
-                return operation(name)
-            except FileNotFoundError:
-                self.ensure(os.path.dirname(name))
-            except FileExistsError:
-                self._clear(name)
-        return operation(name)
-
-    def _clear(self, name: str) -> None:
-        if stat.S_ISDIR(os.lstat(name).st_mode):
-            if self._no_overwrite_kind:
-                raise invalid(f"cannot overwrite directory {name!r} with non-directory")
-            remove_tree(name)
-        else:
-            os.unlink(name)
-
-    def ensure(self, path: str) -> None:
-        """Makes the directories of ``path``, as the layers below have them; links on the way are followed."""
-        top = f"/{self._base}" if self._base else ""
-        done = top
-        todo = [part for part in reversed(path.split("/")) if part]
-        links = 0
-        while todo:
-            part = todo.pop()
-            if part == "." or part == "..":
-                done = os.path.dirname(done) if part == ".." else done
-                continue
-            here = f"{done}/{part}" if done else part
-            try:
-                found = os.lstat(here).st_mode
-            except FileNotFoundError:
-                found = self._lowers.copy_up(here, directory=True)
-                if not found:
-                    os.mkdir(here, 0o755)
-                    found = stat.S_IFDIR
-            if stat.S_ISDIR(found):
-                done = here
-            elif stat.S_ISLNK(found):
-                links += 1
-                if links > _LINKS_MAX:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
-                target = os.readlink(here)
-                if target.startswith("/"):
-                    done = "/" if top else ""
-                todo += [part for part in reversed(target.split("/")) if part]
-            elif self._mark and stat.S_ISCHR(found) and _is_whiteout(os.lstat(here)):
-                os.unlink(here)
-                os.mkdir(here, 0o755)
-                self._set_opaque(here)
-                done = here
-            else:
-                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), here)
-
     def _finish(self) -> None:
         for path in reversed(self._times):
             try:
@@ -396,10 +330,6 @@ class Extractor:
                     os.utime(path, ns=self._times[path], follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # a later entry replaced it
-
-
-def _is_whiteout(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
 def _times(entry: Header) -> tuple[int, int]:
@@ -422,17 +352,6 @@ def _write_sparse(fd: int, entry: Header, reader: TarReader) -> None:
                 view = view[done:]
             left -= len(data)
     os.ftruncate(fd, entry.size)
-
-
-def remove_tree(path: str) -> None:
-    """Removes a directory inside the confined root. Nobody else works in that tree, and links are not followed."""
-    for name in os.listdir(path):
-        child = f"{path}/{name}"
-        if stat.S_ISDIR(os.lstat(child).st_mode):
-            remove_tree(child)
-        else:
-            os.unlink(child)
-    os.rmdir(path)
 
 
 def _told(error: OSError, entry: Header | None) -> WharfError:

@@ -1,12 +1,17 @@
-"""What is mounted (``/proc/self/mountinfo``) and its removal."""
+"""Mounting, what is mounted (``/proc/self/mountinfo``) and its removal."""
 
 import errno
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.system import linux
+
+_CLONE_FS = 0x200
+#: mount(2) takes one page of options.
+_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,43 @@ def is_mountpoint(path: str) -> bool:
     """Whether something is mounted at exactly ``path``; sees binds too, unlike os.path.ismount."""
     real = os.path.realpath(path)
     return any(m.mountpoint == real for m in mounts_under(real))
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
+    """mount(2), also with options longer than a page: overlays of many layers.
+
+    Those are given relative to the directory above all layers. The working directory is the process's, so a thread of
+    its own leaves the shared one (``CLONE_FS``) first.
+
+    :raises OSError: EINVAL when the options are long and name no directories.
+    """
+    if len(os.fsencode(data)) < _PAGE:
+        linux.mount(source, target, fstype, flags, data or None)
+        return
+    paths = [
+        path
+        for option in data.split(",")
+        if option.startswith(("lowerdir=", "upperdir=", "workdir="))
+        for path in option.partition("=")[2].split(":")
+    ]
+    if not paths:
+        raise OSError(errno.EINVAL, "mount options are longer than a page", target)
+    common = os.path.commonpath(paths)
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            linux.unshare(_CLONE_FS)
+            os.chdir(common)
+            linux.mount(source, target, fstype, flags, data.replace(common + "/", ""))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="mount")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
 
 
 def unmount_under(path: str) -> int:

@@ -1,16 +1,11 @@
 """Mounting a task's root file system from what a snapshotter answered."""
 
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from engine.api.types import Mount
 from engine.errors import WharfError, internal, not_implemented
 from engine.system import linux, mounts
-
-_CLONE_FS = 0x200
-#: mount(2) takes one page of options.
-_PAGE = 4096
 
 _SET = {
     "bind": linux.MS_BIND,
@@ -64,45 +59,9 @@ def _mount(mount: Mount, target: str) -> None:
             raise not_implemented(f"mount option loop of {mount.source} is not supported")
         elif option not in _PLAIN:
             data.append(option)
-    text = ",".join(data)
-    if len(text) < _PAGE:
-        linux.mount(mount.source, target, mount.type, flags, text or None)
-    else:
-        _in_common_directory(text, lambda short: linux.mount(mount.source, target, mount.type, flags, short))
+    mounts.mount(mount.source, target, mount.type, flags, ",".join(data))
     if flags & linux.MS_BIND and flags & ~(linux.MS_BIND | linux.MS_REC):
         # A bind takes its other flags only when it is mounted again (mount(2)).
         linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
     if propagation:
         linux.mount(None, target, None, propagation, None)
-
-
-def _in_common_directory(data: str, mount: Callable[[str], None]) -> None:
-    """Many layers make long options: they are given relative to the directory above all of them.
-
-    The working directory is the process's, so a thread of its own leaves the shared one first.
-    """
-    paths = [
-        path
-        for option in data.split(",")
-        if option.startswith(("lowerdir=", "upperdir=", "workdir="))
-        for path in option.partition("=")[2].split(":")
-    ]
-    if not paths:
-        raise internal("mount options are longer than a page")
-    common = os.path.commonpath(paths)
-    short = data.replace(common + "/", "")
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            linux.unshare(_CLONE_FS)
-            os.chdir(common)
-            mount(short)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]

@@ -5,9 +5,8 @@ import gzip
 import hashlib
 import io
 import os
-import shutil
 import tarfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -27,24 +26,6 @@ pytestmark = [
 
 Body = Callable[[Engine], Coroutine[None, None, None]]
 Run = Callable[[Body], None]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        "wharf",
-        pytest.param(
-            "containerd",
-            marks=[
-                pytest.mark.stock,
-                pytest.mark.skipif(shutil.which("containerd") is None, reason="needs a stock containerd"),
-            ],
-        ),
-    ],
-)
-def server(request: pytest.FixtureRequest) -> Iterator[processes.Server]:
-    with processes.server(request.param) as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -26,24 +25,6 @@ pytestmark = [
 
 Body = Callable[[Engine], Coroutine[None, None, None]]
 Run = Callable[[Body], None]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        "wharf",
-        pytest.param(
-            "containerd",
-            marks=[
-                pytest.mark.stock,
-                pytest.mark.skipif(shutil.which("containerd") is None, reason="needs a stock containerd"),
-            ],
-        ),
-    ],
-)
-def server(request: pytest.FixtureRequest) -> Iterator[processes.Server]:
-    with processes.server(request.param) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

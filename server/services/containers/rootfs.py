@@ -7,8 +7,7 @@ fills volumes) or without them (files of a stopped container).
 import asyncio
 import os
 import stat
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
@@ -21,10 +20,6 @@ from engine.system import linux, mounts
 from server.services.containers.model import Container
 from server.services.containers.room import Room
 from server.services.volumes.mountopts import split_options
-
-_CLONE_FS = 0x200
-#: mount(2) takes one page of options.
-_PAGE = 4096
 
 
 async def mounts_of(room: Room, container: Container) -> tuple[Mount, ...]:
@@ -157,41 +152,8 @@ def _mount(mount: Mount, target: str, *, read_only: bool) -> None:
     flags, propagation, data = split_options(",".join(mount.options))
     if read_only:
         flags |= linux.MS_RDONLY
-    if len(data) < _PAGE:
-        linux.mount(mount.source, target, mount.type, flags, data or None)
-    else:
-        _in_directory(data, lambda short: linux.mount(mount.source, target, mount.type, flags, short))
+    mounts.mount(mount.source, target, mount.type, flags, data)
     if flags & linux.MS_BIND and flags & linux.MS_RDONLY:
         linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
     if propagation:
         linux.mount(None, target, None, propagation, None)
-
-
-def _in_directory(data: str, mount: Callable[[str], None]) -> None:
-    """Many layers make long options: they are given relative to the directory above all of them.
-
-    The working directory is the process's, so a thread of its own leaves the shared one (``CLONE_FS``) first.
-    """
-    paths = [
-        path
-        for option in data.split(",")
-        if option.startswith(("lowerdir=", "upperdir=", "workdir="))
-        for path in option.partition("=")[2].split(":")
-    ]
-    common = os.path.commonpath(paths)
-    short = data.replace(common + "/", "")
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            linux.unshare(_CLONE_FS)
-            os.chdir(common)
-            mount(short)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="mount")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]

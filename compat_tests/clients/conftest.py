@@ -1,0 +1,32 @@
+"""Fixtures of the tests with registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from compat_tests.clients.transfers import tags
+from compat_tests.engines import Engine
+from compat_tests.registry import Registry, registry
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Registry]:
+    """A registry without TLS and passwords, for the whole module."""
+    with registry() as found:
+        yield found
+
+
+@pytest.fixture
+def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Removes the images that a test brought."""
+    for name in ("engine", "own_engine"):
+        if name in request.fixturenames:
+            engine: Engine = request.getfixturevalue(name)
+            before = tags(engine)
+            yield
+            for tag in tags(engine) - before:
+                engine.api.delete(f"/images/{tag}", force=1)
+            return
+    yield
