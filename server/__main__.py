@@ -1,156 +1,24 @@
-"""``wharfd``: reads the configuration, binds the sockets, brings up the processes below, serves, ends.
+"""``wharfd``: the process begins here, and forks the zygote before it knows anything else.
 
-The heavy modules are imported by :mod:`server.daemon` alone, which this module imports when the supervisor has been
-forked off: that order is worth 15 MiB (see :mod:`server.launch`).
+Shims are forks of the zygote and share its pages, so it has to be as small as it can; all the rest is imported by
+:mod:`server.boot`.
 """
 
-import contextlib
-import logging
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from engine.shim import zygote
-from engine.system import heap
-from server.config import Config, ConfigError, load
-from server.config.flags import Given, usage
-from server.launch import StartError, Supervisor
-from server.version import SERVER_VERSION
-
-log = logging.getLogger("wharfd")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    handle = zygote.start()
     try:
-        config, given = load(words)
-        if "validate" in given:
-            from server.sockets import tls_context  # loads OpenSSL, which the processes below shall not carry
+        from server.boot import boot  # after the fork
 
-            tls_context(config)
-    except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 1
-    if "help" in given:
-        print(usage())  # noqa: T201
-        return 0
-    if "version" in given:
-        print(f"Wharf version {SERVER_VERSION}")  # noqa: T201
-        return 0
-    if "validate" in given:
-        print("configuration OK", file=sys.stderr)  # noqa: T201
-        return 0
-    if os.geteuid() != 0:
-        print("wharfd needs to be started with root privileges", file=sys.stderr)  # noqa: T201
-        return 1
-    set_up_log(config)
-    try:
-        return run(config, given)
-    except (ConfigError, StartError) as error:
-        log.error("failed to start daemon: %s", error)
-        return 1
-
-
-class _JsonLines(logging.Formatter):
-    """``--log-format json``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        line = {"level": record.levelname.lower(), "msg": record.getMessage(), "time": self.formatTime(record)}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def set_up_log(config: Config) -> None:
-    """The daemon's log goes to stderr, one line per message."""
-    handler = logging.StreamHandler()
-    text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    handler.setFormatter(_JsonLines() if config.log_format == "json" else logging.Formatter(text))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    set_level(config)
-
-
-def set_level(config: Config) -> None:
-    level = "debug" if config.debug else config.log_level
-    names = {"trace": "debug", "warn": "warning", "fatal": "critical", "panic": "critical"}
-    logging.getLogger().setLevel(names.get(level, level).upper())
-    # Their own chatter is of no use to whoever debugs this daemon.
-    for noisy in ("asyncio", "grpc", "httpcore", "httpx", "hpack"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def _claim(pidfile: Path) -> None:
-    """:raises ConfigError: another daemon runs with this pidfile."""
-    with contextlib.suppress(OSError, ValueError):
-        other = int(pidfile.read_text().strip())
-        words = [os.path.basename(word) for word in Path(f"/proc/{other}/cmdline").read_bytes().split(b"\0")]
-        # Its number may have become another program's.
-        ours = b"wharfd" in words[:2] or (b"-m" in words and b"server" in words)
-        if other != os.getpid() and ours:
-            raise ConfigError(f"process with PID {other} is still running: the PID file is {pidfile}")
-    pidfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    pidfile.write_text(f"{os.getpid()}\n")
-
-
-def run(config: Config, given: Given) -> int:
-    """Everything between the configuration and the exit status."""
-    heap.one_for_all_threads()
-    os.umask(0o022)
-    os.chdir("/")
-    # gRPC's C library reads these when it is loaded: no lines of its own in our log, and no work around our forks,
-    # which never use gRPC in the child.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    config.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    _claim(config.pidfile)
-    try:
-        return _run(config, given)
+        return boot(sys.argv[1:] if arguments is None else arguments, handle)
     finally:
-        config.pidfile.unlink(missing_ok=True)
-
-
-def _share() -> None:
-    """What wharfd and the supervisor both use, imported before the fork. Starts no thread."""
-    import asyncio
-    import sqlite3
-
-    import engine.api.client
-
-    del asyncio, sqlite3, engine
-
-
-def _run(config: Config, given: Given) -> int:
-    supervisor: Supervisor | None = None
-    handle: zygote.Handle | None = None
-    # Before the sockets are bound: no fork may hold them.
-    if config.embedded:
-        supervisor = Supervisor(config)
-        supervisor.launch(_share)
-    else:
-        handle = zygote.start()
-    try:
-        # Half a second of imports, while the supervisor starts on another core.
-        from server.daemon import serve
-
-        if supervisor is not None:
-            supervisor.await_ready()
-        return serve(config, given, supervisor, handle)
-    except BaseException:
-        # A start that failed leaves no supervisor that it had started.
-        if supervisor is not None and supervisor.started_here:
-            supervisor.stop_blocking()
-        raise
-    finally:
-        if handle is not None:
-            handle.sock.close()
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(handle.pid, 0)
+        handle.close()
 
 
 if __name__ == "__main__":

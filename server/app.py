@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import WharfError, not_found
+from engine.system import rest
 from server.http.errors import error_body, report, status_of
 from server.http.hijack import connection_of
 from server.http.routing import ApiRoute, Match, RouteTable
@@ -100,6 +101,8 @@ class EngineApp:
                 raise BrokenStream from error
             if not connection_of(request).taken:
                 await error_answer(error)(scope, receive, send)
+        finally:
+            rest.touched()
 
     async def _answer(self, request: Request) -> Response | None:
         method, path = request.scope["method"], request.scope["path"]

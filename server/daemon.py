@@ -18,7 +18,7 @@ import uvloop
 
 from engine.errors import WharfError
 from engine.shim import zygote
-from engine.system import heap
+from engine.system import rest
 from server.app import EngineApp
 from server.config import Config, ConfigError
 from server.config.flags import Given
@@ -146,7 +146,7 @@ class _Daemon:
         gc.collect()
         # What lives from the start on is never looked at by the collector again.
         gc.freeze()
-        heap.trim()
+        rest.touched()
         notify("READY=1")
         log.info("Daemon has completed initialization")
         await ending.wait()

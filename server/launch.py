@@ -1,6 +1,6 @@
 """Starting the processes below wharfd, in the order that memory and safety want.
 
-1. The zygote, forked while this process is small: shims are forks of it and share its pages.
+1. The zygote, forked while this process is small (:mod:`server.__main__`): shims are forks of it and share its pages.
 2. The supervisor, forked from this process after the modules that both use are imported and before gRPC has
    threads, so that both daemons share those pages. It gets a session of its own and outlives a wharfd that is killed.
 
@@ -69,21 +69,23 @@ class Supervisor:
         self._zygote: zygote.Handle | None = None
         self._ending = False
 
-    def launch(self, share: Callable[[], None]) -> None:
-        """Finds the supervisor or forks it. ``share`` imports what both daemons use, without any threads."""
+    def launch(self, share: Callable[[], None], handle: zygote.Handle) -> None:
+        """Finds the supervisor or forks it. ``share`` imports what both daemons use, without any threads; the
+        supervisor gets the zygote of ``handle``, which is closed here."""
         found = _peer(self.address)
         if found is not None:
             log.info("the supervisor runs already as process %d", found)
             self._adopt(found)
+            handle.close()
             share()
             return
-        self._zygote = zygote.start()
+        self._zygote = handle
         share()
         gc.collect()
         # What is shared must not be touched by either collector.
         gc.freeze()
-        self._fork(self._zygote)
-        self._zygote.sock.close()
+        self._fork(handle)
+        handle.sock.close()
 
     def _fork(self, handle: zygote.Handle) -> None:
         ready, signalled = os.pipe()

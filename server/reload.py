@@ -54,7 +54,7 @@ class Reloader:
         self._services.events.publish("daemon", "reload", self._services.system.identity, attributes)
 
     def _apply(self, config: Config) -> None:
-        from server.__main__ import set_level
+        from server.boot import set_level
         from server.wiring import registry_settings
 
         set_level(config)

@@ -7,14 +7,13 @@ loop) and the supervisor (asyncio) can both use it. Where crun and runc differ, 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 CRUN = "crun"
 RUNC = "runc"
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """One OCI runtime as it is called for one container.
 
     ``name`` is ``crun`` or ``runc`` (which dialect ``path`` speaks), ``root`` the runtime's own state

@@ -21,7 +21,6 @@ import contextlib
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
 
 from engine.shim.attach import StdioServer
@@ -130,6 +129,8 @@ class IoHost:
         self._server.add(control)
 
     def _failed(self, error: BaseException) -> None:
+        import traceback  # for this alone, and so not in every shim
+
         with open(os.path.join(self._directory, "iohost.log"), "a") as file:
             traceback.print_exception(error, file=file)
 

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.shim.keys import Detach
 from engine.shim.loop import ERROR, HANGUP, READ, WRITE, Loop
@@ -20,8 +20,7 @@ _READ = 64 << 10
 _STREAM_NUMBER = {"stdout": 1, "stderr": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(NamedTuple):
     """What a client asked for; see ``engine.api.stdio.Attach``."""
 
     stdin: bool

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable
 
 from engine.runtime.oci import Runtime
@@ -74,6 +73,8 @@ class Shim:
 
     def _failed(self, error: BaseException) -> None:
         # Nobody reads a shim's stderr; the bundle keeps the story as long as there is a container.
+        import traceback  # for this alone, and so not in every shim
+
         with contextlib.suppress(OSError), open(os.path.join(self._bundle, "shim.log"), "a") as file:
             traceback.print_exception(error, file=file)
 

@@ -6,26 +6,34 @@ lives as long as the supervisor's end of the socket pair is open; shims outlive 
 starts a zygote of its own (so shims always run the code of the supervisor that made them).
 """
 
+import contextlib
 import gc
 import os
 import signal
 import socket
 import sys
 import threading
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.shim import kernel, protocol
 from engine.shim.iohost import IoHost
 from engine.shim.protocol import ProtocolError, text
 from engine.shim.shim import Shim
+from engine.system.immortal import immortalize
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
+class Handle(NamedTuple):
     """The supervisor's side; the owner of ``sock`` closes it to end the zygote, and reaps ``pid``."""
 
     pid: int
     sock: socket.socket
+
+    def close(self) -> None:
+        """Ends the zygote; shims live on. Blocks for the moment that it needs; again does nothing."""
+        if self.sock.fileno() >= 0:
+            self.sock.close()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
 
 
 def start(*, nofile: int = 0) -> Handle:
@@ -35,6 +43,7 @@ def start(*, nofile: int = 0) -> Handle:
     if "grpc" in sys.modules or threading.active_count() > 1:
         pid = _execute(theirs, nofile)
     else:
+        immortalize()
         pid = os.fork()
         if not pid:
             ours.close()
@@ -65,6 +74,7 @@ def _execute(sock: socket.socket, nofile: int) -> int:
 
 def main() -> None:
     """A fresh interpreter: the socket is descriptor 3."""
+    immortalize()
     _become(socket.socket(fileno=3), int(sys.argv[1]))
 
 
@@ -74,7 +84,6 @@ def _become(sock: socket.socket, nofile: int) -> None:
     try:
         _prepare(sock, nofile)
         _forget_threads()
-        gc.collect()
         # Objects of now are never looked at again by the collector: their pages stay shared.
         gc.freeze()
         _serve(sock)

@@ -18,7 +18,7 @@ import grpc.aio
 from engine.errors import Kind, WharfError
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
-from engine.system import heap, linux, timeouts
+from engine.system import heap, linux, rest, timeouts
 
 log = logging.getLogger("engine.supervisor")
 
@@ -81,7 +81,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
         await server.start()
         gc.collect()
         gc.freeze()  # what lives from the start on is never looked at by the collector again
-        heap.trim()
+        rest.touched()
         log.info("serving on %s", settings.address)
         if ready is not None:
             ready()

@@ -43,6 +43,11 @@ def _prepare() -> None:
     _libc = libc
 
 
+def busy() -> bool:
+    """Whether a transfer runs: the heap is trimmed after it."""
+    return _running > 0
+
+
 class Transfer:
     """One piece of work that moves many large pieces: from ``begin`` to ``end``, which may be called again."""
 

@@ -3,8 +3,7 @@
 import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.shim.logs import Lines, LogDriver
 from engine.shim.loop import Loop
@@ -12,8 +11,7 @@ from engine.shim.remote.delivery import LIMIT, Delivery
 from engine.shim.remote.sockets import Address
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A piece of a line beyond 16 KiB. ``ordinal`` counts from 1."""
 
     identity: str
@@ -28,8 +26,7 @@ class Encoder(Protocol):
         """The messages of one line (without its newline); none for what the protocol leaves out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What a stdio URI tells of a remote driver; ``options`` are the driver's own."""
 
     limit: int

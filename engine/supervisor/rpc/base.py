@@ -11,6 +11,7 @@ from engine.api import serving
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
 from engine.errors import Kind, WharfError
 from engine.supervisor.names import check_identifier
+from engine.system import rest
 
 if TYPE_CHECKING:
     import grpc
@@ -39,6 +40,7 @@ def handler(
 
 
 def _headers(context: Any) -> Call:
+    rest.touched()
     namespace = lease = ""
     for key, value in context.invocation_metadata() or ():
         if key == NAMESPACE_HEADER:
