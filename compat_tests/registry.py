@@ -42,6 +42,7 @@ class Registry:
     address: str  # host:port, as it stands in front of a repository's name
     root: Path
     ca: Path | None = None  # the authority to trust, when it speaks TLS
+    client: tuple[Path, Path] | None = None  # certificate and key of a client, when it asks for one
     tokens: TokenServer | None = None
     log: Path = field(default=Path("/dev/null"))
     netns: Path | None = None  # where its loopback is
@@ -83,14 +84,22 @@ class Registry:
 
 @contextlib.contextmanager
 def registry(
-    *, tls: bool = False, auth: Auth = "", host: str = "127.0.0.1", netns: Path | None = None, delete: bool = True
+    *,
+    tls: bool = False,
+    auth: Auth = "",
+    host: str = "127.0.0.1",
+    listen: str = "127.0.0.1",
+    netns: Path | None = None,
+    delete: bool = True,
+    clients: bool = False,
 ) -> Iterator[Registry]:
-    """Starts a registry and ends it again. With `netns` it listens on the loopback of that network namespace."""
+    """Starts a registry and ends it again. With `netns` it listens on the loopback of that network namespace; with
+    `clients` it lets only those in that have a certificate."""
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="wharf-registry-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         found = Registry("", folder / "data", log=folder / "log", netns=netns)
-        http: dict[str, object] = {"addr": "127.0.0.1:0", "secret": "of the tests"}
+        http: dict[str, object] = {"addr": f"{listen}:0", "secret": "of the tests"}
         config: dict[str, object] = {
             "version": 0.1,
             "log": {"accesslog": {"disabled": False}},
@@ -106,7 +115,17 @@ def registry(
             authority.cert_pem.write_to_path(found.ca)
             certificate.cert_chain_pems[0].write_to_path(folder / "server.crt")
             certificate.private_key_pem.write_to_path(folder / "server.key")
-            http["tls"] = {"certificate": str(folder / "server.crt"), "key": str(folder / "server.key")}
+            settings: dict[str, object] = {
+                "certificate": str(folder / "server.crt"),
+                "key": str(folder / "server.key"),
+            }
+            if clients:
+                known = authority.issue_cert("client@tests")
+                found.client = folder / "client.crt", folder / "client.key"
+                known.cert_chain_pems[0].write_to_path(found.client[0])
+                known.private_key_pem.write_to_path(found.client[1])
+                settings["clientcas"] = [str(found.ca)]
+            http["tls"] = settings
         if auth == "basic":
             (folder / "htpasswd").write_text(HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": SERVICE, "path": str(folder / "htpasswd")}}

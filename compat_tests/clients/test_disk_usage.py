@@ -7,16 +7,18 @@ import hashlib
 import json
 import os
 import subprocess
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from compat_tests import engines
-from compat_tests.clients.transfers import content, fresh
+from compat_tests.clients.transfers import OCI, content, fresh
 from compat_tests.engines import Engine, Wharf
-from compat_tests.images import busybox_layer, docker_archive, layer, oci_archive
+from compat_tests.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.registry import Registry
 from compat_tests.traces import until
 
@@ -197,6 +199,29 @@ def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
     assert not differ(engine, before)
 
 
+def bomb(name: str) -> bytes:
+    """An archive of about one MiB whose layer holds a file of 10 GB of zeros."""
+    size = 10_000_000_000
+    packer = zstandard.ZstdCompressor(level=3)
+    piece = 100_000_000
+    zeros = packer.compress(bytes(piece))
+    info = tarfile.TarInfo("zeros")
+    info.size = size
+    packed = packer.compress(info.tobuf()) + zeros * (size // piece) + packer.compress(bytes(10240))
+    blob = config([b"what it is nobody will find out"])
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": descriptor(blob, f"{OCI}.config.v1+json"),
+            "layers": [descriptor(packed, f"{OCI}.layer.v1.tar+zstd")],
+        }
+    ).encode()
+    named = {"io.containerd.image.name": f"docker.io/library/{name}"}
+    index = {"schemaVersion": 2, "manifests": [descriptor(manifest, f"{OCI}.manifest.v1+json", annotations=named)]}
+    blobs = {f"blobs/sha256/{hashlib.sha256(data).hexdigest()}": data for data in (blob, packed, manifest)}
+    return layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **blobs, "index.json": json.dumps(index)})
+
+
 def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
     """It is told as such, what was begun goes, and what fits still works."""
     root = tmp_path / "small"
@@ -217,6 +242,12 @@ def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
                 assert done.status == 1, args
                 assert "no space left on device" in done.output, args
                 assert until(lambda: os.statvfs(root).f_bavail > free * 0.7, seconds=60), args
+            before = files(engine)
+            done = engine.docker("load", input=bomb("bomb:1"), check=False)
+            assert done.status == 1
+            assert "no space left on device" in done.output
+            until(lambda: not differ(engine, before), seconds=60)
+            assert not differ(engine, before)
             assert engine.docker(*RUN, "busybox", "echo", "still").stdout == "still\n"
             engine.docker("load", "-q", input=docker_archive("small:1", fresh(1)))
     finally:

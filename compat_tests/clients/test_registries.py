@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 import trustme
 
-from compat_tests.clients.transfers import fresh, tags
+from compat_tests.clients.transfers import fresh, tags, trusted
 from compat_tests.engines import Engine
 from compat_tests.images import docker_archive
 from compat_tests.registry import PASSWORD, USER, Registry, registry
 
 pytestmark = pytest.mark.root
-
-CERTS = Path("/etc/docker/certs.d")
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +140,6 @@ def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Regist
             assert secret not in data, path
 
 
-@contextlib.contextmanager
-def trusted(address: str, pem: bytes) -> Iterator[None]:
-    """An authority in the directory of certificates of this host, taken away again."""
-    folder = CERTS / address
-    made = next((path for path in (*reversed(CERTS.parents), CERTS, folder) if not path.exists()), folder)
-    folder.mkdir(parents=True)
-    (folder / "ca.crt").write_bytes(pem)
-    try:
-        yield
-    finally:
-        shutil.rmtree(made)
-
-
 def test_certificates(engine: Engine) -> None:
     with registry(tls=True, auth="basic") as found:
         assert found.ca is not None
@@ -165,10 +147,10 @@ def test_certificates(engine: Engine) -> None:
         name = found.name("secure:1")
         engine.docker("tag", "busybox", name)
         engine.docker("push", name)  # loopback: nobody's authority is asked for
-        with trusted(found.address, trustme.CA().cert_pem.bytes()):
+        with trusted(found.address, {"ca.crt": trustme.CA().cert_pem.bytes()}):
             done = engine.docker("pull", name, check=False)
             assert done.status == 1
             assert "tls: failed to verify certificate" in done.stderr
-        with trusted(found.address, found.ca.read_bytes()):
+        with trusted(found.address, {"ca.crt": found.ca.read_bytes()}):
             assert "Image is up to date" in engine.docker("pull", name).stdout
         engine.docker("logout", found.address)

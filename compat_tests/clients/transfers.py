@@ -8,7 +8,8 @@ import hashlib
 import http.client
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from compat_tests.images import config, descriptor, layer, oci_archive
 from compat_tests.registry import Registry
 
 OCI = "application/vnd.oci.image"
+CERTS = Path("/etc/docker/certs.d")
 
 
 def tags(engine: Engine) -> set[str]:
@@ -114,3 +116,17 @@ def blobs_in(engine: Engine) -> set[str]:
 def ingested(engine: Engine) -> int:
     """Bytes of what is being written."""
     return sum(path.stat().st_size for path in content(engine).glob("ingest/*/data"))
+
+
+@contextlib.contextmanager
+def trusted(address: str, files: Mapping[str, bytes]) -> Iterator[Path]:
+    """A registry's directory of certificates on this host, taken away again."""
+    folder = CERTS / address
+    made = next((path for path in (*reversed(CERTS.parents), CERTS, folder) if not path.exists()), folder)
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(made)

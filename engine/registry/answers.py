@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -122,9 +123,12 @@ def _dialled(error: "httpx.HTTPError", url: str) -> str:
     cause: BaseException | None = error
     while cause is not None and not (isinstance(cause, OSError) and cause.errno):
         cause = cause.__cause__ or cause.__context__
+    parts = urlsplit(url)
+    if isinstance(cause, socket.gaierror):
+        unknown = cause.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+        return f"dial tcp: lookup {parts.hostname}: {'no such host' if unknown else cause.strerror}"
     if not isinstance(cause, OSError) or cause.errno not in _DIAL:
         return ""
-    parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return f"dial tcp {parts.hostname}:{port}: connect: {os.strerror(cause.errno).lower()}"
 
