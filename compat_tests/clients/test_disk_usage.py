@@ -8,8 +8,6 @@ import json
 import os
 import subprocess
 import tarfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,61 +15,14 @@ import zstandard
 
 from compat_tests import engines
 from compat_tests.clients.transfers import OCI, content, fresh
-from compat_tests.engines import Engine, Wharf
+from compat_tests.disk import as_it_is, back_to, files, roots
+from compat_tests.engines import Engine
 from compat_tests.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.registry import Registry
+from compat_tests.stress import RUN, Stress
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
-
-RUN = ("run", "--rm", "--network", "none")
-
-
-def roots(engine: Engine) -> list[Path]:
-    found = [engine.place.root / "data"]
-    if isinstance(engine, Wharf) and engine.containerd is not None:
-        found.append(engine.containerd.place.root / "containerd-root")
-    return found
-
-
-def files(engine: Engine) -> dict[str, int]:
-    """Every file of the data root with its size. Databases grow and shrink as they like."""
-    found: dict[str, int] = {}
-    for root in roots(engine):
-        for folder, _, names in os.walk(root):
-            for name in names:
-                path = os.path.join(folder, name)
-                if ".db" not in name:
-                    try:
-                        found[path] = os.lstat(path).st_size
-                    except FileNotFoundError:
-                        continue
-    return found
-
-
-def differ(engine: Engine, before: dict[str, int]) -> dict[str, int]:
-    now = files(engine)
-    return {path: now.get(path, -1) for path in now.keys() | before.keys() if now.get(path) != before.get(path)}
-
-
-def blobs_are_whole(engine: Engine) -> None:
-    for path in content(engine).glob("blobs/sha256/*"):
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            continue  # collected meanwhile
-        assert hashlib.sha256(data).hexdigest() == path.name
-
-
-def as_it_is(engine: Engine) -> dict[str, int]:
-    """The files once the first container has made what is made once, and is gone."""
-    engine.docker(*RUN, "busybox", "true")
-
-    def gone() -> bool:
-        return not any("/data/containers/" in path for path in files(engine))
-
-    assert until(gone, seconds=60)
-    return files(engine)
 
 
 @pytest.mark.core
@@ -97,8 +48,7 @@ def test_everything_is_given_back(own_engine: Engine, plain: Registry) -> None:
     engine.docker("rm", "-v", id)
     engine.docker("rmi", name, "loaded:1", "imported:1", "committed:1", plain.name("committed:1"))
     engine.docker("image", "prune", "-f")
-    until(lambda: not differ(engine, before), seconds=60)
-    assert not differ(engine, before)
+    back_to(engine, before)
     assert [image["RepoTags"] for image in engine.api.get("/images/json", all=1).json()] == [["busybox:latest"]]
 
 
@@ -136,67 +86,12 @@ def test_df_accounts_for_what_is_there(own_engine: Engine) -> None:
 
 
 def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
-    """Pulls, loads, commits, removals, containers and prunes on layers that they share: what is held stays."""
-    engine = own_engine
-    before = as_it_is(engine)
-    shared = fresh(1, 300_000)
-    archives = [docker_archive(f"shared:{n}", [busybox_layer(), *shared, *fresh(1, 100_000)]) for n in range(3)]
-    for number, archive in enumerate(archives):
-        plain.copy_archive(archive, f"shared:{number}")
-    engine.docker("load", "-q", input=docker_archive("held:1", [busybox_layer(), *shared, layer({"held": "held"})]))
-    engine.docker("load", "-q", input=docker_archive("used:1", [busybox_layer(), *shared, layer({"used": "used"})]))
-    used = engine.docker("run", "-d", "--network", "none", "used:1", "sleep", "600").stdout.strip()
-    engine.docker("rmi", "-f", "used:1")  # the container keeps it
-    failures: list[str] = []
-
-    def repeated(step: Callable[[int], None]) -> threading.Thread:
-        def work() -> None:
-            try:
-                for number in range(4):
-                    step(number)
-            except Exception as error:
-                failures.append(str(error))
-
-        return threading.Thread(target=work)
-
-    def pull(number: int) -> None:
-        name = plain.name(f"shared:{number % 2}")
-        engine.docker("pull", "-q", name)
-        engine.docker("rmi", name)
-
-    def load(number: int) -> None:
-        engine.docker("load", "-q", input=archives[number % 3])
-        engine.docker("rmi", "-f", f"shared:{number % 3}")
-
-    def run(number: int) -> None:
-        assert engine.docker(*RUN, "held:1", "cat", "/held").stdout == "held"
-        assert engine.docker("exec", used, "cat", "/used").stdout == "used"
-
-    def commit(number: int) -> None:
-        engine.docker("commit", "-p=false", used, f"committed:{number}")
-        engine.docker(*RUN, f"committed:{number}", "cat", "/used")
-        engine.docker("rmi", f"committed:{number}")
-
-    def prune(number: int) -> None:
-        answer = engine.api.post("/images/prune")
-        assert answer.status in (200, 409), answer.body
-
-    threads = [repeated(step) for step in (pull, load, run, commit, prune)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(300)
-    assert not failures, failures
-    blobs_are_whole(engine)
-    assert engine.docker(*RUN, "held:1", "cat", "/held").stdout == "held"
-    dangling = engine.api.get("/images/json", filters=json.dumps({"dangling": ["true"]})).json()
-    assert [image["Containers"] for image in dangling] == [1]
-    assert len(engine.api.get("/images/held:1/get").body) > len(busybox_layer())
-    engine.docker("rm", "-f", used)
-    engine.docker("rmi", "held:1")
-    engine.docker("image", "prune", "-f")
-    until(lambda: not differ(engine, before), seconds=60)
-    assert not differ(engine, before)
+    """Some seconds of what ``python -m compat_tests.stress`` does for minutes."""
+    before = as_it_is(own_engine)
+    stress = Stress(own_engine, plain)
+    stress.run(rounds=3)
+    stress.finish()
+    back_to(own_engine, before)
 
 
 def bomb(name: str) -> bytes:
@@ -246,8 +141,7 @@ def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
             done = engine.docker("load", input=bomb("bomb:1"), check=False)
             assert done.status == 1
             assert "no space left on device" in done.output
-            until(lambda: not differ(engine, before), seconds=60)
-            assert not differ(engine, before)
+            back_to(engine, before)
             assert engine.docker(*RUN, "busybox", "echo", "still").stdout == "still\n"
             engine.docker("load", "-q", input=docker_archive("small:1", fresh(1)))
     finally:
