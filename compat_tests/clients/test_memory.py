@@ -1,0 +1,76 @@
+"""The memory of the daemons does not grow with what passes through them: streams, not buffers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat_tests.engines import Engine
+from compat_tests.images import docker_archive, layer
+from compat_tests.registry import Registry
+from compat_tests.traces import processes
+
+pytestmark = pytest.mark.root
+
+MIB = 1 << 20
+ADDED = 60  # MiB that an operation may add
+LAYERS, SIZE = 2, 80  # MiB: several times as much passes through
+
+
+def status(pid: int, field: str) -> int:
+    """Bytes of a field of the kernel's status."""
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@contextlib.contextmanager
+def within(engine: Engine, what: str) -> Iterator[None]:
+    """Fails when the peak of the resident memory of all the engine's processes was too high over what it began with."""
+    pids = [process.pid for process in processes(engine.place.footprint.mark)]
+    idle = sum(status(pid, "VmRSS") for pid in pids)
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew, see proc_pid_clear_refs(5)
+    yield
+    peak = sum(status(pid, "VmHWM") for pid in pids)
+    assert peak - idle <= ADDED * MIB, f"{what}: {(peak - idle) / MIB:.0f} MiB more than the {idle / MIB:.0f} of before"
+
+
+def test_large_images_and_files_pass_through(own_engine: Engine, plain: Registry, tmp_path: Path) -> None:
+    engine, name = own_engine, f"large-{uuid.uuid4().hex[:8]}:1"
+    remote = plain.name(name)
+    layers = [layer({f"file{number}": os.urandom(MIB) * SIZE}) for number in range(LAYERS)]
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(docker_archive(name, layers))
+    (tmp_path / "root.tar").write_bytes(layers[0])
+    del layers
+    engine.docker("run", "--rm", "--network", "none", "busybox", "true")  # what is loaded once is loaded
+    with within(engine, "load"):
+        engine.docker("load", "-q", "-i", str(archive))
+    engine.docker("tag", name, remote)
+    with within(engine, "save"):
+        engine.docker("save", "-o", str(tmp_path / "saved"), name)
+    with within(engine, "push"):
+        engine.docker("push", "-q", remote)
+    engine.docker("rmi", name, remote)
+    with within(engine, "pull"):
+        engine.docker("pull", "-q", remote)
+    container = engine.docker("create", "--network", "none", remote, "x").stdout.strip()
+    with within(engine, "commit"):
+        engine.docker("commit", container, name)
+    with within(engine, "cp in"):
+        engine.docker("cp", str(tmp_path / "saved"), f"{container}:/file")
+    with within(engine, "cp out"):
+        engine.docker("cp", f"{container}:/file", str(tmp_path / "back"))
+    with within(engine, "export"):
+        engine.docker("export", "-o", str(tmp_path / "exported"), container)
+    with within(engine, "import"):
+        engine.docker("import", str(tmp_path / "root.tar"), name)
+    engine.docker("rm", container)
+    engine.docker("rmi", name, remote)
