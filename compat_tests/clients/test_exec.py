@@ -67,6 +67,12 @@ def test_environment_directory_user(engine: Engine, box: str) -> None:
     assert engine.docker("exec", "-u", "1234:56", box, "id", "-g").stdout == "56\n"
 
 
+def test_out_of_memory_score(engine: Engine) -> None:
+    with container(engine, Cmd=["sleep", "600"], HostConfig={"OomScoreAdj": 99}) as box:
+        for _ in range(2):
+            assert engine.docker("exec", box, "cat", "/proc/self/oom_score_adj").stdout == "99\n"
+
+
 def test_privileged(engine: Engine, box: str) -> None:
     def effective(*flags: str) -> int:
         done = engine.docker("exec", *flags, box, "grep", "CapEff", "/proc/self/status")

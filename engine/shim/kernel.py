@@ -1,7 +1,9 @@
 """The few things of the kernel that Python has no call for, and where a container's cgroup is."""
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -28,6 +30,23 @@ def set_name(name: str) -> None:
     """The name that ``ps`` shows (15 bytes)."""
     with open("/proc/self/comm", "wb", buffering=0) as file:
         file.write(name.encode()[:15])
+
+
+@contextlib.contextmanager
+def oom_score_adj(value: object) -> Iterator[None]:
+    """Children that are started within inherit ``value`` (None: ours). Going back to where one was is always allowed;
+    a value below it, without CAP_SYS_RESOURCE, is not, and is left out."""
+    if not isinstance(value, int):
+        yield
+        return
+    with open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
+        before = file.read(16)
+        with contextlib.suppress(PermissionError):
+            file.write(b"%d" % value)
+        try:
+            yield
+        finally:
+            file.write(before)
 
 
 def trim_memory() -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from engine.runtime.oci import Runtime
-from engine.shim import record
+from engine.shim import kernel, record
 from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
@@ -259,7 +259,9 @@ class Shim:
                 self._release_exit()
             self._settled()
 
-        launch(self.loop, self._runner, "exec", process, make, pid_file, done)
+        # crun sets it for a container's first process alone.
+        with kernel.oom_score_adj(process.spec.get("oomScoreAdj")):
+            launch(self.loop, self._runner, "exec", process, make, pid_file, done)
 
     # The end.
 

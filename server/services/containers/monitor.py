@@ -19,6 +19,9 @@ from server.services.containers.room import Room
 
 log = logging.getLogger(__name__)
 
+# What ``_dispatch`` knows: each health check has two events more, and nobody here wants to hear of them.
+_TOPICS = "^/tasks/(exit|oom|paused|resumed)$"
+
 timeouts.define("engine.return", 30.0)  # one wait for an engine that is away; then it is logged and waited for again
 
 
@@ -63,8 +66,8 @@ class Monitor:
         first = True
         while True:
             try:
-                namespace = self._room.engine.namespace
-                async with self._room.engine.events.subscribe(f'namespace=="{namespace}",topic~="^/tasks/"') as events:
+                wanted = f'namespace=="{self._room.engine.namespace}",topic~="{_TOPICS}"'
+                async with self._room.engine.events.subscribe(wanted) as events:
                     if first:
                         first = False
                         self._ready.set()
