@@ -549,6 +549,9 @@ def test_links(engine: Engine) -> None:
         assert lines[0] == "1"
         assert lines[1].endswith("/alias")
         assert lines[2].startswith("tcp://")
+        with running(engine, body) as identity:
+            document = engine.api.get(f"/containers/{identity}/json").json()
+            assert document["HostConfig"]["Links"] == [f"/target:{document['Name']}/alias"]
         made = engine.api.post("/networks/create", {"Name": "linked", "Driver": "bridge"})
         assert made.status == 201
         try:
@@ -556,6 +559,12 @@ def test_links(engine: Engine) -> None:
             endpoint = {"EndpointsConfig": {"linked": {"Links": ["target:mate"]}}}
             body = {"HostConfig": {"NetworkMode": "linked"}, "NetworkingConfig": endpoint}
             assert output(engine, body, "nslookup mate >/dev/null && echo found") == ["found"]
+            # what a user network links is shown by its endpoint, and asked for there
+            body = {"HostConfig": {"NetworkMode": "linked", "Links": ["target:mate"]}}
+            with running(engine, body) as identity:
+                document = engine.api.get(f"/containers/{identity}/json").json()
+                assert document["HostConfig"]["Links"] is None
+                assert document["NetworkSettings"]["Networks"]["linked"]["Links"] is None
         finally:
             engine.api.post("/networks/linked/disconnect", {"Container": "target", "Force": True})
             engine.api.delete("/networks/linked")

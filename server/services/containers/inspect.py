@@ -86,6 +86,7 @@ def state(container: Container) -> dict[str, Any]:
 def _host_config(room: Room, container: Container) -> dict[str, Any]:
     host = container.host_config
     document = host.wire()
+    document["Links"] = room.networks.links_of(container)
     if host.init is None:
         document.pop("Init", None)
     own = {limit.name for limit in host.ulimits or ()}

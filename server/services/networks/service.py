@@ -198,6 +198,11 @@ class Networks:
                 ]
         return found
 
+    def links_of(self, container: Container) -> list[str] | None:
+        """``HostConfig.Links`` as inspect shows them: those of the default bridge, ``/target:/container/alias``."""
+        linked = etc.legacy_links(self.room, container, strict=False)
+        return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
+
     async def remove_link(self, container: Container, key: str) -> None:
         """``docker rm --link /client/alias``: the link goes, the container stays.
 
