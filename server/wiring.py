@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.api.client import Engine
 from engine.errors import Kind, WharfError
+from engine.files import place
 from engine.files.remap import Remap
 from engine.registry.hosts import Settings as RegistrySettings
 from engine.runtime import apparmor
@@ -92,6 +93,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
 
     :raises WharfError: the engine doesn't answer, or a setting can't be fulfilled.
     """
+    place.keep_in(f"{config.exec_root}/place")
     async with AsyncExitStack() as stack:
         database = Database(config.data_root / "wharf.db")
         stack.callback(database.close)
@@ -101,6 +103,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
         await engine.leases.release_left()
+        engine.diff.follows = not config.containerd
 
         remap = await _remap(config, stack)
         networks = Networks(NetworkSettings.of(config, remap.userns if remap else ""), NetworkStore(database), bus)

@@ -31,6 +31,18 @@ _FLAGS = {
 }
 
 
+# The mount point of all places of this process, or "": then each makes one of its own below the system's /tmp.
+_home = ""
+
+
+def keep_in(directory: str) -> None:
+    """Has all places to come use ``directory``, which is made: one for all, as each sees but its own mount on it. So a
+    daemon that is killed leaves nothing behind that the next one doesn't use."""
+    global _home
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    _home = directory
+
+
 def mount_all(mounts: Sequence[Mount], target: str) -> None:
     """Mounts what a snapshotter answered, in order, on ``target``. Blocks.
 
@@ -65,7 +77,7 @@ class Place:
         self._count = 0
 
     async def __aenter__(self) -> "Place":
-        self._base = tempfile.mkdtemp(prefix="wharf-place-")
+        self._base = _home or tempfile.mkdtemp(prefix="wharf-place-")
         self._thread.start()
         try:
             await self.run(self._check)
@@ -77,8 +89,9 @@ class Place:
     async def __aexit__(self, *_: object) -> None:
         self._jobs.put(None)
         await asyncio.shield(asyncio.to_thread(self._thread.join))
-        with contextlib.suppress(FileNotFoundError):
-            os.rmdir(self._base)
+        if self._base != _home:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(self._base)
 
     def _check(self) -> None:
         if self._failed is not None:

@@ -28,6 +28,7 @@ from engine.api.pb import (
     tasks_pb2,
     version_pb2,
 )
+from engine.files import place
 from engine.shim.zygote import Handle
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.containers import Containers
@@ -85,6 +86,7 @@ class Supervisor:
         settings = self.settings
         os.makedirs(settings.root, mode=0o711, exist_ok=True)
         os.makedirs(settings.state, mode=0o711, exist_ok=True)
+        place.keep_in(os.path.join(settings.state, "place"))
         async with AsyncExitStack() as stack:
             database = Database(os.path.join(settings.root, "metadata", "meta.db"))
             stack.push_async_callback(database.close)
