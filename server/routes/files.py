@@ -1,7 +1,7 @@
 """Files of containers: archive (``docker cp``), export, changes."""
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +10,7 @@ from engine.errors import invalid
 from engine.files.tree import PathStat
 from server.http import params
 from server.http.answers import dumps, json_answer
+from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
 from server.services.containers import archive
@@ -55,8 +56,8 @@ async def head(request: Request) -> Response:
 
 async def get(request: Request) -> Response:
     room, container = _found(request)
-    found, pieces = await archive.get(room, container, _key(request), _path(request))
-    return byte_stream(pieces, media_type="application/x-tar", headers=_stat_header(found))
+    found, packed = await archive.get(room, container, _key(request), _path(request))
+    return byte_stream(packed, media_type="application/x-tar", headers=_stat_header(found))
 
 
 async def put(request: Request) -> Response:
@@ -66,16 +67,11 @@ async def put(request: Request) -> Response:
         container,
         _key(request),
         _path(request),
-        _body(request),
+        pieces(request),
         no_overwrite_kind=params.flag(request, "noOverwriteDirNonDir"),
         to_user=params.flag(request, "copyUIDGID"),
     )
     return Response()
-
-
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    async for piece in request.stream():
-        yield piece
 
 
 async def export(request: Request) -> Response:

@@ -24,8 +24,6 @@ from server.services.containers.model import Container
 from server.services.containers.room import Room
 from server.services.containers.rootfs import layers, mounts_of
 
-_AT_ONCE = 1 << 19
-
 
 def _missing(key: str, error: WharfError) -> WharfError:
     """dockerd's sentence for a path that isn't there; ``key``: how the client calls the container."""
@@ -116,7 +114,8 @@ async def put(
     no_overwrite_kind: bool,
     to_user: bool,
 ) -> None:
-    """Extracts an archive into a directory of the container. ``to_user``: the files become those of the container's
+    """Extracts an archive into a directory of the container; its pieces should be large, as each has to come to another
+    thread. ``to_user``: the files become those of the container's
     user, else they keep the owners that the archive names.
 
     Raises NOT_FOUND and INVALID_ARGUMENT in dockerd's words, PERMISSION_DENIED where nothing may be written.
@@ -127,14 +126,7 @@ async def put(
     stopped = False
 
     async def more() -> bytes:
-        # Many small pieces at once: each way between loop and thread costs as much as a piece.
-        pieces, size = [], 0
-        async for piece in body:
-            pieces.append(piece)
-            size += len(piece)
-            if size >= _AT_ONCE:
-                break
-        return b"".join(pieces)
+        return await anext(body, b"")
 
     def read(size: int) -> bytes:
         return asyncio.run_coroutine_threadsafe(more(), loop).result()
