@@ -119,6 +119,11 @@ class ImageConfig:
         return self._strings("Shell") or ["/bin/sh", "-c"]
 
     @property
+    def volumes(self) -> Sequence[str]:
+        value = self.config.get("Volumes")
+        return list(value) if isinstance(value, dict) else []
+
+    @property
     def onbuild(self) -> Sequence[str]:
         return self._strings("OnBuild")
 

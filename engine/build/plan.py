@@ -79,6 +79,10 @@ class Planner:
     def refuse_cycles(self) -> None:
         """Raises :class:`DockerfileError` for stages that need one another, before an image is asked for."""
         needs = [self._needs(stage) for stage in self.file.stages]
+        for stage, below in zip(self.file.stages, needs, strict=True):
+            if stage.index in below:
+                sentence = f"circular dependency detected on stage: {stage.name}"
+                raise DockerfileError(sentence, self._naming(stage).span)
         settled: set[int] = set()
 
         def visit(index: int, above: tuple[int, ...]) -> None:
@@ -91,6 +95,15 @@ class Planner:
 
         for index in range(len(needs)):
             visit(index, ())
+
+    def _naming(self, stage: ins.Stage) -> ins.Instruction:
+        """The instruction with which a stage names itself."""
+        for item in stage.instructions:
+            names = [item.from_] if isinstance(item, ins.Copy) else []
+            names += [mount.from_ for mount in item.mounts] if isinstance(item, ins.Run) else []
+            if any(name and self._find(name) == stage.index for name in names):
+                return item
+        return stage.base
 
     def _needs(self, stage: ins.Stage) -> list[int]:
         """The stages that a stage names, as far as no variable is in the name."""
@@ -139,11 +152,17 @@ class Planner:
             number = int(name)
             if number >= len(self.file.stages):
                 raise DockerfileError(f"invalid stage index {name}")
-            raise DockerfileError(f"invalid from flag value {name}: refers to current build block", span)
+            block = "stage" if self.options.classic else "block"
+            raise DockerfileError(f"invalid from flag value {name}: refers to current build {block}", span)
         ref = context.removeprefix("docker-image://") if context else name
         if ref == "scratch":
             return Origin()
-        image = await self.image(ref, span, platform=self.options.platform, step=f"FROM {ref}")
+        try:
+            image = await self.image(ref, span, platform=self.options.platform, step=f"FROM {ref}")
+        except WharfError as error:
+            if self.options.classic:
+                raise WharfError(error.kind, f"invalid from flag value {name}: {error.message}") from error
+            raise
         return Origin(Step(image.base, None, f"FROM {ref}", span))
 
     async def image(self, ref: str, span: Span, *, platform: str, step: str) -> BaseImage:

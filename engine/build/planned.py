@@ -14,7 +14,9 @@ PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 INPUT = "input:"
 """How a named context begins that is the result of another build."""
-IMAGES = ("docker-image://", INPUT)
+LAYOUT = "oci-layout://"
+"""How one begins that is an image in a folder of the client."""
+IMAGES = ("docker-image://", INPUT, LAYOUT)
 """How named contexts begin that have a configuration: they stand for an image."""
 
 
@@ -73,6 +75,8 @@ class PlannedStage:
     config: ImageConfig
     lines: list[Line]
     platform: str
+    args: Mapping[str, str] = field(default_factory=dict)
+    """Build arguments with their values at the stage's end."""
 
 
 @dataclass(frozen=True, slots=True)

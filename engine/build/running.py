@@ -15,7 +15,9 @@ from engine.api.types import Mount
 from engine.build.cache import MOUNT, Record
 from engine.build.steps import ResolvedMount, Result, Run
 from engine.build.work import Bind, Contexts, FileMount, Tmpfs
-from engine.errors import invalid
+from engine.errors import invalid, not_found
+from engine.files.copyup import copy_up
+from engine.files.place import Place
 
 if TYPE_CHECKING:
     from engine.build.solve import Builder
@@ -32,6 +34,7 @@ class Mounts:
     builder: "Builder"
     contexts: Contexts
     operation: Run
+    parent: Result
     found: dict[int, Result]
     id: str
     binds: list[Bind] = field(default_factory=list)
@@ -39,6 +42,7 @@ class Mounts:
     tmpfs: list[Tmpfs] = field(default_factory=list)
     env: list[str] = field(default_factory=list)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _volumes: tuple[Mount, ...] | None = None
 
     async def __aenter__(self) -> "Mounts":
         try:
@@ -53,6 +57,8 @@ class Mounts:
             }
             for mount in self.operation.mounts:
                 await handlers[mount.options.type](mount)
+            for path in self.operation.volumes:
+                self.binds.append(Bind(path, "", await self._below(), path, readonly=False, kept=True))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -76,6 +82,12 @@ class Mounts:
         mounts = await self.builder.engine.snapshots.prepare(key, chain)
         self._stack.push_async_callback(self.builder.engine.snapshots.remove, key)
         return mounts
+
+    async def _below(self) -> tuple[Mount, ...]:
+        """The root as it was before this step, to be written and thrown away."""
+        if self._volumes is None:
+            self._volumes = await self._throwaway(self.parent.chain_id)
+        return self._volumes
 
     async def _over(self, path: str) -> tuple[Mount, ...]:
         """A directory of the host with a layer of its own over it, which is thrown away."""
@@ -133,9 +145,8 @@ class Mounts:
             number += 1
 
     async def _fill(self, path: str, mount: ResolvedMount) -> None:
+        """Makes the directory of a cache; with ``from=`` it begins with what is there."""
         options = mount.options
-        if mount.origin is not None:
-            raise invalid("from= of a cache mount is not supported: fill the cache with a RUN")
         mode = int(options.mode or "0755", 8)
         uid, gid = int(options.uid or 0), int(options.gid or 0)
 
@@ -145,6 +156,20 @@ class Mounts:
             os.chmod(path, mode)
 
         await asyncio.to_thread(make)
+        if mount.origin is None:
+            return
+        try:
+            root, mounts = await self._source(mount)
+            async with Place("build") as place:
+                if mounts:
+                    root = await place.mount(mounts)
+                if root and not await place.run(copy_up, root, options.source or "/", path):
+                    raise not_found(f'failed to compute cache key: "/{options.source.strip("/")}": not found')
+                if mounts:
+                    await place.unmount(root)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            raise
 
     async def _remember(self, record: str, path: str, name: str) -> None:
         now = time.time_ns()

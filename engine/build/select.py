@@ -23,7 +23,7 @@ _HASH = 1 << 20
 
 def missing(source: str) -> WharfError:
     """A source that isn't there, in BuildKit's words."""
-    return not_found(f'"/{source.strip("/")}": not found')
+    return not_found(f'"{posixpath.normpath("/" + source.strip("/"))}": not found')
 
 
 @dataclass(frozen=True, slots=True)

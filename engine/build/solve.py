@@ -355,6 +355,7 @@ class Solver:
                 "network": operation.network,
                 "security": operation.security,
                 "files": operation.files,
+                **({"volumes": operation.volumes} if operation.volumes else {}),
             },
         )
 
@@ -362,7 +363,7 @@ class Solver:
         engine = self.builder.engine
         rootfs = await engine.snapshots.prepare(id, parent.chain_id)
         try:
-            async with Mounts(self.builder, self.contexts, operation, found, id) as mounts:
+            async with Mounts(self.builder, self.contexts, operation, parent, found, id) as mounts:
                 job = Job(
                     id=id,
                     rootfs=rootfs,

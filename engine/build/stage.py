@@ -10,7 +10,7 @@ from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import expand_heredoc, expand_words
 from engine.build.dockerfile.parse import parse_instruction
-from engine.build.imageconfig import History, ImageConfig, Json
+from engine.build.imageconfig import History, ImageConfig
 from engine.build.planned import IMAGES, PROXIES, Line, PlannedStage
 from engine.build.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
 
@@ -57,7 +57,7 @@ class StagePlanner:
         for instruction, trigger in instructions:
             step = await self._apply(instruction)
             self.lines.append(Line(instruction, step, self.config.clone(), trigger))
-        return PlannedStage(self.stage, self.base_ref, self.last, self.config, self.lines, self.platform)
+        return PlannedStage(self.stage, self.base_ref, self.last, self.config, self.lines, self.platform, self.args)
 
     def _name(self, text: str) -> str:
         parts = []
@@ -81,6 +81,9 @@ class StagePlanner:
             parent = await self.planner.stage(index)
             self.base_ref, self.last, self.platform = parent.base_ref, parent.last, parent.platform
             self.config = parent.config.clone()
+            if not self.options.classic:
+                # What the other stage declared is known in this one, too.
+                self.args = dict(parent.args)
             return
         os, arch, variant = (*self.platform.split("/"), "", "")[:3]
         if name == "scratch":
@@ -167,7 +170,7 @@ class StagePlanner:
         names = list(self.declared)
         if self.options.classic:
             names = sorted(name for name in names if name in self.args and name not in self.config.env)
-        given = [f"{name}={self.args.get(name, '')}" for name in names]
+        given = [f"{name}={self.variables.get(name, '')}" for name in names]
         return f"|{len(given)} {' '.join(given)} " if given else ""
 
     async def _run(self, item: ins.Run) -> Step:
@@ -181,8 +184,10 @@ class StagePlanner:
         }
         for name in hidden:
             env.pop(name, None)
-        if self.options.classic and item.security != "sandbox":
-            raise DockerfileError("the --security option requires BuildKit", item.span)
+        volumes: tuple[str, ...] = ()
+        if self.options.classic:
+            wording.refuse_flags(item, "mount", "network", "security")
+            volumes = tuple(path for path in sorted(self.config.volumes) if path.startswith("/"))
         network = item.network if item.network != "default" else self.options.network
         operation = Run(
             args,
@@ -194,6 +199,7 @@ class StagePlanner:
             item.security,
             files,
             tuple(f"{key}={value}" for key, value in hidden.items()),
+            volumes,
         )
         self._history(f"RUN {self._given()}{shown} # buildkit", self._given() + shown, layer=True)
         return self._step(operation, item, item.original)
@@ -222,6 +228,8 @@ class StagePlanner:
         return ResolvedMount(resolved, origin)
 
     async def _copy(self, item: ins.Copy) -> Step:
+        if self.options.classic:
+            wording.refuse_flags(item, "chmod")
         sources = tuple(self.expand(source, item.span) for source in item.sources)
         target = self.expand(item.target, item.span)
         files = tuple(
@@ -232,8 +240,8 @@ class StagePlanner:
             for document in item.heredocs
         )
         many = len(sources) + len(files) > 1
-        if many and not target.endswith("/") and target not in (".", ".."):
-            name = "ADD" if item.add else "COPY"
+        name = "ADD" if item.add else "COPY"
+        if self.options.classic and many and not target.endswith("/") and target not in (".", ".."):
             raise DockerfileError(
                 f"When using {name} with more than one source file, the destination must be a directory "
                 "and end with a /",
@@ -241,6 +249,13 @@ class StagePlanner:
             )
         urls = tuple(source for source in sources if item.add and wording.is_url(source))
         local = tuple(source for source in sources if source not in urls)
+        checksum = self.expand(item.checksum, item.span)
+        if checksum and not self.options.classic:
+            wording.check_checksum(checksum, urls, item.span)
+        chown = self.expand(item.chown, item.span)
+        if self.options.classic and chown and ":" not in chown and not chown.isdigit():
+            # The group of that name, which has to be there: only BuildKit takes the user's.
+            chown = f"{chown}:{chown}"
         origin: Origin | None = None
         from_ = self.expand(item.from_, item.span)
         if from_:
@@ -255,21 +270,20 @@ class StagePlanner:
             origin=origin,
             files=files,
             urls=urls,
-            chown=self.expand(item.chown, item.span),
+            chown=chown,
             chmod=self.expand(item.chmod, item.span),
             link=item.link,
             parents=item.parents,
             exclude=tuple(self.expand(pattern, item.span) for pattern in item.exclude),
             unpack=item.add if item.unpack is None else item.unpack,
-            checksum=self.expand(item.checksum, item.span),
+            checksum=checksum,
             keep_git_dir=item.keep_git_dir,
             add=item.add,
             may_match_nothing=not self.options.classic,
         )
         shown = item.original.split(None, 1)[1]
-        word = "ADD" if item.add else "COPY"
         text = f"{wording.copied(item, sources, target)} # buildkit"
-        self._history(text, _nop(f"{word} {shown} "), layer=True)
+        self._history(text, _nop(f"{name} {shown} "), layer=True)
         return self._step(operation, item, item.original)
 
     def _heredoc(self, content: str, span: Span) -> str:
@@ -302,17 +316,9 @@ class StagePlanner:
             self.config.config["ArgsEscaped"] = True if windows or not self.options.classic else None
 
     def _healthcheck(self, item: ins.Healthcheck) -> None:
-        check: Json = {"Test": list(item.test)}
-        for key, value in (
-            ("Interval", item.interval_ns),
-            ("Timeout", item.timeout_ns),
-            ("StartPeriod", item.start_period_ns),
-            ("StartInterval", item.start_interval_ns),
-            ("Retries", item.retries),
-        ):
-            if value:
-                check[key] = value
-        self.config.config["Healthcheck"] = check
+        # The classic builder merges a step's configuration with the one below.
+        before = self.config.config.get("Healthcheck") if self.options.classic else None
+        self.config.config["Healthcheck"] = wording.health(item, before)
         text = item.original.split(None, 1)[1]
         self._history(wording.healthcheck(item), _nop(f"HEALTHCHECK {text}"))
 

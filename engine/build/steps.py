@@ -50,6 +50,8 @@ class Run:
     files: tuple[tuple[str, str], ...] = ()
     hidden_env: tuple[str, ...] = ()
     """Given to the process but no part of the key: the proxies of the host."""
+    volumes: tuple[str, ...] = ()
+    """Paths that the process may change for itself alone: the classic builder gives it the image's volumes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,33 @@ _NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)
 SIGNAL = re.compile(rf"\d+|(SIG)?({_NAMES}|RTMIN(\+\d+)?|RTMAX(-\d+)?)")
 
 
+def refuse_flags(item: ins.Instruction, *names: str) -> None:
+    """What the classic builder leaves to BuildKit. Raises :class:`DockerfileError` in dockerd's words."""
+    for word in item.original.split()[1:]:
+        if not word.startswith("--"):
+            return
+        if (name := word[2:].partition("=")[0]) in names:
+            raise DockerfileError(
+                f"the --{name} option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to "
+                "build images with BuildKit enabled",
+                item.span,
+            )
+
+
+def check_checksum(checksum: str, urls: Sequence[str], span: Span) -> None:
+    """``--checksum`` of an ``ADD``. Raises :class:`DockerfileError` in BuildKit's words."""
+    if _COMMIT.fullmatch(checksum) and urls and not any(url.startswith("http") and ".git" not in url for url in urls):
+        return
+    if not _DIGEST.fullmatch(checksum):
+        raise DockerfileError("invalid checksum digest format", span)
+    if not urls:
+        raise DockerfileError("checksum can't be specified for non-HTTP sources", span)
+
+
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})")
+
+
 def quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -47,6 +74,22 @@ def healthcheck(item: ins.Healthcheck) -> str:
     times = (item.interval_ns, item.timeout_ns, item.start_period_ns, item.start_interval_ns)
     shown = " ".join(json.dumps(_duration(ns)) for ns in times)
     return f"HEALTHCHECK &{{[{words(item.test)}] {shown} {_rune(item.retries)}}}"
+
+
+def health(item: ins.Healthcheck, before: object) -> dict[str, object]:
+    """A health check as the configuration has it; what isn't given is as in ``before``."""
+    check: dict[str, object] = {"Test": list(item.test)}
+    for key, value in (
+        ("Interval", item.interval_ns),
+        ("Timeout", item.timeout_ns),
+        ("StartPeriod", item.start_period_ns),
+        ("StartInterval", item.start_interval_ns),
+        ("Retries", item.retries),
+    ):
+        old = before.get(key) if isinstance(before, dict) else None
+        if value or old:
+            check[key] = value or old
+    return check
 
 
 def _duration(ns: int) -> str:

@@ -60,6 +60,8 @@ class Bind:
     mounts: tuple[Mount, ...] = ()
     selector: str = ""
     readonly: bool = True
+    kept: bool = False
+    """A directory that is made where it is missing, in the source as in the root, whose layer keeps it."""
 
 
 @dataclass(frozen=True, slots=True)

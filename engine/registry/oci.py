@@ -7,6 +7,7 @@ registries and archives.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -262,6 +263,10 @@ def host_platform() -> Platform:
     return normalized(Platform("linux", "arm" if machine.startswith("armv") else machine, variant))
 
 
+#: What may stand for a platform alone: Go's names, which containerd goes by.
+_ALONE = re.compile("386|amd64|arm|arm64|loong64|mips|mipsle|mips64|mips64le|ppc64|ppc64le|riscv64|s390x|wasm")
+
+
 def parse_platform(text: str) -> Platform:
     """``os[/arch[/variant]]`` or just an architecture.
 
@@ -274,7 +279,10 @@ def parse_platform(text: str) -> Platform:
         if parts[0].lower() in ("linux", "windows", "darwin", "freebsd"):
             host = host_platform()
             return normalized(Platform(parts[0], host.architecture, host.variant))
-        return normalized(Platform("linux", parts[0]))
+        found = normalized(Platform("linux", parts[0]))
+        if not _ALONE.fullmatch(found.architecture):
+            raise invalid(f'"{text}": unknown operating system or architecture: invalid argument')
+        return found
     return normalized(Platform(parts[0], parts[1], parts[2] if len(parts) == 3 else ""))
 
 

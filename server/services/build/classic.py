@@ -1,7 +1,6 @@
 """One build as the classic builder's clients see it: steps by number, their output, ids, and the result."""
 
 import asyncio
-import os
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,6 @@ from typing import Any, Protocol
 
 from engine.api.client import Engine
 from engine.api.types import Descriptor
-from engine.build import select
 from engine.build import work as building
 from engine.build.dockerfile.errors import DockerfileError
 from engine.build.dockerfile.instructions import Dockerfile, Instruction
@@ -22,6 +20,7 @@ from engine.build.steps import Base, Copy, Layer, Result, Step
 from engine.errors import Kind, WharfError, invalid
 from engine.registry import oci
 from server.http.streams import Progress, error_message
+from server.services.build import sentences
 from server.services.build.context import Context
 from server.services.build.fetch import fetch
 from server.services.build.image import Documents, describe, store
@@ -317,7 +316,9 @@ class ClassicBuild:
         if isinstance(operation, Copy) and operation.origin is not None and operation.origin.step is None:
             for source in operation.sources:
                 if posixpath.normpath(source.lstrip("/")).split("/")[0] == "..":
-                    raise Failed(f"{_word(operation)} failed: forbidden path outside the build context: {source} ()")
+                    raise Failed(
+                        f"{sentences.word(operation)} failed: forbidden path outside the build context: {source} ()"
+                    )
         task = self._solve(solver, step)
         await self._stream.follow(step, task)
         self._results[id(step)] = await self._outcome(step, task)
@@ -332,31 +333,10 @@ class ClassicBuild:
         except StepRefused as error:
             raise Failed(error.reason) from None
         except WharfError as error:
-            if error.kind is Kind.NOT_FOUND and isinstance(step.operation, Copy):
-                raise Failed(await asyncio.to_thread(self._missing, step.operation, error.message)) from None
+            if isinstance(step.operation, Copy):
+                root = self._context.root
+                raise Failed(await asyncio.to_thread(sentences.of_copy, step.operation, root, error)) from None
             raise Failed(error.message) from None
-
-    def _missing(self, operation: Copy, otherwise: str) -> str:
-        """dockerd's sentence for a source that isn't there."""
-        word = _word(operation)
-        if operation.origin is None or operation.origin.step is not None:
-            return f"{word} failed: {otherwise}"
-        root = select.open_root(self._context.root)
-        try:
-            for source in operation.sources:
-                try:
-                    select.pick(root, [source])
-                except WharfError:
-                    if any(char in source for char in "*?["):
-                        return f"{word} failed: no source files were specified"
-                    name = source.lstrip("/")
-                    return (
-                        f"{word} failed: file not found in build context or excluded by .dockerignore: "
-                        f"stat {name}: file does not exist"
-                    )
-        finally:
-            os.close(root)
-        return f"{word} failed: {otherwise}"
 
     async def _finish(self, made: Plan) -> None:
         target, options = made.target, self._options
@@ -393,7 +373,3 @@ def _is_base(target: PlannedStage, image: Image) -> bool:
     """Whether the target is this base image, untouched."""
     operation = None if target.last is None else target.last.operation
     return isinstance(operation, Base) and operation.digest == image.id and not target.config.history
-
-
-def _word(operation: Copy) -> str:
-    return "ADD" if operation.add else "COPY"

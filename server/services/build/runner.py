@@ -23,7 +23,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.system import linux, mounts, timeouts
-from server.services.build.stubs import remove_stubs
+from server.services.build.stubs import remove_stubs, settle
 from server.services.containers import mounting
 from server.services.containers.assemble import Surroundings, assemble
 from server.services.containers.defaults import adapt_host_config
@@ -61,7 +61,10 @@ class TaskRunner:
             targets: list[str] = []
             code = await self._run(job, container, output, around, task, targets)
             # Nobody looks through the mount any more: what is below it may be changed.
-            await asyncio.to_thread(remove_stubs, job.rootfs, targets)
+            kept = {bind.target for bind in job.binds if bind.kept}
+            await asyncio.to_thread(remove_stubs, job.rootfs, [path for path in targets if path not in kept])
+            if kept:
+                await asyncio.to_thread(settle, job.rootfs, kept)
         except BaseException:
             await asyncio.shield(self._end(job, around, task))
             raise
@@ -244,6 +247,8 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
         if bind.mounts:
             mount_at(bind.mounts, place, read_only=bind.readonly, remap=remap)
             source = place
+        if bind.kept:
+            _make_inside(source, bind.selector)
         found.append(BindMount(_selected(source, bind), bind.target, writable=not bind.readonly))
     if job.files:
         # Secrets are never on a disk: memory of its own, which goes with the run.
@@ -264,6 +269,23 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
         options = "exec,mode=1777" + (f",size={tmpfs.size}" if tmpfs.size else "")
         found.append(TmpfsMount(tmpfs.target, options))
     return found
+
+
+def _make_inside(root: str, path: str) -> None:
+    """The directory, made where it is missing; what is in the way is left for :func:`_selected` to refuse."""
+    done = ""
+    for part in filter(None, path.split("/")):
+        done = f"{done}/{part}"
+        try:
+            os.close(linux.open_in_root(root, done, os.O_PATH))
+        except FileNotFoundError:
+            above = linux.open_in_root(root, os.path.dirname(done), os.O_PATH | os.O_DIRECTORY)
+            try:
+                os.mkdir(part, 0o755, dir_fd=above)
+            finally:
+                os.close(above)
+        except OSError:
+            return
 
 
 def _selected(root: str, bind: Bind) -> str:

@@ -33,6 +33,21 @@ def remove_stubs(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
                 break
 
 
+def settle(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
+    """Gives directories that a runtime made, and that stay, the mode that dockerd's have: crun's are sticky. Blocks."""
+    if not rootfs or rootfs[0].type != "overlay":
+        return
+    upper, *lowers = layers(rootfs)
+    for target in targets:
+        parts = [part for part in target.split("/") if part]
+        path = os.path.join(upper, *parts)
+        if _through_link(upper, parts) or any(os.path.lexists(os.path.join(lower, *parts)) for lower in lowers):
+            continue
+        with contextlib.suppress(OSError):
+            if os.lstat(path).st_mode == stat.S_IFDIR | 0o1755:
+                os.chmod(path, 0o755)
+
+
 def _remove(upper: str, lowers: Sequence[str], parts: Sequence[str]) -> bool:
     """Removes an empty file or directory that the layers below don't have."""
     path = os.path.join(upper, *parts)

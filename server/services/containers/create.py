@@ -17,6 +17,7 @@ from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.api.types import Platform
 from engine.errors import WharfError, internal
+from engine.files.copyup import copy_up
 from engine.registry import oci
 from engine.runtime.spec import security
 from engine.system.timeline import Timeline
@@ -29,7 +30,6 @@ from server.services.containers.model import Container
 from server.services.containers.room import GC_ROOT, ROOT_LABEL, Room
 from server.services.containers.rootfs import Found, look, mounted, mounts_of
 from server.services.containers.unsupported import refuse_unsupported
-from server.services.volumes.copyup import copy_up
 
 
 @dataclass(slots=True)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 from engine.api.client import Engine
 from engine.build.plan import BaseImage
-from engine.build.planned import INPUT
+from engine.build.planned import INPUT, LAYOUT
 from engine.build.steps import Base, Layer
 from engine.errors import Kind, WharfError, invalid
 from engine.registry import oci
 from engine.registry.reference import parse as parse_reference
 from server.http.streams import Progress
 from server.services.build.buildkit.job import Job
+from server.services.build.buildkit.layouts import layout
 from server.services.build.buildkit.progress import Vertex
 from server.services.build.buildkit.sources import Sources
 from server.services.build.classic import Images, host_platform
@@ -43,7 +44,11 @@ class Bases:
         if key not in self.found:
             name = f"[internal] load metadata for {oci_name(ref)}"
             with Vertex(self.job.send, name, f"{self.job.ref} {name}").running():
-                image = await self._find(ref, platform)
+                if ref.startswith(LAYOUT):
+                    found, digest = layout(self.engine, self.sources.session, ref)
+                    image = await found.image(digest, platform)
+                else:
+                    image = await self._find(ref, platform)
             self.found[key] = image
         image = self.found[key]
         layers = tuple(

@@ -12,7 +12,6 @@ import grpc
 
 from engine.api.client import Engine
 from engine.api.content import Content
-from engine.api.rpc import Connection
 from engine.api.types import Descriptor
 from engine.build import cacheconfig
 from engine.build.cacheconfig import Known
@@ -21,25 +20,10 @@ from engine.errors import WharfError, invalid, not_implemented
 from engine.registry import documents, oci
 from engine.registry.reference import parse
 from server.services.build.buildkit.job import Job, Made
+from server.services.build.buildkit.layouts import ClientStore
 from server.services.build.buildkit.progress import Vertex
 
 log = logging.getLogger(__name__)
-
-STORE = "buildkit-attachable-store-id"
-
-
-class ClientStore(Connection):
-    """containerd's content service as a client serves it for one of its folders."""
-
-    def __init__(self, session: Session, folder: str) -> None:
-        super().__init__("unix:///nowhere", "")
-        self._session, self._folder = session, folder
-
-    def open(self) -> grpc.aio.Channel:
-        return self._session.channel
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        return ((STORE, f"local:{self._folder}"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +92,7 @@ class Caches:
         if kind == "local":
             if not attrs.get("digest"):
                 raise invalid(f"the cache folder {attrs.get('src', '')} has no index.json")
-            folder = _Folder(Content(ClientStore(session, attrs["src"])))
+            folder = _Folder(Content(ClientStore(session, f"local:{attrs['src']}")))
             data = await folder.manifest(attrs["digest"])
             media_type = oci.media_type_of(oci.load(data, attrs["digest"]))
             return Imported(await self._known(folder, data, media_type), folder)
@@ -158,7 +142,7 @@ class Caches:
                 else:
                     folder = entry.Attrs.get("dest", "")
                     with vertex.status(f"writing cache to {folder}"):
-                        await self._copy(Content(ClientStore(session, folder)), [*blobs, target])
+                        await self._copy(Content(ClientStore(session, f"local:{folder}")), [*blobs, target])
                     response["cache.manifest"] = json.dumps(oci.to_json(target))
         return response
 

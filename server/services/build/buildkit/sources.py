@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from engine.build import select
@@ -54,7 +55,7 @@ class Sources:
     _open: dict[str, "asyncio.Task[Context]"] = field(default_factory=dict)
     _files: str = ""
     _agents: set[str] = field(default_factory=set)
-    _uploaded: "asyncio.Task[str] | None" = None
+    _remotes: dict[str, "asyncio.Task[str]"] = field(default_factory=dict)
     _listing: "asyncio.Task[Context] | None" = None
 
     async def __aenter__(self) -> "Sources":
@@ -62,7 +63,8 @@ class Sources:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks: list[asyncio.Task[Context]] = [*self._open.values(), *filter(None, (self._listing,))]
+        tasks: list[asyncio.Task[Any]] = [*self._open.values(), *self._remotes.values()]
+        tasks += filter(None, (self._listing,))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -158,9 +160,9 @@ class Sources:
 
     async def _remote(self, remote: str) -> str:
         """A context that is no folder of the client: an upload, an archive's URL, a repository."""
-        if self._uploaded is None:
-            self._uploaded = asyncio.create_task(self._load(remote))
-        return await asyncio.shield(self._uploaded)
+        if remote not in self._remotes:
+            self._remotes[remote] = asyncio.create_task(self._load(remote))
+        return await asyncio.shield(self._remotes[remote])
 
     async def _load(self, remote: str) -> str:
         vertex = self._vertex(

@@ -10,9 +10,9 @@ import pytest
 
 from api_models.filters import Filters
 from engine.errors import Kind, WharfError
+from engine.files.copyup import copy_up
 from engine.system import mounts
 from server.services.volumes import query
-from server.services.volumes.copyup import copy_up
 from server.services.volumes.local import LocalDriver
 from server.services.volumes.service import Volumes
 from server.services.volumes.tests.stores import MemoryBus, MemoryStore

@@ -1,0 +1,123 @@
+"""Images in a folder of the client (``--build-context name=oci-layout://folder``): its session serves their blobs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from engine.api.client import Engine
+from engine.api.content import Content
+from engine.api.rpc import Connection
+from engine.api.types import Descriptor, Platform
+from engine.build.planned import LAYOUT
+from engine.buildkit.session import Session
+from engine.errors import invalid, not_found
+from engine.registry import documents, oci
+from server.services.images.model import Image
+
+STORE = "buildkit-attachable-store-id"
+
+
+class ClientStore(Connection):
+    """containerd's content service as a client serves it for one of its folders. ``store``: ``local:folder``, or
+    ``oci:`` and the name that the client gave to a layout."""
+
+    def __init__(self, session: Session, store: str) -> None:
+        super().__init__("unix:///nowhere", "")
+        self._session, self._store = session, store
+
+    def open(self) -> grpc.aio.Channel:
+        return self._session.channel
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((STORE, self._store),)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One layout of a client."""
+
+    engine: Engine
+    content: Content
+    shown: str
+
+    async def image(self, digest: str, platform: str) -> Image:
+        """Brings the image here, under the caller's lease. Raises NOT_FOUND if the layout has none that fits."""
+        try:
+            return await self._image(digest, platform)
+        except grpc.aio.AioRpcError as error:
+            raise invalid(f"failed to read {self.shown}: {error.details()}") from error
+
+    async def _image(self, digest: str, platform: str) -> Image:
+        target, document = await self._document(digest)
+        chosen = target
+        if oci.is_index(target.media_type):
+            fitting = oci.best(oci.parse_index(document), oci.parse_platform(platform))
+            if not fitting:
+                raise not_found(f"no match for platform in manifest: {self.shown} has no image for {platform}")
+            chosen, document = await self._document(fitting[0].digest)
+        manifest = oci.parse_manifest(document)
+        data = await self._small(manifest.config.digest)
+        config = oci.load(data, manifest.config.digest)
+        await documents.write(self.engine, data, manifest.config.media_type, expected=manifest.config.digest)
+        diff_ids = oci.diff_ids(config)
+        for layer, diff_id in zip(manifest.layers, diff_ids, strict=False):
+            await self._blob(layer, diff_id)
+        chain = oci.chain_ids(diff_ids)
+        return Image(
+            id=chosen.digest,
+            name="",
+            target=chosen,
+            manifest_descriptor=chosen,
+            manifest=document,
+            config=config,
+            config_digest=manifest.config.digest,
+            diff_ids=diff_ids,
+            chain_id=chain[-1] if chain else "",
+            platform=oci.normalized(_platform(config)),
+        )
+
+    async def _document(self, digest: str) -> tuple[Descriptor, oci.Json]:
+        """A manifest or an index, checked."""
+        data = await self._small(digest)
+        document = oci.load(data, digest)
+        return Descriptor(oci.media_type_of(document), digest, len(data)), document
+
+    async def _small(self, digest: str) -> bytes:
+        info = await self.content.info(digest)
+        if info.size > oci.DOCUMENT_MAX:
+            raise invalid(f"{digest}: {info.size} bytes are too many for a document")
+        data = await self.content.read_all(digest)
+        if oci.digest_of(data) != digest:
+            raise invalid(f"{self.shown}: {digest} is another content")
+        return data
+
+    async def _blob(self, layer: Descriptor, diff_id: str) -> None:
+        labels = {"containerd.io/uncompressed": diff_id}
+        name = f"layout-{layer.digest}"
+        async with self.engine.content.writer(name, expected=layer.digest, total=layer.size) as writer:
+            await writer.truncate()
+            if not writer.exists:
+                async for piece in self.content.read(layer.digest):
+                    await writer.write(piece)
+            await writer.commit(size=layer.size, digest=layer.digest, labels=labels)
+
+
+def _platform(config: Mapping[str, Any]) -> Platform:
+    found = oci.platform_of(config)
+    if found is None:
+        raise invalid("the image's configuration names no platform")
+    return found
+
+
+def layout(engine: Engine, session: Session, ref: str) -> tuple[Layout, str]:
+    """The layout of ``oci-layout://<store>[:tag]@<digest>``, and the digest.
+
+    :raises WharfError: INVALID_ARGUMENT for what is no such reference.
+    """
+    name, _, digest = ref.removeprefix(LAYOUT).partition("@")
+    store = name.partition(":")[0]
+    if not store or not digest:
+        raise invalid(f"could not parse oci-layout reference {ref}")
+    return Layout(engine, Content(ClientStore(session, f"oci:{store}")), ref), digest
