@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="measure nothing: print the rows that are kept")
     parser.add_argument("--readme", action="store_true", help="put the table of all rows that are kept into README.md")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the engines go with us
     if options.readme and (options.quick or options.engine):
         parser.error("the README shows full measurements of both engines")
     partial = "-quick" * options.quick + f"-{options.engine}" * bool(options.engine)
