@@ -95,7 +95,9 @@ async def _write(room: Room, container: Container, place: str, *, leave: bool) -
         await tasks.pause(container.id)
     try:
         await tasks.checkpoint(container.id, options=options)
-        await tasks.kill(container.id, signals.SIGKILL)
+        # All of them while they are frozen: one that goes on until its init has died would do once more what the
+        # restored one does.
+        await tasks.kill(container.id, signals.SIGKILL, everything=True)
         frozen = False
     finally:
         if not frozen:
