@@ -177,82 +177,197 @@ BAD: dict[str, Case] = {
     "stage-name": Case("FROM busybox AS 1a\n"),
 }
 
-# What BuildKit alone knows: built by buildx on both engines.
-BUILDKIT: dict[str, Case] = {
-    "heredocs": Case(
+# What builders differ in: scopes of arguments, triggers, owners, links, volumes, quoting.
+MORE: dict[str, Case] = {
+    "arg-scopes": Case(
         """
-FROM busybox
-ARG WHO=me
-COPY <<EOF /plain
-hi $WHO
-EOF
-COPY <<'one' <<-two /several/
-$WHO
-one
-\ttabs
-\ttwo
-RUN <<EOF
-echo a > /a
-echo $WHO > /b
-EOF
-RUN cat <<x > /c && echo d > /d
-in $WHO
-x
-RUN <<EOF
-#!/bin/sh
-echo script > /e
-EOF
-"""
+ARG A=global
+ARG B=outer
+FROM busybox AS one
+ARG A
+ARG B=inner
+RUN echo "$A $B $C" > /one
+ARG C=late
+RUN echo "$A $B $C" >> /one
+FROM busybox AS two
+RUN echo "[$A][$B]" > /two
+ARG A=mine
+ENV A=env
+ARG B
+RUN echo "[$A][$B]" >> /two
+FROM two
+COPY --from=one /one /one
+RUN echo "[$A][$B][$C]" > /three
+ENV B=${B:-none} D=${A}-$A
+RUN echo "[$A][$B][$D]" >> /three
+""",
+        {},
+        {"buildargs": json.dumps({"C": "given"})},
     ),
-    "flags": Case(
+    "triggers": Case(
         """
-FROM busybox AS a
-RUN mkdir -p /src/deep && echo 1 > /src/deep/f && echo 2 > /src/g && chown 5:6 /src/g
+FROM busybox AS base
+ONBUILD ARG V=1
+ONBUILD ENV T=$V
+ONBUILD COPY f /f
+ONBUILD RUN echo $T > /t
+FROM base
+RUN cat /t /f > /all
+FROM base
+WORKDIR /w
+RUN echo again $T > here
+""",
+        {"f": "x"},
+    ),
+    "users": Case(
+        """
 FROM busybox
-ARG D=x
-ARG C
-COPY --from=a --chown=1:2 --chmod=750 /src/g /owned
-COPY --link --from=a /src /linked/
-COPY --chmod=755 f g /y/
-COPY *.none /nothing/
-ADD --chown=3 f $D
-RUN --mount=type=bind,from=a,source=/src,target=/m cp /m/g /copied
-RUN --mount=type=bind,target=/ctx,rw touch /ctx/new && cp /ctx/f /from-context
-RUN --mount=type=tmpfs,target=/t --network=none touch /t/x
-RUN --mount=type=cache,target=/cache,uid=7,mode=0700 stat -c %u:%a /cache > /cache-stat
-USER 5
-WORKDIR a/$D
-HEALTHCHECK --start-interval=3s --retries=48 CMD ["a","b c"]
-CMD echo hi
+RUN echo 'app:x:1234:2345::/home/app:/bin/sh' >> /etc/passwd && echo 'grp:x:2345:' >> /etc/group
+RUN mkdir -p /home/app && chown app:grp /home/app
+USER app
+RUN id -u > /home/app/id; id -g >> /home/app/id; echo $HOME >> /home/app/id
+COPY --chown=app f /owned/f
+COPY --chown=app:grp f /owned/g
+COPY --chown=:grp f /owned/h
+USER app:100
+RUN id -g >> /home/app/id
+USER 77:88
+WORKDIR /tmp/made
+RUN id -u > /tmp/x; id -g >> /tmp/x
+""",
+        {"f": "x"},
+    ),
+    "links": Case(
+        """
+FROM busybox
+COPY tree /tree
+COPY tree/dirlink /dirlink
+COPY tree/real/ /flat/
+RUN ln -s /flat /lnk && mkdir /dst && ln -s nowhere /dst/dangling
+COPY tree/real/file /lnk/other
+COPY tree/filelink /filelink
+ADD tree/filelink /added/
+""",
+        {
+            "tree/real/file": "f",
+            "tree/real/deep/er": "d",
+            "tree/dirlink": Node(kind=tarfile.SYMTYPE, link="real", mode=0o777),
+            "tree/filelink": Node(kind=tarfile.SYMTYPE, link="real/file", mode=0o777),
+            "tree/dangling": Node(kind=tarfile.SYMTYPE, link="gone", mode=0o777),
+        },
+    ),
+    "overwritten": Case(
+        """
+FROM busybox
+COPY a/f /x/f
+COPY b /x
+RUN rm -rf /x/f && mkdir /x/d && echo 1 > /x/d/1
+COPY a /x/
+RUN rm -rf /x/d && echo file > /x/d
+COPY a/f /x/d
+RUN chmod 600 /x/f && chown 9:9 /x
+COPY b/g /x/g
+""",
+        {"a/f": "a", "b/f": "b", "b/g": "g"},
+    ),
+    "volumes": Case(
+        """
+FROM busybox
+RUN mkdir /v && echo before > /v/before
+VOLUME /v
+RUN echo after > /v/after; ls /v > /seen
+COPY f /v/copied
+RUN ls /v > /seen2
+""",
+        {"f": "x"},
+    ),
+    "ports": Case("FROM busybox\nARG P=9\nEXPOSE 8000-8003 $P/udp 80/TCP\nEXPOSE 8001\n"),
+    "reset": Case("""
+FROM busybox AS a
+CMD ["a"]
+ENTRYPOINT ["e"]
+HEALTHCHECK --interval=3s CMD true
+STOPSIGNAL 9
+LABEL x=1 y=2
+ENV P=1 Q=2
+FROM a
+ENTRYPOINT []
+HEALTHCHECK NONE
+LABEL y="" z=3
+ENV Q= R="a b"
+CMD []
+"""),
+    "quoting": Case(r"""
+FROM busybox
+ENV A="a\"b" B='c"d' C=e\ f D="$A" E='$A' F=\$A G="\\x" H=a'b'"c"
+LABEL "k e y"="v a l" k2=a\
+b k3="multi \
+line"
+RUN echo "$A|$B|$C|$D|$E|$F|$G|$H" > /q
+CMD ["sh", "-c", "echo \"x\" \u00e9"]
+"""),
+    "continued": Case(
+        """
+# comment
+FROM busybox
+
+RUN echo a \\
+
+ && echo b > /b
+   RUN echo indented > /i
+run echo lower > /l
+Copy f \\
+  # inside
+  /f
+ENV \\
+  X=1 \\
+  Y=2
+""",
+        {"f": "x"},
+    ),
+    "ignore-patterns": Case(
+        "FROM busybox\nCOPY . /c\n",
+        {
+            ".dockerignore": "# note\n**/*.log\n!keep.log\ndir/*\n!dir/in\n/top\nz?\n\n  spaced  \n[ab].c\n",
+            "x.log": "",
+            "keep.log": "",
+            "sub/y.log": "",
+            "dir/in": "",
+            "dir/out": "",
+            "top": "",
+            "sub/top": "",
+            "za": "",
+            "zab": "",
+            "spaced": "",
+            "a.c": "",
+            "c.c": "",
+        },
+    ),
+    "json-forms": Case(
+        """
+FROM busybox
+RUN ["/bin/sh", "-c", "echo $HOME > /home-var"]
+ADD ["f", "g", "/two dirs/"]
+VOLUME ["/a b"]
+SHELL ["/bin/sh", "-xc"]
+RUN echo shell > /shell
+ENTRYPOINT echo $0
 """,
         {"f": "f", "g": "g"},
     ),
 }
 
-BUILDKIT_BAD: dict[str, Case] = {
-    "no-key": Case("FROM busybox\nENV a\n"),
-    "no-pair": Case("FROM busybox\nENV a=b c\n"),
-    "mount-type": Case("FROM busybox\nRUN --mount=type=foo x\n"),
-    "mount-key": Case("FROM busybox\nRUN --mount=target=/x,nope=1 x\n"),
-    "mount-target": Case("FROM busybox\nRUN --mount=type=cache x\n"),
-    "secret": Case("FROM busybox\nRUN --mount=type=secret,id=k,required x\n"),
-    "agent": Case("FROM busybox\nRUN --mount=type=ssh,required true\n"),
-    "exit": Case("FROM busybox\nRUN exit 3\n"),
-    "modifier": Case("FROM busybox\nENV a=${x:?gone}\nRUN true\n"),
-    "quote": Case('FROM busybox\nENV a="b\n'),
-    "heredoc": Case("FROM busybox\nCOPY <<EOF /x\nhi\n"),
-    "network": Case("FROM busybox\nRUN --network=foo true\n"),
-    "host-network": Case("FROM busybox\nRUN --network=host true\n"),
-    "signal": Case("FROM busybox\nSTOPSIGNAL foo\nRUN true\n"),
-    "protocol": Case("FROM busybox\nEXPOSE 80/foo\n"),
-    "stage-index": Case("FROM busybox\nCOPY --from=9 x /y\n"),
-    "missing-in-stage": Case("FROM busybox\nCOPY missing /y\n"),
-    "user": Case("FROM busybox\nUSER nope\nRUN true\n"),
-    "escape": Case("# escape=x\nFROM busybox\n"),
-    "onbuild-from": Case("FROM busybox\nONBUILD FROM x\n"),
-    "stage-name": Case("FROM busybox AS 1a\n"),
-    "no-instruction": Case("# nothing\n"),
-    "no-stage": Case("RUN x\n"),
-    "unknown": Case("FROM busybox\nFOO bar\n"),
-    "flag": Case("FROM busybox\nCOPY --nope=1 a /b\n"),
+MORE_BAD: dict[str, Case] = {
+    "mount": Case("FROM busybox\nRUN --mount=type=cache,target=/x true\n"),
+    "run-network": Case("FROM busybox\nRUN --network=none true\n"),
+    "chmod": Case("FROM busybox\nCOPY --chmod=755 f /f\n", {"f": ""}),
+    "bad-platform": Case("FROM busybox\n", query={"platform": "foo"}),
+    "cachefrom": Case("FROM busybox\n", query={"cachefrom": "zz"}),
+    "copy-self": Case("FROM busybox\nCOPY --from=0 /x /y\n"),
+    "bad-user": Case("FROM busybox\nUSER nobody-here\nRUN true\n"),
+    "stopsignal": Case("FROM busybox\nSTOPSIGNAL nope\n"),
+    "workdir-blank": Case("FROM busybox\nWORKDIR\n"),
+    "volume-blank": Case('FROM busybox\nVOLUME [""]\n'),
+    "onbuild-maintainer": Case("FROM busybox\nONBUILD MAINTAINER x\n"),
+    "from-blank": Case("ARG X\nFROM $X\n"),
 }

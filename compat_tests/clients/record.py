@@ -9,7 +9,8 @@ from pathlib import Path
 
 from compat_tests import engines
 from compat_tests.clients import builds
-from compat_tests.clients.corpus import BAD, BUILDKIT, BUILDKIT_BAD, CASES
+from compat_tests.clients.corpus import BAD, CASES, MORE, MORE_BAD
+from compat_tests.clients.corpus_buildkit import BUILDKIT, BUILDKIT_BAD
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "classic_build.json"
 BUILDKIT_GOLDEN = GOLDEN.with_name("buildkit_build.json")
@@ -20,11 +21,10 @@ def main() -> int:
     errors: dict[str, object] = {}
     with engines.dockerd("record") as dockerd:
         dockerd.load_busybox()
-        for name, case in CASES.items():
+        for name, case in {**CASES, **MORE}.items():
             built = builds.classic(dockerd, case)
-            assert built.error == "", f"{name}: {built.error}"
-            images[name] = {"config": builds.config(dockerd, built.image), "tree": builds.tree(dockerd, built.image)}
-        for name, case in BAD.items():
+            images[name] = classic_facts(dockerd, built)
+        for name, case in {**BAD, **MORE_BAD}.items():
             built = builds.classic(dockerd, case, forcerm=1)
             assert built.error, f"{name}: {built.text}"
             errors[name] = [built.answer.status, built.error]
@@ -35,12 +35,19 @@ def main() -> int:
     return 0
 
 
+def classic_facts(engine: engines.Engine, built: builds.Built) -> object:
+    """An image's configuration and files, or why there is none."""
+    if built.error:
+        return built.error
+    return {"config": builds.config(engine, built.image), "tree": builds.tree(engine, built.image)}
+
+
 def record_buildkit(dockerd: engines.Dockerd) -> None:
     """The same by buildx, with the history, and what only BuildKit knows."""
     images: dict[str, object] = {}
     errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="wharf-record-") as name:
-        for case_name, case in {**CASES, **BUILDKIT}.items():
+        for case_name, case in {**CASES, **MORE, **BUILDKIT}.items():
             done = builds.by_buildx(dockerd, case, Path(name) / case_name, "-t", f"recorded:{case_name}")
             assert done.status == 0, f"{case_name}: {done.stderr}"
             images[case_name] = builds.facts(dockerd, f"recorded:{case_name}")

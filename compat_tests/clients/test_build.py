@@ -14,6 +14,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import zstandard
 
 from compat_tests.clients import builds
 from compat_tests.clients.builds import Case, classic
-from compat_tests.clients.corpus import BAD, CASES
-from compat_tests.clients.record import GOLDEN
+from compat_tests.clients.corpus import BAD, CASES, MORE, MORE_BAD
+from compat_tests.clients.record import GOLDEN, classic_facts
 from compat_tests.engines import Engine
 from compat_tests.traces import until
 
@@ -70,6 +71,17 @@ def test_refused_in_dockerds_words(engine: Engine, name: str) -> None:
     built = classic(engine, BAD[name], forcerm=1)
     assert [built.answer.status, built.error] == golden()["errors"][name]
     assert built.answer.status != 200 or not any("aux" in message for message in built.messages)
+
+
+def test_same_again_where_builders_differ(engine: Engine) -> None:
+    """Two builds at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        built = dict(zip(MORE, pool.map(lambda case: classic(engine, case), MORE.values()), strict=True))
+        refused = dict(zip(MORE_BAD, pool.map(lambda case: classic(engine, case), MORE_BAD.values()), strict=True))
+    found = {name: classic_facts(engine, one) for name, one in built.items()}
+    assert builds.dumped(found) == builds.dumped({name: golden()["images"][name] for name in MORE})
+    errors = {name: [one.answer.status, one.error] for name, one in refused.items()}
+    assert builds.dumped(errors) == builds.dumped({name: golden()["errors"][name] for name in MORE_BAD})
 
 
 @pytest.mark.core

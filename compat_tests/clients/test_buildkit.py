@@ -18,7 +18,8 @@ import pytest
 
 from compat_tests.clients import builds
 from compat_tests.clients.builds import Case
-from compat_tests.clients.corpus import BUILDKIT, BUILDKIT_BAD, CASES
+from compat_tests.clients.corpus import CASES, MORE
+from compat_tests.clients.corpus_buildkit import BUILDKIT, BUILDKIT_BAD
 from compat_tests.clients.record import BUILDKIT_GOLDEN
 from compat_tests.engines import Completed, Engine
 from compat_tests.traces import until
@@ -121,7 +122,7 @@ def test_same_images_as_dockerds_buildkit(engine: Engine, tmp_path: Path) -> Non
         done = builds.by_buildx(engine, case, tmp_path / name, "-t", f"bk-corpus:{name}")
         return done.stderr if done.status else builds.facts(engine, f"bk-corpus:{name}")
 
-    cases = {**CASES, **BUILDKIT}
+    cases = {**CASES, **MORE, **BUILDKIT}
     with ThreadPoolExecutor(2) as pool:
         answers = dict(zip(cases, pool.map(found, cases, cases.values()), strict=True))
     assert builds.dumped(answers) == builds.dumped(golden()["images"])
