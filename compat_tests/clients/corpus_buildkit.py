@@ -136,7 +136,6 @@ COPY --link f rel/
         {"f": "f", "g": "g", "d/x": "x"},
     ),
     "many-to-file": Case("FROM busybox\nCOPY a b /x\n", {"a": "", "b": ""}),
-    "chmod": Case("FROM busybox\nCOPY --chmod=u+x f /f\n", {"f": ""}),
     "heredoc-name": Case("FROM busybox\nCOPY <<EOF <<EOF /x/\na\nEOF\nb\nEOF\n"),
 }
 
