@@ -135,7 +135,6 @@ COPY --link f rel/
 """,
         {"f": "f", "g": "g", "d/x": "x"},
     ),
-    "many-to-file": Case("FROM busybox\nCOPY a b /x\n", {"a": "", "b": ""}),
     "heredoc-name": Case("FROM busybox\nCOPY <<EOF <<EOF /x/\na\nEOF\nb\nEOF\n"),
 }
 
