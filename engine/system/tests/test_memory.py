@@ -1,15 +1,13 @@
-"""What forks share, and what a daemon gives back at rest."""
+"""What forks share, and when a daemon gives memory back."""
 
 import asyncio
 import os
 import subprocess
 import sys
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from engine.system import rest
+from engine.system import heap, rest
 
 IMMORTAL = """
 import sys
@@ -38,32 +36,11 @@ def test_objects_of_now_are_immortal() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
-def _mapped() -> int:
-    """Bytes of files that are mapped in now."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssFile:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no RssFile")
-
-
-def test_code_is_given_back_and_comes_again() -> None:
-    import sqlite3
-    import ssl
-
-    before = _mapped()
-    rest.give_back()
-    assert _mapped() < before
-    # What was unmapped works on.
-    with closing(sqlite3.connect(":memory:")) as database:
-        assert database.execute("select 1").fetchone() == (1,)
-    assert ssl.create_default_context() is not None
-
-
 def test_rest_comes_after_the_last_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         loop, gave = asyncio.get_running_loop(), asyncio.Event()
         monkeypatch.setattr(rest, "REST", 0.01)
-        monkeypatch.setattr(rest, "give_back", lambda: loop.call_soon_threadsafe(gave.set))
+        monkeypatch.setattr(heap, "trim", lambda: loop.call_soon_threadsafe(gave.set))
         rest.touched()
         rest.touched()
         await asyncio.wait_for(gave.wait(), 30)
