@@ -103,7 +103,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
         await engine.leases.release_left()
-        engine.diff.follows = not config.containerd
+        engine.diff.follows = config.embedded
 
         remap = await _remap(config, stack)
         networks = Networks(NetworkSettings.of(config, remap.userns if remap else ""), NetworkStore(database), bus)

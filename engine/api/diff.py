@@ -1,6 +1,7 @@
 """Layers to trees and back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from engine.api.pb import diff_pb2 as pb
 from engine.api.rpc import Connection
@@ -8,19 +9,34 @@ from engine.api.types import Descriptor, Mount
 
 _SERVICE = "/containerd.services.diff.v1.Diff"
 
+#: An annotation of a layer to apply: its bytes are being written under this ref, and are applied as they come. Only
+#: our supervisor knows it; it answers UNAVAILABLE when the write ends too early.
+ARRIVING = "wharf.arriving"
+
 
 class Diff:
     def __init__(self, connection: Connection) -> None:
         self._rpc = connection
+        self.follows = False  # whether the server applies layers that are still arriving
 
     async def apply(
-        self, desc: Descriptor, mounts: Sequence[Mount], *, progress: Callable[[int], None] | None = None
+        self,
+        desc: Descriptor,
+        mounts: Sequence[Mount],
+        *,
+        arriving: str = "",
+        progress: Callable[[int], None] | None = None,
     ) -> Descriptor:
         """Unpacks the layer ``desc`` onto ``mounts``; the answer describes the uncompressed tar (its diff id).
+
+        ``arriving``: the ref under which its bytes are being written, where the server ``follows``. Its digest need not
+        be known then. When that fails in whatever way, the layer is applied once more when it is whole.
 
         ``progress`` is called with the bytes of the layer that are unpacked: once, with its size, at the end, as the
         wire has no way to tell more.
         """
+        if arriving:
+            desc = replace(desc, annotations={**desc.annotations, ARRIVING: arriving})
         request = pb.ApplyRequest(diff=desc.to_message(), mounts=[mount.to_message() for mount in mounts])
         reply = await self._rpc.call(f"{_SERVICE}/Apply", request, pb.ApplyResponse, deadline="diff.apply")
         if progress is not None:

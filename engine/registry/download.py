@@ -20,6 +20,11 @@ Watch = Callable[[str, int], None]
 _AHEAD = 4
 
 
+def download_ref(digest: str) -> str:
+    """Under which ref a blob is written while it is downloaded (containerd's own clients name it alike)."""
+    return f"layer-{digest}"
+
+
 @dataclass(slots=True)
 class _Job:
     task: "asyncio.Task[None]"
@@ -119,7 +124,7 @@ class Downloads:
             watch(state, size)
 
     async def _run(self, repository: Repository, desc: Descriptor, urls: tuple[str, ...]) -> None:
-        ref = f"layer-{desc.digest}"
+        ref = download_ref(desc.digest)
         async with self._slots:
             for attempt in range(self._attempts):
                 last = attempt + 1 == self._attempts

@@ -3,6 +3,7 @@ are there."""
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +14,7 @@ from engine.errors import Kind, WharfError, invalid, not_found
 from engine.registry import documents, oci
 from engine.registry.answers import RegistryError, first_error, pause
 from engine.registry.client import Repository
-from engine.registry.download import Downloads
+from engine.registry.download import Downloads, download_ref
 from engine.registry.hosts import host_of
 from engine.registry.progress import Report
 from engine.registry.reference import Reference
@@ -21,6 +22,8 @@ from engine.registry.unpack import unpack
 
 _T = TypeVar("_T")
 _BAR_SECONDS = 0.1
+#: Bytes of a layer from which on it is unpacked while it still comes.
+_ARRIVING_MIN = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Puller:
         self._report = report
         self._wanted = wanted
         self._exact = exact
+        self._begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def run(self, reference: Reference) -> Pulled:
         """:raises WharfError: what the registry said, in Docker's words; NOT_FOUND without a fitting platform."""
@@ -170,12 +174,22 @@ class Puller:
             async def ready(index: int) -> None:
                 await asyncio.shield(tasks[index])
 
+            async def arriving(index: int) -> str:
+                if layers[index].size < _ARRIVING_MIN:
+                    return ""
+                begun = asyncio.ensure_future(self._begun[layers[index].digest].wait())
+                try:
+                    await asyncio.wait((begun, tasks[index]), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    begun.cancel()
+                return "" if tasks[index].done() else download_ref(layers[index].digest)
+
             def told(index: int, state: str) -> None:
                 if not quiet:
                     word = {"extracting": "Extracting", "done": "Pull complete", "exists": "Pull complete"}[state]
                     self._report.offer(word, _short(layers[index].digest))
 
-            return await unpack(self._engine, layers, oci.diff_ids(document), ready=ready, told=told)
+            return await unpack(self._engine, layers, oci.diff_ids(document), ready=ready, arriving=arriving, told=told)
 
     def _check_platform(self, config: oci.Json) -> None:
         """An image without an index must still be what was asked for by name."""
@@ -193,6 +207,7 @@ class Puller:
         def watch(state: str, size: int) -> None:
             nonlocal shown
             if state == "Downloading":
+                self._begun[layer.digest].set()
                 if (now := time.monotonic()) - shown >= _BAR_SECONDS:
                     shown = now
                     self._report.bar("Downloading", id, size, layer.size)

@@ -5,6 +5,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 
 from engine.api.client import Engine
 from engine.api.types import Descriptor
@@ -34,12 +36,14 @@ async def unpack(
     diff_ids: Sequence[str],
     *,
     ready: Callable[[int], Awaitable[None]] | None = None,
+    arriving: Callable[[int], Awaitable[str]] | None = None,
     told: Told | None = None,
 ) -> str:
     """Makes the snapshot of every layer that has none yet; returns the last one's name ("" without layers).
 
-    ``ready(i)`` is awaited before layer i is read: it may still be on its way. Call under a lease, which holds the
-    snapshots until an image's config refers to the last.
+    ``ready(i)`` is awaited before layer i is read: it may still be on its way. ``arriving(i)`` waits until its first
+    bytes are there and gives the ref under which more are being written ("": none are): an engine that can unpacks
+    them as they come. Call under a lease, which holds the snapshots until an image's config refers to the last.
 
     :raises WharfError: INVALID_ARGUMENT when a layer is not what the config says.
     """
@@ -58,16 +62,20 @@ async def unpack(
         for index in range(start):
             told(index, "exists")
     for index in range(start, len(chain)):
-        if ready is not None:
-            await ready(index)
-        parent = chain[index - 1] if index else ""
+        ref = await arriving(index) if arriving is not None and engine.diff.follows else ""
+        layer = _Layer(layers[index], diff_ids[index], chain[index], chain[index - 1] if index else "")
+        whole = partial(ready, index) if ready is not None else _is_there
         key = (id(engine), chain[index])
         lock = _making.setdefault(key, asyncio.Lock())
         try:
             async with lock:
+                made = bool(ref) and await _made(engine, layer, whole, ref)
+                if not made:
+                    await whole()
                 if told is not None:
                     told(index, "extracting")
-                await _layer(engine, layers[index], diff_ids[index], chain[index], parent)
+                if not made:
+                    await _made(engine, layer, whole)
         finally:
             if not lock.locked():
                 _making.pop(key, None)
@@ -76,26 +84,50 @@ async def unpack(
     return chain[-1]
 
 
-async def _layer(engine: Engine, layer: Descriptor, diff_id: str, name: str, parent: str) -> None:
-    if await is_unpacked(engine, name):
-        return
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer, its diff id, and the chain ids of itself and of what is below it."""
+
+    blob: Descriptor
+    diff_id: str
+    name: str
+    parent: str
+
+
+async def _is_there() -> None:
+    """A blob that nobody has to wait for."""
+
+
+async def _made(engine: Engine, layer: _Layer, whole: Callable[[], Awaitable[None]], arriving: str = "") -> bool:
+    """Makes the snapshot unless it is there. False: its bytes came otherwise than under the ref ``arriving``; what
+    was begun is gone again. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
+    if await is_unpacked(engine, layer.name):
+        return True
     # The words of the key and the label are containerd's: its own tools then know an unpack in progress.
-    key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {name}"
+    key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.name}"
     try:
-        mounts = await engine.snapshots.prepare(key, parent, {"containerd.io/snapshot.ref": name})
+        mounts = await engine.snapshots.prepare(key, layer.parent, {"containerd.io/snapshot.ref": layer.name})
     except WharfError as error:
         if error.kind is Kind.ALREADY_EXISTS:  # a snapshotter may know the finished layer by the label
-            return
+            return True
         raise
     try:
-        applied = await engine.diff.apply(layer, mounts)
-        if applied.digest != diff_id:
+        try:
+            applied = await engine.diff.apply(layer.blob, mounts, arriving=arriving)
+        except WharfError:
+            if not arriving:
+                raise
+            await engine.snapshots.remove(key)
+            return False
+        await whole()
+        if applied.digest != layer.diff_id:
+            blob = layer.blob
             raise invalid(
-                f"failed to extract layer ({layer.media_type} {layer.digest}) to {engine.snapshots.snapshotter} as"
-                f" {key!r}: wrong diff id calculated on extraction {applied.digest!r}, expected {diff_id!r}"
+                f"failed to extract layer ({blob.media_type} {blob.digest}) to {engine.snapshots.snapshotter} as"
+                f" {key!r}: wrong diff id calculated on extraction {applied.digest!r}, expected {layer.diff_id!r}"
             )
         try:
-            await engine.snapshots.commit(name, key)
+            await engine.snapshots.commit(layer.name, key)
         except WharfError as error:
             if error.kind is not Kind.ALREADY_EXISTS:
                 raise
@@ -105,4 +137,5 @@ async def _layer(engine: Engine, layer: Descriptor, diff_id: str, name: str, par
             await asyncio.shield(engine.snapshots.remove(key))
         raise
     with suppress(WharfError):  # the layer's plain digest, for whoever has only the blob
-        await engine.content.update_labels(layer.digest, {UNCOMPRESSED: diff_id})
+        await engine.content.update_labels(layer.blob.digest, {UNCOMPRESSED: layer.diff_id})
+    return True

@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 
-from engine.errors import Kind, WharfError
+from engine.errors import Kind, WharfError, internal
 
 _CHUNK = 1 << 20
 
@@ -103,6 +103,9 @@ class IngestFile:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._lock = threading.Lock()
+        self._grown = threading.Condition(self._lock)
+        self._whole = False
+        self._begun = 0  # how often the bytes began anew
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self.offset = 0
@@ -125,24 +128,30 @@ class IngestFile:
                     written = os.pwrite(self._fd, view, self.offset)
                 except OSError:
                     # A full disk: what is there is of no use, and others may need the space.
-                    os.ftruncate(self._fd, 0)
-                    self._hash = hashlib.new(self._algorithm)
-                    self.offset = 0
+                    self._begin_again()
                     raise
                 self._hash.update(view[:written])
                 self.offset += written
                 view = view[written:]
+            self._grown.notify_all()
 
     def truncate(self) -> None:
         with self._lock:
-            os.ftruncate(self._fd, 0)
-            self._hash = hashlib.new(self._algorithm)
-            self.offset = 0
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        os.ftruncate(self._fd, 0)
+        self._hash = hashlib.new(self._algorithm)
+        self.offset = 0
+        self._begun += 1
+        self._grown.notify_all()
 
     def seal(self) -> int:
         """Nobody writes to the bytes again. Returns another fd of the file, for ``settle``."""
         with self._lock:
             os.fchmod(self._fd, 0o444)
+            self._whole = True
+            self._grown.notify_all()
             return os.dup(self._fd)
 
     @staticmethod
@@ -158,3 +167,79 @@ class IngestFile:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+            self._grown.notify_all()
+
+    def follow(self) -> "Follower":
+        """Reads the bytes from the first on while more of them come."""
+        with self._lock:
+            if self._fd < 0:
+                raise _ended()
+            return Follower(self, os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC), self._begun)
+
+    def wait_for(self, offset: int, follower: "Follower") -> int:
+        """The end of what is there, once that is more than ``offset`` or all. Blocks.
+
+        :raises WharfError: UNAVAILABLE: the bytes began anew, or the write ended before they were whole.
+        """
+        with self._grown:
+            while True:
+                if follower.stopped or follower.begun != self._begun:
+                    raise _ended()
+                if self.offset > offset or self._whole:
+                    return self.offset
+                if self._fd < 0:
+                    raise _ended()
+                self._grown.wait()
+
+    def wake(self) -> None:
+        """A follower has been stopped."""
+        with self._grown:
+            self._grown.notify_all()
+
+
+class Follower:
+    """One reader of an ingest's bytes, in a thread of its own; ``stop`` ends it from another. ``close`` it."""
+
+    def __init__(self, file: IngestFile, fd: int, begun: int) -> None:
+        self._file = file
+        self._fd = fd
+        self._at = 0
+        self.begun = begun
+        self.stopped = False
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, once they are there."""
+        end = 0
+        while end < size:
+            before, end = end, self._file.wait_for(end, self)
+            if end == before:
+                break
+        return os.pread(self._fd, size, 0)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, b"" at the end of the whole.
+
+        :raises WharfError: UNAVAILABLE: see ``IngestFile.wait_for``.
+        """
+        end = self._file.wait_for(self._at, self)
+        data = os.pread(self._fd, min(size, end - self._at), self._at)
+        if not data and self._at < end:
+            raise internal("an ingest lost its bytes")
+        self._at += len(data)
+        return data
+
+    @property
+    def digest(self) -> str:
+        """Of the whole, once ``read`` has come to its end."""
+        return self._file.digest
+
+    def stop(self) -> None:
+        self.stopped = True
+        self._file.wake()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _ended() -> WharfError:
+    return WharfError(Kind.UNAVAILABLE, "the blob's bytes came no further: unavailable")

@@ -1,5 +1,10 @@
 """Blobs as a namespace sees them, and the writes that make them.
 
+Nobody waits for the disk: an answer means that a crash of this process loses nothing. A blob's bytes are written to
+the disk in the background from the moment it is whole. A power cut may take the last moments, as with containerd: at
+the next start a blob whose file is shorter than its row says is taken out with its row (``recover``), and the next
+pull brings it again.
+
 A blob's file is shared by the namespaces; its labels, and whether it exists at all, are each namespace's own. A
 namespace gets a blob only by writing its bytes, even where another has it (containerd's ``isolated`` policy).
 """
@@ -17,7 +22,7 @@ from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import ContentInfo, IngestStatus
 from engine.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import filters, leases, namespaces
-from engine.supervisor.blobs import BlobFiles, IngestFile
+from engine.supervisor.blobs import BlobFiles, Follower, IngestFile
 from engine.supervisor.events import EventBus
 from engine.supervisor.ingest import Ingest, Record
 from engine.supervisor.names import Unknown, check_digest, check_labels, masked_labels
@@ -44,6 +49,7 @@ class Content:
         self._files = files
         self._bus = bus
         self._open: dict[tuple[str, str], asyncio.Event] = {}
+        self._ingests: dict[tuple[str, str], Ingest] = {}
         self._settling = ThreadPoolExecutor(1, thread_name_prefix="settle")
 
     def info(self, namespace: str, digest: str) -> ContentInfo:
@@ -192,7 +198,13 @@ class Content:
         except BaseException:
             self._unlock(key)
             raise
-        return Ingest(self, call, ref, record, file)
+        ingest = self._ingests[key] = Ingest(self, call, ref, record, file)
+        return ingest
+
+    def arriving(self, namespace: str, ref: str) -> Follower | None:
+        """A reader of what is being written under this ref; None if nobody writes."""
+        ingest = self._ingests.get((namespace, ref))
+        return ingest.file.follow() if ingest is not None else None
 
     def _begin(
         self, connection: sqlite3.Connection, call: Call, ref: str, expected: str, total: int
@@ -249,6 +261,7 @@ class Content:
         await asyncio.to_thread(self._settling.shutdown)
 
     def closed(self, ingest: "Ingest") -> None:
+        self._ingests.pop((ingest.call.namespace, ingest.ref), None)
         self._unlock((ingest.call.namespace, ingest.ref))
 
     async def _lock(self, key: tuple[str, str]) -> None:

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
+from engine.api.diff import ARRIVING
 from engine.api.types import Descriptor, Mount
 from engine.errors import Kind, WharfError, invalid, not_implemented
 from engine.files.place import Place
@@ -19,7 +21,7 @@ from engine.layers import diff as layer_diff
 from engine.layers import extract
 from engine.layers.blob import Written
 from engine.layers.compression import Compression, detect, of_media_type
-from engine.supervisor.blobs import BlobFiles
+from engine.supervisor.blobs import BlobFiles, Follower
 from engine.supervisor.content import Content
 from engine.supervisor.ingest import Ingest, told
 from engine.supervisor.rpc.base import Call
@@ -47,6 +49,9 @@ _UNCOMPRESSED = "containerd.io/uncompressed"
 
 _MAGIC = 8  # bytes that tell a compression
 
+#: Layers that are applied as they come. They may stand still for long, so they take no worker.
+_ARRIVING_MAX = 8
+
 #: Layers unpacked or made at a time; each also has a thread that writes files.
 _WORKERS = 2
 
@@ -56,6 +61,8 @@ class Differ:
         self._content = content
         self._files = files
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="diff")
+        self._followers = ThreadPoolExecutor(_ARRIVING_MAX, thread_name_prefix="diff-arriving")
+        self._following = 0
 
     async def apply(self, namespace: str, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool) -> Descriptor:
         """Unpacks the layer onto the mounts and returns the descriptor of its plain tar (the digest is the diff id).
@@ -63,10 +70,16 @@ class Differ:
         An overlay's upper directory, or a bind's source, is written directly; nothing is mounted.
         ``sync``: the files are on the disk when this returns.
         """
-        info = self._content.info(namespace, layer.digest)
         if layer.media_type.endswith(("+encrypted", ".foreign")) or "tar" not in layer.media_type:
             raise not_implemented(f"currently unsupported media type: {layer.media_type}: not implemented")
         target = _target(mounts)
+        ref = layer.annotations.get(ARRIVING, "")
+        if ref:
+            follower = self._content.arriving(namespace, ref) if self._following < _ARRIVING_MAX else None
+            if follower is None:
+                raise WharfError(Kind.UNAVAILABLE, f"ingest {ref}: nobody writes it, or too many wait: unavailable")
+            return await self._apply_arriving(follower, layer.media_type, target)
+        info = self._content.info(namespace, layer.digest)
         # Noted when the layer was made or unpacked before.
         known = info.labels.get(_UNCOMPRESSED, "")
 
@@ -90,6 +103,26 @@ class Differ:
         if sync:
             await self._run(lambda _: _sync_file_system(target.root))
         log.debug("diff: applied %s in %.0f ms", layer.digest, (time.monotonic() - began) * 1000)
+        return Descriptor(_TAR, applied.diff_id, applied.size)
+
+    async def _apply_arriving(self, follower: Follower, media_type: str, target: extract.Target) -> Descriptor:
+        def work(cancelled: Callable[[], bool]) -> extract.Applied:
+            try:
+                kind = of_media_type(media_type) or detect(follower.peek(_MAGIC))
+                if kind is not Compression.NONE:
+                    return extract.apply(follower.read, target, compression=kind, cancelled=cancelled)
+                applied = extract.apply(
+                    follower.read, target, compression=kind, diff_id="sha256:its own", cancelled=cancelled
+                )
+                return replace(applied, diff_id=follower.digest)  # who writes a plain tar hashes it anyway
+            finally:
+                follower.close()
+
+        self._following += 1
+        try:
+            applied = await self._run(work, pool=self._followers, wake=follower.stop)
+        finally:
+            self._following -= 1
         return Descriptor(_TAR, applied.diff_id, applied.size)
 
     async def diff(
@@ -144,22 +177,31 @@ class Differ:
             after = await place.mount(right)
             return await place.run(layer_diff.write_changes, before, after, ingest.file.append, compression=compression)
 
-    async def _run(self, work: Callable[[Callable[[], bool]], T]) -> T:
+    async def _run(
+        self,
+        work: Callable[[Callable[[], bool]], T],
+        *,
+        pool: ThreadPoolExecutor | None = None,
+        wake: Callable[[], None] | None = None,
+    ) -> T:
         """Calls it in a worker; a caller that is cancelled makes it stop soon and waits for that, as the snapshot
         must not change any more when its next owner looks at it.
         """
         stop = threading.Event()
         with heap.Transfer():
-            future = asyncio.get_running_loop().run_in_executor(self._workers, work, stop.is_set)
+            future = asyncio.get_running_loop().run_in_executor(pool or self._workers, work, stop.is_set)
             try:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
                 stop.set()
+                if wake is not None:
+                    wake()
                 await asyncio.wait([future])
                 raise
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._workers.shutdown, cancel_futures=True)
+        for pool in (self._followers, self._workers):
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
 class _AlreadyThere(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.errors import Kind, WharfError, invalid
 from engine.layers.compression import Compression, detect
@@ -89,14 +90,16 @@ async def import_image(
 
 
 async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:
-    """The blob as it comes, and its diff id as the unpacking finds it."""
+    """The blob as it comes, and its diff id as the unpacking finds it, which an engine that can does meanwhile."""
     engine = room.engine
     ref = f"import-{secrets.token_hex(8)}"
-    size = 0
-    kind = Compression.NONE
+    key = f"extract-{ref}"
+    mounts = await engine.snapshots.prepare(key, "")
+    applying: asyncio.Task[Descriptor] | None = None
     try:
         with heap.Transfer():
             async with engine.content.writer(ref) as writer:
+                kind, size = Compression.NONE, 0
                 async for piece in gather(body):
                     if not size:
                         kind = detect(piece)
@@ -104,17 +107,18 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                             raise invalid(f"{kind.value}: compress the archive with gzip or zstd, or not at all")
                     await writer.write(piece)
                     size += len(piece)
+                    if applying is None and engine.diff.follows:
+                        layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], "", 0)
+                        applying = asyncio.create_task(engine.diff.apply(layer, mounts, arriving=ref))
                 digest = await writer.found()
                 await writer.commit(size=size, digest=digest)
-    except BaseException:
-        with suppress(WharfError):
-            await engine.content.abort(ref)
-        raise
-    layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], digest, size)
-    key = f"extract-{ref}"
-    mounts = await engine.snapshots.prepare(key, "")
-    try:
-        applied = await engine.diff.apply(layer, mounts)
+        layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], digest, size)
+        applied = await _whole(applying) if applying is not None else None
+        if applied is None:
+            if applying is not None:  # it had begun
+                await engine.snapshots.remove(key)
+                mounts = await engine.snapshots.prepare(key, "")
+            applied = await engine.diff.apply(layer, mounts)
         try:
             await engine.snapshots.commit(applied.digest, key)
         except WharfError as error:
@@ -122,11 +126,33 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                 raise
             await engine.snapshots.remove(key)
     except BaseException:
-        with suppress(WharfError):
-            await asyncio.shield(engine.snapshots.remove(key))
+        await asyncio.shield(_undone(engine, ref, key, applying))
         raise
     await engine.content.update_labels(digest, {oci.UNCOMPRESSED: applied.digest})
     return layer, applied.digest
+
+
+async def _whole(applying: "asyncio.Task[Descriptor]") -> Descriptor | None:
+    """What the engine says of a layer that it applied as it came; None if it could not follow."""
+    try:
+        return await applying
+    except WharfError as error:
+        if error.kind is not Kind.UNAVAILABLE:
+            raise
+        return None
+
+
+async def _undone(engine: Engine, ref: str, key: str, applying: "asyncio.Task[Descriptor] | None") -> None:
+    """Takes away what an import had begun."""
+    if applying is not None:
+        applying.cancel()
+        await asyncio.wait((applying,))
+        if not applying.cancelled():
+            applying.exception()  # what broke the import is told
+    with suppress(WharfError):
+        await engine.content.abort(ref)
+    with suppress(WharfError):
+        await engine.snapshots.remove(key)
 
 
 # commit

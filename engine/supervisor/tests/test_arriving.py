@@ -1,0 +1,144 @@
+"""Layers that are applied while their bytes come: only our supervisor does that."""
+
+import asyncio
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from engine.api.client import Engine
+from engine.api.content import Writer
+from engine.api.types import Descriptor
+from engine.errors import Kind, WharfError
+from engine.registry.oci import digest_of
+from engine.shim.tests.harness import until
+from engine.supervisor.tests import processes
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+TAR = "application/vnd.oci.image.layer.v1.tar"
+REF = "arriving"
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[processes.Server]:
+    with processes.server("wharf") as running:
+        yield running
+
+
+def archive() -> bytes:
+    """A tar of two large files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        for name in ("first", "second"):
+            info = tarfile.TarInfo(name)
+            info.size = 3 << 20
+            made.addfile(info, io.BytesIO(os.urandom(info.size)))
+    return buffer.getvalue()
+
+
+async def exists(path: Path, *, wanted: bool = True) -> None:
+    await asyncio.to_thread(until, lambda: path.exists() is wanted, f"{path}: {wanted}")
+
+
+@asynccontextmanager
+async def half(server: processes.Server, blob: bytes) -> AsyncIterator[tuple[Engine, Writer, Path, asyncio.Task[str]]]:
+    """An ingest of which half is written, and its layer as it is being applied: the first file is there."""
+    engine = Engine(server.address, namespace=f"t{uuid4().hex[:12]}")
+    try:
+        async with asyncio.timeout(PATIENCE), engine.leases.hold(), engine.content.writer(REF) as writer:
+            await writer.write(blob[: len(blob) // 2 + (1 << 20)])
+            mounts = await engine.snapshots.prepare("k", "")
+
+            async def apply() -> str:
+                return (await engine.diff.apply(Descriptor(TAR, "", 0), mounts, arriving=REF)).digest
+
+            target = mounts[0].source  # without layers below it is a bind
+            applying = asyncio.create_task(apply())
+            await exists(Path(target, "first"))
+            assert not applying.done(), applying.result()
+            yield engine, writer, Path(target), applying
+            if not applying.done():
+                applying.cancel()
+            await asyncio.wait((applying,))
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_layer_is_applied_as_it_comes(own: processes.Server, packed: bool) -> None:
+    plain = archive()
+    blob = gzip.compress(plain, 1, mtime=0) if packed else plain
+
+    async def main() -> None:
+        async with half(own, blob) as (_, writer, target, applying):
+            assert not applying.done()
+            await writer.write(blob[writer.offset :])
+            await writer.commit(size=len(blob), digest=digest_of(blob))
+            assert await applying == digest_of(plain)
+            assert (target / "second").stat().st_size == 3 << 20
+
+    asyncio.run(main())
+
+
+def test_a_write_that_ends_too_early(own: processes.Server) -> None:
+    async def main() -> None:
+        async with half(own, archive()) as (_, writer, _, applying):
+            await writer.close()
+            with pytest.raises(WharfError) as caught:
+                await applying
+            assert caught.value.kind is Kind.UNAVAILABLE
+
+    asyncio.run(main())
+
+
+def test_a_write_that_begins_again(own: processes.Server) -> None:
+    blob = archive()
+
+    async def main() -> None:
+        async with half(own, blob) as (_, writer, _, applying):
+            await writer.truncate()
+            await writer.write(blob)
+            await writer.commit(size=len(blob), digest=digest_of(blob))
+            with pytest.raises(WharfError) as caught:
+                await applying
+            assert caught.value.kind is Kind.UNAVAILABLE
+
+    asyncio.run(main())
+
+
+def test_who_gives_up_is_let_go(own: processes.Server) -> None:
+    """The worker ends with its caller, and the snapshot can be removed."""
+    blob = archive()
+
+    async def main() -> None:
+        async with half(own, blob) as (engine, writer, target, applying):
+            applying.cancel()
+            await asyncio.wait((applying,))
+            await engine.snapshots.remove("k")
+            await exists(target, wanted=False)  # removed in the background
+            await writer.write(blob[writer.offset :])
+            await writer.commit(size=len(blob), digest=digest_of(blob))
+
+    asyncio.run(main())
+
+
+def test_nobody_writes(own: processes.Server) -> None:
+    async def main() -> None:
+        engine = Engine(own.address, namespace=f"t{uuid4().hex[:12]}")
+        try:
+            mounts = await engine.snapshots.prepare("k", "")
+            with pytest.raises(WharfError) as caught:
+                await engine.diff.apply(Descriptor(TAR, "", 0), mounts, arriving=REF)
+            assert caught.value.kind is Kind.UNAVAILABLE
+        finally:
+            await engine.close()
+
+    asyncio.run(main())
