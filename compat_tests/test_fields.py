@@ -473,6 +473,15 @@ def test_log_settings(engine: Engine) -> None:
         engine.api.post(f"/containers/{identity}/wait")
         answer = engine.api.get(f"/containers/{identity}/logs", stdout=1)
         assert answer.message == "configured logging driver does not support reading"
+    bad = {"HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"tag": "{{lower .Nope}}"}}}, "Cmd": ["true"]}
+    identity = engine.api.post("/containers/create", {"Image": "busybox", **bad}).json()["Id"]
+    refused = engine.api.post(f"/containers/{identity}/start")
+    assert (refused.status, refused.message) == (
+        500,
+        "failed to create task for container: failed to initialize logging driver: template: log-tag:1:8: executing "
+        '"log-tag" at <.Nope>: can\'t evaluate field Nope in type *logger.Info',
+    )
+    engine.api.delete(f"/containers/{identity}")
 
 
 # ---- networks --------------------------------------------------------------------------------------------

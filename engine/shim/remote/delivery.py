@@ -4,7 +4,7 @@ What happens when the server doesn't take them is dockerd's behaviour, made boun
 
 * Blocking mode, the server is slow: the container waits (``lagging``).
 * The server is gone: the queue is kept for its return; beyond the limit new messages are lost, unless the driver is
-  ``patient`` (fluentd): then the container waits.
+  ``patient`` (fluentd, gelf over TCP): then the container waits.
 * Non-blocking mode: beyond ``max-buffer-size`` new messages are lost, the container never waits.
 """
 
@@ -33,7 +33,7 @@ class Channel(Protocol):
 
 class Delivery:
     """What both kinds of socket share. ``retry``: seconds between two attempts to connect; ``attempts``: how many
-    fail before what waits is given up (0: never)."""
+    fail before a message is given up (0: never)."""
 
     def __init__(self, loop: Loop, *, limit: int, waits: bool, patient: bool, retry: float, attempts: int) -> None:
         self.loop = loop
@@ -103,11 +103,13 @@ class Delivery:
         """Tries again after a while."""
         self._drop()
         self._failures += 1
-        if self._attempts and self._failures >= self._attempts:
-            self.lost += len(self.queue)
-            self.queue.clear()
-            self.queued = 0
-        if self._closing and (self.idle or self._failures > _LAST_ATTEMPTS):
+        last = self._closing and self._failures > _LAST_ATTEMPTS
+        if self._attempts and self._failures >= self._attempts and self.queue:
+            # As dockerd's: the message is given up, and the next has as many attempts of its own.
+            self.lost += 1
+            self.sent(self.queue.popleft())
+            self._failures = 0
+        if last or (self._closing and self.idle):
             self._shut()
             return
         self.loop.call_later(self._retry, self._again)

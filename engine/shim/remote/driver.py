@@ -51,17 +51,17 @@ class RemoteLog:
 
     def __init__(self, encoder: Encoder, delivery: Delivery, cache: LogDriver) -> None:
         self._encoder = encoder
-        self._delivery = delivery
+        self.delivery = delivery
         self._cache = cache
         self._lines: dict[str, Lines] = {}
         self._part: dict[str, tuple[str, int]] = {}
 
     @property
     def lagging(self) -> bool:
-        return self._delivery.lagging
+        return self.delivery.lagging
 
     def set_on_room(self, callback: Callable[[], None]) -> None:
-        self._delivery.on_room = callback
+        self.delivery.on_room = callback
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         self._cache.write(stream, data, now_ns)
@@ -70,14 +70,14 @@ class RemoteLog:
             lines = self._lines[stream] = Lines()
         for block, whole in lines.cut(data):
             self._block(stream, block, now_ns, whole=whole)
-        self._delivery.flush()
+        self.delivery.flush()
 
     def finish(self, stream: str, now_ns: int) -> None:
         self._cache.finish(stream, now_ns)
         lines = self._lines.pop(stream, None)
         if lines is not None and (rest := lines.rest()):
             self._send(stream, rest, now_ns, self._next_part(stream, now_ns, last=True))
-        self._delivery.flush()
+        self.delivery.flush()
 
     def _block(self, stream: str, block: bytes, now_ns: int, *, whole: bool) -> None:
         if not whole:
@@ -100,11 +100,11 @@ class RemoteLog:
 
     def _send(self, stream: str, line: bytes, now_ns: int, part: Part | None) -> None:
         for message in self._encoder.encode(stream, line, now_ns, part):
-            self._delivery.offer(message)
+            self.delivery.offer(message)
 
     def close(self) -> None:
         self._cache.close()
-        self._delivery.close()
+        self.delivery.close()
 
 
 def resolve(host: str, port: int, kind: int) -> list[Address]:

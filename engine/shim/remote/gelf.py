@@ -84,5 +84,7 @@ def make(settings: Settings, loop: Loop) -> tuple[Gelf, Delivery]:
         limit=settings.limit,
         waits=settings.waits,
         retry=max(0.1, settings.number("delay", 1)),
-        attempts=settings.number("attempts", 3),
+        patient=True,
+        # The first is no reconnect.
+        attempts=settings.number("attempts", 3) + 1,
     )

@@ -13,6 +13,7 @@ import pytest
 
 from engine.shim.logs import LogDriver, Pending, open_log
 from engine.shim.loop import Loop
+from engine.shim.remote.driver import RemoteLog
 
 
 def _fail(error: BaseException) -> None:
@@ -147,4 +148,47 @@ def test_a_copy_is_kept_here(folder: Path) -> None:
 def test_what_cannot_be_opened(kind: str, remote: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         driver(Loop(_fail), kind, **remote)
+    assert Pending.count == 0
+
+
+def test_gelf_gives_up_one_message_after_the_other() -> None:
+    """The server is gone: each message has its attempts, and what waits behind those that are lost still arrives."""
+    loop = Loop(_fail)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    log = driver(loop, "gelf", scheme="tcp", host="127.0.0.1", port=port, attempts=0, delay=0)
+    assert isinstance(log, RemoteLog)
+    listener.accept()[0].close()
+    listener.close()
+    # What is written into a connection whose other end has gone is lost without a word, as with any TCP.
+    loop.after_round = lambda: loop.stop() if not log.delivery.connected else None
+    log.write("stdout", b"into the void\n", 1)
+    loop.run()
+    for number in range(50):
+        log.write("stdout", b"message %d\n" % number, number)
+    loop.after_round = lambda: loop.stop() if log.delivery.lost >= 2 else None
+    loop.run()
+    assert 0 < len(log.delivery.queue) < 50
+    with socket.create_server(("127.0.0.1", port)) as again:
+        again.settimeout(0)
+        received = bytearray()
+
+        def accept(_events: int) -> None:
+            reader = again.accept()[0]
+            loop.remove(again.fileno())
+            loop.add(reader.fileno(), 1, lambda _events: read(reader))
+
+        def read(reader: socket.socket) -> None:
+            received.extend(reader.recv(1 << 20))
+            if b'"message 49"' in received:
+                loop.remove(reader.fileno())
+                reader.close()
+                loop.stop()
+
+        loop.add(again.fileno(), 1, accept)
+        loop.after_round = lambda: None
+        loop.run()
+        assert b'"message 48"' in received
+        assert b'"message 0"' not in received
+    log.close()  # nothing waits any more
     assert Pending.count == 0

@@ -1,11 +1,13 @@
 """What a container adds to each of its log records: its tag, and the labels and variables that were chosen."""
 
+import os
 import re
+import time
 
 from engine.errors import internal
+from server.services.containers.gotemplate import TemplateError, render
 from server.services.containers.model import Container
 
-_FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 #: The tag of drivers that send lines away; files have one only where it is asked for.
 DEFAULT_TAG = "{{.ID}}"
 
@@ -37,38 +39,40 @@ def log_attributes(container: Container) -> dict[str, str]:
 
 
 def render_tag(container: Container, template: str) -> str:
-    """``{{.Name}}/{{.ID}}`` and its like.
+    """``{{.Name}}/{{.ID}}`` and whatever else Go's templates make of what Docker tells log drivers.
 
-    :raises WharfError: INTERNAL for a field that isn't known, or another template construct.
+    :raises WharfError: INTERNAL in Go's words: what can't be read, or isn't there.
     """
+    config = container.host_config.log_config.config or {}
+    created, nanoseconds = divmod(container.created_ns, 1_000_000_000)
+    fraction = f".{nanoseconds:09d}".rstrip("0.")
     fields = {
-        "ID": container.id[:12],
-        "FullID": container.id,
-        "Name": container.name,
-        "ImageName": container.config.image,
-        "ImageID": image_id(container)[:12],
-        "ImageFullID": container.image_id,
+        "Config": dict(config),
+        "ContainerID": container.id,
+        "ContainerName": f"/{container.name}",
+        "ContainerEntrypoint": container.path,
+        "ContainerArgs": list(container.args),
+        "ContainerImageID": container.image_id,
+        "ContainerImageName": container.config.image,
+        "ContainerCreated": time.strftime(f"%Y-%m-%d %H:%M:%S{fraction} +0000 UTC", time.gmtime(created)),
+        "ContainerEnv": list(container.config.env or ()),
+        "ContainerLabels": dict(container.labels),
+        "LogPath": container.log_path,
         "DaemonName": "docker",
-        "Command": command(container),
-        "Hostname": container.config.hostname,
+        "ID": lambda: container.id[:12],
+        "FullID": lambda: container.id,
+        "Name": lambda: container.name,
+        "ImageID": lambda: container.image_id[:12],
+        "ImageFullID": lambda: container.image_id,
+        "ImageName": lambda: container.config.image,
+        "Command": lambda: command(container),
+        "Hostname": lambda: os.uname().nodename,
+        "ExtraAttributes": lambda _modify: log_attributes(container),
     }
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in fields:
-            at = match.start(1) - 1
-            raise internal(
-                f'failed to initialize logging driver: template: log-tag:1:{at}: executing "log-tag" at <.{match[1]}>: '
-                f"can't evaluate field {match[1]} in type *logger.Info"
-            )
-        return fields[match[1]]
-
-    rendered = _FIELD.sub(value, template)
-    if "{{" in rendered:
-        raise internal(
-            "failed to initialize logging driver: template: log-tag: "
-            f"{template} uses a construct that is not supported in log tags"
-        )
-    return rendered
+    try:
+        return render("log-tag", template, fields, "logger.Info")
+    except TemplateError as error:
+        raise internal(f"failed to initialize logging driver: {error}") from None
 
 
 def image_id(container: Container) -> str:
