@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from threading import RLock
 
 from engine.network import rules
+from engine.network.firewalld import Firewalld
 from engine.network.libnftables import Nftables, NftError, generation
 from engine.network.netns import sysctl
 from engine.network.rules import BridgeRules, Element
@@ -21,12 +22,9 @@ from engine.network.rules import BridgeRules, Element
 log = logging.getLogger(__name__)
 
 Chain = tuple[str, str, str]  # family, table, name
+_FIREWALLD = ("inet", "firewalld", "filter_FORWARD")
 #: Chains of other firewalls that drop what they don't know: accepting in our own table doesn't help there.
-_FOREIGN = (
-    ("ip", "filter", "FORWARD"),
-    ("ip6", "filter", "FORWARD"),
-    ("inet", "firewalld", "filter_FORWARD"),
-)
+_FOREIGN = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), _FIREWALLD)
 _HANDLE = re.compile(r'^\s*(?P<rule>.*?)\s*comment "(?P<tag>[^"]*)".*# handle (?P<handle>\d+)$')
 _INTERFACE = re.compile(r'(?P<side>[io])ifname "(?P<name>[^"]+)"')
 
@@ -47,6 +45,8 @@ class Firewall:
         self._wanted: dict[str, list[Element]] = {}
         self._bridges: dict[str, BridgeRules] = {}
         self._opened: list[Chain] = []
+        self._firewalld = Firewalld()
+        self._zoned = False  # whether firewalld runs and knows our bridges
         self._nft: Nftables | None = None
         self._generation = -1
         self._expected = ""
@@ -88,6 +88,8 @@ class Firewall:
             self._bridges[bridge.bridge] = bridge
             inserts = [self._insert(chain, side, bridge.bridge) for chain in self._opened for side in "io"]
             self.add(_owner(bridge.bridge), rules.bridge_elements(bridge), "" if known else "".join(inserts))
+            if self._zoned and not known:
+                self._firewalld.assign(self._bridges)
 
     def remove_bridge(self, name: str) -> None:
         with self._lock:
@@ -234,13 +236,16 @@ class Firewall:
         return f"add table inet {self.table}\ndelete table inet {self.table}\n{text}{saved}"
 
     def _foreign(self) -> None:
-        """Tagged accept rules for our bridges in other firewalls' forward chains."""
+        """Tagged accept rules for our bridges in other firewalls' forward chains, and the zone of a firewalld."""
         wanted = {(side, bridge) for bridge in self._bridges for side in "io"}
-        self._opened = []
+        self._opened, self._zoned = [], False
         for family, table, chain in _FOREIGN:
             try:
                 listing = self._run(f"list chain {family} {table} {chain}\n", handles=True)
             except NftError:
+                continue
+            if (family, table, chain) == _FIREWALLD and self._firewalld.assign(self._bridges):
+                self._zoned = True
                 continue
             self._opened.append((family, table, chain))
             text = []

@@ -1,7 +1,7 @@
 """Tells when somebody changes this host's nftables rules: a firewall that is loaded anew takes ours along.
 
 The kernel announces every transaction, our own too. What was changed is of no interest here, so the socket is kept
-too small for more than the news that something was.
+too small for more than the news that something was; the rest is dropped.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 
 _NETFILTER = 12  # NETLINK_NETFILTER
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SOL_NETLINK, _ADD_MEMBERSHIP, _NO_ENOBUFS = 270, 1, 5
 _NFTABLES = 7  # NFNLGRP_NFTABLES
 #: Seconds to wait for more: a loader may need several transactions.
 _SETTLE = 0.25
@@ -29,6 +29,8 @@ class RulesetWatch:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            # uvloop watches a socket no more that has an error pending.
+            self._socket.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
             self._socket.bind((0, 0))
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES)
         except BaseException:
@@ -42,8 +44,6 @@ class RulesetWatch:
                 self._socket.recv(4096)
             except BlockingIOError:
                 break
-            except OSError:
-                continue  # ENOBUFS: there was more than fits, as meant
         if self._timer is None:
             self._timer = self._loop.call_later(_SETTLE, self._settled)
 

@@ -40,6 +40,7 @@ _SECONDS: dict[str, float] = {
     "diff.apply": 3600.0,
     "network.wire": 30.0,
     "network.proxy": 15.0,
+    "firewalld.call": 30.0,  # it may be loading its rules
     "volume.plugin": 60.0,
     "event.deliver": 10.0,
     "program.run": 60.0,  # a tool of the host: modprobe, ps, mount.nfs …

@@ -102,7 +102,8 @@ def _unified(layout: CgroupLayout) -> HostLimits:
         mems=_read(f"{root}/cpuset.mems.effective") if cpuset else "",
         pids="pids" in layout.controllers,
         blkio_weight=io,
-        blkio_weight_device=io,
+        # Weights of single devices are BFQ's; runc leaves them out without it, and crun fails.
+        blkio_weight_device=any(os.path.exists(f"{root}{at}/io.bfq.weight") for at in (here, "/system.slice")),
         blkio_read_bps=io,
         blkio_write_bps=io,
         blkio_read_iops=io,
