@@ -5,11 +5,12 @@ part in replacing variables; they come from a :class:`Bases`.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import Expansion, expand
+from engine.build.dockerfile.lint import findings, undefined
 from engine.build.imageconfig import History
 from engine.build.planned import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
 from engine.build.stage import StagePlanner
@@ -35,7 +36,8 @@ class Planner:
 
     def __init__(self, file: ins.Dockerfile, options: Options, bases: Bases) -> None:
         self.file, self.options, self.bases = file, options, bases
-        self.warnings: list[ins.Warning] = list(file.warnings)
+        self.unknown: list[tuple[str, Span, Sequence[str]]] = []
+        """Variables without a value, where they are used, and those that are known there."""
         self._planned: dict[int, PlannedStage] = {}
         self._active: list[int] = []
         self.used_args: set[str] = set()
@@ -61,7 +63,9 @@ class Planner:
         return values
 
     def expand(self, text: str, variables: Mapping[str, str], span: Span) -> str:
-        return self.checked(lambda: expand(text, variables, escape=self.file.escape), span, text).text
+        found = self.checked(lambda: expand(text, variables, escape=self.file.escape), span, text)
+        self.unknown += [(name, span, tuple(variables)) for name in sorted(found.unknown)]
+        return found.text
 
     def checked(self, function: Callable[[], Expansion], span: Span, text: str) -> Expansion:
         try:
@@ -174,11 +178,15 @@ class Planner:
                 raise
             raise DockerfileError(error.message, span) from error
 
+    def _warnings(self) -> list[ins.Warning]:
+        found = [*self.file.warnings, *findings(self.file), *undefined(self.file, self.unknown)]
+        return sorted(found, key=lambda item: item.span.first)
+
     def plan(self, target: PlannedStage) -> Plan:
         stages = tuple(self._planned[index] for index in sorted(self._planned))
         given = {name for name in self.options.build_args if name.lower() not in PROXIES}
         given -= {name for name in given if name.startswith("BUILDKIT_") or name == "SOURCE_DATE_EPOCH"}
-        return Plan(self.file, stages, target, tuple(self.warnings), tuple(sorted(given - self.used_args)))
+        return Plan(self.file, stages, target, tuple(self._warnings()), tuple(sorted(given - self.used_args)))
 
 
 async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:

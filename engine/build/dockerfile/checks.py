@@ -1,10 +1,12 @@
 """Which findings of build checks count: ``# check=skip=Rule,Rule;error=true``, or the same as a build argument."""
 
+import re
 from collections.abc import Sequence
 
 from engine.build.dockerfile.errors import DockerfileError
 from engine.build.dockerfile.instructions import Warning
 
+DOCUMENTATION = "https://docs.docker.com/go/dockerfile/rule/"
 ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 
 
@@ -19,10 +21,16 @@ def chosen(warnings: Sequence[Warning], directive: str, *, fail: bool = True) ->
             skipped.update(item.strip() for item in value.split(","))
         elif key == "error":
             error = value.strip().lower() in ("true", "1")
-        else:
+        elif key != "experimental":
             raise DockerfileError(f'invalid check option "{key}"')
     left = [] if everything else [item for item in warnings if item.rule not in skipped]
     if left and error and fail:
         rules = ", ".join(sorted({item.rule for item in left}))
         raise DockerfileError(f"lint violation found for rules: {rules}", left[0].span)
     return left
+
+
+def url(rule: str) -> str:
+    """Where a rule is described: ``FromAsCasing`` is at ``from-as-casing``."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", rule)
+    return f"{DOCUMENTATION}{words.lower()}/"

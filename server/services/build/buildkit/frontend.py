@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.build.dockerfile import checks
-from engine.build.dockerfile.instructions import Dockerfile
+from engine.build.dockerfile.instructions import Dockerfile, Warning
 from engine.build.dockerfile.parse import parse
 from engine.build.ground import Ground
 from engine.build.plan import Options, Plan, PlannedStage, plan
@@ -21,7 +21,7 @@ from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.job import Job, Made
 from server.services.build.buildkit.progress import StepProgress
 from server.services.build.buildkit.sources import Sources
-from server.services.build.buildkit.subrequests import answer
+from server.services.build.buildkit.subrequests import LINT, Asked, answer
 from server.services.build.classic import Images, host_platform
 from server.services.build.image import chain_of, describe
 from server.services.build.runner import TaskRunner
@@ -152,21 +152,31 @@ class Frontend:
         """The answer to a subrequest, which builds nothing."""
         options = self.options
         check_options(options)
+        self.sources.named = _named(options)
         text, name = await self.sources.dockerfile(options.get("filename") or "Dockerfile")
         try:
             file = parse(text.decode("utf-8", "replace"))
-            return answer(options["requestid"], file, name=name, text=text, target=options.get("target", ""))
+            warnings = await self._checked(file) if options["requestid"] == LINT else file.warnings
+            given = _prefixed(options, "build-arg:")
+            asked = Asked(file, name, text, options.get("target", ""), given, warnings)
+            return answer(options["requestid"], asked)
         except WharfError as error:
             raise detailed(error, file=name, text=text) from error
+
+    async def _checked(self, file: Dockerfile) -> Sequence[Warning]:
+        """What all build checks find; without its bases what the text alone shows."""
+        try:
+            planned, _ = await self._plan(file, host_platform(), many=False)
+        except WharfError:
+            return file.warnings
+        return planned.warnings
 
     async def solve(self) -> list[Made]:
         """The results, one for each platform. Raises errors with their lines (``failure.detailed``)."""
         options = self.options
         check_options(options)
         filename = options.get("filename") or "Dockerfile"
-        self.sources.named = {
-            key.removeprefix("context:").lower(): value for key, value in options.items() if key.startswith("context:")
-        }
+        self.sources.named = _named(options)
         text, name = await self.sources.dockerfile(filename)
         progress = StepProgress(self.job.send, self.job.ref)
         try:
@@ -197,11 +207,8 @@ class Frontend:
         self.job.steps += total
         self.job.cached += cached
 
-    async def _platform(
-        self, file: Dockerfile, platform: str, progress: StepProgress, name: str, text: bytes, *, many: bool
-    ) -> Made:
+    async def _plan(self, file: Dockerfile, platform: str, *, many: bool) -> tuple[Plan, Bases]:
         options = self.options
-        arguments = _prefixed(options, "build-arg:")
         no_cache = options.get("no-cache")
         bases = Bases(
             self.images,
@@ -215,7 +222,7 @@ class Frontend:
             file,
             Options(
                 target=options.get("target", ""),
-                build_args=arguments,
+                build_args=_prefixed(options, "build-arg:"),
                 labels=_prefixed(options, "label:"),
                 platform=platform,
                 build_platform=host_platform(),
@@ -226,10 +233,17 @@ class Frontend:
             ),
             bases,
         )
+        return planned, bases
+
+    async def _platform(
+        self, file: Dockerfile, platform: str, progress: StepProgress, name: str, text: bytes, *, many: bool
+    ) -> Made:
+        options = self.options
+        planned, bases = await self._plan(file, platform, many=many)
         _check_entitlements(planned, self.job.request.Entitlements)
         self._warn(planned, name, text)
         self.sources.follow = needed(planned)
-        epoch = arguments.get("SOURCE_DATE_EPOCH", "")
+        epoch = options.get("build-arg:SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
         runner = TaskRunner(self.room, _numbers(options))
         ground = Ground(bases.lay_out)
@@ -299,6 +313,11 @@ async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
         step = step.parent
     assert len(found) >= len(chain_of(last))
     return found
+
+
+def _named(options: Mapping[str, str]) -> dict[str, str]:
+    """Named contexts; names are compared in lower case."""
+    return {name.lower(): value for name, value in _prefixed(options, "context:").items()}
 
 
 def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from engine.api.types import to_timestamp
+from engine.build.dockerfile.checks import url
 from engine.build.dockerfile.instructions import Warning
 from engine.build.steps import Step
 from engine.buildkit.pb import control_pb2 as pb
@@ -83,7 +84,7 @@ class Vertex:
 
     def warn(self, warning: Warning, file: str, text: bytes) -> None:
         """A finding of a build check, with its lines."""
-        message = pb.VertexWarning(vertex=self.digest, level=1)
+        message = pb.VertexWarning(vertex=self.digest, level=1, url=url(warning.rule))
         message.short = f"{warning.rule}: {warning.message} (line {warning.span.first})".encode()
         message.info.CopyFrom(ops_pb2.SourceInfo(filename=file, data=text, language="Dockerfile"))
         span = message.ranges.add()

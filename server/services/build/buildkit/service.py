@@ -143,6 +143,7 @@ class BuildKit:
 
     async def _ask(self, job: Job, options: dict[str, str]) -> Mapping[str, bytes]:
         session = await self._sessions.get(job.session)
+        await job.lease.enter()
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
             return await Frontend(self._room, self._images, self._builder, job, sources, options).ask()
 

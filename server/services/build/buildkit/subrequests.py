@@ -2,17 +2,32 @@
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from engine.build.dockerfile import checks
-from engine.build.dockerfile.instructions import Arg, Dockerfile
+from engine.build.dockerfile.instructions import Dockerfile, Warning
 from engine.errors import invalid, not_implemented
+from server.services.build.buildkit.outline import Outline, location
 
 DESCRIBE = "frontend.subrequests.describe"
+LINT = "frontend.lint"
 _VERSION = "1.0.0"
 
 
-def answer(request: str, file: Dockerfile, *, name: str, text: bytes, target: str) -> Mapping[str, bytes]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a question is about. ``warnings``: what the build checks found, as far as the bases are known."""
+
+    file: Dockerfile
+    name: str
+    text: bytes
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[Warning] = ()
+
+
+def answer(request: str, asked: Asked) -> Mapping[str, bytes]:
     """The metadata of the result. Raises NOT_IMPLEMENTED for a question that isn't known."""
     if request == DESCRIBE:
         names = (*_QUESTIONS, DESCRIBE)
@@ -20,7 +35,7 @@ def answer(request: str, file: Dockerfile, *, name: str, text: bytes, target: st
     question = _QUESTIONS.get(request)
     if question is None:
         raise not_implemented(f"the front end's subrequest {request} is not supported")
-    return question(file, name, text, target)
+    return question(asked)
 
 
 def _described(name: str) -> dict[str, object]:
@@ -46,81 +61,80 @@ def _source(name: str, text: bytes) -> dict[str, object]:
     return {"filename": name, "language": "Dockerfile", "data": base64.b64encode(text).decode()}
 
 
-def _location(first: int, last: int) -> dict[str, object]:
-    return {"sourceIndex": 0, "ranges": [{"start": {"line": first}, "end": {"line": last}}]}
+def _filled(document: Mapping[str, object]) -> dict[str, object]:
+    """Without what is empty, as Go leaves it out."""
+    return {key: value for key, value in document.items() if value not in ("", False, [], None)}
 
 
-def _lint(file: Dockerfile, name: str, text: bytes, target: str) -> dict[str, bytes]:
-    warnings = checks.chosen(file.warnings, file.directives.get("check", ""), fail=False)
+def _lint(asked: Asked) -> dict[str, bytes]:
+    warnings = checks.chosen(asked.warnings, asked.file.directives.get("check", ""), fail=False)
     found = [
         {
             "ruleName": item.rule,
             "description": item.rule,
+            "url": checks.url(item.rule),
             "detail": item.message,
-            "location": _location(item.span.first, item.span.last),
+            "location": location(item.span),
         }
         for item in warnings
     ]
-    lines = text.decode("utf-8", "replace").splitlines()
+    lines = asked.text.decode("utf-8", "replace").splitlines()
     shown = []
     for item in warnings:
-        excerpt = lines[item.span.first - 1 : item.span.last]
-        shown.append(f"WARNING: {item.rule}\n{item.message}\n{name}:{item.span.first}\n" + "\n".join(excerpt) + "\n")
-    document = {"warnings": found, "sources": [_source(name, text)] if found else []}
+        excerpt = "\n".join(lines[item.span.first - 1 : item.span.last])
+        head = f"WARNING: {item.rule} - {checks.url(item.rule)}\n{item.message}"
+        shown.append(f"{head}\n{asked.name}:{item.span.first}\n{excerpt}\n")
+    document = {"warnings": found, "sources": [_source(asked.name, asked.text)] if found else []}
     return _result(document, "\n".join(shown), statuscode="1" if found else "0")
 
 
-def _targets(file: Dockerfile, name: str, text: bytes, target: str) -> dict[str, bytes]:
+def _targets(asked: Asked) -> dict[str, bytes]:
     targets = []
     shown = ["TARGET\tDESCRIPTION"]
-    for number, stage in enumerate(file.stages):
-        default = number == len(file.stages) - 1
+    for stage in asked.file.stages:
+        base, default = stage.base, stage is asked.file.stages[-1]
         targets.append(
-            {
-                "name": stage.base.name,
-                "default": default,
-                "description": stage.base.comment,
-                "base": stage.base.image,
-                "platform": stage.base.platform,
-                "location": _location(stage.base.span.first, stage.base.span.last),
-            }
+            _filled(
+                {
+                    "name": base.name,
+                    "default": default,
+                    "description": base.comment,
+                    "base": base.image,
+                    "platform": base.platform,
+                    "location": location(base.span),
+                }
+            )
         )
-        label = f"{stage.base.name or stage.index}{' (default)' if default else ''}"
-        shown.append(f"{label}\t{stage.base.comment}")
-    document = {"targets": targets, "sources": [base64.b64encode(text).decode()]}
+        shown.append(f"{base.name or stage.index}{' (default)' if default else ''}\t{base.comment}")
+    document = {"targets": targets, "sources": [base64.b64encode(asked.text).decode()]}
     return _result(document, "\n".join(shown) + "\n")
 
 
-def _outline(file: Dockerfile, name: str, text: bytes, target: str) -> dict[str, bytes]:
+def _outline(asked: Asked) -> dict[str, bytes]:
+    file, target = asked.file, asked.target.lower()
     names = [stage.base.name for stage in file.stages]
-    if target and target.lower() not in names and not (target.isdigit() and int(target) < len(names)):
-        raise invalid(f'target stage "{target}" could not be found')
-    number = len(names) - 1 if not target else int(target) if target.isdigit() else names.index(target.lower())
+    if target and target not in names and not (target.isdigit() and int(target) < len(names)):
+        raise invalid(f'target stage "{asked.target}" could not be found')
+    number = len(names) - 1 if not target else int(target) if target.isdigit() else names.index(target)
+    outline = Outline(file, asked.build_args)
+    outline.stage(number)
     stage = file.stages[number]
-    arguments = [*file.arguments, *(item for item in stage.instructions if isinstance(item, Arg))]
-    args = [
+    parts = {"args": outline.args, "secrets": outline.secrets, "ssh": outline.agents}
+    document = _filled(
         {
-            "name": key,
-            "description": item.comments.get(key, ""),
-            "value": value or "",
-            "location": _location(item.span.first, item.span.last),
+            "name": stage.base.name,
+            "description": stage.base.comment,
+            **{key: [_filled(item) for item in found.values()] for key, found in parts.items()},
+            "sources": [base64.b64encode(asked.text).decode()],
         }
-        for item in arguments
-        for key, value in item.values
-    ]
-    document = {
-        "name": stage.base.name,
-        "description": stage.base.comment,
-        "args": args,
-        "sources": [base64.b64encode(text).decode()],
-    }
+    )
     shown = [f"TARGET:\t{stage.base.name or 'default'}", "BUILD ARG\tVALUE\tDESCRIPTION"]
-    shown += [f"{item['name']}\t{item['value']}\t{item['description']}" for item in args]
+    shown += [f"{item['name']}\t{item['value']}\t{item['description']}" for item in outline.args.values()]
     return _result(document, "\n".join(shown) + "\n")
 
 
-_QUESTIONS: Mapping[str, Callable[[Dockerfile, str, bytes, str], dict[str, bytes]]] = {
-    "frontend.lint": _lint,
+_QUESTIONS: Mapping[str, Callable[[Asked], dict[str, bytes]]] = {
+    LINT: _lint,
     "frontend.outline": _outline,
     "frontend.targets": _targets,
 }
