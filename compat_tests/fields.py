@@ -109,6 +109,10 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.Tmpfs": ("engine/runtime/spec/mounts.py", VOLUMES + "test_tmpfs"),
     "HostConfig.UTSMode": (ASSEMBLE, T + "test_namespaces"),
     "HostConfig.UsernsMode": ("engine/files/remap.py", "compat_tests/clients/test_userns.py::test_host_ids_on_request"),
+    "HostConfig.StorageOpt": (
+        f"{CONTAINERS}/disklimit.py",
+        "compat_tests/clients/test_disk_limits.py::test_a_container_is_full",
+    ),
     "HostConfig.ShmSize": ("engine/runtime/spec/mounts.py", SEEN),
     "HostConfig.Sysctls": (BUILD, SEEN),
     "HostConfig.Runtime": (f"{CONTAINERS}/runtimes.py", T + "test_runtimes"),
@@ -136,7 +140,6 @@ SHOWN = frozenset(
 REFUSED: dict[str, str] = {
     "Config.ArgsEscaped": BAD,
     "HostConfig.Cgroup": BAD,
-    "HostConfig.StorageOpt": BAD,
     "HostConfig.Isolation": BAD,
     "HostConfig.IOMaximumIOps": BAD,
     "HostConfig.IOMaximumBandwidth": BAD,

@@ -21,7 +21,7 @@ from engine.files.copyup import copy_up
 from engine.registry import oci
 from engine.runtime.spec import security
 from engine.system.timeline import Timeline
-from server.services.containers import initlayer, validate
+from server.services.containers import disklimit, initlayer, validate
 from server.services.containers import mounts as mount_points
 from server.services.containers.defaults import adapt_host_config, command, hostname
 from server.services.containers.log_config import merge_log_config
@@ -106,6 +106,8 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
             container.rootfs = await initlayer.prepare(room, image, container_id, labels)
         else:
             container.rootfs = await room.engine.snapshots.prepare(container_id, "", labels)
+        if host.storage_opt:
+            await asyncio.to_thread(disklimit.set_limit, container.rootfs, host.storage_opt)
         timeline.mark("snapshot")
         if config.working_dir and look(container.rootfs, config.working_dir) is Found.FILE:
             raise internal(f"Cannot mkdir: {config.working_dir} is not a directory")

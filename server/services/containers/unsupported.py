@@ -17,9 +17,3 @@ def refuse_unsupported(config: ContainerConfig, host: HostConfig, room: Room) ->
         raise invalid("invalid field ArgsEscaped: command lines are escaped on Windows only")
     if host.cgroup:
         raise invalid(f"invalid cgroup mode: {host.cgroup}")
-    if host.storage_opt:
-        # Needs project quotas, which overlay offers on xfs mounted with pquota only.
-        for key in host.storage_opt:
-            if key.lower() != "size":
-                raise invalid(f"Unknown option {key}")
-        raise invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")

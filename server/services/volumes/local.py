@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engine.errors import internal, invalid
-from engine.system import linux, mounts
+from engine.system import linux, mounts, projectquota
+from server.services.containers.logopts import parse_size
 from server.services.volumes.mountopts import split_options
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -56,8 +57,13 @@ class LocalDriver:
         if options.get("type") == "cifs" and _url_port(options.get("device", "")):
             raise invalid("port not allowed in CIFS device URL, include 'port' in 'o='")
         if "size" in options:
-            # Needs project quotas on the file system below the data root, which Docker offers on xfs only.
-            raise invalid("quota size requested but no quota support")
+            self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
+            if not await asyncio.to_thread(projectquota.supported, str(self._root)):
+                raise invalid("quota size requested but no quota support")
+            try:
+                parse_size(options["size"])
+            except ValueError as error:
+                raise invalid(str(error)) from None
         for option, needed in _NEEDS.items():
             if option in options:
                 for other in needed:
@@ -73,6 +79,8 @@ class LocalDriver:
             data.mkdir(mode=0o755, exist_ok=True)
             if self._owner is not None:
                 os.chown(data, *self._owner)
+            if "size" in options:
+                await asyncio.to_thread(projectquota.limit, (str(data),), parse_size(options["size"]))
         return str(data)
 
     async def remove(self, name: str) -> None:
