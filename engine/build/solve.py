@@ -275,6 +275,8 @@ class Solver:
             layer = await work(name)
         except BaseException:
             current_lease.reset(token)
+            # What was written of a layer is under the same name.
+            await asyncio.shield(quietly(engine.content.abort(name)))
             await asyncio.shield(quietly(engine.leases.delete(name)))
             raise
         current_lease.reset(token)

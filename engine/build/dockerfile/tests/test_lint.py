@@ -12,7 +12,7 @@ from engine.build.dockerfile.parse import parse
         (
             "FROM a\nrun x\n",
             "ConsistentInstructionCasing",
-            "Command 'run' should match the case of the command majority",
+            "Command 'run' should match the case of",
         ),
         ("FROM a AS b\nFROM c AS b\n", "DuplicateStageName", 'Duplicate stage name "b"'),
         ("FROM $X\n", "UndefinedArgInFrom", "FROM argument 'X' is not declared"),
