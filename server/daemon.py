@@ -35,6 +35,10 @@ log = logging.getLogger("wharfd")
 # Blocking work of handlers; more threads cost memory and help nothing on a busy disk.
 _THREADS = 8
 
+# Seconds from the first moment of serving to the collection of what the start has left, which takes 50 ms: whoever
+# waits for the daemon shall not wait for that.
+_SETTLE = 1.0
+
 
 def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: zygote.Handle | None) -> int:
     """Serves until SIGTERM or SIGINT. Returns the exit status.
@@ -94,6 +98,13 @@ def notify(state: str) -> None:
         sock.sendall(state.encode())
 
 
+def _settle() -> None:
+    gc.collect()
+    # What lives from the start on is never looked at by the collector again.
+    gc.freeze()
+    rest.touched()
+
+
 class _Daemon:
     def __init__(
         self, config: Config, given: Given, supervisor: Supervisor | None, handle: zygote.Handle | None
@@ -143,10 +154,7 @@ class _Daemon:
                 continue
             await server.listen(listener.sock, context if listener.tls else None)
             log.info("API listen on %s", listener.host)
-        gc.collect()
-        # What lives from the start on is never looked at by the collector again.
-        gc.freeze()
-        rest.touched()
+        asyncio.get_running_loop().call_later(_SETTLE, _settle)
         notify("READY=1")
         log.info("Daemon has completed initialization")
         await ending.wait()

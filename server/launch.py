@@ -9,7 +9,6 @@ running wharfd is started again, then as a fresh process: gRPC forbids a fork.
 """
 
 import contextlib
-import gc
 import logging
 import os
 import resource
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from engine.shim import zygote
 from engine.system import timeouts
+from engine.system.immortal import immortalize
 from server.config import Config
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,7 @@ class Supervisor:
             return
         self._zygote = handle
         share()
-        gc.collect()
-        # What is shared must not be touched by either collector.
-        gc.freeze()
+        immortalize()
         self._fork(handle)
         handle.sock.close()
 
