@@ -97,11 +97,11 @@ def _check_propagation(mount: BindMount, find: Callable[[str], MountInfo | None]
     """True if something can propagate; False where it can't and nobody asked for it."""
     where, fields = _propagation_of(mount.source, find)
     if mount.propagation in _SHARED and "shared" not in fields:
-        raise internal(f"path {mount.source} is mounted on {where} but it is not a shared mount.")
+        raise internal(f"path {mount.source} is mounted on {where} but it is not a shared mount")
     if mount.propagation in _SLAVE and "shared" not in fields and "master" not in fields:
         if mount.implied:
             return False
-        raise internal(f"path {mount.source} is mounted on {where} but it is not a shared or slave mount.")
+        raise internal(f"path {mount.source} is mounted on {where} but it is not a shared or slave mount")
     return True
 
 

@@ -16,11 +16,18 @@ def default_network(host: HostConfig, endpoints: dict[str, EndpointSettings]) ->
 
 
 def old_defaults(host: HostConfig, version: Version, *, cgroup_v2: bool) -> None:
-    """Clients below 1.25 remove a container themselves; below 1.41 they expect the host's cgroups on v1."""
+    """Clients below 1.25 remove a container themselves, below 1.40 they share its IPC, below 1.41 they expect the
+    host's cgroups on v1, and below 1.44 they know of no binds that are read-only all the way down."""
     if version < (1, 25):
         host.auto_remove = False
+    if version < (1, 40):
+        host.ipc_mode = host.ipc_mode or "shareable"  # also of a request without any HostConfig
     if version < (1, 41) and not cgroup_v2 and not host.cgroupns_mode:
         host.cgroupns_mode = "host"
+    if version < (1, 44):
+        for mount in host.mounts or ():
+            if mount.read_only and mount.bind_options is not None:
+                mount.bind_options.read_only_non_recursive = True
 
 
 def move_mac_address(

@@ -87,7 +87,7 @@ def _cdi(registry: cdi.Registry, names: list[str], spec: dict[str, Any]) -> None
 def no_driver(request: DeviceRequest) -> WharfError:
     """dockerd's sentence for a device request that no driver takes."""
     alternatives = " ".join(f"[{' '.join(each)}]" for each in request.capabilities or ())
-    return invalid(f'could not select device driver "{request.driver}" with capabilities: [{alternatives}]')
+    return internal(f'could not select device driver "{request.driver}" with capabilities: [{alternatives}]')
 
 
 def discovered(directories: tuple[str, ...]) -> list[dict[str, str]]:

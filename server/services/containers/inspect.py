@@ -23,6 +23,7 @@ async def inspect(room: Room, container: Container, version: Version, *, size: b
 def describe(room: Room, container: Container) -> dict[str, Any]:
     """All but the sizes."""
     started = container.started_before
+    networked = started and not container.config.network_disabled
     document: dict[str, Any] = {
         "Id": container.id,
         "Created": rfc3339(container.created_ns),
@@ -30,9 +31,9 @@ def describe(room: Room, container: Container) -> dict[str, Any]:
         "Args": container.args,
         "State": state(container),
         "Image": container.image_id,
-        "ResolvConfPath": _file(container, "/etc/resolv.conf", container.resolv_conf_path) if started else "",
+        "ResolvConfPath": _file(container, "/etc/resolv.conf", container.resolv_conf_path) if networked else "",
         "HostnamePath": _file(container, "/etc/hostname", container.hostname_path) if started else "",
-        "HostsPath": _file(container, "/etc/hosts", container.hosts_path) if started else "",
+        "HostsPath": _file(container, "/etc/hosts", container.hosts_path) if networked else "",
         "LogPath": container.log_path if started else "",
         "Name": "/" + container.name,
         "RestartCount": container.restart_count,

@@ -12,7 +12,8 @@ from server.services.networks.room import Room
 def settings(room: Room, container: Container) -> dict[str, Any]:
     """inspect's ``NetworkSettings`` (a fresh dict)."""
     record = room.sandboxes.get(container.id)
-    shown = record or room.last.get(container.id)
+    # Where the network is disabled dockerd has no sandbox to show.
+    shown = None if container.config.network_disabled else record or room.last.get(container.id)
     bridge = room.by_name("bridge")
     on_bridge = record.endpoint(bridge.id) if record and bridge and record.mode == "own" else None
     found: dict[str, Any] = {
