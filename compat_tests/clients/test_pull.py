@@ -42,6 +42,7 @@ from compat_tests.traces import until
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
 DOCKER = "application/vnd.docker"
+LIFE = ["Pulling fs layer", "Verifying Checksum", "Download complete", "Extracting", "Pull complete"]
 MIB = 1 << 20
 
 
@@ -56,7 +57,7 @@ def test_pull_by_tag_digest_and_everything(engine: Engine, plain: Registry) -> N
     packed = [gzip.compress(data, mtime=0) for data in layers]
     assert messages[0] == {"status": "Pulling from app", "id": "1"}
     for data in packed[1:]:
-        assert states(messages, short(data)) == ["Pulling fs layer", "Download complete", "Extracting", "Pull complete"]
+        assert states(messages, short(data)) == LIFE
     id = engine.api.get(f"/images/{name}:1/json").json()["Id"]
     assert messages[-2:] == [
         {"status": f"Digest: {id}"},

@@ -15,7 +15,8 @@ from engine.registry.answers import RegistryError, pause
 from engine.registry.client import Repository
 from engine.system import heap
 
-#: Told the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Download complete" | "Retrying", bytes).
+#: Told the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Verifying Checksum" | "Download complete" |
+#: "Retrying", bytes).
 Watch = Callable[[str, int], None]
 _AHEAD = 4
 
@@ -162,6 +163,7 @@ class Downloads:
                 raise RegistryError(
                     Kind.UNAVAILABLE, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
                 )
+            self._tell(desc.digest, "Verifying Checksum", desc.size)
             try:
                 await writer.commit(size=desc.size, digest=desc.digest)
             except WharfError as error:

@@ -44,8 +44,12 @@ class Report:
         await self._queue.put(message)
 
     async def status(self, text: str, id: str = "") -> None:
-        """A line; with an id, the state of that part (a layer)."""
+        """A line; with an id, what the operation is about."""
         await self._queue.put({"status": text, "id": id} if id else {"status": text})
+
+    async def part(self, text: str, id: str) -> None:
+        """The state of a part (a layer)."""
+        await self._queue.put({"status": text, "progressDetail": {}, "id": id})
 
     async def stream(self, text: str) -> None:
         await self._queue.put({"stream": text})

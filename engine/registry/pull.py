@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from engine.api.client import Engine
@@ -152,7 +153,7 @@ class Puller:
         quiet = all(here)
         if not quiet:
             for layer in layers:
-                await self._report.status("Pulling fs layer", _short(layer.digest))
+                await self._report.part("Pulling fs layer", _short(layer.digest))
         with first_error():
             chain = await self._content(manifest, quiet=quiet)
         if chain:
@@ -185,11 +186,24 @@ class Puller:
                 return "" if tasks[index].done() else download_ref(layers[index].digest)
 
             def told(index: int, state: str) -> None:
-                if not quiet:
-                    word = {"extracting": "Extracting", "done": "Pull complete", "exists": "Pull complete"}[state]
-                    self._report.offer(word, _short(layers[index].digest))
+                if quiet:
+                    return
+                id, size = _short(layers[index].digest), layers[index].size
+                if state == "extracting":
+                    self._report.bar("Extracting", id, 0, size)
+                    return
+                if state == "done":
+                    self._report.bar("Extracting", id, size, size)
+                if state == "exists" and not tasks[index].done():  # its bytes still come
+                    tasks[index].add_done_callback(partial(self._complete, id))
+                    return
+                self._report.offer("Pull complete", id)
 
             return await unpack(self._engine, layers, oci.diff_ids(document), ready=ready, arriving=arriving, told=told)
+
+    def _complete(self, id: str, fetched: "asyncio.Task[None]") -> None:
+        if not fetched.cancelled() and fetched.exception() is None:
+            self._report.offer("Pull complete", id)
 
     def _check_platform(self, config: oci.Json) -> None:
         """An image without an index must still be what was asked for by name."""
