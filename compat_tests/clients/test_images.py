@@ -248,6 +248,9 @@ def test_prune(engine: Engine) -> None:
     old = load(engine, "prune/moved:1", size=500_000)
     load(engine, "prune/moved:1")
     assert "invalid filter" in engine.docker("image", "prune", "-f", "--filter", "no=1", check=False).stderr
+    done = engine.docker("system", "prune", "-f", "--filter", "label!=keep=yes", "--filter", "until=100000h")
+    assert done.stdout.splitlines()[-1] == "Total reclaimed space: 0B"
+    assert "Total reclaimed space: 0B" in engine.docker("image", "prune", "-f", "--filter", "until=1h").stdout
     answer = engine.api.post("/images/prune").json()
     assert {"Untagged": old} in answer["ImagesDeleted"]
     assert {"Deleted": old} in answer["ImagesDeleted"]

@@ -107,3 +107,28 @@ def test_questions_to_a_registry(engine: Engine, plain: Registry, tmp_path: Path
         assert "a/b" in engine.docker("search", "--limit", "5", f"{gate.address}/b").stdout
         assert gate.seen[-1].path.partition("?")[2] in ("q=b&n=5", "n=5&q=b")
         assert "a/b" not in engine.docker("search", "--filter", "stars=4", f"{gate.address}/b").stdout
+
+
+def test_lists_of_manifests(engine: Engine, plain: Registry) -> None:
+    """``docker manifest`` and ``buildx imagetools`` make indexes of what was pushed; they pull as one image."""
+    names = [plain.name(f"parts:{architecture}") for architecture in ("amd64", "arm64")]
+    for name in names:
+        engine.docker("load", "-q", input=oci_archive("part:1", [busybox_layer(), *fresh(1)]))
+        engine.docker("tag", "part:1", name)
+        engine.docker("push", "-q", name)
+    whole, made = plain.name("whole:1"), plain.name("made:1")
+    engine.docker("manifest", "create", "--insecure", whole, *names)
+    engine.docker("manifest", "annotate", "--arch", "arm64", "--os", "linux", whole, names[1])
+    pushed = engine.docker("manifest", "push", "--insecure", whole).stdout.split()[-1]
+    assert pushed.startswith("sha256:")
+    shown = json.loads(engine.docker("manifest", "inspect", "--insecure", whole).stdout)
+    assert [each["platform"]["architecture"] for each in shown["manifests"]] == ["amd64", "arm64"]
+    engine.docker("rmi", *names)
+    assert f"Digest: {pushed}" in engine.docker("pull", whole).stdout
+    assert engine.api.get(f"/images/{whole}/json").json()["Architecture"] == "amd64"
+    engine.docker("run", "--rm", "--network", "none", whole, "true")
+    engine.docker("buildx", "imagetools", "create", "-t", made, whole)
+    raw = engine.docker("buildx", "imagetools", "inspect", "--raw", made).stdout
+    assert {each["digest"] for each in json.loads(raw)["manifests"]} == {each["digest"] for each in shown["manifests"]}
+    answer = engine.api.get(f"/distribution/{made}/json").json()
+    assert [platform["architecture"] for platform in answer["Platforms"]] == ["amd64", "arm64"]
