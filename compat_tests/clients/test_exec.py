@@ -67,6 +67,15 @@ def test_environment_directory_user(engine: Engine, box: str) -> None:
     assert engine.docker("exec", "-u", "1234:56", box, "id", "-g").stdout == "56\n"
 
 
+def test_without_a_user_it_is_the_containers(engine: Engine, box: str) -> None:
+    """Who names a user has the files looked at anew."""
+    engine.docker(
+        "exec", box, "sh", "-c", "echo root:x:0:0::/:/bin/sh >>/etc/passwd; echo extra:x:1234:root >>/etc/group"
+    )
+    assert "1234" not in engine.docker("exec", box, "id", "-G").stdout.split()
+    assert "1234" in engine.docker("exec", "-u", "root", box, "id", "-G").stdout.split()
+
+
 def test_out_of_memory_score(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], HostConfig={"OomScoreAdj": 99}) as box:
         for _ in range(2):

@@ -114,13 +114,15 @@ def exec_process(
 
     :param container: ``process`` of the container's spec.
     :param env: the whole environment (``merge_env`` of the container's and the request's).
-    :param user: the request's, or the container's ``Config.User``.
+    :param user: the request's, or the container's ``Config.User``; with none it is the container's process's, and
+        ``files`` are not read.
     :raises WharfError: INTERNAL for a user that isn't there.
     """
     process = {key: value for key, value in container.items() if key not in ("terminal", "consoleSize")}
     process["args"] = list(args)
     process["env"] = list(env)
-    process["user"] = _user(users.lookup(user, group_add, files))
+    if user:
+        process["user"] = _user(users.lookup(user, group_add, files))
     if cwd:
         process["cwd"] = cwd
     if tty:

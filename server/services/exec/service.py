@@ -11,6 +11,7 @@ import os
 import secrets
 import select
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from engine.api.stdio import Attach as Wishes
@@ -211,21 +212,23 @@ class Exec:
         elif config.tty and not request.tty and "TERM" not in {e.partition("=")[0] for e in config.env or ()}:
             env = [entry for entry in env if not entry.startswith("TERM=")]
         size = console_size if console_size != (0, 0) else request.console_size
-        # In a thread: the files are the container's, and what serves them may take its time.
-        return await asyncio.to_thread(
+        user = request.user or config.user
+        make = partial(
             exec_process,
             own,
             args=request.cmd,
             env=merge_env(env, request.env),
             files=DirectoryRoot(f"/proc/{container.state.pid}/root"),
             host=self._room.facts,
-            user=request.user or config.user,
+            user=user,
             group_add=tuple(container.host_config.group_add or ()),
             cwd=request.working_dir or config.working_dir or "/",
             tty=request.tty,
             privileged=request.privileged,
             console_size=size,
         )
+        # In a thread: the files are the container's, and what serves them may take its time.
+        return await asyncio.to_thread(make) if user else make()
 
     async def _container_process(self, container: Container) -> Mapping[str, Any]:
         started, process = self._processes.get(container.id, (0, {}))
