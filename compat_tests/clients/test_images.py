@@ -242,6 +242,23 @@ def test_rmi_of_what_is_used(engine: Engine) -> None:
         assert f"conflict: unable to delete {id[7:19]} (must be forced) - {reason}" in done.stderr
 
 
+def test_an_image_that_is_mounted(engine: Engine) -> None:
+    id = load(engine, "mounted:1", Labels={"mounted": "yes"})
+    mount = {"Type": "image", "Source": "mounted:1", "Target": "/image"}
+    body = {"Image": "busybox", "Cmd": ["ls", "/image/own"], "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}}
+    made = engine.api.post("/containers/create", body).json()["Id"]
+    try:
+        done = engine.docker("rmi", "mounted:1", check=False)
+        reason = f"container {made[:12]} is using its referenced image {id[7:19]}"
+        assert f"conflict: unable to delete mounted:1 (must be forced) - {reason}" in done.stderr
+        assert "must be forced" in engine.docker("rmi", id, check=False).stderr
+        assert "mounted:1" not in engine.docker("image", "prune", "-af", "--filter", "label=mounted=yes").stdout
+        assert engine.docker("start", "-a", made).stdout == "/image/own\n"
+    finally:
+        engine.docker("rm", "-f", made)
+    assert engine.docker("rmi", "mounted:1").stdout.splitlines() == ["Untagged: mounted:1", f"Deleted: {id}"]
+
+
 @pytest.mark.core
 def test_prune(engine: Engine) -> None:
     kept = load(engine, "prune/kept:1", Labels={"keep": "yes"})

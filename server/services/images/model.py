@@ -77,6 +77,11 @@ class _State(Protocol):
     running: bool
 
 
+class _Mount(Protocol):
+    kind: str
+    spec: dict[str, Any]
+
+
 class ImageUser(Protocol):
     """A container, as far as images care."""
 
@@ -89,8 +94,15 @@ class ImageUser(Protocol):
     @property
     def config(self) -> ContainerConfig: ...
     @property
+    def mounts(self) -> Mapping[str, _Mount]: ...
+    @property
     def state(self) -> _State: ...
 
 
 #: Every container there is, at the moment of the call.
 Users = Callable[[], Iterable[ImageUser]]
+
+
+def mounted(user: ImageUser) -> set[str]:
+    """Ids of the images that a container has as mounts (``type=image``)."""
+    return {str(point.spec.get("Source")) for point in user.mounts.values() if point.kind == "image"}

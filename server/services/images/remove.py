@@ -11,7 +11,7 @@ from engine.errors import Kind, WharfError, conflict
 from engine.registry import documents, oci
 from engine.registry.reference import DigestReference, Reference, parse_any, parse_canonical
 from server.services.images.local import Local
-from server.services.images.model import PARENT_LABEL, dangling_name, is_dangling, no_such_image, short_id
+from server.services.images.model import PARENT_LABEL, dangling_name, is_dangling, mounted, no_such_image, short_id
 from server.services.images.room import Room
 from server.services.images.select import PRUNE_FILTERS, selector
 from server.services.images.sizes import Sizes
@@ -58,7 +58,8 @@ class Removal:
             raise no_such_image(parsed)
         if len(same) != len(group):
             return [line for one in same for line in await self._untag(one)]
-        user = next((user for user in self._room.users() if user.image_id == digest), None)
+        users = self._room.users()
+        user = next((user for user in users if user.image_id == digest or digest in mounted(user)), None)
         if user is not None:
             familiar = parsed.tagged().familiar
             if not force:
@@ -125,8 +126,11 @@ class Removal:
             if user.state.running:
                 raise _conflict(shown, f"image is being used by running container {user.id[:12]}", hard=True)
         if not force:
-            for user in users:
-                raise _conflict(shown, f"image is being used by stopped container {user.id[:12]}")
+            for user in self._room.users():
+                if user.image_id == digest:
+                    raise _conflict(shown, f"image is being used by stopped container {user.id[:12]}")
+                if digest in mounted(user):
+                    raise _conflict(shown, f"container {user.id[:12]} has it as a mount")
             parsed = [name for r in group if (name := parse_canonical(r.name)) is not None]
             if several and (len({name.name for name in parsed}) > 1 or len([n for n in parsed if n.tag]) > 1):
                 raise _conflict(shown, "image is referenced in multiple repositories")
@@ -163,7 +167,7 @@ class Removal:
         lines: Lines = []
         while digest:
             group = await self._room.names.of_digest(digest)
-            used = any(user.image_id == digest for user in self._room.users())
+            used = any(user.image_id == digest or digest in mounted(user) for user in self._room.users())
             if not group or used or not all(is_dangling(r) for r in group) or await self._named_children(digest):
                 break
             for record in group:
@@ -204,6 +208,8 @@ class Removal:
                 chosen[record.name] = record
         used: set[str] = set()
         for user in self._room.users():
+            for digest in mounted(user):
+                chosen = {name: record for name, record in chosen.items() if record.target.digest != digest}
             # An image by its id is used whatever its names; by a name, that name is.
             chosen.pop(dangling_name(user.image_id), None)
             asked = user.config.image or ""
