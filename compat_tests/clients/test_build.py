@@ -22,7 +22,7 @@ import pytest
 import zstandard
 
 from compat_tests.clients import builds
-from compat_tests.clients.builds import Case, classic
+from compat_tests.clients.builds import Built, Case, classic
 from compat_tests.clients.corpus import BAD, CASES, MORE, MORE_BAD
 from compat_tests.clients.record import GOLDEN, classic_facts
 from compat_tests.engines import Engine
@@ -342,3 +342,29 @@ def test_onbuild_triggers_of_a_base(engine: Engine) -> None:
     assert "# Executing 2 build triggers" in built.text
     assert builds.run(engine, "child:1") == "triggered\ncontext"
     assert builds.config(engine, "child:1")["OnBuild"] is None
+
+
+def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
+    """`cachefrom`: an image's layers serve a build by its history, when the engine's own cache is gone."""
+    dockerfile = (
+        "FROM busybox\nARG A=1\nENV X=$A\nRUN head -c 20 /dev/urandom | od > /r\nCOPY f d /x/\nWORKDIR /w\n"
+        "RUN head -c 20 /dev/urandom | od > /q\nCMD true\n"
+    )
+
+    def build(f: str = "1", **query: Any) -> Built:
+        assert engine.api.request("POST", "/build/prune", query={"all": 1}).status == 200
+        built = classic(engine, Case(dockerfile, {"f": f, "d": "2"}), **query)
+        assert built.error == ""
+        return built
+
+    candidates = json.dumps(["candidate:1", "nowhere:1"])
+    first = build(t="candidate:1")
+    again = build(cachefrom=candidates)
+    assert again.image == first.image
+    assert again.text.count("Using cache") == 4
+    # another file: what comes after it is made anew
+    changed = build("9", cachefrom=candidates)
+    assert changed.text.count("Using cache") == 1
+    assert build(cachefrom=candidates, buildargs=json.dumps({"A": "2"})).text.count("Using cache") == 0
+    assert build(cachefrom=candidates, nocache=1).text.count("Using cache") == 0
+    assert build().image != first.image

@@ -1,6 +1,7 @@
 """One ``COPY``, ``ADD`` or ``WORKDIR``: its key from the files it uses, then its layer."""
 
 import asyncio
+import hashlib
 import os
 import secrets
 import tempfile
@@ -67,6 +68,8 @@ class Copier:
         self._files: _Files | None = None
         self._fetched: list[Fetched] = []
         self._exclude = Ignore(operation.exclude)
+        self.files = ""
+        """What is copied, in the words of a history; known with the key."""
 
     async def _run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """In the thread that sees the mounts, if there are any."""
@@ -117,12 +120,15 @@ class Copier:
     async def key(self) -> str:
         """The step's key: the operation, its parent, and the checksums of what it copies."""
         operation = self._operation
-        checksum = ""
+        checksum = kind = ""
         if self._files is not None:
             files = self._files
             checksum = await self._run(
                 files.checksums.of, files.root, files.picked, self._exclude, owners=files.keep_owner
             )
+            kind = "multi" if len(files.picked) > 1 else "dir" if any(item.is_dir for item in files.picked) else "file"
+        text = f"{checksum}{[item.digest for item in self._fetched]}{operation.files}"
+        self.files = f"{kind or 'file'}:{hashlib.sha256(text.encode()).hexdigest()}"
         return digest_of(
             "copy",
             {

@@ -22,6 +22,16 @@ def utc(ns: int) -> str:
     return f"{stamp}{fraction}Z"
 
 
+def ns_of(text: str) -> int:
+    """The nanoseconds of a time in UTC as :func:`utc` writes it; 0 for anything else."""
+    stamp, _, rest = text.rstrip("Z").partition(".")
+    try:
+        moment = datetime.datetime.fromisoformat(f"{stamp}+00:00")
+        return int(moment.timestamp()) * 10**9 + int(f"{rest:0<9.9}" if rest else 0)
+    except ValueError:
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """One line of ``docker history``. ``created_ns`` is 0 where it has yet to be known: then the layer below tells."""
@@ -131,6 +141,12 @@ class ImageConfig:
         """Adds to an object of the configuration, such as ``Labels`` or ``ExposedPorts``."""
         old = self.config.get(key)
         self.config[key] = {**(old if isinstance(old, dict) else {}), **values}
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The texts of the history so far."""
+        below = (str(entry.get("created_by", "")) for entry in self.base_history)
+        return (*below, *(entry.created_by for entry in self.history))
 
     def finished(self, diff_ids: Sequence[str], *, created_ns: int) -> bytes:
         """The image's configuration: canonical JSON, so that the same build gives the same digest."""

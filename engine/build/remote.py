@@ -4,16 +4,18 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from engine.api.client import Engine
+from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.build.cacheconfig import Known
-from engine.build.steps import Layer
+from engine.build.steps import Layer, Result, Step
+from engine.errors import Kind, WharfError
 
 
 class Remote(Protocol):
     """One imported cache."""
 
-    def find(self, key: str) -> Known | None:
-        """What it knows of a key."""
+    def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
+        """What it knows of a key, or of a step on this result. ``files``: see :class:`Result`."""
 
     def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         """A layer's blob. Raises what fetching it raises."""
@@ -29,3 +31,17 @@ async def download(engine: Engine, id: str, remote: Remote, layer: Layer) -> Non
             async for piece in remote.fetch(descriptor):
                 await writer.write(piece)
         await writer.commit(size=descriptor.size, digest=descriptor.digest, labels=labels)
+
+
+async def held(engine: Engine, chain: str) -> bool:
+    """Whether there is a snapshot of that chain; the lease of the caller holds it from now on."""
+    snapshotter, lease = engine.snapshots.snapshotter, current_lease.get()
+    try:
+        await engine.snapshots.stat(chain)
+        if lease:
+            await engine.leases.add_resource(lease, chain, f"snapshots/{snapshotter}")
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return False
+    return True

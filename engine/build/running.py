@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.api.types import Mount
 from engine.build.cache import MOUNT, Record
-from engine.build.steps import ResolvedMount, Result, Run
+from engine.build.steps import ResolvedMount, Result, Run, digest_of
 from engine.build.work import Bind, Contexts, FileMount, Tmpfs
 from engine.errors import invalid, not_found
 from engine.files.copyup import copy_up
@@ -214,6 +214,30 @@ class Mounts:
         self.binds.append(Bind(target, path, readonly=False))
         if not number:
             self.env.append(f"SSH_AUTH_SOCK={target}")
+
+
+def run_key(operation: Run, parent: Result, found: dict[int, Result]) -> str:
+    """The key of a step that runs a process."""
+    mounts = []
+    for mount in operation.mounts:
+        origin = mount.origin
+        key = found[id(origin.step)].key if origin is not None and origin.step is not None else ""
+        mounts.append([mount.options, key, origin.context if origin is not None else None])
+    return digest_of(
+        "run",
+        {
+            "parent": parent.key,
+            "args": operation.args,
+            "env": operation.env,
+            "cwd": operation.cwd,
+            "user": operation.user,
+            "mounts": mounts,
+            "network": operation.network,
+            "security": operation.security,
+            "files": operation.files,
+            **({"volumes": operation.volumes} if operation.volumes else {}),
+        },
+    )
 
 
 def disk_usage(path: str) -> int:

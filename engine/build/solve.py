@@ -19,8 +19,8 @@ from engine.build.copying import Copier
 from engine.build.difference import difference, quietly
 from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
-from engine.build.remote import Remote, download
-from engine.build.running import Mounts
+from engine.build.remote import Remote, download, held
+from engine.build.running import Mounts, run_key
 from engine.build.shared import Shared
 from engine.build.steps import (
     SCRATCH,
@@ -154,7 +154,7 @@ class Solver:
 
     async def _result(self, step: Step, operation: Operation, parent: Result, found: dict[int, Result]) -> Result:
         if isinstance(operation, Run):
-            key = self._run_key(operation, parent, found)
+            key = run_key(operation, parent, found)
             work: Callable[[str], Awaitable[Layer | None]] = lambda id: self._run(id, step, operation, parent, found)  # noqa: E731
         elif isinstance(operation, Copy):
             if operation.origin is not None:
@@ -163,7 +163,10 @@ class Solver:
             await copier.open()
             try:
                 key = await copier.key()
-                return await self._cached_or(step, key, parent, lambda id: self._copied(copier, id, parent))
+                result = await self._cached_or(
+                    step, key, parent, lambda id: self._copied(copier, id, parent), copier.files
+                )
+                return replace(result, files=copier.files)
             finally:
                 await copier.close()
         else:
@@ -188,13 +191,18 @@ class Solver:
             await copier.close()
 
     async def _cached_or(
-        self, step: Step, key: str, parent: Result, work: Callable[[str], Awaitable[Layer | None]]
+        self,
+        step: Step,
+        key: str,
+        parent: Result,
+        work: Callable[[str], Awaitable[Layer | None]],
+        files: str = "",
     ) -> Result:
         """A result from the cache, from another build that is just making it, or made now."""
 
         async def make() -> Result:
             if not step.no_cache:
-                hit = await self._hit(key, parent) or await self._imported(step, key, parent)
+                hit = await self._hit(key, parent) or await self._imported(step, key, parent, files)
                 if hit is not None:
                     return hit
             return await self._make(step, key, parent, work)
@@ -222,10 +230,10 @@ class Solver:
             return Result(key, record.chain_id, (*parent.layers, layer), cached=True)
         return None
 
-    async def _imported(self, step: Step, key: str, parent: Result) -> Result | None:
+    async def _imported(self, step: Step, key: str, parent: Result, files: str) -> Result | None:
         """A result from a cache that came from elsewhere; one that can't be had after all is made instead."""
         for remote in self.imports:
-            known = remote.find(key)
+            known = remote.find(key, step, parent, files)
             if known is None:
                 continue
             try:
@@ -239,7 +247,8 @@ class Solver:
     async def _fetched(self, remote: Remote, layer: Layer | None, id: str, parent: Result) -> Layer | None:
         if layer is not None:
             await download(self.builder.engine, id, remote, layer)
-            await self._applied(layer.descriptor, layer.diff_id, id, parent)
+            if not await held(self.builder.engine, chain_id(parent.chain_id, layer.diff_id)):
+                await self._applied(layer.descriptor, layer.diff_id, id, parent)
         return layer
 
     async def _is_there(self, record: Record) -> bool:
@@ -338,28 +347,6 @@ class Solver:
 
     def _now(self) -> int:
         return time.time_ns() if self.epoch_ns is None else self.epoch_ns
-
-    def _run_key(self, operation: Run, parent: Result, found: dict[int, Result]) -> str:
-        mounts = []
-        for mount in operation.mounts:
-            origin = mount.origin
-            key = found[id(origin.step)].key if origin is not None and origin.step is not None else ""
-            mounts.append([mount.options, key, origin.context if origin is not None else None])
-        return digest_of(
-            "run",
-            {
-                "parent": parent.key,
-                "args": operation.args,
-                "env": operation.env,
-                "cwd": operation.cwd,
-                "user": operation.user,
-                "mounts": mounts,
-                "network": operation.network,
-                "security": operation.security,
-                "files": operation.files,
-                **({"volumes": operation.volumes} if operation.volumes else {}),
-            },
-        )
 
     async def _run(self, id: str, step: Step, operation: Run, parent: Result, found: dict[int, Result]) -> Layer:
         engine = self.builder.engine

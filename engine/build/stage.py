@@ -116,6 +116,7 @@ class StagePlanner:
             instruction.span,
             self.no_cache,
             self.stage.name,
+            told=self.config.told if self.options.classic else (),
         )
         return self.last
 
@@ -281,9 +282,8 @@ class StagePlanner:
             add=item.add,
             may_match_nothing=not self.options.classic,
         )
-        shown = item.original.split(None, 1)[1]
         text = f"{wording.copied(item, sources, target)} # buildkit"
-        self._history(text, _nop(f"{name} {shown} "), layer=True)
+        self._history(text, wording.copied_classic(name, operation), layer=True)
         return self._step(operation, item, item.original)
 
     def _heredoc(self, content: str, span: Span) -> str:

@@ -7,12 +7,13 @@ A key is made of the operation, the keys of what it builds on, and the checksums
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from engine.api.types import Descriptor
 from engine.build.dockerfile.errors import Span
 from engine.build.dockerfile.instructions import Mount
 
+FILES = "\0files\0"
 CACHE_FORMAT = "1"
 """Part of every key: raise it when the same operation comes to give another result."""
 
@@ -118,7 +119,9 @@ class Step:
     no_cache: bool = False
     stage: str = ""
     progress_id: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    """The history of an image that ends with this step, as the classic builder writes it; ``FILES`` stands for what
+    was copied."""
 
     @property
     def inputs(self) -> Sequence["Step"]:
@@ -144,6 +147,8 @@ class Result:
     chain_id: str
     layers: tuple[Layer, ...]
     cached: bool = False
+    files: str = ""
+    """Of a copy: what was copied, as the classic builder's history names it (``file:<checksum>``)."""
 
     @property
     def diff_ids(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
+from engine.build.steps import FILES, Copy
 
 _NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)
 SIGNAL = re.compile(rf"\d+|(SIG)?({_NAMES}|RTMIN(\+\d+)?|RTMAX(-\d+)?)")
@@ -45,6 +46,12 @@ def quoted(word: str) -> str:
 
 def is_url(source: str) -> bool:
     return source.startswith(("http://", "https://", "git@", "git://", "ssh://")) or source.endswith(".git")
+
+
+def copied_classic(name: str, operation: Copy) -> str:
+    """A copy as the classic builder's history shows it; what was copied is known when it is done."""
+    owner = f"--chown={operation.chown} " if operation.chown else ""
+    return f"/bin/sh -c #(nop) {name} {owner}{FILES} in {operation.target} "
 
 
 def ports(text: str, span: Span) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """One build as the classic builder's clients see it: steps by number, their output, ids, and the result."""
 
 import asyncio
+import contextlib
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from server.http.streams import Progress, error_message
 from server.services.build import sentences
 from server.services.build.context import Context
 from server.services.build.fetch import fetch
+from server.services.build.historycache import HistoryCache
 from server.services.build.image import Documents, describe, store
 from server.services.build.options import ClassicOptions
 from server.services.build.runner import TaskRunner
@@ -183,7 +185,7 @@ class ClassicBuild:
         epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
         ground = Ground(self._bases.lay_out)
-        solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, ground=ground)
+        solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, await self._candidates(), ground)
         try:
             await self._all(file, solver)
         except Failed as failure:
@@ -191,6 +193,14 @@ class ClassicBuild:
             await self._out.put(message)
         finally:
             await asyncio.shield(solver.close())
+
+    async def _candidates(self) -> list[HistoryCache]:
+        """The images of ``cachefrom`` that are here; dockerd pulls none either."""
+        found: list[HistoryCache] = []
+        for ref in self._options.cache_from:
+            with contextlib.suppress(WharfError):
+                found.append(HistoryCache(self._room.engine, await self._images.resolve(ref)))
+        return found
 
     async def _all(self, file: Dockerfile, solver: Solver) -> None:
         made = await self._plan(file)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.build.imageconfig import History, ImageConfig
-from engine.build.steps import SCRATCH, Base, Result, Step
+from engine.build.steps import FILES, SCRATCH, Base, Result, Step
 from engine.registry import documents, oci
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -78,6 +78,8 @@ def _history(config: ImageConfig, steps: Sequence[Step], results: Mapping[int, R
         if not entry.empty_layer:
             step = next(waiting)
             result = results[id(step)]
+            if FILES in entry.created_by:
+                entry = replace(entry, created_by=entry.created_by.replace(FILES, result.files))
             below = results[id(step.parent)].layers if step.parent is not None else ()
             if len(result.layers) > len(below):
                 last_ns = result.layers[-1].created_ns

@@ -15,6 +15,7 @@ from engine.api.content import Content
 from engine.api.types import Descriptor
 from engine.build import cacheconfig
 from engine.build.cacheconfig import Known
+from engine.build.steps import Result, Step
 from engine.buildkit.session import Session
 from engine.errors import WharfError, invalid, not_implemented
 from engine.registry import documents, oci
@@ -34,7 +35,7 @@ class Imported:
     store: Any
     """Has ``blob(digest)``, which is an async context manager of pieces."""
 
-    def find(self, key: str) -> Known | None:
+    def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
         return self.known.get(key)
 
     async def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:

@@ -1,0 +1,54 @@
+"""``cachefrom`` of the classic builder: the layers of images are candidates, by what their history says of them.
+
+An image fits a step if its history is the same up to the step, and the layers below it are those the step stands on.
+Copies are told apart by the checksum in the history, which this engine writes as dockerd does: what a dockerd has
+copied has another checksum, so only its other steps are found.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.build.cacheconfig import Known
+from engine.build.imageconfig import ns_of
+from engine.build.steps import FILES, Layer, Result, Step
+from engine.registry import oci
+from server.services.images.model import Image
+
+_COPIED = re.compile(r"(file|dir|multi):[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCache:
+    """One image that is here (engine.build.remote.Remote)."""
+
+    engine: Engine
+    image: Image
+
+    def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
+        history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
+        at = len(step.told) - 1
+        if not 0 <= at < len(history) or history[at].get("empty_layer"):
+            return None
+        below = zip(history[:at], step.told, strict=False)
+        if not all(_same(str(entry.get("created_by", "")), text) for entry, text in below):
+            return None
+        if history[at].get("created_by") != step.told[at].replace(FILES, files):
+            return None
+        number = sum(not entry.get("empty_layer") for entry in history[:at])
+        if number >= len(self.image.diff_ids) or self.image.diff_ids[:number] != parent.diff_ids:
+            return None
+        descriptor = oci.descriptor(self.image.layers[number], "layer")
+        return Known(Layer(descriptor, self.image.diff_ids[number], ns_of(str(history[at].get("created", "")))))
+
+    async def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
+        async for piece in self.engine.content.read(descriptor.digest):
+            yield piece
+
+
+def _same(found: str, wanted: str) -> bool:
+    """Whether two lines say the same; what a line below copied is known by its layer."""
+    return (_COPIED.sub(FILES, found) if FILES in wanted else found) == wanted
