@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from api_models.filters import Filters
 from engine.api.types import ImageRecord
-from engine.errors import Kind, WharfError
+from engine.errors import Kind, WharfError, invalid
 from engine.registry.reference import Reference, parse_canonical
 from server.services.containers.prune import until_ns
 from server.services.images.model import is_dangling
@@ -21,28 +21,60 @@ Selector = Callable[[ImageRecord], Awaitable[bool]]
 
 @lru_cache(maxsize=64)
 def _glob(pattern: str) -> re.Pattern[str]:
-    """Go's path.Match: ``*`` and ``?`` stop at slashes."""
+    """Go's path.Match: ``*`` and ``?`` stop at slashes.
+
+    :raises WharfError: INVALID_ARGUMENT in Go's words.
+    """
     built, at = "", 0
     while at < len(pattern):
         char = pattern[at]
+        at += 1
         if char == "*":
             built += "[^/]*"
         elif char == "?":
             built += "[^/]"
-        elif char == "[" and (end := pattern.find("]", at + 2)) > 0:
-            inner = pattern[at + 1 : end].replace("\\", "\\\\")
-            built += f"[{inner}]"
-            at = end
-        elif char == "\\" and at + 1 < len(pattern):
-            at += 1
-            built += re.escape(pattern[at])
+        elif char == "[":
+            found, at = _class(pattern, at)
+            built += found
         else:
+            char, at = _char(pattern, at - 1)
             built += re.escape(char)
-        at += 1
-    try:
-        return re.compile(built)
-    except re.error:
-        return re.compile(r"(?!)")
+    return re.compile(built)
+
+
+def _class(pattern: str, at: int) -> tuple[str, int]:
+    """What stands in brackets, and where it ends."""
+    negated = pattern.startswith("^", at)
+    at += negated
+    ranges: list[str] = []
+    first = True
+    while first or not pattern.startswith("]", at):
+        first = False
+        if pattern.startswith(("-", "]"), at):
+            raise _bad_pattern()
+        low, at = _char(pattern, at)
+        high = low
+        if pattern.startswith("-", at):
+            if pattern.startswith(("-", "]"), at + 1):
+                raise _bad_pattern()
+            high, at = _char(pattern, at + 1)
+        if low <= high:  # else it holds nothing
+            ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+    if not ranges:
+        return r"[\s\S]" if negated else "(?!)", at + 1
+    return f"[{'^' if negated else ''}{''.join(ranges)}]", at + 1
+
+
+def _char(pattern: str, at: int) -> tuple[str, int]:
+    """One character, perhaps behind a backslash."""
+    at += pattern.startswith("\\", at)
+    if at >= len(pattern):
+        raise _bad_pattern()
+    return pattern[at], at + 1
+
+
+def _bad_pattern() -> WharfError:
+    return invalid("syntax error in pattern")
 
 
 def matches_reference(pattern: str, reference: Reference) -> bool:

@@ -1,0 +1,37 @@
+"""Patterns of the filter ``reference``: Go's path.Match."""
+
+import pytest
+
+from engine.errors import WharfError
+from engine.registry.reference import parse
+from server.services.images.select import matches_reference
+
+NAME = parse("registry.test/team/app:v1").tagged()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("registry.test/team/app", True),
+        ("registry.test/team/app:v1", True),
+        ("registry.test/team/app:v2", False),
+        ("registry.test/*/app", True),
+        ("registry.test/*", False),
+        ("*/*/*:v?", True),
+        ("*/*/*:v[0-9]", True),
+        ("*/*/*:v[^0-9]", False),
+        ("*/*/*:v[9-0]", False),
+        ("*/*/*:v[^9-0]", True),
+        (r"*/*/a[\-p]p", True),
+        (r"*/*/\a*", True),
+        ("app", False),
+    ],
+)
+def test_patterns(pattern: str, fits: bool) -> None:
+    assert matches_reference(pattern, NAME) is fits
+
+
+@pytest.mark.parametrize("pattern", ["[", "a[", "[]a]", "[^]", "[a-]", "[-a]", "x\\", "[a", "[a-b"])
+def test_what_is_no_pattern(pattern: str) -> None:
+    with pytest.raises(WharfError, match=r"^syntax error in pattern$"):
+        matches_reference(pattern, NAME)
