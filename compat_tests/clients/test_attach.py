@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -266,3 +267,33 @@ def test_docker_py_attach_socket(engine: Engine) -> None:
         let_go(found)
         assert joined(data) == {1: b"x\n"}
         assert exit_code(engine, box) == 0
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: bool) -> None:
+    """With `logs` and `stream`, each client gets every byte once, whenever it comes: also a line without its end."""
+    script = "seq 1 3000; printf pro; until [ -e /go ]; do sleep 0.1; done; echo mpt; seq 1 1000"
+    made = engine.client.containers.create(
+        "busybox", ["sh", "-c", script], tty=terminal, network_mode="none", log_config={"Type": driver, "Config": {}}
+    )
+    lines = [*range(1, 3001), "prompt", *range(1, 1001), ""]
+    whole = ("\r\n" if terminal else "\n").join(map(str, lines)).encode()
+    before = whole[: whole.index(b"pro") + 3]
+
+    def newcomer() -> tuple[Iterator[bytes], bytes]:
+        """A new client, and what it got up to the unfinished line."""
+        pieces = iter(made.attach(stdout=True, stderr=True, logs=True, stream=True))
+        data = b""
+        while len(data) < len(before):
+            data += next(pieces)
+        return pieces, data
+
+    try:
+        made.start()
+        clients = [newcomer() for _ in range(3)]  # the first in the middle of it, the others after "pro"
+        assert all(data == before for _, data in clients)
+        assert made.exec_run(["touch", "/go"]).exit_code == 0
+        assert all(data + b"".join(pieces) == whole for pieces, data in clients)
+    finally:
+        made.remove(force=True)

@@ -42,7 +42,7 @@ FILL = "dd if=/dev/zero of={} bs=1M count=50 2>&1; stat -c %s {}"
 
 
 def test_a_container_is_full(limited: Wharf) -> None:
-    script = FILL.format("/big", "/big") + "; mkdir /a && mv /a /b && rm /big && echo room > /again && cat /again"
+    script = FILL.format("/big", "/big") + "; rm /big && mkdir /a && mv /a /b && echo room > /again && cat /again"
     done = limited.docker(
         "run", "--rm", "--network", "none", "--storage-opt", "size=10M", "busybox", "sh", "-c", script
     ).stdout  # fmt: skip

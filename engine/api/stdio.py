@@ -5,6 +5,7 @@ Bytes never pass through here. A relay (TLS, websocket) makes a socket pair and 
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,8 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """What a client wants. ``head`` is written before all else, ``early`` is read before all else."""
+    """What a client wants. ``head`` is written before all else, ``early`` is read before all else. ``held``: output is
+    kept back until :meth:`AttachSession.go`."""
 
     exec_id: str = ""
     stdin: bool = False
@@ -46,6 +48,7 @@ class Attach:
     detach_keys: bytes = b""
     early: bytes = b""
     head: bytes = b""
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +149,35 @@ class _Line:
             self._sock = None
 
 
+@dataclass(frozen=True, slots=True)
+class LogMark:
+    """The end of a log: ``size`` bytes of the file ``inode``, and by stream the ``rest``, a line without its end."""
+
+    inode: int
+    size: int
+    rest: Mapping[str, bytes]
+
+    @classmethod
+    def parse(cls, value: object) -> "LogMark | None":
+        if not isinstance(value, dict) or not value.get("inode"):
+            return None
+        rest = {stream: bytes.fromhex(text) for stream, text in value["rest"].items() if text}
+        return cls(int(value["inode"]), int(value["size"]), rest)
+
+
 class AttachSession:
     """A client that was handed over. ``ended`` must be awaited (or ``abandon`` called) to free the line."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: _Line, mark: "LogMark | None" = None) -> None:
         self._line = line
         self.handed = True
+        #: Of a ``held`` session: where the log ended when it joined. None: there is no log here.
+        self.mark = mark
+
+    async def go(self) -> None:
+        """Lets the output of a ``held`` session go. A shim that is gone has none."""
+        with contextlib.suppress(WharfError):
+            await self._line.send({"op": "go"})
 
     async def ended(self) -> Ending:
         """Waits, as long as it takes, for the end. A shim that vanishes counts as GONE. Cancelling the wait frees
@@ -194,6 +220,7 @@ class Stdio:
             "framed": attach.framed,
             "detach_keys": attach.detach_keys.hex(),
             "head": len(attach.head),
+            "held": attach.held,
         }
         try:
             async with timeouts.limit("stdio.handover"):
@@ -205,7 +232,7 @@ class Stdio:
         except BaseException:
             line.close()
             raise
-        return AttachSession(line)
+        return AttachSession(line, LogMark.parse(answer.get("log")))
 
     async def attach(self, client: socket.socket, attach: Attach) -> Ending:
         """``open`` and ``ended`` in one."""

@@ -21,7 +21,9 @@ class StdioServer:
         self.path = path
         self._loop = loop
         self._find = find
-        self._server = Server(loop, path, self._request)
+        # By the daemon's connection: who is to be told first what the log has.
+        self._held: dict[Peer, Session] = {}
+        self._server = Server(loop, path, self._request, on_gone=self._release)
 
     @property
     def busy(self) -> bool:
@@ -36,6 +38,8 @@ class StdioServer:
             operation = text(message, "op")
             if operation == "attach":
                 self._attach(peer, message, tail, fds)
+            elif operation == "go":
+                self._release(peer)
             elif operation == "drained":
                 self._drained(peer, message)
             else:
@@ -58,6 +62,7 @@ class StdioServer:
             detach_keys=bytes.fromhex(text(message, "detach_keys")),
             early=tail[head:],
             head=tail[:head],
+            held=bool(message.get("held")),
         )
         client = socket.socket(fileno=fds.pop())
 
@@ -70,8 +75,17 @@ class StdioServer:
         except OSError as error:
             client.close()
             raise RequestError("invalid argument", f"attach: {os.strerror(error.errno or 0)}") from None
-        peer.send({"handed": True})
+        if wishes.held:
+            self._held[peer] = session
+        # In one turn of the loop: what the log has by now, and what this client gets from now on, are all there is.
+        peer.send({"handed": True, **({"log": streams.log.mark()} if wishes.held else {})})
         streams.attach(session)
+
+    def _release(self, peer: Peer) -> None:
+        """The daemon has told the client what came before, or has left."""
+        session = self._held.pop(peer, None)
+        if session is not None:
+            session.release()
 
     def _drained(self, peer: Peer, message: Json) -> None:
         streams = self._find(text(message, "exec_id"))

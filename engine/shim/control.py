@@ -117,11 +117,18 @@ class Peer:
 
 
 class Server:
-    """Listens at a path and makes peers. ``on_alone``: the last of them has left."""
+    """Listens at a path and makes peers. ``on_gone``: one of them has left; ``on_alone``: the last."""
 
     def __init__(
-        self, loop: Loop, path: str, on_request: Request, *, on_alone: Callable[[], None] | None = None
+        self,
+        loop: Loop,
+        path: str,
+        on_request: Request,
+        *,
+        on_alone: Callable[[], None] | None = None,
+        on_gone: Callable[[Peer], None] | None = None,
     ) -> None:
+        self._on_gone = on_gone
         self._loop = loop
         self._path = path
         self._on_request = on_request
@@ -146,6 +153,8 @@ class Server:
 
     def _closed(self, peer: Peer) -> None:
         self.peers.discard(peer)
+        if self._on_gone is not None:
+            self._on_gone(peer)
         if not self.peers and self._on_alone is not None:
             self._on_alone()
 

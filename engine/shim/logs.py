@@ -22,6 +22,11 @@ PIECE = 16 << 10
 RunChild = Callable[[Callable[[], None]], Callable[[], None]]
 
 
+#: ``inode`` and ``size`` of the file that is written, and by stream ``rest``, the unfinished lines kept back (hex).
+#: Empty: there is no log here.
+Mark = dict[str, object]
+
+
 class LogDriver(Protocol):
     """Where the output of a container goes besides its clients."""
 
@@ -32,6 +37,9 @@ class LogDriver(Protocol):
         """``stream`` ended: what was kept back is written."""
 
     def close(self) -> None: ...
+
+    def mark(self) -> Mark:
+        """Where the log ends now."""
 
     @property
     def lagging(self) -> bool:
@@ -60,6 +68,9 @@ class _NeverLagging:
 
 class NoLog(_NeverLagging):
     """Keeps nothing."""
+
+    def mark(self) -> Mark:
+        return {}
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         pass
@@ -176,6 +187,11 @@ class Lines:
             yield data[begin:position], True
         self._rest = data[position:]
 
+    @property
+    def unfinished(self) -> bytes:
+        """What waits for its newline."""
+        return self._rest
+
     def rest(self) -> bytes:
         """What no newline ended, at the end of the stream."""
         rest, self._rest = self._rest, b""
@@ -207,6 +223,10 @@ class _FileLog(_NeverLagging):
             lines = self._lines[stream] = Lines()
         for block, whole in lines.cut(data):
             self._block(stream, block, now_ns, whole=whole)
+
+    def mark(self) -> Mark:
+        rest = {stream: lines.unfinished.hex() for stream, lines in self._lines.items()}
+        return {"inode": self.file.inode, "size": self.file.size, "rest": rest}
 
     def finish(self, stream: str, now_ns: int) -> None:
         lines = self._lines.pop(stream, None)

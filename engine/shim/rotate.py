@@ -58,6 +58,11 @@ class LogFile:
         self._fd = os.open(self.path, flags, self._mode)
         self.size = os.fstat(self._fd).st_size
 
+    @property
+    def inode(self) -> int:
+        """Of the file that is written now; 0: none can be made."""
+        return os.fstat(self._fd).st_ino if self._fd >= 0 else 0
+
     def room(self) -> int:
         """Bytes until the file is full (0 or less: it is); huge when it never is."""
         return self.max_size - self.size if self.max_size else 1 << 62

@@ -21,7 +21,7 @@ _STREAM_NUMBER = {"stdout": 1, "stderr": 2}
 
 
 class Wishes(NamedTuple):
-    """What a client asked for; see ``engine.api.stdio.Attach``."""
+    """What a client asked for; see ``engine.api.stdio.Attach``. ``held``: nothing is written before ``release``."""
 
     stdin: bool
     stdout: bool
@@ -30,6 +30,7 @@ class Wishes(NamedTuple):
     detach_keys: bytes
     early: bytes
     head: bytes
+    held: bool = False
 
 
 class Session(Sink):
@@ -49,6 +50,7 @@ class Session(Sink):
         self._reading = True
         self._input_ended = False
         self._hung_up = False
+        self._held = wishes.held
         loop.add(self.fd, READ, self._ready)
         Session.alive += 1
 
@@ -71,6 +73,21 @@ class Session(Sink):
 
     def write_parts(self, parts: list[bytes | memoryview]) -> int:
         return self._client.sendmsg(parts, (), socket.MSG_NOSIGNAL)
+
+    def release(self) -> None:
+        """What waited follows."""
+        self._held = False
+        self.flush()
+
+    def flush(self) -> None:
+        if not self._held:
+            super().flush()
+
+    def finish(self) -> None:
+        if self._held:
+            self._finishing = True  # for when it is released
+        else:
+            super().finish()
 
     def flushed(self) -> None:
         self.end(EOF)

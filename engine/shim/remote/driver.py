@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from engine.shim.logs import Lines, LogDriver
+from engine.shim.logs import Lines, LogDriver, Mark
 from engine.shim.loop import Loop
 from engine.shim.remote.delivery import LIMIT, Delivery
 from engine.shim.remote.sockets import Address
@@ -101,6 +101,9 @@ class RemoteLog:
     def _send(self, stream: str, line: bytes, now_ns: int, part: Part | None) -> None:
         for message in self._encoder.encode(stream, line, now_ns, part):
             self.delivery.offer(message)
+
+    def mark(self) -> Mark:
+        return self._cache.mark()
 
     def close(self) -> None:
         self._cache.close()

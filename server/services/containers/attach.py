@@ -14,7 +14,7 @@ from engine.api.stdio import Attach as Wishes
 from engine.api.stdio import AttachSession, Ending, Stdio
 from engine.errors import WharfError, conflict
 from server.services.containers.client import DEFAULT_KEYS, Client, parse_keys
-from server.services.containers.log_format import Query
+from server.services.containers.log_format import Query, header
 from server.services.containers.logs import Logs
 from server.services.containers.model import Container
 from server.services.containers.room import Room
@@ -98,13 +98,12 @@ class Attachments:
 
         Where the container runs, the head goes out with the session: who has read it misses no output.
         """
+        joins = wanted.logs and wanted.stream and _streaming(container)
         try:
             if wanted.logs or not wanted.stream or not _streaming(container):
                 await client.send_head()
-            if wanted.logs:
-                query = Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed)
-                async for data in self._logs.open(container, query):
-                    await client.send(data)
+            if wanted.logs and not joins:
+                await self._replay(container, Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed), client)
         except (OSError, WharfError) as error:
             # The head is out: dockerd, too, has only its log left to tell.
             log.info("container=%s attach: %s", container.id, error)
@@ -114,11 +113,44 @@ class Attachments:
         if not wanted.stream:
             await client.finish()
             return
+        wishes = self._wishes(container, wanted, client, framed=framed, held=joins)
+        session = await self._join(container, wishes, client)
+        if session is None:
+            await client.finish(client.head)
+            return
+        if joins:
+            await self._before(container, wanted, session, client, framed=framed)
+        client.sock.close()
+        if await session.ended() is Ending.DETACHED:
+            self._room.publish(container, "detach")
+
+    async def _replay(self, container: Container, query: Query, client: Client) -> None:
+        async for data in self._logs.open(container, query):
+            await client.send(data)
+
+    async def _before(
+        self, container: Container, wanted: Wanted, session: AttachSession, client: Client, *, framed: bool
+    ) -> None:
+        """What was written before the session joined: the log up to there, and lines that had no end yet. Then the
+        session's own output follows, so that nothing is lost and nothing comes twice."""
+        mark = session.mark
+        try:
+            end = (mark.inode, mark.size) if mark is not None else None
+            query = Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed, end=end)
+            await self._replay(container, query, client)
+            for stream, data in (mark.rest if mark is not None else {}).items():
+                if wanted.stdout if stream == "stdout" else wanted.stderr:
+                    await client.send((header(stream, len(data)) if framed else b"") + data)
+        except (OSError, WharfError) as error:
+            log.info("container=%s attach: %s", container.id, error)
+        await session.go()
+
+    def _wishes(self, container: Container, wanted: Wanted, client: Client, *, framed: bool, held: bool) -> Wishes:
         config = container.config
         keys = b""
         if config.tty:
             keys = parse_keys(wanted.detach_keys) if wanted.detach_keys else DEFAULT_KEYS
-        wishes = Wishes(
+        return Wishes(
             stdin=wanted.stdin and config.open_stdin,
             stdout=wanted.stdout,
             stderr=wanted.stderr,
@@ -126,14 +158,8 @@ class Attachments:
             detach_keys=keys,
             early=client.early,
             head=client.head,
+            held=held,
         )
-        session = await self._join(container, wishes, client)
-        if session is None:
-            await client.finish(client.head)
-            return
-        client.sock.close()
-        if await session.ended() is Ending.DETACHED:
-            self._room.publish(container, "detach")
 
     async def _join(self, container: Container, wishes: Wishes, client: Client) -> AttachSession | None:
         stdio = Stdio(socket_path(self._room, container))

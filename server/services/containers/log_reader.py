@@ -160,11 +160,12 @@ class LogReader:
         self._rest = b""
         self._sealed = False
         self._started = False
+        self._ended = False
 
     @property
     def done(self) -> bool:
-        """A record later than ``until`` was reached: nothing more is wanted."""
-        return self._formatter.done
+        """A record later than ``until`` was reached, or the query's end: nothing more is wanted."""
+        return self._formatter.done or self._ended
 
     def read(self) -> bytes:
         """The next piece of output; empty when there is nothing more now."""
@@ -175,7 +176,11 @@ class LogReader:
             if self._file is None and not self._next():
                 return b""
             assert self._file is not None
-            data = self._file.read(CHUNK)
+            wanted = self._wanted(self._file)
+            if not wanted:
+                self._ended = True
+                break
+            data = self._file.read(wanted)
             if isinstance(self._file, _Plain) and self._file.restarted():
                 self._file.position, self._rest = 0, b""
                 continue
@@ -191,6 +196,13 @@ class LogReader:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _wanted(self, file: _File) -> int:
+        """How much to read of the file; 0 at the query's end."""
+        if self._query.end is None or not isinstance(file, _Plain):
+            return CHUNK
+        inode, size = self._query.end
+        return max(0, min(CHUNK, size - file.position)) if file.inode == inode else CHUNK
 
     def _take(self, data: bytes) -> bytes:
         data = self._rest + data if self._rest else data
