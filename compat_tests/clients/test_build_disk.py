@@ -1,4 +1,4 @@
-"""A disk that is full in the middle of a build: the build says so, and nothing of it stays."""
+"""Builds by an engine of their own: a disk that is full in the middle, and what only an experimental engine does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compat_tests import engines
-from compat_tests.clients.builds import Case, by_buildx, classic
+from compat_tests.clients.builds import Case, by_buildx, classic, tree
 from compat_tests.engines import Engine
 from compat_tests.test_faults_disk import small_disk
 from compat_tests.traces import until
@@ -30,7 +30,7 @@ FAILS = {
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
     """An engine whose disk has 48 MiB."""
     path = tmp_path_factory.mktemp("small")
-    with small_disk(path, "48m"), engines.wharf("small", "--data-root", str(path / "data")) as engine:
+    with small_disk(path, "48m"), engines.wharf("small", "--experimental", "--data-root", str(path / "data")) as engine:
         engine.load_busybox()
         yield engine, path
 
@@ -66,3 +66,24 @@ def test_full_in_the_middle(small: tuple[Engine, Path], tmp_path: Path, door: st
     error, shown = build(BEFORE + "RUN echo fits > /small\n")
     assert error == ""
     assert ("Using cache" if door == "classic" else "CACHED") in shown
+
+
+def test_squashed_into_one_layer(small: tuple[Engine, Path]) -> None:
+    """What an experimental dockerd does with `squash`."""
+    engine, _ = small
+    dockerfile = (
+        "FROM busybox\nRUN echo 1 > /one; head -c 100000 /dev/urandom > /big\nENV A=b\n"
+        "RUN rm /big /etc/shadow; echo 2 > /two\n"
+    )
+    for _ in range(2):
+        built = classic(engine, Case(dockerfile), squash=1, t="squashed:1")
+        assert built.error == ""
+    image = engine.api.get("/images/squashed:1/json").json()
+    below = engine.api.get("/images/busybox/json").json()["RootFS"]["Layers"]
+    assert image["RootFS"]["Layers"][:-1] == below
+    assert "A=b" in image["Config"]["Env"]
+    newest = engine.api.get("/images/squashed:1/history").json()[0]
+    assert newest["Comment"].startswith("merge sha256:")
+    files = tree(engine, "squashed:1")
+    assert {"one", "two"} <= files.keys()
+    assert not {"big", "etc/shadow"} & files.keys()

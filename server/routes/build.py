@@ -80,8 +80,6 @@ def read_options(request: Request) -> ClassicOptions:
         if version == "2":
             raise invalid("BuildKit builds go through /session and /grpc on this engine")
         raise invalid(f"invalid version {orjson.dumps(version).decode()}")
-    if params.flag(request, "squash"):
-        raise invalid("squash is only supported with experimental mode")
     return ClassicOptions(
         dockerfile=params.text(request, "dockerfile"),
         remote=params.text(request, "remote"),
@@ -112,6 +110,7 @@ def read_options(request: Request) -> ClassicOptions:
         ),
         credentials=_credentials(request),
         build_id=params.text(request, "buildid"),
+        squash=params.flag(request, "squash"),
     )
 
 

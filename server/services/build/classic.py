@@ -28,6 +28,7 @@ from server.services.build.historycache import HistoryCache
 from server.services.build.image import Documents, describe, store
 from server.services.build.options import ClassicOptions
 from server.services.build.runner import TaskRunner
+from server.services.build.squash import base_of, squashed
 from server.services.build.stream import Stream
 from server.services.containers.room import Room
 from server.services.images.model import Image, short_id
@@ -351,6 +352,9 @@ class ClassicBuild:
     async def _finish(self, made: Plan) -> None:
         target, options = made.target, self._options
         documents = self._documents(target)
+        if options.squash and target.last is not None:
+            result = self._results[id(target.last)]
+            documents = await squashed(self._room.engine, documents, result, base_of(target.last))
         if options.labels:
             shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
             await self._stream.step(self._total, self._total, f"LABEL {shown}")

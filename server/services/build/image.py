@@ -60,13 +60,19 @@ def describe(
     times = [entry.created_ns for entry in settled.history]
     created = times[-1] if times else base_ns
     data = settled.finished(result.diff_ids, created_ns=created or now_ns)
+    manifest = manifest_of(data, [layer.descriptor for layer in result.layers])
+    return Documents(data, manifest, result.chain_id)
+
+
+def manifest_of(config: bytes, layers: Sequence[Descriptor]) -> bytes:
+    """The manifest of a configuration and its layers."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": oci.to_json(Descriptor(CONFIG, oci.digest_of(data), len(data))),
-        "layers": [oci.to_json(layer.descriptor) for layer in result.layers],
+        "config": oci.to_json(Descriptor(CONFIG, oci.digest_of(config), len(config))),
+        "layers": [oci.to_json(layer) for layer in layers],
     }
-    return Documents(data, json.dumps(manifest, separators=(",", ":")).encode(), result.chain_id)
+    return json.dumps(manifest, separators=(",", ":")).encode()
 
 
 def _history(config: ImageConfig, steps: Sequence[Step], results: Mapping[int, Result], base_ns: int) -> list[History]:

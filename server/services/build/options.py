@@ -52,3 +52,4 @@ class ClassicOptions:
     limits: Limits = Limits()
     credentials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     build_id: str = ""
+    squash: bool = False

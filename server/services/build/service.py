@@ -105,6 +105,8 @@ class Builds:
 
         :raises WharfError: what is refused before the first message.
         """
+        if options.squash and not self._room.settings.experimental:
+            raise invalid("squash is only supported with experimental mode")
         task = asyncio.current_task()
         key = options.build_id or f"{id(task):x}"
         if task is not None:
