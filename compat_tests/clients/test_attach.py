@@ -9,10 +9,10 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from docker.types import LogConfig
 
 from compat_tests.engines import Engine
 from compat_tests.streams import Stream, Terminal, container, frames, hijack, joined, let_go, raw_socket
@@ -275,15 +275,15 @@ def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: 
     """With `logs` and `stream`, each client gets every byte once, whenever it comes: also a line without its end."""
     script = "seq 1 3000; printf pro; until [ -e /go ]; do sleep 0.1; done; echo mpt; seq 1 1000"
     made = engine.client.containers.create(
-        "busybox", ["sh", "-c", script], tty=terminal, network_mode="none", log_config={"Type": driver, "Config": {}}
+        "busybox", ["sh", "-c", script], tty=terminal, network_mode="none", log_config=LogConfig(type=driver)
     )
     lines = [*range(1, 3001), "prompt", *range(1, 1001), ""]
     whole = ("\r\n" if terminal else "\n").join(map(str, lines)).encode()
     before = whole[: whole.index(b"pro") + 3]
 
-    def newcomer() -> tuple[Iterator[bytes], bytes]:
+    def newcomer() -> tuple[Any, bytes]:
         """A new client, and what it got up to the unfinished line."""
-        pieces = iter(made.attach(stdout=True, stderr=True, logs=True, stream=True))
+        pieces = made.attach(stdout=True, stderr=True, logs=True, stream=True)
         data = b""
         while len(data) < len(before):
             data += next(pieces)
@@ -295,5 +295,7 @@ def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: 
         assert all(data == before for _, data in clients)
         assert made.exec_run(["touch", "/go"]).exit_code == 0
         assert all(data + b"".join(pieces) == whole for pieces, data in clients)
+        for pieces, _ in clients:
+            pieces.close()
     finally:
         made.remove(force=True)
