@@ -121,6 +121,19 @@ def container_directories(layout: CgroupLayout, cgroup: str) -> dict[str, str]:
     return directories(layout, dict.fromkeys(names, cgroup))
 
 
+def scope_path(name: str) -> str:
+    """``a-b.slice:docker:id``, as runtimes are told of a systemd scope → ``/a.slice/a-b.slice/docker-id.scope``.
+
+    Anything else is returned as it is.
+    """
+    parent, colon, unit = name.partition(":")
+    if not colon or not parent.endswith(".slice"):
+        return name
+    parts = parent.removesuffix(".slice").split("-")
+    slices = ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts))] if parent != "-.slice" else []
+    return "/" + "/".join([*slices, unit.replace(":", "-", 1) + ".scope"])
+
+
 def processes(directory: str) -> list[int]:
     """The pids directly in a cgroup. FileNotFoundError if it is gone."""
     with open(os.path.join(directory, "cgroup.procs")) as file:

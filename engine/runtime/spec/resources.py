@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from engine.errors import internal
-from engine.runtime.spec.host import HostFacts
+from engine.runtime.spec.host import SYSTEMD, HostFacts
 from engine.runtime.spec.input import Resources, ThrottleDevice, WeightDevice
 
 Json = dict[str, object]
@@ -97,14 +97,33 @@ def block_io(limits: Resources) -> Json:
     return found
 
 
+def _swap_alone(given: Json) -> Json:
+    """Takes the limit of memory and swap together out of ``given``, and returns it in v2's terms.
+
+    crun tells systemd the sum as ``MemorySwapMax``, which comes into force as soon as systemd looks at the scope again.
+    """
+    swap, limit = given.get("swap"), given.get("limit")
+    if swap == -1:
+        found = "max"
+    elif isinstance(swap, int) and isinstance(limit, int):
+        found = str(swap - limit)
+    else:
+        return {}  # an update of it alone: the runtime's error is dockerd's
+    del given["swap"]
+    return {"memory.swap.max": found}
+
+
 def build(limits: Resources, host: HostFacts) -> Json:
     """Everything but the device rules.
 
     :raises WharfError: INTERNAL if a throttled device isn't there.
     """
+    limits_of_memory = memory(limits, v2=host.cgroup_v2)
+    by_systemd = host.cgroup_v2 and host.cgroup_driver == SYSTEMD
     found: Json = {}
     for name, part in (
-        ("memory", memory(limits, v2=host.cgroup_v2)),
+        ("unified", _swap_alone(limits_of_memory) if by_systemd else {}),
+        ("memory", limits_of_memory),
         ("cpu", cpu(limits, v2=host.cgroup_v2)),
         ("blockIO", block_io(limits)),
     ):

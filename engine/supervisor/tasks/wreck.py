@@ -109,7 +109,7 @@ def _kill(pid: int, same: Callable[[], bool]) -> bool:
 
 def _clear_cgroups(bundle: Bundle) -> None:
     """A runtime that was killed in the middle knows nothing of the cgroups that it has made."""
-    path = _cgroups_path(bundle)
+    path = cgroups.scope_path(_cgroups_path(bundle))
     if not path.startswith("/") or os.path.normpath(path) == "/":
         return
     for directory in set(cgroups.container_directories(cgroups.host_cgroups(), path).values()):

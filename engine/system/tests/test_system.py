@@ -72,6 +72,12 @@ HYBRID = b"""24 1 8:1 / / rw - ext4 /dev/root rw
 """
 
 
+def test_scopes_of_systemd() -> None:
+    assert cgroups.scope_path("a-b.slice:docker:id") == "/a.slice/a-b.slice/docker-id.scope"
+    assert cgroups.scope_path("system.slice:docker:id") == "/system.slice/docker-id.scope"
+    assert cgroups.scope_path("/docker/id") == "/docker/id"
+
+
 def test_cgroup_layouts() -> None:
     v2 = cgroups.host_cgroups(V2)
     assert (v2.mode, v2.v2, v2.unified) == ("v2", True, "/sys/fs/cgroup")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.errors import Kind, WharfError
-from engine.runtime.spec import build, caps, devices, mounts, process, seccomp, security, users
+from engine.runtime.spec import build, caps, devices, mounts, process, resources, seccomp, security, users
 from engine.runtime.spec.host import HostFacts, kernel_version
 from engine.runtime.spec.input import (
     BindMount,
@@ -211,6 +211,21 @@ def test_a_mount_over_dev_replaces_what_lies_in_it() -> None:
     planned, _ = mounts.plan(replace(BASE, mounts=(BindMount("/s", "/dev/"),)), HOST)
     destinations = [mount["destination"] for mount in planned]
     assert destinations == ["/proc", "/sys", "/sys/fs/cgroup", "/dev/"]
+
+
+def test_systemd_is_told_of_swap_without_memory() -> None:
+    host = replace(HOST, cgroups=V2, cgroup_driver="systemd")
+    for limits, found in (
+        (Resources(memory=64, memory_swap=100), {"unified": {"memory.swap.max": "36"}, "memory": {"limit": 64}}),
+        (Resources(memory=64, memory_swap=64), {"unified": {"memory.swap.max": "0"}, "memory": {"limit": 64}}),
+        (Resources(memory_swap=-1), {"unified": {"memory.swap.max": "max"}}),
+        (Resources(memory_swap=100), {"memory": {"swap": 100}}),
+        (Resources(memory=64), {"memory": {"limit": 64}}),
+    ):
+        assert resources.build(limits, host) == found
+    # whoever sets limits without systemd converts them
+    plain = resources.build(Resources(memory=64, memory_swap=100), replace(HOST, cgroups=V2))
+    assert plain == {"memory": {"limit": 64, "swap": 100}}
 
 
 def test_cgroup_v2_leaves_out_what_it_does_not_know() -> None:
