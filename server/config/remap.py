@@ -111,6 +111,7 @@ def _make_default() -> None:
     for path, flag in ((SUBUID, "--add-subuids"), (SUBGID, "--add-subgids")):
         entries = _entries(path)
         if not any(owner == DEFAULT_USER for owner, _, _ in entries):
+            Path(path).touch(mode=0o644)  # usermod wants it to be there
             first = max([_FIRST, *(start + size for _, start, size in entries)])
             _tool("usermod", flag, f"{first}-{first + _COUNT - 1}", DEFAULT_USER)
 
