@@ -4,6 +4,7 @@ After a start, a build or a pull there are many, and glibc itself gives back onl
 """
 
 import asyncio
+import contextlib
 
 from engine.system import heap
 
@@ -26,10 +27,10 @@ def touched() -> None:
 def _due(loop: asyncio.AbstractEventLoop) -> None:
     global _timer
     left = _last + REST - loop.time()
-    if left > 0:
-        _timer = loop.call_later(left, _due, loop)
+    if left > 0 or heap.busy():
+        # What a transfer has used it needs again.
+        _timer = loop.call_later(left if left > 0 else REST, _due, loop)
         return
     _timer = None
-    # A transfer that still runs needs the pages again, and trims at its end.
-    if not heap.busy():
+    with contextlib.suppress(RuntimeError):  # the daemon is ending, and its threads are gone
         loop.run_in_executor(None, heap.trim)
