@@ -68,7 +68,10 @@ def test_journald(folder: Path) -> None:
         assert b"".join(record["MESSAGE"] for record in found[2:4]) == b"y" * 20_000
         assert [record.get("CONTAINER_PARTIAL_LAST") for record in found] == [None, None, b"false", b"true", None]
         assert [record["PRIORITY"] for record in found] == [b"6"] * 4 + [b"3"]
-        assert found[0]["SYSLOG_TIMESTAMP"] == b"1700000000.123456"
+        assert found[0]["SYSLOG_TIMESTAMP"] == b"2023-11-14T22:13:20.123456789Z"
+        assert found[4]["SYSLOG_TIMESTAMP"] == b"2023-11-14T22:13:21Z"
+        assert [record["CONTAINER_LOG_ORDINAL"] for record in found] == [b"1", b"2", b"3", b"4", b"5"]
+        assert len({record["CONTAINER_LOG_EPOCH"] for record in found}) == 1
         assert found[4]["MESSAGE"] == b"unfinished"
         log.close()
     assert Pending.count == 0
@@ -138,6 +141,7 @@ def test_a_copy_is_kept_here(folder: Path) -> None:
             "dial unix /nonexistent/socket: connect: no such",
         ),
         ("syslog", {"format": "nope"}, "Invalid syslog format"),
+        ("journald", {"path": "/nonexistent/socket"}, "journald is not enabled on this host"),
         (
             "gelf",
             {"scheme": "tcp", "host": "127.0.0.1", "port": 1},
