@@ -8,6 +8,7 @@ daemon; mounts, network interfaces and cgroups of all. A sound engine prints the
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from compat_tests import engines
+from compat_tests.api import dial
 from compat_tests.engines import Engine
 from compat_tests.traces import cgroups_named, links, mounts_under, processes, until
 
@@ -60,8 +62,8 @@ def work(engine: Engine, *, seconds: float) -> int:
         connection = docker.DockerClient(base_url=engine.host, version="auto", timeout=120)
         try:
             while not over.is_set():
-                for life in (short, long, broken):
-                    life(connection)
+                for life in (short, long, broken, built, left):
+                    life(connection, engine)
                     lives += 1
         finally:
             connection.close()
@@ -74,12 +76,12 @@ def work(engine: Engine, *, seconds: float) -> int:
         timer.cancel()
 
 
-def short(client: Any) -> None:
+def short(client: Any, engine: Engine) -> None:
     """Prints and is gone."""
     assert client.containers.run("busybox", "echo said", remove=True) == b"said\n"
 
 
-def long(client: Any) -> None:
+def long(client: Any, engine: Engine) -> None:
     """Runs on, with a network, a volume, a health check and a port; is entered, read, watched, stopped and removed."""
     name = f"soak{uuid.uuid4().hex[:12]}"
     network = client.networks.create(name)
@@ -113,7 +115,7 @@ def long(client: Any) -> None:
         network.remove()
 
 
-def broken(client: Any) -> None:
+def broken(client: Any, engine: Engine) -> None:
     """Never starts."""
     import docker
 
@@ -127,8 +129,44 @@ def broken(client: Any) -> None:
     raise AssertionError("a program that isn't there was started")
 
 
+def built(client: Any, engine: Engine) -> None:
+    """An image of two new layers, and its end."""
+    word = uuid.uuid4().hex
+    dockerfile = io.BytesIO(f"FROM busybox\nRUN echo {word} > /word\nLABEL word={word}\n".encode())
+    image, _ = client.images.build(fileobj=dockerfile, rm=True)
+    client.images.remove(image.id, force=True)
+
+
+def left(client: Any, engine: Engine) -> None:
+    """Everything that streams is begun, and whoever asked for it is gone without a word."""
+    container = client.containers.create("busybox", ["sh", "-c", "while :; do echo line; sleep 0.01; done"])
+    try:
+        container.start()
+        exec_id = client.api.exec_create(container.id, ["cat"], stdin=True)["Id"]
+        paths = {
+            f"/containers/{container.id}/logs?follow=1&stdout=1": "GET",
+            f"/containers/{container.id}/attach?stream=1&stdin=1&stdout=1": "POST",
+            f"/containers/{container.id}/stats": "GET",
+            f"/containers/{container.id}/wait": "POST",
+            f"/containers/{container.id}/export": "GET",
+            f"/exec/{exec_id}/start": "POST",
+            "/events": "GET",
+        }
+        for path, method in paths.items():
+            body = b'{"Detach": false}' if path.startswith("/exec") else b""
+            head = (
+                f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            )
+            with dial(engine.place.socket) as sock:
+                sock.sendall(f"{head}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode() + body)
+                sock.recv(10)
+    finally:
+        container.remove(force=True)
+
+
 def settle(engine: Engine) -> None:
-    """Until no shim of a container is left."""
+    """Without what builds keep on purpose, and until no shim of a container is left."""
+    engine.api.post("/build/prune", all=1)
     until(lambda: not any("shim" in process.comm for process in processes(engine.place.footprint.mark)), seconds=60)
 
 

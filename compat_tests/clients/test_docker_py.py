@@ -8,6 +8,7 @@ import io
 import tarfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiodocker
@@ -114,6 +115,60 @@ def test_the_head_of_an_exec_comes_alone_however_late_it_is_read(engine: Engine,
         assert until(lambda: engine.api.get(path).json()["ExitCode"] == 0)
         assert sock.recv(65536).endswith(b"\r\n\r\n")
         assert sock.recv(65536) == b"\x01\0\0\0\0\0\0\x03hi\n"
+
+
+def test_the_request_that_starts_an_exec_says_whether_its_output_is_framed(client: Any, container: Any) -> None:
+    for terminal in (True, False):
+        made = client.api.exec_create(container.id, ["printf", "said"], tty=terminal)
+        # without tty: docker-py takes the first eight bytes for the head of a frame
+        assert client.api.exec_start(made) == b"said"
+    made = client.api.exec_create(container.id, ["printf", "said"], tty=True)
+    assert client.api.exec_start(made, tty=True) == b"said"
+
+
+def test_a_link_is_removed_by_its_name(client: Any, name: str) -> None:
+    target = client.containers.run("busybox", "sleep 1000", detach=True, name=f"{name}t")
+    linked = client.containers.create("busybox", "true", name=name, links={target.name: "mate"})
+    try:
+        linked.reload()
+        assert linked.attrs["HostConfig"]["Links"] == [f"/{name}t:/{name}/mate"]
+        client.api.remove_container(f"{name}/mate", link=True)
+        linked.reload()
+        assert linked.attrs["HostConfig"]["Links"] is None
+        with pytest.raises(errors.NotFound):
+            client.api.remove_container(f"{name}/mate")
+    finally:
+        linked.remove(force=True)
+        target.remove(force=True)
+
+
+def test_a_build_on_a_network_of_the_user(client: Any, name: str) -> None:
+    network = client.networks.create(name)
+    target = client.containers.create("busybox", "sleep 1000", name=name)
+    try:
+        network.connect(target, aliases=["ping.target"])
+        target.start()
+        file = io.BytesIO(b"FROM busybox\nRUN ping -c1 ping.target\n")
+        for key in (name, network.id):
+            file.seek(0)
+            image, _ = client.images.build(fileobj=file, network_mode=key, nocache=True)
+            client.images.remove(image.id, force=True)
+    finally:
+        target.remove(force=True)
+        network.remove()
+
+
+def test_a_dockerfile_outside_of_the_context(client: Any, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "file").write_text("in the context")
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /src\nCMD cat /src/file\n")
+    # docker-py sends its name and then its text as parameters of one name
+    image, _ = client.images.build(path=str(context), dockerfile=str(tmp_path / "Dockerfile"))
+    try:
+        assert client.containers.run(image, remove=True) == b"in the context"
+    finally:
+        client.images.remove(image.id, force=True)
 
 
 def test_files_statistics_and_processes(container: Any) -> None:
@@ -227,6 +282,7 @@ def test_networks_and_volumes(client: Any, engine: Engine, name: str) -> None:
     )
     try:
         network.reload()
+        assert network.attrs["IPAM"]["Options"] is None
         assert [each.id for each in network.containers] == [made.id]
         other.connect(made, aliases=["second"])
         made.reload()

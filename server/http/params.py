@@ -30,8 +30,9 @@ def version_of(request: Request) -> Version:
 
 
 def text(request: Request, name: str, default: str = "") -> str:
-    """A parameter's first value."""
-    return request.query_params.get(name, default)
+    """A parameter's first value, as Go's ``FormValue`` has it."""
+    values = texts(request, name)
+    return values[0] if values else default
 
 
 def texts(request: Request, name: str) -> list[str]:
@@ -41,8 +42,8 @@ def texts(request: Request, name: str) -> list[str]:
 
 def flag(request: Request, name: str, *, default: bool = False) -> bool:
     """A truth: "", 0, no, false and none (any case) are false, anything else is true."""
-    value = request.query_params.get(name)
-    return default if value is None else value.strip().lower() not in _FALSE
+    values = texts(request, name)
+    return default if not values else values[0].strip().lower() not in _FALSE
 
 
 def number(request: Request, name: str, default: int | None = None) -> int | None:
@@ -50,7 +51,7 @@ def number(request: Request, name: str, default: int | None = None) -> int | Non
 
     :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
     """
-    value = request.query_params.get(name, "")
+    value = text(request, name)
     return default if value == "" else parse_int(value)
 
 
@@ -89,7 +90,7 @@ def filters(request: Request, accepted: Collection[str] | None = None, *, name: 
 
     :raises WharfError: INVALID_ARGUMENT.
     """
-    parsed = Filters.parse(request.query_params.get(name, ""))
+    parsed = Filters.parse(text(request, name))
     if accepted is not None:
         parsed.validate(accepted)
     return parsed

@@ -188,5 +188,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("POST", "/containers/{name}/unpause", unpause),
     ApiRoute("POST", "/containers/{name}/rename", rename),
     ApiRoute("POST", "/containers/{name}/wait", wait, waits=True),
-    ApiRoute("DELETE", "/containers/{name}", remove),
+    ApiRoute("DELETE", "/containers/{name:path}", remove),  # a link's name has slashes
 )

@@ -84,19 +84,20 @@ async def start(request: Request) -> Response | None:
     body = await params.body(request, ExecStartRequest)
     id: str = request.path_params["id"]
     service = _exec(request)
-    instance = service.get(id)
+    service.get(id)  # refused before the connection is taken over
     size = _console(body.console_size) if body.tty else (0, 0)
     if body.detach:
         await service.start(id, console_size=size)
         return Response(b"", 200)
     taken = await hijack(request)
-    # The exec's own terminal decides the form of its output; dockerd goes by the request's word for the type.
-    head = taken.head(stream_type(request, framed=not instance.request.tty, upgrade=bool(taken.upgrade)))
+    # As in dockerd, what this request says of a terminal decides the form of the output, not the exec's own.
+    framed = not body.tty
+    head = taken.head(stream_type(request, framed=framed, upgrade=bool(taken.upgrade)))
     client = Client(taken.sock, head, taken.early)
     # At once, as dockerd does: failures are told in the stream. A client that has gone doesn't stop its command.
     with contextlib.suppress(OSError):
         await client.send_head()
-    await service.start(id, client=client, tty=instance.request.tty, console_size=size)
+    await service.start(id, client=client, framed=framed, console_size=size)
     return None
 
 

@@ -80,7 +80,7 @@ class TaskRunner:
     def _container(self, job: Job) -> Container:
         id, limits = secrets.token_hex(32), self._limits
         host = HostConfig()
-        host.network_mode = {"default": "default", "": "default"}.get(job.network, job.network)
+        host.network_mode = job.network or "default"
         host.privileged = job.privileged
         if self._room.remap is not None and (job.privileged or host.network_mode == "host"):
             what = "privileged mode" if job.privileged else "the host's network"
@@ -122,6 +122,7 @@ class TaskRunner:
         stack.push_async_callback(asyncio.to_thread, _clear, container.directory)
         stack.push_async_callback(room.networks.remove, container)
         stack.push_async_callback(room.networks.stop, container)
+        await room.networks.check(container)  # completes what its mode asks for
         sandbox = await room.networks.start(container)
         binds = await asyncio.to_thread(_binds, job, container.directory, room.remap)
         root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)

@@ -102,11 +102,10 @@ class Containers:
         await rename.rename(self.room, self.get(key), name)
 
     async def remove(self, key: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
-        container = self.get(key)
         if link:
-            await self.room.networks.remove_link(container, key)
+            await self.room.networks.remove_link(key)
         else:
-            await remove.remove(self.room, container, force=force, volumes=volumes, key=key)
+            await remove.remove(self.room, self.get(key), force=force, volumes=volumes, key=key)
 
     def wait(self, key: str, condition: Condition) -> Waiter:
         """A future of the outcome, registered before this returns."""

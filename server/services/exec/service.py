@@ -105,21 +105,21 @@ class Exec:
         return instance
 
     async def start(
-        self, id: str, *, client: Client | None = None, tty: bool = False, console_size: tuple[int, int] = (0, 0)
+        self, id: str, *, client: Client | None = None, framed: bool = True, console_size: tuple[int, int] = (0, 0)
     ) -> None:
         """Runs it. Without ``client`` (detached) returns when the process runs; with one, when its session has
-        ended: output framed unless the exec has a terminal, failures told in the stream as dockerd does.
+        ended: output ``framed`` or not, failures told in the stream as dockerd does.
 
         :raises WharfError: (detached) CONFLICT, or why the process could not be started.
         """
         try:
             instance = self.check_start(id)
-            session = await self.launch(instance, client, console_size)
+            session = await self.launch(instance, client, console_size, framed=framed)
         except WharfError as error:
             if client is None:
                 raise
             log.info("exec %s: %s", id, error.message)
-            await client.finish(client.head + _told(error, framed=not tty))
+            await client.finish(client.head + _told(error, framed=framed))
             return
         if client is not None:
             client.sock.close()

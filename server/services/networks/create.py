@@ -112,7 +112,7 @@ def _record(room: Room, request: NetworkCreateRequest) -> Network:
         attachable=request.attachable,
         config_only=request.config_only,
         ipam_driver=ipam_driver,
-        ipam_options=dict(request.ipam.options or {}) if request.ipam else {},
+        ipam_options=request.ipam.options if request.ipam else None,
         options=dict(request.options or {}),
         labels=dict(request.labels or {}),
     )
@@ -138,7 +138,7 @@ def _take_config(room: Room, network: Network, request: NetworkCreateRequest, so
         raise not_found(f'configuration network "{source}" does not exist')
     network.config_from = source
     network.enable_ipv4, network.enable_ipv6 = config.enable_ipv4, config.enable_ipv6
-    network.ipam_driver, network.ipam_options = config.ipam_driver, dict(config.ipam_options or {})
+    network.ipam_driver, network.ipam_options = config.ipam_driver, config.ipam_options
     network.options = dict(config.options)
     network.labels = dict(config.labels)
 
@@ -180,13 +180,13 @@ def _pools_asked(request: NetworkCreateRequest) -> list[PoolConfig]:
             if item.gateway or item.ip_range or item.auxiliary_addresses:
                 problems.append("every ip-range or gateway must have a corresponding subnet")
             continue
-        found.append(_pool_asked(item, problems))
+        found.append(_pool_asked(item, problems, ipv6=bool(request.enable_ipv6)))
     if problems:
         raise invalid("invalid network config:\n" + "\n".join(problems))
     return [item for item in found if item is not None]
 
 
-def _pool_asked(item: IPAMPool, problems: list[str]) -> PoolConfig | None:
+def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfig | None:
     try:
         loose = ip_network(item.subnet, strict=False)
         if "/" not in item.subnet:
@@ -194,6 +194,8 @@ def _pool_asked(item: IPAMPool, problems: list[str]) -> PoolConfig | None:
     except ValueError:
         problems.append(f"invalid subnet {item.subnet}: invalid CIDR block notation")
         return None
+    if loose.version == 6 and not ipv6:
+        problems = []  # of a family that wasn't asked for dockerd looks at no more than that
     given = ip_address(item.subnet.partition("/")[0])
     if given != loose.network_address:
         problems.append(f"invalid subnet {item.subnet}: it should be {loose}")

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.errors import invalid
+from engine.errors import internal, not_found
 from engine.network import files
 from server.services.containers.model import Container
 from server.services.networks import endpoints, portmap
@@ -115,18 +115,21 @@ def legacy_links(room: Room, container: Container, *, strict: bool = True) -> li
     return endpoints.link_targets(room, container, strict=strict)
 
 
-def find_link(room: Room, server: Container, key: str) -> tuple[Container, str]:
-    """The client and the alias that ``/client/alias`` names.
+def find_link(room: Room, key: str) -> tuple[Container, Container, str]:
+    """The client, the server and the alias that ``/client/alias`` names.
 
-    :raises WharfError: INVALID: no such link.
+    :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
     """
     name, _, alias = key.strip("/").rpartition("/")
-    client = room.containers.find(name) if room.containers and name else None
-    if client is None or not any(
-        target is server and known == alias for target, known in legacy_links(room, client, strict=False)
-    ):
-        raise invalid(f"Conflict, cannot remove the default link name of the container: {key}")
-    return client, alias
+    client = room.containers.find(name or alias) if room.containers else None
+    if client is None:
+        raise not_found(f"No such container: {key}")
+    if not name:
+        raise internal("Conflict, cannot remove the default link name of the container")  # 500 in dockerd
+    for server, known in legacy_links(room, client, strict=False):
+        if known == alias:
+            return client, server, alias
+    raise not_found(f"No such container: {key}")
 
 
 def link_environment(room: Room, container: Container, linked: Iterable[tuple[Container, str]]) -> list[str]:

@@ -203,18 +203,18 @@ class Networks:
         linked = etc.legacy_links(self.room, container, strict=False)
         return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
 
-    async def remove_link(self, container: Container, key: str) -> None:
-        """``docker rm --link /client/alias``: the link goes, the container stays.
+    async def remove_link(self, key: str) -> None:
+        """``docker rm --link /client/alias``: the link goes, the containers stay.
 
-        :raises WharfError: INVALID: no such link.
+        :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
-        client, alias = etc.find_link(self.room, container, key)
+        client, server, alias = etc.find_link(self.room, key)
         links = client.host_config.links or []
         client.host_config.links = [text for text in links if endpoints.parse_link(text)[1] != alias]
         if self.room.save_container is not None:
             await self.room.save_container(client)
         if client.id in self.room.sandboxes:
-            await etc.tell_linkers(self.room, container)
+            await etc.tell_linkers(self.room, server)
 
     # What the API offers.
 
