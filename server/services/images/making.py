@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from engine.api.client import Engine
-from engine.api.types import Descriptor, ImageRecord, Platform
+from engine.api.types import Descriptor, ImageRecord, Mount, Platform
 from engine.errors import Kind, WharfError, invalid
 from engine.layers.compression import Compression, detect
 from engine.registry import documents, oci
@@ -208,14 +208,17 @@ async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
     engine = room.engine
     parent = (await engine.snapshots.stat(key)).parent
     view = f"commit-{secrets.token_hex(8)}"
-    lower = await engine.snapshots.view(view, parent) if parent else ()
-    upper = await engine.snapshots.mounts(key)
+    upper, lower = await asyncio.gather(engine.snapshots.mounts(key), _below(engine, view, parent))
     layer = await engine.diff.diff(lower, upper, media_type=oci.OCI_LAYER + "+gzip", ref=view)
     info = await engine.content.info(layer.digest)
     diff_id = info.labels.get(oci.UNCOMPRESSED, "")
     if not diff_id:
         raise invalid("invalid differ response with no diffID")
     return Descriptor(layer.media_type, layer.digest, info.size), diff_id
+
+
+async def _below(engine: Engine, view: str, parent: str) -> Sequence[Mount]:
+    return await engine.snapshots.view(view, parent) if parent else ()
 
 
 def names_of(texts: Sequence[str]) -> list[Reference]:
