@@ -15,6 +15,7 @@
     convert.py      a layer made anew: another compression, no time later than a given one
     cache.py        results by key: kept over restarts, held by leases, pruned
     cacheconfig.py  a cache as a document that travels; remote.py what the solver asks of one
+    ground.py       base images, laid out when a step is made on them
     solve.py        runs what is needed, in parallel, each key once (shared.py); failed.py how steps fail
     work.py         what the solver needs from around it: contexts, a runner of processes, progress
 
