@@ -26,9 +26,9 @@ def all_routes() -> Iterator[ApiRoute]:
     for module in (
         system,
         events,
+        checkpoints,  # before containers: the name of one that is removed may have slashes
         containers,
         container_streams,
-        checkpoints,
         exec,
         files,
         registry,

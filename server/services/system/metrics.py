@@ -25,7 +25,7 @@ ACTIONS: Mapping[tuple[str, str], str] = {
     ("GET", "/containers/{name}/changes"): "changes",
     ("POST", "/commit"): "commit",
     ("POST", "/containers/create"): "create",
-    ("DELETE", "/containers/{name}"): "delete",
+    ("DELETE", "/containers/{name:path}"): "delete",
     ("POST", "/containers/{name}/start"): "start",
 }
 
