@@ -24,6 +24,7 @@ from engine.system import linux
 from engine.system.run import run
 
 DEFAULT = "Dockerfile"
+AT_ONCE = 256 << 10
 MAX_DOCKERFILE = 4 << 20
 FETCH_SECONDS = 900.0  # a large repository over a slow line
 _GIT = re.compile(r"^(git://|git@|github\.com/|ssh://git@)|^https?://.*\.git(#.*)?$")
@@ -123,9 +124,13 @@ class _Source:
         self._head = b""
 
     async def first(self) -> bytes:
-        """At least six bytes, if there are so many; they are read again by :meth:`read`."""
-        while len(self._head) < 6 and (piece := await self._more()):
-            self._head += piece
+        """The beginning, which is read again by :meth:`read`: all of a small context, so that no thread asks the loop
+        for its pieces one by one."""
+        pieces, size = [self._head], len(self._head)
+        while size < AT_ONCE and (piece := await self._more()):
+            pieces.append(piece)
+            size += len(piece)
+        self._head = b"".join(pieces)
         return self._head
 
     async def is_archive(self) -> bool:
