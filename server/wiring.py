@@ -37,7 +37,7 @@ from server.services.networks.room import Settings as NetworkSettings
 from server.services.networks.service import Networks
 from server.services.system.identity import engine_id
 from server.services.system.metrics import Metrics
-from server.services.system.runtime import cgroup_driver
+from server.services.system.runtime import cgroup_driver, prepare_cgroup_parent
 from server.services.system.service import System
 from server.services.volumes.local import LocalDriver
 from server.services.volumes.plugin import LegacyPlugins
@@ -115,6 +115,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         await volumes.load()
 
         confined = await asyncio.to_thread(apparmor.ensure_default)
+        await asyncio.to_thread(prepare_cgroup_parent, config)
         facts = probe(cgroup_driver=cgroup_driver(config), init_path=config.init_path, apparmor=confined)
         runtimes = await asyncio.to_thread(probe_runtimes)
         users: list[Containers] = []

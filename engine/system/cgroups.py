@@ -121,6 +121,30 @@ def container_directories(layout: CgroupLayout, cgroup: str) -> dict[str, str]:
     return directories(layout, dict.fromkeys(names, cgroup))
 
 
+def prepare_cpuset(layout: CgroupLayout, cgroup: str) -> None:
+    """Makes ``cgroup`` in the v1 cpuset hierarchy, if there is one, with the CPUs and memory nodes of what is above it.
+
+    A new group there has none, and no process can enter it (ENOSPC). Runtimes fill the groups that they make, but a
+    second one that starts meanwhile finds the first's still empty. Blocks. :raises OSError: it can't be made.
+    """
+    above = layout.mountpoints.get("cpuset")
+    if above is None:
+        return
+    for part in cgroup.strip("/").split("/"):
+        directory = os.path.join(above, part)
+        os.makedirs(directory, exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not _text(directory, name):
+                with open(os.path.join(directory, name), "w") as file:
+                    file.write(_text(above, name))
+        above = directory
+
+
+def _text(directory: str, name: str) -> str:
+    with open(os.path.join(directory, name)) as file:
+        return file.read().strip()
+
+
 def scope_path(name: str) -> str:
     """``a-b.slice:docker:id``, as runtimes are told of a systemd scope → ``/a.slice/a-b.slice/docker-id.scope``.
 

@@ -78,6 +78,21 @@ def test_scopes_of_systemd() -> None:
     assert cgroups.scope_path("/docker/id") == "/docker/id"
 
 
+def test_a_new_cpuset_has_what_is_above_it(tmp_path: Path) -> None:
+    # A folder in the kernel's place: what is made anew is empty there, and so is here.
+    layout = cgroups.CgroupLayout("v1", frozenset({"cpuset"}), {"cpuset": str(tmp_path)})
+    values = {"cpuset.cpus": "0-3", "cpuset.mems": "0"}
+    for folder in (tmp_path, tmp_path / "own", tmp_path / "own" / "below"):
+        folder.mkdir(exist_ok=True)
+        for name, value in values.items():
+            (folder / name).write_text(value if folder == tmp_path else "\n")
+    (tmp_path / "own" / "cpuset.cpus").write_text("2")
+    cgroups.prepare_cpuset(layout, "/own/below")
+    assert (tmp_path / "own" / "below" / "cpuset.cpus").read_text() == "2"
+    assert (tmp_path / "own" / "below" / "cpuset.mems").read_text() == "0"
+    cgroups.prepare_cpuset(cgroups.CgroupLayout("v2", frozenset({"cpuset"})), "/none")
+
+
 def test_cgroup_layouts() -> None:
     v2 = cgroups.host_cgroups(V2)
     assert (v2.mode, v2.v2, v2.unified) == ("v2", True, "/sys/fs/cgroup")

@@ -1,7 +1,9 @@
 """Which cgroup driver this host gets when the configuration names none."""
 
+import contextlib
 import os
 
+from engine.runtime.spec.build import cgroups_path
 from engine.runtime.spec.host import CGROUPFS, SYSTEMD
 from engine.system import cgroups
 from server.config import Config
@@ -14,3 +16,12 @@ def cgroup_driver(config: Config) -> str:
         return configured
     managed = cgroups.host_cgroups().v2 and os.path.isdir("/run/systemd/system")
     return SYSTEMD if managed else CGROUPFS
+
+
+def prepare_cgroup_parent(config: Config) -> None:
+    """So that the first containers may start all at once. Blocks."""
+    driver = cgroup_driver(config)
+    if driver == CGROUPFS:
+        parent = os.path.dirname(cgroups_path("any", config.cgroup_parent, driver))
+        with contextlib.suppress(OSError):  # the runtime will tell whom it concerns
+            cgroups.prepare_cpuset(cgroups.host_cgroups(), parent)
