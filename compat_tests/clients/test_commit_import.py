@@ -182,3 +182,16 @@ def test_import_from_a_url(engine: Engine) -> None:
             thread.join(30)
     done = engine.docker("import", "http://127.0.0.1:1/x.tar", check=False)
     assert "dial tcp 127.0.0.1:1: connect: connection refused" in done.output
+
+
+def test_commit_of_what_just_ends(engine: Engine) -> None:
+    for _ in range(8):
+        id = engine.docker("create", "busybox", "touch", "/made").stdout.strip()
+        try:
+            # two requests without a pause: the process ends before, in or after the commit
+            assert engine.api.post(f"/containers/{id}/start").status == 204
+            answer = engine.api.post("/commit", container=id)
+            assert answer.status == 201, answer.body
+            engine.api.delete(f"/images/{answer.json()['Id']}")
+        finally:
+            engine.docker("rm", "-f", id)

@@ -92,8 +92,11 @@ class Containers:
         except WharfError as error:
             raise WharfError(error.kind, f"cannot kill container: {key}: {error.message}") from error
 
-    async def pause(self, key: str, *, committing: bool = False) -> None:
-        await stop.pause(self.room, self.get(key), committing=committing)
+    async def pause(self, key: str) -> None:
+        await stop.pause(self.room, self.get(key))
+
+    async def pause_to_commit(self, key: str) -> bool:
+        return await stop.pause_to_commit(self.room, self.get(key))
 
     async def unpause(self, key: str) -> None:
         await stop.unpause(self.room, self.get(key))

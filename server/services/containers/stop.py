@@ -187,6 +187,23 @@ async def pause(room: Room, container: Container, *, committing: bool = False) -
         await room.save(container)
 
 
+async def pause_to_commit(room: Room, container: Container) -> bool:
+    """Pauses a container that runs; False if it ended by itself in that moment, so that nothing writes any more.
+
+    :raises WharfError: as ``pause``.
+    """
+    ended = room.waiters.register(container, Condition.NOT_RUNNING)
+    try:
+        await pause(room, container, committing=True)
+    except WharfError:
+        if not await _ended(ended, timeouts.seconds("container.unsignalled")):
+            raise
+        container.state.committing = False
+        return False
+    ended.cancel()
+    return True
+
+
 async def unpause(room: Room, container: Container) -> None:
     """:raises WharfError: INTERNAL (as in dockerd) if it isn't paused."""
     async with container.lock:

@@ -77,7 +77,7 @@ async def commit(
     config = _merged(changed, own) if given else changed
     paused = pause and container.state.running and not container.state.paused and not container.state.restarting
     if paused:
-        await containers.pause(container.id, committing=True)
+        paused = await containers.pause_to_commit(container.id)
     try:
         image_id = await images.commit(
             container.id,
