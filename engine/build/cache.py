@@ -13,6 +13,7 @@ are in memory, too: a build of many cached steps asks for each of them.
 
 import asyncio
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -22,6 +23,9 @@ from typing import TypeVar
 
 from engine.api.types import Descriptor
 from engine.build.steps import Layer
+from engine.errors import Kind, WharfError
+
+log = logging.getLogger("wharf.build")
 
 T = TypeVar("T")
 
@@ -131,6 +135,13 @@ class Cache:
 
         return await asyncio.to_thread(work)
 
+    async def _note(self, function: Callable[[sqlite3.Connection], object]) -> None:
+        """For what only helps to choose: a disk that is full must not fail a build for it."""
+        try:
+            await self._do(function)
+        except sqlite3.Error as error:
+            log.warning("build cache: %s", error)
+
     def close(self) -> None:
         """Closes the database."""
         with self._lock:
@@ -169,7 +180,7 @@ class Cache:
         return list(self._by_key.get(key, {}).values())[::-1]
 
     async def add(self, record: Record) -> None:
-        """Adds or replaces a record, durable when this returns."""
+        """Adds or replaces a record, durable when this returns. Raises RESOURCE_EXHAUSTED when it can't be written."""
         await self._loaded()
         values = (
             record.id,
@@ -186,7 +197,10 @@ class Cache:
             json.dumps(record.parents),
         )
         marks = ",".join("?" * len(values))
-        await self._do(lambda db: db.execute(f"INSERT OR REPLACE INTO records VALUES ({marks})", values))
+        try:
+            await self._do(lambda db: db.execute(f"INSERT OR REPLACE INTO records VALUES ({marks})", values))
+        except sqlite3.Error as error:
+            raise WharfError(Kind.RESOURCE_EXHAUSTED, f"build cache: {error}") from error
         self._set(record)
         self.grown()
 
@@ -198,7 +212,7 @@ class Cache:
             self._replace(record, used_ns=now_ns, uses=record.uses + 1)
         pairs = [(now_ns, record.id) for record in known]
         if pairs:
-            await self._do(
+            await self._note(
                 lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs)
             )
 
@@ -215,7 +229,7 @@ class Cache:
             if id in records:
                 self._replace(records[id], size=size)
         pairs = [(size, id) for id, size in sizes.items()]
-        await self._do(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
+        await self._note(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Forgets records; what they held is the caller's to release."""

@@ -1,7 +1,10 @@
 """What a process changed in its root, as a layer in the content store."""
 
 import asyncio
+import contextlib
 import logging
+import os
+import shutil
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
@@ -41,6 +44,30 @@ def below(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
     if ":" not in directories:
         return (Mount(type="bind", source=directories, options=("ro", "rbind")),)
     return (replace(rootfs[0], options=tuple(options)),)
+
+
+async def discard(engine: Engine, id: str, rootfs: Sequence[Mount]) -> None:
+    """Removes what a step that failed has written. On a full disk even that can't be written down before there is
+    space: then its files go first."""
+    try:
+        await engine.snapshots.remove(id)
+    except WharfError as error:
+        if error.kind is Kind.NOT_FOUND:
+            return
+        options = [option for mount in rootfs for option in mount.options]
+        upper = next((option.removeprefix("upperdir=") for option in options if option.startswith("upperdir=")), "")
+        if upper:
+            await asyncio.to_thread(_empty, upper)
+        await quietly(engine.snapshots.remove(id))
+
+
+def _empty(directory: str) -> None:
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
 
 
 async def quietly(work: Awaitable[None]) -> None:

@@ -16,7 +16,7 @@ from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.build.cache import REGULAR, Cache, Record
 from engine.build.copying import Copier
-from engine.build.difference import difference, quietly
+from engine.build.difference import difference, discard, quietly
 from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
 from engine.build.remote import Remote, download, held
@@ -77,6 +77,7 @@ class Solver:
     _held: list[str] = field(default_factory=list)
     _used: set[str] = field(default_factory=set)
     _records: list["asyncio.Task[None]"] = field(default_factory=list)
+    _forgotten: list[str] = field(default_factory=list)
 
     async def solve(self, step: Step | None) -> Result:
         """The result of a step; every step is solved once. Raises :class:`StepFailed` and what a step raises."""
@@ -124,6 +125,8 @@ class Solver:
             if not task.cancelled():
                 task.exception()  # told by the step that failed first
         await asyncio.gather(*self._records)
+        for record in self._forgotten:
+            await quietly(self.builder.engine.leases.delete(record))
         for record in self._held:
             self.builder.cache.release(record)
         await self.builder.cache.used(self._used, now_ns=time.time_ns())
@@ -309,7 +312,13 @@ class Solver:
             size = record.layer.descriptor.size + (await self.builder.engine.snapshots.usage(record.chain_id)).size
         below = await self.builder.cache.find(parent.key) if parent.key else []
         parents = tuple(item.id for item in below[:1])
-        await self.builder.cache.add(replace(record, size=size, parents=parents))
+        try:
+            await self.builder.cache.add(replace(record, size=size, parents=parents))
+        except WharfError as error:
+            # The step is done all the same, and made anew the next time. Until its build is over its lease stays.
+            log.warning("step %s is not cached: %s", record.description, error.message)
+            self._forgotten.append(record.id)
+            return
         self.builder.cache.trusted.add(record.id)
 
     async def _copied(self, copier: Copier, id: str, parent: Result) -> Layer:
@@ -379,6 +388,6 @@ class Solver:
                     await asyncio.shield(ended.gone)
             await self._commit(id, parent, diff_id)
         except BaseException:
-            await asyncio.shield(quietly(engine.snapshots.remove(id)))
+            await asyncio.shield(discard(engine, id, rootfs))
             raise
         return Layer(descriptor, diff_id, self._now())

@@ -128,10 +128,15 @@ class Database:
                 writer.execute("RELEASE one")
             writer.execute("COMMIT")
         except sqlite3.Error as error:
-            log.exception("metadata: a commit failed")
-            self.reserve.release()  # in case that it is for want of space: the next ones succeed
+            log.warning("metadata: a commit failed: %s", error)
+            released = self.reserve.release()  # in case that it is for want of space
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
+            if released:
+                # What gives space back is among the first to come: it must not be refused.
+                for item in batch:
+                    item.error = None
+                return self._run(batch)
             for item in batch:
                 item.error = item.error or error
 

@@ -25,7 +25,10 @@ class Reserve:
             finally:
                 os.close(fd)
 
-    def release(self) -> None:
-        """Gives it to whoever comes next: call it when the disk is full."""
-        with contextlib.suppress(FileNotFoundError):
+    def release(self) -> bool:
+        """Gives it to whoever comes next: call it when the disk is full. False: there was none."""
+        try:
             os.unlink(self._path)
+        except FileNotFoundError:
+            return False
+        return True

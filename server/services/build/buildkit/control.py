@@ -97,11 +97,13 @@ class Control:
             job.error = CANCELED
             raise
         finally:
-            await asyncio.shield(job.close())
-            job.lease.close()
-            job.end()
-            self._history.completed(job)
-            self._jobs.remove(job)
+            try:
+                await asyncio.shield(job.close())
+            finally:
+                job.lease.close()
+                job.end()
+                self._history.completed(job)
+                self._jobs.remove(job)
 
     async def _solve(self, job: Job, request: pb.SolveRequest) -> dict[str, str]:
         session: Session | None = None
