@@ -208,7 +208,8 @@ def test_what_a_registry_may_do(wild: Wharf, plain: Registry) -> None:
             assert sentence in done.stderr, (sentence, done.stderr)
             assert wild.api.get(f"/images/{name}/json").status == 404
             assert ingested(wild) == 0, sentence
-        assert until(lambda: blobs_in(wild) == before), blobs_in(wild) - before
+        # what earlier tests have left may be collected meanwhile
+        assert until(lambda: blobs_in(wild) <= before), blobs_in(wild) - before
         # One that says nothing more is given up after the named deadline, and the next attempt goes on from there.
         hold = Hold(MIB)
         gate.rule = lambda seen: hold if seen.method == "GET" and blob in seen.path and not seen.offset else None
