@@ -103,13 +103,13 @@ def transfers(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
                 engine.docker("tag", local, pushed)
                 with clock(rows["push"], engine):
                     engine.docker("push", "-q", pushed, timeout=600)
-                remove(engine, mark, local, pushed)
+                remove(engine, laid_out(engine, mark), local, pushed)
                 mark = f"noise-{uuid.uuid4().hex}"
                 with subject.archive(f"{mark}:1", mark) as path:
                     server.copy_archive(path, f"pulled/{local}")
                 with clock(rows["pull"], engine):
                     engine.docker("pull", "-q", pulled, timeout=600)
-                remove(engine, mark, pulled, answer=rows["rmi"], freed=freed)
+                remove(engine, laid_out(engine, mark), pulled, answer=rows["rmi"], freed=freed)
 
             in_turn(engines, 1 if quick else 3, once, seconds=90)
             yield from rows.values()
@@ -125,26 +125,34 @@ def made(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
             mark = f"noise-{uuid.uuid4().hex}"
             with subject.flat(mark) as path, clock(rows[0], engine):
                 engine.docker("import", str(path), f"{mark}:1", timeout=600)
-            remove(engine, mark, f"{mark}:1")
+            remove(engine, laid_out(engine, mark), f"{mark}:1")
             mark = f"noise-{uuid.uuid4().hex}"
             engine.docker("create", "--name", mark, "busybox", "true")
             with subject.flat(mark) as path:
                 engine.docker("cp", "-", f"{mark}:/", input=path.read_bytes(), timeout=600)
             with clock(rows[1], engine):
                 engine.docker("commit", mark, f"{mark}:1", timeout=600)
+            files = laid_out(engine, mark)  # the container's; an engine need not lay out what it commits
             engine.docker("rm", mark)
-            remove(engine, mark, f"{mark}:1")
+            remove(engine, files, f"{mark}:1")
 
         in_turn(engines, 1 if quick else 3, once, seconds=60)
         yield imported
         yield committed
 
 
-def remove(engine: Engine, mark: str, *names: str, answer: Row | None = None, freed: Row | None = None) -> None:
-    """Removes an image by its names and waits until the files that carry the mark are gone."""
+def laid_out(engine: Engine, mark: str) -> list[Path]:
+    """The files in the data root that carry the mark."""
     argv = ["find", str(engine.place.root / "data"), "-name", f"{mark}-*"]
     files = [Path(line) for line in engine.run(*argv, check=False).stdout.splitlines()]
     assert files, f"no file of {mark} in the data root"
+    return files
+
+
+def remove(
+    engine: Engine, files: Sequence[Path], *names: str, answer: Row | None = None, freed: Row | None = None
+) -> None:
+    """Removes an image by its names and waits until its files are gone."""
     begin = time.perf_counter()
     engine.docker("rmi", *names, timeout=600)
     if answer is not None:
