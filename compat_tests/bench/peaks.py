@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from compat_tests.bench.images import Subject, registry_of, remove
+from compat_tests.bench.images import Subject, laid_out, registry_of, remove
 from compat_tests.bench.measure import Row, within
 from compat_tests.bench.memory import memory, settled
 from compat_tests.engines import Engine
@@ -36,10 +36,10 @@ def peaks(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
                     engine.docker("load", "-q", "-i", str(path), timeout=600)
             with _watched(rows["save"], engine, idle):
                 engine.docker("save", "-o", str(folder / "saved"), image, timeout=600)
-            remove(engine, mark, image)
+            remove(engine, laid_out(engine, mark), image)
             with _watched(rows["pull"], engine, idle):
                 engine.docker("pull", "-q", server.name(image), timeout=600)
-            remove(engine, mark, server.name(image))
+            remove(engine, laid_out(engine, mark), server.name(image))
             engine.docker("create", "--name", mark, "busybox", "true")
             with _watched(rows["`docker cp` in"], engine, idle):
                 engine.docker("cp", str(folder / "saved"), f"{mark}:/file", timeout=600)
