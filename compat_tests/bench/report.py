@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -53,7 +52,8 @@ def line(row: Row) -> str:
         cells = [_cell(row, OURS), _cell(row, THEIRS), "", "", ""]
     else:
         sign = "✓" if row.reached else "✗"
-        cells = [_cell(row, OURS), _cell(row, row.baseline), f"{row.ratio:.2f}", row.aim.text(row.unit), sign]
+        ratio = "" if row.aim.absolute else f"{row.ratio:.2f}"
+        cells = [_cell(row, OURS), _cell(row, row.baseline), ratio, row.aim.text(row.unit), sign]
     return f"| {row.name} | {' | '.join(cells)} |"
 
 
@@ -67,8 +67,8 @@ def _cell(row: Row, who: str) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """The whole table, and where it was measured."""
-    version = re.sub(r"\s+", " ", platform.platform())
-    note = f"Medians; Python {platform.python_version()}, {version}, {_processors()}. ✗: the aim is missed."
+    kernel = ".".join(platform.release().split(".")[:2])
+    note = f"Medians; Python {platform.python_version()}, Linux {kernel}, {_processors()}. ✗: the aim is missed."
     return "\n".join([*HEAD, *map(line, rows), "", note])
 
 
