@@ -48,4 +48,8 @@ def from_status(code: grpc.StatusCode | None, message: str) -> WharfError:
 
 def from_rpc_error(error: AioRpcError) -> WharfError:
     """The error that a failed call stands for."""
-    return from_status(error.code(), error.details() or "")
+    message = error.details() or ""
+    if error.code() is grpc.StatusCode.UNKNOWN and message.startswith("Stream removed"):
+        # gRPC's word for a connection that is reset in the middle of a call: the server has died
+        return WharfError(Kind.UNAVAILABLE, message)
+    return from_status(error.code(), message)

@@ -108,10 +108,11 @@ class Connection:
                     wait_for_ready=True,
                 )
             except AioRpcError as error:
-                if left and error.code() is grpc.StatusCode.UNAVAILABLE:
+                failure = from_rpc_error(error)
+                if left and failure.kind is Kind.UNAVAILABLE:
                     left -= 1
                     continue
-                raise from_rpc_error(error) from None
+                raise failure from None
             return answer
 
     async def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
