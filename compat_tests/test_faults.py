@@ -244,6 +244,21 @@ def test_containers_keep_the_limits_that_wharfd_was_started_with(own_engine: Eng
     assert limit() == first
 
 
+def test_an_upgrade_after_a_crash_replaces_the_supervisor(own_engine: Engine) -> None:
+    """The crash left it running, and what it was started from is gone from the disk."""
+    engine = own_engine
+    note = engine.place.root / "run/containerd/installation"
+    with container(engine, Cmd=["sleep", "600"]) as identity:
+        engine.docker("start", identity)
+        for origin, same in ((note.read_text(), True), ("another installation", False)):
+            (before,) = engine.find(SUPERVISOR)
+            engine.kill("wharfd")
+            note.write_text(origin)
+            engine.start()
+            assert ([process.pid for process in engine.find(SUPERVISOR)] == [before.pid]) is same
+            assert engine.docker("exec", identity, "echo", "alive").stdout == "alive\n"
+
+
 def test_a_commit_that_its_daemon_did_not_survive_leaves_no_container_paused(own_engine: Engine) -> None:
     engine = own_engine
     fill = "head -c 200000000 /dev/urandom > /big; echo made; sleep 600"

@@ -4,8 +4,9 @@
 2. The supervisor, forked from this process after the modules that both use are imported and before gRPC has
    threads, so that both daemons share those pages. It gets a session of its own and outlives a wharfd that is killed.
 
-A supervisor that already answers on its socket is taken as it is (after a crash of wharfd). One that dies under a
-running wharfd is started again, then as a fresh process: gRPC forbids a fork.
+A supervisor that already answers on its socket is taken as it is (after a crash of wharfd), unless wharfd has been
+installed anew since: its modules are gone then, and it is replaced. One that dies under a running wharfd is started
+again, then as a fresh process: gRPC forbids a fork.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import engine
 from engine.shim import zygote
 from engine.system import timeouts
 from engine.system.immortal import immortalize
@@ -35,6 +37,12 @@ _PAUSE = 0.1
 
 class StartError(Exception):
     """The supervisor can't be started."""
+
+
+def _installation() -> str:
+    """Other for each installation of the package, though it be at the same place."""
+    status = os.stat(engine.__file__)
+    return f"{status.st_dev}:{status.st_ino}:{status.st_ctime_ns}"
 
 
 def _peer(address: Path) -> int | None:
@@ -57,6 +65,8 @@ class Supervisor:
         self.root = config.data_root / "containerd"
         self.state = config.exec_root / "containerd"
         self.address = self.state / "containerd.sock"
+        # Which installation the supervisor was started from.
+        self._origin = self.state / "installation"
         self.pid = 0
         # As it is now: wharfd raises its own later, containers keep this one.
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -74,11 +84,14 @@ class Supervisor:
         supervisor gets the zygote of ``handle``, which is closed here."""
         found = _peer(self.address)
         if found is not None:
-            log.info("the supervisor runs already as process %d", found)
             self._adopt(found)
-            handle.close()
-            share()
-            return
+            if self._is_of_this_installation():
+                log.info("the supervisor runs already as process %d", found)
+                handle.close()
+                share()
+                return
+            log.info("the supervisor (process %d) is of an installation that was replaced, and so is it", found)
+            self.stop_blocking()
         self._zygote = handle
         share()
         immortalize()
@@ -92,8 +105,7 @@ class Supervisor:
             os.close(ready)
             _become(self, handle, signalled)
         os.close(signalled)
-        self._ours = True
-        self._adopt(pid)
+        self._started(pid)
         self._ready = ready
 
     def await_ready(self) -> None:
@@ -118,6 +130,19 @@ class Supervisor:
         self.pid = pid
         with contextlib.suppress(ProcessLookupError):
             self._pidfd = os.pidfd_open(pid)
+
+    def _started(self, pid: int) -> None:
+        self._ours = True
+        self._adopt(pid)
+        self.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._origin.write_text(_installation())
+
+    def _is_of_this_installation(self) -> bool:
+        """One that an administrator has started says nothing of it, and is his affair."""
+        try:
+            return self._origin.read_text() == _installation()
+        except FileNotFoundError:
+            return True
 
     @property
     def started_here(self) -> bool:
@@ -176,8 +201,7 @@ class Supervisor:
             {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             setsid=True,
         )
-        self._ours = True
-        self._adopt(pid)
+        self._started(pid)
 
     def signal(self, number: int) -> None:
         """Signals it, by pidfd: never another process that got its number."""
