@@ -16,5 +16,5 @@ from engine.errors import Kind
     ],
 )
 def test_a_reset_connection_is_a_server_that_is_away(message: str, kind: Kind) -> None:
-    error = AioRpcError(grpc.StatusCode.UNKNOWN, Metadata(), Metadata(), details=message)
+    error = AioRpcError(grpc.StatusCode.UNKNOWN, Metadata(), Metadata(), message, "")
     assert from_rpc_error(error).kind is kind
