@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from compat_tests.traces import until
+from engine.system import varint
 
 
 class Collector:
@@ -268,13 +269,13 @@ class LogPlugin:
     def _take(self, message: bytes) -> None:
         at, stream, line, whole = 0, b"", b"", True
         while at < len(message):
-            key, at = _varint(message, at)
+            key, at = varint.decode(message, at)
             if key & 7 == 2:
-                size, at = _varint(message, at)
+                size, at = varint.decode(message, at)
                 value, at = message[at : at + size], at + size
                 stream, line = (value, line) if key >> 3 == 1 else (stream, value) if key >> 3 == 3 else (stream, line)
             else:
-                number, at = _varint(message, at)
+                number, at = varint.decode(message, at)
                 whole = whole and not (key >> 3 == 4 and number)
         self.lines.append((stream.decode(), line, whole))
 
@@ -291,14 +292,3 @@ class LogPlugin:
         self.path.unlink()
         for thread in self._threads:
             thread.join(60)
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7

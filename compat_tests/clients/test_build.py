@@ -6,13 +6,10 @@ import bz2
 import contextlib
 import functools
 import gzip
-import http.server
 import io
 import json
 import lzma
 import re
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +22,7 @@ from compat_tests.clients import builds
 from compat_tests.clients.builds import Built, Case, classic
 from compat_tests.clients.corpus import BAD, CASES, MORE, MORE_BAD
 from compat_tests.clients.record import GOLDEN, classic_facts
+from compat_tests.clients.webserver import serving
 from compat_tests.engines import Engine
 from compat_tests.traces import until
 
@@ -216,43 +214,11 @@ def test_options_of_the_run_containers(engine: Engine) -> None:
     assert outputs[2:4] == [str(32 << 10), "111"]
 
 
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """A web server on loopback for one folder; its address."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(30)
-
-
 def test_remote_contexts(engine: Engine, tmp_path: Path) -> None:
     if engine.kind == "dockerd":
         pytest.skip("dockerd has a loopback of its own here")
     (tmp_path / "context.tar.gz").write_bytes(gzip.compress(HELLO.context()))
     (tmp_path / "Dockerfile.txt").write_text("FROM busybox\nCMD echo plain\n")
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / "Dockerfile").write_text("FROM busybox\nCOPY hello /\nCMD cat /hello\n")
-    (work / "hello").write_text("git\n")
-    git = ["git", "-C", str(work), "-c", "user.name=t", "-c", "user.email=t@t"]
-    for args in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run([*git, *args], check=True, timeout=60)
-    bare = tmp_path / "repo.git"
-    subprocess.run(["git", "clone", "-q", "--bare", str(work), str(bare)], check=True, timeout=60)
-    subprocess.run(["git", "-C", str(bare), "update-server-info"], check=True, timeout=60)
     with serving(tmp_path) as url:
         for remote, output in (
             (f"{url}/context.tar.gz", "data\n"),
