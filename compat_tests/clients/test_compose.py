@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from compat_tests.engines import Completed, Engine
+from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
 
@@ -170,6 +171,9 @@ def test_stop_start_restart_pause_and_kill(engine: Engine, shared: Project) -> N
     shared.compose("pause", "db")
     assert "db paused 0" in shared.states()
     shared.compose("unpause", "db")
+    # A pause ends the probing as unhealthy: the next probe is an interval away, and what depends on db waits for it.
+    name = f"{shared.name}-db-1"
+    assert until(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", name).stdout == "healthy\n")
     shared.compose("restart", "-t", "0", "web")
     shared.compose("stop", "-t", "0", "side")
     # It isn't the first process of its namespace: SIGTERM ends it, unless SIGKILL is faster.

@@ -71,27 +71,29 @@ def test_content_is_written_in_parts_and_resumed(run: Run) -> None:
 
     async def body(engine: Engine) -> None:
         digest = digest_of(data)
-        async with engine.content.writer("one", expected=digest, total=len(data)) as writer:
-            await writer.write(data[:1_500_000])
-        status = await engine.content.status("one")
-        assert (status.offset, status.total) == (1_500_000, len(data))
-        async with engine.content.writer("one", expected=digest, total=len(data)) as writer:
-            assert writer.offset == 1_500_000
-            await writer.write(data[1_500_000:])
-            assert await writer.commit(size=len(data), digest=digest, labels={"a": "1", "b": "2"}) == digest
-        assert await engine.content.statuses() == []
-        assert await engine.content.read_all(digest) == data
-        middle = b"".join([piece async for piece in engine.content.read(digest, offset=1_000_000, size=1_234_567)])
-        assert middle == data[1_000_000:2_234_567]
-        info = await engine.content.update_labels(digest, {"a": None, "c": "3"})
-        assert (info.size, dict(info.labels)) == (len(data), {"b": "2", "c": "3"})
-        async with engine.content.writer("two", expected=digest, total=len(data)) as writer:
-            assert writer.exists
-            assert await writer.commit(labels={"d": "4"}) == digest
-        found = [info async for info in engine.content.walk(["labels.d==4", "labels.nothing"])]
-        assert [dict(info.labels) for info in found] == [{"b": "2", "c": "3", "d": "4"}]
-        await engine.content.delete(digest)
-        await fails(Kind.NOT_FOUND, engine.content.info(digest))
+        # what nothing holds may be collected at any time: a stock containerd does so soon after its start
+        async with engine.leases.hold():
+            async with engine.content.writer("one", expected=digest, total=len(data)) as writer:
+                await writer.write(data[:1_500_000])
+            status = await engine.content.status("one")
+            assert (status.offset, status.total) == (1_500_000, len(data))
+            async with engine.content.writer("one", expected=digest, total=len(data)) as writer:
+                assert writer.offset == 1_500_000
+                await writer.write(data[1_500_000:])
+                assert await writer.commit(size=len(data), digest=digest, labels={"a": "1", "b": "2"}) == digest
+            assert await engine.content.statuses() == []
+            assert await engine.content.read_all(digest) == data
+            middle = b"".join([piece async for piece in engine.content.read(digest, offset=1_000_000, size=1_234_567)])
+            assert middle == data[1_000_000:2_234_567]
+            info = await engine.content.update_labels(digest, {"a": None, "c": "3"})
+            assert (info.size, dict(info.labels)) == (len(data), {"b": "2", "c": "3"})
+            async with engine.content.writer("two", expected=digest, total=len(data)) as writer:
+                assert writer.exists
+                assert await writer.commit(labels={"d": "4"}) == digest
+            found = [info async for info in engine.content.walk(["labels.d==4", "labels.nothing"])]
+            assert [dict(info.labels) for info in found] == [{"b": "2", "c": "3", "d": "4"}]
+            await engine.content.delete(digest)
+            await fails(Kind.NOT_FOUND, engine.content.info(digest))
 
     run(body)
 
