@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.api.client import Engine
+from engine.api.direct import socket_of
 from engine.errors import Kind, WharfError
 from engine.files import place
 from engine.files.remap import Remap
@@ -103,7 +104,9 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
         await engine.leases.release_left()
-        engine.diff.follows = config.embedded
+        if config.embedded:
+            engine.diff.follows = True
+            engine.content.descriptors = socket_of(config.engine_address)
 
         remap = await _remap(config, stack)
         networks = Networks(NetworkSettings.of(config, remap.userns if remap else ""), NetworkStore(database), bus)

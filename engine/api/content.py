@@ -1,12 +1,14 @@
 """Blobs: read, write with resume, labels."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import errno
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from engine.api import lean
+from engine.api import direct, lean
 from engine.api.pb import content_pb2 as pb
 from engine.api.rpc import Connection, Duplex
 from engine.api.types import ContentInfo, IngestStatus, to_ns
@@ -60,6 +62,9 @@ class Writer:
         self.offset = 0
         self.exists = False
         self.digest = ""
+        self._appender: direct.Appender | None = None
+        self._plain = False  # no descriptor is to be had
+        self._again = False  # the server is to throw away what it has before the next bytes
 
     async def begin(self, ref: str, expected: str, total: int) -> None:
         self.ref, self.expected, self.total = ref, expected, total
@@ -75,23 +80,64 @@ class Writer:
             self.offset = answer.offset
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Appends. UNAVAILABLE: another writer has the ref."""
+        """Appends; the bytes must stay as they are. The last may still be on their way when this returns: the next
+        step tells what became of them. UNAVAILABLE: another writer has the ref; RESOURCE_EXHAUSTED: the disk is full.
+        """
         if self.exists:
             return
         view = memoryview(data)
-        for start in range(0, len(view), _CHUNK):
-            # One message at a time: a second one on its way would hide the reason why the server ends the call.
-            answer = await self._call.exchange(lean.write_request(self.offset, view[start : start + _CHUNK]))
-            self.offset = answer.offset
+        if self._appender is None and not self._plain and len(view) >= direct.LARGE:
+            self._appender = await self._content.appender(self)
+            self._plain = self._appender is None
+        if self._appender is None:
+            for start in range(0, len(view), _CHUNK):
+                # One message at a time: a second one on its way would hide the reason why the server ends the call.
+                answer = await self._call.exchange(lean.write_request(self.offset, view[start : start + _CHUNK]))
+                self.offset = answer.offset
+            self._again = False
+        elif view:
+            await self._begin_again()
+            with self._disk():
+                await self._appender.write(view)
+            self.offset += len(view)
+
+    async def tell(self, offset: int) -> None:
+        """The file holds the bytes up to ``offset``."""
+        await self._call.exchange(lean.write_request(offset, b""))
 
     async def truncate(self) -> None:
         """Begins again at 0: the server throws away what is there with the next bytes or the commit."""
-        self.offset = self.offset if self.exists else 0
+        if not self.exists and self.offset:
+            self.offset, self._again = 0, True
+
+    async def _flush(self) -> None:
+        if self._appender is not None:
+            await self._begin_again()
+            with self._disk():
+                await self._appender.flush()
+
+    async def _begin_again(self) -> None:
+        if self._again and self._appender is not None:
+            await self._appender.restart()
+            await self.tell(0)
+            self._again = False
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # A full disk: what is there is of no use, and others may need the space.
+            self.offset, self._again = 0, True
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            kind = Kind.RESOURCE_EXHAUSTED if full else Kind.INTERNAL
+            raise WharfError(kind, f"write {self.ref}: {os.strerror(error.errno or 0).lower()}") from None
 
     async def found(self) -> str:
         """The digest of what was written so far."""
         if self.exists:
             return self.digest
+        await self._flush()
         return (await self._call.exchange(pb.WriteContentRequest(action=pb.STAT, ref=self.ref))).digest
 
     async def commit(self, *, size: int = 0, digest: str = "", labels: Mapping[str, str] | None = None) -> str:
@@ -100,6 +146,7 @@ class Writer:
         A blob that is there already is a success; the labels are then added to it.
         """
         if not self.exists:
+            await self._flush()
             request = pb.WriteContentRequest(
                 action=pb.COMMIT,
                 total=size,
@@ -121,15 +168,25 @@ class Writer:
     async def close(self) -> None:
         """Lets go of the ref: it is free when this returns."""
         async with timeouts.limit("engine.call"):
+            if self._appender is not None:
+                with suppress(WharfError):
+                    await self._begin_again()
+                await self._appender.close()
             await self._call.finish()
 
     def cancel(self) -> None:
-        self._call.cancel()
+        # Nobody else may get the ref while a thread of ours still writes.
+        if self._appender is not None:
+            self._appender.when_quiet(self._call.cancel)
+        else:
+            self._call.cancel()
 
 
 class Content:
     def __init__(self, connection: Connection) -> None:
         self._rpc = connection
+        #: Where descriptors are given (``engine.api.direct``), "" if they aren't.
+        self.descriptors = ""
 
     async def info(self, digest: str) -> ContentInfo:
         """NOT_FOUND when the blob isn't there."""
@@ -144,13 +201,30 @@ class Content:
 
     async def read(self, digest: str, *, offset: int = 0, size: int = 0) -> AsyncIterator[bytes]:
         """The blob's bytes from ``offset`` on; ``size`` 0 reads to the end. OUT_OF_RANGE past the end."""
+        if self.descriptors and not size:
+            fd = await direct.descriptor(self.descriptors, self._rpc.namespace, digest=digest)
+            if fd >= 0:
+                async for data in direct.read(fd, offset):
+                    yield data
+                return
+        async for data in self._read(digest, offset, size):
+            yield data
+
+    async def _read(self, digest: str, offset: int = 0, size: int = 0) -> AsyncIterator[bytes]:
         request = pb.ReadContentRequest(digest=digest, offset=offset, size=size)
         async for piece in self._rpc.stream(f"{_SERVICE}/Read", request, pb.ReadContentResponse):
             yield piece.data
 
     async def read_all(self, digest: str) -> bytes:
         """A whole small blob (a manifest, a config)."""
-        return b"".join([piece async for piece in self.read(digest)])
+        return b"".join([piece async for piece in self._read(digest)])
+
+    async def appender(self, writer: Writer) -> direct.Appender | None:
+        """For an ingest that is being written; None where the server gives no descriptors."""
+        if not self.descriptors:
+            return None
+        fd = await direct.descriptor(self.descriptors, self._rpc.namespace, ref=writer.ref)
+        return direct.Appender(fd, writer.offset, writer.tell) if fd >= 0 else None
 
     def open_write(self) -> Duplex[pb.WriteContentRequest, pb.WriteContentResponse]:
         return self._rpc.duplex(f"{_SERVICE}/Write", pb.WriteContentRequest, pb.WriteContentResponse)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from engine.errors import Kind, WharfError, internal
 
 _CHUNK = 1 << 20
+_STEP = 256 << 10  # stays in the processor's cache between being read and being hashed
 
 
 class BlobFiles:
@@ -134,6 +135,40 @@ class IngestFile:
                 self.offset += written
                 view = view[written:]
             self._grown.notify_all()
+
+    def writable(self) -> int:
+        """Another descriptor of the file, to write with."""
+        with self._lock:
+            if self._fd < 0:
+                raise _ended()
+            return os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_CLOEXEC)
+
+    def take(self, end: int) -> None:
+        """Bytes up to ``end`` were written by somebody else: they are hashed, and followers may have them.
+
+        :raises WharfError: FAILED_PRECONDITION: they aren't there; UNAVAILABLE: closed or begun anew meanwhile.
+        """
+        begun = self._begun
+        buffer = memoryview(bytearray(_STEP))
+        while True:
+            with self._lock:
+                if self._fd < 0 or self._begun != begun:
+                    raise _ended()
+                if self.offset >= end:
+                    return
+                size = os.preadv(self._fd, [buffer[: end - self.offset]], self.offset)
+                if not size:
+                    raise WharfError(
+                        Kind.FAILED_PRECONDITION, f"{self.offset} of {end} bytes are there: failed precondition"
+                    )
+                self._hash.update(buffer[:size])
+                self.offset += size
+                self._grown.notify_all()
+
+    def more(self) -> bool:
+        """Whether the file is longer than what was taken."""
+        with self._lock:
+            return os.fstat(self._fd).st_size > self.offset
 
     def truncate(self) -> None:
         with self._lock:

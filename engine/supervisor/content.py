@@ -206,6 +206,16 @@ class Content:
         ingest = self._ingests.get((namespace, ref))
         return ingest.file.follow() if ingest is not None else None
 
+    def descriptor(self, namespace: str, *, ref: str = "", digest: str = "") -> int:
+        """To write the ingest's bytes with, or to read the blob's; the caller's to close. NOT_FOUND."""
+        if digest:
+            self.info(namespace, digest)
+            return self._files.open(digest)
+        ingest = self._ingests.get((namespace, ref))
+        if ingest is None:
+            raise not_found(f"nobody writes {ref!r}: not found")
+        return ingest.hand_out()
+
     def _begin(
         self, connection: sqlite3.Connection, call: Call, ref: str, expected: str, total: int
     ) -> "Record | None":

@@ -44,6 +44,7 @@ class Ingest:
         self._closed = False
         self._moving = heap.Transfer()
         self._end = file.offset
+        self._handed = False  # the client writes into the file itself
         self._pending: asyncio.Future[None] | None = None
 
     @property
@@ -61,10 +62,13 @@ class Ingest:
 
         OUT_OF_RANGE for any other offset.
         """
+        if self._handed and offset > self._end and not data:
+            await self._arrived(offset)
+            return
         if offset not in (0, self._end):
             raise WharfError(Kind.OUT_OF_RANGE, f"write @{offset} must occur at current offset {self._end}")
         await self._written()
-        if offset == 0 and self._end > 0:
+        if offset == 0 and (self._end > 0 or self._handed):
             await asyncio.to_thread(self.file.truncate)
             self._end = 0
         if data:
@@ -73,6 +77,18 @@ class Ingest:
             self._pending = asyncio.get_running_loop().run_in_executor(None, self.file.append, data)
             self._pending.add_done_callback(lambda done: done.cancelled() or done.exception())  # told by ``_written``
             self._end += len(data)
+
+    def hand_out(self) -> int:
+        """A descriptor to write the bytes with; a ``write`` without data then tells how far they have come."""
+        self._handed = True
+        return self.file.writable()
+
+    async def _arrived(self, end: int) -> None:
+        await self._written()
+        self._moving.begin()
+        self._pending = asyncio.get_running_loop().run_in_executor(None, self.file.take, end)
+        self._pending.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._end = end
 
     async def _written(self) -> None:
         """What was given to ``write`` is in the file. RESOURCE_EXHAUSTED: the disk is full."""
@@ -102,6 +118,10 @@ class Ingest:
             raise WharfError(
                 Kind.FAILED_PRECONDITION,
                 f"unexpected commit digest {digest}, expected {expected}: failed precondition",
+            )
+        if self._handed and self.file.more():
+            raise WharfError(
+                Kind.FAILED_PRECONDITION, f'"{self.ref}" has bytes that were not told: failed precondition'
             )
         settling = self.file.seal()
         try:

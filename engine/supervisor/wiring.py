@@ -36,6 +36,7 @@ from engine.supervisor.content import Content
 from engine.supervisor.diff import Differ
 from engine.supervisor.events import EventBus
 from engine.supervisor.gc import Collector
+from engine.supervisor.handing import Handing
 from engine.supervisor.images import Images
 from engine.supervisor.introspection import Introspection
 from engine.supervisor.leases import Leases
@@ -111,6 +112,9 @@ class Supervisor:
             await content.recover()
             await snapshots.recover()
             await tasks.recover()
+            handing = Handing(content, settings.address)
+            stack.push_async_callback(handing.close)
+            handing.open()
 
             namespaces = Namespaces(database, bus)
             leases = Leases(database)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from engine.api import direct
 from engine.api.client import Engine
 from engine.api.content import Writer
 from engine.api.types import Descriptor
@@ -49,9 +50,13 @@ async def exists(path: Path, *, wanted: bool = True) -> None:
 
 
 @asynccontextmanager
-async def half(server: processes.Server, blob: bytes) -> AsyncIterator[tuple[Engine, Writer, Path, asyncio.Task[str]]]:
-    """An ingest of which half is written, and its layer as it is being applied: the first file is there."""
+async def half(
+    server: processes.Server, blob: bytes, *, given: bool
+) -> AsyncIterator[tuple[Engine, Writer, Path, asyncio.Task[str]]]:
+    """An ingest of which half is written, and its layer as it is being applied: the first file is there.
+    ``given``: the bytes are written through a descriptor."""
     engine = Engine(server.address, namespace=f"t{uuid4().hex[:12]}")
+    engine.content.descriptors = direct.socket_of(server.address) if given else ""
     try:
         async with asyncio.timeout(PATIENCE), engine.leases.hold(), engine.content.writer(REF) as writer:
             await writer.write(blob[: len(blob) // 2 + (1 << 20)])
@@ -73,12 +78,13 @@ async def half(server: processes.Server, blob: bytes) -> AsyncIterator[tuple[Eng
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_layer_is_applied_as_it_comes(own: processes.Server, packed: bool) -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_a_layer_is_applied_as_it_comes(own: processes.Server, given: bool, packed: bool) -> None:
     plain = archive()
     blob = gzip.compress(plain, 1, mtime=0) if packed else plain
 
     async def main() -> None:
-        async with half(own, blob) as (_, writer, target, applying):
+        async with half(own, blob, given=given) as (_, writer, target, applying):
             assert not applying.done()
             await writer.write(blob[writer.offset :])
             await writer.commit(size=len(blob), digest=digest_of(blob))
@@ -88,9 +94,10 @@ def test_a_layer_is_applied_as_it_comes(own: processes.Server, packed: bool) -> 
     asyncio.run(main())
 
 
-def test_a_write_that_ends_too_early(own: processes.Server) -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_a_write_that_ends_too_early(own: processes.Server, given: bool) -> None:
     async def main() -> None:
-        async with half(own, archive()) as (_, writer, _, applying):
+        async with half(own, archive(), given=given) as (_, writer, _, applying):
             await writer.close()
             with pytest.raises(WharfError) as caught:
                 await applying
@@ -99,11 +106,12 @@ def test_a_write_that_ends_too_early(own: processes.Server) -> None:
     asyncio.run(main())
 
 
-def test_a_write_that_begins_again(own: processes.Server) -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_a_write_that_begins_again(own: processes.Server, given: bool) -> None:
     blob = archive()
 
     async def main() -> None:
-        async with half(own, blob) as (_, writer, _, applying):
+        async with half(own, blob, given=given) as (_, writer, _, applying):
             await writer.truncate()
             await writer.write(blob)
             await writer.commit(size=len(blob), digest=digest_of(blob))
@@ -114,12 +122,13 @@ def test_a_write_that_begins_again(own: processes.Server) -> None:
     asyncio.run(main())
 
 
-def test_who_gives_up_is_let_go(own: processes.Server) -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_who_gives_up_is_let_go(own: processes.Server, given: bool) -> None:
     """The worker ends with its caller, and the snapshot can be removed."""
     blob = archive()
 
     async def main() -> None:
-        async with half(own, blob) as (engine, writer, target, applying):
+        async with half(own, blob, given=given) as (engine, writer, target, applying):
             applying.cancel()
             await asyncio.wait((applying,))
             await engine.snapshots.remove("k")

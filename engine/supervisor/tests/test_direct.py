@@ -1,0 +1,207 @@
+"""Blobs whose bytes the client writes and reads itself, through descriptors that our supervisor gives."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from engine.api import direct
+from engine.api.client import Engine
+from engine.api.rpc import current_lease
+from engine.errors import Kind, WharfError
+from engine.registry.oci import digest_of
+from engine.supervisor.blobs import BlobFiles
+from engine.supervisor.tests import processes
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+MIB = 1 << 20
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[processes.Server]:
+    with processes.server("wharf") as running:
+        yield running
+
+
+def run(server: processes.Server, body: Callable[[Engine], Awaitable[None]]) -> None:
+    async def main() -> None:
+        engine = Engine(server.address, namespace=f"t{uuid4().hex[:12]}")
+        engine.content.descriptors = direct.socket_of(server.address)
+        try:
+            async with asyncio.timeout(PATIENCE), engine.leases.hold():
+                await body(engine)
+        finally:
+            await engine.close()
+
+    asyncio.run(main())
+
+
+def ingest(server: processes.Server, engine: Engine, ref: str) -> Path:
+    """The file of an ingest."""
+    return Path(BlobFiles(str(server.place / "root")).ingest_data(BlobFiles.folder(engine.namespace, ref)))
+
+
+def test_a_blob_comes_and_goes_past_the_wire(own: processes.Server) -> None:
+    data = os.urandom(5 * MIB + 17)
+
+    async def body(engine: Engine) -> None:
+        async with engine.content.writer("r", total=len(data)) as writer:
+            await writer.write(data[:100])  # small: the plain way
+            await writer.write(data[100 : 2 * MIB])
+            await writer.write(data[2 * MIB : 2 * MIB + 5])
+            await writer.write(data[2 * MIB + 5 :])
+            assert writer.offset == len(data)
+            assert await writer.found() == digest_of(data)
+            assert await writer.commit(size=len(data), digest=digest_of(data)) == digest_of(data)
+        assert b"".join([piece async for piece in engine.content.read(digest_of(data))]) == data
+        assert (
+            b"".join([piece async for piece in engine.content.read(digest_of(data), offset=3 * MIB)])
+            == (data[3 * MIB :])
+        )
+        with pytest.raises(WharfError) as caught:
+            _ = [piece async for piece in engine.content.read(digest_of(data), offset=6 * MIB)]
+        assert caught.value.kind is Kind.OUT_OF_RANGE
+        with pytest.raises(WharfError) as caught:
+            _ = [piece async for piece in engine.content.read(digest_of(b"other"))]
+        assert caught.value.kind is Kind.NOT_FOUND
+
+    run(own, body)
+
+
+def test_a_write_is_resumed_and_begun_again(own: processes.Server) -> None:
+    data, other = os.urandom(3 * MIB), os.urandom(2 * MIB)
+
+    async def body(engine: Engine) -> None:
+        async with engine.content.writer("r") as writer:
+            await writer.write(data[:MIB])
+        assert (await engine.content.status("r")).offset == MIB
+        async with engine.content.writer("r") as writer:
+            assert writer.offset == MIB
+            await writer.write(data[MIB:])
+            await writer.truncate()
+            await writer.write(other[:MIB])
+            await writer.write(other[MIB:])
+            assert await writer.commit(size=len(other), digest=digest_of(other)) == digest_of(other)
+        async with engine.content.writer("r") as writer:
+            assert writer.offset == 0
+            await writer.write(data)
+            await writer.truncate()
+            assert await writer.found() == digest_of(b"")
+            await writer.write(data)
+            await writer.commit(size=len(data), digest=digest_of(data))
+
+    run(own, body)
+
+
+def test_a_blob_that_is_not_what_was_promised(own: processes.Server) -> None:
+    data = os.urandom(MIB)
+
+    async def body(engine: Engine) -> None:
+        for words in ({"digest": digest_of(b"other")}, {"size": 5}, {"size": MIB + 1}):
+            async with engine.content.writer("r") as writer:
+                await writer.truncate()
+                await writer.write(data)
+                with pytest.raises(WharfError) as caught:
+                    await writer.commit(**words)
+                assert caught.value.kind is Kind.FAILED_PRECONDITION
+        # More in the file than was told of it.
+        async with engine.content.writer("r") as writer:
+            await writer.truncate()
+            await writer.write(data)
+            await writer.found()
+            with ingest(own, engine, "r").open("ab") as file:
+                file.write(b"x")
+            with pytest.raises(WharfError) as caught:
+                await writer.commit(size=len(data), digest=digest_of(data))
+            assert caught.value.kind is Kind.FAILED_PRECONDITION
+        with pytest.raises(WharfError):
+            await engine.content.info(digest_of(data))
+
+    run(own, body)
+
+
+def test_a_write_that_fails_leaves_nothing_behind(own: processes.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(2 * MIB)
+
+    def full(fd: int, data: memoryview, offset: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def body(engine: Engine) -> None:
+        async with engine.content.writer("r") as writer:
+            await writer.write(data[:MIB])
+            await writer.found()
+            with monkeypatch.context() as patch:
+                patch.setattr(direct, "_append", full)
+                await writer.write(data[MIB:])
+                with pytest.raises(WharfError) as caught:
+                    await writer.found()
+            assert caught.value.kind is Kind.RESOURCE_EXHAUSTED
+            assert caught.value.message == "write r: no space left on device"
+        assert ingest(own, engine, "r").stat().st_size == 0
+        async with engine.content.writer("r") as writer:
+            await writer.write(data)
+            await writer.commit(size=len(data), digest=digest_of(data))
+
+    run(own, body)
+
+
+def test_a_server_that_gives_none(own: processes.Server) -> None:
+    data = os.urandom(2 * MIB)
+
+    async def body(engine: Engine) -> None:
+        engine.content.descriptors = str(own.place / "nothing")
+        async with engine.content.writer("r") as writer:
+            await writer.write(data)
+            await writer.commit(size=len(data), digest=digest_of(data))
+        assert b"".join([piece async for piece in engine.content.read(digest_of(data))]) == data
+
+    run(own, body)
+
+
+def test_a_supervisor_that_is_killed_has_what_was_answered() -> None:
+    data, half = os.urandom(4 * MIB), os.urandom(2 * MIB)
+
+    def call(server: processes.Server, body: Callable[[Engine], Awaitable[None]]) -> None:
+        async def main() -> None:
+            engine = Engine(server.address, namespace="t")
+            engine.content.descriptors = direct.socket_of(server.address)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    current_lease.set("kept")
+                    await body(engine)
+            finally:
+                await engine.close()
+
+        asyncio.run(main())
+
+    with processes.server("wharf") as server:
+
+        async def write(engine: Engine) -> None:
+            await engine.leases.create("kept")
+            async with engine.content.writer("whole") as writer:
+                await writer.write(data)
+                await writer.commit(size=len(data), digest=digest_of(data))
+            async with engine.content.writer("half") as writer:
+                await writer.write(half[:MIB])
+                await writer.found()
+                server.kill()
+                await writer.write(half[MIB:])
+                with pytest.raises(WharfError):
+                    await writer.found()
+
+        async def again(engine: Engine) -> None:
+            assert b"".join([piece async for piece in engine.content.read(digest_of(data))]) == data
+            async with engine.content.writer("half") as writer:
+                assert writer.offset in (MIB, 2 * MIB)
+                if writer.offset < len(half):
+                    await writer.write(half[writer.offset :])
+                await writer.commit(size=len(half), digest=digest_of(half))
+
+        call(server, write)
+        server.restart()
+        call(server, again)
