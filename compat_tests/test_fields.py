@@ -551,6 +551,11 @@ def test_endpoint_settings(engine: Engine) -> None:
         engine.api.delete("/networks/fields")
 
 
+def names_of(engine: Engine, name: str) -> list[str]:
+    rows = engine.api.get(f'/containers/json?filters={{"name":["^/{name}$"]}}').json()
+    return sorted(rows[0]["Names"], key=len)
+
+
 def test_links(engine: Engine) -> None:
     with running(engine, {"HostConfig": {"NetworkMode": "bridge"}, "ExposedPorts": {"99/tcp": {}}}, name="target"):
         body: dict[str, Any] = {"HostConfig": {"NetworkMode": "bridge", "Links": ["target:alias"]}}
@@ -561,6 +566,9 @@ def test_links(engine: Engine) -> None:
         with running(engine, body) as identity:
             document = engine.api.get(f"/containers/{identity}/json").json()
             assert document["HostConfig"]["Links"] == [f"/target:{document['Name']}/alias"]
+            assert names_of(engine, "target") == ["/target", f"{document['Name']}/alias"]
+        # the list forgets the name of a container that is gone
+        assert names_of(engine, "target") == ["/target"]
         made = engine.api.post("/networks/create", {"Name": "linked", "Driver": "bridge"})
         assert made.status == 201
         try:

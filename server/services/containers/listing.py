@@ -39,8 +39,10 @@ async def listing(
     filters.validate(ACCEPTED)
     chosen = await _choose(room, filters, everything=everything, limit=limit)
     answer = []
+    link_names = room.networks.link_names()  # not in the rows: they change with other containers
     for container in chosen:
         row = _fresh(row_of(room, container))
+        row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
         row["State"], row["Status"] = container.state.word, status(container)
         row["Image"] = await _image(room, container)
         if size:
@@ -70,7 +72,7 @@ def row_of(room: Room, container: Container) -> dict[str, Any]:
         summary["Annotations"] = dict(host.annotations)
     row: dict[str, Any] = {
         "Id": container.id,
-        "Names": ["/" + container.name, *room.networks.link_names(container)],
+        "Names": ["/" + container.name],
         "Image": config.image,
         "ImageID": container.image_id,
         "Command": _command(container),

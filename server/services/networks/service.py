@@ -184,18 +184,14 @@ class Networks:
         """inspect's ``NetworkSettings``."""
         return settings.settings(self.room, container)
 
-    def link_names(self, container: Container) -> list[str]:
-        """The names that legacy links of others give the container (``/client/alias``), for ``docker ps``."""
-        if self.room.containers is None:
-            return []
-        found = []
-        for other in self.room.containers:
-            if other is not container and other.host_config.links:
-                found += [
-                    f"/{other.name}/{alias}"
-                    for target, alias in etc.legacy_links(self.room, other, strict=False)
-                    if target is container
-                ]
+    def link_names(self) -> dict[str, list[str]]:
+        """The names that legacy links of others give to containers (``/client/alias``, by container's id)."""
+        found: dict[str, list[str]] = {}
+        for client in self.room.containers or ():
+            if client.host_config.links:
+                for target, alias in etc.legacy_links(self.room, client, strict=False):
+                    if target is not client:
+                        found.setdefault(target.id, []).append(f"/{client.name}/{alias}")
         return found
 
     def links_of(self, container: Container) -> list[str] | None:
