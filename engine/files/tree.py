@@ -47,7 +47,7 @@ def _found(root: int, path: str) -> tuple[str, os.stat_result]:
 
 def base_name(path: str) -> str:
     """The name that a copied path has in its archive: its last part, ``.`` for a directory's content."""
-    if path.endswith("/.") or path == ".":
+    if posixpath.basename(path.rstrip("/")) == ".":
         return "."
     return posixpath.basename(posixpath.normpath("/" + path)) or "/"
 
@@ -77,24 +77,19 @@ def pack(root_path: str, path: str, out: Callable[[bytes], object], maps: IdMaps
         above, _, last = real.rpartition("/")
         parent = os.open(above or ".", _BELOW, dir_fd=root)
         try:
-            _pack_one(packer, Node("", parent, last or ".", status), name)
+            packer.add(Node("", parent, last or ".", status), "./" if name == "." else name)
         finally:
             os.close(parent)
         if stat.S_ISDIR(status.st_mode):
             below = os.open(real or ".", _BELOW, dir_fd=root)
             try:
-                prefix = "" if name in ("/", ".") else f"{name}/"
                 for node in walk(below):
-                    packer.add(node, prefix + node.path)
+                    packer.add(node, f"{name.rstrip('/')}/{node.path}")
             finally:
                 os.close(below)
         writer.close()
     finally:
         os.close(root)
-
-
-def _pack_one(packer: Packer, node: Node, name: str) -> None:
-    packer.add(node, "./" if name in ("/", ".") else name)
 
 
 def extraction_point(root_path: str, path: str) -> str:

@@ -17,7 +17,8 @@ from server.config.values import from_file, from_flag, kind_of
 DEFAULT_FILE = "/etc/wharf/daemon.json"
 _FIELDS = frozenset(field.name for field in fields(Config))
 _PATHS = frozenset({"data_root", "exec_root", "pidfile", "config_file"})
-# Features that are how this engine works; others can't be switched.
+# Features that are how this engine works; of others only these can be switched.
+_SWITCHES = frozenset({"cdi"})
 _FEATURES = {"containerd-snapshotter": True, "buildkit": True}
 
 
@@ -180,7 +181,7 @@ def _check_features(features: Mapping[str, Any]) -> None:
     for feature, on in features.items():
         if not isinstance(on, bool):
             raise ConfigError("json: cannot unmarshal value into Go struct field Config.features of type bool")
-        if _FEATURES.get(feature, False) != on:
+        if feature not in _SWITCHES and _FEATURES.get(feature, False) != on:
             raise ConfigError(f"feature {feature} can't be switched {'on' if on else 'off'} in this engine")
 
 
@@ -201,6 +202,8 @@ def _build(settings: dict[str, Any], path: str) -> Config:
     for name in _PATHS & values.keys():
         values[name] = Path(os.path.abspath(values[name]))
     values["config_file"] = Path(os.path.abspath(path))
+    if not settings.get("features", {}).get("cdi", True) or values.get("cdi_spec_dirs") == ("",):
+        values["cdi_spec_dirs"] = ()
     config = Config(**values)
     if "pidfile" not in values:
         config = replace(config, pidfile=config.exec_root / "wharfd.pid")

@@ -111,8 +111,11 @@ async def raw_body(request: Request, limit: int = MAX_BODY) -> bytes:
     return b"".join(parts)
 
 
-def _check_json(request: Request) -> None:
-    """A body needs ``Content-Type: application/json``; without a body anything goes but another type."""
+def check_json(request: Request) -> None:
+    """A body needs ``Content-Type: application/json``; without a body anything goes but another type.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
     kind = request.headers.get("content-type", "")
     if kind == "":
         has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
@@ -131,7 +134,7 @@ async def body(request: Request, model: type[M], *, optional: bool = True) -> M:
 
     :raises WharfError: INVALID_ARGUMENT.
     """
-    _check_json(request)
+    check_json(request)
     data = await raw_body(request)
     parsed = model.model_validate({}) if optional and not data else decode(model, data)
     accept(parsed, version_of(request))

@@ -28,7 +28,10 @@ def error_message(error: BaseException, code: int | None = None) -> dict[str, An
 
 
 class _Growing(Response):
-    """Sends the head with the first part, or at once where ``early`` (clients that wait for it)."""
+    """Sends the head with the first part, or at once where ``early`` (clients that wait for it).
+
+    Where ``told``, no failure gets a status of its own: it is a message in the stream even if it comes first.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class _Growing(Response):
         headers: Mapping[str, str] | None = None,
         early: bool = False,
         messages: bool = True,
+        told: bool = False,
         name: str = "",
     ) -> None:
         self.status_code = 200
@@ -51,6 +55,7 @@ class _Growing(Response):
         self._parts = parts
         self._early = early
         self._messages = messages
+        self._told = told
         self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +78,9 @@ class _Growing(Response):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         except Exception as error:
             if not started:
-                raise
+                if not self._told:
+                    raise
+                await start()
             report(error, self._name)
             if not self._messages:
                 # Half an archive must not look whole: the connection breaks off.
@@ -99,6 +106,7 @@ def json_stream(
     *,
     media_type: str = "application/json",
     early: bool = False,
+    told: bool = False,
     end: bytes = END,
     name: str = "",
 ) -> Response:
@@ -114,7 +122,7 @@ def json_stream(
             if close is not None:
                 await close()
 
-    return _Growing(lines(), media_type=media_type, early=early, name=name)
+    return _Growing(lines(), media_type=media_type, early=early, told=told, name=name)
 
 
 def byte_stream(

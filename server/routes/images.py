@@ -177,9 +177,10 @@ async def push(request: Request) -> Response:
 
 
 async def load(request: Request) -> Response:
-    # Always a stream: what is wrong with an archive is told in it, with status 200.
+    # Always a stream: what is wrong with an archive is told in it, with status 200. The head comes with the first
+    # image: there are clients that look no further than that.
     messages = _images(request).load(pieces(request), platform=_platform(request, (1, 48)))
-    return json_stream(messages, early=True, name="load")
+    return json_stream(messages, told=True, name="load")
 
 
 async def save_one(request: Request) -> Response:
@@ -196,6 +197,7 @@ async def _save(request: Request, names: Sequence[str]) -> Response:
 
 
 async def commit(request: Request) -> Response:
+    params.check_json(request)
     data = await params.raw_body(request)
     body = None
     if data.strip() not in (b"", b"null"):

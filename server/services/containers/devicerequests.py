@@ -34,6 +34,8 @@ async def inject(room: Room, host: HostConfig, spec: dict[str, Any]) -> None:
 
 def _inject(directories: tuple[str, ...], request: DeviceRequest, spec: dict[str, Any]) -> None:
     if request.driver == "cdi":
+        if not directories:
+            raise no_driver(request)
         if request.count:
             raise invalid("unexpected count in CDI device request")
         if request.options:

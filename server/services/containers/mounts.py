@@ -84,9 +84,10 @@ async def _register(room: Room, container: Container, *, plain_readonly: bool) -
         taken.add(point.destination)
         await _settle(room, container, point, plain_readonly=plain_readonly)
         _place(room, container, point)
+    filled = {posixpath.normpath(path) for path in host.tmpfs or ()}
     for path in container.config.volumes or ():
         destination = posixpath.normpath(path)
-        if destination in points:
+        if destination in points or destination in filled:
             continue
         point = MountPoint(
             kind="volume",
