@@ -35,6 +35,14 @@ _FLAG_KINDS = {
     **dict.fromkeys(("unbindable", "runbindable", "private", "rprivate", "shared", "rshared"), "propagation"),
     **dict.fromkeys(("slave", "rslave"), "propagation"),
 }
+#: The files of /proc that a mount may cover, as runc has it (crun would let any be): what lxcfs gives containers.
+_PROC_FILES = frozenset(
+    (
+        *("/proc/cpuinfo", "/proc/diskstats", "/proc/loadavg", "/proc/meminfo", "/proc/net/dev", "/proc/slabinfo"),
+        *("/proc/stat", "/proc/swaps", "/proc/uptime"),
+        *("/proc/sys/crypto/fips_enabled", "/proc/sys/kernel/ns_last_pid"),
+    )
+)
 _TMPFS_KEYS = frozenset(("mode", "size", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"))
 
 
@@ -128,6 +136,16 @@ def _tmpfs(mount: TmpfsMount) -> Json:
     return _mount(mount.destination, "tmpfs", "tmpfs", *options)
 
 
+def _check_proc(mount: BindMount | TmpfsMount, find: Callable[[str], MountInfo | None]) -> None:
+    path = posixpath.normpath(mount.destination)
+    if path == "/proc":
+        found = find(mount.source) if isinstance(mount, BindMount) else None
+        if found is None or found.fstype != "proc":
+            raise invalid('"/proc" cannot be mounted because it is not of type proc')
+    elif path.startswith("/proc/") and path not in _PROC_FILES:
+        raise invalid(f'"{path}" cannot be mounted because it is inside /proc')
+
+
 def _depth(mount: BindMount | TmpfsMount) -> int:
     return posixpath.normpath(mount.destination).count("/")
 
@@ -137,9 +155,10 @@ def plan(
 ) -> tuple[list[Json], str]:
     """All mounts and ``linux.rootfsPropagation`` ("": the runtime's own default).
 
-    ``find`` tells which mount holds a path; it is asked only for shared and slave binds.
+    ``find`` tells which mount holds a path; it is asked only for shared and slave binds and for ``/proc``.
 
-    :raises WharfError: INTERNAL for a propagation that the source's mount can't give.
+    :raises WharfError: INTERNAL for a propagation that the source's mount can't give, INVALID_ARGUMENT for a mount
+        inside ``/proc``.
     """
     asked: list[BindMount | TmpfsMount] = []
     shm = inp.shm_path or ("/dev/shm" if inp.namespaces.ipc == "host" else "")
@@ -164,6 +183,7 @@ def plan(
     root = ""
     # Parents before what lies inside them; sorted() keeps the given order otherwise.
     for entry in sorted(asked, key=_depth):
+        _check_proc(entry, find)
         if isinstance(entry, TmpfsMount):
             result.append(_tmpfs(entry))
             continue

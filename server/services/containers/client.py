@@ -10,7 +10,7 @@ from engine.errors import invalid
 
 #: ctrl-p, ctrl-q.
 DEFAULT_KEYS = b"\x10\x11"
-_NAMED = {"del": 127, **{f"ctrl-{char}": ord(char.upper()) & 0x1F for char in "@abcdefghijklmnopqrstuvwxyz[\\]^_"}}
+_NAMED = {"DEL": 127, **{f"ctrl-{char}": ord(char.upper()) & 0x1F for char in "@abcdefghijklmnopqrstuvwxyz[\\]^_"}}
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def parse_keys(text: str) -> bytes:
     for word in text.split(","):
         if len(word) == 1:
             found += word.encode()
-        elif (code := _NAMED.get(word.lower())) is not None:
+        elif (code := _NAMED.get(word)) is not None:
             found.append(code)
         else:
             raise invalid(f"Invalid detach keys ({text}) provided")

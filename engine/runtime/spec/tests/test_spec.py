@@ -456,6 +456,16 @@ def test_propagation_needs_a_mount_that_has_it() -> None:
         mounts.plan(inp, HOST, find=lambda _: private)
 
 
+def test_mounts_inside_proc() -> None:
+    proc = MountInfo(1, 0, "0:20", "/", "/proc", ("rw",), (), "proc", "proc", ())
+    disk = replace(proc, mountpoint="/", fstype="ext4")
+    for bad in (BindMount("/src", "/proc//sys"), BindMount("/src", "/proc"), TmpfsMount("/proc/x", "")):
+        with pytest.raises(WharfError, match="cannot be mounted because it is"):
+            mounts.plan(replace(BASE, mounts=(bad,)), HOST, find=lambda _: disk)
+    for good in (BindMount("/src", "/proc/uptime"), BindMount("/proc", "/proc"), BindMount("/src", "/process")):
+        mounts.plan(replace(BASE, mounts=(good,)), HOST, find=lambda _: proc)
+
+
 def test_tmpfs_options() -> None:
     mounts.check_tmpfs_options("size=1m,mode=1777,rw,noexec")
     for bad in ("foo", "size", "user=1"):
