@@ -295,6 +295,10 @@ def test_docker_cli(engine: Engine, tmp_path: Path) -> None:
     assert quiet.stdout.startswith("sha256:")
     stdin = engine.docker("build", "-t", "cli:2", "-", input="FROM busybox\nCMD echo piped\n", env=legacy)
     assert "Successfully built" in stdin.stdout
+    (tmp_path / "context").mkdir(exist_ok=True)
+    (tmp_path / "context/f").write_text("beside")
+    beside = ("build", "-t", "cli:3", "-f", "-", str(tmp_path / "context"))
+    assert "Successfully built" in engine.docker(*beside, input="FROM busybox\nCOPY f /\n", env=legacy).stdout
     assert builds.run(engine, "cli:2") == "piped\n"
     failed = engine.docker("build", "--force-rm", "-", input="FROM busybox\nRUN exit 9\n", env=legacy, check=False)
     assert failed.status == 9

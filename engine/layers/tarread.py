@@ -187,8 +187,10 @@ class TarReader:
         records: dict[str, bytes] = {}
         while True:
             if self._left or self._padding:
-                stream.copy(self._left + self._padding, None)
-                self._left = self._padding = 0
+                stream.copy(self._left, None)
+                padding, self._left, self._padding = self._padding, 0, 0
+                if len(stream.take(padding)) < padding:
+                    return  # nothing behind the last file's data: the docker CLI writes such contexts for `-f -`
             block = stream.take(_BLOCK)
             if len(block) < _BLOCK:
                 if block or records or long_name is not None or long_link is not None:
@@ -196,7 +198,9 @@ class TarReader:
                 return  # no end mark: accepted, as everybody does
             if block == _ZEROS:
                 second = stream.take(_BLOCK)
-                if len(second) == _BLOCK and second != _ZEROS:
+                if second and len(second) < _BLOCK:
+                    raise _truncated()
+                if second and second != _ZEROS:
                     raise _bad()
                 return
             _checked(block)

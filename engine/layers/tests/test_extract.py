@@ -126,6 +126,17 @@ def test_compressions_are_recognised(root: Path, kind: Compression) -> None:
         assert caught.value.kind is Kind.INVALID_ARGUMENT
 
 
+def test_ends_of_archives(root: Path) -> None:
+    """As Go's reader has it: the padding of the last file and the end's mark may be missing, not a part of the mark."""
+    whole = files("f")
+    for good in (513, 700, 1023, 1024, 1536, 2048):
+        extract(whole[:good], Target(str(root)))
+        assert (root / "f").read_text() == "f"
+    for bad in (300, 512, 1100, 1537, 2047):
+        with pytest.raises(WharfError, match="unexpected EOF"):
+            extract(whole[:bad], Target(str(root)))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

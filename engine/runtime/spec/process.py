@@ -42,6 +42,11 @@ def daemon_env(hostname: str, link_env: Sequence[str], *, tty: bool) -> list[str
     return merge_env(found, link_env)
 
 
+def _env(entries: Sequence[str]) -> list[str]:
+    """An empty ``HOME`` is the user's own, as with runc; crun looks it up only where there is none."""
+    return [entry for entry in entries if entry != "HOME="]
+
+
 def rlimits(ulimits: Sequence[Ulimit]) -> list[Json]:
     # -1 is "unlimited", which the spec's unsigned numbers write as all ones.
     return [
@@ -76,7 +81,7 @@ def container_process(inp: SpecInput, host: HostFacts) -> Json:
     process: Json = {
         "user": _user(users.lookup(inp.user, inp.group_add, inp.files)),
         "args": args,
-        "env": merge_env(daemon_env(inp.hostname, inp.link_env, tty=inp.tty), inp.env),
+        "env": _env(merge_env(daemon_env(inp.hostname, inp.link_env, tty=inp.tty), inp.env)),
         "cwd": inp.cwd or "/",
         "capabilities": _capabilities(names),
         "oomScoreAdj": inp.oom_score_adj,
@@ -120,7 +125,7 @@ def exec_process(
     """
     process = {key: value for key, value in container.items() if key not in ("terminal", "consoleSize")}
     process["args"] = list(args)
-    process["env"] = list(env)
+    process["env"] = _env(env)
     if user:
         process["user"] = _user(users.lookup(user, group_add, files))
     if cwd:

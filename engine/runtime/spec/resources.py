@@ -10,7 +10,7 @@ from engine.runtime.spec.input import Resources, ThrottleDevice, WeightDevice
 Json = dict[str, object]
 
 CFS_PERIOD = 100_000
-_MAX_SHARES = 262_144
+_MIN_SHARES, _MAX_SHARES = 2, 262_144
 
 
 def _device_numbers(path: str) -> tuple[int, int]:
@@ -57,10 +57,17 @@ def memory(limits: Resources, *, v2: bool) -> Json:
 
 
 def cpu(limits: Resources, *, v2: bool) -> Json:
-    """``--cpus`` becomes a quota of Docker's period of 100 ms."""
+    """``--cpus`` becomes a quota of Docker's period of 100 ms.
+
+    :raises WharfError: INTERNAL for shares that the kernel would silently replace, as runc does.
+    """
     found: Json = {}
     if limits.cpu_shares != 0:
-        found["shares"] = 2 if limits.cpu_shares < 2 else min(limits.cpu_shares, _MAX_SHARES)
+        if limits.cpu_shares < _MIN_SHARES:
+            raise internal(f"the minimum allowed cpu-shares is {_MIN_SHARES}")
+        if limits.cpu_shares > _MAX_SHARES:
+            raise internal(f"the maximum allowed cpu-shares is {_MAX_SHARES}")
+        found["shares"] = limits.cpu_shares
     if limits.nano_cpus > 0:
         found["period"] = CFS_PERIOD
         found["quota"] = limits.nano_cpus * CFS_PERIOD // 1_000_000_000

@@ -466,6 +466,18 @@ def test_mounts_inside_proc() -> None:
         mounts.plan(replace(BASE, mounts=(good,)), HOST, find=lambda _: proc)
 
 
+def test_shares_that_the_kernel_would_replace() -> None:
+    for shares, word in ((1, "minimum"), (262_145, "maximum")):
+        with pytest.raises(WharfError, match=f"the {word} allowed cpu-shares is"):
+            resources.build(replace(MANY.resources, cpu_shares=shares), HOST)
+
+
+def test_an_empty_home_is_the_users() -> None:
+    spec = build.build(replace(BASE, env=("HOME=", "A=")), HOST)
+    assert {"A="} <= set(spec["process"]["env"])
+    assert not [entry for entry in spec["process"]["env"] if entry.startswith("HOME")]
+
+
 def test_tmpfs_options() -> None:
     mounts.check_tmpfs_options("size=1m,mode=1777,rw,noexec")
     for bad in ("foo", "size", "user=1"):
