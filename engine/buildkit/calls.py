@@ -1,11 +1,16 @@
-"""The methods that a session's client serves, as callables on a channel: paths and message types in one table."""
+"""The methods that a session's client serves: their paths and the types of their answers in one table."""
 
-from typing import Any
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from engine.api.errors import from_status
+from engine.buildkit.http2.connection import Connection
 from engine.buildkit.pb import auth_pb2, filesync_pb2, fsutil_pb2, secrets_pb2, ssh_pb2, upload_pb2
+from engine.errors import Kind, WharfError, internal
 
 CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 PULL_FILES = "/moby.filesync.v1.FileSync/DiffCopy"
@@ -17,25 +22,100 @@ CHECK_AGENT = "/moby.sshforward.v1.SSH/CheckAgent"
 FORWARD_AGENT = "/moby.sshforward.v1.SSH/ForwardAgent"
 UPLOAD = "/moby.upload.v1.Upload/Pull"
 
-_TYPES: dict[str, tuple[type[Message], type[Message]]] = {
-    CREDENTIALS: (auth_pb2.CredentialsRequest, auth_pb2.CredentialsResponse),
-    PULL_FILES: (fsutil_pb2.Packet, fsutil_pb2.Packet),
-    SEND_TREE: (fsutil_pb2.Packet, fsutil_pb2.Packet),
-    SEND_FILES: (filesync_pb2.BytesMessage, filesync_pb2.BytesMessage),
-    GET_SECRET: (secrets_pb2.GetSecretRequest, secrets_pb2.GetSecretResponse),
-    CHECK_AGENT: (ssh_pb2.CheckAgentRequest, ssh_pb2.CheckAgentResponse),
-    FORWARD_AGENT: (ssh_pb2.BytesMessage, ssh_pb2.BytesMessage),
-    UPLOAD: (upload_pb2.BytesMessage, upload_pb2.BytesMessage),
+_TYPES: dict[str, type[Message]] = {
+    CREDENTIALS: auth_pb2.CredentialsResponse,
+    PULL_FILES: fsutil_pb2.Packet,
+    SEND_TREE: fsutil_pb2.Packet,
+    SEND_FILES: filesync_pb2.BytesMessage,
+    GET_SECRET: secrets_pb2.GetSecretResponse,
+    CHECK_AGENT: ssh_pb2.CheckAgentResponse,
+    FORWARD_AGENT: ssh_pb2.BytesMessage,
+    UPLOAD: upload_pb2.BytesMessage,
 }
 
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
-def unary(channel: grpc.aio.Channel, method: str) -> "grpc.aio.UnaryUnaryMultiCallable[Any, Any]":
-    """One request, one answer."""
-    request, response = _TYPES[method]
-    return channel.unary_unary(method, request.SerializeToString, response.FromString)
+R = TypeVar("R", bound=Message)
 
 
-def stream(channel: grpc.aio.Channel, method: str) -> "grpc.aio.StreamStreamMultiCallable[Any, Any]":
+class Call(Generic[R]):
+    """One call. Every method raises a WharfError when it broke off; ``cancel`` it in the end, whatever happened."""
+
+    def __init__(
+        self, connection: Connection, path: str, reply: type[R], metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self._reply = reply
+        self._stream = connection.request(path, metadata)
+
+    async def write(self, message: Message | bytes) -> None:
+        """Sends a message, or the bytes of one."""
+        await self._stream.send(message if isinstance(message, bytes) else message.SerializeToString())
+
+    async def write_all(self, messages: Iterable[Message]) -> None:
+        """Sends many small messages at once."""
+        await self._stream.send_all(message.SerializeToString() for message in messages)
+
+    async def read(self) -> R | None:
+        """The next answer; ``None`` at the end."""
+        data = await self._stream.read()
+        return None if data is None else self._reply.FromString(data)
+
+    async def take(self) -> list[bytes]:
+        """All answers that have come and nobody has read, as they are on the wire; none at the end."""
+        return await self._stream.take()
+
+    async def rest(self) -> None:
+        """Takes what still comes. Raises the error that the client ended the call with."""
+        while await self._stream.take():
+            continue
+        self.check()
+
+    def check(self) -> None:
+        """Raises the error that the client ended the call with."""
+        code, message = self._stream.outcome()
+        if code:
+            raise from_status(_CODES.get(code, grpc.StatusCode.UNKNOWN), message)
+
+    def done_writing(self) -> None:
+        """Says that no more messages come."""
+        self._stream.done_writing()
+
+    def cancel(self) -> None:
+        """Leaves the call."""
+        self._stream.cancel()
+
+
+async def ask(
+    connection: Connection,
+    path: str,
+    request: Message,
+    reply: type[R],
+    *,
+    metadata: Sequence[tuple[str, str]] = (),
+    timeout: float | None = None,
+) -> R:
+    """One request, one answer. Raises the error that the client answers with, UNAVAILABLE when it leaves."""
+    call = Call(connection, path, reply, metadata)
+    try:
+        async with asyncio.timeout(timeout):
+            await call.write(request)
+            call.done_writing()
+            answer = await call.read()
+            await call.rest()
+    except TimeoutError:
+        raise WharfError(Kind.DEADLINE_EXCEEDED, f"no answer to {path} after {timeout:g} seconds") from None
+    finally:
+        call.cancel()
+    if answer is None:
+        raise internal(f"no answer to {path}")
+    return answer
+
+
+async def unary(connection: Connection, method: str, request: Message, *, timeout: float | None = None) -> Any:
+    """:func:`ask` for a method of the table."""
+    return await ask(connection, method, request, _TYPES[method], timeout=timeout)
+
+
+def stream(connection: Connection, method: str, metadata: Sequence[tuple[str, str]] = ()) -> Call[Any]:
     """A stream each way."""
-    request, response = _TYPES[method]
-    return channel.stream_stream(method.partition("#")[0], request.SerializeToString, response.FromString)
+    return Call(connection, method.partition("#")[0], _TYPES[method], metadata)

@@ -6,24 +6,23 @@ a file. FIN both ways closes. ERR carries the sender's message (fsutil's ``send.
 """
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from stat import S_ISREG
 from typing import Any
 from urllib.parse import quote
 
-import grpc
-
 from engine.buildkit import calls
+from engine.buildkit.http2.connection import Connection
 from engine.buildkit.mirror import Mirror
 from engine.buildkit.pb import fsutil_pb2
 from engine.buildkit.stat import Entry, to_unix
-from engine.errors import invalid
-
-BUFFERED = 8 << 20
-"""Content that may wait for the disk, in bytes, before the stream is no longer read."""
+from engine.errors import WharfError, invalid
 
 Packet = fsutil_pb2.Packet
+_STAT, _REQ, _DATA = Packet.PACKET_STAT, Packet.PACKET_REQ, Packet.PACKET_DATA
+_FIN, _ERR = Packet.PACKET_FIN, Packet.PACKET_ERR
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +73,29 @@ class _Receiver:
         self._mirror = mirror
         self._next = 0
         self.outstanding = 0
-        self.described = False
+        self.described = self.ended = False
 
-    def handle(self, packets: Sequence[Packet]) -> list[int]:
+    def handle(self, packets: Sequence[bytes]) -> list[int]:
         """Runs in a thread. Returns the entries whose content is wanted."""
         wanted: list[int] = []
-        for packet in packets:
-            if packet.type == Packet.PACKET_STAT:
+        mirror, parse = self._mirror, Packet.FromString
+        for data in packets:
+            packet = parse(data)
+            kind = packet.type
+            if kind == _STAT:
                 if not packet.HasField("stat"):
                     self.described = True
                     continue
                 number, self._next = self._next, self._next + 1
-                if self._mirror.add(number, _entry(packet.stat)):
+                if mirror.add(number, _entry(packet.stat)):
                     wanted.append(number)
                     self.outstanding += 1
-            elif packet.type == Packet.PACKET_DATA:
-                if self._mirror.data(packet.ID, packet.data):
+            elif kind == _DATA:
+                if mirror.data(packet.ID, packet.data):
                     self.outstanding -= 1
-            elif packet.type == Packet.PACKET_ERR:
+            elif kind == _FIN:
+                self.ended = True
+            elif kind == _ERR:
                 raise invalid(packet.data.decode("utf-8", "replace"))
         return wanted
 
@@ -100,58 +104,40 @@ class _Receiver:
         return self.described and not self.outstanding
 
 
-class _Inbox:
-    """What the client has sent and the disk has not taken yet. Nothing waits for a single packet: there are many."""
+class _Requests:
+    """Asks for contents beside receiving them: a client that waits for us to read takes no requests meanwhile."""
 
-    def __init__(self, call: "grpc.aio.StreamStreamCall[Any, Any]") -> None:
+    def __init__(self, call: calls.Call[Packet]) -> None:
         self._call = call
-        self._packets: list[Packet] = []
-        self._size = 0
-        self._news, self._space = asyncio.Event(), asyncio.Event()
-        self._task = asyncio.create_task(self._read(), name="context of a build")
-        self.ended = False
+        self._wanted: list[Packet] = []
+        self._news = asyncio.Event()
+        self.task = asyncio.create_task(self._send(), name="requests for a build's context")
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                packet = await self._call.read()
-                if not isinstance(packet, Packet) or packet.type == Packet.PACKET_FIN:
-                    return
-                self._packets.append(packet)
-                self._news.set()
-                self._size += len(packet.data)
-                if self._size >= BUFFERED:
-                    self._space.clear()
-                    await self._space.wait()
-        finally:
-            self.ended = True
-            self._news.set()
+    def add(self, packets: Iterable[Packet]) -> None:
+        self._wanted += packets
+        self._news.set()
 
-    async def take(self) -> list[Packet]:
-        """All that has come; empty at the end. Raises what reading raised."""
-        while not self._packets and not self.ended:
-            self._news.clear()
+    async def _send(self) -> None:
+        while True:
             await self._news.wait()
-        if not self._packets:
-            await self._task
-        packets, self._packets, self._size = self._packets, [], 0
-        self._space.set()
-        return packets
+            self._news.clear()
+            wanted, self._wanted = self._wanted, []
+            with contextlib.suppress(WharfError):  # reading tells what ended the call
+                await self._call.write_all(wanted)
 
     async def close(self) -> None:
-        """Reads no more."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def receive(channel: grpc.aio.Channel, selection: Selection, root: str) -> int:
+async def receive(connection: Connection, selection: Selection, root: str) -> int:
     """Makes ``root`` equal to the client's selection; returns how many entries changed.
 
-    Raises INVALID_ARGUMENT with the client's message if it can't send, or for a tree that escapes; grpc's error
+    Raises INVALID_ARGUMENT with the client's message if it can't send, or for a tree that escapes; UNAVAILABLE
     when the session breaks off. Only one synchronisation of a root may run at a time.
     """
-    call = calls.stream(channel, calls.PULL_FILES)(None, metadata=selection.metadata())
-    inbox = _Inbox(call)
+    call = calls.stream(connection, calls.PULL_FILES, selection.metadata())
+    requests = _Requests(call)
     mirror: Mirror | None = None
     made: Mirror
     job: asyncio.Future[Any] | None = None
@@ -161,32 +147,32 @@ async def receive(channel: grpc.aio.Channel, selection: Selection, root: str) ->
         mirror = made = await asyncio.shield(job)
         receiver = _Receiver(made)
         finished = False
-        while packets := await inbox.take():
+        while not receiver.ended and (packets := await call.take()):
             job = asyncio.ensure_future(asyncio.to_thread(receiver.handle, packets))
-            for number in await asyncio.shield(job):
-                await call.write(Packet(type=Packet.PACKET_REQ, ID=number))
+            requests.add(Packet(type=_REQ, ID=number) for number in await asyncio.shield(job))
             if receiver.complete and not finished:
                 finished = True
-                await call.write(Packet(type=Packet.PACKET_FIN))
+                requests.add([Packet(type=_FIN)])
         if not receiver.complete:
+            call.check()
             raise invalid("the client ended the transfer of the build context early")
-        await call.done_writing()
+        call.done_writing()
         job = asyncio.ensure_future(asyncio.to_thread(made.finish))
         await asyncio.shield(job)
         return made.changed
     finally:
-        await asyncio.shield(_leave(inbox, call, mirror, job))
+        await asyncio.shield(_leave(call, requests, mirror, job))
 
 
 async def _leave(
-    inbox: _Inbox, call: "grpc.aio.StreamStreamCall[Any, Any]", mirror: Mirror | None, job: "asyncio.Future[Any] | None"
+    call: calls.Call[Packet], requests: _Requests, mirror: Mirror | None, job: "asyncio.Future[Any] | None"
 ) -> None:
-    await inbox.close()
+    await requests.close()
+    call.cancel()
     if job is not None:
         # The thread can't be interrupted; its descriptors are closed only after it has stopped.
         await asyncio.wait([job])
         if mirror is None and not job.cancelled() and job.exception() is None:
             mirror = job.result()
-    call.cancel()
     if mirror is not None:
         mirror.close()

@@ -5,17 +5,15 @@ id and which methods it offers. A build names its session by id. The session die
 """
 
 import asyncio
-import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import grpc
-
 from engine.buildkit import calls
 from engine.buildkit.filesync import Selection, receive
+from engine.buildkit.http2.connection import Connection
 from engine.buildkit.pb import auth_pb2, filesync_pb2, secrets_pb2, ssh_pb2
-from engine.buildkit.transport import Rendezvous, Stream
-from engine.errors import Kind, WharfError, invalid, not_found
+from engine.errors import Kind, WharfError, not_found
 from engine.system import timeouts
 
 ARRIVE = timeouts.define("session.arrive", 10.0)
@@ -23,27 +21,24 @@ ARRIVE = timeouts.define("session.arrive", 10.0)
 ANSWER = timeouts.define("session.answer", 60.0)
 """A client may ask its user or a credential helper before it answers."""
 
-OPTIONS = (
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.max_send_message_length", 16 << 20),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.http2.max_ping_strikes", 0),
-)
-"""Of the gRPC channel: fsutil's packets are at most 32 KiB, an upload's chunks may be larger."""
-
 CHUNK = 1 << 20
 """Bytes in one message that is sent to the client."""
+
+ABSENT = (Kind.NOT_FOUND, Kind.NOT_IMPLEMENTED)
+"""How a client answers that doesn't have what it is asked for."""
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(slots=True)
 class Session:
-    """One client's services. Every method raises what grpc raises when the connection breaks off."""
+    """One client's services. Every method raises UNAVAILABLE when the connection breaks off."""
 
     id: str
     name: str
     shared_key: str
     methods: frozenset[str]
-    channel: grpc.aio.Channel
+    connection: Connection
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def offers(self, method: str) -> bool:
@@ -57,18 +52,17 @@ class Session:
     async def pull_files(self, selection: Selection, root: str) -> int:
         """Makes the directory ``root`` equal to the client's selection; returns how many entries changed."""
         self._need(calls.PULL_FILES, "files")
-        return await receive(self.channel, selection, root)
+        return await receive(self.connection, selection, root)
 
     async def credentials(self, host: str) -> tuple[str, str]:
         """User and secret for a registry; empty strings if the client has none."""
         if not self.offers(calls.CREDENTIALS):
             return "", ""
         try:
-            reply = await calls.unary(self.channel, calls.CREDENTIALS)(
-                auth_pb2.CredentialsRequest(Host=host), timeout=ANSWER
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+            request = auth_pb2.CredentialsRequest(Host=host)
+            reply = await calls.unary(self.connection, calls.CREDENTIALS, request, timeout=ANSWER)
+        except WharfError as error:
+            if error.kind in ABSENT:
                 return "", ""
             raise
         return reply.Username, reply.Secret
@@ -79,11 +73,10 @@ class Session:
         if not self.offers(calls.GET_SECRET):
             raise missing
         try:
-            reply = await calls.unary(self.channel, calls.GET_SECRET)(
-                secrets_pb2.GetSecretRequest(ID=name), timeout=ANSWER
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+            request = secrets_pb2.GetSecretRequest(ID=name)
+            reply = await calls.unary(self.connection, calls.GET_SECRET, request, timeout=ANSWER)
+        except WharfError as error:
+            if error.kind in ABSENT:
                 raise missing from error
             raise
         return bytes(reply.data)
@@ -93,23 +86,24 @@ class Session:
         if not self.offers(calls.CHECK_AGENT):
             raise not_found(f"unset ssh forward key {name}")
         try:
-            await calls.unary(self.channel, calls.CHECK_AGENT)(ssh_pb2.CheckAgentRequest(ID=name), timeout=ANSWER)
-        except grpc.aio.AioRpcError as error:
-            raise not_found(error.details() or f"unset ssh forward key {name}") from error
+            request = ssh_pb2.CheckAgentRequest(ID=name)
+            await calls.unary(self.connection, calls.CHECK_AGENT, request, timeout=ANSWER)
+        except WharfError as error:
+            raise not_found(error.message or f"unset ssh forward key {name}") from error
 
     async def forward_ssh(self, name: str, connection: Stream) -> None:
         """Joins one connection of a process in a build to the client's agent, until either ends."""
-        call = calls.stream(self.channel, calls.FORWARD_AGENT)(None, metadata=(("ssh.id", name),))
+        call = calls.stream(self.connection, calls.FORWARD_AGENT, (("ssh.id", name),))
         reader, writer = connection
 
         async def outward() -> None:
             while data := await reader.read(32 * 1024):
                 await call.write(ssh_pb2.BytesMessage(data=data))
-            await call.done_writing()
+            call.done_writing()
 
         pump = asyncio.create_task(outward())
         try:
-            async for message in call:
+            while message := await call.read():
                 writer.write(message.data)
                 await writer.drain()
         finally:
@@ -121,14 +115,12 @@ class Session:
     async def upload(self, path: str) -> AsyncIterator[bytes]:
         """What the client uploads under a path of its ``http://buildkit-session/`` URL: a context from stdin."""
         self._need(calls.UPLOAD, "an upload")
-        call = calls.stream(self.channel, calls.UPLOAD)(
-            None, metadata=(("urlpath", path), ("urlhost", "buildkit-session"))
-        )
-        # The sender begins with the first message; its content carries nothing.
-        await call.done_writing()
+        call = calls.stream(self.connection, calls.UPLOAD, (("urlpath", path), ("urlhost", "buildkit-session")))
         try:
-            async for message in call:
+            call.done_writing()
+            while (message := await call.read()) is not None:
                 yield bytes(message.data)
+            call.check()
         finally:
             call.cancel()
 
@@ -141,9 +133,10 @@ class Session:
         number of the output that the client has for it.
         """
         self._need(calls.SEND_FILES, "a place for output")
-        call = calls.stream(self.channel, calls.SEND_FILES)(
-            None,
-            metadata=[
+        call = calls.stream(
+            self.connection,
+            calls.SEND_FILES,
+            [
                 ("buildkit-attachable-exporter-id", str(exporter)),
                 *((f"exporter-md-{key}", value) for key, value in metadata.items()),
             ],
@@ -152,12 +145,11 @@ class Session:
             async for chunk in chunks:
                 for at in range(0, len(chunk), CHUNK):
                     await call.write(filesync_pb2.BytesMessage(data=chunk[at : at + CHUNK]))
-            await call.done_writing()
-            async for _ in call:
-                continue
-            code = await call.code()
-            if code is not grpc.StatusCode.OK:
-                raise invalid(f"error from receiver: {await call.details()}")
+            call.done_writing()
+            try:
+                await call.rest()
+            except WharfError as error:
+                raise WharfError(error.kind, f"error from receiver: {error.message}") from error
         finally:
             call.cancel()
 
@@ -165,45 +157,31 @@ class Session:
 class Sessions:
     """The sessions that are connected now, by id."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._arrived = asyncio.Condition()
 
     async def serve(
-        self,
-        connection: Stream,
-        *,
-        early: bytes,
-        id: str,
-        name: str,
-        shared_key: str,
-        methods: Sequence[str],
+        self, sock: socket.socket, *, early: bytes, id: str, name: str, shared_key: str, methods: Sequence[str]
     ) -> None:
-        """Keeps a session on a hijacked connection until the client leaves.
+        """Keeps a session on a hijacked connection, which belongs to it, until the client leaves.
 
         Raises CONFLICT if the id is connected already.
         """
         if id in self._sessions:
             raise WharfError(Kind.CONFLICT, f"session {id} already exists")
-        meeting = Rendezvous(self._directory)
-        listening = await meeting.listen(connection, early=early)
-        channel = grpc.aio.insecure_channel(meeting.address, options=OPTIONS)
+        connection = await Connection.on(sock, early)
         offered = frozenset(method.casefold() for method in methods)
-        session = Session(id=id, name=name, shared_key=shared_key, methods=offered, channel=channel)
+        session = Session(id=id, name=name, shared_key=shared_key, methods=offered, connection=connection)
         try:
             async with self._arrived:
                 self._sessions[id] = session
                 self._arrived.notify_all()
-            # gRPC dials when first asked; the client counts as present only when it is connected.
-            channel.get_state(try_to_connect=True)
-            await listening.ended()
+            await asyncio.shield(connection.closed)
         finally:
             session.gone.set()
             self._sessions.pop(id, None)
-            with contextlib.suppress(Exception):
-                await channel.close(None)
-            listening.close()
+            connection.close()
 
     async def get(self, id: str) -> Session:
         """The session of that id; waits a moment, as a build can arrive before its session does.

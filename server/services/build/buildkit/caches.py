@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
 from engine.api.client import Engine
 from engine.api.content import Content
 from engine.api.types import Descriptor
@@ -76,10 +74,9 @@ class Caches:
             vertex.start()
             try:
                 found.append(await self._open(job, session, kind, attrs))
-            except (WharfError, grpc.aio.AioRpcError) as error:
-                message = error.message if isinstance(error, WharfError) else str(error.details())
-                log.info("build=%s %s: %s", job.ref, name, message)
-                vertex.finish(message)
+            except WharfError as error:
+                log.info("build=%s %s: %s", job.ref, name, error.message)
+                vertex.finish(error.message)
             else:
                 vertex.finish()
         return found

@@ -209,9 +209,7 @@ async def send_tree(session: Session, roots: Mapping[str, int | None], number: i
 
     ``roots``: the folder that each is to be in ("" for none) → its root, ``None`` for an empty one.
     """
-    call = calls.stream(session.channel, calls.SEND_TREE)(
-        None, metadata=(("buildkit-attachable-exporter-id", str(number)),)
-    )
+    call = calls.stream(session.connection, calls.SEND_TREE, (("buildkit-attachable-exporter-id", str(number)),))
     entries: list[tuple[int | None, str, fsutil_pb2.Stat]] = []
     for folder, root in sorted(roots.items()):
         if folder:
@@ -226,19 +224,21 @@ async def send_tree(session: Session, roots: Mapping[str, int | None], number: i
     packet = fsutil_pb2.Packet
 
     async def describe() -> None:
-        for _, _, message in entries:
-            await call.write(packet(type=packet.PACKET_STAT, stat=message))
+        for at in range(0, len(entries), 500):
+            some = entries[at : at + 500]
+            await call.write_all(packet(type=packet.PACKET_STAT, stat=message) for _, _, message in some)
         await call.write(packet(type=packet.PACKET_STAT))
 
     try:
         await describe()
         while True:
             asked = await call.read()
-            if not isinstance(asked, packet):
+            if asked is None:
+                call.check()
                 raise internal("the client ended the transfer early")
             if asked.type == packet.PACKET_FIN:
                 await call.write(packet(type=packet.PACKET_FIN))
-                await call.done_writing()
+                call.done_writing()
                 return
             if asked.type == packet.PACKET_ERR:
                 raise invalid(asked.data.decode("utf-8", "replace"))

@@ -1,22 +1,28 @@
 """Images in a folder of the client (``--build-context name=oci-layout://folder``): its session serves their blobs."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import grpc
+from google.protobuf.message import Message
 
 from engine.api.client import Engine
 from engine.api.content import Content
-from engine.api.rpc import Connection
+from engine.api.rpc import Connection, Duplex
 from engine.api.types import Descriptor, Platform
 from engine.build.planned import LAYOUT
+from engine.buildkit import calls
 from engine.buildkit.session import Session
-from engine.errors import invalid, not_found
+from engine.errors import WharfError, internal, invalid, not_found
 from engine.registry import documents, oci
+from engine.system import timeouts
 from server.services.images.model import Image
 
 STORE = "buildkit-attachable-store-id"
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
 class ClientStore(Connection):
@@ -27,11 +33,63 @@ class ClientStore(Connection):
         super().__init__("unix:///nowhere", "")
         self._session, self._store = session, store
 
-    def open(self) -> grpc.aio.Channel:
-        return self._session.channel
-
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return ((STORE, self._store),)
+
+    async def call(
+        self,
+        method: str,
+        request: Message,
+        reply: type[R],
+        *,
+        deadline: str | None = "engine.call",
+        again: bool = False,
+    ) -> R:
+        timeout = timeouts.seconds(deadline) if deadline else None
+        return await calls.ask(
+            self._session.connection, method, request, reply, metadata=self.metadata(), timeout=timeout
+        )
+
+    async def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
+        call = calls.Call(self._session.connection, method, reply, self.metadata())
+        try:
+            await call.write(request)
+            call.done_writing()
+            while (answer := await call.read()) is not None:
+                yield answer
+            call.check()
+        finally:
+            call.cancel()
+
+    def duplex(self, method: str, request: type[M], reply: type[R]) -> "Duplex[M, R]":
+        return _Duplex(calls.Call(self._session.connection, method, reply, self.metadata()))
+
+
+class _Duplex(Duplex[M, R]):
+    """The same on a client's connection."""
+
+    def __init__(self, call: calls.Call[R]) -> None:
+        self._on = call
+
+    async def exchange(self, request: M | bytes) -> R:
+        await self._on.write(request)
+        return await self.read()
+
+    async def read(self) -> R:
+        answer = await self._on.read()
+        if answer is None:
+            self._on.check()
+            raise internal("the stream ended early")
+        return answer
+
+    async def finish(self) -> None:
+        self._on.done_writing()
+        with contextlib.suppress(WharfError):
+            await self._on.rest()
+        self._on.cancel()
+
+    def cancel(self) -> None:
+        self._on.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +104,8 @@ class Layout:
         """Brings the image here, under the caller's lease. Raises NOT_FOUND if the layout has none that fits."""
         try:
             return await self._image(digest, platform)
-        except grpc.aio.AioRpcError as error:
-            raise invalid(f"failed to read {self.shown}: {error.details()}") from error
+        except WharfError as error:
+            raise invalid(f"failed to read {self.shown}: {error.message}") from error
 
     async def _image(self, digest: str, platform: str) -> Image:
         target, document = await self._document(digest)

@@ -1,20 +1,15 @@
-"""The connections of BuildKit's clients: ``POST /grpc`` and ``POST /session``, hijacked and joined to gRPC."""
+"""The connections of BuildKit's clients: ``POST /grpc`` and ``POST /session``, taken over for gRPC."""
 
-import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import grpc
-
-from engine.api.serving import handler
 from engine.build.cache import Record
 from engine.build.solve import Builder
+from engine.buildkit.http2.serving import Server
 from engine.buildkit.pb import control_pb2, gateway_pb2
-from engine.buildkit.session import OPTIONS, Sessions
-from engine.buildkit.transport import Rendezvous
+from engine.buildkit.session import Sessions
 from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.control import Control, Prune, worker
 from server.services.build.buildkit.export import Exporters, ImageStore
@@ -32,7 +27,7 @@ from server.services.containers.room import Room
 
 
 class BuildKit:
-    """``images`` serves builds and exports. gRPC's server is made when the first client comes."""
+    """``images`` serves builds and exports."""
 
     def __init__(
         self,
@@ -48,17 +43,14 @@ class BuildKit:
         host_gateway: Callable[[], str],
     ) -> None:
         self._room, self._images, self._builder, self._uploads, self._prune = room, images, builder, contexts, prune
-        self._directory = os.path.join(room.settings.exec_root, "buildkit")
         self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
         self.mirrors = Mirrors(os.path.join(root, "mirrors"), builder.cache)
-        self._sessions = Sessions(self._directory)
+        self._sessions = Sessions()
         self._history = History(Records(os.path.join(root, "history.db")))
         self._caches = Caches(room.engine, images)
         self._jobs = Jobs(self._history.knows, self._history.jobs)
         self._files = Files(room.engine)
-        self._server: grpc.aio.Server | None = None
-        self._meeting: Rendezvous | None = None
-        self._starting = asyncio.Lock()
+        self._server: Server | None = None
 
     def _workers(self) -> list[Any]:
         return [
@@ -70,65 +62,43 @@ class BuildKit:
             )
         ]
 
-    async def _serve(self) -> Rendezvous:
-        """The socket on which Control and the gateway are served."""
-        async with self._starting:
-            if self._meeting is None:
-                self._meeting = Rendezvous(self._directory)
-                exporters: ImageStore = self._images
-                control = Control(
-                    self._room,
-                    self._jobs,
-                    self._sessions,
-                    self._solve,
-                    Exporters(self._room.engine, exporters, self._files, self._builder.scratch),
-                    self._workers,
-                    self._records,
-                    self._prune,
-                    self._history,
-                    self._caches,
-                )
-                gateway = Gateway(self._jobs, self._solve, self._ask, self._resolve, self._files, self._workers)
-                services = (
-                    handler(control_pb2.DESCRIPTOR.services_by_name["Control"], control, _build_of),
-                    handler(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_of),
-                )
-                self._server = grpc.aio.server(options=OPTIONS)
-                self._server.add_generic_rpc_handlers(services)
-                self._server.add_insecure_port(self._meeting.address)
-                await self._server.start()
-            return self._meeting
+    def _served(self) -> Server:
+        """Control and the gateway, made when they are first asked for."""
+        if self._server is None:
+            exporters: ImageStore = self._images
+            control = Control(
+                self._room,
+                self._jobs,
+                self._sessions,
+                self._solve,
+                Exporters(self._room.engine, exporters, self._files, self._builder.scratch),
+                self._workers,
+                self._records,
+                self._prune,
+                self._history,
+                self._caches,
+            )
+            gateway = Gateway(self._jobs, self._solve, self._ask, self._resolve, self._files, self._workers)
+            self._server = Server(_build_of)
+            self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control)
+            self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway)
+        return self._server
 
     async def stop(self) -> None:
         """Ends every build and connection."""
         if self._server is not None:
-            await self._server.stop(None)
-        if self._meeting is not None:
-            self._meeting.close()
+            await self._server.stop()
         await self._history.close()
 
     async def grpc(self, sock: socket.socket, early: bytes) -> None:
         """Serves one client's calls on a hijacked connection, until it leaves."""
-        try:
-            meeting = await self._serve()
-            await meeting.join(await asyncio.open_connection(sock=sock), early=early)
-        finally:
-            with contextlib.suppress(OSError):
-                sock.close()
+        await self._served().serve(sock, early)
 
     async def session(
         self, sock: socket.socket, early: bytes, *, id: str, name: str, shared_key: str, methods: Sequence[str]
     ) -> None:
         """Keeps one client's session on a hijacked connection, until it leaves."""
-        os.makedirs(self._directory, mode=0o711, exist_ok=True)
-        await self._sessions.serve(
-            await asyncio.open_connection(sock=sock),
-            early=early,
-            id=id,
-            name=name,
-            shared_key=shared_key,
-            methods=methods,
-        )
+        await self._sessions.serve(sock, early=early, id=id, name=name, shared_key=shared_key, methods=methods)
 
     async def _solve(self, job: Job, options: dict[str, str]) -> list[Made]:
         session = await self._sessions.get(job.session)
@@ -157,9 +127,6 @@ class BuildKit:
         return [(record, cache.in_use(record.id)) for record in await cache.all()]
 
 
-def _build_of(context: Any) -> str:
-    """Which build a call speaks for: its metadata."""
-    for key, value in context.invocation_metadata() or ():
-        if key == BUILD:
-            return str(value)
-    return ""
+def _build_of(metadata: Mapping[str, str]) -> str:
+    """Which build a call speaks for."""
+    return metadata.get(BUILD, "")

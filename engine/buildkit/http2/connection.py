@@ -1,0 +1,322 @@
+"""The frames of one connection (RFC 9113), for the side that calls and for the side that serves.
+
+Flow control: a call may send us :data:`~engine.buildkit.http2.stream.WINDOW` bytes that nobody has taken; the
+connection as a whole has no bound of its own. What we send waits for the peer's windows and for the socket.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import cast
+
+from engine.buildkit.http2 import hpack
+from engine.buildkit.http2.hpack import Header
+from engine.buildkit.http2.stream import WINDOW, Stream
+from engine.errors import Kind, WharfError
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM = ACK = 0x1
+END_HEADERS, PADDED, PRIORITIZED = 0x4, 0x8, 0x20
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, CANCEL, COMPRESSION_ERROR = 0, 1, 3, 6, 8, 9
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME = 16384
+"""The largest frame that either side may send: the protocol's default."""
+BLOCK = 1 << 20
+"""The largest header block that is read."""
+_HEADER_TABLE_SIZE, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 3, 4, 5
+_DEFAULT_WINDOW, _MOST = 65535, (1 << 31) - 1
+_CREDIT = 1 << 24
+"""So many bytes are received before the connection's window is opened again."""
+_STREAMS = 1000
+_HEAD = struct.Struct(">HBBBL")
+_LONG = struct.Struct(">L")
+_SETTING = struct.Struct(">HL")
+
+
+class Broken(Exception):
+    """The peer doesn't keep to the protocol: the connection ends with this code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def frame(kind: int, flags: int, id: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    size = len(payload)
+    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, id) + payload
+
+
+class Connection(asyncio.Protocol):
+    """One end. Without ``accept`` it is the one that calls; with it the one that serves, told of every new call."""
+
+    def __init__(self, accept: Callable[[Stream], None] | None = None) -> None:
+        self._accept = accept
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+        self._preface = len(PREFACE) if accept is not None else 0
+        self._decoder = hpack.Decoder()
+        self._block: tuple[int, int, bytearray] | None = None
+        """A header block that goes on: the call, the flags, and what there is of it."""
+        self._streams: dict[int, Stream] = {}
+        self._newest = 0
+        self._next = 1
+        self._received = 0
+        self._paused = False
+        self._changed = asyncio.Event()
+        self.window = _DEFAULT_WINDOW
+        self._initial, self.frame_size = _DEFAULT_WINDOW, FRAME
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._away = False
+
+    @classmethod
+    async def on(
+        cls, sock: socket.socket, early: bytes, accept: Callable[[Stream], None] | None = None
+    ) -> "Connection":
+        """Speaks on a connected socket, which belongs to it from now on. ``early``: what was read of it before."""
+        loop = asyncio.get_running_loop()
+        connection = cls(accept)
+        await loop.create_connection(lambda: connection, sock=sock)
+        if early:
+            connection.data_received(early)
+        return connection
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        settings = ((_MAX_CONCURRENT_STREAMS, _STREAMS), (_INITIAL_WINDOW_SIZE, WINDOW))
+        start = b"" if self._accept is not None else PREFACE
+        start += frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in settings))
+        self.write(start + frame(WINDOW_UPDATE, 0, 0, _LONG.pack(_MOST - _DEFAULT_WINDOW)))
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._wake()
+
+    def eof_received(self) -> None:
+        """The peer has left: closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        gone = WharfError(Kind.UNAVAILABLE, "the connection to the client of the build was lost")
+        for stream in list(self._streams.values()):
+            stream.fail(gone)
+        self._streams.clear()
+        self._away = True
+        self._wake()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
+        try:
+            if self._preface:
+                at = min(self._preface, end)
+                start = len(PREFACE) - self._preface
+                if data[:at] != PREFACE[start : start + at]:
+                    raise Broken(PROTOCOL_ERROR, "no preface")
+                self._preface -= at
+            while end - at >= 9:
+                high, low, kind, flags, id = _HEAD.unpack_from(data, at)
+                stop = at + 9 + (high << 8 | low)
+                if stop - at - 9 > FRAME:
+                    raise Broken(FRAME_SIZE_ERROR, "frame too large")
+                if stop > end:
+                    break
+                if kind == DATA and self._block is None:
+                    self._data(flags, id & _MOST, data[at + 9 : stop])
+                else:
+                    self._frame(kind, flags, id & _MOST, data[at + 9 : stop])
+                at = stop
+        except (Broken, hpack.Malformed, struct.error, IndexError) as error:
+            self._rest = b""
+            self.close(error.code if isinstance(error, Broken) else PROTOCOL_ERROR)
+            return
+        self._rest = data[at:]
+
+    # what comes in
+
+    def _data(self, flags: int, id: int, data: bytes) -> None:
+        self._received += len(data)
+        if self._received >= _CREDIT:
+            self.write(frame(WINDOW_UPDATE, 0, 0, _LONG.pack(self._received)))
+            self._received = 0
+        stream = self._streams.get(id)
+        if stream is None:
+            if id > self._newest or not id:
+                raise Broken(PROTOCOL_ERROR, "data of no call")
+            return
+        stream.received(_unpadded(data) if flags & PADDED else data, len(data))
+        if flags & END_STREAM:
+            self._ended(stream)
+
+    def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
+        if self._block is not None:
+            if kind != CONTINUATION or id != self._block[0]:
+                raise Broken(PROTOCOL_ERROR, "header block interrupted")
+            self._continue(flags, payload)
+        elif kind == HEADERS:
+            if flags & PADDED:
+                payload = _unpadded(payload)
+            if flags & PRIORITIZED:
+                payload = payload[5:]
+            self._block = (id, flags, bytearray())
+            self._continue(flags, payload)
+        elif kind == SETTINGS:
+            if not flags & ACK:
+                self._settings(payload)
+        elif kind == PING:
+            if not flags & ACK:
+                self.write(frame(PING, ACK, 0, payload))
+        elif kind == WINDOW_UPDATE:
+            self._open(id, _LONG.unpack(payload)[0] & _MOST)
+        elif kind == RST_STREAM:
+            stream = self._streams.pop(id, None)
+            if stream is not None:
+                stream.reset(_LONG.unpack(payload)[0])
+                self._wake()
+        elif kind == GOAWAY:
+            # The calls that are going on may end; there are no new ones.
+            self._away = True
+        elif kind in (PUSH_PROMISE, CONTINUATION):
+            raise Broken(PROTOCOL_ERROR, "unexpected frame")
+
+    def _continue(self, flags: int, payload: bytes) -> None:
+        assert self._block is not None
+        id, first, block = self._block
+        block += payload
+        if len(block) > BLOCK:
+            raise Broken(COMPRESSION_ERROR, "header block too large")
+        if flags & END_HEADERS:
+            self._block = None
+            self._headers(id, self._decoder.decode(bytes(block)), last=bool(first & END_STREAM))
+
+    def _headers(self, id: int, headers: list[Header], *, last: bool) -> None:
+        stream = self._streams.get(id)
+        if stream is None:
+            if self._accept is None or id <= self._newest:
+                return  # of a call that was given up
+            if not id & 1:
+                raise Broken(PROTOCOL_ERROR, "a client's calls have odd numbers")
+            self._newest = id
+            stream = self._add(id)
+            stream.opened(headers)
+            if last:
+                self._ended(stream)
+            if not self._away:
+                self._accept(stream)
+            return
+        stream.opened(headers)
+        if last:
+            self._ended(stream)
+
+    def _add(self, id: int) -> Stream:
+        stream = self._streams[id] = Stream(self, id, self._initial)
+        return stream
+
+    def _ended(self, stream: Stream) -> None:
+        stream.end()
+        if stream.sent:
+            self._streams.pop(stream.id, None)
+
+    def _settings(self, payload: bytes) -> None:
+        for key, value in _SETTING.iter_unpack(payload):
+            if key == _INITIAL_WINDOW_SIZE:
+                if value > _MOST:
+                    raise Broken(FLOW_CONTROL_ERROR, "window too large")
+                for stream in self._streams.values():
+                    stream.window += value - self._initial
+                self._initial = value
+            elif key == _MAX_FRAME_SIZE:
+                self.frame_size = min(value, 1 << 20)
+        self.write(frame(SETTINGS, ACK, 0))
+        self._wake()
+
+    def _open(self, id: int, size: int) -> None:
+        if not id:
+            self.window += size
+        elif id in self._streams:
+            self._streams[id].window += size
+        self._wake()
+
+    # what goes out
+
+    def write(self, data: bytes) -> None:
+        """Writes whole frames, if there is still somebody to read them."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket takes no more for now."""
+        return self._paused
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self) -> None:
+        """Waits until there may be room to send."""
+        await self._changed.wait()
+
+    def headers(self, id: int, headers: Sequence[Header], *, last: bool) -> bytes:
+        """The frames of a header block."""
+        block = hpack.encode(headers)
+        pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)] or [b""]
+        found = b""
+        for number, piece in enumerate(pieces):
+            flags = END_STREAM if last and not number else 0
+            flags |= END_HEADERS if number == len(pieces) - 1 else 0
+            found += frame(CONTINUATION if number else HEADERS, flags, id, piece)
+        return found
+
+    def request(self, path: str, metadata: Sequence[Header]) -> Stream:
+        """Begins a call. Raises UNAVAILABLE when the peer has gone."""
+        if self._away or self._transport is None or self._transport.is_closing():
+            raise WharfError(Kind.UNAVAILABLE, "the client of the build has gone")
+        stream = self._add(self._next)
+        self._newest, self._next = self._next, self._next + 2
+        head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
+        head += [("te", "trailers"), ("content-type", "application/grpc"), *metadata]
+        self.write(self.headers(stream.id, head, last=False))
+        return stream
+
+    def finished(self, stream: Stream) -> None:
+        """Our side of a call has ended."""
+        if stream.over:
+            self._streams.pop(stream.id, None)
+
+    def drop(self, stream: Stream, code: int) -> None:
+        """Ends a call at once."""
+        if self._streams.pop(stream.id, None) is not None:
+            self.write(frame(RST_STREAM, 0, stream.id, _LONG.pack(code)))
+            self._wake()
+
+    def close(self, code: int = NO_ERROR) -> None:
+        """Says good-bye and closes, when what was written has left."""
+        self._away = True
+        if self._transport is not None and not self._transport.is_closing():
+            with suppress(OSError):
+                self._transport.write(frame(GOAWAY, 0, 0, _LONG.pack(self._newest) + _LONG.pack(code)))
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Closes without waiting for a peer that may not read."""
+        self._away = True
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _unpadded(data: bytes) -> bytes:
+    padding = data[0]
+    if padding >= len(data):
+        raise Broken(PROTOCOL_ERROR, "more padding than frame")
+    return data[1 : len(data) - padding]

@@ -1,0 +1,112 @@
+"""Plain objects as gRPC services on connections that are open already: :mod:`engine.api.serving` for ``/grpc``.
+
+One coroutine method, or asynchronous generator, for each method of a service, in snake case. ``call`` is what
+``caller`` makes of a call's metadata. A WharfError becomes the status of its kind; what else is raised is a fault of
+ours, and logged.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from keyword import iskeyword
+from typing import Any, cast
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from engine.api.errors import to_code
+from engine.api.serving import Detailed, snake_case
+from engine.buildkit.http2.connection import Connection
+from engine.buildkit.http2.stream import Stream
+from engine.errors import WharfError
+
+log = logging.getLogger(__name__)
+
+_UNKNOWN, _UNIMPLEMENTED = 2, 12
+Caller = Callable[[Mapping[str, str]], object]
+
+
+class Server:
+    """The services; ``serve`` for each connection, ``stop`` at the end."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._methods: dict[str, tuple[MethodDescriptor, Callable[..., object], Any]] = {}
+        self._connections: dict[Connection, set[asyncio.Task[None]]] = {}
+
+    def add(self, service: ServiceDescriptor, servicer: object) -> None:
+        """Serves what the object has methods for; the others answer UNIMPLEMENTED."""
+        for method in service.methods:
+            name = snake_case(method.name)
+            function = getattr(servicer, f"{name}_" if iskeyword(name) else name, None)
+            if function is not None and not method.client_streaming:
+                path = f"/{service.full_name}/{method.name}"
+                self._methods[path] = (method, function, GetMessageClass(method.input_type))
+
+    async def serve(self, sock: socket.socket, early: bytes) -> None:
+        """Serves one connection until its client leaves; its calls end with it."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        def accept(stream: Stream) -> None:
+            task = stream.task = asyncio.create_task(self._call(stream))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        connection = await Connection.on(sock, early, accept)
+        self._connections[connection] = tasks
+        try:
+            await asyncio.shield(connection.closed)
+        finally:
+            connection.close()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            del self._connections[connection]
+
+    async def stop(self) -> None:
+        """Ends every connection and its calls."""
+        tasks = [task for found in self._connections.values() for task in found]
+        for connection in list(self._connections):
+            connection.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _call(self, stream: Stream) -> None:
+        known = self._methods.get(stream.headers.get(":path", ""))
+        if known is None:
+            stream.finish(stream.trailer(_UNIMPLEMENTED, "Method not found!"))
+            return
+        method, function, request_type = known
+        try:
+            data = await stream.read()
+            if data is None:
+                stream.finish(stream.trailer(_UNKNOWN, "the call has no request"))
+                return
+            request = request_type.FromString(data)
+            call = self._caller(stream.headers)
+            if method.server_streaming:
+                async with aclosing(cast(AsyncGenerator[Message, None], function(request, call))) as answers:
+                    async for answer in answers:
+                        await stream.send(answer.SerializeToString(), stream.head())
+                stream.finish(stream.head() + stream.trailer())
+                return
+            reply = await cast(Awaitable[Message], function(request, call))
+            head = stream.head()
+            await stream.send(reply.SerializeToString(), head)
+            stream.finish(stream.trailer())
+        except Exception as error:
+            stream.finish(_failed(stream, method, error))
+
+
+def _failed(stream: Stream, method: MethodDescriptor, error: Exception) -> bytes:
+    if isinstance(error, WharfError):
+        log.debug("%s: %s: %s", method.full_name, error.kind.value, error.message)
+        details = error.status if isinstance(error, Detailed) else b""
+        return stream.trailer(to_code(error.kind).value[0], error.message, details)
+    log.error("%s failed", method.full_name, exc_info=error)
+    return stream.trailer(_UNKNOWN, f"{type(error).__name__}: {error}")
