@@ -161,7 +161,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
             return leavings(each) - earlier
 
         # `docker run --rm` may return while the engine still removes the container
-        if not until(lambda: not left(), seconds=15):
+        if not until(lambda: not left(), seconds=60):
             found = sorted(left())
             for kind, name in found:
                 each.api.delete(f"/{kind}/{name}", **({"force": 1, "v": 1} if kind != "networks" else {}))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from compat_tests.clients.transfers import content
@@ -18,19 +21,23 @@ def roots(engine: Engine) -> list[Path]:
     return found
 
 
+def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything below a folder, while others may take it away."""
+    for folder, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                yield path, os.lstat(path)
+
+
 def files(engine: Engine) -> dict[str, int]:
     """Every file of the data root with its size. Databases grow and shrink as they like."""
-    found: dict[str, int] = {}
-    for root in roots(engine):
-        for folder, _, names in os.walk(root):
-            for name in names:
-                path = os.path.join(folder, name)
-                if ".db" not in name:
-                    try:
-                        found[path] = os.lstat(path).st_size
-                    except FileNotFoundError:
-                        continue
-    return found
+    return {
+        path: found.st_size
+        for root in roots(engine)
+        for path, found in entries(root)
+        if not stat.S_ISDIR(found.st_mode) and ".db" not in os.path.basename(path)
+    }
 
 
 def differ(engine: Engine, before: dict[str, int]) -> dict[str, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import re
+import select
 import socket
 import ssl
 import struct
@@ -256,13 +258,19 @@ class LogPlugin:
         if method == "LogDriver.StartLogging":
             if body["Info"]["Config"].get("refuse"):
                 return {"Err": "not in this mood"}
-            thread = threading.Thread(target=self._read, args=(body["File"],), daemon=True)
+            # Opened before the answer: what nobody has open when its writer leaves is lost.
+            fifo = os.open(body["File"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            thread = threading.Thread(target=self._read, args=(fifo,), daemon=True)
             self._threads.append(thread)
             thread.start()
         return {"Err": ""}
 
-    def _read(self, path: str) -> None:
-        with open(path, "rb") as fifo:
+    def _read(self, fd: int) -> None:
+        waiting = select.poll()
+        waiting.register(fd, select.POLLIN)
+        waiting.poll()  # until somebody writes: before that there would be an end
+        os.set_blocking(fd, True)
+        with open(fd, "rb") as fifo:
             while len(head := fifo.read(4)) == 4:
                 self._take(fifo.read(int.from_bytes(head, "big")))
 

@@ -78,7 +78,7 @@ def _free_network(pid: int, serial: int) -> ipaddress.IPv4Network:
                 used.append(destination)
     space = list(ipaddress.IPv4Network("10.128.0.0/9").subnets(new_prefix=20))
     for step in range(len(space)):
-        index = (pid * 37 + serial + step) % len(space)
+        index = (pid * 257 + serial + step) % len(space)
         network = space[index]
         if index not in _given and not any(network.overlaps(other) for other in used):
             _given.add(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -445,7 +446,7 @@ def test_runtimes(engine: Engine) -> None:
 
 def test_stop_signal_and_timeout(engine: Engine) -> None:
     trap = "trap 'exit 6' USR1; trap 'exit 8' TERM; echo ready; while :; do sleep 0.1; done"
-    with running(engine, {"Cmd": ["sh", "-c", trap], "StopSignal": "USR1"}) as identity:
+    with running(engine, {"Cmd": ["sh", "-c", trap], "StopSignal": "USR1", "StopTimeout": 60}) as identity:
         assert until(lambda: "ready" in engine.docker("logs", identity).stdout)
         assert engine.api.post(f"/containers/{identity}/stop").status == 204
         assert engine.api.get(f"/containers/{identity}/json").json()["State"]["ExitCode"] == 6
@@ -518,12 +519,15 @@ def test_mac_address(engine: Engine) -> None:
 
 
 def test_endpoint_settings(engine: Engine) -> None:
-    subnet = {"IPAM": {"Config": [{"Subnet": "172.31.213.0/24"}]}}
-    made = engine.api.post("/networks/create", {"Name": "fields", "Driver": "bridge", **subnet})
+    pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
+    *_, subnet = pool.subnets(new_prefix=26)  # networks without one lie lower
+    chosen = str(subnet[27])
+    settings = {"IPAM": {"Config": [{"Subnet": str(subnet)}]}}
+    made = engine.api.post("/networks/create", {"Name": "fields", "Driver": "bridge", **settings})
     assert made.status == 201, made.body
     try:
         endpoint = {
-            "IPAMConfig": {"IPv4Address": "172.31.213.77"},
+            "IPAMConfig": {"IPv4Address": chosen},
             "Aliases": ["nickname"],
             "GwPriority": 1,
         }
@@ -533,9 +537,10 @@ def test_endpoint_settings(engine: Engine) -> None:
         }
         with running(engine, body) as identity:
             shown = network_settings(engine, identity)["Networks"]["fields"]
-            assert shown["IPAddress"] == "172.31.213.77"
+            assert shown["IPAddress"] == chosen
             assert "nickname" in shown["Aliases"]
-            found = output(engine, {"HostConfig": {"NetworkMode": "fields"}}, "nslookup nickname | grep -c 213.77")
+            script = f"nslookup nickname | grep -c '{chosen}$'"
+            found = output(engine, {"HostConfig": {"NetworkMode": "fields"}}, script)
             assert found == ["1"]
         bad = {**body, "NetworkingConfig": {"EndpointsConfig": {"fields": {"IPAMConfig": {"IPv4Address": "10.9.9.9"}}}}}
         answer = engine.api.post("/containers/create", {"Image": "busybox", **bad})

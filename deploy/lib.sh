@@ -233,9 +233,11 @@ forwarding_restore() {
   [ -z "$v6" ] || echo "$v6" >/proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null || true
 }
 
-# The links that engines of the tests make.
+# The links that engines of the tests make. Those of containers carry their engine's bridge as an alias: others of that
+# kind are another engine's.
 own_links() {
-  ip -o link 2>/dev/null | sed -n 's/^[0-9]*: \(\(wt\|veth\|wharf\)[^:@]*\).*/\1/p' | sort
+  ip -o link 2>/dev/null | sed -n -e 's/^[0-9]*: \(\(wt\|wharf\)[^:@]*\).*/\1/p' \
+    -e 's/^[0-9]*: \(veth[^:@]*\).*alias wharf:wt.*/\1/p' | sort
 }
 
 # links_gone BEFORE: whether there are no more of them than before, given the minute that the kernel may take.

@@ -72,7 +72,7 @@ timeout -k 5 300 mypy --strict --cache-dir "$CACHE/mypy" || failed+=(mypy)
 # fixtures clean up; the bound reports as 124.
 tests() {
   local name=$1 seconds=$2 status=0
-  timeout -s INT -k 30 "$seconds" "$python" -m pytest -p no:randomly -o cache_dir="$WORK/$name" --timeout=120 \
+  timeout -s INT -k 30 "$seconds" "$python" -m pytest -p no:randomly -o cache_dir="$WORK/$name" --timeout=300 \
     --durations=15 "${@:3}" </dev/null >"$WORK/$name.txt" 2>&1 || status=$?
   echo "$status" >"$WORK/$name.status"
 }

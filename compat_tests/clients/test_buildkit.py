@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -314,7 +315,8 @@ def test_a_client_that_vanishes_ends_its_build(engine: Engine, tmp_path: Path) -
         client.wait()
         # buildx is a child of the docker CLI: the plugin goes with its parent's socket, or is ended here.
         for pid in _pids("docker-buildx", str(root)):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert until(lambda: not _running(marker), seconds=60)
     build(engine, "-t", "bk:after", "-", input=b"FROM busybox\nLABEL a=b\n")
 

@@ -12,6 +12,7 @@ import pytest
 
 from compat_tests.engines import Completed, Engine
 from compat_tests.traces import until
+from engine.network.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 
@@ -78,9 +79,7 @@ class Project:
     def __init__(self, engine: Engine, folder: Path, text: str) -> None:
         self.engine, self.folder = engine, folder
         self.name = f"c{uuid.uuid4().hex[:10]}"
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = int(sock.getsockname()[1])
+        self.port = free_ports()
         (folder / "compose.yaml").write_text(text.replace("PORT", str(self.port)))
 
     def compose(self, *args: str, check: bool = True) -> Completed:
@@ -130,9 +129,13 @@ def test_services_come_up_in_their_order(engine: Engine, shared: Project) -> Non
     # Once web answers it has asked db by both of its names.
     page = inside(shared, "side", "until wget -q -O- http://127.0.0.1/built; do sleep 0.1; done")
     assert page == ["built for compose"]
-    # This compose clears the terminal's line whatever --ansi says.
-    lines = shared.compose("logs", "--no-log-prefix", "web").stdout.replace("\x1b[2K", "").splitlines()
-    assert lines == ["built for compose", "hello from db", "hello from db"]
+
+    def said() -> list[str]:
+        # This compose clears the terminal's line whatever --ansi says.
+        return shared.compose("logs", "--no-log-prefix", "web").stdout.replace("\x1b[2K", "").splitlines()
+
+    # It answers before what it wrote until then is in the log.
+    assert until(lambda: said() == ["built for compose", "hello from db", "hello from db"]), said()
     with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as sock:
         sock.sendall(b"GET /built HTTP/1.0\r\n\r\n")
         assert sock.makefile("rb").read().endswith(b"built for compose\n")
@@ -223,7 +226,8 @@ def test_a_changed_service_is_made_anew(engine: Engine, tmp_path: Path) -> None:
 def test_attached_up_ends_with_the_status_of_a_service(engine: Engine, tmp_path: Path) -> None:
     text = (
         "services:\n"
-        "  a: {image: busybox, command: sh -c 'echo from a; exit 5', network_mode: none}\n"
+        # compose itself may stop who was not started yet, and start it then
+        "  a: {image: busybox, command: sh -c 'echo from a; exit 5', network_mode: none, depends_on: [b]}\n"
         "  b: {image: busybox, command: sleep 1000, network_mode: none, stop_grace_period: 0s}\n"
     )
     project = Project(engine, tmp_path, text)

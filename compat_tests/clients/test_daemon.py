@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -23,17 +22,12 @@ from compat_tests.api import Api
 from compat_tests.engines import Wharf
 from compat_tests.images import ROOT
 from compat_tests.traces import until
+from engine.network.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 
 VERSIONS = [f"1.{minor}" for minor in range(24, 52)]
 HEAD = b"Host: d\r\n"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class TcpApi(Api):
@@ -51,7 +45,7 @@ class TcpApi(Api):
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
     """An engine with two unix sockets and a TCP port, and a file that can change."""
     second = tmp_path_factory.mktemp("sockets") / "second.sock"
-    port, metrics = free_port(), free_port()
+    port, metrics = free_ports(), free_ports()
     words = ["-H", f"unix://{second}", "-H", f"tcp://127.0.0.1:{port}", "--metrics-addr", f"127.0.0.1:{metrics}"]
     with engines.wharf("daemon", *words) as engine:
         engine.load_busybox()
@@ -332,7 +326,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
         dash = f"{name}-" if name else ""
         certificate.private_key_pem.write_to_path(str(folder / f"{dash}key.pem"))
         certificate.cert_chain_pems[0].write_to_path(str(folder / f"{dash}cert.pem"))
-    port = free_port()
+    port = free_ports()
     args = ["--tlsverify", "--tlscacert", str(folder / "ca.pem"), "--tlscert", str(folder / "server-cert.pem")]
     args += ["--tlskey", str(folder / "server-key.pem"), "-H", f"tcp://127.0.0.1:{port}"]
     engine = Wharf(places.take("guarded"), args, containerd=None)

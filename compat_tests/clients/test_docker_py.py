@@ -114,7 +114,7 @@ def test_the_head_of_an_exec_comes_alone_however_late_it_is_read(engine: Engine,
         path = f"/exec/{made['Id']}/json"
         assert until(lambda: engine.api.get(path).json()["ExitCode"] == 0)
         assert sock.recv(65536).endswith(b"\r\n\r\n")
-        assert sock.recv(65536) == b"\x01\0\0\0\0\0\0\x03hi\n"
+        assert sock.makefile("rb").read() == b"\x01\0\0\0\0\0\0\x03hi\n"
 
 
 def test_the_request_that_starts_an_exec_says_whether_its_output_is_framed(client: Any, container: Any) -> None:
@@ -361,7 +361,13 @@ def test_aiodocker(engine: Engine, name: str) -> None:
     async def scenario() -> None:
         async with aiodocker.Docker(url=engine.host) as client:
             api: Any = client
+            listeners = engine.api.get("/info").json()["NEventsListener"]
             subscriber = api.events.subscribe()
+
+            def listens() -> bool:
+                return bool(engine.api.get("/info").json()["NEventsListener"] > listeners)
+
+            assert await asyncio.to_thread(until, listens)
             made = await api.containers.create(
                 {"Image": "busybox", "Cmd": ["cat"], "OpenStdin": True, "AttachStdin": True},
                 name=name,

@@ -66,11 +66,11 @@ def test_rules_come_back_and_an_admins_stay(own_engine: Engine) -> None:
     nft("delete", "table", "inet", table(engine))
     engine.daemon.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
     assert until(lambda: element in dump(engine))
-    assert served(port)
+    assert until(lambda: served(port))
     subprocess.run(["nft", "-f", "-"], input=f"add rule inet {table(engine)} wharf-user {rule}", text=True, check=True)
     engine.restart()
     assert rule in dump(engine)
-    assert served(port)
+    assert until(lambda: served(port))
     engine.remove_all()
     assert until(lambda: element not in dump(engine))
 
@@ -159,10 +159,11 @@ def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, moment: float) ->
         work = [pool.submit(churn.run) for churn in churns]
         concurrent.futures.wait(work, timeout=moment)
         engine.kill("wharfd")
-        assert served(port), "a running container keeps its traffic while nobody looks after it"
+        # its server is a program that is started anew for each connection
+        assert until(lambda: served(port)), "a running container keeps its traffic while nobody looks after it"
         concurrent.futures.wait(work)
     engine.start()
-    assert served(port)
+    assert until(lambda: served(port))
     assert until(lambda: not odd(engine), seconds=30), odd(engine)
     for item in engine.api.get("/containers/json").json():
         shown = engine.api.get(f"/containers/{item['Id']}/json").json()["NetworkSettings"]

@@ -13,7 +13,7 @@ import pytest
 
 from compat_tests.engines import Completed, Engine
 from compat_tests.traces import nft, until
-from engine.network.tests.space import Echo, ask
+from engine.network.tests.space import Echo, ask, free_ports
 
 pytestmark = pytest.mark.root
 
@@ -41,26 +41,6 @@ def ports(engine: Engine, name: str) -> dict[str, Any]:
     return found
 
 
-def free(count: int = 1, kind: int = socket.SOCK_STREAM) -> int:
-    """The first of ``count`` neighbouring ports outside the ephemeral range that nobody has."""
-    for first in range(10000, 32000 - count, max(count, 7)):
-        if all(_free(port, kind) for port in range(first, first + count)):
-            return first
-    raise AssertionError("no free ports")
-
-
-def _free(port: int, kind: int) -> bool:
-    try:
-        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            with socket.socket(family, kind) as sock:
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((host, port))
-    except OSError:
-        return False
-    return True
-
-
 def said(host: str, port: int) -> str:
     """What a server says, asked until one answers: a container's server may still be starting."""
     answer = ""
@@ -81,7 +61,7 @@ def said(host: str, port: int) -> str:
 
 
 def test_from_the_hosts_addresses_and_from_containers(engine: Engine) -> None:
-    port = free(2)
+    port = free_ports(2)
     gateway = engine.place.bip.partition("/")[0]
     with removed(engine, "reach", "reach-peer"):
         published = ("-p", f"{port}:80", "-p", f"127.0.0.1:{port + 1}:80")
@@ -93,14 +73,19 @@ def test_from_the_hosts_addresses_and_from_containers(engine: Engine) -> None:
         with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
             sock.connect((gateway, port + 1))
         for client in ("reach-peer", "reach"):
-            done = engine.docker("exec", client, "nc", gateway, str(port), input="")
-            assert done.stdout == "served\n", client
+
+            def served(client: str = client) -> bool:
+                # the server is a program that is started anew for each connection
+                done = engine.docker("exec", client, "nc", gateway, str(port), input="", check=False)
+                return done.stdout == "served\n"
+
+            assert until(served), client
         shown = engine.docker("port", "reach").stdout.splitlines()
         assert shown == [f"80/tcp -> 0.0.0.0:{port}", f"80/tcp -> 127.0.0.1:{port + 1}", f"80/tcp -> [::]:{port}"]
 
 
 def test_udp(engine: Engine) -> None:
-    port = free(kind=socket.SOCK_DGRAM)
+    port = free_ports(kind=socket.SOCK_DGRAM)
     with removed(engine, "datagrams", "datagrams-peer"):
         run(engine, "-p", f"{port}:81/udp", name="datagrams")
         run(engine, name="datagrams-peer")
@@ -119,7 +104,7 @@ def namespace(engine: Engine, name: str) -> str:
 
 
 def test_every_form(engine: Engine) -> None:
-    first = free(6)
+    first = free_ports(6)
     with removed(engine, "forms"):
         run(
             engine,
@@ -156,7 +141,7 @@ def test_all_exposed_ports(engine: Engine) -> None:
 
 
 def test_a_port_in_use_is_refused_whole(engine: Engine) -> None:
-    first = free(3)
+    first = free_ports(3)
     sentence = "driver failed programming external connectivity on endpoint"
     with removed(engine, "holder", "late", "later"), socket.socket() as taken:
         run(engine, "-p", f"{first}:80", name="holder")
@@ -207,7 +192,7 @@ def test_random_ports_are_never_given_out_twice(engine: Engine) -> None:
 
 
 def test_two_thousand_ports_cost_about_what_one_costs(engine: Engine) -> None:
-    first = free(2000)
+    first = free_ports(2000)
 
     def resident() -> int:
         """Of the forwarder, in KiB."""

@@ -240,6 +240,7 @@ def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: R
         url = f"/images/create?fromImage={gate.address}/killed&tag=1"
         with contextlib.closing(engine.api.raw()) as sock:
             sock.sendall(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+            assert hold.reached.wait(60)  # who comes next is not held
             assert until(lambda: ingested(engine) >= MIB)
         engine.daemon.stop(signal_number=signal.SIGKILL)
         engine.start()

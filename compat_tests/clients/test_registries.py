@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import trustme
 
 from compat_tests.clients.transfers import fresh, tags, trusted
+from compat_tests.disk import entries
 from compat_tests.engines import Engine
 from compat_tests.images import docker_archive
 from compat_tests.registry import PASSWORD, USER, Registry, registry
@@ -132,10 +136,13 @@ def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Regist
             last(engine, found.name("private:1"), auth)
     packed = base64.b64encode(f"{USER}:{PASSWORD}".encode())[:-3]
     root = engine.place.root
-    places = [root / "wharfd.log", *root.glob("data/**/*.db*"), *root.glob("run/**/*.db*")]
+    names = [path for place in ("data", "run") for path, _ in entries(root / place)]
+    places = [root / "wharfd.log", *(Path(path) for path in names if ".db" in os.path.basename(path))]
     assert len(places) > 2
     for path in places:
-        data = path.read_bytes()
+        data = b""
+        with contextlib.suppress(FileNotFoundError):  # a database's own log comes and goes
+            data = path.read_bytes()
         for secret in (PASSWORD.encode(), packed, b"open+sesame", b"open%20sesame"):
             assert secret not in data, path
 

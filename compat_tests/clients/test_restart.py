@@ -41,9 +41,9 @@ def inspect(engine: Engine, identity: str) -> dict[str, Any]:
 
 
 def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
+    began = int(time.time()) - 1
     identity = create(engine, "echo run; exit 7", "on-failure", 2)
     try:
-        began = int(time.time()) - 1
         engine.api.post(f"/containers/{identity}/start")
         assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
         now = inspect(engine, identity)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from compat_tests.engines import Dockerd, Engine
+from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
 
@@ -142,6 +143,10 @@ def test_prune_takes_all_that_nobody_uses(own_engine: Engine) -> None:
         own_engine.docker("rm", "-f", "-v", f"{name}a")
         own_engine.docker("volume", "rm", name)
     own_engine.docker("system", "prune", "-a", "-f", "--volumes")
-    left = own_engine.api.get("/system/df").json()
-    assert (left["Images"], left["Containers"], left["LayersSize"]) == ([], [], 0)
+
+    def left_over() -> tuple[Any, Any, Any]:
+        left = own_engine.api.get("/system/df").json()
+        return left["Images"], left["Containers"], left["LayersSize"]
+
+    assert until(lambda: left_over() == ([], [], 0)), left_over()
     own_engine.load_busybox()

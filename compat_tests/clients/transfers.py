@@ -114,19 +114,27 @@ def blobs_in(engine: Engine) -> set[str]:
 
 
 def ingested(engine: Engine) -> int:
-    """Bytes of what is being written."""
-    return sum(path.stat().st_size for path in content(engine).glob("ingest/*/data"))
+    """Bytes of what is being written. What is just done is no more."""
+    size = 0
+    for folder in os.listdir(content(engine) / "ingest"):
+        with contextlib.suppress(FileNotFoundError):
+            size += os.stat(content(engine) / "ingest" / folder / "data").st_size
+    return size
 
 
 @contextlib.contextmanager
 def trusted(address: str, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """A registry's directory of certificates on this host, taken away again."""
+    """A registry's directory of certificates on this host, taken away again; those above it, too, if nobody else
+    uses them."""
     folder = CERTS / address
-    made = next((path for path in (*reversed(CERTS.parents), CERTS, folder) if not path.exists()), folder)
+    made = [path for path in (CERTS, *CERTS.parents) if not path.exists()]
     folder.mkdir(parents=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     try:
         yield folder
     finally:
-        shutil.rmtree(made)
+        shutil.rmtree(folder)
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()

@@ -15,6 +15,11 @@ from engine.network.netlink import Netlink, link_set
 from engine.system import linux
 
 WAIT = 60.0  # seconds; only ever used up by a failure
+AGAIN = 5.0  # seconds until a datagram is sent once more
+
+#: Where tests take their ports from: below those that the kernel gives out, so that what is bound later is free then.
+FIRST_PORT, PORTS = 10000, 22000
+_next_port = os.getpid() * 2503 % PORTS
 
 
 @contextlib.contextmanager
@@ -40,6 +45,32 @@ def until(condition: Callable[[], bool], seconds: float = WAIT) -> bool:
         if time.monotonic() > end:
             return False
         time.sleep(0.01)
+    return True
+
+
+def free_ports(count: int = 1, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """The first of ``count`` neighbouring ports that nobody has. Processes begin far from each other, and none is given
+    out twice before all others were."""
+    global _next_port
+    for _ in range(2 * PORTS // count):
+        if _next_port + count > PORTS:
+            _next_port = 0
+        first = FIRST_PORT + _next_port
+        _next_port += count
+        if all(_free(port, kind) for port in range(first, first + count)):
+            return first
+    raise AssertionError("no free ports")
+
+
+def _free(port: int, kind: socket.SocketKind) -> bool:
+    try:
+        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            with socket.socket(family, kind) as sock:
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((host, port))
+    except OSError:
+        return False
     return True
 
 
@@ -104,11 +135,23 @@ def ask(address: str, port: int, *, path: str = "", kind: int = socket.SOCK_STRE
         sock.settimeout(seconds)
         try:
             sock.connect((address, port))
-            if kind == socket.SOCK_DGRAM:
-                sock.send(b"?")
-            return sock.recv(2048).decode()
+            return (answered(sock, b"?", seconds) if kind == socket.SOCK_DGRAM else sock.recv(2048)).decode()
         except OSError:
             return ""
+
+
+def answered(sock: socket.socket, question: bytes, seconds: float = WAIT) -> bytes:
+    """The answer to a datagram, which is sent again as long as there is none: any may get lost.
+
+    :raises TimeoutError: nobody answers in time.
+    """
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        sock.settimeout(min(AGAIN, left))
+        sock.send(question)
+        with contextlib.suppress(TimeoutError):
+            return sock.recv(1 << 16)
+    raise TimeoutError
 
 
 def refused(address: str, port: int, *, path: str = "") -> bool:

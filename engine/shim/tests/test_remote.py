@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine.network.tests.space import free_ports
 from engine.shim.logs import LogDriver, Pending, open_log
 from engine.shim.loop import Loop
 from engine.shim.remote.driver import RemoteLog
@@ -158,8 +159,8 @@ def test_what_cannot_be_opened(kind: str, remote: dict[str, Any], words: str) ->
 def test_gelf_gives_up_one_message_after_the_other() -> None:
     """The server is gone: each message has its attempts, and what waits behind those that are lost still arrives."""
     loop = Loop(_fail)
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
+    port = free_ports()  # nobody else takes it while the server is away
+    listener = socket.create_server(("127.0.0.1", port))
     log = driver(loop, "gelf", scheme="tcp", host="127.0.0.1", port=port, attempts=0, delay=0)
     assert isinstance(log, RemoteLog)
     listener.accept()[0].close()

@@ -143,9 +143,10 @@ def test_nobody_writes(own: processes.Server) -> None:
     async def main() -> None:
         engine = Engine(own.address, namespace=f"t{uuid4().hex[:12]}")
         try:
-            mounts = await engine.snapshots.prepare("k", "")
-            with pytest.raises(WharfError) as caught:
-                await engine.diff.apply(Descriptor(TAR, "", 0), mounts, arriving=REF)
+            async with engine.leases.hold():
+                mounts = await engine.snapshots.prepare("k", "")
+                with pytest.raises(WharfError) as caught:
+                    await engine.diff.apply(Descriptor(TAR, "", 0), mounts, arriving=REF)
             assert caught.value.kind is Kind.UNAVAILABLE
         finally:
             await engine.close()

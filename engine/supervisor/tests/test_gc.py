@@ -222,14 +222,14 @@ def test_what_was_answered_survives_a_kill() -> None:
     async def before(engine: Engine) -> None:
         async with engine.leases.hold():
             await engine.content.write_blob("a", b"kept", digest=digest(b"kept"), labels={"containerd.io/gc.root": "1"})
-        short = await engine.leases.create(ttl=timedelta(seconds=1))
-        await engine.content.write_blob("b", b"short", digest=digest(b"short"))
-        await engine.leases.add_resource(short.id, digest(b"short"), "content")
+            await engine.snapshots.prepare("k", "")
+            await engine.leases.create("forever")
+            await engine.leases.add_resource("forever", "k", f"snapshots/{engine.snapshots.snapshotter}")
+            await engine.content.write_blob("b", b"short", digest=digest(b"short"))
+            short = await engine.leases.create(ttl=timedelta(seconds=3))
+            await engine.leases.add_resource(short.id, digest(b"short"), "content")
         async with engine.content.writer("c", total=8) as writer:
             await writer.write(b"half")
-        await engine.snapshots.prepare("k", "")
-        await engine.leases.create("forever")
-        await engine.leases.add_resource("forever", "k", f"snapshots/{engine.snapshots.snapshotter}")
 
     async def after(engine: Engine) -> None:
         assert await engine.content.read_all(digest(b"kept")) == b"kept"

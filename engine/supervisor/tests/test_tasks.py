@@ -299,7 +299,7 @@ def test_input_ends_when_it_is_closed(run: Run, directory: Path) -> None:
 def test_a_terminal_has_a_size(run: Run, directory: Path) -> None:
     async def body(engine: Engine) -> None:
         async with made(
-            engine, directory, "sh", "-c", "while [ $(stty size) != '33 77' ]; do sleep 0.02; done", terminal=True
+            engine, directory, "sh", "-c", "while [ \"$(stty size)\" != '33 77' ]; do sleep 0.02; done", terminal=True
         ) as one:
             path = directory / f"{one.id}.tty"
             os.mkfifo(path)

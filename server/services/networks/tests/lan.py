@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.network import dnsmessage, netns
 from engine.network.netlink import Netlink, address_add, link_add, link_set, route_add
-from engine.network.tests.space import WAIT, own_namespace
+from engine.network.tests.space import WAIT, answered, own_namespace
 from engine.system import linux, mounts
 from server.services.networks.tests.world import World, opened
 
@@ -111,8 +111,7 @@ def exchange(path: str, data: bytes, *, tcp: bool = False, server: str = "127.0.
         sock.settimeout(WAIT)
         sock.connect((server, 53))
         if not tcp:
-            sock.send(data)
-            return sock.recv(1 << 16)
+            return answered(sock, data)
         sock.sendall(struct.pack(">H", len(data)) + data)
         (length,) = struct.unpack(">H", _exactly(sock, 2))
         return _exactly(sock, length)

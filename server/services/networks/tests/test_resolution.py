@@ -65,8 +65,8 @@ class Upstream:
             while True:
                 client, _ = self._tcp.accept()
                 with client:
-                    (length,) = struct.unpack(">H", client.recv(2))
-                    answer = self._answer(client.recv(length), "tcp")
+                    (length,) = struct.unpack(">H", client.recv(2, socket.MSG_WAITALL))
+                    answer = self._answer(client.recv(length, socket.MSG_WAITALL), "tcp")
                     client.sendall(struct.pack(">H", len(answer)) + answer)
 
     def close(self) -> None:
