@@ -21,6 +21,8 @@ from engine.system import fds, timeouts
 #: A piece from which on the detour pays.
 LARGE = 256 << 10
 _PIECE = 1 << 20
+#: Between two reports of what came, for those who read it meanwhile.
+_REPORT_SECONDS = 0.02
 
 timeouts.define("content.descriptor", 30.0)  # the supervisor's answer
 
@@ -70,6 +72,7 @@ class Appender:
         self._report = report
         self._pending: asyncio.Future[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()  # somebody waits for the report
         self._closed = False
 
     async def write(self, data: memoryview) -> None:
@@ -96,6 +99,10 @@ class Appender:
             upto = self._there
             await self._report(upto)
             self._told = upto
+            if self._told < self._offset and not self._hurry.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_REPORT_SECONDS):
+                        await self._hurry.wait()
         self._reporting = None
 
     async def _written(self) -> None:
@@ -111,8 +118,12 @@ class Appender:
         :raises OSError, WharfError: see ``write``.
         """
         await self._written()
-        while (reporting := self._reporting) is not None:
-            await asyncio.shield(reporting)
+        self._hurry.set()
+        try:
+            while (reporting := self._reporting) is not None:
+                await asyncio.shield(reporting)
+        finally:
+            self._hurry.clear()
 
     async def restart(self) -> None:
         """The bytes begin again at 0; nothing of the old ones is still on its way."""
@@ -144,8 +155,10 @@ class Appender:
             with suppress(Exception):
                 await asyncio.shield(self._pending)
         if self._reporting is not None:  # begun by the last bytes
+            self._hurry.set()
             with suppress(Exception):
                 await asyncio.shield(self._reporting)
+            self._hurry.clear()
 
 
 async def read(fd: int, offset: int) -> AsyncIterator[bytes]:

@@ -140,12 +140,7 @@ class Extractor:
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
             elif entry.size:
-
-                def write(view: memoryview) -> None:
-                    while len(view) > (done := os.write(fd, view)):
-                        view = view[done:]
-
-                reader.copy(write)
+                reader.send(fd)
             if self._restate or entry.uid or entry.gid:
                 os.fchown(fd, entry.uid, entry.gid)
                 if self._restate or mode & 0o7000:

@@ -18,12 +18,15 @@ from enum import Enum
 from engine.errors import Kind, WharfError, internal
 from engine.layers.compression import Compression, Read, decompressed, of_media_type
 from engine.layers.entries import Extractor
+from engine.layers.streams import FileStream
 from engine.layers.tarread import TarReader
 from engine.system import linux
 
 _CLONE_FS = 0x200
 #: Pieces waiting between the two threads: at most this many times ``compression.CHUNK`` bytes.
 _QUEUE = 8
+#: Bytes of a file after which ``cancelled`` is asked again.
+_ASKED = 16 << 20
 
 
 class Whiteouts(Enum):
@@ -71,6 +74,7 @@ class Applied:
 @dataclass(slots=True)
 class _Job:
     pieces: "queue.Queue[bytes | None]" = field(default_factory=lambda: queue.Queue(_QUEUE))
+    plain: FileStream | None = None  # instead of the pieces
     error: BaseException | None = None
     broken: bool = False  # the source failed: stop without a word, the source's error is the one to tell
     done: threading.Event = field(default_factory=threading.Event)
@@ -144,6 +148,30 @@ def apply(
     return Applied(diff_id or f"sha256:{digest.hexdigest() if digest else ''}", size, job.entries)
 
 
+def apply_file(
+    fd: int, end: Callable[[int], int], target: Target, *, cancelled: Callable[[], bool] | None = None
+) -> Applied:
+    """Extracts a layer that lies in a file as a plain tar; ``end``: see ``FileStream``. Blocks. It is not hashed:
+    whoever wrote the file knows its digest, which is the diff id.
+
+    :raises WharfError: see ``apply``, and what ``end`` raises.
+    """
+
+    def ends(at: int) -> int:
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        return min(end(at), at + _ASKED)
+
+    stream = FileStream(fd, ends)
+    job = _Job(plain=stream)
+    thread = threading.Thread(target=_run, args=(job, target, Options()), name="extract", daemon=True)
+    thread.start()
+    thread.join()
+    if job.error is not None:
+        raise job.error
+    return Applied("", stream.size, job.entries)
+
+
 def _put(job: _Job, piece: bytes | None) -> bool:
     """Hands a piece over; False if the other side has ended."""
     while not job.done.is_set():
@@ -183,7 +211,7 @@ def _run(job: _Job, target: Target, options: Options) -> None:
             follow_dir_links=options.follow_dir_links,
             map_name=options.map_name,
         )
-        reader = TarReader(_pieces(job))
+        reader = TarReader(job.plain or _pieces(job))
         job.entries = extractor.run(reader)
         reader.stream.drain()
     except WharfError as error:

@@ -6,11 +6,12 @@ Errors are worded as Go's archive/tar words them, which is what Docker's users k
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from engine.errors import WharfError, invalid
 from engine.layers import header as tar
 from engine.layers.header import Header
+from engine.layers.streams import FileStream, Pieces, Write, truncated
 
 _BLOCK = 512
 #: The most that a long name or a pax header may hold (Go's limit for the same).
@@ -20,71 +21,9 @@ _SPARSE_LIMIT = 1 << 16
 _ZEROS = bytes(_BLOCK)
 _INT64 = 1 << 63
 
-Write = Callable[[memoryview], object]
-
 
 def _bad() -> WharfError:
     return invalid("archive/tar: invalid tar header")
-
-
-def _truncated() -> WharfError:
-    return invalid("unexpected EOF")
-
-
-class Pieces:
-    """A stream of pieces read as one: small amounts as bytes, large ones passed through without a copy."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._buffer = b""
-        self._at = 0
-
-    def _next(self) -> bool:
-        """Replaces the used-up buffer; False at the end."""
-        for piece in self._pieces:
-            if piece:
-                self._buffer, self._at = piece, 0
-                return True
-        self._buffer, self._at = b"", 0
-        return False
-
-    def take(self, size: int) -> bytes:
-        """Exactly ``size`` bytes, fewer only at the end of the stream."""
-        end = self._at + size
-        if end <= len(self._buffer):
-            data = self._buffer[self._at : end]
-            self._at = end
-            return data
-        parts = [self._buffer[self._at :]]
-        missing = size - len(parts[0])
-        while missing and self._next():
-            part = self._buffer[:missing]
-            self._at = len(part)
-            missing -= len(part)
-            parts.append(part)
-        if missing:
-            self._buffer, self._at = b"", 0
-        return b"".join(parts)
-
-    def copy(self, size: int, write: Write | None) -> None:
-        """Passes ``size`` bytes to ``write`` (None: skips them). INVALID_ARGUMENT if the stream ends before."""
-        while size:
-            have = len(self._buffer) - self._at
-            if not have:
-                if not self._next():
-                    raise _truncated()
-                continue
-            step = min(size, have)
-            if write is not None:
-                write(memoryview(self._buffer)[self._at : self._at + step])
-            self._at += step
-            size -= step
-
-    def drain(self) -> None:
-        """Reads to the end: what a digest covers does not stop at the end-of-archive mark."""
-        self._buffer, self._at = b"", 0
-        for _ in self._pieces:
-            pass
 
 
 def _text(raw: bytes) -> str:
@@ -176,8 +115,8 @@ class TarReader:
     :raises WharfError: INVALID_ARGUMENT, "archive/tar: invalid tar header" or "unexpected EOF".
     """
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self.stream = Pieces(pieces)
+    def __init__(self, source: Iterator[bytes] | FileStream) -> None:
+        self.stream = source if isinstance(source, FileStream) else Pieces(source)
         self._left = 0  # bytes of the current entry's data still in the stream
         self._padding = 0
 
@@ -194,12 +133,12 @@ class TarReader:
             block = stream.take(_BLOCK)
             if len(block) < _BLOCK:
                 if block or records or long_name is not None or long_link is not None:
-                    raise _truncated()
+                    raise truncated()
                 return  # no end mark: accepted, as everybody does
             if block == _ZEROS:
                 second = stream.take(_BLOCK)
                 if second and len(second) < _BLOCK:
-                    raise _truncated()
+                    raise truncated()
                 if second and second != _ZEROS:
                     raise _bad()
                 return
@@ -230,7 +169,7 @@ class TarReader:
         data = self.stream.take(size)
         padding = -size % _BLOCK
         if len(data) < size or len(self.stream.take(padding)) < padding:
-            raise _truncated()
+            raise truncated()
         return data
 
     def _entry(
@@ -316,7 +255,7 @@ class TarReader:
         while more:
             extension = self.stream.take(_BLOCK)
             if len(extension) < _BLOCK:
-                raise _truncated()
+                raise truncated()
             fields += [extension[i * 12 : i * 12 + 12] for i in range(42)]
             more = extension[504]
             if len(fields) > 2 * _SPARSE_LIMIT:
@@ -358,7 +297,7 @@ class TarReader:
                 raise _bad()
             block = self.stream.take(_BLOCK)
             if len(block) < _BLOCK:
-                raise _truncated()
+                raise truncated()
             self._left -= _BLOCK
             lines += block.count(b"\n")
             blocks.append(block)
@@ -385,11 +324,16 @@ class TarReader:
         size, self._left = self._left, 0
         self.stream.copy(size, write)
 
+    def send(self, fd: int) -> None:
+        """Puts the rest of the entry's stored data into a file."""
+        size, self._left = self._left, 0
+        self.stream.send(size, fd)
+
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes of the entry's data, b"" at its end. "unexpected EOF" if the stream ends before."""
         wanted = min(size, self._left)
         data = self.stream.take(wanted)
         if len(data) < wanted:
-            raise _truncated()
+            raise truncated()
         self._left -= wanted
         return data

@@ -251,6 +251,18 @@ class Follower:
                 break
         return os.pread(self._fd, size, 0)
 
+    @property
+    def fd(self) -> int:
+        """To read at positions before ``end``."""
+        return self._fd
+
+    def end(self, at: int) -> int:
+        """The end of what is there, once that is more than ``at`` or all.
+
+        :raises WharfError: UNAVAILABLE: see ``IngestFile.wait_for``.
+        """
+        return self._file.wait_for(at, self)
+
     def read(self, size: int) -> bytes:
         """The next bytes, b"" at the end of the whole.
 

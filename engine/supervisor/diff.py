@@ -87,12 +87,15 @@ class Differ:
             fd = self._files.open(layer.digest)
             try:
                 kind = of_media_type(layer.media_type) or detect(os.pread(fd, _MAGIC, 0))
-                diff_id = layer.digest if kind is Compression.NONE else known  # a plain tar is what its digest says
+                if kind is Compression.NONE and layer.digest.startswith("sha256:"):
+                    size = os.fstat(fd).st_size
+                    applied = extract.apply_file(fd, lambda _: size, target, cancelled=cancelled)
+                    return replace(applied, diff_id=layer.digest)  # a plain tar is what its digest says
                 return extract.apply(
                     lambda size: os.read(fd, size),
                     target,
                     compression=kind,
-                    diff_id=diff_id if diff_id.startswith("sha256:") else "",
+                    diff_id=known if known.startswith("sha256:") else "",
                     cancelled=cancelled,
                 )
             finally:
@@ -111,9 +114,7 @@ class Differ:
                 kind = of_media_type(media_type) or detect(follower.peek(_MAGIC))
                 if kind is not Compression.NONE:
                     return extract.apply(follower.read, target, compression=kind, cancelled=cancelled)
-                applied = extract.apply(
-                    follower.read, target, compression=kind, diff_id="sha256:its own", cancelled=cancelled
-                )
+                applied = extract.apply_file(follower.fd, follower.end, target, cancelled=cancelled)
                 return replace(applied, diff_id=follower.digest)  # who writes a plain tar hashes it anyway
             finally:
                 follower.close()

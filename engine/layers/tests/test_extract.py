@@ -5,16 +5,18 @@ import os
 import stat
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from engine.errors import Kind, WharfError
-from engine.layers.compression import Compression, compressor
-from engine.layers.extract import Options, Target, Whiteouts, apply
+from engine.layers.compression import Compression, compressor, detect
+from engine.layers.extract import Options, Target, Whiteouts, apply, apply_file
 from engine.layers.header import Header
 from engine.layers.tarwrite import TarWriter, encode
+from engine.registry.oci import digest_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="chroot and mknod need root")]
 
@@ -47,9 +49,66 @@ def files(*names: str) -> bytes:
     return archive(build)
 
 
+_from_file = False
+
+
+@pytest.fixture(autouse=True, params=["stream", "file"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How archives come: plain layers are also extracted straight from a file."""
+    monkeypatch.setattr(f"{__name__}._from_file", request.param == "file")
+
+
 def extract(data: bytes, target: Target, options: Options | None = None) -> str:
-    source = io.BytesIO(data)
-    return apply(source.read, target, options=options).diff_id
+    if not _from_file or options is not None or detect(data[:8]) is not Compression.NONE:
+        source = io.BytesIO(data)
+        return apply(source.read, target, options=options).diff_id
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        applied = apply_file(file.fileno(), lambda _: len(data), target)
+    assert applied.size == len(data)
+    return digest_of(data)
+
+
+def test_a_file_that_is_still_being_written(root: Path) -> None:
+    """The end moves on while it is read, at any place; what was copied by the kernel is whole."""
+    noise = os.urandom(300_000)
+
+    def build(tar: tarfile.TarFile) -> None:
+        for name, size in (("a", 300_000), ("b", 7), ("c", 0)):
+            entry(tar, name, noise[:size])
+
+    data = archive(build)
+    for step in (1, 511, 70_001):
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            step = max(step, len(data) // 5000)
+            asked = [0]
+
+            def end(at: int, step: int = step, asked: list[int] = asked) -> int:
+                asked.append(at)
+                return min(at + step, len(data))
+
+            applied = apply_file(file.fileno(), end, Target(str(root)))
+        assert (applied.size, applied.entries, asked[-1]) == (len(data), 3, len(data))
+        assert [(root / name).read_bytes() for name in "abc"] == [noise, noise[:7], b""]
+
+
+def test_an_end_that_never_comes(root: Path) -> None:
+    data = files("a", "b")
+
+    def end(at: int) -> int:
+        if at >= 1000:
+            raise WharfError(Kind.UNAVAILABLE, "no further")
+        return 1000
+
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        with pytest.raises(WharfError) as caught:
+            apply_file(file.fileno(), end, Target(str(root)))
+    assert caught.value.kind is Kind.UNAVAILABLE
 
 
 @pytest.fixture
@@ -260,7 +319,7 @@ def broken() -> dict[str, bytes]:
     letters[124:136] = b"not a number"
     huge_meta = encode(Header("pax", type=b"x", size=64 << 20))
     return {
-        "cut in a header": bytes(good[:700]),
+        "cut in a header": bytes(good[:1124]),
         "cut in data": bytes(encode(Header("f", size=4096))) + b"x" * 100,
         "checksum": bad_sum,
         "size": bytes(letters),
