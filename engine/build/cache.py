@@ -11,12 +11,9 @@ A record is only a hint: a hit is checked against the engine, and dropped if wha
 are in memory, too: a build of many cached steps asks for each of them.
 """
 
-import asyncio
 import json
 import logging
-import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -24,6 +21,7 @@ from typing import TypeVar
 from engine.api.types import Descriptor
 from engine.build.steps import Layer
 from engine.errors import Kind, WharfError
+from engine.system.sqlite import LazyDatabase
 
 log = logging.getLogger("wharf.build")
 
@@ -108,9 +106,7 @@ class Cache:
     """The records, in a database of their own. Every method is quick, and run off the loop."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
+        self._database = LazyDatabase(path, _SCHEMA)
         self._in_use: dict[str, int] = {}
         self._records: dict[str, Record] | None = None
         self._by_key: dict[str, dict[str, Record]] = {}
@@ -119,39 +115,20 @@ class Cache:
         self.grown: Callable[[], None] = lambda: None
         """Called when a record was added."""
 
-    def _open(self) -> sqlite3.Connection:
-        if self._database is None:
-            os.makedirs(os.path.dirname(self._path), mode=0o710, exist_ok=True)
-            self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(_SCHEMA)
-        return self._database
-
-    async def _do(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        def work() -> T:
-            with self._lock:
-                return function(self._open())
-
-        return await asyncio.to_thread(work)
-
     async def _note(self, function: Callable[[sqlite3.Connection], object]) -> None:
         """For what only helps to choose: a disk that is full must not fail a build for it."""
         try:
-            await self._do(function)
+            await self._database.do(function)
         except sqlite3.Error as error:
             log.warning("build cache: %s", error)
 
     def close(self) -> None:
         """Closes the database."""
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+        self._database.close()
 
     async def _loaded(self) -> dict[str, Record]:
         if self._records is None:
-            rows = await self._do(lambda db: db.execute("SELECT * FROM records ORDER BY created").fetchall())
+            rows = await self._database.do(lambda db: db.execute("SELECT * FROM records ORDER BY created").fetchall())
             if self._records is None:
                 self._records = {}
                 for row in rows:
@@ -198,7 +175,7 @@ class Cache:
         )
         marks = ",".join("?" * len(values))
         try:
-            await self._do(lambda db: db.execute(f"INSERT OR REPLACE INTO records VALUES ({marks})", values))
+            await self._database.do(lambda db: db.execute(f"INSERT OR REPLACE INTO records VALUES ({marks})", values))
         except sqlite3.Error as error:
             raise WharfError(Kind.RESOURCE_EXHAUSTED, f"build cache: {error}") from error
         self._set(record)
@@ -237,7 +214,7 @@ class Cache:
         pairs = [(id,) for id in ids]
         for (id,) in pairs:
             self._drop(id)
-        await self._do(lambda db: db.executemany("DELETE FROM records WHERE id = ?", pairs))
+        await self._database.do(lambda db: db.executemany("DELETE FROM records WHERE id = ?", pairs))
 
     async def all(self) -> list[Record]:
         """Every record, the oldest first."""

@@ -8,15 +8,14 @@ builds   ref        the client's name of the build
 """
 
 import asyncio
-import os
 import sqlite3
 import struct
-import threading
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from engine.buildkit.pb import control_pb2 as pb
+from engine.system.sqlite import LazyDatabase
 
 T = TypeVar("T")
 
@@ -59,36 +58,15 @@ class Records:
     """The database, opened when it is first asked for. Every method runs off the loop."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
-
-    def _open(self) -> sqlite3.Connection:
-        if self._database is None:
-            os.makedirs(os.path.dirname(self._path), mode=0o710, exist_ok=True)
-            self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(_SCHEMA)
-        return self._database
-
-    async def _do(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        def work() -> T:
-            with self._lock:
-                return function(self._open())
-
-        return await asyncio.to_thread(work)
+        self._database = LazyDatabase(path, _SCHEMA)
 
     def close(self) -> None:
         """Closes the database. Blocks."""
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+        self._database.close()
 
     async def all(self) -> list[pb.BuildHistoryRecord]:
         """Every record, the oldest first."""
-        rows = await self._do(lambda db: db.execute("SELECT record FROM builds ORDER BY completed").fetchall())
+        rows = await self._database.do(lambda db: db.execute("SELECT record FROM builds ORDER BY completed").fetchall())
         return [pb.BuildHistoryRecord.FromString(row[0]) for row in rows]
 
     async def put(self, record: pb.BuildHistoryRecord, messages: Sequence[pb.StatusResponse]) -> None:
@@ -100,19 +78,21 @@ class Records:
             values = (record.Ref, completed, int(record.pinned), text, packed(messages))
             db.execute("INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?)", values)
 
-        await self._do(work)
+        await self._database.do(work)
 
     async def change(self, record: pb.BuildHistoryRecord) -> None:
         """Replaces a record; its status stays."""
         values = (int(record.pinned), record.SerializeToString(), record.Ref)
-        await self._do(lambda db: db.execute("UPDATE builds SET pinned = ?, record = ? WHERE ref = ?", values))
+        await self._database.do(lambda db: db.execute("UPDATE builds SET pinned = ?, record = ? WHERE ref = ?", values))
 
     async def status(self, ref: str) -> list[pb.StatusResponse]:
         """What was shown of a build; empty for one that isn't known."""
-        rows = await self._do(lambda db: db.execute("SELECT status FROM builds WHERE ref = ?", (ref,)).fetchall())
+        rows = await self._database.do(
+            lambda db: db.execute("SELECT status FROM builds WHERE ref = ?", (ref,)).fetchall()
+        )
         return await asyncio.to_thread(lambda: [message for row in rows for message in unpacked(row[0])])
 
     async def delete(self, refs: Sequence[str]) -> None:
         """Forgets builds."""
         pairs = [(ref,) for ref in refs]
-        await self._do(lambda db: db.executemany("DELETE FROM builds WHERE ref = ?", pairs))
+        await self._database.do(lambda db: db.executemany("DELETE FROM builds WHERE ref = ?", pairs))

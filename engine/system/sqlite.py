@@ -1,0 +1,47 @@
+"""A SQLite database that is opened when it is first asked for, and asked in threads: never on the loop."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class LazyDatabase:
+    """``schema`` makes what is not there yet. One question at a time."""
+
+    def __init__(self, path: str, schema: str) -> None:
+        self._path, self._schema = path, schema
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            os.makedirs(os.path.dirname(self._path), mode=0o710, exist_ok=True)
+            self._connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(self._schema)
+        return self._connection
+
+    async def do(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """What the function returns; each statement of it is a transaction of its own, unless it begins one.
+
+        :raises sqlite3.Error: it can't be opened, read or written.
+        """
+
+        def work() -> T:
+            with self._lock:
+                return function(self._open())
+
+        return await asyncio.to_thread(work)
+
+    def close(self) -> None:
+        """Until it is asked again. Blocks."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
