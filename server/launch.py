@@ -21,9 +21,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import engine
 from engine.shim import zygote
-from engine.system import timeouts
+from engine.system import installation, timeouts
 from engine.system.immortal import immortalize
 from server.config import Config
 
@@ -37,12 +36,6 @@ _PAUSE = 0.1
 
 class StartError(Exception):
     """The supervisor can't be started."""
-
-
-def _installation() -> str:
-    """Other for each installation of the package, though it be at the same place."""
-    status = os.stat(engine.__file__)
-    return f"{status.st_dev}:{status.st_ino}:{status.st_ctime_ns}"
 
 
 def _peer(address: Path) -> int | None:
@@ -135,12 +128,12 @@ class Supervisor:
         self._ours = True
         self._adopt(pid)
         self.state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._origin.write_text(_installation())
+        self._origin.write_text(installation.identity())
 
     def _is_of_this_installation(self) -> bool:
         """One that an administrator has started says nothing of it, and is his affair."""
         try:
-            return self._origin.read_text() == _installation()
+            return self._origin.read_text() == installation.identity()
         except FileNotFoundError:
             return True
 

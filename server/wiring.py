@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.api.client import Engine
 from engine.api.direct import socket_of
@@ -23,7 +24,7 @@ from engine.runtime.spec.host import probe
 from engine.shim.zygote import Handle
 from engine.system import timeouts
 from server.config import Config
-from server.services.build.service import Builds
+from server.services.build.door import Door
 from server.services.containers.attach import Attachments
 from server.services.containers.logs import Logs
 from server.services.containers.service import Containers
@@ -49,6 +50,9 @@ from server.store.networks import NetworkStore
 from server.store.volumes import VolumeStore
 from server.version import SERVER_VERSION
 
+if TYPE_CHECKING:
+    from server.services.build.service import Builds
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -64,7 +68,7 @@ class Services:
     logs: Logs
     attachments: Attachments
     stats: Stats
-    build: Builds
+    build: Door
     system: System
     metrics: Metrics
 
@@ -142,14 +146,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         )
         users.append(containers)
         identity = await engine_id(database)
-        build = Builds(
-            containers.room,
-            images,
-            worker_id=identity,
-            version=SERVER_VERSION,
-            host_gateway=networks.host_gateway,
-            gc=config.builder,
-        )
+        build = Door(config.data_root, partial(_make_builds, config, containers, images, networks, identity))
         running = make_running(containers.room)
         await containers.load()
         networks.bind(containers.registry, containers.room.save)
@@ -187,6 +184,19 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             system=system,
             metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
         )
+
+
+def _make_builds(config: Config, containers: Containers, images: Images, networks: Networks, identity: str) -> "Builds":
+    from server.services.build.service import Builds  # see Door
+
+    return Builds(
+        containers.room,
+        images,
+        worker_id=identity,
+        version=SERVER_VERSION,
+        host_gateway=networks.host_gateway,
+        gc=config.builder,
+    )
 
 
 async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:

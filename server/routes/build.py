@@ -14,23 +14,25 @@ from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
 from server.http.streams import Progress, json_stream
+from server.services.build.door import Door
 from server.services.build.options import ClassicOptions, Limits, Ulimit
-from server.services.build.service import Builds
 
 
-def _builds(request: Request) -> Builds:
-    builds: Builds = request.app.state.services.build
-    return builds
+def _door(request: Request) -> Door:
+    door: Door = request.app.state.services.build
+    return door
 
 
 async def build(request: Request) -> Response:
     options = read_options(request)
+    builds = await _door(request).builds()
     progress = Progress()
-    return json_stream(progress.run(_builds(request).classic(options, _body(request), progress)), name="build")
+    return json_stream(progress.run(builds.classic(options, _body(request), progress)), name="build")
 
 
 async def prune(request: Request) -> Response:
-    pruned = await _builds(request).prune(
+    builds = await _door(request).builds()
+    pruned = await builds.prune(
         all_records=params.flag(request, "all"),
         filters=params.filters(request),
         keep_bytes=params.number(request, "reserved-space") or params.number(request, "keep-storage") or 0,
@@ -44,7 +46,9 @@ async def cancel(request: Request) -> Response:
     build_id = params.text(request, "id")
     if not build_id:
         raise invalid("build ID not specified")
-    _builds(request).cancel(build_id)
+    opened = _door(request).opened
+    if opened is not None:
+        opened.cancel(build_id)
     return no_content()
 
 

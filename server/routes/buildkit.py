@@ -1,6 +1,9 @@
 """``POST /grpc`` and ``POST /session``: connections that BuildKit's clients take over for HTTP/2."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,26 +11,29 @@ from starlette.responses import Response
 from engine.errors import invalid
 from server.http.hijack import Hijacked, hijack
 from server.http.routing import ApiRoute
-from server.services.build.buildkit.service import BuildKit
+from server.services.build.door import Door
+
+if TYPE_CHECKING:
+    from server.services.build.buildkit.service import BuildKit
 
 
-def _buildkit(request: Request) -> BuildKit:
-    found: BuildKit = request.app.state.services.build.buildkit
-    return found
+async def _upgraded(request: Request) -> tuple[BuildKit, Hijacked]:
+    """Who serves, and the connection, after the answer that HTTP/2 begins.
 
-
-async def _upgraded(request: Request) -> Hijacked:
-    """The connection, after the answer that HTTP/2 begins. Raises INVALID_ARGUMENT for another protocol."""
+    :raises WharfError: INVALID_ARGUMENT: another protocol was asked for. UNAVAILABLE: there is no builder.
+    """
     if request.headers.get("upgrade", "").lower() != "h2c":
         raise invalid("no upgrade to h2c was asked for")
+    door: Door = request.app.state.services.build
+    builds = await door.builds()
     taken = await hijack(request)
     await taken.send(taken.head())
-    return taken
+    return builds.buildkit, taken
 
 
 async def grpc(request: Request) -> Response | None:
-    taken = await _upgraded(request)
-    await _buildkit(request).grpc(taken.sock, taken.early)
+    buildkit, taken = await _upgraded(request)
+    await buildkit.grpc(taken.sock, taken.early)
     return None
 
 
@@ -36,8 +42,8 @@ async def session(request: Request) -> Response | None:
     id = headers.get("x-docker-expose-session-uuid", "")
     if not id:
         raise invalid("X-Docker-Expose-Session-Uuid header is required")
-    taken = await _upgraded(request)
-    await _buildkit(request).session(
+    buildkit, taken = await _upgraded(request)
+    await buildkit.session(
         taken.sock,
         taken.early,
         id=id,

@@ -19,7 +19,7 @@ from engine.runtime.spec.host import HostFacts
 from engine.system import timeouts
 from engine.system.run import run_sync
 from server.config import Config
-from server.services.build.service import Builds
+from server.services.build.door import Door
 from server.services.containers import devicerequests
 from server.services.containers.service import Containers
 from server.services.events import EventBus
@@ -51,7 +51,7 @@ class System:
         containers: Containers,
         images: Images,
         volumes: Volumes,
-        build: Builds,
+        build: Door,
     ) -> None:
         self.config = config
         self.identity = identity
@@ -174,7 +174,10 @@ class System:
             document["BuildCache"] = await self._cache_records()
 
     async def _cache_records(self) -> list[dict[str, Any]]:
-        cache = self._build.builder.cache
+        builds = self._build.opened
+        if builds is None:
+            return []
+        cache = builds.builder.cache
         return [
             {
                 "ID": record.id,
