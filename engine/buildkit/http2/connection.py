@@ -179,13 +179,14 @@ class Connection(asyncio.Protocol):
         elif kind == WINDOW_UPDATE:
             self._open(id, _LONG.unpack(payload)[0] & _MOST)
         elif kind == RST_STREAM:
-            stream = self._streams.pop(id, None)
+            stream = self._remove(id)
             if stream is not None:
                 stream.reset(_LONG.unpack(payload)[0])
                 self._wake()
         elif kind == GOAWAY:
             # The calls that are going on may end; there are no new ones.
             self._away = True
+            self._leave()
         elif kind in (PUSH_PROMISE, CONTINUATION):
             raise Broken(PROTOCOL_ERROR, "unexpected frame")
 
@@ -225,7 +226,17 @@ class Connection(asyncio.Protocol):
     def _ended(self, stream: Stream) -> None:
         stream.end()
         if stream.sent:
-            self._streams.pop(stream.id, None)
+            self._remove(stream.id)
+
+    def _remove(self, id: int) -> Stream | None:
+        stream = self._streams.pop(id, None)
+        self._leave()
+        return stream
+
+    def _leave(self) -> None:
+        """A client that has said good-bye waits for us to close."""
+        if self._away and self._accept is not None and not self._streams:
+            asyncio.get_running_loop().call_soon(self.close)
 
     def _settings(self, payload: bytes) -> None:
         for key, value in _SETTING.iter_unpack(payload):
@@ -292,11 +303,11 @@ class Connection(asyncio.Protocol):
     def finished(self, stream: Stream) -> None:
         """Our side of a call has ended."""
         if stream.over:
-            self._streams.pop(stream.id, None)
+            self._remove(stream.id)
 
     def drop(self, stream: Stream, code: int) -> None:
         """Ends a call at once."""
-        if self._streams.pop(stream.id, None) is not None:
+        if self._remove(stream.id) is not None:
             self.write(frame(RST_STREAM, 0, stream.id, _LONG.pack(code)))
             self._wake()
 

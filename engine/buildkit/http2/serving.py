@@ -1,14 +1,14 @@
 """Plain objects as gRPC services on connections that are open already: :mod:`engine.api.serving` for ``/grpc``.
 
-One coroutine method, or asynchronous generator, for each method of a service, in snake case. ``call`` is what
-``caller`` makes of a call's metadata. A WharfError becomes the status of its kind; what else is raised is a fault of
-ours, and logged.
+One coroutine method, or asynchronous generator, for each method of a service, in snake case. ``call`` is what the
+service's ``caller`` makes of a call's metadata; where the client streams, the request is an iterator. A WharfError
+becomes the status of its kind; what else is raised is a fault of ours, and logged.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from keyword import iskeyword
 from typing import Any, cast
@@ -32,19 +32,18 @@ Caller = Callable[[Mapping[str, str]], object]
 class Server:
     """The services; ``serve`` for each connection, ``stop`` at the end."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self._methods: dict[str, tuple[MethodDescriptor, Callable[..., object], Any]] = {}
+    def __init__(self) -> None:
+        self._methods: dict[str, tuple[MethodDescriptor, Callable[..., object], Any, Caller]] = {}
         self._connections: dict[Connection, set[asyncio.Task[None]]] = {}
 
-    def add(self, service: ServiceDescriptor, servicer: object) -> None:
+    def add(self, service: ServiceDescriptor, servicer: object, caller: Caller) -> None:
         """Serves what the object has methods for; the others answer UNIMPLEMENTED."""
         for method in service.methods:
             name = snake_case(method.name)
             function = getattr(servicer, f"{name}_" if iskeyword(name) else name, None)
-            if function is not None and not method.client_streaming:
+            if function is not None:
                 path = f"/{service.full_name}/{method.name}"
-                self._methods[path] = (method, function, GetMessageClass(method.input_type))
+                self._methods[path] = (method, function, GetMessageClass(method.input_type), caller)
 
     async def serve(self, sock: socket.socket, early: bytes) -> None:
         """Serves one connection until its client leaves; its calls end with it."""
@@ -81,14 +80,17 @@ class Server:
         if known is None:
             stream.finish(stream.trailer(_UNIMPLEMENTED, "Method not found!"))
             return
-        method, function, request_type = known
+        method, function, request_type, caller = known
         try:
-            data = await stream.read()
-            if data is None:
-                stream.finish(stream.trailer(_UNKNOWN, "the call has no request"))
-                return
-            request = request_type.FromString(data)
-            call = self._caller(stream.headers)
+            call = caller(stream.headers)
+            if method.client_streaming:
+                request = _requests(stream, request_type)
+            else:
+                data = await stream.read()
+                if data is None:
+                    stream.finish(stream.trailer(_UNKNOWN, "the call has no request"))
+                    return
+                request = request_type.FromString(data)
             if method.server_streaming:
                 async with aclosing(cast(AsyncGenerator[Message, None], function(request, call))) as answers:
                     async for answer in answers:
@@ -101,6 +103,11 @@ class Server:
             stream.finish(stream.trailer())
         except Exception as error:
             stream.finish(_failed(stream, method, error))
+
+
+async def _requests(stream: Stream, request_type: Any) -> AsyncIterator[Any]:
+    while (data := await stream.read()) is not None:
+        yield request_type.FromString(data)
 
 
 def _failed(stream: Stream, method: MethodDescriptor, error: Exception) -> bytes:

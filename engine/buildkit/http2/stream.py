@@ -50,7 +50,8 @@ class Stream:
 
     def opened(self, headers: list[Header]) -> None:
         for name, value in headers:
-            self.headers.setdefault(name, value)
+            # gRPC's metadata may repeat a name: its values are a list.
+            self.headers[name] = f"{self.headers[name]},{value}" if name in self.headers else value
         self._news.set()
 
     def received(self, data: bytes, size: int) -> None:

@@ -1,9 +1,9 @@
-"""A session over a hijacked connection: a gRPC server on the client's side of a socket pair."""
+"""A session over a hijacked connection or within a call: a gRPC server on the client's side of a socket pair."""
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ import pytest
 
 from engine.buildkit import calls
 from engine.buildkit.filesync import Selection
+from engine.buildkit.http2.connection import Connection
+from engine.buildkit.http2.serving import Server
 from engine.buildkit.mirror import walk
-from engine.buildkit.pb import filesync_pb2, fsutil_pb2, secrets_pb2
+from engine.buildkit.pb import control_pb2, filesync_pb2, fsutil_pb2, secrets_pb2
 from engine.buildkit.session import Session, Sessions
 from engine.buildkit.stat import to_go
+from engine.buildkit.tunnel import carry
 from engine.errors import WharfError
 
 Packet = fsutil_pb2.Packet
@@ -94,8 +97,64 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
+METHODS = [calls.PULL_FILES, calls.SEND_FILES, calls.GET_SECRET]
+UUID, METHOD = "x-docker-expose-session-uuid", "x-docker-expose-session-grpc-method"
+
+
+class Control:
+    """Sessions within calls."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+
+    async def session(
+        self, requests: AsyncIterator[control_pb2.BytesMessage], call: Mapping[str, str]
+    ) -> AsyncIterator[control_pb2.BytesMessage]:
+        async def serve(sock: socket.socket) -> None:
+            methods = call[METHOD].split(",")
+            await self.sessions.serve(sock, early=b"", id=call[UUID], name="n", shared_key="k", methods=methods)
+
+        async for data in carry((message.data async for message in requests), serve):
+            yield control_pb2.BytesMessage(data=data)
+
+
+async def _hijacked(sessions: Sessions, sock: socket.socket) -> None:
+    await sessions.serve(sock, early=b"", id="s1", name="n", shared_key="k", methods=METHODS)
+
+
+async def _within_a_call(sessions: Sessions, sock: socket.socket) -> None:
+    """What the client sends on ``sock`` goes through a call of Control's, and back."""
+    here, there = socket.socketpair()
+    server = Server()
+    server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], Control(sessions), dict)
+    serving = asyncio.create_task(server.serve(there, b""))
+    connection = await Connection.on(here, b"")
+    metadata = [(UUID, "s1"), *((METHOD, method) for method in METHODS)]
+    call = calls.Call(connection, "/moby.buildkit.v1.Control/Session", control_pb2.BytesMessage, metadata)
+    reader, writer = await asyncio.open_connection(sock=sock)
+
+    async def outward() -> None:
+        while data := await reader.read(1 << 16):
+            await call.write(control_pb2.BytesMessage(data=data))
+        call.done_writing()
+
+    pump = asyncio.create_task(outward())
+    while message := await call.read():
+        writer.write(message.data)
+        await writer.drain()
+    await pump
+    writer.close()
+    connection.close()
+    await serving
+
+
+Connect = Callable[[Sessions, socket.socket], Coroutine[Any, Any, None]]
+
+
 @asynccontextmanager
-async def _session(client: Client, directory: Path) -> AsyncIterator[tuple[Session, Sessions]]:
+async def _session(
+    client: Client, directory: Path, connect: Connect = _hijacked
+) -> AsyncIterator[tuple[Session, Sessions]]:
     """A session with gRPC's own server behind the client's end of its socket."""
     ours, theirs = socket.socketpair()
     server = grpc.aio.server(handlers=[client])
@@ -106,8 +165,7 @@ async def _session(client: Client, directory: Path) -> AsyncIterator[tuple[Sessi
     near, far = await asyncio.open_connection(sock=theirs), await asyncio.open_unix_connection(address)
     pumps = [asyncio.create_task(_pump(near[0], far[1])), asyncio.create_task(_pump(far[0], near[1]))]
     sessions = Sessions()
-    methods = [calls.PULL_FILES, calls.SEND_FILES, calls.GET_SECRET]
-    serving = asyncio.create_task(sessions.serve(ours, early=b"", id="s1", name="n", shared_key="k", methods=methods))
+    serving = asyncio.create_task(connect(sessions, ours))
     try:
         yield await sessions.get("s1"), sessions
     finally:
@@ -131,11 +189,12 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_files_secrets_and_output(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("connect", [_hijacked, _within_a_call])
+def test_files_secrets_and_output(tmp_path: Path, folder: Path, connect: Connect) -> None:
     client = Client(folder)
 
     async def run() -> None:
-        async with _session(client, tmp_path / "run") as (session, sessions):
+        async with _session(client, tmp_path / "run", connect) as (session, sessions):
             root = tmp_path / "mirror"
             await session.pull_files(Selection(name="context", exclude=("ä*",)), str(root))
             assert client.metadata["exclude-patterns"] == "%C3%A4%2A"

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from api_models.filters import Filters
 from engine.api.types import Platform, to_timestamp
@@ -11,6 +12,7 @@ from engine.build.cache import Record
 from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.pb import gateway_pb2, ops_pb2, worker_pb2
 from engine.buildkit.session import Session, Sessions
+from engine.buildkit.tunnel import carry
 from engine.errors import WharfError, invalid, not_implemented
 from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.export import Exporters
@@ -24,6 +26,8 @@ from server.services.containers.room import Room
 
 log = logging.getLogger(__name__)
 
+Metadata = Mapping[str, str]
+"""Of a call."""
 FrontendSolve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
 Prune = Callable[..., Awaitable[list[Record]]]
 Records = Callable[[], Awaitable[list[tuple[Record, bool]]]]
@@ -69,19 +73,19 @@ class Control:
         self._records, self._prune, self._history = records, prune, history
         self._caches = caches
 
-    async def list_workers(self, request: pb.ListWorkersRequest, call: str) -> pb.ListWorkersResponse:
+    async def list_workers(self, request: pb.ListWorkersRequest, call: Metadata) -> pb.ListWorkersResponse:
         return pb.ListWorkersResponse(record=self._workers())
 
-    async def info(self, request: pb.InfoRequest, call: str) -> pb.InfoResponse:
+    async def info(self, request: pb.InfoRequest, call: Metadata) -> pb.InfoResponse:
         return pb.InfoResponse(buildkitVersion=self._workers()[0].BuildkitVersion)
 
-    async def status(self, request: pb.StatusRequest, call: str) -> AsyncIterator[pb.StatusResponse]:
+    async def status(self, request: pb.StatusRequest, call: Metadata) -> AsyncIterator[pb.StatusResponse]:
         await self._history.load()
         job = await self._jobs.get(request.Ref)
         async for message in self._history.status(request.Ref) if job is None else job.watch():
             yield message
 
-    async def solve(self, request: pb.SolveRequest, call: str) -> pb.SolveResponse:
+    async def solve(self, request: pb.SolveRequest, call: Metadata) -> pb.SolveResponse:
         job = Job(request.Ref, request.Session, request, BuildLease(self._room))
         await self._jobs.add(job)
         self._history.started(job)
@@ -138,12 +142,12 @@ class Control:
             raise invalid("the client of the build has gone")
         return job.outcome.result()
 
-    async def disk_usage(self, request: pb.DiskUsageRequest, call: str) -> pb.DiskUsageResponse:
+    async def disk_usage(self, request: pb.DiskUsageRequest, call: Metadata) -> pb.DiskUsageResponse:
         filters = _filters(list(request.filter))
         records = [pair for pair in await self._records() if fits(pair[0], filters, in_use=pair[1])]
         return pb.DiskUsageResponse(record=[_usage(record, in_use=used) for record, used in records])
 
-    async def prune(self, request: pb.PruneRequest, call: str) -> AsyncIterator[pb.UsageRecord]:
+    async def prune(self, request: pb.PruneRequest, call: Metadata) -> AsyncIterator[pb.UsageRecord]:
         removed = await self._prune(
             filters=_filters(list(request.filter)),
             all_records=request.all,
@@ -154,22 +158,37 @@ class Control:
             yield _usage(record, in_use=False)
 
     async def listen_build_history(
-        self, request: pb.BuildHistoryRequest, call: str
+        self, request: pb.BuildHistoryRequest, call: Metadata
     ) -> AsyncIterator[pb.BuildHistoryEvent]:
         await self._history.load()
         async for event in self._history.listen(request):
             yield event
 
     async def update_build_history(
-        self, request: pb.UpdateBuildHistoryRequest, call: str
+        self, request: pb.UpdateBuildHistoryRequest, call: Metadata
     ) -> pb.UpdateBuildHistoryResponse:
         await self._history.load()
         self._history.update(request)
         return pb.UpdateBuildHistoryResponse()
 
-    async def session(self, requests: object, call: str) -> AsyncIterator[pb.BytesMessage]:
-        raise not_implemented("sessions come over POST /session")
-        yield pb.BytesMessage()
+    async def session(self, requests: AsyncIterator[pb.BytesMessage], call: Metadata) -> AsyncIterator[pb.BytesMessage]:
+        """A session within a call: what ``POST /session`` takes from its head is metadata here."""
+        id = call.get("x-docker-expose-session-uuid", "")
+        if not id:
+            raise invalid("x-docker-expose-session-uuid is required")
+
+        async def serve(sock: socket.socket) -> None:
+            await self._sessions.serve(
+                sock,
+                early=b"",
+                id=id,
+                name=call.get("x-docker-expose-session-name", ""),
+                shared_key=call.get("x-docker-expose-session-sharedkey", ""),
+                methods=call.get("x-docker-expose-session-grpc-method", "").split(","),
+            )
+
+        async for data in carry((message.data async for message in requests), serve):
+            yield pb.BytesMessage(data=data)
 
 
 def _refuse(request: pb.SolveRequest) -> None:

@@ -79,9 +79,9 @@ class BuildKit:
                 self._caches,
             )
             gateway = Gateway(self._jobs, self._solve, self._ask, self._resolve, self._files, self._workers)
-            self._server = Server(_build_of)
-            self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control)
-            self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway)
+            self._server = Server()
+            self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
+            self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_of)
         return self._server
 
     async def stop(self) -> None:
