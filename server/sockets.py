@@ -41,14 +41,14 @@ class Listener:
 
 
 def bind_all(config: Config) -> list[Listener]:
-    """Binds every ``-H``; all or none.
+    """Binds every ``-H``, each once; all or none.
 
     :raises ConfigError: an address that can't be bound.
     """
     tls = config.tls or config.tlsverify
     listeners: list[Listener] = []
     try:
-        for text in config.hosts:
+        for text in dict.fromkeys(config.hosts):
             listeners += _bind(parse_host(text, tls=tls), config, tls=tls)
         if config.metrics_addr:
             listeners.append(_metrics(config.metrics_addr))

@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from api_models.container import CreateRequest as CreateBody
 from api_models.container import HostConfig
 from api_models.network import EndpointSettings
 from engine.errors import invalid
 from server.http import params
 from server.http.answers import dumps, json_answer, no_content
+from server.http.messages import Request, Response
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
 from server.services.containers import compat
@@ -179,7 +177,7 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/containers/json", list_containers),
     ApiRoute("POST", "/containers/create", create),
     ApiRoute("POST", "/containers/prune", prune, since="1.25"),
-    ApiRoute("GET", "/containers/{name}/json", inspect),
+    ApiRoute("GET", "/containers/{name:path}/json", inspect),  # a link's name has slashes
     ApiRoute("POST", "/containers/{name}/start", start),
     ApiRoute("POST", "/containers/{name}/stop", stop),
     ApiRoute("POST", "/containers/{name}/restart", restart),
@@ -188,5 +186,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("POST", "/containers/{name}/unpause", unpause),
     ApiRoute("POST", "/containers/{name}/rename", rename),
     ApiRoute("POST", "/containers/{name}/wait", wait, waits=True),
-    ApiRoute("DELETE", "/containers/{name:path}", remove),  # a link's name has slashes
+    ApiRoute("DELETE", "/containers/{name:path}", remove),
 )

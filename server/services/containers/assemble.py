@@ -156,16 +156,20 @@ def _namespaces(room: Room, container: Container, around: Surroundings) -> Names
         if remap is not None and (other := modes.joined(mode)) is not None:
             # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
             # namespace of then.
-            user = f"/proc/{partner(room, other).state.pid}/ns/user"
+            user = f"/proc/{partner(room, other, 'user').state.pid}/ns/user"
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
     elif (other := modes.joined(host.pid_mode)) is not None:
-        pid = f"/proc/{partner(room, other).state.pid}/ns/pid"
+        try:
+            pid = f"/proc/{partner(room, other, 'PID').state.pid}/ns/pid"
+        except WharfError as error:
+            # The request is right; it is what the other container does that is in its way.
+            raise internal(error.message) from error
     if host.ipc_mode == "host":
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
-        ipc = f"/proc/{partner(room, other).state.pid}/ns/ipc"
+        ipc = f"/proc/{partner(room, other, 'IPC').state.pid}/ns/ipc"
     return Namespaces(
         network=around.network,
         ipc=ipc,
@@ -177,19 +181,20 @@ def _namespaces(room: Room, container: Container, around: Surroundings) -> Names
     )
 
 
-def partner(room: Room, key: str) -> Container:
-    """The running container whose namespace is joined.
+def partner(room: Room, key: str, what: str) -> Container:
+    """The running container whose ``what`` namespace is joined.
 
     :raises WharfError: it isn't there, doesn't run, or is about to run again.
     """
+    failed = f"failed to join {what} namespace: "
     try:
         other = room.registry.get(key)
     except WharfError as error:
         if error.kind is Kind.NOT_FOUND:
-            raise invalid(error.message) from None
+            raise invalid(failed + error.message) from None
         raise
     if not other.state.running:
-        raise conflict(f"container {key} is not running")
+        raise conflict(f"{failed}container {key} is not running")
     if other.state.restarting:
-        raise conflict(f"Container {key} is restarting, wait until the container is running")
+        raise conflict(f"{failed}Container {key} is restarting, wait until the container is running")
     return other

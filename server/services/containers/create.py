@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import stat
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from server.services.containers import mounts as mount_points
 from server.services.containers.defaults import adapt_host_config, command, hostname
 from server.services.containers.log_config import merge_log_config
 from server.services.containers.merge import merge_config
-from server.services.containers.model import Container
+from server.services.containers.model import Container, MountPoint
+from server.services.containers.mounting import open_below
 from server.services.containers.room import GC_ROOT, ROOT_LABEL, Room
 from server.services.containers.rootfs import Found, look, mounted, mounts_of
 from server.services.containers.unsupported import refuse_unsupported
@@ -183,8 +185,23 @@ async def populate(room: Room, container: Container) -> None:
             user = f"{container.id}:copy-up"
             path = await room.volumes.mount(point.name, user)
             try:
-                await asyncio.to_thread(copy_up, root, point.destination, path)
+                await asyncio.to_thread(_copy_up, root, point, path)
+            except WharfError as error:
+                raise WharfError(error.kind, f"failed to populate volume: {error.message}") from error
             except OSError as error:
                 raise internal(f"failed to populate volume: {error.filename}: {error.strerror}") from error
             finally:
                 await room.volumes.unmount(point.name, user)
+
+
+def _copy_up(root: str, point: MountPoint, volume: str) -> None:
+    subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
+    if not subpath:
+        copy_up(root, point.destination, volume)
+        return
+    fd = open_below(volume, subpath)
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            copy_up(root, point.destination, f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)

@@ -1,23 +1,50 @@
 """``docker inspect`` of a container: every field that dockerd fills, null, empty and absent as there."""
 
+import contextlib
+import os
 from typing import Any
 
 from api_models.container import ContainerInspect
 from api_models.versions import Version, shape
+from engine.errors import WharfError
+from engine.system import timeouts
 from server.services.containers import modes, mounts, sizes
 from server.services.containers.model import Container
 from server.services.containers.room import Room
 from server.services.containers.times import rfc3339
+from server.services.containers.waiters import Condition
+
+timeouts.define("exit.seen", 5.0)  # from the end of a container's output to word of its exit
 
 
 async def inspect(room: Room, container: Container, version: Version, *, size: bool = False) -> dict[str, Any]:
     """The answer of ``GET /containers/{id}/json`` for a client of ``version``."""
+    await _seen(room, container)
     document = describe(room, container)
     if size:
         document["SizeRw"], document["SizeRootFs"] = await sizes.of(room, container)
     if version < (1, 45):
         _old_aliases(container, document)
     return shape(ContainerInspect, document, version)
+
+
+async def _seen(room: Room, container: Container) -> None:
+    """Who saw the end of a container's output finds it stopped, although word of its exit may still be on its way."""
+    state = container.state
+    if not state.running or state.restarting or not state.pid or _exists(state.pid):
+        return
+    waiter = room.waiters.register(container, Condition.NEXT_EXIT)
+    with contextlib.suppress(WharfError):
+        async with timeouts.limit("exit.seen"):
+            await waiter
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def describe(room: Room, container: Container) -> dict[str, Any]:

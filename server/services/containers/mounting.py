@@ -6,6 +6,7 @@ to a source go earlier (the exit stack ``brief``): once the runtime has made the
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Mapping
@@ -141,17 +142,29 @@ async def _below(path: str, subpath: str, place: str, brief: AsyncExitStack) -> 
     return place
 
 
-def _bind_below(path: str, subpath: str, place: str) -> None:
+def open_below(path: str, subpath: str) -> int:
+    """A descriptor (``O_PATH``) of what ``subpath`` is below ``path``; links are followed, but not out of it. Blocks.
+
+    :raises WharfError: INTERNAL: it isn't there; INVALID_ARGUMENT: it leads out.
+    """
     root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = linux.openat2(root, subpath, os.O_PATH, 0, linux.RESOLVE_BENEATH | linux.RESOLVE_NO_MAGICLINKS)
+        return linux.openat2(root, subpath, os.O_PATH, 0, linux.RESOLVE_BENEATH | linux.RESOLVE_NO_MAGICLINKS)
     except FileNotFoundError:
         whole = f"{path}/{subpath}"
         raise internal(f"cannot access path {whole}: lstat {whole}: no such file or directory") from None
     except OSError as error:
-        raise invalid(f"subpath {subpath} of {path}: {(error.strerror or '').lower()}") from error
+        if error.errno == errno.EXDEV:
+            reason = f"path concatenation escapes the base directory, base: {path}, subpath: {subpath}"
+        else:
+            reason = f"subpath {subpath} of {path}: {(error.strerror or '').lower()}"
+        raise invalid(reason) from error
     finally:
         os.close(root)
+
+
+def _bind_below(path: str, subpath: str, place: str) -> None:
+    fd = open_below(path, subpath)
     try:
         if os.path.isdir(f"/proc/self/fd/{fd}"):
             os.makedirs(place, mode=0o700, exist_ok=True)
@@ -240,7 +253,7 @@ async def shared_memory(room: Room, container: Container) -> str:
     host = container.host_config
     other = modes.joined(host.ipc_mode)
     if other is not None:
-        donor = partner(room, other)
+        donor = partner(room, other, "IPC")
         path = _shm(donor)
         if donor.host_config.ipc_mode == "host":
             return "/dev/shm"

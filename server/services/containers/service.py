@@ -115,7 +115,9 @@ class Containers:
         return self.room.waiters.register(self.get(key), condition)
 
     async def inspect(self, key: str, version: Version, *, size: bool = False) -> dict[str, Any]:
-        return await inspect.inspect(self.room, self.get(key), version, size=size)
+        # ``client/alias`` is the container that a link leads to.
+        container = self.room.networks.linked(key) if "/" in key.strip("/") else self.get(key)
+        return await inspect.inspect(self.room, container, version, size=size)
 
     async def list(
         self, filters: Filters, version: Version, *, everything: bool = False, limit: int = 0, size: bool = False

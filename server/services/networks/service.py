@@ -199,6 +199,13 @@ class Networks:
         linked = etc.legacy_links(self.room, container, strict=False)
         return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
 
+    def linked(self, key: str) -> Container:
+        """The container that the link ``client/alias`` leads to.
+
+        :raises WharfError: NOT_FOUND.
+        """
+        return etc.find_link(self.room, key)[1]
+
     async def remove_link(self, key: str) -> None:
         """``docker rm --link /client/alias``: the link goes, the containers stay.
 
