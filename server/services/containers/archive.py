@@ -5,6 +5,7 @@ included). Those of a stopped one are mounted in a thread that has mounts of its
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -187,9 +188,17 @@ async def export(room: Room, container: Container) -> AsyncIterator[bytes]:
         raise WharfError(Kind.CONFLICT, f"You cannot export container {container.id} which is Dead")
     mounts = _readable(await mounts_of(room, container))
 
+    async def shown(place: Place) -> str:
+        pid = container.state.pid
+        # Where ids are mapped, processes see other owners than the image has.
+        if container.state.running and pid and room.remap_of(container) is None:
+            with contextlib.suppress(OSError):
+                return await place.show_root(pid)
+        return await place.mount(mounts)
+
     async def pieces() -> AsyncIterator[bytes]:
         async with Place(container.id[:12]) as place:
-            path = await place.mount(mounts)
+            path = await shown(place)
             async for piece in place.produce(lambda out: tree.pack_root(path, out)):
                 yield piece
         room.publish(container, "export")

@@ -32,6 +32,8 @@ class Plan:
     mode: str
     embedded: bool
     ipv6: bool
+    # The container has switched IPv6 off for itself: its hosts file names no such address.
+    without_ipv6: bool
 
 
 def paths(container: Container) -> dict[str, str]:
@@ -52,6 +54,7 @@ def plan(room: Room, container: Container, record: SandboxRecord) -> tuple[Plan]
             record.mode,
             embedded=uses_embedded(room, record),
             ipv6=any(endpoint.address6 for endpoint in record.endpoints),
+            without_ipv6=without_ipv6(container),
         ),
     )
 
@@ -68,7 +71,14 @@ def own_lines(container: Container, endpoint: Endpoint) -> list[tuple[str, str]]
         name = f"{name}.{container.config.domainname} {name}"
     elif "." in name:
         name = f"{name} {name.partition('.')[0]}"
-    return [(address, name) for address in (endpoint.ip4, endpoint.ip6) if address]
+    addresses = (endpoint.ip4, "" if without_ipv6(container) else endpoint.ip6)
+    return [(address, name) for address in addresses if address]
+
+
+def without_ipv6(container: Container) -> bool:
+    """Whether the container's own sysctls switch IPv6 off."""
+    sysctls = container.host_config.sysctls or {}
+    return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
 
 
 def _extra_hosts(room: Room, container: Container) -> list[tuple[str, str]]:
@@ -184,7 +194,7 @@ def write_all(wanted: Plan) -> dict[str, str]:
             text += "\n"
         text += "".join(f"{address}\t{names}\n" for address, names in wanted.hosts)
     else:
-        text = files.hosts(wanted.hosts)
+        text = files.hosts(wanted.hosts, ipv6=not wanted.without_ipv6)
     files.write(wanted.paths["/etc/hosts"], text)
     host = files.host_resolv_conf()
     if wanted.embedded:
