@@ -8,11 +8,9 @@ import http.server
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 
+from compat_tests.serving import DEADLINE, LoopbackServer, QuietHandler
 from compat_tests.traces import until
-
-DEADLINE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,8 @@ class Reply:
 Rule = Callable[[Seen], Cut | Hold | Reply | None]
 
 
-class Gate:
-    """A context manager; ``address`` stands in front of a repository's name. ``rule`` may be replaced at any time."""
+class Gate(LoopbackServer):
+    """``address`` stands in front of a repository's name. ``rule`` may be replaced at any time."""
 
     def __init__(self, registry: str, rule: Rule = lambda seen: None) -> None:
         self.registry = registry
@@ -65,7 +63,7 @@ class Gate:
         self.left: list[Seen] = []  # requests whose client went away while they were held
         gate = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def _serve(self) -> None:
@@ -78,31 +76,11 @@ class Gate:
 
             do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing: the tests read `seen`."""
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(Handler)
 
     def asked(self, method: str, part: str) -> list[Seen]:
         """The requests so far whose path holds this text."""
         return [seen for seen in list(self.seen) if seen.method == method and part in seen.path]
-
-    def __enter__(self) -> Gate:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(DEADLINE)
 
     # one request
 

@@ -6,13 +6,11 @@ import contextlib
 import selectors
 import socket
 import socketserver
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from urllib.parse import urlsplit
 
-DEADLINE = 60.0
+from compat_tests.serving import DEADLINE, LoopbackServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,8 @@ class Asked:
         return self.target if self.method == "CONNECT" else urlsplit(self.target).netloc
 
 
-class Proxy:
-    """A context manager. ``hosts``: the address behind each host:port; others are refused with 502."""
+class Proxy(LoopbackServer):
+    """``hosts``: the address behind each host:port; others are refused with 502."""
 
     def __init__(self, hosts: Mapping[str, str]) -> None:
         self.hosts = dict(hosts)
@@ -44,27 +42,11 @@ class Proxy:
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(Handler, speaks=Server)
 
     def hosts_asked(self) -> set[tuple[str, str]]:
         """(method, host) of all requests: CONNECT, or "plain" for every other method."""
         return {(one.method if one.method == "CONNECT" else "plain", one.host) for one in list(self.asked)}
-
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(DEADLINE)
 
     def _serve(self, client: socket.socket) -> None:
         client.settimeout(DEADLINE)

@@ -6,13 +6,11 @@ import base64
 import contextlib
 import datetime
 import hashlib
-import http.server
 import json
 import re
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
+from compat_tests.serving import LoopbackServer, QuietHandler
 from compat_tests.traces import until
 
 USER, PASSWORD = "ali", "open sesame"
@@ -163,7 +162,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait(30)
 
 
-class TokenServer:
+class TokenServer(LoopbackServer):
     """The token service of the distribution specification: signs what USER may do; everybody may pull."""
 
     ISSUER = "tests"
@@ -181,7 +180,7 @@ class TokenServer:
         self.lifetime = 300
         server = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 query = parse_qs(urlsplit(self.path).query)
                 self._answer(query, _basic(self.headers.get("Authorization", "")))
@@ -211,15 +210,11 @@ class TokenServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing: the tests read `seen`."""
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        super().__init__(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/token"
+        return f"http://{self.address}/token"
 
     def sign(self, user: str, scopes: list[str]) -> str:
         """A JWT for these scopes, `repository:name:pull,push` each."""
@@ -246,15 +241,6 @@ class TokenServer:
         signature = self.key.sign(hashlib.sha256(text).digest(), ec.ECDSA(utils.Prehashed(hashes.SHA256())))
         r, s = utils.decode_dss_signature(signature)
         return (text + b"." + _url64(r.to_bytes(32, "big") + s.to_bytes(32, "big"))).decode()
-
-    def __enter__(self) -> TokenServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(30)
 
 
 def _basic(header: str) -> str:

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -140,6 +141,24 @@ def until(true: Callable[[], bool], *, seconds: float = 60) -> bool:
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
     return True
+
+
+@contextlib.contextmanager
+def sampled(look: Callable[[], float], *, pause: float) -> Iterator[list[float]]:
+    """What was seen from before the block to its end, by a thread that looks again and again."""
+    samples, over = [look()], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(pause):
+            samples.append(look())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        watcher.join()
 
 
 def false_or(true: Callable[[], bool]) -> bool:

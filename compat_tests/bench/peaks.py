@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from compat_tests.bench.images import Subject, laid_out, registry_of, remove
 from compat_tests.bench.measure import Row, within
 from compat_tests.bench.memory import memory, settled
 from compat_tests.engines import Engine
+from compat_tests.traces import sampled
 
 MIB = 1 << 20
 VERBS = ("load", "save", "pull", "`docker cp` in", "`docker cp` out")
@@ -52,18 +52,6 @@ def peaks(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 @contextmanager
 def _watched(row: Row, engine: Engine, idle: float) -> Iterator[None]:
     """Adds what the engine's memory rose to over `idle` while the block ran."""
-    highest, over = idle, threading.Event()
-
-    def look() -> None:
-        nonlocal highest
-        while not over.wait(PAUSE):
-            highest = max(highest, memory(engine))
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
+    with sampled(lambda: memory(engine), pause=PAUSE) as samples:
         yield
-    finally:
-        over.set()
-        watcher.join()
-    row.add(engine.kind, highest - idle)
+    row.add(engine.kind, max(idle, *samples) - idle)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import os
 import tarfile
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +17,7 @@ import zstandard
 
 from compat_tests.engines import Engine
 from compat_tests.images import Node, busybox_layer, docker_archive, layer
+from compat_tests.serving import LoopbackServer, QuietHandler
 
 pytestmark = pytest.mark.root
 
@@ -155,7 +154,7 @@ def test_import_and_export(engine: Engine) -> None:
 def test_import_from_a_url(engine: Engine) -> None:
     data = layer({"fetched": "yes", "bin": Node(kind=tarfile.DIRTYPE, mode=0o755)})
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             found = self.path == "/root.tar"
             self.send_response(200 if found else 404)
@@ -164,22 +163,13 @@ def test_import_from_a_url(engine: Engine) -> None:
             if found:
                 self.wfile.write(data)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_address[1]}"
-            shown = engine.docker("import", f"{url}/root.tar", "fetched:1").stdout
-            assert "Downloading from" in shown
-            assert inspect(engine, "fetched:1")["Id"] in shown
-            assert inspect(engine, "fetched:1")["Comment"] == f"Imported from {url}/root.tar"
-            assert "404" in engine.docker("import", f"{url}/none", check=False).output
-        finally:
-            server.shutdown()
-            thread.join(30)
+    with LoopbackServer(Handler) as server:
+        url = f"http://{server.address}"
+        shown = engine.docker("import", f"{url}/root.tar", "fetched:1").stdout
+        assert "Downloading from" in shown
+        assert inspect(engine, "fetched:1")["Id"] in shown
+        assert inspect(engine, "fetched:1")["Comment"] == f"Imported from {url}/root.tar"
+        assert "404" in engine.docker("import", f"{url}/none", check=False).output
     done = engine.docker("import", "http://127.0.0.1:1/x.tar", check=False)
     assert "dial tcp 127.0.0.1:1: connect: connection refused" in done.output
 

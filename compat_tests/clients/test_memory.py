@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from compat_tests.engines import Engine
 from compat_tests.images import docker_archive, layer
 from compat_tests.registry import Registry
-from compat_tests.traces import processes
+from compat_tests.traces import processes, sampled
 
 pytestmark = pytest.mark.root
 
@@ -37,19 +36,8 @@ def used(pids: Sequence[int]) -> int:
 def within(engine: Engine, what: str) -> Iterator[None]:
     """Fails when the memory of all the engine's daemons was too high at any moment, over what it began with."""
     pids = [each.pid for each in processes(engine.place.footprint.mark) if each.comm != "wharf-shim"]
-    samples, over = [used(pids)], threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.02):
-            samples.append(used(pids))
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
+    with sampled(lambda: used(pids), pause=0.02) as samples:
         yield
-    finally:
-        over.set()
-        watcher.join()
     idle, peak = samples[0], max(samples)
     assert peak - idle <= ADDED * MIB, f"{what}: {(peak - idle) / MIB:.0f} MiB more than the {idle / MIB:.0f} of before"
 

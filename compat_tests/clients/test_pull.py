@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import http.client
-import http.server
 import json
 import os
 import signal
 import subprocess
-import threading
 
 import docker.errors
 import pytest
@@ -37,6 +34,7 @@ from compat_tests.engines import Engine
 from compat_tests.gate import Cut, Gate, Hold, Reply, Rule, Seen
 from compat_tests.images import busybox_layer, descriptor, docker_archive, oci_archive
 from compat_tests.registry import Registry, registry
+from compat_tests.serving import LoopbackServer, QuietHandler
 from compat_tests.traces import until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
@@ -169,7 +167,7 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
     packed = [gzip.compress(data, mtime=0) for data in layers]
     asked: list[str] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
             self.send_response(200)
@@ -177,26 +175,16 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
             self.end_headers()
             self.wfile.write(packed[0])
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_address[1]}/foreign"
-            foreign = f"{OCI}.layer.nondistributable.v1.tar+gzip"
-            data, blob = manifest(layers, packed, [foreign, f"{OCI}.layer.v1.tar+gzip"])
-            document = json.loads(data)
-            document["layers"][0]["urls"] = [url]
-            data = json.dumps(document).encode()
-            for part in (blob, packed[1]):
-                put_blob(plain, "foreign", part)
-            put(plain, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
-            engine.docker("pull", plain.name("foreign:1"))
-        finally:
-            server.shutdown()
-            thread.join(30)
+    with LoopbackServer(Handler) as server:
+        foreign = f"{OCI}.layer.nondistributable.v1.tar+gzip"
+        data, blob = manifest(layers, packed, [foreign, f"{OCI}.layer.v1.tar+gzip"])
+        document = json.loads(data)
+        document["layers"][0]["urls"] = [f"http://{server.address}/foreign"]
+        data = json.dumps(document).encode()
+        for part in (blob, packed[1]):
+            put_blob(plain, "foreign", part)
+        put(plain, "foreign", data, f"{OCI}.manifest.v1+json", tag="1")
+        engine.docker("pull", plain.name("foreign:1"))
     assert asked == ["/foreign"]
     # It stays where it is, also with a push.
     engine.docker("tag", plain.name("foreign:1"), plain.name("foreign:2"))

@@ -207,7 +207,6 @@ def test_what_a_registry_may_do(wild: Wharf, plain: Registry) -> None:
             assert done.status == 1, sentence
             assert sentence in done.stderr, (sentence, done.stderr)
             assert wild.api.get(f"/images/{name}/json").status == 404
-            assert ingested(wild) == 0, sentence
         # what earlier tests have left may be collected meanwhile
         assert until(lambda: blobs_in(wild) <= before), blobs_in(wild) - before
         # One that says nothing more is given up after the named deadline, and the next attempt goes on from there.
@@ -217,4 +216,5 @@ def test_what_a_registry_may_do(wild: Wharf, plain: Registry) -> None:
         wild.docker("pull", "-q", name)
         assert [seen.offset for seen in gate.asked("GET", blob)] == [0, MIB]
         hold.go.set()
+        # Other layers, whose downloads ended with the first one's failure, went on from there, too: nothing is half done.
         assert ingested(wild) == 0

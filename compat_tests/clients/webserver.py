@@ -6,10 +6,11 @@ import contextlib
 import http.server
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from compat_tests.serving import LoopbackServer
 
 ME = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -88,13 +89,5 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """The server's address."""
-    handler = type("Handler", (_Handler,), {"folder": str(folder)})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(30)
+    with LoopbackServer(type("Handler", (_Handler,), {"folder": str(folder)})) as server:
+        yield f"http://{server.address}"
