@@ -216,5 +216,5 @@ def test_what_a_registry_may_do(wild: Wharf, plain: Registry) -> None:
         wild.docker("pull", "-q", name)
         assert [seen.offset for seen in gate.asked("GET", blob)] == [0, MIB]
         hold.go.set()
-        # Other layers, whose downloads ended with the first one's failure, went on from there, too: nothing is half done.
+        # Other layers, whose downloads that failure had ended, went on from there, too: nothing is half done.
         assert ingested(wild) == 0
