@@ -1,24 +1,21 @@
 """One request and its response, written in as few bytes' copies and system calls as there can be.
 
-Head and body leave together, and what all answers have in common is encoded once a second: that is a third of what a
-short answer costs.
+uvicorn's own cycle looks at every byte of every header and writes head and body apart; that was a third of what a
+short answer costs. Here what all answers have in common is encoded once a second.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
-from starlette.types import ASGIApp, Message, Scope
+from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from server.http.flow import Flow
 from server.http.streams import BrokenStream
 
 log = logging.getLogger(__name__)
-
-_STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 
 # Names as Go writes them: scripts look for them in the output of curl.
 _spelled: dict[bytes, bytes] = {}
@@ -51,84 +48,41 @@ class CommonHeaders(list[tuple[bytes, bytes]]):
         return self._lines
 
 
-class Cycle:
+class Cycle(RequestResponseCycle):
     """The app's side of a request (``receive``) and of its response (``send``)."""
 
-    def __init__(
-        self,
-        scope: Scope,
-        transport: asyncio.Transport,
-        flow: Flow,
-        common: CommonHeaders,
-        *,
-        expects_continue: bool,
-        keep_alive: bool,
-        on_response: Callable[[], None],
-    ) -> None:
-        """``on_response`` is called when the response is complete."""
-        self.scope = scope
-        self.keep_alive = keep_alive
-        # What came of the body and was not asked for yet, and whether more comes.
-        self.body = bytearray()
-        self.more_body = True
-        # Set whenever ``receive`` has something to look at.
-        self.news = asyncio.Event()
-        self.disconnected = False
-        self.response_started = self.response_complete = False
-        # The rest of a body is read and thrown away after the answer.
-        self.lingers = False
-        self._transport, self._flow, self._common = transport, flow, common
-        self._on_response = on_response
-        self._continues = expects_continue
-        # None: neither was said.
-        self._chunked: bool | None = None
-        # Bytes of the body that are still due.
-        self._due = 0
-        # A head that waits for its body, to be written with it.
-        self._head = b""
-        self._headless = False
+    lingers = False
+    # A head that waits for its body, to be written with it.
+    _head = b""
+    _headless = False
 
-    async def run_asgi(self, app: ASGIApp) -> None:
+    async def run_asgi(self, app: ASGI3Application) -> None:
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
             # The client left or the daemon stops; half an answer must not look whole.
             if not self.response_complete:
-                self._transport.abort()
+                self.transport.abort()
             raise
         except BrokenStream:
-            self._transport.abort()
+            self.transport.abort()
         except Exception:
             log.exception("%s %s", self.scope["method"], self.scope["path"])
-            self._transport.abort()
+            self.transport.abort()
         else:
             if not self.response_complete and not self.disconnected:
                 log.error("%s %s: no complete answer", self.scope["method"], self.scope["path"])
-                self._transport.abort()
+                self.transport.abort()
         finally:
-            self._on_response = lambda: None
+            self.on_response = lambda: None
 
-    async def receive(self) -> Message:
-        """The next piece of the body, or the news that the client is gone or has its answer."""
-        if self._continues and not self._transport.is_closing():
-            self._continues = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not self.disconnected and not self.response_complete:
-            self._flow.resume_reading()
-            await self.news.wait()
-            self.news.clear()
-        if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
-        body, self.body = bytes(self.body), bytearray()
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
-
-    async def send(self, message: Message) -> None:
+    async def send(self, message: ASGISendEvent) -> None:
         """A message of the app: the head, then the body in any number of parts.
 
         :raises RuntimeError: the app doesn't keep to that.
         """
-        if self._flow.write_paused and not self.disconnected:
-            await self._flow.drain()
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
         if self.disconnected:
             return
         if not self.response_started and message["type"] == "http.response.start":
@@ -145,22 +99,22 @@ class Cycle:
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.response_started = True
-        self._continues = False
-        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._common.lines()]
+        self.waiting_for_100_continue = False
+        lines = [STATUS_LINE[status], cast(CommonHeaders, self.default_headers).lines()]
         closes = False
         for name, value in headers:
             lines.append(_line(name, value))
             if name == b"content-length":
-                self._due, self._chunked = int(value), False
+                self.expected_content_length, self.chunked_encoding = int(value), False
             elif name == b"transfer-encoding":
-                self._due, self._chunked = 0, True
+                self.expected_content_length, self.chunked_encoding = 0, True
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive, closes = False, True
         if not self.keep_alive and not closes:
             lines.append(b"Connection: close\r\n")
         self._headless = self.scope["method"] == "HEAD"
-        if self._chunked is None and not self._headless and status not in (204, 304):
-            self._chunked = True
+        if self.chunked_encoding is None and not self._headless and status not in (204, 304):
+            self.chunked_encoding = True
             lines.append(b"Transfer-Encoding: chunked\r\n")
         lines.append(b"\r\n")
         self._head = b"".join(lines)
@@ -169,29 +123,29 @@ class Cycle:
         parts = [self._head] if self._head else []
         self._head = b""
         if self._headless:
-            self._due = 0
-        elif self._chunked:
+            self.expected_content_length = 0
+        elif self.chunked_encoding:
             if body:
                 parts += (b"%x\r\n" % len(body), body, b"\r\n")
             if last:
                 parts.append(b"0\r\n\r\n")
         else:
-            self._due -= len(body)
-            if self._due < 0:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
                 raise RuntimeError("the response is longer than its Content-Length")
             parts.append(body)
-        self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
         if last:
             self._end()
 
     def _end(self) -> None:
-        if self._due:
+        if self.expected_content_length:
             raise RuntimeError("the response is shorter than its Content-Length")
         if self.more_body and not self.keep_alive:
             # Closing now, with unread data, would reset the connection and eat the answer.
             self.lingers = self.keep_alive = True
         self.response_complete = True
-        self.news.set()
+        self.message_event.set()
         if not self.keep_alive:
-            self._transport.close()
-        self._on_response()
+            self.transport.close()
+        self.on_response()

@@ -1,6 +1,6 @@
 """Where one HTTP/1.1 message ends and the next bytes begin.
 
-httptools can't tell: it takes everything behind ``Connection: Upgrade`` for the new protocol, the
+The parser under uvicorn can't tell: it takes everything behind ``Connection: Upgrade`` for the new protocol, the
 body of ``POST /exec/{id}/start`` included, and reads on into whatever a client sends after a request that will be
 hijacked. So the bytes are framed here, and the parser sees one head at a time.
 """

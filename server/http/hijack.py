@@ -91,7 +91,7 @@ async def hijack(request: Request) -> Hijacked:
     if protocol.cycle.disconnected or transport.is_closing():
         raise asyncio.CancelledError
     early = protocol.take()
-    upgrade, headers = protocol.upgrade, list(protocol.shared.headers)
+    upgrade, headers = protocol.upgrade, list(protocol.server_state.default_headers)
     original = transport.get_extra_info("socket")
     if transport.get_extra_info("ssl_object") is None and original is not None:
         sock = socket.socket(fileno=os.dup(original.fileno()))

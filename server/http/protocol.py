@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection, with what the Engine API needs beyond ASGI. httptools parses the heads.
+"""HTTP/1.1 on one connection: uvicorn's protocol, changed where the Engine API needs more than ASGI gives.
 
 * A route can take the connection over (``hijack.py``): its body and the bytes behind it are kept apart.
 * A client that leaves cancels a handler that waits for it, and no other.
@@ -9,61 +9,44 @@
 import asyncio
 import logging
 import urllib.parse
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from starlette.responses import Response
-from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from server.http.cycle import CommonHeaders, Cycle
-from server.http.flow import Flow
+from server.http.cycle import Cycle
 from server.http.framing import MAX_HEAD, BadFraming, Body, head_end
 
 log = logging.getLogger(__name__)
 
 # A head must be there this many seconds after its first byte (or the connection).
 HEAD_SECONDS = 60.0
-# Bytes of later requests that may wait for the answer to this one.
-PIPELINED_AHEAD = 64 * 1024
 # Bytes of a body that may wait for the handler.
 BODY_AHEAD = 1024 * 1024
 # How long the rest of a body is read and thrown away after an early answer, so that closing doesn't destroy it.
 LINGER_SECONDS = 10.0
 
 
-class Shared:
-    """What the connections of one server have in common: the app, the headers of all answers, what is going on."""
+class EngineProtocol(HttpToolsProtocol):
+    """uvicorn's protocol for this API. The app finds it as ``scope["extensions"]["connection"]``."""
 
-    def __init__(self, app: Any, headers: CommonHeaders) -> None:
-        self.app = app
-        self.headers = headers
-        self.connections: set[EngineProtocol] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-
-
-class EngineProtocol(asyncio.Protocol):
-    """The app finds it as ``scope["extensions"]["connection"]``."""
-
-    # From connection_made on.
-    transport: asyncio.Transport
-    flow: Flow
-    _parser: Any
-    _scope: Scope
-    # Of the head that is being parsed.
-    _url = b""
-    _headers: list[tuple[bytes, bytes]]
-    _expects_continue = False
-
-    def __init__(self, shared: Shared) -> None:
-        self.shared = shared
-        self.loop = asyncio.get_running_loop()
-        # The last request's; None until there is one.
-        self.cycle: Cycle = None  # type: ignore[assignment]
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         self.received = bytearray()
         self.upgrade = ""
         # Set by the app: the client's leaving cancels the running handler.
         self.leaving_cancels = False
-        self._scheme = "http"
         self._body: Body | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -74,15 +57,15 @@ class EngineProtocol(asyncio.Protocol):
     # ---- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.shared.connections.add(self)
+        self.connections.add(self)
         self.transport = transport
-        self.flow = Flow(transport)
-        if transport.get_extra_info("ssl_object") is not None:
-            self._scheme = "https"
+        self.flow = FlowControl(transport)
+        # Names of sockets are of no use to the API, except that TLS makes it https.
+        self.scheme = "https" if transport.get_extra_info("ssl_object") is not None else "http"
         self._arm(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.shared.connections.discard(self)
+        self.connections.discard(self)
         self._disarm()
         if self._taken:
             return
@@ -91,23 +74,17 @@ class EngineProtocol(asyncio.Protocol):
             self.cycle.disconnected = True
             self._client_left()
         if self.cycle is not None:
-            self.cycle.news.set()
+            self.cycle.message_event.set()
         self.flow.resume_writing()
 
-    def pause_writing(self) -> None:
-        self.flow.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.flow.resume_writing()
-
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]
         """The client closed its side: what it asked for is still answered, unless it would be waited for."""
         self._eof = True
         if not self._busy():
             return False
         if self.cycle.more_body:
             self.cycle.disconnected = True
-            self.cycle.news.set()
+            self.cycle.message_event.set()
             return False
         self._client_left()
         self.cycle.keep_alive = False
@@ -147,7 +124,7 @@ class EngineProtocol(asyncio.Protocol):
                 if self._body is None:
                     if self._busy():
                         # Pipelined, or early bytes of a connection that is about to be hijacked.
-                        if len(self.received) > PIPELINED_AHEAD:
+                        if len(self.received) > HIGH_WATER_LIMIT:
                             self.flow.pause_reading()
                         return
                     if not self._head():
@@ -177,10 +154,10 @@ class EngineProtocol(asyncio.Protocol):
         head = bytes(memoryview(self.received)[:end])
         del self.received[:end]
         # A parser per message: it must not guess where the message ends.
-        self._parser = httptools.HttpRequestParser(self)
-        self._url, self._headers, self._expects_continue, self._complete = b"", [], False, False
+        self.parser = httptools.HttpRequestParser(self)
+        self._complete = False
         try:
-            self._parser.feed_data(head)
+            self.parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserCallbackError as error:
@@ -197,76 +174,63 @@ class EngineProtocol(asyncio.Protocol):
             return False
         return b" HTTP/" in line if newline else b" " in line[:32] or len(line) < 32
 
-    # What the parser finds in a head; bodies are taken off by :meth:`_take_body`.
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._expects_continue = True
-        self._headers.append((name, value))
-
     def on_headers_complete(self) -> None:
         self._complete = True
-        version = self._parser.get_http_version()
-        url = httptools.parse_url(self._url)
+        version = self.parser.get_http_version()
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = version
+        url = httptools.parse_url(self.url)
         raw_path = url.path or b"/"
         path = raw_path.decode("utf-8", "replace")
-        self._scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "method": self._parser.get_method().decode("ascii"),
-            "scheme": self._scheme,
-            "path": urllib.parse.unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "root_path": "",
-            "query_string": url.query or b"",
-            "headers": self._headers,
-            # Names of sockets are of no use to the API.
-            "server": None,
-            "client": None,
-            "state": {},
-            "extensions": {"connection": self},
-        }
-        if version == "1.1" and not any(name == b"host" for name, _ in self._headers):
+        self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        self.scope["raw_path"] = raw_path
+        self.scope["query_string"] = url.query or b""
+        cast(dict[str, Any], self.scope)["extensions"] = {"connection": self}
+        if version == "1.1" and not any(name == b"host" for name, _ in self.headers):
             raise BadFraming("missing required Host header")
-        self._body = Body(self._headers)
+        self._body = Body(self.headers)
         self.upgrade = self._wanted_upgrade()
         self.leaving_cancels = False
         self.cycle = Cycle(
-            self._scope,
-            self.transport,
-            self.flow,
-            self.shared.headers,
-            expects_continue=self._expects_continue,
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
             # Behind a head that asks for another protocol, who knows what comes if it isn't granted.
-            keep_alive=version != "1.0" and self._parser.should_keep_alive() and not self.upgrade,
-            on_response=self._answered,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.upgrade,
+            on_response=self.on_response_complete,
         )
         if self._body.done:
             self._end_body()
-        self._handle(self.cycle)
+        self._start_asgi_task(self.cycle, self.app)
 
-    def _handle(self, cycle: Cycle) -> None:
-        app = self.shared.app
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if self._body is None and not self.upgrade and not self.flow.write_paused:
-            instant: Response | None = app.instant(self._scope["method"], self._scope["path"])
+            instant: Response | None = cast(Any, app).instant(self.scope["method"], self.scope["path"])
             if instant is not None:
-                cycle.answer(instant.status_code, instant.raw_headers, bytes(instant.body))
+                cast(Cycle, cycle).answer(instant.status_code, instant.raw_headers, bytes(instant.body))
                 return
         self._task = self.loop.create_task(cycle.run_asgi(app))
-        self._task.add_done_callback(self.shared.tasks.discard)
-        self.shared.tasks.add(self._task)
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+    def on_body(self, body: bytes) -> None:
+        """Bodies are taken off by :meth:`_take_body`; the parser sees heads alone."""
+
+    def on_message_complete(self) -> None:
+        """See :meth:`on_body`."""
 
     def _wanted_upgrade(self) -> str:
         """The protocol that the client asks for, in lower case, or ""."""
-        connection = b",".join(value for name, value in self._headers if name == b"connection").lower()
+        connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
         if b"upgrade" not in (token.strip() for token in connection.split(b",")):
             return ""
-        wanted = [value for name, value in self._headers if name == b"upgrade"]
+        wanted = [value for name, value in self.headers if name == b"upgrade"]
         return wanted[0].decode("latin-1").strip().lower() if wanted else ""
 
     def _take_body(self, body: Body) -> bool:
@@ -276,7 +240,7 @@ class EngineProtocol(asyncio.Protocol):
             self.cycle.body += data
             if len(self.cycle.body) > BODY_AHEAD:
                 self.flow.pause_reading()
-            self.cycle.news.set()
+            self.cycle.message_event.set()
         if not body.done:
             return False
         self.body_ended()
@@ -298,7 +262,7 @@ class EngineProtocol(asyncio.Protocol):
     def body_ended(self) -> None:
         """The message is complete."""
         self._end_body()
-        if self.cycle.response_complete and self.cycle.lingers:
+        if self.cycle.response_complete and cast(Cycle, self.cycle).lingers:
             self.transport.close()
 
     def reject_body(self) -> None:
@@ -309,7 +273,7 @@ class EngineProtocol(asyncio.Protocol):
         self._disarm()
         self._body = None
         self.cycle.more_body = False
-        self.cycle.news.set()
+        self.cycle.message_event.set()
 
     def _reject(self, status: int, phrase: bytes) -> None:
         """An answer to what isn't HTTP, in the words of Go's server, and the end of the connection."""
@@ -321,12 +285,12 @@ class EngineProtocol(asyncio.Protocol):
         self.received.clear()
         if self._busy():
             self.cycle.disconnected = True
-            self.cycle.news.set()
+            self.cycle.message_event.set()
         self.transport.close()
 
     # ---- the response is out
 
-    def _answered(self) -> None:
+    def on_response_complete(self) -> None:
         self._task = None
         if self.transport.is_closing():
             return
@@ -356,7 +320,7 @@ class EngineProtocol(asyncio.Protocol):
         self._taken = True
         self._disarm()
         self.flow.pause_reading()
-        self.shared.connections.discard(self)
+        self.connections.discard(self)
         self.cycle.response_started = self.cycle.response_complete = True
         early = bytes(self.received)
         self.received.clear()

@@ -1,8 +1,5 @@
-"""Accepting connections for an ASGI app.
-
-No server of a library's: uvicorn's loop wakes ten times a second, it binds unix sockets world-writable, and what it
-loads for a command line and settings that nobody uses here is 2.8 MiB of a daemon at rest.
-"""
+"""Accepting connections: uvicorn's configuration and protocol without its server, whose loop wakes ten times a
+second and which binds unix sockets world-writable."""
 
 import asyncio
 import logging
@@ -13,8 +10,11 @@ from functools import partial
 from socket import AF_UNIX, SO_KEEPALIVE, SOL_SOCKET, socket
 from typing import Any
 
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
 from server.http.cycle import CommonHeaders
-from server.http.protocol import EngineProtocol, Shared
+from server.http.protocol import EngineProtocol
 from server.http.tls import TlsConnection
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,25 @@ class HttpServer:
     """Serves an ASGI app on sockets that are bound already."""
 
     def __init__(self, app: Any, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        self.shared = Shared(app, CommonHeaders(headers))
+        self._config = Config(
+            app,
+            http=EngineProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+        )
+        self._config.load()
+        self.state = ServerState()
+        self.state.default_headers = CommonHeaders(headers)
         self._servers: list[asyncio.Server] = []
 
     def _protocol(self) -> EngineProtocol:
-        return EngineProtocol(self.shared)
+        return EngineProtocol(self._config, self.state, {})
 
     async def listen(self, sock: socket, context: ssl.SSLContext | None = None) -> None:
         """Accepts on a listening socket, with TLS if a context is given."""
@@ -51,9 +65,9 @@ class HttpServer:
         """Stops accepting, lets running requests end within ``grace`` seconds, then breaks off."""
         for server in self._servers:
             server.close()
-        for connection in list(self.shared.connections):
+        for connection in list(self.state.connections):
             connection.shutdown()
-        running = [task for task in self.shared.tasks if not task.done()]
+        running = [task for task in self.state.tasks if not task.done()]
         if running:
             _, late = await asyncio.wait(running, timeout=grace)
             for task in late:
@@ -61,6 +75,6 @@ class HttpServer:
             if late:
                 log.warning("%d requests did not end within %s s and are broken off", len(late), grace)
                 await asyncio.wait(late, timeout=5)
-        for connection in list(self.shared.connections):
+        for connection in list(self.state.connections):
             with suppress(Exception):
                 connection.transport.abort()

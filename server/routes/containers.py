@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from starlette.requests import Request
+from starlette.responses import Response
+
 from api_models.container import CreateRequest as CreateBody
 from api_models.container import HostConfig
 from api_models.network import EndpointSettings
 from engine.errors import invalid
 from server.http import params
 from server.http.answers import dumps, json_answer, no_content
-from server.http.messages import Request, Response
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
 from server.services.containers import compat
