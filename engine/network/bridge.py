@@ -47,10 +47,12 @@ def ensure(
         with contextlib.suppress(OSError):
             sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
     present = set() if fresh else {address for index, address in host.addresses(link.index) if index == link.index}
+    # An IPv6 address is there once, with whatever prefix: it stays, as that of a bridge only informs.
+    stay = {address for address in present if address.version == 6 and address.ip in {wish.ip for wish in addresses}}
     for address in addresses:
-        if address not in present:
+        if address not in present and all(address.ip != other.ip for other in stay):
             host.run(address_add(link.index, address))
-    for address in present - set(addresses):
+    for address in present - set(addresses) - stay:
         if address.version == 6 and isinstance(address, IPv6Interface) and address.ip.is_link_local:
             continue
         if any(address.version == wanted.version for wanted in addresses):

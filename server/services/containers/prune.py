@@ -53,8 +53,8 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms|us|µs|ns)")
 _UNITS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 1000, "µs": 1000, "ns": 1}
 
 
-def until_ns(filters: Filters) -> int:
-    """The ``until`` filter as nanoseconds since the epoch; 0 if it isn't there.
+def until_ns(filters: Filters, *, several: bool = False) -> int:
+    """The ``until`` filter as nanoseconds since the epoch; 0 if it isn't there. Of ``several``, the earliest counts.
 
     A duration counts back from now; else seconds since the epoch, or a date and time.
 
@@ -63,9 +63,12 @@ def until_ns(filters: Filters) -> int:
     values = filters.get("until")
     if not values:
         return 0
-    if len(values) > 1:
+    if len(values) > 1 and not several:
         raise invalid("more than one until filter specified")
-    text = values[0]
+    return min(_moment(text) for text in values)
+
+
+def _moment(text: str) -> int:
     parts = _DURATION.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         back = sum(int(float(number) * _UNITS[unit]) for number, unit in parts)

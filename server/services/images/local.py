@@ -41,7 +41,7 @@ class Local:
         :raises WharfError: INVALID_ARGUMENT for a filter, NOT_FOUND for an image that one names.
         """
         filters.validate(LIST_FILTERS)
-        test = await selector(self._room.resolver, filters)
+        test = await selector(self._room.resolver, filters, several=True)
         records = await self._room.names.all()
         hidden = set() if show_all else {r.labels[PARENT_LABEL] for r in records if r.labels.get(PARENT_LABEL)}
         by_digest: dict[str, list[ImageRecord]] = {}

@@ -90,8 +90,8 @@ def _label_test(filters: Filters) -> Callable[[dict[str, str]], bool] | None:
     return filters.labelled
 
 
-async def selector(resolver: Resolver, filters: Filters) -> Selector:
-    """A test for records. ``before`` and ``since`` name images that must exist.
+async def selector(resolver: Resolver, filters: Filters, *, several: bool = False) -> Selector:
+    """A test for records. ``before`` and ``since`` name images that must exist. ``several``: also of ``until``.
 
     :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
     """
@@ -106,7 +106,7 @@ async def selector(resolver: Resolver, filters: Filters) -> Selector:
 
     befores = [at for v in filters.get("before") if (at := await created(await resolver.record(v))) is not None]
     sinces = [at for v in filters.get("since") if (at := await created(await resolver.record(v))) is not None]
-    until = until_ns(filters)
+    until = until_ns(filters, several=several)
     dangling = filters.flag("dangling", default=False) if "dangling" in filters else None
     patterns = filters.get("reference")
     labelled = _label_test(filters)
