@@ -1,6 +1,9 @@
 """gRPC on a connection that is open already: as much of HTTP/2 (RFC 9113) as gRPC needs, in both roles.
 
 gRPC's core can neither serve a connected socket nor dial over one, which is all that a hijacked ``POST /grpc`` and
-``POST /session`` are. :mod:`hpack` reads and writes header blocks, :mod:`connection` frames, :mod:`stream` one call,
-:mod:`serving` joins plain objects to services.
+``POST /session`` are; over private sockets of its own each message cost two hops and a thread's wake-up. Header blocks
+are python-hyper's ``hpack``. Frames are read here and not by its ``h2``: a context of 20,000 files is as many messages,
+which take 20 ms of the event loop here and 245 ms with ``h2``, while no other client is served.
+
+:mod:`connection` reads and writes frames, :mod:`stream` is one call, :mod:`serving` joins plain objects to services.
 """

@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import cast
 
-from engine.buildkit.http2 import hpack
-from engine.buildkit.http2.hpack import Header
-from engine.buildkit.http2.stream import WINDOW, Stream
+import hpack
+
+from engine.buildkit.http2.stream import WINDOW, Header, Stream
 from engine.errors import Kind, WharfError
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, PRIORITIZED = 0x4, 0x8, 0x20
-NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, CANCEL, COMPRESSION_ERROR = 0, 1, 3, 6, 8, 9
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 3, 6, 7, 8
+COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME = 16384
@@ -31,6 +32,8 @@ _DEFAULT_WINDOW, _MOST = 65535, (1 << 31) - 1
 _CREDIT = 1 << 24
 """So many bytes are received before the connection's window is opened again."""
 _STREAMS = 1000
+_UNREAD = 4 << 20
+"""So many bytes may wait for a peer that doesn't read while it wants still more answers."""
 _HEAD = struct.Struct(">HBBBL")
 _LONG = struct.Struct(">L")
 _SETTING = struct.Struct(">HL")
@@ -58,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._preface = len(PREFACE) if accept is not None else 0
-        self._decoder = hpack.Decoder()
+        self._decoder, self._encoder = hpack.Decoder(max_header_list_size=BLOCK), hpack.Encoder()
         self._block: tuple[int, int, bytearray] | None = None
         """A header block that goes on: the call, the flags, and what there is of it."""
         self._streams: dict[int, Stream] = {}
@@ -136,7 +139,7 @@ class Connection(asyncio.Protocol):
                 else:
                     self._frame(kind, flags, id & _MOST, data[at + 9 : stop])
                 at = stop
-        except (Broken, hpack.Malformed, struct.error, IndexError) as error:
+        except (Broken, hpack.HPACKError, struct.error, IndexError) as error:
             self._rest = b""
             self.close(error.code if isinstance(error, Broken) else PROTOCOL_ERROR)
             return
@@ -175,7 +178,7 @@ class Connection(asyncio.Protocol):
                 self._settings(payload)
         elif kind == PING:
             if not flags & ACK:
-                self.write(frame(PING, ACK, 0, payload))
+                self._reply(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE:
             self._open(id, _LONG.unpack(payload)[0] & _MOST)
         elif kind == RST_STREAM:
@@ -198,9 +201,9 @@ class Connection(asyncio.Protocol):
             raise Broken(COMPRESSION_ERROR, "header block too large")
         if flags & END_HEADERS:
             self._block = None
-            self._headers(id, self._decoder.decode(bytes(block)), last=bool(first & END_STREAM))
+            self._headers(id, list(self._decoder.decode(bytes(block), raw=True)), last=bool(first & END_STREAM))
 
-    def _headers(self, id: int, headers: list[Header], *, last: bool) -> None:
+    def _headers(self, id: int, headers: Sequence[tuple[bytes, bytes]], *, last: bool) -> None:
         stream = self._streams.get(id)
         if stream is None:
             if self._accept is None or id <= self._newest:
@@ -208,6 +211,9 @@ class Connection(asyncio.Protocol):
             if not id & 1:
                 raise Broken(PROTOCOL_ERROR, "a client's calls have odd numbers")
             self._newest = id
+            if len(self._streams) >= _STREAMS:
+                self.write(frame(RST_STREAM, 0, id, _LONG.pack(REFUSED_STREAM)))
+                return
             stream = self._add(id)
             stream.opened(headers)
             if last:
@@ -246,16 +252,25 @@ class Connection(asyncio.Protocol):
                 for stream in self._streams.values():
                     stream.window += value - self._initial
                 self._initial = value
+            elif key == _HEADER_TABLE_SIZE:
+                self._encoder.header_table_size = min(value, 4096)
             elif key == _MAX_FRAME_SIZE:
+                if not FRAME <= value < 1 << 24:
+                    raise Broken(PROTOCOL_ERROR, "frame size")
                 self.frame_size = min(value, 1 << 20)
-        self.write(frame(SETTINGS, ACK, 0))
+        self._reply(frame(SETTINGS, ACK, 0))
         self._wake()
 
     def _open(self, id: int, size: int) -> None:
+        stream = self._streams.get(id)
         if not id:
             self.window += size
-        elif id in self._streams:
-            self._streams[id].window += size
+            if self.window > _MOST:
+                raise Broken(FLOW_CONTROL_ERROR, "window too large")
+        elif stream is not None:
+            stream.window += size
+            if stream.window > _MOST:
+                raise Broken(FLOW_CONTROL_ERROR, "window too large")
         self._wake()
 
     # what goes out
@@ -264,6 +279,12 @@ class Connection(asyncio.Protocol):
         """Writes whole frames, if there is still somebody to read them."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def _reply(self, data: bytes) -> None:
+        """Answers what has to be answered at once; who asks and never reads is sent away."""
+        if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD:
+            raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
+        self.write(data)
 
     @property
     def blocked(self) -> bool:
@@ -278,16 +299,14 @@ class Connection(asyncio.Protocol):
         """Waits until there may be room to send."""
         await self._changed.wait()
 
-    def headers(self, id: int, headers: Sequence[Header], *, last: bool) -> bytes:
-        """The frames of a header block."""
-        block = hpack.encode(headers)
-        pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)] or [b""]
-        found = b""
+    def send_headers(self, id: int, headers: Sequence[Header], *, last: bool = False) -> None:
+        """Writes a block of headers."""
+        block = self._encoder.encode(headers, huffman=False)
+        pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)]
         for number, piece in enumerate(pieces):
             flags = END_STREAM if last and not number else 0
             flags |= END_HEADERS if number == len(pieces) - 1 else 0
-            found += frame(CONTINUATION if number else HEADERS, flags, id, piece)
-        return found
+            self.write(frame(CONTINUATION if number else HEADERS, flags, id, piece))
 
     def request(self, path: str, metadata: Sequence[Header]) -> Stream:
         """Begins a call. Raises UNAVAILABLE when the peer has gone."""
@@ -297,7 +316,7 @@ class Connection(asyncio.Protocol):
         self._newest, self._next = self._next, self._next + 2
         head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
         head += [("te", "trailers"), ("content-type", "application/grpc"), *metadata]
-        self.write(self.headers(stream.id, head, last=False))
+        self.send_headers(stream.id, head)
         return stream
 
     def finished(self, stream: Stream) -> None:

@@ -78,7 +78,7 @@ class Server:
     async def _call(self, stream: Stream) -> None:
         known = self._methods.get(stream.headers.get(":path", ""))
         if known is None:
-            stream.finish(stream.trailer(_UNIMPLEMENTED, "Method not found!"))
+            stream.finish(_UNIMPLEMENTED, "Method not found!")
             return
         method, function, request_type, caller = known
         try:
@@ -88,21 +88,22 @@ class Server:
             else:
                 data = await stream.read()
                 if data is None:
-                    stream.finish(stream.trailer(_UNKNOWN, "the call has no request"))
+                    stream.finish(_UNKNOWN, "the call has no request")
                     return
                 request = request_type.FromString(data)
             if method.server_streaming:
                 async with aclosing(cast(AsyncGenerator[Message, None], function(request, call))) as answers:
                     async for answer in answers:
-                        await stream.send(answer.SerializeToString(), stream.head())
-                stream.finish(stream.head() + stream.trailer())
-                return
-            reply = await cast(Awaitable[Message], function(request, call))
-            head = stream.head()
-            await stream.send(reply.SerializeToString(), head)
-            stream.finish(stream.trailer())
+                        stream.start()
+                        await stream.send(answer.SerializeToString())
+                stream.start()
+            else:
+                reply = await cast(Awaitable[Message], function(request, call))
+                stream.start()
+                await stream.send(reply.SerializeToString())
+            stream.finish()
         except Exception as error:
-            stream.finish(_failed(stream, method, error))
+            _fail(stream, method, error)
 
 
 async def _requests(stream: Stream, request_type: Any) -> AsyncIterator[Any]:
@@ -110,10 +111,11 @@ async def _requests(stream: Stream, request_type: Any) -> AsyncIterator[Any]:
         yield request_type.FromString(data)
 
 
-def _failed(stream: Stream, method: MethodDescriptor, error: Exception) -> bytes:
+def _fail(stream: Stream, method: MethodDescriptor, error: Exception) -> None:
     if isinstance(error, WharfError):
         log.debug("%s: %s: %s", method.full_name, error.kind.value, error.message)
         details = error.status if isinstance(error, Detailed) else b""
-        return stream.trailer(to_code(error.kind).value[0], error.message, details)
+        stream.finish(to_code(error.kind).value[0], error.message, details)
+        return
     log.error("%s failed", method.full_name, exc_info=error)
-    return stream.trailer(_UNKNOWN, f"{type(error).__name__}: {error}")
+    stream.finish(_UNKNOWN, f"{type(error).__name__}: {error}")

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from engine.buildkit.http2.hpack import Header
 from engine.errors import Kind, WharfError
 
 if TYPE_CHECKING:
     from engine.buildkit.http2.connection import Connection
+
+Header = tuple[str, str]
 
 WINDOW = 4 << 20
 """Bytes of one call that may wait here until somebody takes them."""
@@ -48,14 +49,18 @@ class Stream:
 
     # the connection's side
 
-    def opened(self, headers: list[Header]) -> None:
-        for name, value in headers:
+    def opened(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        for key, data in headers:
+            name, value = key.decode("latin-1"), data.decode("latin-1")
             # gRPC's metadata may repeat a name: its values are a list.
             self.headers[name] = f"{self.headers[name]},{value}" if name in self.headers else value
         self._news.set()
 
     def received(self, data: bytes, size: int) -> None:
         self._owed += size
+        if self._owed > WINDOW:
+            self.refuse(Kind.RESOURCE_EXHAUSTED, "more data than the window allows")
+            return
         if not self._partial and len(data) >= 5:
             # Most frames are one message.
             flag, length = _PREFIX.unpack_from(data)
@@ -151,15 +156,15 @@ class Stream:
 
     # sending
 
-    async def send(self, message: bytes, head: bytes = b"") -> None:
-        """Sends one message, ``head`` (frames) in front of it. Raises when the call is over."""
-        await self._push(_PREFIX.pack(0, len(message)) + message, head)
+    async def send(self, message: bytes) -> None:
+        """Sends one message. Raises when the call is over."""
+        await self._push(_PREFIX.pack(0, len(message)) + message)
 
     async def send_all(self, messages: Iterable[bytes]) -> None:
         """Sends messages, in as few frames as they fit in."""
         await self._push(b"".join([_PREFIX.pack(0, len(message)) + message for message in messages]))
 
-    async def _push(self, data: bytes, head: bytes = b"") -> None:
+    async def _push(self, data: bytes) -> None:
         connection, size, at = self._connection, len(data), 0
         while at < size:
             room = min(self.window, connection.window, connection.frame_size)
@@ -173,8 +178,7 @@ class Stream:
             self.window -= len(piece)
             connection.window -= len(piece)
             header = _HEAD.pack(len(piece) >> 8, len(piece) & 0xFF, _DATA, 0, self.id)
-            connection.write(b"".join((head, header, piece)))
-            head = b""
+            connection.write(header + piece)
 
     def done_writing(self) -> None:
         """Says that no more messages come."""
@@ -191,29 +195,24 @@ class Stream:
 
     # serving
 
-    def head(self) -> bytes:
-        """The frames that begin an answer, once."""
-        if self.began:
-            return b""
-        self.began = True
-        return self._connection.headers(self.id, _ANSWER, last=False)
+    def start(self) -> None:
+        """Begins the answer, once."""
+        if not self.began and not self.sent:
+            self.began = True
+            self._connection.send_headers(self.id, _ANSWER)
 
-    def trailer(self, code: int = 0, message: str = "", details: bytes = b"") -> bytes:
-        """The frames that end it."""
+    def finish(self, code: int = 0, message: str = "", details: bytes = b"") -> None:
+        """Ends the answer with gRPC's status."""
+        if self.sent:
+            return
         headers: list[Header] = [] if self.began else list(_ANSWER)
         headers.append(("grpc-status", str(code)))
         if message:
             headers.append(("grpc-message", quote(message, safe=_PLAIN)))
         if details:
             headers.append(("grpc-status-details-bin", base64.b64encode(details).decode().rstrip("=")))
-        return self._connection.headers(self.id, headers, last=True)
-
-    def finish(self, frames: bytes) -> None:
-        """The answer is over: ``frames`` are its end."""
-        if self.sent:
-            return
-        self._connection.write(frames)
         self.sent = True
+        self._connection.send_headers(self.id, headers, last=True)
         if not self.over:
             # gRPC's way to say that the rest of the request isn't wanted.
             self._connection.drop(self, _NO_ERROR)
