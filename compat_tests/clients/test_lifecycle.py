@@ -223,6 +223,13 @@ def test_errors_name_the_container(engine: Engine, sleeper: str) -> None:
         assert message(answer) == (400, "No such container: nosuch")
     answer = engine.api.post("/containers/create", {"Image": "busybox", "WorkingDir": "/etc/passwd"})
     assert message(answer) == (500, "Cannot mkdir: /etc/passwd is not a directory")
+    identity = create(engine, WorkingDir="/home/new/place")
+    try:
+        # create makes it: files can be copied to it before the first start
+        there = engine.api.request("HEAD", f"/containers/{identity}/archive", query={"path": "/home/new/place"})
+        assert there.status == 200
+    finally:
+        engine.api.delete(f"/containers/{identity}")
     answer = engine.api.post(f"/containers/{sleeper}/rename", name="a b")
     assert message(answer)[1].startswith("Error when allocating new name: Invalid container name (/a b), only")
 

@@ -97,6 +97,8 @@ def test_credentials_in_every_form(engine: Engine, basic: Registry) -> None:
     answer = engine.api.request("GET", f"/distribution/{name}/json", headers=header({"auth": packed}))
     assert answer.json()["Descriptor"]["digest"].startswith("sha256:")
     assert engine.api.get(f"/distribution/{name}/json").status == 401
+    bad_filter = engine.api.get("/images/search", term="busybox", filters=json.dumps({"stars": ["a"]}))
+    assert bad_filter.message.startswith("invalid filter 'stars=a'")
 
 
 def test_tokens(engine: Engine, token: Registry) -> None:

@@ -126,6 +126,13 @@ def test_a_volume_of_the_image_and_volumes_from(engine: Engine) -> None:
         )
         labels = engine.api.get(f"/volumes/{anonymous}").json()["Labels"]
         assert labels == {"com.docker.volume.anonymous": ""}
+        # The last one that has a volume there wins, and only its volume is in use by who asked.
+        second = engine.docker("create", "--network", "none", "withvolume:1").stdout.strip()
+        hidden = engine.api.get(f"/containers/{second}/json").json()["Mounts"][0]["Name"]
+        both = ("--volumes-from", second, "--volumes-from", identity)
+        assert sh(engine, *both, script="cat /data/file") == "from the image"
+        engine.docker("rm", "-v", second)
+        assert engine.api.get(f"/volumes/{hidden}").status == 404
         in_use = engine.api.delete(f"/volumes/{anonymous}")
         assert (in_use.status, in_use.message) == (409, f"remove {anonymous}: volume is in use - [{identity}]")
     finally:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.system import AuthConfig
-from engine.errors import invalid
+from engine.errors import WharfError, invalid
 from engine.registry.auth import from_document, from_header
 from engine.registry.reference import parse
 from server.http import params
@@ -44,7 +44,13 @@ async def search(request: Request) -> Response:
         raise invalid("invalid search term: it is empty")
     official = filters.flag("is-official", default=False) if "is-official" in filters else None
     automated = filters.flag("is-automated", default=False) if "is-automated" in filters else None
-    stars = max((params.parse_int(value) for value in filters.get("stars")), default=0)
+    stars = 0
+    for value in filters.get("stars"):
+        try:
+            stars = max(stars, params.parse_int(value))
+        except WharfError:
+            sentence = f"invalid filter 'stars={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"
+            raise invalid(sentence) from None
     credentials = from_header(request.headers.get("x-registry-auth", ""))
     found = await _images(request).transfer.search(term, limit, credentials)
 

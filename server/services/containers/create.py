@@ -19,6 +19,7 @@ from api_models.network import EndpointSettings
 from engine.api.types import Platform
 from engine.errors import WharfError, internal
 from engine.files.copyup import copy_up
+from engine.files.remap import Remap, acting
 from engine.registry import oci
 from engine.runtime.spec import security
 from engine.system.timeline import Timeline
@@ -111,8 +112,8 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
         if host.storage_opt:
             await asyncio.to_thread(disklimit.set_limit, container.rootfs, host.storage_opt)
         timeline.mark("snapshot")
-        if config.working_dir and look(container.rootfs, config.working_dir) is Found.FILE:
-            raise internal(f"Cannot mkdir: {config.working_dir} is not a directory")
+        if config.working_dir:
+            await make_working_directory(room, container)
         undo.callback(shutil.rmtree, container.directory, ignore_errors=True)
         undo.callback(shutil.rmtree, f"{room.settings.exec_root}/containers/{container_id}", ignore_errors=True)
         os.makedirs(container.directory, mode=0o710, exist_ok=True)
@@ -162,6 +163,25 @@ def _platform_warning(platform: Platform) -> str:
         f"The requested image's platform ({oci.format_platform(platform)}) does not match the detected host platform "
         f"({oci.format_platform(own)}) and no specific platform was requested"
     )
+
+
+async def make_working_directory(room: Room, container: Container) -> None:
+    """What the image lacks is there from now on: files can be copied to it before the first start.
+
+    :raises WharfError: INTERNAL: a file is in its way.
+    """
+    path = container.config.working_dir
+    found = look(container.rootfs, path)
+    if found is Found.FILE:
+        raise internal(f"Cannot mkdir: {path} is not a directory")
+    if found is Found.NOTHING:
+        async with mounted(room, container, "working-directory") as root:
+            await asyncio.to_thread(_make_directories, room.remap_of(container), root + path)
+
+
+def _make_directories(remap: Remap | None, path: str) -> None:
+    with acting(remap):
+        os.makedirs(path, mode=0o755, exist_ok=True)
 
 
 #: What there may be to copy at a volume's place.

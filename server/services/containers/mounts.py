@@ -119,7 +119,7 @@ def _from_other(room: Room, container: Container, name: str, mode: str) -> None:
     except WharfError as error:
         raise invalid(error.message) from None
     for point in other.mounts.values():
-        container.mounts[point.destination] = MountPoint(
+        copied = MountPoint(
             kind=point.kind,
             destination=point.destination,
             source=point.source,
@@ -133,6 +133,7 @@ def _from_other(room: Room, container: Container, name: str, mode: str) -> None:
         )
         if point.kind == "volume":
             room.volumes.refer(point.name, container.id)
+        _place(room, container, copied)
 
 
 async def _settle(room: Room, container: Container, point: MountPoint, *, plain_readonly: bool) -> None:
