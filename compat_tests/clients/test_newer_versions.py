@@ -16,15 +16,9 @@ pytestmark = pytest.mark.root
 
 VERSIONS = [f"1.{minor}" for minor in range(45, 52)]
 DESCRIPTOR = ("digest", "mediaType", "size")
-IMAGE_ONLY = (
-    "AttachStderr",
-    "AttachStdin",
-    "AttachStdout",
-    "Domainname",
-    "Hostname",
-    "Image",
-    "OpenStdin",
-    "StdinOnce",
+OF_CONTAINERS = (
+    *("AttachStderr", "AttachStdin", "AttachStdout", "Domainname", "Hostname", "Image", "OpenStdin", "StdinOnce"),
+    "Tty",
 )
 
 #: By answer and version: the keys that are new, and with "-" those that are gone.
