@@ -110,7 +110,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         await engine.leases.release_left()
         if config.embedded:
             engine.diff.follows = True
-            engine.content.descriptors = socket_of(config.engine_address)
+            engine.content.descriptors = engine.diff.watched = socket_of(config.engine_address)
 
         remap = await _remap(config, stack)
         networks = Networks(NetworkSettings.of(config, remap.userns if remap else ""), NetworkStore(database), bus)

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker.errors
@@ -282,11 +284,40 @@ def test_prune(engine: Engine) -> None:
     assert engine.api.get("/images/prune/kept:1/json").json()["Id"] == kept
 
 
-def test_events(engine: Engine) -> None:
+def test_events(engine: Engine, tmp_path: Path) -> None:
+    """Names and labels as dockerd with the containerd image store has them."""
+    one, two, made, name = (f"events-{uuid.uuid4().hex[:8]}" for _ in range(4))
     since = time.time()
-    load(engine, "events:1", Labels={"a": "b"})
-    engine.docker("tag", "events:1", "events:2")
-    engine.docker("rmi", "events:1", "events:2")
+    load(engine, f"{one}:1", Labels={"a": "b"})
+    image = engine.api.get(f"/images/{one}:1/json").json()["Id"]
+    engine.docker("tag", f"{one}:1", two)
+    engine.docker("save", "-o", str(tmp_path / "saved"), two)
+    engine.docker("rmi", f"{one}:1", two)
+    imported = engine.docker("import", "-c", "LABEL x=y", "-", f"{made}:1", input=layer({"f": made})).stdout.strip()
+    engine.docker("create", "--name", name, "--network", "none", f"{made}:1", "/f")
+    try:
+        committed = engine.docker("commit", "-c", "LABEL c=d", name, f"{made}:2").stdout.strip()
+    finally:
+        engine.docker("rm", name)
+    engine.docker("rmi", f"{made}:2", f"{made}:1")
     filters = json.dumps({"type": ["image"]})
     answer = engine.api.get("/events", since=f"{since:.6f}", until=f"{time.time() + 0.001:.6f}", filters=filters)
-    assert [event["Action"] for event in answer.lines()] == ["load", "tag", "untag", "untag", "delete"]
+    found = [
+        (event["Action"], event["Actor"]["ID"], event["Actor"]["Attributes"])
+        for event in answer.lines()
+        if event["Actor"]["ID"] in (image, imported, committed)
+    ]
+    assert found == [
+        ("load", image, {"name": image, "a": "b"}),
+        ("tag", image, {"name": f"{two}:latest", "a": "b"}),
+        ("save", image, {"name": image, "a": "b"}),
+        ("untag", image, {"name": f"{one}:1"}),
+        ("untag", image, {"name": f"{two}:latest"}),
+        ("delete", image, {"name": image}),
+        ("import", imported, {"name": imported, "x": "y"}),
+        ("tag", committed, {"name": f"{made}:2", "x": "y", "c": "d"}),
+        ("untag", committed, {"name": f"{made}:2"}),
+        ("delete", committed, {"name": committed}),
+        ("untag", imported, {"name": f"{made}:1"}),
+        ("delete", imported, {"name": imported}),
+    ]

@@ -161,3 +161,37 @@ def test_one_platform_is_removed(engine: Engine) -> None:
         assert available(engine, made.name) == [True, True]
         assert engine.docker("rmi", made.name).stdout.splitlines()[0] == f"Untagged: {made.name}"
     assert until(lambda: not blob(made.index))
+
+
+def test_a_platform_that_another_index_has_too(engine: Engine) -> None:
+    """Only the index that was asked lets go of it; the answer has no line of what stays for the other."""
+    with loaded(engine) as made:
+        other = f"also-{made.name}"
+        manifest = json.loads(engine.api.get(f"/images/{made.name}/json", manifests=1).body)["Manifests"][0]
+        entry = {**manifest["Descriptor"], "platform": {"architecture": "amd64", "os": "linux"}}
+        document = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [entry]}
+        index = json.dumps(document).encode()
+        named = {"io.containerd.image.name": f"docker.io/library/{other}"}
+        top = {"schemaVersion": 2, "manifests": [descriptor(index, f"{OCI}.index.v1+json", annotations=named)]}
+        engine.docker(
+            "load",
+            "-q",
+            input=layer(
+                {
+                    "oci-layout": '{"imageLayoutVersion":"1.0.0"}',
+                    f"blobs/{digest(index).replace(':', '/')}": index,
+                    "index.json": json.dumps(top),
+                }
+            ),
+        )
+        try:
+            answer = engine.api.delete(f"/images/{made.name}", platforms=AMD64)
+            assert (answer.status, answer.json()) == (200, [])
+            assert available(engine, made.name) == [False, True]
+            assert available(engine, other) == [True]
+            shown = engine.docker("run", "--rm", "--network", "none", other).stdout
+            assert shown.startswith("amd64 of ")
+            assert engine.api.delete(f"/images/{other}", platforms=AMD64).json() == [{"Deleted": made.manifests[0]}]
+            assert available(engine, other) == [False]
+        finally:
+            engine.docker("rmi", "-f", other, check=False)

@@ -1,8 +1,10 @@
 """Layers to trees and back."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from engine.api import direct
 from engine.api.pb import diff_pb2 as pb
 from engine.api.rpc import Connection
 from engine.api.types import Descriptor, Mount
@@ -18,6 +20,8 @@ class Diff:
     def __init__(self, connection: Connection) -> None:
         self._rpc = connection
         self.follows = False  # whether the server applies layers that are still arriving
+        #: Where extractions can be watched (``engine.api.direct``), "" if they can't.
+        self.watched = ""
 
     async def apply(
         self,
@@ -32,15 +36,19 @@ class Diff:
         ``arriving``: the ref under which its bytes are being written, where the server ``follows``. Its digest need not
         be known then. When that fails in whatever way, the layer is applied once more when it is whole.
 
-        ``progress`` is called with the bytes of the layer that are unpacked: once, with its size, at the end, as the
-        wire has no way to tell more.
+        ``progress`` is called with how many bytes of the layer are unpacked, as far as the server tells it.
         """
         if arriving:
             desc = replace(desc, annotations={**desc.annotations, ARRIVING: arriving})
         request = pb.ApplyRequest(diff=desc.to_message(), mounts=[mount.to_message() for mount in mounts])
-        reply = await self._rpc.call(f"{_SERVICE}/Apply", request, pb.ApplyResponse, deadline="diff.apply")
-        if progress is not None:
-            progress(desc.size)
+        watching = None
+        if progress is not None and self.watched:
+            watching = asyncio.create_task(direct.watch(self.watched, self._rpc.namespace, desc.digest, progress))
+        try:
+            reply = await self._rpc.call(f"{_SERVICE}/Apply", request, pb.ApplyResponse, deadline="diff.apply")
+        finally:
+            if watching is not None:
+                watching.cancel()
         return Descriptor.from_message(reply.applied)
 
     async def diff(

@@ -6,7 +6,8 @@ commits. The supervisor hashes what it finds in the file; nobody's word is taken
 
 The socket is beside the API's. One request for each connection: a JSON object with ``namespace`` and either ``ref``, of
 an ingest that this client writes, or ``digest``, of a blob to be read. The answer carries the descriptor; without one
-there is nothing of the kind.
+there is nothing of the kind. With ``extracting`` instead, a layer's digest, it tells how many of its bytes have been
+read for a snapshot (``offset``).
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from engine.system import fds, timeouts
 #: A piece from which on the detour pays.
 LARGE = 256 << 10
 _PIECE = 1 << 20
+#: Between two looks at how far an extraction is.
+_WATCH_SECONDS = 0.1
 #: Between two reports of what came, for those who read it meanwhile.
 _REPORT_SECONDS = 0.02
 
@@ -32,17 +35,22 @@ def socket_of(address: str) -> str:
     return f"{address.removeprefix('unix://')}.fds"
 
 
+def _asked(path: str, request: dict[str, str]) -> tuple[dict[str, object], int]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(timeouts.seconds("content.descriptor"))
+        sock.connect(path)
+        fds.send_fds(sock, request)
+        answer, given = fds.recv_fds(sock)
+        with given:
+            return answer, given.take(0) if len(given) else -1
+
+
 async def descriptor(path: str, namespace: str, **of: str) -> int:
     """The descriptor of an ingest (``ref``) or a blob (``digest``), the caller's to close; -1: none is given."""
 
     def ask() -> int:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(timeouts.seconds("content.descriptor"))
-                sock.connect(path)
-                fds.send_fds(sock, {"namespace": namespace, **of})
-                with fds.recv_fds(sock)[1] as given:
-                    return given.take(0) if len(given) else -1
+            return _asked(path, {"namespace": namespace, **of})[1]
         except (OSError, EOFError, ValueError):
             return -1
 
@@ -52,6 +60,24 @@ async def descriptor(path: str, namespace: str, **of: str) -> int:
     except asyncio.CancelledError:
         asking.add_done_callback(_close_given)
         raise
+
+
+async def watch(path: str, namespace: str, digest: str, progress: Callable[[int], None]) -> None:
+    """Tells how much of a layer is extracted, again and again until it is cancelled."""
+
+    def ask() -> int:
+        try:
+            offset = _asked(path, {"namespace": namespace, "extracting": digest})[0].get("offset")
+        except (OSError, EOFError, ValueError):
+            return 0
+        return offset if isinstance(offset, int) else 0
+
+    before = 0
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        if (offset := await asyncio.to_thread(ask)) > before:
+            progress(offset)
+            before = offset
 
 
 def _close_given(asking: "asyncio.Future[int]") -> None:

@@ -199,7 +199,12 @@ class Puller:
                     return
                 self._report.offer("Pull complete", id)
 
-            return await unpack(self._engine, layers, oci.diff_ids(document), ready=ready, arriving=arriving, told=told)
+            def moved(index: int, size: int) -> None:
+                if not quiet and tasks[index].done():  # until then the bar tells what is downloaded
+                    self._report.bar("Extracting", _short(layers[index].digest), size, layers[index].size)
+
+            ids = oci.diff_ids(document)
+            return await unpack(self._engine, layers, ids, ready=ready, arriving=arriving, told=told, moved=moved)
 
     def _complete(self, id: str, fetched: "asyncio.Task[None]") -> None:
         if not fetched.cancelled() and fetched.exception() is None:

@@ -15,6 +15,8 @@ from engine.registry.oci import UNCOMPRESSED, chain_ids
 
 #: Called with (index, "extracting" | "done" | "exists") for each layer.
 Told = Callable[[int, str], None]
+#: Called with (index, bytes of the layer that are unpacked so far).
+Moved = Callable[[int, int], None]
 
 #: Chain ids that are being made in this process: a second pull of the same layers waits instead of unpacking too.
 _making: dict[tuple[int, str], asyncio.Lock] = {}
@@ -38,6 +40,7 @@ async def unpack(
     ready: Callable[[int], Awaitable[None]] | None = None,
     arriving: Callable[[int], Awaitable[str]] | None = None,
     told: Told | None = None,
+    moved: Moved | None = None,
 ) -> str:
     """Makes the snapshot of every layer that has none yet; returns the last one's name ("" without layers).
 
@@ -65,17 +68,17 @@ async def unpack(
         ref = await arriving(index) if arriving is not None and engine.diff.follows else ""
         layer = _Layer(layers[index], diff_ids[index], chain[index], chain[index - 1] if index else "")
         whole = partial(ready, index) if ready is not None else _is_there
+        progress = partial(moved, index) if moved is not None else None
         key = (id(engine), chain[index])
         lock = _making.setdefault(key, asyncio.Lock())
         try:
             async with lock:
-                made = bool(ref) and await _made(engine, layer, whole, ref)
+                made = bool(ref) and await _made(engine, layer, whole, ref, progress=progress)
                 if not made:
                     await whole()
-                if told is not None:
-                    told(index, "extracting")
-                if not made:
-                    await _made(engine, layer, whole)
+                    if told is not None:
+                        told(index, "extracting")
+                    await _made(engine, layer, whole, progress=progress)
         finally:
             if not lock.locked():
                 _making.pop(key, None)
@@ -98,7 +101,14 @@ async def _is_there() -> None:
     """A blob that nobody has to wait for."""
 
 
-async def _made(engine: Engine, layer: _Layer, whole: Callable[[], Awaitable[None]], arriving: str = "") -> bool:
+async def _made(
+    engine: Engine,
+    layer: _Layer,
+    whole: Callable[[], Awaitable[None]],
+    arriving: str = "",
+    *,
+    progress: Callable[[int], None] | None,
+) -> bool:
     """Makes the snapshot unless it is there. False: its bytes came otherwise than under the ref ``arriving``; what
     was begun is gone again. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
     if await is_unpacked(engine, layer.name):
@@ -113,7 +123,7 @@ async def _made(engine: Engine, layer: _Layer, whole: Callable[[], Awaitable[Non
         raise
     try:
         try:
-            applied = await engine.diff.apply(layer.blob, mounts, arriving=arriving)
+            applied = await engine.diff.apply(layer.blob, mounts, arriving=arriving, progress=progress)
         except WharfError:
             if not arriving:
                 raise

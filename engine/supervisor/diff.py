@@ -63,6 +63,11 @@ class Differ:
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="diff")
         self._followers = ThreadPoolExecutor(_ARRIVING_MAX, thread_name_prefix="diff-arriving")
         self._following = 0
+        self._extracted: dict[tuple[str, str], int] = {}
+
+    def extracted(self, namespace: str, digest: str) -> int:
+        """How many bytes of a layer that is being applied have been read."""
+        return self._extracted.get((namespace, digest), 0)
 
     async def apply(self, namespace: str, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool) -> Descriptor:
         """Unpacks the layer onto the mounts and returns the descriptor of its plain tar (the digest is the diff id).
@@ -72,13 +77,21 @@ class Differ:
         """
         if layer.media_type.endswith(("+encrypted", ".foreign")) or "tar" not in layer.media_type:
             raise not_implemented(f"currently unsupported media type: {layer.media_type}: not implemented")
-        target = _target(mounts)
+        key = (namespace, layer.digest)
+        self._extracted[key] = 0
+        try:
+            return await self._apply(namespace, layer, _target(mounts), sync=sync)
+        finally:
+            self._extracted.pop(key, None)
+
+    async def _apply(self, namespace: str, layer: Descriptor, target: extract.Target, *, sync: bool) -> Descriptor:
+        key = (namespace, layer.digest)
         ref = layer.annotations.get(ARRIVING, "")
         if ref:
             follower = self._content.arriving(namespace, ref) if self._following < _ARRIVING_MAX else None
             if follower is None:
                 raise WharfError(Kind.UNAVAILABLE, f"ingest {ref}: nobody writes it, or too many wait: unavailable")
-            return await self._apply_arriving(follower, layer.media_type, target)
+            return await self._apply_arriving(key, follower, layer.media_type, target)
         info = self._content.info(namespace, layer.digest)
         # Noted when the layer was made or unpacked before.
         known = info.labels.get(_UNCOMPRESSED, "")
@@ -89,10 +102,11 @@ class Differ:
                 kind = of_media_type(layer.media_type) or detect(os.pread(fd, _MAGIC, 0))
                 if kind is Compression.NONE and layer.digest.startswith("sha256:"):
                     size = os.fstat(fd).st_size
-                    applied = extract.apply_file(fd, lambda _: size, target, cancelled=cancelled)
+                    end = self._counted(key, lambda _: size)
+                    applied = extract.apply_file(fd, end, target, cancelled=cancelled)
                     return replace(applied, diff_id=layer.digest)  # a plain tar is what its digest says
                 return extract.apply(
-                    lambda size: os.read(fd, size),
+                    self._read(key, lambda size: os.read(fd, size)),
                     target,
                     compression=kind,
                     diff_id=known if known.startswith("sha256:") else "",
@@ -108,14 +122,39 @@ class Differ:
         log.debug("diff: applied %s in %.0f ms", layer.digest, (time.monotonic() - began) * 1000)
         return Descriptor(_TAR, applied.diff_id, applied.size)
 
-    async def _apply_arriving(self, follower: Follower, media_type: str, target: extract.Target) -> Descriptor:
+    def _read(self, key: tuple[str, str], read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """Counts what is read."""
+        at = 0
+
+        def counted(size: int) -> bytes:
+            nonlocal at
+            data = read(size)
+            at += len(data)
+            self._extracted[key] = at
+            return data
+
+        return counted
+
+    def _counted(self, key: tuple[str, str], end: Callable[[int], int]) -> Callable[[int], int]:
+        def counted(at: int) -> int:
+            self._extracted[key] = at
+            return end(at)
+
+        return counted
+
+    async def _apply_arriving(
+        self, key: tuple[str, str], follower: Follower, media_type: str, target: extract.Target
+    ) -> Descriptor:
         def work(cancelled: Callable[[], bool]) -> extract.Applied:
             try:
                 kind = of_media_type(media_type) or detect(follower.peek(_MAGIC))
                 if kind is not Compression.NONE:
-                    return extract.apply(follower.read, target, compression=kind, cancelled=cancelled)
-                applied = extract.apply_file(follower.fd, follower.end, target, cancelled=cancelled)
+                    return extract.apply(self._read(key, follower.read), target, compression=kind, cancelled=cancelled)
+                applied = extract.apply_file(follower.fd, self._counted(key, follower.end), target, cancelled=cancelled)
                 return replace(applied, diff_id=follower.digest)  # who writes a plain tar hashes it anyway
+            except WharfError:
+                follower.end(-1)  # if the bytes began anew meanwhile, that is the reason, and is raised
+                raise
             finally:
                 follower.close()
 

@@ -9,6 +9,7 @@ import socket
 from engine.api.direct import socket_of
 from engine.errors import WharfError
 from engine.supervisor.content import Content
+from engine.supervisor.diff import Differ
 from engine.system import fds, rest, timeouts
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,9 @@ _BACKLOG = 128
 class Handing:
     """Opened in the event loop; ``close`` it at the end."""
 
-    def __init__(self, content: Content, address: str) -> None:
+    def __init__(self, content: Content, differ: Differ, address: str) -> None:
         self._content = content
+        self._differ = differ
         self._path = socket_of(address)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._serving: asyncio.Task[None] | None = None
@@ -67,6 +69,10 @@ class Handing:
             async with asyncio.timeout(timeouts.seconds("content.request")):
                 request, strays = await fds.recv_fds_async(client)
                 strays.close()
+                if digest := request.get("extracting"):
+                    offset = self._differ.extracted(str(request.get("namespace")), str(digest))
+                    await fds.send_fds_async(client, {"offset": offset})
+                    return
                 found = self._found(request)
                 try:
                     await fds.send_fds_async(client, {}, [found] if found >= 0 else [])

@@ -112,7 +112,7 @@ class Supervisor:
             await content.recover()
             await snapshots.recover()
             await tasks.recover()
-            handing = Handing(content, settings.address)
+            handing = Handing(content, differ, settings.address)
             stack.push_async_callback(handing.close)
             handing.open()
 

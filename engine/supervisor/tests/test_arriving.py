@@ -63,7 +63,8 @@ async def half(
             mounts = await engine.snapshots.prepare("k", "")
 
             async def apply() -> str:
-                return (await engine.diff.apply(Descriptor(TAR, "", 0), mounts, arriving=REF)).digest
+                layer = Descriptor(TAR, digest_of(blob), len(blob))
+                return (await engine.diff.apply(layer, mounts, arriving=REF)).digest
 
             target = mounts[0].source  # without layers below it is a bind
             applying = asyncio.create_task(apply())
@@ -90,6 +91,24 @@ def test_a_layer_is_applied_as_it_comes(own: processes.Server, given: bool, pack
             await writer.commit(size=len(blob), digest=digest_of(blob))
             assert await applying == digest_of(plain)
             assert (target / "second").stat().st_size == 3 << 20
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_how_far_it_is(own: processes.Server, packed: bool) -> None:
+    blob = gzip.compress(archive(), 1, mtime=0) if packed else archive()
+
+    async def main() -> None:
+        async with half(own, blob, given=True) as (engine, writer, _, applying):
+            told: asyncio.Queue[int] = asyncio.Queue()
+            path = direct.socket_of(own.address)
+            watching = asyncio.create_task(direct.watch(path, engine.namespace, digest_of(blob), told.put_nowait))
+            assert 0 < await told.get() <= writer.offset
+            watching.cancel()
+            await writer.write(blob[writer.offset :])
+            await writer.commit(size=len(blob), digest=digest_of(blob))
+            await applying
 
     asyncio.run(main())
 

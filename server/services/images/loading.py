@@ -7,7 +7,7 @@ from engine.errors import Kind, WharfError
 from engine.registry.archive import Loaded, load
 from engine.registry.progress import Report
 from engine.registry.reference import parse
-from server.services.images.model import dangling_name, short_id
+from server.services.images.model import dangling_name
 from server.services.images.room import Room
 from server.services.images.rootfs import unpacked
 
@@ -44,4 +44,4 @@ async def _one(room: Room, loaded: Loaded, report: Report, platform: Platform | 
         if not await room.names.of_digest(digest):
             await room.names.put(record)
         await report.stream(f"Loaded image ID: {digest}\n")
-    await room.publish_with_labels("load", digest, digest if not loaded.name else short_id(digest))
+    await room.publish_with_labels("load", digest, digest)

@@ -85,8 +85,7 @@ async def import_image(
         target = await write_image(room, document, [layer])
         await name_image(room, target, [reference] if reference else [])
     await report.status(target.digest)
-    familiar = reference.tagged().familiar if reference else ""
-    await room.publish_with_labels("import", target.digest, familiar or target.digest)
+    await room.publish_with_labels("import", target.digest, target.digest)
 
 
 async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:

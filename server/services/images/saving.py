@@ -106,7 +106,7 @@ async def save(
         yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         yield bytes(2 * _BLOCK)
     for record, _ in () if quiet else images:
-        room.publish("save", record.target.digest, record.target.digest)
+        await room.publish_with_labels("save", record.target.digest, record.target.digest)
 
 
 def _path(digest: str) -> str:
