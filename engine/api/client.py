@@ -27,6 +27,8 @@ class Engine:
 
     def __init__(self, address: str, *, namespace: str = "moby", snapshotter: str = "overlayfs") -> None:
         self._rpc = Connection(address, namespace)
+        # What the server said of itself, and how often it had gone away until then.
+        self._version: tuple[int, Version] | None = None
         self.address = address
         self.namespace = namespace
         self.content = Content(self._rpc)
@@ -53,7 +55,13 @@ class Engine:
         await self._rpc.close()
 
     async def version(self) -> Version:
+        """Asked for once per server; whoever listens to events (as wharfd always does) notices a new one."""
+        losses = self._rpc.losses
+        if self._version is not None and self._version[0] == losses:
+            return self._version[1]
         reply = await self._rpc.call(
             "/containerd.services.version.v1.Version/Version", Empty(), version_pb2.VersionResponse
         )
-        return Version(version=reply.version, revision=reply.revision)
+        found = Version(version=reply.version, revision=reply.revision)
+        self._version = losses, found
+        return found

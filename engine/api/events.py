@@ -131,6 +131,7 @@ class Events:
         request = pb.SubscribeRequest(filters=filters)
         async for message in self._rpc.stream(f"{_SERVICE}/Subscribe", request, pb.Envelope):
             yield _event(message)
+        self._rpc.losses += 1  # only a server that leaves ends it
 
     async def publish(self, topic: str, event: Message) -> None:
         """Sends an event of one's own, in this connection's namespace and with the server's time."""

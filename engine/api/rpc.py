@@ -55,6 +55,8 @@ class Connection:
         self.namespace = namespace
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Callable[..., object]] = {}
+        #: How often the server went away: what it said of itself before may hold no longer.
+        self.losses = 0
 
     def open(self) -> grpc.aio.Channel:
         """The channel, made on first use (it belongs to the running loop)."""
@@ -109,9 +111,11 @@ class Connection:
                 )
             except AioRpcError as error:
                 failure = from_rpc_error(error)
-                if left and failure.kind is Kind.UNAVAILABLE:
-                    left -= 1
-                    continue
+                if failure.kind is Kind.UNAVAILABLE:
+                    self.losses += 1
+                    if left:
+                        left -= 1
+                        continue
                 raise failure from None
             return answer
 
@@ -123,6 +127,7 @@ class Connection:
             async for answer in call:  # type: ignore[attr-defined]
                 yield answer
         except AioRpcError as error:
+            self.losses += 1
             raise from_rpc_error(error) from None
         finally:
             call.cancel()  # type: ignore[attr-defined]

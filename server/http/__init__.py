@@ -1,1 +1,13 @@
+"""HTTP, as the Engine API needs it."""
 
+import sys
+
+from engine.system.packages import enter
+
+# uvicorn's protocol is used here; its command line and its processes would be 1.6 MiB of a daemon at rest.
+enter("uvicorn")
+
+from uvicorn.config import Config  # noqa: E402 - only now
+
+# Some of its modules look for it here.
+vars(sys.modules["uvicorn"]).setdefault("Config", Config)

@@ -1,0 +1,70 @@
+"""What a server says of itself is asked for once, and again of the next one on the same socket."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from engine.api.client import Engine
+from engine.api.pb import events_pb2, version_pb2
+from engine.api.serving import handler
+from engine.errors import WharfError
+
+
+class _Server:
+    """A version and a stream of events that never come."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self.asked = 0
+        self.subscribed = asyncio.Event()
+
+    async def version(self, request: Empty, call: object) -> version_pb2.VersionResponse:
+        self.asked += 1
+        return version_pb2.VersionResponse(version=self._version)
+
+    async def subscribe(self, request: events_pb2.SubscribeRequest, call: object) -> AsyncIterator[events_pb2.Envelope]:
+        self.subscribed.set()
+        await asyncio.Event().wait()
+        yield events_pb2.Envelope()
+
+
+@asynccontextmanager
+async def _serving(path: Path, version: str) -> AsyncIterator[_Server]:
+    servicer, server = _Server(version), grpc.aio.server()
+    services = (version_pb2.DESCRIPTOR.services_by_name["Version"], events_pb2.DESCRIPTOR.services_by_name["Events"])
+    server.add_generic_rpc_handlers(tuple(handler(service, servicer, lambda context: context) for service in services))
+    server.add_insecure_port(f"unix://{path}")
+    await server.start()
+    try:
+        yield servicer
+    finally:
+        await server.stop(None)
+
+
+async def _listen(engine: Engine) -> None:
+    with contextlib.suppress(WharfError):
+        async for _ in engine.events.stream([]):
+            pass
+
+
+def test_the_version_is_asked_for_once_per_server(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        engine = Engine(str(tmp_path / "socket"))
+        try:
+            async with _serving(tmp_path / "socket", "one") as server:
+                listening = asyncio.create_task(_listen(engine))
+                await asyncio.wait_for(server.subscribed.wait(), 60)
+                assert [(await engine.version()).version for _ in range(3)] == ["one"] * 3
+                assert server.asked == 1
+            await asyncio.wait_for(listening, 60)
+            async with _serving(tmp_path / "socket", "two"):
+                assert (await engine.version()).version == "two"
+        finally:
+            await engine.close()
+
+    asyncio.run(scenario())

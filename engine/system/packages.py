@@ -1,0 +1,17 @@
+"""Parts of a library without the rest of it: some packages load all that they have when one module is asked for."""
+
+import sys
+from importlib.util import find_spec, module_from_spec
+
+
+def enter(name: str) -> None:
+    """Makes the modules of a package importable without running its ``__init__``; of one that is loaded, nothing.
+
+    :raises ImportError: it isn't installed.
+    """
+    if name in sys.modules:
+        return
+    spec = find_spec(name)
+    if spec is None:
+        raise ImportError(f"{name} is not installed", name=name)
+    sys.modules[name] = module_from_spec(spec)
