@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.engines import Engine
+from compat_tests.engines import Dockerd, Engine
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
@@ -107,6 +107,55 @@ def test_a_containers_life(engine: Engine, name: str) -> None:
         "read/write": "true",
     }
     assert "status" not in mount
+
+
+def plain(event: Event, hidden: dict[str, str]) -> tuple[str, str, str, str]:
+    """Type, action, actor and attributes, without what must differ."""
+    attributes = dict(event["Actor"]["Attributes"])
+    attributes.pop("execDuration", None)
+    if "execID" in attributes:
+        attributes["execID"] = "<id>"
+    text = json.dumps(attributes, sort_keys=True)
+    actor = event["Actor"]["ID"]
+    for value, word in hidden.items():
+        text, actor = text.replace(value, word), actor.replace(value, word)
+    return event["Type"], event["Action"], actor, text
+
+
+def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
+    """All that is told of a container, its volume and its network, of which dockerd keeps no certain order."""
+    since = now()
+    network = engine.docker("network", "create", "--label", "n=1", name).stdout.strip()
+    create = ("create", "--name", name, "--network", name, "-v", f"{name}:/v:ro", "--label", "a=b", "--label", "empty")
+    key = engine.docker(
+        *create, "-e", "X=y", "busybox", "sh", "-c", "trap 'exit 3' TERM; sleep 600 & wait"
+    ).stdout.strip()
+    bridge = engine.api.get("/networks/bridge").json()["Id"]
+    try:
+        for args in (
+            *(("start", key), ("exec", "-u", "0", key, "true"), ("pause", key), ("unpause", key)),
+            *(("network", "connect", "bridge", key), ("network", "disconnect", "bridge", key)),
+            *(("rename", key, f"{name}2"), ("update", "--cpu-shares", "7", key), ("top", key)),
+            *(("cp", f"{key}:/etc/passwd", "-"), ("export", key)),
+            *(("kill", "-s", "CONT", key), ("restart", "-t", "0", key), ("stop", "-t", "0", key)),
+        ):
+            engine.docker(*args)
+    finally:
+        engine.docker("rm", "-f", key)
+        engine.docker("volume", "rm", name)
+        engine.docker("network", "rm", name)
+    hidden = {key: "<container>", network: "<network>", bridge: "<bridge>", name: "<name>"}
+    events = [event for event in told(engine, since) if any(word in json.dumps(event) for word in hidden)]
+    return sorted(plain(event, hidden) for event in events)
+
+
+def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
+    ours, theirs = life(engine, name), life(oracle, name)
+    assert [line for line in ours if line not in theirs] == [line for line in theirs if line not in ours] == []
+    # dockerd mounts the volumes once more for a copy, and tells twice that a container left a network. A stop without
+    # patience may find the container gone before its second signal.
+    counted = [[line for line in each if line[0] == "container" and line[1] != "kill"] for each in (ours, theirs)]
+    assert counted[0] == counted[1]
 
 
 def test_networks_volumes_and_images(engine: Engine, name: str) -> None:
