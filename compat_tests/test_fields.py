@@ -556,6 +556,16 @@ def test_endpoint_settings(engine: Engine) -> None:
         engine.api.delete("/networks/fields")
 
 
+def test_files_of_the_last_run(engine: Engine) -> None:
+    body = {"Cmd": ["true"], "Hostname": "boxhost", "HostConfig": {"NetworkMode": "none"}}
+    with running(engine, body) as identity:
+        engine.api.post(f"/containers/{identity}/wait")
+        path = engine.api.get(f"/containers/{identity}/json").json()["HostsPath"]
+        shown = engine.docker("cp", f"{identity}:/etc/hosts", "-").stdout
+        assert Path(path).read_text() in shown
+        assert "boxhost" in engine.docker("cp", f"{identity}:/etc/hostname", "-").stdout
+
+
 def names_of(engine: Engine, name: str) -> list[str]:
     rows = engine.api.get(f'/containers/json?filters={{"name":["^/{name}$"]}}').json()
     return sorted(rows[0]["Names"], key=len)

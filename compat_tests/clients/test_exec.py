@@ -257,6 +257,11 @@ def test_states_that_do_not_fit(engine: Engine, box: str) -> None:
     assert answer.status == 409
     assert answer.message == f"Container {box} is paused, unpause the container before exec"
     assert engine.api.post(f"/containers/{box}/unpause").status == 204
+    # What was not started while the container ran is not there in its next run.
+    waiting = create(engine, box, "true")
+    for verb in ("stop?t=0", "start"):
+        assert engine.api.post(f"/containers/{box}/{verb}").status == 204
+        assert engine.api.post(f"/exec/{waiting}/start", {"Detach": True}).status == 404
 
 
 def test_events(engine: Engine, box: str) -> None:

@@ -61,8 +61,9 @@ def test_push(engine: Engine, plain: Registry) -> None:
     assert f"2: digest: {id}" in everything
     done = engine.docker("push", plain.name(f"{second}:3"), check=False)
     assert f"tag does not exist: {plain.name(f'{second}:3')}" in done.output
-    done = engine.docker("push", "-a", plain.name("never"), check=False)
-    assert f"An image does not exist locally with the tag: {plain.name('never')}" in done.output
+    for option in ("--all-tags", "--all-tags=false"):
+        done = engine.docker("push", option, plain.name("never"), check=False)
+        assert f"An image does not exist locally with the tag: {plain.name('never')}" in done.output
     lines = [json.loads(line) for line in engine.client.api.push(one, stream=True, decode=False)]
     assert lines[-1]["aux"]["Digest"] == id
 

@@ -92,6 +92,8 @@ async def hijack(request: Request) -> Hijacked:
         raise asyncio.CancelledError
     early = protocol.take()
     upgrade, headers = protocol.upgrade, list(protocol.server_state.default_headers)
+    if not upgrade and request.headers.get("upgrade", "").lower() == "tcp":
+        upgrade = "tcp"  # for dockerd, and so for clients, that header is enough
     original = transport.get_extra_info("socket")
     if transport.get_extra_info("ssl_object") is None and original is not None:
         sock = socket.socket(fileno=os.dup(original.fileno()))

@@ -243,7 +243,7 @@ def test_bodies_and_pipelined_requests_are_kept_apart(api: Serving) -> None:
 
 
 @pytest.mark.parametrize("early", [b"", b"early"])
-@pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: tcp\r\n"])
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: tcp\r\n", b"Upgrade: tcp\r\n"])
 def test_hijack_keeps_the_body_and_early_bytes(api: Serving, early: bytes, upgrade: bytes) -> None:
     with api.connect() as sock:
         sock.sendall(b"POST /raw HTTP/1.1\r\nHost: d\r\n" + upgrade + b"Content-Length: 4\r\n\r\nbody" + early)

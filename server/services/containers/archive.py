@@ -22,6 +22,7 @@ from engine.layers.diff import changes as tree_changes
 from engine.runtime.spec import users
 from engine.system import linux
 from server.services.containers.model import Container
+from server.services.containers.mounting import NETWORK_FILES
 from server.services.containers.room import Room
 from server.services.containers.rootfs import layers, mounts_of
 
@@ -58,6 +59,11 @@ async def _opened(room: Room, container: Container) -> AsyncIterator[_Root]:
                 stack.push_async_callback(room.volumes.unmount, point.name, user)
             if point.kind in ("bind", "volume") and source:
                 await place.run(_bind, root, source, point.destination, point.rw)
+        paths = (container.resolv_conf_path, container.hostname_path, container.hosts_path)
+        for name, path in zip(NETWORK_FILES, paths, strict=True):
+            if name not in container.mounts:
+                # Those of its last run; there is none yet before the first.
+                await place.run(_bind, root, path, name, not container.host_config.readonly_rootfs)
         yield _Root(place, root)
 
 

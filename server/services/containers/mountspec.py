@@ -91,14 +91,13 @@ def parse_bind(text: str, volume_driver: str) -> MountPoint:
         "ReadOnly": not writable(mode),
     }
     words = mode.split(",")
-    if spec["Type"] == "volume":
-        options: dict[str, Any] = {}
-        if volume_driver:
-            options["DriverConfig"] = {"Name": volume_driver}
-        if "nocopy" in words:
-            options["NoCopy"] = True
-        if options:
-            spec["VolumeOptions"] = options
+    options: dict[str, Any] = {}
+    if volume_driver and spec["Type"] == "volume":
+        options["DriverConfig"] = {"Name": volume_driver}
+    if "nocopy" in words:
+        options["NoCopy"] = True  # a bind with it is refused below
+    if options:
+        spec["VolumeOptions"] = options
     propagation = next((word for word in words if word in _PROPAGATION), "")
     if propagation:
         spec["BindOptions"] = {"Propagation": propagation}

@@ -315,9 +315,15 @@ class Exec:
     def _container_stopped(self, container: Container) -> None:
         self._processes.pop(container.id, None)
         for instance in list(self._execs.values()):
-            if instance.container_id == container.id and instance.running:
+            if instance.container_id != container.id:
+                continue
+            if instance.running:
                 # Its end came with the container's; if its own event is lost, nobody shall wait for it.
                 self._end(instance, 137)
+            elif instance.exit_code is None:
+                # What was not started goes with the container's run, for which it was made.
+                container.exec_ids.discard(instance.id)
+                self._execs.pop(instance.id, None)
 
     def _container_removed(self, container: Container) -> None:
         self._processes.pop(container.id, None)

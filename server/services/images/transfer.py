@@ -68,20 +68,23 @@ class Transfer:
         self, reference: Reference, report: Report, *, credentials: Credentials = NOBODY, platform: str | None = None
     ) -> None:
         """One tag; every tag of the repository if there is none."""
-        room = self._room
         await report.status(f"The push refers to repository [{reference.name}]")
         if not reference.name_only:
             await self._push_one(reference, report, credentials, platform)
             return
+        for full in await self._tags(reference):
+            await self._push_one(parse(full), report, credentials, platform)
+
+    async def _tags(self, reference: Reference) -> list[str]:
+        """The local tags of a repository. NOT_FOUND if there is none."""
         names = sorted(
             record.name
-            for record in await room.names.all()
+            for record in await self._room.names.all()
             if (name := parse_canonical(record.name)) is not None and name.name == reference.name and name.tag
         )
         if not names:
             raise not_found(f"An image does not exist locally with the tag: {reference.familiar_name}")
-        for full in names:
-            await self._push_one(parse(full), report, credentials, platform)
+        return names
 
     async def _push_one(
         self, reference: Reference, report: Report, credentials: Credentials, platform: str | None
@@ -91,6 +94,7 @@ class Transfer:
         if record is None:
             if not reference.tag:
                 raise no_such_image(reference)
+            await self._tags(reference)
             raise not_found(f"tag does not exist: {reference.familiar}")
         async with room.engine.leases.hold():
             target = await self._pushable(record, platform, report)

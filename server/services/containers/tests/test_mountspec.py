@@ -103,6 +103,11 @@ def test_tmpfs_options() -> None:
     assert tmpfs_options({"TmpfsOptions": {"SizeBytes": 1500}}) == ["size=1500"]
 
 
+def test_binds_copy_nothing() -> None:
+    with pytest.raises(WharfError, match="field VolumeOptions must not be specified"):
+        parse_bind("/src:/dst:nocopy", "")
+
+
 def test_volumes_from() -> None:
     assert parse_volumes_from("other") == ("other", "rw")
     assert parse_volumes_from("other:ro,z") == ("other", "ro,z")
