@@ -85,6 +85,17 @@ def test_replay_then_stream(engine: Engine) -> None:
 
 
 @pytest.mark.core
+def test_who_saw_the_end_finds_it_stopped(engine: Engine) -> None:
+    for code in range(3, 8):
+        with container(engine, start=False, Cmd=["sh", "-c", f"echo x; exit {code}"]) as box:
+            with hijack(engine, f"/containers/{box}/attach?{ALL}") as stream:
+                assert engine.api.post(f"/containers/{box}/start").status == 204
+                stream.read()
+            state = engine.api.get(f"/containers/{box}/json").json()["State"]
+            assert (state["Status"], state["ExitCode"]) == ("exited", code)
+
+
+@pytest.mark.core
 def test_several_clients_see_the_same(engine: Engine) -> None:
     with container(engine, Cmd=["cat"], OpenStdin=True) as box:
         path = f"/containers/{box}/attach?{ALL}"

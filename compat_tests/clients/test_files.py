@@ -92,6 +92,16 @@ def test_the_stat_header(engine: Engine, box: str) -> None:
     assert (stat["name"], stat["linkTarget"], stat["mode"] >> 27 & 1) == ("etc", "/etc", 1)
     stat = head(engine, box, "/data/sub/")
     assert (stat["name"], stat["mode"] >> 31) == ("sub", 1)
+    # The names in an archive of a root or of a directory's content, however the path is written.
+    for path, first, below in (
+        ("/", "", "/data/sub/a"), ("./", ".", "./data/sub/a"), ("/./", ".", "./data/sub/a"),
+        ("/data/sub/.", ".", "./a"), ("/data/sub", "sub", "sub/a"),
+    ):  # fmt: skip
+        answer = engine.api.get(f"/containers/{box}/archive?path={path}")
+        with tarfile.open(fileobj=io.BytesIO(answer.body)) as archive:
+            names = archive.getnames()  # without the slash of directories
+        assert names[0] == first, path
+        assert below in names, path
 
 
 @pytest.mark.core

@@ -243,6 +243,11 @@ def test_filters(engine: Engine) -> None:
         ):
             answer = engine.api.get("/containers/json", filters=json.dumps({key: [value]}))
             assert (answer.status, answer.message) == (status, text)
+        # Of several moments the earliest counts; a prune takes only one.
+        moments = json.dumps({"until": ["1", "2000-01-01"]})
+        assert engine.api.get("/images/json", filters=moments).json() == []
+        answer = engine.api.post("/images/prune", filters=moments)
+        assert (answer.status, answer.message) == (400, "more than one until filter specified")
 
 
 def test_an_ambiguous_prefix(engine: Engine) -> None:

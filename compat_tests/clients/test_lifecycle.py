@@ -98,6 +98,11 @@ def test_states_that_do_not_fit(engine: Engine, sleeper: str) -> None:
     not_running = f"container {sleeper} is not running"
     assert message(post(f"/containers/{sleeper}/kill")) == (409, f"cannot kill container: {sleeper}: {not_running}")
     assert message(post(f"/containers/{sleeper}/pause")) == (409, not_running)
+    for namespace, status in (("Pid", 500), ("Ipc", 409)):
+        joined = create(engine, HostConfig={f"{namespace}Mode": f"container:{sleeper}"})
+        failed = f"failed to join {namespace.upper()} namespace: {not_running}"
+        assert message(post(f"/containers/{joined}/start")) == (status, failed)
+        engine.api.delete(f"/containers/{joined}")
     assert post(f"/containers/{sleeper}/start").status == 204
     assert state(engine, sleeper)["Running"]
 

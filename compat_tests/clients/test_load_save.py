@@ -257,6 +257,18 @@ def broken_archives() -> dict[str, tuple[bytes, str]]:
     }
 
 
+def test_who_reads_the_head_finds_the_image(engine: Engine) -> None:
+    """There are clients that look no further than the head of the answer."""
+    for number in range(3):
+        connection = engine.api.connection()
+        try:
+            connection.request("POST", "/images/load?quiet=1", body=docker_archive(f"head:{number}", fresh()))
+            assert connection.getresponse().status == 200
+            assert engine.api.get(f"/images/head:{number}/json").status == 200
+        finally:
+            connection.close()
+
+
 def test_broken_archives(engine: Engine) -> None:
     before = blobs_in(engine)
     for name, (archive, said) in broken_archives().items():

@@ -303,6 +303,14 @@ def test_legacy_links(stage: Stage) -> None:
         f"DB_PORT=tcp://{address}:80", f"DB_PORT_80_TCP_ADDR={address}", "DB_ENV_COLOUR=red",
         f"DB_NAME=/{stage.name('client')}/db",
     } <= set(environment)  # fmt: skip
+    # The link is a name of the server, also after the client got another.
+    stage.engine.docker("rename", stage.name("client"), stage.name("client") + "2")
+    found = stage.engine.api.get(f"/containers/{stage.name('client')}2/db/json").json()
+    stage.engine.docker("rename", stage.name("client") + "2", stage.name("client"))
+    assert found["Name"] == f"/{server}"
+    # Who switches IPv6 off for itself is told of no such address.
+    stage.run("four", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
+    assert ":" not in stage.exec("four", "cat", "/etc/hosts")
 
 
 def test_a_configuration_network(stage: Stage) -> None:

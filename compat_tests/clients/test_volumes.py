@@ -43,6 +43,13 @@ def test_a_named_volume_keeps_what_is_written(engine: Engine, volume: str) -> No
     missing = engine.docker(*RUN, "--mount", options + "x", "busybox", "true", check=False)
     assert missing.status in (125, 127)
     assert "no such file or directory" in missing.stderr
+    # What the image has there is copied into the part that is mounted; a link leads no further than the volume.
+    sh(engine, "-v", "data:/d", script="mkdir /d/empty && ln -s / /d/out")
+    assert "passwd" in sh(engine, "--mount", "type=volume,src=data,dst=/etc,volume-subpath=empty", script="ls /etc")
+    assert "passwd" in sh(engine, "-v", "data:/d", script="ls /d/empty")
+    escaping = "type=volume,src=data,dst=/d,volume-subpath=out"
+    refused = engine.docker(*RUN, "--mount", escaping, "busybox", "true", check=False)
+    assert "path concatenation escapes the base directory, base: " in refused.stderr
 
 
 @pytest.mark.core
@@ -92,6 +99,13 @@ def test_tmpfs(engine: Engine) -> None:
     line, mode = sh(engine, "--mount", mount, script=script).splitlines()
     assert "size=2048k" in line.split()[3].split(",")
     assert mode == "711"
+    # It stands in for an anonymous volume at the same place, which then isn't made.
+    body = {"Image": "busybox", "Volumes": {"/t": {}}, "HostConfig": {"Tmpfs": {"/t": ""}}}
+    identity = engine.api.post("/containers/create", body).json()["Id"]
+    try:
+        assert engine.api.get(f"/containers/{identity}/json").json()["Mounts"] == []
+    finally:
+        engine.api.delete(f"/containers/{identity}", v=1)
 
 
 @pytest.mark.core

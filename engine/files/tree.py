@@ -16,10 +16,15 @@ from engine.files.paths import resolve
 from engine.layers.extract import Options, Target, apply
 from engine.layers.pack import Node, Packer, walk
 from engine.layers.tarwrite import TarWriter
+from engine.system import linux
 from engine.system.ids import IdMaps
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _ROOT | os.O_NOFOLLOW
+#: statfs(2)'s types: proc, sysfs, cgroup, cgroup2, devpts, mqueue, securityfs, debugfs, tracefs, bpf.
+_KERNEL = frozenset(
+    (0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x19800202, 0x73636673, 0x64626720, 0x74726163, 0xCAFE4A11)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +88,34 @@ def pack(root_path: str, path: str, out: Callable[[bytes], object], maps: IdMaps
         if stat.S_ISDIR(status.st_mode):
             below = os.open(real or ".", _BELOW, dir_fd=root)
             try:
-                for node in walk(below):
+                for node in walk(below, skip=_kernels(os.fstat(below).st_dev, device=not real)):
                     packer.add(node, f"{name.rstrip('/')}/{node.path}")
             finally:
                 os.close(below)
         writer.close()
     finally:
         os.close(root)
+
+
+def _kernels(start: int, *, device: bool) -> Callable[[Node], bool]:
+    """What is below the kernel's own file systems is no file of the container: they are shown as empty directories.
+
+    ``start``: the device that the walk begins on. ``device``: it begins at the root, whose ``/dev`` is one of them.
+    """
+    known = {start: False}
+
+    def skip(node: Node) -> bool:
+        found = known.get(node.stat.st_dev)
+        if found is not None:
+            return found
+        if known.get(os.fstat(node.parent).st_dev):
+            return True
+        # The first that is seen of a device is its mount point.
+        kind = linux.filesystem_type(f"/proc/self/fd/{node.parent}/{node.name}")
+        known[node.stat.st_dev] = kind in _KERNEL or (device and node.path == "dev" and kind == linux.TMPFS_MAGIC)
+        return False
+
+    return skip
 
 
 def extraction_point(root_path: str, path: str) -> str:

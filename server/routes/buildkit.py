@@ -17,16 +17,30 @@ if TYPE_CHECKING:
     from server.services.build.buildkit.service import BuildKit
 
 
+def _protocol(request: Request) -> str:
+    """The protocol to go on with: ``h2c``.
+
+    :raises WharfError: INVALID_ARGUMENT: another one was asked for, or none.
+    """
+    wanted: str = request.headers.get("upgrade", "")
+    if not wanted:
+        raise invalid("no upgrade proto in request")
+    if wanted != "h2c":
+        raise invalid(f"protocol {wanted} not supported")
+    return wanted
+
+
 async def _upgraded(request: Request) -> tuple[BuildKit, Hijacked]:
     """Who serves, and the connection, after the answer that HTTP/2 begins.
 
     :raises WharfError: INVALID_ARGUMENT: another protocol was asked for. UNAVAILABLE: there is no builder.
     """
-    if request.headers.get("upgrade", "").lower() != "h2c":
-        raise invalid("no upgrade to h2c was asked for")
+    wanted = _protocol(request)
     door: Door = request.app.state.services.build
     builds = await door.builds()
     taken = await hijack(request)
+    # Also for who forgot to name the header in ``Connection``.
+    taken.upgrade = wanted
     await taken.send(taken.head())
     return builds.buildkit, taken
 
@@ -40,6 +54,7 @@ async def grpc(request: Request) -> Response | None:
 async def session(request: Request) -> Response | None:
     headers = request.headers
     id = headers.get("x-docker-expose-session-uuid", "")
+    _protocol(request)
     if not id:
         raise invalid("X-Docker-Expose-Session-Uuid header is required")
     buildkit, taken = await _upgraded(request)

@@ -74,6 +74,14 @@ def test_the_file_in_all_its_types(tmp_path: Path) -> None:
     assert config.given["mtu"] == "file"
 
 
+def test_cdi_can_be_switched_off(tmp_path: Path) -> None:
+    assert read(tmp_path, {"features": {"cdi": True}}).cdi_spec_dirs == ("/etc/cdi", "/var/run/cdi")
+    assert read(tmp_path, {"features": {"cdi": False}}, "--cdi-spec-dir", "/a").cdi_spec_dirs == ()
+    assert read(tmp_path, {}, "--cdi-spec-dir", "/a").cdi_spec_dirs == ("/a",)
+    assert read(tmp_path, {}, "--cdi-spec-dir=").cdi_spec_dirs == read(tmp_path, {"cdi-spec-dirs": []}).cdi_spec_dirs
+    assert read(tmp_path, {}, "--cdi-spec-dir=").cdi_spec_dirs == ()
+
+
 def test_runtimes_alone_may_be_in_both(tmp_path: Path) -> None:
     document = {"runtimes": {"one": {"path": "/bin/one"}}}
     assert set(read(tmp_path, document, "--add-runtime", "two=/bin/two").runtimes) == {"one", "two"}
