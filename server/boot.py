@@ -109,6 +109,7 @@ def run(config: Config, given: Given, handle: zygote.Handle) -> int:
         from server.config.remap import remapped
 
         config = remapped(config)
+    _warn_of_proxies(config)
     config.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
     config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
     _claim(config.pidfile)
@@ -116,6 +117,15 @@ def run(config: Config, given: Given, handle: zygote.Handle) -> int:
         return _run(config, given, handle)
     finally:
         config.pidfile.unlink(missing_ok=True)
+
+
+def _warn_of_proxies(config: Config) -> None:
+    """What the configuration says goes before the environment."""
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        value: str = getattr(config, name)
+        for variable in (name, name.upper()):
+            if value and os.environ.get(variable, value) != value:
+                log.warning("overriding existing proxy variable with value from configuration: %s", variable)
 
 
 def _share() -> None:

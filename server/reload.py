@@ -1,5 +1,6 @@
 """SIGHUP: the file is read again, and what dockerd reloads is applied."""
 
+import json
 import logging
 import platform
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.config import Config, ConfigError, reload
 from server.config.flags import Given
+from server.config.load import masked
 from server.config.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Reloader:
         self._apply(self._config)
         attributes = {option.name: _shown(fields[option.attribute]) for option in OPTIONS if option.attribute in fields}
         attributes["runtimes"] = " ".join(f"{name}:{runtime.path}" for name, runtime in self._config.runtimes.items())
+        proxies = {"http-proxy": masked(read.http_proxy), "https-proxy": masked(read.https_proxy)}
+        log.info("Reloaded configuration: %s", json.dumps({**attributes, **proxies, "no-proxy": read.no_proxy}))
         attributes["name"] = platform.node()
         self._services.events.publish("daemon", "reload", self._services.system.identity, attributes)
 

@@ -165,6 +165,7 @@ def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
             os.kill(daemon.daemon.pid, signal.SIGHUP)
             event = json.loads(events.stdout.readline())
             assert event["Action"] == "reload"
+            assert "Reloaded configuration: {" in daemon.log()
             assert event["Actor"]["ID"] == info("ID")
             attributes = event["Actor"]["Attributes"]
             assert (attributes["labels"], attributes["debug"]) == ('["room=blue"]', "true")

@@ -149,7 +149,7 @@ def _conflicts(document: Mapping[str, Any], given: Given, settings: Mapping[str,
 
 def _shown(name: str, value: Any) -> str:
     if name in ("http-proxy", "https-proxy"):
-        return _masked(str(value))
+        return masked(str(value))
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
@@ -159,7 +159,8 @@ def _shown(name: str, value: Any) -> str:
     return str(value)
 
 
-def _masked(url: str) -> str:
+def masked(url: str) -> str:
+    """A proxy's address as it may be shown: without the user and the password."""
     scheme, separator, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     return f"{scheme}://xxxxx:xxxxx@{host}" if separator and at and user else url
