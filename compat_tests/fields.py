@@ -20,6 +20,7 @@ ENDPOINTS = "server/services/networks/endpoints.py"
 CONTAINERS = "server/services/containers"
 
 T = "compat_tests/test_fields.py::"
+RARE = "compat_tests/test_limits.py::"
 RUN = "compat_tests/clients/test_run.py::"
 LIFE = "compat_tests/clients/test_lifecycle.py::"
 VOLUMES = "compat_tests/clients/test_volumes.py::"
@@ -54,7 +55,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.Memory": (LIMITS, KERNEL),
     "HostConfig.NanoCpus": (LIMITS, KERNEL),
     "HostConfig.CgroupParent": (BUILD, T + "test_cgroup_parent"),
-    "HostConfig.BlkioWeight": (LIMITS, "server/services/containers/tests/test_validate.py::test_refused"),
+    "HostConfig.BlkioWeight": (LIMITS, RARE + "test_a_weight_of_block_devices"),
     "HostConfig.BlkioWeightDevice": (LIMITS, T + "test_block_devices"),
     "HostConfig.BlkioDeviceReadBps": (LIMITS, T + "test_block_devices"),
     "HostConfig.BlkioDeviceWriteBps": (LIMITS, T + "test_block_devices"),
@@ -62,8 +63,8 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.BlkioDeviceWriteIOps": (LIMITS, T + "test_block_devices"),
     "HostConfig.CpuPeriod": (LIMITS, KERNEL),
     "HostConfig.CpuQuota": (LIMITS, KERNEL),
-    "HostConfig.CpuRealtimePeriod": (f"{CONTAINERS}/validate.py", BAD),
-    "HostConfig.CpuRealtimeRuntime": (f"{CONTAINERS}/validate.py", BAD),
+    "HostConfig.CpuRealtimePeriod": (LIMITS, RARE + "test_real_time"),
+    "HostConfig.CpuRealtimeRuntime": (LIMITS, RARE + "test_real_time"),
     "HostConfig.CpusetCpus": (LIMITS, KERNEL),
     "HostConfig.CpusetMems": (LIMITS, KERNEL),
     "HostConfig.Devices": ("engine/runtime/spec/devices.py", SEEN),
