@@ -20,13 +20,14 @@ ENDPOINTS = "server/services/networks/endpoints.py"
 CONTAINERS = "server/services/containers"
 
 T = "compat_tests/test_fields.py::"
-RARE = "compat_tests/test_limits.py::"
+LIMITED = "compat_tests/test_limits.py::"
+NET = "compat_tests/test_fields_networks.py::"
 RUN = "compat_tests/clients/test_run.py::"
 LIFE = "compat_tests/clients/test_lifecycle.py::"
 VOLUMES = "compat_tests/clients/test_volumes.py::"
 RESTART = "compat_tests/clients/test_restart.py::"
 SEEN = T + "test_seen_from_inside"
-KERNEL = T + "test_limits_reach_the_kernel"
+KERNEL = LIMITED + "test_limits_reach_the_kernel"
 BAD = T + "test_refused"
 
 HONOURED: dict[str, tuple[str, str]] = {
@@ -45,8 +46,8 @@ HONOURED: dict[str, tuple[str, str]] = {
     "Config.Image": (f"{CONTAINERS}/create.py", RUN + "test_a_missing_image_and_a_bad_option"),
     "Config.Volumes": (MOUNTS, VOLUMES + "test_a_volume_of_the_image_and_volumes_from"),
     "Config.WorkingDir": (PROCESS, RUN + "test_what_the_process_is_given"),
-    "Config.NetworkDisabled": (ENDPOINTS, T + "test_network_disabled"),
-    "Config.MacAddress": (f"{CONTAINERS}/compat.py", T + "test_mac_address"),
+    "Config.NetworkDisabled": (ENDPOINTS, NET + "test_network_disabled"),
+    "Config.MacAddress": (f"{CONTAINERS}/compat.py", NET + "test_mac_address"),
     "Config.Labels": (f"{CONTAINERS}/merge.py", LIFE + "test_from_created_to_removed"),
     "Config.StopSignal": (f"{CONTAINERS}/stop.py", T + "test_stop_signal_and_timeout"),
     "Config.StopTimeout": (f"{CONTAINERS}/stop.py", T + "test_stop_signal_and_timeout"),
@@ -54,33 +55,33 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.CpuShares": (LIMITS, KERNEL),
     "HostConfig.Memory": (LIMITS, KERNEL),
     "HostConfig.NanoCpus": (LIMITS, KERNEL),
-    "HostConfig.CgroupParent": (BUILD, T + "test_cgroup_parent"),
-    "HostConfig.BlkioWeight": (LIMITS, RARE + "test_a_weight_of_block_devices"),
-    "HostConfig.BlkioWeightDevice": (LIMITS, T + "test_block_devices"),
-    "HostConfig.BlkioDeviceReadBps": (LIMITS, T + "test_block_devices"),
-    "HostConfig.BlkioDeviceWriteBps": (LIMITS, T + "test_block_devices"),
-    "HostConfig.BlkioDeviceReadIOps": (LIMITS, T + "test_block_devices"),
-    "HostConfig.BlkioDeviceWriteIOps": (LIMITS, T + "test_block_devices"),
+    "HostConfig.CgroupParent": (BUILD, LIMITED + "test_cgroup_parent"),
+    "HostConfig.BlkioWeight": (LIMITS, LIMITED + "test_a_weight_of_block_devices"),
+    "HostConfig.BlkioWeightDevice": (LIMITS, LIMITED + "test_block_devices"),
+    "HostConfig.BlkioDeviceReadBps": (LIMITS, LIMITED + "test_block_devices"),
+    "HostConfig.BlkioDeviceWriteBps": (LIMITS, LIMITED + "test_block_devices"),
+    "HostConfig.BlkioDeviceReadIOps": (LIMITS, LIMITED + "test_block_devices"),
+    "HostConfig.BlkioDeviceWriteIOps": (LIMITS, LIMITED + "test_block_devices"),
     "HostConfig.CpuPeriod": (LIMITS, KERNEL),
     "HostConfig.CpuQuota": (LIMITS, KERNEL),
-    "HostConfig.CpuRealtimePeriod": (LIMITS, RARE + "test_real_time"),
-    "HostConfig.CpuRealtimeRuntime": (LIMITS, RARE + "test_real_time"),
+    "HostConfig.CpuRealtimePeriod": (LIMITS, LIMITED + "test_real_time"),
+    "HostConfig.CpuRealtimeRuntime": (LIMITS, LIMITED + "test_real_time"),
     "HostConfig.CpusetCpus": (LIMITS, KERNEL),
     "HostConfig.CpusetMems": (LIMITS, KERNEL),
     "HostConfig.Devices": ("engine/runtime/spec/devices.py", SEEN),
     "HostConfig.DeviceCgroupRules": ("engine/runtime/spec/devices.py", SEEN),
-    "HostConfig.DeviceRequests": (f"{CONTAINERS}/devicerequests.py", T + "test_devices_of_cdi"),
+    "HostConfig.DeviceRequests": (f"{CONTAINERS}/devicerequests.py", LIMITED + "test_devices_of_cdi"),
     "HostConfig.MemoryReservation": (LIMITS, KERNEL),
     "HostConfig.MemorySwap": (LIMITS, KERNEL),
     "HostConfig.MemorySwappiness": (LIMITS, KERNEL),
-    "HostConfig.OomKillDisable": (LIMITS, T + "test_oom_kill_disable"),
+    "HostConfig.OomKillDisable": (LIMITS, LIMITED + "test_oom_kill_disable"),
     "HostConfig.PidsLimit": (LIMITS, KERNEL),
     "HostConfig.Ulimits": (PROCESS, RUN + "test_what_the_process_is_given"),
     # HostConfig: the rest
     "HostConfig.Binds": (MOUNTS, VOLUMES + "test_binds"),
     "HostConfig.LogConfig": (f"{CONTAINERS}/logopts.py", T + "test_log_settings"),
-    "HostConfig.NetworkMode": (ENDPOINTS, T + "test_network_modes"),
-    "HostConfig.PortBindings": ("server/services/networks/portmap.py", T + "test_published_ports"),
+    "HostConfig.NetworkMode": (ENDPOINTS, NET + "test_network_modes"),
+    "HostConfig.PortBindings": ("server/services/networks/portmap.py", NET + "test_published_ports"),
     "HostConfig.RestartPolicy": (f"{CONTAINERS}/restarts.py", RESTART + "test_on_failure_gives_up_after_its_count"),
     "HostConfig.AutoRemove": (
         f"{CONTAINERS}/exits.py",
@@ -100,11 +101,11 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.ExtraHosts": ("server/services/networks/etc.py", SEEN),
     "HostConfig.GroupAdd": ("engine/runtime/spec/users.py", SEEN),
     "HostConfig.IpcMode": (f"{CONTAINERS}/mounting.py", T + "test_shared_ipc_and_pid"),
-    "HostConfig.Links": ("server/services/networks/etc.py", T + "test_links"),
+    "HostConfig.Links": ("server/services/networks/etc.py", NET + "test_links"),
     "HostConfig.OomScoreAdj": (PROCESS, RUN + "test_what_the_process_is_given"),
     "HostConfig.PidMode": (ASSEMBLE, T + "test_shared_ipc_and_pid"),
     "HostConfig.Privileged": (BUILD, T + "test_privileged"),
-    "HostConfig.PublishAllPorts": ("server/services/networks/portmap.py", T + "test_published_ports"),
+    "HostConfig.PublishAllPorts": ("server/services/networks/portmap.py", NET + "test_published_ports"),
     "HostConfig.ReadonlyRootfs": (BUILD, RUN + "test_a_read_only_root"),
     "HostConfig.SecurityOpt": ("engine/runtime/spec/security.py", RUN + "test_security_of_an_ordinary_container"),
     "HostConfig.Tmpfs": ("engine/runtime/spec/mounts.py", VOLUMES + "test_tmpfs"),
@@ -121,12 +122,12 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.ReadonlyPaths": (BUILD, T + "test_masked_and_readonly_paths"),
     "HostConfig.Init": (PROCESS, RUN + "test_init_reaps_and_forwards"),
     # Endpoints
-    "Endpoint.IPAMConfig": (ENDPOINTS, T + "test_endpoint_settings"),
-    "Endpoint.Links": ("server/services/networks/etc.py", T + "test_links"),
-    "Endpoint.Aliases": (ENDPOINTS, T + "test_endpoint_settings"),
-    "Endpoint.MacAddress": (ENDPOINTS, T + "test_mac_address"),
-    "Endpoint.DriverOpts": (ENDPOINTS, T + "test_endpoint_settings"),
-    "Endpoint.GwPriority": (ENDPOINTS, T + "test_endpoint_settings"),
+    "Endpoint.IPAMConfig": (ENDPOINTS, NET + "test_endpoint_settings"),
+    "Endpoint.Links": ("server/services/networks/etc.py", NET + "test_links"),
+    "Endpoint.Aliases": (ENDPOINTS, NET + "test_endpoint_settings"),
+    "Endpoint.MacAddress": (ENDPOINTS, NET + "test_mac_address"),
+    "Endpoint.DriverOpts": (ENDPOINTS, NET + "test_endpoint_settings"),
+    "Endpoint.GwPriority": (ENDPOINTS, NET + "test_endpoint_settings"),
 }
 
 #: What Docker on Linux keeps and shows without acting on it.
