@@ -17,7 +17,7 @@ from engine.build.dockerfile.ignore import Ignore
 from engine.build.pack import Content, CopyLayer, Given, Placement, Source, targets
 from engine.build.select import Checksums, Picked
 from engine.build.steps import Copy, Result, digest_of
-from engine.build.upload import upload
+from engine.build.upload import Spool
 from engine.build.work import Contexts, Fetched
 from engine.errors import WharfError
 from engine.files.paths import resolve
@@ -44,12 +44,11 @@ class _Files:
 
     root: int
     picked: list[Picked]
-    checksums: Checksums
     keep_owner: bool
 
 
 class Copier:
-    """Use: :meth:`open`, :meth:`key`, maybe :meth:`write`, and :meth:`close` always."""
+    """Use: :meth:`open`, :meth:`key`, maybe :meth:`write`, and :meth:`close` always, which nobody has to wait for."""
 
     def __init__(
         self,
@@ -66,6 +65,7 @@ class Copier:
         self._stack = AsyncExitStack()
         self._place: Place | None = None
         self._files: _Files | None = None
+        self._checksum = ""
         self._fetched: list[Fetched] = []
         self._exclude = Ignore(operation.exclude)
         self.files = ""
@@ -100,32 +100,37 @@ class Copier:
             else:
                 context = await self._contexts.open(origin.context)
                 path, checksums, keep = context.path, context.checksums, False
-            root = await self._run(select.open_root, path)
-            self._stack.callback(os.close, root)
-            picked = await self._run(self._pick, root)
-            self._files = _Files(root, picked, checksums, keep)
+            files, self._checksum = await self._run(self._look, path, checksums, keep)
+            self._stack.callback(os.close, files.root)
+            self._files = files
         for url in operation.urls:
             self._fetched.append(
                 await self._contexts.fetch(url, checksum=operation.checksum, keep_git_dir=operation.keep_git_dir)
             )
 
-    def _pick(self, root: int) -> list[Picked]:
-        return select.pick(root, self._operation.sources, may_match_nothing=self._operation.may_match_nothing)
+    def _look(self, path: str, checksums: Checksums, keep_owner: bool) -> tuple[_Files, str]:  # noqa: FBT001
+        """Finds the sources, and takes their checksum."""
+        operation = self._operation
+        root = select.open_root(path)
+        try:
+            picked = select.pick(root, operation.sources, may_match_nothing=operation.may_match_nothing)
+            checksum = checksums.of(root, picked, self._exclude, owners=keep_owner)
+        except BaseException:
+            os.close(root)
+            raise
+        return _Files(root, picked, keep_owner), checksum
 
     async def _empty(self) -> str:
         directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="empty-", dir=self._scratch)
         self._stack.push_async_callback(asyncio.to_thread, os.rmdir, directory)
         return directory
 
-    async def key(self) -> str:
+    def key(self) -> str:
         """The step's key: the operation, its parent, and the checksums of what it copies."""
         operation = self._operation
-        checksum = kind = ""
+        checksum, kind = self._checksum, ""
         if self._files is not None:
             files = self._files
-            checksum = await self._run(
-                files.checksums.of, files.root, files.picked, self._exclude, owners=files.keep_owner
-            )
             kind = "multi" if len(files.picked) > 1 else "dir" if any(item.is_dir for item in files.picked) else "file"
         text = f"{checksum}{[item.digest for item in self._fetched]}{operation.files}"
         self.files = f"{kind or 'file'}:{hashlib.sha256(text.encode()).hexdigest()}"
@@ -167,24 +172,22 @@ class Copier:
         root = None
         if self._parent.chain_id and not self._operation.link:
             root = await self._mount(self._parent.chain_id)
-        handle, path = await asyncio.to_thread(tempfile.mkstemp, prefix="layer-", dir=self._scratch)
+        spool = Spool(self._scratch)
         try:
-            written = await self._run(self._write, root, handle)
-            descriptor = Descriptor(GZIP_LAYER, written.digest, written.size)
-            await upload(self._engine, id, path, written)
+            written = await self._run(self._write, root, spool)
+            await spool.upload(self._engine, id, written)
         finally:
-            await asyncio.to_thread(os.unlink, path)
-        return descriptor, written.diff_id
+            await spool.close()
+        return Descriptor(GZIP_LAYER, written.digest, written.size), written.diff_id
 
-    def _write(self, mounted: str | None, handle: int) -> Written:
+    def _write(self, mounted: str | None, spool: Spool) -> Written:
         """Blocks: runs where the mounts are."""
         root = select.open_root(mounted) if mounted is not None else None
-        with os.fdopen(handle, "wb", 0) as out:
-            try:
-                return self._pack(root, mounted, out.write)
-            finally:
-                if root is not None:
-                    os.close(root)
+        try:
+            return self._pack(root, mounted, spool.write)
+        finally:
+            if root is not None:
+                os.close(root)
 
     def _pack(self, root: int | None, mounted: str | None, out: Callable[[bytes], object]) -> Written:
         operation = self._operation
@@ -210,7 +213,7 @@ class Copier:
             return layer.finish()
         where = iter(targets(operation, placement, names))
         if self._files is not None:
-            source = Source(self._files.root, picked, self._files.keep_owner)
+            source = Source(self._files.root, picked, self._files.keep_owner, operation.parents)
             for item in picked:
                 target = next(where)
                 if not (operation.unpack and not item.is_dir and self._unpacked(layer, item, placement)):

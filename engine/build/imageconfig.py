@@ -69,7 +69,7 @@ class ImageConfig:
         if variant:
             document["variant"] = variant
         config = cls(document)
-        config.set_env("PATH", _PATH)
+        config.set_env("PATH", _WINDOWS_PATH if os == "windows" else _PATH)
         return config
 
     @classmethod
@@ -126,7 +126,8 @@ class ImageConfig:
     @property
     def shell(self) -> Sequence[str]:
         """The words in front of a shell form's text."""
-        return self._strings("Shell") or ["/bin/sh", "-c"]
+        windows = self.document.get("os") == "windows"
+        return self._strings("Shell") or (["cmd", "/S", "/C"] if windows else ["/bin/sh", "-c"])
 
     @property
     def volumes(self) -> Sequence[str]:
@@ -160,4 +161,5 @@ class ImageConfig:
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+_WINDOWS_PATH = "c:\\Windows\\System32;c:\\Windows"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -98,6 +98,9 @@ class Source:
     root: int
     picked: Sequence[Picked]
     keep_owner: bool
+    keep_top: bool = False
+    """A folder that is copied is one of the files, as with ``--parents``. Else only what is in it: where that goes is
+    made as if missing, but for its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +205,14 @@ class CopyLayer:
             entry = self._packer.header(node, path)
             if entry is None:
                 continue
+            top = not name and directory and not source.keep_top
             if self._owner is not None:
                 entry.uid, entry.gid = self._owner
-            elif not source.keep_owner:
+            elif top or not source.keep_owner:
                 entry.uid = entry.gid = 0
-            if entry.type != tar.SYMLINK:
+            if top:
+                entry.mode = 0o755
+            elif entry.type != tar.SYMLINK:
                 entry.mode = mode_of(self._chmod, entry.mode, directory=directory)
             entry.mtime_ns = self._time(entry.mtime_ns)
             try:

@@ -144,10 +144,15 @@ class Planner:
         self._planned[index] = planned
         return planned
 
-    async def origin(self, name: str, span: Span, *, before: int) -> Origin:
-        """The stage, named context or image that ``--from`` and ``from=`` name."""
+    async def origin(self, name: str, span: Span, *, before: int, out_of_order: str) -> Origin:
+        """The stage, named context or image that ``--from`` and ``from=`` name.
+
+        Raises :class:`DockerfileError` with ``out_of_order`` for a stage that comes later.
+        """
         index = self._find(name)
         if index is not None and not (name.isdigit() and index >= before):
+            if index > before and not self.options.classic and self.bases.named_context(name) is None:
+                raise DockerfileError(out_of_order, span)
             return Origin((await self.stage(index)).last)
         context = self.bases.named_context(name)
         if context is not None and not context.startswith(IMAGES):

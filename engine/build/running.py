@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from engine.api.types import Mount
 from engine.build.cache import MOUNT, Record
-from engine.build.steps import ResolvedMount, Result, Run, digest_of
+from engine.build.copying import Copier
+from engine.build.steps import SCRATCH, Copy, Origin, ResolvedMount, Result, Run, digest_of
 from engine.build.work import Bind, Contexts, FileMount, Tmpfs
 from engine.errors import invalid, not_found
 from engine.files.copyup import copy_up
@@ -117,7 +118,9 @@ class Mounts:
         if mount.origin is not None:
             step = mount.origin.step
             source = self.found[id(step)].key if step is not None else mount.origin.context
-        identity = hashlib.sha256(f"{name}\0{source}\0{options.source}".encode()).hexdigest()[:32]
+        # One that begins with another owner or mode is another one.
+        begins = f"\0{options.mode}:{options.uid}:{options.gid}" if options.mode or options.uid or options.gid else ""
+        identity = hashlib.sha256(f"{name}\0{source}\0{options.source}{begins}".encode()).hexdigest()[:32]
         if options.sharing == "locked":
             lock = self.builder.locks.setdefault(identity, asyncio.Lock())
             await self._stack.enter_async_context(lock)
@@ -204,7 +207,7 @@ class Mounts:
     async def _ssh(self, mount: ResolvedMount) -> None:
         options = mount.options
         name = options.id or "default"
-        path = await self.contexts.ssh(name)
+        path = await self.contexts.ssh(name, options)
         if path is None:
             if options.required:
                 raise invalid(f"unset ssh forward key {name}")
@@ -216,12 +219,17 @@ class Mounts:
             self.env.append(f"SSH_AUTH_SOCK={target}")
 
 
-def run_key(operation: Run, parent: Result, found: dict[int, Result]) -> str:
-    """The key of a step that runs a process."""
+async def run_key(
+    builder: "Builder", contexts: Contexts, operation: Run, parent: Result, found: dict[int, Result]
+) -> str:
+    """The key of a step that runs a process. What it sees by ``type=bind`` counts by its content: ownership and modes
+    included, times not. Raises NOT_FOUND for a source that isn't there."""
     mounts = []
     for mount in operation.mounts:
         origin = mount.origin
         key = found[id(origin.step)].key if origin is not None and origin.step is not None else ""
+        if origin is not None and mount.options.type == "bind":
+            key = await _content(builder, contexts, mount, origin, found)
         mounts.append([mount.options, key, origin.context if origin is not None else None])
     return digest_of(
         "run",
@@ -238,6 +246,18 @@ def run_key(operation: Run, parent: Result, found: dict[int, Result]) -> str:
             **({"volumes": operation.volumes} if operation.volumes else {}),
         },
     )
+
+
+async def _content(
+    builder: "Builder", contexts: Contexts, mount: ResolvedMount, origin: Origin, found: dict[int, Result]
+) -> str:
+    copied = Copy((mount.options.source or "/",), "/", origin)
+    copier = Copier(builder, contexts, copied, SCRATCH, found, None)
+    try:
+        await copier.open()
+        return copier.key()
+    finally:
+        await copier.close()
 
 
 def disk_usage(path: str) -> int:

@@ -37,6 +37,7 @@ from engine.build.steps import (
 )
 from engine.build.work import Contexts, Job, Progress, Runner
 from engine.errors import Kind, WharfError, internal
+from engine.system.timeline import Timeline
 
 log = logging.getLogger("wharf.build")
 
@@ -157,21 +158,22 @@ class Solver:
 
     async def _result(self, step: Step, operation: Operation, parent: Result, found: dict[int, Result]) -> Result:
         if isinstance(operation, Run):
-            key = run_key(operation, parent, found)
+            await self.ground.under(*step.inputs[1 if step.parent is not None else 0 :])
+            key = await run_key(self.builder, self.contexts, operation, parent, found)
             work: Callable[[str], Awaitable[Layer | None]] = lambda id: self._run(id, step, operation, parent, found)  # noqa: E731
         elif isinstance(operation, Copy):
             if operation.origin is not None:
                 await self.ground.under(operation.origin.step)
             copier = Copier(self.builder, self.contexts, operation, parent, found, self.epoch_ns)
-            await copier.open()
             try:
-                key = await copier.key()
+                await copier.open()
+                key = copier.key()
                 result = await self._cached_or(
                     step, key, parent, lambda id: self._copied(copier, id, parent), copier.files
                 )
                 return replace(result, files=copier.files)
             finally:
-                await copier.close()
+                self._records.append(asyncio.create_task(copier.close()))
         else:
             assert isinstance(operation, Workdir)
             key = digest_of(
@@ -358,7 +360,7 @@ class Solver:
         return time.time_ns() if self.epoch_ns is None else self.epoch_ns
 
     async def _run(self, id: str, step: Step, operation: Run, parent: Result, found: dict[int, Result]) -> Layer:
-        engine = self.builder.engine
+        engine, timeline = self.builder.engine, Timeline(f"step {step.name}")
         rootfs = await engine.snapshots.prepare(id, parent.chain_id)
         try:
             async with Mounts(self.builder, self.contexts, operation, parent, found, id) as mounts:
@@ -380,13 +382,18 @@ class Solver:
                     ended = await self.runner.run(job, lambda stream, data: self.progress.output(step, stream, data))
                 except WharfError as error:
                     raise StepRefused(command, error) from error
+                timeline.mark("run")
                 try:
                     if ended.code:
                         raise StepFailed(step, command, ended.code)
                     descriptor, diff_id = await difference(engine, id, parent.chain_id, rootfs)
                 finally:
+                    timeline.mark("difference")
                     await asyncio.shield(ended.gone)
+            timeline.mark("end of the task")
             await self._commit(id, parent, diff_id)
+            timeline.mark("commit")
+            timeline.done()
         except BaseException:
             await asyncio.shield(discard(engine, id, rootfs))
             raise

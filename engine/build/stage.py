@@ -3,15 +3,16 @@
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.build import wording
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import expand_heredoc, expand_words
+from engine.build.dockerfile.flags import check_sharing, check_type
 from engine.build.dockerfile.parse import parse_instruction
 from engine.build.imageconfig import History, ImageConfig
-from engine.build.planned import IMAGES, PROXIES, Line, PlannedStage
+from engine.build.planned import IMAGES, Line, PlannedStage
 from engine.build.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ class StagePlanner:
         return self.planner.expand(text, self.variables, span)
 
     async def run(self) -> PlannedStage:
-        await self._from()
+        own = self.stage.base.name
+        replaced = bool(own) and self.planner.bases.named_context(own) is not None
+        await self._from(own if replaced else "")
         span = self.stage.base.span
         instructions: list[tuple[ins.Instruction, bool]] = []
-        instructions += [(parse_instruction(text, span=span), True) for text in self.config.onbuild]
-        self.config.config.pop("OnBuild", None)
-        instructions += [(instruction, False) for instruction in self.stage.instructions]
+        if not replaced:
+            instructions += [(parse_instruction(text, span=span), True) for text in self.config.onbuild]
+            self.config.config.pop("OnBuild", None)
+            instructions += [(instruction, False) for instruction in self.stage.instructions]
         steps = sum(isinstance(item, ins.Run | ins.Copy | ins.Workdir) for item, _ in instructions)
         self.total = steps + 1
         self.number = 1
@@ -68,16 +72,17 @@ class StagePlanner:
         parts.append(f"{self.number}/{self.total}")
         return f"[{' '.join(parts)}] {text}"
 
-    async def _from(self) -> None:
+    async def _from(self, instead: str) -> None:
+        """``instead``: a named context that stands for the whole stage."""
         base = self.stage.base
         known = self.planner.arguments
-        name = self.planner.expand(base.image, known, base.span)
+        name = instead or self.planner.expand(base.image, known, base.span)
         if not name:
             raise DockerfileError(f"base name ({base.image}) should not be blank", base.span)
         if base.platform:
             self.platform = self.planner.expand(base.platform, known, base.span) or self.platform
         index = self.planner.names.get(name.lower())
-        if index is not None and index != self.stage.index:
+        if not instead and index is not None and index != self.stage.index:
             parent = await self.planner.stage(index)
             self.base_ref, self.last, self.platform = parent.base_ref, parent.last, parent.platform
             self.config = parent.config.clone()
@@ -86,13 +91,13 @@ class StagePlanner:
                 self.args = dict(parent.args)
             return
         os, arch, variant = (*self.platform.split("/"), "", "")[:3]
-        if name == "scratch":
+        context = self.planner.bases.named_context(name) if name != "scratch" else None
+        if "scratch" in (name, (context or "").removeprefix("docker-image://")):
             self.base_ref = "scratch"
             self.config = ImageConfig.scratch(os=os, architecture=arch, variant=variant)
             if not self.options.classic:
                 self.config.config["WorkingDir"] = "/"
             return
-        context = self.planner.bases.named_context(name)
         if context is not None and not context.startswith(IMAGES):
             # A named context in place of a base: its files on an empty root.
             self.base_ref = name
@@ -178,13 +183,7 @@ class StagePlanner:
         args, files, shown = wording.process(item, self.config.shell)
         mounts = [await self._mount(option, item.span) for option in item.mounts]
         env = {**{key: value for key, value in self.args.items() if key not in self.config.env}, **self.config.env}
-        hidden = {
-            name: value
-            for name, value in self.options.build_args.items()
-            if name.lower() in PROXIES and value is not None and name not in env
-        }
-        for name in hidden:
-            env.pop(name, None)
+        hidden = wording.proxies(self.options.build_args, env, both=not self.options.classic)
         volumes: tuple[str, ...] = ()
         if self.options.classic:
             wording.refuse_flags(item, "mount", "network", "security")
@@ -206,24 +205,22 @@ class StagePlanner:
         return self._step(operation, item, item.original)
 
     async def _mount(self, option: ins.Mount, span: Span) -> ResolvedMount:
-        resolved = replace(
-            option,
-            source=self.expand(option.source, span),
-            target=self.expand(option.target, span),
-            from_=self.expand(option.from_, span),
-            id=self.expand(option.id, span),
-            mode=self.expand(option.mode, span),
-            uid=self.expand(option.uid, span),
-            gid=self.expand(option.gid, span),
-            size=self.expand(option.size, span),
-        )
+        names = ("type", "sharing", "source", "target", "id", "mode", "uid", "gid", "size")
+        texts: dict[str, Any] = {name: self.expand(getattr(option, name), span) for name in names}
+        resolved = replace(option, **texts)
+        check_type(resolved.type)
+        check_sharing(resolved.sharing)
         if resolved.target and not resolved.target.startswith("/"):
             resolved = replace(
                 resolved, target=posixpath.normpath(posixpath.join(self.config.workdir, resolved.target))
             )
         origin: Origin | None = None
         if resolved.from_:
-            origin = await self.planner.origin(resolved.from_, span, before=self.stage.index)
+            sentence = (
+                f'cannot mount from stage "{resolved.from_}" to "{resolved.target}", '
+                "stage needs to be defined before current command"
+            )
+            origin = await self.planner.origin(resolved.from_, span, before=self.stage.index, out_of_order=sentence)
         elif resolved.type == "bind":
             origin = Origin(context="")
         return ResolvedMount(resolved, origin)
@@ -260,7 +257,9 @@ class StagePlanner:
         origin: Origin | None = None
         from_ = self.expand(item.from_, item.span)
         if from_:
-            origin = await self.planner.origin(from_, item.span, before=self.stage.index)
+            name = self.stage.base.name or str(self.stage.index)
+            sentence = f'cannot copy from stage "{from_}", it needs to be defined before current stage "{name}"'
+            origin = await self.planner.origin(from_, item.span, before=self.stage.index, out_of_order=sentence)
         elif local:
             origin = Origin(context="")
         absolute = posixpath.join(self.config.workdir, target)

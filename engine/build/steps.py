@@ -14,7 +14,7 @@ from engine.build.dockerfile.errors import Span
 from engine.build.dockerfile.instructions import Mount
 
 FILES = "\0files\0"
-CACHE_FORMAT = "1"
+CACHE_FORMAT = "2"
 """Part of every key: raise it when the same operation comes to give another result."""
 
 

@@ -3,10 +3,11 @@
 import json
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
+from engine.build.planned import PROXIES
 from engine.build.steps import FILES, Copy
 
 _NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)
@@ -24,6 +25,19 @@ def refuse_flags(item: ins.Instruction, *names: str) -> None:
                 "build images with BuildKit enabled",
                 item.span,
             )
+
+
+def proxies(given: Mapping[str, str | None], env: Container[str], *, both: bool) -> dict[str, str]:
+    """The proxies that the client gives a process, but those that the image sets. ``both``: in either case of letters,
+    as BuildKit does."""
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        if name.lower() in PROXIES and value is not None:
+            found[name] = value
+            for other in (name.upper(), name.lower()) if both else ():
+                if other not in given:
+                    found[other] = value
+    return {name: value for name, value in found.items() if name not in env}
 
 
 def check_checksum(checksum: str, urls: Sequence[str], span: Span) -> None:

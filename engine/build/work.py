@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.api.types import Mount
+from engine.api import types
+from engine.build.dockerfile.instructions import Mount
 from engine.build.select import Checksums
 from engine.build.steps import Step
 
@@ -30,8 +31,11 @@ class Contexts(Protocol):
     async def secret(self, id: str) -> bytes | None:
         """A secret's content; ``None`` if the client has none of that id."""
 
-    async def ssh(self, id: str) -> str | None:
-        """The path of a socket that leads to the client's agent; ``None`` if it forwards none of that id."""
+    async def ssh(self, id: str, options: Mount) -> str | None:
+        """The path of a socket that leads to the client's agent; ``None`` if it forwards none of that id.
+
+        ``options``: who owns the socket, and its mode (``0600`` if it says nothing).
+        """
 
     async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> "Fetched":
         """Downloads what ``ADD`` names. Raises with BuildKit's sentences."""
@@ -57,7 +61,7 @@ class Bind:
 
     target: str
     path: str = ""
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[types.Mount, ...] = ()
     selector: str = ""
     readonly: bool = True
     kept: bool = False
@@ -86,7 +90,7 @@ class Job:
     """One process to run on a writable snapshot."""
 
     id: str
-    rootfs: tuple[Mount, ...]
+    rootfs: tuple[types.Mount, ...]
     args: Sequence[str]
     env: Sequence[str]
     cwd: str

@@ -7,7 +7,7 @@ a file. FIN both ways closes. ERR carries the sender's message (fsutil's ``send.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from stat import S_ISREG
 from typing import Any
@@ -130,7 +130,9 @@ class _Requests:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def receive(connection: Connection, selection: Selection, root: str) -> int:
+async def receive(
+    connection: Connection, selection: Selection, root: str, tell: Callable[[int], None] | None = None
+) -> int:
     """Makes ``root`` equal to the client's selection; returns how many entries changed.
 
     Raises INVALID_ARGUMENT with the client's message if it can't send, or for a tree that escapes; UNAVAILABLE
@@ -146,8 +148,11 @@ async def receive(connection: Connection, selection: Selection, root: str) -> in
         job = asyncio.ensure_future(asyncio.to_thread(Mirror, root))
         mirror = made = await asyncio.shield(job)
         receiver = _Receiver(made)
-        finished = False
+        finished, size = False, 0
         while not receiver.ended and (packets := await call.take()):
+            size += sum(map(len, packets))
+            if tell is not None:
+                tell(size)
             job = asyncio.ensure_future(asyncio.to_thread(receiver.handle, packets))
             requests.add(Packet(type=_REQ, ID=number) for number in await asyncio.shield(job))
             if receiver.complete and not finished:

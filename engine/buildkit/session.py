@@ -6,7 +6,7 @@ id and which methods it offers. A build names its session by id. The session die
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.buildkit import calls
@@ -49,10 +49,13 @@ class Session:
         if not self.offers(method):
             raise WharfError(Kind.NOT_IMPLEMENTED, f"the client of this build does not offer {what}")
 
-    async def pull_files(self, selection: Selection, root: str) -> int:
-        """Makes the directory ``root`` equal to the client's selection; returns how many entries changed."""
+    async def pull_files(self, selection: Selection, root: str, tell: Callable[[int], None] | None = None) -> int:
+        """Makes the directory ``root`` equal to the client's selection; returns how many entries changed.
+
+        ``tell``: is told how many bytes have come.
+        """
         self._need(calls.PULL_FILES, "files")
-        return await receive(self.connection, selection, root)
+        return await receive(self.connection, selection, root, tell)
 
     async def credentials(self, host: str) -> tuple[str, str]:
         """User and secret for a registry; empty strings if the client has none."""

@@ -36,7 +36,7 @@ async def carry(
 
     served, pump = asyncio.create_task(serving()), asyncio.create_task(inward())
     try:
-        while data := await reader.read(CHUNK):
+        while data := await _read(reader):
             yield data
         await served
     finally:
@@ -46,3 +46,11 @@ async def carry(
         await asyncio.gather(pump, served, return_exceptions=True)
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """Nothing at the end, also where the other end was closed before it had read all."""
+    try:
+        return await reader.read(CHUNK)
+    except ConnectionError:
+        return b""

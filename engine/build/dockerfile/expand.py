@@ -263,7 +263,7 @@ def expand_raw(text: str, variables: Mapping[str, str], *, escape: str = "\\") -
 
 
 def expand_heredoc(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> Expansion:
-    """The content of an unquoted here-document: quotes mean nothing in it, escapes keep ``$``."""
+    """The content of an unquoted here-document: quotes mean nothing in it, an escape stands for what follows it."""
     out: list[str] = []
     unknown: set[str] = set()
     at = 0
@@ -271,7 +271,7 @@ def expand_heredoc(text: str, variables: Mapping[str, str], *, escape: str = "\\
         char = text[at]
         if char == escape and at + 1 < len(text):
             following = text[at + 1]
-            out.append(following if following in ("$", escape) else char + following)
+            out.append(following)
             at += 2
             continue
         if char == "$":

@@ -78,6 +78,22 @@ _TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
 
 
+def check_type(kind: str) -> None:
+    """Raises :class:`DockerfileError` for a kind of mount that there isn't."""
+    if kind not in _TYPES:
+        meant = closest(kind, _TYPES)
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise DockerfileError(f"unsupported mount type {json.dumps(kind)}{hint}", numbered=False)
+
+
+def check_sharing(sharing: str) -> None:
+    """The same for what a cache's ``sharing`` may be."""
+    if sharing not in _SHARING:
+        meant = closest(sharing, _SHARING)
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise DockerfileError(f"unsupported sharing value {json.dumps(sharing)}{hint}", numbered=False)
+
+
 def mount(text: str) -> Mount:
     """The options of one ``--mount``; raises :class:`DockerfileError` in BuildKit's words."""
     fields = next(csv.reader([text]))
@@ -128,12 +144,16 @@ def mount(text: str) -> Mount:
             meant = closest(key, known)
             hint = f" (did you mean {meant}?)" if meant else ""
             raise DockerfileError(f"unexpected key '{key}' in '{field}'{hint}", numbered=False)
-    kind = found.get("type", "bind").lower()
-    if kind not in _TYPES:
-        raise DockerfileError(f"unsupported mount type {json.dumps(kind)}", numbered=False)
-    sharing = found.get("sharing", "shared").lower()
-    if sharing not in _SHARING:
-        raise DockerfileError(f"unsupported sharing value {json.dumps(sharing)}", numbered=False)
+    kind = found.get("type", "bind")
+    kind = kind if "$" in kind else kind.lower()
+    if "$" not in kind:
+        check_type(kind)
+    sharing = found.get("sharing", "shared")
+    sharing = sharing if "$" in sharing else sharing.lower()
+    if "$" not in sharing:
+        check_sharing(sharing)
+    if "$" in found.get("from", ""):
+        raise DockerfileError("'from' doesn't support variable expansion, define alias stage instead", numbered=False)
     target = found.get("target", "")
     if kind in ("bind", "cache", "tmpfs") and not target:
         raise DockerfileError('invalid mount target "/"', numbered=False)

@@ -134,8 +134,9 @@ async def _within_a_call(sessions: Sessions, sock: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=sock)
 
     async def outward() -> None:
-        while data := await reader.read(1 << 16):
-            await call.write(control_pb2.BytesMessage(data=data))
+        with suppress(ConnectionError):  # the other end may leave before it has read all
+            while data := await reader.read(1 << 16):
+                await call.write(control_pb2.BytesMessage(data=data))
         call.done_writing()
 
     pump = asyncio.create_task(outward())

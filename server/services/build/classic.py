@@ -11,7 +11,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.build import work as building
 from engine.build.dockerfile.errors import DockerfileError
-from engine.build.dockerfile.instructions import Dockerfile, Instruction
+from engine.build.dockerfile.instructions import Dockerfile, Instruction, Mount
 from engine.build.dockerfile.parse import parse
 from engine.build.ground import Ground
 from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
@@ -115,7 +115,7 @@ class Sources:
     async def secret(self, id: str) -> bytes | None:
         return None
 
-    async def ssh(self, id: str) -> str | None:
+    async def ssh(self, id: str, options: Mount) -> str | None:
         return None
 
     async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> building.Fetched:

@@ -78,8 +78,9 @@ class Contexts:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, os.path.dirname(root), ignore_errors=True))
 
     @contextlib.asynccontextmanager
-    async def folder(self, body: AsyncIterator[bytes], remote: str) -> AsyncIterator[str]:
-        """Like :meth:`open`, but only the files: the folder they are in. What is no archive is the ``Dockerfile``.
+    async def folder(self, body: AsyncIterator[bytes], remote: str, name: str = DEFAULT) -> AsyncIterator[str]:
+        """Like :meth:`open`, but only the files: the folder they are in. What is no archive is the Dockerfile, whatever
+        ``name`` is asked for.
 
         :raises WharfError: as :meth:`open`.
         """
@@ -98,7 +99,7 @@ class Contexts:
             else:
                 text = await _download(remote, root)
             if text:
-                await asyncio.to_thread(Path(root, DEFAULT).write_text, text)
+                await asyncio.to_thread(_write, Path(root, posixpath.normpath(f"/{name}").lstrip("/")), text)
             yield below
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, os.path.dirname(root), ignore_errors=True))
@@ -108,6 +109,11 @@ class Contexts:
         root = os.path.join(tempfile.mkdtemp(dir=self._folder), "context")
         os.mkdir(root, 0o755)
         return root
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def is_git(remote: str) -> bool:
@@ -271,7 +277,14 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str,
 
     await git("init", "-q", root)
     await git("-C", root, "remote", "add", "origin", found.url)
-    await git("-C", root, "fetch", "-q", "--depth", "1", "origin", found.ref or "HEAD")
+    fetch = ("-C", root, "fetch", "-q", "origin", found.ref or "HEAD")
+    try:
+        await git(*fetch, "--depth", "1")
+    except WharfError as error:
+        if "does not support shallow" not in error.message:
+            raise
+        # Plain files behind a web server: all of it, or nothing.
+        await git(*fetch)
     await git("-C", root, "-c", "advice.detachedHead=false", "checkout", "-q", "FETCH_HEAD")
     await git("-C", root, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
     commit = (await git("-C", root, "rev-parse", "HEAD")).decode().strip()
@@ -279,10 +292,10 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str,
         await asyncio.to_thread(shutil.rmtree, os.path.join(root, ".git"), ignore_errors=True)
     if not found.folder:
         return commit, root
-    return commit, await asyncio.to_thread(_folder_below, root, found.folder)
+    return commit, await asyncio.to_thread(folder_below, root, found.folder)
 
 
-def _folder_below(root: str, folder: str) -> str:
+def folder_below(root: str, folder: str) -> str:
     """A folder inside the context, wherever links in it lead."""
     base = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:

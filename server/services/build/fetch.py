@@ -13,6 +13,9 @@ from engine.build.work import Fetched
 from engine.errors import internal, invalid
 from server.services.build.context import clone, is_git
 
+UNNAMED = "__unnamed__"
+"""BuildKit's name of a file whose URL has none."""
+
 
 async def fetch(folder: str, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
     """Downloads a file, or checks a repository out, into a new folder below ``folder``.
@@ -29,9 +32,7 @@ async def fetch(folder: str, url: str, *, checksum: str, keep_git_dir: bool) -> 
 async def _file(place: str, url: str, *, checksum: str) -> Fetched:
     import httpx  # few builds need a client
 
-    name = unquote(posixpath.basename(urlsplit(url).path))
-    if not name:
-        raise invalid(f"cannot determine filename from url: {url}")
+    name = unquote(posixpath.basename(urlsplit(url).path)) or UNNAMED
     path = os.path.join(place, "file")
     digest = hashlib.sha256()
     try:

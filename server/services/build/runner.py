@@ -11,8 +11,9 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Ulimit
@@ -23,6 +24,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.system import linux, mounts, timeouts
+from engine.system.timeline import Timeline
 from server.services.build.stubs import remove_stubs, settle
 from server.services.containers import mounting
 from server.services.containers.assemble import Surroundings, assemble
@@ -35,6 +37,8 @@ from server.services.containers.stdio import owner, task_owner
 
 log = logging.getLogger(__name__)
 
+A = TypeVar("A")
+B = TypeVar("B")
 Output = Callable[[int, bytes], None]
 #: The stream of :data:`Output` that carries a container's id, where it is wanted.
 STARTED = 0
@@ -60,15 +64,20 @@ class TaskRunner:
         try:
             targets: list[str] = []
             code = await self._run(job, container, output, around, task, targets)
+        except BaseException:
+            await asyncio.shield(self._end(job, around, task))
+            raise
+        gone = asyncio.create_task(self._end(job, around, task))
+        try:
             # Nobody looks through the mount any more: what is below it may be changed.
             kept = {bind.target for bind in job.binds if bind.kept}
             await asyncio.to_thread(remove_stubs, job.rootfs, [path for path in targets if path not in kept])
             if kept:
                 await asyncio.to_thread(settle, job.rootfs, kept)
         except BaseException:
-            await asyncio.shield(self._end(job, around, task))
+            await asyncio.shield(gone)
             raise
-        return Ended(code, asyncio.create_task(self._end(job, around, task)))
+        return Ended(code, gone)
 
     async def _end(self, job: Job, around: AsyncExitStack, task: AsyncExitStack) -> None:
         """Takes the process and its root's mount away; what the next step does not wait for goes afterwards."""
@@ -117,14 +126,18 @@ class TaskRunner:
         task: AsyncExitStack,
         targets: list[str],
     ) -> int:
-        room = self._room
-        await asyncio.to_thread(_prepare, container.directory)
-        stack.push_async_callback(asyncio.to_thread, _clear, container.directory)
+        room, timeline = self._room, Timeline("run")
+        stdio = f"{STDIO}{container.id[:32]}"
+        path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
+        await asyncio.to_thread(_prepare, container.directory, os.path.dirname(path))
+        stack.push_async_callback(asyncio.to_thread, _clear, container.directory, os.path.dirname(path))
         stack.push_async_callback(room.networks.remove, container)
         stack.push_async_callback(room.networks.stop, container)
         await room.networks.check(container)  # completes what its mode asks for
         sandbox = await room.networks.start(container)
-        binds = await asyncio.to_thread(_binds, job, container.directory, room.remap)
+        timeline.mark("network")
+        wanted = job.binds or job.files or job.tmpfs
+        binds = await asyncio.to_thread(_binds, job, container.directory, room.remap) if wanted else ()
         root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)
         around = Surroundings(
             network=sandbox.netns_path or "host",
@@ -137,23 +150,18 @@ class TaskRunner:
         if isinstance(spec_mounts, list):
             targets += [str(mount["destination"]) for mount in spec_mounts]
         runtime, options = room.runtimes.engine_options("", owner=task_owner(room, container))
+        timeline.mark("mounts, spec")
         stack.push_async_callback(forget_container, room, container.id)
-        await room.engine.containers.create(
-            ContainerRecord(
-                id=container.id,
-                # A daemon that was killed finds it by this, and takes it away.
-                labels={ROOT_LABEL: room.settings.root},
-                runtime_name=runtime,
-                runtime_options=options,
-                spec=spec,
-                snapshotter=room.engine.snapshots.snapshotter,
-                snapshot_key=job.id,
-            )
+        record = ContainerRecord(
+            id=container.id,
+            # A daemon that was killed finds it by this, and takes it away.
+            labels={ROOT_LABEL: room.settings.root},
+            runtime_name=runtime,
+            runtime_options=options,
+            spec=spec,
+            snapshotter=room.engine.snapshots.snapshotter,
+            snapshot_key=job.id,
         )
-        stdio = f"{STDIO}{container.id[:32]}"
-        path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
-        await asyncio.to_thread(_prepare, os.path.dirname(path))
-        stack.push_async_callback(asyncio.to_thread, shutil.rmtree, os.path.dirname(path), ignore_errors=True)
         uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(room, container)})
         ended = False
 
@@ -166,18 +174,21 @@ class TaskRunner:
                 await room.engine.tasks.delete(container.id)
 
         task.push_async_callback(forget)
-        pipes = await room.stdio.open(stdio, "", uri, terminal=False)
+        _, pipes = await _both(room.engine.containers.create(record), room.stdio.open(stdio, "", uri, terminal=False))
+        timeline.mark("container")
         try:
             await room.engine.tasks.create(
                 container.id, rootfs=root, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
             )
         except WharfError as error:
             raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error
-        end = await self._watch(container, stdio, Stdio(path), output)
+        timeline.mark("task")
+        end = await self._watch(container, stdio, Stdio(path), output, timeline)
         ended = True
+        timeline.done()
         return end.status
 
-    async def _watch(self, container: Container, place: str, stdio: Stdio, output: Output) -> Exit:
+    async def _watch(self, container: Container, place: str, stdio: Stdio, output: Output, timeline: Timeline) -> Exit:
         """Starts the task, passes its output on, and waits for both to end."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
@@ -190,7 +201,9 @@ class TaskRunner:
             reading = asyncio.create_task(_frames(ours, output), name=f"output of {container.name}")
             await room.engine.tasks.start(container.id)
             await room.stdio.started(place)
+            timeline.mark("start")
             end = await room.engine.tasks.wait(container.id)
+            timeline.mark("process")
             await room.stdio.ended(place)
             # What a grandchild that lives on keeps open is not waited for; what was written is all there.
             with contextlib.suppress(WharfError):
@@ -198,6 +211,7 @@ class TaskRunner:
             with contextlib.suppress(WharfError):
                 async with timeouts.limit("stdio.drain"):
                     await asyncio.shield(reading)
+            timeline.mark("output")
             return end
         finally:
             if reading is not None:
@@ -207,6 +221,16 @@ class TaskRunner:
                 session.abandon()
             theirs.close()
             ours.close()
+
+
+async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
+    """Two things at once; both have ended when this returns or raises."""
+    one, two = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(two, BaseException):
+        raise two
+    return one, two
 
 
 async def _frames(sock: socket.socket, output: Output) -> None:
@@ -230,13 +254,15 @@ def clear_left(exec_root: str) -> None:
         shutil.rmtree(name, ignore_errors=True)
 
 
-def _prepare(directory: str) -> None:
-    os.makedirs(directory, mode=0o711, exist_ok=True)
+def _prepare(*directories: str) -> None:
+    for directory in directories:
+        os.makedirs(directory, mode=0o711, exist_ok=True)
 
 
-def _clear(directory: str) -> None:
+def _clear(directory: str, *more: str) -> None:
     mounts.unmount_under(directory)
-    shutil.rmtree(directory, ignore_errors=True)
+    for each in (directory, *more):
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount | TmpfsMount]:

@@ -10,6 +10,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.build import cacheconfig
 from engine.build.convert import MEDIA_TYPES, convert
+from engine.build.imageconfig import utc
 from engine.build.steps import Layer, Result
 from engine.errors import invalid
 from engine.registry import documents, oci
@@ -87,7 +88,10 @@ class Assembler:
         if inline_cache:
             data = cacheconfig.write([_with(made, converted)])
             document[cacheconfig.INLINE] = base64.b64encode(data).decode()
-        if converted != layers or inline_cache:
+        if wishes.epoch_ns is not None:
+            document["created"] = utc(wishes.epoch_ns)
+            document["history"] = [{**entry, "created": document["created"]} for entry in document["history"]]
+        if converted != layers or inline_cache or wishes.epoch_ns is not None:
             config = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         manifest_type = self._type(wishes, oci.OCI_MANIFEST)
         config_type = self._type(wishes, oci.OCI_CONFIG)

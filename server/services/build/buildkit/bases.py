@@ -29,10 +29,13 @@ class Bases:
     job: Job
     sources: Sources
     pull: bool
+    platform: str
     found: dict[str, Image] = field(default_factory=dict)
 
     def named_context(self, name: str) -> str | None:
-        for known in (name.lower(), oci_name(name)):
+        names = (name.lower(), oci_name(name))
+        # A name may be for one platform.
+        for known in (*(f"{item}::{self.platform}" for item in names), *names):
             if known in self.sources.named:
                 return self.sources.named[known]
         return None

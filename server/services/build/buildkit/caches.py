@@ -19,7 +19,7 @@ from engine.errors import WharfError, invalid, not_implemented
 from engine.registry import documents, oci
 from engine.registry.reference import parse
 from server.services.build.buildkit.job import Job, Made
-from server.services.build.buildkit.layouts import ClientStore
+from server.services.build.buildkit.layouts import ClientStore, copy_blobs
 from server.services.build.buildkit.progress import Vertex
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,9 @@ class Caches:
                 else:
                     folder = entry.Attrs.get("dest", "")
                     with vertex.status(f"writing cache to {folder}"):
-                        await self._copy(Content(ClientStore(session, f"local:{folder}")), [*blobs, target])
+                        await copy_blobs(
+                            self._engine.content, Content(ClientStore(session, f"local:{folder}")), [*blobs, target]
+                        )
                     response["cache.manifest"] = json.dumps(oci.to_json(target))
         return response
 
@@ -155,14 +157,6 @@ class Caches:
         }
         text = json.dumps(manifest, separators=(",", ":")).encode()
         return await documents.write(self._engine, text, oci.OCI_MANIFEST), [*layers, config]
-
-    async def _copy(self, target: Content, blobs: Sequence[Descriptor]) -> None:
-        for blob in {blob.digest: blob for blob in blobs}.values():
-            async with target.writer(f"cache-{blob.digest}", expected=blob.digest, total=blob.size) as writer:
-                await writer.truncate()
-                async for piece in self._engine.content.read(blob.digest):
-                    await writer.write(piece)
-                await writer.commit(size=blob.size, digest=blob.digest)
 
 
 _UNKNOWN = oci.platform_of({"os": "unknown", "architecture": "unknown"})

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from engine.api.client import Engine
+from engine.api.content import Content
 from engine.api.types import Descriptor
 from engine.build import select
 from engine.buildkit import calls
@@ -28,6 +29,7 @@ from server.services.build.buildkit.assemble import Assembler
 from server.services.build.buildkit.files import Files, message_of
 from server.services.build.buildkit.frontend import attests
 from server.services.build.buildkit.job import Job, Made
+from server.services.build.buildkit.layouts import ClientStore, copy_image
 from server.services.build.buildkit.progress import Vertex
 from server.services.build.buildkit.provenance import Origins
 from server.services.build.buildkit.wishes import Wishes, read
@@ -54,7 +56,7 @@ class Exporters:
     """Runs the exporters that a client asked for."""
 
     def __init__(self, engine: Engine, images: ImageStore, files: Files, scratch: str) -> None:
-        self._images, self._files = images, files
+        self._engine, self._images, self._files = engine, images, files
         self._assembler = Assembler(engine, scratch)
 
     async def export(
@@ -64,6 +66,8 @@ class Exporters:
         wishes = read(kind, attrs)
         if not made:
             return {}  # a question was answered, nothing was built
+        if wishes.epoch_ns is not None:
+            made = [replace(item, epoch_ns=wishes.epoch_ns) for item in made]
         if wishes.rewrite_times and not all(item.epoch_ns is not None for item in made):
             # As BuildKit: without SOURCE_DATE_EPOCH there is no time to rewrite to.
             wishes = replace(wishes, rewrite_times=False)
@@ -121,7 +125,7 @@ class Exporters:
         # No "containerimage.config.digest": clients take it for the image's id, which is the manifest's digest here.
         response = {
             "containerimage.digest": target.digest,
-            "containerimage.descriptor": base64.b64encode(json.dumps(oci.to_json(target)).encode()).decode(),
+            "containerimage.descriptor": _descriptor(target),
         }
         if names:
             response["image.name"] = ",".join(names)
@@ -137,8 +141,6 @@ class Exporters:
         kind: str,
         number: int,
     ) -> dict[str, str]:
-        if attrs.get("tar") == "false":
-            raise not_implemented(f"the exporter {kind} writes an archive only (tar=false is not supported)")
         names = _names(attrs)
         vertex = self._vertex(job, f"exporting to {kind} image format")
         with vertex.running():
@@ -149,6 +151,11 @@ class Exporters:
                 response["containerimage.config.digest"] = oci.digest_of(made[0].documents.config)
             if names:
                 response["image.name"] = ",".join(names)
+            if attrs.get("tar") == "false":
+                response["containerimage.descriptor"] = _descriptor(target)
+                with vertex.status("copying blobs"):
+                    await copy_image(self._engine.content, Content(ClientStore(session, "export")), target)
+                return response
             with vertex.status("sending tarball"):
                 await session.send_stream(self._images.archive(target, names), metadata=response, exporter=number)
         return response
@@ -186,6 +193,10 @@ class Exporters:
                     roots[item.platform.replace("/", "_") if len(made) > 1 else ""] = root
                 await send_tree(session, roots, number)
         return {}
+
+
+def _descriptor(target: Descriptor) -> str:
+    return base64.b64encode(json.dumps(oci.to_json(target)).encode()).decode()
 
 
 def _names(attrs: Mapping[str, str]) -> list[str]:

@@ -46,9 +46,10 @@ def detailed(
     kind = error.kind if error.kind in PASSED_ON else Kind.INTERNAL
     status = Status(code=to_code(kind).value[0], message=message)
     if span is not None:
-        lines = {"start": {"line": span.first}, "end": {"line": span.last}}
-        source = {"filename": file, "data": base64.b64encode(text).decode(), "language": "Dockerfile"}
-        status.details.append(_any("Source", {"info": source, "ranges": [lines]}))
+        lines = [{"start": {"line": line}, "end": {"line": line}} for line in range(span.first, span.last + 1)]
+        # Clients look for a definition, be it empty.
+        source = {"filename": file, "data": base64.b64encode(text).decode(), "language": "Dockerfile", "definition": {}}
+        status.details.append(_any("Source", {"info": source, "ranges": lines}))
     if vertex:
         status.details.append(_any("Vertex", {"digest": vertex}))
     return Detailed(kind, message, status.SerializeToString())

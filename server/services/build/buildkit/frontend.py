@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.build.dockerfile import checks
+from engine.build.dockerfile.errors import Span
 from engine.build.dockerfile.instructions import Dockerfile, Warning
 from engine.build.dockerfile.parse import parse
 from engine.build.ground import Ground
 from engine.build.plan import Options, Plan, PlannedStage, plan
 from engine.build.remote import Remote
 from engine.build.solve import Builder, Solver
-from engine.build.steps import Copy, Result, Run, Step
+from engine.build.steps import Copy, Origin, Result, Run, Step
 from engine.build.work import Limits
 from engine.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
+from engine.registry import oci
 from server.services.build.buildkit.bases import Bases
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.job import Job, Made
@@ -185,11 +187,19 @@ class Frontend:
             file = parse(text.decode("utf-8", "replace"))
             syntax = file.directives.get("syntax", "")
             if syntax and not BUILT_IN.match(syntax.split()[0]):
-                raise not_implemented(f"front-end image {syntax} is not supported: only docker/dockerfile is, built in")
+                refused = not_implemented(
+                    f"front-end image {syntax} is not supported: only docker/dockerfile is, built in"
+                )
+                raise detailed(refused, file=name, text=text, span=_syntax(text))
             await self.sources.load_ignore()
-            platforms = [item for item in options.get("platform", "").split(",") if item] or [host_platform()]
-            many = len(platforms) > 1
-            made = [await self._platform(file, item, progress, name, text, many=many) for item in platforms]
+            platforms = [_platform(item) for item in options.get("platform", "").split(",") if item]
+            platforms = platforms or [host_platform()]
+            plans = [(item, *await self._plan(file, item, many=len(platforms) > 1)) for item in platforms]
+            for _, planned, _ in plans:
+                _check_entitlements(planned, self.job.request.Entitlements)
+            self._warn([planned for _, planned, _ in plans], name, text)
+            self.sources.follow = needed([planned for _, planned, _ in plans])
+            made = [await self._made(item, planned, bases, progress, name) for item, planned, bases in plans]
         except WharfError as error:
             self._count(progress)
             step = progress.failed
@@ -216,6 +226,7 @@ class Frontend:
             self.job,
             self.sources,
             pull=options.get("image-resolve-mode") == "pull",
+            platform=platform,
         )
         network = options.get("force-network-mode", "")
         planned = await plan(
@@ -235,14 +246,8 @@ class Frontend:
         )
         return planned, bases
 
-    async def _platform(
-        self, file: Dockerfile, platform: str, progress: StepProgress, name: str, text: bytes, *, many: bool
-    ) -> Made:
+    async def _made(self, platform: str, planned: Plan, bases: Bases, progress: StepProgress, name: str) -> Made:
         options = self.options
-        planned, bases = await self._plan(file, platform, many=many)
-        _check_entitlements(planned, self.job.request.Entitlements)
-        self._warn(planned, name, text)
-        self.sources.follow = needed(planned)
         epoch = options.get("build-arg:SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
         runner = TaskRunner(self.room, _numbers(options))
@@ -263,7 +268,8 @@ class Frontend:
         return Made(
             f"{self.job.ref}-{len(self.job.made)}-{platform}",
             documents,
-            target.platform,
+            # What was asked for is what a client looks for, whatever the last stage is built on.
+            platform if options.get("platform") else target.platform,
             chain,
             tuple([tuple((await _results(solver, stage.last)).values())[::-1] for stage in stages]),
             len(target.config.base_diff_ids),
@@ -272,11 +278,15 @@ class Frontend:
             name,
         )
 
-    def _warn(self, planned: Plan, name: str, text: bytes) -> None:
-        """Shows what the build checks found. Raises if the Dockerfile or the client makes errors of them."""
+    def _warn(self, plans: Sequence[Plan], name: str, text: bytes) -> None:
+        """Shows what the build checks found, once for all platforms.
+
+        Raises if the Dockerfile or the client makes errors of them.
+        """
         asked = self.options.get(f"build-arg:{checks.ARGUMENT}", "")
-        directive = asked or planned.dockerfile.directives.get("check", "")
-        for warning in checks.chosen(planned.warnings, directive):
+        directive = asked or plans[0].dockerfile.directives.get("check", "")
+        found = [warning for planned in plans for warning in planned.warnings]
+        for warning in checks.chosen(list(dict.fromkeys(found)), directive):
             if self.sources.definition is not None:
                 self.sources.definition.warn(warning, name, text)
 
@@ -317,32 +327,50 @@ async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
 
 def _named(options: Mapping[str, str]) -> dict[str, str]:
     """Named contexts; names are compared in lower case."""
-    return {name.lower(): value for name, value in _prefixed(options, "context:").items()}
+    found = {name.lower(): value for name, value in _prefixed(options, "context:").items()}
+    # The slashes may be missing.
+    return {name: re.sub(r"^(docker-image|oci-layout):(?!//)", r"\1://", value) for name, value in found.items()}
 
 
 def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
 
 
-def needed(planned: Plan) -> Sequence[str]:
-    """What of the main context the plan reads; empty if that may be everything."""
-    paths: set[str] = set()
-    for stage in planned.stages:
+def needed(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
+    """What of each context the plans read; empty if that may be everything."""
+    paths: dict[str, set[str]] = {}
+
+    def add(origin: Origin | None, sources: Sequence[str]) -> None:
+        if origin is not None and origin.step is None:
+            paths.setdefault(origin.context, set()).update(source.strip("/") or "." for source in sources)
+
+    for stage in [stage for planned in plans for stage in planned.stages]:
         step = stage.last
         while step is not None:
             operation = step.operation
-            if isinstance(operation, Copy) and operation.origin is not None and operation.origin.step is None:
-                if not operation.origin.context:
-                    paths.update(source.strip("/") or "." for source in operation.sources)
+            if isinstance(operation, Copy):
+                add(operation.origin, operation.sources)
             elif isinstance(operation, Run):
                 for mount in operation.mounts:
-                    origin = mount.origin
-                    if origin is not None and origin.step is None and not origin.context:
-                        paths.add(mount.options.source.strip("/") or ".")
+                    add(mount.origin, (mount.options.source,))
             step = step.parent
-    if any(path == "." or path.startswith("..") for path in paths):
-        return ()
-    return sorted(paths)
+    return {
+        name: () if any(path == "." or path.startswith("..") for path in found) else sorted(found)
+        for name, found in paths.items()
+    }
+
+
+def _platform(text: str) -> str:
+    """A platform of the client's as it is shown. Raises INVALID_ARGUMENT."""
+    return host_platform() if text == "local" else oci.format_platform(oci.parse_platform(text))
+
+
+def _syntax(text: bytes) -> Span:
+    """The line of the syntax directive."""
+    lines = text.decode("utf-8", "replace").splitlines()
+    found = (number for number, line in enumerate(lines, 1) if re.match(r"\s*(#|//)\s*syntax\s*=", line, re.IGNORECASE))
+    number = next(found, 1)
+    return Span(number, number)
 
 
 def platforms_json(made: Sequence[Made]) -> bytes:

@@ -85,7 +85,10 @@ class Gateway:
 
     async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
         for name, given in request.FrontendInputs.items():
-            job.inputs[name] = self._jobs.result(named(list(getattr(given, "def"))))
+            operations = list(getattr(given, "def"))
+            if not operations:
+                raise invalid("invalid nil input definition to definition op")
+            job.inputs[name] = self._jobs.result(named(operations))
         if not request.Frontend:
             if request.Definition.ByteSize():
                 raise not_implemented("solving a low-level build definition (LLB) is not supported")

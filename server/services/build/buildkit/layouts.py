@@ -1,7 +1,7 @@
 """Images in a folder of the client (``--build-context name=oci-layout://folder``): its session serves their blobs."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -179,3 +179,27 @@ def layout(engine: Engine, session: Session, ref: str) -> tuple[Layout, str]:
     if not store or not digest:
         raise invalid(f"could not parse oci-layout reference {ref}")
     return Layout(engine, Content(ClientStore(session, f"oci:{store}")), ref), digest
+
+
+async def copy_blobs(source: Content, target: Content, blobs: Iterable[Descriptor]) -> None:
+    """Copies blobs into a folder of a client, each once, in this order."""
+    for blob in {blob.digest: blob for blob in blobs}.values():
+        async with target.writer(f"copy-{blob.digest}", expected=blob.digest, total=blob.size) as writer:
+            if writer.exists:
+                continue
+            await writer.truncate()
+            async for piece in source.read(blob.digest):
+                await writer.write(piece)
+            await writer.commit(size=blob.size, digest=blob.digest)
+
+
+async def copy_image(source: Content, target: Content, image: Descriptor) -> None:
+    """Copies all that an image is made of, what it refers to first."""
+    document = oci.load(await source.read_all(image.digest), image.digest)
+    if oci.is_index(image.media_type):
+        for child in oci.parse_index(document):
+            await copy_image(source, target, child)
+        await copy_blobs(source, target, [image])
+        return
+    manifest = oci.parse_manifest(document)
+    await copy_blobs(source, target, [*manifest.layers, manifest.config, image])

@@ -7,7 +7,7 @@ import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from engine.build import select
 from engine.build.dockerfile.ignore import read
+from engine.build.dockerfile.instructions import Mount
 from engine.build.select import Checksums
 from engine.build.work import Context, Fetched
 from engine.buildkit.filesync import Selection
@@ -23,7 +24,7 @@ from engine.errors import Kind, WharfError, invalid
 from server.services.build.buildkit.job import Job
 from server.services.build.buildkit.mirrors import Mirrors
 from server.services.build.buildkit.progress import Vertex
-from server.services.build.context import MAX_DOCKERFILE, Contexts
+from server.services.build.context import DEFAULT, MAX_DOCKERFILE, Contexts, folder_below
 from server.services.build.fetch import fetch
 
 UPLOADED = "http://buildkit-session/"
@@ -46,8 +47,8 @@ class Sources:
     scratch: str
     job: Job
     named: Mapping[str, str] = field(default_factory=dict)
-    follow: Sequence[str] = ()
-    """Of the main context: what the build needs; empty for everything."""
+    follow: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of each context (``""`` is the main one): what the build needs; nothing or empty for everything."""
     ignore: Sequence[str] | None = None
     definition: Vertex | None = None
     """The vertex of the Dockerfile, which build checks are shown under."""
@@ -74,11 +75,11 @@ class Sources:
     def _vertex(self, name: str) -> Vertex:
         return Vertex(self.job.send, name, f"{self.job.ref} {name}")
 
-    async def _pull(self, selection: Selection, purpose: str) -> Context:
+    async def _pull(self, selection: Selection, purpose: str, tell: Callable[[int], None] | None = None) -> Context:
         key = key_of(self.session, selection.name, f"{purpose} {self.options.get('contextsubdir', '')}")
         description = f"local source for {selection.name if purpose == 'context' else purpose}"
         mirror = await self._stack.enter_async_context(self.mirrors.take(key, description))
-        mirror.changed = await self.session.pull_files(selection, mirror.path)
+        mirror.changed = await self.session.pull_files(selection, mirror.path, tell)
         return Context(mirror.path, mirror.checksums)
 
     async def dockerfile(self, filename: str) -> tuple[bytes, str]:
@@ -93,8 +94,8 @@ class Sources:
                 key = self.options.get("dockerfilekey", "dockerfile")
                 # The ignore file is asked for beside it: most Dockerfiles have none of their own.
                 self._listing = asyncio.create_task(self._pull_ignore())
-                with vertex.status(f"transferring dockerfile: {filename}"):
-                    root = (await self._pull(Selection(name=key, follow=names), "dockerfile")).path
+                with vertex.status("transferring dockerfile:") as tell:
+                    root = (await self._pull(Selection(name=key, follow=names), "dockerfile", tell)).path
             found = await asyncio.to_thread(self._first, root, (filename, filename.lower()))
             if found is None:
                 raise WharfError(
@@ -140,20 +141,29 @@ class Sources:
         if not name:
             remote = self.options.get("context", "")
             if remote:
-                return Context(await self._remote(remote), Checksums())
+                root = await self._remote(remote)
+                if below := self.options.get("contextsubdir", ""):
+                    root = await asyncio.to_thread(folder_below, root, below)
+                return Context(root, Checksums())
             vertex = self._vertex("[internal] load build context")
             key = self.options.get("contextkey", "context")
-            with vertex.running(), vertex.status("transferring context:"):
-                selection = Selection(name=key, exclude=tuple(self.ignore or ()), follow=tuple(self.follow))
-                return await self._pull(selection, "context")
+            with vertex.running(), vertex.status("transferring context:") as tell:
+                selection = Selection(name=key, exclude=tuple(self.ignore or ()), follow=tuple(self.follow.get("", ())))
+                return await self._pull(selection, "context", tell)
         given = self.named.get(name)
         if given is None:
             raise invalid(f"no build context named {name}")
         kind, _, rest = given.partition(":")
         if kind == "local":
+            vertex = self._vertex(f"[context {name}] load .dockerignore")
+            with vertex.running(), vertex.status(f"transferring {name}:") as tell:
+                folder = await self._pull(Selection(name=rest, follow=(".dockerignore",)), "named ignore", tell)
+                ignore = await asyncio.to_thread(select.read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
+            exclude = tuple(read(ignore.decode("utf-8", "replace"))) if ignore is not None else ()
             vertex = self._vertex(f"[context {name}] load from client")
-            with vertex.running(), vertex.status(f"transferring {name}:"):
-                return await self._pull(Selection(name=rest), "named")
+            with vertex.running(), vertex.status(f"transferring {name}:") as tell:
+                selection = Selection(name=rest, exclude=exclude, follow=tuple(self.follow.get(name, ())))
+                return await self._pull(selection, "named", tell)
         if given.startswith(("http://", "https://", "git@", "git://", "ssh://")):
             return Context(await self._remote(given), Checksums())
         raise invalid(f"unsupported context source {kind} for {name}")
@@ -168,11 +178,12 @@ class Sources:
         vertex = self._vertex(
             f"[internal] load remote build context {remote if not remote.startswith(UPLOADED) else ''}"
         )
+        name = self.options.get("filename") or DEFAULT
         with vertex.running():
             if remote.startswith(UPLOADED):
                 pieces = self.session.upload(urlsplit(remote).path)
-                return await self._stack.enter_async_context(self.uploads.folder(pieces, ""))
-            return await self._stack.enter_async_context(self.uploads.folder(_nothing(), remote))
+                return await self._stack.enter_async_context(self.uploads.folder(pieces, "", name))
+            return await self._stack.enter_async_context(self.uploads.folder(_nothing(), remote, name))
 
     async def secret(self, id: str) -> bytes | None:
         try:
@@ -182,22 +193,24 @@ class Sources:
                 raise
             return None
 
-    async def ssh(self, id: str) -> str | None:
+    async def ssh(self, id: str, options: Mount) -> str | None:
         try:
             await self.session.check_ssh(id)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
             return None
-        path = posixpath.join(self._files, f"agent-{hashlib.sha256(id.encode()).hexdigest()[:12]}")
-        if id not in self._agents:
-            self._agents.add(id)
+        text = f"{id} {options.uid}:{options.gid} {options.mode}"
+        path = posixpath.join(self._files, f"agent-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
+        if path not in self._agents:
+            self._agents.add(path)
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await self.session.forward_ssh(id, (reader, writer))
 
             server = await asyncio.start_unix_server(serve, path)
-            await asyncio.to_thread(os.chmod, path, 0o600)
+            await asyncio.to_thread(os.chown, path, int(options.uid or 0), int(options.gid or 0))
+            await asyncio.to_thread(os.chmod, path, int(options.mode or "0600", 8))
             self._stack.callback(server.close)
         return path
 

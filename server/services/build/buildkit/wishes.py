@@ -33,7 +33,7 @@ _PLAIN = frozenset(
         "prefer-nondist-layers",
     )
 )
-_KNOWN = _PLAIN | {"oci-mediatypes", "compression", "force-compression", "rewrite-timestamp"}
+_KNOWN = _PLAIN | {"oci-mediatypes", "compression", "force-compression", "rewrite-timestamp", "source-date-epoch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Wishes:
     compression: Compression | None = None
     force: bool = False
     rewrite_times: bool = False
+    epoch_ns: int | None = None
+    """A time in place of the build's SOURCE_DATE_EPOCH."""
 
     def on(self, what: str, platform: str = "") -> dict[str, str]:
         """The annotations of one thing."""
@@ -79,6 +81,9 @@ def read(kind: str, attrs: Mapping[str, str]) -> Wishes:
     wanted = attrs.get("compression", "")
     if wanted and wanted not in COMPRESSIONS:
         raise not_implemented(f"the exporter option compression={wanted} is not supported")
+    epoch = attrs.get("source-date-epoch", "")
+    if epoch and not epoch.isdecimal():
+        raise invalid(f"invalid SOURCE_DATE_EPOCH: {epoch}")
     oci_types = _flag(attrs, "oci-mediatypes", default=True)
     if wanted == "zstd" and not oci_types:
         raise invalid("zstd compression needs oci-mediatypes=true")
@@ -88,6 +93,7 @@ def read(kind: str, attrs: Mapping[str, str]) -> Wishes:
         COMPRESSIONS.get(wanted),
         _flag(attrs, "force-compression"),
         _flag(attrs, "rewrite-timestamp"),
+        int(epoch) * 10**9 if epoch else None,
     )
 
 
