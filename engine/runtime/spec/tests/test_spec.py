@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Kind, WharfError
-from engine.runtime.spec import build, caps, devices, mounts, process, resources, seccomp, security, users
-from engine.runtime.spec.host import HostFacts, kernel_version
+from engine.errors import WharfError
+from engine.runtime.spec import build, caps, mounts, process, resources
 from engine.runtime.spec.input import (
     BindMount,
     Device,
@@ -24,50 +23,11 @@ from engine.runtime.spec.input import (
     TmpfsMount,
     Ulimit,
 )
-from engine.system.cgroups import CgroupLayout
+from engine.runtime.spec.tests.samples import BASE, HOST, V2, Files, etc
 from engine.system.mounts import MountInfo
 
 GOLDEN = Path(__file__).with_name("golden")
-V1 = CgroupLayout("hybrid", frozenset(("cpu", "memory")))
-V2 = CgroupLayout("v2", frozenset(("cpu", "memory")))
-HOST = HostFacts(kernel=(6, 18), arch="amd64", cgroups=V1, init_path="/usr/bin/docker-init")
 
-PASSWD = b"""root:x:0:0:root:/root:/bin/sh
-daemon:x:1:1:daemon:/usr/sbin:/bin/false
-# a comment
-www:x:33:33::/:/bin/sh
-"""
-GROUP = b"root:x:0:\ndaemon:x:1:www\nwww:x:33:\nextra:x:77:www\n"
-
-
-class Files:
-    """The two files that a spec reads."""
-
-    def __init__(self, passwd: bytes | None = PASSWD, group: bytes | None = GROUP) -> None:
-        self.content = {"/etc/passwd": passwd, "/etc/group": group}
-
-    def read(self, path: str) -> bytes | None:
-        return self.content[path]
-
-
-def etc(*, writable: bool = True) -> tuple[BindMount, ...]:
-    return tuple(
-        BindMount(f"/data/c/{name}", f"/etc/{name}", writable=writable, propagation="rprivate")
-        for name in ("resolv.conf", "hostname", "hosts")
-    )
-
-
-BASE = SpecInput(
-    id="ID",
-    rootfs="/rootfs",
-    args=("sleep", "100"),
-    files=Files(),
-    hostname="hostname",
-    env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",),
-    mounts=etc(),
-    namespaces=Namespaces(cgroup="host"),
-    cgroups_path="/wharf/ID",
-)
 
 MANY = replace(
     BASE,
@@ -108,6 +68,7 @@ MANY = replace(
     ),
 )
 
+
 HOST_NAMESPACES = replace(
     BASE,
     hostname="vm",
@@ -128,6 +89,7 @@ HOST_NAMESPACES = replace(
         *etc(),
     ),
 )
+
 
 JOINED = replace(
     BASE,
@@ -258,204 +220,6 @@ def test_privileged_has_the_hosts_devices_and_no_filter() -> None:
     assert filtered["linux"]["seccomp"]["defaultAction"] == "X"
 
 
-def test_devices_from_a_directory(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("/dev/zero")
-    nodes, rules = devices.resolve(Device(str(tmp_path / "link"), "/dev/z", "rw"))
-    assert (nodes[0]["path"], nodes[0]["minor"], rules[0]["access"]) == ("/dev/z", 5, "rw")
-    with pytest.raises(WharfError, match='custom device "/nosuch": no such file or directory'):
-        devices.resolve(Device("/nosuch", "/x"))
-    with pytest.raises(WharfError, match="not a device node"):
-        devices.resolve(Device(str(tmp_path), "/x"))
-
-
-@pytest.mark.parametrize("text", ["c 1:3 rwm", "a *:* m", "b 8:* r"])
-def test_device_cgroup_rules(text: str) -> None:
-    devices.check_rule(text)
-    assert devices.parse_rule(text)["type"] == text[0]
-
-
-@pytest.mark.parametrize("text", ["", "c 1:3", "x 1:3 r", "c 1:3 rwmx", "c -1:3 r", "c 1:3 r\n"])
-def test_device_cgroup_rules_refused(text: str) -> None:
-    with pytest.raises(WharfError, match="invalid device cgroup rule format"):
-        devices.check_rule(text)
-
-
-def test_capabilities() -> None:
-    every = ("CAP_CHOWN", "CAP_KILL", "CAP_NET_ADMIN")
-
-    def tweak(add: tuple[str, ...], drop: tuple[str, ...], *, privileged: bool = False) -> tuple[str, ...]:
-        return caps.tweak(add, drop, privileged=privileged, available=every)
-
-    assert tweak((), ()) == caps.DEFAULT
-    assert tweak(("all",), ("kill",)) == ("CAP_CHOWN", "CAP_NET_ADMIN")
-    assert tweak(("cap_bpf", "CHOWN"), ("ALL",)) == ("CAP_BPF", "CAP_CHOWN")
-    assert tweak((), (), privileged=True) == every
-    with pytest.raises(WharfError, match='unknown capability: "CAP_FOO"'):
-        tweak(("foo",), ())
-
-
-@pytest.mark.parametrize(
-    ("spec", "groups", "expected"),
-    [
-        ("", (), (0, 0, (0,))),
-        ("www", (), (33, 33, (33, 1, 77))),
-        ("33", ("extra", "5", "77"), (33, 33, (33, 1, 77, 77, 5))),
-        ("daemon:www", (), (1, 33, (33,))),
-        ("1000", (), (1000, 0, (0,))),
-        ("1000:2000", (), (1000, 2000, (2000,))),
-        (":77", (), (0, 77, (77,))),
-    ],
-)
-def test_users(spec: str, groups: tuple[str, ...], expected: tuple[int, int, tuple[int, ...]]) -> None:
-    user = users.lookup(spec, groups, Files())
-    assert (user.uid, user.gid, user.additional_gids) == expected
-
-
-@pytest.mark.parametrize(
-    ("spec", "groups", "sentence"),
-    [
-        ("nosuch", (), "unable to find user nosuch: no matching entries in passwd file"),
-        ("www:nogrp", (), "unable to find group nogrp: no matching entries in group file"),
-        ("99999999999", (), "uids and gids must be in range 0-2147483647"),
-        ("-5", (), "uids and gids must be in range 0-2147483647"),
-        ("1:-2", (), "uids and gids must be in range 0-2147483647"),
-        ("", ("nosuchg",), "Unable to find group nosuchg: no matching entries in group file"),
-    ],
-)
-def test_users_refused(spec: str, groups: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises(WharfError) as refused:
-        users.lookup(spec, groups, Files())
-    assert refused.value.message == sentence
-    assert refused.value.kind is Kind.INTERNAL
-
-
-def test_a_root_without_the_files() -> None:
-    assert users.lookup("7:8", (), Files(None, None)).gid == 8
-    assert users.lookup("", (), Files(None, None)) == users.User()
-    with pytest.raises(WharfError, match="no matching entries in passwd"):
-        users.lookup("root", (), Files(None, None))
-
-
-def test_files_of_a_directory_and_of_layers(tmp_path: Path) -> None:
-    lower, upper = tmp_path / "lower", tmp_path / "upper"
-    for layer in (lower, upper):
-        (layer / "etc").mkdir(parents=True)
-    (lower / "etc/passwd").write_text("below")
-    (lower / "etc/group").write_text("below")
-    (upper / "etc/group").write_text("above")
-    (upper / "etc/link").symlink_to("/etc/group")
-    layered = users.LayeredRoot((str(upper), str(lower)))
-    assert layered.read("/etc/passwd") == b"below"
-    assert layered.read("/etc/group") == b"above"
-    assert layered.read("/etc/absent") is None
-    assert layered.read("/absent/group") is None
-    with pytest.raises(users.NeedsMount):
-        layered.read("/etc/link")
-    directory = users.DirectoryRoot(str(upper))
-    assert directory.read("/etc/link") == b"above"
-    assert directory.read("/etc/passwd") is None
-    assert directory.read("/etc") is None
-
-
-def test_seccomp_by_capability_arch_and_kernel() -> None:
-    def allowed(capabilities: tuple[str, ...], host: HostFacts = HOST) -> set[str]:
-        filters: Any = seccomp.resolve("", capabilities, host)
-        return {name for rule in filters["syscalls"] for name in rule["names"]}
-
-    plain = allowed(caps.DEFAULT)
-    assert not {"mount", "bpf", "reboot"} & plain
-    assert {"mount", "setns", "bpf"} <= allowed((*caps.DEFAULT, "CAP_SYS_ADMIN"))
-    assert "ptrace" in plain
-    assert "ptrace" not in allowed(caps.DEFAULT, replace(HOST, kernel=(4, 4)))
-    arm: Any = seccomp.resolve("", caps.DEFAULT, replace(HOST, arch="arm64"))
-    assert arm["architectures"] == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
-    assert "arch_prctl" not in allowed(caps.DEFAULT, replace(HOST, arch="arm64"))
-    assert seccomp.resolve("unconfined", caps.DEFAULT, HOST) is None
-    assert seccomp.resolve("{}", caps.DEFAULT, HOST) is None
-    assert seccomp.resolve("", caps.DEFAULT, replace(HOST, seccomp=False)) is None
-
-
-@pytest.mark.parametrize(
-    ("profile", "host"),
-    [
-        ("{bad", HOST),
-        ("[]", HOST),
-        ('{"syscalls":[{"name":"a","names":["b"]}]}', HOST),
-        ('{"syscalls":[{"names":7}]}', HOST),
-        ('{"architectures":["a"],"archMap":[{}],"defaultAction":"x"}', HOST),
-        ("{}", replace(HOST, seccomp=False)),
-    ],
-)
-def test_bad_seccomp_profiles(profile: str, host: HostFacts) -> None:
-    with pytest.raises(WharfError) as refused:
-        seccomp.resolve(profile, caps.DEFAULT, host)
-    assert refused.value.kind is Kind.INTERNAL
-
-
-def test_security_options() -> None:
-    parsed = security.parse(['seccomp={"a":"b=c"}', "apparmor:x", "label=type:t", "no-new-privileges=false"])
-    assert parsed == security.SecurityOptions(False, '{"a":"b=c"}', "x", ("type:t",))
-    assert security.parse(["no-new-privileges"]).no_new_privileges
-    assert security.parse(None) == security.SecurityOptions()
-    for option, sentence in (("foo", "opt 1"), ("foo=bar", "opt 2"), ("no-new-privileges=maybe", "opt 2")):
-        with pytest.raises(WharfError, match=sentence):
-            security.parse([option])
-
-
-@pytest.mark.parametrize(
-    ("base", "over", "result"),
-    [
-        (["A=1", "B=2"], ["B=3", "C=4"], ["A=1", "B=3", "C=4"]),
-        (["A=1", "B=2"], ["A"], ["B=2"]),
-        (["A=1"], ["A", "A=5"], ["A=5"]),
-        ([], ["X", "Y="], ["Y="]),
-    ],
-)
-def test_environments_merge(base: list[str], over: list[str], result: list[str]) -> None:
-    assert process.merge_env(base, over) == result
-
-
-def test_exec_process_keeps_the_containers_confinement() -> None:
-    container: Any = build.build(replace(MANY, console_size=(24, 80)), HOST)["process"]
-    made: Any = process.exec_process(
-        container, args=["id"], env=["A=1"], files=Files(), host=HOST, user="daemon", cwd=""
-    )
-    assert made["args"] == ["id"]
-    assert made["user"] == {"uid": 1, "gid": 1, "additionalGids": [1]}
-    assert made["cwd"] == "/work"
-    assert made["noNewPrivileges"] is True
-    assert made["capabilities"] == container["capabilities"]
-    assert "terminal" not in made
-    assert "consoleSize" not in made
-    wide: Any = process.exec_process(
-        container, args=["id"], env=[], files=Files(), host=HOST, privileged=True, tty=True, console_size=(5, 6)
-    )
-    assert set(wide["capabilities"]["effective"]) == set(caps.KNOWN)
-    assert wide["consoleSize"] == {"height": 5, "width": 6}
-    assert container["terminal"] is True  # the container's own is untouched
-
-
-def test_cgroup_paths() -> None:
-    assert build.cgroups_path("x", "", "cgroupfs") == "/wharf/x"
-    assert build.cgroups_path("x", "/foo/../bar/", "cgroupfs") == "/bar/x"
-    assert build.cgroups_path("x", "../../etc", "cgroupfs") == "/etc/x"
-    assert build.cgroups_path("x", "", "systemd") == "system.slice:docker:x"
-    assert build.cgroups_path("x", "a-b.slice", "systemd") == "a-b.slice:docker:x"
-    with pytest.raises(WharfError, match="valid slice"):
-        build.check_cgroup_parent("/foo", "systemd")
-    build.check_cgroup_parent("/foo", "cgroupfs")
-
-
-def test_propagation_needs_a_mount_that_has_it() -> None:
-    private = MountInfo(1, 0, "8:1", "/", "/", ("rw",), (), "ext4", "/dev/x", ())
-    inp = replace(BASE, mounts=(BindMount("/src", "/d", propagation="rslave"),))
-    with pytest.raises(WharfError, match="path /src is mounted on / but it is not a shared or slave mount"):
-        mounts.plan(inp, HOST, find=lambda _: private)
-    inp = replace(BASE, mounts=(BindMount("/src", "/d", propagation="shared"),))
-    with pytest.raises(WharfError, match="path /src is mounted on / but it is not a shared mount"):
-        mounts.plan(inp, HOST, find=lambda _: private)
-
-
 def test_mounts_inside_proc() -> None:
     proc = MountInfo(1, 0, "0:20", "/", "/proc", ("rw",), (), "proc", "proc", ())
     disk = replace(proc, mountpoint="/", fstype="ext4")
@@ -478,14 +242,21 @@ def test_an_empty_home_is_the_users() -> None:
     assert not [entry for entry in process["env"] if entry.startswith("HOME")]
 
 
-def test_tmpfs_options() -> None:
-    mounts.check_tmpfs_options("size=1m,mode=1777,rw,noexec")
-    for bad in ("foo", "size", "user=1"):
-        with pytest.raises(WharfError, match="invalid tmpfs option"):
-            mounts.check_tmpfs_options(bad)
-
-
-def test_kernel_versions() -> None:
-    assert kernel_version("6.1.0-13-amd64") == (6, 1)
-    assert kernel_version("5.15") == (5, 15)
-    assert kernel_version("weird") == (0, 0)
+def test_exec_process_keeps_the_containers_confinement() -> None:
+    container: Any = build.build(replace(MANY, console_size=(24, 80)), HOST)["process"]
+    made: Any = process.exec_process(
+        container, args=["id"], env=["A=1"], files=Files(), host=HOST, user="daemon", cwd=""
+    )
+    assert made["args"] == ["id"]
+    assert made["user"] == {"uid": 1, "gid": 1, "additionalGids": [1]}
+    assert made["cwd"] == "/work"
+    assert made["noNewPrivileges"] is True
+    assert made["capabilities"] == container["capabilities"]
+    assert "terminal" not in made
+    assert "consoleSize" not in made
+    wide: Any = process.exec_process(
+        container, args=["id"], env=[], files=Files(), host=HOST, privileged=True, tty=True, console_size=(5, 6)
+    )
+    assert set(wide["capabilities"]["effective"]) == set(caps.KNOWN)
+    assert wide["consoleSize"] == {"height": 5, "width": 6}
+    assert container["terminal"] is True  # the container's own is untouched
