@@ -103,11 +103,24 @@ async def disconnect(room: Room, network: Network, container: Container) -> None
         raise invalid("container cannot be disconnected from host network or connected to host network")
     record = room.sandboxes.get(container.id)
     endpoint = record.endpoint(network.id) if record else None
-    if network.name not in container.networking and endpoint is None:
-        raise WharfError(Kind.INTERNAL, f"container {container.id} is not connected to network {network.name}")
-    if record is not None and endpoint is not None:
-        await _disconnect_running(room, network, container, record, endpoint)
+    if endpoint is None:
+        await forget(room, network.name, container)
+        return
+    assert record is not None
+    await _disconnect_running(room, network, container, record, endpoint)
     container.networking.pop(network.name, None)
+    await _save(room, container)
+
+
+async def forget(room: Room, name: str, container: Container) -> None:
+    """The container is no longer to be on a network, which it isn't now.
+
+    :raises WharfError: INTERNAL: it was not to be.
+    """
+    if name not in container.networking:
+        which = f"network {name}" if container.state.running else f"the network {name}"
+        raise WharfError(Kind.INTERNAL, f"container {container.id} is not connected to {which}")
+    del container.networking[name]
     await _save(room, container)
 
 

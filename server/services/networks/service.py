@@ -261,9 +261,11 @@ class Networks:
                 self.room.get(key)
                 raise not_found(f"endpoint {container} not found")
             target = self.room.containers.get(container)
-        network = self.room.get(key)
         async with target.lock:
-            await connect.disconnect(self.room, network, target)
+            if self.room.find(key) is None and (force or not target.state.running):
+                await connect.forget(self.room, key, target)  # of a network that is gone
+            else:
+                await connect.disconnect(self.room, self.room.get(key), target)
 
     async def prune(self, filters: Filters) -> list[str]:
         """The names of what was removed."""
