@@ -7,6 +7,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.build.work import Limits
 from engine.errors import WharfError, invalid
 from engine.registry.oci import parse_platform
 from engine.registry.reference import parse
@@ -15,7 +16,7 @@ from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
 from server.http.streams import Progress, json_stream
 from server.services.build.door import Door
-from server.services.build.options import ClassicOptions, Limits, Ulimit
+from server.services.build.options import ClassicOptions
 
 
 def _door(request: Request) -> Door:
@@ -98,7 +99,6 @@ def read_options(request: Request) -> ClassicOptions:
         cache_from=tuple(str(name) for name in cache_from),
         target=params.text(request, "target"),
         network_mode=params.text(request, "networkmode") or "default",
-        extra_hosts=_extra_hosts(request),
         platform=platform,
         limits=Limits(
             memory=_lax(request, "memory"),
@@ -111,6 +111,7 @@ def read_options(request: Request) -> ClassicOptions:
             cgroup_parent=params.text(request, "cgroupparent"),
             shm_size=shm_size,
             ulimits=tuple(_ulimit(item) for item in ulimits),
+            extra_hosts=_extra_hosts(request),
         ),
         credentials=_credentials(request),
         build_id=params.text(request, "buildid"),
@@ -154,13 +155,13 @@ def _strings(document: Mapping[str, Any], what: str, *, optional: bool = False) 
     return dict(document)
 
 
-def _ulimit(item: Any) -> Ulimit:
+def _ulimit(item: Any) -> tuple[str, int, int]:
     if not isinstance(item, dict) or not isinstance(item.get("Name"), str):
         raise invalid(f"error reading ulimit settings: json: cannot unmarshal {_go(item)} into Go value of type Ulimit")
     soft, hard = item.get("Soft", 0), item.get("Hard", 0)
     if not isinstance(soft, int) or not isinstance(hard, int):
         raise invalid("error reading ulimit settings: json: cannot unmarshal into Go struct field Ulimit of type int64")
-    return Ulimit(item["Name"], soft, hard)
+    return item["Name"], soft, hard
 
 
 def _tag(text: str) -> str:

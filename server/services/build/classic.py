@@ -163,23 +163,11 @@ class ClassicBuild:
 
     async def run(self, file: Dockerfile) -> None:
         """The whole build. A failure is the last message of the stream."""
-        options, limits = self._options, self._options.limits
+        options = self._options
         self._stream = Stream(self._out, quiet=options.quiet, removes=options.remove)
         runner = TaskRunner(
             self._room,
-            building.Limits(
-                memory=limits.memory,
-                memory_swap=limits.memory_swap,
-                cpu_shares=limits.cpu_shares,
-                cpu_period=limits.cpu_period,
-                cpu_quota=limits.cpu_quota,
-                cpuset_cpus=limits.cpuset_cpus,
-                cpuset_mems=limits.cpuset_mems,
-                shm_size=limits.shm_size,
-                cgroup_parent=limits.cgroup_parent,
-                ulimits=tuple((limit.name, limit.soft, limit.hard) for limit in limits.ulimits),
-                extra_hosts=options.extra_hosts,
-            ),
+            options.limits,
             announce=True,
         )
         sources = Sources(building.Context(self._context.root, Checksums()), posixpath.dirname(self._context.root))
