@@ -73,28 +73,42 @@ class Connection(asyncio.Protocol):
         self.window = _DEFAULT_WINDOW
         self._initial, self.frame_size = _DEFAULT_WINDOW, FRAME
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._away = False
+        self._away = self._began = False
 
     @classmethod
     async def on(
         cls, sock: socket.socket, early: bytes, accept: Callable[[Stream], None] | None = None
     ) -> "Connection":
         """Speaks on a connected socket, which belongs to it from now on. ``early``: what was read of it before."""
-        loop = asyncio.get_running_loop()
         connection = cls(accept)
-        await loop.create_connection(lambda: connection, sock=sock)
-        if early:
-            connection.data_received(early)
+        # uvloop takes the socket over only when this is done: if it ends before (by a write that fails, or a caller that
+        # is cancelled), the descriptor is closed a second time when another has its number.
+        loop = asyncio.get_running_loop()
+        making = asyncio.ensure_future(loop.create_connection(lambda: connection, sock=sock))
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            await asyncio.wait([making])
+            connection.abort()
+            raise
+        connection.begin(early)
         return connection
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+
+    def begin(self, early: bytes) -> None:
+        """Says hello and reads what has come; nothing is done before."""
+        assert self._transport is not None
         settings = ((_MAX_CONCURRENT_STREAMS, _STREAMS), (_INITIAL_WINDOW_SIZE, WINDOW))
         start = b"" if self._accept is not None else PREFACE
         start += frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in settings))
         self.write(start + frame(WINDOW_UPDATE, 0, 0, _LONG.pack(_MOST - _DEFAULT_WINDOW)))
+        data, self._rest, self._began = early + self._rest, b"", True
+        if data and not self._transport.is_closing():
+            self.data_received(data)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -119,6 +133,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
+        if not self._began:
+            self._rest = data
+            return
         at, end = 0, len(data)
         try:
             if self._preface:
