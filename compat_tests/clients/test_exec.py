@@ -252,13 +252,14 @@ def test_states_that_do_not_fit(engine: Engine, box: str) -> None:
     with container(engine, start=False, Cmd=["true"]) as created:
         answer = engine.api.post(f"/containers/{created}/exec", wanted)
         assert (answer.status, answer.message) == (409, f"container {created} is not running")
+    waiting = create(engine, box, "true")
     assert engine.api.post(f"/containers/{box}/pause").status == 204
-    answer = engine.api.post(f"/containers/{box}/exec", wanted)
-    assert answer.status == 409
-    assert answer.message == f"Container {box} is paused, unpause the container before exec"
+    for path, body in ((f"/containers/{box}/exec", wanted), (f"/exec/{waiting}/start", {"Detach": True})):
+        answer = engine.api.post(path, body)
+        assert answer.status == 409
+        assert answer.message == f"Container {box} is paused, unpause the container before exec"
     assert engine.api.post(f"/containers/{box}/unpause").status == 204
     # What was not started while the container ran is not there in its next run.
-    waiting = create(engine, box, "true")
     for verb in ("stop?t=0", "start"):
         assert engine.api.post(f"/containers/{box}/{verb}").status == 204
         assert engine.api.post(f"/exec/{waiting}/start", {"Detach": True}).status == 404

@@ -96,11 +96,14 @@ class Puller:
 
     async def _local(self, digest: str, media_type: str) -> Descriptor | None:
         try:
-            info = await self._engine.content.info(digest)
+            return await self._kept(digest, media_type)
         except WharfError as error:
-            if error.kind is Kind.NOT_FOUND:
+            if error.kind is Kind.NOT_FOUND:  # also where the collector takes it while it is looked at
                 return None
             raise
+
+    async def _kept(self, digest: str, media_type: str) -> Descriptor | None:
+        info = await self._engine.content.info(digest)
         desc = Descriptor(media_type, digest, info.size)
         if not media_type:
             document = await documents.read(self._engine, desc)

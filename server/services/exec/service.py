@@ -102,6 +102,9 @@ class Exec:
             raise conflict(f"Error: Exec command {id} has already run")
         if instance.running:
             raise conflict(f"Error: Exec command {id} is already running")
+        container = self._room.registry.by_id(instance.container_id)
+        if container is not None and container.state.paused:
+            raise conflict(f"Container {container.id} is paused, unpause the container before exec")
         return instance
 
     async def start(
