@@ -214,14 +214,16 @@ class Copier:
         where = iter(targets(operation, placement, names))
         if self._files is not None:
             source = Source(self._files.root, picked, self._files.keep_owner, operation.parents)
-            for item in picked:
-                target = next(where)
-                if not (operation.unpack and not item.is_dir and self._unpacked(layer, item, placement)):
+            for item, target in zip(picked, where, strict=False):
+                unpacked = operation.unpack and not item.is_dir and self._unpacked(layer, item, placement)
+                if target is not None and not unpacked:
                     layer.source(source, item, target, self._exclude)
-        for fetched in self._fetched:
-            self._place_fetched(layer, fetched, next(where))
-        for file in given:
-            layer.given(file, next(where))
+        for fetched, target in zip(self._fetched, where, strict=False):
+            if target is not None:
+                self._place_fetched(layer, fetched, target)
+        for file, target in zip(given, where, strict=False):
+            if target is not None:
+                layer.given(file, target)
         return layer.finish()
 
     def _place_fetched(self, layer: CopyLayer, fetched: Fetched, target: str) -> None:

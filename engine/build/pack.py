@@ -247,24 +247,40 @@ class CopyLayer:
                 self._placement.made.add(path)
 
 
-def targets(operation: Copy, placement: Placement, names: Sequence[tuple[str, bool]]) -> list[str]:
-    """Where each source goes. ``names``: how each is named, and whether it is a directory (whose content goes).
+def targets(operation: Copy, placement: Placement, names: Sequence[tuple[str, bool]]) -> list[str | None]:
+    """Where each source goes; ``None`` for a file whose place another takes. ``names``: how each is named, and whether
+    it is a directory (whose content goes).
 
-    Docker's rules: a target that ends in ``/``, is a directory, or takes several sources holds files under their
-    own names; otherwise it is the file's new name. ``--parents`` keeps the path behind ``/./``.
+    Docker's rules: a target that ends in ``/`` or is a directory holds files under their own names; otherwise it is
+    the file's new name, and of several BuildKit keeps the last. ``--parents`` keeps the path behind ``/./``. Raises
+    INVALID_ARGUMENT for a folder on a file, and as the classic builder for several sources of one file.
     """
-    into = operation.target.endswith("/")
     base = placement.real(operation.target)
-    into = into or len(names) > 1 or placement.kind(base) == stat.S_IFDIR
-    found = []
+    into = operation.target.endswith("/")
+    if len(names) > 1 and not into and not operation.may_match_nothing:
+        name = "ADD" if operation.add else "COPY"
+        raise invalid(
+            f"When using {name} with more than one source file, the destination must be a directory and end with a /"
+        )
+    into = into or placement.kind(base) == stat.S_IFDIR
+    found: list[str] = []
     for name, directory in names:
         if operation.parents:
             kept = name.split("/./", 1)[-1].lstrip("/")
             found.append("/".join(part for part in (base, kept) if part))
         elif directory:
+            if found and not into:
+                raise invalid(f"cannot copy to non-directory: /{base}")
             found.append(base)
+            into = True
         elif into:
             found.append("/".join(part for part in (base, os.path.basename(name)) if part))
         else:
             found.append(base)
-    return found
+    last = {target: number for number, target in enumerate(found)}
+    # What an archive holds goes elsewhere than its own name says.
+    kept_all = operation.unpack
+    return [
+        target if directory or kept_all or last[target] == number else None
+        for number, (target, (_, directory)) in enumerate(zip(found, names, strict=True))
+    ]

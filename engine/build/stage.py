@@ -239,7 +239,7 @@ class StagePlanner:
         )
         many = len(sources) + len(files) > 1
         name = "ADD" if item.add else "COPY"
-        if many and not target.endswith("/") and target not in (".", ".."):
+        if self.options.classic and many and not target.endswith("/") and target not in (".", ".."):
             raise DockerfileError(
                 f"When using {name} with more than one source file, the destination must be a directory "
                 "and end with a /",

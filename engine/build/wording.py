@@ -71,6 +71,8 @@ def copied_classic(name: str, operation: Copy) -> str:
 def ports(text: str, span: Span) -> Sequence[str]:
     """``80``, ``80/udp`` or ``8000-8010/tcp`` as the keys of ``ExposedPorts``."""
     numbers, _, protocol = text.partition("/")
+    # An address and a port of the host mean nothing here.
+    numbers = numbers.rpartition(":")[2]
     protocol = (protocol or "tcp").lower()
     if protocol not in ("tcp", "udp", "sctp"):
         raise DockerfileError(f"Invalid proto: {protocol}", span)

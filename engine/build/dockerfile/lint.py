@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import Span
+from engine.build.dockerfile.ignore import Ignore
 from engine.build.dockerfile.words import closest
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)([^}]*)\}|(\w+))")
@@ -34,6 +35,19 @@ def findings(file: ins.Dockerfile) -> list[ins.Warning]:
         *_ports(file),
     ]
     return sorted(found, key=lambda item: item.span.first)
+
+
+def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ignore) -> list[ins.Warning]:
+    """Files of the context that an instruction names and ``.dockerignore`` leaves out. ``copies``: the instructions,
+    their sources, where."""
+    found: list[ins.Warning] = []
+    for name, sources, span in copies:
+        for source in sources:
+            path = posixpath.normpath("/" + source).lstrip("/")
+            if span is not None and path and ignore.ignores(path):
+                sentence = f"Attempting to {name} file {json.dumps(path)} that is excluded by .dockerignore"
+                found.append(ins.Warning("CopyIgnoredFile", sentence, span))
+    return found
 
 
 def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[str]]]) -> list[ins.Warning]:
@@ -194,6 +208,11 @@ def _ports(file: ins.Dockerfile) -> Iterator[ins.Warning]:
     for stage in file.stages:
         for item in stage.instructions:
             for port in item.ports if isinstance(item, ins.Expose) else ():
+                if ":" in port and "$" not in port:
+                    sentence = (
+                        f"EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
+                    )
+                    yield ins.Warning("ExposeInvalidFormat", sentence, item.span)
                 protocol = port.partition("/")[2]
                 if protocol != protocol.lower() and "$" not in protocol:
                     sentence = f"Defined protocol '{port}' in EXPOSE instruction should be lowercase"

@@ -74,6 +74,7 @@ class _Parser:
                 )
         elif len(words) != 1:
             raise DockerfileError("FROM requires either one or three arguments")
+        self._description("build stage", [stage] if stage else [], line)
         return ins.From(line.span, line.text, words[0], stage, platform, _about(line.comments, stage))
 
     def arg(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
@@ -91,7 +92,18 @@ class _Parser:
             about = _about(line.comments, key)
             if about:
                 comments[key] = about
+        self._description("build argument", [key for key, _ in values], line)
         return ins.Arg(line.span, line.text, tuple(values), comments)
+
+    def _description(self, what: str, names: Sequence[str], line: Line) -> None:
+        """The comment right above that describes none of these."""
+        if names and line.comments and line.comments[-1].split(" ", 1)[0] not in names:
+            shown = names[0] if len(names) == 1 else "<arg_key>"
+            self.warn(
+                "InvalidDefinitionDescription",
+                f"Comment for {what} should follow the format: `# {shown} <description>`",
+                line.span,
+            )
 
     def env(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
         flags.done()

@@ -14,11 +14,12 @@ from engine.build.ground import Ground
 from engine.build.plan import Options, Plan, PlannedStage, plan
 from engine.build.remote import Remote
 from engine.build.solve import Builder, Solver
-from engine.build.steps import Copy, Origin, Result, Run, Step
+from engine.build.steps import Copy, Result, Run, Step
 from engine.build.work import Limits
 from engine.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
 from engine.registry import oci
 from server.services.build.buildkit.bases import Bases
+from server.services.build.buildkit.contextual import left_out, needed
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.job import Job, Made
 from server.services.build.buildkit.progress import StepProgress
@@ -171,7 +172,8 @@ class Frontend:
             planned, _ = await self._plan(file, host_platform(), many=False)
         except WharfError:
             return file.warnings
-        return planned.warnings
+        await self.sources.load_ignore()
+        return [*planned.warnings, *left_out([planned], self.sources.ignore)]
 
     async def solve(self) -> list[Made]:
         """The results, one for each platform. Raises errors with their lines (``failure.detailed``)."""
@@ -286,6 +288,7 @@ class Frontend:
         asked = self.options.get(f"build-arg:{checks.ARGUMENT}", "")
         directive = asked or plans[0].dockerfile.directives.get("check", "")
         found = [warning for planned in plans for warning in planned.warnings]
+        found = sorted([*found, *left_out(plans, self.sources.ignore)], key=lambda item: item.span.first)
         for warning in checks.chosen(list(dict.fromkeys(found)), directive):
             if self.sources.definition is not None:
                 self.sources.definition.warn(warning, name, text)
@@ -334,30 +337,6 @@ def _named(options: Mapping[str, str]) -> dict[str, str]:
 
 def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
-
-
-def needed(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
-    """What of each context the plans read; empty if that may be everything."""
-    paths: dict[str, set[str]] = {}
-
-    def add(origin: Origin | None, sources: Sequence[str]) -> None:
-        if origin is not None and origin.step is None:
-            paths.setdefault(origin.context, set()).update(source.strip("/") or "." for source in sources)
-
-    for stage in [stage for planned in plans for stage in planned.stages]:
-        step = stage.last
-        while step is not None:
-            operation = step.operation
-            if isinstance(operation, Copy):
-                add(operation.origin, operation.sources)
-            elif isinstance(operation, Run):
-                for mount in operation.mounts:
-                    add(mount.origin, (mount.options.source,))
-            step = step.parent
-    return {
-        name: () if any(path == "." or path.startswith("..") for path in found) else sorted(found)
-        for name, found in paths.items()
-    }
 
 
 def _platform(text: str) -> str:
