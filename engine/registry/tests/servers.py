@@ -1,6 +1,7 @@
 """A registry that answers as a test tells it to, on a loopback port that the kernel picks."""
 
 import http.server
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ class Scripted:
 
 
 @contextmanager
-def scripted(answer: Callable[[Seen], Answer]) -> Iterator[Scripted]:
+def scripted(answer: Callable[[Seen], Answer], tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     server = Scripted(answer)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -60,6 +61,8 @@ def scripted(answer: Callable[[Seen], Answer]) -> Iterator[Scripted]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
         listener.daemon_threads = True
+        if tls is not None:
+            listener.socket = tls.wrap_socket(listener.socket, server_side=True)
         server.address = f"127.0.0.1:{listener.server_address[1]}"
         thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import trustme
 
 from engine.errors import Kind, WharfError
 from engine.registry.answers import RegistryError, retry_after
@@ -115,6 +117,30 @@ def test_redirects() -> None:
             assert "authorization" not in storage.seen[0].headers
             with pytest.raises(WharfError, match="stopped after 10 redirects"):
                 with_repository(server.address, lambda r: read(r, "loop"), credentials=who)
+
+
+def test_redirects_from_tls(tmp_path: Path) -> None:
+    """Plain HTTP may follow where certificates are not verified anyway, and nowhere else."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+
+    async def read(repository: Repository) -> bytes:
+        async with repository.blob("sha256:x") as (_, pieces):
+            return b"".join([piece async for piece in pieces])
+
+    with (
+        scripted(lambda _: (200, {}, b"blob")) as storage,
+        scripted(lambda _: (307, {"location": f"http://{storage.address}/storage"}, b""), tls) as server,
+    ):
+        settings = Settings(certs_dir=str(tmp_path))
+        assert with_repository(server.address, read, settings=settings) == b"blob"
+        trusted = tmp_path / server.address
+        trusted.mkdir()
+        authority.cert_pem.write_to_path(trusted / "ca.crt")
+        with pytest.raises(WharfError, match="a redirect from https to http is not followed"):
+            with_repository(server.address, read, settings=settings)
+        assert len(storage.seen) == 1
 
 
 def test_tokens() -> None:
