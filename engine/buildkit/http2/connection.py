@@ -81,8 +81,8 @@ class Connection(asyncio.Protocol):
     ) -> "Connection":
         """Speaks on a connected socket, which belongs to it from now on. ``early``: what was read of it before."""
         connection = cls(accept)
-        # uvloop takes the socket over only when this is done: if it ends before (by a write that fails, or a caller that
-        # is cancelled), the descriptor is closed a second time when another has its number.
+        # uvloop takes the socket over only when this is done: if it ends before, by a write that fails or a caller that
+        # is cancelled, the descriptor is closed a second time when another has its number.
         loop = asyncio.get_running_loop()
         making = asyncio.ensure_future(loop.create_connection(lambda: connection, sock=sock))
         try:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import hpack
 import pytest
+import uvloop
 
 from engine.buildkit.http2 import connection as h2
 from engine.buildkit.http2.connection import Connection, frame
@@ -288,3 +289,18 @@ def test_an_answer_and_its_error() -> None:
         assert found["grpc-status-details-bin"] == "AAE"
 
     served(work)
+
+
+def test_a_peer_that_has_gone_before_leaves_no_descriptor_behind() -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        theirs.close()
+        connection = await Connection.on(ours, b"", lambda _: None)
+        async with asyncio.timeout(DEADLINE):
+            await connection.closed
+        connection.abort()
+        # The loop closes it; a socket that believed to have it still would close another's.
+        assert ours.fileno() == -1
+
+    uvloop.run(run())
