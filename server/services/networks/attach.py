@@ -36,7 +36,13 @@ def _make_bridge(room: Room, network: Network) -> None:
     device_mtu = options.mtu(network.options)
     # An MTU above 1500 can't be set while no port has it; the kernel raises the bridge's with its ports.
     adopted = room.settings.bridge not in ("", "none") and network.default_bridge
-    addresses = [] if adopted else _bridge_addresses(network)
+    addresses = _bridge_addresses(network)
+    if adopted:
+        # An admin's bridge keeps what it has; one without any address gets ours.
+        link = room.host.link(network.bridge)
+        index = link.index if link else 0
+        present = {address.version for at, address in room.host.addresses(index) if at == index}
+        addresses = [address for address in addresses if address.version == 4 and 4 not in present]
     network.index = bridge.ensure(
         room.host, network.bridge, addresses, mtu=0 if adopted else device_mtu, alias=mark(room.settings.device)
     )

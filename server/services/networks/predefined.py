@@ -101,13 +101,17 @@ def _v4(room: Room, known: PoolConfig | None, device: list[Interface], taken: li
         interface = ip_interface(settings.bip)
     elif settings.bridge not in ("", "none"):
         interface = next((item for item in device if isinstance(item, IPv4Interface)), None)
-        if interface is None:
+        if interface is None and not settings.fixed_cidr:
             raise WharfError(Kind.INVALID_ARGUMENT, f"bridge {settings.bridge} has no IPv4 address")
     elif known is not None:
         interface = ip_interface(f"{known.gateway}/{ip_network(known.subnet).prefixlen}")
     else:
         # What a bridge of this name has already is kept: containers may be plugged in.
         interface = next((item for item in device if isinstance(item, IPv4Interface)), None)
+    if interface is None and settings.fixed_cidr:
+        # Without an address that says more, this is the subnet.
+        subnet = ip_network(settings.fixed_cidr, strict=False)
+        interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
     if interface is None:
         pools = [pool for pool in settings.default_address_pools if pool.base.version == 4]
         subnet = ipam.choose_subnet(pools or ipam.LOCAL_DEFAULTS, taken, version=4)

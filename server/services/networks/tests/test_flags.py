@@ -56,6 +56,22 @@ def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
     scenario(tmp_path, play, fixed_cidr="172.30.250.128/30")
 
 
+def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        config = shown(world)["IPAM"]["Config"][0]
+        assert (config["Subnet"], config["Gateway"]) == ("10.45.0.0/25", "10.45.0.1")
+        box, _ = await world.run("box")
+        assert world.address(box).startswith("10.45.0.")
+        with Netlink() as netlink:
+            assert ip_interface("10.45.0.1/25") in [address for _, address in netlink.addresses()]
+
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "bare0"))
+
+    scenario(tmp_path, play, before=prepare, bridge="bare0", bip="", fixed_cidr="10.45.0.0/25")
+
+
 def test_an_admins_bridge(tmp_path: Path) -> None:
     async def play(world: World, outside: str) -> None:
         assert shown(world)["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
