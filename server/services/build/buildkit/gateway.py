@@ -194,10 +194,16 @@ def results_in(job: Job, result: gateway_pb2.Result) -> list[Made]:
     if kind == "refDeprecated":
         return [job.result(result.refDeprecated)] if result.refDeprecated else []
     if kind == "refs":
-        return [job.result(item.id) for item in result.refs.refs.values() if item.id]
+        return _in_order(job, [item.id for item in result.refs.refs.values() if item.id])
     if kind == "refsDeprecated":
-        return [job.result(item) for item in result.refsDeprecated.refs.values() if item]
+        return _in_order(job, [item for item in result.refsDeprecated.refs.values() if item])
     return []
+
+
+def _in_order(job: Job, ids: list[str]) -> list[Made]:
+    """As they were made, so that an index is always the same: a map on the wire has no order."""
+    order = {id: number for number, id in enumerate(job.made)}
+    return [job.result(id) for id in sorted(ids, key=lambda id: order.get(id, len(order)))]
 
 
 def failed(error: BaseException) -> WharfError:
