@@ -127,6 +127,8 @@ class Database:
                     writer.execute("ROLLBACK TO one")
                 writer.execute("RELEASE one")
             writer.execute("COMMIT")
+            if not self.reserve.held:  # the disk was full: perhaps it no longer is
+                self.reserve.renew()
         except sqlite3.Error as error:
             log.warning("metadata: a commit failed: %s", error)
             released = self.reserve.release()  # in case that it is for want of space

@@ -11,15 +11,18 @@ class Reserve:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.held = False
 
     def renew(self) -> None:
         """Takes the space if there is some."""
         with contextlib.suppress(OSError):
             if os.path.exists(self._path):
+                self.held = True
                 return
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(fd, 0, _SIZE)
+                self.held = True
             except OSError:
                 os.unlink(self._path)
             finally:
@@ -27,6 +30,7 @@ class Reserve:
 
     def release(self) -> bool:
         """Gives it to whoever comes next: call it when the disk is full. False: there was none."""
+        self.held = False
         try:
             os.unlink(self._path)
         except FileNotFoundError:
