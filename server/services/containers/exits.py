@@ -3,7 +3,7 @@
 import logging
 import time
 
-from engine.api.types import Exit
+from engine.api.types import Exit, ProcessState, TaskStatus
 from engine.errors import Kind, WharfError
 from engine.system.timeline import Timeline
 from server.services.containers import mounting
@@ -17,18 +17,27 @@ from server.services.containers.start import forget_container, start_locked
 
 log = logging.getLogger(__name__)
 
+#: What a task is while its process is there.
+ALIVE = (TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.PAUSING)
 #: The exit code of a container whose end nobody saw.
 UNSEEN = 255
 
 
 async def ended(room: Room, container: Container, end: Exit | None) -> None:
-    """``end`` None: it is gone and nobody knows how. Events of an earlier run, and repeated ones, do nothing."""
+    """``end`` None: it is gone and nobody knows how. Events of an earlier run, and repeated ones, do nothing.
+
+    :raises WharfError: the engine can't be asked whether there is a later run.
+    """
     timeline = Timeline("exit")
     async with container.lock:
         state = container.state
         if not state.running or state.restarting:
             return
-        if end is not None and end.pid and state.pid and end.pid != state.pid:
+        if end is not None and end.pid:
+            if state.pid and end.pid != state.pid:
+                return
+        elif await living(room, container) is not None:
+            # Of no run in particular: what was found missing may have been started again before we had the lock.
             return
         call(room.hooks.stopped, container)
         await room.stdio.ended(container.id)
@@ -69,6 +78,20 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
         await _auto_remove(room, container)
         timeline.mark("remove")
     timeline.done()
+
+
+async def living(room: Room, container: Container) -> ProcessState | None:
+    """Its task, if there is one that has not ended.
+
+    :raises WharfError: the engine can't be asked.
+    """
+    try:
+        task = await room.engine.tasks.get(container.id)
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return None
+    return task if task.status in ALIVE else None
 
 
 async def _give_back(room: Room, container: Container) -> None:

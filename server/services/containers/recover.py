@@ -25,8 +25,6 @@ from server.services.containers.stop import unpause
 
 log = logging.getLogger(__name__)
 
-_ALIVE = (TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.PAUSING)
-
 
 async def load(room: Room) -> None:
     """Reads all records into the registry."""
@@ -73,7 +71,7 @@ async def reconcile(room: Room) -> None:
 
 
 def _alive(task: ProcessState | None) -> bool:
-    return task is not None and task.status in _ALIVE
+    return task is not None and task.status in exits.ALIVE
 
 
 async def _tasks(room: Room) -> dict[str, ProcessState]:
@@ -96,16 +94,26 @@ async def _one(room: Room, container: Container, task: ProcessState | None) -> N
         state.restarting = False
     if _alive(task):
         assert task is not None
-        paused = task.status is not TaskStatus.RUNNING
-        async with container.lock:
-            if (state.pid, state.paused) != (task.pid, paused):
-                state.pid, state.paused = task.pid, paused
-                await room.save(container)
+        if _differs(container, task):
+            async with container.lock:
+                # Once more: the list may tell of an earlier run.
+                task = await exits.living(room, container)
+                if task is not None and state.running and _differs(container, task):
+                    state.pid, state.paused = task.pid, _paused(task)
+                    await room.save(container)
         return
     if task is not None and task.status is TaskStatus.STOPPED:
         await exits.ended(room, container, Exit(task.pid, task.exit_status, task.exited_at_ns))
     else:
         await exits.ended(room, container, None)
+
+
+def _paused(task: ProcessState) -> bool:
+    return task.status is not TaskStatus.RUNNING
+
+
+def _differs(container: Container, task: ProcessState) -> bool:
+    return (container.state.pid, container.state.paused) != (task.pid, _paused(task))
 
 
 async def _commit_leftover(room: Room, container: Container) -> None:
