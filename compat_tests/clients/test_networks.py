@@ -367,11 +367,11 @@ def test_with_docker_py(stage: Stage) -> None:
     network.remove()
     with pytest.raises(docker.errors.NotFound):
         client.networks.get(name)
-    client.api.disconnect_container_from_network(one.id, name)
+    client.api.disconnect_container_from_network(str(one.id), name)
     one.reload()
     assert not one.attrs["NetworkSettings"]["Networks"]
     with pytest.raises(docker.errors.APIError, match=f"is not connected to the network {name}"):
-        client.api.disconnect_container_from_network(one.id, name, force=True)
+        client.api.disconnect_container_from_network(str(one.id), name, force=True)
     one.remove(force=True)
 
 
