@@ -34,16 +34,15 @@ def error_answer(error: BaseException) -> Response:
     return Response(error_body(error), status, media_type="application/json")
 
 
-def _elsewhere(path: str, query: bytes) -> Response:
-    """What has no route: a path with empty or dotted parts is redirected to the clean one, as Go's router does.
-
-    :raises WharfError: NOT_FOUND.
-    """
+def _elsewhere(path: str, query: bytes) -> Response | None:
+    """A path with empty or dotted parts is redirected to the clean one, as Go's router does; None if it is clean."""
+    if "//" not in path and "/." not in path:
+        return None
     clean = "/" + posixpath.normpath(path).lstrip("/")
     if path.endswith("/") and clean != "/":
         clean += "/"
     if clean == path:
-        raise not_found("page not found")
+        return None
     location = urllib.parse.quote(clean) + (f"?{query.decode('latin-1')}" if query else "")
     return Response(b"", 301, {"Location": location})
 
@@ -108,9 +107,13 @@ class EngineApp:
         method, path = request.scope["method"], request.scope["path"]
         if method == "OPTIONS":
             return Response(b"", 200)
+        # First: a name in a path may have slashes, and would take such parts for its own.
+        elsewhere = _elsewhere(path, request.scope["query_string"])
+        if elsewhere is not None:
+            return elsewhere
         match: Match | None = self.table.find(method, path)
         if match is None:
-            return _elsewhere(path, request.scope["query_string"])
+            raise not_found("page not found")
         request.state.version = negotiated(match.route, match.version)
         request.scope["path_params"] = match.params
         connection_of(request).leaving_cancels = match.route.waits
