@@ -177,13 +177,22 @@ def answers(engine: Engine, identity: str) -> dict[str, Any]:
     return found
 
 
+def start(engine: Engine, identity: str) -> int:
+    """The status of a start. The oracle may ask again: its runc is reset now and then while the host is busy."""
+    for left in (2, 1, 0):
+        answer = engine.api.post(f"/containers/{identity}/start")
+        if not (left and isinstance(engine, Dockerd) and "connection reset by peer" in (answer.message or "")):
+            break
+    return answer.status
+
+
 @pytest.mark.parametrize("name", REQUESTS)
 def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
     seen: list[dict[str, Any]] = []
     for each in (engine, oracle):
         with container(each, f"golden-{name}", REQUESTS[name]) as identity:
             created = answers(each, identity)
-            assert each.api.post(f"/containers/{identity}/start").status == 204
+            assert start(each, identity) == 204
             running = answers(each, identity)
             stopped = {}
             if name != "ports":
