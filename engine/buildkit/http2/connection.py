@@ -15,6 +15,9 @@ import hpack
 
 from engine.buildkit.http2.stream import WINDOW, Header, Stream
 from engine.errors import Kind, WharfError
+from engine.system import timeouts
+
+timeouts.define("build.goodbye", 5.0)  # what was written last to a client of a build leaves
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
@@ -68,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._newest = 0
         self._next = 1
         self._received = 0
+        self._answers = bytearray()
         self._paused = False
         self._changed = asyncio.Event()
         self.window = _DEFAULT_WINDOW
@@ -156,6 +160,7 @@ class Connection(asyncio.Protocol):
                 else:
                     self._frame(kind, flags, id & _MOST, data[at + 9 : stop])
                 at = stop
+            self._answer()
         except (Broken, hpack.HPACKError, struct.error, IndexError) as error:
             self._rest = b""
             self.close(error.code if isinstance(error, Broken) else PROTOCOL_ERROR)
@@ -195,7 +200,7 @@ class Connection(asyncio.Protocol):
                 self._settings(payload)
         elif kind == PING:
             if not flags & ACK:
-                self._reply(frame(PING, ACK, 0, payload))
+                self._answers += frame(PING, ACK, 0, payload)
         elif kind == WINDOW_UPDATE:
             self._open(id, _LONG.unpack(payload)[0] & _MOST)
         elif kind == RST_STREAM:
@@ -275,7 +280,7 @@ class Connection(asyncio.Protocol):
                 if not FRAME <= value < 1 << 24:
                     raise Broken(PROTOCOL_ERROR, "frame size")
                 self.frame_size = min(value, 1 << 20)
-        self._reply(frame(SETTINGS, ACK, 0))
+        self._answers += frame(SETTINGS, ACK, 0)
         self._wake()
 
     def _open(self, id: int, size: int) -> None:
@@ -297,11 +302,13 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def _reply(self, data: bytes) -> None:
-        """Answers what has to be answered at once; who asks and never reads is sent away."""
-        if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD:
-            raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
-        self.write(data)
+    def _answer(self) -> None:
+        """Sends what has to be answered at once, together; who asks and never reads is sent away."""
+        if self._transport is not None and self._answers:
+            if self._transport.get_write_buffer_size() > _UNREAD:
+                raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
+            self.write(bytes(self._answers))
+            self._answers.clear()
 
     @property
     def blocked(self) -> bool:
@@ -348,12 +355,13 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def close(self, code: int = NO_ERROR) -> None:
-        """Says good-bye and closes, when what was written has left."""
+        """Says good-bye and closes, when what was written has left: a peer that doesn't read is not waited for long."""
         self._away = True
         if self._transport is not None and not self._transport.is_closing():
             with suppress(OSError):
                 self._transport.write(frame(GOAWAY, 0, 0, _LONG.pack(self._newest) + _LONG.pack(code)))
             self._transport.close()
+            asyncio.get_running_loop().call_later(timeouts.seconds("build.goodbye"), self.abort)
 
     def abort(self) -> None:
         """Closes without waiting for a peer that may not read."""
