@@ -18,7 +18,7 @@ from typing import TypeVar
 from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Ulimit
 from engine.api.stdio import Attach, Stdio, StdioUri
-from engine.api.types import ContainerRecord, Exit
+from engine.api.types import Exit
 from engine.build.work import Bind, Ended, Job, Limits
 from engine.errors import Kind, WharfError, invalid
 from engine.files.remap import Remap
@@ -30,10 +30,10 @@ from server.services.containers import mounting
 from server.services.containers.assemble import Surroundings, assemble
 from server.services.containers.defaults import adapt_host_config
 from server.services.containers.model import Container
-from server.services.containers.room import ROOT_LABEL, Room
+from server.services.containers.room import Room
 from server.services.containers.rootfs import mount_at, task_rootfs
-from server.services.containers.start import forget_container, forget_task
-from server.services.containers.stdio import owner, task_owner
+from server.services.containers.start import engine_record, forget_container, forget_task
+from server.services.containers.stdio import owner
 
 log = logging.getLogger(__name__)
 
@@ -149,19 +149,9 @@ class TaskRunner:
         spec_mounts = spec.get("mounts")
         if isinstance(spec_mounts, list):
             targets += [str(mount["destination"]) for mount in spec_mounts]
-        runtime, options = room.runtimes.engine_options("", owner=task_owner(room, container))
+        record = engine_record(room, container, spec, snapshot_key=job.id)
         timeline.mark("mounts, spec")
         stack.push_async_callback(forget_container, room, container.id)
-        record = ContainerRecord(
-            id=container.id,
-            # A daemon that was killed finds it by this, and takes it away.
-            labels={ROOT_LABEL: room.settings.root},
-            runtime_name=runtime,
-            runtime_options=options,
-            spec=spec,
-            snapshotter=room.engine.snapshots.snapshotter,
-            snapshot_key=job.id,
-        )
         uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(room, container)})
         ended = False
 

@@ -175,19 +175,28 @@ async def _start(
     room.publish(container, "start")
 
 
-async def _create_record(room: Room, container: Container, spec: dict[str, object]) -> None:
+def engine_record(room: Room, container: Container, spec: dict[str, object], *, snapshot_key: str) -> ContainerRecord:
+    """What the engine keeps of a container that is about to run.
+
+    :raises WharfError: INVALID_ARGUMENT: its runtime can't be used.
+    """
     runtime_name, options = room.runtimes.engine_options(
         container.host_config.runtime, owner=task_owner(room, container)
     )
-    record = ContainerRecord(
+    return ContainerRecord(
         id=container.id,
+        # A daemon that was killed finds it by this, and takes it away.
         labels={ROOT_LABEL: room.settings.root},
         runtime_name=runtime_name,
         runtime_options=options,
         spec=spec,
         snapshotter=room.engine.snapshots.snapshotter,
-        snapshot_key=container.id,
+        snapshot_key=snapshot_key,
     )
+
+
+async def _create_record(room: Room, container: Container, spec: dict[str, object]) -> None:
+    record = engine_record(room, container, spec, snapshot_key=container.id)
     try:
         await room.engine.containers.create(record)
     except WharfError as error:
