@@ -67,6 +67,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         for daemon in daemons.LIVE:
             if said := daemon.tail(8000, since=before.get(daemon.log, 0)):
                 report.sections.append((f"{daemon.log.name} of {daemon.log.parent.name}", said))
+            if doing := daemon.stacks():
+                report.sections.append((f"what {daemon.log.parent.name} does", doing))
     return report
 
 

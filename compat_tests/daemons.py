@@ -96,6 +96,15 @@ class Daemon:
             return self.log.read_bytes()[since:].decode(errors="replace")[-size:]
         return ""
 
+    def stacks(self) -> str:
+        """What an engine of ours does now (threads, then tasks); without its tasks if its loop is stuck."""
+        if not self.running or "server" not in self.argv:
+            return ""
+        before = self.written
+        os.kill(self.pid, signal.SIGUSR1)
+        until(lambda: "\nTask " in self.tail(since=before), seconds=3)
+        return self.tail(20000, since=before)
+
     @property
     def written(self) -> int:
         """How many bytes of log there are."""

@@ -151,8 +151,12 @@ class Gate(LoopbackServer):
 
         def over() -> bool:
             nonlocal gone
-            with contextlib.suppress(TimeoutError):
+            try:
                 gone = not handler.connection.recv(1)
+            except TimeoutError:
+                pass
+            except ConnectionError:  # it went with bytes unread: its kernel resets the connection
+                gone = True
             return gone or action.go.is_set()
 
         until(over, seconds=2 * DEADLINE)

@@ -18,7 +18,7 @@ import uvloop
 
 from engine.errors import WharfError
 from engine.shim import zygote
-from engine.system import rest
+from engine.system import rest, stacks
 from server.app import EngineApp
 from server.config import Config, ConfigError
 from server.config.flags import Given
@@ -126,6 +126,7 @@ class _Daemon:
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
+        stacks.told_on_sigusr1(loop)
         # Until there is something to reload.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:

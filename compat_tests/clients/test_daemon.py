@@ -187,6 +187,14 @@ def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
             events.kill()
 
 
+def test_sigusr1_tells_what_it_does(daemon: Wharf) -> None:
+    said = daemon.daemon.stacks()
+    assert "Current thread" in said
+    assert "Task container monitor:\n" in said
+    assert "server/daemon.py" in said
+    assert daemon.api.get("/_ping").status == 200
+
+
 def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
     (tmp_path / "daemon.json").write_text("{}")
     common = [sys.executable, "-m", "server", "--config-file", str(tmp_path / "daemon.json")]

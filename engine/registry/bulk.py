@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -96,21 +96,16 @@ class _Exchange:
         self._request = request
         self._connection: http.client.HTTPConnection | None = None
         self._response: http.client.HTTPResponse | None = None
+        self._step: asyncio.Future[Any] | None = None
 
     async def call(self, step: Callable[[], _T]) -> _T:
-        """Runs a step in a thread. If the caller is cancelled, the connection is shut down, which ends the step."""
-        future = asyncio.get_running_loop().run_in_executor(_threads(), step)
+        """Runs a step in a thread. If the caller is cancelled, the exchange is closed, which ends the step."""
+        self._step = future = asyncio.get_running_loop().run_in_executor(_threads(), step)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            future.add_done_callback(self._given_up)
-            self._shut_down()
+            self.close()
             raise
-
-    def _given_up(self, future: "asyncio.Future[_T]") -> None:
-        if not future.cancelled():
-            future.exception()  # nobody is left to be told
-        self.close()
 
     def _shut_down(self) -> None:
         connection = self._connection
@@ -121,6 +116,20 @@ class _Exchange:
                 return  # it has ended already
 
     def close(self) -> None:
+        """Waits for nothing: a step that still runs holds the lock of what it reads from, so it is ended first."""
+        step = self._step
+        if step is None or step.done():
+            self._release()
+            return
+        step.add_done_callback(self._given_up)
+        self._shut_down()
+
+    def _given_up(self, step: "asyncio.Future[Any]") -> None:
+        if not step.cancelled():
+            step.exception()  # nobody is left to be told
+        self._release()
+
+    def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -176,7 +185,9 @@ class _Exchange:
     def end(self) -> None:
         """After a whole body the connection serves again."""
         response, connection = self._response, self._connection
-        if response is not None and connection is not None and response.isclosed() and not response.will_close:
+        idle = self._step is None or self._step.done()
+        whole = response is not None and response.isclosed() and not response.will_close
+        if idle and whole and connection is not None:
             self._connection = None
             self._transport.keep(connection)
             return

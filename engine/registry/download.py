@@ -1,8 +1,8 @@
 """Blobs from a registry into the content store: each once, however many pulls want it, resumed where it broke off."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,8 +33,11 @@ class _Job:
     waiting: int = 0
 
 
-async def ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncIterator[bytes]:
-    """Reads up to ``depth`` pieces ahead, so that one side's transfer overlaps with the other's."""
+async def ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncGenerator[bytes, None]:
+    """Reads up to ``depth`` pieces ahead, so that one side's transfer overlaps with the other's.
+
+    To be closed by whoever leaves it early (``aclosing``): it goes on reading until then.
+    """
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(depth)
 
     async def fill() -> None:
@@ -150,11 +153,14 @@ class Downloads:
                 await writer.truncate()
             resumed = writer.offset > 0
             if writer.offset < desc.size or not desc.size:
-                async with repository.blob(desc.digest, writer.offset, url) as (start, pieces):
+                async with (
+                    repository.blob(desc.digest, writer.offset, url) as (start, blob),
+                    aclosing(ahead(blob)) as pieces,
+                ):
                     if start != writer.offset:
                         await writer.truncate()
                     with heap.Transfer():
-                        async for piece in ahead(pieces):
+                        async for piece in pieces:
                             if writer.offset + len(piece) > desc.size:
                                 raise invalid(f"{desc.digest}: more than the {desc.size} bytes that the manifest says")
                             await writer.write(piece)

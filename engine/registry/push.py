@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from urllib.parse import urljoin
 
 from engine.api.client import Engine
@@ -208,12 +209,13 @@ class Pusher:
         async def content() -> AsyncIterator[bytes]:
             nonlocal shown
             sent = offset
-            async for piece in ahead(self._engine.content.read(blob.digest, offset=offset)):
-                yield piece
-                sent += len(piece)
-                if id and (now := time.monotonic()) - shown >= _BAR_SECONDS:
-                    shown = now
-                    self._report.bar("Pushing", id, sent, blob.size)
+            async with aclosing(ahead(self._engine.content.read(blob.digest, offset=offset))) as pieces:
+                async for piece in pieces:
+                    yield piece
+                    sent += len(piece)
+                    if id and (now := time.monotonic()) - shown >= _BAR_SECONDS:
+                        shown = now
+                        self._report.bar("Pushing", id, sent, blob.size)
 
         headers = {"content-type": "application/octet-stream", "content-length": str(blob.size - offset)}
         if offset:

@@ -18,7 +18,7 @@ import grpc.aio
 from engine.errors import Kind, WharfError
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
-from engine.system import heap, linux, rest, timeouts
+from engine.system import heap, linux, rest, stacks, timeouts
 
 log = logging.getLogger("engine.supervisor")
 
@@ -72,6 +72,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
+    stacks.told_on_sigusr1(loop)
     supervisor = Supervisor(settings, handle)
     await supervisor.open()
     try:

@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import json
+import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -321,3 +324,40 @@ def test_where_registries_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert proxy_for(settings, "https", "192.168.7.7:443") == ""
     assert proxy_for(settings, "https", "127.0.0.1:5000") == ""
     assert proxy_for(Settings(https_proxy="http://own:1"), "https", "quay.io") == "http://own:1"
+
+
+def test_a_body_that_is_left_while_it_is_read_stops_nobody() -> None:
+    """The registry stalls in the middle; whoever closes the answer then must not wait for the thread that reads."""
+    stalled, over = threading.Event(), threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            if not connection.recv(65536).startswith(b"GET /"):
+                return  # a client that tries TLS first
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 1000)
+            stalled.set()
+            over.wait(60)
+
+    async def left(repository: Repository) -> float:
+        async with repository.blob(digest_of(b"")) as (_, pieces):
+            reading = asyncio.ensure_future(anext(pieces))
+            await asyncio.to_thread(stalled.wait, 60)
+            await asyncio.sleep(0.3)  # longer than what came is held back for more: the thread waits for the rest
+            ends = asyncio.get_running_loop().time()
+        took = asyncio.get_running_loop().time() - ends
+        assert await reading == b"x" * 1000
+        return took
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+
+        def serve() -> None:
+            while not stalled.is_set():
+                answer(listener.accept()[0])
+
+        served = server.submit(serve)
+        try:
+            took = with_repository(f"127.0.0.1:{listener.getsockname()[1]}", left)
+        finally:
+            over.set()
+        served.result(60)
+    assert took < 30  # the deadline for a registry's next byte is longer
