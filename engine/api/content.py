@@ -10,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from engine.api import direct, lean
 from engine.api.pb import content_pb2 as pb
-from engine.api.rpc import Connection, Duplex
+from engine.api.rpc import Caller, Duplex
 from engine.api.types import ContentInfo, IngestStatus, to_ns
 from engine.errors import Kind, WharfError
 from engine.system import timeouts
@@ -183,7 +183,7 @@ class Writer:
 
 
 class Content:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Caller) -> None:
         self._rpc = connection
         #: Where descriptors are given (``engine.api.direct``), "" if they aren't.
         self.descriptors = ""

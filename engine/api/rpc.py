@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import grpc.aio
 from google.protobuf.message import Message
@@ -28,6 +28,8 @@ _REPEATS = 3
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
+R_co = TypeVar("R_co", bound=Message, covariant=True)
 
 #: The lease that calls are made under; set by ``Leases.hold``.
 current_lease: ContextVar[str] = ContextVar("wharf_lease", default="")
@@ -47,8 +49,39 @@ def target_of(address: str) -> str:
     return address if "://" in address else f"unix://{address}"
 
 
+class Duplex(Protocol[M_contra, R_co]):
+    """A call of many requests and many replies, one reply for each request."""
+
+    async def exchange(self, request: M_contra | bytes) -> R_co:
+        """Sends one message and takes the answer to it."""
+
+    async def read(self) -> R_co:
+        """The next answer. Raises WharfError for a call that has ended, of the kind that it ended with."""
+
+    async def finish(self) -> None:
+        """Says that no more requests come, and waits for the server's end of it, whatever that says."""
+
+    def cancel(self) -> None:
+        """Ends the call at once."""
+
+
+class Caller(Protocol):
+    """Whoever carries calls to a containerd-compatible server. Failures are WharfErrors."""
+
+    namespace: str
+
+    async def call(self, method: str, request: Message, reply: type[R]) -> R:
+        """One request, one reply."""
+
+    def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
+        """One request, many replies; leaving the loop early cancels the call."""
+
+    def duplex(self, method: str, request: type[M], reply: type[R]) -> Duplex[M, R]:
+        """Many of both."""
+
+
 class Connection:
-    """Made cheaply; ``open`` must be called in the event loop before the first call."""
+    """The caller over gRPC. Made cheaply; ``open`` must be called in the event loop before the first call."""
 
     def __init__(self, address: str, namespace: str) -> None:
         self.address = target_of(address)
@@ -111,30 +144,33 @@ class Connection:
                 )
             except AioRpcError as error:
                 failure = from_rpc_error(error)
-                if failure.kind is Kind.UNAVAILABLE:
-                    self.losses += 1
-                    if left:
-                        left -= 1
-                        continue
+                self._count(failure)
+                if failure.kind is Kind.UNAVAILABLE and left:
+                    left -= 1
+                    continue
                 raise failure from None
             return answer
 
+    def _count(self, failure: WharfError) -> None:
+        if failure.kind is Kind.UNAVAILABLE:
+            self.losses += 1
+
     async def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
-        """One request, many replies; leaving the loop early cancels the call."""
         invoke = self._method("unary_stream", method, type(request), reply)
         call = invoke(request, metadata=self.metadata())
         try:
             async for answer in call:  # type: ignore[attr-defined]
                 yield answer
         except AioRpcError as error:
-            self.losses += 1
-            raise from_rpc_error(error) from None
+            failure = from_rpc_error(error)
+            self._count(failure)
+            raise failure from None
         finally:
             call.cancel()  # type: ignore[attr-defined]
 
-    def duplex(self, method: str, request: type[M], reply: type[R]) -> "Duplex[M, R]":
+    def duplex(self, method: str, request: type[M], reply: type[R]) -> Duplex[M, R]:
         invoke = self._method("stream_stream", method, request, reply)
-        return Duplex(invoke(metadata=self.metadata()))  # type: ignore[arg-type]
+        return _Duplex(invoke(metadata=self.metadata()))  # type: ignore[arg-type]
 
     def _method(self, shape: str, method: str, request: type[Message], reply: type[Message]) -> Callable[..., object]:
         found = self._methods.get(method)
@@ -146,14 +182,11 @@ class Connection:
         return found
 
 
-class Duplex(Generic[M, R]):
-    """A call of many requests and many replies, one reply for each request."""
-
+class _Duplex(Generic[M, R]):
     def __init__(self, call: "grpc.aio.StreamStreamCall[M, R]") -> None:
         self._call = call
 
     async def exchange(self, request: M | bytes) -> R:
-        """Sends one message and takes the answer to it."""
         try:
             await self._call.write(cast(M, request))  # bytes pass the serializer as they are
         except AioRpcError as error:
@@ -172,7 +205,6 @@ class Duplex(Generic[M, R]):
         return cast(R, answer)
 
     async def finish(self) -> None:
-        """Says that no more requests come, and waits for the server's end of it, whatever that says."""
         with contextlib.suppress(AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
             while await self._call.read() is not EOF:

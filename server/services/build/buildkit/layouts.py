@@ -3,13 +3,12 @@
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from engine.api.client import Engine
 from engine.api.content import Content
-from engine.api.rpc import Connection, Duplex
 from engine.api.types import Descriptor, Platform
 from engine.build.planned import LAYOUT
 from engine.buildkit import calls
@@ -25,33 +24,23 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
-class ClientStore(Connection):
+class ClientStore:
     """containerd's content service as a client serves it for one of its folders. ``store``: ``local:folder``, or
     ``oci:`` and the name that the client gave to a layout."""
 
     def __init__(self, session: Session, store: str) -> None:
-        super().__init__("unix:///nowhere", "")
-        self._session, self._store = session, store
+        self.namespace = ""
+        self._session = session
+        self._metadata = ((STORE, store),)
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        return ((STORE, self._store),)
-
-    async def call(
-        self,
-        method: str,
-        request: Message,
-        reply: type[R],
-        *,
-        deadline: str | None = "engine.call",
-        again: bool = False,
-    ) -> R:
-        timeout = timeouts.seconds(deadline) if deadline else None
+    async def call(self, method: str, request: Message, reply: type[R]) -> R:
+        timeout = timeouts.seconds("engine.call")
         return await calls.ask(
-            self._session.connection, method, request, reply, metadata=self.metadata(), timeout=timeout
+            self._session.connection, method, request, reply, metadata=self._metadata, timeout=timeout
         )
 
     async def stream(self, method: str, request: Message, reply: type[R]) -> AsyncIterator[R]:
-        call = calls.Call(self._session.connection, method, reply, self.metadata())
+        call = calls.Call(self._session.connection, method, reply, self._metadata)
         try:
             await call.write(request)
             call.done_writing()
@@ -61,13 +50,11 @@ class ClientStore(Connection):
         finally:
             call.cancel()
 
-    def duplex(self, method: str, request: type[M], reply: type[R]) -> "Duplex[M, R]":
-        return _Duplex(calls.Call(self._session.connection, method, reply, self.metadata()))
+    def duplex(self, method: str, request: type[M], reply: type[R]) -> "_Duplex[M, R]":
+        return _Duplex(calls.Call(self._session.connection, method, reply, self._metadata))
 
 
-class _Duplex(Duplex[M, R]):
-    """The same on a client's connection."""
-
+class _Duplex(Generic[M, R]):
     def __init__(self, call: calls.Call[R]) -> None:
         self._on = call
 
