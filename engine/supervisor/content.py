@@ -18,10 +18,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from engine.api import filters
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import ContentInfo, IngestStatus
 from engine.errors import Kind, WharfError, invalid, not_found
-from engine.supervisor import filters, leases, namespaces
+from engine.supervisor import leases, namespaces
 from engine.supervisor.blobs import BlobFiles, Follower, IngestFile
 from engine.supervisor.events import EventBus
 from engine.supervisor.ingest import Ingest, Record

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
+from engine.api import filters
 from engine.api.events import decode
 from engine.api.pb import events_pb2 as pb
 from engine.api.types import AnyValue, to_timestamp
 from engine.errors import Kind, WharfError, invalid
-from engine.supervisor import filters
 from engine.supervisor.names import check_identifier
 
 log = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ import platform
 import uuid
 from collections.abc import Mapping, Sequence
 
+from engine.api import filters
 from engine.api.pb import introspection_pb2 as pb
 from engine.api.pb import rpc_status_pb2, types_pb2
 from engine.api.types import ServerInfo, Version
-from engine.supervisor import filters
 
 #: The version of containerd's API that is spoken here; clients read it as containerd's own version.
 API_VERSION = "1.7.24"

@@ -5,9 +5,10 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
+from engine.api import filters
 from engine.api.types import Lease, LeaseResource
 from engine.errors import Kind, WharfError, invalid, not_found
-from engine.supervisor import filters, namespaces
+from engine.supervisor import namespaces
 from engine.supervisor.names import check_labels
 from engine.supervisor.rpc.base import Call
 from engine.supervisor.store import labels as json_labels

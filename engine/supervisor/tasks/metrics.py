@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from google.protobuf.message import Message
 
+from engine.api import filters
 from engine.runtime.cgroup_metrics import measure
 from engine.shim.process import RUNNING
-from engine.supervisor import filters
 from engine.supervisor.tasks.model import Task
 from engine.system.cgroups import host_cgroups
 

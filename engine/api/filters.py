@@ -54,8 +54,9 @@ class _Parser:
     def parse(self) -> Filter:
         selectors = [self._selector()]
         while self._rest():
-            if self._take("separator") != ",":
-                raise self._error("unexpected input")
+            if not self._rest().startswith(","):
+                raise self._error(f"unexpected input: {self._text[self._at]}")
+            self._take("separator")
             selectors.append(self._selector())
         if len(selectors) == 1:
             return selectors[0]
@@ -68,6 +69,7 @@ class _Parser:
             path.append(self._field())
         if not self._rest() or self._rest().startswith(","):
             return lambda fields: fields(path) is not None
+        at = self._at
         operator = self._take("operator")
         if operator == "==":
             value = self._value(alternatives=False)
@@ -77,20 +79,16 @@ class _Parser:
             return lambda fields: (fields(path) or "") != value
         if operator == "~=":
             return self._regex(path)
-        raise self._error('expected an operator ("=="|"!="|"~=")')
+        self._at = at
+        raise self._error(f'unsupported operator "{operator}"')
 
     def _regex(self, path: Sequence[str]) -> Filter:
-        value = self._value(alternatives=True)
         try:
-            pattern = re.compile(value)
-        except re.error as error:
-            raise invalid(f"filters: parse error: [{self._text}]: regular expression {value!r}: {error}") from None
-
-        def match(fields: Fields) -> bool:
-            found = fields(path)
-            return found is not None and pattern.search(found) is not None
-
-        return match
+            pattern = re.compile(self._value(alternatives=True))
+        except re.error:
+            # containerd finds out when it looks for matches, and there are none.
+            return lambda fields: False
+        return lambda fields: pattern.search(fields(path) or "") is not None
 
     def _field(self) -> str:
         token = _TOKEN.match(self._text, self._at)

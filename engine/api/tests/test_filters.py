@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from engine.api.filters import Fields, compile_all, in_labels
 from engine.errors import Kind, WharfError
-from engine.supervisor.filters import Fields, compile_all, in_labels
 
 
 def record(name: str, labels: Mapping[str, str]) -> Fields:
@@ -43,6 +43,8 @@ B = record("b", {})
         (["labels.kind == x , name"], True, False),
         (["unknown"], False, False),
         (["unknown!=x"], True, True),
+        (["unknown~=/^$/"], True, True),
+        (["name~=/(/"], False, False),
     ],
 )
 def test_matches(filters: list[str], a: bool, b: bool) -> None:
@@ -60,7 +62,6 @@ def test_matches(filters: list[str], a: bool, b: bool) -> None:
         "==b",
         "name==b,",
         "name==a b",
-        "name~=/(/",
         "name==/b/",
         'name=="b',
         "a..b",
@@ -71,3 +72,13 @@ def test_refuses(text: str) -> None:
     with pytest.raises(WharfError) as caught:
         compile_all([text])
     assert caught.value.kind is Kind.INVALID_ARGUMENT
+
+
+def test_says_where() -> None:
+    for text, said in (
+        ("type!==x", '[type >|!|< ==x]: unsupported operator "!=="'),
+        ("type==a b", "[type==a >| |< b]: unexpected input:  "),
+    ):
+        with pytest.raises(WharfError) as caught:
+            compile_all([text])
+        assert caught.value.message == f"filters: parse error: {said}"
