@@ -96,14 +96,18 @@ class BlobFiles:
 
 
 class IngestFile:
-    """The bytes of one open write, hashed as they come. Its methods exclude each other: a call that was given up in
-    the middle has a thread that still writes, and ``close`` waits for it.
+    """The bytes of one open write, hashed as they come.
+
+    ``append``, ``take``, ``truncate`` and ``close`` wait for the disk and exclude each other: a call that was given up
+    in the middle has a thread that still writes, and ``close`` waits for it. All else is for the loop, too, and waits
+    for nothing.
     """
 
     def __init__(self, path: str, algorithm: str) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._lock = threading.Lock()
+        self._busy = threading.Lock()  # held by who waits for the disk
+        self._lock = threading.Lock()  # held for moments
         self._grown = threading.Condition(self._lock)
         self._whole = False
         self._begun = 0  # how often the bytes began anew
@@ -123,7 +127,7 @@ class IngestFile:
 
     def append(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
-        with self._lock:
+        with self._busy:
             while view:
                 try:
                     written = os.pwrite(self._fd, view, self.offset)
@@ -131,9 +135,13 @@ class IngestFile:
                     # A full disk: what is there is of no use, and others may need the space.
                     self._begin_again()
                     raise
-                self._hash.update(view[:written])
-                self.offset += written
+                self._came(view[:written])
                 view = view[written:]
+
+    def _came(self, data: memoryview) -> None:
+        self._hash.update(data)
+        with self._grown:
+            self.offset += len(data)
             self._grown.notify_all()
 
     def writable(self) -> int:
@@ -151,7 +159,7 @@ class IngestFile:
         begun = self._begun
         buffer = memoryview(bytearray(_STEP))
         while True:
-            with self._lock:
+            with self._busy:
                 if self._fd < 0 or self._begun != begun:
                     raise _ended()
                 if self.offset >= end:
@@ -161,9 +169,7 @@ class IngestFile:
                     raise WharfError(
                         Kind.FAILED_PRECONDITION, f"{self.offset} of {end} bytes are there: failed precondition"
                     )
-                self._hash.update(buffer[:size])
-                self.offset += size
-                self._grown.notify_all()
+                self._came(buffer[:size])
 
     def more(self) -> bool:
         """Whether the file is longer than what was taken."""
@@ -171,15 +177,16 @@ class IngestFile:
             return os.fstat(self._fd).st_size > self.offset
 
     def truncate(self) -> None:
-        with self._lock:
+        with self._busy:
             self._begin_again()
 
     def _begin_again(self) -> None:
-        os.ftruncate(self._fd, 0)
         self._hash = hashlib.new(self._algorithm)
-        self.offset = 0
-        self._begun += 1
-        self._grown.notify_all()
+        with self._grown:  # told first: no follower shall read what is taken away
+            self.offset = 0
+            self._begun += 1
+            self._grown.notify_all()
+        os.ftruncate(self._fd, 0)
 
     def seal(self) -> int:
         """Nobody writes to the bytes again. Returns another fd of the file, for ``settle``."""
@@ -198,11 +205,12 @@ class IngestFile:
             os.close(fd)
 
     def close(self) -> None:
-        with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
-            self._grown.notify_all()
+        with self._busy:
+            with self._grown:
+                fd, self._fd = self._fd, -1
+                self._grown.notify_all()
+            if fd >= 0:
+                os.close(fd)
 
     def follow(self) -> "Follower":
         """Reads the bytes from the first on while more of them come."""
