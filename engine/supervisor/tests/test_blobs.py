@@ -26,7 +26,7 @@ def test_readers_come_and_go_while_the_disk_stalls(tmp_path: Path, monkeypatch: 
         return pwrite(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", slow)
-    done = []
+    done: list[object] = []
 
     def asked() -> None:
         follower = file.follow()
