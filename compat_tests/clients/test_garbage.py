@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from compat_tests import images
 from compat_tests.engines import Engine
 from compat_tests.traces import until
 
@@ -86,6 +88,31 @@ def test_endless_heads_and_bodies_are_cut_off(engine: Engine) -> None:
                 assert sock.recv(1000).split()[1:2] in ([status], []), start[:40]
     assert engine.api.get("/_ping").status == 200
     assert memory(engine) - before < 32 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("path", "packed"),
+    [
+        ("/build?t=stalled", False),
+        ("/build?t=stalled", True),
+        ("/images/load", True),
+        ("/images/create?fromSrc=-", True),
+    ],
+)
+def test_uploads_that_stall_keep_no_thread_from_others(engine: Engine, path: str, packed: bool) -> None:
+    data = images.layer({"Dockerfile": b"FROM scratch\n", "big": os.urandom(4 << 20)})
+    body = gzip.compress(data, 1) if packed else data
+    head = f"POST {path} HTTP/1.1\r\nContent-Type: application/x-tar\r\nContent-Length: {len(body)}\r\n".encode() + HEAD
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            sock = stack.enter_context(contextlib.closing(engine.api.raw(timeout=30)))
+            with contextlib.suppress(TimeoutError):  # who is served later is not read either
+                sock.sendall(head + b"\r\n" + body[: len(body) // 2])
+        small = images.layer({"Dockerfile": b"FROM scratch\nLABEL a=b\n", "other": os.urandom(2 << 20)})
+        archive = {"Content-Type": "application/x-tar"}
+        built = engine.api.request("POST", "/build?q=1", body=small, headers=archive, timeout=90)
+        assert built.status == 200
+        assert b"sha256:" in built.body
 
 
 def test_idle_and_slow_clients_block_nobody(engine: Engine) -> None:

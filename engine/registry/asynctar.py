@@ -12,6 +12,7 @@ from engine.layers import header as tar
 from engine.layers.compression import Compression, decompressed, detect
 from engine.layers.header import Header
 from engine.layers.tarread import TarReader
+from engine.system.threads import apart
 
 _GATHER = 1 << 20
 _META_LIMIT = 1 << 20
@@ -47,7 +48,7 @@ async def plain(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     def step() -> bytes:
         return next(pieces, b"")
 
-    while piece := await asyncio.to_thread(step):
+    while piece := await apart(step):
         yield piece
 
 

@@ -22,6 +22,7 @@ from engine.layers.compression import Compression, detect
 from engine.layers.extract import Options, Target, apply
 from engine.system import linux
 from engine.system.run import run
+from engine.system.threads import apart
 
 DEFAULT = "Dockerfile"
 AT_ONCE = 256 << 10
@@ -174,7 +175,7 @@ async def _extract(body: "AsyncIterator[bytes] | _Source", root: str) -> None:
     stopped = False
     # Not awaited directly: a cancelled build must wait until the thread has left the folder.
     work = asyncio.ensure_future(
-        asyncio.to_thread(
+        apart(
             apply,
             source.read,
             Target(root),
