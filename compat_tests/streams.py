@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -172,8 +173,12 @@ class Terminal:
         """Reads until ``wanted`` was shown."""
         end = time.monotonic() + DEADLINE
         while wanted not in self._seen:
-            ready, _, _ = select.select([self.master], [], [], max(0.0, end - time.monotonic()))
-            assert ready, f"no {wanted!r} in {self._seen!r}"
+            ready, _, _ = select.select([self.master], [], [], 1)
+            if not ready:
+                assert time.monotonic() < end, f"no {wanted!r} in {self._seen!r}"
+                # The CLI hears of a new size only after it has told the first one: it is told again.
+                self.process.send_signal(signal.SIGWINCH)
+                continue
             try:
                 data = os.read(self.master, 65536)
             except OSError:

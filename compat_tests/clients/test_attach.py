@@ -72,7 +72,7 @@ def test_replay_then_stream(engine: Engine) -> None:
     script = "echo first; echo second >&2; read line; echo got $line"
     with container(engine, Cmd=["sh", "-c", script], OpenStdin=True) as box:
         logs = f"/containers/{box}/logs"
-        assert until(lambda: b"second" in engine.api.get(logs, stdout=1, stderr=1).body, seconds=60)
+        assert until(lambda: engine.api.get(logs, stdout=1, stderr=1).body.count(b"\n") == 2, seconds=60)
         with hijack(engine, f"/containers/{box}/attach?logs=1&stdout=1&stderr=1") as stream:
             assert sorted(frames(stream.read())) == [(1, b"first\n"), (2, b"second\n")]
         with hijack(engine, f"/containers/{box}/attach?logs=1&{ALL}") as stream:

@@ -151,9 +151,10 @@ def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
 
 def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
     ours, theirs = life(engine, name), life(oracle, name)
+    # A stop without patience may find the container gone before its second signal.
+    ours, theirs = ([line for line in each if '"signal": "9"' not in line[3]] for each in (ours, theirs))
     assert [line for line in ours if line not in theirs] == [line for line in theirs if line not in ours] == []
-    # dockerd mounts the volumes once more for a copy, and tells twice that a container left a network. A stop without
-    # patience may find the container gone before its second signal.
+    # dockerd mounts the volumes once more for a copy, and tells twice that a container left a network.
     counted = [[line for line in each if line[0] == "container" and line[1] != "kill"] for each in (ours, theirs)]
     assert counted[0] == counted[1]
 
