@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from compat_tests.plugins import Plugin
 from compat_tests.traces import until
 from engine.system import varint
 
@@ -220,39 +221,14 @@ def _unpacked(data: bytes) -> dict[str, Any]:
     return message
 
 
-class LogPlugin:
-    """A log driver in a process of its own, as far as the engine can see. ``lines``: (stream, line, whole)."""
+class LogPlugin(Plugin):
+    """A log driver. ``lines``: (stream, line, whole)."""
 
     def __init__(self, name: str) -> None:
-        self.path = Path(f"/run/docker/plugins/{name}.sock")
-        self.calls: list[tuple[str, dict[str, Any]]] = []
         self.lines: list[tuple[str, bytes, bool]] = []
-        self._closing = False
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._sock.bind(str(self.path))
-        self._sock.listen()
-        self._threads = [threading.Thread(target=self._serve, daemon=True)]
-        self._threads[0].start()
+        super().__init__(name)
 
-    def _serve(self) -> None:
-        while not self._closing:
-            try:
-                connection, _ = self._sock.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as reader:
-                method = reader.readline().split()[1][1:].decode()
-                size = 0
-                while (line := reader.readline().strip()) != b"":
-                    if line.lower().startswith(b"content-length:"):
-                        size = int(line.split(b":")[1])
-                body = json.loads(reader.read(size) or b"{}")
-                answer = json.dumps(self._answer(method, body)).encode()
-                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + answer)
-                self.calls.append((method, body))
-
-    def _answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         if method == "Plugin.Activate":
             return {"Implements": ["LogDriver"]}
         if method == "LogDriver.StartLogging":
@@ -260,9 +236,7 @@ class LogPlugin:
                 return {"Err": "not in this mood"}
             # Opened before the answer: what nobody has open when its writer leaves is lost.
             fifo = os.open(body["File"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            thread = threading.Thread(target=self._read, args=(fifo,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self.go(self._read, fifo)
         return {"Err": ""}
 
     def _read(self, fd: int) -> None:
@@ -286,17 +260,3 @@ class LogPlugin:
                 number, at = varint.decode(message, at)
                 whole = whole and not (key >> 3 == 4 and number)
         self.lines.append((stream.decode(), line, whole))
-
-    def __enter__(self) -> LogPlugin:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing = True
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
-        self.path.unlink()
-        for thread in self._threads:
-            thread.join(60)

@@ -13,6 +13,7 @@ import pytest
 
 from compat_tests.engines import Engine
 from compat_tests.images import busybox_layer, docker_archive, layer
+from compat_tests.plugins import VolumePlugin
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
@@ -237,6 +238,53 @@ BAD_VOLUMES: list[tuple[dict[str, Any], int, str]] = [
     ({"Name": "ab", "DriverOpts": {"odd": "1"}}, 400, 'create ab: invalid option: "odd"'),
     ({"Name": "ab", "DriverOpts": {"type": "1"}}, 400, 'create ab: missing required option: "device"'),
 ]
+
+
+@pytest.mark.core
+def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
+    name = f"wharf-volumes-{engine.kind}-{os.getpid()}"
+    theirs = {"Name": "theirs", "Driver": name, "Labels": None, "Options": None, "Scope": "global"}
+    theirs |= {"Mountpoint": f"{tmp_path}/theirs", "CreatedAt": "2024-05-06T07:08:09Z"}
+    with VolumePlugin(name, tmp_path) as plugin:
+        (tmp_path / "theirs").mkdir()
+        (tmp_path / "theirs" / "file").write_text("from elsewhere")
+
+        def names(*filters: str) -> list[str]:
+            options = [word for each in filters for word in ("--filter", each)]
+            return engine.docker("volume", "ls", "-q", *options).stdout.split()
+
+        # What the plugin has is listed though nobody made it here; its status comes with the inspection.
+        assert names(f"driver={name}") == ["theirs"]
+        shown = engine.api.get("/volumes/theirs").json()
+        assert shown.pop("Status") == {"kept": "in a directory"}
+        assert shown == theirs
+        assert name in engine.api.get("/info").json()["Plugins"]["Volume"]
+        assert plugin.mounted == {}
+        # A name that it has means its volume, also without the driver's name.
+        keeping = ("run", "-d", "--network", "none", "-v", "theirs:/t", "busybox")
+        box = engine.docker(*keeping, "sh", "-c", "cp /t/file /t/copy; sleep 600").stdout.strip()
+        try:
+            assert until(lambda: (tmp_path / "theirs" / "copy").exists())
+            assert (tmp_path / "theirs" / "copy").read_text() == "from elsewhere"
+            point = engine.api.get(f"/containers/{box}/json").json()["Mounts"][0]
+            assert (point["Name"], point["Driver"], point["Source"]) == ("theirs", name, f"{tmp_path}/theirs")
+            assert len(plugin.mounted["theirs"]) == 1
+            assert names(f"driver={name}", "dangling=false") == ["theirs"]
+            refused = engine.docker("volume", "rm", "theirs", check=False)
+            assert "volume is in use" in refused.stderr
+        finally:
+            engine.docker("rm", "-f", box)
+        assert until(lambda: not plugin.mounted["theirs"])
+        assert sh(engine, "--mount", f"type=volume,src=made,dst=/m,volume-driver={name}", script="touch /m/x") == ""
+        assert (tmp_path / "made" / "x").exists()
+        assert names(f"driver={name}") == ["made", "theirs"]
+        # Never pruned; removed where it is, also one that was never used here.
+        (tmp_path / "unused").mkdir()
+        engine.docker("volume", "prune", "-a", "-f")
+        assert engine.docker("volume", "rm", "made", "theirs", "unused").stdout.split() == ["made", "theirs", "unused"]
+        assert os.listdir(tmp_path) == []
+        gone = engine.api.get("/volumes/theirs")
+        assert (gone.status, gone.message) == (404, "get theirs: no such volume")
 
 
 def test_a_failed_create_leaves_no_volume(engine: Engine) -> None:

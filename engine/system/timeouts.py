@@ -42,6 +42,7 @@ _SECONDS: dict[str, float] = {
     "network.proxy": 15.0,
     "firewalld.call": 30.0,  # it may be loading its rules
     "volume.plugin": 60.0,
+    "volume.ask": 15.0,  # a plugin tells which volumes it has: a listing waits for the slowest
     "event.deliver": 10.0,
     "program.run": 60.0,  # a tool of the host: modprobe, ps, mount.nfs …
     "shutdown": 30.0,

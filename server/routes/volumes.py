@@ -22,7 +22,7 @@ def _volumes(request: Request) -> Volumes:
 
 
 async def list_volumes(request: Request) -> Response:
-    return json_answer(query.listing(_volumes(request), params.filters(request)))
+    return json_answer(await query.listing(_volumes(request), params.filters(request)))
 
 
 async def create(request: Request) -> Response:
@@ -36,7 +36,7 @@ async def create(request: Request) -> Response:
 
 
 async def inspect(request: Request) -> Response:
-    return json_answer(query.show(_volumes(request).get(request.path_params["name"])))
+    return json_answer(query.show(await _volumes(request).inspect(request.path_params["name"])))
 
 
 async def update(request: Request) -> Response:

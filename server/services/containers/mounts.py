@@ -21,17 +21,16 @@ async def register(room: Room, container: Container, undo: AsyncExitStack, *, pl
 
     :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
     """
-    before = {volume.name for volume in room.volumes.all()}
-    undo.push_async_callback(_undo, room, container, before)
+    undo.push_async_callback(_undo, room, container)
     await _register(room, container, plain_readonly=plain_readonly)
 
 
-async def _undo(room: Room, container: Container, before: set[str]) -> None:
+async def _undo(room: Room, container: Container) -> None:
     await release(room, container, remove_anonymous=True)
     # A named volume that only this failed create wanted did not exist before.
-    for point in container.mounts.values():
-        if point.kind == "volume" and point.name not in before and not room.volumes.references(point.name):
-            await _discard(room, point.name)
+    for volume in room.volumes.all():
+        if volume.made_for == container.id and not room.volumes.references(volume.name):
+            await _discard(room, volume.name)
 
 
 async def _discard(room: Room, name: str) -> None:

@@ -24,6 +24,8 @@ class Volume:
     mountpoint: str = ""
     scope: str = "local"
     status: dict[str, Any] = field(default_factory=dict)
+    #: The container for whose create it was made, until somebody else asks for it; not stored.
+    made_for: str = ""
 
     @property
     def anonymous(self) -> bool:
@@ -47,6 +49,15 @@ class Volume:
         return cls(**orjson.loads(doc))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a driver tells of one of its volumes. ``created_ns`` 0: it doesn't say."""
+
+    mountpoint: str = ""
+    created_ns: int = 0
+    status: dict[str, Any] = field(default_factory=dict)
+
+
 class Driver(Protocol):
     """A volume driver. Every method may touch the disk or a plugin and is awaited; all are idempotent.
 
@@ -64,7 +75,8 @@ class Driver(Protocol):
         """
 
     async def create(self, name: str, options: Mapping[str, str]) -> str:
-        """Makes the volume; returns its directory on the host ("" if it has one only while mounted)."""
+        """Makes the volume, unless the driver has it already; returns its directory on the host ("" if it has one only
+        while it is mounted)."""
 
     async def remove(self, name: str) -> None:
         """Removes the volume and its content. One that isn't there is no error."""
@@ -75,5 +87,15 @@ class Driver(Protocol):
     async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
         """Undoes ``mount``."""
 
-    async def list(self) -> dict[str, str]:
-        """Names of the driver's volumes with their directories; what the driver knows beyond our store."""
+
+class RemoteDriver(Driver, Protocol):
+    """A driver that lives in another process, and knows of volumes that were not made here."""
+
+    async def get(self, name: str) -> Told | None:
+        """One volume; None if the driver answers that it has none of this name.
+
+        :raises WharfError: no answer came, or none that makes sense.
+        """
+
+    async def list(self) -> dict[str, Told]:
+        """All volumes of the driver, by name. Raises as ``get``, and what the driver itself refuses."""

@@ -109,9 +109,6 @@ class LocalDriver:
         if options.get("type") or options.get("device"):
             await asyncio.to_thread(_unmount, self.directory(name))
 
-    async def list(self) -> dict[str, str]:
-        return {}
-
 
 def _url_port(device: str) -> str:
     host = device.split("://", 1)[-1].lstrip("/").split("/", 1)[0]

@@ -6,7 +6,10 @@ itself when it is first used.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,18 @@ import orjson
 
 from engine.errors import Kind, WharfError, internal, not_found
 from engine.system import timeouts
+from server.services.volumes.base import Told
+
+log = logging.getLogger(__name__)
 
 SOCKETS = (Path("/run/docker/plugins"),)
 SPECS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
 _TYPE = "application/vnd.docker.plugins.v1.2+json"
 _MAX_ANSWER = 16 << 20
+
+
+class Refused(WharfError):
+    """The plugin answered, and what it answered is an error."""
 
 
 class PluginClient:
@@ -28,25 +38,31 @@ class PluginClient:
         self.name = name
         self._address = address
 
-    async def call(self, method: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    async def call(
+        self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "volume.plugin"
+    ) -> dict[str, Any]:
         """The plugin's answer.
 
-        :raises WharfError: INTERNAL with the plugin's own sentence, or that it can't be reached.
+        :raises Refused: with the plugin's own sentence.
+        :raises WharfError: INTERNAL: it can't be reached or doesn't keep to the protocol; DEADLINE_EXCEEDED.
         """
         try:
-            async with timeouts.limit("volume.plugin"):
+            async with timeouts.limit(deadline):
                 status, answer = await self._exchange(method, orjson.dumps(body or {}))
-        except OSError as error:
-            raise internal(f'error while checking plugin "{self.name}": {error.strerror or error}') from error
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise internal(f'error while checking plugin "{self.name}": {reason}') from error
         try:
             document = orjson.loads(answer) if answer.strip() else {}
         except orjson.JSONDecodeError:
-            document = {}
+            document = None
         failure = document.get("Err") if isinstance(document, dict) else ""
         if status >= 400 or failure:
             text = failure or answer.decode(errors="replace").strip() or f"status {status}"
-            raise internal(f"{method}: {text}")
-        return document if isinstance(document, dict) else {}
+            raise Refused(Kind.INTERNAL, f"{method}: {text}")
+        if not isinstance(document, dict):
+            raise internal(f'{method}: plugin "{self.name}" did not answer with a JSON object')
+        return document
 
     async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:
         scheme, _, rest = self._address.partition("://")
@@ -63,20 +79,27 @@ class PluginClient:
             )
             writer.write(head.encode() + body)
             await writer.drain()
-            parts: list[bytes] = []
-            while (part := await reader.read(65536)) and sum(map(len, parts)) < _MAX_ANSWER:
-                parts.append(part)
+            whole = bytearray()
+            while part := await reader.read(65536):
+                whole += part
+                if len(whole) > _MAX_ANSWER:
+                    raise ValueError(f"its answer is longer than {_MAX_ANSWER} bytes")
         finally:
             writer.close()
-        top, _, content = b"".join(parts).partition(b"\r\n\r\n")
-        words = top.split(b" ", 2)
-        if len(words) < 2 or not words[1].isdigit():
-            raise OSError(f"{self.name} did not answer in HTTP")
+        top, _, content = bytes(whole).partition(b"\r\n\r\n")
+        line, *headers = top.split(b"\r\n")
+        words = line.split(b" ", 2)
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            raise ValueError("it did not answer in HTTP")
+        for header in headers:
+            name, _, value = header.partition(b":")
+            if name.strip().lower() == b"content-length" and len(content) < int(value):
+                raise ValueError("its answer was cut off")
         return int(words[1]), content
 
 
 class PluginDriver:
-    """A volume driver behind a client; see :class:`server.services.volumes.base.Driver`."""
+    """A volume driver behind a client; see :class:`server.services.volumes.base.RemoteDriver`."""
 
     def __init__(self, client: PluginClient, scope: str) -> None:
         self.name = client.name
@@ -87,26 +110,64 @@ class PluginDriver:
         """The plugin itself decides, at create."""
 
     async def create(self, name: str, options: Mapping[str, str]) -> str:
+        if (told := await self.get(name)) is not None:
+            return told.mountpoint
         await self._client.call("VolumeDriver.Create", {"Name": name, "Opts": dict(options)})
-        return await self._path(name)
+        return _path(await self._client.call("VolumeDriver.Path", {"Name": name}))
 
     async def remove(self, name: str) -> None:
         await self._client.call("VolumeDriver.Remove", {"Name": name})
 
     async def mount(self, name: str, options: Mapping[str, str], *, user: str) -> str:
-        answer = await self._client.call("VolumeDriver.Mount", {"Name": name, "ID": user})
-        return str(answer.get("Mountpoint") or "")
+        path = _path(await self._client.call("VolumeDriver.Mount", {"Name": name, "ID": user}))
+        if not path.startswith("/"):
+            # It would be taken for a place below the daemon's own directory.
+            raise internal(f'VolumeDriver.Mount: plugin "{self.name}" answered with no absolute path: "{path}"')
+        return path
 
     async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
         await self._client.call("VolumeDriver.Unmount", {"Name": name, "ID": user})
 
-    async def list(self) -> dict[str, str]:
-        answer = await self._client.call("VolumeDriver.List")
-        return {str(each["Name"]): str(each.get("Mountpoint") or "") for each in answer.get("Volumes") or ()}
+    async def get(self, name: str) -> Told | None:
+        try:
+            answer = await self._client.call("VolumeDriver.Get", {"Name": name}, deadline="volume.ask")
+        except Refused as refusal:
+            # The protocol has no word for "there is none": any refusal means it, as in dockerd.
+            log.debug("volume %s: %s", name, refusal.message)
+            return None
+        volume = answer.get("Volume")
+        if not isinstance(volume, dict) or volume.get("Name") not in (name, "", None):
+            return None
+        return _told(volume)
 
-    async def _path(self, name: str) -> str:
-        answer = await self._client.call("VolumeDriver.Path", {"Name": name})
-        return str(answer.get("Mountpoint") or "")
+    async def list(self) -> dict[str, Told]:
+        answer = await self._client.call("VolumeDriver.List", deadline="volume.ask")
+        found: dict[str, Told] = {}
+        rows = answer.get("Volumes")
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and isinstance(name := row.get("Name"), str) and name:
+                found.setdefault(name, _told(row))
+        return found
+
+
+def _path(answer: Mapping[str, Any]) -> str:
+    path = answer.get("Mountpoint")
+    return path if isinstance(path, str) else ""
+
+
+def _told(volume: Mapping[str, Any]) -> Told:
+    """What a plugin says of a volume; what has not the type that it should have counts as not said."""
+    status = volume.get("Status")
+    return Told(_path(volume), _nanoseconds(volume.get("CreatedAt")), status if isinstance(status, dict) else {})
+
+
+def _nanoseconds(text: object) -> int:
+    """A time in RFC 3339 since the epoch; 0 for none, and for Go's zero time."""
+    try:
+        moment = datetime.fromisoformat(str(text or "")).astimezone(UTC)
+        return max(int(moment.timestamp()), 0) * 10**9
+    except (ValueError, OverflowError):  # the latter: a year that there is not
+        return 0
 
 
 class LegacyPlugins:
@@ -115,28 +176,66 @@ class LegacyPlugins:
     def __init__(self, sockets: Sequence[Path] = SOCKETS, specs: Sequence[Path] = SPECS) -> None:
         self._sockets = sockets
         self._specs = specs
-        self._drivers: dict[str, PluginDriver] = {}
+        # By name: where it was found, and the driver, or None for a plugin of another kind.
+        self._known: dict[str, tuple[str, PluginDriver | None]] = {}
 
     def names(self) -> list[str]:
         """The volume drivers that have been used."""
-        return sorted(self._drivers)
+        return sorted(name for name, (_, driver) in self._known.items() if driver is not None)
 
     async def driver(self, name: str) -> PluginDriver:
         """:raises WharfError: NOT_FOUND ``plugin "x" not found``, or one that is no volume driver."""
         address = self._find(name)
         if address is None:
-            self._drivers.pop(name, None)
+            self._known.pop(name, None)
             raise not_found(f'plugin "{name}" not found')
-        driver = self._drivers.get(name)
+        driver = await self._activated(name, address, "volume.plugin")
         if driver is None:
-            client = PluginClient(name, address)
-            driver = PluginDriver(client, await _activate(client))
-            self._drivers[name] = driver
+            raise not_found(f'plugin "{name}" does not implement the requested interface')
         return driver
+
+    async def drivers(self) -> list[PluginDriver]:
+        """All volume drivers there are, activated; one that doesn't answer is left out, and the log says so."""
+
+        async def one(name: str) -> PluginDriver | None:
+            try:
+                address = self._find(name)
+                return await self._activated(name, address, "volume.ask") if address is not None else None
+            except (WharfError, OSError) as error:
+                log.warning("volume plugin %s is left out: %s", name, error)
+                return None
+
+        found = await asyncio.gather(*(one(name) for name in sorted(set(self._scan()))))
+        return [driver for driver in found if driver is not None]
 
     def address(self, name: str) -> str | None:
         """Where a plugin of any kind listens; None: there is none of this name."""
         return self._find(name)
+
+    async def _activated(self, name: str, address: str, deadline: str) -> PluginDriver | None:
+        mark = _identity(address)
+        known, driver = self._known.get(name, ("", None))
+        if known != mark:
+            client = PluginClient(name, address)
+            scope = await _activate(client, deadline)
+            driver = PluginDriver(client, scope) if scope else None
+            self._known[name] = (mark, driver)
+        return driver
+
+    def _scan(self) -> Iterator[str]:
+        """The names of all plugins; of those in directories of their own, too."""
+        for directory, ending in [(each, ".sock") for each in self._sockets] + [
+            (each, ".spec") for each in self._specs
+        ]:
+            try:
+                entries = list(os.scandir(directory))
+            except OSError:
+                continue
+            for entry in entries:
+                if entry.name.endswith(ending):
+                    yield entry.name.removesuffix(ending)
+                elif entry.is_dir() and os.path.exists(f"{entry.path}/{entry.name}{ending}"):
+                    yield entry.name
 
     def _find(self, name: str) -> str | None:
         if "/" in name or name.startswith("."):
@@ -156,15 +255,28 @@ class LegacyPlugins:
         return None
 
 
-async def _activate(client: PluginClient) -> str:
-    """Activates the plugin; returns its volumes' scope."""
-    manifest = await client.call("Plugin.Activate")
-    if "VolumeDriver" not in (manifest.get("Implements") or ()):
-        raise not_found(f'plugin "{client.name}" does not implement the requested interface')
+def _identity(address: str) -> str:
+    """The address and, of a socket, which one it is: one that was made anew may be another plugin's."""
+    scheme, _, path = address.partition("://")
+    if scheme == "unix":
+        try:
+            return f"{address}#{os.stat(path).st_ino}"
+        except OSError:
+            pass
+    return address
+
+
+async def _activate(client: PluginClient, deadline: str) -> str:
+    """Activates the plugin; returns its volumes' scope, "" for a plugin of another kind."""
+    manifest = await client.call("Plugin.Activate", deadline=deadline)
+    implements = manifest.get("Implements")
+    if not isinstance(implements, list) or "VolumeDriver" not in implements:
+        return ""
     try:
-        answer = await client.call("VolumeDriver.Capabilities")
+        answer = await client.call("VolumeDriver.Capabilities", deadline=deadline)
     except WharfError:
         # Older plugins don't know the question.
         return "local"
-    scope = (answer.get("Capabilities") or {}).get("Scope") or "local"
+    capabilities = answer.get("Capabilities")
+    scope = capabilities.get("Scope") if isinstance(capabilities, dict) else ""
     return "global" if str(scope).lower() == "global" else "local"

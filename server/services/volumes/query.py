@@ -19,7 +19,7 @@ PRUNE_FILTERS = ("label", "label!", "all")
 def show(volume: Volume) -> dict[str, Any]:
     """One volume in the API's words."""
     shown: dict[str, Any] = {
-        "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(volume.created_ns // 10**9)),
+        "CreatedAt": _moment(volume.created_ns),
         "Driver": volume.driver,
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint,
@@ -32,26 +32,35 @@ def show(volume: Volume) -> dict[str, Any]:
     return shown
 
 
-def matching(volumes: Volumes, filters: Filters) -> list[Volume]:
-    """The volumes that pass, by name.
+def _moment(created_ns: int) -> str:
+    """RFC 3339; what is not known is Go's zero time."""
+    if not created_ns:
+        return "0001-01-01T00:00:00Z"
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created_ns // 10**9))
+
+
+def _check(filters: Filters) -> bool | None:
+    """What is asked of ``dangling``; None: nothing."""
+    filters.validate(LIST_FILTERS)
+    return filters.flag("dangling", default=False) if "dangling" in filters else None
+
+
+async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
+    """The answer of ``GET /volumes``: the volumes that pass, by name.
 
     :raises WharfError: INVALID_ARGUMENT for an unknown filter or value.
     """
-    filters.validate(LIST_FILTERS)
-    dangling = filters.flag("dangling", default=False) if "dangling" in filters else None
-    return [
+    dangling = _check(filters)
+    found, warnings = await volumes.find(filters.get("driver"))
+    passing = [
         volume
-        for volume in sorted(volumes.all(), key=lambda volume: volume.name)
+        for volume in sorted(found, key=lambda volume: volume.name)
         if filters.exact("driver", volume.driver)
         and filters.match("name", volume.name)
         and filters.labels("label", volume.labels)
         and (dangling is None or dangling == (volumes.references(volume.name) == 0))
     ]
-
-
-def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
-    """The answer of ``GET /volumes``."""
-    return {"Volumes": [show(volume) for volume in matching(volumes, filters)], "Warnings": None}
+    return {"Volumes": [show(volume) for volume in passing], "Warnings": warnings or None}
 
 
 async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:

@@ -6,13 +6,15 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from engine.errors import Kind, WharfError, conflict, not_found
 from engine.system import mounts
 from server.services.volumes.base import ANONYMOUS_LABEL, Driver, Volume
 from server.services.volumes.local import LocalDriver
+from server.services.volumes.locks import Locks
+from server.services.volumes.remotes import Plugins, Remotes, as_told
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +35,6 @@ class Bus(Protocol):
     ) -> object: ...
 
 
-class Plugins(Protocol):
-    """Finds drivers that live in other processes."""
-
-    async def driver(self, name: str) -> Driver:
-        """:raises WharfError: NOT_FOUND ``plugin "x" not found``."""
-
-    def names(self) -> list[str]: ...
-
-
 class Volumes:
     """All volumes of the daemon.
 
@@ -54,11 +47,11 @@ class Volumes:
         self._store = store
         self._bus = bus
         self._local = local
-        self._plugins = plugins
+        self._remotes = Remotes(plugins)
         self._volumes: dict[str, Volume] = {}
         self._references: dict[str, set[str]] = {}
         self._users: dict[str, set[str]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = Locks()
         self.pruning = False
 
     # ---- life of the service ---------------------------------------------------------------------------
@@ -83,18 +76,11 @@ class Volumes:
 
     def driver_names(self) -> list[str]:
         """The names for ``docker info``."""
-        return sorted({self._local.name, *(self._plugins.names() if self._plugins else ())})
+        return sorted({self._local.name, *self._remotes.names()})
 
     async def driver(self, name: str) -> Driver:
         """:raises WharfError: NOT_FOUND for a driver that isn't there."""
-        if name in ("", self._local.name):
-            return self._local
-        try:
-            if self._plugins is None:
-                raise not_found(f'plugin "{name}" not found')
-            return await self._plugins.driver(name)
-        except WharfError as error:
-            raise WharfError(error.kind, f"error looking up volume plugin {name}: {error.message}") from error
+        return self._local if name in ("", self._local.name) else await self._remotes.driver(name)
 
     # ---- the API's verbs -------------------------------------------------------------------------------
 
@@ -111,24 +97,59 @@ class Volumes:
 
         :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name.
         """
-        if not name:
+        fresh = not name
+        if fresh:
             name = secrets.token_hex(32)
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
-        async with self._lock(name):
-            found = self._volumes.get(name)
-            if found is not None:
-                if driver:
-                    await self._known(name, driver)
-                if driver and driver != found.driver:
-                    raise conflict(
-                        f"create {name}: driver '{found.driver}' already has volume '{name}': "
-                        "volume name must be unique"
-                    )
-            else:
+        async with self._locks.of(name):
+            found = await self._existing(name, driver)
+            if found is None and not driver and not fresh:
+                # One that a plugin has is meant before a new one of our own, as in dockerd.
+                found = await self._remotes.probed(name)
+                if found is not None:
+                    await self._store.put(found)
+                    self._volumes[name] = found
+            if found is None:
                 found = await self._create(name, driver or self._local.name, options, labels)
+                found.made_for = reference
+            elif found.made_for != reference:
+                found.made_for = ""
             if reference:
                 self._references.setdefault(name, set()).add(reference)
             return found
+
+    async def _existing(self, name: str, driver: str) -> Volume | None:
+        """The volume that has the name already, unless its driver has lost it.
+
+        :raises WharfError: CONFLICT: it is another driver's, or it can't be told whether it is still there.
+        """
+        found = self._volumes.get(name)
+        if found is None:
+            return None
+        if driver:
+            await self._known(name, driver)
+        if found.driver != self._local.name:
+            try:
+                told = await self._remotes.told(found)
+            except WharfError as error:
+                raise conflict(
+                    f"create {name}: found reference to volume '{name}' in driver '{found.driver}', "
+                    f"but got an error while checking the driver: {error.message}: volume name must be unique"
+                ) from error
+            if told is None:
+                if self._references.get(name):
+                    raise conflict(
+                        f"create {name}: found references to volume '{name}' in driver '{found.driver}' but the volume "
+                        "was not found in the driver -- you may need to remove containers referencing this volume or "
+                        "force remove the volume to re-create it: volume name must be unique"
+                    )
+                await self._forget(name)
+                return None
+        if driver and driver != found.driver:
+            raise conflict(
+                f"create {name}: driver '{found.driver}' already has volume '{name}': volume name must be unique"
+            )
+        return found
 
     async def _known(self, name: str, driver: str) -> None:
         try:
@@ -157,20 +178,65 @@ class Volumes:
         try:
             await self._store.put(volume)
         except BaseException:
-            await backend.remove(name)
+            # A plugin may have had it before; without a record here its own listing still shows it.
+            if backend is self._local:
+                await backend.remove(name)
             raise
         self._volumes[name] = volume
         self.publish("create", name, {"driver": driver})
         return volume
 
+    async def inspect(self, name: str) -> Volume:
+        """The volume as its driver tells it now; one that only a plugin knows, too.
+
+        :raises WharfError: NOT_FOUND ``get x: no such volume``; or its driver doesn't answer.
+        """
+        async with self._locks.of(name):
+            return await self._current(name)
+
+    async def _current(self, name: str) -> Volume:
+        found = self._volumes.get(name)
+        if found is not None and found.driver == self._local.name:
+            return found
+        if found is None:
+            found = await self._remotes.probed(name)
+        else:
+            try:
+                told = await self._remotes.told(found)
+            except WharfError as error:
+                raise WharfError(error.kind, f"get {name}: {error.message}") from error
+            if told is None and not self._references.get(name):
+                await self._forget(name)
+            found = as_told(found, told) if told is not None else None
+        if found is None:
+            raise not_found(f"get {name}: no such volume")
+        return found
+
+    async def find(self, drivers: Collection[str] = ()) -> tuple[list[Volume], list[str]]:
+        """Every volume, those that only plugins know too, and what went wrong with plugins, as sentences.
+
+        ``drivers``: of these only, if there are any.
+        """
+        return await self._remotes.merged(self._volumes, drivers)
+
+    async def _forget(self, name: str) -> None:
+        """Drops a record of what its driver no longer has."""
+        await self._store.delete(name)
+        self._volumes.pop(name, None)
+        self._users.pop(name, None)
+
     def get(self, name: str) -> Volume:
-        """:raises WharfError: NOT_FOUND ``get x: no such volume``."""
+        """A volume that is known here.
+
+        :raises WharfError: NOT_FOUND ``get x: no such volume``.
+        """
         volume = self._volumes.get(name)
         if volume is None:
             raise not_found(f"get {name}: no such volume")
         return volume
 
     def all(self) -> Iterable[Volume]:
+        """Those that are known here: made here, or used by a container."""
         return list(self._volumes.values())
 
     async def remove(self, name: str, *, force: bool = False) -> None:
@@ -178,13 +244,19 @@ class Volumes:
 
         :raises WharfError: NOT_FOUND; CONFLICT while a container refers to it.
         """
-        async with self._lock(name):
-            if force and name not in self._volumes:
-                return
-            volume = self.get(name)
+        async with self._locks.of(name):
             references = self._references.get(name)
             if references:
                 raise conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
+            try:
+                volume = await self._current(name)
+            except WharfError:
+                if not force:
+                    raise
+                known = self._volumes.get(name)
+                if known is None:
+                    return
+                volume = known
             try:
                 await (await self.driver(volume.driver)).remove(name)
             except (WharfError, OSError) as error:
@@ -192,11 +264,8 @@ class Volumes:
                     kind = error.kind if isinstance(error, WharfError) else Kind.INTERNAL
                     raise WharfError(kind, f"remove {name}: {error}") from error
                 log.warning("volume %s is forgotten though its driver failed to remove it: %s", name, error)
-            await self._store.delete(name)
-            del self._volumes[name]
-            self._users.pop(name, None)
+            await self._forget(name)
             self.publish("destroy", name, {"driver": volume.driver})
-        self._locks.pop(name, None)
 
     # ---- what containers do ----------------------------------------------------------------------------
 
@@ -220,7 +289,7 @@ class Volumes:
 
         :raises WharfError: NOT_FOUND, or why it could not be mounted.
         """
-        async with self._lock(name):
+        async with self._locks.of(name):
             volume = self.get(name)
             driver = await self.driver(volume.driver)
             users = self._users.setdefault(name, set())
@@ -234,7 +303,7 @@ class Volumes:
 
     async def unmount(self, name: str, user: str) -> bool:
         """Undoes ``mount``. False: this user had not mounted it (any more)."""
-        async with self._lock(name):
+        async with self._locks.of(name):
             users = self._users.get(name)
             volume = self._volumes.get(name)
             if not users or user not in users or volume is None:
@@ -248,9 +317,6 @@ class Volumes:
     def publish(self, action: str, name: str, attributes: Mapping[str, str]) -> None:
         """A volume event."""
         self._bus.publish("volume", action, name, attributes)
-
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
 
 
 def directory_size(path: str) -> int:

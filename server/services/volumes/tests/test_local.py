@@ -131,10 +131,11 @@ def test_list_and_prune(root: Path) -> None:
         used = await volumes.create("", reference="c1")
         (Path(anonymous.mountpoint) / "file").write_bytes(b"12345")
         os.link(Path(anonymous.mountpoint) / "file", Path(anonymous.mountpoint) / "again")
-        dangling = query.matching(volumes, Filters({"dangling": ("true",)}))
-        assert {volume.name for volume in dangling} == {named.name, anonymous.name}
-        assert [v.name for v in query.matching(volumes, Filters({"label": ("x=1",)}))] == ["named"]
-        assert query.listing(volumes, Filters({"name": ("nam",)}))["Volumes"][0]["Options"] is None
+        dangling = (await query.listing(volumes, Filters({"dangling": ("true",)})))["Volumes"]
+        assert {volume["Name"] for volume in dangling} == {named.name, anonymous.name}
+        labelled = (await query.listing(volumes, Filters({"label": ("x=1",)})))["Volumes"]
+        assert [volume["Name"] for volume in labelled] == ["named"]
+        assert (await query.listing(volumes, Filters({"name": ("nam",)})))["Volumes"][0]["Options"] is None
         report = await query.prune(volumes, Filters())
         assert report == {"VolumesDeleted": [anonymous.name], "SpaceReclaimed": 5}
         report = await query.prune(volumes, Filters({"all": ("1",)}))

@@ -1,7 +1,6 @@
-"""A volume plugin over its socket: found, activated, used, and its errors told."""
+"""Volume plugins over their sockets: found, activated, used, asked for what they have; and those that don't behave."""
 
 import asyncio
-import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,69 +10,38 @@ from typing import Any
 import orjson
 import pytest
 
+from api_models.filters import Filters
 from engine.errors import Kind, WharfError
+from engine.system import timeouts
+from server.services.volumes import query
 from server.services.volumes.local import LocalDriver
 from server.services.volumes.plugin import LegacyPlugins
 from server.services.volumes.service import Volumes
+from server.services.volumes.tests.plugins import Plugin
 from server.services.volumes.tests.stores import MemoryBus, MemoryStore
 
-
-class Plugin:
-    """A volume plugin in a thread."""
-
-    def __init__(self, path: Path) -> None:
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.bind(str(path))
-        self._sock.listen(8)
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        self.calls.append((method, body))
-        match method:
-            case "Plugin.Activate":
-                return {"Implements": ["VolumeDriver"]}
-            case "VolumeDriver.Capabilities":
-                return {"Capabilities": {"Scope": "global"}}
-            case "VolumeDriver.Mount":
-                return {"Mountpoint": f"/mnt/{body['Name']}"}
-            case "VolumeDriver.Create" if "bad" in body["Opts"]:
-                return {"Err": "no such thing"}
-        return {}
-
-    def _serve(self) -> None:
-        while True:
-            client, _ = self._sock.accept()
-            with client, client.makefile("rb") as file:
-                line = file.readline().decode()
-                if not line:
-                    return
-                length = 0
-                while (header := file.readline().strip()) != b"":
-                    if header.lower().startswith(b"content-length:"):
-                        length = int(header.split(b":")[1])
-                answer = self.answer(line.split()[1].lstrip("/"), orjson.loads(file.read(length)))
-                client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + orjson.dumps(answer))
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_UNIX) as last:
-            last.connect(self._sock.getsockname())
-        self._thread.join(60)
-        self._sock.close()
+JSON = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Iterator[Plugin]:
-    running = Plugin(tmp_path / "odd.sock")
-    with contextlib.closing(running):
+    with Plugin(tmp_path / "odd.sock") as running:
         yield running
+
+
+def make(tmp_path: Path, store: MemoryStore | None = None, bus: MemoryBus | None = None) -> Volumes:
+    plugins = LegacyPlugins((tmp_path,), (tmp_path / "specs",))
+    return Volumes(store or MemoryStore(), bus or MemoryBus(), LocalDriver(tmp_path / "volumes"), plugins)
+
+
+async def listed(volumes: Volumes, **filters: str) -> tuple[list[tuple[str, str]], list[str]]:
+    answer = await query.listing(volumes, Filters({key: (value,) for key, value in filters.items()}))
+    return [(row["Name"], row["Driver"]) for row in answer["Volumes"]], answer["Warnings"] or []
 
 
 def test_a_plugins_volume(tmp_path: Path, plugin: Plugin) -> None:
     async def scenario() -> None:
-        plugins = LegacyPlugins((tmp_path,), ())
-        volumes = Volumes(MemoryStore(), MemoryBus(), LocalDriver(tmp_path / "volumes"), plugins)
+        volumes = make(tmp_path)
         volume = await volumes.create("vol", "odd", options={"a": "b"})
         assert (volume.driver, volume.scope) == ("odd", "global")
         assert await volumes.mount("vol", "c1:/x") == "/mnt/vol"
@@ -91,9 +59,265 @@ def test_a_plugins_volume(tmp_path: Path, plugin: Plugin) -> None:
             await volumes.create("vol", "nosuch")
 
     asyncio.run(scenario())
-    words = [method.removeprefix("VolumeDriver.") for method, _ in plugin.calls]
-    assert words == [
-        *("Plugin.Activate", "Capabilities", "Create", "Path", "Mount"),
-        *("Unmount", "Create", "Remove"),
+    assert plugin.words() == [
+        *("Plugin.Activate", "Capabilities", "Get", "Create", "Path", "Mount", "Unmount"),
+        *("Get", "Create", "Get", "Get", "Remove"),
     ]
-    assert plugin.calls[2][1] == {"Name": "vol", "Opts": {"a": "b"}}
+    assert plugin.calls[3][1] == {"Name": "vol", "Opts": {"a": "b"}}
+
+
+def test_volumes_that_only_the_plugin_knows(tmp_path: Path, plugin: Plugin) -> None:
+    created = "2024-05-06T07:08:09.123456789+02:00"
+    plugin.volumes["theirs"] = {"Name": "theirs", "Mountpoint": "/a", "CreatedAt": created, "Status": {"k": [1]}}
+
+    async def scenario() -> None:
+        bus = MemoryBus()
+        volumes = make(tmp_path, bus=bus)
+        await volumes.create("ours")
+        assert await listed(volumes) == ([("ours", "local"), ("theirs", "odd")], [])
+        assert await listed(volumes, driver="odd") == await listed(volumes, name="thei") == ([("theirs", "odd")], [])
+        assert await listed(volumes, driver="local") == ([("ours", "local")], [])
+        assert await listed(volumes, label="x") == ([], [])
+        assert volumes.driver_names() == ["local", "odd"]
+        shown = query.show(await volumes.inspect("theirs"))
+        assert shown == {
+            "CreatedAt": "2024-05-06T05:08:09Z",
+            "Driver": "odd",
+            "Labels": None,
+            "Mountpoint": "/a",
+            "Name": "theirs",
+            "Options": None,
+            "Scope": "global",
+            "Status": {"k": [1]},
+        }
+        # A container's `-v theirs:/x` means it, and makes none of our own; its failed create takes nothing away.
+        used = await volumes.create("theirs", reference="c1")
+        assert (used.driver, used.made_for) == ("odd", "")
+        assert await listed(volumes, dangling="false") == ([("theirs", "odd")], [])
+        with pytest.raises(WharfError, match=r"^remove theirs: volume is in use - \[c1\]$"):
+            await volumes.remove("theirs")
+        volumes.release("theirs", "c1")
+        await volumes.remove("theirs")
+        assert plugin.volumes == {}
+        with pytest.raises(WharfError, match=r"^get theirs: no such volume$"):
+            await volumes.inspect("theirs")
+        assert bus.events == [("create", "ours"), ("destroy", "theirs")]
+
+    asyncio.run(scenario())
+
+
+def test_what_the_plugin_has_lost(tmp_path: Path, plugin: Plugin) -> None:
+    async def scenario() -> None:
+        store = MemoryStore()
+        volumes = make(tmp_path, store)
+        for name in ("one", "two"):
+            await volumes.create(name, "odd")
+        volumes.refer("two", "c1")
+        plugin.volumes.clear()
+        assert await listed(volumes) == ([], [])
+        for name in ("one", "two"):
+            with pytest.raises(WharfError, match="no such volume") as caught:
+                await volumes.inspect(name)
+            assert caught.value.kind is Kind.NOT_FOUND
+        # What a container refers to is remembered: its name is not to be given to another.
+        assert list(store.kept) == ["two"]
+        with pytest.raises(WharfError, match="the volume was not found in the driver") as caught:
+            await volumes.create("two", "odd")
+        assert caught.value.kind is Kind.CONFLICT
+        assert (await volumes.create("one", "local")).driver == "local"
+
+    asyncio.run(scenario())
+
+
+def test_a_plugin_that_has_gone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = MemoryStore()
+        volumes = make(tmp_path, store)
+        with Plugin(tmp_path / "odd.sock"):
+            await volumes.create("kept", "odd", labels={"a": "b"})
+        assert await listed(volumes, label="a=b") == ([("kept", "odd")], [])
+        with pytest.raises(WharfError) as caught:
+            await volumes.inspect("kept")
+        gone = (
+            'error while checking if volume "kept" exists in driver "odd": error looking up volume plugin odd: '
+            'plugin "odd" not found'
+        )
+        assert (caught.value.kind, caught.value.message) == (Kind.NOT_FOUND, f"get kept: {gone}")
+        # A socket that nobody listens on any more.
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "odd.sock"))
+        assert await listed(volumes) == ([("kept", "odd")], [])
+        with pytest.raises(WharfError, match=r"^remove kept: |^get kept: .*[Cc]onnection refused") as caught:
+            await volumes.remove("kept")
+        assert caught.value.kind is Kind.INTERNAL
+        with pytest.raises(WharfError, match=r"got an error while checking the driver: .*refused") as caught:
+            await volumes.create("kept")
+        assert caught.value.kind is Kind.CONFLICT
+        # Others are made and found all the same.
+        assert (await volumes.create("new")).driver == "local"
+        (tmp_path / "odd.sock").unlink()
+        # It comes back: another socket of the same name is asked who it is.
+        with Plugin(tmp_path / "odd.sock") as again:
+            again.volumes["kept"] = {"Name": "kept"}
+            assert (await volumes.inspect("kept")).labels == {"a": "b"}
+            assert again.words() == ["Plugin.Activate", "Capabilities", "Get"]
+        await volumes.remove("kept", force=True)
+        assert list(store.kept) == ["new"]
+
+    asyncio.run(scenario())
+
+
+def test_a_plugin_that_never_answers(tmp_path: Path, plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+
+    def wait(_: dict[str, Any]) -> bytes:
+        never.wait(60)
+        return b""
+
+    async def scenario() -> None:
+        volumes = make(tmp_path)
+        await volumes.create("theirs", "odd")
+        await volumes.create("ours")
+        plugin.instead |= {"List": wait, "Get": wait}
+        monkeypatch.setitem(timeouts._SECONDS, "volume.ask", 0.2)
+        rows, warnings = await listed(volumes)
+        assert rows == [("ours", "local"), ("theirs", "odd")]
+        assert warnings == ["list odd: volume.ask: not done after 0.2 s"]
+        with pytest.raises(WharfError, match="not done after") as caught:
+            await volumes.inspect("theirs")
+        assert caught.value.kind is Kind.DEADLINE_EXCEEDED
+        # A name that isn't known is made of our own driver: the plugin had its time.
+        assert (await volumes.create("other")).driver == "local"
+        # One that doesn't even say what it is.
+        with Plugin(tmp_path / "mute.sock") as mute:
+            mute.instead["Plugin.Activate"] = wait
+            assert [name for name, _ in (await listed(volumes))[0]] == ["other", "ours", "theirs"]
+            never.set()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        never.set()
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        pytest.param([{"Name": "mine", "Mountpoint": "/evil"}, {"Name": "b"}], ["b", "mine"], id="a name of ours"),
+        pytest.param(
+            [None, 7, {}, {"Name": 3}, {"Name": ""}, {"Name": "b", "Mountpoint": []}], ["b", "mine"], id="odd"
+        ),
+        pytest.param([{"Name": "b", "CreatedAt": "yesterday", "Status": "fine"}] * 2, ["b", "mine"], id="twice"),
+        pytest.param([{"Name": "b", "CreatedAt": "9999-12-31T23:59:59-23:00"}], ["b", "mine"], id="a year 10000"),
+        pytest.param({"Name": "b"}, ["mine"], id="no list"),
+        pytest.param(None, ["mine"], id="null"),
+    ],
+)
+def test_a_plugin_that_lists_nonsense(tmp_path: Path, plugin: Plugin, rows: Any, names: list[str]) -> None:
+    plugin.instead["List"] = lambda _: {"Volumes": rows}
+
+    async def scenario() -> None:
+        volumes = make(tmp_path)
+        mine = await volumes.create("mine")
+        answer = await query.listing(volumes, Filters())
+        assert [row["Name"] for row in answer["Volumes"]] == names
+        shown = {row["Name"]: row for row in answer["Volumes"]}
+        assert (shown["mine"]["Driver"], shown["mine"]["Mountpoint"]) == ("local", mine.mountpoint)
+        if "b" in shown:
+            assert (shown["b"]["Mountpoint"], shown["b"]["CreatedAt"]) == ("", "0001-01-01T00:00:00Z")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", "it did not answer in HTTP"),
+        (b"220 mail.example.org ESMTP\r\n", "it did not answer in HTTP"),
+        (JSON + b"[]", "did not answer with a JSON object"),
+        (JSON + b'{"Volumes": [', "did not answer with a JSON object"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", "its answer was cut off"),
+        (JSON + b" " * (16 << 20) + b"{}", "its answer is longer than 16777216 bytes"),
+        (b"HTTP/1.1 500 Oops\r\n\r\nwent wrong", "VolumeDriver.List: went wrong"),
+        (JSON + orjson.dumps({"Err": "not today"}), "VolumeDriver.List: not today"),
+    ],
+)
+def test_a_plugin_that_breaks_the_protocol(tmp_path: Path, plugin: Plugin, said: bytes, reason: str) -> None:
+    plugin.instead["List"] = lambda _: said
+
+    async def scenario() -> None:
+        volumes = make(tmp_path)
+        await volumes.create("theirs", "odd")
+        rows, warnings = await listed(volumes)
+        assert rows == [("theirs", "odd")]
+        assert len(warnings) == 1
+        assert warnings[0].startswith("list odd: ")
+        assert reason in warnings[0]
+
+    asyncio.run(scenario())
+
+
+def test_a_plugin_that_lies_about_one_volume(tmp_path: Path, plugin: Plugin) -> None:
+    async def scenario() -> None:
+        volumes = make(tmp_path)
+        await volumes.create("theirs", "odd")
+        # Another's name is none of the one that was asked for.
+        plugin.instead["Get"] = lambda _: {"Volume": {"Name": "another", "Mountpoint": "/etc"}}
+        with pytest.raises(WharfError, match="no such volume"):
+            await volumes.inspect("unknown")
+        assert (await volumes.create("unknown")).driver == "local"
+        del plugin.instead["Get"]
+        for path in ("relative/path", "", None, 7):
+            plugin.instead["Mount"] = lambda _, path=path: {"Mountpoint": path}  # type: ignore[misc]
+            with pytest.raises(WharfError, match="answered with no absolute path"):
+                await volumes.mount("theirs", "c1")
+        assert await volumes.unmount("theirs", "c1") is False
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("implements", [["LogDriver"], [], None, "VolumeDriver", 5])
+def test_a_plugin_of_another_kind_is_asked_once(tmp_path: Path, implements: object) -> None:
+    async def scenario(other: Plugin) -> None:
+        volumes = make(tmp_path)
+        for _ in range(3):
+            assert await listed(volumes) == ([], [])
+        assert volumes.driver_names() == ["local"]
+        with pytest.raises(WharfError, match='plugin "log" does not implement the requested interface'):
+            await volumes.create("vol", "log")
+        assert other.words() == ["Plugin.Activate"]
+
+    with Plugin(tmp_path / "log.sock", implements) as other:
+        asyncio.run(scenario(other))
+
+
+def test_where_plugins_are_found(tmp_path: Path) -> None:
+    specs = tmp_path / "specs"
+    (tmp_path / "deep").mkdir()
+    specs.mkdir()
+    with Plugin(tmp_path / "deep" / "deep.sock") as deep, Plugin(tmp_path / "elsewhere") as far:
+        (specs / "far.spec").write_text(f"unix://{far.path}\n")
+        (specs / "tls.json").write_text("{}")
+        (specs / "broken.spec").write_text("tcp://127.0.0.1:no-port")
+        (tmp_path / "file.sock").write_text("no socket")
+        deep.volumes["below"] = {"Name": "below"}
+        far.volumes["away"] = {"Name": "away"}
+        far.volumes["below"] = {"Name": "below"}
+
+        async def scenario() -> None:
+            # Of two that have one of the same name the first is shown.
+            assert await listed(make(tmp_path)) == ([("away", "far"), ("below", "deep")], [])
+
+        asyncio.run(scenario())
+
+
+def test_a_lock_is_kept_while_it_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        volumes = make(tmp_path)
+        made = await asyncio.gather(*(volumes.create("same") for _ in range(8)), volumes.remove("same", force=True))
+        assert made[0] is not None
+        with pytest.raises(WharfError):
+            await volumes.inspect("nosuch")
+        assert len(volumes._locks) == 0
+
+    asyncio.run(scenario())
