@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import shutil
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from pathlib import Path
 from compat_tests.traces import CGROUPS, PREFIX, Footprint, ip_json, links, mounts_under
 
 _serial = itertools.count(1)
-_given: set[int] = set()
+# Ranges of addresses that are this process's for as long as it lives: each by a name that only one can have.
+_given: dict[int, socket.socket] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,21 @@ def _free_network(pid: int, serial: int) -> ipaddress.IPv4Network:
     for step in range(len(space)):
         index = (pid * 257 + serial + step) % len(space)
         network = space[index]
-        if index not in _given and not any(network.overlaps(other) for other in used):
-            _given.add(index)
+        if not any(network.overlaps(other) for other in used) and _claim(index):
             return network
     raise RuntimeError("no free /20 in 10.128.0.0/9 on this host")
+
+
+def _claim(index: int) -> bool:
+    """Whether the range is ours now: another run may have just taken it, and no bridge shows it yet."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0{PREFIX}network-{index}")
+    except OSError:
+        name.close()
+        return False
+    _given[index] = name
+    return True
 
 
 def _alive(pid: int) -> bool:
