@@ -11,9 +11,11 @@ A record is only a hint: a hit is checked against the engine, and dropped if wha
 are in memory, too: a build of many cached steps asks for each of them.
 """
 
+import heapq
 import json
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -238,33 +240,22 @@ class Cache:
 
 
 def choose(
-    records: Sequence[Record],
-    *,
-    in_use: Callable[[str], bool],
-    now_ns: int,
-    everything: bool = False,
-    until_ns: int = 0,
-    keep_bytes: int = 0,
-    matches: Callable[[Record], bool] = lambda _: True,
+    records: Sequence[Record], *, free: Callable[[Record], bool], total: int, keep_bytes: int = 0
 ) -> list[Record]:
-    """What a prune takes: least recently used first, until no more than ``keep_bytes`` are left (0: no bound).
-
-    ``until_ns``: only what was not used for so long. Without ``everything``, results that another record is built on
-    stay as long as that one does. Nothing that a running build holds is taken.
+    """What a prune takes of these: what is ``free``, least recently used first, until no more than ``keep_bytes`` of
+    ``total`` are left (0: no bound). What another record is built on stays as long as that one does.
     """
-    candidates = [record for record in records if not in_use(record.id) and matches(record)]
-    if until_ns:
-        candidates = [record for record in candidates if record.used_ns <= now_ns - until_ns]
-    candidates.sort(key=lambda record: record.used_ns)
-    total = sum(record.size for record in records)
+    children = Counter(parent for record in records for parent in record.parents)
+    known = {record.id: record for record in records}
+    heap = [(record.used_ns, record.id) for record in records if not children[record.id] and free(record)]
+    heapq.heapify(heap)
     chosen: list[Record] = []
-    for record in candidates:
-        if keep_bytes and total <= keep_bytes:
-            break
+    while heap and not (keep_bytes and total <= keep_bytes):
+        record = known[heapq.heappop(heap)[1]]
         chosen.append(record)
         total -= record.size
-    if everything:
-        return chosen
-    ids = {record.id for record in chosen}
-    needed = {parent for record in records if record.id not in ids for parent in record.parents}
-    return [record for record in chosen if record.id not in needed]
+        for parent in record.parents:
+            children[parent] -= 1
+            if not children[parent] and parent in known and free(known[parent]):
+                heapq.heappush(heap, (known[parent].used_ns, parent))
+    return chosen

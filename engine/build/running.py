@@ -132,7 +132,7 @@ class Mounts:
         path = os.path.join(self.builder.cache_mounts, identity)
         if not await asyncio.to_thread(os.path.isdir, path):
             await self._fill(path, mount)
-            await self._remember(record, path, name)
+            await self._remember(record, path, mount, name)
         self._stack.push_async_callback(self._measure, record, path)
         self.binds.append(Bind(options.target, path, readonly=options.readonly is True))
 
@@ -174,9 +174,9 @@ class Mounts:
             await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
             raise
 
-    async def _remember(self, record: str, path: str, name: str) -> None:
+    async def _remember(self, record: str, path: str, mount: ResolvedMount, name: str) -> None:
         now = time.time_ns()
-        description = f"cached mount {name} from exec {' '.join(self.operation.args)}"
+        description = f'cached mount {mount.options.target} from exec {" ".join(self.operation.args)} with id "/{name}"'
         await self.builder.cache.add(
             Record(record, "", "", None, path, MOUNT, now, now, 1, 0, description),
         )

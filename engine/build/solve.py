@@ -299,7 +299,7 @@ class Solver:
             chain, layers = parent.chain_id, parent.layers
         else:
             chain, layers = chain_id(parent.chain_id, layer.diff_id), (*parent.layers, layer)
-        record = Record(name, key, chain, layer, "", REGULAR, time.time_ns(), time.time_ns(), 1, 0, step.name)
+        record = Record(name, key, chain, layer, "", REGULAR, time.time_ns(), time.time_ns(), 1, 0, step.description)
         # The next step does not wait for the record; the build does.
         before = self._records[-1] if self._records else None
         self._records.append(asyncio.create_task(self._record(record, parent, before)))

@@ -124,6 +124,13 @@ class Step:
     was copied."""
 
     @property
+    def description(self) -> str:
+        """What lists of the cache call the result, as BuildKit does."""
+        if isinstance(self.operation, Run):
+            return f"mount / from exec {' '.join(self.operation.args)}"
+        return self.name
+
+    @property
     def inputs(self) -> Sequence["Step"]:
         """The steps whose results this one needs, its parent first."""
         found: list[Step] = [] if self.parent is None else [self.parent]

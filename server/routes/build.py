@@ -33,14 +33,24 @@ async def build(request: Request) -> Response:
 
 async def prune(request: Request) -> Response:
     builds = await _door(request).builds()
-    pruned = await builds.prune(
-        all_records=params.flag(request, "all"),
-        filters=params.filters(request),
-        keep_bytes=params.number(request, "reserved-space") or params.number(request, "keep-storage") or 0,
-        most_bytes=params.number(request, "max-used-space") or 0,
-        free_bytes=params.number(request, "min-free-space") or 0,
+    removed = await builds.prune_asked(
+        params.filters(request),
+        everything=params.flag(request, "all"),
+        keep_bytes=_bytes(request, "reserved-space") or _bytes(request, "keep-storage"),
+        most_bytes=_bytes(request, "max-used-space"),
+        free_bytes=_bytes(request, "min-free-space"),
     )
-    return json_answer({"CachesDeleted": list(pruned.ids) or None, "SpaceReclaimed": pruned.size})
+    ids = [record.id for record in removed]
+    return json_answer({"CachesDeleted": ids or None, "SpaceReclaimed": sum(record.size for record in removed)})
+
+
+def _bytes(request: Request, name: str) -> int:
+    try:
+        return params.number(request, name) or 0
+    except WharfError:
+        given = params.text(request, name)
+        said = f'strconv.Atoi: parsing "{given}": invalid syntax'
+        raise invalid(f"{name} is in bytes and expects an integer, got {given}: {said}") from None
 
 
 async def cancel(request: Request) -> Response:

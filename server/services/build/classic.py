@@ -49,6 +49,9 @@ class Images(Protocol):
     async def built(self, target: Descriptor, tags: Sequence[str]) -> None:
         """Names a new image; without tags it stays as a dangling one."""
 
+    async def chains(self) -> set[str]:
+        """The chain ids of all layers of all images."""
+
 
 @dataclass(slots=True)
 class Bases:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from api_models.filters import Filters
 from engine.errors import WharfError
 from server.config import BuilderGc, GcRule
+from server.services.build.pruning import Pruning, read_filters
 
 log = logging.getLogger(__name__)
 
@@ -17,18 +17,10 @@ log = logging.getLogger(__name__)
 _PAUSE = 2.0
 
 
-class Prune(Protocol):
-    """Removes records by a rule; ``Builds.prune``."""
-
-    def __call__(
-        self, *, all_records: bool, filters: Filters, keep_bytes: int, most_bytes: int, free_bytes: int
-    ) -> Awaitable[object]: ...
-
-
 class Collecting:
     """``root``: a folder on the disk of which rules may name a share."""
 
-    def __init__(self, settings: BuilderGc, root: Path, prune: Prune) -> None:
+    def __init__(self, settings: BuilderGc, root: Path, prune: Callable[[Pruning], Awaitable[object]]) -> None:
         self._settings = settings
         self._root = root
         self._prune = prune
@@ -62,12 +54,16 @@ class Collecting:
             for key, value in rule.filters:
                 filters.setdefault(key, []).append(value)
             try:
+                texts, before_ns = read_filters(Filters(filters))
                 await self._prune(
-                    all_records=rule.everything,
-                    filters=Filters(filters),
-                    keep_bytes=amount(rule.reserved),
-                    most_bytes=amount(rule.most),
-                    free_bytes=amount(rule.free),
+                    Pruning(
+                        everything=rule.everything,
+                        filters=texts,
+                        before_ns=before_ns,
+                        keep_bytes=amount(rule.reserved),
+                        most_bytes=amount(rule.most),
+                        free_bytes=amount(rule.free),
+                    )
                 )
             except WharfError as error:
                 log.warning("clean-up of the build cache: %s", error.message)

@@ -3,15 +3,13 @@
 import asyncio
 import logging
 import shutil
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from api_models.filters import Filters
 from engine.build.cache import Cache, Record, choose
 from engine.build.difference import quietly
-from engine.build.dockerfile.words import duration
 from engine.build.solve import CACHE_LEASE, Builder
 from engine.errors import Kind, WharfError, invalid
 from server.config import BuilderGc
@@ -22,19 +20,11 @@ from server.services.build.collecting import Collecting
 from server.services.build.context import Contexts
 from server.services.build.lease import BuildLease
 from server.services.build.options import ClassicOptions
-from server.services.build.pruning import FILTERS, fits
+from server.services.build.pruning import Pruning, Usage, chosen, read_filters
 from server.services.build.runner import clear_left
 from server.services.containers.room import Room
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """Ids of removed cache records, and the bytes they took."""
-
-    ids: tuple[str, ...]
-    size: int
 
 
 class Builds:
@@ -64,7 +54,8 @@ class Builds:
             images,
             self.builder,
             self._contexts,
-            self.remove,
+            self.usage,
+            self.prune,
             root=str(self._root),
             worker_id=worker_id,
             version=version,
@@ -123,64 +114,51 @@ class Builds:
             lease.close()
             self._running.pop(key, None)
 
-    async def prune(
-        self, *, all_records: bool, filters: Filters, keep_bytes: int = 0, most_bytes: int = 0, free_bytes: int = 0
-    ) -> Pruned:
-        """Removes cache records, least recently used first.
+    async def usage(self, filters: Sequence[str] = (), what: str = "diskusage") -> list[Usage]:
+        """The records of the cache that fit.
 
-        ``keep_bytes``: as much may stay. ``most_bytes``: no more may stay. ``free_bytes``: prunes until the disk has
-        so much left.
-
-        A key that is not known is no error, as ``system prune`` sends those of all kinds of things; no record fits it.
-
-        :raises WharfError: INVALID_ARGUMENT for a filter that makes no sense.
+        :raises WharfError: INVALID_ARGUMENT for filters that can't be read.
         """
-        until_ns = 0
-        for text in (*filters.get("until"), *filters.get("unused-for")):
-            try:
-                until_ns = duration(text)
-            except WharfError:
-                raise invalid(f'could not parse "{text}" as a duration') from None
-        cache, records = self.builder.cache, await self.builder.cache.all()
-        bound = min((value for value in (keep_bytes, most_bytes) if value), default=0)
-        if free_bytes:
-            free = (await asyncio.to_thread(shutil.disk_usage, self._root)).free
-            total = sum(record.size for record in records)
-            if free >= free_bytes and not bound:
-                return Pruned((), 0)
-            bound = max(1, total - max(0, free_bytes - free), bound)
-        chosen = choose(
-            records,
-            in_use=cache.in_use,
-            now_ns=time.time_ns(),
-            everything=all_records,
-            until_ns=until_ns,
-            keep_bytes=bound,
-            matches=lambda record: fits(record, filters, in_use=cache.in_use(record.id)),
-        )
-        await self.forget(chosen)
-        return Pruned(tuple(record.id for record in chosen), sum(record.size for record in chosen))
-
-    async def remove(
-        self, *, filters: Filters, all_records: bool, keep_ns: int = 0, keep_bytes: int = 0
-    ) -> list[Record]:
-        """Control.Prune: removes what was not used for ``keep_ns``, until ``keep_bytes`` are left.
-
-        :raises WharfError: INVALID_ARGUMENT for a filter that isn't known.
-        """
-        filters.validate(FILTERS)
+        chains = await self._images.chains()
         cache = self.builder.cache
-        chosen = choose(
-            await cache.all(),
-            in_use=cache.in_use,
-            now_ns=time.time_ns(),
-            everything=all_records,
-            until_ns=keep_ns,
-            keep_bytes=keep_bytes,
-            matches=lambda record: fits(record, filters, in_use=cache.in_use(record.id)),
+        found = [Usage(item, cache.in_use(item.id), item.chain_id in chains) for item in await cache.all()]
+        return chosen(found, filters, what) if filters else found
+
+    async def prune_asked(self, filters: Filters, **wish: Any) -> list[Record]:
+        """``POST /build/prune``. ``wish``: other fields of :class:`Pruning`.
+
+        :raises WharfError: INVALID_ARGUMENT, in dockerd's words.
+        """
+        try:
+            texts, before_ns = read_filters(filters)
+            return await self.prune(Pruning(filters=texts, before_ns=before_ns, **wish))
+        except WharfError as error:
+            raise WharfError(error.kind, f"failed to prune build cache: {error.message}") from error
+
+    async def prune(self, wish: Pruning) -> list[Record]:
+        """Removes cache records, least recently used first; gives those that went.
+
+        :raises WharfError: INVALID_ARGUMENT for filters that can't be read.
+        """
+        usage = await self.usage()
+        fit = {item.record.id for item in chosen(usage, wish.filters, "prune")}
+        total = sum(item.record.size for item in usage if not item.shared)
+        bound = min((value for value in (wish.keep_bytes, wish.most_bytes) if value), default=0)
+        if wish.free_bytes:
+            free = (await asyncio.to_thread(shutil.disk_usage, self._root)).free
+            if free >= wish.free_bytes and not bound:
+                return []
+            bound = max(1, total - max(0, wish.free_bytes - free), bound)
+        fit -= {item.record.id for item in usage if item.in_use or (item.shared and not wish.everything)}
+        before = wish.before_ns
+        removed = choose(
+            [item.record for item in usage],
+            free=lambda record: record.id in fit and not (before and record.used_ns > before),
+            total=total,
+            keep_bytes=bound,
         )
-        await self.forget(chosen)
-        return chosen
+        await self.forget(removed)
+        return removed
 
     async def forget(self, records: Sequence[Record]) -> None:
         """Removes these records and what only they hold."""

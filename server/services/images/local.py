@@ -93,6 +93,13 @@ class Local:
         """How many images a list of all would show."""
         return len({record.target.digest for record in await self._room.names.all()})
 
+    async def chains(self) -> set[str]:
+        """The chain ids of all layers of all images."""
+        records = {record.target.digest: record for record in await self._room.names.all()}.values()
+        return {
+            c for record in records async for i in self._room.resolver.platforms(record) for c in distinct_chains([i])
+        }
+
     async def layers_size(self) -> int:
         """Bytes that all images take together, each blob and each layer counted once."""
         blobs: dict[str, int] = {}

@@ -141,6 +141,10 @@ class Images:
 
     # making
 
+    async def chains(self) -> set[str]:
+        """The chain ids of all layers of all images: what a build made and an image has is shared."""
+        return await self.local.chains()
+
     async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
         """Whether :meth:`built` would change nothing: the target has these names already, or any if none are given."""
         names = self._room.names

@@ -177,21 +177,20 @@ class System:
         builds = self._build.opened
         if builds is None:
             return []
-        cache = builds.builder.cache
         return [
             {
-                "ID": record.id,
-                "Parents": list(record.parents) or None,
-                "Type": record.kind,
-                "Description": record.description,
-                "InUse": cache.in_use(record.id),
-                "Shared": False,
-                "Size": record.size,
-                "CreatedAt": format_ns(record.created_ns),
-                "LastUsedAt": format_ns(record.used_ns) if record.used_ns else None,
-                "UsageCount": record.uses,
+                "ID": item.record.id,
+                "Parents": list(item.record.parents) or None,
+                "Type": item.record.kind,
+                "Description": item.record.description,
+                "InUse": item.in_use,
+                "Shared": item.shared,
+                "Size": item.record.size,
+                "CreatedAt": format_ns(item.record.created_ns),
+                "LastUsedAt": format_ns(item.record.used_ns) if item.record.used_ns else None,
+                "UsageCount": item.record.uses,
             }
-            for record in await cache.all()
+            for item in await builds.usage()
         ]
 
 

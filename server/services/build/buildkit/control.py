@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-from api_models.filters import Filters
 from engine.api.types import Platform, to_timestamp
 from engine.build.cache import Record
 from engine.buildkit.pb import control_pb2 as pb
@@ -21,7 +20,7 @@ from server.services.build.buildkit.gateway import results_in
 from server.services.build.buildkit.history import CANCELED, History
 from server.services.build.buildkit.job import Job, Jobs, Made
 from server.services.build.lease import BuildLease
-from server.services.build.pruning import fits
+from server.services.build.pruning import Pruning, Usage
 from server.services.containers.room import Room
 
 log = logging.getLogger(__name__)
@@ -29,8 +28,8 @@ log = logging.getLogger(__name__)
 Metadata = Mapping[str, str]
 """Of a call."""
 FrontendSolve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
-Prune = Callable[..., Awaitable[list[Record]]]
-Records = Callable[[], Awaitable[list[tuple[Record, bool]]]]
+Prune = Callable[[Pruning], Awaitable[list[Record]]]
+Using = Callable[[Sequence[str]], Awaitable[list[Usage]]]
 
 
 def worker(id: str, *, version: str, host_gateway: str, platforms: Sequence[Platform]) -> worker_pb2.WorkerRecord:
@@ -63,14 +62,14 @@ class Control:
         solve: FrontendSolve,
         exporters: Exporters,
         workers: Callable[[], list[worker_pb2.WorkerRecord]],
-        records: Records,
+        usage: Using,
         prune: Prune,
         history: History,
         caches: Caches,
     ) -> None:
         self._room, self._jobs, self._sessions = room, jobs, sessions
         self._front, self._exporters, self._workers = solve, exporters, workers
-        self._records, self._prune, self._history = records, prune, history
+        self._usage, self._prune, self._history = usage, prune, history
         self._caches = caches
 
     async def list_workers(self, request: pb.ListWorkersRequest, call: Metadata) -> pb.ListWorkersResponse:
@@ -143,19 +142,25 @@ class Control:
         return job.outcome.result()
 
     async def disk_usage(self, request: pb.DiskUsageRequest, call: Metadata) -> pb.DiskUsageResponse:
-        filters = _filters(list(request.filter))
-        records = [pair for pair in await self._records() if fits(pair[0], filters, in_use=pair[1])]
-        return pb.DiskUsageResponse(record=[_usage(record, in_use=used) for record, used in records])
+        try:
+            found = await self._usage(list(request.filter))
+        except WharfError as error:
+            raise detailed(error) from error
+        return pb.DiskUsageResponse(record=[_usage(item) for item in found])
 
     async def prune(self, request: pb.PruneRequest, call: Metadata) -> AsyncIterator[pb.UsageRecord]:
-        removed = await self._prune(
-            filters=_filters(list(request.filter)),
-            all_records=request.all,
-            keep_ns=request.keepDuration,
+        wish = Pruning(
+            everything=request.all,
+            filters=list(request.filter),
+            before_ns=time.time_ns() - request.keepDuration if request.keepDuration else 0,
             keep_bytes=request.keepBytes,
         )
+        try:
+            removed = await self._prune(wish)
+        except WharfError as error:
+            raise detailed(error) from error
         for record in removed:
-            yield _usage(record, in_use=False)
+            yield _usage(Usage(record, in_use=False, shared=False))
 
     async def listen_build_history(
         self, request: pb.BuildHistoryRequest, call: Metadata
@@ -209,31 +214,18 @@ def _refuse(request: pb.SolveRequest) -> None:
             raise not_implemented(f"cache export of type {export.Type} is not supported")
 
 
-def _usage(record: Record, *, in_use: bool) -> pb.UsageRecord:
+def _usage(item: Usage) -> pb.UsageRecord:
+    record = item.record
     return pb.UsageRecord(
         ID=record.id,
-        Mutable=record.kind != "regular",
-        InUse=in_use,
+        Mutable=item.mutable,
+        InUse=item.in_use,
         Size=record.size,
         CreatedAt=to_timestamp(record.created_ns),
         LastUsedAt=to_timestamp(record.used_ns or time.time_ns()),
         UsageCount=record.uses,
         Description=record.description,
         RecordType=record.kind,
-        Shared=False,
+        Shared=item.shared,
         Parents=record.parents,
     )
-
-
-def _filters(texts: list[str]) -> Filters:
-    """buildx sends containerd's filters: ``type==regular``, ``id~=…`` and the like, joined by commas."""
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        for item in filter(None, text.split(",")):
-            key, separator, value = item.partition("==")
-            if not separator:
-                key, separator, value = item.partition("=")
-            if not separator or key.endswith(("~", "!")):
-                raise not_implemented(f"the filter {item} is not supported")
-            found.setdefault(key, []).append(value)
-    return Filters(found)

@@ -5,13 +5,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine.build.cache import Record
 from engine.build.solve import Builder
 from engine.buildkit.http2.serving import Server
 from engine.buildkit.pb import control_pb2, gateway_pb2
 from engine.buildkit.session import Sessions
 from server.services.build.buildkit.caches import Caches
-from server.services.build.buildkit.control import Control, Prune, worker
+from server.services.build.buildkit.control import Control, Prune, Using, worker
 from server.services.build.buildkit.export import Exporters, ImageStore
 from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import Frontend
@@ -35,6 +34,7 @@ class BuildKit:
         images: Any,
         builder: Builder,
         contexts: Contexts,
+        usage: Using,
         prune: Prune,
         *,
         root: str,
@@ -42,7 +42,8 @@ class BuildKit:
         version: str,
         host_gateway: Callable[[], str],
     ) -> None:
-        self._room, self._images, self._builder, self._uploads, self._prune = room, images, builder, contexts, prune
+        self._room, self._images, self._builder, self._uploads = room, images, builder, contexts
+        self._usage, self._prune = usage, prune
         self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
         self.mirrors = Mirrors(os.path.join(root, "mirrors"), builder.cache)
         self._sessions = Sessions()
@@ -73,7 +74,7 @@ class BuildKit:
                 self._solve,
                 Exporters(self._room.engine, exporters, self._files, self._builder.scratch),
                 self._workers,
-                self._records,
+                self._usage,
                 self._prune,
                 self._history,
                 self._caches,
@@ -121,10 +122,6 @@ class BuildKit:
         image = await self._images.resolve(ref, platform=platform or None)
         config = await self._room.engine.content.read_all(image.manifest["config"]["digest"])
         return image.target.digest, config
-
-    async def _records(self) -> list[tuple[Record, bool]]:
-        cache = self._builder.cache
-        return [(record, cache.in_use(record.id)) for record in await cache.all()]
 
 
 def _build_of(metadata: Mapping[str, str]) -> str:
