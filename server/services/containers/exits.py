@@ -65,11 +65,12 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
         if again:
             container.restart_count += 1
         container.row = None
+        # So it is for the event: who sees that it has ended finds it among those that were told.
+        room.publish(container, "die", {"exitCode": str(end.status), "execDuration": str(int(ran))})
         if not goes:
             # A container that is removed next needs no record of its end: if we die first, recover sees it.
             await room.save(container)
         timeline.mark("save")
-        room.publish(container, "die", {"exitCode": str(end.status), "execDuration": str(int(ran))})
         room.waiters.stopped(container)
         if again:
             delay = restarts.next_delay(ran)
@@ -157,8 +158,9 @@ async def _restart(room: Room, container: Container, delay: float) -> None:
 async def out_of_memory(room: Room, container: Container) -> None:
     """The kernel killed something in the container for want of memory."""
     async with container.lock:
-        if not container.state.running:
+        if container.state.dead:
             return
+        # Also of one that has ended: a stock containerd may tell it after the end.
         container.state.oom_killed = True
         await room.save(container)
         room.publish(container, "oom")

@@ -137,10 +137,16 @@ async def _exec_exited(room: Room, container: Container, exec_id: str, end: Exit
 
 
 async def _frozen(room: Room, container: Container, *, paused: bool) -> None:
-    """Somebody else (ctr) paused or resumed the task; our own pause has set the state already."""
+    """Somebody else (ctr) paused or resumed the task; our own pause has set the state already.
+
+    It may have been set back since: the engine is asked before an event that comes late is believed.
+    """
     async with container.lock:
         state = container.state
         if not state.running or state.restarting or state.paused == paused:
+            return
+        task = await exits.living(room, container)
+        if task is None or (task.status is TaskStatus.PAUSED) != paused:
             return
         state.paused = paused
         call(room.hooks.paused if paused else room.hooks.unpaused, container)

@@ -1,0 +1,41 @@
+"""A pause is told by an event, too, which may come when the container goes on already."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from engine.api.types import TaskStatus
+from server.services.containers import monitor
+from server.services.containers.hooks import Hooks
+from server.services.containers.model import Container
+from server.services.containers.room import Room
+from server.services.containers.tests.test_exits import Tasks
+from server.services.containers.tests.test_life import make
+
+
+@pytest.mark.parametrize("paused", [True, False])
+@pytest.mark.parametrize("status", [TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.STOPPED, None])
+def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -> None:
+    told: list[str] = []
+
+    async def save(_: Container) -> None:
+        return None
+
+    room = SimpleNamespace(
+        engine=SimpleNamespace(tasks=Tasks(status)),
+        hooks=Hooks(),
+        publish=lambda _container, action: told.append(action),
+        save=save,
+    )
+
+    async def scenario() -> None:
+        container = make()
+        container.state.running, container.state.pid, container.state.paused = True, 2, not paused
+        await monitor._frozen(cast(Room, cast(Any, room)), container, paused=paused)
+        so = status is (TaskStatus.PAUSED if paused else TaskStatus.RUNNING)
+        assert container.state.paused is (paused if so else not paused)
+        assert told == ((["pause"] if paused else ["unpause"]) if so else [])
+
+    asyncio.run(scenario())
