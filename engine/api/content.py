@@ -1,7 +1,9 @@
 """Blobs: read, write with resume, labels."""
 
+import asyncio
 import errno
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -248,10 +250,17 @@ class Content:
                 writer.cancel()
 
     async def write_blob(self, ref: str, data: bytes, *, digest: str, labels: Mapping[str, str] | None = None) -> None:
-        """A whole small blob at once, in one message where it fits."""
+        """A whole small blob at once, in one message where it fits. ``ref`` is made unique: nobody has to wait."""
+        ref = f"{ref}-{secrets.token_hex(4)}"
+        try:
+            await self._write_blob(ref, data, digest, labels)
+        except BaseException:
+            await asyncio.shield(self.throw_away(ref))
+            raise
+
+    async def _write_blob(self, ref: str, data: bytes, digest: str, labels: Mapping[str, str] | None) -> None:
         if len(data) > _CHUNK:
             async with self.writer(ref, expected=digest, total=len(data)) as writer:
-                await writer.truncate()
                 await writer.write(data)
                 await writer.commit(size=len(data), digest=digest, labels=labels)
             return
@@ -293,3 +302,8 @@ class Content:
     async def abort(self, ref: str) -> None:
         """Throws an ingest away; NOT_FOUND when there is none."""
         await self._rpc.call(f"{_SERVICE}/Abort", pb.AbortRequest(ref=ref), Empty)
+
+    async def throw_away(self, ref: str) -> None:
+        """After a failure: an ingest that nobody will go on with, if it is there."""
+        with suppress(WharfError):
+            await self.abort(ref)

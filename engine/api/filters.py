@@ -34,9 +34,10 @@ _NAMED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v":
 
 
 def compile_all(filters: Sequence[str]) -> Filter:
-    """One filter out of a request's list; no filters match everything. INVALID_ARGUMENT for a malformed one."""
-    parsed = [_Parser(text).parse() for text in filters]
-    if not parsed:
+    """One filter out of a request's list; none, or an empty one (``ctr content active`` sends it), match everything.
+    INVALID_ARGUMENT for a malformed one."""
+    parsed = [_Parser(text).parse() for text in filters if text]
+    if len(parsed) < len(filters) or not parsed:
         return lambda fields: True
     return lambda fields: any(match(fields) for match in parsed)
 

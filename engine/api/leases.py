@@ -1,5 +1,6 @@
 """Leases: what is being made is held by one, so that the collector leaves it alone."""
 
+import asyncio
 import builtins
 import secrets
 import time
@@ -29,6 +30,7 @@ def _lease(message: pb.Lease) -> Lease:
 class Leases:
     def __init__(self, connection: Connection) -> None:
         self._rpc = connection
+        self._giving: set[asyncio.Future[None]] = set()
 
     async def create(
         self, id: str | None = None, *, labels: Mapping[str, str] | None = None, ttl: timedelta | None = None
@@ -84,14 +86,34 @@ class Leases:
         The expiry is for a crash: what a dead client held is collected after ``ttl``, or when it comes back and
         calls :meth:`release_left`.
         """
-        lease = await self.operation(ttl=ttl)
+        # Clients leave at any moment, also while a lease is made or given back: that goes on to its end.
+        making = asyncio.ensure_future(self.operation(ttl=ttl))
+        try:
+            lease = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(self._unwanted)
+            raise
         token = current_lease.set(lease.id)
         try:
             yield lease
         finally:
             current_lease.reset(token)
-            try:
-                await self.delete(lease.id, sync=sync)
-            except WharfError as error:
-                if error.kind is not Kind.NOT_FOUND:
-                    raise
+            await asyncio.shield(self._give_back(lease.id, sync=sync))
+
+    async def _give_back(self, id: str, *, sync: bool) -> None:
+        try:
+            await self.delete(id, sync=sync)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+
+    def _unwanted(self, making: "asyncio.Future[Lease]") -> None:
+        if not making.cancelled() and making.exception() is None:
+            giving = asyncio.ensure_future(self._give_back(making.result().id, sync=False))
+            self._giving.add(giving)
+            giving.add_done_callback(self._given)
+
+    def _given(self, giving: "asyncio.Future[None]") -> None:
+        self._giving.discard(giving)
+        if not giving.cancelled():
+            giving.exception()  # it then goes by its age

@@ -4,7 +4,9 @@ The archive is read once, from a stream: large files go into the content store a
 memory until the end, when the manifest tells what they were.
 """
 
+import asyncio
 import posixpath
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -107,12 +109,12 @@ def _blob_digest(name: str) -> str:
 
 async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, name: str) -> _Blob:
     """One large file into the store. Its digest is found, or checked against the file's name."""
-    ref = f"load-{digest}" if digest else f"load-{id(archive):x}-{oci.digest_of(name.encode())[7:23]}"
+    # Another client may be sending the same file, and stall: each has a ref of its own, and the first to end wins.
+    ref = f"load-{secrets.token_hex(8)}"
     head = b""
     written = 0
     try:
         async with engine.content.writer(ref, expected=digest, total=size) as writer:
-            await writer.truncate()
             async for piece in archive.data():
                 if len(head) < 6:
                     head += bytes(piece[:6])
@@ -121,22 +123,13 @@ async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, nam
             # Asked before the commit: of a blob that it has already the store would not say which it is.
             found = digest or await writer.found()
             await writer.commit(size=size, digest=found)
-    except WharfError as error:
-        if error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT) and written == size:
-            await _abort(engine, ref)
-            raise invalid(f"{name}: {error.message}") from None
-        if error.kind is not Kind.UNAVAILABLE:
-            await _abort(engine, ref)
-        raise
-    return _Blob(found, size, detect(head))
-
-
-async def _abort(engine: Engine, ref: str) -> None:
-    try:
-        await engine.content.abort(ref)
-    except WharfError as error:
-        if error.kind is not Kind.NOT_FOUND:
+    except BaseException as error:  # also a client that has gone: nobody can go on from here
+        await asyncio.shield(engine.content.throw_away(ref))
+        refused = isinstance(error, WharfError) and error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT)
+        if not refused or written < size:
             raise
+        raise invalid(f"{name}: {error}") from None
+    return _Blob(found, size, detect(head))
 
 
 # OCI layout

@@ -139,7 +139,7 @@ class Downloads:
                     again = error.again if isinstance(error, RegistryError) else error.kind is Kind.UNAVAILABLE
                     if last or not again:
                         if not again:
-                            await self._abort(ref)
+                            await self._engine.content.throw_away(ref)
                         raise
                     self._tell(desc.digest, "Retrying", 0)
                     await pause(attempt, error)
@@ -175,7 +175,7 @@ class Downloads:
             except WharfError as error:
                 if error.kind is not Kind.FAILED_PRECONDITION:
                     raise
-                await self._abort(ref)
+                await self._engine.content.throw_away(ref)
                 # What an earlier attempt left may be at fault: then once more, from the beginning.
                 raise RegistryError(
                     Kind.INVALID_ARGUMENT,
@@ -183,7 +183,3 @@ class Downloads:
                     again=resumed,
                 ) from None
         self._tell(desc.digest, "Download complete", desc.size)
-
-    async def _abort(self, ref: str) -> None:
-        with suppress(WharfError):
-            await self._engine.content.abort(ref)

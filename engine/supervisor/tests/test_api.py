@@ -117,6 +117,40 @@ def test_content_that_is_not_what_was_promised_is_refused(run: Run) -> None:
     run(body)
 
 
+def test_a_small_blob_has_as_many_writers_as_want_it(run: Run) -> None:
+    async def body(engine: Engine) -> None:
+        for data in (b"a document", os.urandom(2_000_000)):
+            async with engine.leases.hold(), asyncio.TaskGroup() as group:
+                for _ in range(8):
+                    group.create_task(engine.content.write_blob("same", data, digest=digest_of(data)))
+            wrong = digest_of(b"another")
+            await fails(Kind.FAILED_PRECONDITION, engine.content.write_blob("same", data, digest=wrong))
+        assert not await engine.content.statuses([""])
+
+    run(body)
+
+
+def test_a_lease_is_given_back_however_early_its_holder_leaves(run: Run) -> None:
+    async def hold(engine: Engine) -> None:
+        async with engine.leases.hold():
+            pass
+
+    async def body(engine: Engine) -> None:
+        for steps in range(40):
+            holder = asyncio.create_task(hold(engine))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            holder.cancel()
+            await asyncio.wait((holder,))
+        for _ in range(600):
+            if not (left := await engine.leases.list()):
+                break
+            await asyncio.sleep(0.1)
+        assert not left
+
+    run(body)
+
+
 def test_a_ref_has_one_writer(run: Run) -> None:
     async def body(engine: Engine) -> None:
         async with engine.content.writer("shared") as writer:

@@ -120,6 +120,19 @@ def test_namespaces(ctr: Ctr, name: str) -> None:
     assert name not in {row[0] for row in ctr.rows("namespaces", "ls") if row}
 
 
+def test_writes_under_way(ctr: Ctr) -> None:
+    def active() -> list[list[str]]:
+        return ctr.rows("content", "active", namespace="writes")
+
+    with ctr.popen("content", "ingest", "under-way", namespace="writes") as writer, killing(writer):
+        assert writer.stdin is not None
+        harness.until(lambda: [row[0] for row in active() if row] == ["under-way"], "a write that is shown")
+        writer.stdin.write("x")
+        writer.stdin.close()
+        assert writer.wait(harness.PATIENCE) == 0
+    assert active() == []
+
+
 def test_images(ctr: Ctr, tmp_path: Path) -> None:
     assert NAME in ctr("images", "ls", "-q").split()
     ctr("images", "tag", NAME, "docker.io/library/other:1")

@@ -148,8 +148,7 @@ async def _undone(engine: Engine, ref: str, key: str, applying: "asyncio.Task[De
         await asyncio.wait((applying,))
         if not applying.cancelled():
             applying.exception()  # what broke the import is told
-    with suppress(WharfError):
-        await engine.content.abort(ref)
+    await engine.content.throw_away(ref)
     with suppress(WharfError):
         await engine.snapshots.remove(key)
 

@@ -252,8 +252,8 @@ class Removal:
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 
     async def _collect(self) -> None:
-        lease = await self._room.engine.leases.create()
-        await self._room.engine.leases.delete(lease.id, sync=True)
+        async with self._room.engine.leases.hold(sync=True):
+            pass
 
     async def _blobs(self, record: ImageRecord, found: dict[str, int]) -> None:
         """The blobs below a target that are here, with their sizes."""
