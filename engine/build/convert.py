@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable
 
 import aiofiles
@@ -10,11 +9,13 @@ import aiofiles
 from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.build.copying import archive_entries
+from engine.build.folders import folder
 from engine.build.steps import Layer
 from engine.build.upload import upload
 from engine.layers.blob import LayerWriter, Written
 from engine.layers.compression import Compression, decompressed
 from engine.layers.tarread import TarReader
+from engine.system.threads import to_its_end
 
 MEDIA_TYPES = {
     Compression.GZIP: "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -42,9 +43,8 @@ async def convert(
     engine: Engine, layer: Layer, scratch: str, *, compression: Compression, clamp_ns: int | None = None
 ) -> Layer:
     """The layer in the content store, under the lease of the caller."""
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="convert-", dir=scratch)
-    source, target = os.path.join(folder, "in"), os.path.join(folder, "out")
-    try:
+    async with folder(scratch, "convert") as place:
+        source, target = os.path.join(place, "in"), os.path.join(place, "out")
         async with aiofiles.open(source, "wb") as copy:
             async for piece in engine.content.read(layer.descriptor.digest):
                 await copy.write(piece)
@@ -53,16 +53,7 @@ async def convert(
             with open(source, "rb") as file, open(target, "wb", 0) as out:
                 return rewrite(file.read, out.write, compression, clamp_ns)
 
-        written = await asyncio.to_thread(work)
+        written = await to_its_end(asyncio.to_thread(work))
         await upload(engine, f"convert-{written.digest}", target, written)
-    finally:
-        for path in (source, target):
-            await asyncio.to_thread(_unlink, path)
-        await asyncio.to_thread(os.rmdir, folder)
     descriptor = Descriptor(MEDIA_TYPES[compression], written.digest, written.size)
     return Layer(descriptor, written.diff_id, layer.created_ns)
-
-
-def _unlink(path: str) -> None:
-    if os.path.exists(path):
-        os.unlink(path)

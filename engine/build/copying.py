@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from engine.api.types import Descriptor
 from engine.build import select
 from engine.build.dockerfile.ignore import Ignore
+from engine.build.folders import folder
 from engine.build.pack import Content, CopyLayer, Given, Placement, Source, targets
 from engine.build.select import Checksums, Picked
 from engine.build.steps import Copy, Result, digest_of
@@ -100,9 +100,9 @@ class Copier:
             else:
                 context = await self._contexts.open(origin.context)
                 path, checksums, keep = context.path, context.checksums, False
-            files, self._checksum = await self._run(self._look, path, checksums, keep)
-            self._stack.callback(os.close, files.root)
-            self._files = files
+            look = asyncio.ensure_future(self._run(self._look, path, checksums, keep))
+            self._stack.push_async_callback(_unlook, look)
+            self._files, self._checksum = await asyncio.shield(look)
         for url in operation.urls:
             self._fetched.append(
                 await self._contexts.fetch(url, checksum=operation.checksum, keep_git_dir=operation.keep_git_dir)
@@ -121,9 +121,7 @@ class Copier:
         return _Files(root, picked, keep_owner), checksum
 
     async def _empty(self) -> str:
-        directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="empty-", dir=self._scratch)
-        self._stack.push_async_callback(asyncio.to_thread, os.rmdir, directory)
-        return directory
+        return await self._stack.enter_async_context(folder(self._scratch, "empty"))
 
     def key(self) -> str:
         """The step's key: the operation, its parent, and the checksums of what it copies."""
@@ -253,6 +251,13 @@ class Copier:
     async def close(self) -> None:
         """Unmounts and closes everything."""
         await asyncio.shield(self._stack.aclose())
+
+
+async def _unlook(look: "asyncio.Future[tuple[_Files, str]]") -> None:
+    """Closes what a thread opened, also when nobody waited for it any more."""
+    await asyncio.wait([look])
+    if not look.cancelled() and look.exception() is None:
+        os.close(look.result()[0].root)
 
 
 def _owner(chown: str, mounted: str | None) -> tuple[int, int] | None:

@@ -5,7 +5,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from engine.api.types import Mount
 from engine.build.cache import MOUNT, Record
 from engine.build.copying import Copier
+from engine.build.folders import folder
 from engine.build.steps import SCRATCH, Copy, Origin, ResolvedMount, Result, Run, digest_of
 from engine.build.work import Bind, Contexts, FileMount, Tmpfs
 from engine.errors import invalid, not_found
@@ -92,9 +92,8 @@ class Mounts:
 
     async def _over(self, path: str) -> tuple[Mount, ...]:
         """A directory of the host with a layer of its own over it, which is thrown away."""
-        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="over-", dir=self.builder.scratch)
-        self._stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
-        upper, work = os.path.join(folder, "upper"), os.path.join(folder, "work")
+        place = await self._stack.enter_async_context(folder(self.builder.scratch, "over"))
+        upper, work = os.path.join(place, "upper"), os.path.join(place, "work")
         for made in (upper, work):
             await asyncio.to_thread(os.mkdir, made, 0o755)
         options = (f"lowerdir={path}", f"upperdir={upper}", f"workdir={work}", "index=off")

@@ -237,6 +237,8 @@ class Differ:
                 if wake is not None:
                     wake()
                 await asyncio.wait([future])
+                if not future.cancelled():
+                    future.exception()  # nobody's any more
                 raise
 
     async def close(self) -> None:

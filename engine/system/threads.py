@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
@@ -30,3 +30,19 @@ async def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     threading.Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
     return await asyncio.wrap_future(outcome)
+
+
+async def to_its_end(work: Awaitable[T], stop: Callable[[], None] = lambda: None) -> T:
+    """Awaits what must not be left alone, such as a thread that writes files.
+
+    A caller that is cancelled makes it ``stop``, and goes on when it has; what comes of it then is nobody's.
+    """
+    future = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        stop()
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
+        raise

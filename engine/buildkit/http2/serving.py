@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self) -> None:
         self._methods: dict[str, tuple[MethodDescriptor, Callable[..., object], Any, Caller]] = {}
-        self._connections: dict[Connection, set[asyncio.Task[None]]] = {}
+        self._connections: dict[Connection, dict[asyncio.Task[None], Stream]] = {}
 
     def add(self, service: ServiceDescriptor, servicer: object, caller: Caller) -> None:
         """Serves what the object has methods for; the others answer UNIMPLEMENTED."""
@@ -47,33 +47,33 @@ class Server:
 
     async def serve(self, sock: socket.socket, early: bytes) -> None:
         """Serves one connection until its client leaves; its calls end with it."""
-        tasks: set[asyncio.Task[None]] = set()
+        calls: dict[asyncio.Task[None], Stream] = {}
 
         def accept(stream: Stream) -> None:
             task = stream.task = asyncio.create_task(self._call(stream))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            calls[task] = stream
+            task.add_done_callback(calls.pop)
 
         connection = await Connection.on(sock, early, accept)
-        self._connections[connection] = tasks
+        self._connections[connection] = calls
         try:
             await asyncio.shield(connection.closed)
         finally:
             connection.close()
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            for stream in calls.values():
+                stream.stop()
+            if calls:
+                await asyncio.wait(list(calls))
             del self._connections[connection]
 
     async def stop(self) -> None:
         """Ends every connection and its calls."""
-        tasks = [task for found in self._connections.values() for task in found]
+        calls = {task: stream for found in self._connections.values() for task, stream in found.items()}
         for connection in list(self._connections):
             connection.abort()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for stream in calls.values():
+            stream.stop()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     async def _call(self, stream: Stream) -> None:
         known = self._methods.get(stream.headers.get(":path", ""))

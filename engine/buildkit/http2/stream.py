@@ -118,8 +118,14 @@ class Stream:
             self._error = self._error or error
         self.over = self.sent = True
         self._news.set()
-        if self.task is not None:
-            self.task.cancel()
+        self.stop()
+
+    def stop(self) -> None:
+        """Cancels what serves the call. Only once: a stream that is reset and a connection that is lost, one after the
+        other, must not disturb it while it tidies up."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
 
     # receiving
 

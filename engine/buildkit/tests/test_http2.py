@@ -217,10 +217,26 @@ def test_a_reset_ends_what_serves_the_call() -> None:
     async def work(peer: Peer) -> None:
         peer.call()
         call = await peer.opened()
-        call.task = asyncio.create_task(asyncio.sleep(DEADLINE))
+        told, ended, tidy = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def serve() -> None:
+            try:
+                await asyncio.sleep(DEADLINE)
+            except asyncio.CancelledError:
+                told.set()
+                # it tidies up, whatever else happens to its connection
+                await ended.wait()
+                tidy.set()
+
+        task = call.task = asyncio.create_task(serve())
+        await asyncio.sleep(0)
         peer.send(frame(h2.RST_STREAM, 0, 1, struct.pack(">L", h2.CANCEL)))
-        await asyncio.wait([call.task])
-        assert call.task.cancelled()
+        await told.wait()
+        call.stop()
+        call.fail(WharfError(Kind.UNAVAILABLE, "the connection is lost, too"))
+        ended.set()
+        await asyncio.wait([task])
+        assert tidy.is_set()
         with pytest.raises(WharfError) as failed:
             await call.read()
         assert failed.value.kind is Kind.CANCELLED

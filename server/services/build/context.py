@@ -10,19 +10,20 @@ import posixpath
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.build import folders
 from engine.build.dockerfile.ignore import Ignore, read
 from engine.errors import Kind, WharfError, invalid
 from engine.layers.compression import Compression, detect
 from engine.layers.extract import Options, Target, apply
 from engine.system import linux
 from engine.system.run import run
-from engine.system.threads import apart
+from engine.system.threads import apart, to_its_end
 
 DEFAULT = "Dockerfile"
 AT_ONCE = 256 << 10
@@ -57,8 +58,7 @@ class Contexts:
         :raises WharfError: INVALID_ARGUMENT for a broken archive or a path that leaves the context; NOT_FOUND when
             there is no such Dockerfile; INTERNAL when a URL or a repository cannot be fetched.
         """
-        root = await asyncio.to_thread(self._make)
-        try:
+        async with self._place() as root:
             text = ""
             if not remote:
                 await _extract(body, root)
@@ -75,8 +75,6 @@ class Contexts:
                 yield Context(root, text, dockerfile or DEFAULT)
             else:
                 yield await asyncio.to_thread(_found, root, dockerfile)
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, os.path.dirname(root), ignore_errors=True))
 
     @contextlib.asynccontextmanager
     async def folder(self, body: AsyncIterator[bytes], remote: str, name: str = DEFAULT) -> AsyncIterator[str]:
@@ -85,8 +83,7 @@ class Contexts:
 
         :raises WharfError: as :meth:`open`.
         """
-        root = await asyncio.to_thread(self._make)
-        try:
+        async with self._place() as root:
             text, below = "", root
             if not remote:
                 source = _Source(body)
@@ -102,14 +99,14 @@ class Contexts:
             if text:
                 await asyncio.to_thread(_write, Path(root, posixpath.normpath(f"/{name}").lstrip("/")), text)
             yield below
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, os.path.dirname(root), ignore_errors=True))
 
-    def _make(self) -> str:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root = os.path.join(tempfile.mkdtemp(dir=self._folder), "context")
-        os.mkdir(root, 0o755)
-        return root
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[str]:
+        """A new empty directory that only this engine can reach."""
+        async with folders.folder(str(self._folder), "context") as place:
+            root = os.path.join(place, "context")
+            await asyncio.to_thread(os.mkdir, root, 0o755)
+            yield root
 
 
 def _write(path: Path, text: str) -> None:
@@ -129,6 +126,8 @@ class _Source:
         self._body = body
         self._loop = asyncio.get_running_loop()
         self._head = b""
+        self._asked: Future[bytes] | None = None
+        self._stopped = False
 
     async def first(self) -> bytes:
         """The beginning, which is read again by :meth:`read`: all of a small context, so that no thread asks the loop
@@ -165,32 +164,25 @@ class _Source:
         if self._head:
             piece, self._head = self._head, b""
             return piece
-        return asyncio.run_coroutine_threadsafe(self._more(), self._loop).result()
+        asked = self._asked = asyncio.run_coroutine_threadsafe(self._more(), self._loop)
+        if self._stopped:
+            asked.cancel()
+        return asked.result()
+
+    def stop(self) -> None:
+        """Nothing more is read; the thread may stand in :meth:`read`, waiting for a client that sends nothing."""
+        self._stopped = True
+        if self._asked is not None:
+            self._asked.cancel()
 
 
 async def _extract(body: "AsyncIterator[bytes] | _Source", root: str) -> None:
     """Lays a tar out, in whatever compression; its files belong to root, as dockerd's do."""
     source = body if isinstance(body, _Source) else _Source(body)
     kind = detect(await source.first())
-    stopped = False
-    # Not awaited directly: a cancelled build must wait until the thread has left the folder.
-    work = asyncio.ensure_future(
-        apart(
-            apply,
-            source.read,
-            Target(root),
-            compression=kind,
-            diff_id="-",
-            options=Options(owner=(0, 0)),
-            cancelled=lambda: stopped,
-        )
-    )
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stopped = True
-        await asyncio.wait([work])
-        raise
+    # A cancelled build must wait until the thread has left the folder.
+    work = apart(apply, source.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0)))
+    await to_its_end(work, source.stop)
 
 
 async def _download(url: str, root: str) -> str:

@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import posixpath
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from urllib.parse import urlsplit
 from engine.build import select
 from engine.build.dockerfile.ignore import read
 from engine.build.dockerfile.instructions import Mount
+from engine.build.folders import folder
 from engine.build.select import Checksums
 from engine.build.work import Context, Fetched
 from engine.buildkit.filesync import Selection
@@ -60,17 +59,19 @@ class Sources:
     _listing: "asyncio.Task[Context] | None" = None
 
     async def __aenter__(self) -> "Sources":
-        self._files = await asyncio.to_thread(tempfile.mkdtemp, prefix="build-", dir=self.scratch)
+        self._files = await self._stack.enter_async_context(folder(self.scratch, "build"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
         tasks: list[asyncio.Task[Any]] = [*self._open.values(), *self._remotes.values()]
         tasks += filter(None, (self._listing,))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.shield(self._stack.aclose())
-        await asyncio.to_thread(shutil.rmtree, self._files, ignore_errors=True)
+        await self._stack.aclose()
 
     def _vertex(self, name: str) -> Vertex:
         return Vertex(self.job.send, name, f"{self.job.ref} {name}")
