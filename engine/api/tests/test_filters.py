@@ -27,6 +27,8 @@ B = record("b", {})
     ("filters", "a", "b"),
     [
         ([], True, True),
+        ([""], True, True),
+        (["name==b", ""], True, True),
         (["name==docker.io/library/a:1"], True, False),
         (['name=="docker.io/library/a:1"'], True, False),
         (["name!=b"], True, False),
@@ -55,7 +57,7 @@ def test_matches(filters: list[str], a: bool, b: bool) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
+        " ",
         "name=",
         "name==",
         "name=b",
