@@ -133,8 +133,10 @@ class Vanish:
             except subprocess.TimeoutExpired:
                 if self.random.random() < 0.2:
                     self._let_go()
-                    with contextlib.suppress(BrokenPipeError):
-                        process.communicate(timeout=120)
+                    if process.stdin is not None:
+                        with contextlib.suppress(BrokenPipeError):
+                            process.stdin.close()
+                    process.wait(120)
                     self.counts["finished"] += 1
                 else:
                     process.kill()

@@ -9,22 +9,32 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests.clients.transfers import blobs_in, fresh, ingested, tags
+from compat_tests import engines
+from compat_tests.clients.transfers import blobs_in, fresh, gated, ingested
 from compat_tests.engines import Engine
+from compat_tests.gate import Hold, Reply, Seen
 from compat_tests.images import busybox_layer, docker_archive, oci_archive
+from compat_tests.registry import Registry
 from compat_tests.traces import until
 
-pytestmark = pytest.mark.root
-
 MIB = 1 << 20
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
 
-@pytest.fixture(autouse=True)
-def images_as_before(engine: Engine) -> Iterator[None]:
-    before = tags(engine)
-    yield
-    for tag in tags(engine) - before:
-        engine.api.delete(f"/images/{tag}", force=1)
+@contextlib.contextmanager
+def deaf() -> Iterator[str]:
+    """host:port of a server whose kernel has no room for another connection: who connects waits."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        host, port = server.getsockname()
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect((host, port))
+        yield f"{host}:{port}"
 
 
 @contextlib.contextmanager
@@ -76,3 +86,27 @@ def test_a_save_that_is_left(engine: Engine) -> None:
         engine.docker("rmi", "left:saved")
         assert blobs_in(engine) == before
     assert until(lambda: len(before - blobs_in(engine)) >= 3, seconds=60)
+
+
+def test_a_stop_waits_for_no_registry(plain: Registry) -> None:
+    """One that says nothing more, and one that takes no connection."""
+    hold = Hold(MIB)
+
+    def held(seen: Seen) -> Hold | None:
+        return hold if seen.method == "GET" and "/blobs/" in seen.path else None
+
+    with pytest.MonkeyPatch.context() as patch, deaf() as elsewhere, contextlib.ExitStack() as stack:
+        patch.setenv("WHARF_TIMEOUTS", "registry.connect=3600,registry.answer=3600")
+        engine = stack.enter_context(engines.wharf("stopped"))
+        away = Reply(307, b"", {"Location": f"http://{elsewhere}/blob"})
+        for repository, rule in (
+            ("held", held),
+            ("deaf", lambda seen: away if seen.method == "GET" and "/blobs/" in seen.path else None),
+        ):
+            gate, _ = stack.enter_context(gated(plain, f"stopped/{repository}", fresh(1, 2 * MIB), rule))
+            client = stack.enter_context(engine.popen("pull", f"{gate.address}/stopped/{repository}:1"))
+            stack.callback(client.kill)
+            assert until(lambda gate=gate: bool(gate.asked("GET", "/blobs/")), seconds=60)  # type: ignore[misc]
+        assert hold.reached.wait(60)
+        assert engine.daemon.stop() == 0  # fails after a minute
+        hold.go.set()

@@ -43,7 +43,7 @@ class BulkTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _Exchange(self, request)
-        response = await exchange.call(exchange.open)
+        response = await exchange.begin()
         return httpx.Response(
             response.status,
             headers=response.getheaders(),
@@ -72,24 +72,63 @@ class BulkTransport(httpx.AsyncBaseTransport):
                 return
         connection.close()
 
-    def connection(self) -> http.client.HTTPConnection:
-        made: http.client.HTTPConnection
-        if self._context is None:
-            made = http.client.HTTPConnection(self._host, timeout=self._connect)
-        else:
-            made = http.client.HTTPSConnection(self._host, timeout=self._connect, context=self._context)
+    def secured(self, connection: http.client.HTTPConnection) -> None:
+        """TLS on a connection that was just made."""
+        sock = connection.sock
+        if isinstance(sock, ssl.SSLSocket):
+            sock.settimeout(self._connect)
+            try:
+                sock.do_handshake()
+            except TimeoutError as error:
+                raise httpx.ConnectTimeout(str(error)) from error
+            except (OSError, ValueError) as error:
+                raise httpx.ConnectError(str(error)) from error
+        sock.settimeout(self._answer)
+
+    # on the loop
+
+    async def dialled(self) -> http.client.HTTPConnection:
+        """A new connection, still without TLS. A thread that connects could not be told to stop."""
+        kind = http.client.HTTPConnection if self._context is None else http.client.HTTPSConnection
+        made = kind(self._host)
+        made.auto_open = 0
         try:
-            made.connect()
+            async with asyncio.timeout(self._connect):
+                sock = await _connected(made.host, made.port)
         except TimeoutError as error:
             raise httpx.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpx.ConnectError(str(error)) from error
-        made.sock.settimeout(self._answer)
+        made.sock = sock
+        if self._context is not None:
+            # Here, not in the thread: then whoever gives up ends the handshake at any moment of it.
+            made.sock = self._context.wrap_socket(sock, server_hostname=made.host, do_handshake_on_connect=False)
         return made
 
 
+async def _connected(host: str, port: int) -> socket.socket:
+    """The first address of a host that takes a connection. Raises the last one's OSError."""
+    loop = asyncio.get_running_loop()
+    last = OSError(f"{host} has no address")
+    for family, type, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, type, protocol)
+        try:
+            sock.settimeout(0)
+            await loop.sock_connect(sock, address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            sock.close()
+            last = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise last
+
+
 class _Exchange:
-    """One request and its answer. ``open``, ``read`` and ``end`` block and are called by ``call``, one at a time."""
+    """One request and its answer. ``_ask`` and ``read`` block and are called by ``call``, one at a time."""
 
     def __init__(self, transport: BulkTransport, request: httpx.Request) -> None:
         self._transport = transport
@@ -136,18 +175,29 @@ class _Exchange:
         if self._response is not None:
             self._response.close()
 
-    def open(self) -> http.client.HTTPResponse:
+    async def begin(self) -> http.client.HTTPResponse:
         """Sends the request and reads the answer's head."""
-        used = self._transport.take()
-        if used is not None:
-            try:
-                return self._ask(used)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                used.close()  # the server has ended it meanwhile
-        return self._ask(self._transport.connection())
+        try:
+            if (used := self._transport.take()) is not None:
+                self._connection = used
+                try:
+                    return await self.call(self._ask)
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                    self._release()  # the server has ended it meanwhile
+            self._connection = await self._transport.dialled()
+            return await self.call(self._open)
+        except Exception:
+            self._release()
+            raise
 
-    def _ask(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
-        self._connection = connection
+    def _open(self) -> http.client.HTTPResponse:
+        assert self._connection is not None
+        self._transport.secured(self._connection)
+        return self._ask()
+
+    def _ask(self) -> http.client.HTTPResponse:
+        connection = self._connection
+        assert connection is not None
         request = self._request
         try:
             connection.putrequest(
@@ -158,7 +208,7 @@ class _Exchange:
             connection.endheaders()
         except TimeoutError as error:
             raise httpx.WriteTimeout(str(error)) from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise httpx.WriteError(str(error)) from error
         self._response = _translated(connection.getresponse)
         return self._response
