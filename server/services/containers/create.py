@@ -120,9 +120,15 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
         await mount_points.register(room, container, undo, plain_readonly=request.plain_readonly)
         await populate(room, container)
         timeline.mark("mounts")
-        room.registry.add(container)
-        undo.callback(room.registry.remove, container)
-        await room.save(container)
+        # Who finds it from now on waits until its record is safe.
+        async with container.lock:
+            room.registry.add(container)
+            undo.callback(room.registry.remove, container)
+            try:
+                await room.save(container)
+            except BaseException:
+                container.state.dead = True
+                raise
         timeline.mark("save")
         undo.pop_all()
     room.publish(container, "create")

@@ -1,6 +1,6 @@
 """``docker rename``."""
 
-from engine.errors import WharfError, invalid
+from engine.errors import WharfError, conflict, invalid
 from server.services.containers.model import Container
 from server.services.containers.room import Room
 
@@ -13,6 +13,8 @@ async def rename(room: Room, container: Container, name: str) -> None:
     if not name:
         raise invalid("Neither old nor new names may be empty")
     async with container.lock:
+        if container.state.removing or container.state.dead:
+            raise conflict("container is marked for removal and cannot be renamed")
         old = container.name
         if name.removeprefix("/") == old:
             raise invalid("Renaming a container with the same name as its current name")

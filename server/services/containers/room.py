@@ -103,7 +103,10 @@ class Room:
         self.bus.publish("container", action, container.id, event_attributes(container, extra))
 
     async def save(self, container: Container) -> None:
-        """Writes the record; the cached row of ``docker ps`` is made anew."""
+        """Writes the record; the cached row of ``docker ps`` is made anew. One that is deleted is not written again:
+        whoever had waited for the container's lock would leave its name taken for ever."""
+        if container.state.dead:
+            return
         container.row = None
         await self.store.put(container)
 

@@ -22,11 +22,7 @@ async def connect(room: Room, network: Network, container: Container, settings: 
 
     :raises WharfError: in dockerd's words; nothing has changed then.
     """
-    if container.state.removing or container.state.dead:
-        raise WharfError(
-            Kind.CONFLICT, f"container {container.id} is marked for removal and cannot be connected or disconnected "
-            "to the network"
-        )  # fmt: skip
+    _check_there(container)
     _check_modes(room, network, container)
     endpoints.check_endpoint(network, settings)
     record = room.sandboxes.get(container.id)
@@ -42,6 +38,14 @@ async def connect(room: Room, network: Network, container: Container, settings: 
         names_there = endpoints.dns_names(container, settings, network) or None
         container.networking[network.name] = settings.replace(dns_names=names_there)
     await _save(room, container)
+
+
+def _check_there(container: Container) -> None:
+    if container.state.removing or container.state.dead:
+        raise WharfError(
+            Kind.CONFLICT, f"container {container.id} is marked for removal and cannot be connected or disconnected "
+            "to the network"
+        )  # fmt: skip
 
 
 def _check_modes(room: Room, network: Network, container: Container) -> None:
@@ -99,6 +103,7 @@ async def disconnect(room: Room, network: Network, container: Container) -> None
 
     :raises WharfError: it isn't on it, in dockerd's words.
     """
+    _check_there(container)
     if network.driver == HOST or container.host_config.network_mode == "host":
         raise invalid("container cannot be disconnected from host network or connected to host network")
     record = room.sandboxes.get(container.id)
@@ -117,6 +122,7 @@ async def forget(room: Room, name: str, container: Container) -> None:
 
     :raises WharfError: INTERNAL: it was not to be.
     """
+    _check_there(container)
     if name not in container.networking:
         which = f"network {name}" if container.state.running else f"the network {name}"
         raise WharfError(Kind.INTERNAL, f"container {container.id} is not connected to {which}")

@@ -151,8 +151,10 @@ def dns_names(container: Container, settings: EndpointSettings, network: Network
 def make(room: Room, container: Container, network: Network, settings: EndpointSettings) -> Endpoint:
     """An endpoint with its addresses taken. Undone by :func:`release`.
 
-    :raises WharfError: an address is taken or none is left.
+    :raises WharfError: an address is taken or none is left; NOT_FOUND: the network was removed since it was looked up.
     """
+    if room.networks.get(network.id) is not network:
+        raise not_found(f"network {network.name} not found")
     endpoint = Endpoint(
         id=secrets.token_hex(32),
         network=network.id,

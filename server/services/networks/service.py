@@ -248,9 +248,8 @@ class Networks:
         """:raises WharfError: in dockerd's words."""
         assert self.room.containers is not None
         target = self.room.containers.get(container)
-        network = self.room.get(key)
         async with target.lock:
-            await connect.connect(self.room, network, target, wanted_settings or EndpointSettings())
+            await connect.connect(self.room, self.room.get(key), target, wanted_settings or EndpointSettings())
 
     async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
         """:raises WharfError: in dockerd's words."""

@@ -1,0 +1,69 @@
+"""Who waited for a container's lock while it was removed finds that out, and writes no record of it again."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from api_models.network import EndpointSettings
+from engine.errors import Kind, WharfError
+from server.services.containers.model import Container
+from server.services.containers.registry import Registry
+from server.services.containers.rename import rename
+from server.services.containers.room import Room
+from server.services.containers.tests.test_life import make
+from server.services.networks import connect, endpoints
+from server.services.networks.model import Network
+from server.services.networks.room import Room as Networks
+
+
+@pytest.fixture
+def gone() -> Container:
+    container = make()
+    container.state.dead = True
+    container.networking["net"] = EndpointSettings()
+    return container
+
+
+def refused(work: Any) -> WharfError:
+    with pytest.raises(WharfError) as caught:
+        asyncio.run(work)
+    return caught.value
+
+
+def test_it_gets_no_other_name(gone: Container) -> None:
+    room = cast(Room, cast(Any, SimpleNamespace(registry=Registry())))
+    assert refused(rename(room, gone, "other")).kind is Kind.CONFLICT
+    assert room.registry.by_name("other") is None
+    room.registry.reserve("other", "f" * 64)  # it is free
+
+
+def test_it_is_on_no_network_any_more(gone: Container) -> None:
+    room = cast(Networks, cast(Any, SimpleNamespace(sandboxes={})))
+    network = cast(Network, cast(Any, SimpleNamespace(name="net", id="n", driver="bridge")))
+    for work in (connect.disconnect(room, network, gone), connect.forget(room, "net", gone)):
+        assert refused(work).kind is Kind.CONFLICT
+    assert refused(connect.connect(room, network, gone, EndpointSettings())).kind is Kind.CONFLICT
+
+
+def test_its_record_is_not_written(gone: Container) -> None:
+    written: list[Container] = []
+
+    async def put(container: Container) -> None:
+        written.append(container)
+
+    room = cast(Room, cast(Any, SimpleNamespace(store=SimpleNamespace(put=put))))
+    asyncio.run(Room.save(room, gone))
+    assert written == []
+    gone.state.dead = False
+    asyncio.run(Room.save(room, gone))
+    assert written == [gone]
+
+
+def test_a_network_that_was_removed_meanwhile_takes_nobody() -> None:
+    room = cast(Networks, cast(Any, SimpleNamespace(networks={}, last={})))
+    network = cast(Network, cast(Any, SimpleNamespace(name="net", id="n")))
+    with pytest.raises(WharfError, match="network net not found") as caught:
+        endpoints.make(room, make(), network, EndpointSettings())
+    assert caught.value.kind is Kind.NOT_FOUND
