@@ -163,7 +163,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class TokenServer(LoopbackServer):
-    """The token service of the distribution specification: signs what USER may do; everybody may pull."""
+    """The token service of the distribution specification: signs what USER may do; if ``public``, all may pull."""
 
     ISSUER = "tests"
 
@@ -178,6 +178,7 @@ class TokenServer(LoopbackServer):
         (folder / "issuer.crt").write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
         self.seen: list[dict[str, list[str]]] = []  # the query of each request, in order
         self.lifetime = 300
+        self.public = True
         server = self
 
         class Handler(QuietHandler):
@@ -222,7 +223,7 @@ class TokenServer(LoopbackServer):
         for scope in scopes:
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
-            allowed = [action for action in actions.split(",") if user == USER or action == "pull"]
+            allowed = [action for action in actions.split(",") if user == USER or (self.public and action == "pull")]
             access.append({"type": kind, "name": name, "actions": allowed})
         now = int(time.time())
         der = self.certificate.public_bytes(serialization.Encoding.DER)

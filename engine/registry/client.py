@@ -1,7 +1,7 @@
 """One repository of a registry, over HTTP: authentication, redirects, mirrors, retries, deadlines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -380,3 +380,16 @@ class Repository:
 def credentials_key(reference: Reference) -> str:
     """Under which name the credentials of a registry are kept by clients (``X-Registry-Config``)."""
     return "https://index.docker.io/v1/" if reference.domain == DEFAULT_DOMAIN else reference.domain
+
+
+def of_registry(entries: Mapping[str, object], reference: Reference) -> object:
+    """The entry of ``X-Registry-Config`` that is about a registry; None if there is none. Keys of old configurations
+    are URLs."""
+    key = credentials_key(reference)
+    if key in entries:
+        return entries[key]
+    host = key.partition("://")[2].partition("/")[0] or key
+    for name, entry in entries.items():
+        if (name.partition("://")[2] or name).partition("/")[0] == host:
+            return entry
+    return None

@@ -8,7 +8,7 @@ from engine.api.types import Descriptor, ImageRecord, Mount
 from engine.errors import Kind, WharfError
 from engine.registry import oci
 from engine.registry.auth import NOBODY, Credentials, from_document
-from engine.registry.client import Repository, credentials_key
+from engine.registry.client import Repository, credentials_key, of_registry
 from engine.registry.hosts import Settings
 from engine.registry.progress import Message, Report
 from engine.registry.reference import Reference, parse
@@ -130,11 +130,10 @@ class Images:
         """A base image. ``credentials``: the object of ``X-Registry-Config`` by registry, or something that is asked
         by ``await get(registry)`` for user and secret."""
         reference = parse(ref).tagged()
-        key = credentials_key(reference)
         if isinstance(credentials, Mapping):
-            who = from_document(credentials.get(key) or credentials.get(reference.domain))
+            who = from_document(of_registry(credentials, reference))
         else:
-            user, secret = await credentials.get(key)
+            user, secret = await credentials.get(credentials_key(reference))
             who = Credentials(user, secret) if user else Credentials(identity_token=secret)
         async for message in self.pull(reference, credentials=who, platform=platform):
             await messages.put(message)
