@@ -7,6 +7,7 @@ Bytes never pass through here. A relay (TLS, websocket) makes a socket pair and 
 import asyncio
 import contextlib
 import os
+import select
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,18 @@ class Attach:
     early: bytes = b""
     head: bytes = b""
     held: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """As the shim's ``attach.Handed`` reads it; head and early bytes follow as the frame's tail."""
+        return {
+            "stdin": self.stdin,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "framed": self.framed,
+            "detach_keys": self.detach_keys.hex(),
+            "head": len(self.head),
+            "held": self.held,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +156,26 @@ class _Line:
             raise refusal
         return message
 
+    @property
+    def told(self) -> bool:
+        """Whether there is something to receive, be it the end."""
+        if self._sock is None:
+            return False
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
     def close(self) -> None:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+
+
+def _ending(message: Json) -> Ending:
+    try:
+        return Ending(message.get("ended"))
+    except ValueError:
+        return Ending.GONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +215,62 @@ class AttachSession:
             message = await self._line.receive()
         finally:
             self._line.close()
-        if message is None:
-            return Ending.GONE
-        try:
-            return Ending(message.get("ended"))
-        except ValueError:
-            return Ending.GONE
+        return Ending.GONE if message is None else _ending(message)
 
     def abandon(self) -> None:
         """Stops listening for the end; the client stays attached."""
         self._line.close()
+
+
+class Execution:
+    """A process that the shim runs for us. ``exit`` must be awaited, or cancelled, to free the line."""
+
+    def __init__(self, line: _Line) -> None:
+        self.pid = 0
+        #: The shim is gone, and with it the process.
+        self.lost = False
+        self._line = line
+        self._left: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+    async def begun(self) -> None:
+        """Raises why it could not be started: its client's socket has been let go then."""
+        while not self.pid:
+            message = await self._line.receive()
+            if message is None:
+                raise WharfError(Kind.UNAVAILABLE, "stdio of the container: closed")
+            self.pid = protocol.integer(message, "pid")
+            self._take(message)
+
+    def _take(self, message: Json) -> None:
+        if "ended" in message and not self._left.done():
+            self._left.set_result(_ending(message))
+
+    async def exit(self) -> tuple[int, int] | None:
+        """Status and time (ns since 1970) of its end, however long that takes. None: the shim is gone."""
+        try:
+            while (message := await self._line.receive()) is not None:
+                self._take(message)
+                if "exit" in message:
+                    end = protocol.mapping(message, "exit")
+                    return protocol.integer(end, "status"), protocol.integer(end, "at_ns")
+            self.lost = True
+            return None
+        finally:
+            self._line.close()
+            if not self._left.done():
+                self._left.set_result(Ending.GONE)
+
+    async def caught_up(self) -> None:
+        """While ``exit`` is awaited: everything that the shim has told by now is known."""
+        while self._line.told:  # noqa: ASYNC110 - until the loop has had its turn
+            await asyncio.sleep(0)
+
+    async def ended(self) -> Ending:
+        """How its client's session ended; waits for that while ``exit`` is awaited."""
+        return await asyncio.shield(self._left)
+
+    def abandon(self) -> None:
+        """Nobody waits for the end of the session."""
 
 
 class Stdio:
@@ -211,17 +286,7 @@ class Stdio:
         NOT_FOUND: no such process. UNAVAILABLE: nobody serves the container's stdio (any more).
         """
         line = _Line(self.path)
-        request = {
-            "op": "attach",
-            "exec_id": attach.exec_id,
-            "stdin": attach.stdin,
-            "stdout": attach.stdout,
-            "stderr": attach.stderr,
-            "framed": attach.framed,
-            "detach_keys": attach.detach_keys.hex(),
-            "head": len(attach.head),
-            "held": attach.held,
-        }
+        request = {"op": "attach", "exec_id": attach.exec_id, **attach.to_json()}
         try:
             async with timeouts.limit("stdio.handover"):
                 await line.open()
@@ -238,6 +303,47 @@ class Stdio:
         """``open`` and ``ended`` in one."""
         session = await self.open(attach, client)
         return await session.ended()
+
+    async def run(
+        self,
+        exec_id: str,
+        spec: bytes,
+        *,
+        options: Mapping[str, str],
+        terminal: bool,
+        oom_score_adj: int | None,
+        client: tuple[Attach, socket.socket] | None,
+    ) -> "Execution":
+        """Has another process run beside the container's first, which only our own shim does: one word instead of
+        Exec, ``open``, Start, the event of its end, and Delete. ``spec`` is an OCI process as JSON, ``options`` are
+        those of a ``StdioUri``. The shim forgets the process when it has ended.
+
+        NOT_IMPLEMENTED: by an I/O host, or the shim of an earlier version; else why it could not be started.
+        """
+        line = _Line(self.path)
+        request: dict[str, object] = {
+            "op": "run",
+            "exec_id": exec_id,
+            "spec": len(spec),
+            "oom_score_adj": oom_score_adj,
+            "stdio": {"terminal": terminal, "options": options, "given": {"terminal": terminal}},
+        }
+        tail, fds = spec, []
+        if client is not None:
+            attach, sock = client
+            request["client"] = attach.to_json()
+            tail += attach.head + attach.early
+            fds.append(sock.fileno())
+        execution = Execution(line)
+        try:
+            async with timeouts.limit("task.start"):
+                await line.open()
+                await line.send(request, tail, fds)
+                await execution.begun()
+        except BaseException:
+            line.close()
+            raise
+        return execution
 
     async def drained(self, exec_id: str = "") -> None:
         """Waits until all output of the (ended) process was read, logged and delivered.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine.shim.control import Peer, Server
 from engine.shim.loop import Loop
-from engine.shim.protocol import Json, ProtocolError, RequestError, integer, text
+from engine.shim.protocol import Json, ProtocolError, RequestError, integer, mapping, text
 from engine.shim.session import Session, Wishes
 from engine.shim.streams import Streams
 
@@ -14,13 +14,61 @@ from engine.shim.streams import Streams
 _MAX_EARLY = 8 << 20
 
 
-class StdioServer:
-    """Serves the streams that ``find`` names: ``find(exec_id)`` raises RequestError for an unknown one."""
+class Handed:
+    """A client's socket, as the daemon handed it over: the only descriptor of the request ``message``, whose ``tail``
+    has what is to be written and read before all else. The end of its session is told to ``peer``, which is ``last``
+    if nothing else is to be told there.
+    """
 
-    def __init__(self, loop: Loop, path: str, find: Callable[[str], Streams]) -> None:
+    def __init__(
+        self, loop: Loop, peer: Peer, message: Json, tail: bytes, fds: list[int], *, last: bool = True
+    ) -> None:
+        """:raises RequestError: it can't be taken."""
+        if len(fds) != 1:
+            raise RequestError("invalid argument", "attach: exactly one client socket belongs to a request")
+        head = integer(message, "head")
+        if not 0 <= head <= len(tail) or len(tail) - head > _MAX_EARLY:
+            raise RequestError("invalid argument", "attach: head and early bytes don't fit")
+        self.wishes = Wishes(
+            stdin=bool(message.get("stdin")),
+            stdout=bool(message.get("stdout")),
+            stderr=bool(message.get("stderr")),
+            framed=bool(message.get("framed")),
+            detach_keys=bytes.fromhex(text(message, "detach_keys")),
+            early=tail[head:],
+            head=tail[:head],
+            held=bool(message.get("held")),
+        )
+        client = socket.socket(fileno=fds.pop())
+
+        def ended(reason: str) -> None:
+            peer.send({"ended": reason})
+            if last:
+                peer.finish()
+
+        try:
+            self.session = Session(loop, client, self.wishes, ended)
+        except OSError as error:
+            client.close()
+            raise RequestError("invalid argument", f"attach: {os.strerror(error.errno or 0)}") from None
+
+    def join(self, streams: Streams) -> None:
+        """From now on it gets the output."""
+        streams.attach(self.session)
+
+
+Run = Callable[[Peer, Json, bytes, Handed | None], None]
+
+
+class StdioServer:
+    """Serves the streams that ``find`` names: ``find(exec_id)`` raises RequestError for an unknown one. ``run`` runs
+    another process: it gets the daemon's line, its request, the process's specification, and its client."""
+
+    def __init__(self, loop: Loop, path: str, find: Callable[[str], Streams], run: Run | None = None) -> None:
         self.path = path
         self._loop = loop
         self._find = find
+        self._run = run
         # By the daemon's connection: who is to be told first what the log has.
         self._held: dict[Peer, Session] = {}
         self._server = Server(loop, path, self._request, on_gone=self._release)
@@ -38,6 +86,8 @@ class StdioServer:
             operation = text(message, "op")
             if operation == "attach":
                 self._attach(peer, message, tail, fds)
+            elif operation == "run":
+                self._start(peer, message, tail, fds)
             elif operation == "go":
                 self._release(peer)
             elif operation == "drained":
@@ -49,37 +99,22 @@ class StdioServer:
 
     def _attach(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:
         streams = self._find(text(message, "exec_id"))
-        if len(fds) != 1:
-            raise RequestError("invalid argument", "attach: exactly one client socket belongs to a request")
-        head = integer(message, "head")
-        if not 0 <= head <= len(tail) or len(tail) - head > _MAX_EARLY:
-            raise RequestError("invalid argument", "attach: head and early bytes don't fit")
-        wishes = Wishes(
-            stdin=bool(message.get("stdin")),
-            stdout=bool(message.get("stdout")),
-            stderr=bool(message.get("stderr")),
-            framed=bool(message.get("framed")),
-            detach_keys=bytes.fromhex(text(message, "detach_keys")),
-            early=tail[head:],
-            head=tail[:head],
-            held=bool(message.get("held")),
-        )
-        client = socket.socket(fileno=fds.pop())
-
-        def ended(reason: str) -> None:
-            peer.send({"ended": reason})
-            peer.finish()
-
-        try:
-            session = Session(self._loop, client, wishes, ended)
-        except OSError as error:
-            client.close()
-            raise RequestError("invalid argument", f"attach: {os.strerror(error.errno or 0)}") from None
-        if wishes.held:
-            self._held[peer] = session
+        handed = Handed(self._loop, peer, message, tail, fds)
+        if handed.wishes.held:
+            self._held[peer] = handed.session
         # In one turn of the loop: what the log has by now, and what this client gets from now on, are all there is.
-        peer.send({"handed": True, **({"log": streams.log.mark()} if wishes.held else {})})
-        streams.attach(session)
+        peer.send({"handed": True, **({"log": streams.log.mark()} if handed.wishes.held else {})})
+        handed.join(streams)
+
+    def _start(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:
+        if self._run is None:
+            raise RequestError("not implemented", "stdio: processes are not run here")
+        size = integer(message, "spec")
+        if not 0 <= size <= len(tail):
+            raise RequestError("invalid argument", "run: the specification doesn't fit")
+        client = mapping(message, "client")
+        handed = Handed(self._loop, peer, client, tail[size:], fds, last=False) if client else None
+        self._run(peer, message, tail[:size], handed)
 
     def _release(self, peer: Peer) -> None:
         """The daemon has told the client what came before, or has left."""

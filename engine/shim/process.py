@@ -83,7 +83,9 @@ class Process:
         self.started = False
         self.exited = False
         self.terminal = bool(stdio.get("terminal"))
-        self.spec: Json = {}
+        # An exec's: the OCI process as JSON until it is started, and what its runtime is to inherit.
+        self.spec = b""
+        self.oom_score_adj: object = None
         self._loop = loop
         self._bundle = bundle
         self._on_finished = on_finished

@@ -6,7 +6,6 @@ supervisor must know that was away is in the answer to ``state`` and, should the
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -14,10 +13,11 @@ import time
 from collections.abc import Callable
 
 from engine.runtime.oci import Runtime
-from engine.shim import kernel, record
-from engine.shim.attach import StdioServer
+from engine.shim import record
+from engine.shim.attach import Handed, StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
+from engine.shim.execs import Execs
 from engine.shim.launcher import launch
 from engine.shim.logs import Pending
 from engine.shim.loop import Loop
@@ -41,7 +41,7 @@ class Shim:
         self._id = ""
         self._runner = Runner(self.loop, Runtime("", "", ""))
         self._init: Process | None = None
-        self._execs: dict[str, Process] = {}
+        self._execs = Execs(self.loop, self._runner, self._process, settled=self._start_over, tell=self._tell)
         self._oom: OomWatch | None = None
         self._starting = False
         self._removed = False
@@ -60,7 +60,7 @@ class Shim:
             "state": self._state,
             "delete": self._delete,
         }
-        self._controls = Controls(self._runner, self._find, self._execs)
+        self._controls = Controls(self._runner, self._find, self._execs.all)
         self._operations.update(self._controls.operations)
         self.loop.catch_children()
         self._server = Server(self.loop, os.path.join(bundle, SOCKET), self._request, on_alone=self._alone)
@@ -93,7 +93,7 @@ class Shim:
             raise RequestError("internal", f"shim: {error}") from None
 
     def _find(self, identity: str) -> Process:
-        process = self._execs.get(identity) if identity else self._init
+        process = self._execs.all.get(identity) if identity else self._init
         if process is None:
             what = f"exec {identity} in container" if identity else "container"
             raise RequestError("not found", f"{what} {self._id} not found")
@@ -117,12 +117,12 @@ class Shim:
     def _create(self, peer: Peer, message: Json) -> None:
         if self._init is not None:
             raise RequestError("already exists", f"container {self._id} was created already")
-        self._id = self._controls.container = text(message, "container")
+        self._id = self._controls.container = self._execs.container = text(message, "container")
         runtime = self._runner.runtime = Runtime.from_json(mapping(message, "runtime"))
         stdio = mapping(message, "stdio")
         process = self._process("", stdio)
         if path := text(stdio, "socket"):
-            self._stdio = StdioServer(self.loop, path, self._streams)
+            self._stdio = StdioServer(self.loop, path, self._streams, self._run)
         self._init = process
         console = process.console("console.sock")
 
@@ -177,11 +177,18 @@ class Shim:
         self._server.broadcast({"event": "oom"})
 
     def _settled(self) -> None:
-        begun = any(process.started and process.status == CREATED for process in self._execs.values())
-        if not self._creating and not self._starting and not begun:
+        if not self._creating and not self._starting and not self._execs.starting:
             waiting, self._when_settled = self._when_settled, []
             for callback in waiting:
                 callback()
+
+    def _start_over(self) -> None:
+        """An exec has been started, or could not be."""
+        self._release_exit()
+        self._settled()
+
+    def _tell(self, event: Json) -> None:
+        self._server.broadcast(event)
 
     def _start(self, peer: Peer, message: Json) -> None:
         process = self._find(text(message, "exec_id"))
@@ -196,6 +203,15 @@ class Shim:
             except BaseException:
                 process.started = False
                 raise
+
+    def _start_exec(self, peer: Peer, message: Json, process: Process) -> None:
+        def done(error: RequestError | None) -> None:
+            if error is None:
+                peer.reply(message, pid=process.pid)
+            else:
+                peer.refuse(message, error)
+
+        self._execs.start(process, done)
 
     def _start_init(self, peer: Peer, message: Json, process: Process) -> None:
         def done(error: RequestError | None) -> None:
@@ -223,45 +239,21 @@ class Shim:
             raise
 
     def _exec(self, peer: Peer, message: Json) -> None:
-        identity = text(message, "exec_id")
-        if not identity:
-            raise RequestError("invalid argument", "an exec needs an id")
-        if identity in self._execs:
-            raise RequestError("already exists", f"exec {identity} already exists")
+        self._check_runs()
+        self._execs.added(peer, message)
+
+    def _run(self, peer: Peer, message: Json, spec: bytes, client: Handed | None) -> None:
+        try:
+            self._check_runs()
+            self._execs.run(peer, message, spec, client)
+        except BaseException:
+            if client is not None:
+                client.session.leave()
+            raise
+
+    def _check_runs(self) -> None:
         if self._find("").exited:
             raise RequestError("failed precondition", "cannot exec in a stopped container")
-        process = self._process(identity, mapping(message, "stdio"))
-        process.spec = mapping(message, "spec")
-        self._execs[identity] = process
-        peer.reply(message)
-
-    def _start_exec(self, peer: Peer, message: Json, process: Process) -> None:
-        name = self._runner.name("exec")
-        spec, pid_file = f"{name}.json", f"{name}.pid"
-        with open(spec, "w") as file:
-            json.dump(process.spec, file)
-        console = process.console(f"{name}.sock")
-
-        def make(log: str) -> list[str]:
-            return self._runner.runtime.exec(self._id, process=spec, pid_file=pid_file, log=log, console=console)
-
-        def done(error: RequestError | None) -> None:
-            with contextlib.suppress(OSError):
-                os.unlink(spec)
-            if error is None:
-                process.status = RUNNING
-                peer.reply(message, pid=process.pid)
-            else:
-                process.status = STOPPED
-                process.exit_status = 255
-                process.exited_at_ns = time.time_ns()
-                peer.refuse(message, error)
-                self._release_exit()
-            self._settled()
-
-        # crun sets it for a container's first process alone.
-        with kernel.oom_score_adj(process.spec.get("oomScoreAdj")):
-            launch(self.loop, self._runner, "exec", process, make, pid_file, done)
 
     # The end.
 
@@ -269,11 +261,7 @@ class Shim:
         """Its exit is known and its output was read: now it is told, in the contract's order."""
         if process is self._init:
             # Start is answered before the end is told, and execs end before their container.
-            if (
-                self._starting
-                or self._restored
-                or any(other.pid and other.status != STOPPED for other in self._execs.values())
-            ):
+            if self._starting or self._restored or self._execs.running:
                 self._held_exit = process
                 return
             if self._oom is not None:
@@ -283,18 +271,18 @@ class Shim:
         if process is self._init:
             # First for the supervisor that finds us dead, then for the one that listens.
             self._save()
-        self._server.broadcast(
-            {
-                "event": "exit",
-                "exec_id": process.id,
-                "pid": process.pid,
-                "status": process.exit_status,
-                "at_ns": process.exited_at_ns,
-            }
-        )
-        if process is self._init:
+            self._server.broadcast(
+                {
+                    "event": "exit",
+                    "exec_id": "",
+                    "pid": process.pid,
+                    "status": process.exit_status,
+                    "at_ns": process.exited_at_ns,
+                }
+            )
             self._remove()
         else:
+            self._execs.over(process)
             self._release_exit()
 
     def _release_exit(self) -> None:
@@ -330,7 +318,7 @@ class Shim:
         if identity:
             if process.status == CREATED:
                 process.abandon()
-            del self._execs[identity]
+            del self._execs.all[identity]
             self._answer_delete(peer, message, process)
             return
 
@@ -372,7 +360,7 @@ class Shim:
         """Answered when what a supervisor that died had begun is over."""
 
         def answer() -> None:
-            peer.reply(message, **self._snapshot(), execs=[process.to_json() for process in self._execs.values()])
+            peer.reply(message, **self._snapshot(), execs=[process.to_json() for process in self._execs.all.values()])
 
         self._when_settled.append(answer)
         self._settled()

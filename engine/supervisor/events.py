@@ -6,7 +6,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import cache
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
@@ -39,15 +40,18 @@ class EventBus:
     def publish(self, namespace: str, topic: str, message: Message, *, keep: bool = False) -> None:
         """Sends an event of the supervisor's own, now. ``keep``: also to those who subscribe soon after the start,
         as containerd's shims try again to publish what they could not tell while it was away."""
+        fields = _fields(namespace, topic, lambda: message)
+        interested = [subscriber for subscriber in self._subscribers if subscriber.match(fields)]
         keep = keep and len(self._kept) < _BACKLOG
-        if self._subscribers or keep:
+        if interested or keep:
             value = Any(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
             envelope = pb.Envelope(
                 timestamp=to_timestamp(time.time_ns()), namespace=namespace, topic=topic, event=value
             )
             if keep:
                 self._kept.append(envelope)
-            self._send(envelope)
+            for subscriber in interested:
+                subscriber.take(envelope)
 
     def publish_any(self, namespace: str, topic: str, event: Any) -> None:
         """Sends a client's event; INVALID_ARGUMENT for a malformed topic."""
@@ -69,7 +73,8 @@ class EventBus:
         if time.monotonic() > self._kept_until:
             self._kept.clear()
         for envelope in self._kept:
-            subscriber.offer(envelope, _fields(envelope))
+            if subscriber.match(_fields_of(envelope)):
+                subscriber.take(envelope)
         return subscriber
 
     def close(self) -> None:
@@ -78,20 +83,19 @@ class EventBus:
             subscriber.end(WharfError(Kind.UNAVAILABLE, "the supervisor is ending"))
 
     def _send(self, envelope: pb.Envelope) -> None:
-        fields = _fields(envelope)
+        fields = _fields_of(envelope)
         for subscriber in list(self._subscribers):
-            subscriber.offer(envelope, fields)
+            if subscriber.match(fields):
+                subscriber.take(envelope)
 
 
 class _Subscriber:
     def __init__(self, others: "set[_Subscriber]", match: filters.Filter) -> None:
         self._others = others
-        self._match = match
+        self.match = match
         self._queue: asyncio.Queue[pb.Envelope | WharfError] = asyncio.Queue()
 
-    def offer(self, envelope: pb.Envelope, fields: filters.Fields) -> None:
-        if not self._match(fields):
-            return
+    def take(self, envelope: pb.Envelope) -> None:
         if self._queue.qsize() >= _BACKLOG:
             log.warning("events: a subscriber is %d events behind and is dropped", _BACKLOG)
             self.end(WharfError(Kind.RESOURCE_EXHAUSTED, f"the subscriber fell {_BACKLOG} events behind"))
@@ -114,24 +118,30 @@ class _Subscriber:
         self._others.discard(self)
 
 
-def _fields(envelope: pb.Envelope) -> filters.Fields:
-    decoded: list[Message | AnyValue | None] = []
+def _fields(namespace: str, topic: str, event: Callable[[], object]) -> filters.Fields:
+    """What filters ask of an event; ``event`` is called if they ask for more than namespace and topic."""
 
     def field(path: Sequence[str]) -> str | None:
         if path[0] == "namespace":
-            return envelope.namespace or None
+            return namespace or None
         if path[0] == "topic":
-            return envelope.topic or None
+            return topic or None
         if path[0] == "event":
-            if not decoded:
-                try:
-                    decoded.append(decode(AnyValue.from_message(envelope.event)))
-                except WharfError:
-                    decoded.append(None)  # a client may publish rubbish; no filter matches it
-            return _field_of(decoded[0], path[1:])
+            return _field_of(event(), path[1:])
         return None
 
     return field
+
+
+def _fields_of(envelope: pb.Envelope) -> filters.Fields:
+    @cache
+    def event() -> object:
+        try:
+            return decode(AnyValue.from_message(envelope.event))
+        except WharfError:
+            return None  # a client may publish rubbish; no filter matches it
+
+    return _fields(envelope.namespace, envelope.topic, event)
 
 
 def _field_of(message: object, path: Sequence[str]) -> str | None:

@@ -122,10 +122,14 @@ class Task:
         self.init.take(protocol.mapping(state, "init"))
         execs = state.get("execs")
         for one in execs if isinstance(execs, list) else ():
-            id = protocol.text(one, "id")
-            given = protocol.mapping(protocol.mapping(one, "stdio"), "given")
-            self.execs[id] = process = Process(id, Stdio.from_json(given))
-            process.take(one)
+            self.take_exec(protocol.text(one, "id"), one).take(one)
+
+    def take_exec(self, id: str, told: Json) -> Process:
+        """An exec that the shim has told of."""
+        given = protocol.mapping(protocol.mapping(told, "stdio"), "given")
+        self.execs[id] = process = Process(id, Stdio.from_json(given))
+        process.pid = protocol.integer(told, "pid")
+        return process
 
     def to_message(self, process: Process) -> task_pb2.Process:
         status = _STATUS[process.status]

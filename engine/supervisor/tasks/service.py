@@ -226,8 +226,8 @@ class Tasks:
         return process
 
     async def kill(self, namespace: str, id: str, exec_id: str, signal: int, *, everything: bool) -> None:
+        # Of execs that it runs for a daemon the shim may know more than we.
         task = await self.get(namespace, id)
-        task.process(exec_id)
         await self._call(task, "kill", deadline="runtime.kill", exec_id=exec_id, signal=signal, all=everything)
 
     async def pause(self, namespace: str, id: str) -> None:
@@ -258,7 +258,6 @@ class Tasks:
 
     async def resize(self, namespace: str, id: str, exec_id: str, width: int, height: int) -> None:
         task = await self.get(namespace, id)
-        task.process(exec_id)
         await self._call(task, "resize", exec_id=exec_id, width=width, height=height)
 
     async def close_io(self, namespace: str, id: str, exec_id: str) -> None:
@@ -290,11 +289,22 @@ class Tasks:
         return lambda event: self._told(task, event)
 
     def _told(self, task: Task, event: Json) -> None:
-        if event.get("event") == "oom":
-            self._notices.out_of_memory(task)
-            return
-        if event.get("event") != "exit":
-            return
+        match event.get("event"):
+            case "oom":
+                self._notices.out_of_memory(task)
+            case "run":
+                self._run(task, event)
+            case "exit":
+                self._exited(task, event)
+
+    def _run(self, task: Task, event: Json) -> None:
+        """An exec that the shim runs for a daemon, which needs us for nothing of it."""
+        process = task.take_exec(protocol.text(event, "exec_id"), event)
+        process.status = RUNNING
+        self._notices.exec_added(task, process)
+        self._notices.started(task, process)
+
+    def _exited(self, task: Task, event: Json) -> None:
         exec_id = protocol.text(event, "exec_id")
         process = task.execs.get(exec_id) if exec_id else task.init
         if process is None or process.status == STOPPED:
@@ -302,6 +312,8 @@ class Tasks:
         process.pid = protocol.integer(event, "pid")
         process.ended(protocol.integer(event, "status"), protocol.integer(event, "at_ns"))
         self._notices.exited(task, process)
+        if event.get("forgotten"):
+            task.execs.pop(exec_id, None)
 
     def _loss_of(self, task: Task) -> Callable[[], None]:
         return lambda: self._lost(task)

@@ -19,8 +19,9 @@ from server.services.containers.room import Room
 
 log = logging.getLogger(__name__)
 
-# What ``_dispatch`` knows: each health check has two events more, and nobody here wants to hear of them.
-_TOPICS = "^/tasks/(exit|oom|paused|resumed)$"
+# What ``_dispatch`` knows. Each health check has events, too, and nobody here wants to hear of them: the ids of
+# containers and of execs whose end is told by an event are digits (see ``server.services.exec.model.DIRECT``).
+_WANTED = ('topic=="/tasks/exit",event.id~="^[0-9a-f]"', 'topic~="^/tasks/(oom|paused|resumed)$"')
 
 timeouts.define("engine.return", 30.0)  # one wait for an engine that is away; then it is logged and waited for again
 
@@ -66,8 +67,8 @@ class Monitor:
         first = True
         while True:
             try:
-                wanted = f'namespace=="{self._room.engine.namespace}",topic~="{_TOPICS}"'
-                async with self._room.engine.events.subscribe(wanted) as events:
+                wanted = [f'namespace=="{self._room.engine.namespace}",{each}' for each in _WANTED]
+                async with self._room.engine.events.subscribe(*wanted) as events:
                     if first:
                         first = False
                         self._ready.set()

@@ -4,7 +4,9 @@ import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+from engine.api.stdio import Ending, Execution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,21 @@ class ExecRequest:
     console_size: tuple[int, int] = (0, 0)
 
 
+#: What the engine's id of an exec begins with that the shim runs for us and forgets by itself: nobody needs to hear of
+#: its end by an event (see the filter of ``containers.monitor``).
+DIRECT = "run-"
+
+
+class Session(Protocol):
+    """A client that was handed over."""
+
+    async def ended(self) -> Ending:
+        """Waits for the end of the session."""
+
+    def abandon(self) -> None:
+        """Nobody waits for it."""
+
+
 @dataclass(slots=True, eq=False)
 class ExecInstance:
     """``exit_code`` None: has not ended. ``running`` is set from the moment of start's acceptance."""
@@ -33,12 +50,19 @@ class ExecInstance:
     request: ExecRequest
     running: bool = False
     exit_code: int | None = None
+    #: Its id in the engine.
+    key: str = ""
+    #: What its shim tells, if that runs it for us.
+    execution: Execution | None = None
     pid: int = 0
     pidfd: int = -1
     #: Set when the process runs, or will never.
     started: asyncio.Event = field(default_factory=asyncio.Event)
     #: Set when its exit was handled.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.key = self.id
 
     @property
     def command(self) -> str:

@@ -14,19 +14,18 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from engine.api.stdio import Attach as Wishes
-from engine.api.stdio import AttachSession, Ending, Stdio, StdioUri
+from engine.api.stdio import Ending, Execution
 from engine.api.types import TaskStatus
 from engine.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from engine.runtime.spec.process import exec_process, merge_env
 from engine.runtime.spec.users import DirectoryRoot
 from engine.system import timeouts
-from server.services.containers.client import DEFAULT_KEYS, Client
-from server.services.containers.failures import NOT_EXECUTABLE, UNKNOWN, start_failure
+from server.services.containers.client import Client
+from server.services.containers.failures import NOT_EXECUTABLE, UNKNOWN
 from server.services.containers.model import Container
 from server.services.containers.room import Room
-from server.services.containers.stdio import owner, socket_path
-from server.services.exec.model import ExecInstance, ExecRequest
+from server.services.exec import run
+from server.services.exec.model import DIRECT, ExecInstance, ExecRequest, Session
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +41,7 @@ class Exec:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._execs: dict[str, ExecInstance] = {}
+        self._followers: set[asyncio.Task[None]] = set()
         # Container id → (its start, the process of its spec): one question to the engine per run.
         self._processes: dict[str, tuple[int, Mapping[str, Any]]] = {}
         room.hooks.exec_exited.append(self._exited)
@@ -90,7 +90,10 @@ class Exec:
 
     async def _is_ending(self, instance: ExecInstance) -> bool:
         """Its shim was killed: its client saw the end of the output, the process is killed in this moment."""
-        state = await self._room.engine.tasks.get(instance.container_id, instance.id)
+        if instance.execution is not None:
+            await instance.execution.caught_up()
+            return instance.execution.lost
+        state = await self._room.engine.tasks.get(instance.container_id, instance.key)
         return state.status is TaskStatus.STOPPED
 
     def check_start(self, id: str) -> ExecInstance:
@@ -124,8 +127,9 @@ class Exec:
             log.info("exec %s: %s", id, error.message)
             await client.finish(client.head + _told(error, framed=framed))
             return
-        if client is not None:
-            client.sock.close()
+        if client is None:
+            return
+        client.sock.close()
         if session is not None and await session.ended() is Ending.DETACHED:
             container = self._room.registry.by_id(instance.container_id)
             if container is not None:
@@ -138,71 +142,65 @@ class Exec:
         console_size: tuple[int, int] = (0, 0),
         *,
         framed: bool | None = None,
-    ) -> AttachSession | None:
-        """Runs the process and returns when it does. ``framed`` None: unless it has a terminal.
+    ) -> Session | None:
+        """Runs the process and returns when it does; the session is the client's. ``framed`` None: unless it has a
+        terminal.
 
         :raises WharfError: why it could not be started; it then counts as ended.
         """
         instance.running = True
         container = self._room.registry.by_id(instance.container_id)
-        engine = self._room.engine
-        added = False
-        session: AttachSession | None = None
         try:
             if container is None or not container.state.running:
                 raise conflict(f"container {instance.container_id} is not running")
             self._publish(container, instance, f"exec_start: {instance.command}")
             process = await self._process(container, instance, console_size)
-            stdio = Stdio(socket_path(self._room, container))
-            uri = StdioUri(
-                stdio.path,
-                {"stdin": str(int(instance.request.stdin)), "stdin-once": "1", **owner(self._room, container)},
-            )
-            terminal = instance.request.tty
-            pipes = await self._room.stdio.open(container.id, instance.id, uri, terminal=terminal)
-            await engine.tasks.exec(
-                container.id,
-                instance.id,
-                spec=process,
-                stdin=pipes.stdin,
-                stdout=pipes.stdout,
-                stderr=pipes.stderr,
-                terminal=terminal,
-            )
-            added = True
-            if client is not None:
-                session = await stdio.open(_wishes(instance, client, framed=framed), client.sock)
-                # The head goes with the session; from here on the client has it.
-                client.head = b""
-            instance.pid = await engine.tasks.start(container.id, instance.id)
-            await self._room.stdio.started(container.id, instance.id)
+            session = await self._run(container, instance, process, client, framed=framed)
             if instance.running:
                 # Gone already, reaped by its shim: it stays -1.
                 with contextlib.suppress(ProcessLookupError):
                     instance.pidfd = os.pidfd_open(instance.pid)
+        except run.Failed as failed:
+            self._end(instance, NOT_EXECUTABLE if failed.code == UNKNOWN else failed.code)
+            raise failed.error from failed
         except (WharfError, OSError) as error:
-            raise await self._failed(instance, error, session, added=added) from error
+            self._end(instance, NOT_EXECUTABLE)
+            raise internal((error.strerror or str(error)).lower()) if isinstance(error, OSError) else error from error
         finally:
             instance.started.set()
         return session
 
-    async def _failed(
-        self, instance: ExecInstance, error: WharfError | OSError, session: AttachSession | None, *, added: bool
-    ) -> WharfError:
-        if isinstance(error, OSError):
-            error = internal((error.strerror or str(error)).lower())
-        code, failure = start_failure(error) if added else (NOT_EXECUTABLE, error)
-        if added:
-            with contextlib.suppress(WharfError):
-                await self._room.engine.tasks.delete_exec(instance.container_id, instance.id)
-        await self._room.stdio.abandoned(instance.container_id, instance.id)
-        if session is not None:
-            # The stdio gives the socket back before we write to it ourselves.
-            with contextlib.suppress(WharfError):
-                async with timeouts.limit("stdio.handover"):
-                    await session.ended()
-        self._end(instance, NOT_EXECUTABLE if code == UNKNOWN else code)
-        return failure
+    async def _run(
+        self,
+        container: Container,
+        instance: ExecInstance,
+        process: dict[str, object],
+        client: Client | None,
+        *,
+        framed: bool | None,
+    ) -> Session | None:
+        if self._room.stdio.runs_execs:
+            instance.key = f"{DIRECT}{instance.id}"
+            execution = await run.by_shim(self._room, container, instance, process, client, framed=framed)
+            if execution is not None:
+                instance.execution, instance.pid = execution, execution.pid
+                task = asyncio.create_task(
+                    self._follow(container, instance, execution), name=f"exec {instance.id[:12]}"
+                )
+                self._followers.add(task)
+                task.add_done_callback(self._followers.discard)
+                return execution
+            instance.key = instance.id
+        return await run.by_calls(self._room, container, instance, process, client, framed=framed)
+
+    async def _follow(self, container: Container, instance: ExecInstance, execution: Execution) -> None:
+        """Waits for the end of one that its shim runs for us."""
+        end = await execution.exit()
+        if end is None:
+            # The shim is gone, and its container with it: that is an event of the engine, which may be lost.
+            self._room.suspect(container)
+        else:
+            self._over(container, instance, end[0])
 
     async def _process(
         self, container: Container, instance: ExecInstance, console_size: tuple[int, int]
@@ -256,17 +254,26 @@ class Exec:
             raise internal("timeout waiting for exec session ready") from None
         if not instance.running:
             raise not_found(f"process does not exist {id}: not found")
-        await self._room.engine.tasks.resize_pty(instance.container_id, exec_id=instance.id, width=width, height=height)
+        await self._room.engine.tasks.resize_pty(
+            instance.container_id, exec_id=instance.key, width=width, height=height
+        )
 
     async def kill(self, instance: ExecInstance, signal: int) -> None:
         """Sends a signal; a process that has ended is no error."""
         try:
-            await self._room.engine.tasks.kill(instance.container_id, signal, exec_id=instance.id)
+            await self._room.engine.tasks.kill(instance.container_id, signal, exec_id=instance.key)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
 
     # The end.
+
+    async def close(self) -> None:
+        """Execs go on, with nobody to ask for their exit codes."""
+        followers = list(self._followers)
+        for task in followers:
+            task.cancel()
+        await asyncio.gather(*followers, return_exceptions=True)
 
     async def resume(self) -> None:
         """At the daemon's start: execs of its last life that ended meanwhile are let go, others go on."""
@@ -290,13 +297,17 @@ class Exec:
             return
         await self._room.stdio.ended(container.id, exec_id)
         if instance is not None:
-            self._end(instance, status)
-            self._publish(container, instance, "exec_die", {"exitCode": str(status)})
+            self._over(container, instance, status)
         try:
             await self._room.engine.tasks.delete_exec(container.id, exec_id)
         except WharfError as error:
             if error.kind not in (Kind.NOT_FOUND, Kind.UNAVAILABLE):
                 log.warning("container=%s exec %s could not be deleted: %s", container.id, exec_id, error)
+
+    def _over(self, container: Container, instance: ExecInstance, status: int) -> None:
+        if instance.exit_code is None:
+            self._end(instance, status)
+            self._publish(container, instance, "exec_die", {"exitCode": str(status)})
 
     def _end(self, instance: ExecInstance, code: int) -> None:
         if instance.exit_code is not None:
@@ -321,8 +332,8 @@ class Exec:
             if instance.container_id != container.id:
                 continue
             if instance.running:
-                # Its end came with the container's; if its own event is lost, nobody shall wait for it.
-                self._end(instance, 137)
+                # Its end came with the container's; if its shim could not tell, nobody shall wait for it.
+                self._over(container, instance, 137)
             elif instance.exit_code is None:
                 # What was not started goes with the container's run, for which it was made.
                 container.exec_ids.discard(instance.id)
@@ -337,20 +348,6 @@ class Exec:
         self, container: Container, instance: ExecInstance, action: str, extra: Mapping[str, str] | None = None
     ) -> None:
         self._room.publish(container, action, {"execID": instance.id, **(extra or {})})
-
-
-def _wishes(instance: ExecInstance, client: Client, *, framed: bool | None) -> Wishes:
-    request = instance.request
-    return Wishes(
-        exec_id=instance.id,
-        stdin=request.stdin,
-        stdout=request.stdout,
-        stderr=request.stderr,
-        framed=not request.tty if framed is None else framed,
-        detach_keys=(request.detach_keys or DEFAULT_KEYS) if request.tty else b"",
-        early=client.early,
-        head=client.head,
-    )
 
 
 def _told(error: WharfError, *, framed: bool) -> bytes:

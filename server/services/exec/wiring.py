@@ -28,6 +28,7 @@ class Running:
 
     async def close(self) -> None:
         await self.health.close()
+        await self.exec.close()
         await self.stats.close()
         self.attachments.close()
         await self.logs.close()

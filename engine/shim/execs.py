@@ -1,0 +1,138 @@
+"""The execs of a container. Whoever adds one has it started, and deletes it when it has ended: that is containerd's
+way, by the supervisor. Or the daemon has one run by a single word on the container's stdio, is told there what became
+of it, and the exec is forgotten when it has ended.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+
+from engine.runtime.oci import Runtime
+from engine.shim import kernel
+from engine.shim.attach import Handed
+from engine.shim.control import Peer
+from engine.shim.launcher import launch
+from engine.shim.loop import Loop
+from engine.shim.process import CREATED, RUNNING, STOPPED, Process
+from engine.shim.protocol import Json, RequestError, mapping, text
+from engine.shim.runner import Done, Runner
+
+
+class Execs:
+    """``make`` makes a process of its id and stdio. ``settled`` is called when a start is over. ``tell`` tells the
+    supervisors of an event."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        runner: Runner,
+        make: Callable[[str, Json], Process],
+        *,
+        settled: Callable[[], None],
+        tell: Callable[[Json], None],
+    ) -> None:
+        self.container = ""
+        self.all: dict[str, Process] = {}
+        self._loop = loop
+        self._runner = runner
+        self._make = make
+        self._settled = settled
+        self._tell = tell
+        # Those that are run for the daemon: its line, by the exec's id.
+        self._lines: dict[str, Peer] = {}
+
+    @property
+    def starting(self) -> bool:
+        """Whether a start is under way."""
+        return any(process.started and process.status == CREATED for process in self.all.values())
+
+    @property
+    def running(self) -> bool:
+        """Whether the end of any is still to be told."""
+        return any(process.pid and process.status != STOPPED for process in self.all.values())
+
+    def add(self, message: Json, spec: bytes) -> Process:
+        identity = text(message, "exec_id")
+        if not identity:
+            raise RequestError("invalid argument", "an exec needs an id")
+        if identity in self.all:
+            raise RequestError("already exists", f"exec {identity} already exists")
+        process = self._make(identity, mapping(message, "stdio"))
+        process.spec = spec
+        self.all[identity] = process
+        return process
+
+    def added(self, peer: Peer, message: Json) -> None:
+        """The operation ``exec`` of a supervisor."""
+        spec = mapping(message, "spec")
+        self.add(message, json.dumps(spec).encode()).oom_score_adj = spec.get("oomScoreAdj")
+        peer.reply(message)
+
+    def run(self, peer: Peer, message: Json, spec: bytes, client: Handed | None) -> None:
+        """The operation ``run`` of a daemon. Told on its line: ``pid``, or why there is none; then ``ended`` of the
+        client's session, and at last ``exit``."""
+        process = self.add(message, spec)
+        process.oom_score_adj = message.get("oom_score_adj")
+        identity = process.id
+
+        def done(error: RequestError | None) -> None:
+            if error is None:
+                self._lines[identity] = peer
+                self._tell({"event": "run", "exec_id": identity, "pid": process.pid, "stdio": process.stdio})
+                peer.send({"pid": process.pid})
+            else:
+                del self.all[identity]
+                peer.refuse(message, error)
+
+        try:
+            if client is not None:
+                client.join(process.streams)
+            process.started = True
+            self.start(process, done)
+        except BaseException:
+            del self.all[identity]
+            raise
+
+    def start(self, process: Process, done: Done) -> None:
+        """
+        :raises RequestError: the runtime can't be executed.
+        """
+        name = self._runner.name("exec")
+        spec, pid_file = f"{name}.json", f"{name}.pid"
+        with open(spec, "wb") as file:
+            file.write(process.spec)
+        process.spec = b""
+        console = process.console(f"{name}.sock")
+        runtime: Runtime = self._runner.runtime
+
+        def make(log: str) -> list[str]:
+            return runtime.exec(self.container, process=spec, pid_file=pid_file, log=log, console=console)
+
+        def ended(error: RequestError | None) -> None:
+            with contextlib.suppress(OSError):
+                os.unlink(spec)
+            if error is None:
+                process.status = RUNNING
+            else:
+                process.status = STOPPED
+                process.exit_status = 255
+                process.exited_at_ns = time.time_ns()
+            done(error)
+            self._settled()
+
+        # crun sets it for a container's first process alone.
+        with kernel.oom_score_adj(process.oom_score_adj):
+            launch(self._loop, self._runner, "exec", process, make, pid_file, ended)
+
+    def over(self, process: Process) -> None:
+        """It has ended and its output was read."""
+        end = {"status": process.exit_status, "at_ns": process.exited_at_ns}
+        line = self._lines.pop(process.id, None)
+        if line is not None:
+            del self.all[process.id]
+        self._tell({"event": "exit", "exec_id": process.id, "pid": process.pid, **end, "forgotten": line is not None})
+        if line is not None:
+            line.send({"exit": end})
+            line.finish()
