@@ -123,8 +123,8 @@ def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:
 
 
 def used(room: Room, network: Network) -> bool:
-    """Whether a container runs on it."""
-    return any(container in room.sandboxes for container in network.endpoints)
+    """Whether a container runs on it, or is about to; one that has ended may still be taken off."""
+    return any(container not in room.ending for container in network.endpoints)
 
 
 async def remove(room: Room, network: Network) -> None:

@@ -267,6 +267,11 @@ async def _take_down(room: Room, record: SandboxRecord) -> None:
         await take_down(room, record)
     except Exception:
         log.exception("container=%s network teardown failed", record.container)
+        for endpoint in record.endpoints:
+            # It keeps its addresses, as its link may be there still, but no network from being removed.
+            network = room.networks.get(endpoint.network)
+            if network is not None and network.endpoints.get(endpoint.container) is endpoint:
+                del network.endpoints[endpoint.container]
 
 
 async def take_down(room: Room, record: SandboxRecord) -> None:

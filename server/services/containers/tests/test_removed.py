@@ -13,7 +13,7 @@ from server.services.containers.registry import Registry
 from server.services.containers.rename import rename
 from server.services.containers.room import Room
 from server.services.containers.tests.test_life import make
-from server.services.networks import connect, endpoints
+from server.services.networks import connect, endpoints, query
 from server.services.networks.model import Network
 from server.services.networks.room import Room as Networks
 
@@ -67,3 +67,11 @@ def test_a_network_that_was_removed_meanwhile_takes_nobody() -> None:
     with pytest.raises(WharfError, match="network net not found") as caught:
         endpoints.make(room, make(), network, EndpointSettings())
     assert caught.value.kind is Kind.NOT_FOUND
+
+
+@pytest.mark.parametrize(("ending", "used"), [({}, True), ({"c": object()}, False)])
+def test_a_network_is_used_from_the_first_step_of_a_start(ending: dict[str, object], used: bool) -> None:
+    """It has an endpoint before the container has its namespace; one that has ended is only still being taken off."""
+    room = cast(Networks, cast(Any, SimpleNamespace(sandboxes={}, ending=ending)))
+    network = cast(Network, cast(Any, SimpleNamespace(endpoints={"c": object()})))
+    assert query.used(room, network) is used
