@@ -120,9 +120,13 @@ class Firewall:
                 raise
 
     def remove(self, owner: str) -> None:
-        """Removes all elements of an owner; one without any is fine."""
+        """Removes all elements of an owner; one without any is fine. What another wants too stays: a subnet may belong
+        to a new network while the device of its old one is still on its way out."""
         with self._lock:
             gone = self._wanted.pop(owner, [])
+            if shared := [element for element in gone if element[0].startswith(rules.OF_SUBNETS)]:
+                wanted = {element for owned in self._wanted.values() for element in owned}
+                gone = [element for element in gone if element not in shared or element not in wanted]
             if gone:
                 self._apply(rules.change(self.table, delete=gone))
 

@@ -6,6 +6,7 @@ which the thread was that made it. Calls block for a few hundred microseconds an
 
 import ctypes
 import ctypes.util
+import errno
 import os
 import socket
 import struct
@@ -89,6 +90,8 @@ class Nftables:
 def _error(text: str) -> NftError:
     line = next((line for line in text.splitlines() if _PREFIX in line), text.strip())
     message = line.partition(_PREFIX)[2] or line
+    if "element does not exist" in message:  # the library's own word, of intervals
+        return NftError(errno.ENOENT, message)
     for number in (2, 17, 16, 22, 1, 95, 28):  # ENOENT EEXIST EBUSY EINVAL EPERM EOPNOTSUPP ENOSPC
         if os.strerror(number) in message:
             return NftError(number, message)

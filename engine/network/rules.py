@@ -267,6 +267,10 @@ def change(table: str, *, add: Iterable[Element] = (), delete: Iterable[Element]
     return "".join(text)
 
 
+#: Sets whose elements name a subnet and no bridge.
+OF_SUBNETS = ("masquerade", "source")
+
+
 def bridge_elements(rules: BridgeRules) -> list[Element]:
     bridge = f'"{rules.bridge}"'
     found: list[Element] = [("bridges", bridge)]

@@ -46,10 +46,16 @@ async def _serving(path: Path, version: str) -> AsyncIterator[_Server]:
         await server.stop(None)
 
 
-async def _listen(engine: Engine) -> None:
-    with contextlib.suppress(WharfError):
-        async for _ in engine.events.stream([]):
-            pass
+async def _listen(engine: Engine, server: _Server) -> None:
+    """Until the server is gone. A stream does not wait for a connection: one that fails before it stands is tried
+    again."""
+    while True:
+        with contextlib.suppress(WharfError):
+            async for _ in engine.events.stream([]):
+                pass
+        if server.subscribed.is_set():
+            return
+        await asyncio.sleep(0.05)
 
 
 def test_the_version_is_asked_for_once_per_server(tmp_path: Path) -> None:
@@ -57,7 +63,7 @@ def test_the_version_is_asked_for_once_per_server(tmp_path: Path) -> None:
         engine = Engine(str(tmp_path / "socket"))
         try:
             async with _serving(tmp_path / "socket", "one") as server:
-                listening = asyncio.create_task(_listen(engine))
+                listening = asyncio.create_task(_listen(engine, server))
                 await asyncio.wait_for(server.subscribed.wait(), 60)
                 assert [(await engine.version()).version for _ in range(3)] == ["one"] * 3
                 assert server.asked == 1

@@ -167,5 +167,22 @@ def test_setup(name: str) -> None:
     compare(name, f"# {setup.docker}\n\n{elements_only(dump)}")
 
 
+def test_what_two_networks_want_stays_for_the_second() -> None:
+    """A network that follows another one at once may have its subnet before that one's device is gone."""
+    with own_namespace():
+        firewall = Firewall("docker0")
+        firewall.start({}, ())
+        firewall.add_bridge(USER)
+        firewall.add_bridge(replace(USER, bridge="br-next"))
+        firewall.remove_bridge(USER.bridge)
+        left = elements_only(firewall.dump())
+        again = Firewall("docker0")
+        again.start({}, (replace(USER, bridge="br-next"),))
+        assert left == elements_only(again.dump())
+        again.remove_bridge("br-next")
+        assert elements_only(again.dump()) == ""
+        firewall.stop()
+
+
 def test_every_golden_file_has_a_test() -> None:
     assert {path.stem for path in GOLDEN.glob("*.nft")} == {*SETUPS, "table"}

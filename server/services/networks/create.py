@@ -44,6 +44,7 @@ async def create(room: Room, request: NetworkCreateRequest) -> Network:
         # Subnets of networks that were just removed come free.
         await room.settle()
         await _fill(room, network, request)
+    _check_name(room, request.name)  # another create may have taken it meanwhile
     async with AsyncExitStack() as undo:
         # Known before anything is awaited: two creates at once can't share a name, a subnet or a bridge.
         room.add(network)
