@@ -109,16 +109,42 @@ def test_provenance_and_annotations(engine: Engine, tmp_path: Path) -> None:
     assert "index annotations not supported for single platform export" in refused.stderr
 
 
+@pytest.mark.parametrize("kind", ["oci", "docker", "tar", "local"])
+def test_the_same_build_gives_the_same_bytes(engine: Engine, tmp_path: Path, kind: str) -> None:
+    """Steps that give the same files at other times, and a client's files that were touched, under one epoch."""
+    dockerfile = "FROM busybox\nCOPY f d/ /c/\nRUN mkdir /d && echo 1 > /d/f && ln -s f /d/l && ln /d/f /d/h\n"
+    root = context(tmp_path / "c", {"Dockerfile": dockerfile, "f": "x", "d/g": "y", "d/old": "z"})
+    os.utime(root / "d/old", (1000, 1000))
+    found: list[object] = []
+    for number in range(2):
+        out = tmp_path / str(number)
+        options = "" if kind in ("tar", "local") else ",rewrite-timestamp=true,name=bk:same"
+        environ = {"SOURCE_DATE_EPOCH": "1600000000"}
+        words = ("--no-cache", f"--output=type={kind},dest={out}{options}", str(root))
+        engine.docker("buildx", "build", "-q", *words, env=environ, timeout=110)
+        os.utime(root / "f")
+        if kind == "local":
+            found.append(listed(out))
+        else:
+            found.append(hashlib.sha256(out.read_bytes()).hexdigest())
+    assert found[0] == found[1]
+    if kind == "local":
+        assert {line.split()[1] for line in listed(tmp_path / "0")} == {str(1600000000 * 10**9)}
+
+
+def listed(root: Path) -> list[str]:
+    """Every file with its time, mode and content."""
+    lines = []
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        lines.append(f"{path.relative_to(root)} {status.st_mtime_ns} {status.st_mode:o} {status.st_nlink} {content}")
+    return lines
+
+
 def test_times_and_compression(engine: Engine, tmp_path: Path) -> None:
     dockerfile = "FROM busybox\nRUN touch /made && mkdir /d && echo 1 > /d/f\nCOPY f /f\n"
     root = str(context(tmp_path / "c", {"Dockerfile": dockerfile, "f": "x"}))
-    digests = []
-    for number in range(2):
-        out = tmp_path / f"{number}.tar"
-        options = f"--output=type=oci,dest={out},rewrite-timestamp=true"
-        build(engine, "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1600000000", options, root)
-        digests.append(hashlib.sha256(out.read_bytes()).hexdigest())
-    assert digests[0] == digests[1]
     out = tmp_path / "zstd.tar"
     build(engine, f"--output=type=oci,dest={out},compression=zstd,force-compression=true", root)
     blobs = layout(out)

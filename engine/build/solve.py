@@ -37,12 +37,12 @@ from engine.build.steps import (
 )
 from engine.build.work import Contexts, Job, Progress, Runner
 from engine.errors import Kind, WharfError, internal
+from engine.system.threads import to_its_end
 from engine.system.timeline import Timeline
 
 log = logging.getLogger("wharf.build")
 
-# The label of leases that hold what cache records speak of, by the records' ids.
-CACHE_LEASE = "wharf.build.cache"
+CACHE_LEASE = "wharf.build.cache"  # the label of leases that hold what cache records speak of, by the records' ids
 
 __all__ = ["Builder", "Solver", "StepFailed", "StepRefused"]
 
@@ -280,12 +280,12 @@ class Solver:
     ) -> Result:
         engine = self.builder.engine
         await self.ground.under(*step.inputs)
-        # Clients show the first twelve characters.
-        name = f"{secrets.token_hex(12)}-build-cache"
+        name = f"{secrets.token_hex(12)}-build-cache"  # clients show the first twelve characters
         self._hold(name)
-        lease = await engine.leases.create(name, labels={CACHE_LEASE: "1"})
-        token = current_lease.set(lease.id)
+        token = current_lease.set(name)
         try:
+            # One that is given up halfway might be made afterwards.
+            await to_its_end(engine.leases.create(name, labels={CACHE_LEASE: "1"}))
             layer = await work(name)
         except BaseException:
             current_lease.reset(token)
@@ -294,11 +294,11 @@ class Solver:
             await asyncio.shield(quietly(engine.leases.delete(name)))
             raise
         current_lease.reset(token)
+        chain, layers = parent.chain_id, parent.layers
         if layer is None:
             await engine.leases.delete(name)
-            chain, layers = parent.chain_id, parent.layers
         else:
-            chain, layers = chain_id(parent.chain_id, layer.diff_id), (*parent.layers, layer)
+            chain, layers = chain_id(chain, layer.diff_id), (*layers, layer)
         record = Record(name, key, chain, layer, "", REGULAR, time.time_ns(), time.time_ns(), 1, 0, step.description)
         # The next step does not wait for the record; the build does.
         before = self._records[-1] if self._records else None

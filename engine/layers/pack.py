@@ -73,8 +73,11 @@ class Packer:
         *,
         whole_seconds: bool = True,
         owner: Callable[[int, int], tuple[int, int]] | None = None,
+        mtime_ns: int | None = None,
     ) -> None:
+        """``mtime_ns``: the time of every entry, in place of its own."""
         self._writer = writer
+        self._mtime_ns = mtime_ns
         self._whole_seconds = whole_seconds
         self._owner = owner
         self._seen: dict[tuple[int, int], str] = {}
@@ -85,7 +88,7 @@ class Packer:
         kind = type_of(status.st_mode)
         if kind is None:
             return None
-        mtime = status.st_mtime_ns
+        mtime = status.st_mtime_ns if self._mtime_ns is None else self._mtime_ns
         if self._whole_seconds:
             mtime -= mtime % 1_000_000_000
         uid, gid = status.st_uid, status.st_gid
@@ -158,11 +161,16 @@ def _xattrs(fd: int) -> dict[str, bytes]:
     return {key: os.getxattr(fd, key) for key in names if layer_xattr(key)}
 
 
-def pack_tree(root: str, writer: TarWriter, *, prefix: str = "", include_root: bool = False) -> None:
-    """The tree below ``root``, names relative to it behind ``prefix``. Does not close the writer."""
+def pack_tree(
+    root: str, writer: TarWriter, *, prefix: str = "", include_root: bool = False, mtime_ns: int | None = None
+) -> None:
+    """The tree below ``root``, names relative to it behind ``prefix``. Does not close the writer.
+
+    ``mtime_ns``: the time of every entry, in place of its own.
+    """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        packer = Packer(writer)
+        packer = Packer(writer, mtime_ns=mtime_ns)
         if include_root:
             packer.add(Node("", fd, ".", os.fstat(fd)), prefix.rstrip("/") or "./")
         for node in walk(fd):

@@ -135,8 +135,10 @@ class Tasks:
             return
         task = birth.result()
         log.info("container=%s its create was given up and is undone", task.id)
-        if self._tasks.get(task.key) is task and task.init.status == CREATED:
-            await self._delete(task, discard(task))
+        if self._tasks.get(task.key) is task and task.init.status == CREATED and task.deleting is None:
+            # As a delete, so that another one waits for it: the runtime needs the bundle until it has cleaned up.
+            task.deleting = asyncio.create_task(self._delete(task, discard(task)), name=f"delete {task.id}")
+            await asyncio.wait([task.deleting])
 
     async def delete(self, namespace: str, id: str) -> Process:
         """FAILED_PRECONDITION while it runs. Returns how it ended."""

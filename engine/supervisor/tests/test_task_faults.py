@@ -357,6 +357,25 @@ def test_a_create_that_nobody_waits_for_is_undone(stage: Stage) -> None:
     stage.run(body, "sleep", "1000")
 
 
+def test_who_left_a_create_may_delete_at_once(stage: Stage) -> None:
+    """What undoes the create, and the delete, don't take the bundle from under the runtime that cleans up."""
+
+    async def body(engine: Engine, one: Box) -> None:
+        stage.gate.shut("create")
+        calling = asyncio.create_task(one.create())
+        await stage.gate.reached()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        deleting = asyncio.create_task(engine.tasks.delete(one.id))
+        stage.gate.open()
+        await asyncio.wait([deleting])
+        assert await engine.tasks.list() == []
+        assert list(Path("/sys/fs/cgroup").glob(f"*/wharf-test/{one.id}")) == []
+
+    stage.run(body, "sleep", "1000")
+
+
 def test_a_zygote_that_died_is_replaced(stage: Stage) -> None:
     async def body(engine: Engine, one: Box) -> None:
         os.kill(stage.zygote(), signal.SIGKILL)

@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -77,6 +77,8 @@ class Exporters:
             raise invalid(f"the exporter {kind} needs a session")
         if kind in ("docker", "oci"):
             return await self._archive(job, session, made, attrs, wishes, kind, number)
+        if len(made) > 1 and not wishes.split:
+            raise not_implemented("the exporter option platform-split=false is not supported for several platforms")
         if kind == "tar":
             return await self._tar(job, session, made, number)
         if kind == "local":
@@ -174,7 +176,7 @@ class Exporters:
             if not chain:
                 continue
             async with self._files.mounted(chain) as (place, root):
-                async for piece in place.produce(lambda out, root=root, prefix=prefix: _pack(root, prefix, out)):  # type: ignore[misc]
+                async for piece in place.produce(partial(_pack, root, prefix, item.epoch_ns)):
                     yield piece
         yield bytes(1024)
 
@@ -183,15 +185,16 @@ class Exporters:
         vertex = self._vertex(job, "exporting to client directory")
         with vertex.running(), vertex.status("copying files"):
             async with AsyncExitStack() as stack:
-                roots: dict[str, int | None] = {}
+                trees: dict[str, Tree] = {}
                 for item in made:
                     root: int | None = None
                     if item.documents.chain_id:
                         place, path = await stack.enter_async_context(self._files.mounted(item.documents.chain_id))
                         root = await place.run(select.open_root, path)
                         stack.callback(os.close, root)
-                    roots[item.platform.replace("/", "_") if len(made) > 1 else ""] = root
-                await send_tree(session, roots, number)
+                    folder = item.platform.replace("/", "_") if len(made) > 1 else ""
+                    trees[folder] = Tree(root, item.epoch_ns)
+                await send_trees(session, trees, number)
         return {}
 
 
@@ -208,25 +211,37 @@ def _origins(job: Job, made: Made) -> Origins:
     return Origins(job.ref, made.platform, made.bases, made.dockerfile, options, job.created_ns, time.time_ns())
 
 
-def _pack(root: str, prefix: str, out: Callable[[bytes], object]) -> None:
+def _pack(root: str, prefix: str, epoch_ns: int | None, out: Callable[[bytes], object]) -> None:
     """The entries of a tree's tar, without the end mark."""
     writer = TarWriter(out)
-    pack_tree(root, writer, prefix=prefix)
+    pack_tree(root, writer, prefix=prefix, mtime_ns=epoch_ns)
     writer.flush()
 
 
-async def send_tree(session: Session, roots: Mapping[str, int | None], number: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Files to send: their root, ``None`` for none, and the time that they get, ``None`` for their own."""
+
+    root: int | None
+    epoch_ns: int | None
+
+
+async def send_trees(session: Session, trees: Mapping[str, Tree], number: int) -> None:
     """Sends trees to the client, which writes them to its folder: fsutil's transfer with the roles turned round.
 
-    ``roots``: the folder that each is to be in ("" for none) → its root, ``None`` for an empty one.
+    ``trees``: by the folder that each is to be in ("" for none).
     """
     call = calls.stream(session.connection, calls.SEND_TREE, (("buildkit-attachable-exporter-id", str(number)),))
     entries: list[tuple[int | None, str, fsutil_pb2.Stat]] = []
-    for folder, root in sorted(roots.items()):
+    for folder, tree in sorted(trees.items()):
+        root, epoch_ns = tree.root, tree.epoch_ns
         if folder:
-            entries.append((None, "", fsutil_pb2.Stat(path=folder, mode=to_go(stat.S_IFDIR | 0o755))))
+            made_ns = time.time_ns() if epoch_ns is None else epoch_ns
+            entries.append((None, "", fsutil_pb2.Stat(path=folder, mode=to_go(stat.S_IFDIR | 0o755), modTime=made_ns)))
         for message in await asyncio.to_thread(_entries, root) if root is not None else ():
             path = message.path
+            if epoch_ns is not None:
+                message.modTime = epoch_ns
             if folder:
                 message.path = f"{folder}/{path}"
                 if message.linkname and stat.S_ISREG(to_unix(message.mode)):

@@ -28,12 +28,18 @@ _PLAIN = frozenset(
         "dest",
         "tar",
         "compression-level",
-        "platform-split",
         "attestation-prefix",
         "prefer-nondist-layers",
     )
 )
-_KNOWN = _PLAIN | {"oci-mediatypes", "compression", "force-compression", "rewrite-timestamp", "source-date-epoch"}
+_KNOWN = _PLAIN | {
+    "oci-mediatypes",
+    "compression",
+    "force-compression",
+    "rewrite-timestamp",
+    "source-date-epoch",
+    "platform-split",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Wishes:
     rewrite_times: bool = False
     epoch_ns: int | None = None
     """A time in place of the build's SOURCE_DATE_EPOCH."""
+    split: bool = True
+    """Several platforms' files each in a folder of their own."""
 
     def on(self, what: str, platform: str = "") -> dict[str, str]:
         """The annotations of one thing."""
@@ -94,6 +102,7 @@ def read(kind: str, attrs: Mapping[str, str]) -> Wishes:
         _flag(attrs, "force-compression"),
         _flag(attrs, "rewrite-timestamp"),
         int(epoch) * 10**9 if epoch else None,
+        _flag(attrs, "platform-split", default=True),
     )
 
 
