@@ -4,6 +4,7 @@ The runtime stops at a gate in the step that a test names, so that "in the middl
 """
 
 import asyncio
+import glob
 import os
 import shutil
 import signal
@@ -371,7 +372,8 @@ def test_who_left_a_create_may_delete_at_once(stage: Stage) -> None:
         stage.gate.open()
         await asyncio.wait([deleting])
         assert await engine.tasks.list() == []
-        assert list(Path("/sys/fs/cgroup").glob(f"*/wharf-test/{one.id}")) == []
+        cgroups = glob.glob(f"/sys/fs/cgroup/*/wharf-test/{one.id}")  # quick
+        assert cgroups == []
 
     stage.run(body, "sleep", "1000")
 
