@@ -6,8 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import stat
 import subprocess
 import tarfile
 from pathlib import Path
@@ -16,9 +14,11 @@ import pytest
 import zstandard
 
 from compat_tests import engines
-from compat_tests.clients.transfers import OCI, content, fresh
-from compat_tests.disk import as_it_is, back_to, entries, files, roots
+from compat_tests.accounts import on_disk, told
+from compat_tests.clients.transfers import OCI, fresh, gated, ingested
+from compat_tests.disk import as_it_is, back_to, files
 from compat_tests.engines import Engine
+from compat_tests.gate import Hold
 from compat_tests.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.registry import Registry
 from compat_tests.stress import RUN, Stress
@@ -54,34 +54,61 @@ def test_everything_is_given_back(own_engine: Engine, plain: Registry) -> None:
     assert [image["RepoTags"] for image in engine.api.get("/images/json", all=1).json()] == [["busybox:latest"]]
 
 
-def test_df_accounts_for_what_is_there(own_engine: Engine) -> None:
+def balanced(engine: Engine) -> bool:
+    account = on_disk(engine)
+    return not account.strays and account.total == sum(told(engine).values())
+
+
+@pytest.mark.core
+def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_path: Path) -> None:
+    """Whatever an engine has in its data root, ``system df`` tells, but for the engine's own."""
     engine = own_engine
     layers = [busybox_layer(), *fresh(2, 300_000)]
+
+    def check(what: str) -> None:
+        assert until(lambda: balanced(engine), seconds=60), (what, on_disk(engine), told(engine))
+
+    check("busybox")
     for name in ("df/one:1", "df/two:1"):
         engine.docker("load", "-q", input=docker_archive(name, layers, Labels={"name": name}))
-
-    def on_disk() -> int:
-        size = float(sum(found.st_size for _, found in entries(content(engine) / "blobs" / "sha256")))
-        layer_file = re.compile(r"/io\.containerd\.snapshotter\.v1\.overlayfs/snapshots/[^/]+/fs(/|$)")
-        for root in roots(engine):
-            for path, found in entries(root):
-                if layer_file.search(path):
-                    # a file may have several names
-                    size += found.st_blocks * 512 / (1 if stat.S_ISDIR(found.st_mode) else found.st_nlink)
-        return round(size)
-
-    def told() -> int:
-        return int(engine.api.get("/system/df").json()["LayersSize"])
-
-    assert until(lambda: abs(told() - on_disk()) <= 1, seconds=60), (told(), on_disk())
+    check("images that share layers")
     rows = {image["RepoTags"][0]: image for image in engine.api.get("/system/df").json()["Images"]}
     one, two = rows["df/one:1"], rows["df/two:1"]
     assert one["SharedSize"] == two["SharedSize"] > 600_000
-    assert one["Size"] - one["SharedSize"] < one["Size"]
-    shown = engine.docker("system", "df", "-v").stdout
-    assert "df/one" in shown
-    engine.docker("rmi", "df/one:1", "df/two:1")
-    assert until(lambda: abs(told() - on_disk()) <= 1, seconds=60), (told(), on_disk())
+    assert "df/one" in engine.docker("system", "df", "-v").stdout
+    engine.docker("load", "-q", input=docker_archive("df/two:1", fresh(1, 100_000)))  # leaves one dangling
+    check("a dangling one")
+    script = "head -c 100000 /dev/urandom > /v/x; ln /v/x /v/y; head -c 70000 /dev/urandom > /w; ln /w /u; seq 3000"
+    engine.docker("run", "--network", "none", "--name", "df-c", "-v", "df-v:/v", "df/one:1", "sh", "-c", script)
+    engine.docker("rmi", "-f", "df/one:1")
+    check("a container with a log, and a volume")
+    assert told(engine)["volumes"] == 100_000
+    (tmp_path / "f").write_bytes(os.urandom(200_000))
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nCOPY f /f\nRUN --mount=type=cache,target=/c head -c 90000 /dev/urandom > /c/x; echo x > /x\n"
+    )
+    engine.docker("build", "--provenance=mode=min", "-t", "df/built:1", str(tmp_path), env={"DOCKER_BUILDKIT": "1"})
+    check("an index with an attestation, and a build's cache")
+    engine.docker("rmi", "df/built:1")
+    check("what only the cache has")
+    data = fresh(1, 4 << 20)
+    hold = Hold(2 << 20)
+    with gated(plain, "df", data, lambda seen: hold if "/blobs/" in seen.path and seen.method == "GET" else None) as (
+        gate,
+        _,
+    ):
+        with engine.popen("pull", f"{gate.address}/df:1") as client:
+            assert hold.reached.wait(60)
+            assert until(lambda: ingested(engine) >= 1 << 20, seconds=60)
+            client.kill()
+        check("a pull that was left")
+        hold.go.set()
+    engine.docker("rm", "df-c")
+    engine.docker("volume", "rm", "df-v")
+    engine.docker("image", "prune", "-f")
+    engine.docker("builder", "prune", "-af")
+    check("most of it is gone")
+    assert told(engine)["containers"] == told(engine)["volumes"] == told(engine)["build cache"] == 0
 
 
 def test_many_at_once(own_engine: Engine, plain: Registry) -> None:

@@ -101,17 +101,18 @@ class Local:
         }
 
     async def layers_size(self) -> int:
-        """Bytes that all images take together, each blob and each layer counted once."""
+        """Bytes that all images take together, each blob and each layer counted once; with what is on its way."""
         blobs: dict[str, int] = {}
         chains: set[str] = set()
         for record in {record.target.digest: record for record in await self._room.names.all()}.values():
+            blobs |= await self._sizes.below(record.target)
             async for image in self._room.resolver.platforms(record):
                 chains.update(distinct_chains([image]))
-                blobs |= await self._sizes.blobs(image)
         # What the containers of an image share on top of it.
         tops = {f"{chain}-init" for chain in chains}
         chains |= {info.name async for info in self._room.engine.snapshots.walk(['name~="-init$"'])} & tops
-        return sum(blobs.values()) + sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
+        layers = sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
+        return sum(blobs.values()) + layers + await self._sizes.arriving()
 
     def _users(self, digest: str) -> int:
         return sum(1 for user in self._room.users() if user.image_id == digest)

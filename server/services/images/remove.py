@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from api_models.filters import Filters
 from engine.api.types import Descriptor, ImageRecord, Platform
-from engine.errors import Kind, WharfError, conflict
+from engine.errors import WharfError, conflict
 from engine.registry import documents, oci
 from engine.registry.reference import DigestReference, Reference, parse_any, parse_canonical
 from server.services.images.local import Local
@@ -227,7 +227,7 @@ class Removal:
         for record in chosen.values():
             if await self._named_children(record.target.digest) and is_dangling(record):
                 continue
-            await self._blobs(record, before)
+            before |= await self._sizes.below(record.target)
             digest = record.target.digest
             left = [r for r in await self._room.names.of_digest(digest) if r.name != record.name]
             if not left and digest in used:
@@ -254,21 +254,6 @@ class Removal:
     async def _collect(self) -> None:
         async with self._room.engine.leases.hold(sync=True):
             pass
-
-    async def _blobs(self, record: ImageRecord, found: dict[str, int]) -> None:
-        """The blobs below a target that are here, with their sizes."""
-        todo = [record.target]
-        while todo:
-            desc = todo.pop()
-            if desc.digest in found or not await documents.has(self._room.engine, desc.digest):
-                continue
-            found[desc.digest] = desc.size
-            if oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type):
-                try:
-                    todo += oci.children(await documents.read(self._room.engine, desc), desc.media_type)
-                except WharfError as error:
-                    if error.kind not in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
-                        raise
 
 
 def _same(wanted: Reference, group: list[ImageRecord]) -> list[ImageRecord]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from engine.api.client import Engine
+from engine.api.types import Descriptor
 from engine.errors import Kind, WharfError
 from engine.registry import documents, oci
 from server.services.images.model import Image
@@ -17,7 +18,7 @@ class Sizes:
     engine: Engine
     unpacking: Unpacking
     _snapshots: dict[str, int] = field(default_factory=dict)
-    _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by manifest, where all of them are here
+    _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by target, where all of them are here
 
     async def snapshot(self, chain_id: str) -> int | None:
         """One layer's own size; None if it is not unpacked."""
@@ -52,14 +53,38 @@ class Sizes:
 
     async def blobs(self, image: Image) -> dict[str, int]:
         """The blobs of a manifest that are here, itself, config and layers, and their sizes."""
-        manifest = image.manifest_descriptor
-        found = self._blobs.get(manifest.digest)
+        return await self.below(image.manifest_descriptor)
+
+    async def below(self, target: Descriptor) -> dict[str, int]:
+        """Every blob of a target that is here: indexes, manifests of images and of what else there is, what these
+        refer to; and their sizes."""
+        found = self._blobs.get(target.digest)
         if found is None:
-            parts = {d.digest: d for d in (manifest, *oci.children(dict(image.manifest), manifest.media_type))}
-            found = {d.digest: d.size for d in parts.values() if await documents.has(self.engine, d.digest)}
-            if len(found) == len(parts):
-                self._blobs[manifest.digest] = found
+            found = {}
+            if await self._walk(target, found):
+                self._blobs[target.digest] = found
         return found
+
+    async def _walk(self, desc: Descriptor, found: dict[str, int]) -> bool:
+        """Whether all of it is here."""
+        if desc.digest in found:
+            return True
+        if not await documents.has(self.engine, desc.digest):
+            return False
+        found[desc.digest] = desc.size
+        if not (oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type)):
+            return True
+        try:
+            children = oci.children(await documents.read(self.engine, desc), desc.media_type)
+        except WharfError as error:
+            if error.kind not in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
+                raise
+            return False
+        return all([await self._walk(child, found) for child in children])
+
+    async def arriving(self) -> int:
+        """What is being written, and what pulls that were left have got so far: the next one goes on with it."""
+        return sum(ingest.offset for ingest in await self.engine.content.statuses())
 
     async def content(self, image: Image) -> int:
         """What those blobs take together."""

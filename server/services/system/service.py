@@ -28,7 +28,7 @@ from server.services.images.timestamps import format_ns
 from server.services.system import host, info
 from server.services.system.features import Features
 from server.services.volumes import query as volume_query
-from server.services.volumes.service import Volumes
+from server.services.volumes.service import Volumes, directory_size
 from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
 
 #: What ``type`` of ``GET /system/df`` may name.
@@ -162,8 +162,8 @@ class System:
     async def _usage(self, name: str, version: Version, document: dict[str, Any]) -> None:
         if name == "container":
             rows = await self._containers.list(Filters(), version, everything=True, size=True)
-            paths = {container.id: container.log_path for container in self._containers.registry}
-            document["Containers"] = await asyncio.to_thread(_with_logs, rows, paths)
+            places = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
+            document["Containers"] = await asyncio.to_thread(_with_files, rows, places)
         elif name == "image":
             local = self._images.local
             document["Images"] = await local.summaries(Filters(), show_all=False, shared_size=True)
@@ -194,11 +194,14 @@ class System:
         ]
 
 
-def _with_logs(rows: list[dict[str, Any]], paths: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What a container wrote to its log takes room, too, and goes with it: it is counted here, where people look."""
+def _with_files(rows: list[dict[str, Any]], places: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """What a container has beside its layer, mostly its log, takes room, too, and goes with it: it is counted here,
+    where people look. ``places``: by container, its directory and its log."""
     for row in rows:
-        path = paths.get(row["Id"], "")
-        size = sum(map(_size, glob.glob(glob.escape(path) + "*"))) if path else 0
+        directory, log = places.get(row["Id"], ("", ""))
+        size = directory_size(directory) if directory else 0
+        if log and not log.startswith(f"{directory}/"):
+            size += sum(map(_size, glob.glob(glob.escape(log) + "*")))
         if size:
             row["SizeRw"] = row.get("SizeRw", 0) + size
     return rows
