@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import grpc.aio
 from google.protobuf.message import Message
@@ -22,6 +22,7 @@ from engine.system import timeouts
 EOF: object = getattr(grpc.aio, "EOF")  # noqa: B009
 
 timeouts.define("engine.collect", 600.0)  # a delete that waits for the collector
+timeouts.define("engine.end", 10.0)  # how a call has ended, once a write of it has failed
 
 #: How often a call is repeated at most.
 _REPEATS = 3
@@ -182,9 +183,32 @@ class Connection:
         return found
 
 
+class _Ends:
+    """A call of gRPC's that believes what its server says of its end.
+
+    Where the server's end of a call overtakes a write, the write fails, and gRPC puts an error of its own in the place
+    of the status and the answers that are just coming (grpc/grpc#36066). They are waited for instead.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def set_internal_error(self, text: str) -> None:
+        asyncio.get_running_loop().call_later(timeouts.seconds("engine.end"), self._no_status, text)
+
+    def _no_status(self, text: str) -> None:
+        if not self._call.done():
+            self._call.set_internal_error(text)
+
+
 class _Duplex(Generic[M, R]):
     def __init__(self, call: "grpc.aio.StreamStreamCall[M, R]") -> None:
         self._call = call
+        if (inner := getattr(call, "_cython_call", None)) is not None:
+            setattr(call, "_cython_call", _Ends(inner))  # noqa: B010
 
     async def exchange(self, request: M | bytes) -> R:
         try:
@@ -205,7 +229,7 @@ class _Duplex(Generic[M, R]):
         return cast(R, answer)
 
     async def finish(self) -> None:
-        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError):
+        with contextlib.suppress(AioRpcError, asyncio.InvalidStateError, grpc.aio.InternalError):
             await self._call.done_writing()
             while await self._call.read() is not EOF:
                 pass

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from engine.api.client import Engine
-from engine.api.pb import event_messages_pb2, images_pb2
+from engine.api.pb import content_pb2, event_messages_pb2, images_pb2
 from engine.api.types import AnyValue, ContainerRecord, Descriptor, ImageRecord, SnapshotKind
 from engine.errors import Kind, WharfError
 from engine.supervisor.tests import processes
@@ -126,6 +126,22 @@ def test_a_small_blob_has_as_many_writers_as_want_it(run: Run) -> None:
             wrong = digest_of(b"another")
             await fails(Kind.FAILED_PRECONDITION, engine.content.write_blob("same", data, digest=wrong))
         assert not await engine.content.statuses([""])
+
+    run(body)
+
+
+def test_a_call_that_its_server_ends_at_once_ends_as_the_server_says(run: Run) -> None:
+    """Also where that overtakes the first message of it."""
+
+    async def body(engine: Engine) -> None:
+        for _ in range(200):
+            call = engine.content._rpc.duplex(
+                "/containerd.services.content.v1.Content/Nothing",
+                content_pb2.WriteContentRequest,
+                content_pb2.WriteContentResponse,
+            )
+            await fails(Kind.NOT_IMPLEMENTED, call.exchange(content_pb2.WriteContentRequest(ref="x")))
+            await call.finish()
 
     run(body)
 
