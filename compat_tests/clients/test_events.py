@@ -127,9 +127,8 @@ def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
     since = now()
     network = engine.docker("network", "create", "--label", "n=1", name).stdout.strip()
     create = ("create", "--name", name, "--network", name, "-v", f"{name}:/v:ro", "--label", "a=b", "--label", "empty")
-    key = engine.docker(
-        *create, "-e", "X=y", "busybox", "sh", "-c", "trap 'exit 3' TERM; sleep 600 & wait"
-    ).stdout.strip()
+    # It ignores SIGTERM: how it ends is no matter of who is faster.
+    key = engine.docker(*create, "-e", "X=y", "busybox", "sleep", "600").stdout.strip()
     bridge = engine.api.get("/networks/bridge").json()["Id"]
     try:
         for args in (
@@ -151,8 +150,6 @@ def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
 
 def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
     ours, theirs = life(engine, name), life(oracle, name)
-    # A stop without patience may find the container gone before its second signal.
-    ours, theirs = ([line for line in each if '"signal": "9"' not in line[3]] for each in (ours, theirs))
     assert [line for line in ours if line not in theirs] == [line for line in theirs if line not in ours] == []
     # dockerd mounts the volumes once more for a copy, and tells twice that a container left a network.
     counted = [[line for line in each if line[0] == "container" and line[1] != "kill"] for each in (ours, theirs)]

@@ -112,7 +112,9 @@ def test_uploads_that_stall_keep_no_thread_from_others(engine: Engine, path: str
         archive = {"Content-Type": "application/x-tar"}
         built = engine.api.request("POST", "/build?q=1", body=small, headers=archive, timeout=90)
         assert built.status == 200
-        assert b"sha256:" in built.body
+        identity = built.lines()[-1]["stream"].strip()
+        assert identity.startswith("sha256:")
+        assert engine.api.delete(f"/images/{identity}").status == 200
 
 
 def test_idle_and_slow_clients_block_nobody(engine: Engine) -> None:

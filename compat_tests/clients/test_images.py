@@ -23,6 +23,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(autouse=True)
 def images_as_before(engine: Engine) -> Iterator[None]:
+    engine.api.post("/images/prune")  # what other tests left without a name is counted here
     before = {image["Id"] for image in images(engine, all=1)}
     yield
     for image in images(engine, all=1):

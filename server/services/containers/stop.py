@@ -151,14 +151,22 @@ async def send(room: Room, container: Container, number: int) -> None:
         try:
             await room.engine.tasks.kill(container.id, number)
             if last and state.paused:
-                # A frozen process takes its signal when it thaws.
-                await room.engine.tasks.resume(container.id)
+                await _thaw(room, container)
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise WharfError(error.kind, f"Cannot kill container {container.id}: {error.message}") from error
             # It has ended; the exit event is on its way, and the monitor asks if it isn't.
             room.suspect(container)
         room.publish(container, "kill", {"signal": str(number)})
+
+
+async def _thaw(room: Room, container: Container) -> None:
+    """A frozen process takes its signal when it thaws. One that has ended, or that an earlier signal has thawed, of
+    which the news is still on its way, needs it no more."""
+    try:
+        await room.engine.tasks.resume(container.id)
+    except WharfError as error:
+        log.info("container=%s is signalled, but not resumed: %s", container.id, error)
 
 
 async def pause(room: Room, container: Container, *, committing: bool = False) -> None:
