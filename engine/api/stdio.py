@@ -7,15 +7,15 @@ Bytes never pass through here. A relay (TLS, websocket) makes a socket pair and 
 import asyncio
 import contextlib
 import os
-import select
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from engine.errors import Kind, WharfError, invalid
-from engine.shim import protocol
+from engine.shim import kernel, protocol
 from engine.shim.protocol import Json, ProtocolError
 from engine.system import timeouts
 
@@ -102,8 +102,11 @@ class _Line:
     def __init__(self, path: str) -> None:
         self._path = path
         self._sock: socket.socket | None = None
+        self.peer = 0  # who listens there: a pid
         self._decoder = protocol.Decoder()
         self._frames: list[Json] = []
+        # Descriptors that came and were not taken yet.
+        self.fds: list[int] = []
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,6 +127,8 @@ class _Line:
         finally:
             os.close(directory)
         self._sock = sock
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.peer = int(struct.unpack("iII", credentials)[0])
 
     async def send(self, message: Mapping[str, object], tail: bytes = b"", fds: Sequence[int] = ()) -> None:
         assert self._sock is not None
@@ -138,11 +143,9 @@ class _Line:
 
     async def receive(self) -> Json | None:
         """The next frame, ``None`` when the peer closed. WharfError when it refused the request."""
-        assert self._sock is not None
-        loop = asyncio.get_running_loop()
         while not self._frames:
             try:
-                data = await loop.sock_recv(self._sock, 4096)
+                data = await self._receive()
                 if not data:
                     return None
                 self._frames.extend(message for message, _tail in self._decoder.feed(data))
@@ -156,19 +159,32 @@ class _Line:
             raise refusal
         return message
 
-    @property
-    def told(self) -> bool:
-        """Whether there is something to receive, be it the end."""
-        if self._sock is None:
-            return False
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(0))
+    async def _receive(self) -> bytes:
+        assert self._sock is not None
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data, fds = protocol.receive_with_fds(self._sock, 4096)
+            except BlockingIOError:
+                readable = asyncio.Event()
+                loop.add_reader(self._sock, readable.set)
+                try:
+                    await readable.wait()
+                finally:
+                    loop.remove_reader(self._sock)
+                continue
+            self.fds.extend(fds)
+            return data
 
     def close(self) -> None:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+        self.close_fds()
+
+    def close_fds(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
 
 
 def _ending(message: Json) -> Ending:
@@ -180,18 +196,19 @@ def _ending(message: Json) -> Ending:
 
 @dataclass(frozen=True, slots=True)
 class LogMark:
-    """The end of a log: ``size`` bytes of the file ``inode``, and by stream the ``rest``, a line without its end."""
+    """The end of a log: ``size`` bytes of the file that ``fd`` has open (the line's, until it is closed), and by stream
+    the ``rest``, a line without its end."""
 
-    inode: int
+    fd: int
     size: int
     rest: Mapping[str, bytes]
 
     @classmethod
-    def parse(cls, value: object) -> "LogMark | None":
-        if not isinstance(value, dict) or not value.get("inode"):
+    def parse(cls, value: object, fds: Sequence[int]) -> "LogMark | None":
+        if not isinstance(value, dict) or not value or not fds:
             return None
         rest = {stream: bytes.fromhex(text) for stream, text in value["rest"].items() if text}
-        return cls(int(value["inode"]), int(value["size"]), rest)
+        return cls(fds[0], int(value["size"]), rest)
 
 
 class AttachSession:
@@ -202,6 +219,11 @@ class AttachSession:
         self.handed = True
         #: Of a ``held`` session: where the log ended when it joined. None: there is no log here.
         self.mark = mark
+
+    def forget_mark(self) -> None:
+        """Closes its file."""
+        self.mark = None
+        self._line.close_fds()
 
     async def go(self) -> None:
         """Lets the output of a ``held`` session go. A shim that is gone has none."""
@@ -227,8 +249,7 @@ class Execution:
 
     def __init__(self, line: _Line) -> None:
         self.pid = 0
-        #: The shim is gone, and with it the process.
-        self.lost = False
+        self._lost = False
         self._line = line
         self._left: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
@@ -253,17 +274,18 @@ class Execution:
                 if "exit" in message:
                     end = protocol.mapping(message, "exit")
                     return protocol.integer(end, "status"), protocol.integer(end, "at_ns")
-            self.lost = True
+            self._lost = True
             return None
         finally:
             self._line.close()
             if not self._left.done():
                 self._left.set_result(Ending.GONE)
 
-    async def caught_up(self) -> None:
-        """While ``exit`` is awaited: everything that the shim has told by now is known."""
-        while self._line.told:  # noqa: ASYNC110 - until the loop has had its turn
-            await asyncio.sleep(0)
+    @property
+    def lost(self) -> bool:
+        """The shim is gone or about to go, and with it the process: a client that has seen its socket closed asks
+        while this line may still be open."""
+        return self._lost or kernel.leaves(self._line.peer)
 
     async def ended(self) -> Ending:
         """How its client's session ended; waits for that while ``exit`` is awaited."""
@@ -297,7 +319,7 @@ class Stdio:
         except BaseException:
             line.close()
             raise
-        return AttachSession(line, LogMark.parse(answer.get("log")))
+        return AttachSession(line, LogMark.parse(answer.get("log"), line.fds))
 
     async def attach(self, client: socket.socket, attach: Attach) -> Ending:
         """``open`` and ``ended`` in one."""

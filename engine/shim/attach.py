@@ -103,7 +103,11 @@ class StdioServer:
         if handed.wishes.held:
             self._held[peer] = handed.session
         # In one turn of the loop: what the log has by now, and what this client gets from now on, are all there is.
-        peer.send({"handed": True, **({"log": streams.log.mark()} if handed.wishes.held else {})})
+        if handed.wishes.held:
+            # Its file goes along: whatever rotation does to the name, that is the one.
+            peer.send({"handed": True, "log": streams.log.mark()}, fd=streams.log.reading())
+        else:
+            peer.send({"handed": True})
         handed.join(streams)
 
     def _start(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:

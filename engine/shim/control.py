@@ -29,14 +29,20 @@ class Peer:
         self._on_close = on_close
         self._decoder = protocol.Decoder()
         self._out: deque[bytes] = deque()
+        # The descriptor that goes with the first byte of what is queued; -1: none does.
+        self._passed = -1
         self._fds: list[int] = []
         self.open = True
         loop.add(self._fd, READ, self._ready)
 
-    def send(self, message: Mapping[str, object]) -> None:
-        """Queues one frame; to a peer that left it goes nowhere."""
+    def send(self, message: Mapping[str, object], *, fd: int = -1) -> None:
+        """Queues one frame; to a peer that left it goes nowhere. ``fd`` is taken over: it goes with the first frame."""
         if not self.open:
+            if fd >= 0:
+                os.close(fd)
             return
+        assert fd < 0 or not self._out
+        self._passed = fd
         self._out.append(protocol.encode(message))
         self._flush()
 
@@ -89,7 +95,8 @@ class Peer:
     def _flush(self) -> None:
         try:
             while self._out:
-                sent = self._sock.send(self._out[0], socket.MSG_NOSIGNAL)
+                sent = protocol.send_with_fds(self._sock, self._out[0], [self._passed] if self._passed >= 0 else ())
+                self._drop_passed()
                 if sent < len(self._out[0]):
                     self._out[0] = self._out[0][sent:]
                     break
@@ -104,12 +111,18 @@ class Peer:
             return
         self._loop.modify(self._fd, READ | (WRITE if self._out else 0))
 
+    def _drop_passed(self) -> None:
+        if self._passed >= 0:
+            os.close(self._passed)
+            self._passed = -1
+
     def close(self) -> None:
         if not self.open:
             return
         self.open = False
         self._loop.remove(self._fd)
         self._sock.close()
+        self._drop_passed()
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()

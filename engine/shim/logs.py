@@ -22,8 +22,8 @@ PIECE = 16 << 10
 RunChild = Callable[[Callable[[], None]], Callable[[], None]]
 
 
-#: ``inode`` and ``size`` of the file that is written, and by stream ``rest``, the unfinished lines kept back (hex).
-#: Empty: there is no log here.
+#: ``size`` of the file that is written, and by stream ``rest``, the unfinished lines kept back (hex). Empty: there is
+#: no log here.
 Mark = dict[str, object]
 
 
@@ -40,6 +40,9 @@ class LogDriver(Protocol):
 
     def mark(self) -> Mark:
         """Where the log ends now."""
+
+    def reading(self) -> int:
+        """A new descriptor of the file that is written now; -1: there is none."""
 
     @property
     def lagging(self) -> bool:
@@ -71,6 +74,9 @@ class NoLog(_NeverLagging):
 
     def mark(self) -> Mark:
         return {}
+
+    def reading(self) -> int:
+        return -1
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         pass
@@ -226,7 +232,10 @@ class _FileLog(_NeverLagging):
 
     def mark(self) -> Mark:
         rest = {stream: lines.unfinished.hex() for stream, lines in self._lines.items()}
-        return {"inode": self.file.inode, "size": self.file.size, "rest": rest}
+        return {"size": self.file.size, "rest": rest}
+
+    def reading(self) -> int:
+        return self.file.reading()
 
     def finish(self, stream: str, now_ns: int) -> None:
         lines = self._lines.pop(stream, None)
@@ -286,6 +295,7 @@ class Local(_FileLog):
 
     def __init__(self, file: LogFile) -> None:
         super().__init__(file)
+        file.whole = _whole_frames
         self._part: dict[str, tuple[str, int]] = {}
 
     def _block(self, stream: str, block: bytes, now_ns: int, *, whole: bool) -> None:
@@ -323,6 +333,14 @@ def entry(stream: str, line: bytes, now_ns: int, part: tuple[str, int, bool] | N
 def _framed(record: bytes) -> bytes:
     size = len(record).to_bytes(4, "big")
     return size + record + size
+
+
+def _whole_frames(data: bytes) -> int:
+    """How many of the bytes are whole frames of ``local``."""
+    at = 0
+    while at + 4 <= len(data) and (after := at + 8 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
+        at = after
+    return at
 
 
 def _number(options: Mapping[str, str], name: str, default: int) -> int:

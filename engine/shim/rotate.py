@@ -11,17 +11,43 @@ _CHUNK = 1 << 18
 _LOSSES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS))
 
 
+def _header(inode: int) -> bytes:
+    """Of a gzip file (RFC 1952), with an extra field that tells the inode of what is packed: who reads that file knows
+    it again, and takes no other one with the same content for it."""
+    origin = inode.to_bytes(8, "little")
+    extra = b"WF" + len(origin).to_bytes(2, "little") + origin
+    return b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + len(extra).to_bytes(2, "little") + extra
+
+
 def compress(source: str, target: str) -> None:
-    """Writes ``source`` gzipped to ``target`` and removes ``source``; an unfinished target is never seen."""
+    """Writes ``source`` gzipped to ``target`` and removes ``source``; an unfinished target is never seen.
+
+    Where ``source`` is another file by then (its shim ended, and the next one rotates), nothing is done.
+    """
     partial = target + ".tmp"
-    with open(source, "rb", buffering=0) as reader, open(partial, "wb", buffering=0) as writer:
-        os.fchmod(writer.fileno(), os.fstat(reader.fileno()).st_mode & 0o777)
-        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    try:
+        inode = _pack(source, partial)
+        if os.stat(source).st_ino != inode:
+            return
+        os.rename(partial, target)
+        os.unlink(source)
+    finally:
+        _discard(partial)
+
+
+def _pack(source: str, target: str) -> int:
+    """Returns the inode of the file that it packed."""
+    with open(source, "rb", buffering=0) as reader, open(target, "wb") as writer:
+        info = os.fstat(reader.fileno())
+        os.fchmod(writer.fileno(), info.st_mode & 0o777)
+        writer.write(_header(info.st_ino))
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        checksum = size = 0
         while data := reader.read(_CHUNK):
             writer.write(packer.compress(data))
-        writer.write(packer.flush())
-    os.rename(partial, target)
-    os.unlink(source)
+            checksum, size = zlib.crc32(data, checksum), size + len(data)
+        writer.write(packer.flush() + checksum.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little"))
+    return info.st_ino
 
 
 class LogFile:
@@ -46,6 +72,8 @@ class LogFile:
         self.max_files = max(1, max_files)
         self.gzip = gzip
         self._mode = mode
+        #: How many bytes of the given ones are whole records: here, lines.
+        self.whole: Callable[[bytes], int] = lambda data: data.rfind(b"\n") + 1
         self._run_child = run_child
         self._compressing: Callable[[], None] | None = None
         self._fd = -1
@@ -58,36 +86,39 @@ class LogFile:
         self._fd = os.open(self.path, flags, self._mode)
         self.size = os.fstat(self._fd).st_size
 
-    @property
-    def inode(self) -> int:
-        """Of the file that is written now; 0: none can be made."""
-        return os.fstat(self._fd).st_ino if self._fd >= 0 else 0
+    def reading(self) -> int:
+        """A new descriptor of the file that is written now; -1: there is none."""
+        try:
+            return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC) if self._fd >= 0 else -1
+        except OSError:
+            return -1
 
     def room(self) -> int:
         """Bytes until the file is full (0 or less: it is); huge when it never is."""
         return self.max_size - self.size if self.max_size else 1 << 62
 
     def append(self, data: bytes) -> None:
-        """Writes all of it or nothing: a full disk loses what there was to write, not the container, and no half
-        record is left for others to be written behind. ``lost`` counts the bytes."""
+        """Writes records. A full disk loses those that don't fit, not the container, and no half record is left for
+        others to be written behind. ``lost`` counts the bytes."""
         if self._fd < 0 and not self._reopen():
             self.lost += len(data)
             return
-        before = self.size
+        before, done = self.size, 0
         view = memoryview(data)
-        while view:
+        while done < len(data):
             try:
-                written = os.write(self._fd, view)
+                done += os.write(self._fd, view[done:])
             except OSError as error:
                 if error.errno not in _LOSSES:
                     raise
-                self.lost += len(data)
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, before)
-                self.size = before
-                return
-            self.size += written
-            view = view[written:]
+                kept = self.whole(data[:done])
+                self.lost += len(data) - kept
+                if kept < done:
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(self._fd, before + kept)
+                done = kept
+                break
+        self.size = before + done
 
     def _reopen(self) -> bool:
         try:
@@ -106,9 +137,19 @@ class LogFile:
         try:
             if self.max_files > 1:
                 self._shift()
+            else:
+                self._replace()
         finally:
             with contextlib.suppress(OSError):
                 self._open(os.O_TRUNC if self.max_files < 2 else 0)
+
+    def _replace(self) -> None:
+        """Puts an empty file in the place of the only one: who reads that can do so to its end. Where no other can be
+        made, it is emptied."""
+        partial = f"{self.path}.tmp"
+        with contextlib.suppress(OSError):
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode))
+            os.rename(partial, self.path)
 
     def _names(self, number: int) -> tuple[str, str]:
         return f"{self.path}.{number}", f"{self.path}.{number}.gz"

@@ -105,6 +105,9 @@ class RemoteLog:
     def mark(self) -> Mark:
         return self._cache.mark()
 
+    def reading(self) -> int:
+        return self._cache.reading()
+
     def close(self) -> None:
         self._cache.close()
         self.delivery.close()

@@ -65,12 +65,9 @@ def test_old_files_are_compressed(tmp_path: Path) -> None:
     assert waited == ["waited"] * 3
 
 
-def test_a_full_disk_loses_a_write_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.log"
-    log = LogFile(str(path))
-    log.append(b"whole\n")
-    write = os.write
-    room = [4]
+def room_for(size: int) -> Callable[[int, bytes], int]:
+    """An ``os.write`` of a disk that has room for so many bytes."""
+    write, room = os.write, [size]
 
     def full(fd: int, data: bytes) -> int:
         if not room[0]:
@@ -79,13 +76,24 @@ def test_a_full_disk_loses_a_write_as_a_whole(tmp_path: Path, monkeypatch: pytes
         room[0] -= done
         return done
 
+    return full
+
+
+def test_a_full_disk_loses_the_records_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.log"
+    log = LogFile(str(path))
+    log.append(b"whole\n")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "write", room_for(4))
         log.append(b"too long\n")
     assert (log.size, log.lost) == (6, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", room_for(9))
+        log.append(b"one\ntwo\nthree\nfour\n")
+    assert (log.size, log.lost) == (14, 9 + 11)
     log.append(b"again\n")
     log.close()
-    assert path.read_bytes() == b"whole\nagain\n"
+    assert path.read_bytes() == b"whole\none\ntwo\nagain\n"
 
 
 def test_a_directory_that_is_gone_costs_lines_only(tmp_path: Path) -> None:

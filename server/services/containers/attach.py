@@ -7,18 +7,21 @@ creation and its first instruction, so that not a byte is missed.
 import asyncio
 import contextlib
 import logging
+import os
 import select
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from engine.api.stdio import Attach as Wishes
-from engine.api.stdio import AttachSession, Ending, Stdio
+from engine.api.stdio import AttachSession, Ending, LogMark, Stdio
 from engine.errors import WharfError, conflict
 from server.services.containers.client import DEFAULT_KEYS, Client, parse_keys
 from server.services.containers.log_format import Query, header
+from server.services.containers.log_reader import End
 from server.services.containers.logs import Logs
 from server.services.containers.model import Container
 from server.services.containers.room import Room
-from server.services.containers.stdio import socket_path
+from server.services.containers.stdio import log_file, socket_path
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +66,31 @@ class _Pending:
         if not self.session.done():
             self.session.set_result(None)
 
+    def leave(self) -> None:
+        """Nobody waits for the session any more."""
+        self.give_up()
+        if not self.session.cancelled() and (session := self.session.result()) is not None:
+            session.abandon()
+
 
 def _streaming(container: Container) -> bool:
-    """Whether there is a process to attach to now."""
-    return container.state.running and not container.state.restarting
+    """Whether there is a process to attach to now; one that is about to start counts when it takes clients no more
+    from those who wait."""
+    return container.joinable or (container.state.running and not container.state.restarting)
+
+
+@contextlib.contextmanager
+def _log_now(container: Container) -> Iterator[End]:
+    """Where the log ends now."""
+    try:
+        fd = os.open(log_file(container), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield End(-1, 0)
+        return
+    try:
+        yield End(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
 
 
 class Attachments:
@@ -98,54 +122,90 @@ class Attachments:
 
         Where the container runs, the head goes out with the session: who has read it misses no output.
         """
-        joins = wanted.logs and wanted.stream and _streaming(container)
-        try:
-            if wanted.logs or not wanted.stream or not _streaming(container):
-                await client.send_head()
-            if wanted.logs and not joins:
-                await self._replay(container, Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed), client)
-        except (OSError, WharfError) as error:
-            # The head is out: dockerd, too, has only its log left to tell.
-            log.info("container=%s attach: %s", container.id, error)
-            await client.finish()
-            return
-        self._room.publish(container, "attach")
-        if not wanted.stream:
-            await client.finish()
-            return
-        wishes = self._wishes(container, wanted, client, framed=framed, held=joins)
-        session = await self._join(container, wishes, client)
+        if wanted.logs and wanted.stream:
+            session = await self._with_log(container, wanted, client, framed=framed)
+        else:
+            session = await self._with_one(container, wanted, client, framed=framed)
         if session is None:
             await client.finish(client.head)
             return
-        if joins:
-            await self._before(container, wanted, session, client, framed=framed)
         client.sock.close()
         if await session.ended() is Ending.DETACHED:
             self._room.publish(container, "detach")
 
-    async def _replay(self, container: Container, query: Query, client: Client) -> None:
-        async for data in self._logs.open(container, query):
+    async def _with_one(
+        self, container: Container, wanted: Wanted, client: Client, *, framed: bool
+    ) -> AttachSession | None:
+        """The log or the session; None: there is no session (any more)."""
+        try:
+            if not wanted.stream or not _streaming(container):
+                await client.send_head()
+            if wanted.logs:
+                await self._replay(container, wanted, client, None, framed=framed)
+        except (OSError, WharfError) as error:
+            # The head is out: dockerd, too, has only its log left to tell.
+            log.info("container=%s attach: %s", container.id, error)
+            return None
+        self._room.publish(container, "attach")
+        if not wanted.stream:
+            return None
+        wishes = self._wishes(container, wanted, client, framed=framed)
+        if _streaming(container):
+            return await self._join(container, wishes, client)
+        with self._registered(container, wishes, client) as pending:
+            return await pending.session
+
+    async def _with_log(
+        self, container: Container, wanted: Wanted, client: Client, *, framed: bool
+    ) -> AttachSession | None:
+        """The log up to where the session joins, and lines that had no end yet; then the session's own output, so that
+        nothing is lost and nothing comes twice. None: there is no session (any more)."""
+        session: AttachSession | None = None
+        # Held: until the log is told, and the head before it, the session writes nothing.
+        wishes = replace(self._wishes(container, wanted, client, framed=framed), held=True, head=b"")
+        try:
+            if _streaming(container):
+                self._room.publish(container, "attach")
+                session = await self._join(container, wishes, client)
+                await client.send_head()
+                if session is None:
+                    # It has just ended: what it has written is in the log.
+                    await self._replay(container, wanted, client, None, framed=framed)
+                    return None
+                await self._before(container, wanted, session.mark, client, framed=framed)
+            else:
+                # A start knows of the client before anything is awaited: not a byte may pass it by.
+                with self._registered(container, wishes, client) as pending, _log_now(container) as end:
+                    await client.send_head()
+                    await self._replay(container, wanted, client, end, framed=framed)
+                    self._room.publish(container, "attach")
+                    session = await pending.session
+        except (OSError, WharfError) as error:
+            log.info("container=%s attach: %s", container.id, error)
+        if session is not None:
+            session.forget_mark()
+            await session.go()
+        return session
+
+    async def _replay(
+        self, container: Container, wanted: Wanted, client: Client, end: End | None, *, framed: bool
+    ) -> None:
+        query = Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed)
+        async for data in self._logs.open(container, query, end):
             await client.send(data)
 
     async def _before(
-        self, container: Container, wanted: Wanted, session: AttachSession, client: Client, *, framed: bool
+        self, container: Container, wanted: Wanted, mark: LogMark | None, client: Client, *, framed: bool
     ) -> None:
-        """What was written before the session joined: the log up to there, and lines that had no end yet. Then the
-        session's own output follows, so that nothing is lost and nothing comes twice."""
-        mark = session.mark
-        try:
-            end = (mark.inode, mark.size) if mark is not None else None
-            query = Query(stdout=wanted.stdout, stderr=wanted.stderr, framed=framed, end=end)
-            await self._replay(container, query, client)
-            for stream, data in (mark.rest if mark is not None else {}).items():
-                if wanted.stdout if stream == "stdout" else wanted.stderr:
-                    await client.send((header(stream, len(data)) if framed else b"") + data)
-        except (OSError, WharfError) as error:
-            log.info("container=%s attach: %s", container.id, error)
-        await session.go()
+        """What was written before a session joined."""
+        if mark is None:
+            return
+        await self._replay(container, wanted, client, End(mark.fd, mark.size), framed=framed)
+        for stream, data in mark.rest.items():
+            if wanted.stdout if stream == "stdout" else wanted.stderr:
+                await client.send((header(stream, len(data)) if framed else b"") + data)
 
-    def _wishes(self, container: Container, wanted: Wanted, client: Client, *, framed: bool, held: bool) -> Wishes:
+    def _wishes(self, container: Container, wanted: Wanted, client: Client, *, framed: bool) -> Wishes:
         config = container.config
         keys = b""
         if config.tty:
@@ -158,27 +218,32 @@ class Attachments:
             detach_keys=keys,
             early=client.early,
             head=client.head,
-            held=held,
         )
 
     async def _join(self, container: Container, wishes: Wishes, client: Client) -> AttachSession | None:
-        stdio = Stdio(socket_path(self._room, container))
-        if _streaming(container):
-            try:
-                return await stdio.open(wishes, client.sock)
-            except WharfError as error:
-                # It has just ended.
-                log.info("container=%s attach: %s", container.id, error)
-                return None
-        pending = _Pending(stdio, wishes, client)
+        """Of a container that runs; None: it has just ended."""
+        try:
+            return await Stdio(socket_path(self._room, container)).open(wishes, client.sock)
+        except WharfError as error:
+            log.info("container=%s attach: %s", container.id, error)
+            return None
+
+    @contextlib.contextmanager
+    def _registered(self, container: Container, wishes: Wishes, client: Client) -> Iterator[_Pending]:
+        """A client that the next start hands over."""
+        pending = _Pending(Stdio(socket_path(self._room, container)), wishes, client)
         waiting = self._pending.setdefault(container.id, set())
         waiting.add(pending)
         container.before_start.append(pending.hand_over)
-        self._watch(client.sock.fileno(), pending)
+        fd = client.sock.fileno()
+        self._watch(fd, pending)
         try:
-            return await pending.session
+            yield pending
+        except BaseException:
+            pending.leave()
+            raise
         finally:
-            self._unwatch(client.sock.fileno())
+            self._unwatch(fd)
             waiting.discard(pending)
             if not waiting:
                 self._pending.pop(container.id, None)

@@ -24,8 +24,7 @@ _HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size i
 class Query:
     """What a client wants of a log. ``tail`` -1: all. Times in ns since the epoch, 0: no bound.
 
-    ``framed``: each record in a stdcopy frame; else bare, as for a terminal. ``end``: the inode of a file of the log
-    and how many of its bytes are wanted; nothing that follows them.
+    ``framed``: each record in a stdcopy frame; else bare, as for a terminal.
     """
 
     stdout: bool = True
@@ -37,7 +36,6 @@ class Query:
     timestamps: bool = False
     details: bool = False
     framed: bool = True
-    end: tuple[int, int] | None = None
 
 
 def header(stream: str, size: int) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from engine.errors import Kind, WharfError, conflict, invalid
 from engine.system import inotify
 from server.services.containers.log_format import Query, format_of
-from server.services.containers.log_reader import LogReader
+from server.services.containers.log_reader import End, LogReader
 from server.services.containers.model import Container
 from server.services.containers.room import Room
 from server.services.containers.stdio import log_file
@@ -110,8 +110,8 @@ class Logs:
         room.hooks.drained.append(self._stopped)
         room.hooks.removed.append(self._stopped)
 
-    def open(self, container: Container, query: Query) -> AsyncIterator[bytes]:
-        """The log in pieces. Errors are raised now, before the first piece.
+    def open(self, container: Container, query: Query, end: End | None = None) -> AsyncIterator[bytes]:
+        """The log in pieces, up to ``end``. Errors are raised now, before the first piece.
 
         :raises WharfError: INVALID_ARGUMENT: no stream chosen. CONFLICT: the container is being removed.
             NOT_IMPLEMENTED: its driver can't be read.
@@ -124,7 +124,7 @@ class Logs:
         path = log_file(container)
         if not path:
             raise WharfError(Kind.NOT_IMPLEMENTED, "configured logging driver does not support reading")
-        reader = LogReader(path, format_of(config.type), query)
+        reader = LogReader(path, format_of(config.type), query, end)
         return self._read(container, reader, follow=query.follow)
 
     async def _read(self, container: Container, reader: LogReader, *, follow: bool) -> AsyncIterator[bytes]:

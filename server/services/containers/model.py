@@ -128,6 +128,8 @@ class Container:
     rootfs: tuple[Mount, ...] = field(default=(), repr=False)
     # Clients that attached before the start: each is called between create and start of the task.
     before_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list, repr=False)
+    #: Whether its task is there though it doesn't run yet: who attaches now joins it at once.
+    joinable: bool = field(default=False, repr=False)
     row: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
@@ -182,7 +184,7 @@ class Container:
 
 
 _RICH = frozenset(("config", "host_config", "networking", "mounts", "state"))
-_LIVE = frozenset(("lock", "manually_restarted", "exec_ids", "row", "rootfs", "before_start"))
+_LIVE = frozenset(("lock", "manually_restarted", "exec_ids", "row", "rootfs", "before_start", "joinable"))
 _PLAIN = tuple(field.name for field in fields(Container) if field.name not in _RICH | _LIVE)
 
 

@@ -151,6 +151,8 @@ async def _start(
             undo.push_async_callback(forget_task, room, container.id)
             timeline.mark("task")
             waiting, container.before_start = container.before_start, []
+            container.joinable = True
+            undo.callback(_joinable_no_more, container)
             for hand_over in waiting:
                 await hand_over()
             # Taken before, so that a container that ends at once has not ended before it began.
@@ -163,6 +165,7 @@ async def _start(
             state.exit_code, failure = start_failure(error)
             raise failure from error
     state.running, state.paused, state.restarting = True, False, False
+    container.joinable = False
     state.pid, state.exit_code, state.error, state.oom_killed = pid, 0, "", False
     state.started_ns = began
     container.started_before = True
@@ -173,6 +176,10 @@ async def _start(
     await room.save(container)
     timeline.mark("save")
     room.publish(container, "start")
+
+
+def _joinable_no_more(container: Container) -> None:
+    container.joinable = False
 
 
 def engine_record(room: Room, container: Container, spec: dict[str, object], *, snapshot_key: str) -> ContainerRecord:

@@ -14,7 +14,7 @@ import pytest
 from engine.shim.logs import JsonFile, Local
 from engine.shim.rotate import LogFile
 from server.services.containers.log_format import JsonLines, Query, attributes_text, format_of, stamp
-from server.services.containers.log_reader import LogReader, chain
+from server.services.containers.log_reader import LogReader
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -110,7 +110,7 @@ def test_rotated_files_are_one_log(tmp_path: Path, driver: str, gz: bool) -> Non
     for number in range(200):
         log.write("stdout", f"line {number}\n".encode(), START + number)
     log.close()
-    assert len(chain(str(path))) > 3
+    assert len(list(tmp_path.iterdir())) > 3
     expected = [f"line {number}\n".encode() for number in range(200)]
     assert [data for _, data in frames(read_all(path, driver))] == expected
     for tail in (1, 5, 60, 150, 199, 200, 1000):
