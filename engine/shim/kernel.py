@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PF_EXITING = 4  # include/linux/sched.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
@@ -52,6 +53,16 @@ def oom_score_adj(value: object) -> Iterator[None]:
 def trim_memory() -> None:
     """Gives freed heap back to the kernel (after a burst of output)."""
     _libc.malloc_trim(0)
+
+
+def leaves(pid: int) -> bool:
+    """Whether the process is gone or on its way out, which it is before any of its descriptors is closed."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read(4096)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return bool(int(stat[stat.rindex(b")") + 2 :].split()[6]) & _PF_EXITING)
 
 
 def start_time(pid: int) -> int:

@@ -91,7 +91,6 @@ class Exec:
     async def _is_ending(self, instance: ExecInstance) -> bool:
         """Its shim was killed: its client saw the end of the output, the process is killed in this moment."""
         if instance.execution is not None:
-            await instance.execution.caught_up()
             return instance.execution.lost
         state = await self._room.engine.tasks.get(instance.container_id, instance.key)
         return state.status is TaskStatus.STOPPED
