@@ -55,6 +55,7 @@ class Vanish:
         self.registry = plain
         self.random = random.Random(seed)
         self.slowest = 0.0
+        self.only: list[str] = []
         self.counts: Counter[str] = Counter()
         self._holds: list[Hold] = []
         self._serial = 0
@@ -217,7 +218,8 @@ class Vanish:
     # what must hold
 
     def round(self) -> str:
-        operation = self.random.choice(self.operations)
+        wanted = [each for each in self.operations if not self.only or each.__name__.lstrip("_") in self.only]
+        operation = self.random.choice(wanted)
         self._wild = True
         operation()
         began = time.monotonic()
@@ -247,6 +249,8 @@ class Vanish:
         found = [f"lease {id}" for id in self.ctr("leases", "ls") if not id.endswith("-build-cache")]
         found += [f"snapshot {key}" for key in self.ctr("snapshots", "ls") if not key.startswith("sha256:")]
         found += [f"ingest {ref}" for ref in self.ctr("content", "active") if not ref.startswith(RESUMABLE)]
+        groups = [Path(line.split()[1]) for line in self.engine.place.footprint.left() if line.startswith("cgroup")]
+        found += [f"cgroup {path}" for path in groups if re.fullmatch("[0-9a-z]{24,64}", path.name)]
         data = self.engine.place.root / "data"
         for path, _ in disk.entries(data):
             parts = path.removeprefix(f"{data}/").split("/")
@@ -288,10 +292,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
+    parser.add_argument("--only", default="", help="names of operations, joined by commas: classic,buildkit")
     given = parser.parse_args()
     print("seed", given.seed, flush=True)
     with _engine(given.engine) as engine, registry() as plain:
         vanish = Vanish(engine, plain, given.seed)
+        vanish.only = [name for name in given.only.split(",") if name]
         with vanish.gate:
             vanish.engine.docker("pull", "-q", f"{vanish.gate.address}/{vanish._fresh('warm')}")
             for each in vanish.operations:  # what is made once is made

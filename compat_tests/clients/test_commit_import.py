@@ -151,6 +151,23 @@ def test_import_and_export(engine: Engine) -> None:
     assert "invalid reference format" in engine.docker("import", "-", "UPPER:1", input=exported, check=False).output
 
 
+def test_padding_behind_an_imported_archive_is_not_kept(engine: Engine) -> None:
+    """It is read, as senders are not cut off, and nobody's."""
+    data = layer({"x": os.urandom(300_000), "zeros": bytes(700_000)})
+    sizes = []
+    for behind in (0, 64 << 20):
+        engine.docker("import", "-", "padded:1", input=data + bytes(behind))
+        manifest = engine.api.get("/images/padded:1/json", manifests=1).json()["Manifests"][0]
+        sizes.append(manifest["Size"]["Content"])
+        made = engine.docker("create", "padded:1", "x").stdout.strip()
+        exported = engine.api.get(f"/containers/{made}/export").body
+        engine.docker("rm", made)
+        with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
+            assert archive.getmember("zeros").size == 700_000
+    assert abs(sizes[0] - sizes[1]) < 100  # the times of two configs may differ in length
+    assert sizes[0] < len(data) + 10_240
+
+
 def test_import_from_a_url(engine: Engine) -> None:
     data = layer({"fetched": "yes", "bin": Node(kind=tarfile.DIRTYPE, mode=0o755)})
 

@@ -193,10 +193,12 @@ def _pieces(job: _Job) -> Iterator[bytes]:
 def _run(job: _Job, target: Target, options: Options) -> None:
     """The extracting thread. It is used once: its root and umask are nobody else's."""
     lowers: list[int] = []
+    outside: list[int] = []
     try:
         for path in target.lowers:  # one by one: what is open must be closed if the next fails
             lowers.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # noqa: PERF401
         linux.unshare(_CLONE_FS)
+        outside.append(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         os.chroot(target.root)
         os.chdir("/")
         os.umask(0)
@@ -221,6 +223,11 @@ def _run(job: _Job, target: Target, options: Options) -> None:
     except BaseException as error:
         job.error = error
     finally:
+        # Who waits for a thread is told of its end a moment before the kernel lets go of its root: a file system could
+        # not be unmounted then.
+        for fd in outside:
+            os.fchdir(fd)
+            os.chroot(".")
         job.done.set()
-        for fd in lowers:
+        for fd in (*lowers, *outside):
             os.close(fd)

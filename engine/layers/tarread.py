@@ -31,7 +31,7 @@ def _text(raw: bytes) -> str:
     return os.fsdecode(raw if end < 0 else raw[:end])
 
 
-def _number(raw: bytes) -> int:
+def number(raw: bytes) -> int:
     """An octal field, or base-256 if the first bit is set (GNU)."""
     if raw[0] & 0x80:
         value = int.from_bytes(raw, "big")
@@ -48,8 +48,8 @@ def _number(raw: bytes) -> int:
         raise _bad() from None
 
 
-def _checked(block: bytes) -> None:
-    wanted = _number(block[148:156])
+def checked(block: bytes) -> None:
+    wanted = number(block[148:156])
     if sum(block) - sum(block[148:156]) + 256 == wanted:
         return
     signed = sum(b - 256 if b > 127 else b for b in block[:148] + block[156:]) + 256
@@ -142,9 +142,9 @@ class TarReader:
                 if second and second != _ZEROS:
                     raise _bad()
                 return
-            _checked(block)
+            checked(block)
             kind = block[156:157]
-            size = _number(block[124:136])
+            size = number(block[124:136])
             if size < 0:
                 raise _bad()
             if kind == b"x" or kind == b"g":
@@ -184,19 +184,19 @@ class TarReader:
         entry = Header(
             name=name,
             type=kind,
-            mode=_number(block[100:108]) & 0o7777,
-            uid=_number(block[108:116]),
-            gid=_number(block[116:124]),
+            mode=number(block[100:108]) & 0o7777,
+            uid=number(block[108:116]),
+            gid=number(block[116:124]),
             size=size,
-            mtime_ns=_number(block[136:148]) * 1_000_000_000,
+            mtime_ns=number(block[136:148]) * 1_000_000_000,
         )
         if block[157]:
             entry.linkname = _text(block[157:257])
         if link is not None:
             entry.linkname = link
         if kind == tar.CHAR or kind == tar.BLOCK:
-            entry.devmajor = _number(block[329:337])
-            entry.devminor = _number(block[337:345])
+            entry.devmajor = number(block[329:337])
+            entry.devminor = number(block[337:345])
         if kind == b"\0" or kind == b"7":
             entry.type = tar.DIRECTORY if name.endswith("/") and kind == b"\0" else tar.REGULAR
         if block[265]:
@@ -251,7 +251,7 @@ class TarReader:
         entry.type = tar.REGULAR
         fields = [block[386 + i * 12 : 398 + i * 12] for i in range(8)]
         more = block[482]
-        real = _number(block[483:495])
+        real = number(block[483:495])
         while more:
             extension = self.stream.take(_BLOCK)
             if len(extension) < _BLOCK:
@@ -264,7 +264,7 @@ class TarReader:
         for offset, length in zip(fields[::2], fields[1::2], strict=True):
             if not offset[0]:
                 break
-            numbers += [_number(offset), _number(length)]
+            numbers += [number(offset), number(length)]
         self._set_sparse(entry, numbers, real, entry.size)
 
     def _pax_sparse(self, entry: Header, records: dict[str, bytes]) -> None:

@@ -14,6 +14,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Mount, Platform
 from engine.errors import Kind, WharfError, invalid
 from engine.layers.compression import Compression, detect
+from engine.layers.ends import TarEnd
 from engine.registry import documents, oci
 from engine.registry.asynctar import gather
 from engine.registry.progress import Report
@@ -98,12 +99,18 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
     try:
         with heap.Transfer():
             async with engine.content.writer(ref) as writer:
-                kind, size = Compression.NONE, 0
-                async for piece in gather(body):
+                kind, size, end = Compression.NONE, 0, TarEnd()
+                async for data in gather(body):
+                    piece = memoryview(data)
                     if not size:
-                        kind = detect(piece)
+                        kind = detect(data)
                         if kind not in _SUFFIX:
                             raise invalid(f"{kind.value}: compress the archive with gzip or zstd, or not at all")
+                    if kind is Compression.NONE:
+                        # The id is new in any case: padding behind the archive, which may be large, is not kept.
+                        piece = piece[: end.of(piece)]
+                        if not piece:
+                            continue
                     await writer.write(piece)
                     size += len(piece)
                     if applying is None and engine.diff.follows:
