@@ -74,6 +74,8 @@ class Remap:
         return self._tree(base) + real.removeprefix(base)
 
     def _tree(self, base: str) -> str:
+        if (known := self._places.get(base)) is not None:
+            return known  # without the lock, which is held while a mount is made: this is asked on the loop
         with self._lock:
             place = self._places.get(base)
             if place is None:
