@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import re
+import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -338,3 +339,20 @@ def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
     assert build(cachefrom=candidates, buildargs=json.dumps({"A": "2"})).text.count("Using cache") == 0
     assert build(cachefrom=candidates, nocache=1).text.count("Using cache") == 0
     assert build().image != first.image
+
+
+@pytest.mark.parametrize("door", ["0", "1"])
+def test_a_base_without_a_path_gets_one(engine: Engine, door: str) -> None:
+    """An imported root file system has no environment: dockerd's builders give it a PATH that ENV may add to."""
+    with io.BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo("empty"))
+        imported = engine.api.request(
+            "POST", "/images/create", query={"fromSrc": "-", "repo": "nopath"}, body=file.getvalue()
+        )
+    assert imported.status == 200, imported.body
+    text = "FROM nopath\nENV PATH=$PATH:/more\n"
+    id = engine.docker("build", "-q", "-", input=text, env={"DOCKER_BUILDKIT": door}, timeout=110).stdout.strip()
+    default = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert engine.api.get(f"/images/{id}/json").json()["Config"]["Env"] == [f"PATH={default}:/more"]
+    assert not engine.api.get("/images/nopath/json").json()["Config"].get("Env")

@@ -84,7 +84,11 @@ class ImageConfig:
             own.pop(key, None)
         config = own.get("config")
         own["config"] = dict(config) if isinstance(config, dict) else {}
-        return cls(own, tuple(diff_ids or ()), tuple(lines))
+        made = cls(own, tuple(diff_ids or ()), tuple(lines))
+        if "PATH" not in made.env and own.get("os") != "windows":
+            # An imported root file system says nothing; its processes get a PATH, and ENV may add to it.
+            made.set_env("PATH", _PATH)
+        return made
 
     def clone(self) -> "ImageConfig":
         """A copy that can be changed: a stage that starts from another."""
