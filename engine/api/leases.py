@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -97,7 +98,9 @@ class Leases:
         try:
             yield lease
         finally:
-            current_lease.reset(token)
+            # A generator that was left is closed by the loop, in a context of its own.
+            with contextlib.suppress(ValueError):
+                current_lease.reset(token)
             await asyncio.shield(self._give_back(lease.id, sync=sync))
 
     async def _give_back(self, id: str, *, sync: bool) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -151,6 +151,14 @@ def test_a_lease_is_given_back_however_early_its_holder_leaves(run: Run) -> None
         async with engine.leases.hold():
             pass
 
+    async def pieces(engine: Engine) -> AsyncIterator[bytes]:
+        async with engine.leases.hold():
+            yield b"a piece"
+
+    async def leave(engine: Engine) -> None:
+        async for _ in pieces(engine):
+            return
+
     async def body(engine: Engine) -> None:
         for steps in range(40):
             holder = asyncio.create_task(hold(engine))
@@ -158,6 +166,8 @@ def test_a_lease_is_given_back_however_early_its_holder_leaves(run: Run) -> None
                 await asyncio.sleep(0)
             holder.cancel()
             await asyncio.wait((holder,))
+        # Nobody closes this one but the loop.
+        await asyncio.create_task(leave(engine))
         for _ in range(600):
             if not (left := await engine.leases.list()):
                 break
