@@ -40,6 +40,7 @@ class Engine(ABC):
         self.api = Api(place.socket)
         self.env: dict[str, str] = {}
         self.cdi = place.root / "cdi"  # where it looks for specifications of devices
+        self.plugins = Path("/run/docker/plugins")  # where it looks for plugins
         self._client: docker.DockerClient | None = None
         self._config = place.root / "cli"
         self._config.mkdir()
@@ -199,7 +200,10 @@ class Wharf(Engine):
             argv += ["--containerd", str(containerd.address)]
         if not any(arg == "--config-file" for arg in args):
             (place.root / "daemon.json").write_text("{}")
-        self._daemon = Daemon([*argv, *args], place.root / "wharfd.log", mark=place.footprint.mark)
+        # Of its own: what one engine is given to ask, no other that runs beside it shall ask as well.
+        self.plugins = place.root / "plugins"
+        environ = {"WHARF_PLUGINS": str(self.plugins)}
+        self._daemon = Daemon([*argv, *args], place.root / "wharfd.log", mark=place.footprint.mark, env=environ)
 
     @property
     def daemon(self) -> Daemon:

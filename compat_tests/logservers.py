@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from compat_tests.engines import Engine
 from compat_tests.plugins import Plugin
 from compat_tests.traces import until
 from engine.system import varint
@@ -224,9 +225,9 @@ def _unpacked(data: bytes) -> dict[str, Any]:
 class LogPlugin(Plugin):
     """A log driver. ``lines``: (stream, line, whole)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self.lines: list[tuple[str, bytes, bool]] = []
-        super().__init__(name)
+        super().__init__(engine, name)
 
     def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         if method == "Plugin.Activate":

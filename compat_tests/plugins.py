@@ -1,4 +1,4 @@
-"""Plugins of Docker's legacy protocol: JSON over HTTP on a socket in `/run/docker/plugins`."""
+"""Plugins of Docker's legacy protocol: JSON over HTTP on a socket where one engine looks for them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-DIRECTORY = Path("/run/docker/plugins")
+from compat_tests.engines import Engine
 
 
 class Plugin:
     """A plugin, as far as an engine can see in a process of its own. ``calls``: (method, body), once answered."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
-        self.path = DIRECTORY / f"{name}.sock"
+        self.path = engine.plugins / f"{name}.sock"
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.threads: list[threading.Thread] = []
         self._closing = False
-        DIRECTORY.mkdir(parents=True, exist_ok=True)
+        engine.plugins.mkdir(parents=True, exist_ok=True)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.bind(str(self.path))
         self._sock.listen()
@@ -74,10 +74,10 @@ class Plugin:
 class VolumePlugin(Plugin):
     """A volume driver that keeps its volumes below a directory. ``mounted``: who has one mounted, by its name."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, engine: Engine, name: str, directory: Path) -> None:
         self.directory = directory
         self.mounted: dict[str, set[str]] = {}
-        super().__init__(name)
+        super().__init__(engine, name)
 
     def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         if method == "Plugin.Activate":

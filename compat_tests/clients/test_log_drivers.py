@@ -265,7 +265,7 @@ def test_non_blocking_never_waits(engine: Engine) -> None:
 @pytest.mark.core
 def test_a_log_plugin(engine: Engine) -> None:
     name = f"wharf-test-{engine.kind}-{os.getpid()}"
-    with LogPlugin(name) as plugin:
+    with LogPlugin(engine, name) as plugin:
         script = "echo out; echo err >&2; head -c 20000 /dev/zero | tr '\\0' x; echo"
         with container(engine, Cmd=["sh", "-c", script], Env=["A=b"], **settings(name, own="1")) as box:
             finish(engine, box)

@@ -245,7 +245,7 @@ def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
     name = f"wharf-volumes-{engine.kind}-{os.getpid()}"
     theirs = {"Name": "theirs", "Driver": name, "Labels": None, "Options": None, "Scope": "global"}
     theirs |= {"Mountpoint": f"{tmp_path}/theirs", "CreatedAt": "2024-05-06T07:08:09Z"}
-    with VolumePlugin(name, tmp_path) as plugin:
+    with VolumePlugin(engine, name, tmp_path) as plugin:
         (tmp_path / "theirs").mkdir()
         (tmp_path / "theirs" / "file").write_text("from elsewhere")
 

@@ -2,7 +2,7 @@
 
 A plugin is found by name: a socket ``<name>.sock`` (or ``<name>/<name>.sock``) in ``/run/docker/plugins``, or a file
 ``<name>.spec`` with its address in ``/etc/docker/plugins`` or ``/usr/lib/docker/plugins``. It is asked to activate
-itself when it is first used.
+itself when it is first used. ``WHARF_PLUGINS`` in the environment names another directory for the sockets.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from server.services.volumes.base import Told
 
 log = logging.getLogger(__name__)
 
-SOCKETS = (Path("/run/docker/plugins"),)
+SOCKETS = (Path(os.environ.get("WHARF_PLUGINS", "/run/docker/plugins")),)
 SPECS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
 _TYPE = "application/vnd.docker.plugins.v1.2+json"
 _MAX_ANSWER = 16 << 20
