@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -135,13 +135,13 @@ class _Exchange:
         self._request = request
         self._connection: http.client.HTTPConnection | None = None
         self._response: http.client.HTTPResponse | None = None
-        self._step: asyncio.Future[Any] | None = None
+        self._step: Future[Any] | None = None
 
     async def call(self, step: Callable[[], _T]) -> _T:
         """Runs a step in a thread. If the caller is cancelled, the exchange is closed, which ends the step."""
-        self._step = future = asyncio.get_running_loop().run_in_executor(_threads(), step)
+        self._step = future = _threads().submit(step)
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
             self.close()
             raise
@@ -160,13 +160,8 @@ class _Exchange:
         if step is None or step.done():
             self._release()
             return
-        step.add_done_callback(self._given_up)
         self._shut_down()
-
-    def _given_up(self, step: "asyncio.Future[Any]") -> None:
-        if not step.cancelled():
-            step.exception()  # nobody is left to be told
-        self._release()
+        step.add_done_callback(lambda _: self._release())  # by its thread, where a loop may have ended
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
