@@ -58,7 +58,7 @@ def test_a_load_that_stalls_and_is_left(engine: Engine, archived: type[object]) 
         assert "Loaded image: left:1" in engine.docker("load", input=archive).stdout
         engine.docker("rmi", "left:1")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert until(lambda: ingested(engine) == begun, seconds=60)
+    assert until(lambda: ingested(engine) <= begun, seconds=60)
     assert until(lambda: not blobs_in(engine) - blobs, seconds=60), blobs_in(engine) - blobs
     assert "Loaded image: left:1" in engine.docker("load", input=archive).stdout
 
@@ -70,7 +70,7 @@ def test_an_import_that_is_left(engine: Engine) -> None:
     path = "/images/create?fromSrc=-&repo=left&tag=imported"
     with sending(engine, path, data, len(data) // 4 * 3):
         assert until(lambda: ingested(engine) > begun, seconds=60)
-    assert until(lambda: ingested(engine) == begun, seconds=60)
+    assert until(lambda: ingested(engine) <= begun, seconds=60)
     assert not blobs_in(engine) - before
     assert engine.api.get("/images/left:imported/json").status == 404
     assert engine.docker("import", "-", "left:imported", input=data).stdout.startswith("sha256:")
@@ -78,14 +78,16 @@ def test_an_import_that_is_left(engine: Engine) -> None:
 
 def test_a_save_that_is_left(engine: Engine) -> None:
     """What is saved is held no longer than somebody reads it."""
-    engine.docker("load", "-q", input=docker_archive("left:saved", [busybox_layer(), *fresh(1, 8 * MIB)]))
     before = blobs_in(engine)
+    engine.docker("load", "-q", input=docker_archive("left:saved", [busybox_layer(), *fresh(1, 8 * MIB)]))
+    own = blobs_in(engine) - before
+    assert len(own) >= 3
     with contextlib.closing(engine.api.raw()) as sock:
         sock.sendall(b"GET /images/left:saved/get HTTP/1.1\r\nHost: d\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
         engine.docker("rmi", "left:saved")
-        assert blobs_in(engine) == before
-    assert until(lambda: len(before - blobs_in(engine)) >= 3, seconds=60)
+        assert own <= blobs_in(engine)
+    assert until(lambda: not own & blobs_in(engine), seconds=60)
 
 
 def test_a_stop_waits_for_no_registry(plain: Registry) -> None:
