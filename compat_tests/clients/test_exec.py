@@ -164,6 +164,14 @@ def test_detached(engine: Engine, box: str) -> None:
     assert engine.docker("exec", box, "cat", "/tmp/mark").stdout == "done\n"
 
 
+def test_the_hosts_null_device_is_not_the_containers(engine: Engine, box: str) -> None:
+    """crun gives an exec's streams to its user, who could then take ``/dev/null`` from the host."""
+    script = "chmod 600 /proc/self/fd/0; echo gone >&0 && cat <&0"
+    for user in ("0", "7:8"):
+        done = engine.docker("exec", "-u", user, box, "sh", "-c", script)
+        assert (done.stdout, done.stderr) == ("", "chmod: /proc/self/fd/0: Read-only file system\n")
+
+
 def test_what_inspect_shows(engine: Engine, box: str) -> None:
     identity = create(engine, box, "sleep", "600", User="daemon", Privileged=True, DetachKeys="ctrl-a")
     before = inspect(engine, identity)

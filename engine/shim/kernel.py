@@ -5,6 +5,8 @@ import ctypes
 import os
 from collections.abc import Iterator
 
+from engine.system import linux
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PF_EXITING = 4  # include/linux/sched.h
@@ -20,6 +22,21 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), f"prctl {option}")
+
+
+def sealed_null() -> int:
+    """A descriptor of ``/dev/null``, on a read-only mount of its own: read and written as ever, but whoever gets it
+    can't change its owner and mode, which are the host's. (crun makes the streams of an exec its user's.) Linux before
+    5.12 and hosts that allow no mounts give the plain one."""
+    try:
+        tree = linux.open_tree(linux.AT_FDCWD, os.devnull, linux.OPEN_TREE_CLONE)
+        try:
+            linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, attr_set=linux.MOUNT_ATTR_RDONLY)
+            return os.open(f"/proc/self/fd/{tree}", os.O_RDWR | os.O_CLOEXEC)
+        finally:
+            os.close(tree)
+    except OSError:
+        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
 def become_subreaper() -> None:

@@ -17,7 +17,8 @@ class Runner:
 
     def __init__(self, loop: Loop, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        # The sealed one that this process has from its zygote, opened anew: containers share nothing.
+        self.null = os.open("/proc/self/fd/0", os.O_RDWR | os.O_CLOEXEC)
         self._loop = loop
         self._counter = 0
         # Nothing else of ours: runtimes hand on what they know (NOTIFY_SOCKET) to the container.

@@ -108,7 +108,7 @@ def _prepare(sock: socket.socket, nofile: int) -> None:
     keep = sock.fileno()
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
-    null = os.open(os.devnull, os.O_RDWR)
+    null = kernel.sealed_null()  # also the shims', and what of it containers get
     os.dup2(null, 0)
     os.dup2(null, 1)
     if null > 2:
@@ -161,9 +161,7 @@ def _child(zygote: socket.socket, data: bytes, fds: list[int]) -> None:
         ((message, _tail),) = protocol.Decoder().feed(data)
         bundle = text(message, "bundle")
         os.chdir(bundle)
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 2)
-        os.close(null)
+        os.dup2(0, 2)
         control = socket.socket(fileno=fds.pop())
         if text(message, "what") == "shim":
             kernel.set_name("wharf-shim")
