@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from compat_tests.clients.test_buildkit import build, context, images_as_before
+from compat_tests.clients.webserver import serving
 from compat_tests.engines import Engine
 from compat_tests.registry import Registry, registry
 from compat_tests.traces import until
@@ -100,6 +101,7 @@ def test_provenance_and_annotations(engine: Engine, tmp_path: Path) -> None:
     assert [item["uri"] for item in statement["predicate"]["materials"]] == [
         "pkg:docker/busybox@latest?platform=linux%2Famd64"
     ]
+    assert "https://mobyproject.org/buildkit@v1#metadata" not in statement["predicate"]["metadata"]
     # nothing of it unless it is asked for: an image stays what its steps are
     plain = tmp_path / "plain.tar"
     build(engine, f"--output=type=oci,dest={plain}", root)
@@ -140,6 +142,31 @@ def listed(root: Path) -> list[str]:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         lines.append(f"{path.relative_to(root)} {status.st_mtime_ns} {status.st_mode:o} {status.st_nlink} {content}")
     return lines
+
+
+def test_provenance_tells_no_secrets(engine: Engine, tmp_path: Path) -> None:
+    """Sources with their digests; arguments, labels and the credentials of URLs are left out, as BuildKit does."""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "file").write_bytes(b"fetched")
+    with serving(tmp_path / "web") as web:
+        address = web.removeprefix("http://")
+        url = f"http://user:hidden@{address}/file"
+        root = str(context(tmp_path / "c", {"Dockerfile": f"FROM busybox\nARG A\nADD {url} /f\n"}))
+        out = tmp_path / "o.tar"
+        words = ["--build-arg", "A=hidden", "--label", "l=hidden", "--build-context", f"unused={url}"]
+        environ = {"BUILDX_GIT_INFO": "0"}
+        words += ["--provenance=mode=min", f"--output=type=oci,dest={out}", root]
+        engine.docker("buildx", "build", "--progress=plain", *words, env=environ, timeout=110)
+    blobs = layout(out)
+    index = blobs[blobs[""]["manifests"][0]["digest"]]
+    statement = blobs[blobs[index["manifests"][1]["digest"]]["layers"][0]["digest"]]
+    predicate = statement["predicate"]
+    redacted = f"http://xxxxx:xxxxx@{address}/file"
+    assert {"uri": redacted, "digest": {"sha256": hashlib.sha256(b"fetched").hexdigest()}} in predicate["materials"]
+    arguments = predicate["invocation"]["parameters"]["args"]
+    assert arguments["context:unused"] == redacted
+    assert predicate["metadata"]["completeness"]["parameters"] is False
+    assert "hidden" not in json.dumps(statement)
 
 
 def test_times_and_compression(engine: Engine, tmp_path: Path) -> None:

@@ -207,8 +207,9 @@ def _names(attrs: Mapping[str, str]) -> list[str]:
 
 
 def _origins(job: Job, made: Made) -> Origins:
-    options = {key: value for key, value in job.options.items() if key.startswith(("label:", "target", "platform"))}
-    return Origins(job.ref, made.platform, made.bases, made.dockerfile, options, job.created_ns, time.time_ns())
+    options = {**job.request.FrontendAttrs, **job.options}
+    times = job.created_ns, time.time_ns()
+    return Origins(job.ref, made.platform, made.bases, made.dockerfile, options, *times, fetched=job.fetched)
 
 
 def _pack(root: str, prefix: str, epoch_ns: int | None, out: Callable[[bytes], object]) -> None:

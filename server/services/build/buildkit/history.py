@@ -105,6 +105,8 @@ class History:
         record.Generation += 1
         if job.error:
             record.error.CopyFrom(Status(code=1 if job.error == CANCELED else 2, message=job.error))
+        else:
+            record.Result.SetInParent()  # clients look into it without asking whether it is there
         self._tell(COMPLETE, record)
         self._later(self._keep(job, record), "record of a build")
         self._forget_old()

@@ -71,6 +71,8 @@ class Job:
     """What the client's half returned."""
     options: dict[str, str] = field(default_factory=dict)
     """What the front end was asked."""
+    fetched: dict[str, str] = field(default_factory=dict)
+    """What ``ADD`` fetched, by URL: the digest of a file, the commit of a repository."""
     steps: int = 0
     cached: int = 0
     error: str = ""

@@ -1,8 +1,9 @@
 """Where an image comes from: an in-toto statement with SLSA's predicate (v0.2) in BuildKit's minimal form."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from engine.api.types import Descriptor
@@ -14,17 +15,41 @@ STATEMENT = "application/vnd.in-toto+json"
 PREDICATE = "https://slsa.dev/provenance/v0.2"
 
 
+_CREDENTIALS = re.compile(r"(?<=://)([^/?#@:]*)(:[^/?#@]*)?@")
+
+# Of the front end's options: those that say how a host does it, and those that have a place of their own.
+_ELSEWHERE = ("cgroup-parent", "image-resolve-mode", "platform", "cache-imports", "filename", "frontend.caps")
+
+
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """What is told of a build. ``bases``: name and digest of each base image."""
+    """What is told of a build. ``bases``: name and digest of each base image; ``fetched``: URLs of files and
+    repositories, and what they were (``sha256:…``, ``sha1:…``); ``options``: the front end's."""
 
     build: str
     platform: str
     bases: Sequence[tuple[str, str]]
     dockerfile: str
-    parameters: Mapping[str, str]
+    options: Mapping[str, str]
     started_ns: int
     ended_ns: int
+    fetched: Mapping[str, str] = field(default_factory=dict)
+
+
+def redacted(url: str) -> str:
+    """A URL without its user and password."""
+    return _CREDENTIALS.sub(lambda found: "xxxxx:xxxxx@" if found[2] else "xxxxx@", url)
+
+
+def _arguments(options: Mapping[str, str]) -> dict[str, str]:
+    """The options that BuildKit's minimal form shows: no build arguments, no labels, no credentials."""
+    context = options.get("contextkey") or "context"
+    left_out = ("attest:", "vcs:", "build-arg:", "label:")
+    return {
+        key: redacted(value) if key.startswith("context:") else value
+        for key, value in options.items()
+        if key not in _ELSEWHERE and key != context and not key.startswith(left_out)
+    }
 
 
 def _url(name: str, platform: str) -> str:
@@ -41,21 +66,31 @@ def statement(origins: Origins, names: Sequence[str], image: str) -> bytes:
         {"uri": _url(name, origins.platform), "digest": {"sha256": digest.partition(":")[2]}}
         for name, digest in origins.bases
     ]
+    for url, digest in origins.fetched.items():
+        algorithm, _, text = digest.partition(":")
+        materials.append({"uri": redacted(url), "digest": {algorithm: text}})
+    options = origins.options
+    source: dict[str, object] = {"entryPoint": origins.dockerfile}
+    if context := options.get(options.get("contextkey") or "context"):
+        source["uri"] = redacted(context)
+    vcs = {key[4:]: redacted(value) for key, value in options.items() if key.startswith("vcs:") and value}
+    hidden = any(key.startswith(("build-arg:", "label:")) for key in options)
     predicate = {
         "builder": {"id": ""},
         "buildType": "https://mobyproject.org/buildkit@v1",
         "materials": materials,
         "invocation": {
-            "configSource": {"entryPoint": origins.dockerfile},
-            "parameters": {"frontend": "dockerfile.v0", "args": dict(origins.parameters)},
+            "configSource": source,
+            "parameters": {"frontend": "dockerfile.v0", "args": _arguments(options)},
             "environment": {"platform": origins.platform},
         },
         "metadata": {
             "buildInvocationID": origins.build,
             "buildStartedOn": utc(origins.started_ns),
             "buildFinishedOn": utc(origins.ended_ns),
-            "completeness": {"parameters": False, "environment": True, "materials": False},
+            "completeness": {"parameters": not hidden, "environment": True, "materials": False},
             "reproducible": False,
+            **({"https://mobyproject.org/buildkit@v1#metadata": {"vcs": vcs}} if vcs else {}),
         },
     }
     document = {

@@ -216,7 +216,11 @@ class Sources:
         return path
 
     async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
-        return await fetch(self._files, url, checksum=checksum, keep_git_dir=keep_git_dir)
+        fetched = await fetch(self._files, url, checksum=checksum, keep_git_dir=keep_git_dir)
+        # A repository's key is git:<commit>:<with its .git>.
+        digest = fetched.digest
+        self.job.fetched[url] = f"sha1:{digest.split(':')[1]}" if fetched.is_tree else digest
+        return fetched
 
 
 async def _nothing() -> AsyncIterator[bytes]:
