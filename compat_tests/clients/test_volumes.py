@@ -240,6 +240,43 @@ BAD_VOLUMES: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
+def test_a_file_system_that_never_answers_holds_up_only_who_wants_it(engine: Engine, tmp_path: Path) -> None:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+    hung = tmp_path / "hung"
+    hung.mkdir()
+    # Nobody reads what the kernel asks here, as of a server that has gone.
+    fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+    mount = ["mount", "-i", "-t", "fuse", "-o", options, "hung", str(hung)]
+    done = subprocess.run(mount, pass_fds=[fuse], capture_output=True, timeout=60, check=False)
+    if done.returncode:
+        os.close(fuse)
+        pytest.skip(f"no FUSE here: {done.stderr!r}")
+    try:
+        engine.docker(
+            *("volume", "create", "--opt", "type=none", "--opt", "o=bind", "--opt", f"device={hung}/x", "hung")
+        )
+        waiting = [("-v", f"{hung}/a:/d"), ("--mount", f"type=bind,src={hung}/b,dst=/d"), ("-v", "hung:/d")] * 4
+        clients = [engine.popen(*RUN, *options, "busybox", "true") for options in waiting]
+        try:
+            assert sh(engine, script="echo there") == "there"
+            assert engine.api.get("/_ping").status == 200
+            assert [client.poll() for client in clients] == [None] * len(clients)
+        finally:
+            os.close(fuse)  # now it is known to have gone
+            fuse = -1
+            for client in clients:
+                with client:
+                    client.communicate(timeout=90)
+        assert [client.returncode for client in clients] == [125] * len(clients)
+    finally:
+        if fuse >= 0:
+            os.close(fuse)
+        subprocess.run(["umount", "-l", str(hung)], check=True, timeout=60)
+        engine.docker("volume", "rm", "hung")
+
+
 @pytest.mark.core
 def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
     name = f"wharf-volumes-{engine.kind}-{os.getpid()}"

@@ -22,6 +22,7 @@ from engine.files.copyup import copy_up
 from engine.files.remap import Remap, acting
 from engine.registry import oci
 from engine.runtime.spec import security
+from engine.system.threads import apart
 from engine.system.timeline import Timeline
 from server.services.containers import disklimit, initlayer, validate
 from server.services.containers import mounts as mount_points
@@ -59,7 +60,11 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
     if not host.restart_policy.name:
         host.restart_policy.name = "no"
     validate.check_config(config)
-    warnings = validate.check_host_config(host, rules)
+    if host.mounts:
+        # The sources of binds are looked for, which may be on a file system that doesn't answer.
+        warnings = await apart(validate.check_host_config, host, rules)
+    else:
+        warnings = validate.check_host_config(host, rules)
     image = None
     if config.image:
         image = await room.images.resolve(config.image, platform=request.platform)
@@ -211,7 +216,7 @@ async def populate(room: Room, container: Container) -> None:
             user = f"{container.id}:copy-up"
             path = await room.volumes.mount(point.name, user)
             try:
-                await asyncio.to_thread(_copy_up, root, point, path)
+                await apart(_copy_up, root, point, path)
             except WharfError as error:
                 raise WharfError(error.kind, f"failed to populate volume: {error.message}") from error
             except OSError as error:

@@ -17,6 +17,7 @@ from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.runtime.spec.mounts import check_tmpfs_options
 from engine.system import linux, mounts
+from engine.system.threads import apart
 from server.services.containers import modes, mountspec
 from server.services.containers.assemble import partner
 from server.services.containers.model import Container, MountPoint
@@ -79,7 +80,8 @@ async def _source(
         return await _below(path, subpath, place, brief) if subpath else str(path)
     if point.kind == "image":
         return await _image(room, container, point, number, place, brief)
-    _bind_source(room, container, point)
+    # It may be on a file system that doesn't answer: only this start waits for that.
+    await apart(_bind_source, room, container, point)
     return point.source
 
 
@@ -137,7 +139,7 @@ async def remove_snapshot(room: Room, key: str) -> None:
 
 async def _below(path: str, subpath: str, place: str, brief: AsyncExitStack) -> str:
     """``subpath`` below ``path`` bound to a place of its own: what the path leads to can't be exchanged any more."""
-    await asyncio.to_thread(_bind_below, path, subpath, place)
+    await apart(_bind_below, path, subpath, place)
     brief.push_async_callback(asyncio.to_thread, _unbind, place)
     return place
 

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from engine.errors import WharfError, invalid
+from engine.system.threads import apart
 from server.services.containers import mountspec
 from server.services.containers.model import Container, MountPoint
 from server.services.containers.room import Room
@@ -76,7 +77,8 @@ async def _register(room: Room, container: Container, *, plain_readonly: bool) -
         _place(room, container, point)
     for mount in host.mounts or ():
         spec_dict = mount.wire()
-        point = mountspec.parse_mount(spec_dict)
+        # It looks for a bind's source, which may be on a file system that doesn't answer.
+        point = await apart(mountspec.parse_mount, spec_dict)
         _daemon_root(room, point)
         if point.destination in taken:
             raise invalid(f"Duplicate mount point: {mount.target}")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from engine.errors import internal, invalid
 from engine.system import linux, mounts, projectquota
+from engine.system.threads import apart
 from server.services.containers.logopts import parse_size
 from server.services.volumes.mountopts import split_options
 
@@ -84,7 +85,7 @@ class LocalDriver:
         return str(data)
 
     async def remove(self, name: str) -> None:
-        await asyncio.to_thread(self._remove, name)
+        await apart(self._remove, name)
 
     def _remove(self, name: str) -> None:
         home = self._root / name
@@ -102,12 +103,13 @@ class LocalDriver:
     async def mount(self, name: str, options: Mapping[str, str], *, user: str) -> str:
         data = self.directory(name)
         if options.get("type") or options.get("device"):
-            await asyncio.to_thread(_mount, data, dict(options))
+            # The name of a server may have to be found, and the server may never answer.
+            await apart(_mount, data, dict(options))
         return data
 
     async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
         if options.get("type") or options.get("device"):
-            await asyncio.to_thread(_unmount, self.directory(name))
+            await apart(_unmount, self.directory(name))
 
 
 def _url_port(device: str) -> str:

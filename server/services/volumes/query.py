@@ -1,12 +1,12 @@
 """Volumes as the API shows them: list with filters, inspect, prune, disk usage."""
 
-import asyncio
 import logging
 import time
 from typing import Any
 
 from api_models.filters import Filters
 from engine.errors import WharfError, conflict, invalid
+from engine.system.threads import apart
 from server.services.volumes.base import ANONYMOUS_LABEL, Volume
 from server.services.volumes.service import Volumes, directory_size
 
@@ -85,7 +85,7 @@ async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:
                 continue
             if not everything and ANONYMOUS_LABEL not in (volume.labels or {}):
                 continue
-            size = await asyncio.to_thread(directory_size, volume.mountpoint)
+            size = await apart(directory_size, volume.mountpoint)
             try:
                 await volumes.remove(volume.name)
             except WharfError as error:
@@ -116,7 +116,7 @@ async def usage(volumes: Volumes) -> list[dict[str, Any]]:
         return [directory_size(volume.mountpoint) for volume in found]
 
     found = [volume for volume in volumes.all() if volume.driver == "local" and not volume.options]
-    sizes = await asyncio.to_thread(measure, found)
+    sizes = await apart(measure, found)
     return [
         {**show(volume), "UsageData": {"RefCount": volumes.references(volume.name), "Size": size}}
         for volume, size in zip(found, sizes, strict=True)
