@@ -165,6 +165,7 @@ def test_provenance_tells_no_secrets(engine: Engine, tmp_path: Path) -> None:
     assert {"uri": redacted, "digest": {"sha256": hashlib.sha256(b"fetched").hexdigest()}} in predicate["materials"]
     arguments = predicate["invocation"]["parameters"]["args"]
     assert arguments["context:unused"] == redacted
+    assert predicate["invocation"]["parameters"]["locals"] == [{"name": "context"}, {"name": "dockerfile"}]
     assert predicate["metadata"]["completeness"]["parameters"] is False
     assert "hidden" not in json.dumps(statement)
 

@@ -209,7 +209,7 @@ def _names(attrs: Mapping[str, str]) -> list[str]:
 def _origins(job: Job, made: Made) -> Origins:
     options = {**job.request.FrontendAttrs, **job.options}
     times = job.created_ns, time.time_ns()
-    return Origins(job.ref, made.platform, made.bases, made.dockerfile, options, *times, fetched=job.fetched)
+    return Origins(job.ref, made.platform, made.bases, made.dockerfile, options, *times, job.fetched, job.local)
 
 
 def _pack(root: str, prefix: str, epoch_ns: int | None, out: Callable[[bytes], object]) -> None:

@@ -73,6 +73,8 @@ class Job:
     """What the front end was asked."""
     fetched: dict[str, str] = field(default_factory=dict)
     """What ``ADD`` fetched, by URL: the digest of a file, the commit of a repository."""
+    local: set[str] = field(default_factory=set)
+    """Folders of the client that were read."""
     steps: int = 0
     cached: int = 0
     error: str = ""

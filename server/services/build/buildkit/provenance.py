@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -34,6 +34,8 @@ class Origins:
     started_ns: int
     ended_ns: int
     fetched: Mapping[str, str] = field(default_factory=dict)
+    local: Collection[str] = ()
+    """Names of the client's folders that were read."""
 
 
 def redacted(url: str) -> str:
@@ -75,13 +77,16 @@ def statement(origins: Origins, names: Sequence[str], image: str) -> bytes:
         source["uri"] = redacted(context)
     vcs = {key[4:]: redacted(value) for key, value in options.items() if key.startswith("vcs:") and value}
     hidden = any(key.startswith(("build-arg:", "label:")) for key in options)
+    parameters: dict[str, object] = {"frontend": "dockerfile.v0", "args": _arguments(options)}
+    if origins.local:
+        parameters["locals"] = [{"name": name} for name in sorted(origins.local)]
     predicate = {
         "builder": {"id": ""},
         "buildType": "https://mobyproject.org/buildkit@v1",
         "materials": materials,
         "invocation": {
             "configSource": source,
-            "parameters": {"frontend": "dockerfile.v0", "args": _arguments(options)},
+            "parameters": parameters,
             "environment": {"platform": origins.platform},
         },
         "metadata": {

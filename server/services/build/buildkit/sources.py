@@ -80,6 +80,7 @@ class Sources:
         key = key_of(self.session, selection.name, f"{purpose} {self.options.get('contextsubdir', '')}")
         description = f"local source for {selection.name if purpose == 'context' else purpose}"
         mirror = await self._stack.enter_async_context(self.mirrors.take(key, description))
+        self.job.local.add(selection.name)
         mirror.changed = await self.session.pull_files(selection, mirror.path, tell)
         return Context(mirror.path, mirror.checksums)
 
