@@ -84,11 +84,12 @@ class ImageConfig:
             own.pop(key, None)
         config = own.get("config")
         own["config"] = dict(config) if isinstance(config, dict) else {}
-        made = cls(own, tuple(diff_ids or ()), tuple(lines))
-        if "PATH" not in made.env and own.get("os") != "windows":
-            # An imported root file system says nothing; its processes get a PATH, and ENV may add to it.
-            made.set_env("PATH", _PATH)
-        return made
+        return cls(own, tuple(diff_ids or ()), tuple(lines))
+
+    def ensure_path(self) -> None:
+        """A base image that says nothing, such as an imported root file system, gets a PATH that ENV may add to."""
+        if "PATH" not in self.env and self.document.get("os") != "windows":
+            self.set_env("PATH", _PATH)
 
     def clone(self) -> "ImageConfig":
         """A copy that can be changed: a stage that starts from another."""
