@@ -21,6 +21,9 @@ from engine.system import timeouts
 
 SCHEME = "wharf"
 
+#: Seconds until a listener's full queue is tried again: nothing tells when there is room.
+_CONNECT_AGAIN = 0.01
+
 
 class Ending(Enum):
     """How a client's session ended."""
@@ -96,6 +99,17 @@ def _refusal(message: Mapping[str, object]) -> WharfError | None:
     return WharfError(kind, str(error.get("message", "")))
 
 
+async def _connect(sock: socket.socket, address: str) -> None:
+    """Never by the event loop's own way: it takes a listener's full queue (EAGAIN) for a connection on its way."""
+    while True:
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            await asyncio.sleep(_CONNECT_AGAIN)
+        else:
+            return
+
+
 class _Line:
     """One connection to a stdio socket: a request, then frames until the peer closes."""
 
@@ -109,7 +123,6 @@ class _Line:
         self.fds: list[int] = []
 
     async def open(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             directory = os.open(os.path.dirname(self._path), os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
@@ -117,7 +130,7 @@ class _Line:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             # Through the directory: the path may be longer than an address can be.
-            await loop.sock_connect(sock, f"/proc/self/fd/{directory}/{os.path.basename(self._path)}")
+            await _connect(sock, f"/proc/self/fd/{directory}/{os.path.basename(self._path)}")
         except OSError as error:
             sock.close()
             raise WharfError(Kind.UNAVAILABLE, f"stdio of the container: {error.strerror}") from None

@@ -7,7 +7,8 @@ the frame's first bytes (SCM_RIGHTS). Two sockets speak it:
   ``{"id": n, "ok": {…}}`` or ``{"id": n, "error": {"kind": …, "message": …}}``, notices
   ``{"event": "exit", …}``.
 * ``stdio.sock``, daemon ↔ shim (or I/O host). One request per connection: ``{"op": "attach", …}`` with the
-  client's own socket as a descriptor; replies ``{"handed": true}``, then ``{"ended": "eof"}``.
+  client's own socket as a descriptor; replies ``{"handed": true}``, then ``{"ended": "eof"}``. Or, to a shim,
+  ``{"op": "run", …}`` with a process and its client (``engine.shim.execs``).
 
 ``kind`` is the value of an ``engine.errors.Kind``; this package imports nothing but the standard library.
 """
@@ -161,7 +162,7 @@ def _through_directory(path: str) -> tuple[int, str]:
     return directory, f"/proc/self/fd/{directory}/{os.path.basename(path)}"
 
 
-def listen(path: str, *, backlog: int = 64) -> socket.socket:
+def listen(path: str, *, backlog: int = 1024) -> socket.socket:
     """A non-blocking listener at ``path``, mode 0600; what stood there before is replaced."""
     directory, short = _through_directory(path)
     try:
