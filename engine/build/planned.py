@@ -53,6 +53,8 @@ class Options:
     """History and sentences as the classic builder has them."""
     network: str = "default"
     multi_platform: bool = False
+    default_path: bool = True
+    """A base image without a PATH gets one."""
 
 
 @dataclass(slots=True)

@@ -260,16 +260,21 @@ async def _content(
 
 
 def disk_usage(path: str) -> int:
-    """Bytes that a tree takes on disk. Blocks."""
+    """Bytes that a tree takes on disk, each inode once. Blocks."""
     total = 0
-    stack = [path]
+    stack, seen = [path], set[int]()
     while stack:
         try:
             with os.scandir(stack.pop()) as found:
                 for item in found:
-                    total += item.stat(follow_symlinks=False).st_blocks * 512
+                    status = item.stat(follow_symlinks=False)
                     if item.is_dir(follow_symlinks=False):
                         stack.append(item.path)
+                    elif status.st_nlink > 1:
+                        if status.st_ino in seen:
+                            continue
+                        seen.add(status.st_ino)
+                    total += status.st_blocks * 512
         except FileNotFoundError:
             continue
     return total

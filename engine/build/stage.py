@@ -109,7 +109,8 @@ class StagePlanner:
         image = await self.planner.image(ref, base.span, platform=self.platform, step=self.stage.name)
         self.base_ref = image.base.ref
         self.config = ImageConfig.of_image(image.config)
-        self.config.ensure_path()
+        if self.options.default_path:
+            self.config.ensure_path()
         self.last = Step(image.base, None, "", base.span, stage=self.stage.name)
 
     def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction, text: str) -> Step:

@@ -61,7 +61,8 @@ async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, 
     result = base
     if kept:
         try:
-            made = await plan(parse("\n".join(("FROM base", *kept))), Options(classic=True), _Given(base))
+            options = Options(classic=True, default_path=False)
+            made = await plan(parse("\n".join(("FROM base", *kept))), options, _Given(base))
         except WharfError as error:
             raise invalid(error.message) from None
         result = dict(made.target.config.config)
