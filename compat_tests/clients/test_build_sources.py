@@ -187,3 +187,50 @@ def test_questions_about_a_dockerfile(engine: Engine, tmp_path: Path) -> None:
     assert "lint violation found for rules: FromAsCasing" in strict.stderr
     lax = build(engine, "-", input=b"# check=skip=FromAsCasing;error=true\nFROM busybox as a\nRUN true\n", check=False)
     assert lax.status == 0
+
+
+def test_some_stages_without_cache(engine: Engine, tmp_path: Path) -> None:
+    """`--no-cache-filter` runs the stages that it names anew, and no others."""
+    dockerfile = (
+        "FROM busybox AS base\nRUN cat /proc/sys/kernel/random/uuid > /base\n"
+        "FROM base AS some\nRUN cat /proc/sys/kernel/random/uuid > /some\n"
+        "FROM base\nCOPY --from=some /some /\nRUN cat /proc/sys/kernel/random/uuid > /last\n"
+    )
+    root = str(context(tmp_path, {"Dockerfile": dockerfile}))
+
+    def made(*args: str) -> list[str]:
+        done = build(engine, "--load", "-t", "filtered:1", *args, root)
+        assert "naming to docker.io/library/filtered:1" in done.stderr
+        show = ("run", "--rm", "--network", "none", "filtered:1", "cat", "/base", "/some", "/last")
+        return engine.docker(*show).stdout.split()
+
+    first = made()
+    assert made() == first
+    again = made("--no-cache-filter", "some")
+    assert again[0] == first[0]
+    assert again[1] != first[1]
+    # what is built on it is another build, too
+    assert again[2] != first[2]
+    assert made() == again
+
+
+def test_copies_with_parents_and_without_some_files(engine: Engine, tmp_path: Path) -> None:
+    files = {"a/b/one.txt": "1", "a/b/two.md": "2", "a/c/three.txt": "3", "top.txt": "t", "a/b/deep/four.md": "4"}
+    dockerfile = (
+        "# syntax=docker/dockerfile:1-labs\nFROM scratch\n"
+        "COPY --parents a/b/one.txt a/*/three.txt /parents/\n"
+        "COPY --parents ./a/./c/three.txt /pivot/\n"
+        "COPY --exclude=*.md --exclude=**/deep a /excluded/\n"
+    )
+    root = context(tmp_path / "c", {"Dockerfile": dockerfile, **files})
+    out = tmp_path / "out"
+    build(engine, f"--output=type=local,dest={out}", str(root))
+    found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert found == [
+        "excluded/b/one.txt",
+        "excluded/b/two.md",
+        "excluded/c/three.txt",
+        "parents/a/b/one.txt",
+        "parents/a/c/three.txt",
+        "pivot/c/three.txt",
+    ]

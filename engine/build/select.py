@@ -62,8 +62,18 @@ def pick(root: int, sources: Sequence[str], *, may_match_nothing: bool = False) 
                 status = os.stat(path or ".", dir_fd=root, follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 raise missing(source) from None
-            found.append(Picked(path, name, status))
+            found.append(Picked(path, _pivoted(source, name), status))
     return found
+
+
+def _pivoted(source: str, name: str) -> str:
+    """The name with the ``/./`` of its source, after which ``--parents`` begins."""
+    before, pivot, _ = source.partition("/./")
+    above = [part for part in posixpath.normpath("/" + before).split("/") if part]
+    if not pivot or not above:
+        return name
+    parts = name.split("/")
+    return "/".join((*parts[: len(above)], ".", *parts[len(above) :]))
 
 
 def _glob(root: int, above: str, parts: Sequence[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Images in a folder of the client (``--build-context name=oci-layout://folder``): its session serves their blobs."""
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -170,8 +171,10 @@ def layout(engine: Engine, session: Session, ref: str) -> tuple[Layout, str]:
 
 async def copy_blobs(source: Content, target: Content, blobs: Iterable[Descriptor]) -> None:
     """Copies blobs into a folder of a client, each once, in this order."""
+    # Another build may be copying the same blob to the same folder.
+    own = secrets.token_hex(8)
     for blob in {blob.digest: blob for blob in blobs}.values():
-        async with target.writer(f"copy-{blob.digest}", expected=blob.digest, total=blob.size) as writer:
+        async with target.writer(f"copy-{own}-{blob.digest}", expected=blob.digest, total=blob.size) as writer:
             if writer.exists:
                 continue
             await writer.truncate()
