@@ -87,6 +87,23 @@ class Downloads:
             # Whoever fetched it for us has given up on its image, and the collector was faster than we.
         raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
 
+    async def forget_left(self) -> int:
+        """Throws away what downloads that were left had got; returns how many bytes. Not what somebody goes on with."""
+        freed = 0
+        for ingest in await self._engine.content.statuses():
+            digest = ingest.ref.removeprefix(download_ref(""))
+            if digest == ingest.ref or digest in self._jobs:
+                continue
+            try:
+                async with self._engine.content.writer(ingest.ref):  # who has the ref has it alone
+                    await self._engine.content.throw_away(ingest.ref)
+            except WharfError as error:
+                if error.kind is not Kind.UNAVAILABLE:
+                    raise
+                continue
+            freed += ingest.offset
+        return freed
+
     async def _held(self, digest: str) -> bool:
         lease = current_lease.get()
         if lease:

@@ -6,6 +6,7 @@ never a part of one write.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import queue
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from engine.errors import Kind, WharfError
 from engine.supervisor.store.reserve import Reserve
 from engine.supervisor.store.schema import MIGRATIONS
 
@@ -153,9 +155,16 @@ def _deliver(batch: list[_Write]) -> None:
         if item.future.done():
             continue
         if item.error is not None:
-            item.future.set_exception(item.error)
+            item.future.set_exception(_told(item.error))
         else:
             item.future.set_result(item.result)
+
+
+def _told(error: BaseException) -> BaseException:
+    """A full disk as clients know it, whoever has met it first."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+        return WharfError(Kind.RESOURCE_EXHAUSTED, f"write metadata: {os.strerror(errno.ENOSPC).lower()}")
+    return error
 
 
 def _migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from api_models.filters import Filters
 from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.errors import WharfError, conflict
 from engine.registry import documents, oci
+from engine.registry.download import Downloads
 from engine.registry.reference import DigestReference, Reference, parse_any, parse_canonical
 from server.services.images.local import Local
 from server.services.images.model import PARENT_LABEL, dangling_name, is_dangling, mounted, no_such_image, short_id
@@ -29,10 +30,11 @@ def _conflict(reference: str, reason: str, *, hard: bool = False) -> WharfError:
 
 
 class Removal:
-    def __init__(self, room: Room, local: Local, sizes: Sizes) -> None:
+    def __init__(self, room: Room, local: Local, sizes: Sizes, downloads: Downloads) -> None:
         self._room = room
         self._local = local
         self._sizes = sizes
+        self._downloads = downloads
         self._pruning = False
 
     # remove
@@ -248,6 +250,8 @@ class Removal:
             if not await documents.has(self._room.engine, digest):
                 deleted.append({"Deleted": digest})
                 reclaimed += size
+        if not list(rest):  # what is not even an image yet fits no filter
+            reclaimed += await self._downloads.forget_left()
         self._room.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 

@@ -46,8 +46,8 @@ class Images:
         self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacking)
         sizes = Sizes(engine, unpacking)
         self.local = Local(self._room, sizes)
-        self.removal = Removal(self._room, self.local, sizes)
         self.transfer = Transfer(self._room, registries or Settings())
+        self.removal = Removal(self._room, self.local, sizes, self.transfer.downloads)
 
     async def start(self) -> None:
         await self._room.names.start()

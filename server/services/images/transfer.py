@@ -24,7 +24,7 @@ class Transfer:
     def __init__(self, room: Room, settings: Settings) -> None:
         self._room = room
         self.settings = settings
-        self._downloads = Downloads(room.engine, limit=settings.downloads, attempts=settings.attempts)
+        self.downloads = Downloads(room.engine, limit=settings.downloads, attempts=settings.attempts)
 
     # pull
 
@@ -53,7 +53,7 @@ class Transfer:
         wanted = oci.parse_platform(platform) if platform else room.resolver.host
         name = str(reference)
         async with room.engine.leases.hold():
-            puller = Puller(room.engine, self._downloads, repository, report, wanted=wanted, exact=platform is not None)
+            puller = Puller(room.engine, self.downloads, repository, report, wanted=wanted, exact=platform is not None)
             pulled = await puller.run(reference)
             room.resolver.forget(pulled.target.digest)
             changed = await room.names.assign(ImageRecord(name, pulled.target))

@@ -1,0 +1,40 @@
+"""The metadata when there is no room for it."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from engine.errors import Kind, WharfError
+from engine.supervisor.store.database import Database
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    """Also where the metadata, not a blob, meets it first; what takes less goes on."""
+
+    def written(size: int) -> int:
+        async def run() -> int:
+            database = Database(str(tmp_path / "meta.db"))
+
+            def bound(connection: sqlite3.Connection) -> None:
+                connection.execute("CREATE TABLE IF NOT EXISTS x (data BLOB)")
+
+            def write(connection: sqlite3.Connection) -> int:
+                (pages,) = connection.execute("PRAGMA page_count").fetchone()
+                connection.execute(f"PRAGMA max_page_count={pages + 100}")
+                connection.execute("INSERT INTO x VALUES (zeroblob(?))", (size,))
+                return size
+
+            try:
+                await database.write(bound)
+                return await database.write(write)
+            finally:
+                await database.close()
+
+        return asyncio.run(run())
+
+    with pytest.raises(WharfError, match="write metadata: no space left on device") as caught:
+        written(10_000_000)
+    assert caught.value.kind is Kind.RESOURCE_EXHAUSTED
+    assert written(1000) == 1000
