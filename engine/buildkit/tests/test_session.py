@@ -140,9 +140,10 @@ async def _within_a_call(sessions: Sessions, sock: socket.socket) -> None:
         call.done_writing()
 
     pump = asyncio.create_task(outward())
-    while message := await call.read():
-        writer.write(message.data)
-        await writer.drain()
+    with suppress(ConnectionError):  # so may this one
+        while message := await call.read():
+            writer.write(message.data)
+            await writer.drain()
     await pump
     writer.close()
     connection.close()
