@@ -68,8 +68,42 @@ def _block(entry: Header, prefix: bytes, name: bytes, link: bytes) -> bytes:
     return parts[:148] + b"%06o\0 " % sum(parts) + parts[156:]
 
 
+# What is behind the link's name in the block of an entry that says nothing of names of users, devices and a prefix.
+_REST = b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+_REST_SUM = sum(_REST) + sum(b"        ")
+
+
+def _simple(entry: Header) -> bytes | None:
+    """The block of most entries, which need nothing but ustar's numbers and a short name; None: this one needs more."""
+    name = os.fsencode(entry.name)
+    seconds, fraction = divmod(entry.mtime_ns, 1_000_000_000)
+    if (
+        fraction
+        or len(name) > 99
+        or not 0 <= seconds < _OCTAL_SIZE
+        or not 0 <= entry.size < _OCTAL_SIZE
+        or not (0 <= entry.uid < _OCTAL_ID and 0 <= entry.gid < _OCTAL_ID)
+        or entry.xattrs
+        or entry.linkname
+        or entry.uname
+        or entry.gname
+        or entry.type not in (tar.REGULAR, tar.DIRECTORY)
+        or not name.isascii()
+    ):
+        return None
+    if entry.type == tar.DIRECTORY and not name.endswith(b"/"):
+        name += b"/"
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (entry.mode & 0o7777, entry.uid, entry.gid, entry.size, seconds)
+    checksum = sum(name) + sum(numbers) + entry.type[0] + _REST_SUM
+    return name.ljust(100, b"\0") + numbers + b"%06o\0 " % checksum + entry.type + bytes(100) + _REST
+
+
 def encode(entry: Header) -> bytes:
     """The entry's header blocks. ``size`` bytes of data and the padding to a block have to follow."""
+    return _simple(entry) or _full(entry)
+
+
+def _full(entry: Header) -> bytes:
     records: list[bytes] = []
     fields: dict[str, int | str] = {}
     name = os.fsencode(entry.name)
