@@ -72,7 +72,7 @@ def test_killed_at_any_moment(own_engine: Wharf, tmp_path: Path) -> None:
     root = str(tmp_path / "c")
     before = left(own_engine) if (own_engine.place.root / "data/build/cache.db").exists() else None
     with registry() as store:
-        for number in range(12):
+        for number in range(9):
             words = ["build", "--build-arg", f"R={number}", *(["--no-cache"] if chance.random() < 0.5 else [])]
             kind = ("classic", "image", "push", "oci", "local", "cache")[number % 6]
             if kind == "classic":
