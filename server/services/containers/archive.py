@@ -90,25 +90,34 @@ def _bind(root: str, source: str, destination: str, writable: bool) -> None:  # 
 async def stat_path(room: Room, container: Container, key: str, path: str) -> PathStat:
     """One file. Raises NOT_FOUND in dockerd's words."""
     async with _opened(room, container) as root:
-        try:
-            return await root.place.run(tree.look, root.path, path)
-        except WharfError as error:
-            raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
+        return await _look(root, key, path)
+
+
+async def _look(root: _Root, key: str, path: str) -> PathStat:
+    try:
+        return await root.place.run(tree.look, root.path, path)
+    except WharfError as error:
+        raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
 
 
 async def get(room: Room, container: Container, key: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
     """A file or a directory as a tar. Raises NOT_FOUND in dockerd's words before anything is streamed."""
-    found = await stat_path(room, container, key, path)
     remap = room.remap_of(container)
     maps = remap.maps if remap is not None else None
+    found: list[PathStat] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         async with _opened(room, container) as root:
+            found.append(await _look(root, key, path))
+            yield b""
             async for piece in root.place.produce(lambda out: tree.pack(root.path, path, out, maps)):
                 yield piece
         room.publish(container, "archive-path")
 
-    return found, pieces()
+    # The root is opened once: for what is told ahead of the stream, and for the stream.
+    stream = pieces()
+    await anext(stream)
+    return found[0], stream
 
 
 async def put(
