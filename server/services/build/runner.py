@@ -24,6 +24,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.system import linux, mounts, timeouts
+from engine.system.threads import to_its_end
 from engine.system.timeline import Timeline
 from server.services.build.stubs import remove_stubs, settle
 from server.services.containers import mounting
@@ -129,15 +130,15 @@ class TaskRunner:
         room, timeline = self._room, Timeline("run")
         stdio = f"{STDIO}{container.id[:32]}"
         path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
-        await asyncio.to_thread(_prepare, container.directory, os.path.dirname(path))
         stack.push_async_callback(asyncio.to_thread, _clear, container.directory, os.path.dirname(path))
+        await to_its_end(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
         stack.push_async_callback(room.networks.remove, container)
         stack.push_async_callback(room.networks.stop, container)
         await room.networks.check(container)  # completes what its mode asks for
         sandbox = await room.networks.start(container)
         timeline.mark("network")
         wanted = job.binds or job.files or job.tmpfs
-        binds = await asyncio.to_thread(_binds, job, container.directory, room.remap) if wanted else ()
+        binds = await to_its_end(asyncio.to_thread(_binds, job, container.directory, room.remap)) if wanted else ()
         root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)
         around = Surroundings(
             network=sandbox.netns_path or "host",
