@@ -180,6 +180,7 @@ class Writer:
         # Nobody else may get the ref while a thread of ours still writes.
         if self._appender is not None:
             self._appender.when_quiet(self._call.cancel)
+            self._appender.drop()  # also where closing was cancelled
         else:
             self._call.cancel()
 

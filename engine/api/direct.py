@@ -162,7 +162,12 @@ class Appender:
         try:
             await self._quiet()
         finally:
-            self.when_quiet(self._let_go)
+            self.drop()
+
+    def drop(self) -> None:
+        """Closes the file once nothing is being written any more."""
+        self._closed = True
+        self.when_quiet(self._let_go)
 
     def when_quiet(self, then: Callable[[], None]) -> None:
         """Calls it once nothing is being written any more."""

@@ -1,7 +1,7 @@
 """Blobs from a registry into the content store: each once, however many pulls want it, resumed where it broke off."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,20 +87,23 @@ class Downloads:
             # Whoever fetched it for us has given up on its image, and the collector was faster than we.
         raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
 
-    async def forget_left(self) -> int:
-        """Throws away what downloads that were left had got; returns how many bytes. Not what somebody goes on with."""
-        freed = 0
-        for ingest in await self._engine.content.statuses():
+    async def forget_left(self, digests: Collection[str] | None = None) -> int:
+        """Throws away what downloads that were left had got, of all blobs or of these; returns how many bytes. Not
+        what somebody goes on with."""
+        content, freed = self._engine.content, 0
+        for ingest in await content.statuses():
             digest = ingest.ref.removeprefix(download_ref(""))
-            if digest == ingest.ref or digest in self._jobs:
+            if digest == ingest.ref or digest in self._jobs or (digests is not None and digest not in digests):
                 continue
             try:
-                async with self._engine.content.writer(ingest.ref):  # who has the ref has it alone
-                    await self._engine.content.throw_away(ingest.ref)
+                async with content.writer(ingest.ref):  # who has the ref has it alone
+                    await content.throw_away(ingest.ref)
             except WharfError as error:
-                if error.kind is not Kind.UNAVAILABLE:
+                if error.kind is Kind.UNAVAILABLE:
+                    continue
+                if error.kind is not Kind.RESOURCE_EXHAUSTED:
                     raise
-                continue
+                await content.throw_away(ingest.ref)  # not even room to note who has it
             freed += ingest.offset
         return freed
 

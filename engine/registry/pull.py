@@ -157,8 +157,14 @@ class Puller:
         if not quiet:
             for layer in layers:
                 await self._report.part("Pulling fs layer", _short(layer.digest))
-        with first_error():
-            chain = await self._content(manifest, quiet=quiet)
+        try:
+            with first_error():
+                chain = await self._content(manifest, quiet=quiet)
+        except WharfError as error:
+            if error.kind is Kind.RESOURCE_EXHAUSTED:
+                # The disk is full, whichever part has met it: the others, which were ended, leave nothing on it.
+                await self._downloads.forget_left({blob.digest for blob in (manifest.config, *layers)})
+            raise
         if chain:
             await documents.hold_snapshot(self._engine, manifest.config.digest, chain)
         await remember_source(self._engine, self._repository.reference, (manifest.config, *layers))

@@ -98,7 +98,7 @@ class Containers:
                 raise _missing(namespace, id)
 
         message = events_pb.ContainerDelete(id=id)
-        await self._db.write(write, then=lambda _: self._publish(namespace, "delete", message))
+        await self._db.write(write, then=lambda _: self._publish(namespace, "delete", message), frees=True)
 
     def _publish(self, namespace: str, verb: str, message: Message) -> None:
         self._bus.publish(namespace, f"/containers/{verb}", message)

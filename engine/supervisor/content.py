@@ -92,7 +92,7 @@ class Content:
             leases.release(connection, namespace, leases.CONTENT, digest)
 
         message = events_pb.ContentDelete(digest=digest)
-        await self._db.write(write, then=lambda _: self._bus.publish(namespace, "/content/delete", message))
+        await self._db.write(write, then=lambda _: self._bus.publish(namespace, "/content/delete", message), frees=True)
 
     async def recover(self) -> None:
         """At the start: rows without a file and files without a row go (a crash between the two), and with them files
@@ -176,7 +176,7 @@ class Content:
                 raise not_found(f"ingest ref {ref!r}: not found")
             self._files.discard_ingest(self._files.folder(namespace, ref))
 
-        await self._db.write(write)
+        await self._db.write(write, frees=True)
 
     async def open(self, call: Call, ref: str, expected: str, total: int) -> "Ingest":
         """Begins or resumes a write.

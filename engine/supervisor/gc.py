@@ -47,6 +47,9 @@ _DELAY = 3.0
 
 _CONTENT, _SNAPSHOT, _SNAPSHOT_FLAT, _INGEST, _LEASE = range(5)
 
+#: Seconds until a collection is tried again that has failed, as on a full disk.
+_AGAIN = 10.0
+
 #: Kind, namespace, and the digest, ref, id, or snapshotter and key.
 Node = tuple[int, str, str, str]
 
@@ -101,9 +104,9 @@ class Collector:
 
     async def collect(self) -> None:
         """One collection."""
-        swept = await self._db.write(self._sweep, then=self._announce)
+        swept = await self._db.write(self._sweep, then=self._announce, frees=True)
         if swept.blobs or swept.folders:
-            await self._db.write(lambda connection: self._discard(connection, swept))
+            await self._db.write(lambda connection: self._discard(connection, swept), frees=True)
             await asyncio.to_thread(self._files.empty_trash)
         await asyncio.to_thread(self._db.reserve.renew)
         if swept.next_expiry_ns:
@@ -136,6 +139,7 @@ class Collector:
             await self.collect()
         except Exception:
             log.exception("gc: a collection failed")
+            self._schedule(_AGAIN)
 
     def _announce(self, swept: Swept) -> None:
         for namespace, name, key, number in swept.snapshots:

@@ -79,7 +79,7 @@ class Images:
                 raise not_found(f'image "{name}": not found')
 
         message = images_pb2.ImageDelete(name=name)
-        await self._db.write(write, then=lambda _: self._publish(namespace, "delete", message))
+        await self._db.write(write, then=lambda _: self._publish(namespace, "delete", message), frees=True)
 
     def _publish(self, namespace: str, verb: str, message: Message) -> None:
         self._bus.publish(namespace, f"/images/{verb}", message)

@@ -66,7 +66,7 @@ class Leases:
             if not connection.execute("DELETE FROM lease WHERE namespace = ? AND id = ?", (namespace, id)).rowcount:
                 raise not_found(f'lease "{id}": not found')
 
-        await self._db.write(write)
+        await self._db.write(write, frees=True)
 
     def list(self, namespace: str, wanted: Sequence[str]) -> "builtins.list[Lease]":
         match = filters.compile_all(wanted)

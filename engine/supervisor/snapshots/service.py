@@ -175,7 +175,7 @@ class Snapshots:
             self._bus.publish(namespace, "/snapshot/remove", events_pb.SnapshotRemove(key=key, snapshotter=name))
             self._remover.submit(snapshotter.discard, number)
 
-        await self._db.write(write, then=then)
+        await self._db.write(write, then=then, frees=True)
 
     def discard(self, name: str, number: int) -> None:
         """Deletes the directory of a snapshot whose record is gone, in the background."""

@@ -33,6 +33,7 @@ class _Write:
     function: Callable[[sqlite3.Connection], object]
     then: Callable[[object], None] | None
     future: "asyncio.Future[object]"
+    frees: bool
     result: object = None
     error: BaseException | None = field(default=None)
 
@@ -64,13 +65,20 @@ class Database:
         self._thread = threading.Thread(target=self._work, name="metadata", daemon=True)
         self._thread.start()
 
-    async def write(self, function: Callable[[sqlite3.Connection], T], *, then: Callable[[T], None] | None = None) -> T:
+    async def write(
+        self,
+        function: Callable[[sqlite3.Connection], T],
+        *,
+        then: Callable[[T], None] | None = None,
+        frees: bool = False,
+    ) -> T:
         """Runs ``function`` in the writer's thread as one transaction: all of it or, if it raises, nothing.
 
         ``then`` is called with the result in the loop once it is committed, in the order of the commits and even if
-        the caller has been cancelled meanwhile: events belong there.
+        the caller has been cancelled meanwhile: events belong there. ``frees``: it gives space back, so on a full disk
+        it may use what is kept back.
         """
-        item = _Write(function, cast("Callable[[object], None] | None", then), self._loop.create_future())
+        item = _Write(function, cast("Callable[[object], None] | None", then), self._loop.create_future(), frees)
         self._queue.put(item)
         return cast(T, await item.future)
 
@@ -125,6 +133,8 @@ class Database:
                 try:
                     item.result = item.function(writer)
                 except BaseException as error:
+                    if _is_full(error):
+                        raise
                     item.error = error
                     writer.execute("ROLLBACK TO one")
                 writer.execute("RELEASE one")
@@ -133,14 +143,16 @@ class Database:
                 self.reserve.renew()
         except sqlite3.Error as error:
             log.warning("metadata: a commit failed: %s", error)
-            released = self.reserve.release()  # in case that it is for want of space
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
-            if released:
-                # What gives space back is among the first to come: it must not be refused.
-                for item in batch:
+            # In case that it is for want of space: what gives some back must not be refused. For others nothing is
+            # kept back, they would have used it up by then.
+            freeing = [item for item in batch if item.frees]
+            if freeing and self.reserve.release():
+                for item in freeing:
                     item.error = None
-                return self._run(batch)
+                self._run(freeing)
+                batch = [item for item in batch if not item.frees]
             for item in batch:
                 item.error = item.error or error
 
@@ -160,9 +172,13 @@ def _deliver(batch: list[_Write]) -> None:
             item.future.set_result(item.result)
 
 
+def _is_full(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+
+
 def _told(error: BaseException) -> BaseException:
     """A full disk as clients know it, whoever has met it first."""
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+    if _is_full(error):
         return WharfError(Kind.RESOURCE_EXHAUSTED, f"write metadata: {os.strerror(errno.ENOSPC).lower()}")
     return error
 

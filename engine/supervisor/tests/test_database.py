@@ -26,10 +26,17 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
                 connection.execute("INSERT INTO x VALUES (zeroblob(?))", (size,))
                 return size
 
+            def freed(connection: sqlite3.Connection) -> None:
+                connection.execute("DELETE FROM x")
+
             try:
                 await database.write(bound)
+                assert database.reserve.held
                 return await database.write(write)
             finally:
+                # What is kept back is kept for those who give space back.
+                assert database.reserve.held
+                await database.write(freed, frees=True)
                 await database.close()
 
         return asyncio.run(run())

@@ -1,6 +1,7 @@
 """Blobs whose bytes the client writes and reads itself, through descriptors that our supervisor gives."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -205,3 +206,40 @@ def test_a_supervisor_that_is_killed_has_what_was_answered() -> None:
         call(server, write)
         server.restart()
         call(server, again)
+
+
+def test_no_descriptor_stays_however_a_write_is_left(own: processes.Server) -> None:
+    """Cancelled at any step, and once more while it is closed, with bytes that are to be thrown away."""
+    data = os.urandom(MIB)
+
+    def open_here() -> list[str]:
+        found = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        return [path for path in found if "/ingest/" in path]
+
+    async def write(engine: Engine, ref: str) -> None:
+        async with engine.content.writer(ref, total=3 * MIB) as writer:
+            await writer.write(data)
+            await writer.write(data)
+            await writer.truncate()
+            await writer.write(data)
+            await writer.truncate()
+
+    async def body(engine: Engine) -> None:
+        for steps in range(60):
+            writing = asyncio.create_task(write(engine, f"left-{steps}"))
+            for _ in range(steps):
+                await asyncio.sleep(0.0005 * (steps % 3))
+            writing.cancel()
+            await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.wait((writing,))
+        for _ in range(600):
+            if not open_here():
+                break
+            await asyncio.sleep(0.1)
+        assert not open_here()
+
+    run(own, body)
