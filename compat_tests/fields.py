@@ -24,6 +24,7 @@ LIMITED = "compat_tests/test_limits.py::"
 NET = "compat_tests/test_fields_networks.py::"
 RUN = "compat_tests/clients/test_run.py::"
 LIFE = "compat_tests/clients/test_lifecycle.py::"
+HEALTH = "compat_tests/clients/test_stats_update_health.py::"
 VOLUMES = "compat_tests/clients/test_volumes.py::"
 RESTART = "compat_tests/clients/test_restart.py::"
 SEEN = T + "test_seen_from_inside"
@@ -42,13 +43,14 @@ HONOURED: dict[str, tuple[str, str]] = {
     "Config.Env": (PROCESS, RUN + "test_what_the_process_is_given"),
     "Config.Cmd": (f"{CONTAINERS}/merge.py", RUN + "test_entrypoint_and_command"),
     "Config.Entrypoint": (f"{CONTAINERS}/merge.py", RUN + "test_entrypoint_and_command"),
-    "Config.Healthcheck": (f"{CONTAINERS}/validate.py", BAD),
+    "Config.Healthcheck": (f"{CONTAINERS}/health.py", HEALTH + "test_health_follows_its_probe"),
     "Config.Image": (f"{CONTAINERS}/create.py", RUN + "test_a_missing_image_and_a_bad_option"),
     "Config.Volumes": (MOUNTS, VOLUMES + "test_a_volume_of_the_image_and_volumes_from"),
     "Config.WorkingDir": (PROCESS, RUN + "test_what_the_process_is_given"),
     "Config.NetworkDisabled": (ENDPOINTS, NET + "test_network_disabled"),
     "Config.MacAddress": (f"{CONTAINERS}/compat.py", NET + "test_mac_address"),
     "Config.Labels": (f"{CONTAINERS}/merge.py", LIFE + "test_from_created_to_removed"),
+    "Config.Shell": (f"{CONTAINERS}/health.py", HEALTH + "test_a_probe_runs_in_the_shell_of_its_container"),
     "Config.StopSignal": (f"{CONTAINERS}/stop.py", T + "test_stop_signal_and_timeout"),
     "Config.StopTimeout": (f"{CONTAINERS}/stop.py", T + "test_stop_signal_and_timeout"),
     # HostConfig: limits
@@ -87,7 +89,7 @@ HONOURED: dict[str, tuple[str, str]] = {
         f"{CONTAINERS}/exits.py",
         RUN + "test_rm_leaves_no_container_and_no_anonymous_volume",
     ),
-    "HostConfig.VolumeDriver": (MOUNTS, BAD),
+    "HostConfig.VolumeDriver": (MOUNTS, VOLUMES + "test_a_volume_plugin"),
     "HostConfig.VolumesFrom": (MOUNTS, VOLUMES + "test_a_volume_of_the_image_and_volumes_from"),
     "HostConfig.ConsoleSize": (PROCESS, T + "test_console_size"),
     "HostConfig.Annotations": (BUILD, T + "test_annotations"),
@@ -133,7 +135,7 @@ HONOURED: dict[str, tuple[str, str]] = {
 #: What Docker on Linux keeps and shows without acting on it.
 SHOWN = frozenset(
     (
-        *("Config.AttachStdin", "Config.AttachStdout", "Config.AttachStderr", "Config.OnBuild", "Config.Shell"),
+        *("Config.AttachStdin", "Config.AttachStdout", "Config.AttachStderr", "Config.OnBuild"),
         "HostConfig.ContainerIDFile",
     )
 )

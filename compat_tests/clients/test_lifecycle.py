@@ -184,6 +184,42 @@ def test_wait_conditions(engine: Engine) -> None:
     assert message(engine.api.post(f"/containers/{identity}/wait", condition="odd"))[0] == 400
 
 
+def test_renamed_and_updated_while_many_wait(engine: Engine, sleeper: str) -> None:
+    """Nobody who waits is lost, no name stays taken, and what was set last counts."""
+    codes: list[int] = []
+    faults: list[tuple[str, int, bytes]] = []
+
+    def waiter() -> None:
+        codes.append(wait(engine, sleeper)["StatusCode"])
+
+    def change(worker: int) -> None:
+        for turn in range(8):
+            for path, body, query in (
+                ("rename", None, {"name": f"load-{worker}-{turn}"}),
+                ("update", {"Memory": (16 + turn) << 20, "MemorySwap": -1}, {}),
+            ):
+                answer = engine.api.post(f"/containers/{sleeper}/{path}", body, **query)
+                if answer.status not in (200, 204):
+                    faults.append((path, answer.status, answer.body))
+
+    waiting = [threading.Thread(target=waiter) for _ in range(6)]
+    changing = [threading.Thread(target=change, args=(worker,)) for worker in range(3)]
+    for thread in (*waiting, *changing):
+        thread.start()
+    for thread in changing:
+        thread.join(90)
+    assert faults == []
+    found = engine.api.get(f"/containers/{sleeper}/json").json()
+    name = found["Name"][1:]
+    assert found["HostConfig"]["Memory"] == 23 << 20
+    taken = [each for worker in range(3) for turn in range(8) if (each := f"load-{worker}-{turn}") != name]
+    assert [each for each in taken if engine.api.get(f"/containers/{each}/json").status != 404] == []
+    assert engine.api.post(f"/containers/{name}/kill").status == 204
+    for thread in waiting:
+        thread.join(60)
+    assert codes == [137] * 6
+
+
 def test_names(engine: Engine, sleeper: str) -> None:
     other = create(engine, name="other", Cmd=["true"])
     try:

@@ -237,6 +237,14 @@ def test_health_follows_its_probe(engine: Engine) -> None:
         assert actions == ["health_status: healthy", "health_status: unhealthy", "health_status: healthy"]
 
 
+def test_a_probe_runs_in_the_shell_of_its_container(engine: Engine) -> None:
+    with container(
+        engine, Cmd=["sleep", "600"], Shell=["echo", "by mine:"], Healthcheck=check("CMD-SHELL", "words")
+    ) as box:
+        assert until(lambda: health(engine, box)["Status"] == "healthy", seconds=60)
+        assert health(engine, box)["Log"][-1]["Output"] == "by mine: words\n"
+
+
 def test_a_probe_that_takes_too_long(engine: Engine) -> None:
     test = check("CMD", "sh", "-c", "echo said; sleep 600", Timeout=SECOND, Retries=1)
     with container(engine, Cmd=["sleep", "600"], Healthcheck=test) as box:

@@ -314,6 +314,12 @@ def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
         assert until(lambda: not plugin.mounted["theirs"])
         assert sh(engine, "--mount", f"type=volume,src=made,dst=/m,volume-driver={name}", script="touch /m/x") == ""
         assert (tmp_path / "made" / "x").exists()
+        # The container's own driver is that of its volumes without one; what it fills it removes again.
+        seen = sh(
+            engine, "--volume-driver", name, "-v", "/anonymous", script="grep ' /anonymous ' /proc/self/mountinfo"
+        )
+        assert str(tmp_path) in seen
+        assert until(lambda: sorted(os.listdir(tmp_path)) == ["made", "theirs"])
         assert names(f"driver={name}") == ["made", "theirs"]
         # Never pruned; removed where it is, also one that was never used here.
         (tmp_path / "unused").mkdir()
