@@ -15,8 +15,7 @@ pytestmark = pytest.mark.root
 
 # Longer than a socket's buffers: a client that doesn't read is not told all of the log.
 COUNT = 8000
-BOTH = pytest.mark.parametrize("compress", ["false", "true"])
-DRIVERS = pytest.mark.parametrize("driver", ["json-file", "local"])
+DRIVERS = pytest.mark.parametrize(("driver", "compress"), [("json-file", "false"), ("local", "true")])
 
 
 def count(begin: int, end: int) -> str:
@@ -61,7 +60,6 @@ def test_a_start_while_a_client_is_told_the_log(engine: Engine) -> None:
 
 
 @DRIVERS
-@BOTH
 def test_a_client_that_joins_a_log_that_is_dropped(engine: Engine, driver: str, compress: str) -> None:
     """The whole log is rotated away while the client is told it; then it gets what was written meanwhile."""
     last = 4 * COUNT
@@ -78,7 +76,6 @@ def test_a_client_that_joins_a_log_that_is_dropped(engine: Engine, driver: str, 
 
 
 @DRIVERS
-@BOTH
 def test_tails_that_follow_across_rotation(engine: Engine, driver: str, compress: str) -> None:
     """They begin anywhere in a log that is rotated all the time."""
     if engine.kind == "dockerd":
