@@ -1,5 +1,6 @@
 """A container has ended: its task is deleted, what it used is given back, and it restarts, stays, or goes."""
 
+import asyncio
 import logging
 import time
 
@@ -41,12 +42,11 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
             return
         call(room.hooks.stopped, container)
         await room.stdio.ended(container.id)
-        # In the background: nobody waits for the kernel to let go of a cgroup and mounts. Who needs them gone
-        # (the next start, the snapshot's removal) waits for this.
-        cleaning = room.clean(container.id, _delete_task(room, container))
-        await _give_back(room, container)
+        cleaning = None
         if end is None:
+            cleaning = _clean(room, container)
             end = await cleaning or Exit(0, UNSEEN, time.time_ns())
+        await _give_back(room, container)
         timeline.mark("output, network")
         ran = max(0.0, (time.time_ns() - state.started_ns) / 1e9)
         restarts = room.restarts_of(container)
@@ -67,9 +67,14 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
         container.row = None
         # So it is for the event: who sees that it has ended finds it among those that were told.
         room.publish(container, "die", {"exitCode": str(end.status), "execDuration": str(int(ran))})
-        if not goes:
-            # A container that is removed next needs no record of its end: if we die first, recover sees it.
-            await room.save(container)
+        try:
+            if not goes:
+                # A container that is removed next needs no record of its end: if we die first, recover sees it.
+                await room.save(container)
+        finally:
+            # Not before: until then the task alone knows how it ended, should we die.
+            if cleaning is None:
+                _clean(room, container)
         timeline.mark("save")
         room.waiters.stopped(container)
         if again:
@@ -101,6 +106,12 @@ async def _give_back(room: Room, container: Container) -> None:
     except (WharfError, OSError) as error:
         log.error("container=%s network is not given back: %s", container.id, error)
     await mounting.tear_down(room, container)
+
+
+def _clean(room: Room, container: Container) -> "asyncio.Task[Exit | None]":
+    """In the background: nobody waits for the kernel to let go of a cgroup and mounts. Who needs them gone (the next
+    start, the snapshot's removal) waits for this."""
+    return room.clean(container.id, _delete_task(room, container))
 
 
 async def _delete_task(room: Room, container: Container) -> Exit | None:

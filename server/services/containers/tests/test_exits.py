@@ -2,6 +2,7 @@
 between its answer and the container's lock can't be met from outside."""
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,8 +12,11 @@ from engine.api.types import Exit, ProcessState, TaskStatus
 from engine.errors import Kind, WharfError
 from server.services.containers import exits
 from server.services.containers.hooks import Hooks
+from server.services.containers.model import Container
+from server.services.containers.restarts import Restarts
 from server.services.containers.room import Room
 from server.services.containers.tests.test_life import make
+from server.services.containers.waiters import Waiters
 
 
 class Tasks:
@@ -62,5 +66,48 @@ def test_an_end_that_is_this_runs(end: Exit | None, status: TaskStatus | None) -
         container.state.running, container.state.pid = True, 2
         with pytest.raises(Stopped):
             await exits.ended(room_with(status), container, end)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    """Until then nobody else knows how it ended: a daemon that dies in between must find it."""
+    done: list[str] = []
+
+    async def nothing(*_: object) -> None:
+        return
+
+    async def delete(*_: object) -> None:
+        done.append("delete")
+
+    async def save(container: Container) -> None:
+        await asyncio.sleep(0)  # a task that could be deleted now has its chance
+        done.append(f"save {container.state.exit_code}")
+        if full:
+            raise WharfError(Kind.RESOURCE_EXHAUSTED, "no space left on device")
+
+    monkeypatch.setattr(exits, "_delete_task", delete)
+    monkeypatch.setattr(exits, "_give_back", nothing)
+
+    async def scenario() -> None:
+        cleaning: list[asyncio.Task[Any]] = []
+        room = SimpleNamespace(
+            hooks=Hooks(),
+            stdio=SimpleNamespace(ended=nothing),
+            clean=lambda _, work: cleaning.append(asyncio.create_task(work)),
+            restarts_of=lambda _: Restarts(),
+            shutting_down=True,
+            publish=lambda *_: None,
+            save=save,
+            waiters=Waiters(),
+            spawn=lambda work, _: work.close(),
+        )
+        container = make()
+        container.state.running, container.state.pid = True, 2
+        with pytest.raises(WharfError) if full else contextlib.nullcontext():
+            await exits.ended(cast(Room, cast(Any, room)), container, Exit(2, 7, 1))
+        await asyncio.gather(*cleaning)
+        assert done == ["save 7", "delete"]
 
     asyncio.run(scenario())
