@@ -36,6 +36,9 @@ _TO_KIND = {code: kind for kind, code in _TO_CODE.items()} | {
     grpc.StatusCode.DATA_LOSS: Kind.INTERNAL,
 }
 
+#: gRPC's words for a connection that ends or is reset in the middle of a call: the server has died.
+_LOST = ("Stream removed", "Socket closed", "recvmsg:")
+
 
 def to_code(kind: Kind) -> grpc.StatusCode:
     return _TO_CODE[kind]
@@ -49,7 +52,6 @@ def from_status(code: grpc.StatusCode | None, message: str) -> WharfError:
 def from_rpc_error(error: AioRpcError) -> WharfError:
     """The error that a failed call stands for."""
     message = error.details() or ""
-    if error.code() is grpc.StatusCode.UNKNOWN and message.startswith("Stream removed"):
-        # gRPC's word for a connection that is reset in the middle of a call: the server has died
-        return WharfError(Kind.UNAVAILABLE, message)
+    if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) and message.startswith(_LOST):
+        return WharfError(Kind.UNAVAILABLE, "containerd went away in the middle of a call")
     return from_status(error.code(), message)
