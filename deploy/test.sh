@@ -28,7 +28,15 @@ tidy() {
   rm -rf "$WORK"
 }
 trap tidy EXIT
-trap 'tidy; exit 130' INT TERM
+# The tests that run clean up after themselves first.
+interrupted() {
+  trap - EXIT INT TERM
+  pkill -INT -f "^timeout .*cache_dir=$WORK/" || :
+  wait
+  tidy
+  exit 130
+}
+trap interrupted INT TERM
 
 DPKG_FAST=yes # no power cut is feared in the middle of a test run
 say "Packages of the OS"
