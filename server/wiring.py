@@ -19,6 +19,7 @@ from engine.files import place
 from engine.files.remap import Remap
 from engine.registry.hosts import Settings as RegistrySettings
 from engine.runtime import apparmor
+from engine.runtime.oci import RUNC
 from engine.runtime.probe import probe as probe_runtimes
 from engine.runtime.spec.host import probe
 from engine.shim.zygote import Handle
@@ -125,6 +126,9 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         await asyncio.to_thread(prepare_cgroup_parent, config)
         facts = probe(cgroup_driver=cgroup_driver(config), init_path=config.init_path, apparmor=confined)
         runtimes = await asyncio.to_thread(probe_runtimes)
+        # crun makes the streams that it is given the container's user's. containerd's own shims give it the host's
+        # /dev/null (ours a sealed one), so that users would take that from the host.
+        runtime = runtimes.require("" if config.embedded else RUNC)
         users: list[Containers] = []
         images = Images(engine, bus, partial(_users, users), registry_settings(config))
         await images.start()
@@ -140,7 +144,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             networks=networks,
             volumes=volumes,
             facts=facts,
-            default_runtime=config.default_runtime or runtimes.require().dialect,
+            default_runtime=config.default_runtime or runtime.dialect,
             zygote=zygote,
             remap=remap,
         )

@@ -234,6 +234,8 @@ def test_on_a_stock_containerd(ranges: None) -> None:
         assert owner(Path(f"/proc/{pid_of(engine, name)}")) == (FIRST, FIRST)
         script = "touch /made && chown 5:6 /made && echo said > /dev/stdout"
         assert engine.docker("exec", name, "sh", "-c", script).stdout == "said\n"
+        engine.docker("exec", "-u", "5", name, "true")
+        assert owner(Path("/dev/null")) == (0, 0)
         engine.docker("commit", name, "committed")
         engine.docker("rm", "-f", name)
         assert engine.docker("run", "--rm", "committed", "stat", "-c", "%u:%g", "/made").stdout.strip() == "5:6"

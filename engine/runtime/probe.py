@@ -36,8 +36,10 @@ class Probe:
         """For ``docker info``: a preferred runtime that can't be used."""
         return tuple(f"WARNING: {name} is not used: {reason}" for name, reason in sorted(self.refused.items()))
 
-    def require(self) -> Binary:
-        """The default runtime. UNAVAILABLE: there is none."""
+    def require(self, preferred: str = "") -> Binary:
+        """The preferred runtime where it is usable, else the default. UNAVAILABLE: there is none."""
+        if preferred in self.usable:
+            return self.usable[preferred]
         if self.default is None:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
             raise WharfError(Kind.UNAVAILABLE, f"no OCI runtime works on this host ({reasons or 'none installed'})")
