@@ -41,11 +41,11 @@ class Ingest:
         self.ref = ref
         self.record = record
         self.file = file
-        self._closed = False
         self._moving = heap.Transfer()
         self._end = file.offset
         self._handed = False  # the client writes into the file itself
         self._pending: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def offset(self) -> int:
@@ -132,14 +132,19 @@ class Ingest:
         return digest
 
     async def close(self) -> None:
-        # In a thread, as it waits for one that still writes. The ref is free when that is done, even if the caller is
-        # cancelled once more while it waits.
-        if not self._closed:
-            self._closed = True
+        # The ref is free when that is done, even if the caller is cancelled once more while it waits.
+        if self._closing is None:
             self._moving.end()
-            closing = asyncio.get_running_loop().run_in_executor(None, self.file.close)
-            closing.add_done_callback(lambda _: self._content.closed(self))
-            await asyncio.shield(closing)
+            self._closing = asyncio.create_task(self._close())
+            self._closing.add_done_callback(lambda _: self._content.closed(self))
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._pending is not None and not self._handed:
+            # Its thread may not have begun, and what was answered must not get lost. (A client that writes into the
+            # file itself has its bytes there: what is still to be hashed of them may end.)
+            await asyncio.wait((self._pending,))
+        await asyncio.get_running_loop().run_in_executor(None, self.file.close)
 
 
 def told(error: OSError, ref: str) -> WharfError:

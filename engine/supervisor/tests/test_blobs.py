@@ -1,14 +1,19 @@
 """The bytes of an open write, while the disk is slow."""
 
+import asyncio
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from engine.errors import WharfError
 from engine.supervisor.blobs import IngestFile
+from engine.supervisor.ingest import Ingest, Record
+from engine.supervisor.rpc.base import Call
 
 PATIENCE = 60.0
 
@@ -63,3 +68,37 @@ def test_a_follower_hears_of_an_end(tmp_path: Path, ends: Callable[[IngestFile],
         follower.read(100)
     follower.close()
     file.close()
+
+
+def test_what_was_answered_is_written_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that is to write it may not have begun when the write is left."""
+    path = tmp_path / "data"
+    append = IngestFile.append
+
+    def late(self: IngestFile, data: bytes | memoryview) -> None:
+        time.sleep(0.2)
+        append(self, data)
+
+    monkeypatch.setattr(IngestFile, "append", late)
+    closed: list[Ingest] = []
+
+    class Store:
+        async def commit(self, ingest: Ingest, digest: str, labels: Mapping[str, str]) -> None:
+            raise AssertionError
+
+        def settle(self, fd: int) -> None:
+            raise AssertionError
+
+        def closed(self, ingest: Ingest) -> None:
+            closed.append(ingest)
+
+    async def scenario() -> None:
+        file = IngestFile(str(path), "sha256")
+        ingest = Ingest(Store(), cast(Call, None), "a", Record("a", 8, "", 0), file)
+        await ingest.write(0, b"half")
+        await ingest.close()
+        await asyncio.sleep(0)
+        assert path.read_bytes() == b"half"
+        assert closed == [ingest]
+
+    asyncio.run(scenario())
