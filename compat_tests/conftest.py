@@ -72,23 +72,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@contextlib.contextmanager
-def running(kind: str, name: str) -> Iterator[Engine]:
-    """An engine of this kind with busybox:latest loaded."""
-    with contextlib.ExitStack() as stack:
-        engine: Engine
-        if kind == "dockerd":
-            engine = stack.enter_context(engines.dockerd(name))
-        elif kind == "containerd":
-            engine = stack.enter_context(
-                engines.wharf(name, containerd=stack.enter_context(engines.stock_containerd(f"{name}-ctd")))
-            )
-        else:
-            engine = stack.enter_context(engines.wharf(name))
-        engine.load_busybox()
-        yield engine
-
-
 @pytest.fixture(scope="session", autouse=True)
 def host_as_before() -> Iterator[None]:
     """At the end the host has the links that it had: each engine proves the rest of its own traces itself."""
@@ -126,14 +109,14 @@ def others_at_work() -> bool:
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The engine that most tests share; `core` tests get it on both back ends."""
-    with running(request.param, "shared") as engine:
+    with engines.running(request.param, "shared") as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def own_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """One engine for this module alone: for tests that kill, restart or fill it."""
-    with running(request.param, "own") as engine:
+    with engines.running(request.param, "own") as engine:
         yield engine
 
 

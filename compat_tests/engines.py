@@ -327,6 +327,28 @@ def dockerd(name: str, *args: str) -> Iterator[Dockerd]:
 
 
 @contextlib.contextmanager
+def on_backend(kind: str, name: str) -> Iterator[Wharf]:
+    """Ours with busybox:latest loaded, on its own supervisor ("wharf") or on a "containerd"."""
+    with contextlib.ExitStack() as stack:
+        stock = stack.enter_context(stock_containerd(f"{name}-ctd")) if kind == "containerd" else None
+        engine = stack.enter_context(wharf(name, containerd=stock))
+        engine.load_busybox()
+        yield engine
+
+
+@contextlib.contextmanager
+def running(kind: str, name: str) -> Iterator[Engine]:
+    """An engine of this kind with busybox:latest loaded: see ``on_backend``, or a "dockerd"."""
+    if kind == "dockerd":
+        with dockerd(name) as oracle:
+            oracle.load_busybox()
+            yield oracle
+    else:
+        with on_backend(kind, name) as engine:
+            yield engine
+
+
+@contextlib.contextmanager
 def _running(engine: AnyEngine) -> Iterator[AnyEngine]:
     try:
         engine.start()

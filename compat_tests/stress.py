@@ -7,14 +7,13 @@ blob has its digest at the end, and the data root comes back to the files it had
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from compat_tests import disk, engines
@@ -123,21 +122,12 @@ class Stress:
         assert answer.status in (200, 409), answer.body
 
 
-@contextlib.contextmanager
-def _engine(kind: str) -> Iterator[Engine]:
-    with contextlib.ExitStack() as stack:
-        stock = stack.enter_context(engines.stock_containerd("stress-c")) if kind == "containerd" else None
-        engine = stack.enter_context(engines.wharf("stress", containerd=stock))
-        engine.load_busybox()
-        yield engine
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m compat_tests.stress", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
     given = parser.parse_args()
-    with _engine(given.engine) as engine, registry() as plain:
+    with engines.on_backend(given.engine, "stress") as engine, registry() as plain:
         before = disk.as_it_is(engine)
         stress = Stress(engine, plain)
         stress.run(seconds=given.seconds)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from compat_tests import disk, engines
@@ -263,15 +263,6 @@ def over(before: dict[str, int], now: dict[str, int], slack: int = 0) -> dict[st
     return {name: n - before.get(name, 0) for name, n in now.items() if n > before.get(name, 0) + slack}
 
 
-@contextlib.contextmanager
-def _engine(kind: str) -> Iterator[Wharf]:
-    with contextlib.ExitStack() as stack:
-        stock = stack.enter_context(engines.stock_containerd("vanish-c")) if kind == "containerd" else None
-        engine = stack.enter_context(engines.wharf("vanish", containerd=stock))
-        engine.load_busybox()
-        yield engine
-
-
 def quiet(vanish: Vanish, tasks: Counter[str]) -> dict[str, int]:
     """The engine left alone: fails with what does not end."""
     vanish._let_go()
@@ -295,7 +286,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of operations, joined by commas: classic,buildkit")
     given = parser.parse_args()
     print("seed", given.seed, flush=True)
-    with _engine(given.engine) as engine, registry() as plain:
+    with engines.on_backend(given.engine, "vanish") as engine, registry() as plain:
         vanish = Vanish(engine, plain, given.seed)
         vanish.only = [name for name in given.only.split(",") if name]
         with vanish.gate:

@@ -1,6 +1,7 @@
 """Drives a real shim under a real runtime, with a root file system made of the static busybox."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -341,3 +342,17 @@ def shims(directory: Path, runtime_name: str) -> Iterator[Shims]:
     finally:
         made.close()
         remove_cgroups()
+
+
+def room_for(size: int) -> Callable[[int, bytes], int]:
+    """An ``os.write`` of a disk that has room for so many bytes."""
+    write, room = os.write, [size]
+
+    def full(fd: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "no space")
+        done = write(fd, data[: room[0]])
+        room[0] -= done
+        return done
+
+    return full

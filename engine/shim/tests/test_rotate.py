@@ -1,6 +1,5 @@
 """Log files: rotation as Docker does it, and what a full disk may cost."""
 
-import errno
 import gzip
 import os
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.shim.rotate import LogFile
+from engine.shim.tests.harness import room_for
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -63,20 +63,6 @@ def test_old_files_are_compressed(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"x.log": b"", "x.log.1.gz": b"3\n", "x.log.2.gz": b"2\n"}
     # A rotation waits for the last one's child: two must never work on the same names.
     assert waited == ["waited"] * 3
-
-
-def room_for(size: int) -> Callable[[int, bytes], int]:
-    """An ``os.write`` of a disk that has room for so many bytes."""
-    write, room = os.write, [size]
-
-    def full(fd: int, data: bytes) -> int:
-        if not room[0]:
-            raise OSError(errno.ENOSPC, "no space")
-        done = write(fd, data[: room[0]])
-        room[0] -= done
-        return done
-
-    return full
 
 
 def test_a_full_disk_loses_the_records_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

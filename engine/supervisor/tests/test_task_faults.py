@@ -342,14 +342,19 @@ def test_the_end_is_told_once_if_the_shim_dies(stage: Stage) -> None:
     stage.run(body, "sleep", "1000")
 
 
+async def leave_create(stage: Stage, one: Box) -> None:
+    """Asks for a create and leaves while the runtime is held in the middle of it; the gate is still shut then."""
+    stage.gate.shut("create")
+    calling = asyncio.create_task(one.create())
+    await stage.gate.reached()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+
+
 def test_a_create_that_nobody_waits_for_is_undone(stage: Stage) -> None:
     async def body(engine: Engine, one: Box) -> None:
-        stage.gate.shut("create")
-        calling = asyncio.create_task(one.create())
-        await stage.gate.reached()
-        calling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calling
+        await leave_create(stage, one)
         stage.gate.open()
         # The next one waits until the first is out of the way.
         await one.run()
@@ -362,12 +367,7 @@ def test_who_left_a_create_may_delete_at_once(stage: Stage) -> None:
     """What undoes the create, and the delete, don't take the bundle from under the runtime that cleans up."""
 
     async def body(engine: Engine, one: Box) -> None:
-        stage.gate.shut("create")
-        calling = asyncio.create_task(one.create())
-        await stage.gate.reached()
-        calling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calling
+        await leave_create(stage, one)
         deleting = asyncio.create_task(engine.tasks.delete(one.id))
         stage.gate.open()
         await asyncio.wait([deleting])

@@ -1,6 +1,5 @@
 """Readers of logs while they are rotated: at every single step of the reader, and between any two of the writer."""
 
-import errno
 import gzip
 import itertools
 import os
@@ -13,6 +12,7 @@ import pytest
 
 from engine.shim.logs import JsonFile, Local
 from engine.shim.rotate import LogFile
+from engine.shim.tests.harness import room_for
 from server.services.containers.log_files import LogFiles
 from server.services.containers.log_format import Query, format_of
 from server.services.containers.log_reader import End, LogReader
@@ -229,17 +229,8 @@ def test_a_block_of_lines_that_fills_the_disk(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "x.log"
     file = LogFile(str(path))
     log = JsonFile(file, {}) if driver == "json-file" else Local(file)
-    write, room = os.write, [1000]
-
-    def full(fd: int, data: bytes) -> int:
-        if not room[0]:
-            raise OSError(errno.ENOSPC, "no space")
-        done = write(fd, data[: room[0]])
-        room[0] -= done
-        return done
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "write", room_for(1000))
         log.write("stdout", b"".join(b"%d\n" % number for number in range(500)), 1)
     log.write("stdout", b"last\n", 2)
     log.close()
