@@ -18,6 +18,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.shim import kernel, protocol
 from engine.shim.protocol import Json, ProtocolError
 from engine.system import timeouts
+from engine.system.fds import ready
 
 SCHEME = "wharf"
 
@@ -174,17 +175,11 @@ class _Line:
 
     async def _receive(self) -> bytes:
         assert self._sock is not None
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 data, fds = protocol.receive_with_fds(self._sock, 4096)
             except BlockingIOError:
-                readable = asyncio.Event()
-                loop.add_reader(self._sock, readable.set)
-                try:
-                    await readable.wait()
-                finally:
-                    loop.remove_reader(self._sock)
+                await ready(self._sock, write=False)
                 continue
             self.fds.extend(fds)
             return data

@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 from engine.api.types import Mount
 from engine.errors import Kind, WharfError
 from engine.system import idmap, linux
+from engine.system.threads import to_its_end
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -133,11 +134,7 @@ class Place:
                 loop.call_soon_threadsafe(settle, result, None)
 
         self._jobs.put(job)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            raise
+        return await to_its_end(future)
 
     async def mount(self, mounts: Sequence[Mount]) -> str:
         """Mounts a snapshot in the thread's namespace; returns the path, which is valid only in :meth:`run`."""

@@ -26,6 +26,7 @@ from engine.supervisor.content import Content
 from engine.supervisor.ingest import Ingest, told
 from engine.supervisor.rpc.base import Call
 from engine.system import heap, linux
+from engine.system.threads import to_its_end
 
 T = TypeVar("T")
 
@@ -228,18 +229,15 @@ class Differ:
         must not change any more when its next owner looks at it.
         """
         stop = threading.Event()
+
+        def leave() -> None:
+            stop.set()
+            if wake is not None:
+                wake()
+
         with heap.Transfer():
             future = asyncio.get_running_loop().run_in_executor(pool or self._workers, work, stop.is_set)
-            try:
-                return await asyncio.shield(future)
-            except asyncio.CancelledError:
-                stop.set()
-                if wake is not None:
-                    wake()
-                await asyncio.wait([future])
-                if not future.cancelled():
-                    future.exception()  # nobody's any more
-                raise
+            return await to_its_end(future, leave)
 
     async def close(self) -> None:
         for pool in (self._followers, self._workers):

@@ -109,7 +109,7 @@ async def send_fds_async(sock: socket.socket, header: Mapping[str, object], fds:
         try:
             sent = sock.sendmsg([view], rights)
         except (BlockingIOError, InterruptedError):
-            await _ready(sock, write=True)
+            await ready(sock, write=True)
             continue
         view, rights = view[sent:], []
 
@@ -124,7 +124,7 @@ async def recv_fds_async(sock: socket.socket) -> tuple[dict[str, object], FdSet]
             try:
                 chunk, more = _recv_once(sock, need - len(data))
             except (BlockingIOError, InterruptedError):
-                await _ready(sock, write=False)
+                await ready(sock, write=False)
                 continue
             fds._fds.extend(more)
             if not chunk:
@@ -163,7 +163,8 @@ def _decode(data: bytes | bytearray) -> dict[str, object]:
     return header
 
 
-async def _ready(sock: socket.socket, *, write: bool) -> None:
+async def ready(sock: socket.socket | int, *, write: bool) -> None:
+    """Waits until a descriptor that does not block can be read, or written. One waiter at a time for each."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 

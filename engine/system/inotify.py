@@ -1,6 +1,5 @@
 """inotify(7) as an async source: what changed in files and directories, without polling."""
 
-import asyncio
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from engine.system import linux
+from engine.system.fds import ready
 
 ACCESS = 0x1
 MODIFY = 0x2
@@ -83,14 +83,8 @@ class Watcher:
         """Waits for events; at least one. One reader at a time."""
         if events := self.read_nowait():
             return events
-        loop = asyncio.get_running_loop()
         while True:
-            waiter: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(self._fd, _wake, waiter)
-            try:
-                await waiter
-            finally:
-                loop.remove_reader(self._fd)
+            await ready(self._fd, write=False)
             if events := self.read_nowait():
                 return events
 
@@ -112,8 +106,3 @@ class Watcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _wake(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)

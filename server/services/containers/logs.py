@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from engine.errors import Kind, WharfError, conflict, invalid
 from engine.system import inotify
+from engine.system.threads import to_its_end
 from server.services.containers.log_format import Query, format_of
 from server.services.containers.log_reader import End, LogReader
 from server.services.containers.model import Container
@@ -90,16 +91,6 @@ class _Follower:
         self.stopped = False
 
 
-async def _undisturbed(reader: LogReader) -> bytes:
-    """A read in a thread. If the client leaves, the thread is waited for: it must not find its file closed."""
-    reading = asyncio.ensure_future(asyncio.to_thread(reader.read))
-    try:
-        return await asyncio.shield(reading)
-    except asyncio.CancelledError:
-        await asyncio.wait({reading})
-        raise
-
-
 class Logs:
     """The log of every container whose driver can be read."""
 
@@ -140,7 +131,8 @@ class Logs:
                 follower.changed.clear()
                 # Asked before the read: what was written before the end is there to be read after it.
                 stopped = follower.stopped
-                data = await _undisturbed(reader)
+                # A client that leaves waits for the thread: it must not find its file closed.
+                data = await to_its_end(asyncio.to_thread(reader.read))
                 if data:
                     yield data
                 elif reader.done or stopped or not follow:
