@@ -17,6 +17,7 @@ from pathlib import Path
 
 from compat_tests import engines
 from compat_tests.bench import report
+from compat_tests.bench.disk import own_disk
 from compat_tests.bench.rows import ROWS
 from compat_tests.engines import Engine
 from compat_tests.images import ROOT
@@ -53,6 +54,7 @@ def measure(names: Sequence[str], kept: report.Rows, *, quick: bool, only: str |
     """Takes these measurements; returns the names of those that failed, which must not take the others along."""
     failed: list[str] = []
     with contextlib.ExitStack() as stack:
+        stack.enter_context(own_disk())
         used: list[Engine] = []
         if only != "dockerd":
             used.append(stack.enter_context(engines.wharf("bench")))
