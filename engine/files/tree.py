@@ -77,7 +77,7 @@ def pack(root_path: str, path: str, out: Callable[[bytes], object], maps: IdMaps
     try:
         real, status = _found(root, path)
         writer = TarWriter(out)
-        packer = Packer(writer, whole_seconds=False, owner=maps.to_container if maps is not None else None)
+        packer = Packer(writer, owner=maps.to_container if maps is not None else None)
         name = base_name(path)
         above, _, last = real.rpartition("/")
         parent = os.open(above or ".", _BELOW, dir_fd=root)

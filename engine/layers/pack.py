@@ -65,20 +65,18 @@ def layer_xattr(key: str) -> bool:
 
 
 class Packer:
-    """Adds nodes to a writer; knows hard links by their inode."""
+    """Adds nodes to a writer, with times in whole seconds; knows hard links by their inode."""
 
     def __init__(
         self,
         writer: TarWriter,
         *,
-        whole_seconds: bool = True,
         owner: Callable[[int, int], tuple[int, int]] | None = None,
         mtime_ns: int | None = None,
     ) -> None:
         """``mtime_ns``: the time of every entry, in place of its own."""
         self._writer = writer
         self._mtime_ns = mtime_ns
-        self._whole_seconds = whole_seconds
         self._owner = owner
         self._seen: dict[tuple[int, int], str] = {}
 
@@ -89,8 +87,7 @@ class Packer:
         if kind is None:
             return None
         mtime = status.st_mtime_ns if self._mtime_ns is None else self._mtime_ns
-        if self._whole_seconds:
-            mtime -= mtime % 1_000_000_000
+        mtime -= mtime % 1_000_000_000  # as Docker's archives have it: a fraction takes a header more
         uid, gid = status.st_uid, status.st_gid
         if self._owner is not None:
             uid, gid = self._owner(uid, gid)
