@@ -36,7 +36,6 @@ from server.services.exec.service import Exec
 from server.services.exec.wiring import make_running
 from server.services.images.model import ImageUser
 from server.services.images.service import Images
-from server.services.networks.room import Settings as NetworkSettings
 from server.services.networks.service import Networks
 from server.services.system.identity import engine_id
 from server.services.system.metrics import Metrics
@@ -114,7 +113,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
             engine.content.descriptors = engine.diff.watched = socket_of(config.engine_address)
 
         remap = await _remap(config, stack)
-        networks = Networks(NetworkSettings.of(config, remap.userns if remap else ""), NetworkStore(database), bus)
+        networks = Networks(config, NetworkStore(database), bus, userns=remap.userns if remap else "")
         stack.push_async_callback(networks.close)
         await networks.open()
 

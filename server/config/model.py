@@ -162,6 +162,11 @@ class Config:
         return self.containerd or f"unix://{self.exec_root}/containerd/containerd.sock"
 
     @property
+    def bridge_device(self) -> str:
+        """The default bridge's device; it names the engine's table and marks its links."""
+        return self.bridge if self.bridge not in ("", "none") else self.bridge_name
+
+    @property
     def embedded(self) -> bool:
         """True if the supervisor is our own and we start it."""
         return not self.containerd

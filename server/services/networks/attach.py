@@ -35,7 +35,7 @@ def make_device(room: Room, network: Network) -> None:
 def _make_bridge(room: Room, network: Network) -> None:
     device_mtu = options.mtu(network.options)
     # An MTU above 1500 can't be set while no port has it; the kernel raises the bridge's with its ports.
-    adopted = room.settings.bridge not in ("", "none") and network.default_bridge
+    adopted = room.config.bridge not in ("", "none") and network.default_bridge
     addresses = _bridge_addresses(network)
     if adopted:
         # An admin's bridge keeps what it has; one without any address gets ours.
@@ -44,14 +44,14 @@ def _make_bridge(room: Room, network: Network) -> None:
         present = {address.version for at, address in room.host.addresses(index) if at == index}
         addresses = [address for address in addresses if address.version == 4 and 4 not in present]
     network.index = bridge.ensure(
-        room.host, network.bridge, addresses, mtu=0 if adopted else device_mtu, alias=mark(room.settings.device)
+        room.host, network.bridge, addresses, mtu=0 if adopted else device_mtu, alias=mark(room.config.bridge_device)
     )
-    if not options.flag(network.options, options.ICC, default=True) and room.settings.iptables:
+    if not options.flag(network.options, options.ICC, default=True) and room.config.iptables:
         bridge.filter_bridged()
-    if room.settings.iptables:
+    if room.config.iptables:
         bridge.localnet(network.bridge, on=True)
     room.firewall.add_bridge(options.rules(network))
-    if room.settings.ip_forward:
+    if room.config.ip_forward:
         room.firewall.enable_forwarding()
         if network.enable_ipv6:
             room.firewall.enable_forwarding(v6=True)
@@ -83,7 +83,7 @@ def remove_device(room: Room, network: Network) -> None:
     network.ready = False
     if network.driver == BRIDGE:
         room.firewall.remove_bridge(network.bridge)
-        bridge.remove(room.host, network.bridge, mark(room.settings.device))
+        bridge.remove(room.host, network.bridge, mark(room.config.bridge_device))
     elif network.made_parent:
         try:
             room.host.run(link_delete(network.parent))
@@ -95,7 +95,7 @@ def remove_device(room: Room, network: Network) -> None:
 def _make_parent(room: Room, network: Network) -> None:
     name = network.parent
     link = room.host.link(name)
-    network.index = link.index if link else _make_vlan(room.host, network, name, mark(room.settings.device))
+    network.index = link.index if link else _make_vlan(room.host, network, name, mark(room.config.bridge_device))
 
 
 def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:

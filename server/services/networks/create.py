@@ -146,10 +146,10 @@ def _take_config(room: Room, network: Network, request: NetworkCreateRequest, so
 
 async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> None:
     """Options, subnets, devices: everything that is decided before something is made."""
-    defaults = room.settings.default_network_opts.get(network.driver, {})
+    defaults = room.config.default_network_opts.get(network.driver, {})
     network.options = {**defaults, **network.options}
-    if network.driver == BRIDGE and room.settings.mtu and options.MTU not in network.options:
-        network.options[options.MTU] = str(room.settings.mtu)
+    if network.driver == BRIDGE and room.config.mtu and options.MTU not in network.options:
+        network.options[options.MTU] = str(room.config.mtu)
     options.check(network)
     source = room.by_name(network.config_from) if network.config_from else None
     asked = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()] if source else _pools_asked(request)
@@ -245,7 +245,7 @@ def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequ
         if any(net.version == other.version and net.overlaps(other) for other in taken):
             raise WharfError(Kind.PERMISSION_DENIED, "Pool overlaps with other one on this address space")
     configs = list(asked)
-    pools = room.settings.default_address_pools
+    pools = room.pools
     for version, enabled in ((4, network.enable_ipv4), (6, network.enable_ipv6)):
         if enabled and not any(ip_network(config.subnet).version == version for config in configs):
             subnet = ipam.choose_subnet(list(default_pools(pools, version)), (*taken, *routes), version=version)

@@ -95,8 +95,8 @@ def _extra_hosts(room: Room, container: Container) -> list[tuple[str, str]]:
 
 def host_gateways(room: Room) -> list[str]:
     """What ``host-gateway`` means: the daemon's setting, or the host's addresses on the default bridge."""
-    if room.settings.host_gateway_ips:
-        return list(room.settings.host_gateway_ips)
+    if room.config.host_gateway_ips:
+        return list(room.config.host_gateway_ips)
     network = room.by_name("bridge")
     if network is None:
         return []
@@ -171,7 +171,7 @@ def link_environment(room: Room, container: Container, linked: Iterable[tuple[Co
 
 
 def _overrides(room: Room, container: Container) -> files.Overrides:
-    host, settings = container.host_config, room.settings
+    host, settings = container.host_config, room.config
 
     def chosen(own: Sequence[str] | None, daemon: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(own or daemon) or None

@@ -26,7 +26,7 @@ async def ensure(room: Room) -> None:
             room.add(network)
             await room.store.put(network)
     present = room.by_name("bridge")
-    if room.settings.bridge == "none":
+    if room.config.bridge == "none":
         if present is not None:
             room.discard(present)
             await room.store.delete(present)
@@ -39,8 +39,8 @@ async def ensure(room: Room) -> None:
 
 
 async def _configure(room: Room, network: Network) -> None:
-    settings = room.settings
-    network.bridge = settings.device
+    settings = room.config
+    network.bridge = room.config.bridge_device
     network.enable_ipv6 = settings.ipv6
     known = {_version(config): config for config in network.ipam or ()}
     device = await room.work(_device_addresses, room, network.bridge)
@@ -72,19 +72,19 @@ def _version(config: PoolConfig) -> int:
 def _device_addresses(room: Room, name: str) -> list[Interface]:
     link = room.host.link(name)
     if link is None:
-        if room.settings.bridge not in ("", "none"):
+        if room.config.bridge not in ("", "none"):
             raise WharfError(
                 Kind.INVALID_ARGUMENT, f"bridge device with non default name {name} must be created manually"
             )
         return []
-    if room.settings.bridge in ("", "none"):
+    if room.config.bridge in ("", "none"):
         _check_alone(room, link)
     return [address for index, address in room.host.addresses(link.index) if index == link.index]
 
 
 def _check_alone(room: Room, link: Link) -> None:
     """Two engines on one bridge would give the same addresses out."""
-    ours = mark(room.settings.device)
+    ours = mark(room.config.bridge_device)
     others = [port.name for port in room.host.links() if port.master == link.index and port.alias != ours]
     if others and link.alias != ours:
         raise WharfError(
@@ -95,7 +95,7 @@ def _check_alone(room: Room, link: Link) -> None:
 
 
 def _v4(room: Room, known: PoolConfig | None, device: list[Interface], taken: list[ipam.Network]) -> PoolConfig:
-    settings = room.settings
+    settings = room.config
     interface: Interface | None = None
     if settings.bip:
         interface = ip_interface(settings.bip)
@@ -113,7 +113,7 @@ def _v4(room: Room, known: PoolConfig | None, device: list[Interface], taken: li
         subnet = ip_network(settings.fixed_cidr, strict=False)
         interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
     if interface is None:
-        pools = [pool for pool in settings.default_address_pools if pool.base.version == 4]
+        pools = [pool for pool in room.pools if pool.base.version == 4]
         subnet = ipam.choose_subnet(pools or ipam.LOCAL_DEFAULTS, taken, version=4)
         interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
     config = PoolConfig(str(interface.network), gateway=str(interface.ip))
@@ -130,7 +130,7 @@ def _v4(room: Room, known: PoolConfig | None, device: list[Interface], taken: li
 
 
 def _v6(room: Room, known: PoolConfig | None, device: list[Interface], taken: list[ipam.Network]) -> PoolConfig:
-    settings = room.settings
+    settings = room.config
     if settings.bip6:
         interface = ip_interface(settings.bip6)
         return PoolConfig(str(interface.network), gateway=str(interface.ip))
@@ -142,7 +142,7 @@ def _v6(room: Room, known: PoolConfig | None, device: list[Interface], taken: li
     present = next((item for item in device if item.version == 6 and not item.ip.is_link_local), None)
     if present is not None:
         return PoolConfig(str(present.network), gateway=str(present.ip))
-    found = ipam.choose_subnet(list(default_pools(settings.default_address_pools, 6)), taken, version=6)
+    found = ipam.choose_subnet(list(default_pools(room.pools, 6)), taken, version=6)
     return PoolConfig(str(found), gateway=str(found[1]))
 
 

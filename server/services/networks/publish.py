@@ -37,7 +37,7 @@ def _publisher(room: Room, record: SandboxRecord) -> _Publisher | None:
             endpoint.ip6,
             nat4=(network.option(options.MODE4) or "nat") in translates,
             nat6=(network.option(options.MODE6) or "nat") in translates,
-            carry=room.settings.userland_proxy,
+            carry=room.config.userland_proxy,
             v6_host=os.path.exists("/proc/net/if_inet6"),
         ),
     )
@@ -116,6 +116,6 @@ def _default_hosts(room: Room, network: Network) -> list[str]:
     chosen = [item for item in (network.option(options.BINDING4), network.option(options.BINDING6)) if item]
     if network.option(options.BINDING4) == "::":
         return ["0.0.0.0", "::"]
-    if not chosen and room.settings.ip not in ("", "0.0.0.0"):
-        chosen = [room.settings.ip]
+    if not chosen and room.config.ip not in ("", "0.0.0.0"):
+        chosen = [room.config.ip]
     return [item for item in chosen if item != "0.0.0.0"] or ["0.0.0.0", "::"]

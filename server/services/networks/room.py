@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from engine.errors import invalid, not_found
 from engine.network.firewall import Firewall
 from engine.network.forwarder import Forwarder
-from engine.network.ipam import DefaultPool, default_pool
+from engine.network.ipam import DefaultPool
 from engine.network.netlink import Netlink
 from engine.network.pool import NamespacePool
 from engine.network.ports import PortAllocator
@@ -18,8 +18,6 @@ from server.services.containers.model import Container
 from server.services.networks.model import Network, SandboxRecord
 
 _T = TypeVar("_T")
-#: Settings that the configuration has in another form.
-_CONVERTED = frozenset(("exec_root", "data_root", "default_address_pools", "userns"))
 
 
 class Containers(Protocol):
@@ -52,64 +50,12 @@ class Store(Protocol):
     async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The daemon's configuration as far as networks need it; names are those of the flags.
-
-    ``bridge``: "" the engine's own default bridge (``bridge_name``), "none" no default network, else a bridge
-    that an admin made.
-    """
-
-    exec_root: str
-    data_root: str
-    bridge: str = ""
-    bridge_name: str = "docker0"
-    bip: str = ""
-    bip6: str = ""
-    fixed_cidr: str = ""
-    fixed_cidr_v6: str = ""
-    default_gateway: str = ""
-    default_gateway_v6: str = ""
-    default_address_pools: tuple[DefaultPool, ...] = ()
-    default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    mtu: int = 0
-    ip: str = "0.0.0.0"
-    icc: bool = True
-    ip_forward: bool = True
-    ip_masq: bool = True
-    iptables: bool = True
-    ipv6: bool = False
-    userland_proxy: bool = True
-    dns: tuple[str, ...] = ()
-    dns_opts: tuple[str, ...] = ()
-    dns_search: tuple[str, ...] = ()
-    host_gateway_ips: tuple[str, ...] = ()
-    #: The user namespace of containers whose ids are mapped; "" if none are.
-    userns: str = ""
-
-    @classmethod
-    def of(cls, config: Config, userns: str = "") -> Self:
-        """What the daemon's configuration says. :raises WharfError: INVALID: an address pool that is none."""
-        same = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name not in _CONVERTED}
-        return cls(
-            **same,
-            userns=userns,
-            exec_root=str(config.exec_root),
-            data_root=str(config.data_root),
-            default_address_pools=tuple(default_pool(pool.base, pool.size) for pool in config.default_address_pools),
-        )
-
-    @property
-    def device(self) -> str:
-        """The default bridge's device; it names the engine's table and marks its links."""
-        return self.bridge if self.bridge not in ("", "none") else self.bridge_name
-
-
 @dataclass(slots=True, eq=False)
 class Room:
     """Everything that the verbs share. Records are only touched on the loop."""
 
-    settings: Settings
+    config: Config
+    pools: Sequence[DefaultPool]
     store: Store
     bus: Bus
     host: Netlink

@@ -15,9 +15,11 @@ from engine.errors import Kind, WharfError, invalid, not_found
 from engine.network import bridge, netns
 from engine.network.firewall import Firewall
 from engine.network.forwarder import Forwarder
+from engine.network.ipam import default_pool
 from engine.network.netlink import Netlink
 from engine.network.pool import NamespacePool, mark
 from engine.network.watch import RulesetWatch
+from server.config.model import Config
 from server.services.containers.model import Container
 from server.services.networks import (
     attach,
@@ -33,7 +35,7 @@ from server.services.networks import (
     settings,
 )
 from server.services.networks.model import BRIDGE, Network, Sandbox, SandboxRecord, wanted
-from server.services.networks.room import Bus, Containers, Room, Settings, Store
+from server.services.networks.room import Bus, Containers, Room, Store
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +46,25 @@ class Networks:
     Life: construct, :meth:`open`, :meth:`bind`, :meth:`recover` once, then anything, at last :meth:`close`.
     """
 
-    def __init__(self, config: Settings, store: Store, bus: Bus) -> None:
+    def __init__(self, config: Config, store: Store, bus: Bus, *, userns: str = "") -> None:
+        """``userns``: the user namespace of containers whose ids are mapped, "" if none are.
+
+        :raises WharfError: INVALID_ARGUMENT: an address pool that is none.
+        """
+        pools = [default_pool(pool.base, pool.size) for pool in config.default_address_pools]
         os.makedirs(config.exec_root, mode=0o711, exist_ok=True)
         self._directory = f"{config.exec_root}/netns"
         netns.prepare(self._directory)
         host = Netlink()
         workers = ThreadPoolExecutor(4, thread_name_prefix="network")
         sweepers = ThreadPoolExecutor(2, thread_name_prefix="network-sweep")
-        alias, mtu = mark(config.device), config.mtu or 1500
-        pool = NamespacePool(self._directory, host, sweepers, alias=alias, mtu=mtu, owner=config.userns)
-        firewall = Firewall(config.device, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled")
+        alias, mtu = mark(config.bridge_device), config.mtu or 1500
+        pool = NamespacePool(self._directory, host, sweepers, alias=alias, mtu=mtu, owner=userns)
+        firewall = Firewall(
+            config.bridge_device, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled"
+        )
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
-        self.room = Room(config, store, bus, host, pool, firewall, forwarder, workers, sweepers)
+        self.room = Room(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
         self._stored: Sequence[SandboxRecord] = ()
         self._watch: RulesetWatch | None = None
 
@@ -75,7 +84,7 @@ class Networks:
         """At start, once: running containers keep their network, all else of an earlier life goes."""
         await recover.recover(self.room, running, self._stored)
         self._stored = ()
-        if self.room.settings.iptables:
+        if self.room.config.iptables:
             self._watch = RulesetWatch(self._rules_changed)
 
     def _rules_changed(self) -> None:
@@ -103,9 +112,9 @@ class Networks:
         if not busy:
             room.firewall.stop()
             for network in room:
-                if network.driver == BRIDGE and (not network.default_bridge or room.settings.bridge in ("", "none")):
+                if network.driver == BRIDGE and (not network.default_bridge or room.config.bridge in ("", "none")):
                     with contextlib.suppress(OSError):
-                        bridge.remove(room.host, network.bridge, mark(room.settings.device))
+                        bridge.remove(room.host, network.bridge, mark(room.config.bridge_device))
         if not room.sandboxes:
             netns.unprepare(self._directory)
         room.workers.shutdown()

@@ -18,7 +18,7 @@ def settings(room: Room, container: Container) -> dict[str, Any]:
     on_bridge = record.endpoint(bridge.id) if record and bridge and record.mode == "own" else None
     found: dict[str, Any] = {
         # dockerd shows the name only where an admin's own bridge was given with --bridge.
-        "Bridge": room.settings.bridge if on_bridge and room.settings.bridge != "none" else "",
+        "Bridge": room.config.bridge if on_bridge and room.config.bridge != "none" else "",
         "SandboxID": shown.id if shown else "",
         "SandboxKey": _key(room, shown),
         "Ports": _ports(room, container, record),
@@ -55,7 +55,7 @@ def _key(room: Room, record: SandboxRecord | None) -> str:
     if record is None:
         return ""
     if record.mode == "host":
-        return f"{room.settings.exec_root}/netns/default"
+        return f"{room.config.exec_root}/netns/default"
     return record.path
 
 

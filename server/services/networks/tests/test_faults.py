@@ -65,7 +65,7 @@ def traces(world: World) -> dict[str, object]:
     assert until(lambda: len(pool._ready) == pool._size)
     ready = {space.veth for space in pool._ready}
     paths = {space.path for space in pool._ready}
-    directory = f"{room.settings.exec_root}/netns"
+    directory = f"{room.config.exec_root}/netns"
     return {
         "links": link_names() - ready,
         "namespaces": {f"{directory}/{name}" for name in os.listdir(directory)} - paths,

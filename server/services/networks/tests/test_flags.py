@@ -1,7 +1,7 @@
 """The daemon's network flags: what the default bridge becomes, and what networks and containers inherit."""
 
 from collections.abc import Mapping
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import pytest
 
 from engine.errors import WharfError
 from engine.network import netns
-from engine.network.ipam import DefaultPool
 from engine.network.netlink import Netlink, address_add, link_add, link_set
 from engine.network.tests.space import Echo, ask, link_names
+from server.config.model import AddressPool
 from server.services.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, scenario
 from server.services.networks.tests.test_traffic import bindings, echoes
 from server.services.networks.tests.world import World
@@ -148,7 +148,7 @@ def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
         await world.networks.delete("n0")
         await world.network("again")
 
-    pools = (DefaultPool(ip_network("10.55.0.0/26"), 28), DefaultPool(ip_network("fd55::/63"), 64))
+    pools = (AddressPool("10.55.0.0/26", 28), AddressPool("fd55::/63", 64))
     options = {"bridge": {"com.docker.network.bridge.enable_icc": "false"}}
     scenario(tmp_path, play, default_address_pools=pools, default_network_opts=options, mtu=1400)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings, NetworkCreateRequest
+from server.config.model import Config
 from server.services.containers.model import Container
 from server.services.containers.registry import Registry
 from server.services.networks.model import Network, Sandbox
-from server.services.networks.room import Settings
 from server.services.networks.service import Networks
 from server.store.database import Database
 from server.store.networks import NetworkStore
@@ -35,16 +35,16 @@ class Events:
 class World:
     """One engine's networks, opened and closed any number of times over the same roots."""
 
-    def __init__(self, root: Path, settings: Settings) -> None:
+    def __init__(self, root: Path, config: Config) -> None:
         self.root = root
-        self.settings = settings
+        self.config = config
         self.registry = Registry()
         self.events = Events()
         self.saved: list[str] = []
 
     async def open(self) -> None:
         self.database = Database(self.root / "data" / "wharf.db")
-        self.networks = Networks(self.settings, NetworkStore(self.database), self.events)
+        self.networks = Networks(self.config, NetworkStore(self.database), self.events)
         await self.networks.open()
         self.networks.bind(self.registry, self._save)
         await self.networks.recover([item for item in self.registry if item.state.running])
@@ -134,20 +134,16 @@ class World:
         return str(self.endpoint(container, network)["IPAddress"])
 
 
-def settings(root: Path, **changes: Any) -> Settings:
-    base = Settings(
-        exec_root=str(root / "run"),
-        data_root=str(root / "data"),
-        bridge_name="wt0",
-        bip="172.30.250.1/24",
+def configured(root: Path, **changes: Any) -> Config:
+    return replace(
+        Config(exec_root=root / "run", data_root=root / "data", bridge_name="wt0", bip="172.30.250.1/24"), **changes
     )
-    return replace(base, **changes)
 
 
 @contextlib.asynccontextmanager
 async def opened(root: Path, **changes: Any) -> AsyncIterator[World]:
     """A running service; everything is stopped and closed at the end."""
-    world = World(root, settings(root, **changes))
+    world = World(root, configured(root, **changes))
     try:
         await world.open()
         yield world
