@@ -109,7 +109,7 @@ class Appender:
         """
         await self._written()
         end = self._offset + len(data)
-        self._pending = asyncio.get_running_loop().run_in_executor(None, _append, self._fd, data, self._offset)
+        self._pending = asyncio.get_running_loop().run_in_executor(None, fds.pwrite_all, self._fd, data, self._offset)
         self._pending.add_done_callback(lambda done: self._came(done, end))
         self._offset = end
 
@@ -212,10 +212,3 @@ async def read(fd: int, offset: int) -> AsyncIterator[bytes]:
             os.close(fd)
         else:
             reading.add_done_callback(lambda _: os.close(fd))
-
-
-def _append(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(fd, data, offset)
-        offset += written
-        data = data[written:]

@@ -10,6 +10,7 @@ from engine.layers import header as tar
 from engine.layers.header import Header
 from engine.layers.places import Places, is_whiteout, set_opaque
 from engine.layers.tarread import TarReader
+from engine.system.fds import pwrite_all
 
 _WHITEOUT = ".wh."
 _META = ".wh..wh."
@@ -340,11 +341,8 @@ def _write_sparse(fd: int, entry: Header, reader: TarReader) -> None:
         left = length
         while left:
             data = reader.read(min(left, 1 << 20))
-            view = memoryview(data)
-            while view:
-                done = os.pwrite(fd, view, at)
-                at += done
-                view = view[done:]
+            pwrite_all(fd, data, at)
+            at += len(data)
             left -= len(data)
     os.ftruncate(fd, entry.size)
 

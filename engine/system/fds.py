@@ -1,6 +1,6 @@
-"""File descriptors over AF_UNIX stream sockets, each message with a length-prefixed JSON header.
+"""File descriptors: sent over AF_UNIX stream sockets with a length-prefixed JSON header, waited for, written whole.
 
-Wire: 4 bytes big-endian length, then that many bytes of JSON. The fds travel as SCM_RIGHTS with the prefix.
+Wire of a message: 4 bytes big-endian length, then that many bytes of JSON. The fds travel as SCM_RIGHTS with the prefix.
 """
 
 import array
@@ -183,3 +183,12 @@ async def ready(sock: socket.socket | int, *, write: bool) -> None:
             loop.remove_writer(sock)
         else:
             loop.remove_reader(sock)
+
+
+def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Writes all of it at an offset, in bytes; pwrite(2) may write less. :raises OSError: as of it."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        offset += written
+        view = view[written:]
