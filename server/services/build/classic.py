@@ -181,6 +181,7 @@ class ClassicBuild:
         try:
             await self._all(file, solver)
         except Failed as failure:
+            await self._stream.reveal()
             message = error_message(WharfError(Kind.INVALID_ARGUMENT, failure.sentence), failure.code)
             await self._out.put(message)
         finally:
@@ -291,9 +292,8 @@ class ClassicBuild:
             if line.step is not None and line.step is not current:
                 current = line.step
                 await self._layer(current, solver)
-            if not self._options.quiet:
-                documents = describe(line.config, current, self._results, now_ns=0)
-                await self._stream.say(f" ---> {short_id(documents.id)}\n")
+            documents = describe(line.config, current, self._results, now_ns=0)
+            await self._stream.say(f" ---> {short_id(documents.id)}\n")
 
     def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
         name = stage.stage.base.image.lower()

@@ -32,11 +32,14 @@ def _decoder() -> codecs.IncrementalDecoder:
 
 
 class Stream:
-    """Takes in what the solver tells of all steps, and prints one step at a time. ``quiet`` prints nothing of them."""
+    """Takes in what the solver tells of all steps, and prints one step at a time. ``quiet`` prints nothing of them,
+    unless :meth:`reveal` is called."""
 
     def __init__(self, messages: Progress, *, quiet: bool, removes: bool) -> None:
         self._messages, self._quiet, self._removes = messages, quiet, removes
         self._steps: dict[int, _Seen] = {}
+        self._held: list[str] = []
+        self._holds = KEPT
 
     # from the solver (engine.build.work.Progress)
 
@@ -71,9 +74,18 @@ class Stream:
     # to the client
 
     async def say(self, text: str) -> None:
-        """One message of the stream, unless the client wants the id alone."""
+        """One message of the stream; held back if the client wants the id alone."""
         if not self._quiet:
             await self._messages.put({"stream": text})
+        elif self._holds > 0:
+            self._holds -= len(text)
+            self._held.append(text if self._holds > 0 else CUT)
+
+    async def reveal(self) -> None:
+        """Says what was held back: the build has failed, and the client is to see why."""
+        self._quiet, held, self._held = False, self._held, []
+        for text in held:
+            await self.say(text)
 
     async def step(self, number: int, total: int, text: str) -> None:
         """The head of a step: dockerd sends the end of its line by itself."""

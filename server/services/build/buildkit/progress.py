@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from engine.api.types import to_timestamp
 from engine.build.dockerfile.checks import url
 from engine.build.dockerfile.instructions import Warning
-from engine.build.steps import Step
+from engine.build.steps import Base, Step
 from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.pb import ops_pb2
 from engine.errors import WharfError
@@ -26,6 +26,10 @@ class Vertex:
     @property
     def digest(self) -> str:
         return self._message.digest
+
+    @property
+    def ended(self) -> bool:
+        return self._message.HasField("completed")
 
     def announce(self) -> None:
         """Shows the vertex before it starts."""
@@ -96,19 +100,25 @@ def _digest(identity: str) -> str:
     return "sha256:" + hashlib.sha256(identity.encode()).hexdigest()
 
 
+def _key(step: Step) -> int | str:
+    """Of a step among those of a build; stages that begin with the same image share the vertex of its ``FROM``."""
+    base = step.operation
+    return f"{base.digest} {base.chain_id}" if isinstance(base, Base) else id(step)
+
+
 class StepProgress:
     """Steps as vertexes (engine.build.work.Progress)."""
 
     def __init__(self, send: Send, prefix: str) -> None:
         self._send, self._prefix = send, prefix
-        self._vertexes: dict[int, Vertex] = {}
-        self._cached: set[int] = set()
+        self._vertexes: dict[int | str, Vertex] = {}
+        self._cached: set[int | str] = set()
         self.failed: Step | None = None
         """The step that failed first."""
 
     def vertex(self, step: Step) -> Vertex:
         """The vertex of a step, announced once."""
-        key = id(step)
+        key = _key(step)
         if key not in self._vertexes:
             inputs = [self.vertex(item).digest for item in step.inputs]
             vertex = Vertex(self._send, step.name, f"{self._prefix} {key}", inputs)
@@ -117,15 +127,21 @@ class StepProgress:
         return self._vertexes[key]
 
     def started(self, step: Step) -> None:
-        self.vertex(step).start()
+        if not self._shown(step):
+            self.vertex(step).start()
+
+    def _shown(self, step: Step) -> bool:
+        """Whether another stage's ``FROM`` has been over with this vertex."""
+        return isinstance(step.operation, Base) and self.vertex(step).ended
 
     def cached(self, step: Step) -> None:
-        self._cached.add(id(step))
+        self._cached.add(_key(step))
 
     def done(self, step: Step, error: str = "") -> None:
         if error and self.failed is None and error != "canceled":
             self.failed = step
-        self.vertex(step).finish(error, cached=id(step) in self._cached)
+        if not self._shown(step):
+            self.vertex(step).finish(error, cached=_key(step) in self._cached)
 
     def output(self, step: Step, stream: int, data: bytes) -> None:
         if stream:
