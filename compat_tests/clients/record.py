@@ -1,4 +1,7 @@
-"""python -m compat_tests.clients.record: asks Debian's dockerd what it makes of the corpus, and keeps the answers."""
+"""python -m compat_tests.clients.record: asks Debian's dockerd what it makes of the corpus, and keeps the answers.
+
+One that knows the newest API (Debian unstable has it) answers for inspect and list alone.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from compat_tests import engines
-from compat_tests.clients import builds
+from compat_tests.clients import builds, test_inspect_list
 from compat_tests.clients.corpus import BAD, CASES, MORE, MORE_BAD
 from compat_tests.clients.corpus_buildkit import BUILDKIT, BUILDKIT_BAD
 
@@ -21,6 +24,9 @@ def main() -> int:
     errors: dict[str, object] = {}
     with engines.dockerd("record") as dockerd:
         dockerd.load_busybox()
+        if dockerd.api.get("/version").json()["ApiVersion"] == test_inspect_list.NEWEST:
+            record_inspect_list(dockerd)
+            return 0
         for name, case in {**CASES, **MORE}.items():
             built = builds.classic(dockerd, case)
             images[name] = classic_facts(dockerd, built)
@@ -40,6 +46,13 @@ def classic_facts(engine: engines.Engine, built: builds.Built) -> object:
     if built.error:
         return built.error
     return {"config": builds.config(engine, built.image), "tree": builds.tree(engine, built.image)}
+
+
+def record_inspect_list(dockerd: engines.Dockerd) -> None:
+    versions = (test_inspect_list.NEWEST,)
+    found = {name: test_inspect_list.life(dockerd, name, versions) for name in test_inspect_list.REQUESTS}
+    test_inspect_list.GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    print(f"the lives of {len(found)} containers are in {test_inspect_list.GOLDEN}")
 
 
 def record_buildkit(dockerd: engines.Dockerd) -> None:

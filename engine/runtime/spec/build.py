@@ -1,5 +1,7 @@
 """Puts the parts together: ``build`` writes what dockerd would have written to ``config.json``."""
 
+import functools
+import glob
 import os
 
 from engine.errors import invalid
@@ -12,9 +14,10 @@ from engine.system.ids import IdMapping
 Json = dict[str, object]
 
 OCI_VERSION = "1.1.0"
-MASKED_PATHS = (
+_MASKED_PATHS = (
     "/proc/asound",
     "/proc/acpi",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
@@ -29,6 +32,13 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 _PORT_START = "net.ipv4.ip_unprivileged_port_start"
 _PING_GROUPS = "net.ipv4.ping_group_range"
 _CRUN_SUBGROUP = "run.oci.systemd.subgroup"
+
+
+@functools.cache
+def masked_paths() -> tuple[str, ...]:
+    """What a container that is not privileged must not read of this host: what the kernel counts (interrupts,
+    throttling) tells neighbours what runs in other containers (GHSA-6fw5-f8r9-fgfm)."""
+    return (*_MASKED_PATHS, *sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")))
 
 
 def check_cgroup_parent(parent: str, driver: str) -> None:
@@ -102,7 +112,7 @@ def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
         linux["gidMappings"] = _mappings(inp.id_maps.gids)
     masked, readonly = inp.masked_paths, inp.readonly_paths
     if not inp.privileged:
-        masked = MASKED_PATHS if masked is None else masked
+        masked = masked_paths() if masked is None else masked
         readonly = READONLY_PATHS if readonly is None else readonly
     if masked:
         linux["maskedPaths"] = list(masked)

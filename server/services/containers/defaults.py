@@ -4,7 +4,7 @@ import socket
 
 from api_models.container import ContainerConfig, HostConfig
 from engine.errors import invalid
-from engine.runtime.spec.build import MASKED_PATHS, READONLY_PATHS
+from engine.runtime.spec.build import READONLY_PATHS, masked_paths
 from server.services.containers import modes
 from server.services.containers.room import Room
 
@@ -37,7 +37,7 @@ def adapt_host_config(room: Room, host: HostConfig) -> None:
         host.oom_kill_disable = False
     if not host.privileged:
         if host.masked_paths is None:
-            host.masked_paths = list(MASKED_PATHS)
+            host.masked_paths = list(masked_paths())
         if host.readonly_paths is None:
             host.readonly_paths = list(READONLY_PATHS)
 

@@ -13,7 +13,7 @@ def settings(room: Room, container: Container) -> dict[str, Any]:
     """inspect's ``NetworkSettings`` (a fresh dict)."""
     record = room.sandboxes.get(container.id)
     # Where the network is disabled dockerd has no sandbox to show.
-    shown = None if container.config.network_disabled else record or room.last.get(container.id)
+    shown = None if container.config.network_disabled else record
     bridge = room.by_name("bridge")
     on_bridge = record.endpoint(bridge.id) if record and bridge and record.mode == "own" else None
     found: dict[str, Any] = {
