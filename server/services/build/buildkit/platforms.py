@@ -1,7 +1,7 @@
 """The platforms that builds may be for: this host's, and those that the kernel's binfmt_misc has an emulator for."""
 
+import contextlib
 import functools
-import os
 from pathlib import Path
 
 from engine.api.types import Platform
@@ -9,18 +9,18 @@ from engine.registry import oci
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
-#: Names of qemu's entries → architectures as images name them.
-_EMULATED = {
-    "aarch64": "arm64",
-    "arm": "arm",
-    "i386": "386",
-    "loongarch64": "loong64",
-    "mips64": "mips64",
-    "mips64el": "mips64le",
-    "ppc64le": "ppc64le",
-    "riscv64": "riscv64",
-    "s390x": "s390x",
-    "x86_64": "amd64",
+#: ``e_machine`` of an ELF file, its class and byte order (ELFCLASS, ELFDATA) → architectures as images name them.
+_MACHINES = {
+    (3, 1, 1): "386",
+    (8, 2, 1): "mips64le",
+    (8, 2, 2): "mips64",
+    (21, 2, 1): "ppc64le",
+    (22, 2, 2): "s390x",
+    (40, 1, 1): "arm",
+    (62, 2, 1): "amd64",
+    (183, 2, 1): "arm64",
+    (243, 2, 1): "riscv64",
+    (258, 2, 1): "loong64",
 }
 
 #: What a processor must have for each level of x86-64 (the System V ABI's supplement).
@@ -42,12 +42,35 @@ def platforms() -> list[Platform]:
                 break
             found.append(Platform("linux", "amd64", variant))
         found.append(Platform("linux", "386"))
-    for name in sorted(os.listdir(BINFMT)) if BINFMT.is_dir() else ():
-        architecture = _EMULATED.get(name.removeprefix("qemu-"), "") if name.startswith("qemu-") else ""
+    for architecture in sorted(_emulated()):
         variants = ("v7", "v6") if architecture == "arm" else ("",)
-        if architecture and architecture not in (host.architecture, "386" if host.architecture == "amd64" else ""):
+        if architecture not in (host.architecture, "386" if host.architecture == "amd64" else ""):
             found += [Platform("linux", architecture, variant) for variant in variants]
     return found
+
+
+def _emulated() -> set[str]:
+    """Architectures whose programs the kernel gives to an interpreter that it holds open: a container has none of its
+    own (the flag F; Documentation/admin-guide/binfmt-misc.rst)."""
+    found = set()
+    for path in BINFMT.iterdir() if BINFMT.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if path.name not in ("register", "status"):
+                found.add(_architecture(path.read_text()))
+    return found - {""}
+
+
+def _architecture(entry: str) -> str:
+    """What an entry of binfmt_misc is for; empty if it is off, or for no programs of an architecture."""
+    lines = entry.splitlines()
+    fields = {key.rstrip(":"): value for key, _, value in (line.partition(" ") for line in lines)}
+    magic = bytes.fromhex(fields.get("magic", ""))
+    if "enabled" not in lines or "F" not in fields.get("flags", "") or fields.get("offset") != "0":
+        return ""
+    if not magic.startswith(b"\x7fELF") or len(magic) < 20:
+        return ""
+    machine = int.from_bytes(magic[18:20], "little" if magic[5] == 1 else "big")
+    return _MACHINES.get((machine, magic[4], magic[5]), "")
 
 
 @functools.cache
