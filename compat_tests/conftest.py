@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests import daemons, engines
+from compat_tests import daemons, engines, patience
 from compat_tests.engines import Dockerd, Engine
 from compat_tests.traces import links, until
 
@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    patience.stretch()
     config.addinivalue_line("markers", "core: runs on our supervisor and on a stock containerd")
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from compat_tests.engines import Engine
+from compat_tests.patience import FACTOR
 
 DEADLINE = 60.0
 
@@ -171,7 +172,7 @@ class Terminal:
 
     def until(self, wanted: bytes) -> bytes:
         """Reads until ``wanted`` was shown."""
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + DEADLINE * FACTOR
         while wanted not in self._seen:
             ready, _, _ = select.select([self.master], [], [], 1)
             if not ready:
@@ -192,7 +193,7 @@ class Terminal:
         """Reads away what is shown until the program has ended; its status."""
         while True:
             try:
-                ready, _, _ = select.select([self.master], [], [], DEADLINE)
+                ready, _, _ = select.select([self.master], [], [], DEADLINE * FACTOR)
                 if not ready or not os.read(self.master, 65536):
                     break
             except OSError:

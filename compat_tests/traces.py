@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from compat_tests.patience import FACTOR
+
 PREFIX = "wharf-test-"
 MARK = "WHARF_TEST_ENGINE"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -133,7 +135,7 @@ def cgroups_named(name: str) -> list[Path]:
 
 def until(true: Callable[[], bool], *, seconds: float = 60) -> bool:
     """Asks again until the answer is true or the time is up; returns the last answer."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * FACTOR
     pause = 0.01
     while not true():
         if time.monotonic() > deadline:

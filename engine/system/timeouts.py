@@ -1,6 +1,7 @@
 """Named deadlines: every wait for another process has one of these, so that each can be found and tuned.
 
-``WHARF_TIMEOUTS="task.start=60,shim.connect=5"`` in the environment overrides single ones (a slow machine).
+``WHARF_TIMEOUTS="task.start=60,shim.connect=5"`` in the environment overrides single ones, ``*=8`` makes all others
+that much longer (a slow machine).
 """
 
 import os
@@ -57,12 +58,14 @@ def _overrides(text: str) -> dict[str, float]:
     return found
 
 
-_SECONDS.update(_overrides(os.environ.get("WHARF_TIMEOUTS", "")))
+_changed = _overrides(os.environ.get("WHARF_TIMEOUTS", ""))
+_FACTOR = _changed.pop("*", 1.0)
+_SECONDS.update({name: seconds * _FACTOR for name, seconds in _SECONDS.items()} | _changed)
 
 
 def define(name: str, seconds: float) -> float:
     """Adds a deadline at import of the module that needs it (an override wins) and returns its value."""
-    return _SECONDS.setdefault(name, seconds)
+    return _SECONDS.setdefault(name, seconds * _FACTOR)
 
 
 def seconds(name: str) -> float:
