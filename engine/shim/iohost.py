@@ -8,17 +8,19 @@ the same kind of ``stdio.sock`` as our own shim. Operations on its control socke
 * ``started``: the process runs → ``{"input_closed"}``. ``abandon``: it will never run; clients get their sockets
   back.
 * ``exited``: the process ended; its output is read to the end. ``close``: forget an ended process; the last one
-  ends the host.
+  ends the host. With the container's own process its execs have ended, too, whether or not somebody tells so.
+* ``discard``: the container does not run, and nobody knows what is left here.
 * ``state`` → the ids it serves, and those whose input has ended.
 
 The end of stdin is told to the daemon as ``{"event": "stdin-closed", "exec_id"}``: containerd's shim holds the
 FIFO open too, only Tasks.CloseIO ends the container's input, and that only once the process runs.
 
-While no daemon is there to tell the end of a process, the end of its output stands for it.
+While no daemon is there to tell the end of a process, the end of its output stands for it; and where the directory is
+gone none will ever come.
 """
 
-import contextlib
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -51,8 +53,11 @@ class Pipes:
         options = {key: str(value) for key, value in mapping(message, "options").items()}
         terminal = bool(message.get("terminal"))
         path = options.get("path", "")
+        self.directory = directory
         self.paths = {"stdin": "", "stdout": "", "stderr": ""}
         self.started = False
+        #: The container has ended: nobody may be there to tell the end of this process.
+        self.orphaned = False
         self._on_input_closed = on_input_closed
         self._loop = loop
         self._keepers: list[int] = []
@@ -64,10 +69,14 @@ class Pipes:
             spill_directory=os.path.dirname(path) if path else directory,
             on_finished=on_finished,
         )
-        for name in ("stdin", "stdout", "stderr"):
-            wanted = options.get("stdin") == "1" if name == "stdin" else not (terminal and name == "stderr")
-            if wanted:
-                self._make(os.path.join(directory, name), name)
+        try:
+            for name in ("stdin", "stdout", "stderr"):
+                wanted = options.get("stdin") == "1" if name == "stdin" else not (terminal and name == "stderr")
+                if wanted:
+                    self._make(os.path.join(directory, name), name)
+        except OSError:
+            self.remove()
+            raise
 
     def _make(self, path: str, name: str) -> None:
         os.mkfifo(path, 0o600)
@@ -109,10 +118,7 @@ class Pipes:
     def remove(self) -> None:
         self.release()
         self.streams.close_sources()
-        for path in self.paths.values():
-            if path:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class IoHost:
@@ -136,13 +142,30 @@ class IoHost:
 
     def _alone(self) -> None:
         """The daemon has gone."""
-        for pipes in self._processes.values():
+        forgotten = not os.path.exists(self._directory)
+        for identity, pipes in tuple(self._processes.items()):
             if pipes.streams.finished:
                 pipes.streams.process_ended()
+                if forgotten:
+                    self._forget(identity, pipes)
+        if not self._processes:
+            self._leave()
 
     def _finished(self) -> None:
+        """All output of some process was read."""
         if not self._server.peers:
             self._alone()
+        for identity, pipes in tuple(self._processes.items()):
+            if pipes.orphaned and pipes.streams.finished:
+                self._forget(identity, pipes)
+
+    def _orphan(self) -> None:
+        """The container has ended: what ran in it, too. What is about to be started is told to be abandoned."""
+        for pipes in tuple(self._processes.values()):
+            pipes.orphaned = True
+            if pipes.started:
+                pipes.exited()
+        self._finished()
 
     def _request(self, peer: Peer, message: Json, _tail: bytes, _fds: list[int]) -> None:
         try:
@@ -158,6 +181,14 @@ class IoHost:
             closed = sorted(identity for identity, pipes in self._processes.items() if pipes.input_closed)
             peer.reply(message, processes=sorted(self._processes), input_closed=closed, pid=os.getpid())
             return
+        if operation == "discard":
+            for name, each in tuple(self._processes.items()):
+                # What was read goes to who reads it still.
+                (each.exited if each.started else each.streams.abandon)()
+                self._forget(name, each)
+            self._leave()
+            peer.reply(message)
+            return
         identity = text(message, "exec_id")
         pipes = self._processes.get(identity)
         if pipes is None:
@@ -166,6 +197,8 @@ class IoHost:
             pipes.started = True
             pipes.release()
             peer.reply(message, input_closed=pipes.input_closed)
+            if pipes.orphaned:
+                self._orphan()
             return
         if operation == "exited":
             pipes.exited()
@@ -174,6 +207,8 @@ class IoHost:
             self._forget(identity, pipes)
         elif operation == "close":
             self._forget(identity, pipes)
+            if not identity:
+                self._orphan()
         else:
             raise RequestError("not implemented", f"I/O host: no operation {operation!r}")
         peer.reply(message)
@@ -186,8 +221,8 @@ class IoHost:
             self._stdio = StdioServer(self.loop, path, self._streams)
         self._counter += 1
         directory = os.path.join(self._directory, f"{time.time_ns():x}-{self._counter}")
-        os.mkdir(directory, 0o700)
         try:
+            os.mkdir(directory, 0o700)
             pipes = Pipes(
                 self.loop,
                 directory,
@@ -195,12 +230,14 @@ class IoHost:
                 self._finished,
                 lambda: self._server.broadcast({"event": "stdin-closed", "exec_id": identity}),
             )
-        except ValueError as error:
-            os.rmdir(directory)
-            raise RequestError("invalid argument", f"failed to initialize logging driver: {error}") from None
-        except OSError as error:
-            raise RequestError("invalid argument", f"failed to open stdio: {error}") from None
+        except (OSError, ValueError) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if not self._processes:
+                self._leave()
+            what = "initialize logging driver" if isinstance(error, ValueError) else "open stdio"
+            raise RequestError("invalid argument", f"failed to {what}: {error}") from None
         self._processes[identity] = pipes
+        self.loop.after_round = None
         return dict(pipes.paths)
 
     def _streams(self, identity: str) -> Streams:
@@ -211,19 +248,16 @@ class IoHost:
 
     def _forget(self, identity: str, pipes: Pipes) -> None:
         pipes.remove()
-        for path in pipes.paths.values():
-            if path:
-                os.rmdir(os.path.dirname(path))
-                break
-        del self._processes[identity]
-        if not self._processes:
+        if self._processes.pop(identity, None) is not None and not self._processes:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing is left to do but what is on its way: until that is done, a new process may come."""
+        self.loop.after_round = self._leave_if_idle
+
+    def _leave_if_idle(self) -> None:
+        if not Session.alive and not Linger.alive and not Pending.count:
             self._server.stop_listening()
             if self._stdio is not None:
                 self._stdio.stop_listening()
-            self.loop.after_round = self._leave_if_idle
-
-    def _leave_if_idle(self) -> None:
-        if self._processes:
-            self.loop.after_round = None
-        elif not Session.alive and not Linger.alive and not Pending.count:
             self.loop.stop()

@@ -153,16 +153,15 @@ class Client:
         self.line.close()
 
 
-class Container:
-    """One shim and its container. Everything blocks, with a deadline."""
+class Forked:
+    """A fork of the zygote, shim or I/O host, asked as daemons ask it. Everything blocks, with a deadline."""
 
-    def __init__(self, shims: "Shims", identity: str, bundle: Path, control: socket.socket, pid: int) -> None:
-        self.id = identity
+    control_name = "shim.sock"
+
+    def __init__(self, bundle: Path, control: socket.socket, pid: int) -> None:
         self.bundle = bundle
         self.shim_pid = pid
-        self.init_pid = 0
         self.stdio_path = bundle / "stdio.sock"
-        self._shims = shims
         self._control = control
         self._decoder = protocol.Decoder()
         self._frames: list[Json] = []
@@ -172,7 +171,7 @@ class Container:
     def reconnect(self) -> None:
         """As a supervisor that was started again."""
         self._control.close()
-        self._control = protocol.connect(str(self.bundle / "shim.sock"))
+        self._control = protocol.connect(str(self.bundle / self.control_name))
         self._control.settimeout(PATIENCE)
         self._decoder = protocol.Decoder()
 
@@ -212,13 +211,6 @@ class Container:
             "options": {"driver": "none", **{key.replace("_", "-"): str(value) for key, value in options.items()}},
         }
 
-    def create(self, *, stdio: Json | None = None) -> int:
-        reply = self.ask(
-            "create", container=self.id, runtime=self._shims.runtime.to_json(), stdio=stdio or self.stdio()
-        )
-        self.init_pid = int(str(reply["pid"]))
-        return self.init_pid
-
     def attach(
         self,
         *,
@@ -256,6 +248,23 @@ class Container:
             raise Refused(protocol.mapping(received[0], "error"))
         assert received[0] == {"handed": True}
         return Client(ours, line)
+
+
+class Container(Forked):
+    """One shim and its container."""
+
+    def __init__(self, shims: "Shims", identity: str, bundle: Path, control: socket.socket, pid: int) -> None:
+        super().__init__(bundle, control, pid)
+        self.id = identity
+        self.init_pid = 0
+        self._shims = shims
+
+    def create(self, *, stdio: Json | None = None) -> int:
+        reply = self.ask(
+            "create", container=self.id, runtime=self._shims.runtime.to_json(), stdio=stdio or self.stdio()
+        )
+        self.init_pid = int(str(reply["pid"]))
+        return self.init_pid
 
     def exit(self) -> int:
         """Waits for the first process's end; its status."""

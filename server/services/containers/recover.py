@@ -158,6 +158,10 @@ async def _sweep(room: Room, tasks: dict[str, ProcessState]) -> None:
             log.info("snapshot %s is left by a crash and removed", info.name)
             with contextlib.suppress(WharfError):
                 await room.engine.snapshots.remove(info.name)
+    # Their stdio has no other end where one beside the engine serves it; builds' are there, too.
+    with contextlib.suppress(FileNotFoundError):
+        for name in set(os.listdir(f"{room.settings.exec_root}/containers")) - running:
+            await room.stdio.discard(name)
     known = {container.id for container in room.registry}
     await asyncio.to_thread(_sweep_directory, f"{room.settings.root}/containers", known)
     await asyncio.to_thread(_sweep_directory, f"{room.settings.exec_root}/containers", running)

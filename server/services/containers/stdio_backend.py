@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,9 @@ class StdioBackend(Protocol):
         """After a restart of this daemon: goes on where the last one stopped, and returns the execs that are not
         done with (as far as somebody beside the engine knows them)."""
 
+    async def discard(self, container: str) -> None:
+        """It does not run, and nobody knows what is left of its stdio."""
+
     def close(self) -> None: ...
 
 
@@ -76,6 +79,9 @@ class Embedded:
 
     async def resume(self, container: str) -> list[str]:
         return []
+
+    async def discard(self, container: str) -> None:
+        return
 
     def close(self) -> None:
         return
@@ -164,9 +170,16 @@ class IoHosts:
         return f"{self._directory}/{container}/io"
 
     async def open(self, container: str, exec_id: str, uri: StdioUri, *, terminal: bool) -> TaskStdio:
-        options: Mapping[str, str] = uri.options
+        request = {"exec_id": exec_id, "socket": uri.socket, "terminal": terminal, "options": dict(uri.options)}
         line = await self._line(container, spawn=True)
-        paths = await line.call("open", exec_id=exec_id, socket=uri.socket, terminal=terminal, options=dict(options))
+        try:
+            paths = await line.call("open", **request)
+        except WharfError as error:
+            if error.kind is not Kind.UNAVAILABLE:
+                raise
+            # It was about to leave when we asked, as it had no other process.
+            self._forget(container, line)
+            paths = await (await self._line(container, spawn=True)).call("open", **request)
         return TaskStdio(**{name: str(paths.get(name, "")) for name in ("stdin", "stdout", "stderr")})
 
     async def started(self, container: str, exec_id: str = "") -> None:
@@ -194,6 +207,9 @@ class IoHosts:
         for exec_id in _strings(state, "input_closed"):
             await self._close_input(container, exec_id)
         return [exec_id for exec_id in _strings(state, "processes") if exec_id]
+
+    async def discard(self, container: str) -> None:
+        await self._tell(container, "discard", "")
 
     def close(self) -> None:
         for line in self._lines.values():
@@ -225,12 +241,13 @@ class IoHosts:
                     if message.get("event") == "stdin-closed":
                         await self._close_input(container, str(message.get("exec_id", "")))
 
-                line = _Line(reader, writer, notice, lambda: self._forget(container))
+                line = _Line(reader, writer, notice, lambda: self._forget(container, line))
                 self._lines[container] = line
             return line
 
-    def _forget(self, container: str) -> None:
-        self._lines.pop(container, None)
+    def _forget(self, container: str, line: _Line | None) -> None:
+        if self._lines.get(container) is line:
+            self._lines.pop(container, None)
 
     def _spawn(self, place: str) -> socket.socket:
         """Has the zygote fork a host that lives in ``place``. Blocks; one at a time."""
