@@ -33,6 +33,8 @@ class StagePlanner:
         self.config = ImageConfig.scratch(os="linux", architecture="amd64")
         self.no_cache = self.options.no_cache or stage.name.lower() in self.options.no_cache_stages
         self.cmd_set = False
+        self.number = 0
+        """Of the step that is planned. A base image is the first one; nothing, or another stage, is none."""
         self.declared: dict[str, None] = {}
         """Names of ``ARG``, in order, with or without a value."""
 
@@ -54,8 +56,7 @@ class StagePlanner:
             self.config.config.pop("OnBuild", None)
             instructions += [(instruction, False) for instruction in self.stage.instructions]
         steps = sum(isinstance(item, ins.Run | ins.Copy | ins.Workdir) for item, _ in instructions)
-        self.total = steps + 1
-        self.number = 1
+        self.total = steps + self.number
         if self.last is not None and isinstance(self.last.operation, Base) and not self.last.name:
             self.last.name = self._name(f"FROM {self.base_ref}")
         for instruction, trigger in instructions:
@@ -103,6 +104,7 @@ class StagePlanner:
             self.base_ref = name
             self.config = ImageConfig.scratch(os=os, architecture=arch, variant=variant)
             origin = Origin(context=name)
+            self.number = 1
             self.last = Step(Copy((".",), "/", origin), None, f"[context {name}] load", base.span)
             return
         ref = context.removeprefix("docker-image://") if context else name
@@ -111,6 +113,7 @@ class StagePlanner:
         self.config = ImageConfig.of_image(image.config)
         if self.options.default_path:
             self.config.ensure_path()
+        self.number = 1
         self.last = Step(image.base, None, "", base.span, stage=self.stage.name)
 
     def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction, text: str) -> Step:
