@@ -169,6 +169,18 @@ def cgroup_pids(directory: str) -> list[int]:
     return sorted(set(pids) - {0})
 
 
+def remove_cgroups(path: str) -> bool:
+    """Removes what a container has in all hierarchies at ``path``; whether nothing of it is left (a process that was
+    killed is in its cgroup until it has ended)."""
+    gone = True
+    for point in {point for point, _root in _mounts().values()}:
+        for place, _directories, _files in os.walk(point + path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(place)
+        gone = gone and not os.path.isdir(point + path)
+    return gone
+
+
 def leave_service_cgroup() -> None:
     """Moves us out of a systemd unit's cgroup, so that stopping the unit doesn't kill every container.
 

@@ -19,6 +19,7 @@ from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
 from engine.shim.execs import Execs
 from engine.shim.launcher import launch
+from engine.shim.leftovers import take_away
 from engine.shim.logs import Pending
 from engine.shim.loop import Loop
 from engine.shim.oom import OomWatch
@@ -170,7 +171,7 @@ class Shim:
         process.status = STOPPED
         process.exit_status = 255
         process.exited_at_ns = time.time_ns()
-        self._remove()
+        self._remove(unborn=True)
 
     def _out_of_memory(self) -> None:
         self._oom_seen = True
@@ -290,10 +291,17 @@ class Shim:
         if held is not None:
             self._finished(held)
 
-    def _remove(self) -> None:
+    def _remove(self, *, unborn: bool = False) -> None:
         """The runtime forgets the container and its cgroup, at once: Delete shall not wait for it."""
 
         def done(error: RequestError | None) -> None:
+            if unborn:
+                # crun forgets the cgroup of what it could not create.
+                take_away(self.loop, self._bundle, lambda: removed(error))
+            else:
+                removed(error)
+
+        def removed(error: RequestError | None) -> None:
             self._removed = True
             self._remove_error = error
             waiting, self._when_removed = self._when_removed, []

@@ -1,5 +1,6 @@
 """A real shim under the real runtime."""
 
+import json
 import os
 import re
 import time
@@ -171,3 +172,17 @@ def test_a_shim_survives_those_who_talk_nonsense(world: Shims) -> None:
     one._control.sendall(b"\xff" * 64)
     one.reconnect()
     assert one.ask("pids")["pids"] == [[one.init_pid, ""]]
+
+
+def test_nothing_is_left_of_what_could_not_be_created(world: Shims) -> None:
+    """The kernel refuses a limit: by then the runtime has made cgroups."""
+    one = world.container("true")
+    config = one.bundle / "config.json"
+    spec = json.loads(config.read_text())
+    spec["linux"]["resources"] = {"cpu": {"cpus": "4000"}}
+    config.write_text(json.dumps(spec))
+    with pytest.raises(Refused, match="cpuset"):
+        one.create()
+    one.delete()
+    until(lambda: gone(one.shim_pid), "the shim leaves")
+    assert not [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{one.id}")]

@@ -1,0 +1,37 @@
+"""What a runtime leaves of a container that it could not create."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+
+from engine.shim import kernel
+from engine.shim.loop import Loop
+
+#: Seconds that a killed process may take to leave its cgroup, and between two looks.
+_PATIENCE, _PAUSE = 5.0, 0.02
+
+
+def take_away(loop: Loop, bundle: str, then: Callable[[], None]) -> None:
+    """Removes the cgroups that the bundle's specification names, and goes on with ``then``."""
+    path = _cgroups_path(bundle)
+    end = time.monotonic() + _PATIENCE
+
+    def look() -> None:
+        if not path or kernel.remove_cgroups(path) or time.monotonic() > end:
+            then()
+        else:
+            loop.call_later(_PAUSE, look)
+
+    look()
+
+
+def _cgroups_path(bundle: str) -> str:
+    """ "" where systemd makes the cgroup, which it removes with the last process."""
+    try:
+        with open(os.path.join(bundle, "config.json")) as file:
+            path = json.load(file)["linux"]["cgroupsPath"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    path = os.path.normpath(path) if isinstance(path, str) else ""
+    return path if path.startswith("/") and path.strip("/") else ""  # never a whole hierarchy
