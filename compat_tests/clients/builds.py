@@ -101,7 +101,7 @@ def sentence(done: Completed) -> str:
     """What a client of BuildKit is told at the end of a failed build, from the excerpt of the Dockerfile on."""
     start = re.search(r"^(\S+:\d+\n-----|ERROR:)", done.stderr, re.MULTILINE)
     text = done.stderr[start.start() :] if start else ""
-    text = re.sub(r"ref \S+::\w+", "ref R", text)
+    text = re.sub(r"ref \S+::\w+", "ref R", text).replace("ERROR: failed to build: ", "ERROR: ")  # as newer ones say
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 

@@ -104,11 +104,11 @@ def fields(text: str) -> list[tuple[str, ...]]:
     """The steps of `du --verbose`: what each tells of itself, and which of its values don't depend on the disk."""
     found = []
     for block in text.split("\n\n"):
-        values = dict(re.findall(r"^([A-Z][\w ]*):\t+(.*)$", block, re.MULTILINE))
+        values = dict(re.findall(r"^([A-Z][\w ]*):[\t ]+(.*)$", block, re.MULTILINE))
         if "exec" in values.get("Description", ""):
             same = [values[name] for name in ("Mutable", "Reclaimable", "Shared", "Description", "Type")]
             # a base image is a record of its own there
-            found.append((*sorted(set(values) - {"Parent"}), *same))
+            found.append((*sorted(set(values) - {"Parent", "Parents"}), *same))
     return sorted(found)
 
 

@@ -139,7 +139,7 @@ def test_a_network_from_create_to_rm(stage: Stage) -> None:
         "invalid network config:\ninvalid gateway 10.98.0.1: parent subnet 10.99.0.0/24 does not contain this address",
     )
     done = docker("network", "rm", net, check=False)
-    assert done.stderr == (
+    assert done.stderr.startswith(  # newer clients add their exit status
         f"Error response from daemon: error while removing network: network {net} id {identity} has active endpoints\n"
     )
     docker("rm", "-f", stage.name("one"), stage.name("two"))
