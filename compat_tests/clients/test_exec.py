@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -271,6 +273,45 @@ def test_states_that_do_not_fit(engine: Engine, box: str) -> None:
     for verb in ("stop?t=0", "start"):
         assert engine.api.post(f"/containers/{box}/{verb}").status == 204
         assert engine.api.post(f"/exec/{waiting}/start", {"Detach": True}).status == 404
+
+
+@pytest.mark.core
+def test_a_start_that_meets_a_pause_or_the_end(engine: Engine, box: str) -> None:
+    """Whenever it comes, it runs or is told what it would have been told a moment later."""
+    answers: set[tuple[int, str]] = set()
+    over = threading.Event()
+
+    def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = engine.api.post(path, body)
+        if answer.status >= 300:
+            answers.add((answer.status, re.sub("instance: [0-9a-f]{64}", "instance", answer.message)))
+        found: dict[str, Any] = answer.json() if answer.body else {}
+        return found
+
+    def work() -> None:
+        while not over.is_set():
+            if name := ask(f"/containers/{box}/exec", {"Cmd": ["true"]}).get("Id"):
+                ask(f"/exec/{name}/start", {"Detach": True})
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    try:
+        for verbs in (("pause", "unpause"), ("kill", "start")):
+            for _ in range(6):
+                # Some are run in between.
+                engine.docker("exec", box, "true")
+                for verb in verbs:
+                    assert engine.api.post(f"/containers/{box}/{verb}").status == 204
+    finally:
+        over.set()
+        for worker in workers:
+            worker.join(60)
+    assert answers <= {
+        (404, "No such exec instance"),
+        (409, f"Container {box} is paused, unpause the container before exec"),
+        (409, f"container {box} is not running"),
+    }
 
 
 def test_events(engine: Engine, box: str) -> None:

@@ -330,9 +330,15 @@ class Shim:
             self._answer_delete(peer, message, process)
             return
 
-        def removed() -> None:
+        def settled() -> None:
             self._answer_delete(peer, message, process)
             self._leave()
+
+        def removed() -> None:
+            # An exec that met the end may still be in the runtime, which writes into the bundle: whose that is next
+            # would find it there again.
+            self._when_settled.append(settled)
+            self._settled()
 
         if self._removed:
             removed()

@@ -183,9 +183,19 @@ class Forked:
             self._frames.extend(message for message, _tail in self._decoder.feed(data))
         return self._frames.pop(0)
 
-    def ask(self, operation: str, **arguments: object) -> Json:
+    def send(self, operation: str, **arguments: object) -> None:
+        """Asks, and leaves the answer to ``answer``."""
         self._id += 1
         protocol.send_blocking(self._control, {"id": self._id, "op": operation, **arguments})
+
+    def answer(self) -> Json:
+        """The next answer as it is, whatever it answers."""
+        while "event" in (frame := self._frame()):
+            self.events.append(frame)
+        return frame
+
+    def ask(self, operation: str, **arguments: object) -> Json:
+        self.send(operation, **arguments)
         while True:
             frame = self._frame()
             if "event" in frame:

@@ -129,6 +129,33 @@ def test_many_execs_at_once(world: Shims) -> None:
         assert one.event("exit", f"e{number}")["status"] == number
 
 
+def test_a_delete_waits_for_an_exec_that_is_in_the_runtime(world: Shims) -> None:
+    """It writes into the bundle, which is removed behind the delete."""
+    entered, go = world.directory / "entered", world.directory / "go"
+    os.mkfifo(go)
+    slow = world.directory / "slow"
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *" exec "*) : > {entered}; read go < {go};; esac\n')
+    with slow.open("a") as file:
+        file.write(f'exec {world.runtime.path} "$@"\n')
+    slow.chmod(0o755)
+    world.runtime = world.runtime._replace(path=str(slow))
+    one = world.container("sleep", "1000")
+    one.create()
+    one.ask("start")
+    process = {"args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
+    one.ask("exec", exec_id="e", spec=process, stdio={"terminal": False, "options": {"driver": "none"}})
+    one.send("start", exec_id="e")
+    until(entered.exists, "the runtime executes")
+    one.ask("kill", signal=9)
+    assert one.exit() == 137
+    until(lambda: not Path(world.runtime.root, one.id).exists(), "the runtime has forgotten it")
+    one.send("delete")
+    go.write_text("\n")
+    assert "error" in one.answer()
+    assert "ok" in one.answer()
+    until(lambda: gone(one.shim_pid), "the shim leaves")
+
+
 def test_the_kernels_killer_is_noticed(world: Shims) -> None:
     one = world.container("tail", "/dev/zero", memory=16 << 20)
     one.create()

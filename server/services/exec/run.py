@@ -1,17 +1,22 @@
 """How an exec gets to run: by one word to our own shim, or by the calls that containerd has for it."""
 
+import asyncio
 import contextlib
 
 import orjson
 
 from engine.api.stdio import Attach as Wishes
 from engine.api.stdio import AttachSession, Execution, Stdio, StdioUri
-from engine.errors import Kind, WharfError, internal
+from engine.api.types import TaskStatus
+from engine.errors import Kind, WharfError, conflict, internal
+from engine.shim.kernel import leaves
 from engine.system import timeouts
+from server.services.containers import exits
 from server.services.containers.client import DEFAULT_KEYS, Client
 from server.services.containers.failures import start_failure
 from server.services.containers.model import Container
 from server.services.containers.room import Room
+from server.services.containers.signals import SIGKILL
 from server.services.containers.stdio import owner, socket_path
 from server.services.exec.model import ExecInstance
 
@@ -22,6 +27,29 @@ class Failed(Exception):
     def __init__(self, error: WharfError) -> None:
         super().__init__(error.message)
         self.code, self.error = start_failure(error)
+
+
+async def unfit(room: Room, container: Container, run: int, message: str) -> WharfError | None:
+    """Why nothing could be executed if that was for the state that the container had got into meanwhile: what is told
+    when it is known before. None: it was for something else. ``run``: when the container's run began.
+    """
+    paused = conflict(f"Container {container.id} is paused, unpause the container before exec")
+    if "is paused" in message or "in a paused" in message:  # crun's word, and runc's: it may be over
+        return paused
+    # A pause, or an end, that is under way has the lock.
+    async with container.lock:
+        state = container.state
+        if state.running and not state.restarting and state.started_ns == run:
+            if state.paused:
+                return paused
+            try:
+                task = await exits.living(room, container)
+            except WharfError:
+                return None
+            # The first process of a namespace takes all others along before anybody is told of its end.
+            if task is not None and not leaves(task.pid):
+                return paused if task.status is not TaskStatus.RUNNING else None
+        return conflict(f"container {container.id} is not running")
 
 
 def options(room: Room, container: Container, instance: ExecInstance) -> dict[str, str]:
@@ -81,9 +109,9 @@ async def by_calls(
     stdio = Stdio(socket_path(room, container))
     terminal = instance.request.tty
     uri = StdioUri(stdio.path, options(room, container, instance))
-    pipes = await room.stdio.open(container.id, instance.key, uri, terminal=terminal)
     session: AttachSession | None = None
     try:
+        pipes = await room.stdio.open(container.id, instance.key, uri, terminal=terminal)
         await tasks.exec(
             container.id,
             instance.key,
@@ -95,6 +123,9 @@ async def by_calls(
         )
     except WharfError:
         await room.stdio.abandoned(container.id, instance.key)
+        raise
+    except asyncio.CancelledError:
+        room.spawn(_withdraw(room, container.id, instance.key), f"withdraw {instance.id[:12]}")
         raise
     try:
         if client is not None:
@@ -114,8 +145,20 @@ async def by_calls(
         if isinstance(error, OSError):
             error = internal((error.strerror or str(error)).lower())
         raise Failed(error) from error
+    except asyncio.CancelledError:
+        room.spawn(_withdraw(room, container.id, instance.key), f"withdraw {instance.id[:12]}")
+        raise
     await room.stdio.started(container.id, instance.key)
     return session
+
+
+async def _withdraw(room: Room, container_id: str, key: str) -> None:
+    """Whoever started it has given up (a health check whose container stops): nobody will tell how it went."""
+    with contextlib.suppress(WharfError):
+        await room.engine.tasks.kill(container_id, SIGKILL, exec_id=key)
+    with contextlib.suppress(WharfError):
+        await room.engine.tasks.delete_exec(container_id, key)
+    await room.stdio.abandoned(container_id, key)
 
 
 def _wishes(instance: ExecInstance, client: Client, *, framed: bool | None) -> Wishes:

@@ -149,6 +149,7 @@ class Exec:
         """
         instance.running = True
         container = self._room.registry.by_id(instance.container_id)
+        began = container.state.started_ns if container is not None else 0
         try:
             if container is None or not container.state.running:
                 raise conflict(f"container {instance.container_id} is not running")
@@ -161,13 +162,16 @@ class Exec:
                     instance.pidfd = os.pidfd_open(instance.pid)
         except run.Failed as failed:
             self._end(instance, NOT_EXECUTABLE if failed.code == UNKNOWN else failed.code)
-            raise failed.error from failed
-        except (WharfError, OSError) as error:
+            error = failed.error
+        except (WharfError, OSError) as failure:
             self._end(instance, NOT_EXECUTABLE)
-            raise internal((error.strerror or str(error)).lower()) if isinstance(error, OSError) else error from error
+            error = internal((failure.strerror or str(failure)).lower()) if isinstance(failure, OSError) else failure
+        else:
+            return session
         finally:
             instance.started.set()
-        return session
+        unfit = await run.unfit(self._room, container, began, error.message) if container is not None else None
+        raise unfit or error
 
     async def _run(
         self,
@@ -291,9 +295,8 @@ class Exec:
             await self._exited(container, exec_id, 0, 0)
 
     async def _exited(self, container: Container, exec_id: str, status: int, _at_ns: int) -> None:
+        # Also of one whose end was told with its container's: its pipes are there until somebody closes them.
         instance = self._execs.get(exec_id)
-        if instance is not None and instance.exit_code is not None:
-            return
         await self._room.stdio.ended(container.id, exec_id)
         if instance is not None:
             self._over(container, instance, status)
