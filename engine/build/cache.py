@@ -6,15 +6,20 @@
               path         of a cache mount: its directory
               kind         ``regular``, ``source.local``, ``exec.cachemount``
               created, used, uses, size, description, parents
+    links     definition   a step's key by definition (``keys.py``), where it is another one
+              key          what it came to: a key of records
+              made         when that was found out
 
 A record is only a hint: a hit is checked against the engine, and dropped if what it speaks of is gone. All records
 are in memory, too: a build of many cached steps asks for each of them.
 """
 
+import contextlib
 import heapq
 import json
 import logging
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +41,10 @@ CREATE TABLE IF NOT EXISTS records (
     size INTEGER NOT NULL, description TEXT NOT NULL, parents TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS records_key ON records (key);
+CREATE TABLE IF NOT EXISTS links (
+    definition TEXT NOT NULL, key TEXT NOT NULL, made INTEGER NOT NULL, PRIMARY KEY (definition, key)
+);
+CREATE INDEX IF NOT EXISTS links_key ON links (key);
 """
 
 REGULAR = "regular"
@@ -99,6 +108,14 @@ def _record(row: Sequence[object]) -> Record:
     )
 
 
+def _read(db: sqlite3.Connection) -> tuple[list[Sequence[object]], list[Sequence[object]]]:
+    records = db.execute("SELECT * FROM records ORDER BY created").fetchall()
+    with contextlib.suppress(sqlite3.Error):
+        # A link may have been written whose record could not be.
+        db.execute("DELETE FROM links WHERE key NOT IN (SELECT key FROM records)")
+    return records, db.execute("SELECT * FROM links ORDER BY made").fetchall()
+
+
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
@@ -112,6 +129,8 @@ class Cache:
         self._in_use: dict[str, int] = {}
         self._records: dict[str, Record] | None = None
         self._by_key: dict[str, dict[str, Record]] = {}
+        self._links: dict[str, dict[str, int]] = {}
+        self._linked: dict[str, set[str]] = {}
         self.trusted: set[str] = set()
         """Records that were checked against the engine, or made, by this process."""
         self.grown: Callable[[], None] = lambda: None
@@ -130,12 +149,21 @@ class Cache:
 
     async def _loaded(self) -> dict[str, Record]:
         if self._records is None:
-            rows = await self._database.do(lambda db: db.execute("SELECT * FROM records ORDER BY created").fetchall())
+            rows, links = await self._database.do(_read)
             if self._records is None:
                 self._records = {}
                 for row in rows:
                     self._set(_record(row))
+                for definition, key, made in links:
+                    self._link(str(definition), str(key), _int(made))
         return self._records
+
+    def _link(self, definition: str, key: str, made_ns: int) -> None:
+        """The newest of a definition is its last."""
+        links = self._links.setdefault(definition, {})
+        links.pop(key, None)
+        links[key] = made_ns
+        self._linked.setdefault(key, set()).add(definition)
 
     def _set(self, record: Record) -> None:
         assert self._records is not None
@@ -153,10 +181,46 @@ class Cache:
             if not found:
                 del self._by_key[old.key]
 
+    def _unlink(self, key: str) -> bool:
+        """Forgets what came to a key of which there is no record any more; whether there was something."""
+        if key in self._by_key or key not in self._linked:
+            return False
+        for definition in self._linked.pop(key):
+            links = self._links[definition]
+            links.pop(key, None)
+            if not links:
+                del self._links[definition]
+        return True
+
     async def find(self, key: str) -> list[Record]:
         """The records of a key, the newest first."""
         await self._loaded()
         return list(self._by_key.get(key, {}).values())[::-1]
+
+    async def defined(self, definition: str, *, since_ns: int = 0) -> list[Record]:
+        """The records of a definition, what was found out last first. ``since_ns``: what it is made of is as new as
+        that; what was found out before is not meant."""
+        found = await self.find(definition)
+        for key, made_ns in reversed(self._links.get(definition, {}).items()):
+            if made_ns >= since_ns:
+                found += await self.find(key)
+        return found
+
+    async def newest_ns(self, definition: str) -> int:
+        """When the newest result of a definition was made, or found out; 0 if there is none."""
+        made = [record.created_ns for record in (await self.find(definition))[:1]]
+        return max(*self._links.get(definition, {}).values(), *made, 0, 0)
+
+    async def link(self, definition: str, key: str, *, since_ns: int) -> None:
+        """Notes what a definition came to, unless that is known and as new as what it is made of."""
+        await self._loaded()
+        links = self._links.get(definition, {})
+        if definition == key or (links and next(reversed(links)) == key and links[key] >= since_ns):
+            return
+        made_ns = time.time_ns()
+        self._link(definition, key, made_ns)
+        values = (definition, key, made_ns)
+        await self._note(lambda db: db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values))
 
     async def add(self, record: Record) -> None:
         """Adds or replaces a record, durable when this returns. Raises RESOURCE_EXHAUSTED when it can't be written."""
@@ -212,11 +276,18 @@ class Cache:
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Forgets records; what they held is the caller's to release."""
-        await self._loaded()
-        pairs = [(id,) for id in ids]
-        for (id,) in pairs:
-            self._drop(id)
-        await self._database.do(lambda db: db.executemany("DELETE FROM records WHERE id = ?", pairs))
+        records = await self._loaded()
+        gone = [records[id] for id in ids if id in records]
+        pairs = [(record.id,) for record in gone]
+        for record in gone:
+            self._drop(record.id)
+        keys = [(record.key,) for record in gone if self._unlink(record.key)]
+
+        def delete(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM records WHERE id = ?", pairs)
+            db.executemany("DELETE FROM links WHERE key = ?", keys)
+
+        await self._database.do(delete)
 
     async def all(self) -> list[Record]:
         """Every record, the oldest first."""

@@ -1,9 +1,11 @@
 """The cache of a build as a document that travels: BuildKit's cache configuration (version 0), with keys of our own.
 
     {"layers":  [{"blob": digest, "parent": index, "annotations": {mediaType, diffID, size, createdAt}}],
-     "records": [{"digest": key, "layers": [{"layer": index, "createdAt": …}], "inputs": [[{"link": index}]]}]}
+     "records": [{"digest": key, "layers": [{"layer": index, "createdAt": …}], "inputs": [[{"link": index}]],
+                  "content": key}]}
 
-A record without layers is a step that changed nothing.
+A record without layers is a step that changed nothing. A step whose key by definition is another than that by content
+has two records: the former names the latter.
 """
 
 import json
@@ -27,10 +29,12 @@ class Known:
     """What a cache knows of a key: the layer, or that there is none."""
 
     layer: Layer | None
+    content: str = ""
+    """The key by content, where the one that was asked for is another."""
 
 
 def write(chains: Sequence[Sequence[Result]]) -> bytes:
-    """The document of results; each chain from its base on, the base itself included."""
+    """The document of results; each chain from its base on, the base itself included (``SCRATCH`` for none)."""
     layers: list[dict[str, object]] = []
     numbers: dict[tuple[int, str], int] = {}
     records: list[dict[str, object]] = []
@@ -44,9 +48,13 @@ def write(chains: Sequence[Sequence[Result]]) -> bytes:
                     numbers[place] = len(layers)
                     layers.append({"blob": layer.descriptor.digest, "parent": parent, "annotations": _about(layer)})
                 parent = numbers[place]
-            if number and result.key not in known:
-                known[result.key] = len(records)
-                record: dict[str, object] = {"digest": result.key}
+            for key in dict.fromkeys((result.definition or result.key, result.key)) if number else ():
+                if key in known:
+                    continue
+                known[key] = len(records)
+                record: dict[str, object] = {"digest": key}
+                if key != result.key:
+                    record["content"] = result.key
                 if len(result.layers) > below:
                     record["layers"] = [{"layer": parent, "createdAt": utc(result.layers[-1].created_ns)}]
                 if link >= 0:
@@ -76,7 +84,7 @@ def read(data: bytes) -> Mapping[str, Known]:
             places = record.get("layers") or ()
             layer = layers[places[0]["layer"]] if places else None
             if not places or layer is not None:
-                found[str(record["digest"])] = Known(layer)
+                found[str(record["digest"])] = Known(layer, str(record.get("content", "")))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return {}
     return found

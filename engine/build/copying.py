@@ -1,4 +1,4 @@
-"""One ``COPY``, ``ADD`` or ``WORKDIR``: its key from the files it uses, then its layer."""
+"""One ``COPY``, ``ADD`` or ``WORKDIR``: the files it uses with their checksum, then its layer."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ from engine.build.dockerfile.ignore import Ignore
 from engine.build.folders import folder
 from engine.build.pack import Content, CopyLayer, Given, Placement, Source, targets
 from engine.build.select import Checksums, Picked
-from engine.build.steps import Copy, Result, digest_of
+from engine.build.steps import Copy, Result
 from engine.build.upload import Spool
 from engine.build.work import Contexts, Fetched
 from engine.errors import WharfError
@@ -48,28 +48,18 @@ class _Files:
 
 
 class Copier:
-    """Use: :meth:`open`, :meth:`key`, maybe :meth:`write`, and :meth:`close` always, which nobody has to wait for."""
+    """Use: :meth:`open`, maybe :meth:`write`, and :meth:`close` always, which nobody has to wait for."""
 
-    def __init__(
-        self,
-        builder: "Builder",
-        contexts: Contexts,
-        operation: Copy,
-        parent: Result,
-        found: dict[int, Result],
-        epoch_ns: int | None,
-    ) -> None:
+    def __init__(self, builder: "Builder", contexts: Contexts, operation: Copy, epoch_ns: int | None) -> None:
         self._engine, self._scratch = builder.engine, builder.scratch
-        self._contexts, self._operation, self._parent, self._found = contexts, operation, parent, found
-        self._epoch_ns = epoch_ns
+        self._contexts, self._operation, self._epoch_ns = contexts, operation, epoch_ns
         self._stack = AsyncExitStack()
         self._place: Place | None = None
         self._files: _Files | None = None
-        self._checksum = ""
-        self._fetched: list[Fetched] = []
         self._exclude = Ignore(operation.exclude)
-        self.files = ""
-        """What is copied, in the words of a history; known with the key."""
+        self.checksum = ""
+        """Of the files of a stage or a context."""
+        self.fetched: list[Fetched] = []
 
     async def _run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """In the thread that sees the mounts, if there are any."""
@@ -88,13 +78,13 @@ class Copier:
         self._stack.push_async_callback(self._place.unmount, path)
         return path
 
-    async def open(self) -> None:
+    async def open(self, found: dict[int, Result]) -> None:
         """Finds the sources. Raises NOT_FOUND for a missing one, and what fetching raises."""
         operation = self._operation
         origin = operation.origin
         if origin is not None and operation.sources:
             if origin.step is not None:
-                result = self._found[id(origin.step)]
+                result = found[id(origin.step)]
                 path = await self._mount(result.chain_id) if result.chain_id else await self._empty()
                 checksums, keep = Checksums(), True
             else:
@@ -102,9 +92,9 @@ class Copier:
                 path, checksums, keep = context.path, context.checksums, False
             look = asyncio.ensure_future(self._run(self._look, path, checksums, keep))
             self._stack.push_async_callback(_unlook, look)
-            self._files, self._checksum = await asyncio.shield(look)
+            self._files, self.checksum = await asyncio.shield(look)
         for url in operation.urls:
-            self._fetched.append(
+            self.fetched.append(
                 await self._contexts.fetch(url, checksum=operation.checksum, keep_git_dir=operation.keep_git_dir)
             )
 
@@ -123,38 +113,21 @@ class Copier:
     async def _empty(self) -> str:
         return await self._stack.enter_async_context(folder(self._scratch, "empty"))
 
-    def key(self) -> str:
-        """The step's key: the operation, its parent, and the checksums of what it copies."""
-        operation = self._operation
-        checksum, kind = self._checksum, ""
+    @property
+    def files(self) -> str:
+        """What is copied, in the words of a history."""
+        kind = ""
         if self._files is not None:
-            files = self._files
-            kind = "multi" if len(files.picked) > 1 else "dir" if any(item.is_dir for item in files.picked) else "file"
-        text = f"{checksum}{[item.digest for item in self._fetched]}{operation.files}"
-        self.files = f"{kind or 'file'}:{hashlib.sha256(text.encode()).hexdigest()}"
-        return digest_of(
-            "copy",
-            {
-                "parent": "" if operation.link else self._parent.key,
-                "chain": self._parent.chain_id if operation.link else "",
-                "target": operation.target,
-                "files": operation.files,
-                "checksum": checksum,
-                "fetched": [[item.name, item.digest] for item in self._fetched],
-                "chown": operation.chown,
-                "chmod": operation.chmod,
-                "parents": operation.parents,
-                "unpack": operation.unpack,
-                "exclude": operation.exclude,
-                "epoch": self._epoch_ns,
-            },
-        )
+            picked = self._files.picked
+            kind = "multi" if len(picked) > 1 else "dir" if any(item.is_dir for item in picked) else "file"
+        text = f"{self.checksum}{[item.digest for item in self.fetched]}{self._operation.files}"
+        return f"{kind or 'file'}:{hashlib.sha256(text.encode()).hexdigest()}"
 
-    async def has_directory(self, path: str) -> bool:
+    async def has_directory(self, path: str, parent: Result) -> bool:
         """Whether the parent has this directory, links followed."""
-        if not self._parent.chain_id:
+        if not parent.chain_id:
             return path == "/"
-        root = await self._mount(self._parent.chain_id)
+        root = await self._mount(parent.chain_id)
 
         def look() -> bool:
             fd = select.open_root(root)
@@ -165,11 +138,11 @@ class Copier:
 
         return await self._run(look)
 
-    async def write(self, id: str) -> tuple[Descriptor, str]:
-        """Writes the layer into the content store; returns its descriptor and diff id."""
+    async def write(self, id: str, parent: Result) -> tuple[Descriptor, str]:
+        """Writes the layer on its parent into the content store; returns its descriptor and diff id."""
         root = None
-        if self._parent.chain_id and not self._operation.link:
-            root = await self._mount(self._parent.chain_id)
+        if parent.chain_id and not self._operation.link:
+            root = await self._mount(parent.chain_id)
         spool = Spool(self._scratch)
         try:
             written = await self._run(self._write, root, spool)
@@ -202,7 +175,7 @@ class Copier:
         picked: Sequence[Picked] = self._files.picked if self._files is not None else ()
         given = [Given(name, content.encode()) for name, content in operation.files]
         names = [(item.shown, item.is_dir) for item in picked]
-        names += [(item.name, item.is_tree) for item in self._fetched]
+        names += [(item.name, item.is_tree) for item in self.fetched]
         names += [(file.name, False) for file in given]
         if not names:
             if operation.sources:
@@ -216,7 +189,7 @@ class Copier:
                 unpacked = operation.unpack and not item.is_dir and self._unpacked(layer, item, placement)
                 if target is not None and not unpacked:
                     layer.source(source, item, target, self._exclude)
-        for fetched, target in zip(self._fetched, where, strict=False):
+        for fetched, target in zip(self.fetched, where, strict=False):
             if target is not None:
                 self._place_fetched(layer, fetched, target)
         for file, target in zip(given, where, strict=False):

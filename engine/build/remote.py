@@ -10,9 +10,14 @@ from engine.build.cacheconfig import Known
 from engine.build.steps import Layer, Result, Step
 from engine.errors import Kind, WharfError
 
+__all__ = ["Known", "Remote", "download", "held"]
+
 
 class Remote(Protocol):
     """One imported cache."""
+
+    def defined(self, key: str) -> Known | None:
+        """What it knows of a key by definition."""
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
         """What it knows of a key, or of a step on this result. ``files``: see :class:`Result`."""

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from engine.api.types import Mount
 from engine.build.cache import MOUNT, Record
-from engine.build.copying import Copier
 from engine.build.folders import folder
-from engine.build.steps import SCRATCH, Copy, Origin, ResolvedMount, Result, Run, digest_of
+from engine.build.steps import ResolvedMount, Result, Run
 from engine.build.work import Bind, Contexts, FileMount, Tmpfs
 from engine.errors import invalid, not_found
 from engine.files.copyup import copy_up
@@ -216,47 +215,6 @@ class Mounts:
         self.binds.append(Bind(target, path, readonly=False))
         if not number:
             self.env.append(f"SSH_AUTH_SOCK={target}")
-
-
-async def run_key(
-    builder: "Builder", contexts: Contexts, operation: Run, parent: Result, found: dict[int, Result]
-) -> str:
-    """The key of a step that runs a process. What it sees by ``type=bind`` counts by its content: ownership and modes
-    included, times not. Raises NOT_FOUND for a source that isn't there."""
-    mounts = []
-    for mount in operation.mounts:
-        origin = mount.origin
-        key = found[id(origin.step)].key if origin is not None and origin.step is not None else ""
-        if origin is not None and mount.options.type == "bind":
-            key = await _content(builder, contexts, mount, origin, found)
-        mounts.append([mount.options, key, origin.context if origin is not None else None])
-    return digest_of(
-        "run",
-        {
-            "parent": parent.key,
-            "args": operation.args,
-            "env": operation.env,
-            "cwd": operation.cwd,
-            "user": operation.user,
-            "mounts": mounts,
-            "network": operation.network,
-            "security": operation.security,
-            "files": operation.files,
-            **({"volumes": operation.volumes} if operation.volumes else {}),
-        },
-    )
-
-
-async def _content(
-    builder: "Builder", contexts: Contexts, mount: ResolvedMount, origin: Origin, found: dict[int, Result]
-) -> str:
-    copied = Copy((mount.options.source or "/",), "/", origin)
-    copier = Copier(builder, contexts, copied, SCRATCH, found, None)
-    try:
-        await copier.open()
-        return copier.key()
-    finally:
-        await copier.close()
 
 
 def disk_usage(path: str) -> int:

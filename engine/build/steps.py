@@ -2,6 +2,7 @@
 
 A key is made of the operation, the keys of what it builds on, and the checksums of the files it uses
 (ownership and modes included, times not). Two stages that come to the same thing by different ways share one result.
+``keys.py`` makes them.
 """
 
 import hashlib
@@ -156,6 +157,8 @@ class Result:
     cached: bool = False
     files: str = ""
     """Of a copy: what was copied, as the classic builder's history names it (``file:<checksum>``)."""
+    definition: str = ""
+    """The key by definition (``keys.py``); ``key`` is the one by content."""
 
     @property
     def diff_ids(self) -> tuple[str, ...]:

@@ -177,7 +177,9 @@ class ClassicBuild:
         epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
         ground = Ground(self._bases.lay_out)
-        solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, await self._candidates(), ground)
+        candidates = await self._candidates()
+        # Every step is shown with its image, so every stage is looked at.
+        solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, candidates, ground, skips=False)
         try:
             await self._all(file, solver)
         except Failed as failure:

@@ -28,6 +28,9 @@ class HistoryCache:
     engine: Engine
     image: Image
 
+    def defined(self, key: str) -> Known | None:
+        return None
+
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
         history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
         at = len(step.told) - 1

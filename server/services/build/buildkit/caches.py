@@ -33,6 +33,9 @@ class Imported:
     store: Any
     """Has ``blob(digest)``, which is an async context manager of pieces."""
 
+    def defined(self, key: str) -> Known | None:
+        return self.known.get(key)
+
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
         return self.known.get(key)
 

@@ -11,10 +11,11 @@ from engine.build.dockerfile.errors import Span
 from engine.build.dockerfile.instructions import Dockerfile, Warning
 from engine.build.dockerfile.parse import parse
 from engine.build.ground import Ground
+from engine.build.keys import upwards
 from engine.build.plan import Options, Plan, PlannedStage, plan
 from engine.build.remote import Remote
 from engine.build.solve import Builder, Solver
-from engine.build.steps import Copy, Result, Run, Step
+from engine.build.steps import SCRATCH, Base, Copy, Result, Run, Step
 from engine.build.work import Limits
 from engine.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
 from engine.registry import oci
@@ -265,15 +266,16 @@ class Frontend:
             # What an image holds is there; what the cache alone knows of may have been removed.
             if await self.images.is_built(documents.id, ()) or await solver.confirmed(target.last):
                 break
-        chain = tuple(results.values())[::-1]
-        stages = [stage for stage in planned.stages if stage is not target]
+        solver.show_skipped(target.last)
+        everything = any(entry.Attrs.get("mode") == "max" for entry in self.job.request.Cache.Exports)
+        others = [stage.last for stage in planned.stages if stage is not target] if everything else []
         return Made(
             f"{self.job.ref}-{len(self.job.made)}-{platform}",
             documents,
             # What was asked for is what a client looks for, whatever the last stage is built on.
             platform if options.get("platform") else target.platform,
-            chain,
-            tuple([tuple((await _results(solver, stage.last)).values())[::-1] for stage in stages]),
+            await _chain(solver, target.last),
+            tuple([await _chain(solver, last) for last in others]),
             len(target.config.base_diff_ids),
             tuple(sorted({(key.rpartition(" ")[0], image.target.digest) for key, image in bases.found.items()})),
             epoch_ns,
@@ -326,6 +328,13 @@ async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
         step = step.parent
     assert len(found) >= len(chain_of(last))
     return found
+
+
+async def _chain(solver: Solver, last: Step | None) -> tuple[Result, ...]:
+    """The known results of a chain of steps from below: its base, or an empty root, comes first."""
+    found = await solver.known(last)
+    based = isinstance(next(upwards(last)).operation, Base) if last is not None else False
+    return tuple(found if based else [SCRATCH, *found])
 
 
 def _named(options: Mapping[str, str]) -> dict[str, str]:
