@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from compat_tests.engines import Engine
+from engine.api.pb import content_pb2
 from engine.buildkit.pb import control_pb2 as pb
 
 UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
@@ -66,9 +67,9 @@ class Control:
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
-    def _many(self, name: str, request: Any, answer: Any) -> list[Any]:
+    def _many(self, name: str, request: Any, answer: Any, service: str = "moby.buildkit.v1.Control") -> list[Any]:
         call = self._channel.unary_stream(
-            f"/moby.buildkit.v1.Control/{name}",
+            f"/{service}/{name}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )
@@ -91,3 +92,20 @@ class Control:
         """What the steps of a build wrote."""
         messages = self._many("Status", pb.StatusRequest(Ref=ref), pb.StatusResponse)
         return b"".join(log.msg for message in messages for log in message.logs).decode()
+
+    def blob(self, digest: str) -> bytes:
+        """A blob that a record of the history names, from containerd's content service beside the control."""
+        request = content_pb2.ReadContentRequest(digest=digest)
+        messages = self._many(
+            "Read", request, content_pb2.ReadContentResponse, "containerd.services.content.v1.Content"
+        )
+        return b"".join(message.data for message in messages)
+
+    def info(self, digest: str) -> int:
+        """The size of a blob."""
+        call = self._channel.unary_unary(
+            "/containerd.services.content.v1.Content/Info",
+            request_serializer=content_pb2.InfoRequest.SerializeToString,
+            response_deserializer=content_pb2.InfoResponse.FromString,
+        )
+        return int(call(content_pb2.InfoRequest(digest=digest), timeout=60).info.size)

@@ -5,12 +5,13 @@ They are laid out in a folder of the engine's own, confined while they are extra
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import posixpath
 import re
 import shutil
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class Contexts:
                     yield await asyncio.to_thread(_found, root_below, dockerfile)
                     return
             elif remote.startswith(("http://", "https://")):
-                text = await _download(remote, root)
+                text, _ = await _download(remote, root)
             else:
                 raise invalid(f'remote URL could not be retrieved: "{remote}" is neither a URL nor a git repository')
             if text:
@@ -77,25 +78,33 @@ class Contexts:
                 yield await asyncio.to_thread(_found, root, dockerfile)
 
     @contextlib.asynccontextmanager
-    async def folder(self, body: AsyncIterator[bytes], remote: str, name: str = DEFAULT) -> AsyncIterator[str]:
+    async def folder(
+        self, body: AsyncIterator[bytes], remote: str, name: str = DEFAULT, *, tell: Callable[[str], object]
+    ) -> AsyncIterator[str]:
         """Like :meth:`open`, but only the files: the folder they are in. What is no archive is the Dockerfile, whatever
-        ``name`` is asked for.
+        ``name`` is asked for. ``tell`` gets the digest of what was read, of a repository ``sha1:`` and the commit.
 
         :raises WharfError: as :meth:`open`.
         """
         async with self._place() as root:
             text, below = "", root
             if not remote:
-                source = _Source(body)
+                digest = hashlib.sha256()
+                hashed = _hashed(body, digest)
+                source = _Source(hashed)
                 head = await source.first()
                 if detect(head) is Compression.NONE and not await source.is_archive():
                     text = (await source.rest(MAX_DOCKERFILE)).decode(errors="replace")
                 else:
                     await _extract(source, root)
+                    await _drained(hashed)
+                tell(f"sha256:{digest.hexdigest()}")
             elif is_git(remote):
-                _, below = await clone(remote, root)
+                commit, below = await clone(remote, root)
+                tell(f"sha1:{commit}")
             else:
-                text = await _download(remote, root)
+                text, found = await _download(remote, root)
+                tell(found)
             if text:
                 await asyncio.to_thread(_write, Path(root, posixpath.normpath(f"/{name}").lstrip("/")), text)
             yield below
@@ -185,8 +194,20 @@ async def _extract(body: "AsyncIterator[bytes] | _Source", root: str) -> None:
     await to_its_end(work, source.stop)
 
 
-async def _download(url: str, root: str) -> str:
-    """A URL's archive laid out, or the text of the Dockerfile that it is."""
+async def _hashed(body: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:
+    async for piece in body:
+        digest.update(piece)
+        yield piece
+
+
+async def _drained(body: AsyncIterator[bytes]) -> None:
+    """Reads what is behind the end of an archive."""
+    async for _ in body:
+        pass
+
+
+async def _download(url: str, root: str) -> tuple[str, str]:
+    """A URL's archive laid out, or the text of the Dockerfile that it is; and its digest."""
     import httpx  # a client of its own: few builds need one
 
     try:
@@ -200,7 +221,8 @@ async def _download(url: str, root: str) -> str:
                 raise invalid(
                     f"error downloading remote context {url}: failed to GET {url} with status {status}: {words}"
                 )
-            pieces = response.aiter_bytes()
+            digest = hashlib.sha256()
+            pieces = _hashed(response.aiter_bytes(), digest)
             head = b""
             async for piece in pieces:
                 head += piece
@@ -218,9 +240,10 @@ async def _download(url: str, root: str) -> str:
                     text += piece
                     if len(text) > MAX_DOCKERFILE:
                         raise invalid(f"the Dockerfile at {url} is larger than {MAX_DOCKERFILE} bytes")
-                return text.decode(errors="replace")
+                return text.decode(errors="replace"), f"sha256:{digest.hexdigest()}"
             await _extract(all_of_it(), root)
-            return ""
+            await _drained(pieces)
+            return "", f"sha256:{digest.hexdigest()}"
     except httpx.HTTPError as error:
         raise WharfError(
             Kind.INTERNAL, f"error downloading remote context {url}: {error or type(error).__name__}"

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+from engine.api.serving import Detailed
 from engine.api.types import Platform, to_timestamp
 from engine.build.cache import Record
 from engine.buildkit.pb import control_pb2 as pb
@@ -95,7 +96,9 @@ class Control:
             return pb.SolveResponse(ExporterResponse=response)
         except WharfError as error:
             job.error = error.message
-            raise detailed(error) from error
+            told = detailed(error)
+            job.failure = told.status if isinstance(told, Detailed) else b""
+            raise told from error
         except asyncio.CancelledError:
             job.error = CANCELED
             raise
@@ -121,6 +124,7 @@ class Control:
                 job.give(item)
         else:
             made = results_in(job, await self._returned(job, session))
+        job.results = made
         response: dict[str, str] = {}
         if made:
             await job.lease.enter()
@@ -173,7 +177,7 @@ class Control:
         self, request: pb.UpdateBuildHistoryRequest, call: Metadata
     ) -> pb.UpdateBuildHistoryResponse:
         await self._history.load()
-        self._history.update(request)
+        await self._history.update(request)
         return pb.UpdateBuildHistoryResponse()
 
     async def session(self, requests: AsyncIterator[pb.BytesMessage], call: Metadata) -> AsyncIterator[pb.BytesMessage]:

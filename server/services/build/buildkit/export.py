@@ -95,7 +95,7 @@ class Exporters:
             wishes,
             names=names,
             inline_cache=inline,
-            origins=partial(_origins, job) if attests({**job.request.FrontendAttrs, **job.options}) else None,
+            origins=partial(Origins.of, job) if attests({**job.request.FrontendAttrs, **job.options}) else None,
         )
 
     async def _image(
@@ -204,12 +204,6 @@ def _descriptor(target: Descriptor) -> str:
 
 def _names(attrs: Mapping[str, str]) -> list[str]:
     return [str(parse(name).tagged()) for name in attrs.get("name", "").split(",") if name]
-
-
-def _origins(job: Job, made: Made) -> Origins:
-    options = {**job.request.FrontendAttrs, **job.options}
-    times = job.created_ns, time.time_ns()
-    return Origins(job.ref, made.platform, made.bases, made.dockerfile, options, *times, job.fetched, job.local)
 
 
 def _pack(root: str, prefix: str, epoch_ns: int | None, out: Callable[[bytes], object]) -> None:

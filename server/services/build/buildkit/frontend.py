@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.build.dockerfile import checks
@@ -280,6 +280,7 @@ class Frontend:
             tuple(sorted({(key.rpartition(" ")[0], image.target.digest) for key, image in bases.found.items()})),
             epoch_ns,
             name,
+            any(isinstance(step.operation, Run) and step.operation.network != "none" for step in _steps(planned)),
         )
 
     def _warn(self, plans: Sequence[Plan], name: str, text: bytes) -> None:
@@ -298,17 +299,23 @@ class Frontend:
 
 def _check_entitlements(planned: Plan, allowed: Sequence[str]) -> None:
     """What a step may do beyond others, its client has to allow. Raises PERMISSION_DENIED in BuildKit's words."""
+    for step in _steps(planned):
+        operation = step.operation
+        if isinstance(operation, Run):
+            for needed, name in (
+                (operation.network == "host", "network.host"),
+                (operation.security == "insecure", "security.insecure"),
+            ):
+                if needed and name not in allowed:
+                    raise WharfError(Kind.PERMISSION_DENIED, f"failed to load LLB: {name} is not allowed")
+
+
+def _steps(planned: Plan) -> Iterator[Step]:
+    """All of them, of all stages that are needed."""
     for stage in planned.stages:
         step = stage.last
         while step is not None:
-            operation = step.operation
-            if isinstance(operation, Run):
-                for needed, name in (
-                    (operation.network == "host", "network.host"),
-                    (operation.security == "insecure", "security.insecure"),
-                ):
-                    if needed and name not in allowed:
-                        raise WharfError(Kind.PERMISSION_DENIED, f"failed to load LLB: {name} is not allowed")
+            yield step
             step = step.parent
 
 

@@ -7,17 +7,18 @@ do is no build.
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from engine.api.pb.rpc_status_pb2 import Status
 from engine.api.types import to_timestamp
 from engine.buildkit.pb import control_pb2 as pb
-from engine.errors import not_found, not_implemented
+from engine.errors import not_found
+from server.services.build.buildkit.attachments import LOG, attach, descriptor
 from server.services.build.buildkit.job import Job
-from server.services.build.buildkit.records import Records
+from server.services.build.buildkit.records import Records, log_of
+from server.services.build.buildkit.wanted import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +108,20 @@ class History:
             record.error.CopyFrom(Status(code=1 if job.error == CANCELED else 2, message=job.error))
         else:
             record.Result.SetInParent()  # clients look into it without asking whether it is there
+        blobs = attach(record, job)
         self._tell(COMPLETE, record)
-        self._later(self._keep(job, record), "record of a build")
+        self._later(self._keep(job, record, blobs), "record of a build")
         self._forget_old()
 
-    async def _keep(self, job: Job, record: pb.BuildHistoryRecord) -> None:
+    async def _keep(self, job: Job, record: pb.BuildHistoryRecord, blobs: Mapping[str, bytes]) -> None:
         try:
+            text = await asyncio.to_thread(log_of, job.messages)
             async with self._writing:
                 if job.ref in self._records:
-                    await self._store.put(record, job.messages)
+                    record.logs.CopyFrom(descriptor(LOG, text))
+                    record.Generation += 1
+                    await self._store.put(record, text, blobs)
+                    self._tell(COMPLETE, record)
             # From now on the status is read from there; who watches it now keeps what he has.
             job.messages = []
         except Exception:
@@ -151,7 +157,12 @@ class History:
         for message in messages or await self._store.status(ref):
             yield message
 
-    def update(self, request: pb.UpdateBuildHistoryRequest) -> None:
+    async def blob(self, digest: str) -> bytes | None:
+        """What a record names by its digest: a log, where a result comes from, how a build failed."""
+        ref = next((record.Ref for record in self._records.values() if record.logs.digest == digest), "")
+        return await (self._store.log(ref) if ref else self._store.blob(digest))
+
+    async def update(self, request: pb.UpdateBuildHistoryRequest) -> None:
         """Pins or deletes; what is over is final anyway. Raises NOT_FOUND."""
         record = self._records.get(request.Ref)
         if record is None:
@@ -160,6 +171,7 @@ class History:
             self._delete({request.Ref})
             return
         if request.Finalize:
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # what is still to be written down is
             return
         record.pinned = request.Pinned
         record.Generation += 1
@@ -204,41 +216,3 @@ class History:
         event = pb.BuildHistoryEvent(type=kind, record=record)
         for queue in self._listeners:
             queue.put_nowait(event)
-
-
-class Wanted:
-    """Which records a request is about. Filters: ``ref``, ``status`` (running, completed, error, canceled) and
-    ``repository``, each with ``=``, ``==`` or ``!=``."""
-
-    def __init__(self, request: pb.BuildHistoryRequest) -> None:
-        self._ref, self._active = request.Ref, request.ActiveOnly
-        self._filters = [_read(text) for text in request.Filter]
-
-    def fits(self, record: pb.BuildHistoryRecord) -> bool:
-        """Whether it is asked for."""
-        if (self._ref and record.Ref != self._ref) or (self._active and record.HasField("CompletedAt")):
-            return False
-        return all((_of(record, key) == value) is equal for key, value, equal in self._filters)
-
-
-def _read(text: str) -> tuple[str, str, bool]:
-    match = _FILTER.fullmatch(text)
-    if match is None or match[1] not in _FIELDS:
-        raise not_implemented(f"the filter {text} is not supported: {', '.join(_FIELDS)} are")
-    return match[1], match[3].strip('"'), match[2] != "!="
-
-
-def _of(record: pb.BuildHistoryRecord, key: str) -> str:
-    if key == "ref":
-        return record.Ref
-    if key == "repository":
-        return record.FrontendAttrs.get("vcs:source", "")
-    if not record.HasField("CompletedAt"):
-        return "running"
-    if not record.HasField("error"):
-        return "completed"
-    return "canceled" if record.error.code == 1 else "error"
-
-
-_FIELDS = ("ref", "status", "repository")
-_FILTER = re.compile(r"(\w+)(==|!=|=)(.*)")

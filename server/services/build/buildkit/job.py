@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -39,6 +39,8 @@ class Made:
     """Names and digests of the images that were used."""
     epoch_ns: int | None = None
     dockerfile: str = "Dockerfile"
+    networked: bool = True
+    """Whether a step could reach a network."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -72,12 +74,17 @@ class Job:
     options: dict[str, str] = field(default_factory=dict)
     """What the front end was asked."""
     fetched: dict[str, str] = field(default_factory=dict)
-    """What ``ADD`` fetched, by URL: the digest of a file, the commit of a repository."""
+    """Contexts and what ``ADD`` fetched, by URL (without the folder below a repository): the digest of a file, the
+    commit of a repository."""
     local: set[str] = field(default_factory=set)
     """Folders of the client that were read."""
+    results: Sequence[Made] = ()
+    """What the build as a whole has come to."""
     steps: int = 0
     cached: int = 0
     error: str = ""
+    failure: bytes = b""
+    """The error as its client was told it, a ``google.rpc.Status``."""
     response: dict[str, str] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from engine.api.types import Descriptor
 from engine.build.imageconfig import utc
 from engine.registry import oci
 from engine.registry.reference import parse
+from server.services.build.buildkit.job import Job, Made
 
 STATEMENT = "application/vnd.in-toto+json"
 PREDICATE = "https://slsa.dev/provenance/v0.2"
@@ -18,7 +20,7 @@ PREDICATE = "https://slsa.dev/provenance/v0.2"
 _CREDENTIALS = re.compile(r"(?<=://)([^/?#@:]*)(:[^/?#@]*)?@")
 
 # Of the front end's options: those that say how a host does it, and those that have a place of their own.
-_ELSEWHERE = ("cgroup-parent", "image-resolve-mode", "platform", "cache-imports", "filename", "frontend.caps")
+_ELSEWHERE = ("cgroup-parent", "image-resolve-mode", "platform", "cache-imports", "filename")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,16 @@ class Origins:
     fetched: Mapping[str, str] = field(default_factory=dict)
     local: Collection[str] = ()
     """Names of the client's folders that were read."""
+    networked: bool = True
+
+    @staticmethod
+    def of(job: Job, made: Made) -> "Origins":
+        """Those of one result, as of now."""
+        options = {**job.request.FrontendAttrs, **job.options}
+        times = job.created_ns, time.time_ns()
+        return Origins(
+            job.ref, made.platform, made.bases, made.dockerfile, options, *times, job.fetched, job.local, made.networked
+        )
 
 
 def redacted(url: str) -> str:
@@ -60,49 +72,61 @@ def _url(name: str, platform: str) -> str:
     return f"pkg:docker/{quote(reference.familiar_name)}@{quote(version, safe='')}?platform={quote(platform, safe='')}"
 
 
-def statement(origins: Origins, names: Sequence[str], image: str) -> bytes:
-    """The statement about an image's manifest."""
-    value = image.partition(":")[2]
-    subjects = [{"name": _url(name, origins.platform), "digest": {"sha256": value}} for name in names]
-    materials = [
-        {"uri": _url(name, origins.platform), "digest": {"sha256": digest.partition(":")[2]}}
-        for name, digest in origins.bases
-    ]
-    for url, digest in origins.fetched.items():
-        algorithm, _, text = digest.partition(":")
-        materials.append({"uri": redacted(url), "digest": {algorithm: text}})
+def predicate(origins: Origins) -> dict[str, object]:
+    """What is said, whatever it is said of."""
+    bases = {_url(name, origins.platform): digest for name, digest in origins.bases}  # one may have several names
+    materials = [{"uri": url, "digest": _digest(digest)} for url, digest in sorted(bases.items())]
+    # Repositories before files, as "sha1:" comes before "sha256:".
+    for url, digest in sorted(origins.fetched.items(), key=lambda item: (item[1][:5], item[0])):
+        materials.append({"uri": redacted(url), "digest": _digest(digest)})
     options = origins.options
     source: dict[str, object] = {"entryPoint": origins.dockerfile}
     if context := options.get(options.get("contextkey") or "context"):
         source["uri"] = redacted(context)
+        if found := origins.fetched.get(context):
+            source["digest"] = _digest(found)
     vcs = {key[4:]: redacted(value) for key, value in options.items() if key.startswith("vcs:") and value}
     hidden = any(key.startswith(("build-arg:", "label:")) for key in options)
-    parameters: dict[str, object] = {"frontend": "dockerfile.v0", "args": _arguments(options)}
+    parameters: dict[str, object] = {"frontend": "dockerfile.v0"}
+    if arguments := _arguments(options):
+        parameters["args"] = arguments
     if origins.local:
         parameters["locals"] = [{"name": name} for name in sorted(origins.local)]
-    predicate = {
+    return {
         "builder": {"id": ""},
         "buildType": "https://mobyproject.org/buildkit@v1",
         "materials": materials,
         "invocation": {
             "configSource": source,
             "parameters": parameters,
-            "environment": {"platform": origins.platform},
+            "environment": {"platform": oci.format_platform(oci.host_platform())},
         },
         "metadata": {
             "buildInvocationID": origins.build,
             "buildStartedOn": utc(origins.started_ns),
             "buildFinishedOn": utc(origins.ended_ns),
-            "completeness": {"parameters": not hidden, "environment": True, "materials": False},
+            "completeness": {"parameters": not hidden, "environment": True, "materials": not origins.local},
             "reproducible": False,
+            **({} if origins.local or origins.networked else {"https://mobyproject.org/buildkit@v1#hermetic": True}),
             **({"https://mobyproject.org/buildkit@v1#metadata": {"vcs": vcs}} if vcs else {}),
         },
     }
+
+
+def _digest(text: str) -> dict[str, str]:
+    algorithm, _, value = text.partition(":")
+    return {algorithm: value}
+
+
+def statement(origins: Origins, names: Sequence[str], image: str) -> bytes:
+    """The statement about an image's manifest."""
+    value = image.partition(":")[2]
+    subjects = [{"name": _url(name, origins.platform), "digest": {"sha256": value}} for name in names]
     document = {
         "_type": "https://in-toto.io/Statement/v0.1",
         "predicateType": PREDICATE,
         "subject": subjects or [{"name": "_", "digest": {"sha256": value}}],
-        "predicate": predicate,
+        "predicate": predicate(origins),
     }
     return json.dumps(document, separators=(",", ":")).encode()
 

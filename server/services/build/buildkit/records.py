@@ -5,19 +5,19 @@ builds   ref        the client's name of the build
          pinned     kept until somebody deletes it
          record     a BuildHistoryRecord
          status     its StatusResponses, each with its length in front, compressed
+blobs    ref        the build that names it
+         digest     of its content, ``sha256:…``
+         data       what the build left besides: where its results come from, how it failed
 """
 
 import asyncio
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.buildkit.pb import control_pb2 as pb
 from engine.system.sqlite import LazyDatabase
-
-T = TypeVar("T")
 
 STATUS_BYTES = 4 << 20
 """Of one build's status, before it is compressed; the output in the middle of what is more is left out."""
@@ -27,11 +27,16 @@ CREATE TABLE IF NOT EXISTS builds (
     ref TEXT PRIMARY KEY, completed INTEGER NOT NULL, pinned INTEGER NOT NULL,
     record BLOB NOT NULL, status BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS blobs (
+    ref TEXT NOT NULL, digest TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (ref, digest)
+);
+CREATE INDEX IF NOT EXISTS blobs_by_digest ON blobs (digest);
 """
 
 
-def packed(messages: Sequence[pb.StatusResponse]) -> bytes:
-    """Messages as they are kept: of too many the first and the last ones, and all that are no output."""
+def log_of(messages: Sequence[pb.StatusResponse]) -> bytes:
+    """Messages as one blob, BuildKit's ``application/vnd.buildkit.status.v0``: of too many the first and the last ones,
+    and all that are no output."""
     pieces = [message.SerializeToString() for message in messages]
     spare = sum(map(len, pieces)) - STATUS_BYTES
     middle = len(pieces) // 2
@@ -42,12 +47,12 @@ def packed(messages: Sequence[pb.StatusResponse]) -> bytes:
         if messages[at].logs:
             spare -= len(pieces[at])
             pieces[at] = b""
-    return zlib.compress(b"".join(struct.pack("<I", len(piece)) + piece for piece in pieces if piece), 1)
+    return b"".join(struct.pack("<I", len(piece)) + piece for piece in pieces if piece)
 
 
-def unpacked(data: bytes) -> Iterable[pb.StatusResponse]:
-    """The messages of :func:`packed`."""
-    text, at = zlib.decompress(data), 0
+def messages_of(text: bytes) -> Iterable[pb.StatusResponse]:
+    """The messages of :func:`log_of`."""
+    at = 0
     while at < len(text):
         (length,) = struct.unpack_from("<I", text, at)
         yield pb.StatusResponse.FromString(text[at + 4 : at + 4 + length])
@@ -69,16 +74,38 @@ class Records:
         rows = await self._database.do(lambda db: db.execute("SELECT record FROM builds ORDER BY completed").fetchall())
         return [pb.BuildHistoryRecord.FromString(row[0]) for row in rows]
 
-    async def put(self, record: pb.BuildHistoryRecord, messages: Sequence[pb.StatusResponse]) -> None:
-        """Adds a build with its status."""
-        completed = record.CompletedAt.ToNanoseconds()
+    async def put(self, record: pb.BuildHistoryRecord, log: bytes, blobs: Mapping[str, bytes]) -> None:
+        """Adds a build with its log (:func:`log_of`), and what its record names by digest."""
+        ref, completed, pinned = record.Ref, record.CompletedAt.ToNanoseconds(), int(record.pinned)
         text = record.SerializeToString()
 
         def work(db: sqlite3.Connection) -> None:
-            values = (record.Ref, completed, int(record.pinned), text, packed(messages))
-            db.execute("INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?)", values)
+            values = (ref, completed, pinned, text, zlib.compress(log, 1))
+            db.execute("BEGIN")
+            try:
+                db.execute("INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?)", values)
+                rows = [(ref, digest, data) for digest, data in blobs.items()]
+                db.executemany("INSERT OR REPLACE INTO blobs VALUES (?, ?, ?)", rows)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
 
         await self._database.do(work)
+
+    async def blob(self, digest: str) -> bytes | None:
+        """One of those that records name."""
+        rows = await self._database.do(
+            lambda db: db.execute("SELECT data FROM blobs WHERE digest = ? LIMIT 1", (digest,)).fetchall()
+        )
+        return bytes(rows[0][0]) if rows else None
+
+    async def log(self, ref: str) -> bytes:
+        """The log of a build; empty for one that isn't known."""
+        rows = await self._database.do(
+            lambda db: db.execute("SELECT status FROM builds WHERE ref = ?", (ref,)).fetchall()
+        )
+        return await asyncio.to_thread(zlib.decompress, rows[0][0]) if rows else b""
 
     async def change(self, record: pb.BuildHistoryRecord) -> None:
         """Replaces a record; its status stays."""
@@ -87,12 +114,11 @@ class Records:
 
     async def status(self, ref: str) -> list[pb.StatusResponse]:
         """What was shown of a build; empty for one that isn't known."""
-        rows = await self._database.do(
-            lambda db: db.execute("SELECT status FROM builds WHERE ref = ?", (ref,)).fetchall()
-        )
-        return await asyncio.to_thread(lambda: [message for row in rows for message in unpacked(row[0])])
+        text = await self.log(ref)
+        return await asyncio.to_thread(lambda: list(messages_of(text)))
 
     async def delete(self, refs: Sequence[str]) -> None:
         """Forgets builds."""
         pairs = [(ref,) for ref in refs]
         await self._database.do(lambda db: db.executemany("DELETE FROM builds WHERE ref = ?", pairs))
+        await self._database.do(lambda db: db.executemany("DELETE FROM blobs WHERE ref = ?", pairs))

@@ -5,10 +5,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from engine.api.pb import content_pb2
 from engine.build.solve import Builder
 from engine.buildkit.http2.serving import Server
 from engine.buildkit.pb import control_pb2, gateway_pb2
 from engine.buildkit.session import Sessions
+from server.services.build.buildkit.blobs import Blobs
 from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.control import Control, Prune, Using, worker
 from server.services.build.buildkit.export import Exporters, ImageStore
@@ -82,6 +84,8 @@ class BuildKit:
             gateway = Gateway(self._jobs, self._solve, self._ask, self._resolve, self._files, self._workers)
             self._server = Server()
             self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
+            blobs = Blobs(self._history, self._room.engine.content)
+            self._server.add(content_pb2.DESCRIPTOR.services_by_name["Content"], blobs, dict)
             self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_of)
         return self._server
 

@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from engine.errors import Kind, WharfError, invalid
 from server.services.build.buildkit.job import Job
 from server.services.build.buildkit.mirrors import Mirrors
 from server.services.build.buildkit.progress import Vertex
-from server.services.build.context import DEFAULT, MAX_DOCKERFILE, Contexts, folder_below
+from server.services.build.context import DEFAULT, MAX_DOCKERFILE, Contexts, folder_below, repository
 from server.services.build.fetch import fetch
 
 UPLOADED = "http://buildkit-session/"
@@ -181,11 +182,19 @@ class Sources:
             f"[internal] load remote build context {remote if not remote.startswith(UPLOADED) else ''}"
         )
         name = self.options.get("filename") or DEFAULT
+        pieces, url = (
+            (self.session.upload(urlsplit(remote).path), "") if remote.startswith(UPLOADED) else (_nothing(), remote)
+        )
         with vertex.running():
-            if remote.startswith(UPLOADED):
-                pieces = self.session.upload(urlsplit(remote).path)
-                return await self._stack.enter_async_context(self.uploads.folder(pieces, "", name))
-            return await self._stack.enter_async_context(self.uploads.folder(_nothing(), remote, name))
+            folder = self.uploads.folder(pieces, url, name, tell=partial(self._fetched, remote))
+            return await self._stack.enter_async_context(folder)
+
+    def _fetched(self, url: str, digest: str) -> None:
+        """For the provenance: of a repository, the folder below it doesn't count."""
+        if digest.startswith("sha1:"):
+            found = repository(url)
+            url = f"{found.url}#{found.ref}" if found.ref else found.url
+        self.job.fetched[url] = digest
 
     async def secret(self, id: str) -> bytes | None:
         try:
@@ -220,7 +229,7 @@ class Sources:
         fetched = await fetch(self._files, url, checksum=checksum, keep_git_dir=keep_git_dir)
         # A repository's key is git:<commit>:<with its .git>.
         digest = fetched.digest
-        self.job.fetched[url] = f"sha1:{digest.split(':')[1]}" if fetched.is_tree else digest
+        self._fetched(url, f"sha1:{digest.split(':')[1]}" if fetched.is_tree else digest)
         return fetched
 
 
