@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from compat_tests.engines import Dockerd, Engine
+from compat_tests.images import layer
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
@@ -180,18 +181,40 @@ def test_networks_volumes_and_images(engine: Engine, name: str) -> None:
         if event["Action"] == "prune" or event["Actor"]["ID"] == image or name in json.dumps(event)
     ]
     assert words(events) == [
-        *("network create", "container create", "image tag", "container commit", "container destroy"),
+        *("network create", "container create", "image create", "image tag", "container commit"),
+        "container destroy",
         *("network destroy", "volume create", "volume destroy"),
         *("image tag", "image untag", "image untag", "image delete"),
         *("network prune", "volume prune", "image prune", "container prune"),
     ]
     assert events[0]["Actor"]["Attributes"] == {"name": name, "type": "bridge"}
-    assert events[2]["Actor"]["Attributes"]["name"] == f"{name}:one"
-    commit = events[3]["Actor"]["Attributes"]
-    assert (commit["imageRef"], commit["imageID"]) == (f"{name}:one", events[2]["Actor"]["ID"])
-    assert events[6]["Actor"] == {"ID": name, "Attributes": {"driver": "local"}}
+    assert [event["Actor"]["Attributes"]["name"] for event in events[2:4]] == [image, f"{name}:one"]
+    commit = events[4]["Actor"]["Attributes"]
+    assert (commit["imageRef"], commit["imageID"]) == (f"{name}:one", image)
+    assert events[7]["Actor"] == {"ID": name, "Attributes": {"driver": "local"}}
     for event in events[-4:]:
         assert event["Actor"] == {"ID": "", "Attributes": {"reclaimed": "0"}}
+        assert "id" not in event
+
+
+def test_an_image_that_is_made(engine: Engine, name: str) -> None:
+    """Imported or built: clients of before 1.46 are not told of `create`, and nobody of a step's network."""
+    archive = layer({"file": b"x"})
+    for args, given, wanted in (
+        (("import", "-", name), archive, ["image tag", "image import"]),
+        (("build", "-t", name, "-"), b"FROM busybox\nRUN true\n", ["image create", "image tag"]),
+    ):
+        since = now()
+        engine.docker(*args, input=given)
+        id = engine.api.get(f"/images/{name}/json").json()["Id"]
+        try:
+            events = [event for event in told(engine, since) if event["Type"] in ("image", "network", "container")]
+            assert words(events) == wanted
+            assert [event["Actor"]["ID"] for event in events] == [id, id]
+            older = engine.api.get("/v1.45/events", since=since, until=now(), filters=json.dumps({"image": [id]}))
+            assert words(older.lines()) == [word for word in wanted if word != "image create"]
+        finally:
+            engine.docker("rmi", name)
 
 
 def test_health_and_oom_are_told(engine: Engine, name: str) -> None:
@@ -241,10 +264,15 @@ def test_since_and_until(engine: Engine, name: str) -> None:
         ({"since": "x"}, 500, 'strconv.ParseInt: parsing "x": invalid syntax'),
         ({"until": "x"}, 500, 'strconv.ParseInt: parsing "x": invalid syntax'),
         ({"since": "10", "until": "5"}, 400, "`since` time (10) cannot be after `until` time (5)"),
+        ({"since": "9" * 20}, 500, f'strconv.ParseInt: parsing "{"9" * 20}": value out of range'),
         ({"filters": "x"}, 400, "invalid filter"),
     ):
         answer = engine.api.get("/events", **query)
         assert (answer.status, answer.message) == (status, sentence)
+    # One before the epoch is none to speak of.
+    for early in ("0", "-5"):
+        all_of_it = engine.api.get("/events", until=early, filters=json.dumps({"volume": [name]}))
+        assert words(all_of_it.lines()) == ["volume create", "volume destroy"]
     done = engine.docker(
         *("events", "--since", "10m", "--until", now(), "--filter", f"volume={name}", "--format", "{{.Action}}")
     )

@@ -79,8 +79,10 @@ def moment(value: str) -> int:
         return 0
     whole, dot, fraction = value.partition(".")
     for word in (whole, fraction) if dot else (whole,):
-        if not word.removeprefix("-").removeprefix("+").isdecimal():
-            raise internal(f'strconv.ParseInt: parsing "{word}": invalid syntax')
+        try:
+            parse_int(word)
+        except WharfError as error:
+            raise internal(error.message) from None
     nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
     return int(whole) * 1_000_000_000 + nanos
 

@@ -110,7 +110,8 @@ class EventBus:
             past = [
                 event
                 for event in self._ring
-                if event.time_ns >= (since_ns or 0) and (until_ns is None or event.time_ns <= until_ns)
+                # An end that was before the epoch cuts off nothing, as with dockerd.
+                if event.time_ns >= (since_ns or 0) and (until_ns is None or not 0 < until_ns < event.time_ns)
             ]
         subscription = Subscription(self, past, until_ns, filters or Filters())
         if until_ns is None or until_ns > time.time_ns():

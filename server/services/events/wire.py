@@ -11,7 +11,8 @@ def document(event: EventMessage) -> dict[str, Any]:
     message: dict[str, Any] = {}
     if event.kind in ("container", "image"):
         message["status"] = event.action
-        message["id"] = event.actor
+        if event.actor:
+            message["id"] = event.actor
         if event.kind == "container" and "image" in event.attributes:
             message["from"] = event.attributes["image"]
     message |= {

@@ -86,6 +86,8 @@ async def import_image(
         target = await write_image(room, document, [layer])
         await name_image(room, target, [reference] if reference else [])
     await report.status(target.digest)
+    if reference is not None:
+        await room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
     await room.publish_with_labels("import", target.digest, target.digest)
 
 

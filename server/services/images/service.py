@@ -159,6 +159,7 @@ class Images:
         labels = {PARENT_LABEL: parent} if parent else {}
         references = making.names_of(tags)
         await making.name_image(self._room, target, references, labels)
+        await self._room.publish_with_labels("create", target.digest, target.digest)
         for reference in references:
             await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
 
@@ -229,6 +230,7 @@ class Images:
             reference=reference,
         )
         self._room.resolver.forget(target.digest)
+        await self._room.publish_with_labels("create", target.digest, target.digest)
         if reference is not None:
             await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
         return target.digest

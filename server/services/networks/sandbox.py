@@ -312,8 +312,10 @@ def flush_udp(endpoint: Endpoint) -> None:
 
 
 def announce(room: Room, endpoint: Endpoint, action: str) -> None:
+    """Of a step of a build, which is nobody's container, nothing is told."""
     network = room.networks.get(endpoint.network)
-    if network is not None:
+    known = room.containers is None or room.containers.find(endpoint.container) is not None
+    if network is not None and known:
         room.bus.publish(
             "network",
             action,
