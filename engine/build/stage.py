@@ -58,19 +58,19 @@ class StagePlanner:
         steps = sum(isinstance(item, ins.Run | ins.Copy | ins.Workdir) for item, _ in instructions)
         self.total = steps + self.number
         if self.last is not None and isinstance(self.last.operation, Base) and not self.last.name:
-            self.last.name = self._name(f"FROM {self.base_ref}")
+            self.last.name = self._name(f"FROM {self.base_ref}", {})
         for instruction, trigger in instructions:
             step = await self._apply(instruction)
             self.lines.append(Line(instruction, step, self.config.clone(), trigger))
         return PlannedStage(self.stage, self.base_ref, self.last, self.config, self.lines, self.platform, self.args)
 
-    def _name(self, text: str) -> str:
+    def _name(self, text: str, variables: Mapping[str, str]) -> str:
         parts = []
         if self.options.multi_platform:
-            parts.append(self.platform)
+            parts.append(self.platform + wording.cross(self.platform, variables))
         if self.planner.many:
             parts.append(self.stage.name)
-        parts.append(f"{self.number}/{self.total}")
+        parts.append(f"{self.number:{len(str(self.total))}}/{self.total}")
         return f"[{' '.join(parts)}] {text}"
 
     async def _from(self, instead: str) -> None:
@@ -116,13 +116,13 @@ class StagePlanner:
         self.number = 1
         self.last = Step(image.base, None, "", base.span, stage=self.stage.name)
 
-    def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction, text: str) -> Step:
+    def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction) -> Step:
         self.number += 1
-        first = text.split("\n", 1)[0]
+        shown = wording.title(instruction, self.variables, self.planner.file.escape)
         self.last = Step(
             operation,
             self.last,
-            self._name(first),
+            self._name(shown, self.variables),
             instruction.span,
             self.no_cache,
             self.stage.name,
@@ -207,7 +207,7 @@ class StagePlanner:
             volumes,
         )
         self._history(f"RUN {self._given()}{shown} # buildkit", self._given() + shown, layer=True)
-        return self._step(operation, item, item.original)
+        return self._step(operation, item)
 
     async def _mount(self, option: ins.Mount, span: Span) -> ResolvedMount:
         names = ("type", "sharing", "source", "target", "id", "mode", "uid", "gid", "size")
@@ -288,7 +288,7 @@ class StagePlanner:
         )
         text = f"{wording.copied(item, sources, target)} # buildkit"
         self._history(text, wording.copied_classic(name, operation), layer=True)
-        return self._step(operation, item, item.original)
+        return self._step(operation, item)
 
     def _heredoc(self, content: str, span: Span) -> str:
         variables = self.variables
@@ -301,7 +301,7 @@ class StagePlanner:
         self.config.config["WorkingDir"] = path
         self._history(f"WORKDIR {path}", _nop(f"WORKDIR {path}"), layer=True)
         user = "" if self.options.classic else self.config.user
-        return self._step(Workdir(path, user), item, item.original)
+        return self._step(Workdir(path, user), item)
 
     def _command(self, item: ins.Command) -> None:
         words: list[str] = [*self.config.shell, *item.args] if item.shell and item.args else list(item.args)

@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
+from engine.build.dockerfile.expand import expand_known
 from engine.build.planned import PROXIES
 from engine.build.steps import FILES, Copy
 
@@ -158,11 +159,7 @@ def process(item: ins.Run, shell: Sequence[str]) -> tuple[tuple[str, ...], tuple
         return item.args, (), " ".join(item.args)
     text = item.args[0]
     documents = item.heredocs
-    bare = text.strip()
-    if len(documents) == 1 and bare.replace("'", "").replace('"', "") in (
-        f"<<{documents[0].name}",
-        f"<<-{documents[0].name}",
-    ):
+    if _is_script(item):
         content = documents[0].content
         if content.startswith("#!"):
             name = documents[0].name
@@ -173,3 +170,31 @@ def process(item: ins.Run, shell: Sequence[str]) -> tuple[tuple[str, ...], tuple
         for document in documents:
             text += f"\n{document.content}{document.name}"
     return (*shell, text), (), " ".join((*shell, text))
+
+
+def _is_script(item: ins.Run) -> bool:
+    """Whether all of the command is one here-document."""
+    name = item.heredocs[0].name if len(item.heredocs) == 1 else ""
+    return bool(name) and item.args[0].strip().replace("'", "").replace('"', "") in (f"<<{name}", f"<<-{name}")
+
+
+def title(item: ins.Instruction, variables: Mapping[str, str], escape: str) -> str:
+    """An instruction as the progress display names it, as BuildKit does: with the variables that are known."""
+    text = item.original.split("\n", 1)[0]
+    if isinstance(item, ins.Run) and item.shell and _is_script(item):
+        first, *more = item.heredocs[0].content.strip().splitlines() or [""]
+        text += f" ({first}{'...' if more else ''})"
+    word, blank, rest = expand_known(text, variables, escape=escape).partition(" ")
+    return f"{word.upper()}{blank}{rest}"
+
+
+def cross(platform: str, variables: Mapping[str, str]) -> str:
+    """What is said behind a stage's platform of another one that it makes something for: ``->arm64``."""
+    os, arch = platform.split("/")[:2]
+    target = [variables.get(f"TARGET{part}", "") for part in ("OS", "ARCH", "VARIANT")]
+    if whole := variables.get("TARGETPLATFORM"):
+        target = whole.split("/")
+    target[:2] = [target[0] or os, target[1] or arch]
+    if target[0] != os:
+        return f"->{'/'.join(filter(None, target))}"
+    return f"->{'/'.join(filter(None, target[1:]))}" if target[1] != arch else ""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine.errors import invalid
+from engine.errors import WharfError, invalid
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*|[0-9]+|[@*#?!$-]")
 
@@ -28,10 +28,17 @@ class Expansion:
 
 class _Reader:
     def __init__(
-        self, text: str, variables: Mapping[str, str], escape: str, *, raw_quotes: bool, raw_escapes: bool
+        self,
+        text: str,
+        variables: Mapping[str, str],
+        escape: str,
+        *,
+        raw_quotes: bool,
+        raw_escapes: bool,
+        keep_unknown: bool = False,
     ) -> None:
         self.text, self.variables, self.escape = text, variables, escape
-        self.raw_quotes, self.raw_escapes = raw_quotes, raw_escapes
+        self.raw_quotes, self.raw_escapes, self.keep_unknown = raw_quotes, raw_escapes, keep_unknown
         self.at = 0
         self.unknown: set[str] = set()
 
@@ -139,6 +146,16 @@ class _Reader:
         return value
 
     def _dollar(self) -> str:
+        start = self.at
+        value = self._replaced()
+        return self.text[start : self.at] if self.keep_unknown and self._named(start) in self.unknown else value
+
+    def _named(self, start: int) -> str:
+        """The variable that the text names there."""
+        match = _NAME.match(self.text, start + 1 + self.text.startswith("{", start + 1))
+        return match[0] if match else ""
+
+    def _replaced(self) -> str:
         self.at += 1
         if self._peek() != "{":
             match = _NAME.match(self.text, self.at)
@@ -260,6 +277,15 @@ def expand_raw(text: str, variables: Mapping[str, str], *, escape: str = "\\") -
     reader = _Reader(text, variables, escape, raw_quotes=True, raw_escapes=True)
     whole, _ = reader.read()
     return Expansion([whole], reader.unknown)
+
+
+def expand_known(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
+    """To be shown: what is known is replaced, all else stays, quotes too."""
+    reader = _Reader(text, variables, escape, raw_quotes=True, raw_escapes=False, keep_unknown=True)
+    try:
+        return reader.read()[0]
+    except WharfError:
+        return text
 
 
 def expand_heredoc(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> Expansion:

@@ -204,7 +204,6 @@ class Frontend:
             self.sources.follow = needed([planned for _, planned, _ in plans])
             made = [await self._made(item, planned, bases, progress, name) for item, planned, bases in plans]
         except WharfError as error:
-            self._count(progress)
             step = progress.failed
             if step is None:
                 raise detailed(error, file=name, text=text) from error
@@ -212,13 +211,7 @@ class Frontend:
                 what = f"failed to calculate checksum of ref {self.job.ref}::{progress.vertex(step).digest[7:32]}"
                 error = not_found(f"failed to compute cache key: {what}: {error.message}")
             raise detailed(error, file=name, text=text, vertex=progress.vertex(step).digest, span=step.span) from error
-        self._count(progress)
         return made
-
-    def _count(self, progress: StepProgress) -> None:
-        total, cached = progress.counts()
-        self.job.steps += total
-        self.job.cached += cached
 
     async def _plan(self, file: Dockerfile, platform: str, *, many: bool) -> tuple[Plan, Bases]:
         options = self.options

@@ -100,8 +100,10 @@ class History:
         record.CompletedAt.CopyFrom(to_timestamp(job.completed_ns))
         record.FrontendAttrs.update(job.options)
         record.ExporterResponse.update(job.response)
-        record.numTotalSteps = record.numCompletedSteps = job.steps
-        record.numCachedSteps = job.cached
+        vertexes = {vertex.digest: vertex for message in job.messages for vertex in message.vertexes}
+        record.numTotalSteps = len(vertexes)
+        record.numCompletedSteps = sum(vertex.HasField("completed") for vertex in vertexes.values())
+        record.numCachedSteps = sum(vertex.cached for vertex in vertexes.values())
         record.numWarnings = sum(len(message.warnings) for message in job.messages)
         record.Generation += 1
         if job.error:

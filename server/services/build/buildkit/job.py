@@ -80,8 +80,6 @@ class Job:
     """Folders of the client that were read."""
     results: Sequence[Made] = ()
     """What the build as a whole has come to."""
-    steps: int = 0
-    cached: int = 0
     error: str = ""
     failure: bytes = b""
     """The error as its client was told it, a ``google.rpc.Status``."""

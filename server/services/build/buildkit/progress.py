@@ -146,7 +146,3 @@ class StepProgress:
     def output(self, step: Step, stream: int, data: bytes) -> None:
         if stream:
             self.vertex(step).log(stream, data)
-
-    def counts(self) -> tuple[int, int]:
-        """Steps in all, and those that were cached."""
-        return len(self._vertexes), len(self._cached)
