@@ -40,7 +40,13 @@ def _text(value: Any) -> Any:
 
 
 def _one_or_many(value: Any) -> Any:
+    if isinstance(value, list) and not all(each is None or isinstance(each, str) for each in value):
+        raise ValueError("Go's decoder of this type blames the array, not what is in it")
     return [value] if isinstance(value, str) else value
+
+
+def _object(value: Any) -> Any:
+    return {} if value is None else value
 
 
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("int64")]
@@ -55,7 +61,7 @@ StringMap = dict[str, Text]
 # A command: a JSON string is a list of one.
 StrSlice = Annotated[list[Text], BeforeValidator(_one_or_many)]
 # Go's map[string]struct{}: only the keys matter.
-KeySet = dict[str, dict[str, Any]]
+KeySet = dict[str, Annotated[dict[str, Any], BeforeValidator(_object), Go("struct {}")]]
 
 
 def _pascal(name: str) -> str:
@@ -82,6 +88,8 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _as_go_reads(cls, data: Any) -> Any:
+        if data is None:
+            return {}  # an element of a list
         if not isinstance(data, dict):
             return data
         names = _names(cls)

@@ -89,7 +89,7 @@ class HostConfig(Resources):
     volume_driver: str = ""
     volumes_from: Strings | None = None
     # [height, width]
-    console_size: Annotated[list[Uint], Since((1, 42))] = Field(default_factory=lambda: [0, 0])
+    console_size: Annotated[list[Uint], Go("[2]uint"), Since((1, 42))] = Field(default_factory=lambda: [0, 0])
     annotations: Annotated[StringMap | None, OMIT, Since((1, 43))] = None
     mounts: Annotated[list[Mount] | None, OMIT] = None
     cap_add: Annotated[StrSlice | None, Go("string")] = None

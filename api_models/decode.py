@@ -107,7 +107,7 @@ def _unwrapped(annotation: Any) -> Any:
 
 
 def _go_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
-    for mark in metadata:
+    for mark in reversed(metadata):  # the outermost first
         if isinstance(mark, Go):
             return mark.name
     origin = get_origin(annotation)

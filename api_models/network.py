@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from api_models.base import OMIT, Int, Model, StringMap, Strings
+from api_models.base import OMIT, Go, Int, Model, StringMap, Strings
 from api_models.versions import Shown, Since
 
 
@@ -42,7 +42,9 @@ class EndpointSettings(Model):
 class NetworkingConfig(Model):
     go_name: ClassVar[str] = "network.NetworkingConfig"
 
-    endpoints_config: dict[str, EndpointSettings | None] | None = None
+    endpoints_config: Annotated[
+        dict[str, EndpointSettings | None] | None, Go("map[string]*network.EndpointSettings")
+    ] = None
 
 
 class IPAMPool(Model):

@@ -22,6 +22,9 @@ class ThrottleDevice(Model):
     rate: Uint64 = 0
 
 
+Throttles = Annotated[list[ThrottleDevice] | None, Go("[]*blkiodev.ThrottleDevice")]
+
+
 class DeviceMapping(Model):
     go_name: ClassVar[str] = "container.DeviceMapping"
 
@@ -68,11 +71,11 @@ class Resources(Model):
     nano_cpus: Int64 = 0
     cgroup_parent: str = ""
     blkio_weight: Uint16 = 0
-    blkio_weight_device: list[WeightDevice] | None = None
-    blkio_device_read_bps: list[ThrottleDevice] | None = None
-    blkio_device_write_bps: list[ThrottleDevice] | None = None
-    blkio_device_read_iops: Annotated[list[ThrottleDevice] | None, Field(alias="BlkioDeviceReadIOps")] = None
-    blkio_device_write_iops: Annotated[list[ThrottleDevice] | None, Field(alias="BlkioDeviceWriteIOps")] = None
+    blkio_weight_device: Annotated[list[WeightDevice] | None, Go("[]*blkiodev.WeightDevice")] = None
+    blkio_device_read_bps: Throttles = None
+    blkio_device_write_bps: Throttles = None
+    blkio_device_read_iops: Annotated[Throttles, Field(alias="BlkioDeviceReadIOps")] = None
+    blkio_device_write_iops: Annotated[Throttles, Field(alias="BlkioDeviceWriteIOps")] = None
     cpu_period: Int64 = 0
     cpu_quota: Int64 = 0
     cpu_realtime_period: Int64 = 0
@@ -91,7 +94,7 @@ class Resources(Model):
     oom_kill_disable: bool | None = None
     # None: not given (update: keep); 0 or less: unlimited.
     pids_limit: Int64 | None = None
-    ulimits: list[Ulimit] | None = None
+    ulimits: Annotated[list[Ulimit] | None, Go("[]*units.Ulimit")] = None
     # What Windows alone knows; shown, and refused where a value makes no sense on Linux.
     cpu_count: Int64 = 0
     cpu_percent: Int64 = 0

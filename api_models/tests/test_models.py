@@ -11,6 +11,7 @@ from api_models.decode import decode
 from api_models.exec import ExecCreateRequest
 from api_models.image import ImageInspect, ImageSummary
 from api_models.network import NetworkCreateRequest
+from api_models.resources import DeviceMapping
 from api_models.system import DiskUsage, Info
 from api_models.versions import Version, accept, shape
 from api_models.volume import VolumeCreateRequest
@@ -109,6 +110,27 @@ WRONG = [
         '{"DriverOpts":{"a":3}}',
         "number into Go struct field CreateOptions.DriverOpts of type string",
     ),
+    (
+        CreateRequest,
+        '{"Volumes":[]}',
+        "array into Go struct field ContainerConfigWrapper.Config.Volumes of type map[string]struct {}",
+    ),
+    (
+        CreateRequest,
+        '{"Volumes":{"/a":1}}',
+        "number into Go struct field ContainerConfigWrapper.Config.Volumes of type struct {}",
+    ),
+    (CreateRequest, '{"Cmd":[1]}', "array into Go struct field ContainerConfigWrapper.Config.Cmd of type string"),
+    (
+        CreateRequest,
+        '{"HostConfig":{"BlkioDeviceReadBps":{}}}',
+        "object into Go struct field HostConfig.HostConfig.Resources.BlkioDeviceReadBps of type []*blkiodev.ThrottleDevice",
+    ),
+    (
+        CreateRequest,
+        '{"HostConfig":{"Mounts":[{"TmpfsOptions":{"Mode":-1}}]}}',
+        "number -1 into Go struct field TmpfsOptions.HostConfig.Mounts.TmpfsOptions.Mode of type fs.FileMode",
+    ),
     (ExecCreateRequest, '{"Cmd":"x"}', "string into Go struct field ExecConfig.Cmd of type []string"),
 ]
 
@@ -155,6 +177,11 @@ def test_null_means_absent_and_keys_match_in_any_case() -> None:
     assert not request.empty
     assert decode(CreateRequest, b'{"HostConfig":{},"Nonsense":1}').empty
     assert decode(CreateRequest, b"null").empty
+    # As an element it is Go's zero value.
+    request = decode(CreateRequest, b'{"Volumes":{"/a":null},"HostConfig":{"Devices":[null]}}')
+    assert request.volumes == {"/a": {}}
+    assert request.host_config is not None
+    assert request.host_config.devices == [DeviceMapping()]
     assert decode(CreateRequest, b'{"Labels":{"a":"\xff"}}').labels == {"a": "\ufffd"}
 
 

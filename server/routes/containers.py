@@ -52,10 +52,11 @@ async def create(request: Request) -> Response:
     config, host = body.config(), body.host_config or HostConfig()
     if body.host_config is not None and config.volumes is None:
         config.volumes = {}
-    endpoints = {
-        name: endpoint if endpoint is not None else EndpointSettings()
-        for name, endpoint in ((body.networking_config and body.networking_config.endpoints_config) or {}).items()
-    }
+    endpoints: dict[str, EndpointSettings] = {}
+    for name, endpoint in ((body.networking_config and body.networking_config.endpoints_config) or {}).items():
+        if endpoint is None:
+            raise invalid(f"invalid config for network {name}: EndpointsConfig is nil")
+        endpoints[name] = endpoint
     containers = _containers(request)
     compat.default_network(host, endpoints)
     compat.old_defaults(host, version, cgroup_v2=containers.room.limits.unified)

@@ -47,7 +47,7 @@ def check_request(config: ContainerConfig, host: HostConfig, rules: Rules) -> No
         raise invalid("Invalid QoS settings: linux does not support configuration of maximum IOPs")
     if (host.cpu_realtime_period or host.cpu_realtime_runtime) and not rules.limits.cpu_realtime:
         raise invalid("Your kernel does not support CPU real-time scheduler")
-    if host.cpu_realtime_period and host.cpu_realtime_runtime > host.cpu_realtime_period:
+    if host.cpu_realtime_period and 0 != host.cpu_realtime_runtime > host.cpu_realtime_period:
         raise invalid("cpu real-time runtime cannot be higher than cpu real-time period")
 
 
