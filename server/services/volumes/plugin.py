@@ -1,11 +1,13 @@
 """Volume drivers in other processes: Docker's legacy plugin protocol (JSON over HTTP on a socket).
 
 A plugin is found by name: a socket ``<name>.sock`` (or ``<name>/<name>.sock``) in ``/run/docker/plugins``, or a file
-``<name>.spec`` with its address in ``/etc/docker/plugins`` or ``/usr/lib/docker/plugins``. It is asked to activate
-itself when it is first used. ``WHARF_PLUGINS`` in the environment names another directory for the sockets.
+in ``/etc/docker/plugins`` or ``/usr/lib/docker/plugins`` (or in ``<name>/`` there): ``<name>.spec`` with its address,
+or ``<name>.json`` (see :mod:`plugin_address`). It is asked to activate itself when it is first used. ``WHARF_PLUGINS``
+in the environment names another directory for the sockets.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ import orjson
 from engine.errors import Kind, WharfError, internal, not_found
 from engine.system import timeouts
 from server.services.volumes.base import Told
+from server.services.volumes.plugin_address import Address, read_json
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ SOCKETS = (Path(os.environ.get("WHARF_PLUGINS", "/run/docker/plugins")),)
 SPECS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
 _TYPE = "application/vnd.docker.plugins.v1.2+json"
 _MAX_ANSWER = 16 << 20
+#: Bytes, so that a file may be called so.
+_MAX_NAME = 250
 
 
 class Refused(WharfError):
@@ -32,9 +37,9 @@ class Refused(WharfError):
 
 
 class PluginClient:
-    """Calls one plugin. ``address``: ``unix:///path`` or ``tcp://host:port``."""
+    """Calls one plugin."""
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: Address) -> None:
         self.name = name
         self._address = address
 
@@ -65,12 +70,7 @@ class PluginClient:
         return document
 
     async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:
-        scheme, _, rest = self._address.partition("://")
-        if scheme == "unix":
-            reader, writer = await asyncio.open_unix_connection(rest)
-        else:
-            host, _, port = rest.rpartition(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await self._address.connect()
         try:
             # HTTP/1.0: the answer comes in one piece and ends with the connection.
             head = (
@@ -177,7 +177,7 @@ class LegacyPlugins:
         self._sockets = sockets
         self._specs = specs
         # By name: where it was found, and the driver, or None for a plugin of another kind.
-        self._known: dict[str, tuple[str, PluginDriver | None]] = {}
+        self._known: dict[str, tuple[object, PluginDriver | None]] = {}
 
     def names(self) -> list[str]:
         """The volume drivers that have been used."""
@@ -208,13 +208,13 @@ class LegacyPlugins:
         found = await asyncio.gather(*(one(name) for name in sorted(set(self._scan()))))
         return [driver for driver in found if driver is not None]
 
-    def address(self, name: str) -> str | None:
+    def address(self, name: str) -> Address | None:
         """Where a plugin of any kind listens; None: there is none of this name."""
         return self._find(name)
 
-    async def _activated(self, name: str, address: str, deadline: str) -> PluginDriver | None:
+    async def _activated(self, name: str, address: Address, deadline: str) -> PluginDriver | None:
         mark = _identity(address)
-        known, driver = self._known.get(name, ("", None))
+        known, driver = self._known.get(name, (None, None))
         if known != mark:
             client = PluginClient(name, address)
             scope = await _activate(client, deadline)
@@ -224,9 +224,8 @@ class LegacyPlugins:
 
     def _scan(self) -> Iterator[str]:
         """The names of all plugins; of those in directories of their own, too."""
-        for directory, ending in [(each, ".sock") for each in self._sockets] + [
-            (each, ".spec") for each in self._specs
-        ]:
+        places = [(each, ".sock") for each in self._sockets]
+        for directory, ending in places + [(each, kind) for each in self._specs for kind in (".spec", ".json")]:
             try:
                 entries = list(os.scandir(directory))
             except OSError:
@@ -237,32 +236,32 @@ class LegacyPlugins:
                 elif entry.is_dir() and os.path.exists(f"{entry.path}/{entry.name}{ending}"):
                     yield entry.name
 
-    def _find(self, name: str) -> str | None:
-        if "/" in name or name.startswith("."):
+    def _find(self, name: str) -> Address | None:
+        """:raises WharfError: INTERNAL: what describes it can't be understood."""
+        if "/" in name or name.startswith(".") or len(os.fsencode(name)) > _MAX_NAME:
             return None
         for directory in self._sockets:
             for path in (directory / f"{name}.sock", directory / name / f"{name}.sock"):
                 if path.is_socket():
-                    return f"unix://{path}"
+                    return Address(f"unix://{path}")
         for directory in self._specs:
-            for path in (directory / f"{name}.spec", directory / name / f"{name}.spec"):
-                if path.is_file():
-                    return path.read_text().strip()
-            if (directory / f"{name}.json").is_file():
-                raise WharfError(
-                    Kind.NOT_IMPLEMENTED, f'plugin "{name}": plugins described by a .json file (TLS) are not supported'
-                )
+            for place in (directory, directory / name):
+                if (path := place / f"{name}.spec").is_file():
+                    return Address(path.read_text().strip())
+                if (path := place / f"{name}.json").is_file():
+                    try:
+                        return read_json(path)
+                    except (OSError, ValueError) as error:
+                        raise internal(f'plugin "{name}": {path}: {error}') from error
         return None
 
 
-def _identity(address: str) -> str:
+def _identity(address: Address) -> object:
     """The address and, of a socket, which one it is: one that was made anew may be another plugin's."""
-    scheme, _, path = address.partition("://")
+    scheme, _, path = address.url.partition("://")
     if scheme == "unix":
-        try:
-            return f"{address}#{os.stat(path).st_ino}"
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            return address, os.stat(path).st_ino
     return address
 
 

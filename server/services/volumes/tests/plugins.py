@@ -1,6 +1,7 @@
 """A volume plugin in a thread, honest unless told otherwise."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,19 +15,27 @@ Answer = dict[str, Any] | bytes
 
 class Plugin:
     """Keeps volumes by name. ``instead``: methods that it answers otherwise; bytes are sent as they are, and a
-    function may block. ``implements``: what it says to be."""
+    function may block. ``implements``: what it says to be. ``tls``: it is reached by TCP, and speaks TLS."""
 
-    def __init__(self, path: Path, implements: object = ("VolumeDriver",)) -> None:
+    def __init__(
+        self, path: Path, implements: object = ("VolumeDriver",), *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.path = path
+        self._tls = tls
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.volumes: dict[str, dict[str, Any]] = {}
         self.instead: dict[str, Callable[[dict[str, Any]], Answer]] = {}
         self._implements = implements
-        self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.bind(str(path))
+        self._sock = socket.socket(socket.AF_UNIX if tls is None else socket.AF_INET)
+        self._sock.bind(str(path) if tls is None else ("127.0.0.1", 0))
         self._sock.listen(8)
+        self._closing = False
         self._threads = [threading.Thread(target=self._serve)]
         self._threads[0].start()
+
+    @property
+    def port(self) -> int:
+        return int(self._sock.getsockname()[1])
 
     def words(self) -> list[str]:
         return [method.removeprefix("VolumeDriver.") for method, _ in self.calls]
@@ -60,11 +69,19 @@ class Plugin:
     def _serve(self) -> None:
         while True:
             client, _ = self._sock.accept()
+            if self._closing:
+                client.close()
+                return
+            if self._tls is not None:
+                try:
+                    client = self._tls.wrap_socket(client, server_side=True)
+                except OSError:
+                    continue  # a client that doesn't trust it, or that it doesn't trust; the socket is closed
             with client.makefile("rb") as file:
                 line = file.readline().decode()
                 if not line:
                     client.close()
-                    return
+                    continue
                 length = 0
                 while (header := file.readline().strip()) != b"":
                     if header.lower().startswith(b"content-length:"):
@@ -90,9 +107,10 @@ class Plugin:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with socket.socket(socket.AF_UNIX) as last:
-            last.connect(str(self.path))
+        self._closing = True
+        with socket.socket(self._sock.family) as last:
+            last.connect(self._sock.getsockname())
         for thread in self._threads:
             thread.join(60)
         self._sock.close()
-        self.path.unlink()
+        self.path.unlink(missing_ok=self._tls is not None)
