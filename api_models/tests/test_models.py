@@ -124,7 +124,8 @@ WRONG = [
     (
         CreateRequest,
         '{"HostConfig":{"BlkioDeviceReadBps":{}}}',
-        "object into Go struct field HostConfig.HostConfig.Resources.BlkioDeviceReadBps of type []*blkiodev.ThrottleDevice",
+        "object into Go struct field HostConfig.HostConfig.Resources.BlkioDeviceReadBps"
+        " of type []*blkiodev.ThrottleDevice",
     ),
     (
         CreateRequest,

@@ -168,6 +168,8 @@ def test_detached(engine: Engine, box: str) -> None:
 
 def test_the_hosts_null_device_is_not_the_containers(engine: Engine, box: str) -> None:
     """crun gives an exec's streams to its user, who could then take ``/dev/null`` from the host."""
+    if engine.kind != "wharf":
+        pytest.skip("containerd's own shim gives the host's: this would change it")
     script = "chmod 600 /proc/self/fd/0; echo gone >&0 && cat <&0"
     for user in ("0", "7:8"):
         done = engine.docker("exec", "-u", user, box, "sh", "-c", script)
