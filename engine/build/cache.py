@@ -14,6 +14,7 @@ A record is only a hint: a hit is checked against the engine, and dropped if wha
 are in memory, too: a build of many cached steps asks for each of them.
 """
 
+import asyncio
 import contextlib
 import heapq
 import json
@@ -131,21 +132,41 @@ class Cache:
         self._by_key: dict[str, dict[str, Record]] = {}
         self._links: dict[str, dict[str, int]] = {}
         self._linked: dict[str, set[str]] = {}
+        self._notes: list[Callable[[sqlite3.Connection], object]] = []
+        self._writing: asyncio.Task[None] | None = None
         self.trusted: set[str] = set()
         """Records that were checked against the engine, or made, by this process."""
         self.grown: Callable[[], None] = lambda: None
         """Called when a record was added."""
 
-    async def _note(self, function: Callable[[sqlite3.Connection], object]) -> None:
-        """For what only helps to choose: a disk that is full must not fail a build for it."""
-        try:
-            await self._database.do(function)
-        except sqlite3.Error as error:
-            log.warning("build cache: %s", error)
+    def _note(self, function: Callable[[sqlite3.Connection], object]) -> None:
+        """Writes what only helps to choose, soon: nobody waits for it, and a disk that is full fails no build."""
+        self._notes.append(function)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="notes of the build cache")
 
-    def close(self) -> None:
-        """Closes the database."""
-        self._database.close()
+    async def _write(self) -> None:
+        while self._notes:
+            notes, self._notes = self._notes, []
+
+            def work(db: sqlite3.Connection, notes: Sequence[Callable[[sqlite3.Connection], object]] = notes) -> None:
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    for note in notes:
+                        note(db)
+                finally:
+                    db.execute("COMMIT")
+
+            try:
+                await self._database.do(work)
+            except sqlite3.Error as error:
+                log.warning("build cache: %s", error)
+
+    async def close(self) -> None:
+        """Writes what is left to be written, and closes the database."""
+        if self._writing is not None:
+            await self._writing
+        await asyncio.to_thread(self._database.close)
 
     async def _loaded(self) -> dict[str, Record]:
         if self._records is None:
@@ -220,7 +241,7 @@ class Cache:
         made_ns = time.time_ns()
         self._link(definition, key, made_ns)
         values = (definition, key, made_ns)
-        await self._note(lambda db: db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values))
+        self._note(lambda db: db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values))
 
     async def add(self, record: Record) -> None:
         """Adds or replaces a record, durable when this returns. Raises RESOURCE_EXHAUSTED when it can't be written."""
@@ -255,9 +276,7 @@ class Cache:
             self._replace(record, used_ns=now_ns, uses=record.uses + 1)
         pairs = [(now_ns, record.id) for record in known]
         if pairs:
-            await self._note(
-                lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs)
-            )
+            self._note(lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs))
 
     def _replace(self, record: Record, **changes: int) -> None:
         """Another version of a record in its place: the order stays."""
@@ -272,7 +291,7 @@ class Cache:
             if id in records:
                 self._replace(records[id], size=size)
         pairs = [(size, id) for id, size in sizes.items()]
-        await self._note(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
+        self._note(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Forgets records; what they held is the caller's to release."""

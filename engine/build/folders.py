@@ -9,10 +9,20 @@ from contextlib import asynccontextmanager
 
 
 @asynccontextmanager
-async def folder(within: str, prefix: str) -> AsyncIterator[str]:
-    """A new directory for the block. Who is cancelled, be it while it is made or removed, leaves nothing."""
+async def folder(within: str, prefix: str, below: str = "") -> AsyncIterator[str]:
+    """A new directory for the block, with one ``below`` it that all may read; the innermost is given.
+
+    Who is cancelled, be it while it is made or removed, leaves nothing.
+    """
     path = os.path.join(within, f"{prefix}-{secrets.token_hex(8)}")
-    made = asyncio.ensure_future(asyncio.to_thread(os.makedirs, path, 0o700))
+    inner = os.path.join(path, below) if below else path
+
+    def make() -> None:
+        os.makedirs(path, 0o700)
+        if below:
+            os.mkdir(inner, 0o755)
+
+    made = asyncio.ensure_future(asyncio.to_thread(make))
 
     async def remove() -> None:
         await asyncio.wait([made])
@@ -20,6 +30,6 @@ async def folder(within: str, prefix: str) -> AsyncIterator[str]:
 
     try:
         await asyncio.shield(made)
-        yield path
+        yield inner
     finally:
         await asyncio.shield(remove())

@@ -168,11 +168,9 @@ class Definitions:
             return (await self.of(mount.origin.step)).key
         return await self.content(step, number, mount, {}) if mount.options.type == "bind" else ""
 
-    async def mounted(self, step: Step, found: dict[int, Result]) -> list[str]:
-        """What stands for the files of all mounts in the key by content. What a process sees by ``type=bind`` counts
-        by its content: ownership and modes included, times not. Raises NOT_FOUND for a source that isn't there."""
-        operation = step.operation
-        assert isinstance(operation, Run)
+    async def run_key(self, step: Step, operation: Run, parent: Result, found: dict[int, Result]) -> str:
+        """By content. What a process sees by ``type=bind`` counts by its content: ownership and modes included, times
+        not. Raises NOT_FOUND for a source that isn't there."""
         keys = []
         for number, mount in enumerate(operation.mounts):
             origin = mount.origin
@@ -180,7 +178,7 @@ class Definitions:
                 keys.append(await self.content(step, number, mount, found))
             else:
                 keys.append(found[id(origin.step)].key if origin is not None and origin.step is not None else "")
-        return keys
+        return run_key(operation, parent.key, keys)
 
     async def content(self, step: Step, number: int, mount: ResolvedMount, found: dict[int, Result]) -> str:
         """The key of what a mount shows."""
@@ -201,13 +199,23 @@ class Definitions:
         finally:
             await copier.close()
 
+    def prepare(self, *steps: Step) -> None:
+        """Begins to look at the files of contexts that these steps copy, all at once."""
+        for step in steps:
+            operation = step.operation
+            if isinstance(operation, Copy) and (operation.origin is None or operation.origin.step is None):
+                self._copier(step, operation, {})
+
     async def copier(self, step: Step, operation: Copy, found: dict[int, Result]) -> Copier:
         """The copier of the step, opened. ``put`` it back. ``found``: the stages that it uses."""
+        return await asyncio.shield(self._copier(step, operation, found))
+
+    def _copier(self, step: Step, operation: Copy, found: dict[int, Result]) -> "asyncio.Task[Copier]":
         task = self._copiers.get(id(step))
         if task is None:
             task = asyncio.create_task(self._opened(operation, found))
             self._copiers[id(step)] = task
-        return await asyncio.shield(task)
+        return task
 
     async def _opened(self, operation: Copy, found: dict[int, Result]) -> Copier:
         copier = Copier(self._builder, self._contexts, operation, self._epoch_ns)

@@ -38,8 +38,10 @@ class Lookup:
         """Whether a step and all that it stands on are known by definition, without a look at what they are made of."""
         if id(step) in self._promised:
             return self._promised[id(step)]
+        chain = list(upwards(step))
+        self.definitions.prepare(*(item for item in chain if id(item) not in self._promised))
         promised = True
-        for item in upwards(step):
+        for item in chain:
             if id(item) not in self._promised:
                 self._promised[id(item)] = promised and await self._knows(item)
             promised = self._promised[id(item)]

@@ -11,7 +11,7 @@ from engine.build.cache import Cache
 from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
 from engine.build.holding import Holding
-from engine.build.keys import Definitions, copy_key, run_key, upwards, workdir_key
+from engine.build.keys import Definitions, copy_key, upwards, workdir_key
 from engine.build.lookup import Lookup
 from engine.build.making import CACHE_LEASE, Maker, Work
 from engine.build.remote import Remote
@@ -162,6 +162,7 @@ class Solver:
 
     async def _solve(self, step: Step) -> Result:
         operation = step.operation
+        self._definitions.prepare(step)
         if isinstance(operation, Base):
             self.progress.started(step)
             self.progress.done(step)
@@ -200,30 +201,34 @@ class Solver:
         """A step's result by its content."""
         files, maker = "", self._maker
         work: Work
+        definition = await self._definitions.of(step)
+        # Where no other stage's files are used, the two keys are one.
+        plain = parent.key == parent.definition and len(step.inputs) == (0 if step.parent is None else 1)
         if isinstance(operation, Run):
             await self.ground.under(*step.inputs[1 if step.parent is not None else 0 :])
-            key = run_key(operation, parent.key, await self._definitions.mounted(step, found))
+            key = definition.key if plain else await self._definitions.run_key(step, operation, parent, found)
             work = lambda id: maker.run(id, step, operation, parent, found)  # noqa: E731
         elif isinstance(operation, Copy):
             if operation.origin is not None:
                 await self.ground.under(operation.origin.step)
             copier = await self._definitions.copier(step, operation, found)
             files, linked = copier.files, operation.link
-            key = copy_key(
-                operation,
-                "" if linked else parent.key,
-                chain=parent.chain_id if linked else "",
-                checksum=copier.checksum,
-                fetched=copier.fetched,
-                epoch_ns=self.epoch_ns,
-            )
+            key = definition.key
+            if linked or not plain:
+                key = copy_key(
+                    operation,
+                    "" if linked else parent.key,
+                    chain=parent.chain_id if linked else "",
+                    checksum=copier.checksum,
+                    fetched=copier.fetched,
+                    epoch_ns=self.epoch_ns,
+                )
             work = lambda id: maker.copied(copier, id, parent)  # noqa: E731
         else:
             assert isinstance(operation, Workdir)
-            key = workdir_key(operation, parent.key, self.epoch_ns)
+            key = definition.key if plain else workdir_key(operation, parent.key, self.epoch_ns)
             work = lambda id: maker.workdir(id, operation, parent)  # noqa: E731
         result = await self._cached_or(step, key, parent, work, files)
-        definition = await self._definitions.of(step)
         self._holding.link(definition, result)
         return replace(result, files=files, definition=definition.key)
 

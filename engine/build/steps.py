@@ -165,7 +165,7 @@ class Result:
         return tuple(layer.diff_id for layer in self.layers)
 
 
-SCRATCH = Result("scratch", "", ())
+SCRATCH = Result("scratch", "", (), definition="scratch")
 
 
 def chain_id(parent: str, diff_id: str) -> str:

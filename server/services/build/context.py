@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from engine.build import folders
@@ -30,6 +31,8 @@ DEFAULT = "Dockerfile"
 AT_ONCE = 256 << 10
 MAX_DOCKERFILE = 4 << 20
 FETCH_SECONDS = 900.0  # a large repository over a slow line
+T = TypeVar("T")
+
 _GIT = re.compile(r"^(git://|git@|github\.com/|ssh://git@)|^https?://.*\.git(#.*)?$")
 
 
@@ -62,8 +65,10 @@ class Contexts:
         async with self._place() as root:
             text = ""
             if not remote:
-                await _extract(body, root)
-            elif is_git(remote):
+                # One thread for both: a small context is no work for two.
+                yield await _extract(body, root, lambda: _found(root, dockerfile))
+                return
+            if is_git(remote):
                 _, root_below = await clone(remote, root)
                 if root_below != root:
                     yield await asyncio.to_thread(_found, root_below, dockerfile)
@@ -96,7 +101,7 @@ class Contexts:
                 if detect(head) is Compression.NONE and not await source.is_archive():
                     text = (await source.rest(MAX_DOCKERFILE)).decode(errors="replace")
                 else:
-                    await _extract(source, root)
+                    await _extract(source, root, lambda: None)
                     await _drained(hashed)
                 tell(f"sha256:{digest.hexdigest()}")
             elif is_git(remote):
@@ -112,9 +117,7 @@ class Contexts:
     @contextlib.asynccontextmanager
     async def _place(self) -> AsyncIterator[str]:
         """A new empty directory that only this engine can reach."""
-        async with folders.folder(str(self._folder), "context") as place:
-            root = os.path.join(place, "context")
-            await asyncio.to_thread(os.mkdir, root, 0o755)
+        async with folders.folder(str(self._folder), "context", "context") as root:
             yield root
 
 
@@ -135,6 +138,8 @@ class _Source:
         self._body = body
         self._loop = asyncio.get_running_loop()
         self._head = b""
+        self.whole = False
+        """The head is all there is."""
         self._asked: Future[bytes] | None = None
         self._stopped = False
 
@@ -142,7 +147,11 @@ class _Source:
         """The beginning, which is read again by :meth:`read`: all of a small context, so that no thread asks the loop
         for its pieces one by one."""
         pieces, size = [self._head], len(self._head)
-        while size < AT_ONCE and (piece := await self._more()):
+        while size < AT_ONCE:
+            piece = await self._more()
+            if not piece:
+                self.whole = True
+                break
             pieces.append(piece)
             size += len(piece)
         self._head = b"".join(pieces)
@@ -170,7 +179,7 @@ class _Source:
         return b""
 
     def read(self, size: int) -> bytes:
-        if self._head:
+        if self._head or self.whole:
             piece, self._head = self._head, b""
             return piece
         asked = self._asked = asyncio.run_coroutine_threadsafe(self._more(), self._loop)
@@ -185,13 +194,17 @@ class _Source:
             self._asked.cancel()
 
 
-async def _extract(body: "AsyncIterator[bytes] | _Source", root: str) -> None:
-    """Lays a tar out, in whatever compression; its files belong to root, as dockerd's do."""
+async def _extract(body: "AsyncIterator[bytes] | _Source", root: str, then: Callable[[], T]) -> T:
+    """Lays a tar out, in whatever compression; its files belong to root, as dockerd's do. What ``then`` gives."""
     source = body if isinstance(body, _Source) else _Source(body)
     kind = detect(await source.first())
+
+    def work() -> T:
+        apply(source.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0)))
+        return then()
+
     # A cancelled build must wait until the thread has left the folder.
-    work = apart(apply, source.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0)))
-    await to_its_end(work, source.stop)
+    return await to_its_end(asyncio.to_thread(work) if source.whole else apart(work), source.stop)
 
 
 async def _hashed(body: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:
@@ -241,7 +254,7 @@ async def _download(url: str, root: str) -> tuple[str, str]:
                     if len(text) > MAX_DOCKERFILE:
                         raise invalid(f"the Dockerfile at {url} is larger than {MAX_DOCKERFILE} bytes")
                 return text.decode(errors="replace"), f"sha256:{digest.hexdigest()}"
-            await _extract(all_of_it(), root)
+            await _extract(all_of_it(), root, lambda: None)
             await _drained(pieces)
             return "", f"sha256:{digest.hexdigest()}"
     except httpx.HTTPError as error:

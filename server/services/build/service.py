@@ -89,7 +89,7 @@ class Builds:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.buildkit.stop()
         await self._collecting.stop()
-        await asyncio.to_thread(self.builder.cache.close)
+        await self.builder.cache.close()
 
     async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         """``POST /build``: what it puts into ``messages`` is the answer.
