@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import Expansion, expand
-from engine.build.dockerfile.lint import findings, undefined
+from engine.build.dockerfile.lint import findings, foreign, undefined
 from engine.build.imageconfig import History
 from engine.build.planned import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
 from engine.build.stage import StagePlanner
@@ -38,6 +38,8 @@ class Planner:
         self.file, self.options, self.bases = file, options, bases
         self.unknown: list[tuple[str, Span, Sequence[str]]] = []
         """Variables without a value, where they are used, and those that are known there."""
+        self.mismatched: list[ins.Warning] = []
+        """Base images that are for other platforms than was asked for."""
         self._planned: dict[int, PlannedStage] = {}
         self._active: list[int] = []
         self.used_args: set[str] = set()
@@ -177,26 +179,38 @@ class Planner:
     async def image(self, ref: str, span: Span, *, platform: str, step: str) -> BaseImage:
         """A base image; BuildKit's clients are shown the lines that name it when it can't be had."""
         try:
-            return await self.bases.image(ref, platform=platform, step=step)
+            found = await self.bases.image(ref, platform=platform, step=step)
         except WharfError as error:
             if self.options.classic:
                 raise
             raise DockerfileError(error.message, span) from error
+        if mismatch := foreign(ref, found.config, platform, span):
+            self.mismatched.append(mismatch)
+        return found
 
-    def _warnings(self) -> list[ins.Warning]:
-        found = [*self.file.warnings, *findings(self.file), *undefined(self.file, self.unknown)]
+    def warnings(self) -> list[ins.Warning]:
+        found = [*self.file.warnings, *findings(self.file), *self.mismatched, *undefined(self.file, self.unknown)]
         return sorted(found, key=lambda item: item.span.first)
 
     def plan(self, target: PlannedStage) -> Plan:
         stages = tuple(self._planned[index] for index in sorted(self._planned))
         given = {name for name in self.options.build_args if name.lower() not in PROXIES}
         given -= {name for name in given if name.startswith("BUILDKIT_") or name == "SOURCE_DATE_EPOCH"}
-        return Plan(self.file, stages, target, tuple(self._warnings()), tuple(sorted(given - self.used_args)))
+        return Plan(self.file, stages, target, tuple(self.warnings()), tuple(sorted(given - self.used_args)))
 
 
 async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
     """Plans a build. Raises :class:`DockerfileError`, and what resolving a base raises."""
     planner = Planner(file, options, bases)
+    try:
+        return await _planned(planner)
+    except DockerfileError as error:
+        error.warnings = planner.warnings()
+        raise
+
+
+async def _planned(planner: Planner) -> Plan:
+    options = planner.options
     if not options.classic:
         planner.refuse_cycles()
     target = await planner.target()

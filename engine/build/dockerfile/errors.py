@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.errors import Kind, WharfError
+
+if TYPE_CHECKING:
+    from engine.build.dockerfile.instructions import Warning
 
 CONTEXT = 3
 """Lines shown before and after the ones an error is about."""
@@ -26,6 +30,8 @@ class DockerfileError(WharfError):
     def __init__(self, message: str, span: Span | None = None, *, numbered: bool | None = None) -> None:
         super().__init__(Kind.INVALID_ARGUMENT, message)
         self.span, self.numbered = span, numbered
+        self.warnings: Sequence[Warning] = ()
+        """What build checks had found before."""
 
     @property
     def sentence(self) -> str:

@@ -33,7 +33,7 @@ class Line:
     span: Span
     heredocs: tuple[Heredoc, ...] = ()
     comments: tuple[str, ...] = ()
-    """Comment lines right above, without ``#``: a stage's or argument's description."""
+    """Comment lines above, without ``#``: a stage's or argument's description."""
 
 
 @dataclass(slots=True)
@@ -44,8 +44,8 @@ class Source:
     directives: dict[str, str] = field(default_factory=dict)
     escape: str = "\\"
     physical: list[str] = field(default_factory=list)
-    warnings: list[tuple[str, Span]] = field(default_factory=list)
-    """Empty lines within a continuation: dockerd warns of them."""
+    empty: list[Span] = field(default_factory=list)
+    """Where continuations end that have empty lines in them."""
 
 
 def _directives(physical: Sequence[str]) -> tuple[dict[str, str], int]:
@@ -111,7 +111,6 @@ def split(text: str) -> Source:
     while at < len(physical):
         line = physical[at].strip()
         if not line:
-            comments = []
             at += 1
             continue
         if line.startswith("#"):
@@ -142,9 +141,8 @@ def _logical(source: Source, at: int, continued: re.Pattern[str], comments: tupl
             parts.append(raw.rstrip() if not parts else raw)
             break
         parts.append(raw[: match.end(1)])
-    span = Span(first + 1, at)
     if blank:
-        source.warnings.append(("Empty continuation line found in: " + "".join(parts).strip(), span))
+        source.empty.append(Span(at, at))
     joined = "".join(parts).strip()
     keyword = joined.split(None, 1)[0].upper() if joined else ""
     documents: list[Heredoc] = []

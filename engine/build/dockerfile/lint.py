@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import Span
+from engine.build.dockerfile.expand import expand
 from engine.build.dockerfile.ignore import Ignore
 from engine.build.dockerfile.words import closest
+from engine.errors import WharfError
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)([^}]*)\}|(\w+))")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)[^}]*\}|(\w+))")
 _SECRET = re.compile(
     r"(?i)(?:^|_)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)",
 )
@@ -50,6 +52,16 @@ def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ig
     return found
 
 
+def foreign(ref: str, config: Mapping[str, object], platform: str, span: Span) -> ins.Warning | None:
+    """A base image that is for another platform (``os/arch…``) than the one that was asked for."""
+    found, wanted = [str(config.get("os")), str(config.get("architecture"))], platform.split("/")
+    if found == wanted[:2]:
+        return None
+    actual = "/".join([*found, *filter(None, (str(config.get("variant") or ""),))])
+    sentence = f'Base image {ref} was pulled with platform "{actual}", expected "{platform}" for current build'
+    return ins.Warning("InvalidBaseImagePlatform", sentence, span)
+
+
 def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[str]]]) -> list[ins.Warning]:
     """Variables that nothing gives a value to. ``unknown``: their names, where, and what was known there."""
     elsewhere = {item.span for item in file.arguments} | {stage.base.span for stage in file.stages}
@@ -74,7 +86,8 @@ def _declared(file: ins.Dockerfile, span: Span) -> set[str]:
     stage = next((each for each in reversed(file.stages) if each.base.span.first <= span.first), None)
     by_name = {each.base.name: each for each in file.stages if each.base.name}
     while stage is not None:
-        names |= {name for item in stage.instructions if isinstance(item, ins.Arg) for name, _ in item.values}
+        before = [item for item in stage.instructions if item.span.first <= span.first]
+        names |= {name for item in before if isinstance(item, ins.Arg) for name, _ in item.values}
         below = by_name.get(stage.base.image.lower())
         stage = below if below is not None and below.index < stage.index else None
     return names
@@ -112,12 +125,7 @@ def _stage_names(file: ins.Dockerfile) -> Iterator[ins.Warning]:
 
 
 def _names(text: str) -> list[str]:
-    """Variables without a default of their own."""
-    return [
-        match[1] or match[3]
-        for match in _VARIABLE.finditer(text)
-        if not (match[2] or "").startswith((":-", "-", "+", ":+"))
-    ]
+    return [match[1] or match[2] for match in _VARIABLE.finditer(text)]
 
 
 def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
@@ -135,27 +143,27 @@ def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
                 f"Setting platform to predefined {base.platform} in FROM is redundant as this is the default behavior"
             )
             yield ins.Warning("RedundantTargetPlatform", sentence, base.span)
-        elif base.platform and "$" not in base.platform:
-            others = [each for each in file.stages if each is not stage and each.base.platform == base.platform]
-            # A constant in the stage's own name says that it is meant.
-            if base.platform.split("/")[1:2] != [base.name] and not others:
-                sentence = f'FROM --platform flag should not use constant value "{base.platform}"'
-                yield ins.Warning("FromPlatformFlagConstDisallowed", sentence, base.span)
-        if "$" in base.image and set(_names(base.image)) <= known and _invalid(base.image, defaults):
+        elif (
+            base.platform
+            and "$" not in base.platform
+            # A stage that names its platform means it.
+            and not any(part in base.name for part in base.platform.split("/")[:2])
+        ):
+            sentence = f'FROM --platform flag should not use constant value "{base.platform}"'
+            yield ins.Warning("FromPlatformFlagConstDisallowed", sentence, base.span)
+        if "$" in base.image and _invalid(base.image, defaults, file.escape):
             sentence = f"Default value for ARG {base.image} results in empty or invalid base image name"
             yield ins.Warning("InvalidDefaultArgInFrom", sentence, base.span)
 
 
-def _invalid(image: str, defaults: Mapping[str, str | None]) -> bool:
+def _invalid(image: str, defaults: Mapping[str, str | None], escape: str) -> bool:
     """Whether the name is none with the defaults of its arguments."""
-
-    def value(match: "re.Match[str]") -> str:
-        name, rest = match[1] or match[3], match[2] or ""
-        if rest.startswith((":-", "-")):
-            return defaults.get(name) or rest.lstrip(":-")
-        return "x" if rest else defaults.get(name) or ""
-
-    text = _VARIABLE.sub(value, image)
+    variables = {**dict.fromkeys(PLATFORM_ARGS, "x"), **{key: value or "" for key, value in defaults.items()}}
+    set_ones = {key: value for key, value in variables.items() if value or defaults.get(key) is not None}
+    try:
+        text = expand(image, set_ones, escape=escape).text
+    except WharfError:
+        return False
     return not text or text.startswith((":", "@", "/", "-")) or text.endswith((":", "@", "/"))
 
 
@@ -195,7 +203,7 @@ def _workdirs(file: ins.Dockerfile) -> Iterator[ins.Warning]:
 
 
 def _secrets(file: ins.Dockerfile) -> Iterator[ins.Warning]:
-    for item in _every(file):
+    for item in (item for stage in file.stages for item in stage.instructions):
         if isinstance(item, ins.Arg | ins.Env):
             word = "ARG" if isinstance(item, ins.Arg) else "ENV"
             for name, _ in item.values:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.flags import Flags, mount
-from engine.build.dockerfile.lines import Line, split
+from engine.build.dockerfile.lines import Line, Source, split
 from engine.build.dockerfile.words import closest, duration, json_list, pairs, split_words, take_flags
 
 _STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
@@ -20,6 +20,7 @@ class _Parser:
     def __init__(self, escape: str) -> None:
         self.escape = escape
         self.warnings: list[ins.Warning] = []
+        self._shell = False  # whether the stage has said how commands are run
 
     def warn(self, rule: str, message: str, span: Span) -> None:
         self.warnings.append(ins.Warning(rule, message, span))
@@ -60,21 +61,16 @@ class _Parser:
                 )
             if stage != words[2]:
                 self.warn("StageNameCasing", f"Stage name '{words[2]}' should be lowercase", line.span)
-            if (words[1].isupper()) != (line.text.split(None, 1)[0].isupper()):
-                self.warn(
-                    "FromAsCasing",
-                    f"'{words[1]}' and '{line.text.split(None, 1)[0]}' keywords' casing do not match",
-                    line.span,
-                )
+            keyword = line.text.split(None, 1)[0]
+            if words[1].isupper() != keyword.isupper():
+                self.warn("FromAsCasing", f"'{words[1]}' and '{keyword}' keywords' casing do not match", line.span)
             if stage in ("context", "scratch"):
-                self.warn(
-                    "ReservedStageName",
-                    f'Stage name should not use the same name as reserved stage "{stage}"',
-                    line.span,
-                )
+                sentence = f'Stage name should not use the same name as reserved stage "{stage}"'
+                self.warn("ReservedStageName", sentence, line.span)
         elif len(words) != 1:
             raise DockerfileError("FROM requires either one or three arguments")
-        self._description("build stage", [stage] if stage else [], line)
+        self._description("FROM", [stage] if stage else [], line)
+        self._shell = False
         return ins.From(line.span, line.text, words[0], stage, platform, _about(line.comments, stage))
 
     def arg(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
@@ -92,7 +88,7 @@ class _Parser:
             about = _about(line.comments, key)
             if about:
                 comments[key] = about
-        self._description("build argument", [key for key, _ in values], line)
+        self._description("ARG", [key for key, _ in values], line)
         return ins.Arg(line.span, line.text, tuple(values), comments)
 
     def _description(self, what: str, names: Sequence[str], line: Line) -> None:
@@ -139,7 +135,7 @@ class _Parser:
         flags.done()
         args = json_list(rest)
         if args is None:
-            if rest:
+            if rest and not self._shell:
                 self.warn(
                     "JSONArgsRecommended",
                     f"JSON arguments recommended for {name} to prevent unintended behavior related to OS signals",
@@ -195,6 +191,7 @@ class _Parser:
             raise DockerfileError("SHELL requires the arguments to be in JSON form")
         if not args:
             raise DockerfileError("SHELL requires at least one argument")
+        self._shell = True
         return ins.Shell(line.span, line.text, tuple(args))
 
     def healthcheck(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
@@ -356,8 +353,16 @@ def _parse(text: str) -> ins.Dockerfile:
     parser = _Parser(source.escape)
     if not source.lines:
         raise DockerfileError("file with no instructions", Span(1, max(1, len(source.physical))), numbered=False)
-    for message, span in source.warnings:
-        parser.warn("NoEmptyContinuation", message, span)
+    for span in source.empty:
+        parser.warn("NoEmptyContinuation", "Empty continuation line", span)
+    try:
+        return _file(source, parser)
+    except DockerfileError as error:
+        error.warnings = tuple(parser.warnings)
+        raise
+
+
+def _file(source: Source, parser: _Parser) -> ins.Dockerfile:
     arguments: list[ins.Arg] = []
     stages: list[ins.Stage] = []
     base: ins.From | None = None

@@ -1,6 +1,7 @@
 """What builds write for others to read: caches that travel, histories, findings of checks."""
 
 import hashlib
+import re
 
 import pytest
 
@@ -52,9 +53,18 @@ def test_checks_are_skipped_or_made_errors() -> None:
     warnings = parse("FROM x as a\nCMD y\n").warnings
     rules = {item.rule for item in warnings}
     assert {"FromAsCasing", "JSONArgsRecommended"} <= rules
-    assert [item.rule for item in checks.chosen(warnings, "skip=FromAsCasing")] == ["JSONArgsRecommended"]
-    assert checks.chosen(warnings, "skip=all;error=true") == []
-    with pytest.raises(DockerfileError, match="lint violation found for rules: FromAsCasing, JSONArgsRecommended"):
-        checks.chosen(warnings, "error=true")
-    with pytest.raises(DockerfileError, match='invalid check option "foo"'):
-        checks.chosen(warnings, "foo=bar")
+    assert [item.rule for item in checks.config("skip=FromAsCasing").chosen(warnings)] == ["JSONArgsRecommended"]
+    assert checks.config("skip=ALL;error=true").chosen(warnings) == []
+    error = checks.config("error=true").violated(warnings)
+    assert error is not None
+    assert error.message == "lint violation found for rules: FromAsCasing, JSONArgsRecommended"
+    assert checks.config("error=true").violated(()) is None
+    assert checks.config("error=true", "error=false").violated(warnings) is None
+    for directive, asked, sentence in (
+        ("foo=bar", "", 'failed to parse check options: invalid check option "foo"'),
+        ("skip", "", 'failed to parse check options: invalid check option "skip"'),
+        ("", "foo=1", 'failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: invalid check option "foo"'),
+        ("error=x", "", 'failed to parse check option "error=x": strconv.ParseBool: parsing "x": invalid syntax'),
+    ):
+        with pytest.raises(DockerfileError, match=re.escape(sentence)):
+            checks.config(directive, asked)

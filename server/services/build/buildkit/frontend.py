@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.build.dockerfile import checks
-from engine.build.dockerfile.errors import Span
+from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.instructions import Dockerfile, Warning
+from engine.build.dockerfile.lint import findings
 from engine.build.dockerfile.parse import parse
 from engine.build.ground import Ground
 from engine.build.keys import upwards
@@ -25,7 +26,7 @@ from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.job import Job, Made
 from server.services.build.buildkit.progress import StepProgress
 from server.services.build.buildkit.sources import Sources
-from server.services.build.buildkit.subrequests import LINT, Asked, answer
+from server.services.build.buildkit.subrequests import LINT, Asked, answer, checked
 from server.services.build.classic import Images, host_platform
 from server.services.build.image import chain_of, describe
 from server.services.build.runner import TaskRunner
@@ -159,22 +160,36 @@ class Frontend:
         self.sources.named = _named(options)
         text, name = await self.sources.dockerfile(options.get("filename") or "Dockerfile")
         try:
+            if options["requestid"] == LINT:
+                return await self._checked(text, name)
             file = parse(text.decode("utf-8", "replace"))
-            warnings = await self._checked(file) if options["requestid"] == LINT else file.warnings
             given = _prefixed(options, "build-arg:")
-            asked = Asked(file, name, text, options.get("target", ""), given, warnings)
-            return answer(options["requestid"], asked)
+            return answer(options["requestid"], Asked(file, name, text, options.get("target", ""), given))
         except WharfError as error:
             raise detailed(error, file=name, text=text) from error
 
-    async def _checked(self, file: Dockerfile) -> Sequence[Warning]:
-        """What all build checks find; without its bases what the text alone shows."""
+    async def _checked(self, text: bytes, name: str) -> Mapping[str, bytes]:
+        """What build checks find, and why a build would not even begin."""
+        found: Sequence[Warning] = ()
+        config, file, failed = checks.Config(), None, None
         try:
+            if f"build-arg:{checks.ARGUMENT}" in self.options:
+                config = self._checks(None)
+        except DockerfileError as error:
+            raise invalid(error.message) from None  # the question is wrong, not the file
+        try:
+            file = parse(text.decode("utf-8", "replace"))
+            found = [*file.warnings, *findings(file)]
+            config = self._checks(file)
             planned, _ = await self._plan(file, host_platform(), many=False)
-        except WharfError:
-            return file.warnings
-        await self.sources.load_ignore()
-        return [*planned.warnings, *left_out([planned], self.sources.ignore)]
+            await self.sources.load_ignore()
+            found = [*planned.warnings, *left_out([planned], self.sources.ignore)]
+        except WharfError as error:
+            failed = error
+            if isinstance(error, DockerfileError):
+                found = error.warnings or found
+        chosen = config.chosen(list(dict.fromkeys(found)))
+        return checked(name, text, chosen, failed or config.violated(chosen))
 
     async def solve(self) -> list[Made]:
         """The results, one for each platform. Raises errors with their lines (``failure.detailed``)."""
@@ -281,13 +296,19 @@ class Frontend:
 
         Raises if the Dockerfile or the client makes errors of them.
         """
-        asked = self.options.get(f"build-arg:{checks.ARGUMENT}", "")
-        directive = asked or plans[0].dockerfile.directives.get("check", "")
+        config = self._checks(plans[0].dockerfile)
         found = [warning for planned in plans for warning in planned.warnings]
         found = sorted([*found, *left_out(plans, self.sources.ignore)], key=lambda item: item.span.first)
-        for warning in checks.chosen(list(dict.fromkeys(found)), directive):
+        chosen = config.chosen(list(dict.fromkeys(found)))
+        for warning in chosen:
             if self.sources.definition is not None:
                 self.sources.definition.warn(warning, name, text)
+        if error := config.violated(chosen):
+            raise error
+
+    def _checks(self, file: Dockerfile | None) -> checks.Config:
+        directive = file.directives.get("check", "") if file is not None else ""
+        return checks.config(directive, self.options.get(f"build-arg:{checks.ARGUMENT}", ""))
 
 
 def _check_entitlements(planned: Plan, allowed: Sequence[str]) -> None:

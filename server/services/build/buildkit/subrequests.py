@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.build.dockerfile import checks
+from engine.build.dockerfile.errors import DockerfileError, excerpt
 from engine.build.dockerfile.instructions import Dockerfile, Warning
-from engine.errors import invalid, not_implemented
+from engine.errors import WharfError, invalid, not_implemented
 from server.services.build.buildkit.outline import Outline, location
 
 DESCRIBE = "frontend.subrequests.describe"
@@ -17,20 +18,19 @@ _VERSION = "1.0.0"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a question is about. ``warnings``: what the build checks found, as far as the bases are known."""
+    """What a question is about."""
 
     file: Dockerfile
     name: str
     text: bytes
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
-    warnings: Sequence[Warning] = ()
 
 
 def answer(request: str, asked: Asked) -> Mapping[str, bytes]:
     """The metadata of the result. Raises NOT_IMPLEMENTED for a question that isn't known."""
     if request == DESCRIBE:
-        names = (*_QUESTIONS, DESCRIBE)
+        names = (LINT, *_QUESTIONS, DESCRIBE)
         return _result([_described(key) for key in names], "\n".join(names) + "\n")
     question = _QUESTIONS.get(request)
     if question is None:
@@ -66,26 +66,30 @@ def _filled(document: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in document.items() if value not in ("", False, [], None)}
 
 
-def _lint(asked: Asked) -> dict[str, bytes]:
-    warnings = checks.chosen(asked.warnings, asked.file.directives.get("check", ""), fail=False)
-    found = [
+def checked(name: str, text: bytes, found: Sequence[Warning], error: WharfError | None) -> Mapping[str, bytes]:
+    """The answer to :data:`LINT`: findings, and the error that a build would come to."""
+    warnings = [
         {
             "ruleName": item.rule,
-            "description": item.rule,
+            "description": checks.RULES.get(item.rule, item.rule),
             "url": checks.url(item.rule),
             "detail": item.message,
             "location": location(item.span),
         }
-        for item in warnings
+        for item in found
     ]
-    lines = asked.text.decode("utf-8", "replace").splitlines()
-    shown = []
-    for item in warnings:
-        excerpt = "\n".join(lines[item.span.first - 1 : item.span.last])
-        head = f"WARNING: {item.rule} - {checks.url(item.rule)}\n{item.message}"
-        shown.append(f"{head}\n{asked.name}:{item.span.first}\n{excerpt}\n")
-    document = {"warnings": found, "sources": [_source(asked.name, asked.text)] if found else []}
-    return _result(document, "\n".join(shown), statuscode="1" if found else "0")
+    lines = text.decode("utf-8", "replace").split("\n")
+    shown = [
+        f"\nWARNING: {item.rule} - {checks.url(item.rule)}\n{item.message}\n{excerpt(name, lines, item.span)}\n"
+        for item in sorted(found, key=lambda item: (item.span.first, item.rule))
+    ]
+    document: dict[str, object] = {"warnings": warnings or None, "sources": [_source(name, text)]}
+    if error is not None:
+        span = error.span if isinstance(error, DockerfileError) else None
+        sentence = error.sentence if isinstance(error, DockerfileError) else error.message
+        document["buildError"] = {"message": sentence, "location": {} if span is None else location(span)}
+        shown.append(f"\nERROR: {sentence}\n{excerpt(name, lines, span) if span is not None else ''}\n")
+    return _result(document, "".join(shown), statuscode="1" if found or error is not None else "0")
 
 
 def _targets(asked: Asked) -> dict[str, bytes]:
@@ -134,7 +138,6 @@ def _outline(asked: Asked) -> dict[str, bytes]:
 
 
 _QUESTIONS: Mapping[str, Callable[[Asked], dict[str, bytes]]] = {
-    LINT: _lint,
     "frontend.outline": _outline,
     "frontend.targets": _targets,
 }
