@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import signal
+import sqlite3
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -199,6 +202,43 @@ def test_everything_is_gone_at_once(own_engine: Engine) -> None:
         for identity in everyone:
             engine.api.delete(f"/containers/{identity}", force=1)
         engine.api.delete("/volumes/kept", force=1)
+
+
+@pytest.mark.slow
+def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
+    """What had not reached the disk is unpacked anew: for new containers, and below those that are there."""
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the embedded supervisor only")
+    old = create(engine, "cat /kept; busybox true && echo whole", "no")
+    try:
+        answer = engine.api.request("PUT", f"/containers/{old}/archive?path=/", body=tar_of("kept", b"mine\n"))
+        assert answer.status == 200, answer.body
+        for name in ("wharfd", "wharf-supervis"):
+            engine.kill(name)
+        store = engine.place.root / "data/containerd"
+        with contextlib.closing(sqlite3.connect(store / "metadata/meta.db")) as connection, connection:
+            layers = connection.execute("SELECT number FROM snapshot WHERE kind = 3").fetchall()
+            connection.executemany("INSERT OR REPLACE INTO unsettled VALUES (?, 'an earlier boot')", layers)
+        assert layers
+        for (number,) in layers:
+            for path in store.glob(f"io.containerd.snapshotter.v1.overlayfs/snapshots/{number}/fs/bin/*"):
+                if path.is_file() and not path.is_symlink():
+                    os.truncate(path, 0)
+        engine.start()
+        assert engine.docker("start", "-a", old).stdout == "mine\nwhole\n"
+        assert engine.docker("run", "--rm", "--network", "none", "busybox", "echo", "new").stdout == "new\n"
+    finally:
+        engine.api.delete(f"/containers/{old}", force=1)
+
+
+def tar_of(name: str, data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ from engine.supervisor.blobs import BlobFiles, Follower
 from engine.supervisor.content import Content
 from engine.supervisor.ingest import Ingest, told
 from engine.supervisor.rpc.base import Call
-from engine.system import heap, linux
+from engine.supervisor.snapshots.settling import sync_file_system
+from engine.system import heap
 from engine.system.threads import to_its_end
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class Differ:
         began = time.monotonic()
         applied = await self._run(work)
         if sync:
-            await self._run(lambda _: _sync_file_system(target.root))
+            await self._run(lambda _: sync_file_system(target.root))
         log.debug("diff: applied %s in %.0f ms", layer.digest, (time.monotonic() - began) * 1000)
         return Descriptor(_TAR, applied.diff_id, applied.size)
 
@@ -289,11 +290,3 @@ def _upper_of(left: Sequence[Mount], right: Sequence[Mount]) -> str | None:
         if tuple(lowers.split(":")) == target.lowers:
             return target.root
     return None
-
-
-def _sync_file_system(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        linux.syncfs(fd)
-    finally:
-        os.close(fd)

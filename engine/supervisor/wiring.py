@@ -97,7 +97,7 @@ class Supervisor:
             content = Content(database, files, bus)
             stack.push_async_callback(content.close)
             snapshotters = (OverlaySnapshotter(settings.root), CopySnapshotter(settings.root))
-            snapshots = Snapshots(database, bus, snapshotters)
+            snapshots = Snapshots(database, bus, snapshotters, settings.root)
             stack.push_async_callback(snapshots.close)
             collector = Collector(database, files, snapshots, bus)
             stack.push_async_callback(collector.close)

@@ -1,6 +1,7 @@
 """Which snapshots exist, by namespace and snapshotter. Rules and sentences are containerd's."""
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,11 @@ from engine.supervisor.events import EventBus
 from engine.supervisor.names import Unknown, check_labels, masked_labels
 from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots.base import Snapshotter
+from engine.supervisor.snapshots.settling import Settling
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = "number, kind, key, parent, labels, created, updated"
 
@@ -50,9 +54,11 @@ class _Row:
 class Snapshots:
     """All snapshotters by name. What ``prepare``, ``view`` and ``commit`` make is held by the call's lease."""
 
-    def __init__(self, database: Database, bus: EventBus, snapshotters: Sequence[Snapshotter]) -> None:
+    def __init__(self, database: Database, bus: EventBus, snapshotters: Sequence[Snapshotter], root: str) -> None:
+        """``root``: where the snapshotters' directories are."""
         self._db = database
         self._bus = bus
+        self._settling = Settling(database, root)
         self._snapshotters = {snapshotter.name: snapshotter for snapshotter in snapshotters}
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove")
 
@@ -117,7 +123,10 @@ class Snapshots:
 
         def read(connection: sqlite3.Connection) -> tuple[_Row, list[int]]:
             row = _get(connection, namespace, name, key)
-            return row, _chain(connection, namespace, name, key)[1:]
+            parents = _chain(connection, namespace, name, key)[1:]
+            if row.info.parent and not parents:  # lost after a power cut; what stood on it went with it
+                raise not_found(f"parent snapshot {row.info.parent} does not exist: not found")
+            return row, parents
 
         row, parents = self._db.read(read)
         if row.info.kind is SnapshotKind.COMMITTED:
@@ -143,12 +152,14 @@ class Snapshots:
                 "UPDATE snapshot SET key = ?, kind = ?, created = ?, updated = ?, labels = ? WHERE number = ?",
                 (committed, SnapshotKind.COMMITTED.value, now, now, json_labels.dump(labels), row.number),
             )
+            self._settling.note(connection, row.number)
             leases.release(connection, call.namespace, f"{leases.SNAPSHOTS}{name}", key)
             leases.hold(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
             return True
 
         def then(done: bool) -> None:  # noqa: FBT001 - the answer of write
             if done:
+                self._settling.soon()
                 message = events_pb.SnapshotCommit(key=key, name=committed, snapshotter=name)
                 self._bus.publish(call.namespace, "/snapshot/commit", message)
 
@@ -243,10 +254,13 @@ class Snapshots:
         await self._sweep(self._snapshotter(name))
 
     async def recover(self) -> None:
-        """At the start: rows without a directory and directories without a row go (a crash between the two)."""
+        """At the start: rows without a directory and directories without a row go (a crash between the two), and
+        layers that a power cut may have emptied."""
         for snapshotter in self._snapshotters.values():
             await asyncio.to_thread(snapshotter.tidy)
             await self._sweep(snapshotter, rows=True)
+        await self._db.write(self._settling.forget)
+        self._settling.soon()
 
     async def _sweep(self, snapshotter: Snapshotter, *, rows: bool = False) -> None:
         loop = asyncio.get_running_loop()
@@ -258,8 +272,12 @@ class Snapshots:
 
         def write(connection: sqlite3.Connection) -> set[int]:
             if rows:
-                lost = [(number,) for number in known(connection) - there]
-                connection.executemany("DELETE FROM snapshot WHERE number = ?", lost)
+                lost = known(connection) - there
+                doubtful = known(connection) & set(self._settling.doubtful(connection))
+                if doubtful:
+                    log.warning("snapshots: %d layers may not be whole since the machine stopped", len(doubtful))
+                gone = [(number,) for number in lost | doubtful]
+                connection.executemany("DELETE FROM snapshot WHERE number = ?", gone)
                 while connection.execute(_ORPHANS, {"committed": SnapshotKind.COMMITTED.value}).rowcount:
                     pass
             return there - known(connection)
@@ -269,6 +287,7 @@ class Snapshots:
 
     async def close(self) -> None:
         """Waits for the directory that is being deleted; those that wait behind it go at the next start."""
+        self._settling.close()
         await asyncio.to_thread(self._remover.shutdown, cancel_futures=True)
 
     def _event(self, namespace: str, verb: str, message: Message) -> Callable[[object], None]:

@@ -69,5 +69,8 @@ CREATE TABLE snapshot (
 CREATE INDEX snapshot_parent ON snapshot (namespace, snapshotter, parent);
 """
 
+#: Layers whose files may not be on the disk yet, with the boot of the machine that made them.
+SCHEMA_2 = "CREATE TABLE unsettled (number INTEGER PRIMARY KEY, boot TEXT NOT NULL);"
+
 #: Every change of the schema is one more entry; a database knows by ``user_version`` how many it has had.
-MIGRATIONS: tuple[str, ...] = (SCHEMA_1,)
+MIGRATIONS: tuple[str, ...] = (SCHEMA_1, SCHEMA_2)

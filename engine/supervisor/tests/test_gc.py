@@ -39,7 +39,7 @@ class Store:
         self.files = BlobFiles(str(root))
         self.content = Content(self.database, self.files, bus)
         self.leases = Leases(self.database)
-        self.snapshots = Snapshots(self.database, bus, [CopySnapshotter(str(root))])
+        self.snapshots = Snapshots(self.database, bus, [CopySnapshotter(str(root))], str(root))
         self.collector = Collector(self.database, self.files, self.snapshots, bus)
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from engine.api.types import Mount
 from engine.errors import Kind, WharfError
+from server.services.containers.model import Container
 from server.services.containers.room import ROOT_LABEL, Room
 from server.services.containers.rootfs import mount_at, unmount_at
 from server.services.images.model import Image
@@ -46,6 +47,18 @@ async def prepare(room: Room, image: Image, container_id: str, labels: Mapping[s
             raise
     await _make(room, image, name, container_id)
     return await room.engine.snapshots.prepare(container_id, name, labels)
+
+
+async def again(room: Room, container: Container) -> tuple[Mount, ...]:
+    """How a container's root file system is mounted whose layers a power cut has taken: they are unpacked anew.
+
+    :raises WharfError: NOT_FOUND: the image isn't here, or the container's own layer.
+    """
+    described = (container.image_manifest or {}).get("platform") or {}
+    platform = "/".join(described[part] for part in ("os", "architecture", "variant") if described.get(part))
+    image = await room.images.resolve(container.image_id, platform=platform or None)
+    await _make(room, image, f"{image.chain_id or 'scratch'}-init", container.id)
+    return await room.engine.snapshots.mounts(container.id)
 
 
 async def _make(room: Room, image: Image, name: str, container_id: str) -> None:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
 from engine.api.types import Mount
-from engine.errors import internal
+from engine.errors import Kind, WharfError, internal
 from engine.files.remap import Remap, acting
 from engine.runtime.spec.input import RootFiles
 from engine.runtime.spec.users import DirectoryRoot, LayeredRoot, NeedsMount
@@ -25,7 +25,14 @@ from server.services.volumes.mountopts import split_options
 async def mounts_of(room: Room, container: Container) -> tuple[Mount, ...]:
     """How the container's root file system is mounted; asked of the engine once in a daemon's life."""
     if not container.rootfs:
-        container.rootfs = await room.engine.snapshots.mounts(container.id)
+        try:
+            container.rootfs = await room.engine.snapshots.mounts(container.id)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND or not container.image_id:
+                raise
+            from server.services.containers import initlayer  # which mounts with this module
+
+            container.rootfs = await initlayer.again(room, container)
     return container.rootfs
 
 

@@ -1,0 +1,100 @@
+"""Layers that may not have reached the disk: noted until their file system is synced, gone after a power cut."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from engine.api.types import SnapshotKind
+from engine.errors import Kind, WharfError
+from engine.supervisor.events import EventBus
+from engine.supervisor.rpc.base import Call
+from engine.supervisor.snapshots import settling
+from engine.supervisor.snapshots.copy import CopySnapshotter
+from engine.supervisor.snapshots.service import Snapshots
+from engine.supervisor.store.database import Database
+
+CALL = Call("test")
+
+
+def unsettled(database: Database) -> list[tuple[int, str]]:
+    return database.read(lambda connection: connection.execute("SELECT number, boot FROM unsettled").fetchall())
+
+
+def open_store(root: Path) -> tuple[Database, Snapshots]:
+    database = Database(str(root / "meta.db"))
+    return database, Snapshots(database, EventBus(), [CopySnapshotter(str(root))], str(root))
+
+
+async def layer(snapshots: Snapshots, name: str, parent: str = "") -> None:
+    await snapshots.create(CALL, "native", "building", parent, {}, SnapshotKind.ACTIVE)
+    await snapshots.commit(CALL, "native", name, "building", {})
+
+
+def test_settled_when_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(settling, "DELAY", 0.0)
+        database, snapshots = open_store(tmp_path)
+        synced = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def sync(path: str) -> None:
+            assert path == str(tmp_path)
+            loop.call_soon_threadsafe(synced.set)
+
+        monkeypatch.setattr(settling, "sync_file_system", sync)
+        try:
+            await layer(snapshots, "below")
+            await synced.wait()
+            await layer(snapshots, "later")  # may meet the strike of the first
+            for _ in range(6000):
+                if not unsettled(database):
+                    break
+                await asyncio.sleep(0.01)
+            assert not unsettled(database)
+        finally:
+            await snapshots.close()
+            await database.close()
+
+    asyncio.run(main())
+
+
+def test_doubtful_after_a_power_cut(tmp_path: Path) -> None:
+    async def before() -> None:
+        database, snapshots = open_store(tmp_path)
+        await layer(snapshots, "sound")
+        assert [boot for _, boot in unsettled(database)] == [settling.Settling(database, str(tmp_path)).boot]
+
+        def settled(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM unsettled")
+
+        await database.write(settled)
+        await layer(snapshots, "doubtful", "sound")
+        await layer(snapshots, "above", "doubtful")
+        await snapshots.create(CALL, "native", "container", "above", {}, SnapshotKind.ACTIVE)
+
+        def power_cut(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE unsettled SET boot = 'an earlier one'")
+
+        await database.write(power_cut)
+        await snapshots.close()
+        await database.close()
+
+    async def after() -> None:
+        database, snapshots = open_store(tmp_path)
+        await snapshots.recover()
+        names = {info.name for info in await snapshots.list(CALL.namespace, "native", [])}
+        assert names == {"sound", "container"}
+        assert unsettled(database) == []
+        with pytest.raises(WharfError, match="parent snapshot above does not exist") as caught:
+            snapshots.mounts(CALL.namespace, "native", "container")
+        assert caught.value.kind is Kind.NOT_FOUND
+        await layer(snapshots, "doubtful", "sound")
+        await layer(snapshots, "above", "doubtful")
+        assert snapshots.mounts(CALL.namespace, "native", "container")
+        await snapshots.close()
+        await database.close()
+
+    asyncio.run(before())
+    asyncio.run(after())
