@@ -148,7 +148,8 @@ def test_refusals(engine: Engine) -> None:
     assert refused("/containers/nosuch/attach?stream=1") == 404
     with container(engine, Cmd=["sleep", "600"]) as box:
         assert refused(f"/containers/{box}/attach?stream=1&detachKeys=ctrl-") == 400
-        assert refused(f"/containers/{box}/attach?stream=1&detachKeys=ctrl-A,a") == 400
+        for keys in ("ctrl-A,a", "%C3%A9", ",", "del"):
+            assert refused(f"/containers/{box}/attach?stream=1&detachKeys={keys}") == 400
         assert engine.api.post(f"/containers/{box}/pause").status == 204
         assert refused(f"/containers/{box}/attach?stream=1&stdout=1") == 409
         assert engine.api.post(f"/containers/{box}/unpause").status == 204

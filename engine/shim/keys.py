@@ -25,11 +25,9 @@ class Detach:
                     return bytes(out), True
                 continue
             if self._matched:
-                # Broken off: what was held back was meant for the container.
+                # Broken off: what was held back was meant for the container. As with dockerd (and the CLI, which looks
+                # for the keys first) the byte that broke it begins no other.
                 out += keys[: self._matched]
                 self._matched = 0
-                if byte == keys[0]:
-                    self._matched = 1
-                    continue
             out.append(byte)
         return bytes(out), False

@@ -63,7 +63,7 @@ def parse_keys(text: str) -> bytes:
     """
     found = bytearray()
     for word in text.split(","):
-        if len(word) == 1:
+        if len(word) == 1 and word.isascii():
             found += word.encode()
         elif (code := _NAMED.get(word)) is not None:
             found.append(code)
