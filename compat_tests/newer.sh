@@ -13,7 +13,7 @@ fetch() {
   trap "rm -rf '$work'" EXIT
   mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
   local mirror
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Component: main' 'Origin: Debian' | head -n 1)
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Component: main' 'Label: Debian' | head -n 1)
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.pgp] ${mirror:?apt knows no mirror} sid main" >"$work/list"
   local options=(-q -o "Dir::Etc::SourceList=$work/list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$work/lists"
     -o "Dir::Cache=$work/cache" -o Dir::Etc::PreferencesParts=/dev/null -o APT::Sandbox::User=root)
