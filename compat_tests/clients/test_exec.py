@@ -213,7 +213,6 @@ def test_what_inspect_shows(engine: Engine, box: str) -> None:
     [
         (["nosuchprogram"], {}, '"nosuchprogram": executable file not found in $PATH'),
         (["/etc/passwd"], {}, "permission denied"),
-        (["true"], {"User": "nosuch"}, "unable to find user nosuch: no matching entries in passwd file"),
         (["true"], {"WorkingDir": "/no/such"}, "no such file or directory"),
     ],
 )
@@ -249,7 +248,15 @@ def test_refusals(engine: Engine, box: str) -> None:
     assert said(post("/exec/nosuch/start", {})) == (404, missing)
     assert said(post("/exec/nosuch/resize", h=1, w=1)) == (404, missing)
     identity = create(engine, box, "true")
-    assert said(post(f"/exec/{identity}/resize", h=1)) == (400, 'strconv.Atoi: parsing "": invalid syntax')
+    for size, words in (
+        ({"h": 1}, 'width "": invalid syntax'),
+        ({"h": "", "w": 1}, 'height "": invalid syntax'),
+        ({"h": "x", "w": 1}, 'height "x": invalid syntax'),
+        ({"h": 1, "w": -1}, 'width "-1": value out of range'),
+        ({"h": 1 << 32, "w": 1}, 'height "4294967296": value out of range'),
+    ):
+        for path in (f"/exec/{identity}/resize", f"/containers/{box}/resize"):
+            assert said(post(path, **size)) == (400, f"invalid resize {words}")
     assert post(f"/exec/{identity}/start", {"Detach": True}).status == 200
     assert until(lambda: inspect(engine, identity)["Running"] is False, seconds=60)
     again = f"Error: Exec command {identity} has already run"
@@ -257,6 +264,31 @@ def test_refusals(engine: Engine, box: str) -> None:
     with hijack(engine, f"/exec/{identity}/start", {}) as stream:
         assert joined(stream.read()) == {1: f"{again}\r\n".encode()}
     assert post(f"/exec/{identity}/resize", h=1, w=1).status == 404
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ("nosuch", "unable to find user nosuch: no matching entries in passwd file"),
+        ("0:nosuch", "unable to find group nosuch: no matching entries in group file"),
+        ("nosuch:0", "unable to find user nosuch: no matching entries in passwd file"),
+    ],
+)
+def test_a_user_nobody_knows_is_refused_at_once(engine: Engine, box: str, user: str, words: str) -> None:
+    answer = engine.api.post(f"/containers/{box}/exec", {"Cmd": ["true"], "User": user})
+    assert (answer.status, answer.message) == (400, words)
+    assert words in engine.docker("exec", "-u", user, box, "true", check=False).stderr
+
+
+def test_an_exec_of_a_container_that_ended(engine: Engine) -> None:
+    with container(engine, Cmd=["sleep", "600"]) as box:
+        identity = create(engine, box, "sleep", "600", Tty=True)
+        assert engine.api.post(f"/exec/{identity}/start", {"Detach": True}).status == 200
+        assert engine.api.post(f"/containers/{box}/kill").status == 204
+        assert engine.api.post(f"/containers/{box}/wait").status == 200
+        for path, body in (("resize?h=5&w=5", None), ("start", {})):
+            answer = engine.api.post(f"/exec/{identity}/{path}", body)
+            assert (answer.status, answer.message) == (409, f"container {box} is not running")
 
 
 def test_states_that_do_not_fit(engine: Engine, box: str) -> None:

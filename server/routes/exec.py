@@ -1,6 +1,7 @@
 """/exec and /containers/{id}/exec: thin handlers over ``server/services/exec``."""
 
 import contextlib
+import json
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -31,19 +32,21 @@ def stream_type(request: Request, *, framed: bool, upgrade: bool) -> str:
 
 
 def size_of(request: Request) -> tuple[int, int]:
-    """``h`` and ``w`` of a resize; both must be given.
+    """``h`` and ``w`` of a resize, in characters; both must be given. The kernel takes 16 bits of them.
 
-    :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
+    :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
     found = []
-    for name in ("h", "w"):
+    for name, word in (("h", "height"), ("w", "width")):
         value = params.text(request, name)
-        try:
-            found.append(params.parse_int(value))
-        except WharfError as error:
-            raise invalid(error.message.replace("ParseInt", "Atoi")) from None
-        if not 0 <= found[-1] < 1 << 16:
-            raise invalid(f'strconv.Atoi: parsing "{value}": value out of range')
+        wrong = ""
+        if not (value.isascii() and value.removeprefix("-").isdecimal()):
+            wrong = "invalid syntax"
+        elif value[0] == "-" or len(value.lstrip("0")) > 10 or int(value) >= 1 << 32:
+            wrong = "value out of range"
+        if wrong:
+            raise invalid(f"invalid resize {word} {json.dumps(value, ensure_ascii=False)}: {wrong}")
+        found.append(int(value) & 0xFFFF)
     return found[0], found[1]
 
 
@@ -77,14 +80,17 @@ async def create(request: Request) -> Response:
         detach_keys=keys,
         console_size=_console(body.console_size),
     )
-    return json_answer({"Id": _exec(request).create(request.path_params["name"], wanted).id}, 201)
+    name = request.path_params["name"]
+    if wanted.user and wanted.cmd:
+        await _exec(request).check_user(name, wanted.user)
+    return json_answer({"Id": _exec(request).create(name, wanted).id}, 201)
 
 
 async def start(request: Request) -> Response | None:
     body = await params.body(request, ExecStartRequest)
     id: str = request.path_params["id"]
     service = _exec(request)
-    service.get(id)  # refused before the connection is taken over
+    service.get_active(id)  # refused before the connection is taken over
     size = _console(body.console_size) if body.tty else (0, 0)
     if body.detach:
         await service.start(id, console_size=size)

@@ -18,7 +18,7 @@ from engine.api.stdio import Ending, Execution
 from engine.api.types import TaskStatus
 from engine.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from engine.runtime.spec.process import exec_process, merge_env
-from engine.runtime.spec.users import DirectoryRoot
+from engine.runtime.spec.users import DirectoryRoot, lookup
 from engine.system import timeouts
 from server.services.containers.client import Client
 from server.services.containers.failures import NOT_EXECUTABLE, UNKNOWN
@@ -54,6 +54,31 @@ class Exec:
             raise not_found(f"No such exec instance: {id}")
         return found
 
+    def get_active(self, id: str) -> ExecInstance:
+        """
+        :raises WharfError: CONFLICT, too, unless its container runs.
+        """
+        found = self.get(id)
+        container = self._room.registry.get(found.container_id)
+        _check_active(container, container.id)
+        return found
+
+    async def check_user(self, key: str, user: str) -> None:
+        """An exec for nobody whom the container knows is refused when it is made, as its user can still be told.
+
+        :raises WharfError: INVALID_ARGUMENT ``unable to find user``; CONFLICT unless the container runs.
+        """
+        container = self._room.registry.get(key)
+        _check_active(container, key)
+        files = DirectoryRoot(f"/proc/{container.state.pid}/root")
+        try:
+            # In a thread: the files are the container's, and what serves them may take its time.
+            await asyncio.to_thread(lookup, user, (), files)
+        except WharfError as error:
+            raise invalid(error.message) from None
+        except OSError:
+            _check_active(container, key)  # its process has gone in this moment
+
     def create(self, key: str, request: ExecRequest, *, quiet: bool = False) -> ExecInstance:
         """Notes an exec for ``start``. ``quiet``: for health checks, which nobody asks for by id.
 
@@ -62,13 +87,7 @@ class Exec:
         if not request.cmd:
             raise invalid("No exec command specified")
         container = self._room.registry.get(key)
-        state = container.state
-        if not state.running:
-            raise conflict(f"container {container.id} is not running")
-        if state.paused:
-            raise conflict(f"Container {key} is paused, unpause the container before exec")
-        if state.restarting:
-            raise conflict(f"Container {container.id} is restarting, wait until the container is running")
+        _check_active(container, key)
         instance = ExecInstance(secrets.token_hex(32), container.id, request)
         self._execs[instance.id] = instance
         if not quiet:
@@ -249,7 +268,7 @@ class Exec:
         """
         :raises WharfError: NOT_FOUND if it has ended; INTERNAL if it doesn't start in time.
         """
-        instance = self.get(id)
+        instance = self.get_active(id)
         try:
             async with timeouts.limit("exec.ready"):
                 await instance.started.wait()
@@ -350,6 +369,17 @@ class Exec:
         self, container: Container, instance: ExecInstance, action: str, extra: Mapping[str, str] | None = None
     ) -> None:
         self._room.publish(container, action, {"execID": instance.id, **(extra or {})})
+
+
+def _check_active(container: Container, name: str) -> None:
+    """:raises WharfError: CONFLICT unless it runs, in dockerd's words."""
+    state = container.state
+    if not state.running:
+        raise conflict(f"container {container.id} is not running")
+    if state.paused:
+        raise conflict(f"Container {name} is paused, unpause the container before exec")
+    if state.restarting:
+        raise conflict(f"Container {container.id} is restarting, wait until the container is running")
 
 
 def _told(error: WharfError, *, framed: bool) -> bytes:
