@@ -5,12 +5,13 @@ part in replacing variables; they come from a :class:`Bases`.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import Expansion, expand
-from engine.build.dockerfile.lint import findings, foreign, undefined
+from engine.build.dockerfile.lint import findings, foreign, meant_by, undefined
 from engine.build.imageconfig import History
 from engine.build.planned import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
 from engine.build.stage import StagePlanner
@@ -29,6 +30,10 @@ def platform_args(platform: str, prefix: str) -> dict[str, str]:
 def quoted(text: str) -> str:
     """As Go's ``%q`` shows it."""
     return json.dumps(text, ensure_ascii=False)
+
+
+_NAME = re.compile(r"[${}]|[:+-].*")
+NO_REFERENCE = "invalid reference format"
 
 
 class Planner:
@@ -176,6 +181,19 @@ class Planner:
             raise
         return Origin(Step(image.base, None, f"FROM {ref}", span))
 
+    def platform(self, base: ins.From) -> str:
+        """What ``FROM --platform`` says."""
+        found = self.expand(base.platform, self.arguments, base.span)
+        if not found and self.options.classic:
+            raise invalid(
+                'failed to parse platform : "" is an invalid OS component of "": OSAndVersion specifier component must '
+                'match "^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$": invalid argument'
+            )
+        if not found:
+            meant = meant_by(_NAME.sub("", base.platform), self.arguments)
+            raise DockerfileError(f"empty platform value from expression {base.platform}{meant}", base.span)
+        return found
+
     async def image(self, ref: str, span: Span, *, platform: str, step: str) -> BaseImage:
         """A base image; BuildKit's clients are shown the lines that name it when it can't be had."""
         try:
@@ -183,7 +201,8 @@ class Planner:
         except WharfError as error:
             if self.options.classic:
                 raise
-            raise DockerfileError(error.message, span) from error
+            start = f"failed to parse stage name {quoted(ref)}: " if error.message == NO_REFERENCE else ""
+            raise DockerfileError(start + error.message, span) from error
         if mismatch := foreign(ref, found.config, platform, span):
             self.mismatched.append(mismatch)
         return found

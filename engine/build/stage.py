@@ -9,7 +9,7 @@ from engine.build import wording
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import expand_heredoc, expand_words
-from engine.build.dockerfile.flags import check_sharing, check_type
+from engine.build.dockerfile.flags import check_sharing, check_target, check_type
 from engine.build.dockerfile.parse import parse_instruction
 from engine.build.imageconfig import History, ImageConfig
 from engine.build.planned import IMAGES, Line, PlannedStage
@@ -81,7 +81,7 @@ class StagePlanner:
         if not name:
             raise DockerfileError(f"base name ({base.image}) should not be blank", base.span)
         if base.platform:
-            self.platform = self.planner.expand(base.platform, known, base.span) or self.platform
+            self.platform = self.planner.platform(base)
         index = self.planner.names.get(name.lower())
         if not instead and index is not None and index != self.stage.index:
             parent = await self.planner.stage(index)
@@ -215,6 +215,7 @@ class StagePlanner:
         resolved = replace(option, **texts)
         check_type(resolved.type)
         check_sharing(resolved.sharing)
+        check_target(resolved.type, resolved.target, span)
         if resolved.target and not resolved.target.startswith("/"):
             resolved = replace(
                 resolved, target=posixpath.normpath(posixpath.join(self.config.workdir, resolved.target))
@@ -260,8 +261,8 @@ class StagePlanner:
             # The group of that name, which has to be there: only BuildKit takes the user's.
             chown = f"{chown}:{chown}"
         origin: Origin | None = None
-        from_ = self.expand(item.from_, item.span)
-        if from_:
+        if from_ := item.from_:
+            wording.refuse_variable(self.options, from_)
             name = self.stage.base.name or str(self.stage.index)
             sentence = f'cannot copy from stage "{from_}", it needs to be defined before current stage "{name}"'
             origin = await self.planner.origin(from_, item.span, before=self.stage.index, out_of_order=sentence)

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import expand_known
-from engine.build.planned import PROXIES
+from engine.build.planned import PROXIES, Options
 from engine.build.steps import FILES, Copy
 
 _NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)
@@ -26,6 +26,15 @@ def refuse_flags(item: ins.Instruction, *names: str) -> None:
                 "build images with BuildKit enabled",
                 item.span,
             )
+
+
+def refuse_variable(options: Options, from_: str) -> None:
+    """``--from`` takes names as they are. Raises :class:`DockerfileError` in BuildKit's words."""
+    if "$" in from_ and not options.classic:
+        raise DockerfileError(
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope "
+            "as a workaround"
+        )
 
 
 def proxies(given: Mapping[str, str | None], env: Container[str], *, both: bool) -> dict[str, str]:

@@ -177,7 +177,7 @@ class _Reader:
             return self._value(name) or ""
         if mark == "":
             raise invalid("syntax error: missing '}'")
-        value = self.variables.get(name)
+        value = self._value(name)
         colon = mark == ":"
         operator = self._next() if colon else mark
         absent = value is None or (colon and value == "")
@@ -200,7 +200,6 @@ class _Reader:
             if greedy:
                 self.at += 1
             pattern = self._pattern("}")
-            self._value(name)
             return _strip(value or "", pattern, suffix=operator == "%", greedy=greedy)
         if operator == "/":
             everywhere = self._peek() == "/"
@@ -208,7 +207,6 @@ class _Reader:
                 self.at += 1
             pattern = self._pattern("/")
             replacement, _ = self.read("}")
-            self._value(name)
             expression = re.compile(_translate(pattern, greedy=True))
             return expression.sub(lambda _: replacement, value or "", count=0 if everywhere else 1)
         raise invalid(f"unsupported modifier ({operator}) in substitution")

@@ -2,10 +2,11 @@
 
 import csv
 import json
+import posixpath
 import re
 from collections.abc import Sequence
 
-from engine.build.dockerfile.errors import DockerfileError
+from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.instructions import Mount
 from engine.build.dockerfile.words import closest
 
@@ -84,6 +85,12 @@ def check_type(kind: str) -> None:
         meant = closest(kind, _TYPES)
         hint = f" (did you mean {meant}?)" if meant else ""
         raise DockerfileError(f"unsupported mount type {json.dumps(kind)}{hint}", numbered=False)
+
+
+def check_target(type: str, target: str, span: Span) -> None:
+    """Raises :class:`DockerfileError` for a mount in place of the whole root."""
+    if type in ("bind", "cache", "tmpfs") and target and posixpath.normpath(target).strip("/") == "":
+        raise DockerfileError('invalid mount target "/"', span)
 
 
 def check_sharing(sharing: str) -> None:

@@ -70,12 +70,13 @@ def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[
         if span in elsewhere or name in _declared(file, span):
             continue
         found[name, span] = ins.Warning(
-            "UndefinedVar", f"Usage of undefined variable '${name}'{_meant(name, known)}", span
+            "UndefinedVar", f"Usage of undefined variable '${name}'{meant_by(name, known, '$')}", span
         )
     return list(found.values())
 
 
-def _meant(name: str, known: Iterable[str], sign: str = "$") -> str:
+def meant_by(name: str, known: Iterable[str], sign: str = "") -> str:
+    """The end of a sentence about a name that isn't known."""
     meant = closest(name, sorted(known))
     return f" (did you mean {sign}{meant}?)" if meant else ""
 
@@ -135,7 +136,7 @@ def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
         base = stage.base
         for name in (*_names(base.image), *_names(base.platform)):
             if name not in known:
-                sentence = f"FROM argument '{name}' is not declared{_meant(name, known, '')}"
+                sentence = f"FROM argument '{name}' is not declared{meant_by(name, known)}"
                 yield ins.Warning("UndefinedArgInFrom", sentence, base.span)
         platform = re.sub(r"[${}]", "", base.platform)
         if base.platform and platform == "TARGETPLATFORM":

@@ -11,6 +11,7 @@ from engine.build.dockerfile.flags import Flags, mount
 from engine.build.dockerfile.lines import Line, Source, split
 from engine.build.dockerfile.words import closest, duration, json_list, pairs, split_words, take_flags
 
+_BLANKS = re.compile(r"[\t\v\f\r ]+")
 _STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 
 
@@ -46,7 +47,7 @@ class _Parser:
 
     def _words(self, text: str) -> list[str]:
         words = json_list(text)
-        return split_words(text, self.escape) if words is None else words
+        return _BLANKS.split(text.strip()) if words is None and text.strip() else words or []
 
     def from_(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
         platform = flags.text("platform")

@@ -89,9 +89,19 @@ class Bases:
                 ref, platform=wanted, credentials=SessionCredentials(self.sources), messages=messages
             )
         except WharfError as error:
+            if wanted and error.kind is Kind.NOT_FOUND and (only := await self._only(ref)):
+                return only
             sentence = f"{ref}: failed to resolve source metadata for {oci_name(ref)}: {error.message}"
             raise WharfError(error.kind, sentence) from None
         return await self.images.resolve(ref, platform=wanted)
+
+    async def _only(self, ref: str) -> Image | None:
+        """An image that is for one platform alone: BuildKit takes it for any, and a build check warns."""
+        try:
+            image = await self.images.resolve(ref)
+        except WharfError:
+            return None
+        return None if oci.is_index(image.target.media_type) else image
 
 
 @dataclass(frozen=True, slots=True)

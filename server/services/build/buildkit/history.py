@@ -110,7 +110,11 @@ class History:
             record.error.CopyFrom(Status(code=1 if job.error == CANCELED else 2, message=job.error))
         else:
             record.Result.SetInParent()  # clients look into it without asking whether it is there
-        blobs = attach(record, job)
+        try:
+            blobs = attach(record, job)
+        except Exception:
+            log.exception("build=%s: what has come of it is not in the history", job.ref)
+            blobs = {}
         self._tell(COMPLETE, record)
         self._later(self._keep(job, record, blobs), "record of a build")
         self._forget_old()

@@ -13,6 +13,7 @@ from engine.registry import oci
 from engine.registry.reference import parse
 from server.services.build.buildkit.job import Job, Made
 
+LAYOUT = "oci-layout://"
 STATEMENT = "application/vnd.in-toto+json"
 PREDICATE = "https://slsa.dev/provenance/v0.2"
 
@@ -67,9 +68,15 @@ def _arguments(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def _url(name: str, platform: str) -> str:
-    reference = parse(name).tagged()
-    version = reference.tag or reference.digest
-    return f"pkg:docker/{quote(reference.familiar_name)}@{quote(version, safe='')}?platform={quote(platform, safe='')}"
+    """An image's package URL; one of a layout of the client's is another type."""
+    kind = "oci" if name.startswith(LAYOUT) else "docker"
+    reference = parse(name.removeprefix(LAYOUT))
+    if not reference.digest:
+        reference = reference.tagged()
+    version = f"@{quote(reference.tag, safe='')}" if reference.tag else ""
+    digest = f"digest={quote(reference.digest, safe=':')}&" if reference.digest else ""
+    name = quote(reference.familiar_name, safe="/:")
+    return f"pkg:{kind}/{name}{version}?{digest}platform={quote(platform, safe='')}"
 
 
 def predicate(origins: Origins) -> dict[str, object]:
