@@ -13,6 +13,7 @@ import pytest
 
 from compat_tests.boxes import MIB, UNIFIED, cgroup_of, create, create_and_remove, fails, output, pid_of, running
 from compat_tests.engines import Engine
+from compat_tests.places import systemd_cgroups
 from compat_tests.traces import cgroups_named, until
 
 pytestmark = pytest.mark.root
@@ -174,15 +175,19 @@ def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_cgroup_parent(engine: Engine) -> None:
-    parent = f"{engine.place.footprint.cgroup}/below"
+    own = engine.place.footprint.cgroup
+    if systemd_cgroups():
+        parent, end = f"{own}-below.slice", f"/{own}.slice/{own}-below.slice/docker-{{}}.scope"
+    else:
+        parent, end = f"/{own}/below", f"/{own}/below/{{}}"
     try:
-        with running(engine, {"HostConfig": {"CgroupParent": f"/{parent}"}}) as identity:
+        with running(engine, {"HostConfig": {"CgroupParent": parent}}) as identity:
             path = str(cgroup_of(engine, identity, "pids"))
-            assert path.endswith(f"{parent}/{identity}"), path
+            assert path.endswith(end.format(identity)), path
     finally:
         # A parent of one's own stays, as with dockerd: it may hold other things.
         for folder in cgroups_named(engine.place.footprint.cgroup):
-            if folder.name == "below":
+            if "below" in folder.name:
                 until(lambda folder=folder: remove_empty(folder))  # type: ignore[misc]
 
 

@@ -1,5 +1,6 @@
 """The host's control groups: v1, hybrid or v2, where a process is, and the removal of a tree."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Mapping
@@ -138,6 +139,29 @@ def prepare_cpuset(layout: CgroupLayout, cgroup: str) -> None:
                 with open(os.path.join(directory, name), "w") as file:
                     file.write(_text(above, name))
         above = directory
+
+
+def make_room(layout: CgroupLayout) -> None:
+    """Where the unified tree here is a part of a larger one, as in a container: gives its children all controllers.
+
+    The kernel gives none to the children of a group that has processes of its own, unless it is the very root. So
+    those go into a child, ``init``, first. Blocks. :raises OSError: they can't be moved.
+    """
+    root = layout.unified
+    if not layout.v2 or root is None or not os.path.exists(os.path.join(root, "cgroup.type")):
+        return
+    below = os.path.join(root, "init")
+    for _ in range(10):  # they may fork meanwhile
+        found = [pid for pid in processes(root) if pid]  # 0: one of another PID namespace
+        if not found:
+            break
+        os.makedirs(below, exist_ok=True)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError), open(os.path.join(below, "cgroup.procs"), "w") as file:
+                file.write(str(pid))
+    for name in sorted(layout.controllers):
+        with contextlib.suppress(OSError), open(os.path.join(root, "cgroup.subtree_control"), "w") as file:
+            file.write(f"+{name}")
 
 
 def _text(directory: str, name: str) -> str:

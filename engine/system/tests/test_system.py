@@ -93,6 +93,18 @@ def test_a_new_cpuset_has_what_is_above_it(tmp_path: Path) -> None:
     cgroups.prepare_cpuset(cgroups.CgroupLayout("v2", frozenset({"cpuset"})), "/none")
 
 
+def test_room_is_made_below_the_root_of_a_part_of_the_tree(tmp_path: Path) -> None:
+    layout = cgroups.CgroupLayout("v2", frozenset({"memory", "pids"}), unified=str(tmp_path))
+    (tmp_path / "cgroup.procs").write_text("0\n")  # nobody whom this PID namespace knows
+    given = tmp_path / "cgroup.subtree_control"
+    cgroups.make_room(layout)
+    assert not given.exists()  # the very root needs none
+    (tmp_path / "cgroup.type").write_text("domain\n")
+    cgroups.make_room(layout)
+    assert given.read_text() == "+pids"  # the last that was written, each by itself
+    assert not (tmp_path / "init").exists()
+
+
 def test_cgroup_layouts() -> None:
     v2 = cgroups.host_cgroups(V2)
     assert (v2.mode, v2.v2, v2.unified) == ("v2", True, "/sys/fs/cgroup")

@@ -22,6 +22,9 @@ def prepare_cgroup_parent(config: Config) -> None:
     """So that the first containers may start all at once. Blocks."""
     driver = cgroup_driver(config)
     if driver == CGROUPFS:
+        layout = cgroups.host_cgroups()
+        with contextlib.suppress(OSError):  # then they are limited as far as they can be
+            cgroups.make_room(layout)
         parent = os.path.dirname(cgroups_path("any", config.cgroup_parent, driver))
         with contextlib.suppress(OSError):  # the runtime will tell whom it concerns
-            cgroups.prepare_cpuset(cgroups.host_cgroups(), parent)
+            cgroups.prepare_cpuset(layout, parent)
