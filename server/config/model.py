@@ -1,5 +1,6 @@
 """The configuration as the services read it: immutable, every value checked and of its own type."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,8 +164,16 @@ class Config:
 
     @property
     def bridge_device(self) -> str:
-        """The default bridge's device; it names the engine's table and marks its links."""
+        """The default bridge's device."""
         return self.bridge if self.bridge not in ("", "none") else self.bridge_name
+
+    @property
+    def network_name(self) -> str:
+        """What names the engine's table and marks its links. Its bridge is an engine's own; one with none, or with an
+        admin's, which engines may share, is told apart by its run-time directory."""
+        if not self.bridge:
+            return self.bridge_name
+        return f"{self.bridge}-{hashlib.sha256(bytes(self.exec_root)).hexdigest()[:8]}"
 
     @property
     def embedded(self) -> bool:

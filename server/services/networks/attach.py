@@ -44,7 +44,7 @@ def _make_bridge(room: Room, network: Network) -> None:
         present = {address.version for at, address in room.host.addresses(index) if at == index}
         addresses = [address for address in addresses if address.version == 4 and 4 not in present]
     network.index = bridge.ensure(
-        room.host, network.bridge, addresses, mtu=0 if adopted else device_mtu, alias=mark(room.config.bridge_device)
+        room.host, network.bridge, addresses, mtu=0 if adopted else device_mtu, alias=mark(room.config.network_name)
     )
     if not options.flag(network.options, options.ICC, default=True) and room.config.iptables:
         bridge.filter_bridged()
@@ -83,7 +83,7 @@ def remove_device(room: Room, network: Network) -> None:
     network.ready = False
     if network.driver == BRIDGE:
         room.firewall.remove_bridge(network.bridge)
-        bridge.remove(room.host, network.bridge, mark(room.config.bridge_device))
+        bridge.remove(room.host, network.bridge, mark(room.config.network_name))
     elif network.made_parent:
         try:
             room.host.run(link_delete(network.parent))
@@ -95,7 +95,7 @@ def remove_device(room: Room, network: Network) -> None:
 def _make_parent(room: Room, network: Network) -> None:
     name = network.parent
     link = room.host.link(name)
-    network.index = link.index if link else _make_vlan(room.host, network, name, mark(room.config.bridge_device))
+    network.index = link.index if link else _make_vlan(room.host, network, name, mark(room.config.network_name))
 
 
 def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:

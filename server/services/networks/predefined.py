@@ -84,7 +84,7 @@ def _device_addresses(room: Room, name: str) -> list[Interface]:
 
 def _check_alone(room: Room, link: Link) -> None:
     """Two engines on one bridge would give the same addresses out."""
-    ours = mark(room.config.bridge_device)
+    ours = mark(room.config.network_name)
     others = [port.name for port in room.host.links() if port.master == link.index and port.alias != ours]
     if others and link.alias != ours:
         raise WharfError(

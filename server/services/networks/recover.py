@@ -132,7 +132,7 @@ def _sweep_namespaces(room: Room, keep: set[str]) -> None:
 def _sweep_links(room: Room, keep: set[str]) -> None:
     ours = {network.bridge or network.parent for network in room}
     for link in room.host.links():
-        if link.alias != mark(room.config.bridge_device) or link.name in keep or link.name in ours:
+        if link.alias != mark(room.config.network_name) or link.name in keep or link.name in ours:
             continue
         log.info("removing link %s of an earlier life", link.name)
         try:

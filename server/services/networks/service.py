@@ -58,10 +58,10 @@ class Networks:
         host = Netlink()
         workers = ThreadPoolExecutor(4, thread_name_prefix="network")
         sweepers = ThreadPoolExecutor(2, thread_name_prefix="network-sweep")
-        alias, mtu = mark(config.bridge_device), config.mtu or 1500
+        alias, mtu = mark(config.network_name), config.mtu or 1500
         pool = NamespacePool(self._directory, host, sweepers, alias=alias, mtu=mtu, owner=userns)
         firewall = Firewall(
-            config.bridge_device, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled"
+            config.network_name, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled"
         )
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.room = Room(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
@@ -114,7 +114,7 @@ class Networks:
             for network in room:
                 if network.driver == BRIDGE and (not network.default_bridge or room.config.bridge in ("", "none")):
                     with contextlib.suppress(OSError):
-                        bridge.remove(room.host, network.bridge, mark(room.config.bridge_device))
+                        bridge.remove(room.host, network.bridge, mark(room.config.network_name))
         if not room.sandboxes:
             netns.unprepare(self._directory)
         room.workers.shutdown()
@@ -130,8 +130,7 @@ class Networks:
         """
         endpoints.normalize(self.room, container)
         found = [network for name in container.networking if (network := self.room.find(name))]
-        main = endpoints.network_key(container)
-        endpoints.check_together(found, main)
+        endpoints.check_together(found, container.host_config.network_mode)
         problems = []
         for network in found:
             try:
@@ -142,7 +141,7 @@ class Networks:
                 problems.append(f"invalid config for network {network.name}: {error.message}")
         if problems:
             raise invalid(endpoints.together(problems))
-        if main == "bridge" and container.host_config.links:
+        if endpoints.network_key(container) == "bridge" and container.host_config.links:
             self._check_links(container)
         if container.host_config.network_mode.startswith("container:"):
             self._check_joined(container)

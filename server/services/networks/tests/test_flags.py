@@ -14,7 +14,7 @@ from engine.network.tests.space import Echo, ask, link_names
 from server.config.model import AddressPool
 from server.services.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, scenario
 from server.services.networks.tests.test_traffic import bindings, echoes
-from server.services.networks.tests.world import World
+from server.services.networks.tests.world import World, opened
 
 pytestmark = pytest.mark.root
 
@@ -124,6 +124,28 @@ def test_no_default_bridge(tmp_path: Path) -> None:
         await world.run("other", network="net")
 
     scenario(tmp_path, play, bridge="none", bip="")
+
+
+def test_an_engine_without_a_bridge_beside_another(tmp_path: Path) -> None:
+    """Neither takes the other's links and rules for its own."""
+
+    async def play(world: World, outside: str) -> None:
+        async def serves(port: int, name: str) -> None:
+            _, path = await world.run(name, PortBindings=bindings(f"{port}:80"))
+            with echoes((path, name, 80)):
+                assert ask(HOST, port, path=outside) == f"{name} {OUTSIDE}"
+
+        _, path = await world.run("first", PortBindings=bindings("8080:80"))
+        with echoes((path, "first", 80)):
+            async with opened(tmp_path / "second", bridge="none", bip="") as second:
+                await second.run("lone")
+                assert ask(HOST, 8080, path=outside) == f"first {OUTSIDE}"
+                for number in range(4):  # more than are made ahead
+                    await serves(8081 + number, f"more{number}")
+            assert ask(HOST, 8080, path=outside) == f"first {OUTSIDE}"
+        await serves(8090, "last")
+
+    scenario(tmp_path, play)
 
 
 def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
