@@ -255,8 +255,8 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
         "Interval in Healthcheck cannot be less than 1ms",
     ),
     ("Isolation", {"HostConfig": {"Isolation": "hyperv"}}, 0, "nvalid isolation"),
-    ("IOMaximumIOps", {"HostConfig": {"IOMaximumIOps": 1}}, 0, "Invalid QoS settings"),
-    ("IOMaximumBandwidth", {"HostConfig": {"IOMaximumBandwidth": 1}}, 0, "Invalid QoS settings"),
+    ("IOMaximumIOps", {"HostConfig": {"IOMaximumIOps": 1}}, 0, "QoS"),
+    ("IOMaximumBandwidth", {"HostConfig": {"IOMaximumBandwidth": 1}}, 0, "QoS"),
     ("StorageOpt", {"HostConfig": {"StorageOpt": {"size": "1G"}}}, 0, "--storage-opt is supported only for"),
     ("VolumeDriver", {"Volumes": {"/x": {}}, "HostConfig": {"VolumeDriver": "odd"}}, 404, 'plugin "odd" not found'),
     (

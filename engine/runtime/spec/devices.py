@@ -1,11 +1,12 @@
 """Device nodes and the cgroup rules that allow their use."""
 
+import errno
 import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
 
-from engine.errors import internal, invalid
+from engine.errors import internal
 from engine.runtime.spec.input import Device
 
 Json = dict[str, object]
@@ -26,10 +27,10 @@ def default_rules() -> list[Json]:
 
 def check_rule(text: str) -> None:
     """
-    :raises WharfError: INVALID_ARGUMENT for a ``--device-cgroup-rule`` that is none.
+    :raises WharfError: INTERNAL, as dockerd has it, for a ``--device-cgroup-rule`` that is none.
     """
     if _RULE.fullmatch(text) is None:
-        raise invalid(f"invalid device cgroup rule format: '{text}'")
+        raise internal(f"invalid device cgroup rule format: '{text}'")
 
 
 def parse_rule(text: str) -> Json:
@@ -105,10 +106,12 @@ def resolve(device: Device) -> tuple[list[Json], list[Json]]:
 
     :raises WharfError: INTERNAL with dockerd's sentence if there is no such device (found at start).
     """
-    path = os.path.realpath(device.path_on_host)
     problem = "not a device node"
     nodes: list[Json] = []
     try:
+        if not device.path_on_host.startswith("/"):  # the daemon's directory is nobody's business
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        path = os.path.realpath(device.path_on_host)
         if (node := _node(path, device.path_in_container)) is not None:
             nodes = [node]
         elif os.path.isdir(path):

@@ -49,7 +49,7 @@ _TMPFS_KEYS = frozenset(("mode", "size", "uid", "gid", "nr_inodes", "nr_blocks",
 def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
     """One word of each kind, the last one said, in the order of their last mention.
 
-    :raises WharfError: INVALID_ARGUMENT for a word that tmpfs does not know.
+    :raises WharfError: INTERNAL for a word that tmpfs does not know.
     """
     merged: dict[str, str] = {}
     for option in options:
@@ -59,7 +59,7 @@ def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
         kind = _FLAG_KINDS.get(option)
         if kind is None:
             if not found or key not in _TMPFS_KEYS or not value:
-                raise invalid(f'invalid tmpfs option "{key}"')
+                raise internal(f'invalid tmpfs option "{key}"')
             kind = key + "="
         merged.pop(kind, None)
         merged[kind] = option
@@ -141,9 +141,9 @@ def _check_proc(mount: BindMount | TmpfsMount, find: Callable[[str], MountInfo |
     if path == "/proc":
         found = find(mount.source) if isinstance(mount, BindMount) else None
         if found is None or found.fstype != "proc":
-            raise invalid('"/proc" cannot be mounted because it is not of type proc')
+            raise internal('"/proc" cannot be mounted because it is not of type proc')
     elif path.startswith("/proc/") and path not in _PROC_FILES:
-        raise invalid(f'"{path}" cannot be mounted because it is inside /proc')
+        raise internal(f'"{path}" cannot be mounted because it is inside /proc')
 
 
 def _depth(mount: BindMount | TmpfsMount) -> int:
@@ -157,8 +157,7 @@ def plan(
 
     ``find`` tells which mount holds a path; it is asked only for shared and slave binds and for ``/proc``.
 
-    :raises WharfError: INTERNAL for a propagation that the source's mount can't give, INVALID_ARGUMENT for a mount
-        inside ``/proc``.
+    :raises WharfError: INTERNAL for a propagation that the source's mount can't give, and for a mount inside ``/proc``.
     """
     asked: list[BindMount | TmpfsMount] = []
     shm = inp.shm_path or ("/dev/shm" if inp.namespaces.ipc == "host" else "")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from engine.errors import internal
+from engine.errors import WharfError, internal
 from engine.runtime.spec.host import HostFacts, kernel_version
 
 UNCONFINED = "unconfined"
@@ -18,6 +18,9 @@ _NATIVE = {
     "s390x": "SCMP_ARCH_S390X",
     "riscv64": "SCMP_ARCH_RISCV64",
 }
+
+#: Go's words for what JSON has instead of an object.
+_KINDS = {bool: "bool", str: "string", list: "array"}
 
 Json = Mapping[str, object]
 
@@ -50,7 +53,10 @@ def resolve(profile: str, caps: Sequence[str], host: HostFacts) -> dict[str, obj
         return _default_for(frozenset(caps), host.arch, host.kernel)
     try:
         parsed = json.loads(profile)
-        return _resolve(_object(parsed), frozenset(caps), host.arch, host.kernel)
+        if parsed is not None and not isinstance(parsed, dict):
+            kind = _KINDS.get(type(parsed), "number")
+            raise ValueError(f"json: cannot unmarshal {kind} into Go value of type seccomp.Seccomp")
+        return _resolve(parsed or {}, frozenset(caps), host.arch, host.kernel)
     except ValueError as error:
         raise internal(f"Decoding seccomp profile failed: {error}") from None
 
@@ -72,7 +78,7 @@ def _resolve(profile: Json, caps: frozenset[str], arch: str, kernel: tuple[int, 
 def _architectures(profile: Json, arch: str) -> list[str]:
     plain, by_arch = _strings(profile.get("architectures")), _objects(profile.get("archMap"))
     if plain and by_arch:
-        raise ValueError("use either 'architectures' or 'archMap'")
+        raise _both("architectures", "archMap")
     if plain:
         return plain
     native = _NATIVE.get(arch)
@@ -99,7 +105,7 @@ def _applies(rule: Json, caps: frozenset[str], arch: str, kernel: tuple[int, int
 def _rule(rule: Json) -> dict[str, object]:
     names, name = _strings(rule.get("names")), str(rule.get("name") or "")
     if name and names:
-        raise ValueError("use either 'name' or 'names'")
+        raise _both("name", "names")
     resolved: dict[str, object] = {"names": [name] if name else names, "action": rule.get("action", "")}
     if rule.get("errnoRet") is not None:
         resolved["errnoRet"] = rule["errnoRet"]
@@ -108,6 +114,10 @@ def _rule(rule: Json) -> dict[str, object]:
             {key: arg[key] for key in ("index", "value", "valueTwo", "op") if arg.get(key) is not None} for arg in args
         ]
     return resolved
+
+
+def _both(one: str, other: str) -> WharfError:
+    return internal(f"both '{one}' and '{other}' are specified in the seccomp profile, use either '{one}' or '{other}'")
 
 
 def _object(value: object) -> Json:

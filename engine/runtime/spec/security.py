@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.errors import invalid
+from engine.errors import internal
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -25,7 +25,7 @@ class SecurityOptions:
 def parse(options: Sequence[str] | None) -> SecurityOptions:
     """Reads ``HostConfig.SecurityOpt``; ``key=value``, and ``key:value`` as in old times.
 
-    :raises WharfError: INVALID_ARGUMENT for one that isn't known.
+    :raises WharfError: INTERNAL, as dockerd has it, for one that isn't known.
     """
     labels: list[str] = []
     no_new_privileges: bool | None = None
@@ -43,7 +43,7 @@ def parse(options: Sequence[str] | None) -> SecurityOptions:
         if not found:
             key, found, value = option.partition(":")
         if not found:
-            raise invalid(f'invalid --security-opt 1: "{option}"')
+            raise internal(f'invalid --security-opt 1: "{option}"')
         match key:
             case "label":
                 labels.append(value)
@@ -56,7 +56,7 @@ def parse(options: Sequence[str] | None) -> SecurityOptions:
             case "writable-cgroups":
                 writable_cgroups = _boolean(option, value)
             case _:
-                raise invalid(f'invalid --security-opt 2: "{option}"')
+                raise internal(f'invalid --security-opt 2: "{option}"')
     return SecurityOptions(no_new_privileges, seccomp, apparmor, tuple(labels), writable_cgroups)
 
 
@@ -65,4 +65,4 @@ def _boolean(option: str, value: str) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise invalid(f'invalid --security-opt 2: "{option}"')
+    raise internal(f'invalid --security-opt 2: "{option}"')

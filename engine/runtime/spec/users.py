@@ -160,7 +160,7 @@ def _additional(names: Sequence[str], files: RootFiles) -> list[int]:
         if gid is None:
             gid = _number(text)
             if gid is None:
-                raise internal(f"Unable to find group {text}: no matching entries in group file")
+                raise internal(f"unable to find group {text}: no matching entries in group file")
             _check_range(gid)
         found[gid] = None
     return list(found)

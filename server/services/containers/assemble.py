@@ -47,8 +47,6 @@ def assemble(room: Room, container: Container, around: Surroundings) -> dict[str
     :raises WharfError: what only shows at start, in dockerd's words and kinds.
     """
     config, host = container.config, container.host_config
-    if host.cpu_shares < 0:
-        raise internal("shares: invalid argument")
     settings = room.settings
     init = settings.init if host.init is None else host.init
     security = parse_security(host.security_opt)
@@ -190,7 +188,7 @@ def partner(room: Room, key: str, what: str) -> Container:
     try:
         other = room.registry.get(key)
     except WharfError as error:
-        if error.kind is Kind.NOT_FOUND:
+        if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
             raise invalid(failed + error.message) from None
         raise
     if not other.state.running:

@@ -37,9 +37,9 @@ def _inject(directories: tuple[str, ...], request: DeviceRequest, spec: dict[str
         if not directories:
             raise no_driver(request)
         if request.count:
-            raise invalid("unexpected count in CDI device request")
+            raise internal("unexpected count in CDI device request")
         if request.options:
-            raise invalid("unexpected options in CDI device request")
+            raise internal("unexpected options in CDI device request")
         _cdi(cdi.load(directories), request.device_ids or [], spec)
         return
     chosen = _chosen(request)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from engine.api.types import Mount
-from engine.errors import internal, invalid
+from engine.errors import internal
 from engine.system import projectquota
 from server.services.containers.logopts import parse_size
 
@@ -15,20 +15,20 @@ from server.services.containers.logopts import parse_size
 def set_limit(rootfs: Sequence[Mount], options: Mapping[str, str]) -> None:
     """``HostConfig.StorageOpt`` for a container's fresh snapshot. Blocks.
 
-    :raises WharfError: INVALID_ARGUMENT in dockerd's words for an option that isn't known, where it can't be, and for a
+    :raises WharfError: INTERNAL, with dockerd's words, for an option that isn't known, where it can't be, and for a
         size that is none.
     """
     for key in options:
         if key.lower() != "size":
-            raise invalid(f"Unknown option {key}")
+            raise internal(f"Unknown option {key}")
     found = dict(option.partition("=")[::2] for option in rootfs[0].options)
     upper, work = found.get("upperdir", ""), found.get("workdir", "")
     if rootfs[0].type != "overlay" or not projectquota.supported(upper):
-        raise invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+        raise internal("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     try:
         size = [parse_size(value) for value in options.values()][-1]
     except ValueError as error:
-        raise invalid(str(error)) from None
+        raise internal(str(error)) from None
     try:
         # Both, as overlayfs renames from one to the other; and where they are, for what it makes there later.
         projectquota.limit((os.path.dirname(upper), upper, work), size)

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from engine.errors import invalid
+from engine.errors import WharfError, invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,11 @@ def fluentd_address(text: str) -> Address:
     """:raises WharfError: INVALID_ARGUMENT."""
     if not text:
         return Address("tcp", "127.0.0.1", 24224)
-    scheme, host, port, path = _split(text if "://" in text else f"tcp://{text}")
     where = f"invalid fluentd-address ({text}): "
+    try:
+        scheme, host, port, path = _split(text if "://" in text else f"tcp://{text}")
+    except WharfError as error:
+        raise invalid(where + error.message) from None
     if scheme == "unix":
         if not path.strip("/"):
             raise invalid(f"{where}path is empty")

@@ -1,7 +1,10 @@
 """Namespace modes (network, ipc, pid, uts, user, cgroup): what they may say, and together with what."""
 
+from collections.abc import Iterable
+from ipaddress import ip_address
+
 from api_models.container import ContainerConfig, HostConfig
-from engine.errors import invalid
+from engine.errors import internal, invalid
 
 _PREFIX = "container:"
 
@@ -9,6 +12,17 @@ _PREFIX = "container:"
 def joined(mode: str) -> str | None:
     """The container (name or id) whose namespace ``container:x`` joins; None for every other mode."""
     return mode.removeprefix(_PREFIX) if mode.startswith(_PREFIX) else None
+
+
+def check_nameservers(addresses: Iterable[str]) -> None:
+    """
+    :raises WharfError: INTERNAL: dockerd finds out at start.
+    """
+    for text in addresses:
+        try:
+            ip_address(text)
+        except ValueError:
+            raise internal(f'bad nameserver address {text}: ParseAddr("{text}"): unable to parse IP') from None
 
 
 def user_defined(network_mode: str) -> bool:
@@ -24,7 +38,7 @@ def check_network_mode(config: ContainerConfig, host: HostConfig) -> None:
     mode = host.network_mode
     if mode.split(":")[0] == "container":
         if not joined(mode):
-            raise invalid("Invalid network mode: invalid container format container:<name|id>")
+            raise invalid("invalid network mode: invalid container format container:<name|id>")
         for found, what in (
             (config.hostname, "hostname and the network mode"),
             (

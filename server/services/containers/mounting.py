@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from engine.errors import Kind, WharfError, internal, invalid
+from engine.errors import Kind, WharfError, internal, invalid, not_found
 from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.runtime.spec.mounts import check_tmpfs_options
@@ -147,14 +147,14 @@ async def _below(path: str, subpath: str, place: str, brief: AsyncExitStack) -> 
 def open_below(path: str, subpath: str) -> int:
     """A descriptor (``O_PATH``) of what ``subpath`` is below ``path``; links are followed, but not out of it. Blocks.
 
-    :raises WharfError: INTERNAL: it isn't there; INVALID_ARGUMENT: it leads out.
+    :raises WharfError: NOT_FOUND: it isn't there; INVALID_ARGUMENT: it leads out.
     """
     root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return linux.openat2(root, subpath, os.O_PATH, 0, linux.RESOLVE_BENEATH | linux.RESOLVE_NO_MAGICLINKS)
     except FileNotFoundError:
         whole = f"{path}/{subpath}"
-        raise internal(f"cannot access path {whole}: lstat {whole}: no such file or directory") from None
+        raise not_found(f"cannot access path {whole}: lstat {whole}: no such file or directory") from None
     except OSError as error:
         if error.errno == errno.EXDEV:
             reason = f"path concatenation escapes the base directory, base: {path}, subpath: {subpath}"

@@ -8,7 +8,7 @@ import os
 import posixpath
 from typing import Any
 
-from engine.errors import Kind, WharfError, invalid
+from engine.errors import Kind, WharfError, internal, invalid
 from server.services.containers.model import MountPoint
 
 _RW = frozenset(("rw", "ro"))
@@ -69,21 +69,21 @@ def parse_volumes_from(text: str) -> tuple[str, str]:
 def parse_bind(text: str, volume_driver: str) -> MountPoint:
     """One entry of ``HostConfig.Binds``: ``source:target[:mode]``, or a target alone.
 
-    :raises WharfError: INVALID_ARGUMENT.
+    :raises WharfError: INTERNAL, as dockerd has it.
     """
     bad = f"invalid volume specification: '{text}'"
     parts = text.split(":", 3)
     if parts[0] == "" or len(parts) > 3:
-        raise invalid(bad)
+        raise internal(bad)
     source, target, mode = "", parts[0], ""
     if len(parts) == 2:
         if valid_mode(parts[1]):
-            raise invalid(bad)
+            raise internal(bad)
         source, target = parts
     elif len(parts) == 3:
         source, target, mode = parts
     if not valid_mode(mode):
-        raise invalid(f"invalid mode: {mode}")
+        raise internal(f"invalid mode: {mode}")
     spec: dict[str, Any] = {
         "Type": "bind" if source.startswith("/") else "volume",
         "Source": source,
@@ -104,7 +104,7 @@ def parse_bind(text: str, volume_driver: str) -> MountPoint:
     try:
         point = parse_mount(spec, check_source=False)
     except WharfError as error:
-        raise invalid(f"{bad}: {error.message}") from None
+        raise internal(f"{bad}: {error.message}") from None
     point.mode = mode
     point.create_source = True
     return point

@@ -110,7 +110,7 @@ def _cpu(res: Resources, host: HostLimits, warnings: list[str]) -> None:
             "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted"
         )
     if res.nano_cpus < 0 or res.nano_cpus > host.ncpu * 10**9:
-        raise invalid(f"Range of CPUs is from 0.01 to {host.ncpu}.00, as there are only {host.ncpu} CPUs available")
+        raise invalid(f"range of CPUs is from 0.01 to {host.ncpu}.00, as there are only {host.ncpu} CPUs available")
     if res.cpu_shares > 0 and not host.cpu_shares:
         warnings.append("Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.")
         res.cpu_shares = 0

@@ -8,7 +8,7 @@ import time
 from contextlib import AsyncExitStack
 
 from engine.api.types import ContainerRecord, Mount
-from engine.errors import Kind, WharfError, conflict, not_modified
+from engine.errors import Kind, WharfError, conflict, internal, not_modified
 from engine.runtime.spec.process import DOCKER_APPARMOR
 from engine.system.timeline import Timeline
 from server.services.containers import checkpoint, devicerequests, mounting, rootfs
@@ -17,10 +17,12 @@ from server.services.containers.failures import UNKNOWN, start_failure
 from server.services.containers.hooks import call
 from server.services.containers.log_plugin import start_logging, stop_logging
 from server.services.containers.model import Container
+from server.services.containers.modes import check_nameservers, joined
 from server.services.containers.remove import remove
 from server.services.containers.room import ROOT_LABEL, Room
 from server.services.containers.stdio import stdio_uri, task_owner
 from server.services.containers.stop import stop_and_wait
+from server.services.networks.model import Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ async def _start(
         undo.push_async_callback(mounting.tear_down, room, container)
         # Before the network, so that what is wrong with the mounts costs nothing; its teardown comes first.
         undo.push_async_callback(room.networks.stop, container)
-        sandbox = await room.networks.start(container)
+        sandbox = await _networking(room, container)
         if sandbox.joins is not None:
             # It has no name of its own: Docker shows the other's.
             container.config.hostname = sandbox.hostname
@@ -176,6 +178,19 @@ async def _start(
     await room.save(container)
     timeline.mark("save")
     room.publish(container, "start")
+
+
+async def _networking(room: Room, container: Container) -> Sandbox:
+    check_nameservers(container.host_config.dns or ())
+    try:
+        sandbox: Sandbox = await room.networks.start(container)
+        return sandbox
+    except WharfError as error:
+        if joined(container.host_config.network_mode) is None:
+            raise WharfError(error.kind, f"failed to set up container networking: {error.message}") from error
+        if error.kind is Kind.NOT_FOUND:
+            raise internal(f"joining network namespace of container: {error.message}") from error
+        raise
 
 
 def _joinable_no_more(container: Container) -> None:

@@ -40,11 +40,13 @@ def check_request(config: ContainerConfig, host: HostConfig, rules: Rules) -> No
     """
     modes.check_network_mode(config, host)
     if host.isolation.lower() not in ("", "default"):
-        raise invalid(f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
+        raise invalid(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if host.io_maximum_bandwidth:
-        raise invalid("Invalid QoS settings: linux does not support configuration of maximum bandwidth")
+        raise invalid("invalid option: QoS maximum bandwidth configuration is not supported on linux")
     if host.io_maximum_iops:
-        raise invalid("Invalid QoS settings: linux does not support configuration of maximum IOPs")
+        raise invalid("invalid option: QoS maximum IOPs configuration is not supported on linux")
+    if host.cpu_shares < 0:
+        raise invalid(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
     if (host.cpu_realtime_period or host.cpu_realtime_runtime) and not rules.limits.cpu_realtime:
         raise invalid("Your kernel does not support CPU real-time scheduler")
     if host.cpu_realtime_period and 0 != host.cpu_realtime_runtime > host.cpu_realtime_period:

@@ -78,7 +78,7 @@ def test_users(spec: str, groups: tuple[str, ...], expected: tuple[int, int, tup
         ("99999999999", (), "uids and gids must be in range 0-2147483647"),
         ("-5", (), "uids and gids must be in range 0-2147483647"),
         ("1:-2", (), "uids and gids must be in range 0-2147483647"),
-        ("", ("nosuchg",), "Unable to find group nosuchg: no matching entries in group file"),
+        ("", ("nosuchg",), "unable to find group nosuchg: no matching entries in group file"),
     ],
 )
 def test_users_refused(spec: str, groups: tuple[str, ...], sentence: str) -> None:

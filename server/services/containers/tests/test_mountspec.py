@@ -56,7 +56,7 @@ def test_volume_strings() -> None:
 def test_bad_bind_strings(text: str, sentence: str) -> None:
     with pytest.raises(WharfError) as caught:
         parse_bind(text, "")
-    assert (caught.value.kind, caught.value.message) == (Kind.INVALID_ARGUMENT, sentence)
+    assert (caught.value.kind, caught.value.message) == (Kind.INTERNAL, sentence)
 
 
 @pytest.mark.parametrize(

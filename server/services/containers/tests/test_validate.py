@@ -56,7 +56,7 @@ M = 1 << 20
             {"Memory": 8 * M, "MemoryReservation": 9 * M},
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         ),
-        ({"NanoCpus": 5 * 10**9}, "Range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available"),
+        ({"NanoCpus": 5 * 10**9}, "range of CPUs is from 0.01 to 4.00, as there are only 4 CPUs available"),
         ({"NanoCpus": 10**9, "CpuQuota": 5000}, "Conflicting options: Nano CPUs and CPU Quota cannot both be set"),
         (
             {"CpuPeriod": 10},
@@ -95,7 +95,7 @@ M = 1 << 20
             'cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"',
         ),
         ({"Tmpfs": {"relative": ""}}, "invalid mount path: 'relative' mount path must be absolute"),
-        ({"Isolation": "hyperv"}, "Invalid isolation: \"hyperv\" - linux only supports 'default'"),
+        ({"Isolation": "hyperv"}, "invalid isolation (hyperv): linux only supports 'default'"),
         (
             {"NetworkMode": "container:x", "Dns": ["1.1.1.1"]},
             "conflicting options: dns and the network mode",
@@ -106,7 +106,7 @@ M = 1 << 20
         ),
         (
             {"NetworkMode": "container:"},
-            "Invalid network mode: invalid container format container:<name|id>",
+            "invalid network mode: invalid container format container:<name|id>",
         ),
         ({"CpuRealtimePeriod": 1000}, "Your kernel does not support CPU real-time scheduler"),
     ],
