@@ -24,7 +24,7 @@ from engine.registry import oci
 from engine.runtime.spec import security
 from engine.system.threads import apart
 from engine.system.timeline import Timeline
-from server.services.containers import disklimit, initlayer, validate
+from server.services.containers import disklimit, initlayer, left_volumes, validate
 from server.services.containers import mounts as mount_points
 from server.services.containers.defaults import adapt_host_config, command, hostname
 from server.services.containers.log_config import merge_log_config
@@ -134,6 +134,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
             except BaseException:
                 container.state.dead = True
                 raise
+        left_volumes.forget(container.directory)
         timeline.mark("save")
         undo.pop_all()
     room.publish(container, "create")

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import WharfError, invalid
 from engine.system.threads import apart
-from server.services.containers import mountspec
+from server.services.containers import left_volumes, mountspec
 from server.services.containers.model import Container, MountPoint
 from server.services.containers.room import Room
 
@@ -147,6 +147,7 @@ async def _settle(room: Room, container: Container, point: MountPoint, *, plain_
             options=(options.get("DriverConfig") or {}).get("Options"),
             labels=options.get("Labels"),
             reference=container.id,
+            invented=lambda name: left_volumes.note(container.directory, (name,)),
         )
         point.name, point.driver, point.source = volume.name, volume.driver, volume.mountpoint
         if not point.mode and point.driver == "local":

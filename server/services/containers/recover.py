@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from engine.api.types import Exit, ProcessState, TaskStatus
 from engine.errors import WharfError
 from engine.system import mounts
-from server.services.containers import exits, mounting
+from server.services.containers import exits, left_volumes, mounting
 from server.services.containers.hooks import call
 from server.services.containers.model import Container
 from server.services.containers.remove import remove
@@ -163,16 +163,27 @@ async def _sweep(room: Room, tasks: dict[str, ProcessState]) -> None:
         for name in set(os.listdir(f"{room.settings.exec_root}/containers")) - running:
             await room.stdio.discard(name)
     known = {container.id for container in room.registry}
+    for name in await asyncio.to_thread(_left_volumes, f"{room.settings.root}/containers", known):
+        if not room.volumes.references(name):
+            log.info("volume %s is left by a crash and removed", name)
+            await room.volumes.remove(name, force=True)
     await asyncio.to_thread(_sweep_directory, f"{room.settings.root}/containers", known)
     await asyncio.to_thread(_sweep_directory, f"{room.settings.exec_root}/containers", running)
 
 
-def _sweep_directory(directory: str, known: Iterable[str]) -> None:
+def _unknown(directory: str, known: Iterable[str]) -> list[str]:
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
-        return
-    for name in set(names) - set(known):
-        path = f"{directory}/{name}"
+        return []
+    return [f"{directory}/{name}" for name in set(names) - set(known)]
+
+
+def _left_volumes(directory: str, known: Iterable[str]) -> list[str]:
+    return [name for path in _unknown(directory, known) for name in left_volumes.noted(path)]
+
+
+def _sweep_directory(directory: str, known: Iterable[str]) -> None:
+    for path in _unknown(directory, known):
         mounts.unmount_under(path)
         shutil.rmtree(path, ignore_errors=True)

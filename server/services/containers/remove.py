@@ -5,7 +5,7 @@ import logging
 import shutil
 
 from engine.errors import Kind, WharfError, conflict
-from server.services.containers import mounting, mounts
+from server.services.containers import left_volumes, mounting, mounts
 from server.services.containers.hooks import call
 from server.services.containers.model import Container
 from server.services.containers.room import Room
@@ -63,6 +63,9 @@ async def _remove(room: Room, container: Container, *, volumes: bool) -> None:
     room.restarts_of(container).cancel()
     await mounting.tear_down(room, container)
     await room.networks.remove(container)
+    left_volumes.forget(container.directory)
+    if volumes:
+        left_volumes.note(container.directory, [point.name for point in container.mounts.values() if point.anonymous])
     await room.store.delete(container.id)
     room.registry.remove(container)
     room.restarts.pop(container.id, None)

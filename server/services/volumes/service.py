@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from engine.errors import Kind, WharfError, conflict, not_found
@@ -92,8 +92,10 @@ class Volumes:
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         reference: str = "",
+        invented: Callable[[str], None] | None = None,
     ) -> Volume:
-        """Makes a volume, or returns the one that has the name already. ``reference``: a container's id.
+        """Makes a volume, or returns the one that has the name already. ``reference``: a container's id. ``invented``
+        is told the name of an anonymous one before it is made.
 
         :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name.
         """
@@ -101,6 +103,8 @@ class Volumes:
         if fresh:
             name = secrets.token_hex(32)
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
+            if invented is not None:
+                invented(name)
         async with self._locks.of(name):
             found = await self._existing(name, driver)
             if found is None and not driver and not fresh:
