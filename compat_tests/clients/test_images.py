@@ -285,6 +285,28 @@ def test_prune(engine: Engine) -> None:
     assert engine.api.get("/images/prune/kept:1/json").json()["Id"] == kept
 
 
+def test_prune_keeps_what_containers_asked_for(engine: Engine) -> None:
+    """By an id or a digest, the last of the image's names in their order; by a name, that name."""
+    id = load(engine, "asked:b", Labels={"asked": "yes"})
+
+    def untagged(asked: str) -> list[str]:
+        for tag in "abcd":
+            engine.docker("tag", id, f"asked:{tag}")
+        with user(engine, asked, running=False):
+            filters = json.dumps({"dangling": ["false"], "label": ["asked=yes"]})
+            found = engine.api.post("/images/prune", filters=filters).json()["ImagesDeleted"]
+        assert all("Untagged" in line for line in found)
+        assert engine.api.get(f"/images/{id}/json").status == 200
+        return sorted(line["Untagged"] for line in found)
+
+    assert untagged(id) == ["asked:a", "asked:b", "asked:c"]
+    assert untagged(id[7:19]) == ["asked:a", "asked:b", "asked:c"]
+    assert untagged("asked:b") == ["asked:a", "asked:c", "asked:d"]
+    assert untagged(f"asked:b@{id}") == ["asked:a", "asked:c", "asked:d"]
+    assert untagged(f"asked@{id}") == ["asked:a", "asked:b", "asked:c"]
+    engine.docker("rmi", "-f", id)
+
+
 def test_events(engine: Engine, tmp_path: Path) -> None:
     """Names and labels as dockerd with the containerd image store has them."""
     one, two, made, name = (f"events-{uuid.uuid4().hex[:8]}" for _ in range(4))
@@ -315,7 +337,9 @@ def test_events(engine: Engine, tmp_path: Path) -> None:
         ("untag", image, {"name": f"{one}:1"}),
         ("untag", image, {"name": f"{two}:latest"}),
         ("delete", image, {"name": image}),
+        ("tag", imported, {"name": f"{made}:1", "x": "y"}),
         ("import", imported, {"name": imported, "x": "y"}),
+        ("create", committed, {"name": committed, "x": "y", "c": "d"}),
         ("tag", committed, {"name": f"{made}:2", "x": "y", "c": "d"}),
         ("untag", committed, {"name": f"{made}:2"}),
         ("delete", committed, {"name": committed}),

@@ -98,6 +98,9 @@ def test_what_is_asked_of_one_platform(engine: Engine) -> None:
             == "amd64"
         )
         assert len(engine.api.get(f"/images/{made.name}/history", platform=ARM64).json()) == 2
+        described = engine.api.get(f"/images/{made.name}/json", platform=ARM64).json()["Descriptor"]
+        assert (described["digest"], described["platform"]) == (made.manifests[1], json.loads(ARM64))
+        assert engine.api.get(f"/images/{made.name}/json").json()["Descriptor"]["digest"] == made.index
         missing = engine.api.get(f"/images/{made.name}/json", platform='{"os":"linux","architecture":"riscv64"}')
         assert missing.status == 404
         assert "does not provide the specified platform (linux/riscv64)" in missing.json()["message"]
@@ -110,6 +113,8 @@ def test_one_platform_is_saved_and_loaded(engine: Engine) -> None:
     with loaded(engine) as made:
         whole = engine.api.get(f"/images/{made.name}/get").body
         one = engine.api.get("/images/get", names=made.name, platform=ARM64).body
+        several = engine.api.get("/images/get", names=made.name, platform=[AMD64, ARM64])
+        assert (several.status, several.message) == (400, "multiple platform parameters not supported")
     assert {made.index, *made.manifests} <= saved(whole)
     assert made.manifests[1] in saved(one)
     assert not {made.index, made.manifests[0]} & saved(one)

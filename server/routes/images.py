@@ -35,13 +35,14 @@ def _name(request: Request) -> str:
     return name
 
 
-def _platform(request: Request, since: tuple[int, int]) -> str | None:
-    """``platform``: text like linux/arm64, or (newer clients) the JSON of a platform."""
+def _platform(request: Request, since: tuple[int, int], *, single: bool = False) -> str | None:
+    """``platform``: text like linux/arm64, or (newer clients) the JSON of a platform. The first of several, unless it
+    must be a ``single`` one."""
     if params.version_of(request) < since:
         return None
     texts = params.texts(request, "platform")
-    if len(texts) > 1:
-        raise invalid("at most one platform value is allowed")
+    if len(texts) > 1 and single:
+        raise invalid("multiple platform parameters not supported")
     text = texts[0] if texts else ""
     if text.startswith("{"):
         return format_platform(_of_json(text))
@@ -179,7 +180,7 @@ async def push(request: Request) -> Response:
 async def load(request: Request) -> Response:
     # Always a stream: what is wrong with an archive is told in it, with status 200. The head comes with the first
     # image: there are clients that look no further than that.
-    messages = _images(request).load(pieces(request), platform=_platform(request, (1, 48)))
+    messages = _images(request).load(pieces(request), platform=_platform(request, (1, 48), single=True))
     return json_stream(messages, told=True, name="load")
 
 
@@ -192,7 +193,7 @@ async def save(request: Request) -> Response:
 
 
 async def _save(request: Request, names: Sequence[str]) -> Response:
-    archive = await _images(request).save(names, platform=_platform(request, (1, 48)))
+    archive = await _images(request).save(names, platform=_platform(request, (1, 48), single=True))
     return byte_stream(archive, media_type="application/x-tar", name="save")
 
 

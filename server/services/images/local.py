@@ -170,6 +170,7 @@ class Local:
         image = await self._room.resolver.resolve(text, platform=platform)
         group = await self._room.names.of_digest(record.target.digest)
         tags, digests = _names(group)
+        index = oci.is_index(image.target.media_type)
         config = image.config
         history = config.get("history") or []
         comment = config.get("comment") or (history[-1].get("comment") if history else "") or ""
@@ -185,12 +186,11 @@ class Local:
             "Config": _config(image),
             "Architecture": config.get("architecture") or "",
             "Os": config.get("os") or "",
-            "Size": await self._sizes.content(image)
-            + (image.target.size if oci.is_index(image.target.media_type) else 0),
+            "Size": await self._sizes.content(image) + (image.target.size if index else 0),
             "GraphDriver": {"Data": None, "Name": self._room.engine.snapshots.snapshotter},
             "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
             "Metadata": {"LastTagTime": _time(updated)},
-            "Descriptor": oci.to_json(image.target),
+            "Descriptor": oci.to_json(image.manifest_descriptor if platform and index else image.target),
         }
         if isinstance(config.get("created"), str):
             document["Created"] = config["created"]

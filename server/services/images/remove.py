@@ -3,7 +3,8 @@
 The bytes are not waited for: the engine's collector removes what nothing refers to any more.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from api_models.filters import Filters
 from engine.api.types import Descriptor, ImageRecord, Platform
@@ -204,26 +205,12 @@ class Removal:
         only_dangling = filters.flag("dangling", default=True)
         rest = Filters({key: filters.get(key) for key in filters if key != "dangling"})
         test = await selector(self._room.resolver, rest)
+        names = await self._room.names.all()
         chosen: dict[str, ImageRecord] = {}
-        for record in await self._room.names.all():
+        for record in names:
             if (not only_dangling or is_dangling(record)) and await test(record):
                 chosen[record.name] = record
-        used: set[str] = set()
-        for user in self._room.users():
-            for digest in mounted(user):
-                chosen = {name: record for name, record in chosen.items() if record.target.digest != digest}
-            # An image by its id is used whatever its names; by a name, that name is.
-            chosen.pop(dangling_name(user.image_id), None)
-            asked = user.config.image or ""
-            if user.image_id.startswith("sha256:" + asked.removeprefix("sha256:")):
-                used.add(user.image_id)
-                continue
-            try:
-                parsed = parse_any(asked)
-            except WharfError:
-                continue
-            if isinstance(parsed, Reference):
-                chosen.pop(str(parsed.tagged()), None)
+        chosen = self._unused(names, chosen)
         deleted: Lines = []
         before: dict[str, int] = {}
         for record in chosen.values():
@@ -232,15 +219,13 @@ class Removal:
             before |= await self._sizes.below(record.target)
             digest = record.target.digest
             left = [r for r in await self._room.names.of_digest(digest) if r.name != record.name]
-            if not left and digest in used:
-                await self._room.names.ensure_dangling(record)
             await self._room.names.delete(record.name)
             name = parse_canonical(record.name)
             untagged = digest if is_dangling(record) else name.familiar if name is not None else record.name
             deleted.append({"Untagged": untagged})
             if not is_dangling(record):
                 self._room.publish("untag", digest, untagged)
-            if not left and digest not in used:
+            if not left:
                 self._gone(digest)
         if chosen:
             # What the names no longer hold is collected now, so that the answer can say what came back.
@@ -254,6 +239,36 @@ class Removal:
             reclaimed += await self._downloads.forget_left()
         self._room.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
+
+    def _unused(self, names: Sequence[ImageRecord], chosen: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
+        """Those of ``chosen`` that may go. A container that asked for a name keeps that name; one that asked for an id
+        or a digest keeps the last of the image's names, in their order."""
+        left = dict(chosen)
+        used: set[str] = set()
+        for user in self._room.users():
+            for digest in mounted(user):
+                left = {name: record for name, record in left.items() if record.target.digest != digest}
+            left.pop(dangling_name(user.image_id), None)
+            asked = user.config.image or ""
+            if user.image_id.startswith("sha256:" + asked.removeprefix("sha256:")) or asked.endswith(
+                f"@{user.image_id}"
+            ):
+                used.add(user.image_id)
+            try:
+                parsed = parse_any(asked)
+            except WharfError:
+                continue
+            if isinstance(parsed, Reference):
+                left.pop(str(parsed.tagged()), None)
+                if parsed.tag and parsed.digest:
+                    left.pop(str(parsed.trimmed().with_tag(parsed.tag)), None)
+        count = Counter(record.target.digest for record in names)
+        for name in sorted(left):
+            digest = left[name].target.digest
+            if count[digest] == 1 and digest in used:
+                del left[name]
+            count[digest] -= 1
+        return left
 
     async def _collect(self) -> None:
         async with self._room.engine.leases.hold(sync=True):
