@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from compat_tests.boxes import output, running
-from compat_tests.engines import Engine
+from compat_tests.engines import Dockerd, Engine
 from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
@@ -29,6 +29,45 @@ def test_network_modes(engine: Engine) -> None:
         address = network_settings(engine, other)["Networks"]["bridge"]["IPAddress"]
         joined = output(engine, {"HostConfig": {"NetworkMode": f"container:{other}"}}, "ip -o -4 addr show eth0")
         assert f" {address}/" in joined[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "endpoints", "interfaces"),
+    [
+        ("", ["apart"], 1),
+        ("bridge", ["apart"], 1),
+        ("none", ["apart"], 1),
+        ("bridge", ["bridge", "apart"], 2),
+        ("default", ["default", "apart"], 2),
+        ("apart", ["bridge"], 1),
+        ("bridge", ["none"], 0),
+        ("none", ["none"], 0),
+    ],
+)
+def test_endpoints_are_all_networks(
+    engine: Engine, oracle: Dockerd, mode: str, endpoints: list[str], interfaces: int
+) -> None:
+    """The mode's own network is one of them only if it is named."""
+    config: dict[str, Any] = {name: {} for name in endpoints}
+    body = {"HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": config}}
+    shown = []
+    for each in (engine, oracle):
+        assert each.api.post("/networks/create", {"Name": "apart"}).status == 201
+        try:
+            with running(each, body) as identity:
+                shown.append(sorted(network_settings(each, identity)["Networks"]))
+            assert output(each, body, "ls /sys/class/net | grep -c eth || true") == [str(interfaces)]
+        finally:
+            each.api.delete("/networks/apart")
+    assert shown[0] == shown[1]
+
+
+def test_the_hosts_network_goes_with_no_other(engine: Engine) -> None:
+    for mode, name in (("host", "bridge"), ("bridge", "host")):
+        body = {"HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": {name: {}}}}
+        answer = engine.api.post("/containers/create", {"Image": "busybox", **body})
+        assert answer.status == 400
+        assert "network" in answer.message
 
 
 def test_network_disabled(engine: Engine) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 
 from api_models.network import EndpointSettings
-from engine.errors import Kind, WharfError, invalid, not_found
+from engine.errors import Kind, WharfError, internal, invalid, not_found
 from engine.network.ipam import Address, AddressInUse, PoolExhausted, mac_from_address
 from server.services.containers.model import Container
 from server.services.networks import options
@@ -24,9 +24,9 @@ def mode_of(container: Container) -> str:
         return "container"
     if mode == "host":
         return "host"
-    if mode == "none" or container.config.network_disabled or list(container.networking) == ["none"]:
+    if container.config.network_disabled or list(container.networking) == ["none"]:
         return "none"  # also where there is no default bridge to be on
-    return "own"
+    return "none" if mode == "none" and not container.networking else "own"
 
 
 def network_key(container: Container) -> str:
@@ -36,7 +36,8 @@ def network_key(container: Container) -> str:
 
 
 def normalize(room: Room, container: Container) -> None:
-    """Makes ``container.networking`` complete: by name, the mode's network among them.
+    """Makes ``container.networking`` complete: by name, the mode's network first. It is on the networks that the
+    request has endpoints for, and on the one of its mode only if there are none.
 
     :raises WharfError: NOT_FOUND, INVALID: as dockerd at create.
     """
@@ -47,16 +48,13 @@ def normalize(room: Room, container: Container) -> None:
     main = network_key(container)
     if main == "bridge" and room.by_name("bridge") is None:
         main = "none"  # --bridge=none: there is no default network
-    names = [main, *(key for key in container.networking if key not in (main, "default"))]
-    for key in names:
+    for key in sorted(container.networking, key=lambda key: key != main) or [main]:
         network = room.find(key)
         settings = container.networking.get(key) or EndpointSettings()
         if network is None:
             # It may come before the container is started; the start says if it did not.
             found[key] = settings
             continue
-        if key == main == "bridge":
-            settings = container.networking.get("default") or settings
         if network.name in found and key != main:
             settings = settings if settings != EndpointSettings() else found[network.name]
         found[network.name] = settings.replace(
@@ -73,6 +71,8 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
     """
     if network.config_only:
         raise WharfError(Kind.PERMISSION_DENIED, "cannot create endpoint on configuration-only network")
+    if settings.mac_address and not _MAC.fullmatch(settings.mac_address):
+        raise invalid(f"invalid MAC address {settings.mac_address}")
     problems: list[str] = []
     ipam = settings.ipam_config
     asked = [ipam.ipv4_address, ipam.ipv6_address] if ipam else []
@@ -82,8 +82,6 @@ def check_endpoint(network: Network, settings: EndpointSettings) -> None:
         problems += _check_addresses(network, settings)
     if ipam and ipam.link_local_ips:
         problems += [f"invalid link-local IP address: {text}" for text in ipam.link_local_ips if not _local(text)]
-    if settings.mac_address and not _MAC.fullmatch(settings.mac_address):
-        problems.append(f"invalid MAC address: {settings.mac_address}")
     if problems:
         raise invalid("invalid endpoint settings:\n" + together(problems))
     options.endpoint_sysctls(settings.driver_opts)
@@ -125,13 +123,15 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
     return problems
 
 
-def check_together(names: Iterable[Network], main: str) -> None:
+def check_together(networks: Sequence[Network], mode: str) -> None:
     """Host and none go with nothing else. :raises WharfError:"""
-    networks = list(names)
+    on_host = [network.driver == HOST for network in networks]
+    if mode == "host" and not all(on_host):
+        raise invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+    if mode != "host" and any(on_host):
+        raise invalid("cannot connect container to host network - container must be created in host network mode")
     if len(networks) < 2:
         return
-    if any(network.driver == HOST for network in networks):
-        raise invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
     if any(network.driver == NULL for network in networks):
         raise invalid(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
@@ -268,7 +268,8 @@ def link_targets(room: Room, container: Container, *, strict: bool = True) -> li
         if other is None and not strict:
             continue
         if other is None:
-            raise invalid(f"could not get container for {name}: No such container: {name}")
+            why = f"No such container: {name}" if name else 'invalid name or ID supplied: ""'
+            raise invalid(f"could not get container for {name}: {why}")
         while other.host_config.network_mode.startswith("container:") and room.containers:
             name = other.host_config.network_mode.partition(":")[2]
             other = room.containers.get(name)
@@ -282,13 +283,13 @@ def link_targets(room: Room, container: Container, *, strict: bool = True) -> li
 def parse_link(text: str) -> tuple[str, str]:
     """``name``, ``name:alias`` or the stored form ``/name:/container/alias``.
 
-    :raises WharfError: INVALID.
+    :raises WharfError: INTERNAL, as dockerd has it.
     """
     if not text:
-        raise invalid("empty string specified for links")
+        raise internal("empty string specified for links")
     parts = text.split(":")
     if len(parts) > 2:
-        raise invalid(f"bad format for links: {text}")
+        raise internal(f"bad format for links: {text}")
     name = parts[0].lstrip("/")
     if len(parts) == 1:
         return name, name
