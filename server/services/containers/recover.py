@@ -164,9 +164,8 @@ async def _sweep(room: Room, tasks: dict[str, ProcessState]) -> None:
             await room.stdio.discard(name)
     known = {container.id for container in room.registry}
     for name in await asyncio.to_thread(_left_volumes, f"{room.settings.root}/containers", known):
-        if not room.volumes.references(name):
-            log.info("volume %s is left by a crash and removed", name)
-            await room.volumes.remove(name, force=True)
+        log.info("volume %s was its container's that a crash has left half made or removed", name)
+        await room.volumes.clear(name)
     await asyncio.to_thread(_sweep_directory, f"{room.settings.root}/containers", known)
     await asyncio.to_thread(_sweep_directory, f"{room.settings.exec_root}/containers", running)
 

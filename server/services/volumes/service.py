@@ -273,6 +273,12 @@ class Volumes:
 
     # ---- what containers do ----------------------------------------------------------------------------
 
+    async def clear(self, name: str) -> None:
+        """Removes what a crash has left of a volume, unless it is used: one without a record, too."""
+        if not self._references.get(name):
+            await self.remove(name, force=True)
+            await self._local.remove(name)
+
     def refer(self, name: str, container: str) -> None:
         """The container has the volume in its configuration."""
         self._references.setdefault(name, set()).add(container)
