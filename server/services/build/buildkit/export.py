@@ -27,9 +27,9 @@ from engine.registry import oci
 from engine.registry.reference import parse
 from server.services.build.buildkit.assemble import Assembler
 from server.services.build.buildkit.files import Files, message_of
-from server.services.build.buildkit.frontend import attests
 from server.services.build.buildkit.job import Job, Made
 from server.services.build.buildkit.layouts import ClientStore, copy_image
+from server.services.build.buildkit.options import attests
 from server.services.build.buildkit.progress import Vertex
 from server.services.build.buildkit.provenance import Origins
 from server.services.build.buildkit.wishes import Wishes, read

@@ -14,131 +14,24 @@ from engine.build.dockerfile.parse import parse
 from engine.build.ground import Ground
 from engine.build.keys import upwards
 from engine.build.plan import Options, Plan, PlannedStage, plan
-from engine.build.remote import Remote
+from engine.build.remote import Remote as RemoteCache
 from engine.build.solve import Builder, Solver
 from engine.build.steps import SCRATCH, Base, Copy, Result, Run, Step
-from engine.build.work import Limits
 from engine.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
 from engine.registry import oci
 from server.services.build.buildkit.bases import Bases
 from server.services.build.buildkit.contextual import left_out, needed
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.job import Job, Made
+from server.services.build.buildkit.options import BUILT_IN, check_options, limits
 from server.services.build.buildkit.progress import StepProgress
+from server.services.build.buildkit.remotes import Remote
 from server.services.build.buildkit.sources import Sources
 from server.services.build.buildkit.subrequests import LINT, Asked, answer, checked
 from server.services.build.classic import Images, host_platform
 from server.services.build.image import chain_of, describe
 from server.services.build.runner import TaskRunner
 from server.services.containers.room import Room
-
-BUILT_IN = re.compile(r"^(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")
-"""Front-end images that mean the Dockerfile syntax which is built in."""
-
-IGNORED = frozenset(
-    ("frontend.caps", "multi-platform", "build-arg-casing", "local-sessionid", "vcs:revision", "vcs:source")
-)
-_PREFIXES = ("build-arg:", "label:", "context:", "input-metadata:", "vcs:", "local-sessionid:", "attest:", "input:")
-KNOWN = IGNORED | {
-    "filename",
-    "target",
-    "platform",
-    "no-cache",
-    "image-resolve-mode",
-    "add-hosts",
-    "shm-size",
-    "ulimit",
-    "cgroup-parent",
-    "force-network-mode",
-    "hostname",
-    "context",
-    "contextkey",
-    "contextsubdir",
-    "dockerfilekey",
-    "cmdline",
-    "source",
-    "cache-imports",
-    "cache-from",
-    "memory",
-    "memswap",
-    "cpushares",
-    "cpuperiod",
-    "cpuquota",
-    "cpusetcpus",
-    "cpusetmems",
-    "requestid",
-    "override-copy-image",
-}
-
-
-def check_options(options: Mapping[str, str]) -> None:
-    """Refuses what the front end doesn't do, by name. Raises NOT_IMPLEMENTED or INVALID_ARGUMENT."""
-    for key, value in options.items():
-        if key in KNOWN:
-            continue
-        if not key.startswith(_PREFIXES):
-            raise not_implemented(f"the build option {key} is not supported")
-        if key.startswith("attest:"):
-            _check_attestation(key.removeprefix("attest:"), value)
-    for key in ("source", "cmdline"):
-        if options.get(key) and not BUILT_IN.match(options[key].split()[0]):
-            raise not_implemented(
-                f"front-end image {options[key]} is not supported: only docker/dockerfile is, built in"
-            )
-
-
-def _check_attestation(kind: str, value: str) -> None:
-    words = dict(item.partition("=")[::2] for item in value.split(",")) if value else {}
-    if words.get("disabled") == "true":
-        return
-    if kind != "provenance":
-        raise not_implemented(f"attestations ({kind}) are not supported")
-    if words.get("mode", "min") not in ("min", ""):
-        raise not_implemented(f"provenance with mode={words['mode']} is not supported: only mode=min is")
-
-
-def attests(options: Mapping[str, str]) -> bool:
-    """Whether the client wants provenance by itself: what buildx adds unasked (inline-only) would make every image
-    an index, and no two builds the same."""
-    value = options.get("attest:provenance")
-    words = dict(item.partition("=")[::2] for item in value.split(",")) if value else {}
-    return value is not None and "true" not in (words.get("inline-only"), words.get("disabled"))
-
-
-def _numbers(options: Mapping[str, str]) -> Limits:
-    def number(key: str) -> int:
-        text = options.get(key, "")
-        try:
-            return int(text) if text else 0
-        except ValueError:
-            raise invalid(f"invalid {key}: {text}") from None
-
-    ulimits = []
-    for item in filter(None, options.get("ulimit", "").split(",")):
-        match = re.fullmatch(r"(\w+)=(-?\d+)(?::(-?\d+))?", item)
-        if match is None:
-            raise invalid(f"invalid ulimit: {item}")
-        ulimits.append((match[1], int(match[2]), int(match[3] or match[2])))
-    hosts = []
-    for item in filter(None, options.get("add-hosts", "").split(",")):
-        name, separator, address = item.partition("=")
-        if not separator:
-            raise invalid(f"invalid host: {item}")
-        hosts.append(f"{name}:{address.strip('[]')}")
-    return Limits(
-        memory=number("memory"),
-        memory_swap=number("memswap"),
-        cpu_shares=number("cpushares"),
-        cpu_period=number("cpuperiod"),
-        cpu_quota=number("cpuquota"),
-        cpuset_cpus=options.get("cpusetcpus", ""),
-        cpuset_mems=options.get("cpusetmems", ""),
-        shm_size=number("shm-size"),
-        cgroup_parent=options.get("cgroup-parent", ""),
-        ulimits=tuple(ulimits),
-        extra_hosts=tuple(hosts),
-        hostname=options.get("hostname", ""),
-    )
 
 
 @dataclass(slots=True)
@@ -151,7 +44,7 @@ class Frontend:
     job: Job
     sources: Sources
     options: Mapping[str, str]
-    imports: Sequence[Remote] = ()
+    imports: Sequence[RemoteCache] = ()
 
     async def ask(self) -> Mapping[str, bytes]:
         """The answer to a subrequest, which builds nothing."""
@@ -228,6 +121,15 @@ class Frontend:
             raise detailed(error, file=name, text=text, vertex=progress.vertex(step).digest, span=step.span) from error
         return made
 
+    async def fetch(self, remote: Remote) -> Made:
+        """A file or a repository that the client's half wants to read."""
+        progress = StepProgress(self.job.send, self.job.ref)
+        text = f"FROM scratch\nADD {json.dumps([remote.url, remote.target])}\n"
+        planned, bases = await self._plan(parse(text), host_platform(), many=False)
+        assert planned.target.last is not None
+        planned.target.last.name = remote.name
+        return await self._made(host_platform(), planned, bases, progress, "")
+
     async def _plan(self, file: Dockerfile, platform: str, *, many: bool) -> tuple[Plan, Bases]:
         options = self.options
         no_cache = options.get("no-cache")
@@ -261,7 +163,7 @@ class Frontend:
         options = self.options
         epoch = options.get("build-arg:SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
-        runner = TaskRunner(self.room, _numbers(options))
+        runner = TaskRunner(self.room, limits(options))
         ground = Ground(bases.lay_out)
         solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports, ground)
         self.job.solvers.append(solver)

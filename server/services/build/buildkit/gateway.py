@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from engine.buildkit.pb import caps_pb2, gateway_pb2, worker_pb2
 from engine.errors import WharfError, internal, invalid, not_found, not_implemented
 from engine.registry import oci
+from server.services.build.buildkit import remotes
 from server.services.build.buildkit.failure import detailed
 from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import platforms_json
 from server.services.build.buildkit.inputs import definition, named
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.buildkit.remotes import Remote, remote
 
 BUILD = "buildkit-controlapi-buildid"
 
@@ -42,12 +44,13 @@ CAPS = (
 
 Solve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
 Ask = Callable[[Job, dict[str, str]], Awaitable[Mapping[str, bytes]]]
+Fetch = Callable[[Job, Remote], Awaitable[Made]]
 Resolve = Callable[[Job, str, str], Awaitable[tuple[str, bytes]]]
 
 
 class Gateway:
     """The servicer. ``call`` is the id of the build. ``solve`` runs the built-in front end, ``ask`` asks it what
-    builds nothing, ``resolve`` gives an
+    builds nothing, ``fetch`` gets what lies elsewhere, ``resolve`` gives an
     image's digest and configuration, ``files`` reads results."""
 
     def __init__(
@@ -55,12 +58,13 @@ class Gateway:
         jobs: Jobs,
         solve: Solve,
         ask: Ask,
+        fetch: Fetch,
         resolve: Resolve,
         files: Files,
         workers: Callable[[], list[worker_pb2.WorkerRecord]],
     ) -> None:
         self._jobs, self._solve, self._resolve, self._files, self._workers = jobs, solve, resolve, files, workers
-        self._ask = ask
+        self._ask, self._fetch = ask, fetch
 
     async def _job(self, call: str) -> Job:
         if not call:
@@ -73,8 +77,9 @@ class Gateway:
     async def ping(self, request: gateway_pb2.PingRequest, call: str) -> gateway_pb2.PongResponse:
         await self._job(call)
         caps = [caps_pb2.APICap(ID=name, Enabled=True) for name in CAPS]
-        attestations = caps_pb2.APICap(ID="exporter.image.attestations", Enabled=True)
-        return gateway_pb2.PongResponse(FrontendAPICaps=caps, LLBCaps=[attestations], Workers=self._workers())
+        names = ("exporter.image.attestations", *remotes.CAPS)
+        low = [caps_pb2.APICap(ID=name, Enabled=True) for name in names]
+        return gateway_pb2.PongResponse(FrontendAPICaps=caps, LLBCaps=low, Workers=self._workers())
 
     async def solve(self, request: gateway_pb2.SolveRequest, call: str) -> gateway_pb2.SolveResponse:
         job = await self._job(call)
@@ -91,7 +96,9 @@ class Gateway:
             job.inputs[name] = self._jobs.result(named(operations))
         if not request.Frontend:
             if request.Definition.ByteSize():
-                raise not_implemented("solving a low-level build definition (LLB) is not supported")
+                fetched = await self._fetch(job, remote(request.Definition))
+                job.give(fetched)
+                return gateway_pb2.SolveResponse(result=result_of([fetched]))
             return gateway_pb2.SolveResponse(result=gateway_pb2.Result())
         if request.Frontend not in ("dockerfile.v0", "gateway.v0"):
             raise not_implemented(f"front end {request.Frontend} is not supported")
@@ -146,7 +153,7 @@ class Gateway:
         return gateway_pb2.ResolveImageConfigResponse(Digest=digest, Config=config, Ref=request.Ref)
 
     async def read_file(self, request: gateway_pb2.ReadFileRequest, call: str) -> gateway_pb2.ReadFileResponse:
-        made = (await self._job(call)).result(request.Ref)
+        made = await self._looked_into(call, request.Ref)
         span = request.Range if request.HasField("Range") else None
         data = await self._files.read(
             made.documents.chain_id, request.FilePath, span.Offset if span else 0, span.Length if span else 0
@@ -154,13 +161,19 @@ class Gateway:
         return gateway_pb2.ReadFileResponse(Data=data)
 
     async def read_dir(self, request: gateway_pb2.ReadDirRequest, call: str) -> gateway_pb2.ReadDirResponse:
-        made = (await self._job(call)).result(request.Ref)
+        made = await self._looked_into(call, request.Ref)
         entries = await self._files.list(made.documents.chain_id, request.DirPath, request.IncludePattern)
         return gateway_pb2.ReadDirResponse(entries=entries)
 
     async def stat_file(self, request: gateway_pb2.StatFileRequest, call: str) -> gateway_pb2.StatFileResponse:
-        made = (await self._job(call)).result(request.Ref)
+        made = await self._looked_into(call, request.Ref)
         return gateway_pb2.StatFileResponse(stat=await self._files.stat(made.documents.chain_id, request.Path))
+
+    async def _looked_into(self, call: str, ref: str) -> Made:
+        """A result whose files are read: under the build's lease, or the view of them might be collected."""
+        job = await self._job(call)
+        await job.lease.enter()
+        return job.result(ref)
 
 
 def result_of(made: list[Made]) -> gateway_pb2.Result:

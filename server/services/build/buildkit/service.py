@@ -22,6 +22,7 @@ from server.services.build.buildkit.job import Job, Jobs, Made
 from server.services.build.buildkit.mirrors import Mirrors
 from server.services.build.buildkit.platforms import platforms
 from server.services.build.buildkit.records import Records
+from server.services.build.buildkit.remotes import Remote
 from server.services.build.buildkit.sources import Sources
 from server.services.build.context import Contexts
 from server.services.containers.room import Room
@@ -81,7 +82,9 @@ class BuildKit:
                 self._history,
                 self._caches,
             )
-            gateway = Gateway(self._jobs, self._solve, self._ask, self._resolve, self._files, self._workers)
+            gateway = Gateway(
+                self._jobs, self._solve, self._ask, self._fetch, self._resolve, self._files, self._workers
+            )
             self._server = Server()
             self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
             blobs = Blobs(self._history, self._room.engine.content)
@@ -121,6 +124,13 @@ class BuildKit:
         await job.lease.enter()
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
             return await Frontend(self._room, self._images, self._builder, job, sources, options).ask()
+
+    async def _fetch(self, job: Job, remote: Remote) -> Made:
+        session = await self._sessions.get(job.session)
+        job.lease.begin()
+        async with Sources(session, self.mirrors, self._uploads, {}, self._builder.scratch, job) as sources:
+            await job.lease.enter()
+            return await Frontend(self._room, self._images, self._builder, job, sources, {}).fetch(remote)
 
     async def _resolve(self, job: Job, ref: str, platform: str) -> tuple[str, bytes]:
         image = await self._images.resolve(ref, platform=platform or None)
