@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from api_models.network import IPAMPool, NetworkCreateRequest
-from engine.errors import Kind, WharfError, conflict, invalid, not_found
+from engine.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from engine.network import ipam
 from engine.network.ipam import Network as Subnet
 from engine.network.ipam import PoolExhausted
@@ -31,7 +31,8 @@ async def create(room: Room, request: NetworkCreateRequest) -> Network:
     _check_name(room, request.name)
     network = _record(room, request)
     if network.config_only:
-        network.ipam = _pools_asked(request) or None
+        _families(network, request)
+        network.ipam = _pools_asked(request, ipv6=network.enable_ipv6) or None
         room.add(network)
         await room.store.put(network)
         _announce(room, network)
@@ -107,8 +108,6 @@ def _record(room: Room, request: NetworkCreateRequest) -> Network:
         name=request.name,
         driver=driver,
         created_ns=time.time_ns(),
-        enable_ipv4=True if request.enable_ipv4 is None else request.enable_ipv4,
-        enable_ipv6=bool(request.enable_ipv6),
         internal=request.internal,
         attachable=request.attachable,
         config_only=request.config_only,
@@ -150,9 +149,14 @@ async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> 
     network.options = {**defaults, **network.options}
     if network.driver == BRIDGE and room.config.mtu and options.MTU not in network.options:
         network.options[options.MTU] = str(room.config.mtu)
-    options.check(network)
     source = room.by_name(network.config_from) if network.config_from else None
-    asked = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()] if source else _pools_asked(request)
+    if source is None:
+        _families(network, request)
+    options.check(network)
+    if source is not None:
+        asked = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()]
+    else:
+        asked = _pools_asked(request, ipv6=network.enable_ipv6)
     if not network.enable_ipv4 and not network.enable_ipv6 and network.ipam_driver != "null":
         raise invalid("IPv4 or IPv6 must be enabled")
     if network.ipam_driver == "null":
@@ -168,7 +172,13 @@ async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> 
     _devices(room, network)
 
 
-def _pools_asked(request: NetworkCreateRequest) -> list[PoolConfig]:
+def _families(network: Network, request: NetworkCreateRequest) -> None:
+    given = network.options
+    network.enable_ipv4 = options.family(given, options.ENABLE4, request.enable_ipv4, default=True)
+    network.enable_ipv6 = options.family(given, options.ENABLE6, request.enable_ipv6, default=False)
+
+
+def _pools_asked(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
     """The subnets of the request, checked.
 
     :raises WharfError: INVALID, all that is wrong together.
@@ -181,7 +191,7 @@ def _pools_asked(request: NetworkCreateRequest) -> list[PoolConfig]:
             if item.gateway or item.ip_range or item.auxiliary_addresses:
                 problems.append("every ip-range or gateway must have a corresponding subnet")
             continue
-        found.append(_pool_asked(item, problems, ipv6=bool(request.enable_ipv6)))
+        found.append(_pool_asked(item, problems, ipv6=ipv6))
     if problems:
         raise invalid("invalid network config:\n" + "\n".join(problems))
     return [item for item in found if item is not None]
@@ -258,12 +268,25 @@ def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequ
 
 def _choose_gateway(network: Network, config: PoolConfig) -> None:
     """The first free address, unless one was named or the driver has none."""
-    if config.gateway or connected(network):
+    if config.gateway:
+        _check_gateway(config)
+        return
+    if connected(network):
         return
     if network.internal and network.driver != BRIDGE:
         return
     pool = config.make_pool()
     config.gateway = str(pool.first_usable())
+
+
+def _check_gateway(config: PoolConfig) -> None:
+    gateway, subnet = ip_address(config.gateway), ip_network(config.subnet)
+    ends = (subnet.network_address, subnet.broadcast_address) if subnet.version == 4 and subnet.prefixlen < 31 else ()
+    if gateway in ends:
+        raise internal(f"failed to allocate gateway ({gateway}): Address already in use")
+    for name, text in config.aux.items():
+        if ip_address(text) == gateway:
+            raise internal(f"failed to allocate secondary ip address ({name}:{text}): Address already in use")
 
 
 def connected(network: Network) -> bool:

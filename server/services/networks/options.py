@@ -19,6 +19,8 @@ TRUSTED = _BRIDGE + "trusted_host_interfaces"
 INHIBIT4 = _BRIDGE + "inhibit_ipv4"
 DEFAULT = _BRIDGE + "default_bridge"
 MTU = "com.docker.network.driver.mtu"
+ENABLE4 = "com.docker.network.enable_ipv4"
+ENABLE6 = "com.docker.network.enable_ipv6"
 HOST4 = "com.docker.network.host_ipv4"
 HOST6 = "com.docker.network.host_ipv6"
 PREFIX = "com.docker.network.container_iface_prefix"
@@ -33,6 +35,7 @@ _KNOWN: Mapping[str, frozenset[str]] = {
     MACVLAN: frozenset(("parent", "macvlan_mode", MTU, PREFIX, MODE4, MODE6)),
     IPVLAN: frozenset(("parent", "ipvlan_mode", "ipvlan_flag", MTU, PREFIX, MODE4, MODE6)),
 }
+_ANY_DRIVER = frozenset((ENABLE4, ENABLE6))
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
@@ -51,6 +54,21 @@ def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
     if value in _FALSE:
         return False
     raise invalid(f'failed to parse {name} value: {value} (strconv.ParseBool: parsing "{value}": invalid syntax)')
+
+
+def family(options: dict[str, str], name: str, asked: bool | None, *, default: bool) -> bool:  # noqa: FBT001
+    """Whether a network has a family of addresses (``ENABLE4``, ``ENABLE6``). What the request asks for goes before the
+    option, which is then taken out: it would say something else.
+
+    :raises WharfError: INVALID: the option is neither true nor false.
+    """
+    if asked is not None:
+        options.pop(name, None)
+        return asked
+    value = options.get(name)
+    if value is not None and value not in _TRUE | _FALSE:
+        raise invalid(f'driver-opt "{name}" is not a valid bool')
+    return default if value is None else value in _TRUE
 
 
 def mtu(options: Mapping[str, str]) -> int:
@@ -77,7 +95,7 @@ def check(network: Network) -> None:
             raise invalid(f"driver {network.driver} has no option {next(iter(network.options))}")
         return
     for name in network.options:
-        if name not in known:
+        if name not in known and name not in _ANY_DRIVER:
             raise invalid(f"unknown option {name} for driver {network.driver}")
     mtu(network.options)
     if network.driver == BRIDGE:
@@ -155,7 +173,7 @@ def rules(network: Network) -> BridgeRules:
 
 
 def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-    """The ``net.*.IFNAME.*`` settings of an endpoint, with IFNAME still in them.
+    """The ``net.*.IFNAME.*`` settings of an endpoint, with IFNAME still in them; the docker CLI writes it small.
 
     :raises WharfError: INVALID: a malformed or foreign sysctl; NOT_IMPLEMENTED: an option that is not known.
     """
@@ -167,12 +185,20 @@ def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, 
             raise not_implemented(f"endpoint driver option {name} is not supported")
         for item in filter(None, (part.strip() for part in value.split(","))):
             key, equals, setting = item.partition("=")
-            parts = key.split(".")
             if not equals:
                 raise invalid(f"invalid endpoint settings:\ninvalid sysctl setting '{item}'")
-            if len(parts) != 5 or parts[0] != "net" or parts[3] != "IFNAME" or "/" in key:
-                raise invalid(f"invalid endpoint settings:\nunrecognised network interface sysctl '{item}'")
-            if parts[1] not in ("ipv4", "ipv6", "mpls") or parts[2] not in ("conf", "neigh"):
-                raise invalid(f"invalid endpoint settings:\nunrecognised network interface sysctl '{item}'")
+            parts = key.split(".")
+            if (
+                len(parts) != 5
+                or "/" in key
+                or (parts[0], parts[3].upper()) != ("net", "IFNAME")
+                or parts[1] not in ("ipv4", "ipv6", "mpls")
+                or parts[2] not in ("conf", "neigh")
+            ):
+                raise invalid(
+                    f"invalid endpoint settings:\nunrecognised network interface sysctl '{item}'; represent "
+                    "'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+                )
+            key = ".".join((*parts[:3], "IFNAME", parts[4]))
             found.append((key, setting))
     return tuple(found)
