@@ -1,0 +1,82 @@
+"""What a request for a network may say: by the API, as the docker CLI refuses some of it itself."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from compat_tests.engines import Engine
+
+pytestmark = pytest.mark.root
+
+V4, V6 = "com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"
+
+
+@contextmanager
+def network(engine: Engine, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    answer = engine.api.post("/networks/create", {"Name": "asked", **body})
+    assert answer.status == 201, answer.body
+    try:
+        yield engine.api.get("/networks/asked").json()
+    finally:
+        engine.api.delete("/networks/asked")
+
+
+@pytest.mark.parametrize(
+    ("body", "families", "shown"),
+    [
+        ({"Options": {V6: "true"}}, (True, True), {V6: "true"}),
+        ({"Options": {V6: "false"}}, (True, False), {V6: "false"}),
+        ({"Options": {V4: "0", V6: "1"}}, (False, True), {V4: "0", V6: "1"}),
+        ({"Options": {V6: "true"}, "EnableIPv6": False}, (True, False), {}),
+        ({"Options": {V6: "odd"}, "EnableIPv6": True}, (True, True), {}),
+        ({"Options": {V4: "false"}, "EnableIPv4": True}, (True, False), {}),
+    ],
+)
+def test_families_as_options(
+    engine: Engine, body: dict[str, Any], families: tuple[bool, bool], shown: dict[str, str]
+) -> None:
+    """As Compose files say it; what the request asks for by its own fields goes before."""
+    with network(engine, body) as found:
+        assert (found["EnableIPv4"], found["EnableIPv6"]) == families
+        assert found["Options"] == shown
+        versions = {ipaddress.ip_network(item["Subnet"]).version for item in found["IPAM"]["Config"]}
+        assert versions == {version for version, there in zip((4, 6), families, strict=True) if there}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"Options": {V6: "odd"}}, f'driver-opt "{V6}" is not a valid bool'),
+        ({"Options": {V4: "false"}}, "IPv4 or IPv6 must be enabled"),
+        ({"Options": {V4: "false", V6: "true"}, "EnableIPv6": False}, "IPv4 or IPv6 must be enabled"),
+    ],
+)
+def test_families_that_make_no_sense(engine: Engine, body: dict[str, Any], message: str) -> None:
+    answer = engine.api.post("/networks/create", {"Name": "asked", **body})
+    assert (answer.status, answer.message) == (400, message)
+
+
+def test_addresses_that_nobody_can_have(engine: Engine) -> None:
+    pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
+    *_, subnet = pool.subnets(new_prefix=26)  # networks without one lie lower
+    first, last, usual = str(subnet[0]), str(subnet[-1]), str(subnet[1])
+    config = {"Subnet": str(subnet)}
+    for more, message in (
+        ({"Gateway": first}, f"failed to allocate gateway ({first}): Address already in use"),
+        ({"Gateway": last}, f"failed to allocate gateway ({last}): Address already in use"),
+        (
+            {"Gateway": usual, "AuxiliaryAddresses": {"router": usual}},
+            f"failed to allocate secondary ip address (router:{usual}): Address already in use",
+        ),
+    ):
+        body = {"Name": "asked", "IPAM": {"Config": [{**config, **more}]}}
+        answer = engine.api.post("/networks/create", body)
+        assert (answer.status, answer.message) == (500, message)
+    # The subnet is free for one that makes sense.
+    with network(engine, {"IPAM": {"Config": [{**config, "Gateway": str(subnet[-2])}]}}) as found:
+        assert found["IPAM"]["Config"] == [{**config, "Gateway": str(subnet[-2])}]
