@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -139,8 +140,10 @@ def test_a_network_from_create_to_rm(stage: Stage) -> None:
         "invalid network config:\ninvalid gateway 10.98.0.1: parent subnet 10.99.0.0/24 does not contain this address",
     )
     done = docker("network", "rm", net, check=False)
-    assert done.stderr.startswith(  # newer clients add their exit status
-        f"Error response from daemon: error while removing network: network {net} id {identity} has active endpoints\n"
+    assert re.match(
+        f"Error response from daemon: error while removing network: network {net} has active endpoints "
+        rf'\(name:"{stage.name("one")}" id:"[0-9a-f]{{12}}", name:"{stage.name("two")}" id:"[0-9a-f]{{12}}"\)\n',
+        done.stderr,
     )
     docker("rm", "-f", stage.name("one"), stage.name("two"))
     assert docker("network", "rm", net).stdout == f"{net}\n"
@@ -311,6 +314,30 @@ def test_legacy_links(stage: Stage) -> None:
     # Who switches IPv6 off for itself is told of no such address.
     stage.run("four", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
     assert ":" not in stage.exec("four", "cat", "/etc/hosts")
+
+
+def test_who_switches_ipv6_off_has_no_such_address(stage: Stage) -> None:
+    network = stage.name("six")
+    stage.network("six", "--ipv6", "--subnet", str(stage.subnet()), "--subnet", "fd00:57:12::/64")
+    stage.run("with", "--network", network)
+    stage.run("without", "--network", network, "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
+    assert stage.endpoint("with", network)["GlobalIPv6Address"].startswith("fd00:57:12:")
+    shown = stage.endpoint("without", network)
+    assert (shown["GlobalIPv6Address"], shown["GlobalIPv6PrefixLen"], shown["IPv6Gateway"]) == ("", 0, "")
+    assert ":" not in stage.exec("without", "cat", "/etc/hosts")
+    told = stage.exec("with", "nslookup", stage.name("without"), check=False)
+    assert shown["IPAddress"] in told
+    assert "fd00:57:12:" not in told
+
+
+def test_sysctls_of_an_interface(stage: Stage) -> None:
+    """The CLI gives them in small letters."""
+    wanted = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+    stage.run("one", "--network", f"name=bridge,driver-opt={wanted}")
+    assert stage.exec("one", "cat", "/proc/sys/net/ipv4/conf/eth0/log_martians").strip() == "1"
+    bad = f"name=bridge,driver-opt={wanted.replace('IFNAME', 'eth0')}"
+    done = stage.engine.docker("create", "--network", bad, "busybox", check=False)
+    assert "unrecognised network interface sysctl 'net.ipv4.conf.eth0.log_martians=1'" in done.stderr
 
 
 def test_a_configuration_network(stage: Stage) -> None:

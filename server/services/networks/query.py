@@ -142,9 +142,11 @@ async def remove(room: Room, network: Network) -> None:
     if room.networks.get(network.id) is not network:
         raise not_found(f"network {network.name} not found")
     if used(room, network):
+        active = [item for item in network.endpoints.values() if item.container not in room.ending]
+        those = ", ".join(f'name:"{item.name}" id:"{item.id[:12]}"' for item in active)
         raise WharfError(
             Kind.PERMISSION_DENIED,
-            f"error while removing network: network {network.name} id {network.id} has active endpoints",
+            f"error while removing network: network {network.name} has active endpoints ({those})",
         )
     room.discard(network)
     await room.store.delete(network)
