@@ -148,6 +148,12 @@ def dns_names(container: Container, settings: EndpointSettings, network: Network
     return list(dict.fromkeys(name for name in names if name))
 
 
+def without_ipv6(container: Container) -> bool:
+    """Whether the container's own sysctls switch IPv6 off: it gets no such address, and no name has one."""
+    sysctls = container.host_config.sysctls or {}
+    return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
+
+
 def make(room: Room, container: Container, network: Network, settings: EndpointSettings) -> Endpoint:
     """An endpoint with its addresses taken. Undone by :func:`release`.
 
@@ -166,7 +172,7 @@ def make(room: Room, container: Container, network: Network, settings: EndpointS
     before = room.last.get(container.id)
     old = before.endpoint(network.id) if before else None
     try:
-        for version in (4, 6):
+        for version in (4,) if without_ipv6(container) else (4, 6):
             _allocate(network, endpoint, settings, old, version)
         endpoint.mac = _mac(endpoint, settings)
     except BaseException:

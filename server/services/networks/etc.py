@@ -54,7 +54,7 @@ def plan(room: Room, container: Container, record: SandboxRecord) -> tuple[Plan]
             record.mode,
             embedded=uses_embedded(room, record),
             ipv6=any(endpoint.address6 for endpoint in record.endpoints),
-            without_ipv6=without_ipv6(container),
+            without_ipv6=endpoints.without_ipv6(container),
         ),
     )
 
@@ -71,14 +71,7 @@ def own_lines(container: Container, endpoint: Endpoint) -> list[tuple[str, str]]
         name = f"{name}.{container.config.domainname} {name}"
     elif "." in name:
         name = f"{name} {name.partition('.')[0]}"
-    addresses = (endpoint.ip4, "" if without_ipv6(container) else endpoint.ip6)
-    return [(address, name) for address in addresses if address]
-
-
-def without_ipv6(container: Container) -> bool:
-    """Whether the container's own sysctls switch IPv6 off."""
-    sysctls = container.host_config.sysctls or {}
-    return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
+    return [(address, name) for address in (endpoint.ip4, endpoint.ip6) if address]
 
 
 def _extra_hosts(room: Room, container: Container) -> list[tuple[str, str]]:
