@@ -75,6 +75,11 @@ def test_add_of_repositories_and_urls(engine: Engine, tmp_path: Path) -> None:
         assert f"digest mismatch {digest}" in build(engine, "-", input=wrong.encode(), check=False).stderr
         again = build(engine, "-", input=good.encode())
         assert again.stderr.count("CACHED") == 5
+        # a folder of a repository is another thing than all of it
+        for fragment, name in (("main:in", "f"), ("main", "in")):
+            out = tmp_path / name
+            build(engine, "-o", str(out), "-", input=f"FROM scratch\nADD {url}/repo.git#{fragment} /\n".encode())
+            assert os.listdir(out) == [name]
 
 
 def test_a_layout_of_the_client_as_a_base(engine: Engine, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import aiofiles
 
 from engine.build.work import Fetched
 from engine.errors import internal, invalid
-from server.services.build.context import clone, is_git
+from server.services.build.context import clone, is_git, repository
 
 UNNAMED = "__unnamed__"
 """BuildKit's name of a file whose URL has none."""
@@ -71,4 +71,4 @@ async def _repository(place: str, url: str, *, checksum: str, keep_git_dir: bool
     commit, path = await clone(url, root, keep_git=keep_git_dir)
     if checksum and not commit.startswith(checksum):
         raise invalid(f"expected checksum to match {checksum}, got {commit}")
-    return Fetched(path, "", f"git:{commit}:{keep_git_dir}", is_tree=True)
+    return Fetched(path, "", f"git:{commit}:{keep_git_dir}:{repository(url).folder}", is_tree=True)

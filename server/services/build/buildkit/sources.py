@@ -227,7 +227,7 @@ class Sources:
 
     async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
         fetched = await fetch(self._files, url, checksum=checksum, keep_git_dir=keep_git_dir)
-        # A repository's key is git:<commit>:<with its .git>.
+        # A repository's key is git:<commit>:<with its .git>:<folder>.
         digest = fetched.digest
         self._fetched(url, f"sha1:{digest.split(':')[1]}" if fetched.is_tree else digest)
         return fetched
