@@ -16,6 +16,7 @@
     convert.py      a layer made anew: another compression, no time later than a given one
     cache.py        results by key: kept over restarts, held by leases, pruned; what definitions came to
     cacheconfig.py  a cache as a document that travels; remote.py what the solver asks of one
+    llbkeys.py      the keys that BuildKit gives to the same steps; contenthash.py its hash of a context's files
     ground.py       base images, laid out when a step is made on them
     solve.py        solves what is needed, in parallel, each key once (shared.py)
     lookup.py       finds steps in caches; making.py makes those that are in none; failed.py how steps fail

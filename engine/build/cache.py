@@ -48,6 +48,9 @@ CREATE TABLE IF NOT EXISTS links (
 CREATE INDEX IF NOT EXISTS links_key ON links (key);
 """
 
+_PAUSE = 1.0
+"""Seconds that notes wait for others, of the next build perhaps."""
+
 REGULAR = "regular"
 LOCAL = "source.local"
 MOUNT = "exec.cachemount"
@@ -146,6 +149,10 @@ class Cache:
             self._writing = asyncio.create_task(self._write(), name="notes of the build cache")
 
     async def _write(self) -> None:
+        await asyncio.sleep(_PAUSE)
+        await self._flush()
+
+    async def _flush(self) -> None:
         while self._notes:
             notes, self._notes = self._notes, []
 
@@ -165,7 +172,9 @@ class Cache:
     async def close(self) -> None:
         """Writes what is left to be written, and closes the database."""
         if self._writing is not None:
-            await self._writing
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        await self._flush()
         await asyncio.to_thread(self._database.close)
 
     async def _loaded(self) -> dict[str, Record]:

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import orjson
+
 Json = dict[str, object]
 
 
@@ -163,7 +165,11 @@ class ImageConfig:
         config = document["config"]
         assert isinstance(config, dict)
         document["config"] = {key: value for key, value in config.items() if value not in (None, "", [], {})}
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        try:
+            return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+        except TypeError:
+            # What a base image may have, such as numbers of more than 64 bits.
+            return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 _WINDOWS_PATH = "c:\\Windows\\System32;c:\\Windows"

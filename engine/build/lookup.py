@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from engine.build.cache import Record
 from engine.build.holding import Holding
 from engine.build.keys import Definitions, upwards
+from engine.build.llbkeys import LlbKeys
 from engine.build.making import Maker
 from engine.build.remote import Known, Remote
 from engine.build.steps import Base, Result, Step, chain_id
@@ -25,6 +26,7 @@ class Lookup:
 
     builder: "Builder"
     definitions: Definitions
+    llb: LlbKeys
     maker: Maker
     holding: Holding
     imports: Sequence[Remote]
@@ -60,7 +62,16 @@ class Lookup:
             return False
         if await self._defined(step, definition.key):
             return True
-        return any(remote.defined(definition.key) is not None for remote in self.imports)
+        return bool(await self._imports(step, definition.key))
+
+    async def _imports(self, step: Step, key: str) -> list[tuple[Remote, Known]]:
+        """What the caches from elsewhere know of a step, by our key or by BuildKit's."""
+        found = [(remote, known) for remote in self.imports if (known := remote.defined(key)) is not None]
+        for remote in self.imports:
+            llb = await self.llb.of(step) if remote.has_llb else None
+            if llb is not None:
+                found += [(remote, known) for known in remote.llb(llb)]
+        return found
 
     async def _defined(self, step: Step, key: str) -> list[Record]:
         """The engine's own records, unless what they are made of is newer."""
@@ -74,7 +85,8 @@ class Lookup:
         hit = await self._hit(await self._defined(step, key), parent)
         if hit is not None or not imports:
             return hit and replace(hit, definition=key)
-        known = [(remote, found) for remote in self.imports if (found := remote.defined(key)) is not None]
+        known = await self._imports(step, key)
+        known = [(remote, found) for remote, found in known if found.below in (None, parent.diff_ids)]
         if not known:
             return None
         name = f"defined {key} {parent.chain_id}"

@@ -79,6 +79,8 @@ class PlannedStage:
     platform: str
     args: Mapping[str, str] = field(default_factory=dict)
     """Build arguments with their values at the stage's end."""
+    names: tuple[str, ...] = ()
+    """Of the environment and the arguments, in the order in which they were set last."""
 
 
 @dataclass(frozen=True, slots=True)

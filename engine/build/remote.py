@@ -1,12 +1,13 @@
 """Caches that come from elsewhere, as the solver sees them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from engine.api.client import Engine
 from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.build.cacheconfig import Known
+from engine.build.llbkeys import Key
 from engine.build.steps import Layer, Result, Step
 from engine.errors import Kind, WharfError
 
@@ -16,8 +17,15 @@ __all__ = ["Known", "Remote", "download", "held"]
 class Remote(Protocol):
     """One imported cache."""
 
+    @property
+    def has_llb(self) -> bool:
+        """Whether it may know any of BuildKit's keys."""
+
     def defined(self, key: str) -> Known | None:
         """What it knows of a key by definition."""
+
+    def llb(self, key: Key) -> Sequence[Known]:
+        """What it knows of one of BuildKit's keys."""
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
         """What it knows of a key, or of a step on this result. ``files``: see :class:`Result`."""

@@ -12,6 +12,7 @@ from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
 from engine.build.holding import Holding
 from engine.build.keys import Definitions, copy_key, upwards, workdir_key
+from engine.build.llbkeys import LlbKeys
 from engine.build.lookup import Lookup
 from engine.build.making import CACHE_LEASE, Maker, Work
 from engine.build.remote import Remote
@@ -56,6 +57,7 @@ class Solver:
     _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
     _holding: Holding = field(init=False)
     _definitions: Definitions = field(init=False)
+    _llb: LlbKeys = field(init=False)
     _maker: Maker = field(init=False)
     _lookup: Lookup = field(init=False)
 
@@ -66,7 +68,8 @@ class Solver:
         self._maker = Maker(
             builder, self.contexts, self.runner, self.progress, self.ground, self._holding, self.epoch_ns
         )
-        self._lookup = Lookup(builder, self._definitions, self._maker, self._holding, self.imports)
+        self._llb = LlbKeys(self.contexts, plain=self.runner.plain and self.epoch_ns is None)
+        self._lookup = Lookup(builder, self._definitions, self._llb, self._maker, self._holding, self.imports)
 
     async def solve(self, step: Step | None) -> Result:
         """The result of a step; every step is solved once. Raises :class:`StepFailed` and what a step raises."""
@@ -103,9 +106,9 @@ class Solver:
             return False
         return True
 
-    async def known(self, step: Step | None) -> list[Result]:
+    async def known(self, step: Step | None, *, llb: bool = False) -> list[Result]:
         """The results of a step and what it stands on, from below, as far as they were asked for or the engine's own
-        cache has them."""
+        cache has them; with BuildKit's keys if ``llb``."""
         found: list[Result] = []
         for item in upwards(step):
             task = self._tasks.get(id(item))
@@ -120,6 +123,9 @@ class Solver:
             if result is None:
                 break
             found.append(result)
+        if llb:
+            pairs = zip(found, upwards(step), strict=False)
+            return [replace(result, llb=await self._llb.of(item)) for result, item in pairs]
         return found
 
     async def _found(self, step: Step, parent: Result) -> Result | None:

@@ -35,6 +35,8 @@ class StagePlanner:
         self.cmd_set = False
         self.number = 0
         """Of the step that is planned. A base image is the first one; nothing, or another stage, is none."""
+        self.names: dict[str, None] = {}
+        """Of the environment and the arguments, in the order in which they were set last."""
         self.declared: dict[str, None] = {}
         """Names of ``ARG``, in order, with or without a value."""
 
@@ -62,7 +64,10 @@ class StagePlanner:
         for instruction, trigger in instructions:
             step = await self._apply(instruction)
             self.lines.append(Line(instruction, step, self.config.clone(), trigger))
-        return PlannedStage(self.stage, self.base_ref, self.last, self.config, self.lines, self.platform, self.args)
+        named = tuple(self.names)
+        return PlannedStage(
+            self.stage, self.base_ref, self.last, self.config, self.lines, self.platform, self.args, named
+        )
 
     def _name(self, text: str, variables: Mapping[str, str]) -> str:
         parts = []
@@ -87,6 +92,10 @@ class StagePlanner:
             parent = await self.planner.stage(index)
             self.base_ref, self.last, self.platform = parent.base_ref, parent.last, parent.platform
             self.config = parent.config.clone()
+            # What an image sets, the stage that stands on it sets again.
+            self.names = dict.fromkeys(
+                [*(set_ for set_ in parent.names if set_ not in self.config.env), *self.config.env]
+            )
             if not self.options.classic:
                 # What the other stage declared is known in this one, too.
                 self.args = dict(parent.args)
@@ -113,6 +122,7 @@ class StagePlanner:
         self.config = ImageConfig.of_image(image.config)
         if self.options.default_path:
             self.config.ensure_path()
+        self.names = dict.fromkeys(self.config.env)
         self.number = 1
         self.last = Step(image.base, None, "", base.span, stage=self.stage.name)
 
@@ -157,8 +167,13 @@ class StagePlanner:
             self.declared[name] = None
             if value is not None:
                 self.args[name] = value
+                self._named(name)
         text = item.original.split(None, 1)[1]
         self._history(f"ARG {text}", _nop(f"ARG {text}"))
+
+    def _named(self, name: str) -> None:
+        self.names.pop(name, None)
+        self.names[name] = None
 
     def _env(self, item: ins.Env) -> None:
         before = self.variables
@@ -167,6 +182,7 @@ class StagePlanner:
             key = self.planner.expand(name, before, item.span)
             value = self.planner.expand(text, before, item.span)
             self.config.set_env(key, value)
+            self._named(key)
             shown.append(f"{key}={value}")
         self._history(f"ENV {' '.join(shown)}", _nop(f"ENV {' '.join(shown)}"))
 
@@ -205,6 +221,8 @@ class StagePlanner:
             files,
             tuple(f"{key}={value}" for key, value in hidden.items()),
             volumes,
+            tuple(self.names),
+            self.platform,
         )
         self._history(f"RUN {self._given()}{shown} # buildkit", self._given() + shown, layer=True)
         return self._step(operation, item)

@@ -9,10 +9,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from engine.api.types import Descriptor
 from engine.build.dockerfile.errors import Span
 from engine.build.dockerfile.instructions import Mount
+
+if TYPE_CHECKING:
+    from engine.build.llbkeys import Key
 
 FILES = "\0files\0"
 CACHE_FORMAT = "2"
@@ -54,6 +58,10 @@ class Run:
     """Given to the process but no part of the key: the proxies of the host."""
     volumes: tuple[str, ...] = ()
     """Paths that the process may change for itself alone: the classic builder gives it the image's volumes."""
+    names: tuple[str, ...] = ()
+    """Of the environment, in the order in which they were set last; no part of the key."""
+    platform: str = ""
+    """``os/arch[/variant]``; the base decides what the key is, not this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +167,8 @@ class Result:
     """Of a copy: what was copied, as the classic builder's history names it (``file:<checksum>``)."""
     definition: str = ""
     """The key by definition (``keys.py``); ``key`` is the one by content."""
+    llb: "Key | None" = None
+    """BuildKit's key, where it is wanted (``llbkeys.py``)."""
 
     @property
     def diff_ids(self) -> tuple[str, ...]:

@@ -113,6 +113,10 @@ class Ended:
 class Runner(Protocol):
     """Runs a step's process as a task of the engine."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether no process gets anything but what its step says: no limits, no hosts."""
+
     async def run(self, job: Job, output: Callable[[int, bytes], None]) -> Ended:
         """Runs to the end; ``output`` gets stream (1, 2) and bytes.
 

@@ -31,16 +31,18 @@ def test_a_cache_comes_back_as_it_was_written() -> None:
         Result("k3", "c2", (base, one, two)),
     ]
     data = cacheconfig.write([chain, chain[:2]])
-    known = cacheconfig.read(data)
+    known = cacheconfig.read(data).own
     assert {key: item.layer for key, item in known.items()} == {"k1": one, "k2": None, "k3": two}
-    assert [blob.digest for blob in cacheconfig.blobs(data)] == [item.descriptor.digest for item in (base, one, two)]
+    assert cacheconfig.layers_of(data) == [base, one, two]
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{}", b'{"layers":[{}],"records":[{"digest":"k","layers":[{"layer":7}]}]}']
 )
 def test_a_cache_without_sense_knows_nothing(data: bytes) -> None:
-    assert cacheconfig.read(data) == {}
+    found = cacheconfig.read(data)
+    assert not found.own
+    assert not found.records
 
 
 def test_health_checks_are_shown_as_go_shows_them() -> None:

@@ -14,6 +14,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.build.cacheconfig import Known
 from engine.build.imageconfig import ns_of
+from engine.build.llbkeys import Key
 from engine.build.steps import FILES, Layer, Result, Step
 from engine.registry import oci
 from server.services.images.model import Image
@@ -27,6 +28,13 @@ class HistoryCache:
 
     engine: Engine
     image: Image
+
+    @property
+    def has_llb(self) -> bool:
+        return False
+
+    def llb(self, key: Key) -> Sequence[Known]:
+        return ()
 
     def defined(self, key: str) -> Known | None:
         return None

@@ -1,9 +1,11 @@
 """From a stage's configuration and layers to an image: the two documents, and their place in the content store."""
 
 import datetime
-import json
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import orjson
 
 from engine.api.client import Engine
 from engine.api.types import Descriptor
@@ -72,7 +74,7 @@ def manifest_of(config: bytes, layers: Sequence[Descriptor]) -> bytes:
         "config": oci.to_json(Descriptor(CONFIG, oci.digest_of(config), len(config))),
         "layers": [oci.to_json(layer) for layer in layers],
     }
-    return json.dumps(manifest, separators=(",", ":")).encode()
+    return orjson.dumps(manifest)
 
 
 def _history(config: ImageConfig, steps: Sequence[Step], results: Mapping[int, Result], base_ns: int) -> list[History]:
@@ -100,9 +102,13 @@ def _history(config: ImageConfig, steps: Sequence[Step], results: Mapping[int, R
 
 
 def _base_time(config: ImageConfig) -> int:
-    text = config.document.get("created")
+    return _moment(str(config.document.get("created")))
+
+
+@functools.lru_cache(maxsize=64)
+def _moment(text: str) -> int:
     try:
-        moment = datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         return 0
     since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -53,6 +53,10 @@ class TaskRunner:
     def __init__(self, room: Room, limits: Limits, *, announce: bool = False) -> None:
         self._room, self._limits, self._announce = room, limits, announce
 
+    @property
+    def plain(self) -> bool:
+        return self._limits == Limits()
+
     async def run(self, job: Job, output: Output) -> Ended:
         """Runs a step's process to its end; nothing of it is left, however it ends.
 

@@ -86,7 +86,7 @@ class Assembler:
             document["rootfs"]["diff_ids"] = [layer.diff_id for layer in converted]
             chain = oci.chain_ids(document["rootfs"]["diff_ids"])[-1] if converted else ""
         if inline_cache:
-            data = cacheconfig.write([_with(made, converted)])
+            data = cacheconfig.write_inline(_with(made, converted))
             document[cacheconfig.INLINE] = base64.b64encode(data).decode()
         if wishes.epoch_ns is not None:
             document["created"] = utc(wishes.epoch_ns)

@@ -12,8 +12,10 @@ from engine.api.client import Engine
 from engine.api.content import Content
 from engine.api.types import Descriptor
 from engine.build import cacheconfig
-from engine.build.cacheconfig import Known
-from engine.build.steps import Result, Step
+from engine.build.cacheconfig import Document, Known
+from engine.build.imageconfig import utc
+from engine.build.llbkeys import Key
+from engine.build.steps import Layer, Result, Step
 from engine.buildkit.session import Session
 from engine.errors import WharfError, invalid, not_implemented
 from engine.registry import documents, oci
@@ -29,15 +31,22 @@ log = logging.getLogger(__name__)
 class Imported:
     """One cache of a build (engine.build.remote.Remote)."""
 
-    known: Mapping[str, Known]
+    document: Document
     store: Any
     """Has ``blob(digest)``, which is an async context manager of pieces."""
 
+    @property
+    def has_llb(self) -> bool:
+        return bool(self.document.records)
+
+    def llb(self, key: Key) -> Sequence[Known]:
+        return self.document.llb(key)
+
     def defined(self, key: str) -> Known | None:
-        return self.known.get(key)
+        return self.document.own.get(key)
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
-        return self.known.get(key)
+        return self.document.own.get(key)
 
     async def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         async with self.store.blob(descriptor.digest) as (_, pieces):
@@ -99,22 +108,28 @@ class Caches:
             return Imported(await self._known(folder, data, media_type), folder)
         raise not_implemented(f"cache import of type {kind} is not supported")
 
-    async def _known(self, store: Any, data: bytes, media_type: str) -> Mapping[str, Known]:
-        """What a manifest's configuration, or an image's, knows; of an index the part for this host."""
+    async def _known(self, store: Any, data: bytes, media_type: str) -> Document:
+        """What a manifest's configuration, or an image's, knows; of an index the part for this host. BuildKit's may be
+        an index of layers with the configuration among them."""
         if oci.is_index(media_type):
             manifests = oci.parse_index(oci.load(data, "cache"))
-            known: dict[str, Known] = {}
+            for desc in manifests:
+                if desc.media_type == cacheconfig.MEDIA_TYPE:
+                    return cacheconfig.read(await _blob(store, desc.digest))
             for desc in oci.best([item for item in manifests if item.platform != _UNKNOWN], oci.host_platform())[:1]:
                 child = await self._child(store, desc)
-                known.update(await self._known(store, child, oci.media_type_of(oci.load(child, desc.digest))))
-            return known
+                return await self._known(store, child, oci.media_type_of(oci.load(child, desc.digest)))
+            return Document()
         manifest = oci.parse_manifest(oci.load(data, "cache"))
-        async with store.blob(manifest.config.digest) as (_, pieces):
-            config = b"".join([piece async for piece in pieces])
+        text = await _blob(store, manifest.config.digest)
         if manifest.config.media_type == cacheconfig.MEDIA_TYPE:
-            return cacheconfig.read(config)
-        inline = oci.load(config, "config").get(cacheconfig.INLINE)
-        return cacheconfig.read(base64.b64decode(inline)) if isinstance(inline, str) else {}
+            return cacheconfig.read(text)
+        config = oci.load(text, "config")
+        inline, diff_ids = config.get(cacheconfig.INLINE), oci.diff_ids(config)
+        if not isinstance(inline, str) or len(diff_ids) != len(manifest.layers):
+            return Document()
+        layers = [Layer(layer, diff_id, 0) for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)]
+        return cacheconfig.read(base64.b64decode(inline), layers)
 
     @staticmethod
     async def _child(store: Any, desc: Descriptor) -> bytes:
@@ -151,15 +166,30 @@ class Caches:
 
     async def _manifest(self, data: bytes) -> tuple[Descriptor, list[Descriptor]]:
         config = await documents.write(self._engine, data, cacheconfig.MEDIA_TYPE)
-        layers = cacheconfig.blobs(data)
+        layers = {layer.descriptor.digest: layer for layer in cacheconfig.layers_of(data)}
         manifest = {
             "schemaVersion": 2,
             "mediaType": oci.OCI_MANIFEST,
             "config": oci.to_json(config),
-            "layers": [oci.to_json(layer) for layer in {layer.digest: layer for layer in layers}.values()],
+            "layers": [_described(layer) for layer in layers.values()],
         }
         text = json.dumps(manifest, separators=(",", ":")).encode()
-        return await documents.write(self._engine, text, oci.OCI_MANIFEST), [*layers, config]
+        return await documents.write(self._engine, text, oci.OCI_MANIFEST), [
+            *(layer.descriptor for layer in layers.values()),
+            config,
+        ]
+
+
+def _described(layer: Layer) -> dict[str, object]:
+    """With what BuildKit asks of a cache's layers."""
+    notes = {"buildkit/createdat": utc(layer.created_ns), "containerd.io/uncompressed": layer.diff_id}
+    return {**oci.to_json(layer.descriptor), "annotations": notes}
+
+
+async def _blob(store: Any, digest: str) -> bytes:
+    """A small document of a store."""
+    async with store.blob(digest) as (_, pieces):
+        return b"".join([piece async for piece in pieces])
 
 
 _UNKNOWN = oci.platform_of({"os": "unknown", "architecture": "unknown"})

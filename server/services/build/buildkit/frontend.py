@@ -177,15 +177,16 @@ class Frontend:
             if await self.images.is_built(documents.id, ()) or await solver.confirmed(target.last):
                 break
         solver.show_skipped(target.last)
-        everything = any(entry.Attrs.get("mode") == "max" for entry in self.job.request.Cache.Exports)
+        exports = self.job.request.Cache.Exports
+        everything = any(entry.Attrs.get("mode") == "max" for entry in exports)
         others = [stage.last for stage in planned.stages if stage is not target] if everything else []
         return Made(
             f"{self.job.ref}-{len(self.job.made)}-{platform}",
             documents,
             # What was asked for is what a client looks for, whatever the last stage is built on.
             platform if options.get("platform") else target.platform,
-            await _chain(solver, target.last),
-            tuple([await _chain(solver, last) for last in others]),
+            await _chain(solver, target.last, llb=bool(exports)),
+            tuple([await _chain(solver, last, llb=True) for last in others]),
             len(target.config.base_diff_ids),
             tuple(sorted({(key.rpartition(" ")[0], image.target.digest) for key, image in bases.found.items()})),
             epoch_ns,
@@ -253,9 +254,9 @@ async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
     return found
 
 
-async def _chain(solver: Solver, last: Step | None) -> tuple[Result, ...]:
+async def _chain(solver: Solver, last: Step | None, *, llb: bool) -> tuple[Result, ...]:
     """The known results of a chain of steps from below: its base, or an empty root, comes first."""
-    found = await solver.known(last)
+    found = await solver.known(last, llb=llb)
     based = isinstance(next(upwards(last)).operation, Base) if last is not None else False
     return tuple(found if based else [SCRATCH, *found])
 
