@@ -155,7 +155,7 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{' '.join(map(str, value))}]"
     if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{each}" for key, each in value.items()) + "]"
+        return "map[" + " ".join(f"{key}:{_shown(name, each)}" for key, each in value.items()) + "]"
     return str(value)
 
 
@@ -174,7 +174,7 @@ def _refuse(settings: Mapping[str, Any], origin: Mapping[str, str]) -> None:
         if option.refused and value != option.harmless and value not in ((), {}, None):
             shown = f"--{option.flag}" if where == "flag" else name
             raise ConfigError(f"{shown} is not supported: {option.refused}")
-        if option.kind is Kind.OBJECT and name == "features":
+        if option.kind is Kind.SWITCHES:
             _check_features(value)
 
 

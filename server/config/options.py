@@ -20,7 +20,7 @@ class Kind(Enum):
     POOLS = "pool-options"
     RUNTIMES = "runtime"
     NETWORK_OPTS = "mapmap"
-    OBJECT = "object"
+    SWITCHES = "name[=bool]"
     BUILDER = "builder"
 
 
@@ -90,7 +90,7 @@ OPTIONS: Sequence[Option] = (
     Option("exec-opt", Kind.LIST, "Runtime execution options", "exec-opts"),
     Option("exec-root", Kind.TEXT, "Root directory of run-time state"),
     Option("experimental", Kind.BOOL, "Enable experimental features: checkpoints"),
-    Option("features", Kind.OBJECT, "Feature switches", only_file=True, reloads=True),
+    Option("feature", Kind.SWITCHES, "Feature switches", "features", reloads=True),
     Option("firewall-backend", Kind.TEXT, refused="the engine uses nftables", harmless="nftables"),
     Option("fixed-cidr", Kind.TEXT, "IPv4 subnet of container addresses"),
     Option("fixed-cidr-v6", Kind.TEXT, "IPv6 subnet of container addresses"),

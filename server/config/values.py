@@ -112,6 +112,16 @@ def _runtimes(texts: Sequence[str]) -> dict[str, Runtime]:
     return found
 
 
+def _switches(texts: Sequence[str]) -> dict[str, bool]:
+    found = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not name:
+            raise ConfigError(f"invalid option name: {text}")
+        found[name] = parse_bool(value) if separator else True
+    return found
+
+
 def from_flag(kind: Kind, texts: Sequence[str]) -> Any:
     """The value of a flag given once or several times.
 
@@ -139,6 +149,8 @@ def from_flag(kind: Kind, texts: Sequence[str]) -> Any:
             return _runtimes(texts)
         case Kind.NETWORK_OPTS:
             return _network_opts(texts)
+        case Kind.SWITCHES:
+            return _switches(texts)
     raise ConfigError("not a flag")
 
 
@@ -286,7 +298,7 @@ def from_file(kind: Kind, name: str, value: Any) -> Any:
             for driver, options in _typed(name, value, dict, "map[string]map[string]string").items()
         },
         Kind.BUILDER: lambda: _file_builder(name, value),
-        Kind.OBJECT: lambda: _typed(name, value, dict, "map[string]bool"),
+        Kind.SWITCHES: lambda: _typed(name, value, dict, "map[string]bool"),
     }
     return readers[kind]()
 

@@ -82,6 +82,24 @@ def test_cdi_can_be_switched_off(tmp_path: Path) -> None:
     assert read(tmp_path, {}, "--cdi-spec-dir=").cdi_spec_dirs == ()
 
 
+def test_features_as_flags(tmp_path: Path) -> None:
+    assert read(tmp_path, {}, "--feature", "cdi=false").cdi_spec_dirs == ()
+    assert read(tmp_path, {}, "--feature", "cdi=false", "--feature=cdi").cdi_spec_dirs != ()
+    read(tmp_path, {}, "--feature", "containerd-snapshotter=true")
+    for flag, words in (
+        ("containerd-snapshotter=0", "feature containerd-snapshotter can't be switched off in this engine"),
+        ("cdi=maybe", 'invalid argument "cdi=maybe" for "--feature" flag: strconv.ParseBool: parsing "maybe"'),
+        ("=true", 'invalid argument "=true" for "--feature" flag: invalid option name: =true'),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            read(tmp_path, {}, "--feature", flag)
+        assert words in str(raised.value)
+    with pytest.raises(
+        ConfigError, match=r"file: features: \(from flag: map\[cdi:true\], from file: map\[cdi:false\]\)"
+    ):
+        read(tmp_path, {"features": {"cdi": False}}, "--feature", "cdi")
+
+
 def test_runtimes_alone_may_be_in_both(tmp_path: Path) -> None:
     document = {"runtimes": {"one": {"path": "/bin/one"}}}
     assert set(read(tmp_path, document, "--add-runtime", "two=/bin/two").runtimes) == {"one", "two"}

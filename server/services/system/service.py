@@ -127,7 +127,7 @@ class System:
             "FirewallBackend": {"Driver": "nftables"},
             "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, room.settings.cdi_spec_dirs),
             "Containerd": {
-                "Address": self._engine.address,
+                "Address": self._engine.address.removeprefix("unix://"),
                 "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},
             },
             "Warnings": [*info.open_doors(config), *self._probe.warnings, *info.limit_warnings(room.limits)] or None,
