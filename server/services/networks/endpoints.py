@@ -10,7 +10,7 @@ from engine.errors import Kind, WharfError, internal, invalid, not_found
 from engine.network.ipam import Address, AddressInUse, PoolExhausted, mac_from_address
 from server.services.containers.model import Container
 from server.services.networks import options
-from server.services.networks.model import HOST, NULL, Endpoint, Network
+from server.services.networks.model import BRIDGE, HOST, NULL, Endpoint, Network
 from server.services.networks.room import Room
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
@@ -224,12 +224,14 @@ def _allocate(
 
 
 def _gateway(network: Network, address: Address) -> str:
-    """The gateway of the subnet that holds the address; an internal network shows none."""
-    if network.internal and network.driver == "bridge":
+    """The gateway of the subnet that holds the address, or the other router that ``--default-gateway`` names for a
+    bridge; an internal network shows none."""
+    if network.internal and network.driver == BRIDGE:
         return ""
     for config in network.ipam or ():
         if address in ip_network(config.subnet):
-            return config.gateway
+            other = config.aux.get(f"DefaultGatewayIPv{address.version}") if network.driver == BRIDGE else None
+            return other or config.gateway
     return ""
 
 

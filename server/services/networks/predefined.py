@@ -2,13 +2,13 @@
 
 import secrets
 import time
-from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
 
 from engine.errors import Kind, WharfError
 from engine.network import ipam
 from engine.network.netlink import Interface, Link
 from engine.network.pool import mark
-from server.services.networks import attach, options
+from server.services.networks import attach, default_bridge, options
 from server.services.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig
 from server.services.networks.pools import default_pools
 from server.services.networks.room import Room
@@ -53,8 +53,6 @@ async def _configure(room: Room, network: Network) -> None:
         configs.append(_v6(room, known.get(6), device, [*taken, *routes]))
     network.ipam = configs
     network.pools = [config.make_pool() for config in configs]
-    if settings.fixed_cidr:
-        network.pools[0].range = ip_network(settings.fixed_cidr, strict=False)
     network.options = {
         options.DEFAULT: "true",
         options.ICC: str(settings.icc).lower(),
@@ -96,54 +94,26 @@ def _check_alone(room: Room, link: Link) -> None:
 
 def _v4(room: Room, known: PoolConfig | None, device: list[Interface], taken: list[ipam.Network]) -> PoolConfig:
     settings = room.config
-    interface: Interface | None = None
-    if settings.bip:
-        interface = ip_interface(settings.bip)
-    elif settings.bridge not in ("", "none"):
-        interface = next((item for item in device if isinstance(item, IPv4Interface)), None)
-        if interface is None and not settings.fixed_cidr:
-            raise WharfError(Kind.INVALID_ARGUMENT, f"bridge {settings.bridge} has no IPv4 address")
-    elif known is not None:
-        interface = ip_interface(f"{known.gateway}/{ip_network(known.subnet).prefixlen}")
-    else:
-        # What a bridge of this name has already is kept: containers may be plugged in.
-        interface = next((item for item in device if isinstance(item, IPv4Interface)), None)
-    if interface is None and settings.fixed_cidr:
-        # Without an address that says more, this is the subnet.
-        subnet = ip_network(settings.fixed_cidr, strict=False)
-        interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
-    if interface is None:
-        pools = [pool for pool in room.pools if pool.base.version == 4]
-        subnet = ipam.choose_subnet(pools or ipam.LOCAL_DEFAULTS, taken, version=4)
-        interface = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
-    config = PoolConfig(str(interface.network), gateway=str(interface.ip))
-    if settings.fixed_cidr:
-        config.ip_range = str(ip_network(settings.fixed_cidr, strict=False))
-    if settings.default_gateway:
-        if ip_address(settings.default_gateway) not in interface.network:
-            raise WharfError(
-                Kind.INVALID_ARGUMENT, f"default gateway {settings.default_gateway} is not in {interface.network}"
-            )
-        # The host's own address stays on the bridge; containers are sent elsewhere.
-        config.aux["DefaultGatewayIPv4"] = settings.default_gateway
-    return config
+    fixed = ip_interface(settings.fixed_cidr) if settings.fixed_cidr else None
+    found = ip_interface(settings.bip) if settings.bip else default_bridge.address(room, known, device, fixed, 4)
+    if found is None and settings.bridge and fixed is None:
+        raise WharfError(Kind.INVALID_ARGUMENT, f"bridge {settings.bridge} has no IPv4 address")
+    if found is None:
+        pools = [pool for pool in room.pools if pool.base.version == 4] or ipam.LOCAL_DEFAULTS
+        subnet = fixed.network if fixed is not None else ipam.choose_subnet(pools, taken, version=4)
+        found = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
+    return default_bridge.pool(room, found, fixed, settings.default_gateway)
 
 
 def _v6(room: Room, known: PoolConfig | None, device: list[Interface], taken: list[ipam.Network]) -> PoolConfig:
     settings = room.config
-    if settings.bip6:
-        interface = ip_interface(settings.bip6)
-        return PoolConfig(str(interface.network), gateway=str(interface.ip))
-    if settings.fixed_cidr_v6:
-        subnet = ip_network(settings.fixed_cidr_v6, strict=False)
-        return PoolConfig(str(subnet), gateway=settings.default_gateway_v6 or str(subnet[1]))
-    if known is not None:
-        return known
-    present = next((item for item in device if item.version == 6 and not item.ip.is_link_local), None)
-    if present is not None:
-        return PoolConfig(str(present.network), gateway=str(present.ip))
-    found = ipam.choose_subnet(list(default_pools(room.pools, 6)), taken, version=6)
-    return PoolConfig(str(found), gateway=str(found[1]))
+    fixed = ip_interface(settings.fixed_cidr_v6) if settings.fixed_cidr_v6 else None
+    found = ip_interface(settings.bip6) if settings.bip6 else default_bridge.address(room, known, device, fixed, 6)
+    if found is None:
+        pools = list(default_pools(room.pools, 6))
+        subnet = fixed.network if fixed is not None else ipam.choose_subnet(pools, taken, version=6)
+        found = ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
+    return default_bridge.pool(room, found, fixed, settings.default_gateway_v6)
 
 
 async def make_devices(room: Room) -> None:

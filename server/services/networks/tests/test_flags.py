@@ -1,5 +1,6 @@
 """The daemon's network flags: what the default bridge becomes, and what networks and containers inherit."""
 
+import subprocess
 from collections.abc import Mapping
 from ipaddress import ip_interface
 from pathlib import Path
@@ -30,6 +31,12 @@ def addresses(device: str) -> set[str]:
         return {str(address) for index, address in netlink.addresses(link.index) if not address.ip.is_link_local}
 
 
+def default_route(path: str) -> str:
+    """The router that a namespace sends to."""
+    argv = ["nsenter", f"--net={path}", "ip", "route", "show", "default"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[2]
+
+
 def test_ipv6_on_the_default_bridge(tmp_path: Path) -> None:
     async def play(world: World, outside: str) -> None:
         assert shown(world)["EnableIPv6"] is True
@@ -54,6 +61,48 @@ def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
         ]
 
     scenario(tmp_path, play, fixed_cidr="172.30.250.128/30")
+
+
+def test_addresses_that_the_bridge_has_already(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert shown(world)["IPAM"]["Config"] == [
+            {"Subnet": "10.46.0.0/20", "IPRange": "10.46.0.0/20", "Gateway": "10.46.0.8"},
+            {"Subnet": "fd00:46::/56", "IPRange": "fd00:46::/64", "Gateway": "fd00:46::8"},
+        ]
+        box, _ = await world.run("box")
+        assert world.address(box) == "10.46.0.1"
+        assert world.endpoint(box)["GlobalIPv6Address"].startswith("fd00:46::")
+
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "wt0"))
+            link = netlink.link("wt0")
+            assert link is not None
+            for text in ("10.46.0.8/24", "fd00:46::8/56"):
+                netlink.run(address_add(link.index, ip_interface(text)))
+
+    scenario(tmp_path, play, before=prepare, bip="", ipv6=True, fixed_cidr="10.46.0.0/20", fixed_cidr_v6="fd00:46::/64")
+
+
+def test_another_router_as_gateway(tmp_path: Path) -> None:
+    """The host keeps its address, containers are sent to the other one."""
+
+    async def play(world: World, outside: str) -> None:
+        assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
+        box, path = await world.run("box")
+        endpoint = world.endpoint(box)
+        assert (endpoint["Gateway"], endpoint["IPv6Gateway"]) == ("172.30.250.9", "fd00:d0c::9")
+        assert (endpoint["IPAddress"], endpoint["GlobalIPv6Address"]) == ("172.30.250.2", "fd00:d0c::2")
+        assert default_route(path) == "172.30.250.9"
+
+    scenario(
+        tmp_path,
+        play,
+        ipv6=True,
+        fixed_cidr_v6="fd00:d0c::/64",
+        default_gateway="172.30.250.9",
+        default_gateway_v6="fd00:d0c::9",
+    )
 
 
 def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path) -> None:
