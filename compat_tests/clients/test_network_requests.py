@@ -80,3 +80,12 @@ def test_addresses_that_nobody_can_have(engine: Engine) -> None:
     # The subnet is free for one that makes sense.
     with network(engine, {"IPAM": {"Config": [{**config, "Gateway": str(subnet[-2])}]}}) as found:
         assert found["IPAM"]["Config"] == [{**config, "Gateway": str(subnet[-2])}]
+
+
+@pytest.mark.parametrize("name", ["lo", "a/b", "a b", "..", "sixteen-letters-"])
+def test_names_that_no_interface_can_have(engine: Engine, name: str) -> None:
+    config = {"bridge": {"DriverOpts": {"com.docker.network.endpoint.ifname": name}}}
+    body = {"Image": "busybox", "NetworkingConfig": {"EndpointsConfig": config}}
+    answer = engine.api.post("/containers/create", body)
+    assert answer.status == 400
+    assert f"invalid interface name '{name}'" in answer.message

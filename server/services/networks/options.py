@@ -172,6 +172,13 @@ def rules(network: Network) -> BridgeRules:
     )
 
 
+def _check_interface(name: str) -> None:
+    """What the kernel takes for a name (dev_valid_name), and what the container has already."""
+    odd = any(char in "/:" or char.isspace() for char in name)
+    if odd or name in (".", "..", "lo") or len(name.encode(errors="replace")) > 15:
+        raise invalid(f"invalid endpoint settings:\ninvalid interface name {name!r}")
+
+
 def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
     """The ``net.*.IFNAME.*`` settings of an endpoint, with IFNAME still in them; the docker CLI writes it small.
 
@@ -180,6 +187,7 @@ def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, 
     found = []
     for name, value in (driver_opts or {}).items():
         if name == ENDPOINT_IFNAME:
+            _check_interface(value)
             continue
         if name != ENDPOINT_SYSCTLS:
             raise not_implemented(f"endpoint driver option {name} is not supported")
