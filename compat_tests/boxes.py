@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,13 @@ def output(engine: Engine, body: dict[str, Any], script: str) -> list[str]:
 
 def pid_of(engine: Engine, identity: str) -> int:
     return int(engine.api.get(f"/containers/{identity}/json").json()["State"]["Pid"])
+
+
+def spec_of(engine: Engine, identity: str) -> dict[str, Any]:
+    """The OCI specification of a container that runs on our own supervisor: what the runtime was told."""
+    (path,) = engine.place.root.glob(f"run/containerd/tasks/*/{identity}/config.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def cgroup_of(engine: Engine, identity: str, controller: str) -> Path:

@@ -22,6 +22,7 @@ CONTAINERS = "server/services/containers"
 T = "compat_tests/test_fields.py::"
 LIMITED = "compat_tests/test_limits.py::"
 NET = "compat_tests/test_fields_networks.py::"
+POINT = "compat_tests/test_fields_endpoints.py::"
 RUN = "compat_tests/clients/test_run.py::"
 LIFE = "compat_tests/clients/test_lifecycle.py::"
 HEALTH = "compat_tests/clients/test_stats_update_health.py::"
@@ -41,7 +42,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "Config.OpenStdin": (STDIO, RUN + "test_stdin_reaches_the_process_and_its_end_too"),
     "Config.StdinOnce": (STDIO, RUN + "test_stdin_reaches_the_process_and_its_end_too"),
     "Config.Env": (PROCESS, RUN + "test_what_the_process_is_given"),
-    "Config.Cmd": (f"{CONTAINERS}/merge.py", RUN + "test_entrypoint_and_command"),
+    "Config.Cmd": (f"{CONTAINERS}/defaults.py", RUN + "test_entrypoint_and_command"),
     "Config.Entrypoint": (f"{CONTAINERS}/merge.py", RUN + "test_entrypoint_and_command"),
     "Config.Healthcheck": (f"{CONTAINERS}/health.py", HEALTH + "test_health_follows_its_probe"),
     "Config.Image": (f"{CONTAINERS}/create.py", RUN + "test_a_missing_image_and_a_bad_option"),
@@ -59,7 +60,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.NanoCpus": (LIMITS, KERNEL),
     "HostConfig.CgroupParent": (BUILD, LIMITED + "test_cgroup_parent"),
     "HostConfig.BlkioWeight": (LIMITS, LIMITED + "test_a_weight_of_block_devices"),
-    "HostConfig.BlkioWeightDevice": (LIMITS, LIMITED + "test_block_devices"),
+    "HostConfig.BlkioWeightDevice": (LIMITS, LIMITED + "test_a_weight_of_one_block_device"),
     "HostConfig.BlkioDeviceReadBps": (LIMITS, LIMITED + "test_block_devices"),
     "HostConfig.BlkioDeviceWriteBps": (LIMITS, LIMITED + "test_block_devices"),
     "HostConfig.BlkioDeviceReadIOps": (LIMITS, LIMITED + "test_block_devices"),
@@ -110,7 +111,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.PublishAllPorts": ("server/services/networks/portmap.py", NET + "test_published_ports"),
     "HostConfig.ReadonlyRootfs": (BUILD, RUN + "test_a_read_only_root"),
     "HostConfig.SecurityOpt": ("engine/runtime/spec/security.py", RUN + "test_security_of_an_ordinary_container"),
-    "HostConfig.Tmpfs": ("engine/runtime/spec/mounts.py", VOLUMES + "test_tmpfs"),
+    "HostConfig.Tmpfs": (f"{CONTAINERS}/mounting.py", VOLUMES + "test_tmpfs"),
     "HostConfig.UTSMode": (ASSEMBLE, T + "test_namespaces"),
     "HostConfig.UsernsMode": ("engine/files/remap.py", "compat_tests/clients/test_userns.py::test_host_ids_on_request"),
     "HostConfig.StorageOpt": (
@@ -125,11 +126,11 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.Init": (PROCESS, RUN + "test_init_reaps_and_forwards"),
     # Endpoints
     "Endpoint.IPAMConfig": (ENDPOINTS, NET + "test_endpoint_settings"),
-    "Endpoint.Links": ("server/services/networks/etc.py", NET + "test_links"),
+    "Endpoint.Links": ("server/services/networks/names.py", POINT + "test_an_endpoints_links"),
     "Endpoint.Aliases": (ENDPOINTS, NET + "test_endpoint_settings"),
     "Endpoint.MacAddress": (ENDPOINTS, NET + "test_mac_address"),
-    "Endpoint.DriverOpts": (ENDPOINTS, NET + "test_endpoint_settings"),
-    "Endpoint.GwPriority": (ENDPOINTS, NET + "test_endpoint_settings"),
+    "Endpoint.DriverOpts": ("server/services/networks/attach.py", POINT + "test_an_endpoints_sysctls"),
+    "Endpoint.GwPriority": (ENDPOINTS, POINT + "test_a_gateways_priority"),
 }
 
 #: What Docker on Linux keeps and shows without acting on it.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compat_tests import fields
-from compat_tests.boxes import MIB, create, create_and_remove, output, pid_of, running
+from compat_tests.boxes import MIB, create, create_and_remove, output, pid_of, running, spec_of
 from compat_tests.engines import Engine
 from compat_tests.images import ROOT
 from compat_tests.traces import until
@@ -156,10 +156,11 @@ def test_shared_ipc_and_pid(engine: Engine) -> None:
 
 
 def test_privileged(engine: Engine) -> None:
-    script = "grep CapEff /proc/self/status; mkdir -p /mnt; mount -t tmpfs x /mnt && echo mounted"
+    script = "grep -E '^(CapEff|Seccomp):' /proc/self/status; mkdir -p /mnt; mount -t tmpfs x /mnt && echo mounted"
+    script += "; grep -c ' /proc/sys ' /proc/mounts; ls /dev/kmsg"
     lines = output(engine, {"HostConfig": {"Privileged": True}}, script)
     assert lines[0].split()[1] == Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0]
-    assert lines[1] == "mounted"
+    assert lines[1:] == ["Seccomp:\t0", "mounted", "0", "/dev/kmsg"]
 
 
 def test_masked_and_readonly_paths(engine: Engine) -> None:
@@ -175,7 +176,11 @@ def test_console_size(engine: Engine) -> None:
 
 
 def test_annotations(engine: Engine) -> None:
-    body = {"Cmd": ["true"], "HostConfig": {"Annotations": {"some.key": "value"}}}
+    annotations = {"some.key": "value"}
+    if engine.kind == "wharf":
+        with running(engine, {"HostConfig": {"Annotations": annotations}}) as identity:
+            assert spec_of(engine, identity)["annotations"].items() >= annotations.items()
+    body = {"Cmd": ["true"], "HostConfig": {"Annotations": annotations}}
     identity, _ = create(engine, body)
     try:
         assert engine.api.get(f"/containers/{identity}/json").json()["HostConfig"]["Annotations"] == {
@@ -194,6 +199,10 @@ def test_runtimes(engine: Engine) -> None:
     default = create_and_remove(engine, {})[0]["HostConfig"]["Runtime"]
     assert default in ("crun", "runc")
     assert output(engine, {"HostConfig": {"Runtime": "runc"}}, "echo fine") == ["fine"]
+    for name in {"runc", default} if engine.kind == "wharf" else ():
+        with running(engine, {"HostConfig": {"Runtime": name}}) as identity:
+            (state,) = engine.place.root.glob(f"run/containerd/runtime/*/*/{identity}")
+            assert state.parts[-3] == name
     answer = engine.api.post("/containers/create", {"Image": "busybox", "HostConfig": {"Runtime": "odd"}})
     assert (answer.status, answer.message) == (400, "unknown or invalid runtime name: odd")
 
@@ -204,8 +213,10 @@ def test_stop_signal_and_timeout(engine: Engine) -> None:
         assert until(lambda: "ready" in engine.docker("logs", identity).stdout)
         assert engine.api.post(f"/containers/{identity}/stop").status == 204
         assert engine.api.get(f"/containers/{identity}/json").json()["State"]["ExitCode"] == 6
-    # PID 1 ignores what it has no handler for: only the timeout ends it, and there is none to wait for.
-    with running(engine, {"StopTimeout": 0}) as identity:
+    # It would end by itself before the time that is given to those who ask for none.
+    slow = "trap 'sleep 8; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    with running(engine, {"Cmd": ["sh", "-c", slow], "StopTimeout": 0}) as identity:
+        assert until(lambda: "ready" in engine.docker("logs", identity).stdout)
         assert engine.api.post(f"/containers/{identity}/stop").status == 204
         assert engine.api.get(f"/containers/{identity}/json").json()["State"]["ExitCode"] == 137
 

@@ -61,13 +61,13 @@ def test_a_missing_image_and_a_bad_option(engine: Engine) -> None:
 
 
 def test_what_the_process_is_given(engine: Engine) -> None:
-    script = "id -u; id -g; pwd; hostname; echo $A $HOME; tty; cat /proc/self/oom_score_adj; ulimit -n"
+    script = "id -u; id -g; pwd; hostname; echo $HOSTNAME $A $HOME; tty; cat /proc/self/oom_score_adj; ulimit -n"
     done = engine.docker(
         *(*RUN, "-u", "12:34", "-w", "/made/here", "-h", "somename", "-e", "A=b c", "--oom-score-adj", "77"),
         *("--ulimit", "nofile=123:456", "busybox", "sh", "-c", script),
     )
     lines = done.stdout.splitlines()
-    assert lines[:5] == ["12", "34", "/made/here", "somename", "b c /"]
+    assert lines[:5] == ["12", "34", "/made/here", "somename", "somename b c /"]
     assert lines[5:] == ["not a tty", "77", "123"]
 
 

@@ -35,6 +35,9 @@ def parse(options: Sequence[str] | None) -> SecurityOptions:
         if option in ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"):
             no_new_privileges = True
             continue
+        if option == "writable-cgroups":
+            writable_cgroups = True
+            continue
         if option == "disable":
             labels.append("disable")
             continue

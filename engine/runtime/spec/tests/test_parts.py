@@ -155,6 +155,7 @@ def test_security_options() -> None:
     parsed = security.parse(['seccomp={"a":"b=c"}', "apparmor:x", "label=type:t", "no-new-privileges=false"])
     assert parsed == security.SecurityOptions(False, '{"a":"b=c"}', "x", ("type:t",))
     assert security.parse(["no-new-privileges"]).no_new_privileges
+    assert security.parse(["writable-cgroups"]).writable_cgroups
     assert security.parse(None) == security.SecurityOptions()
     for option, sentence in (("foo", "opt 1"), ("foo=bar", "opt 2"), ("no-new-privileges=maybe", "opt 2")):
         with pytest.raises(WharfError, match=sentence):
