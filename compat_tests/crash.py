@@ -32,8 +32,11 @@ VOLUME = "crash-volume"
 
 def footprint(engine: Wharf) -> dict[str, list[str]]:
     """What there is of containers, and nothing of which an engine without any has."""
-    root = engine.place.root
-    address = str(next((root / "run").rglob("containerd.sock")))
+    root, stock = engine.place.root, engine.containerd
+    address = str(stock.address if stock else root / "run/containerd/containerd.sock")
+    bundles = (
+        stock.place.root / "containerd-state/io.containerd.runtime.v2.task" if stock else root / "run/containerd/tasks"
+    )
 
     def ctr(*args: str) -> list[str]:
         argv = ["ctr", "--address", address, "--namespace", "moby", *args]
@@ -53,7 +56,7 @@ def footprint(engine: Wharf) -> dict[str, list[str]]:
     return {
         "folders": below(root / "data/containers") + below(root / "run/containers"),
         "volume folders": [name for name in below(root / "data/volumes") if name != VOLUME],
-        "bundles": below(root / "run/containerd/tasks/moby"),
+        "bundles": below(bundles / "moby"),
         "tasks": ctr("tasks", "ls"),
         "records": ctr("containers", "ls"),
         "snapshots": [key for key in ctr("snapshots", "ls") if not key.startswith("sha256:")],
@@ -61,7 +64,7 @@ def footprint(engine: Wharf) -> dict[str, list[str]]:
         "volumes": [volume["Name"] for volume in volumes if volume["Name"] != VOLUME],
         "endpoints": sorted(found.json()["Containers"]) if found.status == 200 else [],
         "cgroups": [str(path) for path in cgroups_named(engine.place.cgroup) if len(path.name) == 64],
-        "shims": [str(process.pid) for process in engine.find("wharf-shim")],
+        "shims": [str(process.pid) for name in ("wharf-shim", "wharf-iohost") for process in engine.find(name)],
         "mounts": [path for path in mounts_under(root) if "/run/netns" not in path],
         "bridge": ports(),
         # Published ports: the rest of the table is there for as long as the engine.
@@ -324,9 +327,10 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--victim", choices=("wharfd", "supervisor"), default="wharfd")
+    parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
     given = parser.parse_args()
     faults = 0
-    with engines.on_backend("wharf", "crash") as engine, sweeping(engine, given.victim) as sweep:
+    with engines.on_backend(given.engine, "crash") as engine, sweeping(engine, given.victim) as sweep:
         for operation in OPERATIONS:
             if given.operations and operation.name not in given.operations:
                 continue

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import signal
 import socket
 import struct
 import time
@@ -20,6 +21,7 @@ from compat_tests.traces import until
 
 pytestmark = pytest.mark.root
 
+INPUT = {"OpenStdin": True, "StdinOnce": True}
 ALL = "stream=1&stdin=1&stdout=1&stderr=1"
 RAW, MULTIPLEXED = "application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream"
 
@@ -312,3 +314,47 @@ def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: 
             pieces.close()
     finally:
         made.remove(force=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "config", "given", "said"),
+    [
+        (["-a"], {"Cmd": ["sh", "-c", "echo out; echo err >&2; exit 7"]}, "", (7, "out\n", "err\n")),
+        (["-i"], {"Cmd": ["sh", "-c", "read x; echo got $x; exit 3"], **INPUT}, "it\n", (3, "got it\n", "")),
+        (["-ai"], {"Cmd": ["cat"], **INPUT}, "all of it", (0, "all of it", "")),
+        # Nobody reads: what is given goes nowhere.
+        (["-ai"], {"Cmd": ["sh", "-c", "read x; echo got $x; exit 4"]}, "it\n", (4, "got\n", "")),
+        (["-a"], {"Cmd": ["sh", "-c", "exit 5"], "Tty": True}, "", (5, "", "")),
+        # Of one that is started again by its policy, the first run.
+        (["-a"], {"Cmd": ["sh", "-c", "exit 6"], "HostConfig": {"RestartPolicy": {"Name": "always"}}}, "", (6, "", "")),
+        (["-a"], {"Cmd": ["sh", "-c", "echo x; exit 8"], "HostConfig": {"AutoRemove": True}}, "", (8, "x\n", "")),
+    ],
+)
+def test_start_attached(
+    engine: Engine, options: list[str], config: dict[str, Any], given: str, said: tuple[int, str, str]
+) -> None:
+    with container(engine, start=False, **config) as box:
+        done = engine.docker("start", *options, box, input=given, check=False)
+        assert (done.status, done.stdout, done.stderr) == said
+
+
+@pytest.mark.parametrize("verb", ["start", "attach"])
+def test_signals_go_on_to_the_container(engine: Engine, verb: str) -> None:
+    script = "trap 'echo asked; exit 9' TERM; echo ready; while :; do sleep 0.1; done"
+    with container(engine, start=verb == "attach", Cmd=["sh", "-c", script], Tty=False) as box:
+        args = ("start", "-a", box) if verb == "start" else ("attach", box)
+        with engine.popen(*args, stdin=None) as client:
+            try:
+                assert until(lambda: "ready" in engine.docker("logs", box).stdout)
+                # It takes signals before it attaches, which an event tells.
+                assert until(lambda: attached(engine, box))
+                client.send_signal(signal.SIGTERM)
+                out, _ = client.communicate(timeout=60)
+                assert (out[-6:], client.returncode) == (b"asked\n", 9)
+            finally:
+                client.kill()
+
+
+def attached(engine: Engine, box: str) -> bool:
+    filters = json.dumps({"container": [box], "event": ["attach"]})
+    return bool(engine.api.get("/events", since=0, until=int(time.time()) + 1, filters=filters).lines())

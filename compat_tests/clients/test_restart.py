@@ -64,6 +64,33 @@ def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
         engine.api.delete(f"/containers/{identity}", force=1)
 
 
+def test_who_waits_hears_of_each_run(engine: Engine) -> None:
+    """The end of a run is one, though the policy starts the next; a removal comes after the last."""
+    script = "n=$(cat /n 2>/dev/null); n=$((n+1)); echo $n > /n; exit $n"
+    identity = create(engine, script, "on-failure", 2)
+    answers: dict[str, Any] = {}
+
+    def hear(condition: str, response: http.client.HTTPResponse, connection: http.client.HTTPConnection) -> None:
+        answers[condition] = json.loads(response.read())["StatusCode"]
+        connection.close()
+
+    waiting = []
+    try:
+        for condition in ("next-exit", "removed"):
+            connection = engine.api.connection()
+            connection.request("POST", f"/containers/{identity}/wait?condition={condition}")
+            response = connection.getresponse()  # the head comes when it waits
+            waiting.append(threading.Thread(target=hear, args=(condition, response, connection)))
+            waiting[-1].start()
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+    for thread in waiting:
+        thread.join(60)
+    assert answers == {"next-exit": 1, "removed": 3}
+
+
 def test_always_until_somebody_stops_it(engine: Engine) -> None:
     identity = create(engine, "exit 0", "always")
     try:
