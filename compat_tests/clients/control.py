@@ -88,6 +88,16 @@ class Control:
             response_deserializer=pb.UpdateBuildHistoryResponse.FromString,
         )(request, timeout=60)
 
+    def solve(self, **wanted: Any) -> pb.SolveResponse:
+        """A build to its end."""
+        call = self._channel.unary_unary(
+            "/moby.buildkit.v1.Control/Solve",
+            request_serializer=pb.SolveRequest.SerializeToString,
+            response_deserializer=pb.SolveResponse.FromString,
+        )
+        answer: pb.SolveResponse = call(pb.SolveRequest(**wanted), timeout=90)
+        return answer
+
     def logs(self, ref: str) -> str:
         """What the steps of a build wrote."""
         messages = self._many("Status", pb.StatusRequest(Ref=ref), pb.StatusResponse)

@@ -85,13 +85,15 @@ class Session:
         return bytes(reply.data)
 
     async def check_ssh(self, name: str) -> None:
-        """Raises NOT_FOUND unless the client forwards an agent of that name."""
+        """Raises NOT_FOUND unless the client forwards an agent of that name; UNAVAILABLE if it has gone."""
         if not self.offers(calls.CHECK_AGENT):
             raise not_found(f"unset ssh forward key {name}")
         try:
             request = ssh_pb2.CheckAgentRequest(ID=name)
             await calls.unary(self.connection, calls.CHECK_AGENT, request, timeout=ANSWER)
         except WharfError as error:
+            if error.kind in (Kind.UNAVAILABLE, Kind.CANCELLED):
+                raise
             raise not_found(error.message or f"unset ssh forward key {name}") from error
 
     async def forward_ssh(self, name: str, connection: Stream) -> None:
