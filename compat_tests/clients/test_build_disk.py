@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from compat_tests import engines
 from compat_tests.clients.builds import Case, by_buildx, classic, tree
-from compat_tests.engines import Engine
+from compat_tests.engines import Completed, Engine
 from compat_tests.test_faults_disk import small_disk
 from compat_tests.traces import until
 
@@ -66,6 +67,55 @@ def test_full_in_the_middle(small: tuple[Engine, Path], tmp_path: Path, door: st
     error, shown = build(BEFORE + "RUN echo fits > /small\n")
     assert error == ""
     assert ("Using cache" if door == "classic" else "CACHED") in shown
+
+
+EXPORTERS = {
+    # they write layers anew, for which the engine's disk has no room
+    "engine": ["type=image,name=full:export", "type=oci,dest={}/o.tar"],
+    # they write to a disk of the client's
+    "client": [
+        "type=oci,dest={}/o.tar",
+        "type=tar,dest={}/t.tar",
+        "type=local,dest={}/l",
+        "type=oci,tar=false,dest={}/layout",
+    ],
+}
+
+
+@pytest.mark.parametrize("whose", sorted(EXPORTERS))
+def test_full_while_results_are_written(small: tuple[Engine, Path], tmp_path: Path, whose: str) -> None:
+    engine, disk = small
+    engine.docker("builder", "prune", "-af")
+    context = tmp_path / "c"
+    context.mkdir()
+    # twice on the disk: as files and as a layer; a third time is too much
+    (context / "Dockerfile").write_text("FROM busybox\nRUN head -c 12000000 /dev/urandom > /big\n")
+
+    def build(*words: str) -> Completed:
+        return engine.docker("buildx", "build", "--progress=plain", *words, str(context), check=False, timeout=110)
+
+    assert build("-t", "full:before").status == 0
+    dest = tmp_path / "dest"
+    dest.mkdir()
+    with small_disk(dest, "64m" if whose == "engine" else "4m"):
+        for exporter in EXPORTERS[whose]:
+            output = exporter.format(dest)
+            if whose == "engine":
+                output += ",compression=zstd,force-compression=true"
+            left = free(disk)
+            done = build("-o", output)
+            assert done.status == 1, output
+            assert "no space left on device" in done.stderr, (output, done.stderr)
+            assert until(lambda left=left: free(disk) >= left - MIB, seconds=60), (output, left, free(disk))  # type: ignore[misc]
+            for path in dest.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert until(lambda: not list(disk.glob("data/containerd/*content*/ingest/*")), seconds=60)
+    again = build("-t", "full:after")
+    assert "CACHED" in again.stderr
+    sizes = "wc -c < /big"
+    assert engine.docker("run", "--rm", "--network", "none", "full:after", "sh", "-c", sizes).stdout == "12000000\n"
+    engine.docker("rmi", "full:before", "full:after")
+    engine.docker("builder", "prune", "-af")
 
 
 def test_squashed_into_one_layer(small: tuple[Engine, Path]) -> None:

@@ -48,12 +48,24 @@ class Call(Generic[R]):
         self._stream = connection.request(path, metadata)
 
     async def write(self, message: Message | bytes) -> None:
-        """Sends a message, or the bytes of one."""
-        await self._stream.send(message if isinstance(message, bytes) else message.SerializeToString())
+        """Sends a message, or the bytes of one. Raises the error that the client has ended the call with meanwhile."""
+        try:
+            await self._stream.send(message if isinstance(message, bytes) else message.SerializeToString())
+        except WharfError:
+            self._check_ended()
+            raise
+
+    def _check_ended(self) -> None:
+        if "grpc-status" in self._stream.headers:
+            self.check()
 
     async def write_all(self, messages: Iterable[Message]) -> None:
         """Sends many small messages at once."""
-        await self._stream.send_all(message.SerializeToString() for message in messages)
+        try:
+            await self._stream.send_all(message.SerializeToString() for message in messages)
+        except WharfError:
+            self._check_ended()
+            raise
 
     async def read(self) -> R | None:
         """The next answer; ``None`` at the end."""

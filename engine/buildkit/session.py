@@ -5,8 +5,9 @@ id and which methods it offers. A build names its session by id. The session die
 """
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.buildkit import calls
@@ -149,14 +150,23 @@ class Session:
         try:
             async for chunk in chunks:
                 for at in range(0, len(chunk), CHUNK):
-                    await call.write(filesync_pb2.BytesMessage(data=chunk[at : at + CHUNK]))
+                    message = filesync_pb2.BytesMessage(data=chunk[at : at + CHUNK])
+                    with _of_receiver():
+                        await call.write(message)
             call.done_writing()
-            try:
+            with _of_receiver():
                 await call.rest()
-            except WharfError as error:
-                raise WharfError(error.kind, f"error from receiver: {error.message}") from error
         finally:
             call.cancel()
+
+
+@contextlib.contextmanager
+def _of_receiver() -> Iterator[None]:
+    """Errors within are the client's."""
+    try:
+        yield
+    except WharfError as error:
+        raise WharfError(error.kind, f"error from receiver: {error.message}") from error
 
 
 class Sessions:

@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._wake()
+        self.wake()
 
     def eof_received(self) -> None:
         """The peer has left: closes."""
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
             stream.fail(gone)
         self._streams.clear()
         self._away = True
-        self._wake()
+        self.wake()
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
             stream = self._remove(id)
             if stream is not None:
                 stream.reset(_LONG.unpack(payload)[0])
-                self._wake()
+                self.wake()
         elif kind == GOAWAY:
             # The calls that are going on may end; there are no new ones.
             self._away = True
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
                     raise Broken(PROTOCOL_ERROR, "frame size")
                 self.frame_size = min(value, 1 << 20)
         self._answers += frame(SETTINGS, ACK, 0)
-        self._wake()
+        self.wake()
 
     def _open(self, id: int, size: int) -> None:
         stream = self._streams.get(id)
@@ -293,7 +293,7 @@ class Connection(asyncio.Protocol):
             stream.window += size
             if stream.window > _MOST:
                 raise Broken(FLOW_CONTROL_ERROR, "window too large")
-        self._wake()
+        self.wake()
 
     # what goes out
 
@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
         """Whether the socket takes no more for now."""
         return self._paused
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -337,6 +337,7 @@ class Connection(asyncio.Protocol):
         if self._away or self._transport is None or self._transport.is_closing():
             raise WharfError(Kind.UNAVAILABLE, "the client of the build has gone")
         stream = self._add(self._next)
+        stream.made = True
         self._newest, self._next = self._next, self._next + 2
         head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
         head += [("te", "trailers"), ("content-type", "application/grpc"), *metadata]
@@ -352,7 +353,7 @@ class Connection(asyncio.Protocol):
         """Ends a call at once."""
         if self._remove(stream.id) is not None:
             self.write(frame(RST_STREAM, 0, stream.id, _LONG.pack(code)))
-            self._wake()
+            self.wake()
 
     def close(self, code: int = NO_ERROR) -> None:
         """Says good-bye and closes, when what was written has left: a peer that doesn't read is not waited for long."""

@@ -42,6 +42,8 @@ class Stream:
         """The peer sends nothing more."""
         self.sent = False
         """We send nothing more."""
+        self.made = False
+        """Whether the call is ours: once it is answered, nobody reads what we would still send."""
         self.began = False
         """Whether the head of an answer has left."""
         self.task: asyncio.Task[None] | None = None
@@ -104,6 +106,8 @@ class Stream:
     def end(self) -> None:
         self.over = True
         self._news.set()
+        if self.made:
+            self._connection.wake()
 
     def reset(self, code: int) -> None:
         if code == _NO_ERROR and self.over:
@@ -174,7 +178,7 @@ class Stream:
         connection, size, at = self._connection, len(data), 0
         while at < size:
             room = min(self.window, connection.window, connection.frame_size)
-            if self.sent:
+            if self.sent or (self.over and self.made):
                 raise self._error or WharfError(Kind.CANCELLED, "the call is over")
             if room <= 0 or connection.blocked:
                 await connection.change()

@@ -227,3 +227,28 @@ def test_files_secrets_and_output(tmp_path: Path, folder: Path, connect: Connect
             sessions._sessions["s1"]
 
     asyncio.run(run())
+
+
+class Full(Client):
+    """Has no room for output."""
+
+    async def receive(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for _ in requests:
+            await context.abort(grpc.StatusCode.UNKNOWN, "no space left")
+        return
+        yield
+
+
+def test_output_that_is_refused_in_the_middle(tmp_path: Path, folder: Path) -> None:
+    """Nobody waits for a window that will not open any more."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1_500_000
+
+    async def run() -> None:
+        async with _session(Full(folder), tmp_path / "run") as (session, _):
+            with pytest.raises(WharfError, match="error from receiver: no space left"):
+                await asyncio.wait_for(session.send_stream(chunks(), metadata={}), 60)
+
+    asyncio.run(run())

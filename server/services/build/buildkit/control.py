@@ -16,7 +16,7 @@ from engine.buildkit.tunnel import carry
 from engine.errors import WharfError, invalid, not_implemented
 from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.export import Exporters
-from server.services.build.buildkit.failure import detailed
+from server.services.build.buildkit.failure import detailed, of_disk
 from server.services.build.buildkit.gateway import results_in
 from server.services.build.buildkit.history import CANCELED, History
 from server.services.build.buildkit.job import Job, Jobs, Made
@@ -95,10 +95,15 @@ class Control:
             job.response = response
             return pb.SolveResponse(ExporterResponse=response)
         except WharfError as error:
-            job.error = error.message
-            told = detailed(error)
-            job.failure = told.status if isinstance(told, Detailed) else b""
-            raise told from error
+            raise _failed(job, error) from error
+        except OSError as error:
+            job.error = str(error)
+            if full := of_disk(error):
+                raise _failed(job, full) from error
+            raise
+        except Exception as error:
+            job.error = str(error) or type(error).__name__
+            raise
         except asyncio.CancelledError:
             job.error = CANCELED
             raise
@@ -198,6 +203,14 @@ class Control:
 
         async for data in carry((message.data async for message in requests), serve):
             yield pb.BytesMessage(data=data)
+
+
+def _failed(job: Job, error: WharfError) -> WharfError:
+    """What the client is told, and the history."""
+    job.error = error.message
+    told = detailed(error)
+    job.failure = told.status if isinstance(told, Detailed) else b""
+    return told
 
 
 def _refuse(request: pb.SolveRequest) -> None:

@@ -5,6 +5,8 @@ values are JSON (BuildKit's util/grpcerrors).
 """
 
 import base64
+import errno
+import os
 
 import grpc
 import orjson
@@ -26,6 +28,13 @@ PASSED_ON = (Kind.CANCELLED, Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED)
 
 def _any(name: str, document: object) -> Any:
     return Any(type_url=f"{_TYPES}/errdefs.{name}+json", value=orjson.dumps(document))
+
+
+def of_disk(error: OSError) -> WharfError | None:
+    """What the engine's own disk said, where that is no fault of ours: it is full."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return WharfError(Kind.RESOURCE_EXHAUSTED, os.strerror(error.errno).lower())
 
 
 def span_of(error: WharfError) -> Span | None:

@@ -7,10 +7,10 @@ in metadata which build it speaks for.
 from collections.abc import Awaitable, Callable, Mapping
 
 from engine.buildkit.pb import caps_pb2, gateway_pb2, worker_pb2
-from engine.errors import WharfError, internal, invalid, not_found, not_implemented
+from engine.errors import WharfError, invalid, not_found, not_implemented
 from engine.registry import oci
 from server.services.build.buildkit import remotes
-from server.services.build.buildkit.failure import detailed
+from server.services.build.buildkit.failure import detailed, of_disk
 from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import platforms_json
 from server.services.build.buildkit.inputs import definition, named
@@ -87,6 +87,8 @@ class Gateway:
             return await self._solved(job, request)
         except WharfError as error:
             raise detailed(error) from error
+        except OSError as error:
+            raise of_disk(error) or error from error
 
     async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
         for name, given in request.FrontendInputs.items():
@@ -217,8 +219,3 @@ def _in_order(job: Job, ids: list[str]) -> list[Made]:
     """As they were made, so that an index is always the same: a map on the wire has no order."""
     order = {id: number for number, id in enumerate(job.made)}
     return [job.result(id) for id in sorted(ids, key=lambda id: order.get(id, len(order)))]
-
-
-def failed(error: BaseException) -> WharfError:
-    """Any error as one with a kind."""
-    return error if isinstance(error, WharfError) else internal(str(error))
