@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from compat_tests.clients.test_buildkit import build, context, images_as_before
-from compat_tests.engines import Engine
+from compat_tests.engines import Dockerd, Engine
 from compat_tests.registry import Registry, registry
 
 __all__ = ["images_as_before"]
@@ -84,14 +86,13 @@ def test_a_stage_that_was_pruned_is_not_missed(engine: Engine, root: str) -> Non
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("kind", ["inline", "registry", "local"])
+@pytest.mark.parametrize("kind", ["inline", "local"])
 def test_a_cache_of_the_last_layers_is_enough(
     engine: Engine, store: Registry, tmp_path: Path, root: str, kind: str
 ) -> None:
     ref = store.name(f"defined-{engine.kind}-{kind}")
     to, from_, more = {
         "inline": ("type=inline", f"type=registry,ref={ref}", ["-t", ref, "--push"]),
-        "registry": (f"type=registry,ref={ref},mode=min", f"type=registry,ref={ref}", []),
         "local": (f"type=local,dest={tmp_path / 'l'},mode=min", f"type=local,src={tmp_path / 'l'}", []),
     }[kind]
     files, _ = made(engine, root)
@@ -136,3 +137,65 @@ def test_a_stage_without_cache_is_run_anew_and_counts_from_then_on(engine: Engin
     assert {name for name in anew if anew[name] != after[name]} == {"two", "four"}
     assert not any(name.startswith(("one", "two")) for name in ran)
     assert made(engine, root) == (after, set())
+
+
+SHARED = """FROM busybox AS build
+ARG SALT
+ENV A=1 B="x & <y>"
+ARG C=3
+ENV A=2
+RUN echo $SALT > /salt
+WORKDIR /src
+COPY a b /src/
+COPY --chown=3:4 --chmod=750 tree/ ./t/
+COPY --chown=0 link /src/l2
+RUN --mount=type=cache,target=/c touch /c/x; date +%N > /out
+RUN --mount=type=secret,id=s --mount=type=cache,target=/d,id=q,sharing=locked ls /run/secrets > /names
+USER 7
+WORKDIR /w/z
+RUN id > /tmp/id
+FROM busybox AS other
+RUN true
+FROM build AS two
+RUN --mount=type=bind,source=tree,target=/m --mount=type=bind,from=other,source=/bin,target=/n ls /m /n > /tmp/two
+FROM busybox
+RUN --network=none true
+COPY --from=build /out /src/ /o/
+ADD tree /tree
+COPY --from=two /tmp/t* /
+COPY . /all
+RUN --mount=type=bind,source=tree/sub,target=/m,rw cat /m/y
+"""
+
+
+@pytest.mark.parametrize("way", ["from dockerd, inline", "to dockerd, inline", "to dockerd, registry"])
+def test_caches_are_shared_with_buildkit(
+    engine: Engine, oracle: Dockerd, store: Registry, tmp_path: Path, way: str
+) -> None:
+    files = {"Dockerfile": SHARED, ".dockerignore": "b2", "a": "a", "b": "", "tree/x": "x\n", "tree/sub/y": "y"}
+    root = context(tmp_path / "c", {**files, "b2": "left out"})
+    (root / "link").symlink_to("tree")
+    (root / "tree" / "sub" / "up").symlink_to("../x")
+    (root / "tree" / "x").chmod(0o4711)
+    (tmp_path / "s").write_text("hidden")
+    args = ["--secret", f"id=s,src={tmp_path / 's'}", "--build-arg", f"SALT={uuid.uuid4()}", str(root)]
+    name = f"shared-{uuid.uuid4()}"
+    with registry(netns=oracle.netns) as theirs:
+        ours: tuple[Engine, Registry] = (engine, store)
+        other: tuple[Engine, Registry] = (oracle, theirs)
+        (maker, source), (user, target) = (other, ours) if way.startswith("from") else (ours, other)
+        ref = source.name(name)
+        to = ["--cache-to=type=inline", "-t", ref, "--push"]
+        if way.endswith("registry"):
+            to = [f"--cache-to=type=registry,ref={ref},mode=max"]
+        try:
+            build(maker, *to, *args)
+            # One loopback is not the other's: what the registry has is carried over.
+            shutil.copytree(source.root, target.root, dirs_exist_ok=True)
+            shown = build(user, f"--cache-from={target.name(name)}", *args).stderr
+        finally:
+            oracle.docker("rmi", "-f", ref, check=False)
+    names = dict(re.findall(r"^#(\d+) \[(?!internal)(.* +\d+/\d+\] (?!FROM).*)$", shown, re.MULTILINE))
+    cached = {names[number] for number in re.findall(r"^#(\d+) CACHED$", shown, re.MULTILINE) if number in names}
+    assert set(names.values()) - cached == set(), shown
+    assert len(cached) == 17, shown

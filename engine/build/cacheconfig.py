@@ -186,15 +186,17 @@ def _about(layer: Layer) -> dict[str, object]:
 
 
 def read(data: bytes, layers: Sequence[Layer] = ()) -> Document:
-    """What a document knows. ``layers``: of the image that it is in. What makes no sense in it is left out: a cache is
-    only a hint."""
+    """What a document knows. ``layers``: of the image that it is in, or of the manifest beside it, which alone tells
+    their diff ids where BuildKit wrote it. What makes no sense in it is left out: a cache is only a hint."""
     try:
         document = json.loads(data)
         if isinstance(document, list):
             parents = dict(enumerate(range(-1, len(layers) - 1)))
             return _read(document, list(layers), parents)
-        parents = {number: int(item.get("parent", -1)) for number, item in enumerate(document["layers"])}
-        return _read(document["records"], [_layer(item) for item in document["layers"]], parents)
+        parents = {number: int(item.get("parent", 0)) for number, item in enumerate(document["layers"])}
+        described = {layer.descriptor.digest: layer for layer in layers}
+        found = [_layer(item) or described.get(str(item["blob"])) for item in document["layers"]]
+        return _read(document["records"], found, parents)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return Document()
 

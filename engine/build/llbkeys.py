@@ -80,8 +80,7 @@ class LlbKeys:
     async def _make(self, step: Step, below: Key | None) -> Key | None:
         operation = step.operation
         if isinstance(operation, Base):
-            chain = operation.chain_id
-            return Key((numbered(digest(f"buildkit.source.v0:{chain}")),)) if chain else None
+            return _base(operation)
         if below is None or not self._plain:
             return None
         if isinstance(operation, Run):
@@ -168,8 +167,7 @@ class LlbKeys:
             "user": operation.user,
             "removeMountStubsRecursive": True,
         }
-        os, arch, variant = (*operation.platform.split("/"), "", "")[:3]
-        platform = {"OS": os, "Arch": arch, **({"Variant": variant} if variant else {})}
+        platform = _platform(operation.platform)
         every = [root, *mounts, *secrets] if operation.mounts else []
         keys = []
         newer = [root, *mounts, *({**secret, "input": -1} for secret in secrets)] if every else []
@@ -184,6 +182,22 @@ class LlbKeys:
             document = {"Type": "buildkit.exec.v0", "Exec": _set(executed), **platform}
             keys.append(numbered(digest(go_json(document))))
         return Key(tuple(dict.fromkeys(keys)), tuple(sources))
+
+
+def _base(operation: Base) -> Key | None:
+    """An image goes by its layers, or by the digest of what its name points to."""
+    if not operation.chain_id:
+        return None
+    names = [operation.chain_id]
+    _, separator, target = operation.ref.rpartition("@")
+    if separator:
+        names.append(digest(go_json({"Digest": target, **_platform(operation.platform)})))
+    return Key(tuple(numbered(digest(f"buildkit.source.v0:{name}")) for name in names))
+
+
+def _platform(text: str) -> dict[str, str]:
+    os, arch, variant = (*text.split("/"), "", "")[:3]
+    return {"OS": os, "Arch": arch, **({"Variant": variant} if variant else {})}
 
 
 def _mount(mount: ResolvedMount, inputs: dict[Origin, list[str]]) -> dict[str, object] | None:

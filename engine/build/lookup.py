@@ -67,10 +67,10 @@ class Lookup:
     async def _imports(self, step: Step, key: str) -> list[tuple[Remote, Known]]:
         """What the caches from elsewhere know of a step, by our key or by BuildKit's."""
         found = [(remote, known) for remote in self.imports if (known := remote.defined(key)) is not None]
-        for remote in self.imports:
-            llb = await self.llb.of(step) if remote.has_llb else None
-            if llb is not None:
-                found += [(remote, known) for known in remote.llb(llb)]
+        others = [remote for remote in self.imports if remote.has_llb] if not found else []
+        key_of_others = await self.llb.of(step) if others else None
+        if key_of_others is not None:
+            found = [(remote, known) for remote in others for known in remote.llb(key_of_others)]
         return found
 
     async def _defined(self, step: Step, key: str) -> list[Record]:

@@ -7,6 +7,7 @@ part in replacing variables; they come from a :class:`Bases`.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
@@ -179,7 +180,7 @@ class Planner:
             if self.options.classic:
                 raise WharfError(error.kind, f"invalid from flag value {name}: {error.message}") from error
             raise
-        return Origin(Step(image.base, None, f"FROM {ref}", span))
+        return Origin(Step(replace(image.base, platform=self.options.platform), None, f"FROM {ref}", span))
 
     def platform(self, base: ins.From) -> str:
         """What ``FROM --platform`` says."""

@@ -124,7 +124,7 @@ class StagePlanner:
             self.config.ensure_path()
         self.names = dict.fromkeys(self.config.env)
         self.number = 1
-        self.last = Step(image.base, None, "", base.span, stage=self.stage.name)
+        self.last = Step(replace(image.base, platform=self.platform), None, "", base.span, stage=self.stage.name)
 
     def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction) -> Step:
         self.number += 1

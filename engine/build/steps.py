@@ -31,6 +31,8 @@ class Base:
     digest: str
     chain_id: str
     layers: tuple["Layer", ...]
+    platform: str = ""
+    """``os/arch[/variant]`` that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

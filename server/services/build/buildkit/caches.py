@@ -13,7 +13,7 @@ from engine.api.content import Content
 from engine.api.types import Descriptor
 from engine.build import cacheconfig
 from engine.build.cacheconfig import Document, Known
-from engine.build.imageconfig import utc
+from engine.build.imageconfig import ns_of, utc
 from engine.build.llbkeys import Key
 from engine.build.steps import Layer, Result, Step
 from engine.buildkit.session import Session
@@ -25,6 +25,8 @@ from server.services.build.buildkit.layouts import ClientStore, copy_blobs
 from server.services.build.buildkit.progress import Vertex
 
 log = logging.getLogger(__name__)
+
+_CREATED, _UNCOMPRESSED = "buildkit/createdat", "containerd.io/uncompressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Caches:
             manifests = oci.parse_index(oci.load(data, "cache"))
             for desc in manifests:
                 if desc.media_type == cacheconfig.MEDIA_TYPE:
-                    return cacheconfig.read(await _blob(store, desc.digest))
+                    return cacheconfig.read(await _blob(store, desc.digest), _layers(manifests))
             for desc in oci.best([item for item in manifests if item.platform != _UNKNOWN], oci.host_platform())[:1]:
                 child = await self._child(store, desc)
                 return await self._known(store, child, oci.media_type_of(oci.load(child, desc.digest)))
@@ -123,7 +125,7 @@ class Caches:
         manifest = oci.parse_manifest(oci.load(data, "cache"))
         text = await _blob(store, manifest.config.digest)
         if manifest.config.media_type == cacheconfig.MEDIA_TYPE:
-            return cacheconfig.read(text)
+            return cacheconfig.read(text, _layers(manifest.layers))
         config = oci.load(text, "config")
         inline, diff_ids = config.get(cacheconfig.INLINE), oci.diff_ids(config)
         if not isinstance(inline, str) or len(diff_ids) != len(manifest.layers):
@@ -182,8 +184,18 @@ class Caches:
 
 def _described(layer: Layer) -> dict[str, object]:
     """With what BuildKit asks of a cache's layers."""
-    notes = {"buildkit/createdat": utc(layer.created_ns), "containerd.io/uncompressed": layer.diff_id}
+    notes = {_CREATED: utc(layer.created_ns), _UNCOMPRESSED: layer.diff_id}
     return {**oci.to_json(layer.descriptor), "annotations": notes}
+
+
+def _layers(described: Sequence[Descriptor]) -> list[Layer]:
+    """Of descriptors those that say what they are uncompressed."""
+    found = []
+    for desc in described:
+        if diff_id := desc.annotations.get(_UNCOMPRESSED, ""):
+            created = ns_of(desc.annotations.get(_CREATED, ""))
+            found.append(Layer(Descriptor(desc.media_type, desc.digest, desc.size), diff_id, created))
+    return found
 
 
 async def _blob(store: Any, digest: str) -> bytes:
