@@ -122,6 +122,8 @@ class _Line:
             raise WharfError(Kind.UNAVAILABLE, "the container's I/O host is gone") from error
         finally:
             self._answers.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # told by what was raised while it was sent
         failure = message.get("error")
         if isinstance(failure, dict):
             raise WharfError(Kind(failure.get("kind")), str(failure.get("message")))
@@ -138,7 +140,9 @@ class _Line:
                         self._answers[number].set_result(message)
                     elif "event" in message:
                         await self._notice(message)
-        except (ConnectionError, ProtocolError) as error:
+        except ConnectionError as error:
+            log.debug("an I/O host has left: %s", error)
+        except ProtocolError as error:
             log.warning("an I/O host's line: %s", error)
         finally:
             gone()

@@ -105,6 +105,22 @@ async def by_calls(
 
     :raises Failed: :raises WharfError: why it does not run. The client's socket has been given back then.
     """
+    try:
+        return await _by_calls(room, container, instance, process, client, framed=framed)
+    except asyncio.CancelledError:
+        room.spawn(_withdraw(room, container.id, instance.key), f"withdraw {instance.id[:12]}")
+        raise
+
+
+async def _by_calls(
+    room: Room,
+    container: Container,
+    instance: ExecInstance,
+    process: dict[str, object],
+    client: Client | None,
+    *,
+    framed: bool | None,
+) -> AttachSession | None:
     tasks = room.engine.tasks
     stdio = Stdio(socket_path(room, container))
     terminal = instance.request.tty
@@ -121,11 +137,8 @@ async def by_calls(
             stderr=pipes.stderr,
             terminal=terminal,
         )
-    except WharfError:
+    except (WharfError, OSError):
         await room.stdio.abandoned(container.id, instance.key)
-        raise
-    except asyncio.CancelledError:
-        room.spawn(_withdraw(room, container.id, instance.key), f"withdraw {instance.id[:12]}")
         raise
     try:
         if client is not None:
@@ -145,9 +158,6 @@ async def by_calls(
         if isinstance(error, OSError):
             error = internal((error.strerror or str(error)).lower())
         raise Failed(error) from error
-    except asyncio.CancelledError:
-        room.spawn(_withdraw(room, container.id, instance.key), f"withdraw {instance.id[:12]}")
-        raise
     await room.stdio.started(container.id, instance.key)
     return session
 
