@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import calendar
+import itertools
 import json
 import time
 from pathlib import Path
@@ -267,12 +269,21 @@ def test_a_probe_that_cannot_run(engine: Engine) -> None:
         assert "executable file not found" in last["Output"]
 
 
+def test_as_many_failures_as_asked_for(engine: Engine) -> None:
+    with container(engine, Cmd=["sleep", "600"], Healthcheck=check("CMD", "false", Retries=1000)) as box:
+        assert until(lambda: health(engine, box)["FailingStreak"] > 3, seconds=60)  # three are enough by default
+        assert health(engine, box)["Status"] == "starting"
+
+
 def test_failures_in_the_start_period_do_not_count(engine: Engine) -> None:
     test = check("CMD", "false", StartPeriod=600 * SECOND, StartInterval=SECOND // 5, Retries=1)
     with container(engine, Cmd=["sleep", "600"], Healthcheck=test) as box:
         assert until(lambda: len(health(engine, box)["Log"] or ()) >= 3, seconds=60)
         now = health(engine, box)
         assert (now["Status"], now["FailingStreak"]) == ("starting", 0)
+        began = [calendar.timegm(time.strptime(entry["Start"][:19], "%Y-%m-%dT%H:%M:%S")) for entry in now["Log"]]
+        # Who asks for no interval gets five seconds.
+        assert min(later - earlier for earlier, later in itertools.pairwise(began)) < 5
         assert "(health: starting)" in engine.docker("ps", "--format", "{{.Status}}", "-f", f"id={box}").stdout
 
 
