@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -313,3 +314,21 @@ def test_prune(engine: Engine, sleeper: str) -> None:
         assert empty == {"ContainersDeleted": None, "SpaceReclaimed": 0}
     finally:
         engine.api.delete(f"/containers/{kept}")
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_what_containerds_own_client_shows(engine: Engine, *, by_name: bool) -> None:
+    """`docker info` says where to ask it."""
+    told = engine.api.get("/v1.51/info").json()["Containerd"]
+    id = engine.api.get("/images/busybox/json").json()["Id"]
+    asked = "busybox" if by_name else id[7:19]
+    box = engine.docker("run", "-d", "--network", "none", asked, "sleep", "600").stdout.strip()
+    try:
+        where = ("--address", told["Address"], "--namespace", told["Namespaces"]["Containers"])
+        done = subprocess.run(
+            ["ctr", *where, "containers", "ls"], capture_output=True, text=True, check=True, timeout=60
+        )
+        row = next(line.split() for line in done.stdout.splitlines() if line.startswith(box))
+        assert row[1] == ("docker.io/library/busybox:latest" if by_name else "-")
+    finally:
+        engine.docker("rm", "-f", box)

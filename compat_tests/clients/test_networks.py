@@ -330,6 +330,18 @@ def test_who_switches_ipv6_off_has_no_such_address(stage: Stage) -> None:
     assert "fd00:57:12:" not in told
 
 
+@pytest.mark.parametrize("option", ["inhibit_ipv4=true", "gateway_mode_ipv4=isolated"])
+def test_two_containers_alone_in_a_subnet(stage: Stage, option: str) -> None:
+    """Where no gateway is used, none takes an address."""
+    subnet = f"{stage.subnet()[0]}/31"
+    stage.network("pair", "--internal", "--subnet", subnet, "-o", f"com.docker.network.bridge.{option}")
+    for name in ("one", "two"):
+        stage.run(name, "--network", stage.name("pair"))
+    addresses = {stage.endpoint(name, stage.name("pair"))["IPAddress"] for name in ("one", "two")}
+    assert addresses == {str(stage.subnet()[0]), str(stage.subnet()[1])}
+    assert " 0% packet loss" in stage.exec("two", "ping", "-c1", "-w30", stage.name("one"))
+
+
 def test_sysctls_of_an_interface(stage: Stage) -> None:
     """The CLI gives them in small letters."""
     wanted = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 from engine.api.types import ContainerRecord, Mount
 from engine.errors import Kind, WharfError, conflict, internal, not_modified
+from engine.registry.reference import Reference, parse_any
 from engine.runtime.spec.process import DOCKER_APPARMOR
 from engine.system.timeline import Timeline
 from server.services.containers import checkpoint, devicerequests, mounting, rootfs
@@ -207,6 +208,7 @@ def engine_record(room: Room, container: Container, spec: dict[str, object], *, 
     )
     return ContainerRecord(
         id=container.id,
+        image=_image_name(container),
         # A daemon that was killed finds it by this, and takes it away.
         labels={ROOT_LABEL: room.settings.root},
         runtime_name=runtime_name,
@@ -215,6 +217,18 @@ def engine_record(room: Room, container: Container, spec: dict[str, object], *, 
         snapshotter=room.engine.snapshots.snapshotter,
         snapshot_key=snapshot_key,
     )
+
+
+def _image_name(container: Container) -> str:
+    """What the engine's own tools show as its image: the whole name, if it was asked for by one."""
+    asked = container.config.image or ""
+    if container.image_id.removeprefix("sha256:").startswith(asked.removeprefix("sha256:")):
+        return ""
+    try:
+        found = parse_any(asked)
+    except WharfError:
+        return ""
+    return str(found.tagged()) if isinstance(found, Reference) else ""
 
 
 async def _create_record(room: Room, container: Container, spec: dict[str, object]) -> None:

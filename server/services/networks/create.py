@@ -275,8 +275,17 @@ def _choose_gateway(network: Network, config: PoolConfig) -> None:
         return
     if network.internal and network.driver != BRIDGE:
         return
+    if network.driver == BRIDGE and _without_gateway(network, ip_network(config.subnet).version):
+        return
     pool = config.make_pool()
     config.gateway = str(pool.first_usable())
+
+
+def _without_gateway(network: Network, version: int) -> bool:
+    """Whether a bridge has no address and no route needs one: what would be its gateway is a container's to have."""
+    if network.option(options.MODE4 if version == 4 else options.MODE6) == "isolated":
+        return True
+    return version == 4 and network.internal and options.flag(network.options, options.INHIBIT4, default=False)
 
 
 def _check_gateway(config: PoolConfig) -> None:
