@@ -139,6 +139,24 @@ def test_a_stage_without_cache_is_run_anew_and_counts_from_then_on(engine: Engin
     assert made(engine, root) == (after, set())
 
 
+def test_wishes_of_an_export_are_kept_or_refused_by_name(engine: Engine, tmp_path: Path) -> None:
+    root = str(context(tmp_path / "c", {"Dockerfile": "FROM busybox\nENV A=1\n"}))
+    for wish in ("image-manifest=false", "oci-mediatypes=false", "compression=zstd", "force-compression"):
+        to = f"--cache-to=type=local,dest={tmp_path / 'l'},{wish if '=' in wish else wish + '=true'}"
+        assert f"with {wish}" in build(engine, to, root, check=False).stderr
+    nowhere = "--cache-to=type=registry,ref=127.0.0.1:1/none"
+    assert build(engine, nowhere, root, check=False).status != 0
+    build(engine, f"{nowhere},ignore-error=true", root)
+
+
+def test_nothing_is_not_the_context(engine: Engine, tmp_path: Path) -> None:
+    text = 'FROM busybox\nRUN --mount=type=bind,from=scratch,target=/m test -z "$(ls -A /m)"\n'
+    root = context(tmp_path / "c", {"Dockerfile": text, "a": "a"})
+    build(engine, str(root))
+    (root / "Dockerfile").write_text("FROM busybox\nCOPY --from=scratch /a /a\n")
+    assert build(engine, str(root), check=False).status != 0
+
+
 SHARED = """FROM busybox AS build
 ARG SALT
 ENV A=1 B="x & <y>"

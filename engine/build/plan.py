@@ -16,7 +16,7 @@ from engine.build.dockerfile.lint import findings, foreign, meant_by, undefined
 from engine.build.imageconfig import History
 from engine.build.planned import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
 from engine.build.stage import StagePlanner
-from engine.build.steps import Origin, Step
+from engine.build.steps import SCRATCH, Base, Origin, Step
 from engine.errors import WharfError, invalid
 
 __all__ = ["BaseImage", "Bases", "Options", "Plan", "PlannedStage", "plan"]
@@ -173,7 +173,7 @@ class Planner:
             raise DockerfileError(f"invalid from flag value {name}: refers to current build {block}", span)
         ref = context.removeprefix("docker-image://") if context else name
         if ref == "scratch":
-            return Origin()
+            return Origin(Step(Base("scratch", SCRATCH.key, "", ()), None, "FROM scratch", span))
         try:
             image = await self.image(ref, span, platform=self.options.platform, step=f"FROM {ref}")
         except WharfError as error:

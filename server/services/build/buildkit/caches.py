@@ -3,7 +3,7 @@
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from engine.build.cacheconfig import Document, Known
 from engine.build.imageconfig import ns_of, utc
 from engine.build.llbkeys import Key
 from engine.build.steps import Layer, Result, Step
+from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.session import Session
 from engine.errors import WharfError, invalid, not_implemented
 from engine.registry import documents, oci
@@ -68,6 +69,18 @@ class _Folder:
     @asynccontextmanager
     async def blob(self, digest: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         yield 0, self.content.read(digest)
+
+
+def refuse_exports(exports: Iterable[pb.CacheOptionsEntry]) -> None:
+    """What isn't supported of a cache export, by name. Raises NOT_IMPLEMENTED."""
+    for export in exports:
+        if export.Type not in ("inline", "registry", "local"):
+            raise not_implemented(f"cache export of type {export.Type} is not supported")
+        for name, only in (("image-manifest", "true"), ("oci-mediatypes", "true"), ("compression", "gzip")):
+            if export.Attrs.get(name, only) != only:
+                raise not_implemented(f"cache export with {name}={export.Attrs[name]} is not supported: only {only} is")
+        if export.Attrs.get("force-compression", "false") != "false":
+            raise not_implemented("cache export with force-compression is not supported")
 
 
 class Caches:
@@ -148,23 +161,32 @@ class Caches:
                 continue
             if session is None:
                 raise invalid(f"the cache export {entry.Type} needs a session")
-            vertex = Vertex(job.send, "exporting cache", f"{job.ref} exporting cache {entry.Type}")
-            with vertex.running():
-                data = cacheconfig.write(_chains(made, everything=entry.Attrs.get("mode") == "max"))
-                with vertex.status("preparing build cache for export"):
-                    target, blobs = await self._manifest(data)
-                if entry.Type == "registry":
-                    ref = entry.Attrs.get("ref", "")
-                    with vertex.status(f"writing cache to {ref}"):
-                        await self._images.push_built(str(parse(ref).tagged()), target, session.credentials)
-                else:
-                    folder = entry.Attrs.get("dest", "")
-                    with vertex.status(f"writing cache to {folder}"):
-                        await copy_blobs(
-                            self._engine.content, Content(ClientStore(session, f"local:{folder}")), [*blobs, target]
-                        )
-                    response["cache.manifest"] = json.dumps(oci.to_json(target))
+            try:
+                response |= await self._export(job, session, made, entry.Type, entry.Attrs)
+            except WharfError as error:
+                if entry.Attrs.get("ignore-error") != "true":
+                    raise
+                log.warning("build=%s exporting cache: %s", job.ref, error.message)
         return response
+
+    async def _export(
+        self, job: Job, session: Session, made: Sequence[Made], kind: str, attrs: Mapping[str, str]
+    ) -> dict[str, str]:
+        vertex = Vertex(job.send, "exporting cache", f"{job.ref} exporting cache {kind}")
+        with vertex.running():
+            data = cacheconfig.write(_chains(made, everything=attrs.get("mode") == "max"))
+            with vertex.status("preparing build cache for export"):
+                target, blobs = await self._manifest(data)
+            if kind == "registry":
+                ref = attrs.get("ref", "")
+                with vertex.status(f"writing cache to {ref}"):
+                    await self._images.push_built(str(parse(ref).tagged()), target, session.credentials)
+                return {}
+            folder = attrs.get("dest", "")
+            with vertex.status(f"writing cache to {folder}"):
+                place = Content(ClientStore(session, f"local:{folder}"))
+                await copy_blobs(self._engine.content, place, [*blobs, target])
+            return {"cache.manifest": json.dumps(oci.to_json(target))}
 
     async def _manifest(self, data: bytes) -> tuple[Descriptor, list[Descriptor]]:
         config = await documents.write(self._engine, data, cacheconfig.MEDIA_TYPE)

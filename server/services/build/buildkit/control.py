@@ -14,7 +14,7 @@ from engine.buildkit.pb import gateway_pb2, ops_pb2, worker_pb2
 from engine.buildkit.session import Session, Sessions
 from engine.buildkit.tunnel import carry
 from engine.errors import WharfError, invalid, not_implemented
-from server.services.build.buildkit.caches import Caches
+from server.services.build.buildkit.caches import Caches, refuse_exports
 from server.services.build.buildkit.export import Exporters
 from server.services.build.buildkit.failure import detailed, of_disk
 from server.services.build.buildkit.gateway import results_in
@@ -226,9 +226,7 @@ def _refuse(request: pb.SolveRequest) -> None:
             raise not_implemented(f"entitlement {item} is not supported")
     if request.SourcePolicy.rules:
         raise not_implemented("source policies are not supported")
-    for export in request.Cache.Exports:
-        if export.Type not in ("inline", "registry", "local"):
-            raise not_implemented(f"cache export of type {export.Type} is not supported")
+    refuse_exports(request.Cache.Exports)
 
 
 def _usage(item: Usage) -> pb.UsageRecord:
