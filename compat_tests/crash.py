@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from compat_tests import engines
-from compat_tests.dying import DIE, DIED, PASSED, STEPS, VICTIM, locked
+from compat_tests.dying import DIE, DIED, PASSED, STEPS, locked
 from compat_tests.engines import Engine, Wharf
 from compat_tests.traces import cgroups_named, links, mounts_under, nft, until
 
@@ -117,7 +117,7 @@ class Sweep:
         with locked(self.folder):
             (self.folder / DIED).unlink(missing_ok=True)
             (self.folder / PASSED).write_text("")
-            (self.folder / DIE).write_text(str(step))
+            (self.folder / DIE).write_text(f"{self.victim} {step}")
 
         def acting() -> None:
             # Its client is cut off, or finds nobody to answer.
@@ -186,7 +186,14 @@ def _runs_or_not(sweep: Sweep, id: str) -> None:
     if state is None:
         return
     assert state["Status"] in ("created", "running", "exited"), state
-    assert state["Running"] == os.path.isdir(f"/proc/{state['Pid'] or 'none'}"), state
+
+    def alike() -> bool:
+        nonlocal state
+        state = sweep.state(id) or {}
+        return bool(state["Running"]) == os.path.isdir(f"/proc/{state['Pid'] or 'none'}")
+
+    # A supervisor that died with the news is back in a moment.
+    assert until(alike), state
     assert sweep.api("POST", f"/containers/{id}/start")[0] in (204, 304)
     assert sweep.api("GET", f"/containers/{id}/top")[0] == 200
     sweep.must("POST", f"/containers/{id}/rename", name=f"{NAME}-renamed")
@@ -284,18 +291,18 @@ OPERATIONS = (
 
 
 @contextlib.contextmanager
-def sweeping(engine: Engine, victim: str = "wharfd") -> Iterator[Sweep]:
-    """The engine, which is started again as one that dies, or whose supervisor does, and is at the end as it was."""
+def sweeping(engine: Engine) -> Iterator[Sweep]:
+    """The engine, which is started again as one that dies, and is at the end as it was."""
     assert isinstance(engine, Wharf)
     folder = engine.place.root / "steps"
     folder.mkdir()
     daemon, argv = engine.daemon, list(engine.daemon.argv)
     daemon.argv[daemon.argv.index("server")] = "compat_tests.dying"
-    daemon.env |= {STEPS: str(folder), VICTIM: victim}
+    daemon.env[STEPS] = str(folder)
     engine.restart()
-    if victim == "supervisor":
+    if engine.containerd is None:
         engine.kill("wharf-supervis")
-    sweep = Sweep(engine, folder, victim)
+    sweep = Sweep(engine, folder)
     sweep.must("POST", "/networks/create", {"Name": NETWORK})
     sweep.must("POST", "/volumes/create", {"Name": VOLUME})
     try:
@@ -303,7 +310,7 @@ def sweeping(engine: Engine, victim: str = "wharfd") -> Iterator[Sweep]:
         yield sweep
     finally:
         daemon.argv[:] = argv
-        del daemon.env[STEPS], daemon.env[VICTIM]
+        del daemon.env[STEPS]
         (folder / DIE).unlink(missing_ok=True)
         engine.restart()
         sweep.remove()
@@ -330,7 +337,8 @@ def main() -> int:
     parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
     given = parser.parse_args()
     faults = 0
-    with engines.on_backend(given.engine, "crash") as engine, sweeping(engine, given.victim) as sweep:
+    with engines.on_backend(given.engine, "crash") as engine, sweeping(engine) as sweep:
+        sweep.victim = given.victim
         for operation in OPERATIONS:
             if given.operations and operation.name not in given.operations:
                 continue

@@ -1,11 +1,11 @@
-"""``python -m compat_tests.dying``: wharfd as ``python -m server`` starts it, which is killed at a step of our choice,
-or whose supervisor is.
+"""``python -m compat_tests.dying``: wharfd as ``python -m server`` starts it. It is killed at a step of our choice, or
+its supervisor is, if that is one that it has started again.
 
 A step is a call of the engine, of a shim, of the kernel's mounts, network or firewall, a write of the database (each
 before and after), or a change of the file system (before). The folder that ``STEPS`` names holds the file ``die`` with
-a number, or with a part of a step's name: the victim kills itself (SIGKILL) at the so-manieth step from then on, or at
-the first of that name, and makes the file ``died`` before. Without it nothing is counted. ``passed`` gets the names of
-the steps that were counted. ``lock`` is locked (flock) meanwhile.
+"wharfd" or "supervisor" and a number, or a part of a step's name: that one kills itself (SIGKILL) at its so-manieth
+step from then on, or at the first of that name, and calls the file ``died`` before. Without it nothing is counted.
+``passed`` gets the names of the steps that were counted. ``lock`` is locked (flock) meanwhile.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from engine.shim import zygote
 
 #: Names the folder, in the environment.
 STEPS = "WHARF_TEST_STEPS"
-#: "wharfd" or "supervisor", in the environment. The supervisor must be one that wharfd has started again.
-VICTIM = "WHARF_TEST_VICTIM"
 FILES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chown", "shutil.rmtree")
 #: Calls of the engine that change nothing, by the beginning of their last word.
 LOOKS = ("Get", "List", "Stat", "Info", "Usage", "Version", "Wait", "Metrics", "Walk", "Status", "Read", "Check")
@@ -48,8 +46,8 @@ def locked(folder: Path) -> Iterator[None]:
 class Steps:
     """Counts in this process alone: what it forks is another."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, who: str) -> None:
+        self._who, self._folder = who, Path(os.environ[STEPS])
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._inside = False
@@ -67,8 +65,10 @@ class Steps:
 
     def _count(self, name: str) -> None:
         try:
-            wanted = (self._folder / DIE).read_text()
+            who, _, wanted = (self._folder / DIE).read_text().partition(" ")
         except FileNotFoundError:
+            return
+        if who != self._who:
             return
         with (self._folder / PASSED).open("a") as file:
             file.write(f"{name}\n")
@@ -77,7 +77,7 @@ class Steps:
             os.kill(self._pid, signal.SIGKILL)
             signal.pause()
         if wanted.isdigit():
-            (self._folder / DIE).write_text(str(int(wanted) - 1))
+            (self._folder / DIE).write_text(f"{who} {int(wanted) - 1}")
 
     def around(self, owner: Any, name: str, label: Callable[..., str]) -> None:
         """Makes a function, or a method, of ``owner`` two steps."""
@@ -159,7 +159,7 @@ def supervisor() -> int:
 
         def started(**more: int) -> zygote.Handle:
             handle = start(**more)
-            watch_supervisor(Steps(Path(os.environ[STEPS])))
+            watch_supervisor(Steps("supervisor"))
             return handle
 
         zygote.start = started
@@ -188,10 +188,8 @@ def main() -> int:
     try:
         from server.boot import boot
 
-        if os.environ[VICTIM] == "supervisor":
-            _spawn_alike()
-        else:
-            watch(Steps(Path(os.environ[STEPS])))
+        _spawn_alike()
+        watch(Steps("wharfd"))
         return boot(sys.argv[1:], handle)
     finally:
         handle.close()

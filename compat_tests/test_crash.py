@@ -66,3 +66,23 @@ def test_rm_is_obeyed_though_nobody_saw_the_end(sweep: Sweep, away: tuple[str, .
         sweep.remove()
         engine.docker("run", "--rm", "-v", "crash-volume:/v", "busybox", "rm", "-f", "/v/go")
     assert engine.api.get(f"/containers/{NAME}/json").status == 404
+
+
+def test_a_kill_outlives_the_supervisor(sweep: Sweep) -> None:
+    """It dies when the signal is sent, and before it says so: the request is answered all the same."""
+    sweep.engine.kill(SUPERVISOR)  # the one that wharfd starts again is one that dies
+    id = sweep.create("sleep", "600", AutoRemove=True)
+    sweep.must("POST", f"/containers/{id}/start")
+    answers: list[int] = []
+    sweep.victim = "supervisor"
+    try:
+        died = sweep.at(
+            "after shim kill",
+            lambda: answers.append(sweep.api("POST", f"/containers/{id}/kill")[0]),
+            lambda: sweep.state(id) is None,
+        )
+    finally:
+        sweep.victim = "wharfd"
+    assert (died, answers) == (True, [204])
+    assert until(lambda: sweep.state(id) is None)
+    sweep.nothing_left()

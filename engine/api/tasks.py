@@ -3,6 +3,7 @@
 import builtins
 import json
 from collections.abc import Mapping, Sequence
+from signal import SIGKILL
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
@@ -166,7 +167,9 @@ class Tasks:
     async def kill(self, container_id: str, signal: int, *, exec_id: str = "", everything: bool = False) -> None:
         """NOT_FOUND when the process has ended. ``everything``: all processes of the container."""
         request = pb.KillRequest(container_id=container_id, exec_id=exec_id, signal=signal, all=everything)
-        await self._rpc.call(f"{_SERVICE}/Kill", request, Empty, deadline="task.kill")
+        # Who is dead stays dead; of other signals the process may have got one already.
+        again = signal == SIGKILL
+        await self._rpc.call(f"{_SERVICE}/Kill", request, Empty, deadline="task.kill", again=again)
 
     async def pause(self, container_id: str) -> None:
         request = pb.PauseTaskRequest(container_id=container_id)
