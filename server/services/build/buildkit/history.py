@@ -46,6 +46,7 @@ class History:
         self._store = records
         self._records: dict[str, pb.BuildHistoryRecord] = {}
         self._jobs: dict[str, Job] = {}
+        self._unwritten: dict[str, bytes] = {}  # blobs that records name already
         self._listeners: set[asyncio.Queue[pb.BuildHistoryEvent]] = set()
         self._loading: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
@@ -115,6 +116,7 @@ class History:
         except Exception:
             log.exception("build=%s: what has come of it is not in the history", job.ref)
             blobs = {}
+        self._unwritten |= blobs
         self._tell(COMPLETE, record)
         self._later(self._keep(job, record, blobs), "record of a build")
         self._forget_old()
@@ -124,14 +126,21 @@ class History:
             text = await asyncio.to_thread(log_of, job.messages)
             async with self._writing:
                 if job.ref in self._records:
-                    record.logs.CopyFrom(descriptor(LOG, text))
+                    whole = pb.BuildHistoryRecord()
+                    whole.CopyFrom(record)
+                    whole.logs.CopyFrom(descriptor(LOG, text))
+                    await self._store.put(whole, text, blobs)
+                    # Named only once it can be read.
+                    record.logs.CopyFrom(whole.logs)
                     record.Generation += 1
-                    await self._store.put(record, text, blobs)
                     self._tell(COMPLETE, record)
             # From now on the status is read from there; who watches it now keeps what he has.
             job.messages = []
         except Exception:
             log.warning("build=%s is not in the history", job.ref, exc_info=True)
+        finally:
+            for digest in blobs:
+                self._unwritten.pop(digest, None)
 
     def _forget_old(self) -> None:
         """Drops what is too much, and what is too old."""
@@ -165,6 +174,8 @@ class History:
 
     async def blob(self, digest: str) -> bytes | None:
         """What a record names by its digest: a log, where a result comes from, how a build failed."""
+        if digest in self._unwritten:
+            return self._unwritten[digest]
         ref = next((record.Ref for record in self._records.values() if record.logs.digest == digest), "")
         return await (self._store.log(ref) if ref else self._store.blob(digest))
 

@@ -109,6 +109,9 @@ def test_what_records_name_can_be_read(tmp_path: Path) -> None:
             job.response = {"containerimage.descriptor": base64.b64encode(IMAGE.encode()).decode()}
             job.end()
             history.completed(job)
+            # at once: clients ask as soon as they have their answer
+            told = [event.record async for event in history.listen(pb.BuildHistoryRequest(EarlyExit=True))]
+            assert await history.blob(told[0].Results["linux/arm64"].Attestations[0].digest) is not None
             bad = Job("bad", "", pb.SolveRequest(), cast(BuildLease, None), error="alas", failure=b"status")
             history.started(bad)
             bad.end()
