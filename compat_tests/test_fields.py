@@ -79,6 +79,16 @@ INSIDE: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["3"],
     ),
     (
+        "CgroupPermissions",
+        {
+            "HostConfig": {
+                "Devices": [{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/mine", "CgroupPermissions": "r"}]
+            }
+        },
+        ": > /dev/mine",
+        ["sh: can't create /dev/mine: Operation not permitted"],
+    ),
+    (
         "DeviceCgroupRules",
         # Nobody has majors 240 and 241: the kernel finds no device where the cgroup lets it look.
         {"HostConfig": {"DeviceCgroupRules": ["c 240:* rwm"]}},

@@ -56,3 +56,9 @@ def test_an_endpoints_links(engine: Engine, networks: dict[str, str]) -> None:
         script = "nslookup mate | grep -c 'Address: *" + shown["IPAddress"] + "$'"
         assert output(engine, on_both(Links=["fields-target:mate"]), script) == ["1"]
         assert output(engine, on_both(), script) == ["0"]
+
+
+def test_a_link_local_address(engine: Engine, networks: dict[str, str]) -> None:
+    script = "ip -4 -o addr show | grep -c ' 169.254.7.7/'"
+    assert output(engine, on_both(IPAMConfig={"LinkLocalIPs": ["169.254.7.7"]}), script) == ["1"]
+    assert output(engine, on_both(), script) == ["0"]

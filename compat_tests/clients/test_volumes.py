@@ -53,6 +53,14 @@ def test_a_named_volume_keeps_what_is_written(engine: Engine, volume: str) -> No
     assert "path concatenation escapes the base directory, base: " in refused.stderr
 
 
+def test_a_mounts_volume_has_its_labels(engine: Engine) -> None:
+    try:
+        sh(engine, "--mount", "type=volume,src=labelled,dst=/d,volume-label=a=b", script="true")
+        assert engine.docker("volume", "inspect", "labelled", "-f", "{{.Labels}}").stdout.strip() == "map[a:b]"
+    finally:
+        engine.docker("volume", "rm", "-f", "labelled")
+
+
 @pytest.mark.core
 def test_binds(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
@@ -84,11 +92,37 @@ def test_propagation_and_recursion(engine: Engine, tmp_path: Path) -> None:
         assert sh(engine, "--mount", alone, script="ls /d/inner") == ""
         # Read-only goes down to what is mounted below.
         assert "Read-only" in sh(engine, "-v", f"{source}:/d:ro", script="touch /d/inner/y", check=False)
+        script = "touch /d/inner/y && echo below; touch /d/y || echo refused"
+        upper = f"type=bind,src={source},dst=/d,readonly,bind-recursive=writable"
+        assert sh(engine, "--mount", upper, script=script).splitlines() == ["below", "refused"]
+        all_of_it = f"type=bind,src={source},dst=/d,readonly,bind-propagation=rprivate,bind-recursive=readonly"
+        assert sh(engine, "--mount", all_of_it, script=script) == "refused"
         flags = sh(engine, "-v", f"{source}:/d:shared", script="grep ' /d ' /proc/self/mountinfo")
         assert " shared:" in flags
         assert " master:" in sh(engine, "-v", f"{source}:/d:rslave", script="grep ' /d ' /proc/self/mountinfo")
     finally:
         subprocess.run(["umount", "-R", str(source)], check=True, timeout=60)
+
+
+def test_what_only_the_api_says_of_a_bind(engine: Engine, tmp_path: Path) -> None:
+    def start(**mount: Any) -> str:
+        bind = {"Type": "bind", "Source": str(tmp_path / "made" / "here"), "Target": "/d", **mount}
+        body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "Mounts": [bind]}}
+        answer = engine.api.post("/containers/create", body)
+        if answer.status != 201:
+            return answer.message
+        identity = answer.json()["Id"]
+        try:
+            answer = engine.api.post(f"/containers/{identity}/start")
+            return "" if answer.status == 204 else answer.message
+        finally:
+            engine.api.delete(f"/containers/{identity}", force=1)
+
+    assert "bind source path does not exist" in start()
+    assert start(BindOptions={"CreateMountpoint": True}) == ""
+    assert (tmp_path / "made" / "here").is_dir()
+    both = {"ReadOnlyNonRecursive": True, "ReadOnlyForceRecursive": True, "Propagation": "rprivate"}
+    assert "conflict" in start(ReadOnly=True, BindOptions=both)
 
 
 def test_tmpfs(engine: Engine) -> None:
