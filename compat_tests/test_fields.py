@@ -180,6 +180,17 @@ def test_masked_and_readonly_paths(engine: Engine) -> None:
     assert output(engine, {"HostConfig": {"MaskedPaths": ["/etc/passwd"]}}, "wc -c < /etc/passwd") == ["0"]
 
 
+def test_mounts_of_newer_versions(engine: Engine) -> None:
+    if engine.kind == "dockerd":
+        pytest.skip("new in API 1.46 and 1.48")
+    mounts = [
+        {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": [["exec"]]}},
+        {"Type": "image", "Source": "busybox", "Target": "/i", "ImageOptions": {"Subpath": "etc"}},
+    ]
+    script = "grep ' /t ' /proc/mounts | grep -c noexec; ls /i | grep passwd"
+    assert output(engine, {"HostConfig": {"Mounts": mounts}}, script) == ["0", "passwd"]
+
+
 def test_console_size(engine: Engine) -> None:
     body = {"Tty": True, "HostConfig": {"ConsoleSize": [33, 77]}}
     assert output(engine, body, "stty size") == ["33 77"]
