@@ -69,6 +69,10 @@ def test_pull_by_tag_digest_and_everything(engine: Engine, plain: Registry) -> N
         f"{name}:1",
     ]
     assert engine.docker("pull", "-q", f"{name}@{id}").stdout.strip() == f"{name}@{id}"
+    # What is here is asked for all the same: the other repository doesn't have it.
+    elsewhere = engine.docker("pull", f"{plain.name('elsewhere')}@{id}", check=False)
+    assert elsewhere.status == 1
+    assert "not found" in elsewhere.stderr
     assert "Using default tag: latest" in engine.docker("pull", name).stdout
     everything = engine.docker("pull", "-a", name).stdout
     assert everything.count("Pulling from app") == 3

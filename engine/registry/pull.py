@@ -84,14 +84,15 @@ class Puller:
         raise AssertionError("no attempt was made")
 
     async def _top(self, reference: Reference) -> Descriptor:
-        """What the reference means now. The document is only fetched if it isn't here: a HEAD costs registries less."""
-        if reference.digest and (desc := await self._local(reference.digest, "")) is not None:
-            return desc
-        head = None
-        if not reference.digest:
-            head = await self._retried(lambda: self._repository.head(reference.selector))
-        if head is not None and (desc := await self._local(head[0], head[1])) is not None:
-            return desc
+        """What the reference means now. The document is only fetched if it isn't here: a HEAD costs registries less.
+
+        The registry is asked also for a digest that is here: it came from another repository, perhaps.
+        """
+        head = await self._retried(lambda: self._repository.head(reference.selector))
+        if head is not None and reference.digest in ("", head[0]):
+            desc = await self._local(head[0], head[1])
+            if desc is not None:
+                return desc
         return await self._document(reference.selector, expected=reference.digest)
 
     async def _local(self, digest: str, media_type: str) -> Descriptor | None:
