@@ -16,6 +16,7 @@ from engine.errors import Kind, WharfError
 from engine.registry.oci import digest_of
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.tests import processes
+from engine.system import fds
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -137,7 +138,7 @@ def test_a_write_that_fails_leaves_nothing_behind(own: processes.Server, monkeyp
             await writer.write(data[:MIB])
             await writer.found()
             with monkeypatch.context() as patch:
-                patch.setattr(direct, "_append", full)
+                patch.setattr(fds, "pwrite_all", full)
                 await writer.write(data[MIB:])
                 with pytest.raises(WharfError) as caught:
                     await writer.found()
