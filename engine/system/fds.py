@@ -1,6 +1,7 @@
 """File descriptors: sent over AF_UNIX stream sockets with a length-prefixed JSON header, waited for, written whole.
 
-Wire of a message: 4 bytes big-endian length, then that many bytes of JSON. The fds travel as SCM_RIGHTS with the prefix.
+Wire of a message: 4 bytes big-endian length, then that many bytes of JSON. The fds travel as SCM_RIGHTS with the
+prefix.
 """
 
 import array
