@@ -96,6 +96,10 @@ async def _try(room: Room, container: Container, *, on_request: bool, image: str
         reason = (error.strerror or str(error)).lower()
         message = f"{error.filename}: {reason}" if error.filename else reason
         return await _failed(room, container, WharfError(Kind.INTERNAL, message))
+    except Exception as error:
+        # A fault of ours: clients that wait for the start are let go all the same.
+        log.exception("container=%s start failed", container.id)
+        return await _failed(room, container, WharfError(Kind.INTERNAL, repr(error)))
     timeline.done()
     return None
 
