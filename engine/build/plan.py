@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from engine.build import wording
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import Expansion, expand
@@ -238,5 +239,5 @@ async def _planned(planner: Planner) -> Plan:
         target.config.merge_map("Labels", dict(options.labels))
         if options.classic:
             shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
-            target.config.history.append(History(f"/bin/sh -c #(nop)  LABEL {shown}", empty_layer=True))
+            target.config.history.append(History(wording.nop(f"LABEL {shown}"), empty_layer=True))
     return planner.plan(target)

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from engine.build import wording
+from engine.build import configured, wording
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
-from engine.build.dockerfile.expand import expand_heredoc, expand_words
+from engine.build.dockerfile.expand import expand_heredoc
 from engine.build.dockerfile.flags import check_sharing, check_target, check_type
 from engine.build.dockerfile.parse import parse_instruction
 from engine.build.imageconfig import History, ImageConfig
@@ -140,7 +140,7 @@ class StagePlanner:
         )
         return self.last
 
-    def _history(self, buildkit: str, classic: str, *, layer: bool = False) -> None:
+    def history(self, buildkit: str, classic: str, *, layer: bool = False) -> None:
         text = classic if self.options.classic else buildkit
         if not text:
             return
@@ -169,7 +169,7 @@ class StagePlanner:
                 self.args[name] = value
                 self._named(name)
         text = item.original.split(None, 1)[1]
-        self._history(f"ARG {text}", _nop(f"ARG {text}"))
+        self.history(f"ARG {text}", wording.nop(f"ARG {text}"))
 
     def _named(self, name: str) -> None:
         self.names.pop(name, None)
@@ -184,13 +184,7 @@ class StagePlanner:
             self.config.set_env(key, value)
             self._named(key)
             shown.append(f"{key}={value}")
-        self._history(f"ENV {' '.join(shown)}", _nop(f"ENV {' '.join(shown)}"))
-
-    def _label(self, item: ins.Label) -> None:
-        values = {self.expand(name, item.span): self.expand(text, item.span) for name, text in item.values}
-        self.config.merge_map("Labels", values)
-        shown = " ".join(f"{name}={text}" for name, text in values.items())
-        self._history(f"LABEL {shown}", _nop(f"LABEL {shown}"))
+        self.history(f"ENV {' '.join(shown)}", wording.nop(f"ENV {' '.join(shown)}"))
 
     def _given(self) -> str:
         """The arguments as the history of a ``RUN`` begins: as they were declared, or sorted by the classic builder."""
@@ -224,7 +218,7 @@ class StagePlanner:
             tuple(self.names),
             self.platform,
         )
-        self._history(f"RUN {self._given()}{shown} # buildkit", self._given() + shown, layer=True)
+        self.history(f"RUN {self._given()}{shown} # buildkit", self._given() + shown, layer=True)
         return self._step(operation, item)
 
     async def _mount(self, option: ins.Mount, span: Span) -> ResolvedMount:
@@ -306,7 +300,7 @@ class StagePlanner:
             may_match_nothing=not self.options.classic,
         )
         text = f"{wording.copied(item, sources, target)} # buildkit"
-        self._history(text, wording.copied_classic(name, operation), layer=True)
+        self.history(text, wording.copied_classic(name, operation), layer=True)
         return self._step(operation, item)
 
     def _heredoc(self, content: str, span: Span) -> str:
@@ -318,100 +312,25 @@ class StagePlanner:
         path = posixpath.normpath(posixpath.join(self.config.workdir, self.expand(item.path, item.span)))
         path = "/" if path == "//" else path
         self.config.config["WorkingDir"] = path
-        self._history(f"WORKDIR {path}", _nop(f"WORKDIR {path}"), layer=True)
+        self.history(f"WORKDIR {path}", wording.nop(f"WORKDIR {path}"), layer=True)
         user = "" if self.options.classic else self.config.user
         return self._step(Workdir(path, user), item)
-
-    def _command(self, item: ins.Command) -> None:
-        words: list[str] = [*self.config.shell, *item.args] if item.shell and item.args else list(item.args)
-        shown = "[" + " ".join(wording.quoted(word) for word in words) + "]"
-        if item.entrypoint:
-            self.config.config["Entrypoint"] = words
-            if not self.cmd_set:
-                self.config.config["Cmd"] = None
-            self._history(f"ENTRYPOINT {shown}", _nop(f"ENTRYPOINT {shown}"))
-        else:
-            self.config.config["Cmd"] = words
-            self.cmd_set = True
-            self._history(f"CMD {shown}", _nop(f"CMD {shown}"))
-        if item.shell:
-            windows = self.config.document.get("os") == "windows"
-            self.config.config["ArgsEscaped"] = True if windows or not self.options.classic else None
-
-    def _healthcheck(self, item: ins.Healthcheck) -> None:
-        # The classic builder merges a step's configuration with the one below.
-        before = self.config.config.get("Healthcheck") if self.options.classic else None
-        self.config.config["Healthcheck"] = wording.health(item, before)
-        text = item.original.split(None, 1)[1]
-        self._history(wording.healthcheck(item), _nop(f"HEALTHCHECK {text}"))
-
-    def _shell(self, item: ins.Shell) -> None:
-        self.config.config["Shell"] = list(item.args)
-        shown = "[" + " ".join(item.args) + "]"
-        self._history(f"SHELL {shown}", _nop(f"SHELL {shown}"))
-
-    def _user(self, item: ins.User) -> None:
-        self.config.config["User"] = self.expand(item.user, item.span)
-        self._history(f"USER {self.config.user}", _nop(f"USER {self.config.user}"))
-
-    def _expose(self, item: ins.Expose) -> None:
-        ports: dict[str, object] = {}
-        variables = self.variables
-        for word in item.ports:
-            found = self.planner.checked(
-                lambda word=word: expand_words(word, variables, escape=self.planner.file.escape),  # type: ignore[misc]
-                item.span,
-                word,
-            )
-            for text in found.words:
-                for port in wording.ports(text, item.span):
-                    ports[port] = {}
-        self.config.merge_map("ExposedPorts", ports)
-        shown = " ".join(sorted(ports))
-        self._history(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(ports))}]", _nop(f"EXPOSE {shown}"))
-
-    def _volume(self, item: ins.Volume) -> None:
-        paths = [self.expand(path, item.span) for path in item.paths]
-        if any(not path for path in paths):
-            raise DockerfileError("VOLUME specified can not be an empty string", item.span)
-        self.config.merge_map("Volumes", {path: {} for path in paths})
-        shown = " ".join(paths)
-        self._history(f"VOLUME [{shown}]", _nop(f"VOLUME [{shown}]"))
-
-    def _stopsignal(self, item: ins.StopSignal) -> None:
-        name = self.expand(item.signal, item.span)
-        if not wording.SIGNAL.fullmatch(name.upper()):
-            raise DockerfileError(f"invalid signal: {name}", item.span)
-        self.config.config["StopSignal"] = name
-        self._history(f"STOPSIGNAL {name}", _nop(f"STOPSIGNAL {name}"))
-
-    def _maintainer(self, item: ins.Maintainer) -> None:
-        self.config.document["author"] = item.text
-        self._history(f"MAINTAINER {item.text}", _nop(f"MAINTAINER {item.text}"))
-
-    def _onbuild(self, item: ins.OnBuild) -> None:
-        self.config.config["OnBuild"] = [*self.config.onbuild, item.text]
-        self._history("", _nop(f"ONBUILD {item.text}"))
 
 
 _APPLY: Mapping[type[ins.Instruction], Callable[..., Step | Awaitable[Step] | None]] = {
     ins.Arg: StagePlanner._arg,
-    ins.Command: StagePlanner._command,
+    ins.Command: configured.command,
     ins.Copy: StagePlanner._copy,
     ins.Env: StagePlanner._env,
-    ins.Expose: StagePlanner._expose,
-    ins.Healthcheck: StagePlanner._healthcheck,
-    ins.Label: StagePlanner._label,
-    ins.Maintainer: StagePlanner._maintainer,
-    ins.OnBuild: StagePlanner._onbuild,
+    ins.Expose: configured.expose,
+    ins.Healthcheck: configured.healthcheck,
+    ins.Label: configured.label,
+    ins.Maintainer: configured.maintainer,
+    ins.OnBuild: configured.onbuild,
     ins.Run: StagePlanner._run,
-    ins.Shell: StagePlanner._shell,
-    ins.StopSignal: StagePlanner._stopsignal,
-    ins.User: StagePlanner._user,
-    ins.Volume: StagePlanner._volume,
+    ins.Shell: configured.shell,
+    ins.StopSignal: configured.stopsignal,
+    ins.User: configured.user,
+    ins.Volume: configured.volume,
     ins.Workdir: StagePlanner._workdir,
 }
-
-
-def _nop(text: str) -> str:
-    return f"/bin/sh -c #(nop)  {text}"

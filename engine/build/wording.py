@@ -207,3 +207,8 @@ def cross(platform: str, variables: Mapping[str, str]) -> str:
     if target[0] != os:
         return f"->{'/'.join(filter(None, target))}"
     return f"->{'/'.join(filter(None, target[1:]))}" if target[1] != arch else ""
+
+
+def nop(text: str) -> str:
+    """How the classic builder's history names a step that runs nothing."""
+    return f"/bin/sh -c #(nop)  {text}"
