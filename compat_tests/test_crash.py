@@ -71,6 +71,8 @@ def test_rm_is_obeyed_though_nobody_saw_the_end(sweep: Sweep, away: tuple[str, .
 def test_a_kill_outlives_the_supervisor(sweep: Sweep) -> None:
     """It dies when the signal is sent, and before it says so: the request is answered all the same."""
     sweep.engine.kill(SUPERVISOR)  # the one that wharfd starts again is one that dies
+    # A create that meets this death fails with 503.
+    assert until(lambda: sweep.api("GET", "/version")[0] == 200)
     id = sweep.create("sleep", "600", AutoRemove=True)
     sweep.must("POST", f"/containers/{id}/start")
     answers: list[int] = []
