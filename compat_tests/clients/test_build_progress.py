@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.clients import builds
 from compat_tests.clients.test_buildkit import context, images_as_before
 from compat_tests.engines import Engine
 from compat_tests.streams import DEADLINE, Terminal
@@ -67,11 +68,6 @@ def last_frame(shown: str) -> dict[str, float]:
     return {name: float(seconds) for name, seconds in lines}
 
 
-def failure(told: str) -> str:
-    """What a client says at the end; newer ones have more words for it."""
-    return told.rstrip().replace("failed to build: ", "")
-
-
 def test_on_a_terminal(engine: Engine, root: str) -> None:
     status, shown = on_terminal(engine, "build", "--no-cache", "-t", "progress:tty", "-f", f"{root}/Good", root)
     assert status == 0
@@ -114,7 +110,7 @@ def test_a_failure_on_a_terminal(engine: Engine, root: str) -> None:
     told = shown[shown.rindex("\x1b[?25h") + len("\x1b[?25h") :]
     told = re.sub(r"^\d+\.\d+ ", "T ", told, flags=re.MULTILINE)
     head = "------\n > [stage-1 4/4] RUN echo wo''rds; exit 7:\nT words\n------\n"
-    assert failure(told) == f"{head}{EXCERPT}ERROR: failed to solve: {PROCESS}"
+    assert builds.plain(told).rstrip() == f"{head}{EXCERPT}ERROR: failed to solve: {PROCESS}"
 
 
 def test_quietly(engine: Engine, root: str) -> None:
@@ -126,7 +122,7 @@ def test_quietly(engine: Engine, root: str) -> None:
         assert good.stderr == ""
         bad = engine.docker("buildx", "build", *flags, root, check=False, timeout=110)
         assert (bad.status, bad.stdout) == (1, "")
-        assert failure(bad.stderr) == f"{EXCERPT}ERROR: failed to solve: {PROCESS}"
+        assert builds.plain(bad.stderr).rstrip() == f"{EXCERPT}ERROR: failed to solve: {PROCESS}"
 
 
 def test_the_classic_builder_aloud_and_quietly(engine: Engine, root: str) -> None:
