@@ -113,18 +113,18 @@ class Maker:
             raise
 
     async def _commit(self, id: str, parent: Result, diff_id: str) -> None:
-        chain = chain_id(parent.chain_id, diff_id)
-        try:
-            await self.builder.engine.snapshots.commit(chain, id)
-        except WharfError as error:
-            if error.kind is not Kind.ALREADY_EXISTS:
-                raise
-            # Somebody came to the same layer: theirs is as good, and our lease holds it too.
-            await self.builder.engine.snapshots.remove(id)
-            lease = current_lease.get()
-            if lease:
-                snapshotter = self.builder.engine.snapshots.snapshotter
-                await self.builder.engine.leases.add_resource(lease, chain, f"snapshots/{snapshotter}")
+        engine, chain = self.builder.engine, chain_id(parent.chain_id, diff_id)
+        while True:
+            try:
+                await engine.snapshots.commit(chain, id)
+            except WharfError as error:
+                if error.kind is not Kind.ALREADY_EXISTS:
+                    raise
+                # Somebody came to the same layer: theirs is as good, if the collector has not taken it meanwhile.
+                if not await held(engine, chain):
+                    continue
+                await engine.snapshots.remove(id)
+            return
 
     def _now(self) -> int:
         return time.time_ns() if self.epoch_ns is None else self.epoch_ns

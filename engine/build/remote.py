@@ -47,12 +47,15 @@ async def download(engine: Engine, id: str, remote: Remote, layer: Layer) -> Non
 
 
 async def held(engine: Engine, chain: str) -> bool:
-    """Whether there is a snapshot of that chain; the lease of the caller holds it from now on."""
-    snapshotter, lease = engine.snapshots.snapshotter, current_lease.get()
+    """Whether there is a snapshot of that chain; the lease of the caller holds it from now on.
+
+    It is held before it is looked at: the collector may come between the two.
+    """
+    lease = current_lease.get()
+    if lease:
+        await engine.leases.add_resource(lease, chain, f"snapshots/{engine.snapshots.snapshotter}")
     try:
         await engine.snapshots.stat(chain)
-        if lease:
-            await engine.leases.add_resource(lease, chain, f"snapshots/{snapshotter}")
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
