@@ -91,6 +91,17 @@ def hijack(
         raise
 
 
+def upgrade(sock: socket.socket, request: bytes) -> None:
+    """Asks for another protocol, and reads the answer's head and not a byte more."""
+    sock.sendall(request)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        piece = sock.recv(1)
+        assert piece, head
+        head += piece
+    assert head.startswith(b"HTTP/1.1 101"), head
+
+
 def frames(data: bytes) -> list[tuple[int, bytes]]:
     """The stdcopy frames of a stream; AssertionError where it is cut."""
     found, at = [], 0

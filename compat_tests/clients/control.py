@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from compat_tests.engines import Engine
+from compat_tests.streams import upgrade
 from engine.api.pb import content_pb2
 from engine.buildkit.pb import control_pb2 as pb
 
@@ -33,13 +34,7 @@ def control(engine: Engine) -> Iterator[Control]:
     """`moby.buildkit.v1.Control` of an engine. gRPC dials a socket of our own, which leads to the upgraded one."""
     with tempfile.TemporaryDirectory(prefix="wharf-control-") as folder, engine.api.raw() as theirs:
         theirs.settimeout(60)
-        theirs.sendall(UPGRADE)
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            piece = theirs.recv(1)
-            assert piece, head
-            head += piece
-        assert head.startswith(b"HTTP/1.1 101"), head
+        upgrade(theirs, UPGRADE)
         theirs.settimeout(None)
         with socket.socket(socket.AF_UNIX) as listening:
             path = str(Path(folder, "s"))

@@ -13,6 +13,7 @@ from typing import Any
 
 from compat_tests.clients.control import control
 from compat_tests.engines import Engine
+from compat_tests.streams import upgrade
 from engine.buildkit import calls
 from engine.buildkit.http2.serving import Server
 from engine.buildkit.pb import auth_pb2, filesync_pb2, fsutil_pb2, secrets_pb2, ssh_pb2, upload_pb2
@@ -62,13 +63,7 @@ class Client:
         expose = "X-Docker-Expose-Session"
         lines += [f"{expose}-Uuid: {session}", f"{expose}-Name: test", f"{expose}-Sharedkey: {session}"]
         lines += [f"{expose}-Grpc-Method: {method}" for method in METHODS]
-        sock.sendall("\r\n".join([*lines, "", ""]).encode())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            piece = sock.recv(1)
-            assert piece, head
-            head += piece
-        assert head.startswith(b"HTTP/1.1 101"), head
+        upgrade(sock, "\r\n".join([*lines, "", ""]).encode())
         self._socket = sock.dup()
         server = Server()
         for file, name in (

@@ -17,6 +17,7 @@ import pytest
 from docker import errors
 from docker.types import IPAMConfig, IPAMPool, Mount, Ulimit
 
+from compat_tests import images
 from compat_tests.engines import Engine
 from compat_tests.traces import until
 
@@ -62,15 +63,6 @@ def container(client: Any, name: str) -> Iterator[Any]:
     finally:
         made.remove(force=True, v=True)
         client.volumes.get(f"{name}v").remove()
-
-
-def tar(path: str, data: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        info = tarfile.TarInfo(path)
-        info.size = len(data)
-        archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def test_run_and_its_errors(client: Any) -> None:
@@ -176,7 +168,7 @@ def test_files_statistics_and_processes(container: Any) -> None:
     with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
         assert archive.getnames() == ["passwd"]
     assert stat["name"] == "passwd"
-    assert container.put_archive("/tmp", tar("f.txt", b"abc"))
+    assert container.put_archive("/tmp", images.layer({"f.txt": b"abc"}))
     assert container.exec_run("cat /tmp/f.txt").output == b"abc"
     assert {"Path": "/tmp/f.txt", "Kind": 1} in container.diff()
     once = container.stats(stream=False)
@@ -260,7 +252,7 @@ def test_images(client: Any, name: str) -> None:
         client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN false"), rm=True)
     with pytest.raises(errors.APIError, match="localhost:1"):
         client.images.pull("localhost:1/nosuch")
-    client.api.import_image_from_data(tar("f", b"x"), repository=name, tag="three")
+    client.api.import_image_from_data(images.layer({"f": b"x"}), repository=name, tag="three")
     client.images.remove(f"{name}:three")
 
 
@@ -387,7 +379,7 @@ def test_aiodocker(engine: Engine, name: str) -> None:
                     assert answer.data == b"out\n"
                     assert await running.read_out() is None
                 assert (await execution.inspect())["ExitCode"] == 4
-                await made.put_archive("/tmp", tar("f", b"abc"))
+                await made.put_archive("/tmp", images.layer({"f": b"abc"}))
                 archive = await made.get_archive("/tmp/f")
                 assert archive.getnames() == ["f"]
                 assert (await made.stats(stream=False))[0]["memory_stats"]["usage"] > 0

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import os
 import signal
 import sqlite3
-import tarfile
 import threading
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests import images
 from compat_tests.engines import Engine
 from compat_tests.traces import cgroups_named, start_time, until
 
@@ -239,7 +238,7 @@ def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
         pytest.skip("the embedded supervisor only")
     old = create(engine, "cat /kept; busybox true && echo whole", "no")
     try:
-        answer = engine.api.request("PUT", f"/containers/{old}/archive?path=/", body=tar_of("kept", b"mine\n"))
+        answer = engine.api.request("PUT", f"/containers/{old}/archive?path=/", body=images.layer({"kept": b"mine\n"}))
         assert answer.status == 200, answer.body
         for name in ("wharfd", "wharf-supervis"):
             engine.kill(name)
@@ -257,15 +256,6 @@ def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
         assert engine.docker("run", "--rm", "--network", "none", "busybox", "echo", "new").stdout == "new\n"
     finally:
         engine.api.delete(f"/containers/{old}", force=1)
-
-
-def tar_of(name: str, data: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 @pytest.mark.slow

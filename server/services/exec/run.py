@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 
 import orjson
 
@@ -105,61 +106,56 @@ async def by_calls(
 
     :raises Failed: :raises WharfError: why it does not run. The client's socket has been given back then.
     """
+    with _taken_back(room, container, instance):
+        tasks = room.engine.tasks
+        stdio = Stdio(socket_path(room, container))
+        terminal = instance.request.tty
+        uri = StdioUri(stdio.path, options(room, container, instance))
+        session: AttachSession | None = None
+        try:
+            pipes = await room.stdio.open(container.id, instance.key, uri, terminal=terminal)
+            await tasks.exec(
+                container.id,
+                instance.key,
+                spec=process,
+                stdin=pipes.stdin,
+                stdout=pipes.stdout,
+                stderr=pipes.stderr,
+                terminal=terminal,
+            )
+        except (WharfError, OSError):
+            await room.stdio.abandoned(container.id, instance.key)
+            raise
+        try:
+            if client is not None:
+                session = await stdio.open(_wishes(instance, client, framed=framed), client.sock)
+                # The head goes with the session; from here on the client has it.
+                client.head = b""
+            instance.pid = await tasks.start(container.id, instance.key)
+        except (WharfError, OSError) as error:
+            with contextlib.suppress(WharfError):
+                await tasks.delete_exec(container.id, instance.key)
+            await room.stdio.abandoned(container.id, instance.key)
+            if session is not None:
+                # The stdio gives the socket back before we write to it ourselves.
+                with contextlib.suppress(WharfError):
+                    async with timeouts.limit("stdio.handover"):
+                        await session.ended()
+            if isinstance(error, OSError):
+                error = internal((error.strerror or str(error)).lower())
+            raise Failed(error) from error
+        await room.stdio.started(container.id, instance.key)
+        return session
+
+
+@contextlib.contextmanager
+def _taken_back(room: Room, container: Container, instance: ExecInstance) -> Iterator[None]:
+    """What was begun goes if whoever started it gives up."""
     try:
-        return await _by_calls(room, container, instance, process, client, framed=framed)
+        yield
     except asyncio.CancelledError:
         room.spawn(_withdraw(room, container.id, instance.key), f"withdraw {instance.id[:12]}")
         raise
-
-
-async def _by_calls(
-    room: Room,
-    container: Container,
-    instance: ExecInstance,
-    process: dict[str, object],
-    client: Client | None,
-    *,
-    framed: bool | None,
-) -> AttachSession | None:
-    tasks = room.engine.tasks
-    stdio = Stdio(socket_path(room, container))
-    terminal = instance.request.tty
-    uri = StdioUri(stdio.path, options(room, container, instance))
-    session: AttachSession | None = None
-    try:
-        pipes = await room.stdio.open(container.id, instance.key, uri, terminal=terminal)
-        await tasks.exec(
-            container.id,
-            instance.key,
-            spec=process,
-            stdin=pipes.stdin,
-            stdout=pipes.stdout,
-            stderr=pipes.stderr,
-            terminal=terminal,
-        )
-    except (WharfError, OSError):
-        await room.stdio.abandoned(container.id, instance.key)
-        raise
-    try:
-        if client is not None:
-            session = await stdio.open(_wishes(instance, client, framed=framed), client.sock)
-            # The head goes with the session; from here on the client has it.
-            client.head = b""
-        instance.pid = await tasks.start(container.id, instance.key)
-    except (WharfError, OSError) as error:
-        with contextlib.suppress(WharfError):
-            await tasks.delete_exec(container.id, instance.key)
-        await room.stdio.abandoned(container.id, instance.key)
-        if session is not None:
-            # The stdio gives the socket back before we write to it ourselves.
-            with contextlib.suppress(WharfError):
-                async with timeouts.limit("stdio.handover"):
-                    await session.ended()
-        if isinstance(error, OSError):
-            error = internal((error.strerror or str(error)).lower())
-        raise Failed(error) from error
-    await room.stdio.started(container.id, instance.key)
-    return session
 
 
 async def _withdraw(room: Room, container_id: str, key: str) -> None:
