@@ -19,11 +19,12 @@ from engine.build.difference import difference, discard, quietly
 from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
 from engine.build.holding import Holding
-from engine.build.remote import Remote, download, held
+from engine.build.remote import Remote, download
 from engine.build.running import Mounts
 from engine.build.steps import Copy, Layer, Result, Run, Step, Workdir, chain_id
 from engine.build.work import Contexts, Job, Progress, Runner
 from engine.errors import Kind, WharfError, internal
+from engine.registry.unpack import held
 from engine.system.threads import to_its_end
 from engine.system.timeline import Timeline
 

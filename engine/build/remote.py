@@ -4,14 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from engine.api.client import Engine
-from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.build.cacheconfig import Known
 from engine.build.llbkeys import Key
 from engine.build.steps import Layer, Result, Step
-from engine.errors import Kind, WharfError
 
-__all__ = ["Known", "Remote", "download", "held"]
+__all__ = ["Known", "Remote", "download"]
 
 
 class Remote(Protocol):
@@ -44,20 +42,3 @@ async def download(engine: Engine, id: str, remote: Remote, layer: Layer) -> Non
             async for piece in remote.fetch(descriptor):
                 await writer.write(piece)
         await writer.commit(size=descriptor.size, digest=descriptor.digest, labels=labels)
-
-
-async def held(engine: Engine, chain: str) -> bool:
-    """Whether there is a snapshot of that chain; the lease of the caller holds it from now on.
-
-    It is held before it is looked at: the collector may come between the two.
-    """
-    lease = current_lease.get()
-    if lease:
-        await engine.leases.add_resource(lease, chain, f"snapshots/{engine.snapshots.snapshotter}")
-    try:
-        await engine.snapshots.stat(chain)
-    except WharfError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
-        return False
-    return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from engine.api.client import Engine
+from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.errors import Kind, WharfError, invalid
 from engine.registry.oci import UNCOMPRESSED, chain_ids
@@ -22,7 +23,14 @@ Moved = Callable[[int, int], None]
 _making: dict[tuple[int, str], asyncio.Lock] = {}
 
 
-async def is_unpacked(engine: Engine, chain_id: str) -> bool:
+async def held(engine: Engine, chain_id: str) -> bool:
+    """Whether there is a snapshot of that chain; the lease of the caller holds it from now on.
+
+    It is held before it is looked at: the collector may come between the two.
+    """
+    lease = current_lease.get()
+    if lease:
+        await engine.leases.add_resource(lease, chain_id, f"snapshots/{engine.snapshots.snapshotter}")
     try:
         await engine.snapshots.stat(chain_id)
     except WharfError as error:
@@ -58,7 +66,7 @@ async def unpack(
     # From the top down to the first that is there: an image on a known base is found in a few steps.
     start = 0
     for index in range(len(chain) - 1, -1, -1):
-        if await is_unpacked(engine, chain[index]):
+        if await held(engine, chain[index]):
             start = index + 1
             break
     if told is not None:
@@ -111,7 +119,7 @@ async def _made(
 ) -> bool:
     """Makes the snapshot unless it is there. False: its bytes came otherwise than under the ref ``arriving``; what
     was begun is gone again. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
-    if await is_unpacked(engine, layer.name):
+    if await held(engine, layer.name):
         return True
     # The words of the key and the label are containerd's: its own tools then know an unpack in progress.
     key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.name}"

@@ -8,8 +8,8 @@ import time
 from engine.api.client import Engine
 from engine.build.difference import GZIP_LAYER, quietly
 from engine.build.imageconfig import utc
-from engine.build.remote import held
 from engine.build.steps import Base, Result, Step, chain_id
+from engine.registry.unpack import held
 from server.services.build.image import Documents, manifest_of
 
 

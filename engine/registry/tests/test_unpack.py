@@ -1,4 +1,4 @@
-"""What a build finds in the engine while the collector is at work."""
+"""What is found in the engine while the collector is at work."""
 
 import asyncio
 from types import SimpleNamespace
@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from engine.api.client import Engine
 from engine.api.rpc import current_lease
-from engine.build.remote import held
 from engine.errors import not_found
+from engine.registry.unpack import held
 
 
 class Store:
