@@ -74,6 +74,16 @@ say "Style (ruff)"
 timeout -k 5 60 ruff check --cache-dir "$CACHE/ruff" . || failed+=(ruff)
 say "Types (mypy --strict)"
 timeout -k 5 300 mypy --strict --cache-dir "$CACHE/mypy" || failed+=(mypy)
+say "Collection (each test file is in a share)"
+ROOMS=(api_models engine server)
+every_file_collected() {
+  local collected
+  collected=$(timeout -k 5 120 "$python" -m pytest -p no:cacheprovider --collect-only -q "${ROOMS[@]}" compat_tests \
+    --engine wharf </dev/null | sed -n 's/::.*//p' | sort -u) || :
+  diff --label "git ls-files" --label "collected by pytest" -U 0 \
+    <(git -c safe.directory="$ROOT" ls-files --cached --others --exclude-standard '*test_*.py' | sort) - <<<"$collected"
+}
+every_file_collected || failed+=(collection)
 [ ${#failed[@]} = 0 ] || printf 'FAILED, whatever the tests say: %s\n' "${failed[@]}"
 
 # tests NAME SECONDS ARGUMENTS...: one pytest process under a hard bound, its report in a file. An interrupt lets the
@@ -93,7 +103,7 @@ if [ $# -gt 0 ]; then
 else
   # Most tests wait for something: these three run side by side, each with engines of its own.
   shares=(rooms containerd wharf)
-  tests rooms 1200 api_models engine server &
+  tests rooms 1200 "${ROOMS[@]}" &
   tests containerd 1200 compat_tests -m core --engine containerd &
   tests wharf 1200 compat_tests --engine wharf &
   wait
