@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from engine.system import linux
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_TIOCGPTPEER = 0x5441  # asm-generic/ioctls.h
 _PF_EXITING = 4  # include/linux/sched.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,6 +39,14 @@ def sealed_null() -> int:
             os.close(tree)
     except OSError:
         return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+
+def open_terminal(master: int) -> int:
+    """The other side of a pty, which may be in a mount namespace that we can't see (``ioctl_tty(2)``, TIOCGPTPEER).
+
+    :raises OSError: Linux before 4.13.
+    """
+    return fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def become_subreaper() -> None:

@@ -7,7 +7,7 @@ import struct
 import termios
 from collections.abc import Callable
 
-from engine.shim import protocol
+from engine.shim import kernel, protocol
 from engine.shim.fifo import FifoInput
 from engine.shim.logs import NoLog, RunChild, open_log
 from engine.shim.loop import READ, Loop
@@ -90,6 +90,7 @@ class Process:
         self._bundle = bundle
         self._on_finished = on_finished
         self._master = -1
+        self._slave = -1
         self._size: tuple[int, int] | None = None
         self._console: Console | None = None
         self._fifo: FifoInput | None = None
@@ -186,6 +187,10 @@ class Process:
 
     def _take_master(self, fd: int) -> None:
         self._master = fd
+        # While we have the slave open, a process that closes its terminal ends neither output nor input: it or another
+        # one may open the terminal again (systemd does so with its console).
+        with contextlib.suppress(OSError):
+            self._slave = kernel.open_terminal(fd)
         if self._size is not None:
             self.resize(*self._size)
         self.streams.input.connect(os.dup(fd), terminal=True)
@@ -212,16 +217,25 @@ class Process:
         self.exited = True
         self.exit_status = status
         self.exited_at_ns = now_ns
+        self._close_slave()
         self.streams.drain()
         self.streams.process_ended()
         if self.streams.finished:
             self._streams_finished()
-        elif self.streams.reading:
+        elif self.streams.reading and not self.terminal:
             self._loop.call_later(DRAIN, self.streams.close_sources)
         else:
+            # A terminal ends with its process. Descendants of an exec that still have it open get a hangup from the
+            # kernel when the master is closed, as with containerd's shim.
             self.streams.close_sources()
 
+    def _close_slave(self) -> None:
+        if self._slave >= 0:
+            os.close(self._slave)
+            self._slave = -1
+
     def _streams_finished(self) -> None:
+        self._close_slave()
         if self._fifo is not None:
             self._fifo.close()
         if self._master >= 0:

@@ -194,7 +194,7 @@ class Streams:
         except BlockingIOError:
             return False
         except OSError:
-            # EIO: nobody has the terminal open any more.
+            # EIO: the process has ended (before that, the shim has the terminal open), and no other has it open.
             data = b""
         if not data:
             self._close_source(fd)
@@ -257,8 +257,10 @@ class Streams:
     def drain(self) -> None:
         """The process ended: reads what is in the pipes although a client may be behind. A pipe's content
         is bounded; sources that others hold open stay open."""
+        # 4 MiB at most: a read of a terminal returns 4 KiB, one of a pipe 64 KiB.
+        rounds = 1024 if self.terminal else 64
         for fd in tuple(self._sources):
-            for _round in range(64):
+            for _round in range(rounds):
                 if not self._read(fd):
                     break
 
