@@ -21,7 +21,7 @@ from compat_tests import engines, places
 from compat_tests.api import Api
 from compat_tests.engines import Wharf
 from compat_tests.images import ROOT
-from compat_tests.traces import until
+from compat_tests.traces import links, nft, until
 from engine.network.tests.space import free_ports
 
 pytestmark = pytest.mark.root
@@ -209,6 +209,11 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
         ),
         (["-H", daemon.host, "-H", f"tcp://127.0.0.1:{daemon.env['PORT']}"], "address already in use"),
         (same, f"another daemon is using the data root {daemon.place.root}/data"),
+        (
+            ["--pidfile", str(tmp_path / "pid"), "-H", f"unix://{tmp_path}/sock", "--bridge-name", daemon.place.bridge],
+            f"bridge {daemon.place.bridge} is managed by another engine in this network namespace "
+            f"(PID {daemon.daemon.pid}): choose another bridge with --bridge-name and another subnet with --bip",
+        ),
     ):
         argv = [*common, *(more if "--data-root" in more else [*roots, *more])]
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=90, check=False)
@@ -217,6 +222,8 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
         assert words in done.stderr
     assert daemon.api.get("/_ping").status == 200
     assert (daemon.place.root / "wharfd.pid").read_text().strip() == str(daemon.daemon.pid)
+    assert daemon.place.bridge in links()
+    assert nft("list", "table", "inet", f"wharf-{daemon.place.bridge}")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ _SECONDS: dict[str, float] = {
     "diff.apply": 3600.0,
     "network.wire": 30.0,
     "network.proxy": 15.0,
+    "network.claim": 2.0,  # an engine that is ending gives up its bridge
     "firewalld.call": 30.0,  # it may be loading its rules
     "volume.plugin": 60.0,
     "volume.ask": 15.0,  # a plugin tells which volumes it has: a listing waits for the slowest

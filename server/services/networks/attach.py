@@ -9,7 +9,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.network import bridge, wiring
 from engine.network.netlink import Interface, Netlink, link_add, link_delete, link_set
 from engine.network.pool import Namespace, NamespacePool, mark
-from server.services.networks import options
+from server.services.networks import options, ownership
 from server.services.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
 from server.services.networks.room import Room
 
@@ -23,9 +23,10 @@ async def ensure_ready(room: Room, network: Network) -> None:
 def make_device(room: Room, network: Network) -> None:
     """In a thread: the bridge with its addresses and rules, or the parent of a macvlan or ipvlan network.
 
-    :raises WharfError, OSError:
+    :raises WharfError, OSError: also where another engine manages the bridge.
     """
     if network.driver == BRIDGE:
+        ownership.claim_bridge(room, network)
         _make_bridge(room, network)
     elif network.driver in (MACVLAN, IPVLAN):
         _make_parent(room, network)
@@ -79,11 +80,14 @@ def ending_key(network: Network) -> str:
 
 
 def remove_device(room: Room, network: Network) -> None:
-    """In a thread: what :func:`make_device` made. Gone already is fine."""
+    """In a thread: what :func:`make_device` made. Gone already is fine, and what another engine manages stays."""
     network.ready = False
     if network.driver == BRIDGE:
+        if not ownership.owns_bridge(room, network):
+            return
         room.firewall.remove_bridge(network.bridge)
         bridge.remove(room.host, network.bridge, mark(room.config.network_name))
+        ownership.release_bridge(room, network)
     elif network.made_parent:
         try:
             room.host.run(link_delete(network.parent))

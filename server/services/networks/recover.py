@@ -17,8 +17,8 @@ from engine.network.forwarder import ViewRequest
 from engine.network.pool import mark
 from engine.network.rules import Element
 from server.services.containers.model import Container
-from server.services.networks import attach, endpoints, etc, names, options, publish, repair, sandbox
-from server.services.networks.model import BRIDGE, SandboxRecord
+from server.services.networks import attach, endpoints, etc, names, options, ownership, publish, repair, sandbox
+from server.services.networks.model import BRIDGE, Network, SandboxRecord
 from server.services.networks.room import Room
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
             found = sandbox.elements(endpoint)
             if found:
                 wanted[endpoint.id] = found
-    bridges = [network for network in room if network.driver == BRIDGE and network.bridge]
+    bridges = [network for network in room if network.driver == BRIDGE and network.bridge and _claimed(room, network)]
     # The rules first: until they are there, a container's traffic runs by those of the last life.
     room.firewall.start(wanted, [options.rules(network) for network in bridges])
     for network in room:
@@ -105,6 +105,15 @@ def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
     _sweep_namespaces(room, {record.path for record in kept})
     _sweep_links(room, {item.veth for record in kept for item in record.endpoints if item.veth})
     return changed
+
+
+def _claimed(room: Room, network: Network) -> bool:
+    """Whether the bridge is this engine's. Rules for another engine's would shut its containers off."""
+    try:
+        ownership.claim_bridge(room, network)
+    except WharfError:
+        return False  # what follows says so: its device is not made
+    return True
 
 
 def mend(room: Room, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from engine.errors import invalid, not_found
+from engine.network.claims import Claims
 from engine.network.firewall import Firewall
 from engine.network.forwarder import Forwarder
 from engine.network.ipam import DefaultPool
@@ -65,6 +66,7 @@ class Room:
     workers: ThreadPoolExecutor
     sweepers: ThreadPoolExecutor
     ports: PortAllocator = field(default_factory=PortAllocator)
+    claims: Claims = field(default_factory=Claims)
     containers: Containers | None = None
     save_container: Callable[[Container], Coroutine[Any, Any, None]] | None = None
     networks: dict[str, Network] = field(default_factory=dict)

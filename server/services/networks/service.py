@@ -28,13 +28,14 @@ from server.services.networks import (
     endpoints,
     etc,
     names,
+    ownership,
     predefined,
     query,
     recover,
     sandbox,
     settings,
 )
-from server.services.networks.model import BRIDGE, Network, Sandbox, SandboxRecord, wanted
+from server.services.networks.model import Network, Sandbox, SandboxRecord, wanted
 from server.services.networks.room import Bus, Containers, Room, Store
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,15 @@ class Networks:
         forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
         self.room = Room(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
         self._stored: Sequence[SandboxRecord] = ()
+        self._recovered = False
         self._watch: RulesetWatch | None = None
 
     async def open(self) -> None:
-        """Reads the records and makes the predefined networks. :raises WharfError: a flag can't be fulfilled."""
+        """Reads the records and makes the predefined networks.
+
+        :raises WharfError: a flag can't be fulfilled, or another engine manages the bridge.
+        """
+        await self.room.work(ownership.claim_engine, self.room)
         found, self._stored = await self.room.store.load()
         for network in found:
             network.pools = network.make_pools()
@@ -84,6 +90,7 @@ class Networks:
         """At start, once: running containers keep their network, all else of an earlier life goes."""
         await recover.recover(self.room, running, self._stored)
         self._stored = ()
+        self._recovered = True
         if self.room.config.iptables:
             self._watch = RulesetWatch(self._rules_changed)
 
@@ -97,12 +104,13 @@ class Networks:
             log.error("rules that were changed by somebody cannot be restored: %s", error)
 
     async def close(self) -> None:
-        """At the end of the daemon. Running containers keep everything; if none runs, nothing is left."""
+        """At the end of the daemon. Running containers keep everything; if none runs, nothing is left. A start that
+        failed before it knew which containers run removes nothing."""
         room = self.room
         if self._watch is not None:
             self._watch.close()
         await room.settle()
-        busy = any(record.mode == "own" for record in room.sandboxes.values())
+        busy = not self._recovered or any(record.mode == "own" for record in room.sandboxes.values())
         await room.forwarder.close(end=not busy)
         await asyncio.to_thread(self._close, busy)
 
@@ -112,13 +120,15 @@ class Networks:
         if not busy:
             room.firewall.stop()
             for network in room:
-                if network.driver == BRIDGE and (not network.default_bridge or room.config.bridge in ("", "none")):
+                adopted = network.default_bridge and room.config.bridge not in ("", "none")
+                if ownership.owns_bridge(room, network) and not adopted:
                     with contextlib.suppress(OSError):
                         bridge.remove(room.host, network.bridge, mark(room.config.network_name))
         if not room.sandboxes:
             netns.unprepare(self._directory)
         room.workers.shutdown()
         room.sweepers.shutdown()
+        room.claims.close()
         room.host.close()
 
     # What containers need.

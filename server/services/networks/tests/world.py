@@ -43,11 +43,15 @@ class World:
         self.saved: list[str] = []
 
     async def open(self) -> None:
+        await self.open_only()
+        self.networks.bind(self.registry, self._save)
+        await self.networks.recover([item for item in self.registry if item.state.running])
+
+    async def open_only(self) -> None:
+        """As much of a start as there is before the containers are known."""
         self.database = Database(self.root / "data" / "wharf.db")
         self.networks = Networks(self.config, NetworkStore(self.database), self.events)
         await self.networks.open()
-        self.networks.bind(self.registry, self._save)
-        await self.networks.recover([item for item in self.registry if item.state.running])
 
     async def _save(self, container: Container) -> None:
         self.saved.append(container.name)
@@ -71,6 +75,7 @@ class World:
         networks.room.sweepers.shutdown()
         for space in networks.room.pool._ready:
             space.close()
+        networks.room.claims.close()
         networks.room.host.close()
         self.database.close()
 
