@@ -87,6 +87,20 @@ def test_a_link_that_was_removed_comes_back(own_engine: Engine) -> None:
     engine.docker("network", "rm", "fallen")
 
 
+def test_a_bridge_that_was_removed_comes_back_by_itself(own_engine: Engine) -> None:
+    engine = own_engine
+    port = start(engine, "stays")
+    assert until(lambda: served(port))
+    subprocess.run(["ip", "link", "del", engine.place.bridge], check=True, timeout=60)
+    assert until(lambda: f"bridge {engine.place.bridge} was deleted: restored, 1 links joined" in engine.log())
+    nft("delete", "table", "inet", table(engine))
+    assert until(lambda: f"table inet {table(engine)} was changed by another program: restored" in engine.log())
+    assert until(lambda: served(port))
+    address = engine.api.get("/containers/stays/json").json()["NetworkSettings"]["IPAddress"]
+    engine.docker("run", "--rm", "busybox", "nc", "-w", "30", address, "80")
+    engine.remove_all()
+
+
 class Churn:
     """Verbs that come one after the other while the daemon is killed under them."""
 

@@ -10,6 +10,7 @@ from ipaddress import IPv6Interface
 from engine.errors import Kind, WharfError
 from engine.network.netlink import (
     Interface,
+    Link,
     Netlink,
     address_add,
     address_delete,
@@ -22,8 +23,10 @@ from engine.network.netns import sysctl
 
 def ensure(
     host: Netlink, name: str, addresses: Sequence[Interface], *, mtu: int = 0, alias: str = "", mac: str = ""
-) -> int:
-    """The bridge ``name`` is there, up, and has exactly these addresses; returns its index.
+) -> Link:
+    """The bridge ``name`` is there, up, and has exactly these addresses; returns it.
+
+    :param mac: of a new device, "" any: neighbours that knew a former one's go on with it.
 
     A bridge that is there already is taken over: IPv4 addresses that it should not have go (dockerd does the
     same to docker0). Containers stay plugged in.
@@ -60,7 +63,7 @@ def ensure(
     if not link.up or (mtu and link.mtu != mtu):
         # Set on a bridge that is there it stays; one that it was made with would follow the ports.
         host.run(link_set(index=link.index, up=True, mtu=mtu))
-    return link.index
+    return link
 
 
 def localnet(name: str, *, on: bool) -> None:

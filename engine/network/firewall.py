@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from threading import RLock
 
 from engine.network import rules
@@ -26,6 +26,8 @@ _FIREWALLD = ("inet", "firewalld", "filter_FORWARD")
 #: Chains of other firewalls that drop what they don't know: accepting in our own table doesn't help there.
 _FOREIGN = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), _FIREWALLD)
 _HANDLE = re.compile(r'^\s*(?P<rule>.*?)\s*comment "(?P<tag>[^"]*)".*# handle (?P<handle>\d+)$')
+#: So many of its own transactions an engine knows again when they are announced.
+_REMEMBERED = 4096
 _INTERFACE = re.compile(r'(?P<side>[io])ifname "(?P<name>[^"]+)"')
 
 
@@ -49,6 +51,7 @@ class Firewall:
         self._zoned = False  # whether firewalld runs and knows our bridges
         self._nft: Nftables | None = None
         self._generation = -1
+        self._own: dict[int, None] = {}  # the generations that our transactions made, the oldest first
         self._expected = ""
 
     @property
@@ -140,11 +143,20 @@ class Firewall:
         with self._lock:
             return self._intact()
 
-    def check(self) -> None:
-        """Restores the ruleset if someone else changed it away."""
+    def check(self, deletions: Collection[int] = ()) -> bool:
+        """Restores the table if someone else changed it; true: it had to be.
+
+        :param deletions: the generations of transactions that deleted elements of the table, whoever made them:
+            elements are not looked at otherwise.
+        :raises NftError: the kernel refused.
+        """
         with self._lock:
-            if self.enabled and self._generation >= 0:
-                self._notice()
+            if not self.enabled or self._generation < 0:
+                return False
+            if all(number in self._own for number in deletions):
+                return self._notice()
+            self._restore()
+            return True
 
     def stop(self) -> None:
         """Removes all rules of this engine, also those in others' chains. An admin's rules wait for the next start."""
@@ -193,7 +205,11 @@ class Firewall:
         self._run(text)
         self._generation = generation()
         if before >= 0 and self._generation != before:
-            self._generation = (before + 1) & 0xFFFFFFFF
+            after, self._generation = self._generation, (before + 1) & 0xFFFFFFFF
+            if after == self._generation:
+                self._own[after] = None
+                if len(self._own) > _REMEMBERED:
+                    del self._own[next(iter(self._own))]
 
     def _notice(self) -> bool:
         """Sees to what others changed since our last transaction. True: the table was written whole again."""
@@ -201,7 +217,7 @@ class Firewall:
         if now == self._generation:
             return False
         if not self._intact():
-            self._rebuild()
+            self._restore()
             return True
         self._generation = now
         self._foreign()
@@ -219,6 +235,10 @@ class Firewall:
         # The admin's chain is the admin's.
         before, _, rest = listing.partition(f"\tchain {rules.USER_CHAIN} {{")
         return before + rest.partition("\n\t}\n")[2]
+
+    def _restore(self) -> None:
+        self._rebuild()
+        log.warning("table inet %s was changed by another program: restored", self.table)
 
     def _rebuild(self) -> None:
         self._generation = generation()

@@ -73,20 +73,27 @@ class BridgePort:
         else:
             veth = pool.add_veth(space.path, plug.name, plug.mtu)
         try:
-            messages = [link_set(veth, master=self.bridge, up=True, mtu=plug.mtu)]
-            options: dict[str, object] = {}
-            if self.hairpin:
-                options["IFLA_BRPORT_MODE"] = 1
-            if self.isolated:
-                options["IFLA_BRPORT_ISOLATED"] = 1
-            if options:
-                messages.append(link_set(veth, brport=options))
-            self.host.run(*messages)
+            self.join(veth, plug.mtu)
         except BaseException:
             with contextlib.suppress(OSError):
                 pool.delete_link(veth)
             raise
         return veth
+
+    def join(self, veth: str, mtu: int = 0) -> None:
+        """Makes a link of the host a port of the bridge.
+
+        :raises OSError: one of them is gone.
+        """
+        messages = [link_set(veth, master=self.bridge, up=True, mtu=mtu)]
+        options: dict[str, object] = {}
+        if self.hairpin:
+            options["IFLA_BRPORT_MODE"] = 1
+        if self.isolated:
+            options["IFLA_BRPORT_ISOLATED"] = 1
+        if options:
+            messages.append(link_set(veth, brport=options))
+        self.host.run(*messages)
 
 
 def plug_in(pool: NamespacePool, space: Namespace, attacher: Attacher, plug: Plug) -> str:

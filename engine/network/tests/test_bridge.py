@@ -15,7 +15,7 @@ def test_addresses_change() -> None:
     with own_namespace(), Netlink() as host:
 
         def addresses(*wanted: str) -> set[str]:
-            index = bridge.ensure(host, "bridge", [ip_interface(text) for text in wanted])
+            index = bridge.ensure(host, "bridge", [ip_interface(text) for text in wanted]).index
             return {
                 str(address)
                 for at, address in host.addresses(index)

@@ -9,6 +9,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.network import bridge, wiring
 from engine.network.netlink import Interface, Netlink, link_add, link_delete, link_set
 from engine.network.pool import Namespace, NamespacePool, mark
+from engine.network.wiring import BridgePort
 from server.services.networks import options, ownership
 from server.services.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
 from server.services.networks.room import Room
@@ -25,28 +26,41 @@ def make_device(room: Room, network: Network) -> None:
 
     :raises WharfError, OSError: also where another engine manages the bridge.
     """
-    if network.driver == BRIDGE:
-        ownership.claim_bridge(room, network)
-        _make_bridge(room, network)
-    elif network.driver in (MACVLAN, IPVLAN):
-        _make_parent(room, network)
-    network.ready = True
+    with room.devices:
+        if network.driver == BRIDGE:
+            ownership.claim_bridge(room, network)
+            _make_bridge(room, network)
+        elif network.driver in (MACVLAN, IPVLAN):
+            _make_parent(room, network)
+        network.ready = True
+
+
+def adopted(room: Room, network: Network) -> bool:
+    """Whether the bridge is an admin's (``--bridge``): it is never made or removed."""
+    return network.default_bridge and room.config.bridge not in ("", "none")
 
 
 def _make_bridge(room: Room, network: Network) -> None:
     device_mtu = options.mtu(network.options)
     # An MTU above 1500 can't be set while no port has it; the kernel raises the bridge's with its ports.
-    adopted = room.config.bridge not in ("", "none") and network.default_bridge
-    addresses = _bridge_addresses(network)
-    if adopted:
+    addresses = bridge_addresses(network)
+    if adopted(room, network):
         # An admin's bridge keeps what it has; one without any address gets ours.
-        link = room.host.link(network.bridge)
-        index = link.index if link else 0
-        present = {address.version for at, address in room.host.addresses(index) if at == index}
+        found = room.host.link(network.bridge)
+        if found is None:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), network.bridge)
+        present = {address.version for at, address in room.host.addresses(found.index) if at == found.index}
         addresses = [address for address in addresses if address.version == 4 and 4 not in present]
-    network.index = bridge.ensure(
-        room.host, network.bridge, addresses, mtu=0 if adopted else device_mtu, alias=mark(room.config.network_name)
+        device_mtu = 0
+    link = bridge.ensure(
+        room.host,
+        network.bridge,
+        addresses,
+        mtu=device_mtu,
+        alias=mark(room.config.network_name),
+        mac=network.mac,
     )
+    network.index, network.mac = link.index, link.mac
     if not options.flag(network.options, options.ICC, default=True) and room.config.iptables:
         bridge.filter_bridged()
     if room.config.iptables:
@@ -58,7 +72,7 @@ def _make_bridge(room: Room, network: Network) -> None:
             room.firewall.enable_forwarding(v6=True)
 
 
-def _bridge_addresses(network: Network) -> list[Interface]:
+def bridge_addresses(network: Network) -> list[Interface]:
     """What the host's side has: the gateways. An isolated gateway mode gives the host no address."""
     found: list[Interface] = []
     for config in network.ipam or ():
@@ -81,14 +95,15 @@ def ending_key(network: Network) -> str:
 
 def remove_device(room: Room, network: Network) -> None:
     """In a thread: what :func:`make_device` made. Gone already is fine, and what another engine manages stays."""
-    network.ready = False
-    if network.driver == BRIDGE:
-        if not ownership.owns_bridge(room, network):
+    with room.devices:
+        network.ready = False
+        if network.driver == BRIDGE:
+            if ownership.owns_bridge(room, network):
+                room.firewall.remove_bridge(network.bridge)
+                bridge.remove(room.host, network.bridge, mark(room.config.network_name))
+                ownership.release_bridge(room, network)
             return
-        room.firewall.remove_bridge(network.bridge)
-        bridge.remove(room.host, network.bridge, mark(room.config.network_name))
-        ownership.release_bridge(room, network)
-    elif network.made_parent:
+    if network.made_parent:
         try:
             room.host.run(link_delete(network.parent))
         except OSError as error:
@@ -129,7 +144,7 @@ def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
 def attacher(room: Room, network: Network, endpoint: Endpoint) -> wiring.Attacher:
     """How an interface gets onto the network."""
     if network.driver == BRIDGE:
-        return wiring.BridgePort(room.host, network.index, hairpin=bool(endpoint.publications))
+        return BridgePort(room.host, network.index, hairpin=bool(endpoint.publications))
     if network.driver == MACVLAN:
         mode = options.MACVLAN_MODES[network.option("macvlan_mode") or "bridge"]
         return _Sublink(room.host, "macvlan", network.index, (("IFLA_MACVLAN_MODE", mode),))

@@ -1,7 +1,7 @@
 """The records of the networks' room: a network, one container's endpoint on it, and its sandbox.
 
 Networks and sandboxes are stored as JSON documents (``server/store/networks.py``); what can be derived again
-(address pools, the bridge's index) lives only in memory. Times are nanoseconds since the epoch.
+(address pools, the bridge's index and MAC) lives only in memory. Times are nanoseconds since the epoch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,6 +69,7 @@ class Network:
     # Of this daemon's life only.
     pools: list[AddressPool] = field(default_factory=list)
     index: int = 0
+    mac: str = ""  # the bridge's
     endpoints: dict[str, "Endpoint"] = field(default_factory=dict)
     ready: bool = False
 
@@ -116,7 +117,8 @@ class Network:
         return cls(**known, ipam=None if ipam is None else [PoolConfig(**item) for item in ipam])
 
 
-_STORED = tuple(name for name in Network.__dataclass_fields__ if name not in ("pools", "index", "endpoints", "ready"))
+_MEMORY = ("pools", "index", "mac", "endpoints", "ready")
+_STORED = tuple(name for name in Network.__dataclass_fields__ if name not in _MEMORY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,18 @@ from engine.network.forwarder import ViewRequest
 from engine.network.pool import mark
 from engine.network.rules import Element
 from server.services.containers.model import Container
-from server.services.networks import attach, endpoints, etc, names, options, ownership, publish, repair, sandbox
+from server.services.networks import (
+    attach,
+    bridges,
+    endpoints,
+    etc,
+    names,
+    options,
+    ownership,
+    publish,
+    repair,
+    sandbox,
+)
 from server.services.networks.model import BRIDGE, Network, SandboxRecord
 from server.services.networks.room import Room
 
@@ -90,9 +101,9 @@ def _kernel(room: Room, kept: Sequence[SandboxRecord]) -> list[SandboxRecord]:
             found = sandbox.elements(endpoint)
             if found:
                 wanted[endpoint.id] = found
-    bridges = [network for network in room if network.driver == BRIDGE and network.bridge and _claimed(room, network)]
+    claimed = [network for network in room if network.driver == BRIDGE and network.bridge and _claimed(room, network)]
     # The rules first: until they are there, a container's traffic runs by those of the last life.
-    room.firewall.start(wanted, [options.rules(network) for network in bridges])
+    room.firewall.start(wanted, [options.rules(network) for network in claimed])
     for network in room:
         if network.config_only or not (network.bridge or network.parent):
             continue
@@ -118,7 +129,7 @@ def _claimed(room: Room, network: Network) -> bool:
 
 def mend(room: Room, records: Sequence[SandboxRecord]) -> list[SandboxRecord]:
     """In a thread: running containers have the links that their records name. Returns the records that have changed."""
-    present = repair.host_links(room)
+    present = bridges.host_links(room)
     changed = []
     for record in records:
         try:

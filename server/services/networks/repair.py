@@ -1,7 +1,7 @@
-"""Makes the kernel's side of a running container equal to its record again, where it can be told that it is not.
+"""Makes the kernel's side of a running container equal to its record again, at start and at a reload.
 
-A daemon that was killed in the middle of a disconnect has taken a link away that the record still names; a bridge
-that somebody removed has let go of its ports. Both are cured here, in a thread; what is as it should be stays.
+A daemon that was killed in the middle of a disconnect has taken a link away that the record still names. Blocks and
+belongs in a thread; what is as it should be stays. What others take away meanwhile is ``bridges``' to restore.
 """
 
 import contextlib
@@ -9,18 +9,13 @@ import logging
 from collections.abc import Mapping
 
 from engine.network import netns, wiring
-from engine.network.netlink import Link, Netlink, link_set
+from engine.network.netlink import Link, Netlink
 from engine.network.pool import Namespace
-from server.services.networks import sandbox
+from server.services.networks import bridges, sandbox
 from server.services.networks.model import BRIDGE, Endpoint, SandboxRecord
 from server.services.networks.room import Room
 
 log = logging.getLogger(__name__)
-
-
-def host_links(room: Room) -> dict[str, Link]:
-    """The host's links by name, for any number of :func:`repair` calls."""
-    return {link.name: link for link in room.host.links()}
 
 
 def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bool:
@@ -41,7 +36,7 @@ def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bo
                 if link is None:
                     lost.append(endpoint)
                 elif link.master != network.index:
-                    room.host.run(link_set(endpoint.veth, master=network.index, up=True))
+                    bridges.join(room, network, endpoint)
                 continue
             netlink = netlink or _open(record, stack)
             inside = {link.name for link in netlink.links()} if inside is None else inside

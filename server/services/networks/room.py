@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any, Protocol, TypeVar
 
 from engine.errors import invalid, not_found
@@ -67,6 +68,7 @@ class Room:
     sweepers: ThreadPoolExecutor
     ports: PortAllocator = field(default_factory=PortAllocator)
     claims: Claims = field(default_factory=Claims)
+    devices: RLock = field(default_factory=RLock)  # held while a network's device is made, restored or removed
     containers: Containers | None = None
     save_container: Callable[[Container], Coroutine[Any, Any, None]] | None = None
     networks: dict[str, Network] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from engine.network.netlink import Netlink
 from engine.network.pool import Namespace
 from engine.network.rules import LinkRule
 from server.services.containers.model import Container
-from server.services.networks import attach, endpoints, etc, names, options, portmap, publish
+from server.services.networks import attach, bridges, endpoints, etc, names, options, portmap, publish
 from server.services.networks.model import BRIDGE, Endpoint, Network, Sandbox, SandboxRecord, wanted
 from server.services.networks.room import Room
 
@@ -201,12 +201,27 @@ def plug_in(room: Room, space: Namespace, network: Network, endpoint: Endpoint) 
     if opened:
         room.firewall.add(endpoint.id, opened)
     try:
-        plug = attach.plug(network, endpoint)
-        endpoint.veth = wiring.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+        _attach(room, space, network, endpoint)
     except BaseException:
         with contextlib.suppress(OSError):
             room.firewall.remove(endpoint.id)
         raise
+
+
+def _attach(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
+    plug = attach.plug(network, endpoint)
+    index = network.index
+    try:
+        endpoint.veth = wiring.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+    except OSError:
+        # Another program may have deleted the bridge a moment ago.
+        if not bridges.restore(room, network) and network.index == index:
+            raise
+        index = network.index
+        endpoint.veth = wiring.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+    if index != network.index and network.driver == BRIDGE:
+        # It was deleted and made again, which did not know this link yet.
+        bridges.join(room, network, endpoint)
 
 
 def elements(endpoint: Endpoint) -> list[rules.Element]:

@@ -18,7 +18,6 @@ from engine.network.forwarder import Forwarder
 from engine.network.ipam import default_pool
 from engine.network.netlink import Netlink
 from engine.network.pool import NamespacePool, mark
-from engine.network.watch import RulesetWatch
 from server.config.model import Config
 from server.services.containers.model import Container
 from server.services.networks import (
@@ -35,7 +34,8 @@ from server.services.networks import (
     sandbox,
     settings,
 )
-from server.services.networks.model import Network, Sandbox, SandboxRecord, wanted
+from server.services.networks.model import BRIDGE, Network, Sandbox, SandboxRecord, wanted
+from server.services.networks.restore import Restorer
 from server.services.networks.room import Bus, Containers, Room, Store
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Networks:
         self.room = Room(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
         self._stored: Sequence[SandboxRecord] = ()
         self._recovered = False
-        self._watch: RulesetWatch | None = None
+        self._restorer = Restorer(self.room)
 
     async def open(self) -> None:
         """Reads the records and makes the predefined networks.
@@ -91,24 +91,13 @@ class Networks:
         await recover.recover(self.room, running, self._stored)
         self._stored = ()
         self._recovered = True
-        if self.room.config.iptables:
-            self._watch = RulesetWatch(self._rules_changed)
-
-    def _rules_changed(self) -> None:
-        self.room.spawn(self._check_rules(), "rules that somebody changed")
-
-    async def _check_rules(self) -> None:
-        try:
-            await self.room.work(self.room.firewall.check)
-        except OSError as error:
-            log.error("rules that were changed by somebody cannot be restored: %s", error)
+        self._restorer.start()
 
     async def close(self) -> None:
         """At the end of the daemon. Running containers keep everything; if none runs, nothing is left. A start that
         failed before it knew which containers run removes nothing."""
         room = self.room
-        if self._watch is not None:
-            self._watch.close()
+        await self._restorer.close()
         await room.settle()
         busy = not self._recovered or any(record.mode == "own" for record in room.sandboxes.values())
         await room.forwarder.close(end=not busy)
@@ -120,8 +109,7 @@ class Networks:
         if not busy:
             room.firewall.stop()
             for network in room:
-                adopted = network.default_bridge and room.config.bridge not in ("", "none")
-                if ownership.owns_bridge(room, network) and not adopted:
+                if ownership.owns_bridge(room, network) and not attach.adopted(room, network):
                     with contextlib.suppress(OSError):
                         bridge.remove(room.host, network.bridge, mark(room.config.network_name))
         if not room.sandboxes:
@@ -298,14 +286,13 @@ class Networks:
             await self.room.work(names.redirect, record.path, udp, tcp)
 
     async def restore(self) -> None:
-        """Brings bridges and rules back if someone took them away (on reload)."""
+        """Brings devices, links and rules back if someone took them away (on reload)."""
+        await self._restorer.check([network for network in self.room if network.driver == BRIDGE and network.ready])
         for network in self.room:
-            network.ready = False
-            if network.bridge or network.parent:
+            if network.parent or (network.bridge and not network.ready):
                 try:
-                    await attach.ensure_ready(self.room, network)
+                    await self.room.work(attach.make_device, self.room, network)
                 except (WharfError, OSError) as error:
                     log.error("network=%s cannot be brought back: %s", network.name, error)
         for record in await self.room.work(recover.mend, self.room, list(self.room.sandboxes.values())):
             await self.room.store.put_sandbox(record)
-        await self.room.work(self.room.firewall.check)

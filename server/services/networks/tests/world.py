@@ -63,8 +63,7 @@ class World:
     async def die(self) -> None:
         """As if the daemon were killed: nothing is told, nothing is taken down."""
         networks = self.networks
-        if networks._watch is not None:
-            networks._watch.close()
+        await networks._restorer.close()
         networks.room.forwarder._closing = True
         connection = networks.room.forwarder._connection
         if connection is not None:
