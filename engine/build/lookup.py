@@ -90,7 +90,7 @@ class Lookup:
         if not known:
             return None
         name = f"defined {key} {parent.chain_id}"
-        result, _ = await self.builder.imports.run(name, lambda: self._imported(step, key, parent, known))
+        result = await self.builder.imports.run(name, lambda _: self._imported(step, key, parent, known))
         if result is not None:
             self.holding.link(definition, result)
         return result and replace(result, definition=key)

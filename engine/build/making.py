@@ -19,10 +19,11 @@ from engine.build.difference import difference, discard, quietly
 from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
 from engine.build.holding import Holding
+from engine.build.output import StepOutput
 from engine.build.remote import Remote, download
 from engine.build.running import Mounts
 from engine.build.steps import Copy, Layer, Result, Run, Step, Workdir, chain_id
-from engine.build.work import Contexts, Job, Progress, Runner
+from engine.build.work import Contexts, Job, Runner
 from engine.errors import Kind, WharfError, internal
 from engine.registry.unpack import held
 from engine.system.threads import to_its_end
@@ -44,7 +45,6 @@ class Maker:
     builder: "Builder"
     contexts: Contexts
     runner: Runner
-    progress: Progress
     ground: Ground
     holding: Holding
     epoch_ns: int | None
@@ -130,7 +130,9 @@ class Maker:
     def _now(self) -> int:
         return time.time_ns() if self.epoch_ns is None else self.epoch_ns
 
-    async def run(self, id: str, step: Step, operation: Run, parent: Result, found: dict[int, Result]) -> Layer:
+    async def run(
+        self, id: str, step: Step, operation: Run, parent: Result, found: dict[int, Result], output: StepOutput
+    ) -> Layer:
         """What a process changes."""
         engine, timeline = self.builder.engine, Timeline(f"step {step.name}")
         rootfs = await engine.snapshots.prepare(id, parent.chain_id)
@@ -151,9 +153,11 @@ class Maker:
                 )
                 command = " ".join(operation.args)
                 try:
-                    ended = await self.runner.run(job, lambda stream, data: self.progress.output(step, stream, data))
+                    ended = await self.runner.run(job, output.write)
                 except WharfError as error:
                     raise StepRefused(command, error) from error
+                finally:
+                    output.end()
                 timeline.mark("run")
                 try:
                     if ended.code:

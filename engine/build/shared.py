@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from engine.build.output import Listener, StepOutput
+
 T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
-    def __init__(self, task: "asyncio.Task[T]") -> None:
+    def __init__(self, task: "asyncio.Task[T]", output: StepOutput) -> None:
         self.task = task
         self.waiting = 0
+        self.output = output
 
 
 class Shared(Generic[T]):
@@ -19,19 +22,28 @@ class Shared(Generic[T]):
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
 
-    async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """The work's result, and whether this caller was the one that started it. Raises what the work raises."""
+    async def run(
+        self, key: Hashable, work: Callable[[StepOutput], Awaitable[T]], listener: Listener | None = None
+    ) -> T:
+        """The work's result. Raises what the work raises.
+
+        ``listener``: gets what the work writes to its output, from the beginning, whoever started the work.
+        """
         flight = self._flights.get(key)
-        first = flight is None
         if flight is None:
-            flight = _Flight(asyncio.ensure_future(work()))
+            output = StepOutput()
+            flight = _Flight(asyncio.ensure_future(work(output)), output)
             self._flights[key] = flight
             flight.task.add_done_callback(lambda _, flight=flight: self._drop(key, flight))  # type: ignore[misc]
         flight.waiting += 1
+        if listener is not None:
+            flight.output.join(listener)
         try:
-            return await asyncio.shield(flight.task), first
+            return await asyncio.shield(flight.task)
         finally:
             flight.waiting -= 1
+            if listener is not None:
+                flight.output.leave(listener)
             if not flight.waiting and not flight.task.done():
                 flight.task.cancel()
                 self._drop(key, flight)

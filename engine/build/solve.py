@@ -3,7 +3,7 @@ at; of all others what they need comes first, in parallel where they don't depen
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.api.client import Engine
@@ -15,6 +15,7 @@ from engine.build.keys import Definitions, copy_key, upwards, workdir_key
 from engine.build.llbkeys import LlbKeys
 from engine.build.lookup import Lookup
 from engine.build.making import CACHE_LEASE, Maker, Work
+from engine.build.output import StepOutput
 from engine.build.remote import Remote
 from engine.build.shared import Shared
 from engine.build.steps import SCRATCH, Base, Copy, Operation, Result, Run, Step, Workdir
@@ -65,9 +66,7 @@ class Solver:
         builder = self.builder
         self._holding = Holding(builder.engine, builder.cache)
         self._definitions = Definitions(builder, self.contexts, self.epoch_ns)
-        self._maker = Maker(
-            builder, self.contexts, self.runner, self.progress, self.ground, self._holding, self.epoch_ns
-        )
+        self._maker = Maker(builder, self.contexts, self.runner, self.ground, self._holding, self.epoch_ns)
         self._llb = LlbKeys(self.contexts, plain=self.runner.plain and self.epoch_ns is None)
         self._lookup = Lookup(builder, self._definitions, self._llb, self._maker, self._holding, self.imports)
 
@@ -181,7 +180,8 @@ class Solver:
             results = await asyncio.gather(*(self.solve(item) for item in inputs))
             found = dict(zip(map(id, inputs), results, strict=True))
             parent = SCRATCH if step.parent is None else found[id(step.parent)]
-            self.progress.started(step)
+            if not isinstance(operation, Run):
+                self.progress.started(step)
             try:
                 result = await self._result(step, operation, parent, found)
             except asyncio.CancelledError:
@@ -206,14 +206,14 @@ class Solver:
     async def _result(self, step: Step, operation: Operation, parent: Result, found: dict[int, Result]) -> Result:
         """A step's result by its content."""
         files, maker = "", self._maker
-        work: Work
+        work: Callable[[StepOutput], Work]
         definition = await self._definitions.of(step)
         # Where no other stage's files are used, the two keys are one.
         plain = parent.key == parent.definition and len(step.inputs) == (0 if step.parent is None else 1)
         if isinstance(operation, Run):
             await self.ground.under(*step.inputs[1 if step.parent is not None else 0 :])
             key = definition.key if plain else await self._definitions.run_key(step, operation, parent, found)
-            work = lambda id: maker.run(id, step, operation, parent, found)  # noqa: E731
+            work = lambda output: lambda id: maker.run(id, step, operation, parent, found, output)  # noqa: E731
         elif isinstance(operation, Copy):
             if operation.origin is not None:
                 await self.ground.under(operation.origin.step)
@@ -229,26 +229,53 @@ class Solver:
                     fetched=copier.fetched,
                     epoch_ns=self.epoch_ns,
                 )
-            work = lambda id: maker.copied(copier, id, parent)  # noqa: E731
+            work = lambda _: lambda id: maker.copied(copier, id, parent)  # noqa: E731
         else:
             assert isinstance(operation, Workdir)
             key = definition.key if plain else workdir_key(operation, parent.key, self.epoch_ns)
-            work = lambda id: maker.workdir(id, operation, parent)  # noqa: E731
+            work = lambda _: lambda id: maker.workdir(id, operation, parent)  # noqa: E731
         result = await self._cached_or(step, key, parent, work, files)
         self._holding.link(definition, result)
         return replace(result, files=files, definition=definition.key)
 
-    async def _cached_or(self, step: Step, key: str, parent: Result, work: Work, files: str) -> Result:
+    async def _cached_or(
+        self, step: Step, key: str, parent: Result, work: Callable[[StepOutput], Work], files: str
+    ) -> Result:
         """A result from the cache, from another build that is just making it, or made now."""
 
-        async def make() -> Result:
+        async def make(output: StepOutput) -> Result:
             hit = None if step.no_cache else await self._lookup.by_content(step, key, parent, files)
-            return hit or await self._maker.make(step, key, parent, work)
+            return hit or await self._maker.make(step, key, parent, work(output))
 
         # Without cache the step is run for itself, even beside an equal one.
         name = f"{key} {id(step)}" if step.no_cache else f"{key} {parent.chain_id}"
-        result, _ = await self.builder.flights.run(name, make)
-        return result
+        # Only a process writes; its start is shown by the listener, as another build may run it already.
+        listener = _Listener(self.progress, step) if isinstance(step.operation, Run) else None
+        try:
+            return await self.builder.flights.run(name, make, listener)
+        except StepFailed as error:
+            if error.step is step:
+                raise
+            # The step stands elsewhere in the Dockerfile of the build that ran it.
+            raise StepFailed(step, error.command, error.code) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listener:
+    """Shows the output of work that several builds may wait for as that of one build's step."""
+
+    progress: Progress
+    step: Step
+
+    @property
+    def clips(self) -> bool:
+        return self.progress.clips
+
+    def started(self, since_ns: int) -> None:
+        self.progress.started(self.step, since_ns)
+
+    def output(self, stream: int, data: bytes, at_ns: int) -> None:
+        self.progress.output(self.step, stream, data, at_ns)
 
 
 def _of_base(operation: Base) -> Result:

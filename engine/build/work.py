@@ -118,7 +118,7 @@ class Runner(Protocol):
         """Whether no process gets anything but what its step says: no limits, no hosts."""
 
     async def run(self, job: Job, output: Callable[[int, bytes], None]) -> Ended:
-        """Runs to the end; ``output`` gets stream (1, 2) and bytes.
+        """Runs to the end; ``output`` gets stream (0 with the container's id, then 1 and 2) and bytes.
 
         Cancelled: the process is killed, and nothing of it is left. Raises the runtime's refusal.
         """
@@ -127,8 +127,12 @@ class Runner(Protocol):
 class Progress(Protocol):
     """What the front door shows of the work. Called on the loop; must not block."""
 
-    def started(self, step: Step) -> None:
-        """The step begins: its inputs are there."""
+    @property
+    def clips(self) -> bool:
+        """Whether output is shown within BuildKit's limits (engine.build.output)."""
+
+    def started(self, step: Step, since_ns: int = 0) -> None:
+        """The step begins: its inputs are there. ``since_ns``: another build runs it since then (Unix time)."""
 
     def cached(self, step: Step) -> None:
         """The step's result was there already; nothing else is told of it."""
@@ -136,8 +140,8 @@ class Progress(Protocol):
     def done(self, step: Step, error: str = "") -> None:
         """The step ended."""
 
-    def output(self, step: Step, stream: int, data: bytes) -> None:
-        """The step's process wrote something."""
+    def output(self, step: Step, stream: int, data: bytes, at_ns: int) -> None:
+        """The step's process wrote to stream 1 or 2 at ``at_ns`` (Unix time); stream 0 is its container's id."""
 
 
 @dataclass(frozen=True, slots=True)

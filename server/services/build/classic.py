@@ -168,11 +168,7 @@ class ClassicBuild:
         """The whole build. A failure is the last message of the stream."""
         options = self._options
         self._stream = Stream(self._out, quiet=options.quiet, removes=options.remove)
-        runner = TaskRunner(
-            self._room,
-            options.limits,
-            announce=True,
-        )
+        runner = TaskRunner(self._room, options.limits)
         sources = Sources(building.Context(self._context.root, Checksums()), posixpath.dirname(self._context.root))
         epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None

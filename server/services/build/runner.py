@@ -19,6 +19,7 @@ from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import Ulimit
 from engine.api.stdio import Attach, Stdio, StdioUri
 from engine.api.types import Exit
+from engine.build.output import STARTED
 from engine.build.work import Bind, Ended, Job, Limits
 from engine.errors import Kind, WharfError, invalid
 from engine.files.remap import Remap
@@ -41,17 +42,15 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 B = TypeVar("B")
 Output = Callable[[int, bytes], None]
-#: The stream of :data:`Output` that carries a container's id, where it is wanted.
-STARTED = 0
 #: How the folders of the pipes of builds begin.
 STDIO = "build-"
 
 
 class TaskRunner:
-    """Runs the steps of one build. ``announce``: the id of each container is told first, as stream 0."""
+    """Runs the steps of one build. The id of each container is written first, to stream ``STARTED``."""
 
-    def __init__(self, room: Room, limits: Limits, *, announce: bool = False) -> None:
-        self._room, self._limits, self._announce = room, limits, announce
+    def __init__(self, room: Room, limits: Limits) -> None:
+        self._room, self._limits = room, limits
 
     @property
     def plain(self) -> bool:
@@ -63,8 +62,7 @@ class TaskRunner:
         :raises WharfError: the network, a mount or the runtime refused it.
         """
         container = self._container(job)
-        if self._announce:
-            output(STARTED, container.id.encode())
+        output(STARTED, container.id.encode())
         around, task = AsyncExitStack(), AsyncExitStack()
         try:
             targets: list[str] = []

@@ -5,9 +5,9 @@ import codecs
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.build.output import STARTED
 from engine.build.steps import Result, Step
 from server.http.streams import Progress
-from server.services.build.runner import STARTED
 
 #: Output of a stage whose turn has not come is kept up to this; what is more is said to be cut.
 KEPT = 16 << 20
@@ -43,7 +43,12 @@ class Stream:
 
     # from the solver (engine.build.work.Progress)
 
-    def started(self, step: Step) -> None:
+    @property
+    def clips(self) -> bool:
+        """dockerd's classic builder clips nothing."""
+        return False
+
+    def started(self, step: Step, since_ns: int = 0) -> None:
         self._of(step).news.set()
 
     def cached(self, step: Step) -> None:
@@ -56,7 +61,7 @@ class Stream:
         seen.done = True
         seen.news.set()
 
-    def output(self, step: Step, stream: int, data: bytes) -> None:
+    def output(self, step: Step, stream: int, data: bytes, at_ns: int) -> None:
         seen = self._of(step)
         if stream == STARTED:
             text = data.decode()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from engine.api.types import to_timestamp
 from engine.build.dockerfile.checks import url
 from engine.build.dockerfile.instructions import Warning
+from engine.build.output import STARTED
 from engine.build.steps import Base, Step
 from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.pb import ops_pb2
@@ -35,9 +36,9 @@ class Vertex:
         """Shows the vertex before it starts."""
         self._send(pb.StatusResponse(vertexes=[self._message]))
 
-    def start(self) -> None:
-        """The work begins; again after an end if it is taken up anew."""
-        self._message.started.CopyFrom(to_timestamp(time.time_ns()))
+    def start(self, at_ns: int = 0) -> None:
+        """The work begins, or began at ``at_ns``; again after an end if it is taken up anew."""
+        self._message.started.CopyFrom(to_timestamp(at_ns or time.time_ns()))
         self.announce()
 
     def finish(self, error: str = "", *, cached: bool = False) -> None:
@@ -49,9 +50,9 @@ class Vertex:
         self._message.error = error
         self.announce()
 
-    def log(self, stream: int, data: bytes) -> None:
+    def log(self, stream: int, data: bytes, at_ns: int) -> None:
         """Output of the vertex's process."""
-        entry = pb.VertexLog(vertex=self.digest, timestamp=to_timestamp(time.time_ns()), stream=stream, msg=data)
+        entry = pb.VertexLog(vertex=self.digest, timestamp=to_timestamp(at_ns), stream=stream, msg=data)
         self._send(pb.StatusResponse(logs=[entry]))
 
     @contextmanager
@@ -126,9 +127,10 @@ class StepProgress:
             vertex.announce()
         return self._vertexes[key]
 
-    def started(self, step: Step) -> None:
+    def started(self, step: Step, since_ns: int = 0) -> None:
         if not self._shown(step):
-            self.vertex(step).start()
+            # Clients show the times of output relative to the start.
+            self.vertex(step).start(since_ns)
 
     def _shown(self, step: Step) -> bool:
         """Whether another stage's ``FROM`` has been over with this vertex."""
@@ -143,6 +145,10 @@ class StepProgress:
         if not self._shown(step):
             self.vertex(step).finish(error, cached=_key(step) in self._cached)
 
-    def output(self, step: Step, stream: int, data: bytes) -> None:
-        if stream:
-            self.vertex(step).log(stream, data)
+    @property
+    def clips(self) -> bool:
+        return True
+
+    def output(self, step: Step, stream: int, data: bytes, at_ns: int) -> None:
+        if stream != STARTED:
+            self.vertex(step).log(stream, data, at_ns)

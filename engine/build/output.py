@@ -1,0 +1,109 @@
+"""The output of a running step, for every build that waits for the step."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+STARTED = 0
+"""The stream that carries the id of the step's container."""
+
+MAX_BYTES = 2 << 20
+"""Bytes of one stream of a step that are shown (BuildKit's BUILDKIT_STEP_LOG_MAX_SIZE)."""
+MAX_BYTES_PER_SECOND = 200 << 10
+"""Their average since the step began (BUILDKIT_STEP_LOG_MAX_SPEED)."""
+TAIL_BYTES = 256 << 10
+"""The end of a clipped stream, shown when the step ends: it usually holds the error."""
+SIZE_CLIPPED = b"\n[output clipped, log limit 2MiB reached]\n"
+SPEED_CLIPPED = b"\n[output clipped, log limit 200KiB/s reached]\n"
+
+
+class Listener(Protocol):
+    """One build that waits for a step. Called on the loop; must not block."""
+
+    @property
+    def clips(self) -> bool:
+        """Whether it gets the output within BuildKit's limits; if not, all that is written while it listens."""
+
+    def started(self, since_ns: int) -> None:
+        """The step runs, perhaps for another build, since ``since_ns`` (Unix time)."""
+
+    def output(self, stream: int, data: bytes, at_ns: int) -> None:
+        """What was written to a stream at ``at_ns``."""
+
+
+class _Clip:
+    """The limits of one stream."""
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._size = 0
+        self._clipping = False
+        self._tail: bytearray | None = None
+
+    def passed(self, data: bytes) -> bytes:
+        """The part of ``data`` that is shown, with a note where clipping begins."""
+        limit, note = max(1, math.ceil(time.monotonic() - self._since)) * MAX_BYTES_PER_SECOND, SPEED_CLIPPED
+        if limit > MAX_BYTES:
+            limit, note = MAX_BYTES, SIZE_CLIPPED
+        room = max(0, limit - self._size)
+        self._size += len(data)
+        clipped = len(data) > room
+        if clipped and self._tail is None:
+            self._tail = bytearray()
+        if self._tail is not None:
+            self._tail += data[-TAIL_BYTES:]
+            if len(self._tail) > 2 * TAIL_BYTES:
+                del self._tail[:-TAIL_BYTES]
+        began, self._clipping = clipped and not self._clipping, clipped
+        return data[:room] + (note if began else b"")
+
+    def tail(self) -> bytes:
+        """The last bytes of a stream that was clipped."""
+        return bytes(self._tail[-TAIL_BYTES:]) if self._tail is not None else b""
+
+
+@dataclass(slots=True)
+class StepOutput:
+    """Passes output on, and keeps it from the beginning for those who join, as far as BuildKit's limits allow."""
+
+    started_ns: int = field(default_factory=time.time_ns)
+    _started: float = field(default_factory=time.monotonic)
+    _listeners: list[Listener] = field(default_factory=list)
+    _kept: list[tuple[int, bytes, int]] = field(default_factory=list)
+    _clips: dict[int, _Clip] = field(default_factory=dict)
+
+    def join(self, listener: Listener) -> None:
+        """Adds a listener, which gets what was written so far."""
+        self._listeners.append(listener)
+        listener.started(self.started_ns)
+        for stream, data, at_ns in self._kept:
+            listener.output(stream, data, at_ns)
+        if not listener.clips:
+            self._show_tails([listener])
+
+    def leave(self, listener: Listener) -> None:
+        self._listeners.remove(listener)
+
+    def write(self, stream: int, data: bytes) -> None:
+        """What the step's process wrote."""
+        at_ns, shown = time.time_ns(), data
+        if stream != STARTED:
+            shown = self._clips.setdefault(stream, _Clip(self._started)).passed(data)
+        if shown:
+            self._kept.append((stream, shown, at_ns))
+        for listener in self._listeners:
+            if part := shown if listener.clips else data:
+                listener.output(stream, part, at_ns)
+
+    def end(self) -> None:
+        """The process has ended: shows the ends of the streams that were clipped."""
+        self._show_tails([listener for listener in self._listeners if listener.clips])
+        self._clips.clear()
+
+    def _show_tails(self, listeners: list[Listener]) -> None:
+        at_ns = time.time_ns()
+        for stream, clip in self._clips.items():
+            if tail := clip.tail():
+                for listener in listeners:
+                    listener.output(stream, tail, at_ns)
