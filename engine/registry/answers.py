@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import random
 import socket
@@ -47,6 +48,38 @@ def kind_of(status: int) -> Kind:
     if status == 429 or status >= 500:
         return Kind.UNAVAILABLE
     return Kind.INVALID_ARGUMENT
+
+
+def told(body: bytes) -> str:
+    """The errors of a registry's answer, ``code: message``, as Docker words them; "" if it tells none."""
+    try:
+        document: Any = json.loads(body)
+        errors = document.get("errors") or ()
+        lines = [
+            f"{str(error.get('code', 'UNKNOWN')).lower().replace('_', ' ')}: {error.get('message') or 'unknown error'}"
+            for error in errors
+        ]
+    except (ValueError, AttributeError, TypeError):
+        return ""
+    return "\n".join(lines)[:2000]
+
+
+def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
+    """An answer with a status that is none of those expected, in the registry's own words if it has some."""
+    status = response.status_code
+    message = told(body)
+    if not message and status == 401:
+        message = "unauthorized: authentication required"
+    if not message:
+        shown = urlsplit(url)._replace(query="", fragment="").geturl()
+        message = f"unexpected status from {method} request to {shown}: {status} {response.reason_phrase}"
+    return RegistryError(
+        kind_of(status),
+        message,
+        status=status,
+        again=status in (408, 429) or status >= 500,
+        after=retry_after(response.headers.get("retry-after", "")),
+    )
 
 
 def retry_after(value: str) -> float:

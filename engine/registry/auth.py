@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import Kind, WharfError
+from engine.registry.answers import told
+from engine.registry.reference import DEFAULT_DOMAIN, Reference
 
 #: Seconds that a token is used without word of its life (the token specification's minimum).
 _LIFE = 60.0
@@ -192,7 +194,7 @@ class Authorizer:
                 query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
             status, body = await self.fetch("GET", realm, query, None, headers)
         if status in (401, 403):
-            raise WharfError(Kind.UNAUTHENTICATED, _told(body) or "unauthorized: incorrect username or password")
+            raise WharfError(Kind.UNAUTHENTICATED, told(body) or "unauthorized: incorrect username or password")
         if status != 200:
             raise WharfError(Kind.UNAVAILABLE, f"the token server answered {status}")
         return _parse(body)
@@ -211,19 +213,19 @@ def _parse(body: bytes) -> TokenAnswer:
     return TokenAnswer(token, life, refresh if isinstance(refresh, str) else "")
 
 
-def _told(body: bytes) -> str:
-    return told(body)
+def credentials_key(reference: Reference) -> str:
+    """Under which name the credentials of a registry are kept by clients (``X-Registry-Config``)."""
+    return "https://index.docker.io/v1/" if reference.domain == DEFAULT_DOMAIN else reference.domain
 
 
-def told(body: bytes) -> str:
-    """The errors of a registry's answer, ``code: message``, as Docker words them; "" if it tells none."""
-    try:
-        document: Any = json.loads(body)
-        errors = document.get("errors") or ()
-        lines = [
-            f"{str(error.get('code', 'UNKNOWN')).lower().replace('_', ' ')}: {error.get('message') or 'unknown error'}"
-            for error in errors
-        ]
-    except (ValueError, AttributeError, TypeError):
-        return ""
-    return "\n".join(lines)[:2000]
+def of_registry(entries: Mapping[str, object], reference: Reference) -> object:
+    """The entry of ``X-Registry-Config`` that is about a registry; None if there is none. Keys of old configurations
+    are URLs."""
+    key = credentials_key(reference)
+    if key in entries:
+        return entries[key]
+    host = key.partition("://")[2].partition("/")[0] or key
+    for name, entry in entries.items():
+        if (name.partition("://")[2] or name).partition("/")[0] == host:
+            return entry
+    return None

@@ -1,26 +1,26 @@
 """One repository of a registry, over HTTP: authentication, redirects, mirrors, retries, deadlines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin, urlsplit
 
 from engine.errors import Kind, WharfError
 from engine.registry import oci
-from engine.registry.answers import RegistryError, kind_of, limited, pieces, retry_after, translated
-from engine.registry.auth import NOBODY, Authorizer, Credentials, told
-from engine.registry.hosts import Endpoint, Settings, endpoints, proxy_for, tls_context
-from engine.registry.reference import DEFAULT_DOMAIN, Reference
+from engine.registry.answers import RegistryError, limited, pieces, refused, translated
+from engine.registry.auth import NOBODY, Authorizer, Credentials
+from engine.registry.hosts import Endpoint, Settings, endpoints, origin_of, proxy_for, tls_context
+from engine.registry.reference import Reference
 from engine.system import timeouts
 
 if TYPE_CHECKING:
     import httpx
 
 _REDIRECTS = 10
-
 
 Content = Callable[[], AsyncIterator[bytes]] | bytes | None
 
@@ -38,43 +38,33 @@ class _Ask:
     bulk: bool = False  # the answer is large
 
 
-def _refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
-    status = response.status_code
-    message = told(body)
-    if not message and status == 401:
-        message = "unauthorized: authentication required"
-    if not message:
-        shown = urlsplit(url)._replace(query="", fragment="").geturl()
-        message = f"unexpected status from {method} request to {shown}: {status} {response.reason_phrase}"
-    return RegistryError(
-        kind_of(status),
-        message,
-        status=status,
-        again=status in (408, 429) or status >= 500,
-        after=retry_after(response.headers.get("retry-after", "")),
-    )
-
-
 class Repository:
-    """An async context manager. ``push`` chooses the token's scope and leaves mirrors out.
+    """An async context manager. ``push`` chooses the token's scope. Without ``mirrors``, and for a push, only the
+    registry itself is asked.
 
     Every method raises RegistryError (a WharfError): NOT_FOUND, UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE
     (not reached, 5xx, 429), DEADLINE_EXCEEDED, INVALID_ARGUMENT (an answer that is none).
     """
 
     def __init__(
-        self, settings: Settings, reference: Reference, credentials: Credentials = NOBODY, *, push: bool = False
+        self,
+        settings: Settings,
+        reference: Reference,
+        credentials: Credentials = NOBODY,
+        *,
+        push: bool = False,
+        mirrors: bool = True,
     ) -> None:
         self.reference = reference
         self.settings = settings
         self._credentials = credentials
-        self._push = push
-        self._endpoints = endpoints(settings, reference.domain, mirrors=not push)
+        self._mirrors = mirrors and not push
+        self._endpoints: list[Endpoint] | None = None
+        self._dropped = False
         self._chosen: Endpoint | None = None
-        self._clients: dict[tuple[str, str, bool], httpx.AsyncClient] = {}
+        self._clients: dict[tuple[Endpoint, bool], httpx.AsyncClient] = {}
         self._authorizers: dict[Endpoint, Authorizer] = {}
-        actions = "pull,push" if push else "pull"
-        self.scope = f"repository:{reference.path}:{actions}"
+        self.scope = f"repository:{reference.path}:{'pull,push' if push else 'pull'}"
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,16 +101,33 @@ class Repository:
         finally:
             await response.aclose()
 
+    async def _ways(self) -> list[Endpoint]:
+        if self._endpoints is None:
+            domain = self.reference.domain
+            self._endpoints = await asyncio.to_thread(endpoints, self.settings, domain, mirrors=self._mirrors)
+        return self._endpoints
+
+    def drop_mirrors(self) -> bool:
+        """A mirror may have sent other content than was asked for: only the registry itself is asked from now on.
+        False if there are no mirrors, and there were none: to ask once more would not help."""
+        ways = self._endpoints or []
+        kept = [way for way in ways if not way.mirror] or ways[-1:]
+        if kept != ways:
+            self._endpoints, self._chosen, self._dropped = kept, None, True
+        return self._dropped
+
     async def _anywhere(self, ask: _Ask, path: str) -> "httpx.Response":
+        ways = await self._ways()
         if "://" in path:
-            return await self._checked(self._chosen or self._endpoints[-1], path, ask)
+            return await self._checked(self._chosen or ways[-1], path, ask)
         last: WharfError | None = None
-        ways = self._endpoints
         if self._chosen is not None:
             # What served before is asked first; a mirror that lacks a blob still has the registry behind it.
             ways = [self._chosen, *(way for way in ways if way != self._chosen and self._chosen.mirror)]
         for endpoint in ways:
-            url = f"{endpoint.base}/v2/{self.reference.path}/{path}"
+            if not endpoint.resolves and endpoint is not ways[-1] and _by_name(path):
+                continue
+            url = f"{endpoint.api}/{self.reference.path}/{path}"
             query = {**ask.query, "ns": endpoint.namespace} if endpoint.namespace else ask.query
             try:
                 response = await self._checked(endpoint, url, replace(ask, query=query))
@@ -132,7 +139,8 @@ class Repository:
                 if last is None or (not endpoint.mirror and endpoint.scheme == "https"):
                     last = error
                 continue
-            self._chosen = endpoint
+            if endpoint in await self._ways():  # it may have been dropped meanwhile
+                self._chosen = endpoint
             return response
         assert last is not None
         raise last
@@ -142,26 +150,31 @@ class Repository:
         for attempt in range(2):
             sent = authorizer.header(ask.scope)
             response = await self._redirected(endpoint, authorizer, url, ask)
-            if response.status_code != 401 or attempt:
+            if response.status_code != 401 or attempt or origin_of(str(response.url)) != origin_of(endpoint.base):
+                # Another host than the registry may ask for credentials (a redirect's, or the one that a manifest
+                # names for a layer): it could send them wherever it wants.
                 break
             body = await limited(response)
             await response.aclose()
             if not await authorizer.answer(response.headers.get_list("www-authenticate"), ask.scope, sent):
-                raise _refused(ask.method, url, response, body)
+                raise refused(ask.method, url, response, body)
         if response.status_code in ask.ok:
             return response
         body = await limited(response)
         await response.aclose()
-        raise _refused(ask.method, url, response, body)
+        raise refused(ask.method, url, response, body)
 
     async def _redirected(self, endpoint: Endpoint, authorizer: Authorizer, url: str, ask: _Ask) -> "httpx.Response":
         home = urlsplit(endpoint.base).netloc
         query = ask.query
         for _ in range(_REDIRECTS + 1):
             sent = dict(ask.headers)
-            # Only the registry itself gets to see who we are: a redirect to a store of blobs carries its own key.
-            if urlsplit(url).netloc == home and (authorization := authorizer.header(ask.scope)):
-                sent["authorization"] = authorization
+            # Only the registry itself gets to see who we are, and only by the scheme that was chosen for it: a redirect
+            # to a store of blobs carries its own key.
+            if origin_of(url) == origin_of(endpoint.base):
+                sent.update(endpoint.headers)
+                if authorization := authorizer.header(ask.scope):
+                    sent["authorization"] = authorization
             response = await self._send(endpoint, url, replace(ask, headers=sent, query=query))
             if response.status_code not in (301, 302, 303, 307, 308) or ask.method not in ("GET", "HEAD"):
                 return response
@@ -196,12 +209,11 @@ class Repository:
             raise RegistryError(Kind.INVALID_ARGUMENT, f"{endpoint.host}: an invalid URL", status=502) from None
 
     async def _client(self, endpoint: Endpoint, url: str, *, bulk: bool = False) -> "httpx.AsyncClient":
-        parts = urlsplit(url)
-        key = parts.scheme, parts.netloc, bulk
+        same = origin_of(url) == origin_of(endpoint.base)
+        made = endpoint if same else Endpoint(*origin_of(url), verify=endpoint.verify)
+        key = made, bulk
         client = self._clients.get(key)
         if client is None:
-            same = parts.netloc == urlsplit(endpoint.base).netloc
-            made = endpoint if same else Endpoint(parts.scheme, parts.netloc, verify=endpoint.verify)
             client = await asyncio.to_thread(self._make_client, made, bulk=bulk)
             if key in self._clients:  # two requests at once: the first one's is kept
                 await client.aclose()
@@ -235,16 +247,7 @@ class Repository:
         found = self._authorizers.get(endpoint)
         if found is None:
             who = NOBODY if endpoint.mirror else self._credentials
-
-            async def fetch(
-                method: str,
-                url: str,
-                query: list[tuple[str, str]],
-                form: dict[str, str] | None,
-                headers: dict[str, str],
-            ) -> tuple[int, bytes]:
-                return await self._fetch_token(endpoint, method, url, query, form, headers)
-
+            fetch = partial(self._fetch_token, endpoint)
             found = self._authorizers[endpoint] = Authorizer(who, fetch, endpoint.scheme == "https")
         return found
 
@@ -295,7 +298,16 @@ class Repository:
             raise
 
     async def manifest(self, selector: str) -> tuple[bytes, str]:
-        """(data, media type) of a manifest. For a digest, the data is checked against it."""
+        """(data, media type) of a manifest. For a digest, the data is checked against it: if a mirror sent something
+        else, the registry itself is asked."""
+        try:
+            return await self._manifest(selector)
+        except RegistryError as error:
+            if error.status != 200 or not self.drop_mirrors():
+                raise
+        return await self._manifest(selector)
+
+    async def _manifest(self, selector: str) -> tuple[bytes, str]:
         async with self.request("GET", f"manifests/{selector}", headers={"accept": oci.ACCEPT}) as response:
             data = await limited(response, oci.DOCUMENT_MAX)
             media_type = response.headers.get("content-type", "").split(";")[0].strip()
@@ -350,24 +362,26 @@ class Repository:
         return found
 
     async def ping(self, *, offline: bool = False) -> str:
-        """A login: asks for nothing but to be let in. Returns the refresh token that the registry may give."""
+        """A login: asks for nothing but to be let in. Returns the refresh token that the registry may give. Made for a
+        repository without mirrors: they know nobody."""
         ask = _Ask("GET", {}, None, {}, (200,), "")
         last: WharfError | None = None
-        for endpoint in self._endpoints:
+        for endpoint in await self._ways():
             authorizer = self._authorizer(endpoint)
-            url = f"{endpoint.base}/v2/"
+            url = f"{endpoint.api}/"
             try:
                 for attempt in range(2):
                     sent = authorizer.header("")
                     response = await self._redirected(endpoint, authorizer, url, ask)
                     body = await limited(response)
                     await response.aclose()
-                    if response.status_code == 401 and not attempt:
+                    same = origin_of(str(response.url)) == origin_of(endpoint.base)
+                    if response.status_code == 401 and not attempt and same:
                         names = response.headers.get_list("www-authenticate")
                         if await authorizer.answer(names, "", sent, offline=offline):
                             continue
                     if response.status_code != 200:
-                        raise _refused("GET", url, response, body)
+                        raise refused("GET", url, response, body)
                     return authorizer.refresh_token
             except WharfError as error:
                 if not isinstance(error, RegistryError) or error.status:
@@ -377,19 +391,7 @@ class Repository:
         raise last
 
 
-def credentials_key(reference: Reference) -> str:
-    """Under which name the credentials of a registry are kept by clients (``X-Registry-Config``)."""
-    return "https://index.docker.io/v1/" if reference.domain == DEFAULT_DOMAIN else reference.domain
-
-
-def of_registry(entries: Mapping[str, object], reference: Reference) -> object:
-    """The entry of ``X-Registry-Config`` that is about a registry; None if there is none. Keys of old configurations
-    are URLs."""
-    key = credentials_key(reference)
-    if key in entries:
-        return entries[key]
-    host = key.partition("://")[2].partition("/")[0] or key
-    for name, entry in entries.items():
-        if (name.partition("://")[2] or name).partition("/")[0] == host:
-            return entry
-    return None
+def _by_name(path: str) -> bool:
+    """Whether an answer says what a tag means, or which there are: it can't be checked against a digest."""
+    kind, _, selector = path.partition("/")
+    return kind == "tags" or (kind == "manifests" and ":" not in selector)

@@ -9,7 +9,7 @@ from functools import partial
 from engine.api.client import Engine
 from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
-from engine.errors import Kind, WharfError, invalid
+from engine.errors import Kind, WharfError
 from engine.registry import documents
 from engine.registry.answers import RegistryError, pause
 from engine.registry.client import Repository
@@ -182,10 +182,14 @@ class Downloads:
                     with heap.Transfer():
                         async for piece in pieces:
                             if writer.offset + len(piece) > desc.size:
-                                raise invalid(f"{desc.digest}: more than the {desc.size} bytes that the manifest says")
+                                text = f"{desc.digest}: more than the {desc.size} bytes that the manifest says"
+                                if again := repository.drop_mirrors():
+                                    await writer.truncate()  # the registry itself is asked for all of it
+                                raise RegistryError(Kind.INVALID_ARGUMENT, text, status=200, again=again)
                             await writer.write(piece)
                             self._tell(desc.digest, "Downloading", writer.offset)
             if writer.offset < desc.size:
+                repository.drop_mirrors()
                 raise RegistryError(
                     Kind.UNAVAILABLE, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
                 )
@@ -196,10 +200,10 @@ class Downloads:
                 if error.kind is not Kind.FAILED_PRECONDITION:
                     raise
                 await self._engine.content.throw_away(ref)
-                # What an earlier attempt left may be at fault: then once more, from the beginning.
+                # What an earlier attempt left may be at fault, or a mirror: then once more, from the beginning.
                 raise RegistryError(
                     Kind.INVALID_ARGUMENT,
                     f"filesystem layer verification failed for digest {desc.digest}",
-                    again=resumed,
+                    again=repository.drop_mirrors() or resumed,
                 ) from None
         self._tell(desc.digest, "Download complete", desc.size)

@@ -4,12 +4,14 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from engine.errors import Kind, WharfError
-from engine.registry.reference import DEFAULT_DOMAIN, Reference
+from engine.registry import hostsfile
+from engine.registry.hostsfile import Host
+from engine.registry.reference import DEFAULT_DOMAIN
 
 _DOCKER_HUB = "registry-1.docker.io"
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -19,7 +21,7 @@ _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"
 class Settings:
     """What the daemon's configuration says about registries."""
 
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()  # of Docker Hub
     insecure: tuple[str, ...] = ()  # hosts, host:port, or networks in CIDR form
     certs_dir: str = "/etc/docker/certs.d"
     http_proxy: str = ""
@@ -33,18 +35,33 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One way to a registry. ``namespace`` tells a mirror of what it is asked for (containerd's ``ns``)."""
+    """One way to a registry. A mirror gets no credentials; ``namespace`` says which registry it is asked for
+    (containerd's ``ns``)."""
 
     scheme: str
     host: str  # with its port
     verify: bool
     mirror: bool = False
     namespace: str = ""
-    prefix: str = ""
+    path: str = "/v2"  # the API's root
+    resolves: bool = True  # may say which digest a tag has
+    authorities: tuple[str, ...] = ()  # of hosts.toml, beside those of the host's own folder
+    clients: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def base(self) -> str:
-        return f"{self.scheme}://{self.host}{self.prefix}"
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def api(self) -> str:
+        return self.base + self.path
+
+
+def origin_of(url: str) -> tuple[str, str]:
+    """Scheme and host with port: who gets to see credentials."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 def host_of(domain: str) -> str:
@@ -78,10 +95,24 @@ def is_insecure(settings: Settings, host: str) -> bool:
     return False
 
 
+def _verified(settings: Settings, host: str) -> bool:
+    """Whether the certificate of a host must be one that we trust."""
+    return not is_insecure(settings, host) or _has_certificates(settings, host)
+
+
+def _has_certificates(settings: Settings, host: str) -> bool:
+    """Whether TLS was set up for a host: a folder of certificates, not one that only names mirrors."""
+    try:
+        names = os.listdir(os.path.join(settings.certs_dir, host))
+    except OSError:
+        return False
+    return not names or any(name.endswith((".crt", ".cert", ".key")) for name in names)
+
+
 def _ways(settings: Settings, host: str) -> Iterator[Endpoint]:
     if is_insecure(settings, host):
         # A directory of certificates means that TLS was set up: then it is verified, and nothing goes without it.
-        known = os.path.isdir(os.path.join(settings.certs_dir, host))
+        known = _has_certificates(settings, host)
         yield Endpoint("https", host, verify=known)
         if not known:
             yield Endpoint("http", host, verify=False)
@@ -90,28 +121,55 @@ def _ways(settings: Settings, host: str) -> Iterator[Endpoint]:
 
 
 def endpoints(settings: Settings, domain: str, *, mirrors: bool) -> list[Endpoint]:
-    """All ways to a registry, the preferred first."""
+    """All ways to a registry, the preferred first: mirrors, then the registry itself. Reads files: call it in a thread.
+
+    ``settings.mirrors`` are Docker Hub's, as dockerd's ``--registry-mirror`` is; those of any registry are in its
+    ``hosts.toml``. Without ``mirrors`` only the registry itself is asked, also if the file names another server.
+
+    :raises WharfError: INVALID_ARGUMENT for a ``hosts.toml`` that is not understood.
+    """
+    origin = host_of(domain)
+    hub = origin == _DOCKER_HUB
+    file = hostsfile.read(settings.certs_dir, DEFAULT_DOMAIN if hub else origin)
     found: list[Endpoint] = []
+    if mirrors and hub:
+        found += [_hub_mirror(settings, mirror) for mirror in settings.mirrors]
+    if file is None:
+        return [*found, *_ways(settings, origin)]
     if mirrors:
-        for mirror in settings.mirrors:
-            parts = urlsplit(mirror)
-            namespace = "" if domain == DEFAULT_DOMAIN else domain
-            found.append(
-                Endpoint(
-                    parts.scheme,
-                    parts.netloc,
-                    verify=not is_insecure(settings, parts.netloc)
-                    or os.path.isdir(os.path.join(settings.certs_dir, parts.netloc)),
-                    mirror=True,
-                    namespace=namespace,
-                    prefix=parts.path.rstrip("/"),
-                )
-            )
-    return found + list(_ways(settings, host_of(domain)))
+        found += [_of_file(settings, host, origin, domain) for host in file.mirrors if host.pulls]
+    server = file.server
+    if not server.host or (server.host != origin and not mirrors):
+        own = ("authorities", "clients", "headers") if not server.host else ()
+        kept = {name: getattr(server, name) for name in own}
+        for way in _ways(settings, origin):
+            verify = way.verify if server.skip_verify is None or server.host else not server.skip_verify
+            found.append(replace(way, verify=verify, **kept))
+        return found
+    found.append(_of_file(settings, server, origin, domain, mirror=server.host != origin))
+    return found
 
 
-def for_reference(settings: Settings, reference: Reference, *, mirrors: bool) -> list[Endpoint]:
-    return endpoints(settings, reference.domain, mirrors=mirrors)
+def _hub_mirror(settings: Settings, mirror: str) -> Endpoint:
+    parts = urlsplit(mirror)
+    verify = _verified(settings, parts.netloc)
+    return Endpoint(parts.scheme, parts.netloc, verify=verify, mirror=True, path=parts.path.rstrip("/") + "/v2")
+
+
+def _of_file(settings: Settings, host: Host, origin: str, domain: str, *, mirror: bool = True) -> Endpoint:
+    verify = not host.skip_verify if host.skip_verify is not None else _verified(settings, host.host)
+    return Endpoint(
+        host.scheme,
+        host.host,
+        verify=verify or (host.skip_verify is None and bool(host.authorities)),
+        mirror=mirror,
+        namespace=domain if host.host != origin else "",
+        path=host.path,
+        resolves=host.resolves,
+        authorities=host.authorities,
+        clients=host.clients,
+        headers=host.headers,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -122,7 +180,7 @@ def _system() -> ssl.SSLContext:
 
 def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
     """Trust and client certificates of ``certs.d/<host>/``: ``*.crt`` are authorities, ``x.cert`` goes with
-    ``x.key``. Reads files: call it in a thread.
+    ``x.key``; and those that a ``hosts.toml`` names. Reads files: call it in a thread.
 
     :raises WharfError: INVALID_ARGUMENT for files that don't fit together.
     """
@@ -131,7 +189,8 @@ def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
         names: Sequence[str] = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
         names = ()
-    if not names and endpoint.verify:
+    named = endpoint.authorities or endpoint.clients
+    if not named and endpoint.verify and not any(name.endswith((".crt", ".cert", ".key")) for name in names):
         return _system()
     if endpoint.verify:
         context = ssl.create_default_context()
@@ -158,6 +217,14 @@ def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
                 )
         except (ssl.SSLError, OSError) as error:
             raise WharfError(Kind.INVALID_ARGUMENT, f"{path}: {error.strerror or error}") from None
+    path = ""
+    try:
+        for path in endpoint.authorities:
+            context.load_verify_locations(cafile=path)
+        for path, key in endpoint.clients:
+            context.load_cert_chain(path, key or None)
+    except (ssl.SSLError, OSError) as error:
+        raise WharfError(Kind.INVALID_ARGUMENT, f"{path}: {error.strerror or error}") from None
     return context
 
 

@@ -135,7 +135,7 @@ OPTIONS: Sequence[Option] = (
     Option("node-generic-resource", Kind.LIST, key="node-generic-resources", refused=_SWARM),
     Option("pidfile", Kind.TEXT, "Path of the PID file", short="p"),
     Option("raw-logs", Kind.BOOL, "Accepted: the log has no colours"),
-    Option("registry-mirror", Kind.LIST, "Mirrors of the default registry", "registry-mirrors", reloads=True),
+    Option("registry-mirror", Kind.LIST, "Mirrors of Docker Hub", "registry-mirrors", reloads=True),
     Option("resolv-conf", Kind.TEXT, only_file=True, refused="name the servers by dns"),
     Option("rootless", Kind.BOOL, refused="the engine needs root", harmless=False),
     Option("seccomp-profile", Kind.TEXT, 'Seccomp profile of containers, or "unconfined"'),

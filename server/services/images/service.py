@@ -7,8 +7,8 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Mount
 from engine.errors import Kind, WharfError
 from engine.registry import oci
-from engine.registry.auth import NOBODY, Credentials, from_document
-from engine.registry.client import Repository, credentials_key, of_registry
+from engine.registry.auth import NOBODY, Credentials, credentials_key, from_document, of_registry
+from engine.registry.client import Repository
 from engine.registry.hosts import Settings
 from engine.registry.progress import Message, Report
 from engine.registry.reference import Reference, parse

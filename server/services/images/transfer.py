@@ -162,7 +162,7 @@ class Transfer:
         :raises WharfError: UNAUTHENTICATED for wrong credentials.
         """
         domain = _server(credentials.server)
-        async with Repository(self.settings, Reference(domain, ""), credentials) as repository:
+        async with Repository(self.settings, Reference(domain, ""), credentials, mirrors=False) as repository:
             try:
                 return await repository.ping(offline=True)
             except RegistryError as error:
@@ -208,7 +208,7 @@ class Transfer:
         is_host = bool(slash) and ("." in head or ":" in head or head == "localhost")
         domain, text = (head, rest) if is_host else ("index.docker.io", term)
         host = Reference(domain if is_host else "index.docker.io", "")
-        async with Repository(self.settings, host, credentials) as repository:
+        async with Repository(self.settings, host, credentials, mirrors=False) as repository:
             schemes = ("https", "http") if is_insecure(self.settings, domain) else ("https",)
             last: WharfError | None = None
             for scheme in schemes:

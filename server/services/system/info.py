@@ -98,7 +98,7 @@ def security(config: Config, facts: HostFacts) -> list[str]:
 def registries(config: Config) -> dict[str, Any]:
     """``RegistryConfig``: which registries are asked how."""
     networks = [item for item in config.insecure_registries if "/" in item]
-    mirrors = [mirror.rstrip("/") + "/" for mirror in config.registry_mirrors]
+    mirrors = list(dict.fromkeys(mirror.removesuffix("/") + "/" for mirror in config.registry_mirrors))
     indexes: dict[str, Any] = {
         DEFAULT_DOMAIN: {"Name": DEFAULT_DOMAIN, "Mirrors": mirrors, "Secure": True, "Official": True}
     }
