@@ -14,7 +14,7 @@ from server.services.containers.model import Container
 from server.services.containers.remove import remove
 from server.services.containers.restarts import should_restart
 from server.services.containers.room import Room
-from server.services.containers.start import forget_container, start_locked
+from server.services.containers.start import forget_container, start_by_policy
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,7 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
         timeline.mark("save")
         room.waiters.stopped(container)
         if again:
-            delay = restarts.next_delay(ran)
-            room.spawn(_restart(room, container, delay), f"restart {container.id[:12]}")
+            restart_later(room, container, restarts.next_delay(ran))
     if goes:
         await _auto_remove(room, container)
         timeline.mark("remove")
@@ -136,24 +135,48 @@ async def _auto_remove(room: Room, container: Container) -> None:
             room.waiters.removed(container, error.message)
 
 
-async def resume_restart(room: Room, container: Container) -> None:
-    """The last daemon went away while the container waited for its restart."""
-    room.spawn(_restart(room, container, 0.0), f"restart {container.id[:12]}")
+def restart_later(room: Room, container: Container, delay: float) -> None:
+    """Starts a container that is "restarting", in the background, after so many seconds."""
+    room.spawn(_restart(room, container, delay), f"restart {container.id[:12]}")
+
+
+async def start_with_daemon(room: Room, container: Container) -> None:
+    """A container that was down when the last daemon ended, and whose policy wants it up."""
+    await room.recovered.wait()
+    if room.shutting_down:
+        return
+    failure = await start_by_policy(room, container)
+    if failure is None:
+        return
+    log.error("container=%s could not be started with the daemon: %s", container.id, failure.error)
+    if not failure.temporary:
+        return
+    async with container.lock:
+        state = container.state
+        if state.running or state.removing or state.dead or room.restarts_of(container).cancelled.is_set():
+            return
+        state.running = state.restarting = True
+        await room.save(container)
+    await _restart(room, container, room.restarts_of(container).next_delay(0.0))
 
 
 async def _restart(room: Room, container: Container, delay: float) -> None:
     restarts = room.restarts_of(container)
-    wanted = await restarts.wait(delay)
+    while await restarts.wait(delay):
+        # As dockerd: what starts now must not meet the sweep of what the last daemon left.
+        await room.recovered.wait()
+        if room.shutting_down:
+            break
+        failure = await start_by_policy(room, container)
+        if failure is None:
+            return
+        log.warning("container=%s restart failed: %s", container.id, failure.error)
+        if not failure.temporary:
+            break
+        delay = restarts.next_delay(0.0)
     if room.shutting_down:
         # The record says "restarting": the next daemon goes on from there.
         return
-    if wanted:
-        try:
-            await start_locked(room, container, on_request=False)
-        except WharfError as error:
-            log.warning("container=%s restart failed: %s", container.id, error)
-        else:
-            return
     async with container.lock:
         if restarts is not room.restarts.get(container.id) or not container.state.restarting:
             # Started on request, or removed, meanwhile.

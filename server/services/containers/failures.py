@@ -4,6 +4,8 @@ The CLI turns words of the message into its own exit code (127 not found, 126 no
 message must carry the runtime's words, and the container's ``ExitCode`` is set alike.
 """
 
+from dataclasses import dataclass
+
 from engine.errors import Kind, WharfError, internal, invalid
 from engine.runtime.oci import in_runcs_words
 
@@ -17,10 +19,31 @@ _NOT_FOUND_WORDS = (
     "system cannot find the file specified",
     "failed to run runc create/exec call",
 )
+#: The engine is unreachable, too slow or out of space: the same start may succeed later.
+_TEMPORARY = frozenset((Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.CANCELLED, Kind.RESOURCE_EXHAUSTED))
 _TYPE_HINT = (
     ": Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """Why a start failed. ``temporary``: the cause is the engine or the host, not the container's configuration, so a
+    restart policy tries again. What the runtime refuses is configuration: dockerd gives up there, too."""
+
+    error: WharfError
+    temporary: bool
+
+
+def is_temporary(error: WharfError) -> bool:
+    """Whether the same start may succeed later. A refusal that was put into other words counts as its cause."""
+    cause: BaseException | None = error
+    while isinstance(cause, WharfError):
+        if cause.kind in _TEMPORARY:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def start_failure(error: WharfError) -> tuple[int, WharfError]:

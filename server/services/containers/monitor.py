@@ -75,6 +75,8 @@ class Monitor:
                     else:
                         log.info("the engine is back")
                         await reconcile(self._room)
+                    # Until then the sweep works on a list of who runs. Events wait in the subscription.
+                    await self._room.recovered.wait()
                     async for event in events:
                         self._dispatch(event)
             except WharfError as error:

@@ -1,5 +1,8 @@
 """What is compared at the daemon's start, and when the engine comes back: our records with the engine's tasks.
 
+At the start, first all that the last daemon left is taken over or removed, then ends are looked at, and only then may
+anything start a container (``Room.recovered``): the sweep decides by lists that a start would make stale.
+
 A container that ended meanwhile is treated as if its exit event came now. What has no record (a crash in the
 middle of create, start or remove) is taken away; only what carries our label, as the engine may serve others.
 """
@@ -20,7 +23,7 @@ from server.services.containers.model import Container
 from server.services.containers.remove import remove
 from server.services.containers.restarts import should_restart
 from server.services.containers.room import ROOT_LABEL, Room
-from server.services.containers.start import forget_container, forget_task, start_locked
+from server.services.containers.start import forget_container, forget_task
 from server.services.containers.stop import unpause
 
 log = logging.getLogger(__name__)
@@ -40,18 +43,27 @@ async def load(room: Room) -> None:
 async def recover(room: Room) -> None:
     """At start, when the monitor follows the events already and the networks are there."""
     tasks = await _tasks(room)
-    alive = [c for c in room.registry if c.state.running and _alive(tasks.get(c.id))]
-    # Where an end is found below, its network is given back the usual way: so those count as running here.
-    await room.networks.recover([c for c in room.registry if c.state.running and not c.state.restarting])
+    for container in room.registry:
+        if container.state.restarting and tasks.pop(container.id, None) is not None:
+            # As with a start on request: one that is not on record did not happen.
+            await forget_task(room, container.id)
+            await forget_container(room, container.id)
+    running = [c for c in room.registry if c.state.running and not c.state.restarting]
+    alive = [c for c in running if _alive(tasks.get(c.id))]
+    waiting = [c for c in room.registry if c.state.restarting]
     was_down = [c for c in room.registry if not c.state.running]
+    # Where an end is found below, its network is given back the usual way: so those count as running here.
+    await room.networks.recover(running)
+    await _sweep(room, tasks)
+    await room.volumes.sweep()
     await _compare(room, tasks)
     for container in alive:
-        if container.state.running:
+        if container.state.running and not container.state.restarting:
             call(room.hooks.started, container)
         if container.state.committing:
             room.spawn(_commit_leftover(room, container), "unpause leftover")
-    await _sweep(room, tasks)
-    await room.volumes.sweep()
+    for container in waiting:
+        exits.restart_later(room, container, 0.0)
     for container in was_down:
         if container.host_config.auto_remove and container.started_before:
             room.spawn(_remove_leftover(room, container), "remove leftover")
@@ -61,13 +73,34 @@ async def recover(room: Room) -> None:
             restarts=container.restart_count,
             stopped=container.manually_stopped,
         ):
-            room.spawn(_start_leftover(room, container), "start with daemon")
+            room.spawn(exits.start_with_daemon(room, container), "start with daemon")
+    room.recovered.set()
 
 
 async def reconcile(room: Room) -> None:
     """The engine was away and is back."""
     tasks = await _tasks(room)
     await _compare(room, tasks)
+    await _forget_unfinished(room)
+
+
+async def _forget_unfinished(room: Room) -> None:
+    """Removes what starts left in the engine that failed when it went away, and could not be undone without it."""
+    known = {record.id for record in await room.engine.containers.list((_mark(room),))} | set(await _tasks(room))
+    for container in [found for id in known if (found := room.registry.by_id(id)) is not None]:
+        if container.state.running:
+            continue
+        async with container.lock:
+            await room.settled(container.id)
+            if not container.state.running:
+                log.info("container=%s is left in the engine by a start that failed and removed", container.id)
+                await forget_task(room, container.id)
+                await forget_container(room, container.id)
+
+
+def _mark(room: Room) -> str:
+    """The filter for what this daemon made in the engine."""
+    return f'labels."{ROOT_LABEL}"=="{room.settings.root}"'
 
 
 def _alive(task: ProcessState | None) -> bool:
@@ -79,7 +112,8 @@ async def _tasks(room: Room) -> dict[str, ProcessState]:
 
 
 async def _compare(room: Room, tasks: dict[str, ProcessState]) -> None:
-    work = [_one(room, container, tasks.get(container.id)) for container in room.registry if container.state.running]
+    running = [c for c in room.registry if c.state.running and not c.state.restarting]
+    work = [_one(room, container, tasks.get(container.id)) for container in running]
     for result in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(result, BaseException):
             log.error("a container's state could not be recovered: %s", result, exc_info=result)
@@ -87,11 +121,6 @@ async def _compare(room: Room, tasks: dict[str, ProcessState]) -> None:
 
 async def _one(room: Room, container: Container, task: ProcessState | None) -> None:
     state = container.state
-    if state.restarting:
-        if not _alive(task):
-            await exits.resume_restart(room, container)
-            return
-        state.restarting = False
     if _alive(task):
         assert task is not None
         if _differs(container, task):
@@ -132,16 +161,9 @@ async def _remove_leftover(room: Room, container: Container) -> None:
         log.error("container=%s --rm failed: %s", container.id, error)
 
 
-async def _start_leftover(room: Room, container: Container) -> None:
-    try:
-        await start_locked(room, container, on_request=False)
-    except WharfError as error:
-        log.error("container=%s could not be started with the daemon: %s", container.id, error)
-
-
 async def _sweep(room: Room, tasks: dict[str, ProcessState]) -> None:
     """Takes away what has our label and no running container."""
-    mark = f'labels."{ROOT_LABEL}"=="{room.settings.root}"'
+    mark = _mark(room)
     running = {container.id for container in room.registry if container.state.running}
     for record in await room.engine.containers.list((mark,)):
         if record.id not in running:

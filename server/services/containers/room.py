@@ -90,6 +90,8 @@ class Room:
     waiters: Waiters = field(default_factory=Waiters)
     hooks: Hooks = field(default_factory=Hooks)
     restarts: dict[str, Restarts] = field(default_factory=dict)
+    #: Set when the daemon's start has brought records and reality together: nothing starts a container before.
+    recovered: asyncio.Event = field(default_factory=asyncio.Event)
     shutting_down: bool = False
     pruning: bool = False
     # By container: what is still being cleaned up after its end.

@@ -51,6 +51,7 @@ class Containers:
     async def close(self) -> None:
         """Stops following; containers go on running."""
         self.room.shutting_down = True
+        self.room.recovered.set()  # a start that failed: nothing waits for its end
         await self._monitor.close()
         for restarts in self.room.restarts.values():
             restarts.cancelled.set()

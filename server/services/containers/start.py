@@ -3,9 +3,12 @@
 Three calls to the engine (container, task, start) and one commit.
 """
 
+import asyncio
 import logging
+import os
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 from engine.api.types import ContainerRecord, Mount
 from engine.errors import Kind, WharfError, conflict, internal, not_modified
@@ -14,7 +17,7 @@ from engine.runtime.spec.process import DOCKER_APPARMOR
 from engine.system.timeline import Timeline
 from server.services.containers import checkpoint, devicerequests, mounting, rootfs
 from server.services.containers.assemble import Surroundings, assemble
-from server.services.containers.failures import UNKNOWN, start_failure
+from server.services.containers.failures import UNKNOWN, StartFailure, is_temporary, start_failure
 from server.services.containers.hooks import call
 from server.services.containers.log_plugin import start_logging, stop_logging
 from server.services.containers.model import Container
@@ -40,7 +43,7 @@ async def start(room: Room, container: Container, *, image: str = "") -> None:
         raise not_modified("container is already running")
     if state.removing or state.dead:
         raise conflict("container is marked for removal and cannot be started")
-    await start_locked(room, container, on_request=True, image=image)
+    await start_on_request(room, container, image=image)
 
 
 async def restart(room: Room, container: Container, key: str, *, timeout: int | None = None, signal: str = "") -> None:
@@ -52,7 +55,7 @@ async def restart(room: Room, container: Container, key: str, *, timeout: int | 
         if container.state.running:
             container.manually_restarted = True
             await stop_and_wait(room, container, timeout=timeout, signal=signal)
-        await start_locked(room, container, on_request=True)
+        await start_on_request(room, container)
     except WharfError as error:
         container.manually_restarted = False
         kind = error.kind if error.kind in (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID_ARGUMENT) else Kind.INTERNAL
@@ -60,26 +63,45 @@ async def restart(room: Room, container: Container, key: str, *, timeout: int | 
     room.publish(container, "restart")
 
 
-async def start_locked(room: Room, container: Container, *, on_request: bool, image: str = "") -> None:
-    """Starts under the container's lock. ``on_request``: a person did it, so restart counting begins anew."""
+async def start_on_request(room: Room, container: Container, *, image: str = "") -> None:
+    """Starts under the container's lock; restart counting begins anew.
+
+    :raises WharfError: why it failed; a container with ``--rm`` is removed then.
+    """
     async with container.lock:
-        failure = await _try(room, container, on_request=on_request, image=image)
+        state = container.state
+        if state.running:
+            if not state.restarting:
+                return
+            # It waits for its next restart: that wait is over.
+            room.restarts_of(container).cancel()
+        failure = await _try(room, container, on_request=True, image=image)
     if failure is None:
         return
     if container.host_config.auto_remove:
         await remove(room, container, force=True, volumes=True)
-    raise failure
+    raise failure.error
 
 
-async def _try(room: Room, container: Container, *, on_request: bool, image: str) -> WharfError | None:
-    state = container.state
-    if on_request and state.running:
-        if not state.restarting:
+async def start_by_policy(room: Room, container: Container) -> StartFailure | None:
+    """Starts under the container's lock for a restart policy; None: it runs, or nothing wants it to run any more.
+
+    A failure leaves the state as it is ("restarting" with the exit code of its last run), for the caller to decide.
+    """
+    async with container.lock:
+        state = container.state
+        if state.removing or state.dead or (state.running and not state.restarting):
             return None
-        # It waits for its next restart: that wait is over.
-        room.restarts_of(container).cancel()
-    if state.removing or state.dead:
-        return conflict("container is marked for removal and cannot be started")
+        if room.restarts_of(container).cancelled.is_set():
+            # A stop came between the end of the delay and the lock.
+            return StartFailure(WharfError(Kind.CANCELLED, "the restart was cancelled"), temporary=False)
+        return await _try(room, container, on_request=False, image="")
+
+
+async def _try(room: Room, container: Container, *, on_request: bool, image: str) -> StartFailure | None:
+    if container.state.removing or container.state.dead:
+        error = conflict("container is marked for removal and cannot be started")
+        return StartFailure(error, temporary=False)
     if on_request:
         room.restarts_of(container).reset()
         container.restart_count = 0
@@ -90,28 +112,51 @@ async def _try(room: Room, container: Container, *, on_request: bool, image: str
             await _start(room, container, undo, timeline, on_request=on_request, image=image)
             undo.pop_all()
     except WharfError as error:
-        return await _failed(room, container, error)
+        return await _failed(room, container, error, temporary=is_temporary(error))
     except OSError as error:
         log.exception("container=%s start failed", container.id)
         reason = (error.strerror or str(error)).lower()
         message = f"{error.filename}: {reason}" if error.filename else reason
-        return await _failed(room, container, WharfError(Kind.INTERNAL, message))
+        return await _failed(room, container, WharfError(Kind.INTERNAL, message), temporary=True)
     except Exception as error:
-        # A fault of ours: clients that wait for the start are let go all the same.
+        # Internal error: still release clients waiting for the start.
         log.exception("container=%s start failed", container.id)
-        return await _failed(room, container, WharfError(Kind.INTERNAL, repr(error)))
+        return await _failed(room, container, WharfError(Kind.INTERNAL, repr(error)), temporary=False)
     timeline.done()
     return None
 
 
-async def _failed(room: Room, container: Container, error: WharfError) -> WharfError:
+async def _failed(room: Room, container: Container, error: WharfError, *, temporary: bool) -> StartFailure:
     state = container.state
     state.error = error.message
-    state.exit_code = state.exit_code or UNKNOWN
+    if not state.restarting:
+        state.exit_code = error.exit_code if isinstance(error, _NotStarted) else state.exit_code or UNKNOWN
+    # Else the exit code of its last run stays, as in dockerd: an "on-failure" policy asks for it.
     container.before_start.clear()
     call(room.hooks.start_failed, container)
-    await room.save(container)
-    return error
+    try:
+        await room.save(container)
+    except WharfError as save_error:
+        log.error("container=%s failed start is not recorded: %s", container.id, save_error)
+    return StartFailure(error, temporary=temporary)
+
+
+class _NotStarted(WharfError):
+    """The engine refused the task; ``exit_code`` is what dockerd gives the container for that."""
+
+    def __init__(self, error: WharfError, exit_code: int) -> None:
+        super().__init__(error.kind, error.message)
+        self.exit_code = exit_code
+
+
+async def _refused(container: Container, path: str, error: WharfError) -> WharfError:
+    """The error of a task that was not started. ``path``: the network namespace that was made for it, or ""."""
+    exit_code, failure = start_failure(error)
+    if path and not await asyncio.to_thread(os.path.exists, path):
+        # Not what the container's configuration asked for: somebody removed it during the start.
+        failure = WharfError(Kind.UNAVAILABLE, f"network namespace {path} was removed: {failure.message}")
+        log.warning("container=%s %s", container.id, failure.message)
+    return _NotStarted(failure, exit_code)
 
 
 async def _start(
@@ -169,8 +214,8 @@ async def _start(
             await room.stdio.started(container.id)
             timeline.mark("start")
         except WharfError as error:
-            state.exit_code, failure = start_failure(error)
-            raise failure from error
+            made = sandbox.netns_path if sandbox.joins is None else None
+            raise await _refused(container, made or "", error) from error
     state.running, state.paused, state.restarting = True, False, False
     container.joinable = False
     state.pid, state.exit_code, state.error, state.oom_killed = pid, 0, "", False
@@ -253,7 +298,8 @@ async def _create_task(room: Room, container: Container, root: tuple[Mount, ...]
     try:
         await start_logging(room, container)
         stdio = await room.stdio.open(container.id, "", stdio_uri(room, container), terminal=terminal)
-        return await room.engine.tasks.create(
+        create = partial(
+            room.engine.tasks.create,
             container.id,
             rootfs=root,
             stdin=stdio.stdin,
@@ -262,6 +308,14 @@ async def _create_task(room: Room, container: Container, root: tuple[Mount, ...]
             terminal=terminal,
             runtime_options=checkpoint.options(room, container, image),
         )
+        try:
+            return await create()
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+        # The engine died in the middle of an earlier create, and finished it when it came back.
+        await forget_task(room, container.id)
+        return await create()
     except WharfError as error:
         message = error.message
         if "failed to initialize logging driver" in message:

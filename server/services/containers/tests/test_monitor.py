@@ -1,6 +1,7 @@
 """A pause is told by an event, too, which may come when the container goes on already."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -37,5 +38,40 @@ def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -
         so = status is (TaskStatus.PAUSED if paused else TaskStatus.RUNNING)
         assert container.state.paused is (paused if so else not paused)
         assert told == ((["pause"] if paused else ["unpause"]) if so else [])
+
+    asyncio.run(scenario())
+
+
+def test_events_wait_until_the_daemon_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep of what the last daemon left works on lists: a restart meanwhile would lose its network to it."""
+    seen: list[object] = []
+
+    class Events:
+        async def __aenter__(self) -> "Events":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            return
+
+        async def __aiter__(self) -> AsyncIterator[str]:
+            yield "an exit"
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        engine = SimpleNamespace(namespace="x", events=SimpleNamespace(subscribe=lambda *_: Events()))
+        room = SimpleNamespace(engine=engine, recovered=asyncio.Event())
+        watch = monitor.Monitor(cast(Room, cast(Any, room)))
+        monkeypatch.setattr(watch, "_dispatch", seen.append)
+        await watch.start()
+        try:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert seen == []
+            room.recovered.set()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert seen == ["an exit"]
+        finally:
+            await watch.close()
 
     asyncio.run(scenario())
