@@ -13,12 +13,10 @@ import pytest
 
 from compat_tests import engines
 from compat_tests.engines import Wharf
+from compat_tests.subids import COUNT, FIRST, USER, subordinate_ids
 
 pytestmark = pytest.mark.root
 
-#: Far from what a host gives its users.
-FIRST, COUNT = 1_700_000_000, 65_536
-USER = "daemon"
 DOCKERFILE = """FROM busybox
 RUN cat /proc/self/uid_map && echo made > /made && chown 3:4 /made
 COPY --chown=5:6 f /copied
@@ -31,14 +29,8 @@ CLASSIC = DOCKERFILE.replace("--mount=type=cache,target=/cache", "mkdir /cache &
 @pytest.fixture(scope="module")
 def ranges() -> Iterator[None]:
     """The host's files give ids to the user `daemon` for as long as these tests run."""
-    before: dict[Path, bytes | None] = {}
-    for path in (Path("/etc/subuid"), Path("/etc/subgid")):
-        before[path] = path.read_bytes() if path.exists() else None
-        lines = [line for line in (before[path] or b"").decode().splitlines() if not line.startswith(f"{USER}:")]
-        path.write_text("\n".join([*lines, f"{USER}:{FIRST}:{COUNT}", ""]))
-    yield
-    for path, content in before.items():
-        path.unlink() if content is None else path.write_bytes(content)
+    with subordinate_ids():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Sequence
 
 from engine.build.select import open_root
-from engine.files.paths import resolve
+from engine.files.paths import open_inside, resolve
 
 _PIECE = 1 << 20
 _KINDS = {
@@ -50,7 +50,7 @@ def _of_path(root: int, path: str) -> str:
         return _directory(root, _EMPTY)
     above, _, name = inner.rpartition("/")
     try:
-        parent = os.open(above or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        parent = open_inside(root, above, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return ""
     try:

@@ -20,7 +20,7 @@ from engine.build.steps import Copy, Result
 from engine.build.upload import Spool
 from engine.build.work import Contexts, Fetched
 from engine.errors import WharfError
-from engine.files.paths import resolve
+from engine.files.paths import open_inside
 from engine.files.place import Place
 from engine.layers.blob import Written
 from engine.layers.compression import decompressed
@@ -130,11 +130,11 @@ class Copier:
         root = await self._mount(parent.chain_id)
 
         def look() -> bool:
-            fd = select.open_root(root)
             try:
-                return os.path.isdir(os.path.join(root, resolve(fd, path)))
-            finally:
-                os.close(fd)
+                os.close(open_inside(root, path, os.O_PATH | os.O_DIRECTORY))
+            except OSError:
+                return False
+            return True
 
         return await self._run(look)
 
@@ -211,7 +211,7 @@ class Copier:
     def _unpacked(self, layer: CopyLayer, item: Picked, placement: Placement) -> bool:
         """Extracts the file into the target if it is an archive; tells whether it was."""
         assert self._files is not None
-        fd = os.open(item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._files.root)
+        fd = open_inside(self._files.root, item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             entries = _archive(fd)
             if entries is None:

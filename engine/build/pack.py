@@ -14,7 +14,7 @@ from engine.build.dockerfile.ignore import Ignore
 from engine.build.select import Picked, files
 from engine.build.steps import Copy
 from engine.errors import invalid
-from engine.files.paths import resolve
+from engine.files.paths import resolve, stat_inside
 from engine.layers import header as tar
 from engine.layers.blob import LayerWriter, Written
 from engine.layers.compression import Compression
@@ -86,7 +86,7 @@ class Placement:
         if self.root is None or path.rpartition("/")[0] in self.made:
             return 0
         try:
-            return stat.S_IFMT(os.stat(path, dir_fd=self.root, follow_symlinks=False).st_mode)
+            return stat.S_IFMT(stat_inside(self.root, path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return 0
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from engine.build.dockerfile.ignore import Ignore, component
 from engine.errors import WharfError, invalid, not_found
-from engine.files.paths import resolve
+from engine.files.paths import open_inside, resolve, stat_inside
 from engine.layers.pack import Node, walk
-from engine.system import linux
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _HASH = 1 << 20
@@ -59,10 +58,9 @@ def pick(root: int, sources: Sequence[str], *, may_match_nothing: bool = False) 
         for name in names:
             path = resolve(root, name)
             try:
-                status = os.stat(path or ".", dir_fd=root, follow_symlinks=False)
+                found.append(Picked(path, _pivoted(source, name), stat_inside(root, path)))
             except (FileNotFoundError, NotADirectoryError):
                 raise missing(source) from None
-            found.append(Picked(path, _pivoted(source, name), status))
     return found
 
 
@@ -85,14 +83,14 @@ def _glob(root: int, above: str, parts: Sequence[str]) -> Iterator[str]:
             yield from _glob(root, path, rest)
         else:
             try:
-                os.stat(f"{base}/{part}" if base else part, dir_fd=root, follow_symlinks=False)
+                stat_inside(root, f"{base}/{part}")
             except (FileNotFoundError, NotADirectoryError):
                 return
             yield path
         return
     expression = component(part)
     try:
-        fd = os.open(base or ".", _DIRECTORY, dir_fd=root)
+        fd = open_inside(root, base, _DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return
     try:
@@ -111,14 +109,14 @@ def files(root: int, picked: Picked, exclude: Ignore) -> Iterator[tuple[str, Nod
     """What a picked source holds: names relative to it (``""`` for itself), directories first."""
     above, _, name = picked.path.rpartition("/")
     if not picked.is_dir:
-        parent = os.open(above or ".", _DIRECTORY, dir_fd=root)
+        parent = open_inside(root, above, _DIRECTORY)
         try:
             if not (exclude and exclude.ignores(name)):
                 yield "", Node(name, parent, name, picked.stat)
         finally:
             os.close(parent)
         return
-    fd = os.open(picked.path or ".", _DIRECTORY, dir_fd=root)
+    fd = open_inside(root, picked.path, _DIRECTORY)
     try:
         yield "", Node("", fd, ".", picked.stat)
 
@@ -216,7 +214,7 @@ def read_file(root: str, path: str, *, limit: int) -> bytes | None:
     Raises INVALID_ARGUMENT if it is larger than ``limit`` bytes.
     """
     try:
-        fd = linux.open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_inside(root, path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     with os.fdopen(fd, "rb") as file:

@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 
-from engine.system import linux
+from engine.files.paths import open_inside
 
 _IGNORED = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
@@ -25,7 +25,7 @@ def copy_up(root: str, destination: str, volume: str) -> bool:
         if any(entries):
             return False
     try:
-        fd = linux.open_in_root(root, destination, os.O_RDONLY | os.O_DIRECTORY)
+        fd = open_inside(root, destination, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

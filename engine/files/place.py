@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 from engine.api.types import Mount
 from engine.errors import Kind, WharfError
 from engine.system import idmap, linux
+from engine.system.processes import Process
 from engine.system.threads import to_its_end
 
 P = ParamSpec("P")
@@ -148,12 +149,12 @@ class Place:
         await self.run(work)
         return target
 
-    async def show_root(self, pid: int) -> str:
+    async def show_root(self, process: Process) -> str:
         """Mounts the root of a process without what is mounted below it; returns the path, as :meth:`mount`.
 
         It is the same file system: an overlay that is in use is not to be mounted a second time.
 
-        :raises OSError: the process has gone.
+        :raises ProcessLookupError: the process has gone.
         """
         self._count += 1
         target = os.path.join(self._base, str(self._count))
@@ -163,7 +164,7 @@ class Place:
             home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             there = tree = -1
             try:
-                there = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                there = process.open("ns/mnt", os.O_RDONLY)
                 linux.setns(there, linux.CLONE_NEWNS)
                 try:
                     tree = linux.open_tree(linux.AT_FDCWD, "/", linux.OPEN_TREE_CLONE)

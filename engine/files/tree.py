@@ -1,18 +1,19 @@
 """Files of a root, seen from outside it: looked up, packed and extracted, confined to the root.
 
-``root`` is a directory that is the container's ``/``: a mounted snapshot, or ``/proc/<pid>/root``. A path is taken as
-a process inside would take it. All functions block.
+``root`` is a descriptor of the directory that is the container's ``/``: a mounted snapshot, or a process's root. A path
+is taken as a process inside would take it, while programs inside may change any part of it. All functions block.
 """
 
 import os
 import posixpath
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from engine.errors import internal, invalid, not_found
+from engine.files import paths
 from engine.files.gomode import to_go
-from engine.files.paths import resolve
 from engine.layers.extract import Options, Target, apply
 from engine.layers.pack import Node, Packer, walk
 from engine.layers.tarwrite import TarWriter
@@ -20,7 +21,6 @@ from engine.system import linux
 from engine.system.ids import IdMaps
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_BELOW = _ROOT | os.O_NOFOLLOW
 #: statfs(2)'s types: proc, sysfs, cgroup, cgroup2, devpts, mqueue, securityfs, debugfs, tracefs, bpf.
 _KERNEL = frozenset(
     (0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x19800202, 0x73636673, 0x64626720, 0x74726163, 0xCAFE4A11)
@@ -39,15 +39,49 @@ class PathStat:
     link_target: str = ""
 
 
-def _found(root: int, path: str) -> tuple[str, os.stat_result]:
-    """Where a path is: links above its last part are followed, the last one only before a slash."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a root, opened: what it is called in an archive, and where its content is read. ``node.parent`` is the
+    directory itself if it is one, else the directory that holds it."""
+
+    name: str
+    node: Node
+    link_target: str
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.node.stat.st_mode)
+
+    def path_stat(self) -> PathStat:
+        """The file as the API describes it."""
+        status = self.node.stat
+        return PathStat(self.name, status.st_size, to_go(status.st_mode), status.st_mtime_ns, self.link_target)
+
+
+@contextmanager
+def opened(root: int, path: str) -> Iterator[Entry]:
+    """Opens one file: links above its last part are followed, the last one only before a slash.
+
+    :raises WharfError: NOT_FOUND with the path as its message.
+    """
     clean = posixpath.normpath("/" + path)
-    follow = path.endswith(("/", "/."))
-    real = resolve(root, clean, last=follow)
-    try:
-        return real, os.stat(real or ".", dir_fd=root, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        raise not_found(path) from None
+    above, _, last = clean.rpartition("/")
+    if path.endswith(("/", "/.")) or not last:
+        above, last = clean, "."
+    with ExitStack() as stack:
+        try:
+            parent = paths.open_inside(root, above, _ROOT)
+            stack.callback(os.close, parent)
+            fd = os.open(last, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            stack.callback(os.close, fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise not_found(path) from None
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            parent, last = os.open(".", _ROOT, dir_fd=fd), "."
+            stack.callback(os.close, parent)
+        target = "/" + paths.resolve(root, clean) if stat.S_ISLNK(status.st_mode) else ""
+        yield Entry(base_name(path), Node("", parent, last, status), target)
 
 
 def base_name(path: str) -> str:
@@ -57,44 +91,34 @@ def base_name(path: str) -> str:
     return posixpath.basename(posixpath.normpath("/" + path)) or "/"
 
 
-def look(root_path: str, path: str) -> PathStat:
+def look(root: int, path: str) -> PathStat:
     """Raises NOT_FOUND with the path as its message."""
-    root = os.open(root_path, _ROOT)
-    try:
-        real, status = _found(root, path)
-        target = ""
-        if stat.S_ISLNK(status.st_mode):
-            target = "/" + resolve(root, real)
-        return PathStat(base_name(path), status.st_size, to_go(status.st_mode), status.st_mtime_ns, target)
-    finally:
-        os.close(root)
+    with opened(root, path) as entry:
+        return entry.path_stat()
 
 
-def pack(root_path: str, path: str, out: Callable[[bytes], object], maps: IdMaps | None = None) -> None:
-    """The file or directory as a tar, under :func:`base_name`; with ``maps``, the owners are told as a process inside
-    knows them. Raises NOT_FOUND with the path as its message."""
-    root = os.open(root_path, _ROOT)
-    try:
-        real, status = _found(root, path)
+def pack(
+    root: int,
+    path: str,
+    out: Callable[[bytes], object],
+    maps: IdMaps | None = None,
+    *,
+    found: Callable[[PathStat], object],
+) -> None:
+    """The file or directory as a tar, under :func:`base_name`. With ``maps``, owners are those that a process inside
+    sees. ``found`` gets the file's description before the first byte. Raises NOT_FOUND with the path as its message."""
+    with opened(root, path) as entry:
+        found(entry.path_stat())
         writer = TarWriter(out)
         packer = Packer(writer, owner=maps.to_container if maps is not None else None)
-        name = base_name(path)
-        above, _, last = real.rpartition("/")
-        parent = os.open(above or ".", _BELOW, dir_fd=root)
-        try:
-            packer.add(Node("", parent, last or ".", status), "./" if name == "." else name)
-        finally:
-            os.close(parent)
-        if stat.S_ISDIR(status.st_mode):
-            below = os.open(real or ".", _BELOW, dir_fd=root)
-            try:
-                for node in walk(below, skip=_kernels(os.fstat(below).st_dev, device=not real)):
-                    packer.add(node, f"{name.rstrip('/')}/{node.path}")
-            finally:
-                os.close(below)
+        name = entry.name
+        packer.add(entry.node, "./" if name == "." else name)
+        if entry.is_dir:
+            top = entry.node
+            whole = os.path.samestat(top.stat, os.fstat(root))
+            for node in walk(top.parent, skip=_kernels(top.stat.st_dev, device=whole)):
+                packer.add(node, f"{name.rstrip('/')}/{node.path}")
         writer.close()
-    finally:
-        os.close(root)
 
 
 def _kernels(start: int, *, device: bool) -> Callable[[Node], bool]:
@@ -118,27 +142,23 @@ def _kernels(start: int, *, device: bool) -> Callable[[Node], bool]:
     return skip
 
 
-def extraction_point(root_path: str, path: str) -> str:
+def extraction_point(root: int, path: str) -> str:
     """The directory inside the root that a path leads to, links followed.
 
     Raises NOT_FOUND with the path as its message, INVALID_ARGUMENT for what is no directory.
     """
-    root = os.open(root_path, _ROOT)
+    real = paths.resolve(root, posixpath.normpath("/" + path))
     try:
-        real = resolve(root, posixpath.normpath("/" + path))
-        try:
-            status = os.stat(real or ".", dir_fd=root, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            raise not_found(path) from None
-        if not stat.S_ISDIR(status.st_mode):
-            raise invalid("extraction point is not a directory")
-        return "/" + real
-    finally:
-        os.close(root)
+        status = paths.stat_inside(root, real)
+    except (FileNotFoundError, NotADirectoryError):
+        raise not_found(path) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise invalid("extraction point is not a directory")
+    return "/" + real
 
 
 def extract(
-    root_path: str,
+    root: int,
     point: str,
     read: Callable[[int], bytes],
     *,
@@ -159,7 +179,7 @@ def extract(
 
     apply(
         read,
-        Target(root_path),
+        Target(f"/proc/self/fd/{root}"),
         diff_id="-",
         options=Options(
             owner=owner,

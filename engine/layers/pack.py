@@ -111,7 +111,9 @@ class Packer:
         try:
             self.add_as(node, entry)
         except OSError as error:
-            if error.errno not in _GONE and error.errno != errno.ENXIO:
+            # A socket is in the file's place now (ENXIO), or something else than a link in the link's (readlink(2)).
+            no_link = entry.type == tar.SYMLINK and error.errno == errno.EINVAL
+            if error.errno not in (*_GONE, errno.ENXIO) and not no_link:
                 raise
 
     def add_as(self, node: Node, entry: Header) -> None:

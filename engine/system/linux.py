@@ -247,15 +247,6 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
     return _check(result, path)
 
 
-def open_in_root(root: str, path: str, flags: int, mode: int = 0) -> int:
-    """Opens ``path`` as a process chrooted to ``root`` would, but without a chroot: no link leads out."""
-    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return openat2(root_fd, path.lstrip("/") or ".", flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    finally:
-        os.close(root_fd)
-
-
 def mount_setattr(
     dirfd: int,
     path: str,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.errors import WharfError, internal
+from engine.files.paths import open_inside
 from engine.runtime.spec.input import RootFiles
-from engine.system import linux
 
 MAX_ID = (1 << 31) - 1
 _MAX_FILE = 8 << 20
@@ -28,13 +28,13 @@ class NeedsMount(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DirectoryRoot:
-    """Files of a mounted root file system (or ``/proc/<pid>/root``)."""
+    """Files of a mounted root file system: its path, or a descriptor of it (of a process's root)."""
 
-    path: str
+    root: str | int
 
     def read(self, path: str) -> bytes | None:
         try:
-            fd = linux.open_in_root(self.path, path, os.O_RDONLY | os.O_NONBLOCK)
+            fd = open_inside(self.root, path, os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return _read(fd)

@@ -22,12 +22,13 @@ def test_openat2_stays_in_root(tmp_path: Path) -> None:
     (tmp_path / "passwd").write_text("outside")
     (root / "up").symlink_to("../../passwd")
     (root / "absolute").symlink_to("/etc/passwd")
-    with os.fdopen(linux.open_in_root(str(root), "/absolute", os.O_RDONLY)) as file:
-        assert file.read() == "inside"
-    with pytest.raises(FileNotFoundError):  # the root's own parent is the root
-        linux.open_in_root(str(root), "/up", os.O_RDONLY)
     root_fd = os.open(root, os.O_PATH)
     try:
+        inside = linux.RESOLVE_IN_ROOT
+        with os.fdopen(linux.openat2(root_fd, "absolute", os.O_RDONLY, resolve=inside)) as file:
+            assert file.read() == "inside"
+        with pytest.raises(FileNotFoundError):  # the root's own parent is the root
+            linux.openat2(root_fd, "up", os.O_RDONLY, resolve=inside)
         with pytest.raises(OSError, match="up"):
             linux.openat2(root_fd, "up", os.O_RDONLY, resolve=linux.RESOLVE_BENEATH)
     finally:

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import socket
-import stat
 import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +21,7 @@ from engine.api.types import Exit
 from engine.build.output import STARTED
 from engine.build.work import Bind, Ended, Job, Limits
 from engine.errors import Kind, WharfError, invalid
+from engine.files.paths import make_directories, open_inside
 from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.system import linux, mounts, timeouts
@@ -269,7 +269,8 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
             source = place
         if bind.kept:
             _make_inside(source, bind.selector)
-        found.append(BindMount(_selected(source, bind), bind.target, writable=not bind.readonly))
+        shown = _selected(source, bind, f"{directory}/part{number}")
+        found.append(BindMount(shown, bind.target, writable=not bind.readonly))
     if job.files:
         # Secrets are never on a disk: memory of its own, which goes with the run.
         memory = f"{directory}/files"
@@ -293,33 +294,26 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
 
 def _make_inside(root: str, path: str) -> None:
     """The directory, made where it is missing; what is in the way is left for :func:`_selected` to refuse."""
-    done = ""
-    for part in filter(None, path.split("/")):
-        done = f"{done}/{part}"
-        try:
-            os.close(linux.open_in_root(root, done, os.O_PATH))
-        except FileNotFoundError:
-            above = linux.open_in_root(root, os.path.dirname(done), os.O_PATH | os.O_DIRECTORY)
-            try:
-                os.mkdir(part, 0o755, dir_fd=above)
-            finally:
-                os.close(above)
-        except OSError:
-            return
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            os.close(make_directories(fd, path))
+    finally:
+        os.close(fd)
 
 
-def _selected(root: str, bind: Bind) -> str:
-    """The part of ``root`` that is shown, its links followed within it."""
+def _selected(root: str, bind: Bind, place: str) -> str:
+    """The part of ``root`` that is shown, its links followed within it. It is bound to ``place``, so that the runtime
+    gets what was found here, whatever the path leads to later."""
     if not bind.selector.strip("/."):
         return root
     try:
-        fd = linux.open_in_root(root, bind.selector, os.O_PATH)
+        fd = open_inside(root, bind.selector, os.O_PATH)
     except OSError as error:
         kind = Kind.NOT_FOUND if isinstance(error, FileNotFoundError) else Kind.INVALID_ARGUMENT
         raise WharfError(kind, f'"/{bind.selector.strip("/")}": {(error.strerror or "").lower()}') from None
     try:
-        if stat.S_ISLNK(os.fstat(fd).st_mode):
-            raise invalid(f"{bind.selector} is a link that leads nowhere")
-        return os.readlink(f"/proc/self/fd/{fd}")
+        mounting.bind_descriptor(fd, place)
     finally:
         os.close(fd)
+    return place

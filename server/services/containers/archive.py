@@ -1,14 +1,14 @@
 """Files of a container: ``docker cp``, ``export`` and ``diff``.
 
-A running container's files are those that its processes see (``/proc/<pid>/root``: volumes, binds and tmpfs
-included). Those of a stopped one are mounted in a thread that has mounts of its own, with volumes and binds.
+A running container's files are those that its first process sees: volumes, binds and tmpfs included. Those of a
+stopped one are mounted in a thread that has mounts of its own, with volumes and binds.
 """
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,12 @@ from engine.layers.diff import changes as tree_changes
 from engine.runtime.spec import users
 from engine.system import linux
 from server.services.containers.model import Container
-from server.services.containers.mounting import NETWORK_FILES
+from server.services.containers.mounting import NETWORK_FILES, open_below
+from server.services.containers.process import process_of
 from server.services.containers.room import Room
 from server.services.containers.rootfs import layers, mounts_of
+
+_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def _missing(key: str, error: WharfError) -> WharfError:
@@ -34,10 +37,10 @@ def _missing(key: str, error: WharfError) -> WharfError:
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """A root to work in: the thread that sees it, and its path there."""
+    """A root to work in: the thread that sees it, and a descriptor of it."""
 
     place: Place
-    path: str
+    fd: int
 
 
 @asynccontextmanager
@@ -46,78 +49,104 @@ async def _opened(room: Room, container: Container) -> AsyncIterator[_Root]:
     async with AsyncExitStack() as stack:
         remap = room.remap_of(container)
         place = await stack.enter_async_context(Place(container.id[:12], owner=remap.root if remap else None))
-        if container.state.running and container.state.pid:
-            yield _Root(place, f"/proc/{container.state.pid}/root")
-            return
-        rootfs = await mounts_of(room, container)
-        root = await place.mount(remap.shown(rootfs) if remap else rootfs)
-        for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
-            source = point.source
-            if point.kind == "volume":
-                user = f"{container.id}-files"
-                source = await room.volumes.mount(point.name, user)
-                stack.push_async_callback(room.volumes.unmount, point.name, user)
-            if point.kind in ("bind", "volume") and source:
-                await place.run(_bind, root, source, point.destination, point.rw)
-        paths = (container.resolv_conf_path, container.hostname_path, container.hosts_path)
-        for name, path in zip(NETWORK_FILES, paths, strict=True):
-            if name not in container.mounts:
-                # Those of its last run; there is none yet before the first.
-                await place.run(_bind, root, path, name, not container.host_config.readonly_rootfs)
-        yield _Root(place, root)
+        try:
+            fd = await place.run(_root_of_process, container)
+        except ProcessLookupError:
+            fd = await place.run(os.open, await _mounted(room, container, place, stack), _ROOT)
+        # Before the mounts go: a descriptor would keep them.
+        stack.callback(os.close, fd)
+        yield _Root(place, fd)
 
 
-def _bind(root: str, source: str, destination: str, writable: bool) -> None:  # noqa: FBT001
-    """Shows a mount of the container at its place; one that can't be shown any more is left out, as dockerd does."""
-    if not os.path.exists(source):
-        return
-    try:
-        make_place(root, destination, directory=os.path.isdir(source))
-        fd = linux.open_in_root(root, destination, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        target = f"/proc/self/fd/{fd}"
-        linux.mount(source, target, None, linux.MS_BIND | linux.MS_REC, None)
+def _root_of_process(container: Container) -> int:
+    with process_of(container) as process:
+        return process.open("root", _ROOT)
+
+
+async def _mounted(room: Room, container: Container, place: Place, stack: AsyncExitStack) -> str:
+    """The root of a container without a process, with its volumes and binds: its path in the place."""
+    remap = room.remap_of(container)
+    rootfs = await mounts_of(room, container)
+    root = await place.mount(remap.shown(rootfs) if remap else rootfs)
+    for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
+        source, subpath = point.source, ""
+        if point.kind == "volume":
+            user = f"{container.id}-files"
+            source = await room.volumes.mount(point.name, user)
+            stack.push_async_callback(room.volumes.unmount, point.name, user)
+            subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
+        if point.kind in ("bind", "volume") and source:
+            await place.run(_bind, root, source, subpath, point.destination, writable=point.rw)
+    paths = (container.resolv_conf_path, container.hostname_path, container.hosts_path)
+    writable = not container.host_config.readonly_rootfs
+    for name, path in zip(NETWORK_FILES, paths, strict=True):
+        if name not in container.mounts:
+            # Those of its last run; there is none yet before the first.
+            await place.run(_bind, root, path, "", name, writable=writable)
+    if not writable:
+        await place.run(linux.mount, None, root, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY, None)
+    return root
+
+
+def _bind(root: str, source: str, subpath: str, destination: str, *, writable: bool) -> None:
+    """Shows a mount of the container at its place; one that can't be shown any more is left out, as dockerd does.
+
+    Other containers may write where it comes from and where it goes: both are opened once, and no name is used again.
+    """
+    fds = ExitStack()
+    with fds, suppress(OSError, WharfError):
+        path = source
+        if subpath:
+            below = open_below(source, subpath)
+            fds.callback(os.close, below)
+            path = f"/proc/self/fd/{below}"
+        tree = linux.open_tree(linux.AT_FDCWD, path, linux.OPEN_TREE_CLONE | linux.AT_RECURSIVE)
+        fds.callback(os.close, tree)
+        target = make_place(root, destination, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+        fds.callback(os.close, target)
+        linux.move_mount(tree, "", target, "", linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH)
         if not writable:
-            # The descriptor is below the new mount: its path leads onto it.
-            place = os.readlink(target)
-            linux.mount(None, place, None, linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY, None)
-    finally:
-        os.close(fd)
+            # The descriptor is of the mount itself.
+            flags = linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY
+            linux.mount(None, f"/proc/self/fd/{tree}", None, flags, None)
 
 
 async def stat_path(room: Room, container: Container, key: str, path: str) -> PathStat:
     """One file. Raises NOT_FOUND in dockerd's words."""
     async with _opened(room, container) as root:
-        return await _look(root, key, path)
-
-
-async def _look(root: _Root, key: str, path: str) -> PathStat:
-    try:
-        return await root.place.run(tree.look, root.path, path)
-    except WharfError as error:
-        raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
+        try:
+            return await root.place.run(tree.look, root.fd, path)
+        except WharfError as error:
+            raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
 
 
 async def get(room: Room, container: Container, key: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
     """A file or a directory as a tar. Raises NOT_FOUND in dockerd's words before anything is streamed."""
     remap = room.remap_of(container)
     maps = remap.maps if remap is not None else None
-    found: list[PathStat] = []
+    described: list[PathStat] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         async with _opened(room, container) as root:
-            found.append(await _look(root, key, path))
-            yield b""
-            async for piece in root.place.produce(lambda out: tree.pack(root.path, path, out, maps)):
-                yield piece
+
+            def pack(out: Callable[[bytes], object]) -> None:
+                def found(entry: PathStat) -> None:
+                    described.append(entry)
+                    out(b"")  # the answer's head can be sent
+
+                tree.pack(root.fd, path, out, maps, found=found)
+
+            try:
+                async for piece in root.place.produce(pack):
+                    yield piece
+            except WharfError as error:
+                raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
         room.publish(container, "archive-path")
 
-    # The root is opened once: for what is told ahead of the stream, and for the stream.
+    # The file is opened once: for what is told ahead of the stream, and for the stream.
     stream = pieces()
     await anext(stream)
-    return found[0], stream
+    return described[0], stream
 
 
 async def put(
@@ -149,15 +178,15 @@ async def put(
 
     async with _opened(room, container) as root:
         try:
-            point = await root.place.run(tree.extraction_point, root.path, path)
+            point = await root.place.run(tree.extraction_point, root.fd, path)
             _check_writable(container, point)
             owner = None
             if to_user and container.config.user:
-                user = await root.place.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.path))
+                user = await root.place.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.fd))
                 owner = (user.uid, user.gid)
             await root.place.run(
                 tree.extract,
-                root.path,
+                root.fd,
                 point,
                 read,
                 no_overwrite_kind=no_overwrite_kind,
@@ -204,11 +233,11 @@ async def export(room: Room, container: Container) -> AsyncIterator[bytes]:
     mounts = _readable(await mounts_of(room, container))
 
     async def shown(place: Place) -> str:
-        pid = container.state.pid
         # Where ids are mapped, processes see other owners than the image has.
-        if container.state.running and pid and room.remap_of(container) is None:
-            with contextlib.suppress(OSError):
-                return await place.show_root(pid)
+        if room.remap_of(container) is None:
+            with suppress(OSError):
+                with process_of(container) as process:
+                    return await place.show_root(process)
         return await place.mount(mounts)
 
     async def pieces() -> AsyncIterator[bytes]:

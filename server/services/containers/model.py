@@ -67,6 +67,8 @@ class State:
     removing: bool = False
     dead: bool = False
     pid: int = 0
+    #: When the process with this pid was started, in clock ticks since boot: a pid alone may be another's later.
+    pid_started: int = 0
     exit_code: int = 0
     error: str = ""
     started_ns: int = 0

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -168,14 +169,19 @@ def open_below(path: str, subpath: str) -> int:
 def _bind_below(path: str, subpath: str, place: str) -> None:
     fd = open_below(path, subpath)
     try:
-        if os.path.isdir(f"/proc/self/fd/{fd}"):
-            os.makedirs(place, mode=0o700, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
-            os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        linux.mount(f"/proc/self/fd/{fd}", place, None, linux.MS_BIND | linux.MS_REC)
+        bind_descriptor(fd, place)
     finally:
         os.close(fd)
+
+
+def bind_descriptor(fd: int, place: str) -> None:
+    """Binds what a descriptor is of to a path of our own, which is made. Blocks."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    linux.mount(f"/proc/self/fd/{fd}", place, None, linux.MS_BIND | linux.MS_REC)
 
 
 def _unbind(place: str) -> None:

@@ -20,6 +20,7 @@ from engine.system import mounts
 from server.services.containers import exits, left_volumes, mounting
 from server.services.containers.hooks import call
 from server.services.containers.model import Container
+from server.services.containers.process import started_time
 from server.services.containers.remove import remove
 from server.services.containers.restarts import should_restart
 from server.services.containers.room import ROOT_LABEL, Room
@@ -128,7 +129,7 @@ async def _one(room: Room, container: Container, task: ProcessState | None) -> N
                 # Once more: the list may tell of an earlier run.
                 task = await exits.living(room, container)
                 if task is not None and state.running and _differs(container, task):
-                    state.pid, state.paused = task.pid, _paused(task)
+                    state.pid, state.pid_started, state.paused = task.pid, started_time(task.pid), _paused(task)
                     await room.save(container)
         return
     if task is not None and task.status is TaskStatus.STOPPED:
@@ -142,7 +143,9 @@ def _paused(task: ProcessState) -> bool:
 
 
 def _differs(container: Container, task: ProcessState) -> bool:
-    return (container.state.pid, container.state.paused) != (task.pid, _paused(task))
+    state = container.state
+    # A record of an earlier version has no start time.
+    return (state.pid, state.paused) != (task.pid, _paused(task)) or not state.pid_started
 
 
 async def _commit_leftover(room: Room, container: Container) -> None:

@@ -22,6 +22,7 @@ from server.services.containers.hooks import call
 from server.services.containers.log_plugin import start_logging, stop_logging
 from server.services.containers.model import Container
 from server.services.containers.modes import check_nameservers, joined
+from server.services.containers.process import started_time
 from server.services.containers.remove import remove
 from server.services.containers.room import ROOT_LABEL, Room
 from server.services.containers.stdio import stdio_uri, task_owner
@@ -219,6 +220,7 @@ async def _start(
     state.running, state.paused, state.restarting = True, False, False
     container.joinable = False
     state.pid, state.exit_code, state.error, state.oom_killed = pid, 0, "", False
+    state.pid_started = started_time(pid)
     state.started_ns = began
     container.started_before = True
     container.manually_restarted = False

@@ -1,7 +1,6 @@
 """Reads files of results: what the client's half of a build may ask about, and what ``local`` outputs send."""
 
 import os
-import posixpath
 import secrets
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +13,7 @@ from engine.build.dockerfile.ignore import component
 from engine.buildkit.pb import fsutil_pb2
 from engine.buildkit.stat import entry_of, to_go
 from engine.errors import invalid, not_found
-from engine.files.paths import resolve
+from engine.files.paths import open_inside, resolve
 from engine.files.place import Place
 
 R = TypeVar("R")
@@ -67,16 +66,12 @@ class Files:
         fits = component(pattern) if pattern else None
 
         def work(root: str) -> list[fsutil_pb2.Stat]:
-            fd = select.open_root(root)
+            below = open_inside(root, path, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                below = os.open(resolve(fd, path) or ".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
-                try:
-                    names = sorted(os.listdir(below))
-                    return [_stat(below, name) for name in names if fits is None or fits.fullmatch(name)]
-                finally:
-                    os.close(below)
+                names = sorted(os.listdir(below))
+                return [_stat(below, name) for name in names if fits is None or fits.fullmatch(name)]
             finally:
-                os.close(fd)
+                os.close(below)
 
         return await self._in(chain, work)
 
@@ -87,8 +82,13 @@ class Files:
             fd = select.open_root(root)
             try:
                 found = resolve(fd, path, last=False)
-                message = _stat(fd, found or ".")
-                message.path = posixpath.basename(found) or "/"
+                above, _, name = found.rpartition("/")
+                parent = open_inside(fd, above, os.O_PATH | os.O_DIRECTORY)
+                try:
+                    message = _stat(parent, name or ".")
+                finally:
+                    os.close(parent)
+                message.path = name or "/"
                 return message
             finally:
                 os.close(fd)

@@ -1,0 +1,22 @@
+"""A short run of the racer: no file of the host through a link that a container exchanges."""
+
+from __future__ import annotations
+
+import pytest
+
+from compat_tests import engines
+from compat_tests.engines import Engine
+from compat_tests.hostile.racer import race
+from compat_tests.subids import USER, subordinate_ids
+
+pytestmark = pytest.mark.root
+
+
+def test_nothing_of_the_host_is_reached(engine: Engine) -> None:
+    assert not {name: count for name, count in race(engine, 100, quiet=True).items() if count}
+
+
+def test_with_remapped_ids() -> None:
+    with subordinate_ids(), engines.wharf("racer", "--userns-remap", USER) as engine:
+        engine.load_busybox()
+        assert not {name: count for name, count in race(engine, 40, quiet=True).items() if count}
