@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 from engine.build import folders
 from engine.build.dockerfile.ignore import Ignore, read
 from engine.errors import Kind, WharfError, invalid
+from engine.files.paths import open_inside
 from engine.layers.compression import Compression, detect
 from engine.layers.extract import Options, Target, apply
-from engine.system import linux
 from engine.system.run import run
 from engine.system.threads import apart, to_its_end
 
@@ -326,13 +326,10 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str,
 
 def folder_below(root: str, folder: str) -> str:
     """A folder inside the context, wherever links in it lead."""
-    base = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
-        fd = linux.openat2(base, folder.strip("/"), os.O_PATH | os.O_DIRECTORY, resolve=linux.RESOLVE_IN_ROOT)
+        fd = open_inside(root, folder, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise invalid(f"error setting git subdir: {folder}: {(error.strerror or '').lower()}") from None
-    finally:
-        os.close(base)
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
     finally:
@@ -359,8 +356,18 @@ def _found(root: str, dockerfile: str) -> Context:
         for file in (listing, posixpath.normpath(name)):
             if ignore.ignores(file):
                 with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(root, file))
+                    _unlink_inside(root, file)
     return Context(root, text, name)
+
+
+def _unlink_inside(root: str, name: str) -> None:
+    """Removes a file of the context. A link above it leads where it led when the file was read: not out."""
+    above, _, last = name.rpartition("/")
+    parent = open_inside(root, above, os.O_PATH | os.O_DIRECTORY)
+    try:
+        os.unlink(last, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 def _read_inside(root: str, name: str) -> str | None:
@@ -371,13 +378,10 @@ def _read_inside(root: str, name: str) -> str | None:
     clean = posixpath.normpath(name.lstrip("/"))
     if clean.startswith("../") or clean == "..":
         raise WharfError(Kind.INTERNAL, f"forbidden path outside the build context: {name} ()")
-    base = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
-        fd = linux.openat2(base, clean, os.O_RDONLY | os.O_NONBLOCK, resolve=linux.RESOLVE_IN_ROOT)
+        fd = open_inside(root, clean, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
-    finally:
-        os.close(base)
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):

@@ -65,6 +65,16 @@ def test_ignored_dockerfile_is_read_and_then_gone(tmp_path: Path) -> None:
     assert opened(tmp_path / "c", data) == ("FROM a\n", "Dockerfile", ["kept"])
 
 
+def test_an_ignored_dockerfile_is_not_deleted_outside_of_the_context(tmp_path: Path) -> None:
+    """The same name leads to a file of the context when it is read, and to one of the host without the root."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "D").write_text("the host's")
+    files = {f"{outside}/D".lstrip("/"): "FROM a\n", ".dockerignore": "l\nl/D\n"}
+    assert opened(tmp_path / "c", packed(files, l=str(outside)), dockerfile="l/D")[0] == "FROM a\n"
+    assert (outside / "D").read_text() == "the host's"
+
+
 def test_other_names(tmp_path: Path) -> None:
     assert opened(tmp_path / "c", packed({"dockerfile": "FROM a\n"}))[1] == "dockerfile"
     assert opened(tmp_path / "c", packed({"x/D": "FROM b\n"}), dockerfile="x/D")[0] == "FROM b\n"
