@@ -1,15 +1,14 @@
 """JSON bodies in, models out; what is wrong with a body is said in the sentence of Go's decoder."""
 
 import inspect
-import json
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import orjson
 from pydantic import ValidationError
 
 from api_models.base import Go, Model
 from api_models.gojson import explain
+from engine import jsontext
 from engine.errors import invalid
 
 M = TypeVar("M", bound=Model)
@@ -24,20 +23,9 @@ def parse_json(body: bytes) -> Any:
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        # What orjson refuses and Go takes: invalid UTF-8 and lone surrogates, both read as U+FFFD.
-        text = body.decode("utf-8", "replace")
-        value = json.loads(text, parse_constant=_refuse_constant)
-        return json.loads(json.dumps(value).encode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+        return jsontext.loads(body)
+    except ValueError:
         raise invalid(explain(body)) from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)
 
 
 def decode(model: type[M], body: bytes, *, root: str = "") -> M:

@@ -4,8 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import orjson
-
+from engine import jsontext
 from engine.errors import WharfError, invalid
 
 
@@ -33,8 +32,8 @@ class Filters:
         if not text:
             return cls()
         try:
-            document: Any = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            document: Any = jsontext.loads(text)
+        except ValueError:
             raise _bad() from None
         if document is None:
             return cls()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from engine import jsontext
 from engine.api.pb import containers_pb2 as pb
 from engine.api.rpc import Connection
 from engine.api.types import SPEC_TYPE, AnyValue, ContainerRecord, to_ns
@@ -17,7 +18,7 @@ _SERVICE = "/containerd.services.containers.v1.Containers"
 def _record(message: pb.Container) -> ContainerRecord:
     spec = None
     if message.spec.value:
-        spec = json.loads(message.spec.value)
+        spec = jsontext.loads(message.spec.value)
         if not isinstance(spec, dict):
             raise internal(f"container {message.id}: the spec is no JSON object")
     return ContainerRecord(

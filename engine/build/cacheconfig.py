@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine import jsontext
 from engine.api.types import Descriptor
 from engine.build.imageconfig import ns_of, utc
 from engine.build.llbkeys import Input, Key
@@ -189,7 +190,7 @@ def read(data: bytes, layers: Sequence[Layer] = ()) -> Document:
     """What a document knows. ``layers``: of the image that it is in, or of the manifest beside it, which alone tells
     their diff ids where BuildKit wrote it. What makes no sense in it is left out: a cache is only a hint."""
     try:
-        document = json.loads(data)
+        document = jsontext.loads(data)
         if isinstance(document, list):
             parents = dict(enumerate(range(-1, len(layers) - 1)))
             return _read(document, list(layers), parents)
@@ -197,7 +198,7 @@ def read(data: bytes, layers: Sequence[Layer] = ()) -> Document:
         described = {layer.descriptor.digest: layer for layer in layers}
         found = [_layer(item) or described.get(str(item["blob"])) for item in document["layers"]]
         return _read(document["records"], found, parents)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return Document()
 
 
@@ -245,6 +246,6 @@ def _layer(item: Mapping[str, object]) -> Layer | None:
 
 def layers_of(data: bytes) -> list[Layer]:
     """The layers of a document, in its order."""
-    document = json.loads(data)
+    document = jsontext.loads(data)
     found = [_layer(item) for item in document["layers"]]
     return [layer for layer in found if layer is not None]

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import json
 import os
 import random
 import socket
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from engine import jsontext
 from engine.errors import Kind, WharfError
 from engine.system import timeouts
 
@@ -53,7 +53,7 @@ def kind_of(status: int) -> Kind:
 def told(body: bytes) -> str:
     """The errors of a registry's answer, ``code: message``, as Docker words them; "" if it tells none."""
     try:
-        document: Any = json.loads(body)
+        document: Any = jsontext.loads(body)
         errors = document.get("errors") or ()
         lines = [
             f"{str(error.get('code', 'UNKNOWN')).lower().replace('_', ' ')}: {error.get('message') or 'unknown error'}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from engine import jsontext
 from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.errors import Kind, WharfError, invalid, not_found
@@ -217,8 +218,8 @@ async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = No
 
 async def _docker(engine: Engine, contents: _Contents) -> list[Loaded]:
     try:
-        images = orjson.loads(contents.small["manifest.json"])
-    except orjson.JSONDecodeError:
+        images = jsontext.loads(contents.small["manifest.json"])
+    except ValueError:
         raise invalid("manifest.json: invalid JSON") from None
     if not isinstance(images, list) or not images:
         raise invalid("manifest.json: not a list of images")

@@ -5,13 +5,13 @@ Secrets live in ``Credentials``, which never shows them; they are put into reque
 
 import base64
 import binascii
-import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine import jsontext
 from engine.errors import Kind, WharfError
 from engine.registry.answers import told
 from engine.registry.reference import DEFAULT_DOMAIN, Reference
@@ -70,7 +70,7 @@ def from_header(value: str) -> Credentials:
     try:
         bare = value.strip().rstrip("=").replace("+", "-").replace("/", "_")
         data = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
-        return from_document(json.loads(data))
+        return from_document(jsontext.loads(data))
     except (ValueError, binascii.Error):
         return NOBODY
 
@@ -202,7 +202,7 @@ class Authorizer:
 
 def _parse(body: bytes) -> TokenAnswer:
     try:
-        document: Any = json.loads(body)
+        document: Any = jsontext.loads(body)
         token = document.get("access_token") or document.get("token")
         life = float(document.get("expires_in") or _LIFE)
         refresh = document.get("refresh_token") or ""

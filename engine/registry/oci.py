@@ -5,13 +5,13 @@ registries and archives.
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine import jsontext
 from engine.api.types import Descriptor, Platform
 from engine.errors import invalid
 from engine.registry.reference import check_digest
@@ -79,8 +79,8 @@ def digest_of(data: bytes) -> str:
 def load(data: bytes, what: str) -> Json:
     """:raises WharfError: INVALID_ARGUMENT for anything but a JSON object."""
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
+        document = jsontext.loads(data)
+    except ValueError:
         raise invalid(f"{what}: invalid JSON") from None
     if not isinstance(document, dict):
         raise invalid(f"{what}: not a JSON object")

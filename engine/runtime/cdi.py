@@ -5,13 +5,14 @@ A specification (JSON or YAML, https://github.com/cncf-tags/container-device-int
 list win; two specifications of one directory that name the same device make it unusable.
 """
 
-import json
 import os
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from engine import jsontext
 
 Json = dict[str, Any]
 
@@ -77,7 +78,7 @@ def _read(path: str) -> dict[str, _Found]:
     with open(path, "rb") as file:
         text = file.read()
     if path.endswith(".json"):
-        document = json.loads(text)
+        document = jsontext.loads(text)
     else:
         import yaml  # only who has such files pays for it
 

@@ -1,6 +1,6 @@
 """Flags and file, merged into one configuration. What is in both is refused, as dockerd does."""
 
-import json
+import codecs
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from api_models import gojson
+from engine import jsontext
 from server.config.check import check
 from server.config.flags import Given, parse
 from server.config.model import Config, ConfigError
@@ -95,14 +96,12 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise ConfigError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
-    text = data.decode("utf-8-sig", "strict") if _is_utf8(data) else None
-    if text is None:
-        raise ConfigError("failed to decode configuration JSON: invalid UTF-8")
+    text = _decoded(data)
     if not text.strip():
         return {}
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        document = jsontext.loads(text)
+    except ValueError:
         raise ConfigError(_syntax(text.encode())) from None
     if not isinstance(document, dict):
         raise ConfigError(f"json: cannot unmarshal {kind_of(document)} into Go value of type map[string]interface {{}}")
@@ -127,12 +126,18 @@ def _syntax(text: bytes) -> str:
     return "unexpected end of JSON input" if reason == "unexpected EOF" else reason
 
 
-def _is_utf8(data: bytes) -> bool:
+def _decoded(data: bytes) -> str:
+    """The text, in the encoding of its byte order mark or UTF-8.
+
+    :raises ConfigError: invalid UTF-8, which dockerd refuses in this file alone.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
     try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"at offset {error.start}: encoding: invalid UTF-8"
+        raise ConfigError(f"failed to decode configuration JSON {where}") from None
 
 
 def _conflicts(document: Mapping[str, Any], given: Given, settings: Mapping[str, Any]) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from api_models.base import Model, wire
+from engine import jsontext
 
 
 def _plain(value: Any) -> Any:
@@ -17,7 +17,7 @@ def _plain(value: Any) -> Any:
 
 def dumps(value: Any) -> bytes:
     """JSON of plain values and models."""
-    return orjson.dumps(value, default=_plain)
+    return jsontext.dumps(value, _plain)
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -2,8 +2,7 @@
 
 import logging
 
-import orjson
-
+from engine import jsontext
 from engine.errors import Kind, WharfError
 
 log = logging.getLogger(__name__)
@@ -53,4 +52,4 @@ def report(error: BaseException, request: str) -> None:
 
 def error_body(error: BaseException) -> bytes:
     """``{"message": "..."}`` and a newline."""
-    return orjson.dumps({"message": message_of(error)}) + b"\n"
+    return jsontext.dumps({"message": message_of(error)}) + b"\n"

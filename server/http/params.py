@@ -5,7 +5,6 @@ import binascii
 from collections.abc import Collection
 from typing import TypeVar
 
-import orjson
 from pydantic import ValidationError
 from starlette.requests import Request
 
@@ -14,6 +13,7 @@ from api_models.decode import decode
 from api_models.filters import Filters
 from api_models.system import AuthConfig
 from api_models.versions import Version, accept
+from engine import jsontext
 from engine.errors import WharfError, internal, invalid
 
 M = TypeVar("M", bound=Model)
@@ -61,7 +61,7 @@ def parse_int(value: str) -> int:
     :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
     """
     digits = value[1:] if value[:1] in ("+", "-") else value
-    quoted = orjson.dumps(value).decode()
+    quoted = jsontext.dumps(value).decode()
     if not (digits.isascii() and digits.isdigit()):
         raise invalid(f"strconv.ParseInt: parsing {quoted}: invalid syntax")
     parsed = int(value) if len(digits) < 32 else 2**64
@@ -166,7 +166,7 @@ def decode_auth(encoded: str, header: str) -> object:
     try:
         padded = encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4)
         data = base64.b64decode(padded, altchars=b"-_", validate=True)
-        return orjson.loads(data) or {}
+        return jsontext.loads(data) or {}
     except (binascii.Error, ValueError):
         raise _bad_auth(header) from None
 

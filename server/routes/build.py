@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine import jsontext
 from engine.build.work import Limits
 from engine.errors import WharfError, invalid
 from engine.registry.oci import parse_platform
@@ -85,7 +85,7 @@ def read_options(request: Request) -> ClassicOptions:
     shm_size = params.number(request, "shmsize") or 0
     isolation = params.text(request, "isolation")
     if isolation.lower() not in ("", "default"):
-        raise invalid(f"unsupported isolation: {orjson.dumps(isolation).decode()}")
+        raise invalid(f"unsupported isolation: {jsontext.dumps(isolation).decode()}")
     ulimits = _json(request, "ulimits", "error reading ulimit settings", list)
     build_args = _json(request, "buildargs", "error reading build args", dict)
     labels = _json(request, "labels", "error reading labels", dict)
@@ -94,7 +94,7 @@ def read_options(request: Request) -> ClassicOptions:
     if version not in ("", "1"):
         if version == "2":
             raise invalid("BuildKit builds go through /session and /grpc on this engine")
-        raise invalid(f"invalid version {orjson.dumps(version).decode()}")
+        raise invalid(f"invalid version {jsontext.dumps(version).decode()}")
     return ClassicOptions(
         dockerfile=params.text(request, "dockerfile"),
         remote=params.text(request, "remote"),
@@ -142,9 +142,9 @@ def _json(request: Request, name: str, what: str, kind: type) -> Any:
     if not value:
         return kind()
     try:
-        document = orjson.loads(value)
+        document = jsontext.loads(value)
     except ValueError:
-        found = orjson.dumps(value.strip()[:1]).decode().strip('"')
+        found = jsontext.dumps(value.strip()[:1]).decode().strip('"')
         raise invalid(f"{what}: invalid character '{found}' looking for beginning of value") from None
     if document is None:
         return kind()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -10,6 +9,7 @@ from api_models.container import ContainerConfig
 from api_models.decode import decode
 from api_models.image import ImageInspect, ImageSummary
 from api_models.versions import shape
+from engine import jsontext
 from engine.api.types import Platform
 from engine.errors import Kind, WharfError, invalid
 from engine.registry.auth import NOBODY, Credentials, from_document, from_header
@@ -53,8 +53,8 @@ def _platform(request: Request, since: tuple[int, int], *, single: bool = False)
 
 def _of_json(text: str) -> Platform:
     try:
-        found = platform_of(orjson.loads(text))
-    except orjson.JSONDecodeError:
+        found = platform_of(jsontext.loads(text))
+    except ValueError:
         found = None
     if found is None:
         raise invalid(f"failed to parse platform: {text}")
@@ -167,8 +167,8 @@ async def push(request: Request) -> Response:
     else:
         data = await params.raw_body(request)
         try:
-            credentials = from_document(orjson.loads(data or b"null"))
-        except orjson.JSONDecodeError:
+            credentials = from_document(jsontext.loads(data or b"null"))
+        except ValueError:
             raise invalid("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header") from None
     reference = parse(_name(request))
     if wanted := params.text(request, "tag"):

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from engine import jsontext
 from engine.build.dockerfile.errors import DockerfileError
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -78,7 +79,7 @@ def json_list(text: str) -> list[str] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        value = json.loads(text)
+        value = jsontext.loads(text)
     except ValueError:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from engine import jsontext
 from engine.errors import WharfError, internal
 from engine.runtime.spec.host import HostFacts, kernel_version
 
@@ -52,7 +53,7 @@ def resolve(profile: str, caps: Sequence[str], host: HostFacts) -> dict[str, obj
     if not profile:
         return _default_for(frozenset(caps), host.arch, host.kernel)
     try:
-        parsed = json.loads(profile)
+        parsed = jsontext.loads(profile)
         if parsed is not None and not isinstance(parsed, dict):
             kind = _KINDS.get(type(parsed), "number")
             raise ValueError(f"json: cannot unmarshal {kind} into Go value of type seccomp.Seccomp")

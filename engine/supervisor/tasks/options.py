@@ -1,11 +1,11 @@
 """What a create request says about runtime and stdio, turned into what the shim wants to know."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine import jsontext
 from engine.api.pb import runc_options_pb2 as options_pb
 from engine.api.stdio import SCHEME, StdioUri
 from engine.api.types import AnyValue
@@ -120,7 +120,7 @@ def json_object(value: AnyValue | None, what: str) -> Mapping[str, object]:
     if value is None:
         raise invalid(f"{what} is required")
     try:
-        found = json.loads(value.value)
+        found = jsontext.loads(value.value)
     except ValueError as error:
         raise invalid(f"malformed {what}: {error}") from None
     if not isinstance(found, dict):

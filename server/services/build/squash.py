@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 
+from engine import jsontext
 from engine.api.client import Engine
 from engine.build.difference import GZIP_LAYER, quietly
 from engine.build.imageconfig import utc
@@ -45,7 +46,7 @@ async def squashed(engine: Engine, found: Documents, result: Result, base: Base 
         except BaseException:
             await asyncio.shield(quietly(engine.snapshots.remove(id)))
             raise
-    document = json.loads(found.config)
+    document = jsontext.loads(found.config)
     kept, now = len(layers), utc(time.time_ns())
     for entry in document["history"]:
         if not entry.get("empty_layer"):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine import jsontext
 from server.services.containers.gofunctions import COUNTS, FUNCTIONS, TEXTS, gotype, shown, truth
 
 _TOKEN = re.compile(
@@ -338,7 +339,7 @@ class _Run:
         # Go knows escapes that JSON does not.
         text = re.sub(r"\\x([0-9a-fA-F]{2})", r"\\u00\1", word.text).replace("\\a", "\\u0007").replace("\\v", "\\u000b")
         try:
-            return str(json.loads(text))
+            return str(jsontext.loads(text))
         except ValueError:
             raise TemplateError(f"template: {self._name}:1: invalid syntax") from None
 

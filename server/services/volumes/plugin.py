@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from engine import jsontext
 from engine.errors import Kind, WharfError, internal, not_found
 from engine.system import timeouts
 from server.services.volumes.base import Told
@@ -53,13 +52,13 @@ class PluginClient:
         """
         try:
             async with timeouts.limit(deadline):
-                status, answer = await self._exchange(method, orjson.dumps(body or {}))
+                status, answer = await self._exchange(method, jsontext.dumps(body or {}))
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise internal(f'error while checking plugin "{self.name}": {reason}') from error
         try:
-            document = orjson.loads(answer) if answer.strip() else {}
-        except orjson.JSONDecodeError:
+            document = jsontext.loads(answer) if answer.strip() else {}
+        except ValueError:
             document = None
         failure = document.get("Err") if isinstance(document, dict) else ""
         if status >= 400 or failure:

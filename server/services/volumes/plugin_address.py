@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import orjson
+from engine import jsontext
 
 _KEYS = frozenset(("Name", "Addr", "TLSConfig"))
 _TLS_KEYS = frozenset(("InsecureSkipVerify", "CAFile", "CertFile", "KeyFile"))
@@ -70,7 +70,7 @@ def read_json(path: Path) -> Address:
     :raises OSError: it can't be read.
     :raises ValueError: it is no description of a plugin.
     """
-    document = orjson.loads(path.read_bytes())
+    document = jsontext.loads(path.read_bytes())
     if not isinstance(document, dict) or not isinstance(url := document.get("Addr"), str) or "://" not in url:
         raise ValueError('there is no address in "Addr"')
     given = document.get("TLSConfig") or {}

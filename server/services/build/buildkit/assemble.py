@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from engine import jsontext
 from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.build import cacheconfig
@@ -81,7 +82,7 @@ class Assembler:
         config, layers = made.documents.config, list(made.layers)
         chain = made.documents.chain_id
         converted = [await self._layer(made, layer, number, wishes) for number, layer in enumerate(layers)]
-        document = json.loads(config)
+        document = jsontext.loads(config)
         if converted != layers:
             document["rootfs"]["diff_ids"] = [layer.diff_id for layer in converted]
             chain = oci.chain_ids(document["rootfs"]["diff_ids"])[-1] if converted else ""

@@ -1,8 +1,8 @@
 """Base images of a client's build: local ones, or pulled with the credentials that its session gives."""
 
-import json
 from dataclasses import dataclass, field
 
+from engine import jsontext
 from engine.api.client import Engine
 from engine.build.plan import BaseImage
 from engine.build.planned import INPUT, LAYOUT
@@ -73,7 +73,7 @@ class Bases:
         if made is None:
             raise invalid(f"invalid input context {name}: the build has no input of that name")
         documents = made.documents
-        return BaseImage(Base(name, documents.id, documents.chain_id, made.layers), json.loads(documents.config))
+        return BaseImage(Base(name, documents.id, documents.chain_id, made.layers), jsontext.loads(documents.config))
 
     async def _find(self, ref: str, platform: str) -> Image:
         wanted = platform if platform != host_platform() else None

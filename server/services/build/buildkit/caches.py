@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from engine import jsontext
 from engine.api.client import Engine
 from engine.api.content import Content
 from engine.api.types import Descriptor
@@ -241,7 +242,7 @@ def _wanted(job: Job, options: Mapping[str, str]) -> list[tuple[str, dict[str, s
     found = [(entry.Type, dict(entry.Attrs)) for entry in job.request.Cache.Imports]
     if options.get("cache-imports"):
         try:
-            document = json.loads(options["cache-imports"])
+            document = jsontext.loads(options["cache-imports"])
             found += [(str(item["Type"]), {str(k): str(v) for k, v in item["Attrs"].items()}) for item in document]
         except (ValueError, TypeError, KeyError, AttributeError):
             raise invalid("failed to unmarshal cache-imports") from None

@@ -1,0 +1,164 @@
+"""JSON with lone surrogates and invalid UTF-8, in every place where a request carries JSON: dockerd reads U+FFFD."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from typing import Any
+
+import pytest
+
+from compat_tests.api import Answer
+from compat_tests.engines import Engine
+from compat_tests.images import layer
+
+pytestmark = pytest.mark.root
+
+JSON = {"Content-Type": "application/json"}
+# How a value may be spelled in a document, each read as "a" and U+FFFD.
+SPELLINGS = [rb"a\ud800", rb"a\uDFFF", b"a\xff"]
+READ = "a\ufffd"
+
+
+def post(engine: Engine, path: str, body: bytes, **headers: str) -> Answer:
+    return engine.api.request("POST", path, body=body, headers={**JSON, **headers})
+
+
+@pytest.fixture(params=["engine", "oracle"])
+def either(request: pytest.FixtureRequest, engine: Engine, oracle: Engine) -> Engine:
+    """Ours and dockerd: the same is true of both."""
+    found = engine if request.param == "engine" else oracle
+    found.load_busybox()
+    return found
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_bodies(either: Engine, spelled: bytes) -> None:
+    body = b'{"Image":"busybox","Cmd":["true","%b"],"Env":["E=%b"],"Labels":{"k%b":"%b"}}' % ((spelled,) * 4)
+    made = post(either, "/containers/create", body)
+    assert made.status == 201, made.body
+    identity = made.json()["Id"]
+    try:
+        config = either.api.get(f"/containers/{identity}/json").json()["Config"]
+        assert config["Cmd"] == ["true", READ]
+        assert f"E={READ}" in config["Env"]
+        assert config["Labels"] == {f"k{READ}": READ}
+        listed = either.api.get("/containers/json", all=1, filters=json.dumps({"label": [f"k{READ}"]})).json()
+        assert [item["Id"] for item in listed] == [identity]
+        assert either.api.post(f"/containers/{identity}/start").status == 204
+    finally:
+        either.api.delete(f"/containers/{identity}", force=1)
+
+    volume = post(either, "/volumes/create", b'{"Name":"surrogate","Labels":{"k":"%b"}}' % spelled)
+    try:
+        assert (volume.status, volume.json()["Labels"]) == (201, {"k": READ})
+    finally:
+        either.api.delete("/volumes/surrogate")
+
+    network = post(either, "/networks/create", b'{"Name":"surrogate","Internal":true,"Labels":{"k":"%b"}}' % spelled)
+    try:
+        assert network.status == 201, network.body
+        assert either.api.get("/networks/surrogate").json()["Labels"] == {"k": READ}
+    finally:
+        either.api.delete("/networks/surrogate")
+
+
+REFUSED = [
+    ("/containers/create", b'{"Image":"%b"}'),
+    ("/containers/create?name=x", b'{"Image":"busybox","WorkingDir":"%b"}'),
+    ("/volumes/create", b'{"Name":"%b"}'),
+    ("/networks/create", b'{"Name":"x","Driver":"%b"}'),
+    ("/networks/none/connect", b'{"Container":"%b"}'),
+    ("/auth", b'{"username":"%b","serveraddress":"127.0.0.1:1"}'),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), REFUSED, ids=[path for path, _ in REFUSED])
+def test_refusals_quote_what_was_read(either: Engine, path: str, body: bytes) -> None:
+    answers = [post(either, path, body % spelled) for spelled in SPELLINGS]
+    for answer in answers:
+        assert 400 <= answer.status <= 503, (answer.status, answer.body)
+        assert "internal error" not in answer.message
+    assert len({(answer.status, answer.message) for answer in answers}) == 1
+
+
+def quoted(text: bytes) -> str:
+    return "".join(f"%{byte:02x}" for byte in text)
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS[:2])
+def test_queries(either: Engine, spelled: bytes) -> None:
+    filters = quoted(b'{"label":["%b"]}' % spelled)
+    for path in ("/containers/json", "/images/json", "/networks", "/volumes"):
+        answer = either.api.get(f"{path}?filters={filters}")
+        assert answer.status == 200, (path, answer.body)
+    context = layer({"Dockerfile": "FROM busybox\nARG A\nLABEL a=$A\n"})
+    arguments, labels = quoted(b'{"A":"%b"}' % spelled), quoted(b'{"b":"%b"}' % spelled)
+    path = f"/build?t=surrogates&buildargs={arguments}&labels={labels}"
+    built = either.api.request("POST", path, body=context, headers={"Content-Type": "application/x-tar"})
+    assert (built.status, "errorDetail" in built.body.decode()) == (200, False), built.body
+    try:
+        found = either.api.get("/images/surrogates/json").json()["Config"]["Labels"]
+        assert found == {"a": READ, "b": READ}
+    finally:
+        either.api.delete("/images/surrogates")
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_credentials(either: Engine, spelled: bytes) -> None:
+    header = base64.urlsafe_b64encode(b'{"username":"u","password":"%b"}' % spelled).decode()
+    answer = either.api.request(
+        "POST", "/images/create?fromImage=127.0.0.1:1/none", headers={"X-Registry-Auth": header}
+    )
+    assert "connection refused" in answer.body.decode(), answer.body
+    header = base64.urlsafe_b64encode(b'{"127.0.0.1:1":{"username":"u","password":"%b"}}' % spelled).decode()
+    built = either.api.request(
+        "POST",
+        "/build?t=surrogates",
+        body=layer({"Dockerfile": "FROM scratch\nLABEL a=b\n"}),
+        headers={"X-Registry-Config": header, "Content-Type": "application/x-tar"},
+    )
+    assert built.status == 200, built.body
+    either.api.delete("/images/surrogates")
+
+
+def archive(spelled: bytes) -> bytes:
+    """A docker-archive whose image config and manifest have such strings."""
+    config: Any = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
+    config = config.encode()[:-1] + b',"config":{"Labels":{"k":"%b"}},"author":"%b"}' % (spelled, spelled)
+    manifest = b'[{"Config":"c.json","RepoTags":["surrogates:latest"],"Layers":[],"More":"%b"}]' % spelled
+    return layer({"c.json": config, "manifest.json": manifest})
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_image_configs(engine: Engine, spelled: bytes) -> None:
+    loaded = engine.api.request("POST", "/images/load", body=archive(spelled))
+    assert loaded.status == 200, loaded.body
+    try:
+        found = engine.api.get("/images/surrogates/json").json()
+        assert (found["Config"]["Labels"], found["Author"]) == ({"k": READ}, READ)
+        assert engine.api.get("/images/surrogates/history").status == 200
+        assert "surrogates:latest" in engine.api.get("/images/json").body.decode()
+        made = engine.api.post("/containers/create", {"Image": "surrogates", "Cmd": ["x"]})
+        assert made.status == 201, made.body
+        engine.api.delete(f"/containers/{made.json()['Id']}")
+    finally:
+        engine.api.delete("/images/surrogates")
+
+
+def test_names_of_files_that_are_no_utf8(either: Engine) -> None:
+    """Answers are JSON: such a name has U+FFFD in it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", errors="surrogateescape", encoding="utf-8") as made:
+        made.addfile(tarfile.TarInfo("caf\udce9"))
+    identity = either.api.post("/containers/create", {"Image": "busybox"}).json()["Id"]
+    try:
+        put = either.api.request("PUT", f"/containers/{identity}/archive?path=/tmp", body=buffer.getvalue())
+        assert put.status == 200, put.body
+        changes = either.api.get(f"/containers/{identity}/changes")
+        assert changes.status == 200, changes.body
+        assert {"Path": "/tmp/caf\ufffd", "Kind": 1} in changes.json()
+    finally:
+        either.api.delete(f"/containers/{identity}", force=1)

@@ -1,0 +1,67 @@
+"""JSON from outside, decoded as Go's encoding/json does, and JSON to the outside, which is always valid UTF-8.
+
+Every document that another program wrote (requests, registries, archives, plugins, configuration files) is decoded
+here: a str with a surrogate in it can't be encoded again, so one would fail wherever it is sent on or stored.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+# An escape in a JSON text: a valid surrogate pair, a surrogate alone, or any other.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+_REPLACEMENT = "\ufffd"
+_ERRORS = "wharf-go"
+
+
+def _one_per_byte(error: UnicodeError) -> tuple[str, int]:
+    """Go's decoder replaces each invalid byte; Python's "replace" one sequence of them."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return _REPLACEMENT * (error.end - error.start), error.end
+
+
+codecs.register_error(_ERRORS, _one_per_byte)
+
+
+def text(data: bytes) -> str:
+    """UTF-8, each invalid byte read as U+FFFD, as Go ranges over a string."""
+    return data.decode("utf-8", _ERRORS)
+
+
+def loads(data: bytes | str) -> Any:
+    """The value of a JSON text. Invalid UTF-8 and lone surrogates become U+FFFD (encoding/json: ``unquote``).
+
+    :raises ValueError: it is no JSON, or nested deeper than 1,024.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        source = text(data) if isinstance(data, bytes) else _valid(data)
+        mended = _ESCAPE.sub(lambda found: _REPLACEMENT if found[1] else found[0], source)
+        if isinstance(data, str) and mended == data:
+            raise
+    return orjson.loads(mended)
+
+
+def _valid(source: str) -> str:
+    """A text whose surrogates (undecodable bytes of an argument or a file's name) are replaced."""
+    return source.encode("utf-8", "surrogatepass").decode("utf-8", _ERRORS) if not source.isascii() else source
+
+
+def dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
+    """Compact JSON. Surrogates (names of files that are no UTF-8) become U+FFFD.
+
+    :raises TypeError: a value that ``default`` can't convert.
+    """
+    try:
+        return orjson.dumps(value, default=default)
+    except TypeError:
+        # Escapes keep the surrogates apart from the text; what else orjson refuses is refused here as well.
+        return orjson.dumps(loads(json.dumps(value, default=default)))
