@@ -112,7 +112,8 @@ def directories(layout: CgroupLayout, paths: Mapping[str, str]) -> dict[str, str
         # Inside a container the mount shows only a part of the hierarchy: its root is that part's path.
         if root != "/" and (path == root or path.startswith(root + "/")):
             path = path[len(root) :]
-        found[name] = os.path.normpath(point + "/" + path.lstrip("/"))
+        # Cleaned on its own first: ".." must not lead out of the hierarchy.
+        found[name] = os.path.normpath(point + os.path.normpath("/" + path.lstrip("/")))
     return found
 
 

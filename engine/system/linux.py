@@ -5,6 +5,7 @@ Every wrapper turns errno into ``OSError(errno, strerror, path)``. Constants are
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,7 +132,15 @@ _libc.statfs.argtypes = (_c_char_p, ctypes.POINTER(_StatFs))
 
 
 def _encode(text: str | None) -> bytes | None:
-    return None if text is None else os.fsencode(text)
+    return None if text is None else _path(text)
+
+
+def _path(text: str) -> bytes:
+    """:raises OSError: EINVAL: a NUL, at which the kernel would end the string."""
+    data = os.fsencode(text)
+    if b"\0" in data:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), text)
+    return data
 
 
 def _check(result: int, path: str | None = None) -> int:
@@ -238,7 +247,7 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
         result = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
             _c_int(dirfd),
-            _c_char_p(os.fsencode(path)),
+            _c_char_p(_path(path)),
             ctypes.byref(how),
             ctypes.c_size_t(ctypes.sizeof(how)),
         )
@@ -262,7 +271,7 @@ def mount_setattr(
     result = _libc.syscall(
         ctypes.c_long(_SYS_MOUNT_SETATTR),
         _c_int(dirfd),
-        _c_char_p(os.fsencode(path)),
+        _c_char_p(_path(path)),
         _c_uint(flags),
         ctypes.byref(attr),
         ctypes.c_size_t(ctypes.sizeof(attr)),
@@ -275,7 +284,7 @@ def open_tree(dirfd: int, path: str, flags: int) -> int:
     result = _libc.syscall(
         ctypes.c_long(_SYS_OPEN_TREE),
         _c_int(dirfd),
-        _c_char_p(os.fsencode(path)),
+        _c_char_p(_path(path)),
         _c_uint(flags | OPEN_TREE_CLOEXEC),
     )
     return _check(result, path)
@@ -286,9 +295,9 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
     result = _libc.syscall(
         ctypes.c_long(_SYS_MOVE_MOUNT),
         _c_int(from_fd),
-        _c_char_p(os.fsencode(from_path)),
+        _c_char_p(_path(from_path)),
         _c_int(to_fd),
-        _c_char_p(os.fsencode(to_path)),
+        _c_char_p(_path(to_path)),
         _c_uint(flags),
     )
     _check(result, to_path or from_path)

@@ -45,9 +45,18 @@ def report(error: BaseException, request: str) -> None:
     if not isinstance(error, WharfError):
         log.error("%s: %s", request, error, exc_info=error)
     elif status_of(error) >= 500:
-        log.error("%s: %s", request, error.message, exc_info=error if error.__cause__ is not None else None)
+        log.error("%s: %s", request, error.message, exc_info=error if _is_defect(error) else None)
     else:
         log.debug("%s: %s", request, error.message)
+
+
+def _is_defect(error: BaseException) -> bool:
+    """Whether an exception that this project did not foresee is behind an error. What the runtime, the kernel or a
+    peer refuses is told in full by its message."""
+    cause = error.__cause__
+    while isinstance(cause, WharfError):
+        cause = cause.__cause__
+    return cause is not None and not isinstance(cause, OSError)
 
 
 def error_body(error: BaseException) -> bytes:

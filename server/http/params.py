@@ -19,7 +19,9 @@ from engine.errors import WharfError, internal, invalid
 M = TypeVar("M", bound=Model)
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
-# A JSON body of a request; anything longer is no honest one.
+# The seconds that have a date: nothing that is asked for happened before or will after.
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+# Larger JSON bodies are refused.
 MAX_BODY = 16 * 1024 * 1024
 
 
@@ -71,7 +73,7 @@ def parse_int(value: str) -> int:
 
 
 def moment(value: str) -> int:
-    """``seconds[.nanoseconds]`` → ns; "" is 0.
+    """``seconds[.nanoseconds]`` → ns, not before the year 1 nor after 9999; "" is 0.
 
     :raises WharfError: INTERNAL (dockerd's 500) with Go's words.
     """
@@ -84,7 +86,7 @@ def moment(value: str) -> int:
         except WharfError as error:
             raise internal(error.message) from None
     nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
-    return int(whole) * 1_000_000_000 + nanos
+    return min(max(int(whole), _FIRST_SECOND), _LAST_SECOND) * 1_000_000_000 + nanos
 
 
 def filters(request: Request, accepted: Collection[str] | None = None, *, name: str = "filters") -> Filters:

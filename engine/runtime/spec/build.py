@@ -43,9 +43,12 @@ def masked_paths() -> tuple[str, ...]:
 
 def check_cgroup_parent(parent: str, driver: str) -> None:
     """
-    :raises WharfError: INVALID_ARGUMENT if systemd could not make it.
+    :raises WharfError: INVALID_ARGUMENT: neither the kernel nor systemd could make it. A slice is one name
+        (systemd.slice(5)): with a slash in it, its path would lead out of the hierarchy.
     """
-    if driver == SYSTEMD and parent and not (parent.endswith(".slice") and len(parent) > len(".slice")):
+    if "\0" in parent or any(len(os.fsencode(part)) > 255 for part in parent.split("/")):
+        raise invalid(f"cgroup-parent {parent!r}: invalid argument")
+    if driver == SYSTEMD and parent and (not (parent.endswith(".slice") and len(parent) > 6) or "/" in parent):
         raise invalid('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
 
 

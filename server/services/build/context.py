@@ -257,7 +257,7 @@ async def _download(url: str, root: str) -> tuple[str, str]:
             await _extract(all_of_it(), root, lambda: None)
             await _drained(pieces)
             return "", f"sha256:{digest.hexdigest()}"
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise WharfError(
             Kind.INTERNAL, f"error downloading remote context {url}: {error or type(error).__name__}"
         ) from None

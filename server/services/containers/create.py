@@ -75,6 +75,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
         host.pids_limit = None
     adapt_host_config(room, host)
     merge_config(config, image.container_config if image is not None else {})
+    validate.check_paths(config, host)
     if not config.volumes:
         config.volumes = None if image is not None else {}
     host.log_config = merge_log_config(host.log_config, room.settings.log_config)

@@ -69,7 +69,8 @@ class Formatter:
         self._wanted = {"stdout": query.stdout, "stderr": query.stderr}
         self._all = query.stdout and query.stderr
         self._since = stamp(query.since_ns) if query.since_ns > 0 else ""
-        self._until = stamp(query.until_ns) if query.until_ns > 0 else ""
+        # Before the epoch: a bound that no line is within.
+        self._until = stamp(max(query.until_ns, 1)) if query.until_ns else ""
         self._plain = not (query.timestamps or query.details or self._since or self._until)
 
     def format(self, records: list[dict[str, Any]]) -> bytes:

@@ -115,9 +115,9 @@ async def _try(room: Room, container: Container, *, on_request: bool, image: str
     except WharfError as error:
         return await _failed(room, container, error, temporary=is_temporary(error))
     except OSError as error:
-        log.exception("container=%s start failed", container.id)
         reason = (error.strerror or str(error)).lower()
         message = f"{error.filename}: {reason}" if error.filename else reason
+        log.error("container=%s start failed: %s", container.id, message)
         return await _failed(room, container, WharfError(Kind.INTERNAL, message), temporary=True)
     except Exception as error:
         # Internal error: still release clients waiting for the start.

@@ -7,12 +7,14 @@ What concerns networks (endpoints, addresses, links) is checked by the network s
 import ipaddress
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from api_models.container import ContainerConfig, HealthConfig, HostConfig, PortBinding
 from engine.errors import WharfError, invalid
 from engine.runtime.spec import caps
+from engine.runtime.spec.build import check_cgroup_parent
+from engine.runtime.spec.host import CGROUPFS, SYSTEMD
 from server.services.containers import modes, mountspec, signals
 from server.services.containers.hostlimits import HostLimits
 from server.services.containers.resources import check_resources
@@ -71,6 +73,46 @@ def check_config(config: ContainerConfig) -> None:
         _check_health(config.healthcheck)
 
 
+def check_paths(config: ContainerConfig, host: HostConfig) -> None:
+    """Every string that becomes a path on this host or in the container's tree, those of the image included.
+
+    :raises WharfError: INVALID_ARGUMENT: one with a NUL, which the kernel's calls can't be given.
+    """
+    device_limits = (
+        host.blkio_weight_device,
+        host.blkio_device_read_bps,
+        host.blkio_device_write_bps,
+        host.blkio_device_read_iops,
+        host.blkio_device_write_iops,
+    )
+    paths = {
+        "WorkingDir": [config.working_dir],
+        "Volumes": list(config.volumes or ()),
+        "Binds": list(host.binds or ()),
+        "Tmpfs": list(host.tmpfs or ()),
+        "Devices": [path for each in host.devices or () for path in (each.path_on_host, each.path_in_container)],
+        "BlkioDevice": [each.path for devices in device_limits for each in devices or ()],
+        "Mounts": [text for mount in host.mounts or () for text in _strings(mount.wire())],
+    }
+    for name, values in paths.items():
+        for value in values:
+            if "\0" in value:
+                raise invalid(f"{name} {value!r}: invalid argument: it contains a NUL")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """The strings of a JSON value, at any depth; labels may have any."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            if name != "Labels":
+                yield from _strings(each)
+    elif isinstance(value, Sequence):
+        for each in value:
+            yield from _strings(each)
+
+
 def _check_health(health: HealthConfig) -> None:
     for name, value in (
         ("Interval", health.interval),
@@ -114,9 +156,7 @@ def check_host_config(host: HostConfig, rules: Rules) -> list[str]:
     if host.network_mode == "host" and host.port_bindings:
         warnings.append("Published ports are discarded when using host network mode")
     _check_userns(host, rules)
-    parent = host.cgroup_parent
-    if parent and rules.systemd_cgroup and (len(parent) <= 6 or not parent.endswith(".slice")):
-        raise invalid('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
+    check_cgroup_parent(host.cgroup_parent, SYSTEMD if rules.systemd_cgroup else CGROUPFS)
     rules.runtime(host.runtime)
     for destination in host.tmpfs or ():
         mountspec.check_destination(destination)

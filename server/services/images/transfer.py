@@ -1,9 +1,11 @@
 """``docker pull``, ``docker push``, ``docker login`` and what else asks a registry."""
 
+import re
 from typing import Any
 
+from engine import jsontext
 from engine.api.types import Descriptor, ImageRecord
-from engine.errors import Kind, WharfError, not_found
+from engine.errors import Kind, WharfError, invalid, not_found
 from engine.registry import documents, oci
 from engine.registry.answers import RegistryError
 from engine.registry.auth import NOBODY, Credentials
@@ -225,10 +227,17 @@ class Transfer:
             raise last
 
 
+# A name or an address with its port, as Go's net/url takes one.
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]*[A-Za-z0-9_-]|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{1,5})?")
+
+
 def _server(address: str) -> str:
     """The registry that a login names: a host, or the URL of the old index."""
     bare = address.partition("://")[2] or address
     bare = bare.split("/", 1)[0]
+    if bare and _HOST.fullmatch(bare) is None:
+        # It becomes a URL, a header and the name of a folder of certificates.
+        raise invalid(f"unable to parse server address: parse {jsontext.dumps(bare).decode()}: invalid host name")
     return DEFAULT_DOMAIN if bare in ("", "index.docker.io", "registry-1.docker.io") else bare
 
 

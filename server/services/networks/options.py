@@ -137,7 +137,7 @@ def _check_bridge(network: Network) -> None:
     device = options.get(NAME, "")
     if len(device) > 15:
         raise invalid("numerical result out of range")
-    if device and (device in (".", "..") or any(part in device for part in "/: \t\n")):
+    if device and (device in (".", "..") or any(part in device for part in "/: \t\n\0")):
         raise invalid(f"invalid bridge name: {device}")
 
 

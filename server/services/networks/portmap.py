@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from api_models.container import ContainerConfig, HostConfig
@@ -84,7 +85,7 @@ def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[st
         for port in range(first, last + 1):
             bound.add((port, protocol))
             for binding in bindings or ():
-                hosts = (binding.host_ip,) if binding.host_ip else tuple(default_hosts)
+                hosts = (binding.host_ip,) if _is_address(binding.host_ip) else tuple(default_hosts)
                 low, high = _host_ports(binding.host_port)
                 if first != last and low:
                     # A range onto a range: one to one.
@@ -97,6 +98,14 @@ def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[st
             if (port, protocol) not in bound:
                 found.append(Wish(protocol, port, tuple(default_hosts)))
     return found
+
+
+def _is_address(text: str) -> bool:
+    """dockerd reads what is no address (Go's net.ParseIP) as none given."""
+    try:
+        return "%" not in text and bool(ip_address(text))
+    except ValueError:
+        return False
 
 
 def _host_ports(text: str) -> tuple[int, int]:
