@@ -46,6 +46,9 @@ _SECONDS: dict[str, float] = {
     "volume.plugin": 60.0,
     "volume.ask": 15.0,  # a plugin tells which volumes it has: a listing waits for the slowest
     "event.deliver": 10.0,
+    "tls.handshake": 30.0,  # a client of the API: from its connection to the end of the handshake
+    "http.head": 60.0,  # a client of the API: from a request's first byte to its blank line
+    "http.linger": 10.0,  # the rest of a body that nobody waits for
     "program.run": 60.0,  # a tool of the host: modprobe, ps, mount.nfs …
     "shutdown": 30.0,
 }

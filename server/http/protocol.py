@@ -19,17 +19,18 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from engine.system import timeouts
 from server.http.cycle import Cycle
-from server.http.framing import MAX_HEAD, BadFraming, Body, head_end
+from server.http.framing import MAX_HEAD, BadFraming, Body, check_head, check_host, head_end
 
 log = logging.getLogger(__name__)
 
-# A head must be there this many seconds after its first byte (or the connection).
-HEAD_SECONDS = 60.0
+# A head must be there this long after its first byte (or the connection): nobody keeps a connection by trickling.
+HEAD = "http.head"
 # Bytes of a body that may wait for the handler.
 BODY_AHEAD = 1024 * 1024
-# How long the rest of a body is read and thrown away after an early answer, so that closing doesn't destroy it.
-LINGER_SECONDS = 10.0
+# The rest of a body is read and thrown away after an early answer for this long, so that closing doesn't destroy it.
+LINGER = "http.linger"
 
 
 class EngineProtocol(HttpToolsProtocol):
@@ -53,6 +54,8 @@ class EngineProtocol(HttpToolsProtocol):
         self._eof = False
         self._taken = False
         self._complete = False
+        # How much of ``received`` has no blank line in it.
+        self._searched = 0
 
     # ---- the connection
 
@@ -62,7 +65,7 @@ class EngineProtocol(HttpToolsProtocol):
         self.flow = FlowControl(transport)
         # Names of sockets are of no use to the API, except that TLS makes it https.
         self.scheme = "https" if transport.get_extra_info("ssl_object") is not None else "http"
-        self._arm(HEAD_SECONDS)
+        self._arm(timeouts.seconds(HEAD))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
@@ -141,14 +144,16 @@ class EngineProtocol(HttpToolsProtocol):
             del self.received[0]
         if not self.received:
             return False
-        end = head_end(self.received)
+        # What was searched before is not searched again: a head may come byte by byte.
+        end = head_end(self.received, max(0, self._searched - 3))
+        self._searched = len(self.received) if end < 0 else 0
         if end < 0 or end > MAX_HEAD:
             if len(self.received) > MAX_HEAD:
                 self._reject(431, b"Request Header Fields Too Large")
             elif not self._plausible():
                 self._reject(400, b"Bad Request")
             elif self._timer is None:
-                self._arm(HEAD_SECONDS)
+                self._arm(timeouts.seconds(HEAD))
             return False
         self._disarm()
         head = bytes(memoryview(self.received)[:end])
@@ -156,6 +161,7 @@ class EngineProtocol(HttpToolsProtocol):
         # A parser per message: it must not guess where the message ends.
         self.parser = httptools.HttpRequestParser(self)
         self._complete = False
+        check_head(head)
         try:
             self.parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -186,9 +192,8 @@ class EngineProtocol(HttpToolsProtocol):
         self.scope["raw_path"] = raw_path
         self.scope["query_string"] = url.query or b""
         cast(dict[str, Any], self.scope)["extensions"] = {"connection": self}
-        if version == "1.1" and not any(name == b"host" for name, _ in self.headers):
-            raise BadFraming("missing required Host header")
-        self._body = Body(self.headers)
+        check_host(version, self.headers)
+        self._body = Body(self.headers, version)
         self.upgrade = self._wanted_upgrade()
         self.leaving_cancels = False
         self.cycle = Cycle(
@@ -296,7 +301,7 @@ class EngineProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self._body is not None:
-            self._arm(LINGER_SECONDS)
+            self._arm(timeouts.seconds(LINGER))
         elif self._eof:
             self.transport.close()
         elif self.received:

@@ -11,9 +11,12 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
+from engine.system import timeouts
+
 log = logging.getLogger(__name__)
 
-HANDSHAKE_SECONDS = 30.0
+# A handshake must be over this long after the connection, however the client spreads it.
+HANDSHAKE = "tls.handshake"
 _PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 _METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"DELE", b"OPTI")
 
@@ -110,7 +113,7 @@ class TlsConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an instance: uvloop's transports only look like asyncio's.
         self._raw = cast(asyncio.Transport, transport)
-        self._timer = self.loop.call_later(HANDSHAKE_SECONDS, self._raw.abort)
+        self._timer = self.loop.call_later(timeouts.seconds(HANDSHAKE), self._raw.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
