@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.shim import zygote
-from engine.system import heap
+from engine.system import heap, private
 from server.config import Config, ConfigError, load
 from server.config.flags import Given, usage
 from server.launch import StartError, Supervisor
@@ -110,13 +110,29 @@ def run(config: Config, given: Given, handle: zygote.Handle) -> int:
 
         config = remapped(config)
     _warn_of_proxies(config)
-    config.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    close_roots(config)
     _claim(config.pidfile)
     try:
         return _run(config, given, handle)
     finally:
         config.pidfile.unlink(missing_ok=True)
+
+
+def close_roots(config: Config) -> None:
+    """Makes both roots, or gives those of an earlier version the modes that keep other users of the host out. A daemon
+    whose containers' ids are mapped has closed its data root already (``remap.py``)."""
+    if config.id_maps is None:
+        private.close_directory(config.data_root, 0o710)
+    # Users of the API's socket, which may lie here, pass.
+    private.close_directory(config.exec_root, private.PASSABLE)
+    for name in ("containers", "build"):
+        private.close_directory(config.exec_root / name, private.PASSABLE)
+    # What is below the data root needs no more; these hold what was secret also where the root is open by hand.
+    build = config.data_root / "build"
+    for path in (config.data_root / "containers", build):
+        private.close_directory(path, 0o710 if config.id_maps is None else private.PASSABLE)
+    for file in build.glob("*.db*"):
+        private.make_file(file)
 
 
 def _warn_of_proxies(config: Config) -> None:

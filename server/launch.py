@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.shim import zygote
-from engine.system import installation, timeouts
+from engine.system import installation, private, timeouts
 from engine.system.immortal import immortalize
 from server.config import Config
 
@@ -127,7 +127,8 @@ class Supervisor:
     def _started(self, pid: int) -> None:
         self._ours = True
         self._adopt(pid)
-        self.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        private.make_directory(self.state, private.PASSABLE)
+        private.make_file(self._origin)
         self._origin.write_text(installation.identity())
 
     def _is_of_this_installation(self) -> bool:

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from engine.system import private
+
 
 @asynccontextmanager
 async def folder(within: str, prefix: str, below: str = "") -> AsyncIterator[str]:
@@ -18,7 +20,7 @@ async def folder(within: str, prefix: str, below: str = "") -> AsyncIterator[str
     inner = os.path.join(path, below) if below else path
 
     def make() -> None:
-        os.makedirs(path, 0o700)
+        private.make_directory(path)
         if below:
             os.mkdir(inner, 0o755)
 

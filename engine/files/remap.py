@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from engine.api.types import Mount
 from engine.errors import Kind, WharfError
-from engine.system import idmap, linux, mounts
+from engine.system import idmap, linux, mounts, private
 from engine.system.ids import IdMaps
 
 _LAYERS = ("lowerdir", "upperdir", "workdir")
@@ -36,7 +36,7 @@ class Remap:
         self._places: dict[str, str] = {}
         self._lock = threading.Lock()
         mounts.unmount_under(directory)
-        os.makedirs(directory, mode=0o711, exist_ok=True)
+        private.close_directory(directory, 0o710, group=maps.root[1])
         self.userns = f"{directory}/user"
         self._namespace = -1
         try:
@@ -80,7 +80,7 @@ class Remap:
             place = self._places.get(base)
             if place is None:
                 place = f"{self._directory}/{len(self._places)}"
-                os.makedirs(place, mode=0o711, exist_ok=True)
+                private.make_directory(place, private.PASSABLE)
                 idmap.show(base, place, self._namespace)
                 self._places[base] = place
             return place

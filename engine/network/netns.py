@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from engine.network.netlink import Netlink, link_set
-from engine.system import idmap, linux, mounts
+from engine.system import idmap, linux, mounts, private
 
 _T = TypeVar("_T")
 
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 def prepare(directory: str) -> None:
     """Makes ``directory`` fit for keeping namespaces: a private mount of its own, so that no copy of a bind in
     another mount namespace keeps a removed one alive. Does no harm twice."""
-    os.makedirs(directory, mode=0o711, exist_ok=True)
+    private.close_directory(directory)
     directory = os.path.realpath(directory)
     if not mounts.is_mountpoint(directory):
         linux.mount(directory, directory, None, linux.MS_BIND)

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 
 from engine.errors import Kind, WharfError, internal
+from engine.system import private
 
 _CHUNK = 1 << 20
 _STEP = 256 << 10  # stays in the processor's cache between being read and being hashed
@@ -24,8 +25,9 @@ _STEP = 256 << 10  # stays in the processor's cache between being read and being
 class BlobFiles:
     def __init__(self, root: str) -> None:
         self._root = os.path.join(root, "io.containerd.content.v1.content")
+        private.close_directory(self._root)
         for name in ("blobs", "ingest", "trash"):
-            os.makedirs(os.path.join(self._root, name), mode=0o711, exist_ok=True)
+            private.make_directory(os.path.join(self._root, name))
 
     def path(self, digest: str) -> str:
         algorithm, _, encoded = digest.partition(":")
@@ -75,7 +77,7 @@ class BlobFiles:
         try:
             os.rename(self.ingest_data(folder), target)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
+            private.make_directory(os.path.dirname(target))
             os.rename(self.ingest_data(folder), target)
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(self._root, "ingest", folder))

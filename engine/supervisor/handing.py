@@ -10,7 +10,7 @@ from engine.api.direct import socket_of
 from engine.errors import WharfError
 from engine.supervisor.content import Content
 from engine.supervisor.diff import Differ
-from engine.system import fds, rest, timeouts
+from engine.system import fds, private, rest, timeouts
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Handing:
 
     def open(self) -> None:
         """Clients do without when the path can't be bound (it may be too long)."""
-        os.makedirs(os.path.dirname(self._path), mode=0o711, exist_ok=True)
+        private.make_directory(os.path.dirname(self._path), private.PASSABLE)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         mask = os.umask(0o177)  # root's alone, as the API

@@ -9,6 +9,7 @@ from engine.api import filters
 from engine.api.pb import introspection_pb2 as pb
 from engine.api.pb import rpc_status_pb2, types_pb2
 from engine.api.types import ServerInfo, Version
+from engine.system import private
 
 #: The version of containerd's API that is spoken here; clients read it as containerd's own version.
 API_VERSION = "1.7.24"
@@ -59,6 +60,7 @@ def _identity(path: str) -> str:
             return str(uuid.UUID(file.read().strip()))
     except (FileNotFoundError, ValueError):
         made = str(uuid.uuid4())
+        private.make_file(path)
         with open(path, "w", encoding="ascii") as file:
             file.write(made)
         return made

@@ -18,7 +18,7 @@ import grpc.aio
 from engine.errors import Kind, WharfError
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
-from engine.system import heap, linux, rest, stacks, timeouts
+from engine.system import heap, linux, private, rest, stacks, timeouts
 
 log = logging.getLogger("engine.supervisor")
 
@@ -56,7 +56,7 @@ def run(
 @contextmanager
 def _only_one(root: str) -> Iterator[None]:
     """Two supervisors on one root would take each other's files for rubbish. UNAVAILABLE: there is another."""
-    os.makedirs(root, mode=0o711, exist_ok=True)
+    private.make_directory(root, private.PASSABLE)
     fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +96,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
 
 def _bind(server: grpc.aio.Server, address: str) -> None:
     """The socket is root's alone: who can talk to it can do anything on this host."""
-    os.makedirs(os.path.dirname(address), mode=0o711, exist_ok=True)
+    private.make_directory(os.path.dirname(address), private.PASSABLE)
     _unlink_socket(address)
     mask = os.umask(0o177)
     try:

@@ -58,6 +58,7 @@ from engine.supervisor.snapshots.overlay import OverlaySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database
 from engine.supervisor.tasks.service import Tasks
+from engine.system import private
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,9 @@ class Supervisor:
     async def open(self) -> None:
         """Opens the database, puts right what a crash left, finds the running tasks again."""
         settings = self.settings
-        os.makedirs(settings.root, mode=0o711, exist_ok=True)
-        os.makedirs(settings.state, mode=0o711, exist_ok=True)
+        for directory in (settings.root, settings.state, os.path.join(settings.state, "tasks")):
+            private.close_directory(directory, private.PASSABLE)
+        private.close_directory(os.path.join(settings.state, "runtime"))
         place.keep_in(os.path.join(settings.state, "place"))
         async with AsyncExitStack() as stack:
             database = Database(os.path.join(settings.root, "metadata", "meta.db"))

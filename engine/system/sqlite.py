@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from engine.system import private
+
 T = TypeVar("T")
 
 
@@ -20,7 +22,8 @@ class LazyDatabase:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            os.makedirs(os.path.dirname(self._path), mode=0o710, exist_ok=True)
+            private.make_directory(os.path.dirname(self._path), 0o710)
+            private.make_file(self._path)
             self._connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")

@@ -5,13 +5,12 @@ data root of its own, ``<root>/<uid>.<gid>`` of the container's root, as with do
 """
 
 import grp
-import os
 import pwd
 from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import WharfError
-from engine.system import timeouts
+from engine.system import private, timeouts
 from engine.system.ids import IdMapping, IdMaps
 from server.config.model import Config, ConfigError
 
@@ -36,9 +35,8 @@ def remapped(config: Config) -> Config:
     maps = IdMaps(_ranges(SUBUID, user, _uid(user), "uid"), _ranges(SUBGID, group, _gid(group), "gid"))
     uid, gid = maps.root
     root = config.data_root / f"{uid}.{gid}"
-    config.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    root.mkdir(mode=0o710, exist_ok=True)
-    os.chown(root, 0, gid)
+    for directory in (config.data_root, root):
+        private.close_directory(directory, 0o710, group=gid)
     _check_ways(config.data_root, uid, gid)
     return replace(config, data_root=root, id_maps=maps)
 

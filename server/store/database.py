@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from engine.system import private
+
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
@@ -161,8 +163,8 @@ class Database:
         :raises NewerDatabase: a later version of the daemon wrote it.
         """
         self.path = Path(path)
-        self.path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        private.make_directory(self.path.parent, 0o710)
+        private.make_file(self.path)
         writing = _open(self.path)
         try:
             _migrate(writing, migrations)

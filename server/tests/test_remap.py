@@ -73,6 +73,13 @@ def test_a_line_that_is_none(config: Config) -> None:
 
 
 def test_a_way_that_is_closed(config: Config) -> None:
-    config.data_root.mkdir(mode=0o700)
+    config.data_root.parent.chmod(0o700)
     with pytest.raises(ConfigError, match="restricts access to the remapped root"):
         remap.remapped(config)
+
+
+def test_a_data_root_that_is_closed_to_containers_is_opened_to_their_root(config: Config) -> None:
+    config.data_root.mkdir(mode=0o700)
+    remap.remapped(config)
+    info = config.data_root.stat()
+    assert (info.st_mode & 0o7777, info.st_uid, info.st_gid) == (0o710, 0, 700000)

@@ -6,12 +6,14 @@ import shutil
 import stat
 
 from engine.api.types import Usage
+from engine.system import private
 
 
 class Folders:
     def __init__(self, root: str) -> None:
         self.root = os.path.join(root, "snapshots")
-        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        private.close_directory(os.path.dirname(self.root), private.PASSABLE)
+        private.close_directory(self.root)
 
     def path(self, number: int, name: str = "fs") -> str:
         return os.path.join(self.root, str(number), name)

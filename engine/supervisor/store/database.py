@@ -19,6 +19,7 @@ from typing import TypeVar, cast
 from engine.errors import Kind, WharfError
 from engine.supervisor.store.reserve import Reserve
 from engine.supervisor.store.schema import MIGRATIONS
+from engine.system import private
 
 T = TypeVar("T")
 
@@ -51,10 +52,10 @@ class Database:
 
     def __init__(self, path: str, *, migrations: tuple[str, ...] = MIGRATIONS) -> None:
         self._path = path
-        os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
+        private.close_directory(os.path.dirname(path))
+        private.make_file(path)
         self._writer = _connect(path)
         self._writer.execute("PRAGMA journal_mode=WAL")
-        os.chmod(path, 0o600)
         _migrate(self._writer, migrations)
         self._reader = _connect(path)
         self._reader.execute("PRAGMA query_only=ON")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.shim.shim import SOCKET, STATE
-from engine.system import mounts
+from engine.system import mounts, private
 
 _TASK = "task.json"
 
@@ -32,7 +32,8 @@ class Bundle:
 
     def make(self, config: bytes, task: Mapping[str, object]) -> None:
         """FileExistsError: there is one. The spec may hold secrets, so only root gets in, and nobody else can list."""
-        os.makedirs(self.path, mode=0o700)
+        private.make_directory(os.path.dirname(self.path), private.PASSABLE)
+        os.mkdir(self.path, 0o700)
         group = _root_group(config)
         if group is not None:
             # Its root, who is not the host's, has to come to its file system.

@@ -12,6 +12,7 @@ from engine.api.types import AnyValue
 from engine.errors import WharfError, invalid, not_found, not_implemented
 from engine.runtime.oci import Runtime
 from engine.runtime.probe import dialect_of, probe
+from engine.system import private
 from engine.system.run import DEFAULT_ENV
 
 RUNC_V2 = "io.containerd.runc.v2"
@@ -50,7 +51,7 @@ def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: s
         binary = probe().require()
         path, dialect = binary.path, binary.dialect
     directory = os.path.join(wanted.root or os.path.join(root, dialect), namespace)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    private.make_directory(directory)
     return Call(Runtime(dialect, path, directory, wanted.systemd_cgroup), wanted.no_pivot_root, wanted.no_new_keyring)
 
 

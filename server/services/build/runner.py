@@ -24,7 +24,7 @@ from engine.errors import Kind, WharfError, invalid
 from engine.files.paths import make_directories, open_inside
 from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
-from engine.system import linux, mounts, timeouts
+from engine.system import linux, mounts, private, timeouts
 from engine.system.threads import to_its_end
 from engine.system.timeline import Timeline
 from server.services.build.stubs import remove_stubs, settle
@@ -249,7 +249,7 @@ def clear_left(exec_root: str) -> None:
 
 def _prepare(*directories: str) -> None:
     for directory in directories:
-        os.makedirs(directory, mode=0o711, exist_ok=True)
+        private.make_directory(directory, private.PASSABLE)
 
 
 def _clear(directory: str, *more: str) -> None:

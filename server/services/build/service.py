@@ -12,6 +12,7 @@ from engine.build.cache import Cache, Record, choose
 from engine.build.difference import quietly
 from engine.build.solve import CACHE_LEASE, Builder
 from engine.errors import Kind, WharfError, invalid
+from engine.system import private
 from server.config import BuilderGc
 from server.http.streams import Progress
 from server.services.build.buildkit.service import BuildKit
@@ -79,7 +80,7 @@ class Builds:
         self._contexts.clear()
         shutil.rmtree(self.builder.scratch, ignore_errors=True)
         for folder in (self.builder.scratch, self.builder.cache_mounts):
-            Path(folder).mkdir(mode=0o710, parents=True, exist_ok=True)
+            private.make_directory(folder, 0o710)
         clear_left(self._room.settings.exec_root)
 
     async def stop(self) -> None:

@@ -22,6 +22,7 @@ from engine.files.copyup import copy_up
 from engine.files.remap import Remap, acting
 from engine.registry import oci
 from engine.runtime.spec import security
+from engine.system import private
 from engine.system.threads import apart
 from engine.system.timeline import Timeline
 from server.services.containers import disklimit, initlayer, left_volumes, validate
@@ -122,7 +123,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
             await make_working_directory(room, container)
         undo.callback(shutil.rmtree, container.directory, ignore_errors=True)
         undo.callback(shutil.rmtree, f"{room.settings.exec_root}/containers/{container_id}", ignore_errors=True)
-        os.makedirs(container.directory, mode=0o710, exist_ok=True)
+        private.make_directory(container.directory, 0o710)
         await mount_points.register(room, container, undo, plain_readonly=request.plain_readonly)
         await populate(room, container)
         timeline.mark("mounts")

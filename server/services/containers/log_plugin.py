@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from engine.errors import WharfError, not_found
+from engine.system import private
 from server.services.containers.logopts import DRIVERS
 from server.services.containers.model import Container
 from server.services.containers.room import Room
@@ -49,7 +50,7 @@ async def start_logging(room: Room, container: Container) -> None:
     if "LogDriver" not in (manifest.get("Implements") or ()):
         raise not_found(f'plugin "{driver}" does not implement the requested interface')
     path = fifo_path(room, container)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    private.make_directory(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path, 0o700)
     await client.call("LogDriver.StartLogging", {"File": path, "Info": _info(container)})

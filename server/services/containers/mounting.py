@@ -17,7 +17,7 @@ from engine.errors import Kind, WharfError, internal, invalid, not_found
 from engine.files.remap import Remap
 from engine.runtime.spec.input import BindMount, TmpfsMount
 from engine.runtime.spec.mounts import check_tmpfs_options
-from engine.system import linux, mounts
+from engine.system import linux, mounts, private
 from engine.system.threads import apart
 from server.services.containers import modes, mountspec
 from server.services.containers.assemble import partner
@@ -177,9 +177,9 @@ def _bind_below(path: str, subpath: str, place: str) -> None:
 def bind_descriptor(fd: int, place: str) -> None:
     """Binds what a descriptor is of to a path of our own, which is made. Blocks."""
     if stat.S_ISDIR(os.fstat(fd).st_mode):
-        os.makedirs(place, mode=0o700, exist_ok=True)
+        private.make_directory(place)
     else:
-        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        private.make_directory(os.path.dirname(place))
         os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     linux.mount(f"/proc/self/fd/{fd}", place, None, linux.MS_BIND | linux.MS_REC)
 
@@ -280,7 +280,7 @@ def _shm(container: Container) -> str:
 
 
 def _mount_shm(path: str, size: int, remap: Remap | None) -> None:
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    private.make_directory(path)
     if mounts.is_mountpoint(path):
         return
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC

@@ -16,7 +16,7 @@ from engine.errors import Kind, WharfError, internal
 from engine.files.remap import Remap, acting
 from engine.runtime.spec.input import RootFiles
 from engine.runtime.spec.users import DirectoryRoot, LayeredRoot, NeedsMount
-from engine.system import linux, mounts
+from engine.system import linux, mounts, private
 from server.services.containers.model import Container
 from server.services.containers.room import Room
 from server.services.volumes.mountopts import split_options
@@ -134,7 +134,7 @@ def mount_at(rootfs: Sequence[Mount], place: str, *, read_only: bool = False, re
 
     :raises WharfError: INTERNAL naming what failed.
     """
-    os.makedirs(place, mode=0o700, exist_ok=True)
+    private.make_directory(place)
     if remap is not None:
         rootfs = remap.shown(rootfs)
     try:

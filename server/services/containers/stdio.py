@@ -7,6 +7,7 @@ import orjson
 
 from engine.api.stdio import StdioUri
 from engine.errors import internal
+from engine.system import private
 from server.services.containers.log_fields import log_attributes, render_tag
 from server.services.containers.log_plugin import fifo_path
 from server.services.containers.log_remote import remote_options
@@ -47,7 +48,7 @@ def stdio_uri(room: Room, container: Container) -> StdioUri:
     :raises WharfError: INTERNAL for a log option whose value makes no sense: dockerd, too, finds out at start.
     """
     path = socket_path(room, container)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    private.make_directory(os.path.dirname(path))
     options = {
         "stdin": "1" if container.config.open_stdin else "0",
         "stdin-once": "1" if container.config.stdin_once else "0",
@@ -80,7 +81,7 @@ def _log_options(room: Room, container: Container) -> dict[str, str]:
             found |= remote_options(container, fifo_path(room, container))
             options = {key.removeprefix("cache-"): value for key, value in options.items() if key.startswith("cache-")}
         if found["path"]:
-            os.makedirs(os.path.dirname(found["path"]), mode=0o700, exist_ok=True)
+            private.make_directory(os.path.dirname(found["path"]))
             found |= _file_options(config.type, options)
         if config.type == "json-file":
             attributes = log_attributes(container)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from engine.errors import internal, not_found
 from engine.network import files
+from engine.system import private
 from server.services.containers.model import Container
 from server.services.networks import endpoints, portmap
 from server.services.networks.model import Endpoint, SandboxRecord
@@ -179,7 +180,7 @@ def _overrides(room: Room, container: Container) -> files.Overrides:
 def write_all(wanted: Plan) -> dict[str, str]:
     """In a thread: writes the three files; returns path inside → path on the host."""
     host_network = wanted.mode == "host"
-    os.makedirs(os.path.dirname(wanted.paths["/etc/hosts"]), mode=0o710, exist_ok=True)
+    private.make_directory(os.path.dirname(wanted.paths["/etc/hosts"]), 0o710)
     files.write(wanted.paths["/etc/hostname"], (wanted.hostname or socket.gethostname()) + "\n")
     if host_network:
         text = _read("/etc/hosts")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from engine.network.forwarder import Forwarder
 from engine.network.ipam import default_pool
 from engine.network.netlink import Netlink
 from engine.network.pool import NamespacePool, mark
+from engine.system import private
 from server.config.model import Config
 from server.services.containers.model import Container
 from server.services.networks import (
@@ -53,7 +53,7 @@ class Networks:
         :raises WharfError: INVALID_ARGUMENT: an address pool that is none.
         """
         pools = [default_pool(pool.base, pool.size) for pool in config.default_address_pools]
-        os.makedirs(config.exec_root, mode=0o711, exist_ok=True)
+        private.make_directory(config.exec_root, private.PASSABLE)
         self._directory = f"{config.exec_root}/netns"
         netns.prepare(self._directory)
         host = Netlink()

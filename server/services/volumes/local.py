@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engine.errors import internal, invalid
-from engine.system import linux, mounts, projectquota
+from engine.system import linux, mounts, private, projectquota
 from engine.system.threads import apart
 from server.services.containers.logopts import parse_size
 from server.services.volumes.mountopts import split_options
@@ -58,7 +58,7 @@ class LocalDriver:
         if options.get("type") == "cifs" and _url_port(options.get("device", "")):
             raise invalid("port not allowed in CIFS device URL, include 'port' in 'o='")
         if "size" in options:
-            self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
+            private.make_directory(self._root, 0o701)
             if not await asyncio.to_thread(projectquota.supported, str(self._root)):
                 raise invalid("quota size requested but no quota support")
             try:
@@ -72,7 +72,7 @@ class LocalDriver:
                         raise invalid(f'missing required option: "{other}"')
 
     async def create(self, name: str, options: Mapping[str, str]) -> str:
-        self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        private.make_directory(self._root, 0o701)
         home = self._root / name
         home.mkdir(mode=0o701, exist_ok=True)
         data = home / "_data"
