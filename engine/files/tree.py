@@ -4,6 +4,7 @@
 is taken as a process inside would take it, while programs inside may change any part of it. All functions block.
 """
 
+import errno
 import os
 import posixpath
 import stat
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from engine.errors import internal, invalid, not_found
+from engine.errors import WharfError, internal, invalid, not_found
 from engine.files import paths
 from engine.files.gomode import to_go
 from engine.layers.extract import Options, Target, apply
@@ -58,15 +59,35 @@ class Entry:
         return PathStat(self.name, status.st_size, to_go(status.st_mode), status.st_mtime_ns, self.link_target)
 
 
+def _clean(path: str) -> str:
+    """:raises WharfError: INVALID_ARGUMENT: a NUL."""
+    if "\0" in path:
+        raise invalid(f"lstat /{path.lstrip('/')}: invalid argument")
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _trailing(path: str) -> str:
+    """The end of a path that asks for a directory: ``/``, ``/.`` or nothing."""
+    return "/." if path.endswith("/.") else "/" if path.endswith("/") else ""
+
+
+def _refused(error: OSError, path: str, clean: str) -> WharfError:
+    if isinstance(error, FileNotFoundError):
+        return not_found(path)
+    sentence = f"lstat {clean.rstrip('/')}{_trailing(path)}: {(error.strerror or '').lower()}"
+    return invalid(sentence) if error.errno == errno.ENAMETOOLONG else internal(sentence)
+
+
 @contextmanager
 def opened(root: int, path: str) -> Iterator[Entry]:
     """Opens one file: links above its last part are followed, the last one only before a slash.
 
-    :raises WharfError: NOT_FOUND with the path as its message.
+    :raises WharfError: NOT_FOUND with the path as its message; else in dockerd's words, INTERNAL as its status is: what
+        is no directory stands before a slash; INVALID_ARGUMENT: no file can be called so.
     """
-    clean = posixpath.normpath("/" + path)
+    clean = _clean(path)
     above, _, last = clean.rpartition("/")
-    if path.endswith(("/", "/.")) or not last:
+    if _trailing(path) or not last:
         above, last = clean, "."
     with ExitStack() as stack:
         try:
@@ -74,8 +95,8 @@ def opened(root: int, path: str) -> Iterator[Entry]:
             stack.callback(os.close, parent)
             fd = os.open(last, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             stack.callback(os.close, fd)
-        except (FileNotFoundError, NotADirectoryError):
-            raise not_found(path) from None
+        except OSError as error:
+            raise _refused(error, path, clean) from None
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
             parent, last = os.open(".", _ROOT, dir_fd=fd), "."
@@ -145,14 +166,17 @@ def _kernels(start: int, *, device: bool) -> Callable[[Node], bool]:
 def extraction_point(root: int, path: str) -> str:
     """The directory inside the root that a path leads to, links followed.
 
-    Raises NOT_FOUND with the path as its message, INVALID_ARGUMENT for what is no directory.
+    Raises NOT_FOUND with the path as its message, INVALID_ARGUMENT for what is no directory, and INTERNAL, as dockerd
+    has it, for what is none before a slash.
     """
-    real = paths.resolve(root, posixpath.normpath("/" + path))
+    real = paths.resolve(root, _clean(path))
     try:
         status = paths.stat_inside(root, real)
-    except (FileNotFoundError, NotADirectoryError):
-        raise not_found(path) from None
+    except OSError as error:
+        raise _refused(error, path, f"/{real}") from None
     if not stat.S_ISDIR(status.st_mode):
+        if _trailing(path):
+            raise internal(f"lstat /{real}{_trailing(path)}: not a directory")
         raise invalid("extraction point is not a directory")
     return "/" + real
 
