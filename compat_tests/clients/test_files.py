@@ -130,7 +130,7 @@ def test_slashes_at_the_end(engine: Engine, oracle: Dockerd) -> None:
                 if stat := answer.headers.get("X-Docker-Container-Path-Stat"):
                     told = json.loads(base64.b64decode(stat))
                     said = (said, told["name"], told["mode"], told["linkTarget"])
-                # A file that is to be extracted into: 500, where the API's documentation says 400; and without its name.
+                # To extract into a file: 500, where the API documentation says 400; and a sentence without its name.
                 if method != "PUT" or path not in ("/data/file", "/data/etc/passwd", "/etc/passwd/x"):
                     answers[method, path] = (answer.status, said)
         each.docker("rm", name)
