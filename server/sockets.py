@@ -11,6 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.shim.protocol import BACKLOG
 from server.config import Config, ConfigError
 from server.config.hosts import Host, parse_host
 
@@ -104,7 +105,7 @@ def _unix(host: Host, config: Config) -> Listener:
     try:
         os.chown(path, 0, gid)
         os.chmod(path, 0o660)
-        sock.listen(2048)
+        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         path.unlink(missing_ok=True)
@@ -154,7 +155,7 @@ def _tcp_socket(host: Host) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address[4])
-        sock.listen(2048)
+        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise

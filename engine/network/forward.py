@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from engine.network.reactor import ERROR, HANGUP, READ, WRITE, Reactor, Timer
+from engine.shim.protocol import BACKLOG
 
 _CHUNK = 1 << 16
 _HIGH_WATER = 1 << 18
@@ -98,7 +99,7 @@ class Publications:
             try:
                 sock.bind((listen.host, port))
                 if kind == socket.SOCK_STREAM:
-                    sock.listen(128)
+                    sock.listen(BACKLOG)
             except OSError as error:
                 host = "0.0.0.0" if listen.both and not _free(kind, "0.0.0.0", port) else listen.host
                 raise InUse(error.errno or errno.EADDRINUSE, host, port) from None

@@ -18,6 +18,7 @@ from engine.errors import Kind, WharfError
 from engine.network.forward import Listen
 from engine.network.proxy import VERSION
 from engine.network.resolver import Upstream
+from engine.shim.protocol import BACKLOG
 from engine.system import daemon, timeouts
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ class Forwarder:
                 listener.bind(self._path)
             finally:
                 os.umask(old)
-            listener.listen(8)
+            listener.listen(BACKLOG)
             await asyncio.to_thread(daemon.start, "engine.network.proxy", stdin=listener.fileno())
         finally:
             listener.close()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from engine.network import dnsmessage
 from engine.network.dnsmessage import Query
 from engine.network.reactor import READ, WRITE, Reactor, Timer
+from engine.shim.protocol import BACKLOG
 from engine.system.linux import CLONE_NEWNET, in_namespace
 
 LISTEN = "127.0.0.11"
@@ -215,7 +216,7 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             tcp.bind((LISTEN, 0))
-            tcp.listen(64)
+            tcp.listen(BACKLOG)
         except BaseException:
             tcp.close()
             raise

@@ -162,7 +162,11 @@ def _through_directory(path: str) -> tuple[int, str]:
     return directory, f"/proc/self/fd/{directory}/{os.path.basename(path)}"
 
 
-def listen(path: str, *, backlog: int = 1024) -> socket.socket:
+#: Of every listening socket: the kernel cuts it to net.core.somaxconn. Clients of a full one get EAGAIN at once.
+BACKLOG = 65_535
+
+
+def listen(path: str, *, backlog: int = BACKLOG) -> socket.socket:
     """A non-blocking listener at ``path``, mode 0600; what stood there before is replaced."""
     directory, short = _through_directory(path)
     try:

@@ -8,6 +8,7 @@ import socket
 
 from engine.api.direct import socket_of
 from engine.errors import WharfError
+from engine.shim.protocol import BACKLOG
 from engine.supervisor.content import Content
 from engine.supervisor.diff import Differ
 from engine.system import fds, private, rest, timeouts
@@ -15,7 +16,6 @@ from engine.system import fds, private, rest, timeouts
 log = logging.getLogger(__name__)
 
 timeouts.define("content.request", 30.0)  # a client that connected asks for something
-_BACKLOG = 128
 
 
 class Handing:
@@ -42,7 +42,7 @@ class Handing:
             return
         finally:
             os.umask(mask)
-        self._socket.listen(_BACKLOG)
+        self._socket.listen(BACKLOG)
         self._serving = asyncio.create_task(self._serve(), name="handing")
 
     async def close(self) -> None:

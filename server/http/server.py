@@ -13,6 +13,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from engine.shim.protocol import BACKLOG
 from server.http.cycle import CommonHeaders
 from server.http.protocol import EngineProtocol
 from server.http.tls import TlsConnection
@@ -50,15 +51,15 @@ class HttpServer:
         sock.settimeout(0)
         if sock.family == AF_UNIX:
             # Not create_unix_server: on Python 3.13 that deletes the path at the end, which may be systemd's.
-            server = await loop.create_server(self._protocol, sock=sock, backlog=2048)
+            server = await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG)
         else:
             # Accepted sockets inherit it: a client that vanished without a word is noticed in the end.
             sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
             if context is None:
-                server = await loop.create_server(self._protocol, sock=sock, backlog=2048)
+                server = await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG)
             else:
                 factory = partial(TlsConnection, context, self._protocol, loop)
-                server = await loop.create_server(factory, sock=sock, backlog=2048)
+                server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
         self._servers.append(server)
 
     async def close(self, grace: float) -> None:

@@ -39,8 +39,10 @@ class Monitor:
         room.suspect = self.suspect
         self._task = asyncio.create_task(self._run(), name="container monitor")
         ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
+        try:
+            await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
         if self._task.done():
             self._task.result()
 

@@ -1,0 +1,146 @@
+"""Clients that only connect: all at once, or without ever saying anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat_tests.boxes import running
+from compat_tests.engines import Engine, wharf
+from compat_tests.traces import processes
+
+pytestmark = pytest.mark.root
+
+CLIENTS = 1000
+SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
+DEADLINE = 60.0
+
+
+@contextlib.contextmanager
+def stopped(engine: Engine) -> Iterator[None]:
+    """None of the engine's processes accepts anything meanwhile."""
+    pids = [process.pid for process in processes(engine.place.footprint.mark)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def refused(path: Path, count: int) -> int:
+    """How many of so many clients find the queue full."""
+    directory = os.open(path.parent, os.O_PATH)
+    short = f"/proc/self/fd/{directory}/{path.name}"  # a socket's address has 107 bytes
+    failed = 0
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, directory)
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.setblocking(False)
+            try:
+                sock.connect(short)
+            except BlockingIOError:  # EAGAIN
+                failed += 1
+    return failed
+
+
+def sockets(root: Path) -> list[Path]:
+    """Those below a folder on which somebody listens."""
+    found = []
+    for folder, _folders, files in os.walk(root):
+        for path in (Path(folder, name) for name in files):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                if stat.S_ISSOCK(path.lstat().st_mode):
+                    directory = os.open(path.parent, os.O_PATH)
+                    try:
+                        probe.connect(f"/proc/self/fd/{directory}/{path.name}")
+                    finally:
+                        os.close(directory)
+                    found.append(path)
+    return found
+
+
+def test_a_thousand_clients_at_once(own_engine: Engine) -> None:
+    """Every socket's queue takes them: the API's, the supervisor's, a shim's."""
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the supervisor's and the shims' sockets are those of ours")
+    with running(engine, {"HostConfig": {"NetworkMode": "none"}}):
+        found = sockets(engine.place.root)
+        assert len(found) >= 4, found  # the API, the supervisor's two, the shim's
+        clients = min(CLIENTS, SOMAXCONN)
+        with stopped(engine):
+            full = {str(path): count for path in found if (count := refused(path, clients))}
+        assert not full
+        assert engine.api.get("/_ping").status == 200
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Engine]:
+    """An engine whose clients must finish their heads within two seconds."""
+    patience = os.environ.get("WHARF_TIMEOUTS", "")
+    os.environ["WHARF_TIMEOUTS"] = ",".join(filter(None, [patience, "http.head=2", "http.linger=2"]))
+    try:
+        with wharf("impatient") as engine:
+            yield engine
+    finally:
+        os.environ["WHARF_TIMEOUTS"] = patience
+        if not patience:
+            del os.environ["WHARF_TIMEOUTS"]
+
+
+def ended(sock: socket.socket, trickle: bytes) -> bool:
+    """Whether the server ends the connection, however the client keeps it busy."""
+    end = time.monotonic() + DEADLINE
+    sock.settimeout(0.2)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while time.monotonic() < end:
+            sock.sendall(trickle)
+            with contextlib.suppress(TimeoutError):
+                if not sock.recv(4096):
+                    return True
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("begin", "trickle"),
+    [
+        (b"", b""),
+        (b"G", b""),
+        (b"", b"\r\n"),
+        (b"GET /_ping HTTP/1.1\r\nHost: d\r\n", b"X: y\r\n"),
+        (b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\nGET /_ping HTTP/1.1\r\n", b"X: y\r\n"),
+        (b"POST /nothing HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+    ],
+    ids=["nothing", "a byte", "empty lines", "a head", "a second head", "a body that nobody reads"],
+)
+def test_a_client_that_never_ends_its_head(impatient: Engine, begin: bytes, trickle: bytes) -> None:
+    with impatient.api.raw() as sock:
+        sock.sendall(begin)
+        assert ended(sock, trickle)
+
+
+def test_many_of_them_harm_nobody(impatient: Engine) -> None:
+    files = Path(f"/proc/{impatient.daemon.pid}/fd")
+    before = len(list(files.iterdir()))
+    with contextlib.ExitStack() as stack:
+        for number in range(200):
+            sock = stack.enter_context(impatient.api.raw())
+            sock.sendall(b"GET /_ping HTTP/1.1\r\n"[: number % 20])
+        assert impatient.api.get("/_ping").status == 200
+        end = time.monotonic() + DEADLINE
+        while len(list(files.iterdir())) > before + 5 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert len(list(files.iterdir())) <= before + 5
