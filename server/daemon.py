@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from engine.errors import WharfError
+from engine.errors import Kind, WharfError
 from engine.shim import zygote
 from engine.system import rest, stacks
 from server.app import EngineApp
@@ -28,7 +28,7 @@ from server.launch import StartError, Supervisor
 from server.reload import Reloader
 from server.routes import all_routes, metrics
 from server.sockets import Listener, bind_all, tls_context
-from server.wiring import opened
+from server.wiring import Services, opened
 
 log = logging.getLogger("wharfd")
 
@@ -130,11 +130,13 @@ class _Daemon:
         # Until there is something to reload.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:
-            async with opened(self._config, self._zygote) as services:
+            # Before the services: a supervisor that dies while they are opened is started again, too.
+            if self._supervisor is not None:
+                self._spawn(self._supervisor.watch())
+            async with contextlib.AsyncExitStack() as stack:
+                services = await self._open(stack)
                 reloader = Reloader(self._config, self._given, services)
                 loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(reloader.reload()))
-                if self._supervisor is not None:
-                    self._spawn(self._supervisor.watch())
                 await self._serve(listeners, context, services, ending)
         finally:
             for task in self._tasks:
@@ -143,6 +145,20 @@ class _Daemon:
         if self._supervisor is not None:
             await self._supervisor.stop()
         return 0
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> Services:
+        """All services; once more if the supervisor died meanwhile.
+
+        :raises WharfError: they can't be had.
+        """
+        while True:
+            deaths = self._supervisor.deaths if self._supervisor is not None else 0
+            try:
+                return await stack.enter_async_context(opened(self._config, self._zygote))
+            except WharfError as error:
+                if error.kind is not Kind.UNAVAILABLE or self._supervisor is None or self._supervisor.deaths == deaths:
+                    raise
+                log.warning("the supervisor died while the services were opened; trying again: %s", error)
 
     async def _serve(self, listeners: list[Listener], context: Any, services: Any, ending: asyncio.Event) -> None:
         timed = services.metrics.observe if self._config.metrics_addr else None

@@ -18,11 +18,12 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.shim import zygote
-from engine.system import installation, private, timeouts
+from engine.system import installation, private, rootlock, timeouts
 from engine.system.immortal import immortalize
 from server.config import Config
 
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 # A supervisor that lives shorter than this many seconds is started again after a pause, which doubles.
 _STABLE = 30.0
 _PAUSE = 0.1
+_LOOK = 0.05  # seconds between two looks for a socket that is not there yet
+# How often a supervisor that is killed while it starts is started again.
+_STARTS = 3
 
 
 class StartError(Exception):
@@ -71,11 +75,43 @@ class Supervisor:
         self._ready = -1
         self._zygote: zygote.Handle | None = None
         self._ending = False
+        #: How often it died since :meth:`watch` began.
+        self.deaths = 0
+
+    def _find(self) -> int | None:
+        """The pid of a supervisor that serves, or None.
+
+        One that an earlier wharfd had begun to start holds the lock and has no socket yet: this waits for it, and ends
+        it if it does not serve in time.
+        """
+        lock, deadline = str(self.root / "lock"), time.monotonic() + timeouts.seconds("supervisor.start")
+        waits = False
+        while (found := _peer(self.address)) is None and (owner := rootlock.owner(lock)) is not None:
+            if not waits:
+                waits = True
+                log.info("a supervisor (process %d) is starting or ending; waiting for it", owner)
+            if time.monotonic() > deadline:
+                self._take_over(lock, owner)
+                return None
+            time.sleep(_LOOK)
+        return found
+
+    def _take_over(self, lock: str, owner: int) -> None:
+        """Ends the process that holds the lock and does not serve."""
+        if not owner:
+            return  # the next one says who works there, or gets the lock
+        self._adopt(owner)
+        if rootlock.owner(lock) == owner:
+            log.error("the supervisor (process %d) does not serve and is ended", owner)
+            self.stop_blocking()
+        elif self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     def launch(self, share: Callable[[], None], handle: zygote.Handle) -> None:
         """Finds the supervisor or forks it. ``share`` imports what both daemons use, without any threads; the
         supervisor gets the zygote of ``handle``, which is closed here."""
-        found = _peer(self.address)
+        found = self._find()
         if found is not None:
             self._adopt(found)
             if self._is_of_this_installation():
@@ -113,11 +149,38 @@ class Supervisor:
         poll.register(ready, select.POLLIN | select.POLLHUP)
         try:
             answered = poll.poll(timeouts.seconds("supervisor.start") * 1000)
-            if not answered or not os.read(ready, 1):
-                self.stop_blocking()
-                raise StartError("the supervisor did not start: see its messages above")
+            if answered and os.read(ready, 1):
+                return
         finally:
             os.close(ready)
+        for _ in range(_STARTS):
+            status = self._status()
+            if status is None or not os.WIFSIGNALED(status):
+                break
+            log.error("the supervisor (process %d) was killed while it started; starting it again", self.pid)
+            self._reap()
+            self._spawn()
+            if self._serves():
+                return
+        self.stop_blocking()
+        raise StartError("the supervisor did not start: see its messages above")
+
+    def _status(self) -> int | None:
+        """How it ended, as waitpid tells it; None: it has not ended."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return status if pid else None
+
+    def _serves(self) -> bool:
+        """Waits until a spawned supervisor takes connections; False: it ended, or the time is up."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        deadline = time.monotonic() + timeouts.seconds("supervisor.start")
+        while time.monotonic() < deadline:
+            if _peer(self.address) == self.pid:
+                return True
+            if poll.poll(_LOOK * 1000):
+                return False
+        return False
 
     def _adopt(self, pid: int) -> None:
         self.pid = pid
@@ -154,6 +217,7 @@ class Supervisor:
             await self._gone()
             if self._ending:
                 return
+            self.deaths += 1
             log.error("the supervisor (process %d) has died; starting it again", self.pid)
             self._reap()
             if loop.time() - since < _STABLE:
@@ -240,7 +304,9 @@ def _become(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> No
     status = 1
 
     def _say_ready() -> None:
-        os.write(signalled, b"1")
+        # A wharfd that was killed meanwhile does not read it; the next one finds the socket.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(signalled, b"1")
         os.close(signalled)
 
     try:

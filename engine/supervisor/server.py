@@ -1,7 +1,6 @@
 """The supervisor's gRPC server: one unix socket, until a signal."""
 
 import asyncio
-import fcntl
 import gc
 import logging
 import os
@@ -9,16 +8,15 @@ import resource
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import grpc
 import grpc.aio
 
-from engine.errors import Kind, WharfError
+from engine.errors import WharfError
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
-from engine.system import heap, linux, private, rest, stacks, timeouts
+from engine.system import heap, linux, private, rest, rootlock, stacks, timeouts
 
 log = logging.getLogger("engine.supervisor")
 
@@ -45,26 +43,15 @@ def run(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        with _only_one(root):
+        # Two supervisors on one root would delete each other's files.
+        private.make_directory(root, private.PASSABLE)
+        seconds, busy = timeouts.seconds("supervisor.lock"), f"another supervisor works on {root}"
+        with rootlock.held(os.path.join(root, "lock"), seconds=seconds, busy=busy):
             asyncio.run(_serve(Settings(root, state, address, soft), handle, ready))
     except WharfError as error:
         log.error("%s", error.message)
         return 1
     return 0
-
-
-@contextmanager
-def _only_one(root: str) -> Iterator[None]:
-    """Two supervisors on one root would take each other's files for rubbish. UNAVAILABLE: there is another."""
-    private.make_directory(root, private.PASSABLE)
-    fd = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise WharfError(Kind.UNAVAILABLE, f"another supervisor works on {root}") from None
-    finally:
-        os.close(fd)
 
 
 async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] | None) -> None:

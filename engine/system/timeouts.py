@@ -16,6 +16,7 @@ _SECONDS: dict[str, float] = {
     "engine.call": 60.0,  # a gRPC call that does no long work
     "supervisor.start": 30.0,
     "supervisor.stop": 20.0,
+    "supervisor.lock": 30.0,  # an earlier supervisor that ends gives its root back
     "shim.start": 20.0,  # zygote forks, the shim answers
     "shim.call": 30.0,
     "shim.connect": 10.0,
