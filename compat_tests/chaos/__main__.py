@@ -1,0 +1,47 @@
+"""python -m compat_tests.chaos --minutes 10 --seed 1: a mixed load, and kills of every process at random moments.
+
+At the end each container is what it should be, nothing is left behind, and every operation that failed has a fault
+beside it. ``--network-faults`` also deletes the engine's own bridge and firewall table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from compat_tests import engines
+from compat_tests.chaos.storm import storm
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m compat_tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="how long (10)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="what happens, though not when exactly")
+    parser.add_argument("--clients", type=int, default=4, help="how many at once (4)")
+    parser.add_argument("--network-faults", action="store_true", help="delete bridge and table, too")
+    parser.add_argument("--log", help="where the daemon's log goes if anything is wrong")
+    given = parser.parse_args()
+    print(f"seed {given.seed}", flush=True)
+    with engines.wharf("chaos") as engine:
+        engine.load_busybox()
+        report = storm(
+            engine,
+            seconds=given.minutes * 60,
+            seed=given.seed,
+            clients=given.clients,
+            networks=given.network_faults,
+        )
+        if report.failures and given.log:
+            engine.daemon.log.rename(given.log)
+    print("\n".join(report.figures))
+    for line in report.failures:
+        print(f"FAILED {line}")
+    print(
+        "nothing failed without a fault, nothing is left" if not report.failures else f"{len(report.failures)} failures"
+    )
+    return bool(report.failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

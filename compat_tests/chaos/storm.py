@@ -1,0 +1,98 @@
+"""One storm: load, residents and faults at once; then what must be true when it is over."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+from dataclasses import dataclass
+
+from compat_tests.chaos.faults import Faults
+from compat_tests.chaos.journal import Journal
+from compat_tests.chaos.load import Load
+from compat_tests.chaos.residents import Residents
+from compat_tests.crash import footprint
+from compat_tests.engines import Wharf
+from compat_tests.registry import registry
+from compat_tests.traces import until
+
+#: Lines of the daemons' log that no kill explains.
+BAD = re.compile(
+    r"Traceback \(most recent call last\)|Task was destroyed|was never (retrieved|awaited)|another supervisor"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    figures: list[str]
+    failures: list[str]
+
+
+def storm(engine: Wharf, *, seconds: float, seed: int, clients: int, networks: bool) -> Report:
+    """Runs for so many seconds and looks at what is left; the engine is empty again afterwards."""
+    chance, journal = random.Random(seed), Journal()
+    before = _held(engine)
+    with registry() as plain:
+        load, residents = Load(engine, journal, plain), Residents(engine, journal)
+        faults = Faults(engine, journal, chance, networks=networks)
+        over, calm = threading.Event(), threading.Event()
+        working = [threading.Thread(target=load.work, args=(over, chance.getrandbits(32))) for _ in range(clients)]
+        working.append(threading.Thread(target=residents.follow, args=(over,)))
+        breaking = threading.Thread(target=faults.run, args=(calm,))
+        for thread in (*working, breaking):
+            thread.start()
+        over.wait(seconds)
+        calm.set()
+        breaking.join()
+        over.set()
+        for thread in working:
+            thread.join()
+        try:
+            _afterwards(engine, journal, load, residents, before)
+        except AssertionError as error:
+            journal.add_wrong(str(error))
+    return Report(journal.figures(), journal.failures() + _bad_lines(engine))
+
+
+def _afterwards(
+    engine: Wharf, journal: Journal, load: Load, residents: Residents, before: dict[str, list[str]]
+) -> None:
+    residents.check("after the storm")
+    engine.restart()
+    residents.check("after a restart")
+    load.clear()
+    residents.remove()
+    left: dict[str, list[str]] = {}
+
+    def nothing() -> bool:
+        nonlocal left
+        now = _held(engine)
+        left = {
+            kind: sorted(set(found) - set(before[kind]))
+            for kind, found in now.items()
+            if set(found) - set(before[kind])
+        }
+        return not left
+
+    if not until(nothing, seconds=30):
+        journal.add_wrong(f"left behind: {left}")
+
+
+def _held(engine: Wharf) -> dict[str, list[str]]:
+    """What there is of containers (see ``crash``); of prepared namespaces and links only what exceeds the pool."""
+    held = footprint(engine)
+    spaces = sorted(os.listdir(engine.place.root / "run/netns"))
+    pool = 4  # as many as are kept ready, and one that is being made
+    held["namespaces"] = spaces[pool:]
+    held["bridge"] = held["bridge"] if len(held["bridge"]) > pool else []
+    return held
+
+
+def _bad_lines(engine: Wharf) -> list[str]:
+    lines = engine.daemon.log.read_text(errors="replace").splitlines()
+    return [
+        f"log: {' | '.join(lines[number : number + 12])}"[:1500]
+        for number, line in enumerate(lines)
+        if BAD.search(line)
+    ]
