@@ -89,3 +89,59 @@ def test_names_that_no_interface_can_have(engine: Engine, name: str) -> None:
     answer = engine.api.post("/containers/create", body)
     assert answer.status == 400
     assert f"invalid interface name '{name}'" in answer.message
+
+
+def test_options_that_no_driver_knows_are_kept(engine: Engine, oracle: Engine) -> None:
+    """Of a network, of its IPAM and of an endpoint, at create and at connect."""
+    options = {"com.docker.network.bridge.nosuch": "1", "foo": "bar"}
+    found = []
+    for each in (engine, oracle):
+        with network(each, {"Options": options, "IPAM": {"Options": {"odd": "x"}}}) as made:
+            connected = {"asked": {"DriverOpts": {"com.docker-py.setting": "true", "x": "y"}}}
+            body = {
+                "Image": "busybox",
+                "Cmd": ["sleep", "1000"],
+                "HostConfig": {"NetworkMode": "asked"},
+                "NetworkingConfig": {"EndpointsConfig": connected},
+            }
+            answer = each.api.post("/containers/create", body)
+            assert answer.status == 201, answer.body
+            identity = answer.json()["Id"]
+            try:
+                assert each.api.post(f"/containers/{identity}/start").status == 204
+                wanted = {"Container": identity, "EndpointConfig": {"DriverOpts": {"foo": "bar"}}}
+                assert each.api.post("/networks/bridge/connect", wanted).status == 200
+                shown = each.api.get(f"/containers/{identity}/json").json()["NetworkSettings"]["Networks"]
+            finally:
+                each.api.delete(f"/containers/{identity}", force=1)
+            opts = {name: settings["DriverOpts"] for name, settings in shown.items()}
+            found.append((made["Options"], made["IPAM"]["Options"], opts))
+    assert found[0] == found[1]
+    assert found[0] == (options, {"odd": "x"}, {"asked": connected["asked"]["DriverOpts"], "bridge": {"foo": "bar"}})
+
+
+def test_a_link_is_of_one_network(engine: Engine, oracle: Engine) -> None:
+    """Once its target has left the network, the alias names nothing, also where another network has them both."""
+    found = []
+    for each in (engine, oracle):
+        seen = []
+        for name in ("one", "two"):
+            each.docker("network", "create", f"link-{name}")
+        try:
+            each.docker("run", "-d", "--name", "linked", "--network", "link-one", "busybox", "sleep", "1000")
+            joined = ("--network", "link-one", "--link", "linked:alias")
+            each.docker("run", "-d", "--name", "client", *joined, "busybox", "sleep", "1000")
+            for name in ("linked", "client"):
+                each.docker("network", "connect", "link-two", name)
+            for verb in ("", "disconnect", "connect"):
+                if verb:
+                    each.docker("network", verb, "link-one", "linked")
+                for name in ("linked", "alias", "alias.link-two"):
+                    pinged = each.docker("exec", "client", "ping", "-c1", "-W5", name, check=False)
+                    seen.append((verb, name, pinged.status))
+        finally:
+            each.docker("rm", "-f", "linked", "client")
+            each.docker("network", "rm", "link-one", "link-two")
+        found.append(seen)
+    assert found[0] == found[1]
+    assert ("disconnect", "alias", 1) in found[0]

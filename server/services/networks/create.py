@@ -101,8 +101,6 @@ def _record(room: Room, request: NetworkCreateRequest) -> Network:
     ipam_driver = (request.ipam.driver if request.ipam else "") or "default"
     if ipam_driver not in ("default", "null"):
         raise not_found(f'plugin "{ipam_driver}" not found')
-    if request.ipam and request.ipam.options and ipam_driver == "default":
-        raise invalid(f"IPAM driver default has no option {next(iter(request.ipam.options))}")
     network = Network(
         id=secrets.token_hex(32),
         name=request.name,

@@ -1,9 +1,9 @@
-"""What a driver's ``-o`` options may say. An option that no driver knows is refused, never ignored."""
+"""What a driver's ``-o`` options may say. An option that no driver knows is kept and shown, as by dockerd."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
 
-from engine.errors import invalid, not_implemented
+from engine.errors import invalid
 from engine.network.rules import BridgeRules
 from server.services.networks.model import BRIDGE, IPVLAN, MACVLAN, Network
 
@@ -28,14 +28,6 @@ MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-_KNOWN: Mapping[str, frozenset[str]] = {
-    BRIDGE: frozenset(
-        (NAME, ICC, MASQUERADE, BINDING4, BINDING6, MODE4, MODE6, TRUSTED, INHIBIT4, DEFAULT, MTU, HOST4, HOST6, PREFIX)
-    ),
-    MACVLAN: frozenset(("parent", "macvlan_mode", MTU, PREFIX, MODE4, MODE6)),
-    IPVLAN: frozenset(("parent", "ipvlan_mode", "ipvlan_flag", MTU, PREFIX, MODE4, MODE6)),
-}
-_ANY_DRIVER = frozenset((ENABLE4, ENABLE6))
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
@@ -88,15 +80,7 @@ def mtu(options: Mapping[str, str]) -> int:
 
 
 def check(network: Network) -> None:
-    """:raises WharfError: INVALID: an option that the driver does not have, or that says nonsense."""
-    known = _KNOWN.get(network.driver)
-    if known is None:
-        if network.options:
-            raise invalid(f"driver {network.driver} has no option {next(iter(network.options))}")
-        return
-    for name in network.options:
-        if name not in known and name not in _ANY_DRIVER:
-            raise invalid(f"unknown option {name} for driver {network.driver}")
+    """:raises WharfError: INVALID: an option of the driver that says nonsense."""
     mtu(network.options)
     if network.driver == BRIDGE:
         _check_bridge(network)
@@ -182,7 +166,7 @@ def _check_interface(name: str) -> None:
 def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
     """The ``net.*.IFNAME.*`` settings of an endpoint, with IFNAME still in them; the docker CLI writes it small.
 
-    :raises WharfError: INVALID: a malformed or foreign sysctl; NOT_IMPLEMENTED: an option that is not known.
+    :raises WharfError: INVALID: a malformed or foreign sysctl, or an interface name that can't be.
     """
     found = []
     for name, value in (driver_opts or {}).items():
@@ -190,7 +174,7 @@ def endpoint_sysctls(driver_opts: Mapping[str, str] | None) -> tuple[tuple[str, 
             _check_interface(value)
             continue
         if name != ENDPOINT_SYSCTLS:
-            raise not_implemented(f"endpoint driver option {name} is not supported")
+            continue
         for item in filter(None, (part.strip() for part in value.split(","))):
             key, equals, setting = item.partition("=")
             if not equals:
