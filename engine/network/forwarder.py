@@ -42,7 +42,7 @@ class ViewRequest:
 
     netns: str
     zones: tuple[str, ...]
-    links: Mapping[str, str]
+    links: Mapping[str, Mapping[str, str]]
     upstreams: tuple[Upstream, ...]
 
     def wire(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from engine.network.reactor import READ, WRITE, Reactor
 from engine.network.resolver import Resolver, Upstream
 
 #: Raised whenever the requests change: wharfd replaces a proxy of another version.
-VERSION = 1
+VERSION = 2
 _IDLE = 60.0  # seconds without anything to serve
 _LENGTH = struct.Struct(">I")
 

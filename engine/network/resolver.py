@@ -42,7 +42,8 @@ class Upstream(NamedTuple):
 
 
 class View:
-    """What one container sees: its networks in order, its own aliases for others' names, its name servers."""
+    """What one container sees: its networks in order, its name servers, and on each network its own aliases for
+    others' names (``links``: network → lower case alias → name)."""
 
     __slots__ = ("clients", "links", "netns", "tcp", "udp", "upstreams", "zones")
 
@@ -50,7 +51,7 @@ class View:
         self,
         netns: str,
         zones: list[str],
-        links: dict[str, str],
+        links: dict[str, dict[str, str]],
         upstreams: list[Upstream],
         sockets: tuple[socket.socket, socket.socket],
     ) -> None:
@@ -92,7 +93,7 @@ class Resolver:
         key: str,
         path: str,
         zones: Sequence[str],
-        links: dict[str, str],
+        links: dict[str, dict[str, str]],
         upstreams: Sequence[Upstream],
     ) -> tuple[int, int]:
         """Serves a container, or changes what it sees; returns the UDP and TCP ports at 127.0.0.11.
@@ -179,11 +180,18 @@ class Resolver:
         return None
 
     def _lookup(self, view: View, name: str) -> list[tuple[str, str]] | None:
-        name = view.links.get(name, name)
-        for key in view.zones:
-            zone = self._zones.get(key)
-            if zone is None:
-                continue
+        aliased = [(key, target) for key in view.zones if (target := view.links.get(key, {}).get(name))]
+        # An alias goes before a name, and hides it on its own network only.
+        hidden = {key for key, _ in aliased}
+        for key, wanted in (*aliased, *((key, name) for key in view.zones if key not in hidden)):
+            if (found := self._named(key, wanted)) is not None:
+                return found
+        return None
+
+    def _named(self, key: str, name: str) -> list[tuple[str, str]] | None:
+        """What is known of a name on one network."""
+        zone = self._zones.get(key)
+        if zone is not None:
             if name in zone.names:
                 return zone.names[name]
             # "name.network" means the name on that network.

@@ -49,7 +49,7 @@ def zone_of(network: Network) -> Zone:
 
 async def view_request(room: Room, container: Container, record: SandboxRecord) -> ViewRequest:
     """What the container's name service needs."""
-    links = {}
+    links: dict[str, dict[str, str]] = {}
     zones = []
     for endpoint in record.endpoints:
         if not room.networks[endpoint.network].user_defined:
@@ -58,7 +58,7 @@ async def view_request(room: Room, container: Container, record: SandboxRecord) 
         for text in endpoint.settings.get("Links") or ():
             name, alias = endpoints.parse_link(text)
             target = room.containers.find(name) if room.containers else None
-            links[alias.lower()] = (target.name if target else name).lower()
+            links.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
     servers = await asyncio.to_thread(etc.upstreams, etc.overrides(room, container))
     internal = all(room.networks[endpoint.network].internal for endpoint in record.endpoints)
     # A container without a way out must not find one through the host's own resolver.
