@@ -9,6 +9,23 @@ from engine.errors import WharfError, invalid
 DOCKERFILE_BYTES = 4 << 20
 """Bytes of a Dockerfile or of a ``.dockerignore``."""
 
+# Images
+
+DOCUMENT_BYTES = 8 << 20
+"""Bytes of a manifest, an index, an image config or a list of tags (registries accept manifests of 4 MiB)."""
+LAYER_BYTES = 1 << 40
+"""Bytes that a manifest may claim for one layer."""
+IMAGE_BYTES = 4 << 40
+"""Bytes that a manifest may claim for all layers together."""
+IMAGE_LAYERS = 500
+"""Layers of one image: Linux stacks no more directories in an overlay (``OVL_MAX_STACK``)."""
+REPOSITORY_TAGS = 100_000
+"""Tags of one repository that ``docker pull -a`` pulls."""
+ARCHIVE_FILES = 100_000
+"""Files of an archive for ``docker load`` whose names may be those of an image's parts."""
+ARCHIVE_DOCUMENT_BYTES = 64 << 20
+"""Bytes of all documents (manifests, configs) of such an archive outside of ``blobs/``; they are held in memory."""
+
 
 def exceeded(name: str, what: str) -> WharfError:
     """INVALID_ARGUMENT for ``what``, which is beyond the limit ``name`` (a constant of this module)."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from engine import limits
 from engine.api import direct, lean
 from engine.api.pb import content_pb2 as pb
 from engine.api.rpc import Caller, Duplex
@@ -219,8 +220,18 @@ class Content:
             yield piece.data
 
     async def read_all(self, digest: str) -> bytes:
-        """A whole small blob (a manifest, a config)."""
-        return b"".join([piece async for piece in self._read(digest)])
+        """A whole small blob (a manifest, a config).
+
+        :raises WharfError: INVALID_ARGUMENT for one of more than ``limits.DOCUMENT_BYTES``.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self._read(digest, size=limits.DOCUMENT_BYTES + 1):
+            pieces.append(piece)
+            size += len(piece)
+        if size > limits.DOCUMENT_BYTES:
+            raise limits.exceeded("DOCUMENT_BYTES", f"{digest}: its size")
+        return b"".join(pieces)
 
     async def appender(self, writer: Writer) -> direct.Appender | None:
         """For an ingest that is being written; None where the server gives no descriptors."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin, urlsplit
 
+from engine import limits
 from engine.errors import Kind, WharfError
 from engine.registry import oci
 from engine.registry.answers import RegistryError, limited, pieces, refused, translated
@@ -309,7 +310,7 @@ class Repository:
 
     async def _manifest(self, selector: str) -> tuple[bytes, str]:
         async with self.request("GET", f"manifests/{selector}", headers={"accept": oci.ACCEPT}) as response:
-            data = await limited(response, oci.DOCUMENT_MAX)
+            data = await limited(response, limits.DOCUMENT_BYTES)
             media_type = response.headers.get("content-type", "").split(";")[0].strip()
         try:
             document = oci.load(data, selector)
@@ -352,10 +353,12 @@ class Repository:
         path = "tags/list"
         for _ in range(1000):
             async with self.request("GET", path) as response:
-                document = oci.load(await limited(response, oci.DOCUMENT_MAX), "tags/list")
+                document = oci.load(await limited(response, limits.DOCUMENT_BYTES), "tags/list")
                 link = response.headers.get("link", "")
                 here = str(response.url)
             found += [str(tag) for tag in document.get("tags") or ()]
+            if len(found) > limits.REPOSITORY_TAGS:
+                raise limits.exceeded("REPOSITORY_TAGS", f"{self.reference.path}: the number of tags")
             if 'rel="next"' not in link:
                 break
             path = urljoin(here, link.partition(">")[0].lstrip("< "))

@@ -3,6 +3,7 @@ keep alive what they refer to."""
 
 from collections.abc import Mapping
 
+from engine import limits
 from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.errors import Kind, WharfError, invalid
@@ -15,19 +16,34 @@ async def read(engine: Engine, desc: Descriptor) -> Json:
 
     :raises WharfError: NOT_FOUND; INVALID_ARGUMENT for one that is too large or no JSON object.
     """
-    if desc.size > oci.DOCUMENT_MAX:
-        raise invalid(f"{desc.digest}: {desc.size} bytes are too many for a {desc.media_type}")
+    if desc.size > limits.DOCUMENT_BYTES:
+        raise limits.exceeded("DOCUMENT_BYTES", f"{desc.digest}: the size {desc.size} of a {desc.media_type}")
     return oci.load(await engine.content.read_all(desc.digest), desc.digest)
 
 
 async def has(engine: Engine, digest: str) -> bool:
+    return await size(engine, digest) is not None
+
+
+async def size(engine: Engine, digest: str) -> int | None:
+    """Bytes of a blob; None if it is not here. What a manifest says of it may be wrong."""
     try:
-        await engine.content.info(digest)
+        return (await engine.content.info(digest)).size
     except WharfError as error:
         if error.kind is Kind.NOT_FOUND:
-            return False
+            return None
         raise
-    return True
+
+
+async def has_sized(engine: Engine, desc: Descriptor) -> bool:
+    """Whether a blob is here, with the size that a manifest or an index says.
+
+    :raises WharfError: INVALID_ARGUMENT if it has another one.
+    """
+    found = await size(engine, desc.digest)
+    if found is not None and found != desc.size:
+        raise invalid(f"{desc.digest}: {found} bytes where the manifest says {desc.size}")
+    return found is not None
 
 
 async def write(

@@ -79,10 +79,10 @@ class Downloads:
         :raises WharfError: what the registry said; INVALID_ARGUMENT for a blob that is not what it should be.
         """
         for _ in range(self._attempts + 1):
-            if await self._held(desc.digest):
+            if await self._held(desc):
                 return False
             await self._join(repository, desc, watch, urls)
-            if await self._held(desc.digest):
+            if await self._held(desc):
                 return True
             # Whoever fetched it for us has given up on its image, and the collector was faster than we.
         raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
@@ -107,12 +107,12 @@ class Downloads:
             freed += ingest.offset
         return freed
 
-    async def _held(self, digest: str) -> bool:
+    async def _held(self, desc: Descriptor) -> bool:
         lease = current_lease.get()
         if lease:
             with suppress(WharfError):
-                await self._engine.leases.add_resource(lease, digest, "content")
-        return await documents.has(self._engine, digest)
+                await self._engine.leases.add_resource(lease, desc.digest, "content")
+        return await documents.has_sized(self._engine, desc)
 
     async def _join(self, repository: Repository, desc: Descriptor, watch: Watch | None, urls: tuple[str, ...]) -> None:
         while True:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine import jsontext
+from engine import jsontext, limits
 from engine.api.types import Descriptor, Platform
 from engine.errors import invalid
 from engine.registry.reference import check_digest
@@ -34,9 +34,6 @@ INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 #: What a registry is offered for a manifest, best first.
 ACCEPT = ", ".join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, "*/*"))
-
-#: A document larger than this is refused (registries accept 4 MiB).
-DOCUMENT_MAX = 8 << 20
 
 #: Labels of the collector: what a blob keeps alive.
 REF = "containerd.io/gc.ref.content"
@@ -103,7 +100,7 @@ def descriptor(document: object, what: str) -> Descriptor:
     if not isinstance(document, Mapping):
         raise invalid(f"{what}: descriptor is not an object")
     digest, size, media_type = document.get("digest"), document.get("size"), document.get("mediaType")
-    if not isinstance(digest, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(digest, str) or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
         raise invalid(f"{what}: descriptor without a valid digest and size")
     check_digest(digest)
     annotations = document.get("annotations")
@@ -177,6 +174,25 @@ def parse_index(document: Json, what: str = "index") -> tuple[Descriptor, ...]:
     if "layers" in document or "config" in document or (manifests is not None and not isinstance(manifests, list)):
         raise invalid(f"{what}: not an image index")
     return tuple(descriptor(item, what) for item in manifests or ())
+
+
+def check_sizes(manifest: Manifest, what: str) -> None:
+    """Whether an image may be as large as its manifest claims. Nothing of it needs to have been fetched.
+
+    :raises WharfError: INVALID_ARGUMENT that names the limit; or for two sizes of one blob.
+    """
+    if manifest.config.size > limits.DOCUMENT_BYTES:
+        raise limits.exceeded("DOCUMENT_BYTES", f"{what}: the config's size {manifest.config.size}")
+    if len(manifest.layers) > limits.IMAGE_LAYERS:
+        raise limits.exceeded("IMAGE_LAYERS", f"{what}: the number of layers {len(manifest.layers)}")
+    sizes = {manifest.config.digest: manifest.config.size}
+    for layer in manifest.layers:
+        if layer.size > limits.LAYER_BYTES:
+            raise limits.exceeded("LAYER_BYTES", f"{what}: the size {layer.size} of layer {layer.digest}")
+        if sizes.setdefault(layer.digest, layer.size) != layer.size:
+            raise invalid(f"{what}: two sizes of one blob: {layer.digest}")
+    if (total := sum(layer.size for layer in manifest.layers)) > limits.IMAGE_BYTES:
+        raise limits.exceeded("IMAGE_BYTES", f"{what}: the size {total} of all layers")
 
 
 def media_type_of(document: Json) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from engine import limits
 from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.errors import Kind, WharfError, invalid, not_found
@@ -139,6 +140,9 @@ class Puller:
                     f"no matching manifest for {oci.format_platform(self._wanted)} in the manifest list entries"
                 )
             child = fitting[0]
+            if child.size > limits.DOCUMENT_BYTES:
+                raise limits.exceeded("DOCUMENT_BYTES", f"{child.digest}: the size {child.size} of a manifest")
+            await documents.has_sized(self._engine, child)
             local = await self._local(child.digest, child.media_type)
             target = local or await self._document(child.digest, expected=child.digest, size=child.size)
         raise invalid(f"{target.digest}: indexes within indexes")
@@ -150,10 +154,10 @@ class Puller:
         if not manifest.is_image:
             media_type = manifest.config.media_type
             raise invalid(f'encountered remote "{media_type}"(unknown) when fetching')
-        if manifest.config.size > oci.DOCUMENT_MAX:
-            raise invalid(f"{manifest.config.digest}: {manifest.config.size} bytes are too many for an image config")
+        oci.check_sizes(manifest, target.digest)
         layers = manifest.layers
-        here = [await documents.has(self._engine, layer.digest) for layer in layers]
+        # One that is here with another size is refused before any other is fetched.
+        here = [await documents.has_sized(self._engine, layer) for layer in layers]
         quiet = all(here)
         if not quiet:
             for layer in layers:

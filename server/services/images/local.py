@@ -125,14 +125,14 @@ class Local:
 
     async def _manifest(self, target: Descriptor, desc: Descriptor) -> Json:
         image = await self._room.resolver.image(target, desc)
-        here = await documents.has(self._room.engine, desc.digest)
-        content = desc.size if here else 0
+        size = await documents.size(self._room.engine, desc.digest)
+        here, content = size is not None, size or 0
         available = here
         if here:
             document = await documents.read(self._room.engine, desc)
             for child in oci.children(document, desc.media_type):
-                if await documents.has(self._room.engine, child.digest):
-                    content += child.size
+                if (size := await documents.size(self._room.engine, child.digest)) is not None:
+                    content += size
                 elif not oci.is_foreign(child.media_type):
                     available = False
         kind = "attestation" if desc.annotations.get(oci.ATTESTATION) else "image" if image else "unknown"

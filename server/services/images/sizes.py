@@ -69,9 +69,10 @@ class Sizes:
         """Whether all of it is here."""
         if desc.digest in found:
             return True
-        if not await documents.has(self.engine, desc.digest):
+        size = await documents.size(self.engine, desc.digest)
+        if size is None:
             return False
-        found[desc.digest] = desc.size
+        found[desc.digest] = size
         if not (oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type)):
             return True
         try:

@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
-from engine import jsontext
+from engine import jsontext, limits
 from engine.api.types import Descriptor, ImageRecord
 from engine.errors import Kind, WharfError, invalid, not_found
 from engine.registry import documents, oci
-from engine.registry.answers import RegistryError
+from engine.registry.answers import RegistryError, limited
 from engine.registry.auth import NOBODY, Credentials
 from engine.registry.client import Repository
 from engine.registry.download import Downloads
@@ -186,7 +186,7 @@ class Transfer:
                     ]
                 elif oci.is_manifest(media_type):
                     config = oci.parse_manifest(document).config
-                    if oci.is_config(config.media_type) and config.size <= oci.DOCUMENT_MAX:
+                    if oci.is_config(config.media_type) and config.size <= limits.DOCUMENT_BYTES:
                         platforms = [await self._config_platform(repository, config)]
             except RegistryError as error:
                 if error.status in (401, 403):
@@ -196,8 +196,17 @@ class Transfer:
 
     async def _config_platform(self, repository: Repository, config: Descriptor) -> dict[str, Any]:
         async with repository.blob(config.digest) as (_, pieces):
-            data = b"".join([piece async for piece in pieces])
-        document = oci.load(data[: oci.DOCUMENT_MAX], config.digest)
+            parts: list[bytes] = []
+            size = 0
+            async for piece in pieces:
+                size += len(piece)
+                if size > config.size:
+                    raise invalid(f"{config.digest}: more than the {config.size} bytes that the manifest says")
+                parts.append(piece)
+        data = b"".join(parts)
+        if oci.digest_of(data) != config.digest and config.digest.startswith("sha256:"):
+            raise invalid(f"config verification failed for digest {config.digest}")
+        document = oci.load(data, config.digest)
         keys = ("architecture", "os", "os.version", "os.features", "variant")
         return {key: document[key] for key in keys if document.get(key)}
 
@@ -217,7 +226,7 @@ class Transfer:
                 try:
                     query = {"q": text, "n": str(limit or 25)}
                     async with repository.request("GET", f"{scheme}://{domain}/v1/search", query=query) as response:
-                        document = oci.load(await response.aread(), "search")
+                        document = oci.load(await limited(response, limits.DOCUMENT_BYTES), "search")
                         return [item for item in document.get("results") or () if isinstance(item, dict)]
                 except RegistryError as error:
                     if error.status:

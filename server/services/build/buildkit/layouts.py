@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from engine import limits
 from engine.api.client import Engine
 from engine.api.content import Content
 from engine.api.types import Descriptor, Platform
@@ -132,7 +133,7 @@ class Layout:
 
     async def _small(self, digest: str) -> bytes:
         info = await self.content.info(digest)
-        if info.size > oci.DOCUMENT_MAX:
+        if info.size > limits.DOCUMENT_BYTES:
             raise invalid(f"{digest}: {info.size} bytes are too many for a document")
         data = await self.content.read_all(digest)
         if oci.digest_of(data) != digest:
