@@ -1,14 +1,8 @@
-"""Images from an archive: what ``docker save`` writes in any of its versions, and OCI layouts.
+"""Images from an archive: what ``docker save`` writes in any of its versions, and OCI layouts."""
 
-The archive is read once, from a stream: large files go into the content store as they pass, small ones are kept in
-memory until the end, when the manifest tells what they were.
-"""
-
-import asyncio
 import posixpath
-import secrets
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -17,15 +11,13 @@ from engine import jsontext
 from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.errors import Kind, WharfError, invalid, not_found
-from engine.layers import header as tar
 from engine.layers.compression import Compression, detect
-from engine.registry import documents, oci
-from engine.registry.asynctar import AsyncTar, plain, regular
-from engine.registry.reference import check_digest, parse
+from engine.registry import archive_contents, archive_v1, documents, oci
+from engine.registry.archive_contents import INDEX, LAYOUT, MANIFEST, REPOSITORIES, Blob, Contents
+from engine.registry.asynctar import AsyncTar, plain
+from engine.registry.reference import parse
 from engine.system import heap
 
-_SMALL = 1 << 20
-_SMALL_TOTAL = 64 << 20
 _LAYER_SUFFIX = {Compression.NONE: "", Compression.GZIP: ".gzip", Compression.ZSTD: ".zstd"}
 
 
@@ -37,28 +29,6 @@ class Loaded:
     target: Descriptor
 
 
-@dataclass(frozen=True, slots=True)
-class _Blob:
-    digest: str
-    size: int
-    compression: Compression
-
-
-@dataclass(slots=True)
-class _Contents:
-    small: dict[str, bytes] = field(default_factory=dict)
-    big: dict[str, _Blob] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-
-    def follow(self, name: str) -> str:
-        """A layer that several images of an old archive share is a link in all but one."""
-        for _ in range(8):
-            if name not in self.links:
-                return name
-            name = self.links[name]
-        raise invalid(f"{name}: too many links")
-
-
 async def load(engine: Engine, body: AsyncIterator[bytes], *, platform: Platform | None = None) -> list[Loaded]:
     """Reads the archive into the content store, in the order of its index. Call under a lease.
 
@@ -66,80 +36,23 @@ async def load(engine: Engine, body: AsyncIterator[bytes], *, platform: Platform
         NOT_FOUND when it has no image for ``platform``.
     """
     with heap.Transfer():
-        contents = await _read(engine, AsyncTar(plain(body)))
-    if "oci-layout" in contents.small and "index.json" in contents.small:
+        contents = await archive_contents.read(engine, AsyncTar(plain(body)))
+    if LAYOUT in contents.small and INDEX in contents.small:
         return await _oci(engine, contents, platform)
-    if "manifest.json" in contents.small:
+    if MANIFEST in contents.small:
         return await _docker(engine, contents)
+    if REPOSITORIES in contents.small:
+        return await _without_manifest(engine, contents)
     raise invalid("unrecognized image format")
-
-
-async def _read(engine: Engine, archive: AsyncTar) -> _Contents:
-    contents = _Contents()
-    held = 0
-    async for header in archive:
-        name = posixpath.normpath("/" + header.name).lstrip("/")
-        if header.type == tar.SYMLINK:
-            contents.links[name] = posixpath.normpath(
-                "/" + posixpath.join(posixpath.dirname(name), header.linkname)
-            ).lstrip("/")
-            continue
-        if header.type == tar.HARDLINK:
-            contents.links[name] = posixpath.normpath("/" + header.linkname).lstrip("/")
-            continue
-        if not regular(header):
-            continue
-        digest = _blob_digest(name)
-        if not digest and header.size <= _SMALL and held + header.size <= _SMALL_TOTAL:
-            held += header.size
-            contents.small[name] = await archive.read(_SMALL)
-            continue
-        contents.big[name] = await _ingest(engine, archive, header.size, digest, name)
-    return contents
-
-
-def _blob_digest(name: str) -> str:
-    parts = name.split("/")
-    if len(parts) != 3 or parts[0] != "blobs":
-        return ""
-    try:
-        return check_digest(f"{parts[1]}:{parts[2]}")
-    except WharfError:
-        return ""
-
-
-async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, name: str) -> _Blob:
-    """One large file into the store. Its digest is found, or checked against the file's name."""
-    # Another client may be sending the same file, and stall: each has a ref of its own, and the first to end wins.
-    ref = f"load-{secrets.token_hex(8)}"
-    head = b""
-    written = 0
-    try:
-        async with engine.content.writer(ref, expected=digest, total=size) as writer:
-            async for piece in archive.data():
-                if len(head) < 6:
-                    head += bytes(piece[:6])
-                await writer.write(piece)
-                written += len(piece)
-            # Asked before the commit: of a blob that it has already the store would not say which it is.
-            found = digest or await writer.found()
-            await writer.commit(size=size, digest=found)
-    except BaseException as error:  # also a client that has gone: nobody can go on from here
-        await asyncio.shield(engine.content.throw_away(ref))
-        refused = isinstance(error, WharfError) and error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT)
-        if not refused or written < size:
-            raise
-        raise invalid(f"{name}: {error}") from None
-    return _Blob(found, size, detect(head))
 
 
 # OCI layout
 
 
-async def _oci(engine: Engine, contents: _Contents, platform: Platform | None) -> list[Loaded]:
-    index = oci.load(contents.small["index.json"], "index.json")
+async def _oci(engine: Engine, contents: Contents, platform: Platform | None) -> list[Loaded]:
+    index = oci.load(contents.small[INDEX], INDEX)
     loaded = []
-    for desc in oci.parse_index(index, "index.json"):
+    for desc in oci.parse_index(index, INDEX):
         if await adopt(engine, desc, platform) is None:
             continue
         target = replace(
@@ -198,6 +111,7 @@ async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = No
     if not oci.is_manifest(media_type):
         raise invalid(f"{desc.digest}: unexpected media type {media_type}")
     manifest = oci.parse_manifest(document, desc.digest)
+    oci.check_sizes(manifest, desc.digest)
     for part in (manifest.config, *manifest.layers):
         try:
             info = await engine.content.info(part.digest)
@@ -216,9 +130,9 @@ async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = No
 # docker-archive
 
 
-async def _docker(engine: Engine, contents: _Contents) -> list[Loaded]:
+async def _docker(engine: Engine, contents: Contents) -> list[Loaded]:
     try:
-        images = jsontext.loads(contents.small["manifest.json"])
+        images = jsontext.loads(contents.small[MANIFEST])
     except ValueError:
         raise invalid("manifest.json: invalid JSON") from None
     if not isinstance(images, list) or not images:
@@ -240,19 +154,24 @@ def _canonical(tag: object) -> str:
         return ""
 
 
-async def _docker_image(engine: Engine, contents: _Contents, image: dict[str, Any]) -> Descriptor:
+async def _docker_image(engine: Engine, contents: Contents, image: dict[str, Any]) -> Descriptor:
     config_name = contents.follow(posixpath.normpath(str(image.get("Config") or "")))
     if config_name in contents.small:
         data = contents.small[config_name]
     elif config_name in contents.big:
         data = await engine.content.read_all(contents.big[config_name].digest)
     else:
-        raise invalid(f"image config {config_name!r} not found: unrecognized image format")
+        raise contents.missing(config_name, "image config")
     diff_ids = oci.diff_ids(oci.load(data, config_name))
     names = image.get("Layers") or []
     if not isinstance(names, list) or len(names) != len(diff_ids):
         raise invalid(f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(names)}")
     layers = [await _docker_layer(engine, contents, str(name)) for name in names]
+    return await _write(engine, data, layers)
+
+
+async def _write(engine: Engine, data: bytes, layers: list[Descriptor]) -> Descriptor:
+    """The config and a manifest that refers to it."""
     config = await documents.write(engine, data, oci.DOCKER_CONFIG)
     manifest = {
         "schemaVersion": 2,
@@ -263,18 +182,39 @@ async def _docker_image(engine: Engine, contents: _Contents, image: dict[str, An
     return await documents.write(engine, orjson.dumps(manifest), oci.DOCKER_MANIFEST)
 
 
-async def _docker_layer(engine: Engine, contents: _Contents, name: str) -> Descriptor:
+async def _docker_layer(engine: Engine, contents: Contents, name: str) -> Descriptor:
     path = contents.follow(posixpath.normpath(name))
     if path in contents.small:
         data = contents.small[path]
         digest = oci.digest_of(data)
         await engine.content.write_blob(f"load-{digest}", data, digest=digest)
-        blob = _Blob(digest, len(data), detect(data))
+        blob = Blob(digest, len(data), detect(data))
     elif path in contents.big:
         blob = contents.big[path]
     else:
-        raise invalid(f"layer {name!r} not found: unrecognized image format")
+        raise contents.missing(path, "layer")
     suffix = _LAYER_SUFFIX.get(blob.compression)
     if suffix is None:
         raise invalid(f"layer {name!r}: {blob.compression.value} is no compression of a layer")
     return Descriptor(oci.DOCKER_LAYER + suffix, blob.digest, blob.size)
+
+
+# docker-archive without a manifest, as Docker before 1.10 wrote it
+
+
+async def _without_manifest(engine: Engine, contents: Contents) -> list[Loaded]:
+    found = archive_v1.parse(contents.small)
+    layers: dict[str, Descriptor] = {}
+    diff_ids: dict[str, str] = {}
+    loaded = []
+    for image in found.images():
+        chain = found.chain(image)
+        for layer in chain:
+            if layer.id not in layers:
+                layers[layer.id] = await _docker_layer(engine, contents, f"{layer.id}/layer.tar")
+                diff_ids[layer.id] = await archive_v1.diff_id(engine, layers[layer.id])
+        data = archive_v1.config(chain, [diff_ids[layer.id] for layer in chain])
+        target = await _write(engine, data, [layers[layer.id] for layer in chain])
+        names = [name for tag in found.names(image) if (name := _canonical(tag))]
+        loaded += [Loaded(name, target) for name in names or [""]]
+    return loaded
