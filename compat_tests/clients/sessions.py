@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from compat_tests.clients.control import control
@@ -53,9 +53,10 @@ class Client:
 
     def build(self, attrs: Mapping[str, str], exporter: str = "", **more: Any) -> Any:
         """Solves with the built-in front end; what it answered. Raises gRPC's errors."""
-        return asyncio.run(self._build(dict(attrs), exporter, more))
+        return asyncio.run(self.serve(lambda session: self._solve(session, dict(attrs), exporter, more)))
 
-    async def _build(self, attrs: dict[str, str], exporter: str, more: dict[str, Any]) -> Any:
+    async def serve(self, work: Callable[[str], Any]) -> Any:
+        """What ``work`` returns in a thread, called with the id of a session that is served meanwhile."""
         session = secrets.token_hex(12)
         sock = self.engine.api.raw()
         sock.settimeout(60)
@@ -78,7 +79,7 @@ class Client:
         sock.setblocking(False)
         serving = asyncio.create_task(server.serve(sock, b""))
         try:
-            return await asyncio.to_thread(self._solve, session, attrs, exporter, more)
+            return await asyncio.to_thread(work, session)
         finally:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

@@ -86,6 +86,13 @@ const heard = (s, text) => new Promise((done) => {
     docker.modem.followProgress(build, (error, all) => (error ? failed(error) : done(all))));
   assert.equal(lines.at(-1).stream, `Successfully tagged ${name}:latest\n`);
   await docker.getImage(name).remove();
+  const kit = await docker.buildImage({ context: folder + "/context", src: ["Dockerfile"] }, { t: name, version: "2" });
+  const traces = await new Promise((done, failed) =>
+    docker.modem.followProgress(kit, (error, all) => (error ? failed(error) : done(all))));
+  assert.equal(traces[0].id, "moby.buildkit.trace");
+  assert.equal(traces.at(-1).id, "moby.image.id");
+  assert.equal(traces.at(-1).aux.ID, (await docker.getImage(name).inspect()).Id);
+  await docker.getImage(name).remove();
   await assert.rejects(docker.getContainer("nosuch").inspect(), { statusCode: 404, reason: "no such container" });
   process.exit(0);
 })().catch((error) => { console.error(error); process.exit(1); });

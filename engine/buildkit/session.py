@@ -39,8 +39,16 @@ class Session:
     name: str
     shared_key: str
     methods: frozenset[str]
-    connection: Connection
+    carrier: Connection | None
+    """``None``: the build has no client that could be asked."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def connection(self) -> Connection:
+        """Where the client is asked. Raises NOT_IMPLEMENTED for a build without one."""
+        if self.carrier is None:
+            raise WharfError(Kind.NOT_IMPLEMENTED, "the build has no session")
+        return self.carrier
 
     def offers(self, method: str) -> bool:
         """Whether the client serves ``/package.Service/Method``."""
@@ -187,7 +195,7 @@ class Sessions:
             raise WharfError(Kind.CONFLICT, f"session {id} already exists")
         connection = await Connection.on(sock, early)
         offered = frozenset(method.casefold() for method in methods)
-        session = Session(id=id, name=name, shared_key=shared_key, methods=offered, connection=connection)
+        session = Session(id=id, name=name, shared_key=shared_key, methods=offered, carrier=connection)
         try:
             async with self._arrived:
                 self._sessions[id] = session
@@ -197,6 +205,16 @@ class Sessions:
             session.gone.set()
             self._sessions.pop(id, None)
             connection.close()
+
+    @contextlib.contextmanager
+    def held(self, session: Session) -> Iterator[None]:
+        """A session without a connection of its own, for as long as the block runs."""
+        self._sessions[session.id] = session
+        try:
+            yield
+        finally:
+            session.gone.set()
+            self._sessions.pop(session.id, None)
 
     async def get(self, id: str) -> Session:
         """The session of that id; waits a moment, as a build can arrive before its session does.

@@ -12,9 +12,7 @@ import secrets
 from dataclasses import dataclass, field
 from enum import Enum
 
-import orjson
-
-from engine import limits
+from engine import jsontext, limits
 from engine.api.client import Engine
 from engine.errors import Kind, WharfError, invalid
 from engine.layers import header as tar
@@ -142,8 +140,8 @@ def _clean(name: str) -> str:
 def _names_in(manifest: bytes) -> set[str]:
     """The files that ``manifest.json`` names. What is wrong with it is told when the images are made."""
     try:
-        images = orjson.loads(manifest)
-    except orjson.JSONDecodeError:
+        images = jsontext.loads(manifest)
+    except ValueError:
         return set()
     found: set[str] = set()
     for image in images if isinstance(images, list) else ():

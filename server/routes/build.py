@@ -16,7 +16,7 @@ from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
 from server.http.streams import Progress, json_stream
 from server.services.build.door import Door
-from server.services.build.options import ClassicOptions
+from server.services.build.options import ClassicOptions, PostedOptions
 
 
 def _door(request: Request) -> Door:
@@ -28,7 +28,11 @@ async def build(request: Request) -> Response:
     options = read_options(request)
     builds = await _door(request).builds()
     progress = Progress()
-    return json_stream(progress.run(builds.classic(options, _body(request), progress)), name="build")
+    if isinstance(options, PostedOptions):
+        work = builds.posted(options, _body(request), progress)
+    else:
+        work = builds.classic(options, _body(request), progress)
+    return json_stream(progress.run(work), name="build")
 
 
 async def prune(request: Request) -> Response:
@@ -60,7 +64,7 @@ async def cancel(request: Request) -> Response:
     opened = _door(request).opened
     if opened is not None:
         opened.cancel(build_id)
-    return no_content()
+    return no_content(200)
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
@@ -68,8 +72,8 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         yield piece
 
 
-def read_options(request: Request) -> ClassicOptions:
-    """The query of a classic build, refused in dockerd's words and its order.
+def read_options(request: Request) -> ClassicOptions | PostedOptions:
+    """The query of a build, classic or by BuildKit, refused in dockerd's words and its order.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -80,7 +84,9 @@ def read_options(request: Request) -> ClassicOptions:
     platform = params.text(request, "platform") if params.version_of(request) >= (1, 32) else ""
     if platform:
         parse_platform(platform)
-    if params.text(request, "outputs"):
+    version = params.text(request, "version")
+    outputs = _outputs(request)
+    if outputs and version != "2":
         raise invalid("multiple outputs currently unsupported by the classic builder")
     shm_size = params.number(request, "shmsize") or 0
     isolation = params.text(request, "isolation")
@@ -90,12 +96,9 @@ def read_options(request: Request) -> ClassicOptions:
     build_args = _json(request, "buildargs", "error reading build args", dict)
     labels = _json(request, "labels", "error reading labels", dict)
     cache_from = _json(request, "cachefrom", "error reading cache-from", list)
-    version = params.text(request, "version")
-    if version not in ("", "1"):
-        if version == "2":
-            raise invalid("BuildKit builds go through /session and /grpc on this engine")
+    if version not in ("", "1", "2"):
         raise invalid(f"invalid version {jsontext.dumps(version).decode()}")
-    return ClassicOptions(
+    options = ClassicOptions(
         dockerfile=params.text(request, "dockerfile"),
         remote=params.text(request, "remote"),
         tags=tuple(dict.fromkeys(_tag(tag) for tag in params.texts(request, "t") if tag)),
@@ -126,6 +129,21 @@ def read_options(request: Request) -> ClassicOptions:
         credentials=_credentials(request),
         build_id=params.text(request, "buildid"),
         squash=params.flag(request, "squash"),
+    )
+    return PostedOptions(options, params.text(request, "session"), outputs) if version == "2" else options
+
+
+def _outputs(request: Request) -> tuple[tuple[str, dict[str, str]], ...]:
+    """``outputs``: a list of ``{"Type", "Attrs"}``."""
+    if params.version_of(request) < (1, 40):
+        return ()
+    found = _json(request, "outputs", "invalid outputs specified", list)
+    if not all(isinstance(item, dict) for item in found):
+        raise invalid("invalid outputs specified: json: cannot unmarshal into Go value of type ImageBuildOutput")
+    return tuple(
+        (str(item.get("Type", "")), {key: value or "" for key, value in _strings(attributes, "outputs").items()})
+        for item in found
+        for attributes in [item.get("Attrs") or {}]
     )
 
 

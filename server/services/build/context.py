@@ -92,7 +92,8 @@ class Contexts:
         :raises WharfError: as :meth:`open`.
         """
         async with self._place() as root:
-            text, below = "", root
+            text: str | None = None
+            below = root
             if not remote:
                 digest = hashlib.sha256()
                 hashed = _hashed(body, digest)
@@ -108,9 +109,10 @@ class Contexts:
                 commit, below = await clone(remote, root)
                 tell(f"sha1:{commit}")
             else:
-                text, found = await _download(remote, root)
+                downloaded, found = await _download(remote, root)
+                text = downloaded or None
                 tell(found)
-            if text:
+            if text is not None:
                 await asyncio.to_thread(_write, Path(root, posixpath.normpath(f"/{name}").lstrip("/")), text)
             yield below
 

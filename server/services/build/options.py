@@ -1,6 +1,6 @@
 """What a build may be asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,3 +29,12 @@ class ClassicOptions:
     credentials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     build_id: str = ""
     squash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PostedOptions:
+    """The query of ``POST /build?version=2``. ``outputs``: exporters with their attributes."""
+
+    common: ClassicOptions
+    session: str = ""
+    outputs: Sequence[tuple[str, Mapping[str, str]]] = ()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from server.services.build.classic import ClassicBuild, Images, read
 from server.services.build.collecting import Collecting
 from server.services.build.context import Contexts
 from server.services.build.lease import BuildLease
-from server.services.build.options import ClassicOptions
+from server.services.build.options import ClassicOptions, PostedOptions
 from server.services.build.pruning import Pruning, Usage, chosen, read_filters
 from server.services.build.runner import clear_left
 from server.services.containers.room import Room
@@ -97,12 +97,38 @@ class Builds:
 
         :raises WharfError: what is refused before the first message.
         """
+        self._check(options)
+        await self._cancellable(options.build_id, self._classic(options, body, messages))
+
+    async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        """``POST /build?version=2``: as :meth:`classic`, by BuildKit."""
+        self._check(options.common)
+        await self._cancellable(options.common.build_id, self.buildkit.posted(options, body, messages))
+
+    def _check(self, options: ClassicOptions) -> None:
         if options.squash and not self._room.settings.experimental:
             raise invalid("squash is only supported with experimental mode")
-        task = asyncio.current_task()
-        key = options.build_id or f"{id(task):x}"
-        if task is not None:
-            self._running[key] = task
+
+    async def _cancellable(self, build_id: str, work: Coroutine[None, None, None]) -> None:
+        """Runs a build that :meth:`cancel` ends.
+
+        :raises WharfError: CANCELLED when it did.
+        """
+        task = asyncio.create_task(work)
+        key = build_id or f"{id(task):x}"
+        self._running[key] = task
+        try:
+            await asyncio.wait([task])
+        finally:
+            if self._running.get(key) is task:
+                del self._running[key]
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            raise WharfError(Kind.CANCELLED, "context canceled")
+        task.result()
+
+    async def _classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         lease = BuildLease(self._room)
         lease.begin()
         try:
@@ -113,7 +139,6 @@ class Builds:
                 await build.run(file)
         finally:
             lease.close()
-            self._running.pop(key, None)
 
     async def usage(self, filters: Sequence[str] = (), what: str = "diskusage") -> list[Usage]:
         """The records of the cache that fit.

@@ -2,6 +2,7 @@
 
 service.py    the connections: ``POST /grpc`` serves Control and the gateway, ``POST /session`` is a client's session
 control.py    moby.buildkit.v1.Control
+posted.py     ``POST /build?version=2``: the same builds, with the context in the body and the status in messages
 gateway.py    moby.buildkit.v1.frontend.LLBBridge: the half of a build that runs in the client
 job.py        one build: its status for whoever watches, its results, its end
 frontend.py   ``dockerfile.v0``: options, sources, plan, solve

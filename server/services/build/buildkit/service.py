@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from engine.api.pb import content_pb2
@@ -10,6 +10,7 @@ from engine.build.solve import Builder
 from engine.buildkit.http2.serving import Server
 from engine.buildkit.pb import control_pb2, gateway_pb2
 from engine.buildkit.session import Sessions
+from server.http.streams import Progress
 from server.services.build.buildkit.blobs import Blobs
 from server.services.build.buildkit.caches import Caches
 from server.services.build.buildkit.control import Control, Prune, Using, worker
@@ -21,10 +22,12 @@ from server.services.build.buildkit.history import History
 from server.services.build.buildkit.job import Job, Jobs, Made
 from server.services.build.buildkit.mirrors import Mirrors
 from server.services.build.buildkit.platforms import platforms
+from server.services.build.buildkit.posted import Posted
 from server.services.build.buildkit.records import Records
 from server.services.build.buildkit.remotes import Remote
 from server.services.build.buildkit.sources import Sources
 from server.services.build.context import Contexts
+from server.services.build.options import PostedOptions
 from server.services.containers.room import Room
 
 
@@ -55,6 +58,8 @@ class BuildKit:
         self._jobs = Jobs(self._history.knows, self._history.jobs)
         self._files = Files(room.engine)
         self._server: Server | None = None
+        self._control: Control | None = None
+        self._posted: Posted | None = None
 
     def _workers(self) -> list[Any]:
         return [
@@ -66,11 +71,11 @@ class BuildKit:
             )
         ]
 
-    def _served(self) -> Server:
-        """Control and the gateway, made when they are first asked for."""
-        if self._server is None:
+    def _controlled(self) -> Control:
+        """Control, made when it is first asked for."""
+        if self._control is None:
             exporters: ImageStore = self._images
-            control = Control(
+            self._control = Control(
                 self._room,
                 self._jobs,
                 self._sessions,
@@ -82,6 +87,12 @@ class BuildKit:
                 self._history,
                 self._caches,
             )
+        return self._control
+
+    def _served(self) -> Server:
+        """Control and the gateway, made when they are first asked for."""
+        if self._server is None:
+            control = self._controlled()
             gateway = Gateway(
                 self._jobs, self._solve, self._ask, self._fetch, self._resolve, self._files, self._workers
             )
@@ -101,6 +112,12 @@ class BuildKit:
     async def grpc(self, sock: socket.socket, early: bytes) -> None:
         """Serves one client's calls on a hijacked connection, until it leaves."""
         await self._served().serve(sock, early)
+
+    async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        """``POST /build?version=2`` (:meth:`Posted.build`)."""
+        if self._posted is None:
+            self._posted = Posted(self._sessions, self._controlled(), self._host_gateway)
+        await self._posted.build(options, body, messages)
 
     async def session(
         self, sock: socket.socket, early: bytes, *, id: str, name: str, shared_key: str, methods: Sequence[str]

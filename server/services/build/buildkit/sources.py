@@ -178,9 +178,8 @@ class Sources:
         return await asyncio.shield(self._remotes[remote])
 
     async def _load(self, remote: str) -> str:
-        vertex = self._vertex(
-            f"[internal] load remote build context {remote if not remote.startswith(UPLOADED) else ''}"
-        )
+        shown = "" if remote.startswith(UPLOADED) else f" {remote}"
+        vertex = self._vertex(f"[internal] load remote build context{shown}")
         name = self.options.get("filename") or DEFAULT
         pieces, url = (
             (self.session.upload(urlsplit(remote).path), "") if remote.startswith(UPLOADED) else (_nothing(), remote)
