@@ -22,8 +22,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TIME_MAX = (1 << 63) - 1
 
 
-def _clean(name: str) -> str:
-    """The name relative to the root, "" for the root itself.
+def _clean(name: str, *, clamp: bool = False) -> str:
+    """The name relative to the root, "" for the root itself. ``clamp``: the root is its own parent directory.
 
     :raises WharfError: INVALID_ARGUMENT if it climbs out.
     """
@@ -32,9 +32,10 @@ def _clean(name: str) -> str:
     parts: list[str] = []
     for part in name.split("/"):
         if part == "..":
-            if not parts:
+            if parts:
+                parts.pop()
+            elif not clamp:
                 raise invalid(f"invalid tar entry: {name!r} is outside of the root")
-            parts.pop()
         elif part and part != ".":
             parts.append(part)
     return "/".join(parts)
@@ -55,6 +56,7 @@ class Extractor:
         no_overwrite_kind: bool,
         follow_dir_links: bool,
         map_name: Callable[[str], str | None] | None,
+        clamp: bool,
     ) -> None:
         self._mark = mark
         self._delete = delete
@@ -65,6 +67,7 @@ class Extractor:
         self._no_overwrite_kind = no_overwrite_kind
         self._follow_dir_links = follow_dir_links
         self._map_name = map_name
+        self._clamp = clamp
         # A directory's group bit or default ACL changes what is created below it; until one is seen, owner 0:0
         # and the mode given at creation are exact. A target that is not a fresh layer may have both.
         self._restate = not mark
@@ -95,7 +98,7 @@ class Extractor:
             if mapped is None:
                 return
             entry.name = mapped
-        name = _clean(entry.name)
+        name = _clean(entry.name, clamp=self._clamp)
         if _WHITEOUT in name and (self._mark or self._delete):
             base = name[name.rfind("/") + 1 :]
             if base.startswith(_WHITEOUT):
@@ -116,7 +119,7 @@ class Extractor:
         if kind == tar.SYMLINK:
             self._places.make(name, lambda path: os.symlink(entry.linkname, path))
         elif kind == tar.HARDLINK:
-            self._hardlink(name, _clean(entry.linkname))
+            self._hardlink(name, _clean(entry.linkname, clamp=self._clamp))
             return
         elif kind in (tar.CHAR, tar.BLOCK, tar.FIFO):
             self._node(name, entry)

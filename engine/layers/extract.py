@@ -60,6 +60,7 @@ class Options:
     no_overwrite_kind: bool = False  # a file may not replace a directory, nor a directory a file (``docker cp``)
     follow_dir_links: bool = False  # a directory entry meets a link to a directory: the link stays
     map_name: Callable[[str], str | None] | None = None  # renames or (None) leaves out an entry
+    clamp: bool = False  # `../x` is `x` in the root, as in a chroot; otherwise it is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,7 @@ def _run(job: _Job, target: Target, options: Options) -> None:
             no_overwrite_kind=options.no_overwrite_kind,
             follow_dir_links=options.follow_dir_links,
             map_name=options.map_name,
+                clamp=options.clamp,
         )
         reader = TarReader(job.plain or _pieces(job))
         job.entries = extractor.run(reader)

@@ -202,7 +202,7 @@ async def _extract(body: "AsyncIterator[bytes] | _Source", root: str, then: Call
     kind = detect(await source.first())
 
     def work() -> T:
-        apply(source.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0)))
+        apply(source.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0), clamp=True))
         return then()
 
     # A cancelled build must wait until the thread has left the folder.
