@@ -213,7 +213,7 @@ def _run(job: _Job, target: Target, options: Options) -> None:
             no_overwrite_kind=options.no_overwrite_kind,
             follow_dir_links=options.follow_dir_links,
             map_name=options.map_name,
-                clamp=options.clamp,
+            clamp=options.clamp,
         )
         reader = TarReader(job.plain or _pieces(job))
         job.entries = extractor.run(reader)
