@@ -1,10 +1,10 @@
 """The ``filters`` parameter: which keys, which values, and dockerd's ways of matching them."""
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from engine import jsontext
+from engine import jsontext, limits, regex
 from engine.errors import WharfError, invalid
 
 
@@ -18,10 +18,12 @@ def _bad(key: str = "", values: Collection[str] | None = None) -> WharfError:
 class Filters:
     """Key → values. A key that wasn't given matches everything."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_found", "_regexes")
 
     def __init__(self, fields: Mapping[str, Collection[str]] | None = None) -> None:
         self._fields: dict[str, tuple[str, ...]] = {key: tuple(values) for key, values in (fields or {}).items()}
+        self._regexes: dict[str, list[regex.Regex]] = {}
+        self._found: dict[tuple[str, str], bool] = {}
 
     @classmethod
     def parse(cls, text: str) -> "Filters":
@@ -94,7 +96,36 @@ class Filters:
         values = self._fields.get(key)
         if not values or value in values:
             return True
-        return any(_found(pattern, value) for pattern in values)
+        if (key, value) in self._found:
+            return self._found[key, value]
+        return any(value.find(text) >= 0 for text in values if _plain(text)) or any(
+            expression.search(value) for expression in self._expressions(key)
+        )
+
+    async def search_ahead(self, key: str, values: Iterable[str]) -> None:
+        """Lets :meth:`match` know the answers for ``values``: regular expressions are searched for in a thread.
+
+        :raises WharfError: INVALID_ARGUMENT: more of them than ``limits.REGEX_PROGRAM`` allows.
+        """
+        if self._expressions(key):
+            texts = list(values)
+            found = await asyncio.to_thread(lambda: [self.match(key, text) for text in texts])
+            self._found.update({(key, text): fits for text, fits in zip(texts, found, strict=True)})
+
+    def _expressions(self, key: str) -> list[regex.Regex]:
+        """The values of a key that are more than plain text; what is no regular expression matches nothing."""
+        if key not in self._regexes:
+            found: list[regex.Regex] = []
+            for text in self.get(key):
+                try:
+                    if not _plain(text):
+                        found.append(regex.compiled(text))
+                except regex.RegexError:
+                    continue
+                if sum(len(each.program) for each in found) > limits.REGEX_PROGRAM:
+                    raise limits.exceeded("REGEX_PROGRAM", f"the filter '{key}'")
+            self._regexes[key] = found
+        return self._regexes[key]
 
     def labels(self, key: str, labels: Mapping[str, str] | None) -> bool:
         """True if each of the key's values, ``name`` or ``name=value``, is among ``labels``."""
@@ -126,8 +157,6 @@ class Filters:
         return true
 
 
-def _found(pattern: str, value: str) -> bool:
-    try:
-        return re.search(pattern, value) is not None
-    except re.error:
-        return False
+def _plain(pattern: str) -> bool:
+    """Whether a regular expression matches itself and nothing else."""
+    return not set(pattern) & set("\\.+*?()|[]{}^$")

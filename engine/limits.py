@@ -6,8 +6,34 @@ Both daemons import this module; it imports nothing but the errors.
 
 from engine.errors import WharfError, invalid
 
+# Builds
+
 DOCKERFILE_BYTES = 4 << 20
 """Bytes of a Dockerfile or of a ``.dockerignore``."""
+DOCKERFILE_STAGES = 10_000
+"""Stages of one Dockerfile."""
+STAGE_DEPTH = 100
+"""Stages that are built on, or copy from, one another."""
+EXPANSION_BYTES = 16 << 20
+"""Characters that the instructions of one Dockerfile may expand to: the values of variables, the ports of ``EXPOSE``,
+the environment of each ``RUN``."""
+EXPANSION_DEPTH = 50
+"""Substitutions such as ``${a:-${b}}`` within one another."""
+UNDEFINED_VARIABLES = 500
+"""Uses of undefined variables that a build check reports; further ones are not reported."""
+SUGGESTED_NAMES = 200
+"""Names that are compared with a misspelt one."""
+
+# Patterns and regular expressions
+
+GLOB_BYTES = 8192
+"""Characters of one pattern of a ``.dockerignore``, of ``COPY`` or of a filter. A path has 4,096 at most."""
+REGEX_BYTES = 4096
+"""Characters of one regular expression."""
+REGEX_REPEAT = 1000
+"""The largest count of ``x{n}``, which is RE2's."""
+REGEX_PROGRAM = 2000
+"""Instructions that a regular expression is compiled to: what each character of a text costs at most."""
 
 # Images
 

@@ -13,6 +13,7 @@ a value. Fields and values may be quoted with ``"``; the value after ``~=`` also
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from engine import regex
 from engine.errors import WharfError, invalid
 
 #: Gives the value of a field by its path; None when it isn't there.
@@ -85,11 +86,11 @@ class _Parser:
 
     def _regex(self, path: Sequence[str]) -> Filter:
         try:
-            pattern = re.compile(self._value(alternatives=True))
-        except re.error:
+            pattern = regex.compiled(self._value(alternatives=True))
+        except regex.RegexError:
             # containerd finds out when it looks for matches, and there are none.
             return lambda fields: False
-        return lambda fields: pattern.search(fields(path) or "") is not None
+        return lambda fields: pattern.search(fields(path) or "")
 
     def _field(self) -> str:
         token = _TOKEN.match(self._text, self._at)

@@ -18,7 +18,7 @@ def _networks(request: Request) -> Networks:
 
 
 async def list_networks(request: Request) -> Response:
-    return json_answer(_networks(request).listing(params.filters(request), params.version_of(request)))
+    return json_answer(await _networks(request).listing(params.filters(request), params.version_of(request)))
 
 
 async def inspect(request: Request) -> Response:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from engine import globs, limits
 from engine.errors import invalid
 
 
@@ -35,7 +36,9 @@ def read(text: str) -> list[str]:
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    out: list[str] = []
+    if len(pattern) > limits.GLOB_BYTES:
+        raise limits.exceeded("GLOB_BYTES", "the length of a pattern")
+    tokens: list[str] = []
     at = 0
     while at < len(pattern):
         char = pattern[at]
@@ -43,14 +46,14 @@ def _expression(pattern: str) -> re.Pattern[str]:
             at += 2
             if pattern.startswith("/", at):
                 at += 1
-                out.append("(?:.*/)?")
+                tokens.append(globs.FOLDERS)
             else:
-                out.append(".*")
+                tokens.append(globs.DOUBLE)
             continue
         if char == "*":
-            out.append("[^/]*")
+            tokens.append(globs.STAR)
         elif char == "?":
-            out.append("[^/]")
+            tokens.append("[^/]")
         elif char == "[":
             end = pattern.find("]", at + 2)
             if end < 0:
@@ -58,15 +61,15 @@ def _expression(pattern: str) -> re.Pattern[str]:
             inner = pattern[at + 1 : end]
             if inner.startswith("^"):
                 inner = "^" + inner[1:].replace("^", r"\^")
-            out.append("[" + inner + "]")
+            tokens.append("[" + inner + "]")
             at = end
         elif char == "\\" and at + 1 < len(pattern):
             at += 1
-            out.append(re.escape(pattern[at]))
+            tokens.append(re.escape(pattern[at]))
         else:
-            out.append(re.escape(char))
+            tokens.append(re.escape(char))
         at += 1
-    return re.compile("(?s:" + "".join(out) + ")")
+    return globs.compiled(tokens)
 
 
 def component(pattern: str) -> re.Pattern[str]:

@@ -178,6 +178,8 @@ class _Wanted:
 
 async def _choose(room: Room, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
     wanted, everything = await _read(room, filters, everything=everything)
+    names = [container.name for container in room.registry]
+    await filters.search_ahead("name", (form for name in names for form in (name, f"/{name}")))
     before = _anchor(room, filters, "before")
     since = _anchor(room, filters, "since")
     chosen: list[Container] = []
@@ -207,7 +209,7 @@ def _anchor(room: Room, filters: Filters, key: str) -> Container | None:
 async def _read(room: Room, filters: Filters, *, everything: bool) -> tuple[_Wanted, bool]:
     exited: set[int] = set()
     for value in filters.get("exited"):
-        if not re.fullmatch(r"[+-]?[0-9]+", value):
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
             raise invalid(f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax")
         exited.add(int(value))
     for value in filters.get("status"):

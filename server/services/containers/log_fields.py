@@ -1,9 +1,9 @@
 """What a container adds to each of its log records: its tag, and the labels and variables that were chosen."""
 
 import os
-import re
 import time
 
+from engine import regex
 from engine.errors import internal
 from server.services.containers.gotemplate import TemplateError, render
 from server.services.containers.model import Container
@@ -29,11 +29,9 @@ def log_attributes(container: Container) -> dict[str, str]:
                 found[name] = source[name]
         if pattern:
             try:
-                compiled = re.compile(pattern)
-            except re.error as error:
-                raise internal(
-                    f"failed to initialize logging driver: error parsing regexp: {error}: `{pattern}`"
-                ) from None
+                compiled = regex.compiled(pattern)
+            except regex.RegexError as error:
+                raise internal(f"failed to initialize logging driver: {error}") from None
             found.update({name: value for name, value in source.items() if compiled.search(name)})
     return found
 

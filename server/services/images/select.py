@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 from api_models.filters import Filters
+from engine import globs
 from engine.api.types import ImageRecord
 from engine.errors import Kind, WharfError, invalid
 from engine.registry.reference import Reference, parse_canonical
@@ -25,21 +26,22 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
     :raises WharfError: INVALID_ARGUMENT in Go's words.
     """
-    built, at = "", 0
+    tokens: list[str] = []
+    at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
-            built += "[^/]*"
+            tokens.append(globs.STAR)
         elif char == "?":
-            built += "[^/]"
+            tokens.append("[^/]")
         elif char == "[":
             found, at = _class(pattern, at)
-            built += found
+            tokens.append(found)
         else:
             char, at = _char(pattern, at - 1)
-            built += re.escape(char)
-    return re.compile(built)
+            tokens.append(re.escape(char))
+    return globs.compiled(tokens)
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:

@@ -82,12 +82,13 @@ def for_version(shown: dict[str, Any], version: Version) -> dict[str, Any]:
     return shown
 
 
-def listing(room: Room, filters: Filters, version: Version) -> list[dict[str, Any]]:
+async def listing(room: Room, filters: Filters, version: Version) -> list[dict[str, Any]]:
     """All networks that pass the filters.
 
     :raises WharfError: INVALID: an unknown filter or value.
     """
     filters.validate(ACCEPTED)
+    await filters.search_ahead("name", [network.name for network in room])
     test = matcher(room, filters)
     detailed = version < (1, 28)
     chosen = sorted((network for network in room if test(network)), key=lambda network: network.name)

@@ -238,9 +238,9 @@ class Networks:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
         return query.for_version(query.show(self.room, network), version)
 
-    def listing(self, filters: Filters, version: Version) -> list[dict[str, Any]]:
+    async def listing(self, filters: Filters, version: Version) -> list[dict[str, Any]]:
         """:raises WharfError: INVALID: a bad filter."""
-        return query.listing(self.room, filters, version)
+        return await query.listing(self.room, filters, version)
 
     async def create(self, request: NetworkCreateRequest) -> Network:
         """:raises WharfError: in dockerd's words."""

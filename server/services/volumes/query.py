@@ -52,6 +52,7 @@ async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
     """
     dangling = _check(filters)
     found, warnings = await volumes.find(filters.get("driver"))
+    await filters.search_ahead("name", [volume.name for volume in found])
     passing = [
         volume
         for volume in sorted(found, key=lambda volume: volume.name)
