@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from engine.build.stage import StagePlanner
 
 
+_SHOWN_PORTS = 3
+"""How often a port is written: in the configuration, and in the texts of both builders' histories."""
+
+
 def label(stage: "StagePlanner", item: ins.Label) -> None:
     values = {stage.expand(name, item.span): stage.expand(text, item.span) for name, text in item.values}
     stage.config.merge_map("Labels", values)
@@ -56,15 +60,19 @@ def user(stage: "StagePlanner", item: ins.User) -> None:
 
 def expose(stage: "StagePlanner", item: ins.Expose) -> None:
     ports: dict[str, object] = {}
-    variables = stage.variables
+    variables, planner = stage.variables, stage.planner
     for word in item.ports:
-        found = stage.planner.checked(
-            lambda word=word: expand_words(word, variables, escape=stage.planner.file.escape),  # type: ignore[misc]
+        found = planner.checked(
+            lambda word=word: expand_words(  # type: ignore[misc]
+                word, variables, escape=planner.file.escape, budget=planner.budget
+            ),
             item.span,
             word,
         )
         for text in found.words:
-            for port in wording.ports(text, item.span):
+            exposed = wording.ports(text, item.span)
+            planner.spend(sum(map(len, exposed)) * _SHOWN_PORTS, item.span)
+            for port in exposed:
                 ports[port] = {}
     stage.config.merge_map("ExposedPorts", ports)
     shown = " ".join(sorted(ports))
@@ -94,5 +102,5 @@ def maintainer(stage: "StagePlanner", item: ins.Maintainer) -> None:
 
 
 def onbuild(stage: "StagePlanner", item: ins.OnBuild) -> None:
-    stage.config.config["OnBuild"] = [*stage.config.onbuild, item.text]
+    stage.config.add_trigger(item.text)
     stage.history("", wording.nop(f"ONBUILD {item.text}"))

@@ -1,24 +1,31 @@
 """Instructions and the bases' configurations → stages of steps. Variables are replaced here, nothing is run.
 
 Only what the target needs is planned. The bases' configurations have to be known first, as their environment takes
-part in replacing variables; they come from a :class:`Bases`.
+part in replacing variables; they come from a :class:`Bases`. A plan is made in a thread, as a Dockerfile of some MB
+takes seconds; what it costs is linear in the text and in what variables are replaced by.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from itertools import islice
+from typing import Any, TypeVar
 
+from engine import limits
 from engine.build import wording
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
-from engine.build.dockerfile.expand import Expansion, expand
+from engine.build.dockerfile.expand import Budget, Expansion, expand
 from engine.build.dockerfile.lint import findings, foreign, meant_by, undefined
 from engine.build.imageconfig import History
 from engine.build.planned import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
 from engine.build.stage import StagePlanner
 from engine.build.steps import SCRATCH, Base, Origin, Step
 from engine.errors import WharfError, invalid
+from engine.system.threads import apart, to_its_end
 
 __all__ = ["BaseImage", "Bases", "Options", "Plan", "PlannedStage", "plan"]
 
@@ -34,7 +41,10 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+T = TypeVar("T")
 _NAME = re.compile(r"[${}]|[:+-].*")
+_SHOWN = 4096
+"""Characters of a word that an error repeats."""
 NO_REFERENCE = "invalid reference format"
 
 
@@ -43,8 +53,11 @@ class Planner:
 
     def __init__(self, file: ins.Dockerfile, options: Options, bases: Bases) -> None:
         self.file, self.options, self.bases = file, options, bases
+        if len(file.stages) > limits.DOCKERFILE_STAGES:
+            raise limits.exceeded("DOCKERFILE_STAGES", "the number of stages")
+        self.budget = Budget()
         self.unknown: list[tuple[str, Span, Sequence[str]]] = []
-        """Variables without a value, where they are used, and those that are known there."""
+        """Variables without a value, where they are used, and some of those that are known there."""
         self.mismatched: list[ins.Warning] = []
         """Base images that are for other platforms than was asked for."""
         self._planned: dict[int, PlannedStage] = {}
@@ -72,8 +85,10 @@ class Planner:
         return values
 
     def expand(self, text: str, variables: Mapping[str, str], span: Span) -> str:
-        found = self.checked(lambda: expand(text, variables, escape=self.file.escape), span, text)
-        self.unknown += [(name, span, tuple(variables)) for name in sorted(found.unknown)]
+        found = self.checked(lambda: expand(text, variables, escape=self.file.escape, budget=self.budget), span, text)
+        for name in sorted(found.unknown):
+            if len(self.unknown) < limits.UNDEFINED_VARIABLES:
+                self.unknown.append((name, span, tuple(islice(variables, limits.SUGGESTED_NAMES))))
         return found.text
 
     def checked(self, function: Callable[[], Expansion], span: Span, text: str) -> Expansion:
@@ -82,7 +97,15 @@ class Planner:
         except DockerfileError:
             raise
         except WharfError as error:
-            raise DockerfileError(f"failed to process {quoted(text)}: {error.message}", span) from error
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+            raise DockerfileError(f"failed to process {quoted(shown)}: {error.message}", span) from error
+
+    def spend(self, size: int, span: Span) -> None:
+        """For what an instruction expands to without a variable. Raises :class:`DockerfileError`."""
+        try:
+            self.budget.spend(size)
+        except WharfError as error:
+            raise DockerfileError(error.message, span) from error
 
     def _find(self, name: str) -> int | None:
         if name.isdigit() and int(name) < len(self.file.stages):
@@ -99,6 +122,8 @@ class Planner:
         settled: set[int] = set()
 
         def visit(index: int, above: tuple[int, ...]) -> None:
+            if len(above) > limits.STAGE_DEPTH:
+                raise limits.exceeded("STAGE_DEPTH", "the chain of stages that need one another")
             if index in above:
                 raise DockerfileError(f"circular dependency detected on stage: {self.file.stages[index].name}")
             if index not in settled:
@@ -147,6 +172,8 @@ class Planner:
         stage = self.file.stages[index]
         if index in self._active:
             raise DockerfileError(f"circular dependency detected on stage: {stage.name}", stage.base.span)
+        if len(self._active) > limits.STAGE_DEPTH:
+            raise limits.exceeded("STAGE_DEPTH", "the chain of stages that need one another")
         self._active.append(index)
         planned = await StagePlanner(self, stage).run()
         self._active.pop()
@@ -220,14 +247,55 @@ class Planner:
         return Plan(self.file, stages, target, tuple(self.warnings()), tuple(sorted(given - self.used_args)))
 
 
-async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
-    """Plans a build. Raises :class:`DockerfileError`, and what resolving a base raises."""
-    planner = Planner(file, options, bases)
+class _OnLoop:
+    """The bases for a thread: they are resolved on the event loop, and the thread waits."""
+
+    def __init__(self, bases: Bases) -> None:
+        self._bases, self._loop = bases, asyncio.get_running_loop()
+        self._waiting: Future[BaseImage] | None = None
+        self._stopped = False
+
+    def named_context(self, name: str) -> str | None:
+        return self._bases.named_context(name)
+
+    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
+        if self._stopped:
+            raise asyncio.CancelledError
+        resolving = self._bases.image(ref, platform=platform, step=step)
+        self._waiting = asyncio.run_coroutine_threadsafe(resolving, self._loop)
+        return self._waiting.result()
+
+    def stop(self) -> None:
+        """Ends a thread that waits, and that asks later."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+def _completed(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that awaits nothing but :class:`_OnLoop`, which blocks instead of suspending."""
     try:
-        return await _planned(planner)
-    except DockerfileError as error:
-        error.warnings = planner.warnings()
-        raise
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("a plan awaits its bases only")
+
+
+async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
+    """Plans a build in a thread. Raises :class:`DockerfileError`, and what resolving a base raises."""
+    resolver = _OnLoop(bases)
+
+    def work() -> Plan:
+        planner = Planner(file, options, resolver)
+        try:
+            return _completed(_planned(planner))
+        except DockerfileError as error:
+            error.warnings = planner.warnings()
+            raise
+
+    # A thread of its own: pulling a base image may take minutes.
+    return await to_its_end(apart(work), resolver.stop)
 
 
 async def _planned(planner: Planner) -> Plan:

@@ -1,6 +1,6 @@
 """What a plan is made of and what it comes to: the client's options, the bases, the planned stages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,6 +10,25 @@ from engine.build.steps import Base, Step
 
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 """Predefined arguments, lower and upper case: no ``ARG`` needed, no part of the cache's key."""
+
+
+class Variables(Mapping[str, str]):
+    """A live view of two mappings as one: the environment of an image hides build arguments of the same name."""
+
+    __slots__ = ("_args", "_env")
+
+    def __init__(self, env: Mapping[str, str], args: Mapping[str, str]) -> None:
+        self._env, self._args = env, args
+
+    def __getitem__(self, name: str) -> str:
+        return self._env[name] if name in self._env else self._args[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._args
+        yield from (name for name in self._env if name not in self._args)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 INPUT = "input:"

@@ -11,8 +11,8 @@ from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.expand import expand_heredoc
 from engine.build.dockerfile.flags import check_sharing, check_target, check_type
 from engine.build.dockerfile.parse import parse_instruction
-from engine.build.imageconfig import History, ImageConfig
-from engine.build.planned import IMAGES, Line, PlannedStage
+from engine.build.imageconfig import CreatedBy, History, ImageConfig
+from engine.build.planned import IMAGES, Line, PlannedStage, Variables
 from engine.build.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ class StagePlanner:
         """Names of ``ARG``, in order, with or without a value."""
 
     @property
-    def variables(self) -> dict[str, str]:
-        return {**self.args, **self.config.env}
+    def variables(self) -> Mapping[str, str]:
+        """A live view: the environment, then the arguments."""
+        return Variables(self.config.env, self.args)
 
     def expand(self, text: str, span: Span) -> str:
         return self.planner.expand(text, self.variables, span)
@@ -55,7 +56,7 @@ class StagePlanner:
         instructions: list[tuple[ins.Instruction, bool]] = []
         if not replaced:
             instructions += [(parse_instruction(text, span=span), True) for text in self.config.onbuild]
-            self.config.config.pop("OnBuild", None)
+            self.config.clear_triggers()
             instructions += [(instruction, False) for instruction in self.stage.instructions]
         steps = sum(isinstance(item, ins.Run | ins.Copy | ins.Workdir) for item, _ in instructions)
         self.total = steps + self.number
@@ -128,7 +129,7 @@ class StagePlanner:
 
     def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction) -> Step:
         self.number += 1
-        shown = wording.title(instruction, self.variables, self.planner.file.escape)
+        shown = wording.title(instruction, self.variables, self.planner.file.escape, self.planner.budget)
         self.last = Step(
             operation,
             self.last,
@@ -136,7 +137,7 @@ class StagePlanner:
             instruction.span,
             self.no_cache,
             self.stage.name,
-            told=self.config.told if self.options.classic else (),
+            created_by=self.config.created_by if self.options.classic else CreatedBy(),
         )
         return self.last
 
@@ -176,11 +177,10 @@ class StagePlanner:
         self.names[name] = None
 
     def _env(self, item: ins.Env) -> None:
-        before = self.variables
+        # All of them see the variables as they were before the instruction.
+        values = [(self.expand(name, item.span), self.expand(text, item.span)) for name, text in item.values]
         shown = []
-        for name, text in item.values:
-            key = self.planner.expand(name, before, item.span)
-            value = self.planner.expand(text, before, item.span)
+        for key, value in values:
             self.config.set_env(key, value)
             self._named(key)
             shown.append(f"{key}={value}")
@@ -198,6 +198,8 @@ class StagePlanner:
         args, files, shown = wording.process(item, self.config.shell)
         mounts = [await self._mount(option, item.span) for option in item.mounts]
         env = {**{key: value for key, value in self.args.items() if key not in self.config.env}, **self.config.env}
+        # Each process keeps a copy of its own.
+        self.planner.spend(sum(len(key) + len(value) for key, value in env.items()), item.span)
         hidden = wording.proxies(self.options.build_args, env, both=not self.options.classic)
         volumes: tuple[str, ...] = ()
         if self.options.classic:
@@ -306,7 +308,11 @@ class StagePlanner:
     def _heredoc(self, content: str, span: Span) -> str:
         variables = self.variables
         escape = self.planner.file.escape
-        return self.planner.checked(lambda: expand_heredoc(content, variables, escape=escape), span, content).text
+        budget = self.planner.budget
+        found = self.planner.checked(
+            lambda: expand_heredoc(content, variables, escape=escape, budget=budget), span, content
+        )
+        return found.text
 
     def _workdir(self, item: ins.Workdir) -> Step:
         path = posixpath.normpath(posixpath.join(self.config.workdir, self.expand(item.path, item.span)))

@@ -8,12 +8,13 @@ A key is made of the operation, the keys of what it builds on, and the checksums
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.api.types import Descriptor
 from engine.build.dockerfile.errors import Span
 from engine.build.dockerfile.instructions import Mount
+from engine.build.imageconfig import CreatedBy
 
 if TYPE_CHECKING:
     from engine.build.llbkeys import Key
@@ -130,7 +131,7 @@ class Step:
     no_cache: bool = False
     stage: str = ""
     progress_id: str = ""
-    told: tuple[str, ...] = ()
+    created_by: CreatedBy = field(default_factory=CreatedBy)
     """The history of an image that ends with this step, as the classic builder writes it; ``FILES`` stands for what
     was copied."""
 

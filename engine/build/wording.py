@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span
-from engine.build.dockerfile.expand import expand_known
+from engine.build.dockerfile.expand import Budget, expand_known
 from engine.build.planned import PROXIES, Options
 from engine.build.steps import FILES, Copy
 
@@ -187,13 +187,13 @@ def _is_script(item: ins.Run) -> bool:
     return bool(name) and item.args[0].strip().replace("'", "").replace('"', "") in (f"<<{name}", f"<<-{name}")
 
 
-def title(item: ins.Instruction, variables: Mapping[str, str], escape: str) -> str:
+def title(item: ins.Instruction, variables: Mapping[str, str], escape: str, budget: Budget | None = None) -> str:
     """An instruction as the progress display names it, as BuildKit does: with the variables that are known."""
     text = item.original.split("\n", 1)[0]
     if isinstance(item, ins.Run) and item.shell and _is_script(item):
         first, *more = item.heredocs[0].content.strip().splitlines() or [""]
         text += f" ({first}{'...' if more else ''})"
-    word, blank, rest = expand_known(text, variables, escape=escape).partition(" ")
+    word, blank, rest = expand_known(text, variables, escape=escape, budget=budget).partition(" ")
     return f"{word.upper()}{blank}{rest}"
 
 

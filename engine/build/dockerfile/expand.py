@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engine import limits
+from engine.build.dockerfile import patterns
 from engine.errors import WharfError, invalid
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*|[0-9]+|[@*#?!$-]")
@@ -26,6 +28,19 @@ class Expansion:
         return " ".join(self.words)
 
 
+class Budget:
+    """What the instructions of one build may expand to: ``limits.EXPANSION_BYTES`` characters in all."""
+
+    def __init__(self) -> None:
+        self._left = limits.EXPANSION_BYTES
+
+    def spend(self, size: int) -> None:
+        """Raises INVALID_ARGUMENT when ``size`` characters more are too many."""
+        self._left -= size
+        if self._left < 0:
+            raise limits.exceeded("EXPANSION_BYTES", "what the instructions expand to")
+
+
 class _Reader:
     def __init__(
         self,
@@ -33,12 +48,16 @@ class _Reader:
         variables: Mapping[str, str],
         escape: str,
         *,
+        budget: Budget | None,
         raw_quotes: bool,
         raw_escapes: bool,
         keep_unknown: bool = False,
+        depth: int = 0,
     ) -> None:
         self.text, self.variables, self.escape = text, variables, escape
         self.raw_quotes, self.raw_escapes, self.keep_unknown = raw_quotes, raw_escapes, keep_unknown
+        self.budget = budget or Budget()
+        self.depth = depth
         self.at = 0
         self.unknown: set[str] = set()
 
@@ -99,6 +118,20 @@ class _Reader:
             words.append("".join(word))
         return "".join(whole), words
 
+    def read_heredoc(self) -> str:
+        """The expansion of all of the text as a here-document."""
+        out: list[str] = []
+        while self.at < len(self.text):
+            char = self._peek()
+            if char == self.escape and self.at + 1 < len(self.text):
+                out.append(self.text[self.at + 1])
+                self.at += 2
+            elif char == "$":
+                out.append(self._dollar())
+            else:
+                out.append(self._next())
+        return "".join(out)
+
     def _escaped(self) -> str:
         mark = self._next()
         char = self._next()
@@ -143,6 +176,8 @@ class _Reader:
         value = self.variables.get(name)
         if value is None:
             self.unknown.add(name)
+        else:
+            self.budget.spend(len(value))
         return value
 
     def _dollar(self) -> str:
@@ -169,7 +204,12 @@ class _Reader:
             raise invalid("syntax error: bad substitution" if self._peek() else "syntax error: missing '}'")
         name = match[0]
         self.at = match.end()
-        return self._modified(name)
+        self.depth += 1
+        if self.depth > limits.EXPANSION_DEPTH:
+            raise limits.exceeded("EXPANSION_DEPTH", "the nesting of substitutions")
+        value = self._modified(name)
+        self.depth -= 1
+        return value
 
     def _modified(self, name: str) -> str:
         mark = self._next()
@@ -200,20 +240,30 @@ class _Reader:
             if greedy:
                 self.at += 1
             pattern = self._pattern("}")
-            return _strip(value or "", pattern, suffix=operator == "%", greedy=greedy)
+            strip = patterns.strip_suffix if operator == "%" else patterns.strip_prefix
+            return strip(pattern, value or "", greedy=greedy)
         if operator == "/":
             everywhere = self._peek() == "/"
             if everywhere:
                 self.at += 1
             pattern = self._pattern("/")
             replacement, _ = self.read("}")
-            expression = re.compile(_translate(pattern, greedy=True))
-            return expression.sub(lambda _: replacement, value or "", count=0 if everywhere else 1)
+            spans = patterns.find(pattern, value or "", everywhere=everywhere)
+            self.budget.spend(len(spans) * len(replacement))
+            return patterns.replace(value or "", spans, replacement)
         raise invalid(f"unsupported modifier ({operator}) in substitution")
 
     def _pattern(self, stop: str) -> str:
         """A pattern with its variables replaced; escapes stay, as they are part of the pattern."""
-        inner = _Reader(self.text, self.variables, self.escape, raw_quotes=False, raw_escapes=True)
+        inner = _Reader(
+            self.text,
+            self.variables,
+            self.escape,
+            budget=self.budget,
+            raw_quotes=False,
+            raw_escapes=True,
+            depth=self.depth,
+        )
         inner.at = self.at
         pattern, _ = inner.read(stop)
         self.at = inner.at
@@ -221,90 +271,46 @@ class _Reader:
         return pattern
 
 
-def _translate(pattern: str, *, greedy: bool) -> str:
-    """A shell pattern (``*``, ``?``, ``\\`` escapes) as a regular expression."""
-    out: list[str] = []
-    at = 0
-    while at < len(pattern):
-        char = pattern[at]
-        if char == "*":
-            out.append(".*" if greedy else ".*?")
-        elif char == "?":
-            out.append(".")
-        elif char == "\\" and at + 1 < len(pattern):
-            at += 1
-            out.append(re.escape(pattern[at]))
-        else:
-            out.append(re.escape(char))
-        at += 1
-    return "(?s:" + "".join(out) + ")"
+def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None) -> Expansion:
+    """One word: variables replaced, quotes removed, spaces kept. Raises INVALID_ARGUMENT for bad syntax.
 
-
-def _strip(value: str, pattern: str, *, suffix: bool, greedy: bool) -> str:
-    expression = re.compile(_translate(pattern, greedy=True))
-    cuts = range(len(value) + 1)
-    if suffix:
-        order = cuts if greedy else reversed(cuts)
-        for cut in order:
-            if expression.fullmatch(value, cut):
-                return value[:cut]
-    else:
-        order = reversed(cuts) if greedy else cuts
-        for cut in order:
-            if expression.fullmatch(value, 0, cut):
-                return value[cut:]
-    return value
-
-
-def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> Expansion:
-    """One word: variables replaced, quotes removed, spaces kept. Raises INVALID_ARGUMENT for bad syntax."""
-    reader = _Reader(text, variables, escape, raw_quotes=False, raw_escapes=False)
+    Without a ``budget`` the word has one of its own.
+    """
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
     whole, _ = reader.read()
     return Expansion([whole], reader.unknown)
 
 
-def expand_words(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> Expansion:
+def expand_words(
+    text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
+) -> Expansion:
     """Like :func:`expand`, but unquoted spaces, also those from a variable, split the result into words."""
-    reader = _Reader(text, variables, escape, raw_quotes=False, raw_escapes=False)
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
     _, words = reader.read()
     return Expansion(words, reader.unknown)
 
 
-def expand_raw(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> Expansion:
+def expand_raw(
+    text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
+) -> Expansion:
     """Only variables are replaced; quotes and escapes stay: the text of a here-document or of ``--mount``."""
-    reader = _Reader(text, variables, escape, raw_quotes=True, raw_escapes=True)
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=True, raw_escapes=True)
     whole, _ = reader.read()
     return Expansion([whole], reader.unknown)
 
 
-def expand_known(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> str:
+def expand_known(text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None) -> str:
     """To be shown: what is known is replaced, all else stays, quotes too."""
-    reader = _Reader(text, variables, escape, raw_quotes=True, raw_escapes=False, keep_unknown=True)
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=True, raw_escapes=False, keep_unknown=True)
     try:
         return reader.read()[0]
     except WharfError:
         return text
 
 
-def expand_heredoc(text: str, variables: Mapping[str, str], *, escape: str = "\\") -> Expansion:
+def expand_heredoc(
+    text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
+) -> Expansion:
     """The content of an unquoted here-document: quotes mean nothing in it, an escape stands for what follows it."""
-    out: list[str] = []
-    unknown: set[str] = set()
-    at = 0
-    while at < len(text):
-        char = text[at]
-        if char == escape and at + 1 < len(text):
-            following = text[at + 1]
-            out.append(following)
-            at += 2
-            continue
-        if char == "$":
-            reader = _Reader(text, variables, escape, raw_quotes=False, raw_escapes=False)
-            reader.at = at
-            out.append(reader._dollar())
-            unknown |= reader.unknown
-            at = reader.at
-            continue
-        out.append(char)
-        at += 1
-    return Expansion(["".join(out)], unknown)
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
+    return Expansion([reader.read_heredoc()], reader.unknown)

@@ -103,7 +103,10 @@ def check_sharing(sharing: str) -> None:
 
 def mount(text: str) -> Mount:
     """The options of one ``--mount``; raises :class:`DockerfileError` in BuildKit's words."""
-    fields = next(csv.reader([text]))
+    try:
+        fields = next(csv.reader([text]))
+    except csv.Error as error:
+        raise DockerfileError(f"failed to parse csv mounts: {error}", numbered=False) from None
     found: dict[str, str] = {}
     readonly: bool | None = None
     required = False

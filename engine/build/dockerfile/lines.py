@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from engine.build.dockerfile.errors import DockerfileError, Span
 
-_DIRECTIVE = re.compile(r"^#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
+_DIRECTIVE = re.compile(r"^#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*)$")
 _KNOWN = frozenset(("syntax", "escape", "check"))
-_HEREDOC = re.compile(r"(?P<fd>\d*)<<(?P<chomp>-?)\s*(?P<quote>['\"]?)(?P<name>[a-zA-Z_][\w.]*)(?P=quote)")
+_HEREDOC = re.compile(r"(?P<fd>\d{0,9})<<(?P<chomp>-?)\s*(?P<quote>['\"]?)(?P<name>[a-zA-Z_][\w.]*)(?P=quote)")
 _TAKES_HEREDOC = frozenset(("ADD", "COPY", "RUN"))
 _LARGEST = 1 << 20
 """Bytes of one line; more is no Dockerfile (BuildKit's scanner has a bound too)."""
@@ -60,7 +60,7 @@ def _directives(physical: Sequence[str]) -> tuple[dict[str, str], int]:
             return found, number
         if name in found:
             raise DockerfileError(f"only one {name} parser directive can be used", Span(number + 1, number + 1))
-        found[name] = match[2]
+        found[name] = match[2].rstrip()
     return found, len(physical)
 
 

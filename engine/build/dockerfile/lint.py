@@ -7,7 +7,9 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
+from engine import limits
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import Span
 from engine.build.dockerfile.expand import expand
@@ -15,7 +17,7 @@ from engine.build.dockerfile.ignore import Ignore
 from engine.build.dockerfile.words import closest
 from engine.errors import WharfError
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)[^}]*\}|(\w+))")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)|(\w+))")
 _SECRET = re.compile(
     r"(?i)(?:^|_)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)",
 )
@@ -77,7 +79,7 @@ def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[
 
 def meant_by(name: str, known: Iterable[str], sign: str = "") -> str:
     """The end of a sentence about a name that isn't known."""
-    meant = closest(name, sorted(known))
+    meant = closest(name, sorted(islice(known, limits.SUGGESTED_NAMES)))
     return f" (did you mean {sign}{meant}?)" if meant else ""
 
 
@@ -132,6 +134,8 @@ def _names(text: str) -> list[str]:
 def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
     defaults = {name: value for item in file.arguments for name, value in item.values}
     known = {*defaults, *PLATFORM_ARGS}
+    values: dict[str, str | None] = {**dict.fromkeys(PLATFORM_ARGS, "x"), **defaults}
+    given = {key: value for key, value in values.items() if value is not None}
     for stage in file.stages:
         base = stage.base
         for name in (*_names(base.image), *_names(base.platform)):
@@ -152,17 +156,15 @@ def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
         ):
             sentence = f'FROM --platform flag should not use constant value "{base.platform}"'
             yield ins.Warning("FromPlatformFlagConstDisallowed", sentence, base.span)
-        if "$" in base.image and _invalid(base.image, defaults, file.escape):
+        if "$" in base.image and _invalid(base.image, given, file.escape):
             sentence = f"Default value for ARG {base.image} results in empty or invalid base image name"
             yield ins.Warning("InvalidDefaultArgInFrom", sentence, base.span)
 
 
-def _invalid(image: str, defaults: Mapping[str, str | None], escape: str) -> bool:
+def _invalid(image: str, given: Mapping[str, str], escape: str) -> bool:
     """Whether the name is none with the defaults of its arguments."""
-    variables = {**dict.fromkeys(PLATFORM_ARGS, "x"), **{key: value or "" for key, value in defaults.items()}}
-    set_ones = {key: value for key, value in variables.items() if value or defaults.get(key) is not None}
     try:
-        text = expand(image, set_ones, escape=escape).text
+        text = expand(image, given, escape=escape).text
     except WharfError:
         return False
     return not text or text.startswith((":", "@", "/", "-")) or text.endswith((":", "@", "/"))

@@ -1,5 +1,6 @@
 """Logical lines → typed instructions. Sentences are those of dockerd's two builders."""
 
+import asyncio
 import functools
 import json
 import re
@@ -123,10 +124,8 @@ class _Parser:
         device = tuple(flags.list("device"))
         flags.done()
         args = json_list(rest)
-        if args is None and not rest and not line.heredocs:
-            raise DockerfileError("RUN requires at least one argument")
         shell = args is None
-        if args is not None and not args:
+        if not args and (args is not None or not (rest or line.heredocs)):
             raise DockerfileError("RUN requires at least one argument")
         return ins.Run(
             line.span, line.text, tuple(args or (rest,)), shell, line.heredocs, mounts, network, security, device
@@ -343,6 +342,11 @@ def parse_instruction(text: str, *, escape: str = "\\", span: Span | None = None
 def parse(text: str) -> ins.Dockerfile:
     """Parses a Dockerfile. Raises :class:`DockerfileError` with the lines it is about."""
     return _again(text) if len(text) < _SMALL else _parse(text)
+
+
+async def parsed(text: str) -> ins.Dockerfile:
+    """Like :func:`parse`; a large text is parsed in a thread."""
+    return await asyncio.to_thread(parse, text) if len(text) >= _SMALL else parse(text)
 
 
 _SMALL = 1 << 14

@@ -14,13 +14,26 @@ _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 
 def split_words(text: str, escape: str) -> list[str]:
     """Words separated by blanks outside quotes; quotes and escapes stay in them."""
     words: list[str] = []
-    word: list[str] = []
-    quote = ""
     at = 0
+    while (at := _skip_blanks(text, at)) < len(text):
+        end = _word_end(text, escape, at)
+        words.append(text[at:end])
+        at = end
+    return words
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _word_end(text: str, escape: str, at: int) -> int:
+    """Where the word ends that begins at ``at``."""
+    quote = ""
     while at < len(text):
         char = text[at]
         if char == escape and quote != "'" and at + 1 < len(text):
-            word.append(text[at : at + 2])
             at += 2
             continue
         if quote:
@@ -29,29 +42,23 @@ def split_words(text: str, escape: str) -> list[str]:
         elif char in "'\"":
             quote = char
         elif char.isspace():
-            if word:
-                words.append("".join(word))
-                word = []
-            at += 1
-            continue
-        word.append(char)
+            break
         at += 1
-    if word:
-        words.append("".join(word))
-    return words
+    return at
 
 
 def take_flags(text: str, escape: str) -> tuple[list[str], str]:
     """The ``--flag`` words in front of an instruction's arguments, and the rest of the text."""
     flags: list[str] = []
-    rest = text.lstrip()
-    while rest.startswith("--"):
-        first = split_words(rest, escape)[0]
-        rest = rest[len(first) :].lstrip()
+    at = _skip_blanks(text, 0)
+    while text.startswith("--", at):
+        end = _word_end(text, escape, at)
+        first = text[at:end]
+        at = _skip_blanks(text, end)
         if first == "--":
             break
         flags.append(_unquoted(first, escape))
-    return flags, rest
+    return flags, text[at:]
 
 
 def _unquoted(word: str, escape: str) -> str:
@@ -126,6 +133,8 @@ def duration(text: str) -> int:
             break
         total += float(match[1]) * _UNITS[match[2]]
         at = match.end()
+    if total >= 2**63:
+        raise DockerfileError(f"time: invalid duration {json.dumps(text)}")
     if not body or at != len(body):
         unit = "missing unit in duration" if re.fullmatch(r"[\d.]+", body) else "invalid duration"
         raise DockerfileError(f"time: {unit} {json.dumps(text)}")
@@ -136,6 +145,8 @@ def closest(word: str, known: Sequence[str]) -> str | None:
     """The known word that was probably meant: at most two letters of it differ."""
     best: tuple[int, str] | None = None
     for candidate in known:
+        if abs(len(candidate) - len(word)) > 2:
+            continue
         distance = _distance(word.lower(), candidate.lower())
         if distance <= 2 and (best is None or distance < best[0]):
             best = (distance, candidate)

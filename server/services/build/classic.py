@@ -12,7 +12,7 @@ from engine.api.types import Descriptor
 from engine.build import work as building
 from engine.build.dockerfile.errors import DockerfileError
 from engine.build.dockerfile.instructions import Dockerfile, Instruction, Mount
-from engine.build.dockerfile.parse import parse
+from engine.build.dockerfile.parse import parsed
 from engine.build.ground import Ground
 from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
 from engine.build.select import Checksums
@@ -25,7 +25,7 @@ from server.services.build import sentences
 from server.services.build.context import Context
 from server.services.build.fetch import fetch
 from server.services.build.historycache import HistoryCache
-from server.services.build.image import Documents, describe, store
+from server.services.build.image import Documents, described, store
 from server.services.build.options import ClassicOptions
 from server.services.build.runner import TaskRunner
 from server.services.build.squash import base_of, squashed
@@ -133,13 +133,13 @@ class Failed(Exception):
         self.sentence, self.code = sentence, code
 
 
-def read(context: Context, target: str) -> Dockerfile:
+async def read(context: Context, target: str) -> Dockerfile:
     """The parsed Dockerfile, refused before anything is streamed.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
     try:
-        file = parse(context.dockerfile)
+        file = await parsed(context.dockerfile)
     except DockerfileError as error:
         # What fails before single instructions are looked at.
         start = "failed to parse Dockerfile: " if error.numbered is False else ""
@@ -211,7 +211,8 @@ class ClassicBuild:
 
     async def _confirm(self, target: PlannedStage, solver: Solver) -> None:
         """Makes anew what the cache was wrong about, unless an image holds it all already."""
-        if await self._images.is_built(self._documents(target).id, ()) or await solver.confirmed(target.last):
+        documents = await self._documents(target)
+        if await self._images.is_built(documents.id, ()) or await solver.confirmed(target.last):
             return
         self._tasks.clear()
         self._results.clear()
@@ -280,7 +281,7 @@ class ClassicBuild:
         steps = [line.step for line in stage.lines if line.step is not None]
         current = steps[0].parent if steps else stage.last
         await self._below(current, solver)
-        await self._stream.say(f" ---> {self._base_id(stage, current, made)}\n")
+        await self._stream.say(f" ---> {await self._base_id(stage, current, made)}\n")
         triggers = sum(line.trigger for line in stage.lines)
         if triggers:
             await self._stream.say(f"# Executing {triggers} build trigger{'s' if triggers > 1 else ''}\n")
@@ -290,20 +291,20 @@ class ClassicBuild:
             if line.step is not None and line.step is not current:
                 current = line.step
                 await self._layer(current, solver)
-            documents = describe(line.config, current, self._results, now_ns=0)
+            documents = await described(line.config, current, self._results, now_ns=0)
             await self._stream.say(f" ---> {short_id(documents.id)}\n")
 
-    def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
+    async def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
         name = stage.stage.base.image.lower()
         for other in made.stages:
             if other.stage.index < stage.stage.index and other.stage.base.name == name:
-                return short_id(self._documents(other).id)
+                return short_id((await self._documents(other)).id)
         if current is not None and isinstance(current.operation, Base):
             return short_id(current.operation.digest)
         return ""
 
-    def _documents(self, stage: PlannedStage) -> Documents:
-        return describe(stage.config, stage.last, self._results, now_ns=0)
+    async def _documents(self, stage: PlannedStage) -> Documents:
+        return await described(stage.config, stage.last, self._results, now_ns=0)
 
     async def _below(self, step: Step | None, solver: Solver) -> None:
         """Gathers the results of a step and what it stands on, where they are not known yet."""
@@ -340,7 +341,7 @@ class ClassicBuild:
 
     async def _finish(self, made: Plan) -> None:
         target, options = made.target, self._options
-        documents = self._documents(target)
+        documents = await self._documents(target)
         if options.squash and target.last is not None:
             result = self._results[id(target.last)]
             documents = await squashed(self._room.engine, documents, result, base_of(target.last))

@@ -41,13 +41,14 @@ class HistoryCache:
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
         history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
-        at = len(step.told) - 1
+        at = len(step.created_by) - 1
         if not 0 <= at < len(history) or history[at].get("empty_layer"):
             return None
-        below = zip(history[:at], step.told, strict=False)
+        texts = step.created_by.texts()
+        below = zip(history[:at], texts, strict=False)
         if not all(_same(str(entry.get("created_by", "")), text) for entry, text in below):
             return None
-        if history[at].get("created_by") != step.told[at].replace(FILES, files):
+        if history[at].get("created_by") != texts[at].replace(FILES, files):
             return None
         number = sum(not entry.get("empty_layer") for entry in history[:at])
         if number >= len(self.image.diff_ids) or self.image.diff_ids[:number] != parent.diff_ids:

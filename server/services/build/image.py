@@ -1,5 +1,6 @@
 """From a stage's configuration and layers to an image: the two documents, and their place in the content store."""
 
+import asyncio
 import datetime
 import functools
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from engine.registry import documents, oci
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_AT_ONCE = 500
+"""Entries of a configuration that is written on the event loop: some hundred microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,23 @@ def describe(
     ``epoch_ns`` stands for all of them.
     """
     result = SCRATCH if last is None else results[id(last)]
-    settled = config.clone()
     base_ns = _base_time(config) if config.base_diff_ids or config.base_history else 0
-    settled.history = _history(config, chain_of(last), results, base_ns)
+    history = _history(config, chain_of(last), results, base_ns)
     if epoch_ns is not None:
-        settled.history = [replace(entry, created_ns=epoch_ns) for entry in settled.history]
-    times = [entry.created_ns for entry in settled.history]
-    created = times[-1] if times else base_ns
-    data = settled.finished(result.diff_ids, created_ns=created or now_ns)
+        history = [replace(entry, created_ns=epoch_ns) for entry in history]
+    created = history[-1].created_ns if history else base_ns
+    data = config.finished(result.diff_ids, created_ns=created or now_ns, history=history)
     manifest = manifest_of(data, [layer.descriptor for layer in result.layers])
     return Documents(data, manifest, result.chain_id)
+
+
+async def described(
+    config: ImageConfig, last: Step | None, results: Mapping[int, Result], *, now_ns: int, epoch_ns: int | None = None
+) -> Documents:
+    """:func:`describe`, in a thread where the document is long. ``results`` must not change meanwhile."""
+    if config.entries <= _AT_ONCE:
+        return describe(config, last, results, now_ns=now_ns, epoch_ns=epoch_ns)
+    return await asyncio.to_thread(describe, config, last, results, now_ns=now_ns, epoch_ns=epoch_ns)
 
 
 def manifest_of(config: bytes, layers: Sequence[Descriptor]) -> bytes:

@@ -133,7 +133,7 @@ class Builds:
         lease.begin()
         try:
             async with self._contexts.open(body, options.remote, options.dockerfile) as context:
-                file = read(context, options.target)
+                file = await read(context, options.target)
                 await lease.enter()
                 build = ClassicBuild(self._room, self._images, self.builder, options, context, messages)
                 await build.run(file)

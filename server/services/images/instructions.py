@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.build.dockerfile import instructions as ins
-from engine.build.dockerfile.parse import parse, parse_instruction
+from engine.build.dockerfile.parse import parse_instruction, parsed
 from engine.build.plan import BaseImage, Options, plan
 from engine.build.steps import Base
 from engine.errors import WharfError, invalid
@@ -62,10 +62,10 @@ async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, 
     if kept:
         try:
             options = Options(classic=True, default_path=False)
-            made = await plan(parse("\n".join(("FROM base", *kept))), options, _Given(base))
+            made = await plan(await parsed("\n".join(("FROM base", *kept))), options, _Given(base))
         except WharfError as error:
             raise invalid(error.message) from None
-        result = dict(made.target.config.config)
+        result = made.target.config.container()
     if triggers:
         result["OnBuild"] = triggers
     return {key: value for key, value in result.items() if value is not None}

@@ -10,7 +10,7 @@ from engine.build.dockerfile import checks
 from engine.build.dockerfile.errors import DockerfileError, Span
 from engine.build.dockerfile.instructions import Dockerfile, Warning
 from engine.build.dockerfile.lint import findings
-from engine.build.dockerfile.parse import parse
+from engine.build.dockerfile.parse import parse, parsed
 from engine.build.ground import Ground
 from engine.build.keys import upwards
 from engine.build.plan import Options, Plan, PlannedStage, plan
@@ -29,7 +29,7 @@ from server.services.build.buildkit.remotes import Remote
 from server.services.build.buildkit.sources import Sources
 from server.services.build.buildkit.subrequests import LINT, Asked, answer, checked
 from server.services.build.classic import Images, host_platform
-from server.services.build.image import chain_of, describe
+from server.services.build.image import chain_of, described
 from server.services.build.runner import TaskRunner
 from server.services.containers.room import Room
 
@@ -55,7 +55,7 @@ class Frontend:
         try:
             if options["requestid"] == LINT:
                 return await self._checked(text, name)
-            file = parse(text.decode("utf-8", "replace"))
+            file = await parsed(text.decode("utf-8", "replace"))
             given = _prefixed(options, "build-arg:")
             return answer(options["requestid"], Asked(file, name, text, options.get("target", ""), given))
         except WharfError as error:
@@ -71,7 +71,7 @@ class Frontend:
         except DockerfileError as error:
             raise invalid(error.message) from None  # the question is wrong, not the file
         try:
-            file = parse(text.decode("utf-8", "replace"))
+            file = await parsed(text.decode("utf-8", "replace"))
             found = [*file.warnings, *findings(file)]
             config = self._checks(file)
             planned, _ = await self._plan(file, host_platform(), many=False)
@@ -95,7 +95,7 @@ class Frontend:
         try:
             if not text:
                 raise invalid("the Dockerfile cannot be empty")
-            file = parse(text.decode("utf-8", "replace"))
+            file = await parsed(text.decode("utf-8", "replace"))
             syntax = file.directives.get("syntax", "")
             if syntax and not BUILT_IN.match(syntax.split()[0]):
                 refused = not_implemented(
@@ -172,7 +172,7 @@ class Frontend:
         now_ns = time.time_ns()
         while True:
             results = await _results(solver, target.last)
-            documents = describe(target.config, target.last, results, now_ns=now_ns, epoch_ns=epoch_ns)
+            documents = await described(target.config, target.last, results, now_ns=now_ns, epoch_ns=epoch_ns)
             # What an image holds is there; what the cache alone knows of may have been removed.
             if await self.images.is_built(documents.id, ()) or await solver.confirmed(target.last):
                 break

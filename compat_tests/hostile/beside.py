@@ -1,0 +1,129 @@
+"""What others notice of a costly request: how long pings beside it take, and how much memory the daemons hold."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode
+
+from compat_tests.engines import Engine
+from compat_tests.patience import FACTOR
+from compat_tests.traces import processes
+
+MIB = 1 << 20
+PING = 10.0 * FACTOR  # seconds that a ping may take: an event loop that stands still takes longer than any of these
+ADDED = 700  # MiB that one request may add; what is not bounded takes GiB
+KILL = 3000  # MiB at which the daemon is killed, so that a failed test does not take the host along
+
+
+@dataclass(slots=True)
+class Beside:
+    """The worst that was seen."""
+
+    slowest: float = 0.0
+    pings: int = 0
+    first: int = 0
+    peak: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def added(self) -> int:
+        """MiB at the peak over those at the beginning."""
+        return (self.peak - self.first) // MIB
+
+
+@contextlib.contextmanager
+def beside(engine: Engine, *, added: int = ADDED) -> Iterator[Beside]:
+    """Pings and measures while the block runs; fails when a ping was too slow or the memory too much."""
+    seen, over = Beside(), threading.Event()
+    pids = [each.pid for each in processes(engine.place.footprint.mark) if each.comm != "wharf-shim"]
+    seen.first = seen.peak = _held(pids)
+
+    def ping() -> None:
+        while not over.is_set():
+            begin = time.monotonic()
+            try:
+                answer = engine.api.request("GET", "/_ping", timeout=PING + 60)
+                if answer.status != 200:
+                    seen.failed.append(f"status {answer.status}")
+            except OSError as error:
+                seen.failed.append(repr(error))
+                return
+            finally:
+                seen.slowest = max(seen.slowest, time.monotonic() - begin)
+            seen.pings += 1
+            over.wait(0.02)
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            seen.peak = max(seen.peak, _held(pids))
+            if seen.peak > KILL * MIB:
+                engine.kill("wharfd")
+                return
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (ping, watch)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(PING + 90)
+    assert not seen.failed, seen.failed
+    assert seen.slowest < PING, f"a ping took {seen.slowest:.1f} s"
+    assert seen.added < added, f"{seen.added} MiB more than before"
+
+
+def send(
+    engine: Engine,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, object] | None = None,
+    body: bytes | Iterable[bytes] = b"",
+    headers: Mapping[str, str] | None = None,
+    seconds: float = 10.0,
+) -> tuple[int, bytes]:
+    """The status of a request and what was answered within ``seconds``; then the client leaves.
+
+    The status is 0 if there was no answer by then.
+    """
+    connection = engine.api.connection(timeout=seconds + 5)
+    url = path + (f"?{urlencode(query, doseq=True)}" if query else "")
+    got = bytearray()
+    status = 0
+    connection.connect()
+    timer = threading.Timer(seconds, connection.sock.shutdown, (socket.SHUT_RDWR,))
+    timer.start()
+    try:
+        # What is refused early may not be read to its end.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, url, body=body, headers=dict(headers or {}))
+        response = connection.getresponse()
+        status = response.status
+        while piece := response.read1(65536):
+            got += piece
+            del got[:-65536]
+    except (OSError, http.client.HTTPException):
+        pass
+    finally:
+        timer.cancel()
+        connection.close()
+    return status, bytes(got)
+
+
+def _held(pids: list[int]) -> int:
+    """Bytes that these processes hold for themselves, together."""
+    text = ""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            text += Path(f"/proc/{pid}/status").read_text()
+    return sum(int(kib) * 1024 for kib in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", text, re.MULTILINE))
