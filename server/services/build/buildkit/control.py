@@ -9,17 +9,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from engine.api.serving import Detailed
 from engine.api.types import Platform, to_timestamp
 from engine.build.cache import Record
+from engine.build.imageconfig import ImageConfig
+from engine.build.steps import SCRATCH
 from engine.buildkit.pb import control_pb2 as pb
 from engine.buildkit.pb import gateway_pb2, ops_pb2, worker_pb2
 from engine.buildkit.session import Session, Sessions
 from engine.buildkit.tunnel import carry
 from engine.errors import WharfError, invalid, not_implemented
+from engine.registry import oci
 from server.services.build.buildkit.caches import Caches, refuse_exports
 from server.services.build.buildkit.export import Exporters
 from server.services.build.buildkit.failure import detailed, of_disk
 from server.services.build.buildkit.gateway import results_in
 from server.services.build.buildkit.history import CANCELED, History
+from server.services.build.buildkit.inputs import operations
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.image import describe
 from server.services.build.lease import BuildLease
 from server.services.build.pruning import Pruning, Usage
 from server.services.containers.room import Room
@@ -127,6 +132,9 @@ class Control:
             made = await self._front(job, dict(request.FrontendAttrs))
             for item in made:
                 job.give(item)
+        elif request.HasField("Definition"):
+            # Without operations it gives a result without files. Without a definition the client's half returns one.
+            made = [_nothing(job)] if outputs else []
         else:
             made = results_in(job, await self._returned(job, session))
         job.results = made
@@ -213,9 +221,18 @@ def _failed(job: Job, error: WharfError) -> WharfError:
     return told
 
 
+def _nothing(job: Job) -> Made:
+    """An image without files, as BuildKit exports a result without a reference."""
+    host = oci.host_platform()
+    config = ImageConfig.scratch(os=host.os, architecture=host.architecture, variant=host.variant)
+    return Made(job.ref, describe(config, None, {}, now_ns=job.created_ns), oci.format_platform(host), (SCRATCH,))
+
+
 def _refuse(request: pb.SolveRequest) -> None:
-    """What isn't supported, by name. Raises NOT_IMPLEMENTED."""
-    if request.Definition.ByteSize():
+    """What isn't supported, by name. Raises NOT_IMPLEMENTED, and INVALID_ARGUMENT in BuildKit's words."""
+    if operations(request.Definition):
+        if request.Frontend:
+            raise invalid("cannot solve with both Definition and Frontend specified")
         raise not_implemented("solving a low-level build definition (LLB) is not supported")
     if request.Frontend and request.Frontend != "dockerfile.v0":
         raise not_implemented(f"front end {request.Frontend} is not supported")

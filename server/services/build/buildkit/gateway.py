@@ -13,7 +13,7 @@ from server.services.build.buildkit import remotes
 from server.services.build.buildkit.failure import detailed, of_disk
 from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import platforms_json
-from server.services.build.buildkit.inputs import definition, named
+from server.services.build.buildkit.inputs import definition, named, operations
 from server.services.build.buildkit.job import Job, Jobs, Made
 from server.services.build.buildkit.remotes import Remote, remote
 
@@ -92,12 +92,13 @@ class Gateway:
 
     async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
         for name, given in request.FrontendInputs.items():
-            operations = list(getattr(given, "def"))
-            if not operations:
+            if not operations(given):
                 raise invalid("invalid nil input definition to definition op")
-            job.inputs[name] = self._jobs.result(named(operations))
+            job.inputs[name] = self._jobs.result(named(operations(given)))
+        if request.Frontend and operations(request.Definition):
+            raise invalid("cannot solve with both Definition and Frontend specified")
         if not request.Frontend:
-            if request.Definition.ByteSize():
+            if operations(request.Definition):
                 fetched = await self._fetch(job, remote(request.Definition))
                 job.give(fetched)
                 return gateway_pb2.SolveResponse(result=result_of([fetched]))

@@ -7,6 +7,8 @@ one source that names the result, and an end that points to it (pb.Op of BuildKi
 import hashlib
 import re
 
+from engine.buildkit.pb import ops_pb2
+
 SCHEME = "wharf-result://"
 _NAMED = re.compile(re.escape(SCHEME.encode()) + rb"([\w./-]+)")
 
@@ -25,6 +27,11 @@ def definition(result: str) -> list[bytes]:
     source = _field(3, _field(1, (SCHEME + result).encode()))
     digest = "sha256:" + hashlib.sha256(source).hexdigest()
     return [source, _field(1, _field(1, digest.encode()))]
+
+
+def operations(definition: ops_pb2.Definition) -> list[bytes]:
+    """What a client wants to be solved. A definition may be there and have none: BuildKit looks at these alone."""
+    return list(getattr(definition, "def"))
 
 
 def named(operations: list[bytes]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.buildkit.pb import ops_pb2
 from engine.errors import invalid, not_implemented
 from engine.registry import oci
+from server.services.build.buildkit.inputs import operations
 
 CAPS = (
     "constraints",
@@ -35,11 +36,11 @@ def remote(definition: ops_pb2.Definition) -> Remote:
 
     :raises WharfError: NOT_IMPLEMENTED for any other definition; INVALID_ARGUMENT for one that can't be read.
     """
-    operations = list(getattr(definition, "def"))
-    if len(operations) != 2:
+    found = operations(definition)
+    if len(found) != 2:
         raise not_implemented("solving a low-level build definition (LLB) is not supported")
     source = None
-    for data in operations:
+    for data in found:
         try:
             operation = ops_pb2.Op.FromString(data)
         except Exception:
