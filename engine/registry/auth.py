@@ -206,7 +206,7 @@ def _parse(body: bytes) -> TokenAnswer:
         token = document.get("access_token") or document.get("token")
         life = float(document.get("expires_in") or _LIFE)
         refresh = document.get("refresh_token") or ""
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise WharfError(Kind.UNAVAILABLE, "the token server's answer is not understood") from None
     if not isinstance(token, str) or not token or not token.isprintable():
         raise WharfError(Kind.UNAVAILABLE, "authorization server did not include a token in the response")

@@ -17,6 +17,7 @@ from engine.registry.auth import NOBODY, Authorizer, Credentials
 from engine.registry.hosts import Endpoint, Settings, endpoints, origin_of, proxy_for, tls_context
 from engine.registry.reference import Reference
 from engine.system import timeouts
+from engine.urls import parse_url
 
 if TYPE_CHECKING:
     import httpx
@@ -181,8 +182,11 @@ class Repository:
                 return response
             location = response.headers.get("location", "")
             await response.aclose()
-            target = urljoin(url, location)
-            parts = urlsplit(target)
+            try:
+                target = urljoin(url, location)
+                parts = parse_url(target)
+            except (ValueError, WharfError):
+                target, parts = "", urlsplit("")
             if not location or parts.scheme not in ("http", "https") or not parts.netloc:
                 raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: a redirect without a place to go", status=502)
             # Where certificates are not verified, plain HTTP is as good; dockerd follows there, too.

@@ -12,6 +12,7 @@ from engine.errors import Kind, WharfError
 from engine.registry import hostsfile
 from engine.registry.hostsfile import Host
 from engine.registry.reference import DEFAULT_DOMAIN
+from engine.urls import parse_url
 
 _DOCKER_HUB = "registry-1.docker.io"
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -59,8 +60,11 @@ class Endpoint:
 
 
 def origin_of(url: str) -> tuple[str, str]:
-    """Scheme and host with port: who gets to see credentials."""
-    parts = urlsplit(url)
+    """Scheme and host with port: who gets to see credentials.
+
+    :raises WharfError: INVALID_ARGUMENT: it is no URL.
+    """
+    parts = parse_url(url)
     return parts.scheme, parts.netloc
 
 

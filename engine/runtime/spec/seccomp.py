@@ -58,7 +58,7 @@ def resolve(profile: str, caps: Sequence[str], host: HostFacts) -> dict[str, obj
             kind = _KINDS.get(type(parsed), "number")
             raise ValueError(f"json: cannot unmarshal {kind} into Go value of type seccomp.Seccomp")
         return _resolve(parsed or {}, frozenset(caps), host.arch, host.kernel)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise internal(f"Decoding seccomp profile failed: {error}") from None
 
 

@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from engine.build import folders
 from engine.build.dockerfile.ignore import Ignore, read
@@ -26,6 +25,7 @@ from engine.layers.compression import Compression, detect
 from engine.layers.extract import Options, Target, apply
 from engine.system.run import run
 from engine.system.threads import apart, to_its_end
+from engine.urls import parse_url
 
 DEFAULT = "Dockerfile"
 AT_ONCE = 256 << 10
@@ -226,6 +226,10 @@ async def _download(url: str, root: str) -> tuple[str, str]:
     import httpx  # a client of its own: few builds need one
 
     try:
+        parse_url(url)
+    except WharfError as error:
+        raise WharfError(Kind.INTERNAL, f"error downloading remote context {url}: {error.message}") from None
+    try:
         async with (
             httpx.AsyncClient(follow_redirects=True, timeout=60) as client,
             client.stream("GET", url) as response,
@@ -285,7 +289,7 @@ def repository(remote: str) -> Repository:
         url = f"https://{url}"
     if ref.startswith("-") or url.startswith("-"):
         raise invalid(f"invalid refspec: {ref}")
-    if url.startswith(("git://", "http://", "https://", "ssh://")) and not urlsplit(url).hostname:
+    if url.startswith(("git://", "http://", "https://", "ssh://")) and not parse_url(url).hostname:
         raise invalid(f"unable to parse git URL: {remote}")
     return Repository(url, ref, folder)
 

@@ -5,12 +5,13 @@ import hashlib
 import os
 import posixpath
 import tempfile
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import aiofiles
 
 from engine.build.work import Fetched
 from engine.errors import internal, invalid
+from engine.urls import parse_url
 from server.services.build.context import clone, is_git, repository
 
 UNNAMED = "__unnamed__"
@@ -32,7 +33,7 @@ async def fetch(folder: str, url: str, *, checksum: str, keep_git_dir: bool) -> 
 async def _file(place: str, url: str, *, checksum: str) -> Fetched:
     import httpx  # few builds need a client
 
-    name = unquote(posixpath.basename(urlsplit(url).path)) or UNNAMED
+    name = unquote(posixpath.basename(parse_url(url).path)) or UNNAMED
     path = os.path.join(place, "file")
     digest = hashlib.sha256()
     try:
@@ -47,7 +48,7 @@ async def _file(place: str, url: str, *, checksum: str) -> Fetched:
                 async for piece in response.aiter_bytes():
                     digest.update(piece)
                     await file.write(piece)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise internal(f"failed to GET {url}: {error or type(error).__name__}") from None
     found = f"sha256:{digest.hexdigest()}"
     if checksum and checksum != found:

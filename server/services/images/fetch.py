@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from engine.errors import Kind, WharfError, invalid
 from engine.registry.answers import pieces, translated
 from engine.registry.progress import Report
 from engine.system import timeouts
+from engine.urls import parse_url
 
 if TYPE_CHECKING:
     import httpx
@@ -28,7 +28,7 @@ async def fetched(source: str) -> tuple[AsyncIterator[bytes], Report]:
     :raises WharfError: INVALID_ARGUMENT for what is no URL; UNAVAILABLE and NOT_FOUND from its server.
     """
     url = source if "://" in source else f"http://{source}"
-    parts = urlsplit(url)
+    parts = parse_url(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise invalid(f"invalid URL: {source!r}")
     client = await asyncio.to_thread(_client)

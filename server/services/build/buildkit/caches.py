@@ -244,7 +244,7 @@ def _wanted(job: Job, options: Mapping[str, str]) -> list[tuple[str, dict[str, s
         try:
             document = jsontext.loads(options["cache-imports"])
             found += [(str(item["Type"]), {str(k): str(v) for k, v in item["Attrs"].items()}) for item in document]
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise invalid("failed to unmarshal cache-imports") from None
     found += [("registry", {"ref": ref}) for ref in options.get("cache-from", "").split(",") if ref]
     unique = {json.dumps([kind, sorted(attrs.items())]): (kind, attrs) for kind, attrs in found}
