@@ -179,7 +179,16 @@ def _of_file(settings: Settings, host: Host, origin: str, domain: str, *, mirror
 @lru_cache(maxsize=1)
 def _system() -> ssl.SSLContext:
     """The authorities of the host, read once."""
-    return ssl.create_default_context()
+    return _strict()
+
+
+def _strict() -> ssl.SSLContext:
+    """A client's context as Go has it: the names of a server stand in its subjectAltName alone (Python would also take
+    the common name), and nothing below TLS 1.2."""
+    context = ssl.create_default_context()
+    context.hostname_checks_common_name = False
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
@@ -197,9 +206,10 @@ def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
     if not named and endpoint.verify and not any(name.endswith((".crt", ".cert", ".key")) for name in names):
         return _system()
     if endpoint.verify:
-        context = ssl.create_default_context()
+        context = _strict()
     else:  # reading the authorities of the system, which takes a while, would be for nothing
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for name in names:

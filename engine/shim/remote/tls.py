@@ -12,6 +12,8 @@ def context(settings: Settings) -> ssl.SSLContext:
     """
     ca, cert, key = settings.text("ca"), settings.text("cert"), settings.text("key")
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.hostname_checks_common_name = False  # as Go
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if ca:
             made.load_verify_locations(ca)

@@ -32,6 +32,7 @@ class Tls:
         :raises OSError: one can't be read, or is no certificate (ssl.SSLError).
         """
         context = ssl.create_default_context()
+        context.hostname_checks_common_name = False  # as Go
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.unchecked:
             context.check_hostname = False
