@@ -6,9 +6,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from engine import jsontext
@@ -164,23 +163,3 @@ def _dialled(error: "httpx.HTTPError", url: str) -> str:
         return ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return f"dial tcp {parts.hostname}:{port}: connect: {os.strerror(cause.errno).lower()}"
-
-
-@contextmanager
-def first_error() -> Iterator[None]:
-    """Out of a task group's errors, the one that came first: what a client can read."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
-
-
-async def together(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All at once; the first failure cancels the others and is raised."""
-    with first_error():
-        async with asyncio.TaskGroup() as group:
-            for step in steps:
-                group.create_task(step)

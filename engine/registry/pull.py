@@ -14,13 +14,14 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.errors import Kind, WharfError, invalid, not_found
 from engine.registry import documents, oci
-from engine.registry.answers import RegistryError, first_error, pause
+from engine.registry.answers import RegistryError, pause
 from engine.registry.client import Repository
 from engine.registry.download import Downloads, download_ref
 from engine.registry.hosts import host_of
 from engine.registry.progress import Report
 from engine.registry.reference import Reference
 from engine.registry.unpack import unpack
+from engine.system.groups import first_error
 
 _T = TypeVar("_T")
 _BAR_SECONDS = 0.1

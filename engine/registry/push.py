@@ -10,12 +10,13 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.errors import Kind, WharfError, not_found
 from engine.registry import documents, oci
-from engine.registry.answers import RegistryError, pause, together
+from engine.registry.answers import RegistryError, pause
 from engine.registry.client import Repository
 from engine.registry.download import ahead
 from engine.registry.progress import Report
 from engine.registry.pull import remember_source
 from engine.system import heap
+from engine.system.groups import together
 
 _BAR_SECONDS = 0.1
 #: A blob of at most this many bytes is sent with the request that completes its upload: one exchange less.

@@ -17,6 +17,7 @@ from engine.errors import WharfError, invalid
 from engine.runtime.probe import Binary, Probe
 from engine.runtime.spec.host import HostFacts
 from engine.system import timeouts
+from engine.system.groups import together
 from engine.system.run import run_sync
 from server.config import Config
 from server.services.build.door import Door
@@ -154,9 +155,7 @@ class System:
                 raise invalid(f"unknown object type: {name}")
         asked: Sequence[str] = [name for name in OBJECTS if not objects or name in objects]
         document: dict[str, Any] = {}
-        async with asyncio.TaskGroup() as group:
-            for name in asked:
-                group.create_task(self._usage(name, version, document))
+        await together(self._usage(name, version, document) for name in asked)
         return document
 
     async def _usage(self, name: str, version: Version, document: dict[str, Any]) -> None:
