@@ -117,6 +117,54 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_pat
     assert told(engine)["containers"] == told(engine)["volumes"] == told(engine)["build cache"] == 0
 
 
+@pytest.mark.core
+def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Path) -> None:
+    """Sizes of containers are remembered; whatever writes into a layer is seen, and a new daemon measures the same."""
+    engine = own_engine
+    (tmp_path / "f").write_bytes(os.urandom(1 << 20))
+
+    def seen() -> dict[str, tuple[int, int]]:
+        rows = engine.api.get("/containers/json", all=1, size=1).json()
+        return {row["Names"][0]: (row.get("SizeRw", 0), row["SizeRootFs"]) for row in rows}
+
+    script = "dd if=/dev/urandom of=/x bs=1M count=1"
+    for name, command in (
+        ("plain", ("busybox",)),
+        ("copied", ("busybox",)),
+        ("ran", ("busybox", "sh", "-c", script)),
+        ("runs", ("busybox", "sh", "-c", f"{script}; sleep 1000")),
+        ("failed", ("-v", "/some/volume", "busybox", "nosuch")),
+        ("workdir", ("-w", "/some/where", "busybox")),
+    ):
+        engine.docker("create", "--network", "none", "--name", name, *command)
+    fresh_sizes = seen()
+    assert fresh_sizes["/plain"] == fresh_sizes["/ran"]
+    assert seen() == fresh_sizes
+    empty = fresh_sizes["/plain"][0]
+    engine.docker("cp", str(tmp_path / "f"), "copied:/f")
+    engine.docker("start", "-a", "ran")
+    engine.docker("start", "runs")
+    assert engine.docker("start", "failed", check=False).status
+    assert until(lambda: seen()["/runs"][0] >= empty + (1 << 20))
+    engine.docker("exec", "runs", "cp", "/x", "/y")
+    now = seen()
+    assert now["/plain"] == fresh_sizes["/plain"]
+    for name, size in (("/copied", 1 << 20), ("/ran", 1 << 20), ("/runs", 2 << 20)):
+        assert size <= now[name][0] - empty < size + 100_000, name
+        assert now[name][1] - now[name][0] == fresh_sizes["/plain"][1] - empty
+    engine.docker("cp", str(tmp_path / "f"), "ran:/again")
+    engine.docker("stop", "-t", "0", "runs")
+    engine.docker("commit", "ran", "sized:1")
+    now = seen()
+    assert now["/ran"][0] - empty >= 2 << 20
+    told_by_df = {row["Names"][0]: row["SizeRootFs"] for row in engine.api.get("/system/df").json()["Containers"]}
+    assert told_by_df == {name: total for name, (_, total) in now.items()}
+    engine.restart()
+    assert seen() == now
+    engine.remove_all()
+    engine.docker("rmi", "sized:1")
+
+
 def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
     """Some seconds of what ``python -m compat_tests.stress`` does for minutes."""
     before = as_it_is(own_engine)

@@ -49,6 +49,8 @@ async def _opened(room: Room, container: Container) -> AsyncIterator[_Root]:
     async with AsyncExitStack() as stack:
         remap = room.remap_of(container)
         place = await stack.enter_async_context(Place(container.id[:12], owner=remap.root if remap else None))
+        # Also where files are only read: places for the mounts are made.
+        stack.enter_context(container.layer.writing())
         try:
             fd = await place.run(_root_of_process, container)
         except ProcessLookupError:

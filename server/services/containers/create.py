@@ -28,6 +28,7 @@ from engine.system.timeline import Timeline
 from server.services.containers import disklimit, initlayer, left_volumes, validate
 from server.services.containers import mounts as mount_points
 from server.services.containers.defaults import adapt_host_config, command, hostname
+from server.services.containers.layersize import LayerSize
 from server.services.containers.log_config import merge_log_config
 from server.services.containers.merge import merge_config
 from server.services.containers.model import Container, MountPoint
@@ -116,6 +117,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
             container.rootfs = await initlayer.prepare(room, image, container_id, labels)
         else:
             container.rootfs = await room.engine.snapshots.prepare(container_id, "", labels)
+        container.layer = LayerSize(parent=initlayer.layer_of(image) if image is not None else "", pristine=True)
         if host.storage_opt:
             await asyncio.to_thread(disklimit.set_limit, container.rootfs, host.storage_opt)
         timeline.mark("snapshot")

@@ -34,12 +34,17 @@ _CONTENT = {
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def layer_of(image: Image) -> str:
+    """The snapshot that a container of the image begins above."""
+    return f"{image.chain_id or 'scratch'}-init"
+
+
 async def prepare(room: Room, image: Image, container_id: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
     """The container's writable root file system. Usually one call: the layer is there.
 
     :raises WharfError: NOT_FOUND: a blob of the image is missing.
     """
-    name = f"{image.chain_id or 'scratch'}-init"
+    name = layer_of(image)
     try:
         return await room.engine.snapshots.prepare(container_id, name, labels)
     except WharfError as error:
@@ -57,7 +62,7 @@ async def again(room: Room, container: Container) -> tuple[Mount, ...]:
     described = (container.image_manifest or {}).get("platform") or {}
     platform = "/".join(described[part] for part in ("os", "architecture", "variant") if described.get(part))
     image = await room.images.resolve(container.image_id, platform=platform or None)
-    await _make(room, image, f"{image.chain_id or 'scratch'}-init", container.id)
+    await _make(room, image, layer_of(image), container.id)
     return await room.engine.snapshots.mounts(container.id)
 
 

@@ -39,6 +39,7 @@ async def listing(
     filters.validate(ACCEPTED)
     chosen = await _choose(room, filters, everything=everything, limit=limit)
     answer = []
+    taken = await sizes.of_all(room, chosen) if size else {}
     link_names = room.networks.link_names()  # not in the rows: they change with other containers
     for container in chosen:
         row = _fresh(row_of(room, container))
@@ -46,7 +47,7 @@ async def listing(
         row["State"], row["Status"] = container.state.word, status(container)
         row["Image"] = await _image(room, container)
         if size:
-            rw, total = await sizes.of(room, container)
+            rw, total = taken[container.id]
             if rw:
                 row["SizeRw"] = rw
             if total:

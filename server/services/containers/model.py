@@ -14,6 +14,7 @@ import orjson
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.api.types import Mount
+from server.services.containers.layersize import LayerSize
 
 SCHEMA = 1
 
@@ -128,6 +129,8 @@ class Container:
     exec_ids: set[str] = field(default_factory=set, repr=False)
     # How the root file system is mounted; the engine tells it again after a restart of the daemon.
     rootfs: tuple[Mount, ...] = field(default=(), repr=False)
+    # What is known of the size of its writable layer.
+    layer: LayerSize = field(default_factory=LayerSize, repr=False)
     # Clients that attached before the start: each is called between create and start of the task.
     before_start: list[Callable[[], Awaitable[None]]] = field(default_factory=list, repr=False)
     #: Whether its task is there though it doesn't run yet: who attaches now joins it at once.
@@ -186,7 +189,7 @@ class Container:
 
 
 _RICH = frozenset(("config", "host_config", "networking", "mounts", "state"))
-_LIVE = frozenset(("lock", "manually_restarted", "exec_ids", "row", "rootfs", "before_start", "joinable"))
+_LIVE = frozenset(("lock", "manually_restarted", "exec_ids", "row", "rootfs", "layer", "before_start", "joinable"))
 _PLAIN = tuple(field.name for field in fields(Container) if field.name not in _RICH | _LIVE)
 
 

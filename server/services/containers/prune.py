@@ -30,19 +30,24 @@ async def prune(room: Room, filters: Filters) -> dict[str, Any]:
     deleted: list[str] = []
     reclaimed = 0
     try:
-        for container in room.registry:
-            if container.state.running or (until and container.created_ns > until):
-                continue
-            if not filters.labelled(container.labels):
+        chosen = [
+            container
+            for container in room.registry
+            if not (container.state.running or (until and container.created_ns > until))
+            and filters.labelled(container.labels)
+        ]
+        taken = await sizes.of_all(room, chosen)
+        for container in chosen:
+            # It may have been started meanwhile.
+            if container.state.running:
                 continue
             try:
-                size, _ = await sizes.of(room, container)
                 await remove(room, container)
             except WharfError as error:
                 log.warning("container=%s is not pruned: %s", container.id, error)
                 continue
             deleted.append(container.id)
-            reclaimed += size
+            reclaimed += taken[container.id][0]
     finally:
         room.pruning = False
     room.bus.publish("container", "prune", "", {"reclaimed": str(reclaimed)})

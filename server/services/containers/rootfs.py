@@ -107,11 +107,12 @@ async def mounted(room: Room, container: Container, purpose: str) -> AsyncIterat
     await room.settled(container.id)
     rootfs = await mounts_of(room, container)
     place = f"{room.settings.exec_root}/containers/{container.id}/{purpose}"
-    await asyncio.to_thread(mount_at, rootfs, place, remap=room.remap_of(container))
-    try:
-        yield place
-    finally:
-        await asyncio.to_thread(unmount_at, place)
+    with container.layer.writing():
+        await asyncio.to_thread(mount_at, rootfs, place, remap=room.remap_of(container))
+        try:
+            yield place
+        finally:
+            await asyncio.to_thread(unmount_at, place)
 
 
 async def task_rootfs(

@@ -109,9 +109,11 @@ async def _try(room: Room, container: Container, *, on_request: bool, image: str
     timeline = Timeline("start")
     await room.settled(container.id)
     try:
-        async with AsyncExitStack() as undo:
-            await _start(room, container, undo, timeline, on_request=on_request, image=image)
-            undo.pop_all()
+        # Also what undoes a start that failed may write.
+        with container.layer.writing():
+            async with AsyncExitStack() as undo:
+                await _start(room, container, undo, timeline, on_request=on_request, image=image)
+                undo.pop_all()
     except WharfError as error:
         return await _failed(room, container, error, temporary=is_temporary(error))
     except OSError as error:
