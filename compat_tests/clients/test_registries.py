@@ -14,7 +14,7 @@ import trustme
 
 from compat_tests.clients.transfers import fresh, tags, trusted
 from compat_tests.disk import entries
-from compat_tests.engines import Engine
+from compat_tests.engines import Dockerd, Engine
 from compat_tests.images import docker_archive
 from compat_tests.registry import PASSWORD, USER, Registry, registry
 
@@ -128,6 +128,22 @@ def test_tokens(engine: Engine, token: Registry) -> None:
     signed = token.tokens.sign(USER, ["repository:team/mine:pull"])
     assert "for " + mine in last(engine, mine, {"registrytoken": signed})
     assert "denied" in last(engine, mine, {"registrytoken": signed[:-4] + "AAAA"})
+
+
+def test_a_registry_that_is_not_there(engine: Engine, oracle: Dockerd) -> None:
+    """500 as dockerd: 503 would say that the engine itself is not available."""
+    found = []
+    for each in (engine, oracle):
+        name, login = "127.0.0.1:1/a/x", {"username": USER, "password": PASSWORD, "serveraddress": "127.0.0.1:1"}
+        each.docker("tag", "busybox", f"{name}:1")
+        pull = each.api.request("POST", "/images/create", query={"fromImage": name, "tag": "1"})
+        push = each.api.request("POST", f"/images/{name}/push", query={"tag": "1"}, headers=header({}))
+        answers = [pull, each.api.post("/auth", login), each.api.get(f"/distribution/{name}:1/json")]
+        for message in (*(answer.message for answer in answers), push.lines()[-1]["error"]):
+            assert "dial tcp 127.0.0.1:1: connect: connection refused" in message
+        found.append([answer.status for answer in (*answers, push)])
+        each.docker("rmi", f"{name}:1")
+    assert found == [[500, 500, 500, 200]] * 2
 
 
 def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Registry) -> None:

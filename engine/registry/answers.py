@@ -45,7 +45,7 @@ def kind_of(status: int) -> Kind:
     if status == 403:
         return Kind.PERMISSION_DENIED
     if status == 429 or status >= 500:
-        return Kind.UNAVAILABLE
+        return Kind.INTERNAL  # dockerd answers 500: it is not this engine that is unavailable
     return Kind.INVALID_ARGUMENT
 
 
@@ -79,6 +79,18 @@ def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> R
         again=status in (408, 429) or status >= 500,
         after=retry_after(response.headers.get("retry-after", "")),
     )
+
+
+@contextmanager
+def during(method: str, url: str) -> Iterator[None]:
+    """What goes wrong while a request waits for its authorization is told with that request, as Go does."""
+    try:
+        yield
+    except RegistryError as error:
+        shown = urlsplit(url)._replace(query="", fragment="").geturl()
+        error.message = f'{method.capitalize()} "{shown}": {error.message}'
+        error.args = (error.message,)
+        raise
 
 
 def retry_after(value: str) -> float:
@@ -142,7 +154,7 @@ def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError
             reason = "http: server gave HTTP response to HTTPS client"
         elif isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
             reason = f"unexpected EOF ({reason})"
-        return RegistryError(Kind.UNAVAILABLE, f'{verb} "{shown}": {reason}', again=True)
+        return RegistryError(Kind.INTERNAL, f'{verb} "{shown}": {reason}', again=True)
     return RegistryError(
         Kind.DEADLINE_EXCEEDED,
         f'{verb} "{shown}": {name}: nothing for {timeouts.seconds(name):g} s',

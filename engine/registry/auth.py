@@ -13,8 +13,9 @@ from typing import Any
 
 from engine import jsontext
 from engine.errors import Kind, WharfError
-from engine.registry.answers import told
+from engine.registry.answers import RegistryError
 from engine.registry.reference import DEFAULT_DOMAIN, Reference
+from engine.registry.tokens import refused
 
 #: Seconds that a token is used without word of its life (the token specification's minimum).
 _LIFE = 60.0
@@ -146,7 +147,7 @@ class Authorizer:
     async def answer(self, headers: list[str], scope: str, sent: str, *, offline: bool = False) -> bool:
         """Takes a 401's challenges up. False if there is nothing (new) to try. ``sent``: the header that was refused.
 
-        :raises WharfError: UNAUTHENTICATED from the token server; UNAVAILABLE if it can't be reached.
+        :raises WharfError: what the token server refuses; INTERNAL if it can't be reached.
         """
         if (known := self.header(scope)) and known != sent:
             return True  # another request's answer came first
@@ -193,11 +194,13 @@ class Authorizer:
             if offline:
                 query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
             status, body = await self.fetch("GET", realm, query, None, headers)
-        if status in (401, 403):
-            raise WharfError(Kind.UNAUTHENTICATED, told(body) or "unauthorized: incorrect username or password")
         if status != 200:
-            raise WharfError(Kind.UNAVAILABLE, f"the token server answered {status}")
+            raise refused(status, body)
         return _parse(body)
+
+
+def _unusable(message: str) -> RegistryError:
+    return RegistryError(Kind.INTERNAL, message, status=200)
 
 
 def _parse(body: bytes) -> TokenAnswer:
@@ -206,10 +209,10 @@ def _parse(body: bytes) -> TokenAnswer:
         token = document.get("access_token") or document.get("token")
         life = float(document.get("expires_in") or _LIFE)
         refresh = document.get("refresh_token") or ""
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        raise WharfError(Kind.UNAVAILABLE, "the token server's answer is not understood") from None
+    except (ValueError, AttributeError, TypeError):
+        raise _unusable("unable to decode token response") from None
     if not isinstance(token, str) or not token or not token.isprintable():
-        raise WharfError(Kind.UNAVAILABLE, "authorization server did not include a token in the response")
+        raise _unusable("authorization server did not include a token in the response")
     return TokenAnswer(token, life, refresh if isinstance(refresh, str) else "")
 
 

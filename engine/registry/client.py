@@ -11,8 +11,8 @@ from urllib.parse import urljoin, urlsplit
 
 from engine import limits
 from engine.errors import Kind, WharfError
-from engine.registry import oci
-from engine.registry.answers import RegistryError, limited, pieces, refused, translated
+from engine.registry import oci, tokens
+from engine.registry.answers import RegistryError, during, limited, pieces, refused, translated
 from engine.registry.auth import NOBODY, Authorizer, Credentials
 from engine.registry.hosts import Endpoint, Settings, endpoints, origin_of, proxy_for, tls_context
 from engine.registry.reference import Reference
@@ -44,8 +44,8 @@ class Repository:
     """An async context manager. ``push`` chooses the token's scope. Without ``mirrors``, and for a push, only the
     registry itself is asked.
 
-    Every method raises RegistryError (a WharfError): NOT_FOUND, UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE
-    (not reached, 5xx, 429), DEADLINE_EXCEEDED, INVALID_ARGUMENT (an answer that is none).
+    Every method raises RegistryError (a WharfError): NOT_FOUND, UNAUTHENTICATED, PERMISSION_DENIED, INTERNAL
+    (not reached, 5xx, 429: dockerd answers 500), DEADLINE_EXCEEDED, INVALID_ARGUMENT (an answer that is none).
     """
 
     def __init__(
@@ -158,7 +158,10 @@ class Repository:
                 break
             body = await limited(response)
             await response.aclose()
-            if not await authorizer.answer(response.headers.get_list("www-authenticate"), ask.scope, sent):
+            names = response.headers.get_list("www-authenticate")
+            with during(ask.method, url):
+                answered = await authorizer.answer(names, ask.scope, sent)
+            if not answered:
                 raise refused(ask.method, url, response, body)
         if response.status_code in ask.ok:
             return response
@@ -252,38 +255,9 @@ class Repository:
         found = self._authorizers.get(endpoint)
         if found is None:
             who = NOBODY if endpoint.mirror else self._credentials
-            fetch = partial(self._fetch_token, endpoint)
+            fetch = partial(tokens.exchange, partial(self._client, endpoint))
             found = self._authorizers[endpoint] = Authorizer(who, fetch, endpoint.scheme == "https")
         return found
-
-    async def _fetch_token(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        url: str,
-        query: list[tuple[str, str]],
-        form: dict[str, str] | None,
-        headers: dict[str, str],
-    ) -> tuple[int, bytes]:
-        client = await self._client(endpoint, url)
-        import httpx
-
-        try:
-            target = httpx.URL(url)
-            for name, value in query:
-                target = target.copy_add_param(name, value)
-            request = client.build_request(method, target, headers=headers, data=form)
-            response = await client.send(request, stream=True)
-            try:
-                return response.status_code, await limited(response)
-            finally:
-                await response.aclose()
-        except httpx.HTTPError as error:
-            down = translated(error, method, url)
-            down.status = 503  # the registry itself was reached: another way to it would not help
-            raise down from None
-        except httpx.InvalidURL:
-            raise RegistryError(Kind.INVALID_ARGUMENT, "the token server's URL is invalid", status=502) from None
 
     # what a registry offers
 
@@ -298,7 +272,7 @@ class Repository:
                     return None
                 return digest, media_type, int(length)
         except RegistryError as error:
-            if error.status in (400, 405):
+            if error.status in (400, 403, 405, 429):  # a GET's answer says why
                 return None
             raise
 
@@ -385,7 +359,9 @@ class Repository:
                     same = origin_of(str(response.url)) == origin_of(endpoint.base)
                     if response.status_code == 401 and not attempt and same:
                         names = response.headers.get_list("www-authenticate")
-                        if await authorizer.answer(names, "", sent, offline=offline):
+                        with during("GET", url):
+                            answered = await authorizer.answer(names, "", sent, offline=offline)
+                        if answered:
                             continue
                     if response.status_code != 200:
                         raise refused("GET", url, response, body)

@@ -191,7 +191,7 @@ class Downloads:
             if writer.offset < desc.size:
                 repository.drop_mirrors()
                 raise RegistryError(
-                    Kind.UNAVAILABLE, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
+                    Kind.INTERNAL, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
                 )
             self._tell(desc.digest, "Verifying Checksum", desc.size)
             try:

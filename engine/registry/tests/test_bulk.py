@@ -62,7 +62,7 @@ def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
         trusting(tmp_path, server.address, trustme.CA())
         with pytest.raises(WharfError, match="tls: failed to verify certificate") as caught:
             asyncio.run(asyncio.wait_for(read(), 60))
-    assert caught.value.kind is Kind.UNAVAILABLE
+    assert caught.value.kind is Kind.INTERNAL
     assert not server.seen
 
 

@@ -74,7 +74,7 @@ def test_head_tells_digest_type_and_size() -> None:
         ),
         ((401, {}, b""), Kind.UNAUTHENTICATED, "unauthorized: authentication required"),
         ((403, {}, errors("DENIED", "go away")), Kind.PERMISSION_DENIED, "denied: go away"),
-        ((500, {}, b"<html>oops</html>"), Kind.UNAVAILABLE, "500"),
+        ((500, {}, b"<html>oops</html>"), Kind.INTERNAL, "500"),
         ((200, {"content-type": "text/html"}, b"<html>a login page</html>"), Kind.INVALID_ARGUMENT, "sent no manifest"),
         ((200, {}, b'["a list"]'), Kind.INVALID_ARGUMENT, "sent no manifest"),
         ((302, {"location": "ftp://elsewhere/x"}, b""), Kind.INVALID_ARGUMENT, "without a place to go"),
@@ -188,7 +188,7 @@ def test_a_token_server_that_refuses(status: int) -> None:
     with scripted(answer) as server:
         with pytest.raises(WharfError) as caught:
             with_repository(server.address, lambda r: r.manifest("1"), credentials=Credentials("ali", SECRET))
-    assert caught.value.kind is (Kind.UNAUTHENTICATED if status == 401 else Kind.UNAVAILABLE)
+    assert caught.value.kind is (Kind.UNAUTHENTICATED if status == 401 else Kind.INTERNAL)
     assert SECRET not in caught.value.message
 
 
@@ -198,8 +198,66 @@ def test_a_token_server_that_is_down() -> None:
     with scripted(lambda request: (401, {"www-authenticate": f'Bearer realm="{realm}"'}, b"")) as server:
         with pytest.raises(WharfError, match="/token") as caught:
             with_repository(server.address, lambda r: r.manifest("1"), credentials=Credentials("ali", SECRET))
-    assert caught.value.kind is Kind.UNAVAILABLE
+    assert caught.value.kind is Kind.INTERNAL
     assert SECRET not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "sentence"),
+    [
+        ((503, {}, b"<html>"), Kind.INTERNAL, "received unexpected HTTP status: 503 Service Unavailable"),
+        (
+            (503, {}, errors("UNAVAILABLE", "the database is down")),
+            Kind.INTERNAL,
+            "received unexpected HTTP status: 503 Service Unavailable: unavailable: the database is down",
+        ),
+        ((400, {}, errors("UNSUPPORTED", "bad scope")), Kind.INTERNAL, "unsupported: bad scope"),
+        ((401, {}, errors("UNAUTHORIZED", "who are you")), Kind.UNAUTHENTICATED, "unauthorized: who are you"),
+        ((401, {}, b'{"details": "wrong password"}'), Kind.UNAUTHENTICATED, "unauthorized: wrong password"),
+        ((401, {}, b""), Kind.UNAUTHENTICATED, "unauthorized: incorrect username or password"),
+        ((403, {}, errors("DENIED", "locked")), Kind.PERMISSION_DENIED, "denied: locked"),
+        ((404, {}, b"nope"), Kind.INTERNAL, "unknown: nope"),
+        ((429, {}, errors("TOOMANYREQUESTS", "slow down")), Kind.INTERNAL, "toomanyrequests: slow down"),
+        ((200, {}, b"{}"), Kind.INTERNAL, "authorization server did not include a token in the response"),
+        ((200, {}, b"<html>"), Kind.INTERNAL, "unable to decode token response"),
+    ],
+)
+def test_what_a_token_server_says_is_passed_on(answer: Answer, kind: Kind, sentence: str) -> None:
+    """In dockerd's words; its own message was lost ("the token server answered 503")."""
+
+    def registry(request: Seen) -> Answer:
+        if request.path.startswith("/token"):
+            return answer[0], dict(answer[1]), answer[2]
+        return 401, {"www-authenticate": f'Bearer realm="http://{server.address}/token"'}, b""
+
+    with scripted(registry) as server:
+        who = Credentials("ali", SECRET)
+        with pytest.raises(RegistryError) as caught:
+            with_repository(server.address, lambda r: r.manifest("1"), credentials=who)
+        assert caught.value.kind is kind
+        assert caught.value.message == f'Get "http://{server.address}/v2/team/app/manifests/1": {sentence}'
+        with pytest.raises(RegistryError) as caught:
+            with_repository(server.address, lambda r: r.ping(), credentials=who)
+        assert caught.value.message == f'Get "http://{server.address}/v2/": {sentence}'
+
+
+def test_a_token_server_that_redirects() -> None:
+    """Followed as dockerd does, and the credentials stay with the first host."""
+
+    def other(request: Seen) -> Answer:
+        return 200, {}, b'{"token": "t"}'
+
+    def registry(request: Seen) -> Answer:
+        if request.path.startswith("/token"):
+            return 302, {"location": f"http://{elsewhere.address}/token"}, b""
+        if request.headers.get("authorization") == "Bearer t":
+            return 200, dict(TYPE), MANIFEST
+        return 401, {"www-authenticate": f'Bearer realm="http://{server.address}/token"'}, b""
+
+    with scripted(other) as elsewhere, scripted(registry) as server:
+        who = Credentials("ali", SECRET)
+        assert with_repository(server.address, lambda r: r.manifest("1"), credentials=who)[0] == MANIFEST
+        assert "authorization" not in elsewhere.seen[0].headers
 
 
 def hosts_file(certs: Path, address: str, text: str) -> Settings:

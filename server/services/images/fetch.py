@@ -25,7 +25,7 @@ def _client() -> "httpx.AsyncClient":
 async def fetched(source: str) -> tuple[AsyncIterator[bytes], Report]:
     """The body behind a URL (http without a scheme), and the report that has told of it.
 
-    :raises WharfError: INVALID_ARGUMENT for what is no URL; UNAVAILABLE and NOT_FOUND from its server.
+    :raises WharfError: INVALID_ARGUMENT for what is no URL; INTERNAL and NOT_FOUND from its server.
     """
     url = source if "://" in source else f"http://{source}"
     parts = parse_url(url)
@@ -44,7 +44,7 @@ async def fetched(source: str) -> tuple[AsyncIterator[bytes], Report]:
         except httpx.InvalidURL:
             raise invalid(f"invalid URL: {source!r}") from None
         if response.status_code >= 400:
-            kind = Kind.NOT_FOUND if response.status_code == 404 else Kind.UNAVAILABLE
+            kind = Kind.NOT_FOUND if response.status_code == 404 else Kind.INTERNAL
             raise WharfError(kind, f"failed to GET {url} with status {response.status_code} {response.reason_phrase}")
     except BaseException:
         await stack.aclose()

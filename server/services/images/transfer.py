@@ -190,7 +190,7 @@ class Transfer:
                         platforms = [await self._config_platform(repository, config)]
             except RegistryError as error:
                 if error.status in (401, 403):
-                    raise WharfError(Kind.UNAUTHENTICATED, error.message) from None
+                    raise _denied(error) from None
                 raise
         return {"Descriptor": desc, "Platforms": platforms}
 
@@ -213,7 +213,7 @@ class Transfer:
     async def search(self, term: str, limit: int, credentials: Credentials = NOBODY) -> list[dict[str, Any]]:
         """The old index's search. A registry of today offers none: then its clear error.
 
-        :raises WharfError: UNAVAILABLE, NOT_FOUND.
+        :raises WharfError: INTERNAL, NOT_FOUND.
         """
         head, slash, rest = term.partition("/")
         is_host = bool(slash) and ("." in head or ":" in head or head == "localhost")
@@ -230,7 +230,7 @@ class Transfer:
                         return [item for item in document.get("results") or () if isinstance(item, dict)]
                 except RegistryError as error:
                     if error.status:
-                        raise WharfError(Kind.UNAVAILABLE, f"Unexpected status code {error.status}") from None
+                        raise WharfError(Kind.INTERNAL, f"Unexpected status code {error.status}") from None
                     last = last or error
             assert last is not None
             raise last
@@ -250,8 +250,10 @@ def _server(address: str) -> str:
     return DEFAULT_DOMAIN if bare in ("", "index.docker.io", "registry-1.docker.io") else bare
 
 
+def _denied(error: RegistryError) -> WharfError:
+    kind = Kind.PERMISSION_DENIED if error.status == 403 else Kind.UNAUTHENTICATED
+    return WharfError(kind, error.message)
+
+
 def _push_error(error: RegistryError) -> WharfError:
-    if error.status in (401, 403):
-        kind = Kind.PERMISSION_DENIED if error.status == 403 else Kind.UNAUTHENTICATED
-        return WharfError(kind, error.message)
-    return error
+    return _denied(error) if error.status in (401, 403) else error
