@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from compat_tests.engines import Engine
 from compat_tests.gate import Cut, Gate, Reply, Seen
 from compat_tests.images import busybox_layer, oci_archive
 from compat_tests.registry import Registry
+from compat_tests.traces import until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
@@ -66,6 +68,22 @@ def test_push(engine: Engine, plain: Registry) -> None:
         assert f"An image does not exist locally with the tag: {plain.name('never')}" in done.output
     lines = [json.loads(line) for line in engine.client.api.push(one, stream=True, decode=False)]
     assert lines[-1]["aux"]["Digest"] == id
+
+
+def test_every_repository_that_may_have_a_blob_is_tried(engine: Engine, plain: Registry) -> None:
+    """The one that got it last is gone: the registry begins an upload, and the blob is mounted from another one."""
+    engine.docker("load", "-q", input=oci_archive("mounted:1", fresh()))
+    names = [f"mount-{name}/app" for name in ("one", "two", "three", "four", "five", "new")]
+    for name in names:
+        engine.docker("tag", "mounted:1", f"{plain.name(name)}:1")
+    for name in names[:-1]:
+        engine.docker("push", "-q", f"{plain.name(name)}:1")
+    for name in names[1:-1]:
+        shutil.rmtree(plain.root / "docker/registry/v2/repositories" / name)
+    pushed = engine.docker("push", f"{plain.name(names[-1])}:1").stdout
+    assert pushed.count(f"Mounted from {names[0]}") == 2
+    # Uploads that were begun meanwhile are ended: of two layers and a config, in four repositories.
+    assert until(lambda: plain.log.read_text().count(f'"DELETE /v2/{names[-1]}/blobs/uploads/') == 12)
 
 
 def test_a_push_that_breaks_off_goes_on(engine: Engine, plain: Registry) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from urllib.parse import urljoin
 
 from engine.api.client import Engine
@@ -122,25 +122,42 @@ class Pusher:
             raise
 
     async def _begin(self, blob: Descriptor) -> tuple[str, str]:
-        """Where to upload to, or which repository the blob was mounted from."""
+        """Where to upload to, or which repository the blob was mounted from. Every repository that is known to have
+        had the blob is tried: a registry that can't mount it from one begins an upload, which the next one replaces."""
+        location = ""
         for source in await self._sources(blob.digest):
-            scope = f"{self._repository.scope} repository:{source}:pull"
             try:
-                async with self._repository.request(
-                    "POST",
-                    "blobs/uploads/",
-                    query={"mount": blob.digest, "from": source},
-                    headers={"content-length": "0"},
-                    ok=(201, 202),
-                    scope=scope,
-                ) as response:
-                    if response.status_code == 201:
-                        return "", source
-                    return self._location(response.headers.get("location", ""), str(response.url)), ""
+                mounted, begun = await self._mount(blob.digest, source)
             except RegistryError as error:
                 if error.status not in (400, 401, 403, 404, 405):
                     raise
-        return await self._new(), ""
+                continue
+            if location:
+                await self._cancel(location)
+            if mounted:
+                return "", source
+            location = begun
+        return location or await self._new(), ""
+
+    async def _mount(self, digest: str, source: str) -> tuple[bool, str]:
+        """Whether the blob was mounted from another repository; if not, where to upload it to."""
+        async with self._repository.request(
+            "POST",
+            "blobs/uploads/",
+            query={"mount": digest, "from": source},
+            headers={"content-length": "0"},
+            ok=(201, 202),
+            scope=f"{self._repository.scope} repository:{source}:pull",
+        ) as response:
+            if response.status_code == 201:
+                return True, ""
+            return False, self._location(response.headers.get("location", ""), str(response.url))
+
+    async def _cancel(self, location: str) -> None:
+        """Ends an upload that was begun and is not needed. The registry would collect it some day."""
+        with suppress(RegistryError):
+            async with self._repository.request("DELETE", location, ok=(200, 202, 204, 404)):
+                pass
 
     async def _new(self) -> str:
         async with self._repository.request(
@@ -167,7 +184,8 @@ class Pusher:
                 return []
             raise
         known = info.labels.get(f"{oci.SOURCE}.{reference.domain}", "").split(",")
-        return [path for path in known if path and path != reference.path][:3]
+        # The latest first: an old one may be gone.
+        return [path for path in reversed(known) if path and path != reference.path]
 
     async def _upload(self, blob: Descriptor, id: str, location: str) -> None:
         """A small blob in one PUT, a large one in one PATCH; after a break, what the registry has not yet got."""
