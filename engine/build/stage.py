@@ -14,6 +14,7 @@ from engine.build.dockerfile.parse import parse_instruction
 from engine.build.imageconfig import CreatedBy, History, ImageConfig
 from engine.build.planned import IMAGES, Line, PlannedStage, Variables
 from engine.build.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
+from engine.errors import invalid
 
 if TYPE_CHECKING:
     from engine.build.plan import Planner
@@ -143,7 +144,7 @@ class StagePlanner:
 
     def history(self, buildkit: str, classic: str, *, layer: bool = False) -> None:
         text = classic if self.options.classic else buildkit
-        if not text:
+        if not text and not layer:
             return
         comment = "" if self.options.classic else "buildkit.dockerfile.v0"
         self.config.history.append(History(text, empty_layer=not layer, comment=comment))
@@ -196,6 +197,7 @@ class StagePlanner:
 
     async def _run(self, item: ins.Run) -> Step:
         args, files, shown = wording.process(item, self.config.shell)
+        args = args or self._own_command(item.span)
         mounts = [await self._mount(option, item.span) for option in item.mounts]
         env = {**{key: value for key, value in self.args.items() if key not in self.config.env}, **self.config.env}
         # Each process keeps a copy of its own.
@@ -222,6 +224,19 @@ class StagePlanner:
         )
         self.history(f"RUN {self._given()}{shown} # buildkit", self._given() + shown, layer=True)
         return self._step(operation, item)
+
+    def _own_command(self, span: Span) -> tuple[str, ...]:
+        """What ``RUN []`` runs: the classic builder's containers get the image's own command.
+
+        Raises INVALID_ARGUMENT if there is none, and for BuildKit, in its words.
+        """
+        if not self.options.classic:
+            raise invalid("failed to marshal LLB definition: arguments are required")
+        for name in ("Entrypoint", "Cmd"):
+            words = self.config.config.get(name)
+            if isinstance(words, list) and words:
+                return tuple(str(word) for word in words)
+        raise DockerfileError("no command specified", span)
 
     async def _mount(self, option: ins.Mount, span: Span) -> ResolvedMount:
         names = ("type", "sharing", "source", "target", "id", "mode", "uid", "gid", "size")

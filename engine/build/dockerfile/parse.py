@@ -125,10 +125,18 @@ class _Parser:
         flags.done()
         args = json_list(rest)
         shell = args is None
-        if not args and (args is not None or not (rest or line.heredocs)):
+        if args is None and not rest and not line.heredocs:
             raise DockerfileError("RUN requires at least one argument")
         return ins.Run(
-            line.span, line.text, tuple(args or (rest,)), shell, line.heredocs, mounts, network, security, device
+            line.span,
+            line.text,
+            (rest,) if args is None else tuple(args),
+            shell,
+            line.heredocs,
+            mounts,
+            network,
+            security,
+            device,
         )
 
     def command(self, line: Line, name: str, flags: Flags, rest: str) -> ins.Instruction:
