@@ -37,6 +37,23 @@ def open_inside(root: int | str, path: str, flags: int, mode: int = 0) -> int:
     return linux.openat2(root, path.lstrip("/") or ".", flags, mode, _INSIDE)
 
 
+def open_file(root: int | str, path: str) -> int:
+    """Opens a regular file for reading. To open a FIFO may wait, and to open a device may act: neither is opened.
+
+    :raises OSError: as :func:`open_inside`; EISDIR: a directory; EINVAL: no regular file.
+    """
+    fd = open_inside(root, path, os.O_PATH)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
+
+
 @contextmanager
 def _opened(root: str) -> Iterator[int]:
     fd = os.open(root, _ROOT)

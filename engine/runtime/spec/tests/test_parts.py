@@ -1,5 +1,7 @@
 """The parts of a spec, each by itself: users, capabilities, devices, seccomp, security options, mounts."""
 
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +115,62 @@ def test_files_of_a_directory_and_of_layers(tmp_path: Path) -> None:
     directory = users.DirectoryRoot(str(upper))
     assert directory.read("/etc/link") == b"above"
     assert directory.read("/etc/passwd") is None
-    assert directory.read("/etc") is None
+
+
+def _nodes(etc: Path) -> dict[str, str]:
+    """Files that must not be opened, and why each is refused."""
+    os.mkfifo(etc / "fifo")
+    os.mknod(etc / "zero", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    (etc / "directory").mkdir()
+    (etc / "link").symlink_to("/dev/zero")
+    (etc / "loop").symlink_to("loop")
+    with open(etc / "large", "wb") as file:
+        file.truncate(users.MAX_FILE + 1)
+    (etc / "line").write_bytes(b"a" * 70000)
+    return {
+        "fifo": "read /etc/fifo: not a regular file",
+        "zero": "read /etc/zero: not a regular file",
+        "directory": "read /etc/directory: is a directory",
+        "link": "read /etc/link: not a regular file",
+        "loop": "too many levels of symbolic links",
+        "large": f"read /etc/large: larger than {users.MAX_FILE} bytes (MAX_FILE)",
+        "line": "bufio.Scanner: token too long",
+    }
+
+
+@pytest.mark.root
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    """An image may have anything at ``/etc/passwd``: nothing is waited for, and memory is bounded."""
+    (tmp_path / "etc").mkdir()
+
+    class Renamed:
+        def __init__(self, root: users.RootFiles, name: str) -> None:
+            self._root, self._name = root, name
+
+        def read(self, path: str) -> bytes | None:
+            return self._root.read(f"/etc/{self._name}")
+
+    for name, reason in _nodes(tmp_path / "etc").items():
+        for root in (users.DirectoryRoot(str(tmp_path)), users.LayeredRoot((str(tmp_path),))):
+            if isinstance(root, users.LayeredRoot) and name in ("link", "loop"):
+                continue  # it is asked again, mounted
+            with pytest.raises(WharfError) as caught:
+                users.lookup("", (), Renamed(root, name))
+            assert caught.value.message.startswith("unable to find user 0: "), name
+            assert caught.value.message.endswith(reason), name
+
+    class Groups:
+        def read(self, path: str) -> bytes | None:
+            return users.DirectoryRoot(str(tmp_path)).read("/etc/fifo") if path == "/etc/group" else None
+
+    with pytest.raises(WharfError, match="unable to find groups for spec 5: read /etc/fifo: not a regular file"):
+        users.lookup("5:6", (), Groups())
+
+    def whiteouts(name: str) -> bytes | None:
+        os.mknod(tmp_path / "etc" / name, 0o600 | stat.S_IFCHR, 0)
+        return users.LayeredRoot((str(tmp_path),)).read(f"/etc/{name}")
+
+    assert whiteouts("gone") is None
 
 
 def test_seccomp_by_capability_arch_and_kernel() -> None:
