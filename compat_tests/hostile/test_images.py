@@ -15,7 +15,11 @@ pytestmark = pytest.mark.root
         ("rm /etc/passwd; mkfifo /etc/passwd", "0", "unable to find user 0: read /etc/passwd: not a regular file"),
         ("rm /etc/passwd; mknod /etc/passwd c 1 5", "0", "unable to find user 0: read /etc/passwd: not a regular file"),
         ("rm /etc/passwd; ln -s /dev/zero /etc/passwd", "5", "unable to find user 5: read /etc/passwd: not a regular"),
-        ("head -c 70000 /dev/zero | tr '\\0' a > /etc/passwd", "0", "unable to find user 0: bufio.Scanner: token too lo"),
+        (
+            "head -c 70000 /dev/zero | tr '\\0' a > /etc/passwd",
+            "0",
+            "unable to find user 0: bufio.Scanner: token too lo",
+        ),
         ("rm /etc/group; mkfifo /etc/group", "5", "unable to find groups for spec 5: read /etc/group: not a regular"),
     ],
 )
