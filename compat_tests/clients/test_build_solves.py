@@ -15,6 +15,8 @@ from engine.buildkit.pb import ops_pb2
 
 pytestmark = pytest.mark.root
 
+NO_BYTES: dict[str, Any] = {"def": [b""]}  # "def" is a keyword of Python
+
 
 def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
     """How a solve ends: the error, and the keys of the answer."""
@@ -22,7 +24,7 @@ def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
         try:
             return "", sorted(client.solve(Ref=secrets.token_hex(12), **wanted).ExporterResponse)
         except grpc.RpcError as error:
-            return str(error.details()), []  # type: ignore[attr-defined]
+            return str(error.details()), []
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
         {"Definition": ops_pb2.Definition(metadata={"x": ops_pb2.OpMetadata()})},
         {"Definition": ops_pb2.Definition(), "Session": "nobody"},
         {"Definition": ops_pb2.Definition(), "Exporters": [pb.Exporter(Type="moby")]},
-        {"Definition": ops_pb2.Definition(**{"def": [b""]}), "Frontend": "dockerfile.v0"},
+        {"Definition": ops_pb2.Definition(**NO_BYTES), "Frontend": "dockerfile.v0"},
     ],
     ids=["empty", "metadata", "session", "image", "both"],
 )

@@ -14,6 +14,7 @@ from engine.runtime.spec.host import HostFacts, kernel_version
 from engine.runtime.spec.input import (
     BindMount,
     Device,
+    RootFiles,
 )
 from engine.runtime.spec.tests.samples import BASE, HOST, Files
 from engine.system.mounts import MountInfo
@@ -144,7 +145,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
 
     class Renamed:
-        def __init__(self, root: users.RootFiles, name: str) -> None:
+        def __init__(self, root: RootFiles, name: str) -> None:
             self._root, self._name = root, name
 
         def read(self, path: str) -> bytes | None:
