@@ -1,7 +1,8 @@
 """From a container's record to the input of its OCI spec: everything is resolved here, ``spec.build`` only writes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from api_models.container import HostConfig
@@ -23,6 +24,7 @@ from engine.runtime.spec.input import (
 from engine.runtime.spec.security import parse as parse_security
 from server.services.containers import modes
 from server.services.containers.model import Container
+from server.services.containers.process import namespace_of
 from server.services.containers.room import Room
 from server.services.containers.rootfs import ContainerFiles
 
@@ -39,6 +41,8 @@ class Surroundings:
     hostname: str = ""
     domainname: str = ""
     link_env: Sequence[str] = ()
+    #: Keeps the joined namespaces; to be closed when the runtime has entered them.
+    held: ExitStack = field(default_factory=ExitStack)
 
 
 def assemble(room: Room, container: Container, around: Surroundings) -> dict[str, Any]:
@@ -146,6 +150,17 @@ def _ulimits(room: Room, host: HostConfig) -> tuple[Ulimit, ...]:
     return tuple(Ulimit(limit.name, limit.soft, limit.hard) for limit in merged.values())
 
 
+def _joined(other: Container, kind: str, around: Surroundings) -> str:
+    """The path of another container's namespace.
+
+    :raises WharfError: CONFLICT: it has just ended.
+    """
+    try:
+        return namespace_of(other, kind, around.held)
+    except ProcessLookupError:
+        raise conflict(f"failed to join {kind} namespace: container {other.id} is not running") from None
+
+
 def _namespaces(room: Room, container: Container, around: Surroundings) -> Namespaces:
     host = container.host_config
     remap = room.remap_of(container)
@@ -154,20 +169,20 @@ def _namespaces(room: Room, container: Container, around: Surroundings) -> Names
         if remap is not None and (other := modes.joined(mode)) is not None:
             # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
             # namespace of then.
-            user = f"/proc/{partner(room, other, 'user').state.pid}/ns/user"
+            user = _joined(partner(room, other, "user"), "user", around)
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
     elif (other := modes.joined(host.pid_mode)) is not None:
         try:
-            pid = f"/proc/{partner(room, other, 'PID').state.pid}/ns/pid"
+            pid = _joined(partner(room, other, "PID"), "pid", around)
         except WharfError as error:
             # The request is right; it is what the other container does that is in its way.
             raise internal(error.message) from error
     if host.ipc_mode == "host":
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
-        ipc = f"/proc/{partner(room, other, 'IPC').state.pid}/ns/ipc"
+        ipc = _joined(partner(room, other, "IPC"), "ipc", around)
     return Namespaces(
         network=around.network,
         ipc=ipc,

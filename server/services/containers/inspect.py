@@ -1,7 +1,6 @@
 """``docker inspect`` of a container: every field that dockerd fills, null, empty and absent as there."""
 
 import contextlib
-import os
 from typing import Any
 
 from api_models.container import ContainerInspect
@@ -10,6 +9,7 @@ from engine.errors import WharfError
 from engine.system import timeouts
 from server.services.containers import modes, mounts, sizes
 from server.services.containers.model import Container
+from server.services.containers.process import process_of
 from server.services.containers.room import Room
 from server.services.containers.times import rfc3339
 from server.services.containers.waiters import Condition
@@ -31,7 +31,7 @@ async def inspect(room: Room, container: Container, version: Version, *, size: b
 async def _seen(room: Room, container: Container) -> None:
     """Who saw the end of a container's output finds it stopped, although word of its exit may still be on its way."""
     state = container.state
-    if not state.running or state.restarting or not state.pid or _exists(state.pid):
+    if not state.running or state.restarting or not state.pid or _exists(container):
         return
     waiter = room.waiters.register(container, Condition.NEXT_EXIT)
     with contextlib.suppress(WharfError):
@@ -39,9 +39,9 @@ async def _seen(room: Room, container: Container) -> None:
             await waiter
 
 
-def _exists(pid: int) -> bool:
+def _exists(container: Container) -> bool:
     try:
-        os.kill(pid, 0)
+        process_of(container).close()
     except ProcessLookupError:
         return False
     return True

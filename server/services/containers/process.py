@@ -1,5 +1,10 @@
 """The first process of a running container, as a descriptor that can't become another process's."""
 
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from engine.runtime.spec.users import DirectoryRoot
 from engine.system.processes import Process, start_time
 from server.services.containers.model import Container
 
@@ -21,3 +26,31 @@ def started_time(pid: int) -> int:
         return start_time(pid)
     except ProcessLookupError:
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFiles:
+    """Small files of a running container, as its first process sees them."""
+
+    container: Container
+
+    def read(self, path: str) -> bytes | None:
+        """See ``RootFiles``. Raises ProcessLookupError if the process has gone."""
+        with process_of(self.container) as process:
+            root = process.open("root", os.O_PATH | os.O_DIRECTORY)
+        try:
+            return DirectoryRoot(root).read(path)
+        finally:
+            os.close(root)
+
+
+def namespace_of(container: Container, kind: str, held: ExitStack) -> str:
+    """A path of the namespace (``pid``, ``ipc``, ``user``, ``net``) of a container's first process, for a runtime that
+    opens it later. It leads to that namespace, through a descriptor of ours, until ``held`` is closed.
+
+    :raises ProcessLookupError: the process has gone.
+    """
+    with process_of(container) as process:
+        fd = process.open(f"ns/{kind}", os.O_RDONLY)
+    held.callback(os.close, fd)
+    return f"/proc/{os.getpid()}/fd/{fd}"

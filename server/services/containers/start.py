@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 
 from engine.api.types import ContainerRecord, Mount
@@ -22,7 +22,7 @@ from server.services.containers.hooks import call
 from server.services.containers.log_plugin import start_logging, stop_logging
 from server.services.containers.model import Container
 from server.services.containers.modes import check_nameservers, joined
-from server.services.containers.process import started_time
+from server.services.containers.process import namespace_of, started_time
 from server.services.containers.remove import remove
 from server.services.containers.room import ROOT_LABEL, Room
 from server.services.containers.stdio import stdio_uri, task_owner
@@ -182,14 +182,16 @@ async def _start(
         place = f"{room.settings.exec_root}/containers/{container.id}/rootfs"
         root = await rootfs.task_rootfs(remap, container.rootfs, place, brief)
         timeline.mark("mounts")
+        held = brief.enter_context(ExitStack())
         around = Surroundings(
-            network=sandbox.netns_path or "host",
+            network=_network(sandbox, held),
             network_joined=sandbox.joins is not None,
             mounts=[*binds, *mounting.network_files(container, sandbox.files, remap)],
             shm_path=shm,
             hostname=sandbox.hostname,
             domainname=container.config.domainname,
             link_env=sandbox.link_env,
+            held=held,
         )
         if room.facts.apparmor and not container.apparmor_profile:
             container.apparmor_profile = "unconfined" if container.host_config.privileged else DOCKER_APPARMOR
@@ -245,6 +247,15 @@ async def _networking(room: Room, container: Container) -> Sandbox:
         if error.kind is Kind.NOT_FOUND:
             raise internal(f"joining network namespace of container: {error.message}") from error
         raise
+
+
+def _network(sandbox: Sandbox, held: ExitStack) -> str:
+    if sandbox.of_process is None:
+        return sandbox.netns_path or "host"
+    try:
+        return namespace_of(sandbox.of_process, "net", held)
+    except ProcessLookupError:
+        raise conflict(f"cannot join network of a non running container: {sandbox.joins}") from None
 
 
 def _joinable_no_more(container: Container) -> None:

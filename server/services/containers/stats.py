@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from engine.errors import WharfError
 from server.services.containers.model import Container
+from server.services.containers.process import process_of
 from server.services.containers.room import Room
 from server.services.containers.stats_shape import (
     EMPTY,
@@ -154,7 +155,7 @@ def _networks(container: Container) -> dict[str, dict[str, int]] | None:
     if container.host_config.network_mode == "host":
         return None
     try:
-        with open(f"/proc/{container.state.pid}/net/dev") as file:
-            return network_counters(file.read())
+        with process_of(container) as process:
+            return network_counters(process.read("net/dev").decode())
     except OSError:
         return None  # it has just ended

@@ -18,11 +18,12 @@ from engine.api.stdio import Ending, Execution
 from engine.api.types import TaskStatus
 from engine.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from engine.runtime.spec.process import exec_process, merge_env
-from engine.runtime.spec.users import DirectoryRoot, lookup
+from engine.runtime.spec.users import lookup
 from engine.system import timeouts
 from server.services.containers.client import Client
 from server.services.containers.failures import NOT_EXECUTABLE, UNKNOWN
 from server.services.containers.model import Container
+from server.services.containers.process import ProcessFiles
 from server.services.containers.room import Room
 from server.services.exec import run
 from server.services.exec.model import DIRECT, ExecInstance, ExecRequest, Session
@@ -70,7 +71,7 @@ class Exec:
         """
         container = self._room.registry.get(key)
         _check_active(container, key)
-        files = DirectoryRoot(f"/proc/{container.state.pid}/root")
+        files = ProcessFiles(container)
         try:
             # In a thread: the files are the container's, and what serves them may take its time.
             await asyncio.to_thread(lookup, user, (), files)
@@ -241,7 +242,7 @@ class Exec:
             own,
             args=request.cmd,
             env=merge_env(env, request.env),
-            files=DirectoryRoot(f"/proc/{container.state.pid}/root"),
+            files=ProcessFiles(container),
             host=self._room.facts,
             user=user,
             group_add=tuple(container.host_config.group_add or ()),
@@ -251,7 +252,10 @@ class Exec:
             console_size=size,
         )
         # In a thread: the files are the container's, and what serves them may take its time.
-        return await asyncio.to_thread(make) if user else make()
+        try:
+            return await asyncio.to_thread(make) if user else make()
+        except ProcessLookupError:
+            raise conflict(f"container {container.id} is not running") from None
 
     async def _container_process(self, container: Container) -> Mapping[str, Any]:
         started, process = self._processes.get(container.id, (0, {}))

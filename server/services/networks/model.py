@@ -7,7 +7,7 @@ Networks and sandboxes are stored as JSON documents (``server/store/networks.py`
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
@@ -17,6 +17,9 @@ from engine.network.ipam import Address, AddressPool
 from engine.network.ipam import Network as Subnet
 from engine.network.netlink import Interface
 from engine.network.rules import Publication
+
+if TYPE_CHECKING:
+    from server.services.containers.model import Container
 
 BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvlan"
 
@@ -214,13 +217,15 @@ class SandboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What a start gets. ``netns_path`` None: the host's own namespace. ``joins``: the container whose it is.
+    """What a start gets. ``netns_path`` None: the host's own namespace. ``joins``: the container whose it is;
+    ``of_process``: its namespace is to be had of its process only.
 
     ``files``: path inside → path on the host. ``link_env``: the environment of legacy links.
     """
 
     netns_path: str | None = None
     joins: str | None = None
+    of_process: "Container | None" = None
     host: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     hostname: str = ""

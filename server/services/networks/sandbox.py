@@ -88,10 +88,11 @@ async def _join(room: Room, container: Container) -> Sandbox:
         other = room.containers.get(other.host_config.network_mode.partition(":")[2])
         record = room.sandboxes.get(other.id)
     host = record is not None and record.mode == "host"
-    path = record.path if record and record.path else ("" if host else f"/proc/{other.state.pid}/ns/net")
+    path = record.path if record else ""
     return Sandbox(
         netns_path=path or None,
         joins=other.id,
+        of_process=None if path or host else other,
         host=host,
         files=etc.paths(other),
         hostname=other.config.hostname,
