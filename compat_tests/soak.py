@@ -179,7 +179,7 @@ def look(engine: Engine, lives: int) -> list[str]:
     for comm, pids in sorted(kinds.items()):
         resident = sum(_status(pid, "VmRSS:") for pid in pids) / 1024
         threads = sum(_status(pid, "Threads:") for pid in pids)
-        descriptors = sum(_count(pid) for pid in pids)
+        descriptors = sum(descriptors(pid) for pid in pids)
         zombies = sum(_zombies(pid) for pid in pids)
         numbers = f"{len(pids):>3} {resident:>8.1f} {descriptors:>5} {threads:>7} {zombies:>7}"
         lines.append(f"{lives:>7} {comm:<16} {numbers}")
@@ -198,7 +198,13 @@ def _status(pid: int, key: str) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(key)), 0)
 
 
-def _count(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Bytes of memory."""
+    return _status(pid, "VmRSS:") * 1024
+
+
+def descriptors(pid: int) -> int:
+    """Open files."""
     try:
         return len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:

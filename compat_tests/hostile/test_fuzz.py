@@ -1,0 +1,34 @@
+"""A short run of the fuzz, always with the same requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from compat_tests import engines
+from compat_tests.engines import Engine
+from compat_tests.hostile import fuzz
+from compat_tests.test_openapi import DESCRIPTION
+
+pytestmark = pytest.mark.root
+
+SEED = 11
+SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def fuzzed() -> Iterator[Engine]:
+    """An engine for this module alone: its log and its memory are looked at."""
+    with engines.running("wharf", "fuzzed") as engine:
+        yield engine
+
+
+def test_spoilt_requests(fuzzed: Engine) -> None:
+    if not DESCRIPTION.exists():
+        pytest.skip("needs the package golang-github-docker-docker-dev")
+    found = fuzz.run(fuzzed, SEED, seconds=SECONDS)
+    assert not found.wrong, "\n".join(found.wrong)
+    assert found.requests > 100
+    assert found.statuses[201] > 0  # else all ended at the first check
+    assert found.raw > 20
