@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from engine.errors import WharfError, not_found
 from engine.system import rest
 from server.http.errors import error_body, report, status_of
-from server.http.hijack import connection_of
+from server.http.hijack import ClientGone, connection_of
 from server.http.routing import ApiRoute, Match, RouteTable
 from server.http.streams import BrokenStream
 from server.http.versioning import negotiated
@@ -90,7 +90,7 @@ class EngineApp:
             if response is not None:
                 await response(scope, receive, watched)
                 log.debug("%s %s", name, response.status_code)
-        except ClientDisconnect:
+        except (ClientDisconnect, ClientGone):
             log.debug("%s: the client left in the middle of its request", name)
         except BrokenStream:
             raise

@@ -86,6 +86,30 @@ def test_a_thousand_clients_at_once(own_engine: Engine) -> None:
         assert engine.api.get("/_ping").status == 200
 
 
+LEFT = [
+    b"GET /containers/%b/attach/ws?stream=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    b"POST /containers/%b/attach?stream=1&stdout=1&logs=1 HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\n\r\n",
+    b"POST /grpc?%b HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"POST /session?%b HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    b"GET /containers/%b/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n",
+]
+
+
+def test_clients_that_leave_before_their_answer(own_engine: Engine) -> None:
+    """Nobody to tell, and nothing to say of it in the log."""
+    engine = own_engine
+    before = engine.daemon.written
+    with running(engine, {"HostConfig": {"NetworkMode": "none"}}) as identity:
+        for _ in range(40):
+            for request in LEFT:
+                with engine.api.raw() as sock:
+                    sock.sendall(request % identity.encode())
+        assert engine.api.get("/_ping").status == 200
+    said = engine.daemon.tail(1_000_000, since=before)
+    assert "Traceback" not in said, said
+
+
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Engine]:
     """An engine whose clients must finish their heads within two seconds."""

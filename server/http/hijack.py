@@ -27,6 +27,10 @@ from server.http.protocol import EngineProtocol
 _RELAY_LIMIT = 256 * 1024
 
 
+class ClientGone(ConnectionError):
+    """The client of a connection that was taken over has left: no defect, and nobody to tell."""
+
+
 @dataclass(slots=True)
 class Hijacked:
     """A connection that no longer speaks HTTP.
@@ -61,8 +65,14 @@ class Hijacked:
         return head + b"".join(name + b": " + value + b"\r\n" for name, value in self.headers) + b"\r\n" + body
 
     async def send(self, data: bytes) -> None:
-        """Writes all of ``data`` to the client."""
-        await asyncio.get_running_loop().sock_sendall(self.sock, data)
+        """Writes all of ``data`` to the client.
+
+        :raises ClientGone: it has closed the connection.
+        """
+        try:
+            await asyncio.get_running_loop().sock_sendall(self.sock, data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ClientGone(error.errno, error.strerror) from error
 
     def close(self) -> None:
         """Closes this end. A copy passed to another process lives on."""

@@ -152,7 +152,7 @@ def attacher(room: Room, network: Network, endpoint: Endpoint) -> wiring.Attache
         mode = options.IPVLAN_MODES[network.option("ipvlan_mode") or "l2"]
         flags = options.IPVLAN_FLAGS[network.option("ipvlan_flag") or "bridge"]
         return _Sublink(room.host, "ipvlan", network.index, (("IFLA_IPVLAN_MODE", mode), ("IFLA_IPVLAN_FLAGS", flags)))
-    raise WharfError(Kind.INTERNAL, f"driver {network.driver} attaches nothing")
+    raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name}: driver {network.driver} attaches nothing")
 
 
 @dataclass(frozen=True, slots=True)
