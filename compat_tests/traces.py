@@ -74,6 +74,27 @@ def processes(mark: str) -> list[Process]:
     return found
 
 
+def listeners(path: Path) -> list[Process]:
+    """The processes that hold the listening unix socket of this name: how one without an engine's mark is known."""
+    wanted = set()
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[7:] == [str(path)] and fields[3] == "00010000":  # it listens
+            wanted.add(f"socket:[{fields[6]}]")
+    found = []
+    for entry in os.listdir("/proc") if wanted else ():
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            pid, folder = int(entry), Path("/proc", entry)
+            held = {os.readlink(folder / "fd" / name) for name in os.listdir(folder / "fd")}
+            started = start_time(pid)
+            if held & wanted and started is not None:
+                argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").split("\0"))
+                found.append(Process(pid, (folder / "comm").read_text().strip(), argv, started))
+    return found
+
+
 def mounts_under(root: Path) -> list[str]:
     """Mount points at or below a folder, the deepest first."""
     points = []

@@ -12,10 +12,9 @@ from collections.abc import Callable
 
 from compat_tests.chaos.journal import Fault, Journal
 from compat_tests.engines import Wharf
-from compat_tests.traces import Process, processes, until
+from compat_tests.traces import Process, listeners, start_time, until
 
 SUPERVISOR, SHIM, ZYGOTE = "wharf-supervis", "wharf-shim", "wharf-zygote"
-PROXY = "engine.network.proxy"
 PAUSE = (0.5, 5.0)  # seconds between a recovery and the next fault
 
 
@@ -125,8 +124,7 @@ class Faults:
             time.sleep(1.0)
 
     def _gone(self, victims: list[Process]) -> None:
-        mark = self._engine.place.footprint.mark
-        assert until(lambda: not {each.pid for each in victims} & {each.pid for each in processes(mark)})
+        assert until(lambda: not any(start_time(each.pid) == each.started for each in victims))
 
     def _zygote(self) -> None:
         """The next start makes another: no client notices."""
@@ -134,8 +132,7 @@ class Faults:
 
     def _proxy(self) -> None:
         """The forwarder starts another; only what a port carries at that moment is cut."""
-        found = [process for process in self._engine.find("python") if PROXY in " ".join(process.argv)]
-        self._kill_unnoticed("proxy", found)
+        self._kill_unnoticed("proxy", listeners(self._engine.place.root / "run/proxy.sock"))
 
     def _kill_unnoticed(self, kind: str, victims: list[Process]) -> None:
         if victims:

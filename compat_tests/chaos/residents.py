@@ -19,6 +19,7 @@ COUNT = "echo start; i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done"
 WEB = "mkdir -p /www; echo chaos > /www/index.html; exec httpd -f -p 80 -h /www"
 ENDS = 7  # the exit code of the one that ends by itself, and of the one that fails again and again
 KILLED = 137
+CYCLES = [f"cycle{number}" for number in range(8)]
 SETTLED = 90.0  # seconds that the longest delay of a restart may take
 
 
@@ -53,7 +54,9 @@ class Residents:
             "web", WEB, "--restart", "always", "-p", "127.0.0.1::80", "--network", NETWORK, "--network-alias", "w"
         )
         self._run("client", "exec sleep 36000", "--restart", "always", "--network", NETWORK)
-        self._run("late", "sleep 5; exit 0", "--restart", "always", "-p", "127.0.0.1::80")
+        for name in CYCLES:
+            # Long enough that each restart has the shortest delay: some always end while a daemon recovers.
+            self._run(name, f"sleep 11; exit {ENDS}", "--restart", "always", "-p", "127.0.0.1::80")
         health = ("--health-cmd", "true", "--health-interval", "1s")
         self._run("health", "exec sleep 36000", "--restart", "always", *health)
         engine.docker("stop", "-t", "0", "chaos-stopped")
@@ -108,7 +111,7 @@ class Residents:
         checks: dict[str, Callable[[], bool]] = {
             **{name: lambda name=name: self._lives(name) for name in ("count", "keeps", "web", "client", "health")},  # type: ignore[misc]
             "fails": lambda: self._fails("fails"),
-            "late": lambda: self._state("late")["Running"],
+            **{name: lambda name=name: self._fails(name) for name in CYCLES},  # type: ignore[misc]
             "limited": self._limited,
             "stopped": lambda: (
                 (self._state("stopped")["Status"], self._state("stopped")["ExitCode"]) == ("exited", KILLED)

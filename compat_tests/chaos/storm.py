@@ -42,12 +42,16 @@ def storm(engine: Wharf, *, seconds: float, seed: int, clients: int, networks: b
         breaking = threading.Thread(target=faults.run, args=(calm,))
         for thread in (*working, breaking):
             thread.start()
-        over.wait(seconds)
-        calm.set()
-        breaking.join()
-        over.set()
-        for thread in working:
-            thread.join()
+        try:
+            over.wait(seconds)
+            calm.set()
+            breaking.join()
+        finally:
+            # Also when the program is interrupted.
+            calm.set()
+            over.set()
+            for thread in (*working, breaking):
+                thread.join()
         try:
             _afterwards(engine, journal, load, residents, before)
         except AssertionError as error:
