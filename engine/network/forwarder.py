@@ -24,6 +24,7 @@ from engine.system import daemon, timeouts
 log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct(">I")
+_TRIES = 3  # how many proxies in a row may end under one request
 Names = Mapping[str, Sequence[tuple[str, str]]]
 
 
@@ -112,12 +113,17 @@ class Forwarder:
         self._listens = {owner: list(items) for owner, items in listens.items()}
         self._views = dict(views)
         self._zones = dict(zones)
-        found = await self._connect()
-        if not found and not self._needed:
-            return {}
-        if not found:
-            await self._start()
-        return await self._tell_all()
+        for _ in range(_TRIES):
+            async with self._lock:
+                found = self._connection is not None or await self._connect()
+                if not found and not self._needed:
+                    return {}
+                if not found:
+                    await self._start()
+                # It may end while it is told: the next one is told everything.
+                with contextlib.suppress(_Lost):
+                    return await self._tell_all()
+        raise WharfError(Kind.UNAVAILABLE, "wharf-proxy does not stay alive")
 
     @property
     def _needed(self) -> bool:
@@ -169,7 +175,8 @@ class Forwarder:
         if self._healing:
             self._healing.cancel()
         if self._connection is None and end:
-            await self._connect()
+            async with self._lock:
+                await self._connect()
         connection = self._connection
         if connection is None:
             return
@@ -183,7 +190,7 @@ class Forwarder:
         self._connection = None
 
     async def _request(self, request: dict[str, Any]) -> dict[str, Any]:
-        for _ in range(3):
+        for _ in range(_TRIES):
             connection = self._connection or await self._revive()
             try:
                 return await self._ask(connection, request)
@@ -215,6 +222,7 @@ class Forwarder:
             connection.waiting.pop(number, None)
 
     async def _connect(self) -> bool:
+        """Joins a proxy that runs; False: there is none that this daemon can talk to. Under the lock."""
         try:
             reader, writer = await asyncio.open_unix_connection(self._path)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -223,13 +231,17 @@ class Forwarder:
         connection.task = asyncio.create_task(self._read(connection), name="proxy-answers")
         try:
             hello = await self._ask(connection, {"op": "hello"})
+            if hello["version"] != VERSION:
+                with contextlib.suppress(_Lost):
+                    await self._ask(connection, {"op": "quit"})
+                await connection.task
+                return False
         except _Lost:
             return False
-        if hello["version"] != VERSION:
-            with contextlib.suppress(_Lost):
-                await self._ask(connection, {"op": "quit"})
-            await connection.task
-            return False
+        except BaseException:
+            # Nothing else refers to its reader, which would be collected while it waits.
+            connection.task.cancel()
+            raise
         self._connection = connection
         return True
 
