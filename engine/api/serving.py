@@ -23,6 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from engine.api.errors import to_code
 from engine.errors import Kind, WharfError
+from engine.system.reserve import disk_error
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +99,10 @@ async def _fail(method: MethodDescriptor, error: Exception, context: Any) -> Non
         raise error
     if isinstance(error, Detailed):
         context.set_trailing_metadata(((DETAILS, error.status),))
-    if isinstance(error, WharfError):
-        log.debug("%s: %s: %s", method.full_name, error.kind.value, error.message)
-        await context.abort(to_code(error.kind), error.message)
+    sent = disk_error(error)
+    if isinstance(sent, WharfError):
+        level = logging.DEBUG if sent is error else logging.WARNING
+        log.log(level, "%s: %s: %s", method.full_name, sent.kind.value, sent.message)
+        await context.abort(to_code(sent.kind), sent.message)
     log.error("%s failed", method.full_name, exc_info=error)
     await context.abort(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")

@@ -4,6 +4,7 @@ import logging
 
 from engine import jsontext
 from engine.errors import Kind, WharfError
+from engine.system.reserve import disk_error
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def status_of(error: BaseException) -> int:
 
 def message_of(error: BaseException) -> str:
     """What a client reads of an error. A defect of ours shows no inner detail."""
+    error = disk_error(error)
     if isinstance(error, WharfError):
         return error.message
     if isinstance(error, OSError) and error.strerror:
@@ -42,6 +44,7 @@ def message_of(error: BaseException) -> str:
 
 def report(error: BaseException, request: str) -> None:
     """Logs what a person must know: defects with their trace, failures of the host with a line."""
+    error = disk_error(error)
     if not isinstance(error, WharfError):
         log.error("%s: %s", request, error, exc_info=error)
     elif status_of(error) >= 500:

@@ -15,8 +15,9 @@ class ContainerStore:
     def __init__(self, database: Database) -> None:
         self._documents = Documents(database, "containers")
 
-    async def put(self, container: Container) -> None:
-        await self._documents.put(container.id, container.name, container.to_doc())
+    async def put(self, container: Container, *, frees: bool = False) -> None:
+        """``frees``: on a full disk it may use the database's reserve."""
+        await self._documents.put(container.id, container.name, container.to_doc(), frees=frees)
 
     async def delete(self, id: str) -> None:
         await self._documents.delete(id)

@@ -5,6 +5,8 @@ the queue share one transaction, each in a savepoint of its own, so that one tha
 
 ``synchronous=NORMAL`` with WAL: a crash of the process loses nothing; a power cut may lose the last commits, never
 the database.
+
+On a full disk writes use what :mod:`engine.system.reserve` keeps back, and the rest of it is for those that free space.
 """
 
 import asyncio
@@ -15,9 +17,10 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from engine.system import private
+from engine.system.reserve import Reserve, disk_error, is_full
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -73,21 +76,30 @@ def _migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]]) -> 
         connection.execute("COMMIT")
 
 
-class _Worker:
-    """A thread that runs work on a connection of its own, in order; in batches if ``writes``."""
+class _Item(NamedTuple):
+    work: Work[object]
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[object]"
+    frees: bool
 
-    def __init__(self, name: str, connection: sqlite3.Connection, *, writes: bool) -> None:
+
+_Result = tuple[object, BaseException | None]
+
+
+class _Worker:
+    """A thread that runs work on a connection of its own, in order; with a ``reserve`` it writes, in batches."""
+
+    def __init__(self, name: str, connection: sqlite3.Connection, *, reserve: Reserve | None = None) -> None:
         self._connection = connection
-        self._writes = writes
-        self._queue: queue.SimpleQueue[tuple[Work[object], asyncio.AbstractEventLoop, asyncio.Future[object]] | None]
-        self._queue = queue.SimpleQueue()
+        self._reserve = reserve
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work[T]) -> "asyncio.Future[T]":
+    def submit(self, work: Work[T], *, frees: bool = False) -> "asyncio.Future[T]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put((work, loop, future))  # type: ignore[arg-type]
+        self._queue.put(_Item(work, loop, future, frees))  # type: ignore[arg-type]
         return future
 
     def close(self) -> None:
@@ -101,41 +113,57 @@ class _Worker:
         while not ending:
             batch = [self._queue.get()]
             with contextlib.suppress(queue.Empty):
-                while self._writes and len(batch) < 64:
+                while self._reserve is not None and len(batch) < 64:
                     batch.append(self._queue.get_nowait())
             if None in batch:
                 ending = True
             items = [item for item in batch if item is not None]
             if not items:
                 continue
-            results = self._transaction([work for work, _, _ in items])
-            for (_, loop, future), (value, error) in zip(items, results, strict=True):
+            results = [self._guarded(item.work) for item in items] if self._reserve is None else self._commit(items)
+            for item, (value, error) in zip(items, results, strict=True):
                 # The loop may be gone already when the daemon stops in the middle of a request.
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_resolve, future, value, error)
+                    item.loop.call_soon_threadsafe(_resolve, item.future, value, error)
 
-    def _transaction(self, works: list[Work[object]]) -> list[tuple[object, BaseException | None]]:
-        if not self._writes:
-            return [self._guarded(work) for work in works]
+    def _commit(self, items: list[_Item]) -> list[_Result]:
+        assert self._reserve is not None
+        results = self._transaction(items)
+        if isinstance(results, list):
+            if not self._reserve.held:  # the disk was full, or the log is new: there may be space now
+                self._reserve.renew()
+            return results
+        # The last of the reserve is for what frees space: other writes would use it up.
+        freeing = [item for item in items if item.frees]
+        if not is_full(results) or not freeing or not self._reserve.release():
+            return [(None, disk_error(results))] * len(items)
+        again = self._transaction(freeing)
+        freed = iter(again if isinstance(again, list) else [(None, disk_error(again))] * len(freeing))
+        return [next(freed) if item.frees else (None, disk_error(results)) for item in items]
+
+    def _transaction(self, items: list[_Item]) -> list[_Result] | sqlite3.Error:
+        """The result of each item, committed; or why nothing is."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            results = [self._savepoint(work) for work in works]
+            results = [self._savepoint(item.work) for item in items]
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
-            return [(None, error)] * len(works)
+            return error
         return results
 
-    def _savepoint(self, work: Work[object]) -> tuple[object, BaseException | None]:
+    def _savepoint(self, work: Work[object]) -> _Result:
         self._connection.execute("SAVEPOINT one")
         result = self._guarded(work)
+        if isinstance(result[1], sqlite3.Error) and is_full(result[1]):
+            raise result[1]
         if result[1] is not None:
             self._connection.execute("ROLLBACK TO one")
         self._connection.execute("RELEASE one")
         return result
 
-    def _guarded(self, work: Work[object]) -> tuple[object, BaseException | None]:
+    def _guarded(self, work: Work[object]) -> _Result:
         try:
             return work(self._connection), None
         except Exception as error:
@@ -171,15 +199,20 @@ class Database:
         except BaseException:
             writing.close()
             raise
-        self._writer = _Worker("db-write", writing, writes=True)
-        self._reader = _Worker("db-read", _open(self.path), writes=False)
+        self.reserve = Reserve(str(self.path))
+        self.reserve.renew()
+        self._writer = _Worker("db-write", writing, reserve=self.reserve)
+        self._reader = _Worker("db-read", _open(self.path))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, frees: bool = False) -> T:
         """Runs ``work`` in a transaction; returns after the commit. What it raises comes through, undone.
 
-        Once handed over it happens, also if the caller is cancelled meanwhile.
+        Once handed over it happens, also if the caller is cancelled meanwhile. ``frees``: it removes something, or
+        notes what has happened already, so on a full disk it may use what is kept back.
+
+        :raises WharfError: RESOURCE_EXHAUSTED: the disk is full.
         """
-        return await asyncio.shield(self._writer.submit(work))
+        return await asyncio.shield(self._writer.submit(work, frees=frees))
 
     async def read(self, work: Work[T]) -> T:
         """Runs ``work`` on the committed state."""
@@ -204,8 +237,8 @@ class Documents:
         self._all = f"SELECT id, name, doc FROM {table} ORDER BY id"
         self._get = f"SELECT doc FROM {table} WHERE id = ?"
 
-    async def put(self, key: str, name: str | None, document: bytes) -> None:
-        """Stores or replaces; durable on return.
+    async def put(self, key: str, name: str | None, document: bytes, *, frees: bool = False) -> None:
+        """Stores or replaces; durable on return. ``frees``: see :meth:`Database.write`.
 
         :raises sqlite3.IntegrityError: another document has the name (tables with unique names).
         """
@@ -213,7 +246,7 @@ class Documents:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(self._put, (key, name, document))
 
-        await self._database.write(work)
+        await self._database.write(work, frees=frees)
 
     async def delete(self, key: str) -> None:
         """Removes; a missing one is no error."""
@@ -221,7 +254,7 @@ class Documents:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(self._delete, (key,))
 
-        await self._database.write(work)
+        await self._database.write(work, frees=True)
 
     async def get(self, key: str) -> bytes | None:
         def work(connection: sqlite3.Connection) -> bytes | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import Kind, WharfError
 from server.store.database import MIGRATIONS, Database, Documents, NewerDatabase
 
 
@@ -100,3 +101,34 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.Error):
         Database(path, [["CREATE TABLE a (x)", "nonsense"]])
     Database(path).close()
+
+
+def test_a_full_database_still_takes_what_frees_space(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = Database(tmp_path / "wharf.db")
+        volumes = Documents(database, "volumes")
+        try:
+            await volumes.put("first", None, b"1")
+            assert database.reserve.held
+
+            def limit(connection: sqlite3.Connection) -> None:
+                (pages,) = connection.execute("PRAGMA page_count").fetchone()
+                connection.execute(f"PRAGMA max_page_count={pages + 10}")
+
+            await database.write(limit)
+            big = volumes.put("big", None, bytes(1 << 20))
+            results = await asyncio.gather(big, volumes.delete("first"), return_exceptions=True)
+            assert isinstance(results[0], WharfError)
+            assert (results[0].kind, results[0].message) == (
+                Kind.RESOURCE_EXHAUSTED,
+                "write metadata: no space left on device",
+            )
+            assert results[1] is None
+            assert await volumes.all() == []
+            # The reserve is made anew with the next commit.
+            await volumes.put("small", None, b"1", frees=True)
+            assert database.reserve.held
+        finally:
+            database.close()
+
+    asyncio.run(scenario())

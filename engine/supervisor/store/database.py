@@ -6,7 +6,6 @@ never a part of one write.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import queue
@@ -16,10 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
-from engine.errors import Kind, WharfError
-from engine.supervisor.store.reserve import Reserve
 from engine.supervisor.store.schema import MIGRATIONS
 from engine.system import private
+from engine.system.reserve import Reserve, disk_error, is_full
 
 T = TypeVar("T")
 
@@ -59,7 +57,7 @@ class Database:
         _migrate(self._writer, migrations)
         self._reader = _connect(path)
         self._reader.execute("PRAGMA query_only=ON")
-        self.reserve = Reserve(os.path.join(os.path.dirname(path), "reserve"))
+        self.reserve = Reserve(path)
         self.reserve.renew()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -134,7 +132,7 @@ class Database:
                 try:
                     item.result = item.function(writer)
                 except BaseException as error:
-                    if _is_full(error):
+                    if is_full(error):
                         raise
                     item.error = error
                     writer.execute("ROLLBACK TO one")
@@ -168,20 +166,9 @@ def _deliver(batch: list[_Write]) -> None:
         if item.future.done():
             continue
         if item.error is not None:
-            item.future.set_exception(_told(item.error))
+            item.future.set_exception(disk_error(item.error))
         else:
             item.future.set_result(item.result)
-
-
-def _is_full(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-
-
-def _told(error: BaseException) -> BaseException:
-    """A full disk as clients know it, whoever has met it first."""
-    if _is_full(error):
-        return WharfError(Kind.RESOURCE_EXHAUSTED, f"write metadata: {os.strerror(errno.ENOSPC).lower()}")
-    return error
 
 
 def _migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:

@@ -134,7 +134,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
             room.registry.add(container)
             undo.callback(room.registry.remove, container)
             try:
-                await room.save(container)
+                await room.save(container, new=True)
             except BaseException:
                 container.state.dead = True
                 raise

@@ -70,7 +70,7 @@ async def ended(room: Room, container: Container, end: Exit | None) -> None:
         try:
             if not goes:
                 # A container that is removed next needs no record of its end: if we die first, recover sees it.
-                await room.save(container)
+                await room.save_state(container)
         finally:
             # Not before: until then the task alone knows how it ended, should we die.
             if cleaning is None:
@@ -183,7 +183,7 @@ async def _restart(room: Room, container: Container, delay: float) -> None:
             return
         state = container.state
         state.running = state.restarting = False
-        await room.save(container)
+        await room.save_state(container)
         room.waiters.stopped(container)
     if container.host_config.auto_remove:
         await _auto_remove(room, container)
@@ -196,5 +196,5 @@ async def out_of_memory(room: Room, container: Container) -> None:
             return
         # Also of one that has ended: a stock containerd may tell it after the end.
         container.state.oom_killed = True
-        await room.save(container)
+        await room.save_state(container)
         room.publish(container, "oom")

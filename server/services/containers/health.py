@@ -161,7 +161,7 @@ class HealthChecks:
     async def _save(self, container: Container) -> None:
         async with container.lock:
             if self._room.registry.by_id(container.id) is container:
-                await self._room.save(container)
+                await self._room.save_state(container)
 
     async def _probe(self, container: Container, timeout_ns: int) -> tuple[int, str]:
         """Exit code and output; -1 for a probe that could not run or took too long."""

@@ -156,4 +156,4 @@ async def _frozen(room: Room, container: Container, *, paused: bool) -> None:
         state.paused = paused
         call(room.hooks.paused if paused else room.hooks.unpaused, container)
         room.publish(container, "pause" if paused else "unpause")
-        await room.save(container)
+        await room.save_state(container)

@@ -130,7 +130,7 @@ async def _one(room: Room, container: Container, task: ProcessState | None) -> N
                 task = await exits.living(room, container)
                 if task is not None and state.running and _differs(container, task):
                     state.pid, state.pid_started, state.paused = task.pid, started_time(task.pid), _paused(task)
-                    await room.save(container)
+                    await room.save_state(container)
         return
     if task is not None and task.status is TaskStatus.STOPPED:
         await exits.ended(room, container, Exit(task.pid, task.exit_status, task.exited_at_ns))

@@ -4,6 +4,8 @@ The protocols say what containers need of their neighbours, and no more.
 """
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,8 +14,10 @@ from api_models.container import LogConfig
 from api_models.resources import Ulimit
 from engine.api.client import Engine
 from engine.api.types import Exit
+from engine.errors import Kind, WharfError
 from engine.files.remap import Remap
 from engine.runtime.spec.host import HostFacts
+from engine.system import timeouts
 from server.services.containers.hooks import Hooks
 from server.services.containers.hostlimits import HostLimits
 from server.services.containers.model import Container, event_attributes
@@ -22,6 +26,10 @@ from server.services.containers.restarts import Restarts
 from server.services.containers.runtimes import Runtimes
 from server.services.containers.stdio_backend import Embedded, StdioBackend
 from server.services.containers.waiters import Waiters
+
+log = logging.getLogger(__name__)
+
+timeouts.define("container.save", 1.0)  # between two attempts to write a record that a full disk refused
 
 #: Marks what this daemon made in the engine, so that recover takes nothing of another client's away.
 ROOT_LABEL = "io.wharf/root"
@@ -40,7 +48,7 @@ class Bus(Protocol):
 class Store(Protocol):
     """Where records are kept; a call returns when the change is on disk."""
 
-    async def put(self, container: Container) -> None: ...
+    async def put(self, container: Container, *, frees: bool = False) -> None: ...
 
     async def delete(self, id: str) -> None: ...
 
@@ -99,18 +107,50 @@ class Room:
     # Set by the monitor: a container that may have ended unseen.
     suspect: Callable[[Container], None] = lambda container: None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    # Containers whose record waits for space on the disk.
+    _unsaved: set[str] = field(default_factory=set)
 
     def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
         """A container event with dockerd's attributes."""
         self.bus.publish("container", action, container.id, event_attributes(container, extra))
 
-    async def save(self, container: Container) -> None:
+    async def save(self, container: Container, *, new: bool = False) -> None:
         """Writes the record; the cached row of ``docker ps`` is made anew. One that is deleted is not written again:
-        whoever had waited for the container's lock would leave its name taken for ever."""
+        whoever had waited for the container's lock would leave its name taken for ever. ``new``: it has no record yet,
+        so on a full disk it must not use what the database keeps back.
+
+        :raises WharfError: RESOURCE_EXHAUSTED: the disk is full.
+        """
         if container.state.dead:
             return
         container.row = None
-        await self.store.put(container)
+        await self.store.put(container, frees=not new)
+
+    async def save_state(self, container: Container) -> None:
+        """``save`` of what has happened already, an end or a signal: a full disk delays the record and nothing else, as
+        with dockerd. The caller has the container's lock."""
+        try:
+            await self.save(container)
+        except WharfError as error:
+            if error.kind is not Kind.RESOURCE_EXHAUSTED:
+                raise
+            log.error("container=%s state is not saved yet: %s", container.id, error)
+            if container.id not in self._unsaved:
+                self._unsaved.add(container.id)
+                self.spawn(self._save_later(container), f"save {container.id[:12]}")
+
+    async def _save_later(self, container: Container) -> None:
+        try:
+            last = False
+            while not last:
+                last = self.shutting_down
+                await asyncio.sleep(timeouts.seconds("container.save"))
+                async with container.lock:
+                    with contextlib.suppress(WharfError):
+                        await self.save(container)
+                        return
+        finally:
+            self._unsaved.discard(container.id)
 
     def remap_of(self, container: Container) -> Remap | None:
         """How this container's ids are mapped; None: they are the host's."""

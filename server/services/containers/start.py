@@ -138,7 +138,7 @@ async def _failed(room: Room, container: Container, error: WharfError, *, tempor
     container.before_start.clear()
     call(room.hooks.start_failed, container)
     try:
-        await room.save(container)
+        await room.save_state(container)
     except WharfError as save_error:
         log.error("container=%s failed start is not recorded: %s", container.id, save_error)
     return StartFailure(error, temporary=temporary)
@@ -231,7 +231,7 @@ async def _start(
     if on_request:
         container.manually_stopped = False
     call(room.hooks.started, container)
-    await room.save(container)
+    await room.save_state(container)
     timeline.mark("save")
     room.publish(container, "start")
 

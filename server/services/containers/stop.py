@@ -144,7 +144,7 @@ async def send(room: Room, container: Container, number: int) -> None:
             room.restarts_of(container).cancel()
         if not room.shutting_down and not container.manually_stopped:
             container.manually_stopped = True
-            await room.save(container)
+            await room.save_state(container)
         if state.restarting:
             # There is no process: to cancel the restart is enough.
             return
@@ -184,7 +184,7 @@ async def pause(room: Room, container: Container, *, committing: bool = False) -
             raise is_restarting(container)
         state.committing = committing
         if committing:
-            await room.save(container)
+            await room.save_state(container)
         try:
             await room.engine.tasks.pause(container.id)
         except WharfError as error:
@@ -192,7 +192,7 @@ async def pause(room: Room, container: Container, *, committing: bool = False) -
         state.paused = True
         call(room.hooks.paused, container)
         room.publish(container, "pause")
-        await room.save(container)
+        await room.save_state(container)
 
 
 async def pause_to_commit(room: Room, container: Container) -> bool:
@@ -227,4 +227,4 @@ async def unpause(room: Room, container: Container) -> None:
         state.paused = state.committing = False
         call(room.hooks.unpaused, container)
         room.publish(container, "unpause")
-        await room.save(container)
+        await room.save_state(container)

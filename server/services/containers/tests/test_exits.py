@@ -85,7 +85,7 @@ def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(0)  # a task that could be deleted now has its chance
         done.append(f"save {container.state.exit_code}")
         if full:
-            raise WharfError(Kind.RESOURCE_EXHAUSTED, "no space left on device")
+            raise WharfError(Kind.INTERNAL, "disk I/O error")
 
     monkeypatch.setattr(exits, "_delete_task", delete)
     monkeypatch.setattr(exits, "_give_back", nothing)
@@ -99,7 +99,7 @@ def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPat
             restarts_of=lambda _: Restarts(),
             shutting_down=True,
             publish=lambda *_: None,
-            save=save,
+            save_state=save,
             waiters=Waiters(),
             spawn=lambda work, _: work.close(),
         )

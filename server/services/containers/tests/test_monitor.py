@@ -28,7 +28,7 @@ def test_the_engine_has_the_last_word(status: TaskStatus | None, paused: bool) -
         engine=SimpleNamespace(tasks=Tasks(status)),
         hooks=Hooks(),
         publish=lambda _container, action: told.append(action),
-        save=save,
+        save_state=save,
     )
 
     async def scenario() -> None:

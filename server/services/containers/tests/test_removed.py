@@ -8,6 +8,7 @@ import pytest
 
 from api_models.network import EndpointSettings
 from engine.errors import Kind, WharfError
+from engine.system import timeouts
 from server.services.containers.model import Container
 from server.services.containers.registry import Registry
 from server.services.containers.rename import rename
@@ -50,7 +51,8 @@ def test_it_is_on_no_network_any_more(gone: Container) -> None:
 def test_its_record_is_not_written(gone: Container) -> None:
     written: list[Container] = []
 
-    async def put(container: Container) -> None:
+    async def put(container: Container, *, frees: bool) -> None:
+        assert frees
         written.append(container)
 
     room = cast(Room, cast(Any, SimpleNamespace(store=SimpleNamespace(put=put))))
@@ -75,3 +77,25 @@ def test_a_network_is_used_from_the_first_step_of_a_start(ending: dict[str, obje
     room = cast(Networks, cast(Any, SimpleNamespace(sandboxes={}, ending=ending)))
     network = cast(Network, cast(Any, SimpleNamespace(endpoints={"c": object()})))
     assert query.used(room, network) is used
+
+
+def test_a_record_that_a_full_disk_refused_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "seconds", lambda _name: 0.0)
+    attempts: list[str] = []
+
+    async def put(container: Container, *, frees: bool) -> None:
+        attempts.append(container.id)
+        if len(attempts) < 4:
+            raise WharfError(Kind.RESOURCE_EXHAUSTED, "write metadata: no space left on device")
+
+    async def scenario() -> None:
+        needed = ("engine", "bus", "images", "networks", "volumes", "settings", "runtimes", "limits", "facts")
+        room = Room(**cast(Any, {**dict.fromkeys(needed), "store": SimpleNamespace(put=put)}))
+        container = make()
+        async with container.lock:
+            await room.save_state(container)
+            await room.save_state(container)
+        await asyncio.gather(*room.tasks)
+        assert len(attempts) == 4
+
+    asyncio.run(scenario())
