@@ -403,3 +403,20 @@ def test_the_end_of_the_container_ends_its_execs(engine: Engine) -> None:
             assert engine.api.post(f"/containers/{box}/kill").status == 204
             assert joined(stream.read()) == {}
         assert until(lambda: inspect(engine, identity)["ExitCode"] == 137, seconds=60)
+
+
+@pytest.mark.core
+def test_the_null_device_is_roots(engine: Engine) -> None:
+    """Also where the user's own stdin is that device."""
+    script = "stat -c '%u:%g %a' /dev/null; chmod 600 /dev/null; stat -c '%u:%g %a' /dev/null; sleep 600"
+    for tty in (False, True):
+        with container(engine, User="1000:1000", Cmd=["sh", "-c", script], Tty=tty) as box:
+            wanted = ["0:0 666", "0:0 666"]
+
+            def seen(box: str = box) -> list[str]:
+                return [line for line in engine.docker("logs", box).stdout.splitlines() if "chmod" not in line]
+
+            assert until(lambda: len(seen()) == 2)
+            assert seen() == wanted
+            done = engine.docker("exec", box, "sh", "-c", script.removesuffix("; sleep 600"), check=False)
+            assert done.stdout.splitlines() == wanted

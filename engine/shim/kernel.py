@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 
 from engine.system import linux
@@ -11,6 +12,7 @@ from engine.system import linux
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _TIOCGPTPEER = 0x5441  # asm-generic/ioctls.h
+_NULL_DEVICE = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 _PF_EXITING = 4  # include/linux/sched.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -39,6 +41,28 @@ def sealed_null() -> int:
             os.close(tree)
     except OSError:
         return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+
+def return_null(pid: int) -> None:
+    """Makes root the owner of the ``/dev/null`` that a container which is created but not started sees.
+
+    A container without input has its own ``/dev/null`` as stdin, and crun makes the streams the user's: that user could
+    then change the device's mode for the whole container, and for the host where ``/dev`` is the host's. runc leaves
+    the device out.
+    """
+    with contextlib.suppress(OSError):
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            resolve = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_SYMLINKS
+            null = linux.openat2(root, "dev/null", os.O_PATH, 0, resolve)
+        finally:
+            os.close(root)
+        try:
+            found = os.fstat(null)
+            if stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL_DEVICE and (found.st_uid or found.st_gid):
+                os.chown(f"/proc/self/fd/{null}", 0, 0)
+        finally:
+            os.close(null)
 
 
 def open_terminal(master: int) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from engine.runtime.oci import Runtime
-from engine.shim import record
+from engine.shim import kernel, record
 from engine.shim.attach import Handed, StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
@@ -150,6 +150,7 @@ class Shim:
                 self._unborn(process)
                 peer.refuse(message, error)
             else:
+                kernel.return_null(process.pid)
                 self._restored = bool(image)
                 self._controls.found(process.pid)
                 self._oom = OomWatch(self.loop, self._controls.cgroups, self._out_of_memory)
