@@ -76,7 +76,9 @@ async def stop_and_wait(room: Room, container: Container, *, timeout: int | None
         grace = timeouts.seconds("container.unsignalled")
     # It may have ended in the very moment in which the time was up.
     if not await _ended(ended, grace) and container.state.running:
-        log.info("container=%s did not end within %s s of signal %d and is killed", container.id, grace, number)
+        # A stop without grace is a kill on request.
+        level = logging.INFO if grace else logging.DEBUG
+        log.log(level, "container=%s did not end within %s s of signal %d and is killed", container.id, grace, number)
         await kill_and_wait(room, container)
     room.publish(container, "stop")
 
