@@ -1,4 +1,5 @@
-"""Notice of the kernel's OOM killer at work in a container's cgroup: v1 by eventfd, v2 by ``memory.events``."""
+"""Notice of the kernel's OOM killer at work in a container's cgroup: v1 by eventfd, v2 by ``memory.events``. With
+``--oom-kill-disable`` (v1) nothing is killed; what is noticed is that the cgroup has reached its limit."""
 
 import os
 import struct
@@ -8,7 +9,8 @@ from engine.shim.loop import PRIORITY, READ, Loop
 
 
 class OomWatch:
-    """Calls ``on_oom`` when a process of the cgroup was killed. Without a memory cgroup it stays silent.
+    """Calls ``on_oom`` when a process of the cgroup was killed, or waits for memory because the killer is disabled.
+    Without a memory cgroup it stays silent.
 
     ``cgroups``: the container's own directories, see ``kernel.own_cgroups``."""
 
@@ -18,6 +20,7 @@ class OomWatch:
         self._file = -1
         self._event = -1
         self._seen = 0
+        self._kills = True
         try:
             for controller, name in (("memory", "memory.oom_control"), ("", "memory.events")):
                 directory = cgroups.get(controller)
@@ -43,12 +46,11 @@ class OomWatch:
         self._loop.add(self._event, READ, self._ready)
 
     def _count(self) -> int:
-        # Both files have a line "oom_kill <n>".
-        for line in os.pread(self._file, 4096, 0).split(b"\n"):
-            key, _, value = line.partition(b" ")
-            if key == b"oom_kill":
-                return int(value)
-        return 0
+        # Both files have a line "oom_kill <n>"; that of v1 also "oom_kill_disable 0" or 1.
+        lines = os.pread(self._file, 4096, 0).split(b"\n")
+        values = {key: int(value) for key, _, value in (line.partition(b" ") for line in lines) if value}
+        self._kills = not values.get(b"oom_kill_disable")
+        return values.get(b"oom_kill", 0)
 
     def _ready(self, _events: int) -> None:
         if self._event >= 0:
@@ -56,10 +58,13 @@ class OomWatch:
                 struct.unpack("Q", os.read(self._event, 8))
             except BlockingIOError:
                 return
-        self.check()
+        self._look(noticed=True)
 
     def check(self) -> None:
         """Looks now; the process's end may be known before the notice comes."""
+        self._look(noticed=False)
+
+    def _look(self, *, noticed: bool) -> None:
         if self._file < 0:
             return
         try:
@@ -68,7 +73,7 @@ class OomWatch:
             # The cgroup was removed, which v1 signals too.
             self.close()
             return
-        if count > self._seen:
+        if count > self._seen or (noticed and not self._kills):
             self._seen = count
             self._on_oom()
 
