@@ -96,7 +96,9 @@ def check(engine: Wharf) -> None:
         found = open_to_others(root / "data") + open_to_others(root / "run")
         assert not found, "\n".join(found[:80])
         suid = [path for path in everything(root / "data") if path.endswith(b"/suid")]
-        assert len(suid) >= 2  # in the volume and in the layer
+        # In the volume and in the layer, which a stock containerd has in a root of its own.
+        layers = any((root / "data").glob("**/io.containerd.snapshotter.v1.overlayfs/snapshots"))
+        assert len(suid) >= 1 + layers
         for path in suid:
             assert os.stat(path).st_mode & stat.S_ISUID
             with pytest.raises(PermissionError):
