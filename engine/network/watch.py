@@ -151,7 +151,10 @@ class _Socket:
         self._drops = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
+            except PermissionError:  # older kernels ask for the right in the first user namespace
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             # uvloop watches a socket no more that has an error pending: the count of drops tells the same.
             self._socket.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
             self._socket.bind((0, 0))
