@@ -1,5 +1,6 @@
 """Host ports: which ones this engine has given out. Whether another program has one is known when it is bound."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from engine.errors import Kind, WharfError
@@ -91,8 +92,9 @@ class PortAllocator:
         for held in tuple(self.taken.get(owner, ())):
             self.give_back(owner, held)
 
-    def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> list[int]:
-        """Free ports to try in turn, from the given range or from the kernel's ephemeral one.
+    def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> Iterator[int]:
+        """Free ports to try in turn, at most 64, from the given range or from the kernel's ephemeral one. Each is
+        looked for when it is asked for: usually the first one will do, and a container may want thousands.
 
         A port is not given out again before the whole range has been: a client that still talks to a gone
         container's port does not meet the next one.
@@ -102,14 +104,14 @@ class PortAllocator:
             first, last = ephemeral_range()
         size = last - first + 1
         start = self._next if whole and first <= self._next <= last else first
-        found = []
+        found = 0
         for step in range(size):
             port = first + (start - first + step) % size
             if all(self.conflict(PortRange(protocol, address, port, port)) is None for address in addresses):
-                found.append(port)
-                if len(found) == 64:
-                    break
-        return found
+                yield port
+                found += 1
+                if found == 64:
+                    return
 
     def used(self, port: int) -> None:
         """Remembers that an ephemeral port was taken: the search goes on behind it."""

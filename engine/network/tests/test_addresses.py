@@ -96,10 +96,10 @@ def test_ports_meet_only_where_they_really_do() -> None:
 
 def test_a_random_port_is_not_given_again_before_all_others_were() -> None:
     ports = PortAllocator()
-    first = ports.ephemeral("tcp", ["0.0.0.0", "::"])[0]
+    first = next(ports.ephemeral("tcp", ["0.0.0.0", "::"]))
     ports.take("a", PortRange("tcp", "0.0.0.0", first, first))
     ports.used(first)
     ports.release("a")
-    assert ports.ephemeral("tcp", ["0.0.0.0"])[0] == first + 1
+    assert next(ports.ephemeral("tcp", ["0.0.0.0"])) == first + 1
     ports.take("b", PortRange("tcp", "::", 5000, 5001))
-    assert ports.ephemeral("tcp", ["0.0.0.0", "::"], 5000, 5002) == [5002]
+    assert list(ports.ephemeral("tcp", ["0.0.0.0", "::"], 5000, 5002)) == [5002]
