@@ -273,9 +273,10 @@ class Dockerd(Engine):
 
     kind = "dockerd"
 
-    def __init__(self, place: places.Place, args: Sequence[str]) -> None:
+    def __init__(self, place: places.Place, args: Sequence[str], *, containerd_store: bool = False) -> None:
         super().__init__(place)
-        (place.root / "daemon.json").write_text(json.dumps({"features": {"cdi": True}}))
+        features = {"cdi": True, "containerd-snapshotter": containerd_store}
+        (place.root / "daemon.json").write_text(json.dumps({"features": features}))
         self.netns = place.root / "netns"
         argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(place.root / "daemon.json")]
         argv += ["--data-root", str(place.root / "data"), "--exec-root", str(place.root / "run"), "-H", self.host]
@@ -320,9 +321,9 @@ def stock_containerd(name: str) -> Iterator[Containerd]:
 
 
 @contextlib.contextmanager
-def dockerd(name: str, *args: str) -> Iterator[Dockerd]:
-    """The oracle: the dockerd of the OS."""
-    with _running(Dockerd(places.take(name), args)) as engine:
+def dockerd(name: str, *args: str, containerd_store: bool = False) -> Iterator[Dockerd]:
+    """The oracle: the dockerd of the OS, with its own image store or with containerd's."""
+    with _running(Dockerd(places.take(name), args, containerd_store=containerd_store)) as engine:
         yield engine
 
 
