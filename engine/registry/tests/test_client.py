@@ -18,7 +18,7 @@ from engine.errors import Kind, WharfError
 from engine.registry.answers import RegistryError, retry_after
 from engine.registry.auth import Credentials, challenges, from_header
 from engine.registry.client import Repository
-from engine.registry.hosts import Settings, endpoints, is_insecure, proxy_for
+from engine.registry.hosts import Settings, endpoints, is_insecure, origin_of, proxy_for
 from engine.registry.oci import digest_of
 from engine.registry.reference import parse
 from engine.registry.tests.servers import Answer, Seen, scripted
@@ -123,27 +123,41 @@ def test_redirects() -> None:
 
 
 def test_redirects_from_tls(tmp_path: Path) -> None:
-    """Plain HTTP may follow where certificates are not verified anyway, and nowhere else."""
+    """To plain HTTP as well, as dockerd (compared with 26.1, also for a registry with a verified certificate); who we
+    are stays behind."""
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
 
     async def read(repository: Repository) -> bytes:
+        await repository.manifest(digest_of(MANIFEST))
         async with repository.blob("sha256:x") as (_, pieces):
             return b"".join([piece async for piece in pieces])
 
-    with (
-        scripted(lambda _: (200, {}, b"blob")) as storage,
-        scripted(lambda _: (307, {"location": f"http://{storage.address}/storage"}, b""), tls) as server,
-    ):
+    def registry(request: Seen) -> Answer:
+        if "authorization" not in request.headers:
+            return 401, {"www-authenticate": 'Basic realm="x"'}, b""
+        return 307, {"location": f"http://{storage.address}{request.path}"}, b""
+
+    def store(request: Seen) -> Answer:
+        return (200, dict(TYPE), MANIFEST) if "/manifests/" in request.path else (200, {}, b"blob")
+
+    with scripted(store) as storage, scripted(registry, tls) as server:
         settings = Settings(certs_dir=str(tmp_path))
-        assert with_repository(server.address, read, settings=settings) == b"blob"
-        trusted = tmp_path / server.address
-        trusted.mkdir()
-        authority.cert_pem.write_to_path(trusted / "ca.crt")
-        with pytest.raises(WharfError, match="a redirect from https to http is not followed"):
-            with_repository(server.address, read, settings=settings)
-        assert len(storage.seen) == 1
+        for verified in (False, True):
+            if verified:
+                (tmp_path / server.address).mkdir()
+                authority.cert_pem.write_to_path(tmp_path / server.address / "ca.crt")
+            who = Credentials("ali", SECRET)
+            assert with_repository(server.address, read, settings=settings, credentials=who) == b"blob"
+        assert len(storage.seen) == 4
+        assert not any("authorization" in request.headers for request in storage.seen)
+
+
+def test_credentials_stay_with_the_scheme() -> None:
+    """Without ports, https://host and http://host are two servers."""
+    assert origin_of("https://host/v2/") != origin_of("http://host/v2/")
+    assert origin_of("https://host/v2/") == origin_of("https://host/other")
 
 
 def test_tokens() -> None:
