@@ -156,7 +156,7 @@ async def start_with_daemon(room: Room, container: Container) -> None:
         if state.running or state.removing or state.dead or room.restarts_of(container).cancelled.is_set():
             return
         state.running = state.restarting = True
-        await room.save(container)
+        await room.save_state(container)
     await _restart(room, container, room.restarts_of(container).next_delay(0.0))
 
 
