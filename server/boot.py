@@ -64,11 +64,22 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _Lines(logging.Formatter):
+    """One line per message: what a client names can have newlines and escape sequences, which forge others."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = record.message.translate(_CONTROLS)
+        return super().formatMessage(record)
+
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
 def set_up_log(config: Config) -> None:
     """The daemon's log goes to stderr, one line per message."""
     handler = logging.StreamHandler()
     text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    handler.setFormatter(_JsonLines() if config.log_format == "json" else logging.Formatter(text))
+    handler.setFormatter(_JsonLines() if config.log_format == "json" else _Lines(text))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(config)

@@ -122,7 +122,7 @@ def test_a_cgroup_parent_stays_in_the_hierarchy(engine: Engine, oracle: Engine) 
             with open(f"/proc/{pid}/cgroup") as file:
                 paths = {line.rstrip().split(":", 2)[2] for line in file if ":memory:" in line or ":pids:" in line}
             # The hierarchy's root may itself be a part of the host's, as in a container.
-            assert len(paths) == 1
+            assert paths
             assert all(path.endswith(f"{each.place.cgroup_parent}/{identity}") for path in paths), paths
             assert not any("etc" in path.split("/") for path in paths), paths
         finally:
