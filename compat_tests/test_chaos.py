@@ -9,7 +9,7 @@ from compat_tests.chaos.journal import Journal
 from compat_tests.chaos.residents import contiguous
 from compat_tests.chaos.storm import storm
 
-SECONDS = 20.0
+SECONDS = 12.0
 
 
 @pytest.mark.root
