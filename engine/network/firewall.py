@@ -51,6 +51,7 @@ class Firewall:
         self._zoned = False  # whether firewalld runs and knows our bridges
         self._nft: Nftables | None = None
         self._generation = -1
+        self._whole = -1  # the generation that the table was last written whole with
         self._own: dict[int, None] = {}  # the generations that our transactions made, the oldest first
         self._expected = ""
 
@@ -153,7 +154,8 @@ class Firewall:
         with self._lock:
             if not self.enabled or self._generation < 0:
                 return False
-            if all(number in self._own for number in deletions):
+            # What was deleted before the table was last written whole is there again.
+            if all(number in self._own or not _after(number, self._whole) for number in deletions):
                 return self._notice()
             self._restore()
             return True
@@ -250,6 +252,7 @@ class Firewall:
             # Sets of another layout (an older version's): keep only the admin's chain.
             log.info("rewriting table %s: %s", self.table, error)
             self._change(self._from_scratch(text))
+        self._whole = self._generation
         self._expected = self._shape()
         self._foreign()
 
@@ -295,6 +298,11 @@ class Firewall:
     def _insert(self, chain: Chain, side: str, bridge: str) -> str:
         rule = f'{side}ifname "{bridge}" counter accept comment "{self._tag}"'
         return f"insert rule {' '.join(chain)} {rule}\n"
+
+
+def _after(generation: int, other: int) -> bool:
+    """Whether a generation is later than another one; they wrap at 32 bits."""
+    return 0 < (generation - other) & 0xFFFFFFFF < 1 << 31
 
 
 def _owner(bridge: str) -> str:

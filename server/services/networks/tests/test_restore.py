@@ -96,6 +96,19 @@ def test_it_comes_back_by_itself(tmp_path: Path, name: str, harm: str, caplog: p
     scenario(tmp_path, play)
 
 
+def test_what_a_start_has_restored_is_not_restored_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def play(world: World, outside: str) -> None:
+        await world.run("web", PortBindings=bindings("8080:80"))
+        await asyncio.sleep(0.5)
+        caplog.clear()
+        nft(f"flush map {TABLE} ports4_any\nflush chain {TABLE} forward\n")
+        await world.run("next")  # before the notification is looked at
+        await asyncio.sleep(1)
+        assert len([record for record in caplog.records if "restored" in record.getMessage()]) == 1
+
+    scenario(tmp_path, play)
+
+
 def test_an_internal_network_stays_internal(tmp_path: Path) -> None:
     async def play(world: World, outside: str) -> None:
         network = await world.network("net", Internal=True)
