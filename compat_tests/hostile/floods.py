@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
         engine.load_busybox()
         release_agent(engine)
         fork_bomb(engine, 500)
-        client_that_does_not_read(engine, 400)
+        client_that_does_not_read(engine, 40)
         followers(engine, 1000)
         execs_at_once(engine, 500)
         print("execs, followers, a client that does not read, a fork bomb, release_agent: as they should be")
