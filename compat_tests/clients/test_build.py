@@ -332,11 +332,11 @@ def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
     first = build(t="candidate:1")
     again = build(cachefrom=candidates)
     assert again.image == first.image
-    assert again.text.count("Using cache") == 4
+    assert again.text.count("Using cache") == 7
     # another file: what comes after it is made anew
     changed = build("9", cachefrom=candidates)
-    assert changed.text.count("Using cache") == 1
-    assert build(cachefrom=candidates, buildargs=json.dumps({"A": "2"})).text.count("Using cache") == 0
+    assert changed.text.count("Using cache") == 3
+    assert build(cachefrom=candidates, buildargs=json.dumps({"A": "2"})).text.count("Using cache") == 1
     assert build(cachefrom=candidates, nocache=1).text.count("Using cache") == 0
     assert build().image != first.image
 

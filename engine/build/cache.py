@@ -317,6 +317,10 @@ class Cache:
 
         await self._database.do(delete)
 
+    async def knows(self, id: str) -> bool:
+        """Whether there is a record of that id."""
+        return id in await self._loaded()
+
     async def all(self) -> list[Record]:
         """Every record, the oldest first."""
         return list((await self._loaded()).values())

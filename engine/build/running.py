@@ -4,14 +4,15 @@ import asyncio
 import hashlib
 import os
 import secrets
-import shutil
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.api.types import Mount
 from engine.build.cache import MOUNT, Record
+from engine.build.cachemounts import record_id
 from engine.build.folders import folder
 from engine.build.steps import ResolvedMount, Result, Run
 from engine.build.work import Bind, Contexts, FileMount, Tmpfs
@@ -43,6 +44,8 @@ class Mounts:
     env: list[str] = field(default_factory=list)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _volumes: tuple[Mount, ...] | None = None
+    _caches: dict[str, str] = field(default_factory=dict)
+    """The directories of cache mounts by :meth:`_identity`."""
 
     async def __aenter__(self) -> "Mounts":
         try:
@@ -55,6 +58,7 @@ class Mounts:
                 "secret": self._secret,
                 "ssh": self._ssh,
             }
+            await self._take_caches()
             for mount in self.operation.mounts:
                 await handlers[mount.options.type](mount)
             for path in self.operation.volumes:
@@ -109,41 +113,33 @@ class Mounts:
             path, mounts = "", await self._over(path)
         self.binds.append(Bind(options.target, path, mounts, options.source, readonly=readonly))
 
-    async def _cache(self, mount: ResolvedMount) -> None:
-        options = mount.options
-        name = options.id or options.target
-        source = ""
+    def _identity(self, mount: ResolvedMount) -> str:
+        """What the directories of a cache are named by."""
+        options, source = mount.options, ""
         if mount.origin is not None:
             step = mount.origin.step
             source = self.found[id(step)].key if step is not None else mount.origin.context
         # One that begins with another owner or mode is another one.
         begins = f"\0{options.mode}:{options.uid}:{options.gid}" if options.mode or options.uid or options.gid else ""
-        identity = hashlib.sha256(f"{name}\0{source}\0{options.source}{begins}".encode()).hexdigest()[:32]
-        if options.sharing == "locked":
-            lock = self.builder.locks.setdefault(identity, asyncio.Lock())
-            await self._stack.enter_async_context(lock)
-        elif options.sharing == "private":
-            identity = await self._private(identity)
-        record = f"{identity}-build-mount"
-        self.builder.cache.hold(record)
-        self._stack.callback(self.builder.cache.release, record)
-        path = os.path.join(self.builder.cache_mounts, identity)
-        if not await asyncio.to_thread(os.path.isdir, path):
-            await self._fill(path, mount)
-            await self._remember(record, path, mount, name)
-        self._stack.push_async_callback(self._measure, record, path)
-        self.binds.append(Bind(options.target, path, readonly=options.readonly is True))
+        text = f"{options.id or options.target}\0{source}\0{options.source}{begins}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    async def _private(self, identity: str) -> str:
-        """The first directory of the name that nobody uses now."""
-        number = 0
-        while True:
-            candidate = identity if not number else f"{identity}-{number}"
-            lock = self.builder.locks.setdefault(candidate, asyncio.Lock())
-            if not lock.locked():
-                await self._stack.enter_async_context(lock)
-                return candidate
-            number += 1
+    async def _cache(self, mount: ResolvedMount) -> None:
+        path = self._caches[self._identity(mount)]
+        self.binds.append(Bind(mount.options.target, path, readonly=mount.options.readonly is True))
+
+    async def _take_caches(self) -> None:
+        """A directory for each cache, however often it is mounted; all steps lock them in the same order."""
+        wanted: dict[str, ResolvedMount] = {}
+        for mount in self.operation.mounts:
+            if mount.options.type == "cache":
+                wanted.setdefault(self._identity(mount), mount)
+        for identity, mount in sorted(wanted.items()):
+            use = self.builder.cache_mounts.use(
+                identity, mount.options.sharing, partial(self._fill, mount=mount), partial(self._describe, mount=mount)
+            )
+            path = self._caches[identity] = await self._stack.enter_async_context(use)
+            self._stack.push_async_callback(self._measure, record_id(os.path.basename(path)), path)
 
     async def _fill(self, path: str, mount: ResolvedMount) -> None:
         """Makes the directory of a cache; with ``from=`` it begins with what is there."""
@@ -159,25 +155,20 @@ class Mounts:
         await asyncio.to_thread(make)
         if mount.origin is None:
             return
-        try:
-            root, mounts = await self._source(mount)
-            async with Place("build") as place:
-                if mounts:
-                    root = await place.mount(mounts)
-                if root and not await place.run(copy_up, root, options.source or "/", path):
-                    raise not_found(f'failed to compute cache key: "/{options.source.strip("/")}": not found')
-                if mounts:
-                    await place.unmount(root)
-        except BaseException:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
-            raise
+        root, mounts = await self._source(mount)
+        async with Place("build") as place:
+            if mounts:
+                root = await place.mount(mounts)
+            if root and not await place.run(copy_up, root, options.source or "/", path):
+                raise not_found(f'failed to compute cache key: "/{options.source.strip("/")}": not found')
+            if mounts:
+                await place.unmount(root)
 
-    async def _remember(self, record: str, path: str, mount: ResolvedMount, name: str) -> None:
-        now = time.time_ns()
-        description = f'cached mount {mount.options.target} from exec {" ".join(self.operation.args)} with id "/{name}"'
-        await self.builder.cache.add(
-            Record(record, "", "", None, path, MOUNT, now, now, 1, 0, description),
-        )
+    def _describe(self, record: str, path: str, mount: ResolvedMount) -> Record:
+        now, options = time.time_ns(), mount.options
+        name = options.id or options.target
+        description = f'cached mount {options.target} from exec {" ".join(self.operation.args)} with id "/{name}"'
+        return Record(record, "", "", None, path, MOUNT, now, now, 1, 0, description)
 
     async def _measure(self, record: str, path: str) -> None:
         size = await asyncio.to_thread(disk_usage, path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from engine.api.client import Engine
 from engine.build.cache import Cache
+from engine.build.cachemounts import CacheMounts
 from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
 from engine.build.holding import Holding
@@ -32,12 +33,10 @@ class Builder:
         self.engine, self.cache = engine, cache
         self.scratch = scratch
         """A directory for layers on their way into the content store."""
-        self.cache_mounts = cache_mounts
-        """Where the directories of ``--mount=type=cache`` are."""
+        self.cache_mounts = CacheMounts(cache, cache_mounts, scratch)
+        """The directories of ``--mount=type=cache``, below ``cache_mounts``."""
         self.flights: Shared[Result] = Shared()
         self.imports: Shared[Result | None] = Shared()
-        self.locks: dict[str, asyncio.Lock] = {}
-        """Of cache mounts that are ``locked``."""
 
 
 @dataclass(slots=True)

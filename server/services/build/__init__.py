@@ -5,5 +5,6 @@ context.py   the files that a client sends, or that a URL or a repository gives
 classic.py   the lines that the classic builder's clients read
 service.py   one build from its options to its image
 lease.py     what holds all that a build uses
-historycache.py, sentences.py, squash.py  what only the classic builder has: ``cachefrom``, its words, ``squash``
+historycache.py, metadata.py, sentences.py, squash.py  what only the classic builder has: ``cachefrom``, the times of
+             instructions without a layer, its words, ``squash``
 """

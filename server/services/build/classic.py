@@ -14,6 +14,7 @@ from engine.build.dockerfile.errors import DockerfileError
 from engine.build.dockerfile.instructions import Dockerfile, Instruction, Mount
 from engine.build.dockerfile.parse import parsed
 from engine.build.ground import Ground
+from engine.build.moments import Moments
 from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
 from engine.build.select import Checksums
 from engine.build.solve import Builder, Solver, StepFailed, StepRefused
@@ -25,7 +26,8 @@ from server.services.build import sentences
 from server.services.build.context import Context
 from server.services.build.fetch import fetch
 from server.services.build.historycache import HistoryCache
-from server.services.build.image import Documents, described, store
+from server.services.build.image import Documents, store
+from server.services.build.metadata import MetadataTimes
 from server.services.build.options import ClassicOptions
 from server.services.build.runner import TaskRunner
 from server.services.build.squash import base_of, squashed
@@ -154,34 +156,41 @@ class ClassicBuild:
     """Runs one build and prints it."""
 
     def __init__(
-        self, room: Room, images: Images, builder: Builder, options: ClassicOptions, context: Context, out: Progress
+        self,
+        room: Room,
+        images: Images,
+        builder: Builder,
+        moments: Moments,
+        options: ClassicOptions,
+        context: Context,
+        out: Progress,
     ) -> None:
         self._room, self._images, self._builder = room, images, builder
         self._options, self._context, self._out = options, context, out
         self._bases = Bases(images, room.engine, options, out)
         self._results: dict[int, Result] = {}
         self._tasks: dict[int, asyncio.Task[Result]] = {}
-        self._number = 0
-        self._total = 0
+        self._number = self._total = 0
+        epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
+        self._epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
+        self._times = MetadataTimes(moments, self._results, epoch_ns=self._epoch_ns, no_cache=options.no_cache)
 
     async def run(self, file: Dockerfile) -> None:
         """The whole build. A failure is the last message of the stream."""
         options = self._options
         self._stream = Stream(self._out, quiet=options.quiet, removes=options.remove)
-        runner = TaskRunner(self._room, options.limits)
         sources = Sources(building.Context(self._context.root, Checksums()), posixpath.dirname(self._context.root))
-        epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
-        epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
         ground = Ground(self._bases.lay_out)
-        candidates = await self._candidates()
+        candidates = self._times.candidates = await self._candidates()
         # Every step is shown with its image, so every stage is looked at.
+        runner, epoch_ns = TaskRunner(self._room, options.limits), self._epoch_ns
         solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, candidates, ground, skips=False)
         try:
             await self._all(file, solver)
         except Failed as failure:
+            await self._times.keep()
             await self._stream.reveal()
-            message = error_message(WharfError(Kind.INVALID_ARGUMENT, failure.sentence), failure.code)
-            await self._out.put(message)
+            await self._out.put(error_message(invalid(failure.sentence), failure.code))
         finally:
             await asyncio.shield(solver.close())
 
@@ -202,6 +211,8 @@ class ClassicBuild:
                 await self._head(argument)
             for stage in made.stages:
                 await self._stage(stage, solver, made)
+                if stage is not made.target and not self._options.quiet:
+                    await self._out.put({"aux": {"ID": (await self._documents(stage)).id}})
             await self._confirm(made.target, solver)
         finally:
             for task in self._tasks.values():
@@ -281,18 +292,21 @@ class ClassicBuild:
         steps = [line.step for line in stage.lines if line.step is not None]
         current = steps[0].parent if steps else stage.last
         await self._below(current, solver)
-        await self._stream.say(f" ---> {await self._base_id(stage, current, made)}\n")
         triggers = sum(line.trigger for line in stage.lines)
         if triggers:
             await self._stream.say(f"# Executing {triggers} build trigger{'s' if triggers > 1 else ''}\n")
-        for line in stage.lines:
+        else:
+            await self._stream.say(f" ---> {await self._base_id(stage, current, made)}\n")
+        for number, line in enumerate(stage.lines, 1):
             if not line.trigger:
                 await self._head(line.instruction)
             if line.step is not None and line.step is not current:
                 current = line.step
                 await self._layer(current, solver)
-            documents = await described(line.config, current, self._results, now_ns=0)
-            await self._stream.say(f" ---> {short_id(documents.id)}\n")
+            elif await self._times.apply(line.config, current):
+                await self._stream.say(" ---> Using cache\n")
+            if number >= triggers:  # those of the base are shown as one
+                await self._stream.say(f" ---> {short_id((await self._times.describe(line.config, current)).id)}\n")
 
     async def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
         name = stage.stage.base.image.lower()
@@ -304,7 +318,7 @@ class ClassicBuild:
         return ""
 
     async def _documents(self, stage: PlannedStage) -> Documents:
-        return await described(stage.config, stage.last, self._results, now_ns=0)
+        return await self._times.describe(stage.config, stage.last)
 
     async def _below(self, step: Step | None, solver: Solver) -> None:
         """Gathers the results of a step and what it stands on, where they are not known yet."""
@@ -341,13 +355,16 @@ class ClassicBuild:
 
     async def _finish(self, made: Plan) -> None:
         target, options = made.target, self._options
+        if options.labels:
+            shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
+            await self._stream.step(self._total, self._total, f"LABEL {shown}")
+            if await self._times.apply(target.config, target.last):
+                await self._stream.say(" ---> Using cache\n")
         documents = await self._documents(target)
         if options.squash and target.last is not None:
             result = self._results[id(target.last)]
             documents = await squashed(self._room.engine, documents, result, base_of(target.last))
         if options.labels:
-            shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
-            await self._stream.step(self._total, self._total, f"LABEL {shown}")
             await self._stream.say(f" ---> {short_id(documents.id)}\n")
         base = self._bases.found
         image = next((found for found in base.values() if _is_base(target, found)), None)
@@ -360,6 +377,7 @@ class ClassicBuild:
         if not await self._images.is_built(descriptor.digest, options.tags):
             if image is None:
                 await store(self._room.engine, documents)
+                await self._times.keep()
             await self._images.built(descriptor, options.tags)
         if options.quiet:
             await self._out.put({"stream": f"{descriptor.digest}\n"})

@@ -40,21 +40,33 @@ class HistoryCache:
         return None
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
-        history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
-        at = len(step.created_by) - 1
-        if not 0 <= at < len(history) or history[at].get("empty_layer"):
+        entry = self._entry(step.created_by.texts(), parent.diff_ids)
+        number = len(parent.diff_ids)
+        if entry is None or entry.get("empty_layer") or number >= len(self.image.diff_ids):
             return None
-        texts = step.created_by.texts()
-        below = zip(history[:at], texts, strict=False)
-        if not all(_same(str(entry.get("created_by", "")), text) for entry, text in below):
-            return None
-        if history[at].get("created_by") != texts[at].replace(FILES, files):
-            return None
-        number = sum(not entry.get("empty_layer") for entry in history[:at])
-        if number >= len(self.image.diff_ids) or self.image.diff_ids[:number] != parent.diff_ids:
+        if entry.get("created_by") != step.created_by.texts()[-1].replace(FILES, files):
             return None
         descriptor = oci.descriptor(self.image.layers[number], "layer")
-        return Known(Layer(descriptor, self.image.diff_ids[number], ns_of(str(history[at].get("created", "")))))
+        return Known(Layer(descriptor, self.image.diff_ids[number], ns_of(str(entry.get("created", "")))))
+
+    def applied_ns(self, told: Sequence[str], diff_ids: Sequence[str]) -> int | None:
+        """When the image was given the last line of a history, which makes no layer; ``None`` if it was not."""
+        entry = self._entry(told, diff_ids)
+        if entry is None or not entry.get("empty_layer") or entry.get("created_by") != told[-1]:
+            return None
+        return ns_of(str(entry.get("created", "")))
+
+    def _entry(self, told: Sequence[str], diff_ids: Sequence[str]) -> Mapping[str, Any] | None:
+        """The image's line in the place of the last of ``told``, if all below it is the same."""
+        history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
+        at = len(told) - 1
+        if not 0 <= at < len(history):
+            return None
+        below = zip(history[:at], told, strict=False)
+        if not all(_same(str(entry.get("created_by", "")), text) for entry, text in below):
+            return None
+        number = sum(not entry.get("empty_layer") for entry in history[:at])
+        return history[at] if tuple(self.image.diff_ids[:number]) == tuple(diff_ids) else None
 
     async def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         async for piece in self.engine.content.read(descriptor.digest):

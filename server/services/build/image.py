@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -48,17 +49,45 @@ def chain_of(step: Step | None) -> list[Step]:
     return found[::-1]
 
 
+async def history_key(config: ImageConfig, last: Step | None, results: Mapping[int, Result]) -> str:
+    """What the last line of the history and all below it are known by (engine.build.moments)."""
+    work = functools.partial(_keys, config, last, results)
+    return (work() if config.entries <= _AT_ONCE else await asyncio.to_thread(work))[-1]
+
+
+def _keys(config: ImageConfig, last: Step | None, results: Mapping[int, Result]) -> list[str]:
+    """The key of the base, and that of each own line of the history."""
+    steps = chain_of(last)
+    below = last if not steps else steps[0].parent
+    base = "" if below is None else results[id(below)].chain_id
+    key = hashlib.sha256(f"{base} {len(config.base_history)}".encode()).hexdigest()
+    waiting = iter(steps)
+    found = [key]
+    for entry in config.history:
+        content = "" if entry.empty_layer else results[id(next(waiting))].chain_id
+        key = hashlib.sha256(f"{key}\0{content}\0{entry.created_by}".encode()).hexdigest()
+        found.append(key)
+    return found
+
+
 def describe(
-    config: ImageConfig, last: Step | None, results: Mapping[int, Result], *, now_ns: int, epoch_ns: int | None = None
+    config: ImageConfig,
+    last: Step | None,
+    results: Mapping[int, Result],
+    *,
+    now_ns: int,
+    epoch_ns: int | None = None,
+    times: Mapping[str, int] | None = None,
 ) -> Documents:
     """The documents of a configuration on the result of its last step. ``results``: by ``id(step)``.
 
     The times come from the layers, so the same steps give the same image, also when they are found in the cache;
-    ``epoch_ns`` stands for all of them.
+    ``epoch_ns`` stands for all of them. ``times``: those of lines that make no layer, by :func:`history_key`; the
+    layer below says it for the others.
     """
     result = SCRATCH if last is None else results[id(last)]
     base_ns = _base_time(config) if config.base_diff_ids or config.base_history else 0
-    history = _history(config, chain_of(last), results, base_ns)
+    history = _history(config, last, results, base_ns, times)
     if epoch_ns is not None:
         history = [replace(entry, created_ns=epoch_ns) for entry in history]
     created = history[-1].created_ns if history else base_ns
@@ -68,12 +97,17 @@ def describe(
 
 
 async def described(
-    config: ImageConfig, last: Step | None, results: Mapping[int, Result], *, now_ns: int, epoch_ns: int | None = None
+    config: ImageConfig,
+    last: Step | None,
+    results: Mapping[int, Result],
+    *,
+    now_ns: int,
+    epoch_ns: int | None = None,
+    times: Mapping[str, int] | None = None,
 ) -> Documents:
     """:func:`describe`, in a thread where the document is long. ``results`` must not change meanwhile."""
-    if config.entries <= _AT_ONCE:
-        return describe(config, last, results, now_ns=now_ns, epoch_ns=epoch_ns)
-    return await asyncio.to_thread(describe, config, last, results, now_ns=now_ns, epoch_ns=epoch_ns)
+    work = functools.partial(describe, config, last, results, now_ns=now_ns, epoch_ns=epoch_ns, times=times)
+    return work() if config.entries <= _AT_ONCE else await asyncio.to_thread(work)
 
 
 def manifest_of(config: bytes, layers: Sequence[Descriptor]) -> bytes:
@@ -87,12 +121,21 @@ def manifest_of(config: bytes, layers: Sequence[Descriptor]) -> bytes:
     return orjson.dumps(manifest)
 
 
-def _history(config: ImageConfig, steps: Sequence[Step], results: Mapping[int, Result], base_ns: int) -> list[History]:
+def _history(
+    config: ImageConfig,
+    last: Step | None,
+    results: Mapping[int, Result],
+    base_ns: int,
+    times: Mapping[str, int] | None,
+) -> list[History]:
     """The history with its times, and without claims of layers that came to nothing."""
-    waiting = iter(steps)
+    waiting = iter(chain_of(last))
+    keys = _keys(config, last, results)[1:] if times else [""] * len(config.history)
     entries: list[History] = []
     last_ns = base_ns
-    for entry in config.history:
+    for entry, key in zip(config.history, keys, strict=True):
+        if times and key in times:
+            last_ns = times[key]
         if not entry.empty_layer:
             step = next(waiting)
             result = results[id(step)]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from api_models.filters import Filters
-from engine.build.cache import Cache, Record, choose
+from engine.build.cache import MOUNT, Cache, Record, choose
 from engine.build.difference import quietly
+from engine.build.moments import Moments
 from engine.build.solve import CACHE_LEASE, Builder
 from engine.errors import Kind, WharfError, invalid
 from engine.system import private
@@ -50,6 +51,7 @@ class Builds:
             cache_mounts=str(self._root / "mounts"),
         )
         self._contexts = Contexts(self._root / "contexts")
+        self._moments = Moments(str(self._root / "moments.db"))
         self.buildkit = BuildKit(
             room,
             images,
@@ -79,7 +81,7 @@ class Builds:
     def _prepare(self) -> None:
         self._contexts.clear()
         shutil.rmtree(self.builder.scratch, ignore_errors=True)
-        for folder in (self.builder.scratch, self.builder.cache_mounts):
+        for folder in (self.builder.scratch, self.builder.cache_mounts.root):
             private.make_directory(folder, 0o710)
         clear_left(self._room.settings.exec_root)
 
@@ -91,6 +93,7 @@ class Builds:
         await self.buildkit.stop()
         await self._collecting.stop()
         await self.builder.cache.close()
+        await asyncio.to_thread(self._moments.close)
 
     async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         """``POST /build``: what it puts into ``messages`` is the answer.
@@ -135,7 +138,7 @@ class Builds:
             async with self._contexts.open(body, options.remote, options.dockerfile) as context:
                 file = await read(context, options.target)
                 await lease.enter()
-                build = ClassicBuild(self._room, self._images, self.builder, options, context, messages)
+                build = ClassicBuild(self._room, self._images, self.builder, self._moments, options, context, messages)
                 await build.run(file)
         finally:
             lease.close()
@@ -183,23 +186,31 @@ class Builds:
             total=total,
             keep_bytes=bound,
         )
-        await self.forget(removed)
+        removed = await self.forget(removed)
+        if wish.everything and not (wish.filters or bound or before):
+            await self._moments.clear()
         return removed
 
-    async def forget(self, records: Sequence[Record]) -> None:
-        """Removes these records and what only they hold."""
-        if not records:
-            return
-        await self.builder.cache.remove([record.id for record in records])
-        for record in records:
-            if record.path:
-                await asyncio.to_thread(shutil.rmtree, record.path, ignore_errors=True)
-                continue
+    async def forget(self, records: Sequence[Record]) -> list[Record]:
+        """Removes these records and what only they hold; returns those that no build has begun to use meanwhile."""
+        gone = [record for record in records if record.path and await self._remove_folder(record)]
+        layers = [item for item in records if not item.path and not self.builder.cache.in_use(item.id)]
+        gone += layers
+        if layers:
+            await self.builder.cache.remove([record.id for record in layers])
+        for record in layers:
             try:
-                await self._room.engine.leases.delete(record.id, sync=record is records[-1])
+                await self._room.engine.leases.delete(record.id, sync=record is layers[-1])
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
+        return gone
+
+    async def _remove_folder(self, record: Record) -> bool:
+        """Removes a record's folder, unless a build was given it meanwhile."""
+        if record.kind == MOUNT:
+            return await self.builder.cache_mounts.remove(record)
+        return await self.buildkit.mirrors.remove(record)
 
     def cancel(self, build_id: str) -> None:
         """Ends a build by the id that its client gave; one that is over is none."""

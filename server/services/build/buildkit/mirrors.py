@@ -67,6 +67,20 @@ class Mirrors:
         size = await asyncio.to_thread(disk_usage, mirror.path)
         await self._cache.add(Record(id, id, "", None, mirror.path, LOCAL, now, now, 1, size, description))
 
+    async def remove(self, record: Record) -> bool:
+        """Removes a folder and its record, unless a build has it."""
+        path = record.path
+        if path in self._busy:
+            return False
+        # No build is given it before it is gone.
+        self._busy.add(path)
+        try:
+            await self._cache.remove([record.id])
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        finally:
+            self._busy.discard(path)
+        return True
+
     async def clear_unknown(self) -> None:
         """At start: removes folders that no record speaks of."""
         known = {record.path for record in await self._cache.all() if record.kind == LOCAL}
