@@ -4,6 +4,7 @@ kind → HTTP in ``server/http/errors.py``, kind ↔ gRPC in ``engine/api/errors
 The message is dockerd's sentence where a client can see it. Nobody reads an error's text to decide.
 """
 
+from collections.abc import Iterator
 from enum import Enum
 
 
@@ -58,3 +59,13 @@ def not_implemented(message: str) -> WharfError:
 
 def internal(message: str) -> WharfError:
     return WharfError(Kind.INTERNAL, message)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, then what caused it (``__cause__``), each once: an error that was raised from itself ends the walk."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__

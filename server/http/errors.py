@@ -3,7 +3,7 @@
 import logging
 
 from engine import jsontext
-from engine.errors import Kind, WharfError
+from engine.errors import Kind, WharfError, causes
 from engine.system.reserve import disk_error
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,7 @@ def report(error: BaseException, request: str) -> None:
 def _is_defect(error: BaseException) -> bool:
     """Whether an exception that this project did not foresee is behind an error. What the runtime, the kernel or a
     peer refuses is told in full by its message."""
-    cause = error.__cause__
-    while isinstance(cause, WharfError):
-        cause = cause.__cause__
+    cause = next((found for found in causes(error) if not isinstance(found, WharfError)), None)
     return cause is not None and not isinstance(cause, OSError)
 
 

@@ -7,8 +7,8 @@ stopped one are mounted in a thread that has mounts of its own, with volumes and
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,15 @@ from server.services.containers.rootfs import layers, mounts_of
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def _missing(key: str, error: WharfError) -> WharfError:
+@contextmanager
+def _missing(key: str) -> Iterator[None]:
     """dockerd's sentence for a path that isn't there; ``key``: how the client calls the container."""
-    return not_found(f"Could not find the file {error.message} in container {key}")
+    try:
+        yield
+    except WharfError as error:
+        if error.kind is Kind.NOT_FOUND:
+            raise not_found(f"Could not find the file {error.message} in container {key}") from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +122,8 @@ def _bind(root: str, source: str, subpath: str, destination: str, *, writable: b
 async def stat_path(room: Room, container: Container, key: str, path: str) -> PathStat:
     """One file. Raises NOT_FOUND in dockerd's words."""
     async with _opened(room, container) as root:
-        try:
+        with _missing(key):
             return await root.place.run(tree.look, root.fd, path)
-        except WharfError as error:
-            raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
 
 
 async def get(room: Room, container: Container, key: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
@@ -138,11 +142,9 @@ async def get(room: Room, container: Container, key: str, path: str) -> tuple[Pa
 
                 tree.pack(root.fd, path, out, maps, found=found)
 
-            try:
+            with _missing(key):
                 async for piece in root.place.produce(pack):
                     yield piece
-            except WharfError as error:
-                raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
         room.publish(container, "archive-path")
 
     # The file is opened once: for what is told ahead of the stream, and for the stream.
@@ -180,27 +182,26 @@ async def put(
 
     async with _opened(room, container) as root:
         try:
-            point = await root.place.run(tree.extraction_point, root.fd, path)
-            _check_writable(container, point)
-            owner = None
-            if to_user and container.config.user:
-                user = await root.place.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.fd))
-                owner = (user.uid, user.gid)
-            await root.place.run(
-                tree.extract,
-                root.fd,
-                point,
-                read,
-                no_overwrite_kind=no_overwrite_kind,
-                owner=owner,
-                maps=maps,
-                cancelled=lambda: stopped,
-            )
+            with _missing(key):
+                point = await root.place.run(tree.extraction_point, root.fd, path)
+                _check_writable(container, point)
+                owner = None
+                if to_user and container.config.user:
+                    user = await root.place.run(users.lookup, container.config.user, (), users.DirectoryRoot(root.fd))
+                    owner = (user.uid, user.gid)
+                await root.place.run(
+                    tree.extract,
+                    root.fd,
+                    point,
+                    read,
+                    no_overwrite_kind=no_overwrite_kind,
+                    owner=owner,
+                    maps=maps,
+                    cancelled=lambda: stopped,
+                )
         except asyncio.CancelledError:
             stopped = True
             raise
-        except WharfError as error:
-            raise _missing(key, error) if error.kind is Kind.NOT_FOUND else error from error
     room.publish(container, "extract-to-dir")
 
 

@@ -5,8 +5,9 @@ message must carry the runtime's words, and the container's ``ExitCode`` is set 
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 
-from engine.errors import Kind, WharfError, internal, invalid
+from engine.errors import Kind, WharfError, causes, internal, invalid
 from engine.runtime.oci import in_runcs_words
 
 NOT_EXECUTABLE = 126
@@ -38,12 +39,8 @@ class StartFailure:
 
 def is_temporary(error: WharfError) -> bool:
     """Whether the same start may succeed later. A refusal that was put into other words counts as its cause."""
-    cause: BaseException | None = error
-    while isinstance(cause, WharfError):
-        if cause.kind in _TEMPORARY:
-            return True
-        cause = cause.__cause__
-    return False
+    refusals = takewhile(lambda found: isinstance(found, WharfError), causes(error))
+    return any(isinstance(found, WharfError) and found.kind in _TEMPORARY for found in refusals)
 
 
 def start_failure(error: WharfError) -> tuple[int, WharfError]:
