@@ -24,6 +24,18 @@ UNDEFINED_VARIABLES = 500
 SUGGESTED_NAMES = 200
 """Names that are compared with a misspelt one."""
 
+# Log tags
+
+TEMPLATE_BYTES = 1 << 20
+"""Characters of a template, and of each value that it makes."""
+TEMPLATE_STEPS = 20_000
+"""Actions that a template runs, those of its loops included."""
+
+# Networks
+
+RANDOM_PORTS = 8192
+"""Ports of one container that are published at random ports of the host."""
+
 # Patterns and regular expressions
 
 GLOB_BYTES = 8192

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
+from engine import limits
+
 
 def truth(value: Any) -> bool:
     """What ``if`` takes for true: neither zero nor empty."""
@@ -55,10 +57,34 @@ def _index(value: Any, *keys: Any) -> Any:
     return value
 
 
+_TOO_WIDE = 1_000_000
+"""Go's fmt refuses wider fields."""
+
+
+def _bounded(size: int) -> None:
+    """:raises ValueError: a text of this size is beyond ``limits.TEMPLATE_BYTES``."""
+    if size > limits.TEMPLATE_BYTES:
+        raise ValueError(f"text exceeds the limit TEMPLATE_BYTES ({limits.TEMPLATE_BYTES})")
+
+
 def _printf(text: str, *values: Any) -> str:
     rest = iter(values)
+    size = len(text)
 
     def one(match: re.Match[str]) -> str:
+        nonlocal size
+        width, _, precision = match[1].lstrip("-+# 0").partition(".")
+        for digits, mistake in ((width, "BADWIDTH"), (precision, "BADPREC")):
+            if len(digits) > 7 or int(digits or 0) > _TOO_WIDE:
+                return f"%!({mistake})"
+        size += max(int(width or 0), int(precision or 0))
+        _bounded(size)
+        made = formatted(match)
+        size += len(made)
+        _bounded(size)
+        return made
+
+    def formatted(match: re.Match[str]) -> str:
         verb = match[2]
         if verb == "%":
             return "%"
@@ -94,6 +120,7 @@ def _truncate(text: str, length: int) -> str:
 
 
 def _pad(text: str, before: int, after: int) -> str:
+    _bounded(len(text) + max(before, 0) + max(after, 0))
     return " " * before + text + " " * after if text else text
 
 
@@ -103,6 +130,11 @@ def _print(*values: Any) -> str:
         both_other = number and not isinstance(value, str) and not isinstance(values[number - 1], str)
         text += (" " if both_other else "") + shown(value)
     return text
+
+
+def _join(items: Any, by: str) -> str:
+    _bounded(sum(map(len, items)) + len(by) * len(items))
+    return by.join(items)
 
 
 def _html(text: str) -> str:
@@ -140,7 +172,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ge": lambda first, other: first >= other,
     "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
     "split": lambda text, by: text.split(by) if by else list(text),
-    "join": lambda items, by: by.join(items),
+    "join": _join,
     "title": lambda text: re.sub(r"\b\w", lambda match: match[0].upper(), text),
     "lower": lambda text: text.lower(),
     "upper": lambda text: text.upper(),

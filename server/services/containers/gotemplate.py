@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import jsontext
+from engine import jsontext, limits
 from server.services.containers.gofunctions import COUNTS, FUNCTIONS, TEXTS, gotype, shown, truth
 
 _TOKEN = re.compile(
@@ -69,8 +69,13 @@ def render(name: str, source: str, data: Mapping[str, Any], typename: str) -> st
 
     :raises TemplateError: it can't be read, or asks for what isn't there.
     """
-    nodes = _Parser(name, source).parse()
-    return _Run(name, typename, data).nodes(nodes, data)
+    if len(source) > limits.TEMPLATE_BYTES:
+        raise TemplateError(f"template: {name}: exceeds the limit TEMPLATE_BYTES ({limits.TEMPLATE_BYTES})")
+    try:
+        nodes = _Parser(name, source).parse()
+        return _Run(name, typename, data).nodes(nodes, data)
+    except RecursionError:
+        raise TemplateError(f"template: {name}: exceeded maximum template depth") from None
 
 
 class _Parser:
@@ -243,6 +248,8 @@ class _Run:
         self._name, self._typename = name, typename
         self._root = data
         self._variables: list[tuple[str, Any]] = [("$", data)]
+        self._steps = 0
+        self._size = 0
 
     def _error(self, at: int, text: str, words: str) -> TemplateError:
         return _at(self._name, at, text, words)
@@ -251,13 +258,16 @@ class _Run:
         return "".join(self._node(node, dot) for node in nodes)
 
     def _node(self, node: _Node, dot: Any) -> str:
+        self._steps += 1
+        if self._steps > limits.TEMPLATE_STEPS:
+            raise TemplateError(f"template: {self._name}: exceeds the limit TEMPLATE_STEPS ({limits.TEMPLATE_STEPS})")
         if node.kind == "text":
-            return node.text
+            return self._counted(node.text)
         held = len(self._variables)
         value = self._pipe(node.pipe, dot)
         if node.kind == "pipe":
             if not node.names:
-                return self._shown(value)
+                return self._counted(self._shown(value))
             self._variables.append((node.names[-1], value))
             return ""
         if node.kind == "range":
@@ -268,6 +278,12 @@ class _Run:
             inner = value if node.kind == "with" and chosen else dot
             text = self.nodes(node.body if chosen else node.other, inner)
         del self._variables[held:]
+        return text
+
+    def _counted(self, text: str) -> str:
+        self._size += len(text)
+        if self._size > limits.TEMPLATE_BYTES:
+            raise TemplateError(f"template: {self._name}: exceeds the limit TEMPLATE_BYTES ({limits.TEMPLATE_BYTES})")
         return text
 
     def _shown(self, value: Any) -> str:
