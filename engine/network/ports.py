@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from engine.errors import Kind, WharfError
 
 _EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
+_CANDIDATES = 64
+"""Ports that are tried for one wish, when other programs have those before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class PortAllocator:
         mine.remove(held)
         if not mine:
             del self.taken[owner]
+        self._free(held)
+
+    def _free(self, held: PortRange) -> None:
         if len(held) == 1:
             near = self._by_port[held.protocol, held.first]
             near.remove(held)
@@ -89,11 +94,11 @@ class PortAllocator:
 
     def release(self, owner: str) -> None:
         """Lets go of all that ``owner`` has."""
-        for held in tuple(self.taken.get(owner, ())):
-            self.give_back(owner, held)
+        for held in self.taken.pop(owner, ()):
+            self._free(held)
 
     def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> Iterator[int]:
-        """Free ports to try in turn, at most 64, from the given range or from the kernel's ephemeral one. Each is
+        """Free ports to try in turn, at most ``_CANDIDATES``, from the given range or from the kernel's ephemeral one. Each is
         looked for when it is asked for: usually the first one will do, and a container may want thousands.
 
         A port is not given out again before the whole range has been: a client that still talks to a gone
@@ -110,7 +115,7 @@ class PortAllocator:
             if all(self.conflict(PortRange(protocol, address, port, port)) is None for address in addresses):
                 yield port
                 found += 1
-                if found == 64:
+                if found == _CANDIDATES:
                     return
 
     def used(self, port: int) -> None:

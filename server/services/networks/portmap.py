@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from api_models.container import ContainerConfig, HostConfig
+from engine import limits
 from engine.errors import Kind, WharfError, invalid
 from engine.network.forward import Listen
 from engine.network.ports import PortAllocator, PortRange, allocated
@@ -149,6 +150,8 @@ def allocate(
     :raises WharfError: a port is taken, or none is free.
     """
     done = Published()
+    if sum(not wish.exact for wish in wanted) > limits.RANDOM_PORTS:
+        raise limits.exceeded("RANDOM_PORTS", "the number of ports to publish at random")
     try:
         for first, wish in _runs(sorted(wanted, key=_order)):
             count = wish.port - first.port + 1
