@@ -31,6 +31,11 @@ TEMPLATE_BYTES = 1 << 20
 TEMPLATE_STEPS = 20_000
 """Actions that a template runs, those of its loops included."""
 
+# Filters
+
+FILTER_PORTS = 200_000
+"""Ports that the ranges of one filter come to."""
+
 # Networks
 
 RANDOM_PORTS = 8192

@@ -18,6 +18,7 @@ LISTS: dict[str, tuple[str, object]] = {
     "networks": ("/networks", {"name": ["(a+)+$"]}),
     "volumes": ("/volumes", {"name": ["(a+)+$"]}),
     "wildcards": ("/images/json", {"reference": ["*a" * 200 + "b"]}),
+    "ports": ("/containers/json", {"publish": [f"1-65535/p{number}" for number in range(500)]}),
     "digits": ("/containers/json", {"exited": ["9" * 5000]}),
 }
 BODIES = {

@@ -9,6 +9,7 @@ from typing import Any
 from api_models.container import ContainerSummary
 from api_models.filters import Filters
 from api_models.versions import Version, shape
+from engine import limits
 from engine.errors import Kind, WharfError, internal, invalid, not_found
 from server.services.containers import mounts, sizes
 from server.services.containers.model import Container
@@ -257,6 +258,8 @@ def _port_set(key: str, filters: Filters) -> set[str]:
                 raise ValueError(f"Invalid range specified for the Port: {ports}")
         except ValueError as error:
             raise internal(f"error while looking up for {key} {value}: {error}") from None
+        if len(found) + high - low > limits.FILTER_PORTS:
+            raise limits.exceeded("FILTER_PORTS", f"the filter '{key}'")
         found |= {f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)}
     return found
 
