@@ -98,8 +98,8 @@ class PortAllocator:
             self._free(held)
 
     def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> Iterator[int]:
-        """Free ports to try in turn, at most ``_CANDIDATES``, from the given range or from the kernel's ephemeral one. Each is
-        looked for when it is asked for: usually the first one will do, and a container may want thousands.
+        """Free ports to try in turn, at most ``_CANDIDATES``, from the given range or from the kernel's ephemeral one.
+        Each is looked for when it is asked for: usually the first one will do, and a container may want thousands.
 
         A port is not given out again before the whole range has been: a client that still talks to a gone
         container's port does not meet the next one.
