@@ -1,6 +1,7 @@
 """The ``filters`` parameter: which keys, which values, and dockerd's ways of matching them."""
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -105,7 +106,7 @@ class Filters:
     async def search_ahead(self, key: str, values: Iterable[str]) -> None:
         """Lets :meth:`match` know the answers for ``values``: regular expressions are searched for in a thread.
 
-        :raises WharfError: INVALID_ARGUMENT: more of them than ``limits.REGEX_PROGRAM`` allows.
+        :raises WharfError: INVALID_ARGUMENT: longer together than ``limits.REGEX_BYTES``.
         """
         if self._expressions(key):
             texts = list(values)
@@ -115,15 +116,13 @@ class Filters:
     def _expressions(self, key: str) -> list[regex.Regex]:
         """The values of a key that are more than plain text; what is no regular expression matches nothing."""
         if key not in self._regexes:
+            expressions = [text for text in self.get(key) if not _plain(text)]
+            if sum(map(len, expressions)) > limits.REGEX_BYTES:
+                raise limits.exceeded("REGEX_BYTES", f"the filter '{key}'")
             found: list[regex.Regex] = []
-            for text in self.get(key):
-                try:
-                    if not _plain(text):
-                        found.append(regex.compiled(text))
-                except regex.RegexError:
-                    continue
-                if sum(len(each.program) for each in found) > limits.REGEX_PROGRAM:
-                    raise limits.exceeded("REGEX_PROGRAM", f"the filter '{key}'")
+            for text in expressions:
+                with contextlib.suppress(regex.RegexError):
+                    found.append(regex.compiled(text))
             self._regexes[key] = found
         return self._regexes[key]
 

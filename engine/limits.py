@@ -46,11 +46,9 @@ RANDOM_PORTS = 8192
 GLOB_BYTES = 8192
 """Characters of one pattern of a ``.dockerignore``, of ``COPY`` or of a filter. A path has 4,096 at most."""
 REGEX_BYTES = 4096
-"""Characters of one regular expression."""
-REGEX_REPEAT = 1000
-"""The largest count of ``x{n}``, which is RE2's."""
-REGEX_PROGRAM = 2000
-"""Instructions that a regular expression is compiled to: what each character of a text costs at most."""
+"""Characters of one regular expression, or of all that one filter holds."""
+REGEX_MEMORY = 1 << 20
+"""Bytes that a compiled regular expression may take, with the states that a search adds to it (RE2's ``max_mem``)."""
 
 # Images
 
