@@ -23,8 +23,8 @@ OWNED = {
 #: What belongs to the engine itself, and why nobody is told of it.
 OF_THE_ENGINE = {
     "databases grow and shrink as SQLite and bbolt like": r"\.db(-wal|-shm)?$",
-    "one byte for each daemon that has the root": r"(^|/)(wharfd\.lock|lock|uuid)$",
-    "room that is kept back for the databases of a full disk": r"(^|/)metadata/reserve$",
+    "the lock of each daemon that has the root": r"(^|/)(wharfd\.lock|lock|uuid)$",
+    "room that is kept back for the databases of a full disk": r"^(.*metadata/)?reserve$",
     "when a write of stock containerd began, and its name": r"/ingest/[^/]+/(ref|startedat|updatedat|total)$",
 }
 
