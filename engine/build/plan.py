@@ -8,6 +8,7 @@ takes seconds; what it costs is linear in the text and in what variables are rep
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -252,6 +253,7 @@ class _OnLoop:
 
     def __init__(self, bases: Bases) -> None:
         self._bases, self._loop = bases, asyncio.get_running_loop()
+        self._lock = threading.Lock()  # the base may be asked for, and the plan stopped, before ``_waiting`` is set
         self._waiting: Future[BaseImage] | None = None
         self._stopped = False
 
@@ -259,17 +261,19 @@ class _OnLoop:
         return self._bases.named_context(name)
 
     async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
-        if self._stopped:
-            raise asyncio.CancelledError
-        resolving = self._bases.image(ref, platform=platform, step=step)
-        self._waiting = asyncio.run_coroutine_threadsafe(resolving, self._loop)
+        with self._lock:
+            if self._stopped:
+                raise asyncio.CancelledError
+            resolving = self._bases.image(ref, platform=platform, step=step)
+            self._waiting = asyncio.run_coroutine_threadsafe(resolving, self._loop)
         return self._waiting.result()
 
     def stop(self) -> None:
         """Ends a thread that waits, and that asks later."""
-        self._stopped = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        with self._lock:
+            self._stopped = True
+            if self._waiting is not None:
+                self._waiting.cancel()
 
 
 def _completed(coroutine: Coroutine[Any, Any, T]) -> T:

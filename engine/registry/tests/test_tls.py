@@ -148,7 +148,7 @@ def refused_for(settings: Settings, address: str, reason: str) -> None:
         return
     with pytest.raises(WharfError, match=reason) as caught:
         ping(settings, address)
-    assert caught.value.kind is Kind.UNAVAILABLE
+    assert caught.value.kind is Kind.INTERNAL
 
 
 @contextmanager

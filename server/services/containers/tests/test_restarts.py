@@ -32,6 +32,7 @@ def room_for(container: Container) -> Room:
         shutting_down=False,
         settled=nothing,
         save=nothing,
+        save_state=nothing,
         waiters=Waiters(),
     )
     return cast(Room, cast(Any, room))
