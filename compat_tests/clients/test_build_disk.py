@@ -29,9 +29,9 @@ FAILS = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
-    """An engine whose disk has 48 MiB."""
+    """An engine whose disk has 64 MiB, of which 18 are kept for its databases."""
     path = tmp_path_factory.mktemp("small")
-    with small_disk(path, "48m"), engines.wharf("small", "--experimental", "--data-root", str(path / "data")) as engine:
+    with small_disk(path, "64m"), engines.wharf("small", "--experimental", "--data-root", str(path / "data")) as engine:
         engine.load_busybox()
         yield engine, path
 

@@ -83,6 +83,7 @@ def test_what_a_runtime_refuses_is_one_line(engine: Engine) -> None:
     """A limit beyond the host's, a NUL in the environment: its own sentence, and no stack."""
     limit = {"Name": "nofile", "Soft": 1 << 40, "Hard": 1 << 40}
     bodies = [in_host(Ulimits=[limit]), {"Env": [f"A={NUL}"], **in_host()}, {"Hostname": NUL, **in_host()}]
+    bodies.append(in_host(Sysctls={"net.ipv4.ip_default_ttl": NUL}))
     for body in bodies:
         made = engine.api.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], **body})
         assert made.status == 201, made.body

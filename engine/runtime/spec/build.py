@@ -4,11 +4,11 @@ import functools
 import glob
 import os
 
-from engine.errors import invalid
+from engine.errors import internal, invalid
 from engine.runtime.spec import devices, mounts, resources, seccomp
 from engine.runtime.spec.host import SYSTEMD, HostFacts
 from engine.runtime.spec.input import HOST, PRIVATE, SpecInput
-from engine.runtime.spec.process import container_process
+from engine.runtime.spec.process import CREATE_REFUSED, container_process
 from engine.system.ids import IdMapping
 
 Json = dict[str, object]
@@ -81,6 +81,7 @@ def _namespaces(inp: SpecInput) -> list[Json]:
 
 
 def _sysctls(inp: SpecInput) -> dict[str, str]:
+    """:raises WharfError: INTERNAL for a value with a NUL, as runc refuses it."""
     found: dict[str, str] = {}
     if inp.domainname:
         found["kernel.domainname"] = inp.domainname
@@ -90,6 +91,9 @@ def _sysctls(inp: SpecInput) -> dict[str, str]:
             found[_PORT_START] = "0"
         if inp.id_maps is None and os.path.exists("/proc/sys/net/ipv4/ping_group_range"):
             found[_PING_GROUPS] = "0 2147483647"
+    for name, value in inp.sysctls.items():
+        if "\0" in value:  # crun would write what comes before it
+            raise internal(f"{CREATE_REFUSED}write /proc/sys/{name.replace('.', '/')}: invalid argument: unknown")
     return {**found, **inp.sysctls}
 
 

@@ -12,6 +12,9 @@ Json = dict[str, object]
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DOCKER_APPARMOR = "docker-default"
+#: What dockerd puts before a refusal of runc, for what is refused before a runtime that would not refuse it.
+CREATE_REFUSED = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+_EXEC_REFUSED = "OCI runtime exec failed: exec failed: "
 
 
 def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
@@ -42,8 +45,20 @@ def daemon_env(hostname: str, link_env: Sequence[str], *, tty: bool) -> list[str
     return merge_env(found, link_env)
 
 
-def _env(entries: Sequence[str]) -> list[str]:
-    """An empty ``HOME`` is the user's own, as with runc; crun looks it up only where there is none."""
+def _env(entries: Sequence[str], *, refused: str) -> list[str]:
+    """An empty ``HOME`` is the user's own, as with runc; crun looks it up only where there is none.
+
+    :param refused: begins the error's message.
+    :raises WharfError: INTERNAL in runc's words for a NUL, at which crun would end the variable.
+    """
+    for entry in entries:
+        if "\0" in entry:
+            name, _, _ = entry.partition("=")
+            part = "name" if "\0" in name else "value"
+            shown = name.replace("\0", "\\x00")
+            raise internal(
+                f'{refused}invalid environment variable "{shown}": {part} contains nul byte (\\x00): unknown'
+            )
     return [entry for entry in entries if entry != "HOME="]
 
 
@@ -81,7 +96,7 @@ def container_process(inp: SpecInput, host: HostFacts) -> Json:
     process: Json = {
         "user": _user(users.lookup(inp.user, inp.group_add, inp.files)),
         "args": args,
-        "env": _env(merge_env(daemon_env(inp.hostname, inp.link_env, tty=inp.tty), inp.env)),
+        "env": _env(merge_env(daemon_env(inp.hostname, inp.link_env, tty=inp.tty), inp.env), refused=CREATE_REFUSED),
         "cwd": inp.cwd or "/",
         "capabilities": _capabilities(names),
         "oomScoreAdj": inp.oom_score_adj,
@@ -125,7 +140,7 @@ def exec_process(
     """
     process = {key: value for key, value in container.items() if key not in ("terminal", "consoleSize")}
     process["args"] = list(args)
-    process["env"] = _env(env)
+    process["env"] = _env(env, refused=_EXEC_REFUSED)
     if user:
         process["user"] = _user(users.lookup(user, group_add, files))
     if cwd:
