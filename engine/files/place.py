@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 from engine.api.types import Mount
-from engine.errors import Kind, WharfError
-from engine.system import idmap, linux
+from engine.errors import Kind, WharfError, internal
+from engine.system import idmap, linux, mounts
 from engine.system.processes import Process
 from engine.system.threads import to_its_end
 
@@ -45,19 +45,19 @@ def keep_in(directory: str) -> None:
     _home = directory
 
 
-def mount_all(mounts: Sequence[Mount], target: str) -> None:
+def mount_all(snapshot: Sequence[Mount], target: str) -> None:
     """Mounts what a snapshotter answered, in order, on ``target``. Blocks.
 
     :raises OSError: of mount(2), with the target's path.
     """
-    for mount in mounts:
+    for mount in snapshot:
         flags, data = 0, []
         for option in mount.options:
             if option in _FLAGS:
                 flags |= _FLAGS[option]
             elif option != "rw":
                 data.append(option)
-        linux.mount(mount.source, target, None if flags & linux.MS_BIND else mount.type, flags, ",".join(data))
+        mounts.mount(mount.source, target, mount.type, flags, ",".join(data))
         if flags & linux.MS_BIND and flags & linux.MS_RDONLY:
             # A bind takes its flags only when it is mounted again (mount(2)).
             linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
@@ -137,14 +137,20 @@ class Place:
         self._jobs.put(job)
         return await to_its_end(future)
 
-    async def mount(self, mounts: Sequence[Mount]) -> str:
-        """Mounts a snapshot in the thread's namespace; returns the path, which is valid only in :meth:`run`."""
+    async def mount(self, snapshot: Sequence[Mount]) -> str:
+        """Mounts a snapshot in the thread's namespace; returns the path, which is valid only in :meth:`run`.
+
+        :raises WharfError: INTERNAL naming what failed.
+        """
         self._count += 1
         target = os.path.join(self._base, str(self._count))
 
         def work() -> None:
             os.mkdir(target, 0o700)
-            mount_all(mounts, target)
+            try:
+                mount_all(snapshot, target)
+            except OSError as error:
+                raise internal(f"mount of a snapshot at {target}: {error.strerror}") from error
 
         await self.run(work)
         return target

@@ -66,11 +66,21 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+# fsopen(2), fsconfig(2), fsmount(2)
+FSOPEN_CLOEXEC = 0x1
+FSMOUNT_CLOEXEC = 0x1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
 
 # renameat2(2)
 RENAME_NOREPLACE = 0x1
@@ -91,6 +101,9 @@ OVERLAYFS_SUPER_MAGIC = 0x794C7630
 # The numbers of syscalls added since 5.0 are the same on every architecture.
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 
@@ -301,6 +314,30 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
         _c_uint(flags),
     )
     _check(result, to_path or from_path)
+
+
+def fsopen(fstype: str) -> int:
+    """fsopen(2) (5.2): an fd to configure a new mount of this file system with."""
+    return _check(_libc.syscall(ctypes.c_long(_SYS_FSOPEN), _c_char_p(_path(fstype)), _c_uint(FSOPEN_CLOEXEC)))
+
+
+def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None) -> None:
+    """fsconfig(2): one option (a string has at most 255 bytes), or ``FSCONFIG_CMD_CREATE``."""
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_FSCONFIG),
+        _c_int(fd),
+        _c_uint(command),
+        _c_char_p(_encode(key)),
+        _c_char_p(_encode(value)),
+        _c_int(0),
+    )
+    _check(result)
+
+
+def fsmount(fd: int, attributes: int) -> int:
+    """fsmount(2): an fd of the detached mount, for ``move_mount``. ``attributes``: ``MOUNT_ATTR_…``."""
+    result = _libc.syscall(ctypes.c_long(_SYS_FSMOUNT), _c_int(fd), _c_uint(FSMOUNT_CLOEXEC), _c_uint(attributes))
+    return _check(result)
 
 
 def renameat2(old: str, new: str, flags: int, *, old_dirfd: int = AT_FDCWD, new_dirfd: int = AT_FDCWD) -> None:

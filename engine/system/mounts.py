@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.system import linux
@@ -12,6 +12,21 @@ from engine.system import linux
 _CLONE_FS = 0x200
 #: mount(2) takes one page of options.
 _PAGE = 4096
+#: The kernel's ``OVL_MAX_STACK``.
+MAX_LOWER_LAYERS = 500
+# The options of overlayfs that are paths.
+_PATHS = frozenset(("lowerdir", "upperdir", "workdir"))
+# What mount(2) calls a flag is of the mount or of the file system or (read-only) of both.
+_ATTRIBUTES = {
+    linux.MS_RDONLY: linux.MOUNT_ATTR_RDONLY,
+    linux.MS_NOSUID: linux.MOUNT_ATTR_NOSUID,
+    linux.MS_NODEV: linux.MOUNT_ATTR_NODEV,
+    linux.MS_NOEXEC: linux.MOUNT_ATTR_NOEXEC,
+    linux.MS_NOATIME: linux.MOUNT_ATTR_NOATIME,
+    linux.MS_STRICTATIME: linux.MOUNT_ATTR_STRICTATIME,
+    linux.MS_NODIRATIME: linux.MOUNT_ATTR_NODIRATIME,
+}
+_SUPERBLOCK = {linux.MS_RDONLY: "ro", linux.MS_SYNCHRONOUS: "sync", linux.MS_DIRSYNC: "dirsync"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +126,40 @@ def is_mountpoint(path: str) -> bool:
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
     """mount(2), also with options longer than a page: overlays of many layers.
 
-    Those are given relative to the directory above all layers. The working directory is the process's, so a thread of
-    its own leaves the shared one (``CLONE_FS``) first.
+    The paths in those are given relative to the directory above all layers. Where that is too long as well, the
+    layers are given one by one, which takes Linux 6.7 (``lowerdir+``, filesystems/overlayfs). The working directory is
+    the process's, so a thread of its own leaves the shared one (``CLONE_FS``) first.
 
-    :raises OSError: EINVAL when the options are long and name no directories.
+    :raises OSError: of mount(2), with the target's path; EINVAL when the options are long and name no directories, or
+        name more layers than overlayfs takes.
     """
     if len(os.fsencode(data)) < _PAGE:
         linux.mount(source, target, fstype, flags, data or None)
         return
-    paths = [
-        path
-        for option in data.split(",")
-        if option.startswith(("lowerdir=", "upperdir=", "workdir="))
-        for path in option.partition("=")[2].split(":")
-    ]
+    options = [option.partition("=") for option in data.split(",")]
+    paths = [path for key, _, value in options if key in _PATHS for path in value.split(":")]
     if not paths:
-        raise OSError(errno.EINVAL, "mount options are longer than a page", target)
+        raise OSError(errno.EINVAL, f"mount options are longer than a page ({_PAGE} bytes)", target)
+    layers = [path for key, _, value in options if key == "lowerdir" for path in value.split(":")]
+    if len(layers) > MAX_LOWER_LAYERS:
+        raise OSError(errno.EINVAL, f"{len(layers)} lower layers, overlayfs takes {MAX_LOWER_LAYERS}", target)
     common = os.path.commonpath(paths)
+    target = os.path.abspath(target)
+    short = [
+        (key, sign, ":".join(os.path.relpath(path, common) for path in value.split(":")) if key in _PATHS else value)
+        for key, sign, value in options
+    ]
     failure: list[BaseException] = []
 
     def work() -> None:
         try:
             linux.unshare(_CLONE_FS)
             os.chdir(common)
-            linux.mount(source, target, fstype, flags, data.replace(common + "/", ""))
+            joined = ",".join(map("".join, short))
+            if len(os.fsencode(joined)) < _PAGE:
+                linux.mount(source, target, fstype, flags, joined)
+            else:
+                _mount_by_layer(source, target, fstype, flags, [(key, value) for key, _, value in short])
         except BaseException as error:
             failure.append(error)
 
@@ -143,6 +168,39 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
     thread.join()
     if failure:
         raise failure[0]
+
+
+def _mount_by_layer(source: str, target: str, fstype: str, flags: int, options: Sequence[tuple[str, str]]) -> None:
+    """Mounts an overlay with one ``lowerdir+`` per layer, so that no string grows with their number.
+
+    :raises OSError: ENOSYS or EINVAL also where the kernel is too old for it.
+    """
+    attributes = sum(attribute for flag, attribute in _ATTRIBUTES.items() if flags & flag)
+    context = tree = -1
+    try:
+        context = linux.fsopen(fstype)
+        linux.fsconfig(context, linux.FSCONFIG_SET_STRING, "source", source)
+        for flag, name in _SUPERBLOCK.items():
+            if flags & flag:
+                linux.fsconfig(context, linux.FSCONFIG_SET_FLAG, name)
+        for key, value in options:
+            if key == "lowerdir":
+                for path in value.split(":"):
+                    linux.fsconfig(context, linux.FSCONFIG_SET_STRING, "lowerdir+", path)
+            elif value:
+                linux.fsconfig(context, linux.FSCONFIG_SET_STRING, key, value)
+            else:
+                linux.fsconfig(context, linux.FSCONFIG_SET_FLAG, key)
+        linux.fsconfig(context, linux.FSCONFIG_CMD_CREATE)
+        tree = linux.fsmount(context, attributes)
+        linux.move_mount(tree, "", linux.AT_FDCWD, target, linux.MOVE_MOUNT_F_EMPTY_PATH)
+    except OSError as error:
+        # Else the error names no path.
+        raise OSError(error.errno, error.strerror, target) from error
+    finally:
+        for fd in (tree, context):
+            if fd >= 0:
+                os.close(fd)
 
 
 def unmount_under(path: str) -> int:
