@@ -50,6 +50,7 @@ _SECONDS: dict[str, float] = {
     "tls.handshake": 30.0,  # a client of the API: from its connection to the end of the handshake
     "http.head": 60.0,  # a client of the API: from a request's first byte to its blank line
     "http.linger": 10.0,  # the rest of a body that nobody waits for
+    "http.rejected": 2.0,  # what a client sends after a request that was rejected
     "program.run": 60.0,  # a tool of the host: modprobe, ps, mount.nfs …
     "shutdown": 30.0,
 }

@@ -8,8 +8,11 @@ hijacked. So the bytes are framed here, and the parser sees one head at a time.
 import re
 from collections.abc import Iterable
 
-# As Go's server: generous for X-Registry-Config, an end to nonsense.
-MAX_HEAD = 1024 * 1024
+import httptools
+
+# As Go's server: DefaultMaxHeaderBytes and the 4 KiB that it reads beyond. ``docker build`` sends build arguments in
+# the query, and credentials in X-Registry-Config.
+MAX_HEAD = (1 << 20) + 4096
 # Bytes of one line between chunks, of all lines of a trailer, and of what may stand between chunks beyond 16 bytes
 # each and twice the data (as Go counts it: each chunk costs more to read than its data is worth).
 _MAX_LINE = 4096
@@ -34,6 +37,20 @@ def head_end(received: bytearray, start: int = 0) -> int:
     if full < 0:
         return bare + 2 if bare >= 0 else -1
     return full + 4 if bare < 0 or full < bare else bare + 2
+
+
+def split_target(target: bytes) -> tuple[bytes, bytes]:
+    """The path and the query of a request's target, whose characters the parser has checked.
+
+    ``httptools.parse_url`` takes no more than 65,535 bytes, so that it sees neither queries nor plain paths.
+
+    :raises HttpParserInvalidURLError: it is neither a path nor a URL.
+    """
+    target = target.partition(b"#")[0]
+    path, _, query = target.partition(b"?")
+    if not path.startswith(b"/"):
+        path = httptools.parse_url(path).path or b"/"
+    return path, query
 
 
 def check_head(head: bytes) -> None:

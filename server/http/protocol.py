@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 
 from engine.system import timeouts
 from server.http.cycle import Cycle
-from server.http.framing import MAX_HEAD, BadFraming, Body, check_head, check_host, head_end
+from server.http.framing import MAX_HEAD, BadFraming, Body, check_head, check_host, head_end, split_target
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ HEAD = "http.head"
 BODY_AHEAD = 1024 * 1024
 # The rest of a body is read and thrown away after an early answer for this long, so that closing doesn't destroy it.
 LINGER = "http.linger"
+# The same for what a client sends after a request that was rejected, such as the rest of a head that is too long.
+REJECTED = "http.rejected"
 
 
 class EngineProtocol(HttpToolsProtocol):
@@ -53,6 +55,7 @@ class EngineProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._eof = False
         self._taken = False
+        self._rejected = False
         self._complete = False
         # How much of ``received`` has no blank line in it.
         self._searched = 0
@@ -83,7 +86,7 @@ class EngineProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client closed its side: what it asked for is still answered, unless it would be waited for."""
         self._eof = True
-        if not self._busy():
+        if self._rejected or not self._busy():
             return False
         if self.cycle.more_body:
             self.cycle.disconnected = True
@@ -117,13 +120,15 @@ class EngineProtocol(HttpToolsProtocol):
     # ---- bytes in
 
     def data_received(self, data: bytes) -> None:
+        if self._rejected:
+            return
         self.received += data
         self._advance()
 
     def _advance(self) -> None:
         """Takes heads and bodies off the front of what was received, one message at a time."""
         try:
-            while self.received and not self._taken and not self.transport.is_closing():
+            while self.received and not self._taken and not self._rejected and not self.transport.is_closing():
                 if self._body is None:
                     if self._busy():
                         # Pipelined, or early bytes of a connection that is about to be hijacked.
@@ -171,7 +176,7 @@ class EngineProtocol(HttpToolsProtocol):
             raise cause if isinstance(cause, BadFraming) else BadFraming(str(cause)) from None
         if not self._complete:
             raise BadFraming("incomplete head")
-        return not self.transport.is_closing()
+        return not self._rejected and not self.transport.is_closing()
 
     def _plausible(self) -> bool:
         """Whether this can become a request: a first line in ASCII that starts with a method."""
@@ -185,12 +190,11 @@ class EngineProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = version
-        url = httptools.parse_url(self.url)
-        raw_path = url.path or b"/"
+        raw_path, query = split_target(self.url)
         path = raw_path.decode("utf-8", "replace")
         self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
         self.scope["raw_path"] = raw_path
-        self.scope["query_string"] = url.query or b""
+        self.scope["query_string"] = query
         cast(dict[str, Any], self.scope)["extensions"] = {"connection": self}
         check_host(version, self.headers)
         self._body = Body(self.headers, version)
@@ -291,7 +295,13 @@ class EngineProtocol(HttpToolsProtocol):
         if self._busy():
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.close()
+        if self._eof or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._rejected = True
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._arm(timeouts.seconds(REJECTED))
 
     # ---- the response is out
 
