@@ -40,6 +40,10 @@ FILTER_PORTS = 200_000
 
 RANDOM_PORTS = 8192
 """Ports of one container that are published at random ports of the host."""
+NETWORK_SUBNETS = 1000
+"""Subnets of one network. A bridge has two at most, one of each family."""
+NETWORK_AUXILIARY = 10_000
+"""Auxiliary addresses of all subnets of one network."""
 
 # Patterns and regular expressions
 

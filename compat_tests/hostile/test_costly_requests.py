@@ -8,6 +8,7 @@ import pytest
 
 from compat_tests.engines import Engine
 from compat_tests.hostile.beside import beside, send
+from compat_tests.images import layer
 
 pytestmark = pytest.mark.root
 
@@ -57,3 +58,32 @@ def test_log_tags(own_engine: Engine, tag: str) -> None:
         assert status in (204, 500)  # dockerd's 500 for a tag that fails
     finally:
         own_engine.api.delete(f"/containers/{created}", force=1)
+
+
+def test_long_queries(own_engine: Engine) -> None:
+    """As ``docker build`` with many --build-arg sends them. Go's server reads heads of 1 MiB and of 4 KiB more."""
+    arguments = {f"NAME_{number}": "x" * 1000 for number in range(700)}
+    archive = layer({"Dockerfile": "FROM busybox\nARG NAME_699\nLABEL found=$NAME_699\n"})
+    query = {"buildargs": json.dumps(arguments), "t": "long-query"}
+    with beside(own_engine):
+        status, answer = send(
+            own_engine, "POST", "/build", query=query, body=archive, headers={"Content-Type": "application/x-tar"}
+        )
+    assert (status, b"Successfully tagged" in answer) == (200, True), answer[-500:]
+    labels = own_engine.api.get("/images/long-query/json").json()["Config"]["Labels"]
+    own_engine.api.delete("/images/long-query")
+    assert labels == {"found": "x" * 1000}
+    status, _ = send(own_engine, "GET", "/containers/json", query={"filters": "x" * (1 << 20)})
+    assert status == 400
+    status, _ = send(own_engine, "GET", "/containers/json", query={"filters": "x" * (2 << 20)})
+    assert status == 431
+
+
+def test_subnets(own_engine: Engine) -> None:
+    subnets = [{"Subnet": f"10.{number >> 8}.{number & 255}.0/24"} for number in range(20_000)]
+    body = {"Name": "subnets", "Driver": "macvlan", "IPAM": {"Config": subnets}}
+    with beside(own_engine):
+        status, answer = send(
+            own_engine, "POST", "/networks/create", body=json.dumps(body).encode(), headers=JSON, seconds=60
+        )
+    assert (status, b"exceeds the limit NETWORK_SUBNETS (1000)" in answer) == (400, True), answer

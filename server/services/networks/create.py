@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 
 from api_models.network import IPAMPool, NetworkCreateRequest
+from engine import limits
 from engine.errors import Kind, WharfError, conflict, internal, invalid, not_found
 from engine.network import ipam
 from engine.network.ipam import Network as Subnet
@@ -182,6 +184,10 @@ def _pools_asked(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfi
     :raises WharfError: INVALID, all that is wrong together.
     """
     configs = list(request.ipam.config or ()) if request.ipam else []
+    if len(configs) > limits.NETWORK_SUBNETS:
+        raise limits.exceeded("NETWORK_SUBNETS", "the number of subnets")
+    if sum(len(item.auxiliary_addresses or ()) for item in configs) > limits.NETWORK_AUXILIARY:
+        raise limits.exceeded("NETWORK_AUXILIARY", "the number of auxiliary addresses")
     problems: list[str] = []
     found = []
     for item in configs:
@@ -241,9 +247,10 @@ def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfi
 def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequence[Subnet]) -> None:
     """The network's subnets: those asked for, and one from the pools for a family that has none."""
     nets = [ip_network(config.subnet) for config in asked]
-    for index, net in enumerate(nets):
-        if any(net.overlaps(other) for other in nets[:index] if other.version == net.version):
-            raise invalid("multiple overlapping subnet configuration is not supported")
+    # Two subnets are apart or one holds the other, so that in this order one that overlaps any overlaps its neighbour.
+    ordered = sorted(nets, key=lambda net: (net.version, net.network_address.packed, net.prefixlen))
+    if any(net.version == other.version and net.overlaps(other) for net, other in pairwise(ordered)):
+        raise invalid("multiple overlapping subnet configuration is not supported")
     if network.driver == BRIDGE:
         for version in (4, 6):
             if sum(net.version == version for net in nets) > 1:
