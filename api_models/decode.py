@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from api_models.base import Go, Model
 from api_models.gojson import explain
-from engine import jsontext
+from engine import jsontext, limits
 from engine.errors import invalid
 
 M = TypeVar("M", bound=Model)
@@ -31,13 +31,26 @@ def parse_json(body: bytes) -> Any:
 def decode(model: type[M], body: bytes, *, root: str = "") -> M:
     """Reads ``body`` into ``model``. ``root`` is the Go name of the outermost struct where it isn't the model's.
 
-    :raises WharfError: INVALID_ARGUMENT: no JSON, or a value of the wrong type.
+    :raises WharfError: INVALID_ARGUMENT: no JSON, a value of the wrong type, or more than ``limits.JSON_VALUES``.
     """
     document = parse_json(body)
+    _check_count(document)
     try:
         return model.model_validate({} if document is None else document)
     except ValidationError as error:
         raise invalid("invalid JSON: " + mismatch(model, error, root=root)) from None
+
+
+def _check_count(document: Any) -> None:
+    """Before models are made: one takes 100 times the bytes of its text, an error about a value even more."""
+    count, unseen = 1, [document]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, list | dict):
+            count += len(value)
+            if count > limits.JSON_VALUES:
+                raise limits.exceeded("JSON_VALUES", "the number of values in the body")
+            unseen += value if isinstance(value, list) else value.values()
 
 
 def mismatch(model: type[Model], error: ValidationError, *, root: str = "") -> str:

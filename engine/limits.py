@@ -36,6 +36,21 @@ TEMPLATE_STEPS = 20_000
 FILTER_PORTS = 200_000
 """Ports that the ranges of one filter come to."""
 
+# Requests
+
+JSON_VALUES = 300_000
+"""Values in the JSON body of one request: elements of arrays, members of objects."""
+
+# Containers
+
+CONTAINER_MOUNTS = 10_000
+"""Mount points of one container: binds, volumes, tmpfs, those of other containers and of the image. The kernel allows
+100,000 in a namespace (``fs.mount-max``), and the runtime takes longer for each than for the one before."""
+CONTAINER_DEVICES = 10_000
+"""Devices of one container: those to be made, requested or limited, and the rules about them."""
+CONTAINER_NETWORKS = 1000
+"""Networks that a container is to be connected to at its start."""
+
 # Networks
 
 RANDOM_PORTS = 8192

@@ -9,12 +9,14 @@ from api_models.base import Model, wire
 from api_models.container import ContainerSummary, CreateRequest, HostConfig
 from api_models.decode import decode
 from api_models.exec import ExecCreateRequest
+from api_models.gojson import explain
 from api_models.image import ImageInspect, ImageSummary
 from api_models.network import NetworkCreateRequest
 from api_models.resources import DeviceMapping
 from api_models.system import DiskUsage, Info
 from api_models.versions import Version, accept, shape
 from api_models.volume import VolumeCreateRequest
+from engine import limits
 from engine.errors import Kind, WharfError
 
 # Recorded from dockerd 26.1.5: body → its message.
@@ -363,3 +365,27 @@ GOLDEN: list[tuple[type[Model], dict[str, Any], Version, dict[str, Any]]] = [
 @pytest.mark.parametrize(("schema", "full", "version", "seen"), GOLDEN)
 def test_answers_by_version(schema: type[Model], full: dict[str, Any], version: Version, seen: dict[str, Any]) -> None:
     assert shape(schema, json.loads(json.dumps(full)), version) == seen
+
+
+def test_the_values_of_a_body_are_counted() -> None:
+    some = limits.JSON_VALUES // 2
+    decode(CreateRequest, b'{"Env":[' + b'"",' * some + b'""],"Unknown":{"a":[[1],{}]}}')
+    for body in (b'{"a":[' + b'"",' * 2 * some + b'""]}', b'{"HostConfig":{"Mounts":[' + b'{"a":1},' * some + b"{}]}}"):
+        with pytest.raises(
+            WharfError, match=r"the number of values in the body exceeds the limit JSON_VALUES \(300000\)"
+        ):
+            decode(CreateRequest, body)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[" + b"0, -1.5e3 ,[ ],{}, true," * 30_000 + b"x]", "invalid character 'x' looking for beginning of value"),
+        (b"[" + b'"a",' * 30_000 + b"01]", "invalid character '1' after array element"),
+        (b"{" + b'"a" : "b", ' * 30_000 + b"1}", "invalid character '1' looking for beginning of object key string"),
+        (b'{"a":' + b'null,"b":' * 30_000 + b"nul}", "invalid character '}' in literal null (expecting 'l')"),
+        (b"[" + b"{}," * 30_000, "unexpected EOF"),
+    ],
+)
+def test_broken_json_after_many_elements(text: bytes, said: str) -> None:
+    assert explain(text) == f"invalid JSON: {said}"

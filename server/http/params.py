@@ -1,5 +1,6 @@
 """Query parameters and bodies, read as dockerd reads them: lax truths, strict numbers, its sentences."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Collection
@@ -23,6 +24,8 @@ _FALSE = frozenset({"", "0", "no", "false", "none"})
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 # Larger JSON bodies are refused.
 MAX_BODY = 16 * 1024 * 1024
+# Larger ones are decoded in a thread: to say what is wrong with a broken one takes seconds.
+_LARGE = 64 * 1024
 
 
 def version_of(request: Request) -> Version:
@@ -140,9 +143,20 @@ async def body(request: Request, model: type[M], *, optional: bool = True) -> M:
     """
     check_json(request)
     data = await raw_body(request)
-    parsed = model.model_validate({}) if optional and not data else decode(model, data)
+    parsed = model.model_validate({}) if optional and not data else await decoded(model, data)
     accept(parsed, version_of(request))
     return parsed
+
+
+async def decoded(model: type[M], data: bytes) -> M:
+    """``decode`` off the event loop where that may take long.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    if len(data) <= _LARGE:
+        return decode(model, data)
+    model.model_rebuild()  # here: threads must not build the same model's validator at once
+    return await asyncio.to_thread(decode, model, data)
 
 
 def registry_auth(request: Request, header: str = "x-registry-auth") -> AuthConfig | None:

@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.container import ContainerConfig
-from api_models.decode import decode
 from api_models.image import ImageInspect, ImageSummary
 from api_models.versions import shape
 from engine import jsontext
@@ -202,7 +201,7 @@ async def commit(request: Request) -> Response:
     data = await params.raw_body(request)
     body = None
     if data.strip() not in (b"", b"null"):
-        body = decode(ContainerConfig, data)
+        body = await params.decoded(ContainerConfig, data)
     services = request.app.state.services
     image_id = await commit_container(
         services.images,
