@@ -28,6 +28,49 @@ BODIES = {
     "string": b'{"a":"' + b"x" * 15_000_000,
     "number": b'{"Memory":' + b"9" * 10_000_000 + b"}",
     "long": b"x" * 40_000_000,
+    "elements": b"[" + b"0," * 8_000_000,
+    "members": b"{" + b'"a":0,' * 2_500_000,
+    "arrays": b"[" + b"[0]," * 1_000_000,
+    "types": b'{"Env":[' + b"1," * 5_000_000 + b"1]}",
+    "models": b'{"HostConfig":{"Mounts":[' + b"{}," * 4_000_000 + b"{}]}}",
+}
+COUNT = 100_000
+NUMBERS = range(1, COUNT + 1)
+PORTS = range(20_000, 60_000)
+CONTAINERS: dict[str, dict[str, object]] = {
+    "labels": {"Labels": {f"l{number}": "x" for number in NUMBERS}},
+    "environment": {"Env": [f"E{number}=x" for number in range(20_000)]},  # crun takes 40 s for 100,000
+    "volumes": {"Volumes": {f"/x{number}": {} for number in NUMBERS}},
+    "commands": {"Cmd": ["true", *["x"] * COUNT]},
+    "networks": {"NetworkingConfig": {"EndpointsConfig": {f"n{number}": {} for number in NUMBERS}}},
+    "ports": {
+        "ExposedPorts": {f"{number}/tcp": {} for number in range(1, 65536)},
+        "HostConfig": {"PortBindings": {f"{number}/tcp": [{"HostPort": str(number)}] for number in PORTS}},
+    },
+}
+HOSTS: dict[str, dict[str, object]] = {
+    "bindings": {"PortBindings": {f"{number}/tcp": [{"HostPort": str(number)}] for number in range(1, 65536)}},
+    "binds": {"Binds": [f"/tmp:/x{number}" for number in NUMBERS]},
+    "fewer binds": {"Binds": [f"/tmp:/x{number}:ro,rslave" for number in range(3000)]},
+    "mounts": {"Mounts": [{"Type": "tmpfs", "Target": f"/x{number}"} for number in NUMBERS]},
+    "fewer mounts": {"Mounts": [{"Type": "tmpfs", "Target": f"/x{number}"} for number in range(50_000)]},
+    "tmpfs": {"Tmpfs": {f"/x{number}": "" for number in NUMBERS}},
+    "hosts": {"ExtraHosts": [f"h{number}:1.2.3.4" for number in NUMBERS]},
+    "ulimits": {"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 10}] * COUNT},
+    "devices": {"Devices": [{"PathOnHost": "/dev/null"} for _ in NUMBERS]},
+    "groups": {"GroupAdd": [str(number) for number in NUMBERS]},
+    "annotations": {"Annotations": {f"a{number}": "x" for number in NUMBERS}},
+}
+CONTAINERS |= {name: {"HostConfig": {"NetworkMode": "none", **host}} for name, host in HOSTS.items()}
+LIMITED = {
+    "volumes": "CONTAINER_MOUNTS (10000)",
+    "binds": "CONTAINER_MOUNTS",
+    "mounts": "JSON_VALUES (300000)",
+    "ulimits": "JSON_VALUES",
+    "fewer mounts": "CONTAINER_MOUNTS",
+    "tmpfs": "CONTAINER_MOUNTS",
+    "devices": "CONTAINER_DEVICES (10000)",
+    "networks": "CONTAINER_NETWORKS (1000)",
 }
 
 
@@ -45,6 +88,27 @@ def test_bodies(own_engine: Engine, name: str) -> None:
     with beside(own_engine):
         status, answer = send(own_engine, "POST", "/containers/create", body=BODIES[name], headers=JSON, seconds=60)
     assert status == 400, answer
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_many_of_a_kind(own_engine: Engine, name: str) -> None:
+    api = own_engine.api
+    body = json.dumps({"Image": "busybox", "Cmd": ["true"], **CONTAINERS[name]}).encode()
+    with beside(own_engine):
+        status, answer = send(own_engine, "POST", "/containers/create", body=body, headers=JSON, seconds=60)
+        if name in LIMITED:
+            assert status == 400
+            assert f"exceeds the limit {LIMITED[name]}" in answer.decode()
+            return
+        assert status == 201, answer
+        created = json.loads(answer)["Id"]
+        try:
+            started = api.request("POST", f"/containers/{created}/start", timeout=300)
+            assert started.status in (204, 500), started.body[-500:]
+            for path in (f"/containers/{created}/json", "/containers/json?all=1"):
+                assert api.request("GET", path, timeout=60).status == 200
+        finally:
+            assert api.request("DELETE", f"/containers/{created}?force=1", timeout=60).status == 204
 
 
 @pytest.mark.parametrize("tag", ['{{printf "%999999999d" 1}}', '{{pad "x" 999999999 999999999}}'])

@@ -106,15 +106,27 @@ def mounts_under(path: str) -> list[MountInfo]:
     return [m for m in found if m.mountpoint == root or m.mountpoint.startswith(prefix)]
 
 
+class MountTable:
+    """The mounts of one moment, to ask for many paths: it is read at the first question."""
+
+    def __init__(self) -> None:
+        self._by_point: dict[str, MountInfo] = {}
+
+    def mount_of(self, path: str) -> MountInfo | None:
+        """The mount that holds ``path`` (links resolved): the longest point above it, the latest if stacked."""
+        if not self._by_point:
+            self._by_point = {info.mountpoint: info for info in parse(_read())}
+        at = os.path.realpath(path)
+        while at not in self._by_point:
+            if at == "/":
+                return None
+            at = os.path.dirname(at)
+        return self._by_point[at]
+
+
 def mount_of(path: str) -> MountInfo | None:
-    """The mount that holds ``path`` (links resolved): the longest point above it, the latest if stacked."""
-    real = os.path.realpath(path)
-    best: MountInfo | None = None
-    for info in parse(_read()):
-        point = info.mountpoint.rstrip("/") + "/"
-        if (real + "/").startswith(point) and (best is None or len(info.mountpoint) >= len(best.mountpoint)):
-            best = info
-    return best
+    """:meth:`MountTable.mount_of` as it is now."""
+    return MountTable().mount_of(path)
 
 
 def is_mountpoint(path: str) -> bool:

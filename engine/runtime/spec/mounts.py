@@ -151,7 +151,7 @@ def _depth(mount: BindMount | TmpfsMount) -> int:
 
 
 def plan(
-    inp: SpecInput, host: HostFacts, *, find: Callable[[str], MountInfo | None] = system_mounts.mount_of
+    inp: SpecInput, host: HostFacts, *, find: Callable[[str], MountInfo | None] | None = None
 ) -> tuple[list[Json], str]:
     """All mounts and ``linux.rootfsPropagation`` ("": the runtime's own default).
 
@@ -159,6 +159,8 @@ def plan(
 
     :raises WharfError: INTERNAL for a propagation that the source's mount can't give, and for a mount inside ``/proc``.
     """
+    # The table of mounts is read once for all of them.
+    find = find or system_mounts.MountTable().mount_of
     asked: list[BindMount | TmpfsMount] = []
     shm = inp.shm_path or ("/dev/shm" if inp.namespaces.ipc == "host" else "")
     taken = {posixpath.normpath(mount.destination) for mount in inp.mounts}

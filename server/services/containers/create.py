@@ -27,6 +27,7 @@ from engine.system.threads import apart
 from engine.system.timeline import Timeline
 from server.services.containers import disklimit, initlayer, left_volumes, validate
 from server.services.containers import mounts as mount_points
+from server.services.containers.counts import check_counts
 from server.services.containers.defaults import adapt_host_config, command, hostname
 from server.services.containers.layersize import LayerSize
 from server.services.containers.log_config import merge_log_config
@@ -58,6 +59,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
     timeline = Timeline("create")
     config, host = request.config, request.host_config
     validate.check_request(config, host, rules)
+    check_counts(config, host, request.endpoints)
     refuse_unsupported(config, host, room)
     if not host.restart_policy.name:
         host.restart_policy.name = "no"

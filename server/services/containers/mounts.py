@@ -11,6 +11,7 @@ from typing import Any
 from engine.errors import WharfError, invalid
 from engine.system.threads import apart
 from server.services.containers import left_volumes, mountspec
+from server.services.containers.counts import check_mounts
 from server.services.containers.model import Container, MountPoint
 from server.services.containers.room import Room
 
@@ -22,6 +23,7 @@ async def register(room: Room, container: Container, undo: AsyncExitStack, *, pl
 
     :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
     """
+    check_mounts(container.config, container.host_config)  # now with those of the image
     undo.push_async_callback(_undo, room, container)
     await _register(room, container, plain_readonly=plain_readonly)
 
@@ -64,8 +66,13 @@ async def release(room: Room, container: Container, *, remove_anonymous: bool) -
 async def _register(room: Room, container: Container, *, plain_readonly: bool) -> None:
     host = container.host_config
     points = container.mounts
+    inherited = 0
     for spec in host.volumes_from or ():
-        _from_other(room, container, *mountspec.parse_volumes_from(spec))
+        name, mode = mountspec.parse_volumes_from(spec)
+        other = _other(room, name)
+        inherited += len(other.mounts)
+        check_mounts(container.config, host, inherited=inherited)
+        _from_other(room, container, other, mode)
     taken: set[str] = set()
     for bind in host.binds or ():
         point = mountspec.parse_bind(bind, host.volume_driver)
@@ -114,11 +121,14 @@ def _place(room: Room, container: Container, point: MountPoint) -> None:
         room.volumes.release(replaced.name, container.id)
 
 
-def _from_other(room: Room, container: Container, name: str, mode: str) -> None:
+def _other(room: Room, name: str) -> Container:
     try:
-        other = room.registry.get(name)
+        return room.registry.get(name)
     except WharfError as error:
         raise invalid(error.message) from None
+
+
+def _from_other(room: Room, container: Container, other: Container, mode: str) -> None:
     for point in other.mounts.values():
         copied = MountPoint(
             kind=point.kind,
