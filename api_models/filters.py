@@ -8,6 +8,9 @@ from typing import Any
 from engine import jsontext, limits, regex
 from engine.errors import WharfError, invalid
 
+# From so many values on, a look at each of them takes longer than a look at each beginning of a name, or a thread.
+_MANY = 64
+
 
 def _bad(key: str = "", values: Collection[str] | None = None) -> WharfError:
     if not key:
@@ -19,18 +22,19 @@ def _bad(key: str = "", values: Collection[str] | None = None) -> WharfError:
 class Filters:
     """Key → values. A key that wasn't given matches everything."""
 
-    __slots__ = ("_fields", "_found", "_regexes")
+    __slots__ = ("_fields", "_found", "_regexes", "_sets")
 
     def __init__(self, fields: Mapping[str, Collection[str]] | None = None) -> None:
         self._fields: dict[str, tuple[str, ...]] = {key: tuple(values) for key, values in (fields or {}).items()}
         self._regexes: dict[str, list[regex.Regex]] = {}
+        self._sets = {key: frozenset(values) for key, values in self._fields.items()}
         self._found: dict[tuple[str, str], bool] = {}
 
     @classmethod
     def parse(cls, text: str) -> "Filters":
         """Reads ``{"key":{"value":true}}`` or the old ``{"key":["value"]}``; "" is no filter.
 
-        :raises WharfError: INVALID_ARGUMENT "invalid filter".
+        :raises WharfError: INVALID_ARGUMENT "invalid filter", or more values than ``limits.FILTER_VALUES``.
         """
         if not text:
             return cls()
@@ -52,6 +56,8 @@ class Filters:
                 fields[key] = []
             else:
                 raise _bad()
+        if sum(map(len, fields.values())) > limits.FILTER_VALUES:
+            raise limits.exceeded("FILTER_VALUES", "the number of values in the filters")
         return cls(fields)
 
     def __contains__(self, key: str) -> bool:
@@ -84,18 +90,22 @@ class Filters:
 
     def exact(self, key: str, value: str) -> bool:
         """True if ``value`` is one of the key's values, or the key has none."""
-        values = self._fields.get(key)
+        values = self._sets.get(key)
         return not values or value in values
 
     def fuzzy(self, key: str, value: str) -> bool:
         """Like :meth:`exact`, and also if one of the key's values is a prefix of ``value``."""
         values = self._fields.get(key)
-        return not values or value.startswith(values)
+        if not values:
+            return True
+        if len(values) < _MANY:
+            return value.startswith(values)
+        return any(value[:end] in self._sets[key] for end in range(len(value) + 1))
 
     def match(self, key: str, value: str) -> bool:
         """Like :meth:`exact`, and also if one of the key's values is found in ``value`` as a regular expression."""
         values = self._fields.get(key)
-        if not values or value in values:
+        if not values or value in self._sets[key]:
             return True
         if (key, value) in self._found:
             return self._found[key, value]
@@ -104,11 +114,11 @@ class Filters:
         )
 
     async def search_ahead(self, key: str, values: Iterable[str]) -> None:
-        """Lets :meth:`match` know the answers for ``values``: regular expressions are searched for in a thread.
+        """Lets :meth:`match` know the answers for ``values``: expressions and many texts are searched for in a thread.
 
         :raises WharfError: INVALID_ARGUMENT: longer together than ``limits.REGEX_BYTES``.
         """
-        if self._expressions(key):
+        if self._expressions(key) or len(self.get(key)) >= _MANY:
             texts = list(values)
             found = await asyncio.to_thread(lambda: [self.match(key, text) for text in texts])
             self._found.update({(key, text): fits for text, fits in zip(texts, found, strict=True)})

@@ -33,6 +33,8 @@ TEMPLATE_STEPS = 20_000
 
 # Filters
 
+FILTER_VALUES = 10_000
+"""Values of all filters of one request together: each is compared with what each object of a list has."""
 FILTER_PORTS = 200_000
 """Ports that the ranges of one filter come to."""
 
@@ -63,7 +65,8 @@ NETWORK_AUXILIARY = 10_000
 # Patterns and regular expressions
 
 GLOB_BYTES = 8192
-"""Characters of one pattern of a ``.dockerignore``, of ``COPY`` or of a filter. A path has 4,096 at most."""
+"""Characters of one pattern of a ``.dockerignore`` or of ``COPY``, or of all that one filter holds. A path has 4,096 at
+most."""
 REGEX_BYTES = 4096
 """Characters of one regular expression, or of all that one filter holds."""
 REGEX_MEMORY = 1 << 20

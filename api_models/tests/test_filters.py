@@ -1,8 +1,11 @@
 """Filters are read in both spellings and match as dockerd's do."""
 
+import json
+
 import pytest
 
 from api_models.filters import Filters
+from engine import limits
 from engine.errors import WharfError
 
 
@@ -50,3 +53,17 @@ def test_flags() -> None:
     for values, message in ((["maybe"], r"=\[maybe\]"), (["0", "1"], r"=\[0 1\]"), ([], "")):
         with pytest.raises(WharfError, match=f"^invalid filter 'dangling{message}'$"):
             Filters({"dangling": values}).flag("dangling", default=False)
+
+
+def test_many_values() -> None:
+    values = [f"{number:05}" for number in range(limits.FILTER_VALUES)]
+    filters = Filters.parse(json.dumps({"id": values}))
+    assert filters.fuzzy("id", "00017-and-more")
+    assert filters.fuzzy("id", "00017")
+    assert not filters.fuzzy("id", "0001")
+    assert not filters.fuzzy("id", "x00017")
+    assert filters.exact("id", "00017")
+    with pytest.raises(
+        WharfError, match=r"the number of values in the filters exceeds the limit FILTER_VALUES \(10000\)"
+    ):
+        Filters.parse(json.dumps({"id": values, "name": ["a"]}))

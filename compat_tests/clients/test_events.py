@@ -261,10 +261,11 @@ def test_since_and_until(engine: Engine, name: str) -> None:
     alone = engine.api.get("/events", until=between, filters=json.dumps({"volume": [name]}))
     assert words(alone.lines()) == ["volume create"]
     for query, status, sentence in (
-        ({"since": "x"}, 500, 'strconv.ParseInt: parsing "x": invalid syntax'),
-        ({"until": "x"}, 500, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ({"since": "x"}, 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ({"until": "x"}, 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
         ({"since": "10", "until": "5"}, 400, "`since` time (10) cannot be after `until` time (5)"),
-        ({"since": "9" * 20}, 500, f'strconv.ParseInt: parsing "{"9" * 20}": value out of range'),
+        ({"since": "9" * 20}, 400, f'strconv.ParseInt: parsing "{"9" * 20}": value out of range'),
+        ({"until": "9" * 5000}, 400, f'strconv.ParseInt: parsing "{"9" * 5000}": value out of range'),
         ({"filters": "x"}, 400, "invalid filter"),
     ):
         answer = engine.api.get("/events", **query)

@@ -146,8 +146,8 @@ def test_refusals(engine: Engine) -> None:
     with container(engine, start=False, Cmd=["true"]) as box:
         path = f"/containers/{box}/logs"
         assert said(path) == (400, "Bad parameters: you must choose at least one stream")
-        assert said(path, stdout=1, since="foo") == (500, 'strconv.ParseInt: parsing "foo": invalid syntax')
-        assert said(path, stdout=1, until="1.x") == (500, 'strconv.ParseInt: parsing "x": invalid syntax')
+        assert said(path, stdout=1, since="foo") == (400, 'strconv.ParseInt: parsing "foo": invalid syntax')
+        assert said(path, stdout=1, until="1.x") == (400, 'strconv.ParseInt: parsing "x": invalid syntax')
         assert logs(engine, box, follow=1) == b""
     with container(engine, Cmd=["true"], HostConfig={"LogConfig": {"Type": "none"}}) as box:
         finish(engine, box)

@@ -46,7 +46,6 @@ ENDLESS = frozenset(
 )
 #: 500s that dockerd answers as well: operation (a pattern) → the beginning of its sentence (a pattern).
 AS_DOCKERD = (
-    ("ContainerLogs|SystemEvents", r"strconv\.ParseInt: "),
     ("ContainerExec", r"Invalid escape keys \("),
     ("NetworkDisconnect", r"container \S+ is not connected to (the )?network"),
     ("NetworkCreate", r"could not find an available, non-overlapping IPv4 address pool"),

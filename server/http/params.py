@@ -15,7 +15,7 @@ from api_models.filters import Filters
 from api_models.system import AuthConfig
 from api_models.versions import Version, accept
 from engine import jsontext
-from engine.errors import WharfError, internal, invalid
+from engine.errors import WharfError, invalid
 
 M = TypeVar("M", bound=Model)
 
@@ -78,16 +78,13 @@ def parse_int(value: str) -> int:
 def moment(value: str) -> int:
     """``seconds[.nanoseconds]`` → ns, not before the year 1 nor after 9999; "" is 0.
 
-    :raises WharfError: INTERNAL (dockerd's 500) with Go's words.
+    :raises WharfError: INVALID_ARGUMENT with Go's words (dockerd answers 500 with them).
     """
     if not value:
         return 0
     whole, dot, fraction = value.partition(".")
     for word in (whole, fraction) if dot else (whole,):
-        try:
-            parse_int(word)
-        except WharfError as error:
-            raise internal(error.message) from None
+        parse_int(word)
     nanos = int(fraction[:9].ljust(9, "0")) if fraction else 0
     return min(max(int(whole), _FIRST_SECOND), _LAST_SECOND) * 1_000_000_000 + nanos
 

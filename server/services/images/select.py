@@ -1,11 +1,11 @@
 """The filters of ``docker images`` and ``docker image prune``."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 
 from api_models.filters import Filters
-from engine import globs
+from engine import globs, limits
 from engine.api.types import ImageRecord
 from engine.errors import Kind, WharfError, invalid
 from engine.registry.reference import Reference, parse_canonical
@@ -17,10 +17,14 @@ from server.services.images.timestamps import parse_ns
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 
+# What makes a pattern of path.Match more than a name.
+_SPECIAL = re.compile(r"[*?\[\\]")
+
 Selector = Callable[[ImageRecord], Awaitable[bool]]
 
 
-@lru_cache(maxsize=64)
+# As many as one request may have.
+@lru_cache(maxsize=limits.GLOB_BYTES // 2)
 def _glob(pattern: str) -> re.Pattern[str]:
     """Go's path.Match: ``*`` and ``?`` stop at slashes.
 
@@ -79,11 +83,27 @@ def _bad_pattern() -> WharfError:
     return invalid("syntax error in pattern")
 
 
-def matches_reference(pattern: str, reference: Reference) -> bool:
-    """By the familiar name with or without its tag, or by the canonical one."""
-    glob = _glob(pattern)
-    forms = (reference.familiar, reference.familiar_name, str(reference), reference.name)
-    return any(glob.fullmatch(form) for form in forms)
+class ReferenceTest:
+    """Whether one of several patterns fits a reference.
+
+    :raises WharfError: INVALID_ARGUMENT: the patterns that are no plain names have more than ``limits.GLOB_BYTES``.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._names = {pattern for pattern in patterns if not _SPECIAL.search(pattern)}
+        self._patterns = [pattern for pattern in patterns if pattern not in self._names]
+        if sum(map(len, self._patterns)) > limits.GLOB_BYTES:
+            raise limits.exceeded("GLOB_BYTES", "the filter 'reference'")
+
+    def fits(self, reference: Reference) -> bool:
+        """By the familiar name with or without its tag, or by the canonical one.
+
+        :raises WharfError: INVALID_ARGUMENT: a pattern before the one that fits is malformed.
+        """
+        forms = (reference.familiar, reference.familiar_name, str(reference), reference.name)
+        if not self._names.isdisjoint(forms):
+            return True
+        return any(_glob(pattern).fullmatch(form) for pattern in self._patterns for form in forms)
 
 
 def _label_test(filters: Filters) -> Callable[[dict[str, str]], bool] | None:
@@ -110,15 +130,15 @@ async def selector(resolver: Resolver, filters: Filters, *, several: bool = Fals
     sinces = [at for v in filters.get("since") if (at := await created(await resolver.record(v))) is not None]
     until = until_ns(filters, several=several)
     dangling = filters.flag("dangling", default=False) if "dangling" in filters else None
-    patterns = filters.get("reference")
+    references = ReferenceTest(filters.get("reference")) if filters.get("reference") else None
     labelled = _label_test(filters)
 
     async def test(record: ImageRecord) -> bool:
         if dangling is not None and dangling != is_dangling(record):
             return False
-        if patterns:
+        if references is not None:
             reference = parse_canonical(record.name)
-            if reference is None or not any(matches_reference(pattern, reference) for pattern in patterns):
+            if reference is None or not references.fits(reference):
                 return False
         if until and record.created_at_ns >= until:
             return False

@@ -4,7 +4,7 @@ import pytest
 
 from engine.errors import WharfError
 from engine.registry.reference import parse
-from server.services.images.select import matches_reference
+from server.services.images.select import ReferenceTest
 
 NAME = parse("registry.test/team/app:v1").tagged()
 
@@ -28,10 +28,16 @@ NAME = parse("registry.test/team/app:v1").tagged()
     ],
 )
 def test_patterns(pattern: str, fits: bool) -> None:
-    assert matches_reference(pattern, NAME) is fits
+    assert ReferenceTest([pattern]).fits(NAME) is fits
 
 
 @pytest.mark.parametrize("pattern", ["[", "a[", "[]a]", "[^]", "[a-]", "[-a]", "x\\", "[a", "[a-b"])
 def test_what_is_no_pattern(pattern: str) -> None:
     with pytest.raises(WharfError, match=r"^syntax error in pattern$"):
-        matches_reference(pattern, NAME)
+        ReferenceTest([pattern]).fits(NAME)
+
+
+def test_all_patterns_of_one_filter_are_bounded() -> None:
+    with pytest.raises(WharfError, match=r"the filter 'reference' exceeds the limit GLOB_BYTES \(8192\)"):
+        ReferenceTest([f"{number}*" for number in range(5000)])
+    assert not ReferenceTest([f"name{number}" for number in range(5000)]).fits(NAME)
