@@ -126,6 +126,30 @@ def test_the_first_client_leaves(engine: Engine, tmp_path: Path, step: Step) -> 
     assert "at the end" in second.whole()
 
 
+def test_the_files_of_the_first_client_stay_as_they_are(engine: Engine, tmp_path: Path, step: Step) -> None:
+    """A joined step reads the context of the build that started it, which is over before the step is."""
+    line = f"RUN --mount=type=bind,target=/c cat /proc/sys/kernel/random/uuid; sleep {step.marker}; cat /c/f; exit 7"
+    files = {"Dockerfile": f"FROM busybox\n{line}\n", "f": "old content\n"}
+    one, two = context(tmp_path / "one", files), context(tmp_path / "two", files)
+    other = context(tmp_path / "three", {"Dockerfile": "FROM scratch\nCOPY f /\n"}) / "Dockerfile"
+    first = start(engine, "buildx", "build", "--progress=plain", str(one))
+    try:
+        id = first.id
+        second = start(engine, "buildx", "build", "--progress=plain", str(two))
+        assert second.id == id, "the step ran twice"
+        first.kill()
+        first.whole()
+        (one / "f").write_text("new content\n")
+        third = start(engine, "buildx", "build", "--progress=plain", "--file", str(other), str(one))
+        shown = third.whole()
+        assert third.process.returncode == 0, shown
+    finally:
+        step.end()
+    shown = second.whole()
+    assert "old content" in shown, shown
+    assert "new content" not in shown
+
+
 def test_targets_of_one_bake(engine: Engine, tmp_path: Path, step: Step) -> None:
     stages = f"FROM busybox AS base\n{step.line}\nFROM base AS one\nENV A=1\nFROM base AS two\nENV A=2\n"
     targets = 'target "one" {\n target = "one"\n}\ntarget "two" {\n target = "two"\n}\n'

@@ -1,7 +1,8 @@
 """Finds steps in caches: the engine's own, and those that came from elsewhere."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from engine.build.holding import Holding
 from engine.build.keys import Definitions, upwards
 from engine.build.llbkeys import LlbKeys
 from engine.build.making import Maker
+from engine.build.output import StepOutput
 from engine.build.remote import Known, Remote
 from engine.build.steps import Base, Result, Step, chain_id
 from engine.errors import Kind, WharfError
@@ -30,6 +32,8 @@ class Lookup:
     maker: Maker
     holding: Holding
     imports: Sequence[Remote]
+    in_use: Callable[[], AbstractAsyncContextManager[None]]
+    """For work that other builds may join (``Solver``)."""
     _promised: dict[int, bool] = field(default_factory=dict)
 
     def forget(self) -> None:
@@ -90,7 +94,12 @@ class Lookup:
         if not known:
             return None
         name = f"defined {key} {parent.chain_id}"
-        result = await self.builder.imports.run(name, lambda _: self._imported(step, key, parent, known))
+
+        async def make(_: StepOutput) -> Result | None:
+            async with self.in_use():
+                return await self._imported(step, key, parent, known)
+
+        result = await self.builder.imports.run(name, make)
         if result is not None:
             self.holding.link(definition, result)
         return result and replace(result, definition=key)

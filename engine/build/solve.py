@@ -3,7 +3,8 @@ at; of all others what they need comes first, in parallel where they don't depen
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from engine.api.client import Engine
@@ -13,6 +14,7 @@ from engine.build.failed import StepFailed, StepRefused
 from engine.build.ground import Ground
 from engine.build.holding import Holding
 from engine.build.keys import Definitions, copy_key, upwards, workdir_key
+from engine.build.lifetime import Lifetime
 from engine.build.llbkeys import LlbKeys
 from engine.build.lookup import Lookup
 from engine.build.making import CACHE_LEASE, Maker, Work
@@ -55,6 +57,8 @@ class Solver:
     skips: bool = True
     """What is known by definition is taken without a look at the stages that it was made of."""
     _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
+    _lifetime: Lifetime = field(init=False)
+    """Of what the steps that run share with this build, beside the files of the contexts."""
     _holding: Holding = field(init=False)
     _definitions: Definitions = field(init=False)
     _llb: LlbKeys = field(init=False)
@@ -63,11 +67,15 @@ class Solver:
 
     def __post_init__(self) -> None:
         builder = self.builder
+        self._lifetime = Lifetime()
+        self._lifetime.at_end(self._release)
         self._holding = Holding(builder.engine, builder.cache)
         self._definitions = Definitions(builder, self.contexts, self.epoch_ns)
         self._maker = Maker(builder, self.contexts, self.runner, self.ground, self._holding, self.epoch_ns)
         self._llb = LlbKeys(self.contexts, plain=self.runner.plain and self.epoch_ns is None)
-        self._lookup = Lookup(builder, self._definitions, self._llb, self._maker, self._holding, self.imports)
+        self._lookup = Lookup(
+            builder, self._definitions, self._llb, self._maker, self._holding, self.imports, self._in_use
+        )
 
     async def solve(self, step: Step | None) -> Result:
         """The result of a step; every step is solved once. Raises :class:`StepFailed` and what a step raises."""
@@ -151,16 +159,20 @@ class Solver:
                 stack += [(item, False) for item in step.inputs]
 
     async def close(self) -> None:
-        """Cancels what still runs and lets go of the cache's records."""
+        """Cancels what still runs and releases the cache's records: at once, or when steps that other builds have
+        joined end."""
         running = [task for task in self._tasks.values() if not task.done()]
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        await self.ground.close()
         for task in self._tasks.values():
             if not task.cancelled():
                 task.exception()  # told by the step that failed first
+        await self._lifetime.release()
+
+    async def _release(self) -> None:
+        await self.ground.close()
         await self._definitions.close()
         await self._holding.close()
 
@@ -195,6 +207,12 @@ class Solver:
             self.progress.cached(step)
         self.progress.done(step)
         return result
+
+    @asynccontextmanager
+    async def _in_use(self) -> AsyncIterator[None]:
+        """For work that other builds may join: what it uses of this build stays until the block ends."""
+        async with self.contexts.lifetime.use(), self._lifetime.use():
+            yield
 
     async def _defined(self, step: Step) -> Result | None:
         """What a cache knows of a step, be the stages that it uses there or not."""
@@ -243,8 +261,9 @@ class Solver:
         """A result from the cache, from another build that is just making it, or made now."""
 
         async def make(output: StepOutput) -> Result:
-            hit = None if step.no_cache else await self._lookup.by_content(step, key, parent, files)
-            return hit or await self._maker.make(step, key, parent, work(output))
+            async with self._in_use():
+                hit = None if step.no_cache else await self._lookup.by_content(step, key, parent, files)
+                return hit or await self._maker.make(step, key, parent, work(output))
 
         # Without cache the step is run for itself, even beside an equal one.
         name = f"{key} {id(step)}" if step.no_cache else f"{key} {parent.chain_id}"

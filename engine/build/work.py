@@ -7,6 +7,7 @@ from typing import Protocol
 
 from engine.api import types
 from engine.build.dockerfile.instructions import Mount
+from engine.build.lifetime import Lifetime
 from engine.build.select import Checksums
 from engine.build.steps import Step
 
@@ -21,6 +22,10 @@ class Context:
 
 class Contexts(Protocol):
     """Where the files of a context are."""
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The files stay as they are until it ends."""
 
     async def open(self, name: str) -> Context:
         """The context of a name (``""`` is the build's own), fetched when it is asked for the first time.

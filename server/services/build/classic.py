@@ -14,6 +14,7 @@ from engine.build.dockerfile.errors import DockerfileError
 from engine.build.dockerfile.instructions import Dockerfile, Instruction, Mount
 from engine.build.dockerfile.parse import parsed
 from engine.build.ground import Ground
+from engine.build.lifetime import Lifetime
 from engine.build.moments import Moments
 from engine.build.plan import BaseImage, Options, Plan, PlannedStage, plan
 from engine.build.select import Checksums
@@ -111,6 +112,7 @@ class Sources:
 
     context: building.Context
     folder: str
+    lifetime: Lifetime
 
     async def open(self, name: str) -> building.Context:
         if name:
@@ -164,9 +166,11 @@ class ClassicBuild:
         options: ClassicOptions,
         context: Context,
         out: Progress,
+        lifetime: Lifetime,
     ) -> None:
+        """``lifetime``: of the context's files."""
         self._room, self._images, self._builder = room, images, builder
-        self._options, self._context, self._out = options, context, out
+        self._options, self._context, self._out, self._lifetime = options, context, out, lifetime
         self._bases = Bases(images, room.engine, options, out)
         self._results: dict[int, Result] = {}
         self._tasks: dict[int, asyncio.Task[Result]] = {}
@@ -179,7 +183,8 @@ class ClassicBuild:
         """The whole build. A failure is the last message of the stream."""
         options = self._options
         self._stream = Stream(self._out, quiet=options.quiet, removes=options.remove)
-        sources = Sources(building.Context(self._context.root, Checksums()), posixpath.dirname(self._context.root))
+        root = self._context.root
+        sources = Sources(building.Context(root, Checksums()), posixpath.dirname(root), self._lifetime)
         ground = Ground(self._bases.lay_out)
         candidates = self._times.candidates = await self._candidates()
         # Every step is shown with its image, so every stage is looked at.

@@ -10,6 +10,7 @@ from typing import Any
 from api_models.filters import Filters
 from engine.build.cache import MOUNT, Cache, Record, choose
 from engine.build.difference import quietly
+from engine.build.lifetime import Lifetime
 from engine.build.moments import Moments
 from engine.build.solve import CACHE_LEASE, Builder
 from engine.errors import Kind, WharfError, invalid
@@ -134,14 +135,15 @@ class Builds:
     async def _classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         lease = BuildLease(self._room)
         lease.begin()
-        try:
-            async with self._contexts.open(body, options.remote, options.dockerfile) as context:
-                file = await read(context, options.target)
-                await lease.enter()
-                build = ClassicBuild(self._room, self._images, self.builder, self._moments, options, context, messages)
-                await build.run(file)
-        finally:
-            lease.close()
+        async with Lifetime() as lifetime:
+            lifetime.at_end(lease.close)
+            context = await lifetime.enter(self._contexts.open(body, options.remote, options.dockerfile))
+            file = await read(context, options.target)
+            await lease.enter()
+            build = ClassicBuild(
+                self._room, self._images, self.builder, self._moments, options, context, messages, lifetime
+            )
+            await build.run(file)
 
     async def usage(self, filters: Sequence[str] = (), what: str = "diskusage") -> list[Usage]:
         """The records of the cache that fit.

@@ -112,7 +112,7 @@ class Caches:
     async def _open(self, job: Job, session: Session, kind: str, attrs: Mapping[str, str]) -> Imported:
         if kind == "registry":
             repository = await self._images.repository(attrs.get("ref", ""), session.credentials)
-            job.stack.push_async_exit(repository)
+            await job.lifetime.enter(repository)
             data, media_type = await repository.manifest(parse(attrs["ref"]).tagged().selector)
             return Imported(await self._known(repository, data, media_type), repository)
         if kind == "local":

@@ -92,6 +92,7 @@ class Control:
 
     async def solve(self, request: pb.SolveRequest, call: Metadata) -> pb.SolveResponse:
         job = Job(request.Ref, request.Session, request, BuildLease(self._room))
+        job.lifetime.at_end(job.lease.close)
         await self._jobs.add(job)
         self._history.started(job)
         try:
@@ -116,7 +117,6 @@ class Control:
             try:
                 await asyncio.shield(job.close())
             finally:
-                job.lease.close()
                 job.end()
                 self._history.completed(job)
                 self._jobs.remove(job)

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from engine.build.lifetime import Lifetime
 from engine.build.solve import Solver
 from engine.build.steps import Layer, Result
 from engine.buildkit.pb import control_pb2 as pb
@@ -65,8 +65,8 @@ class Job:
     inputs: dict[str, Made] = field(default_factory=dict)
     """Results of other builds that this one stands on, by the name that its client gave them."""
     solvers: list[Solver] = field(default_factory=list)
-    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-    """What is let go of at the end: connections to registries."""
+    lifetime: Lifetime = field(default_factory=Lifetime)
+    """Of the lease and of connections to registries."""
     outcome: "asyncio.Future[gateway_pb2.Result]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -141,10 +141,10 @@ class Job:
             self.outcome.set_result(request.result)
 
     async def close(self) -> None:
-        """Ends what still runs."""
+        """Ends what still runs, except steps that other builds have joined."""
         for solver in self.solvers:
             await solver.close()
-        await self.stack.aclose()
+        await self.lifetime.release()
         if not self.outcome.done():
             self.outcome.cancel()
         elif not self.outcome.cancelled():

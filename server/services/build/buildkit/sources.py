@@ -6,7 +6,6 @@ import json
 import os
 import posixpath
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from engine.build import select
 from engine.build.dockerfile.ignore import read
 from engine.build.dockerfile.instructions import Mount
 from engine.build.folders import folder
+from engine.build.lifetime import Lifetime
 from engine.build.select import Checksums
 from engine.build.work import Context, Fetched
 from engine.buildkit.filesync import Selection
@@ -52,7 +52,8 @@ class Sources:
     ignore: Sequence[str] | None = None
     definition: Vertex | None = None
     """The vertex of the Dockerfile, which build checks are shown under."""
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    lifetime: Lifetime = field(default_factory=Lifetime)
+    """Of the files."""
     _open: dict[str, "asyncio.Task[Context]"] = field(default_factory=dict)
     _files: str = ""
     _agents: set[str] = field(default_factory=set)
@@ -60,11 +61,13 @@ class Sources:
     _listing: "asyncio.Task[Context] | None" = None
 
     async def __aenter__(self) -> "Sources":
-        self._files = await self._stack.enter_async_context(folder(self.scratch, "build"))
+        await self.lifetime.enter(self.job.lifetime.use())
+        self._files = await self.lifetime.enter(folder(self.scratch, "build"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.shield(self._close())
+        self.lifetime.at_end(self._close)
+        await self.lifetime.release()
 
     async def _close(self) -> None:
         tasks: list[asyncio.Task[Any]] = [*self._open.values(), *self._remotes.values()]
@@ -72,7 +75,6 @@ class Sources:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._stack.aclose()
 
     def _vertex(self, name: str) -> Vertex:
         return Vertex(self.job.send, name, f"{self.job.ref} {name}")
@@ -80,7 +82,7 @@ class Sources:
     async def _pull(self, selection: Selection, purpose: str, tell: Callable[[int], None] | None = None) -> Context:
         key = key_of(self.session, selection.name, f"{purpose} {self.options.get('contextsubdir', '')}")
         description = f"local source for {selection.name if purpose == 'context' else purpose}"
-        mirror = await self._stack.enter_async_context(self.mirrors.take(key, description))
+        mirror = await self.lifetime.enter(self.mirrors.take(key, description))
         self.job.local.add(selection.name)
         mirror.changed = await self.session.pull_files(selection, mirror.path, tell)
         return Context(mirror.path, mirror.checksums)
@@ -186,7 +188,7 @@ class Sources:
         )
         with vertex.running():
             folder = self.uploads.folder(pieces, url, name, tell=partial(self._fetched, remote))
-            return await self._stack.enter_async_context(folder)
+            return await self.lifetime.enter(folder)
 
     def _fetched(self, url: str, digest: str) -> None:
         """For the provenance: of a repository, the folder below it doesn't count."""
@@ -221,7 +223,7 @@ class Sources:
             server = await asyncio.start_unix_server(serve, path)
             await asyncio.to_thread(os.chown, path, int(options.uid or 0), int(options.gid or 0))
             await asyncio.to_thread(os.chmod, path, int(options.mode or "0600", 8))
-            self._stack.callback(server.close)
+            self.lifetime.at_end(server.close)
         return path
 
     async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
