@@ -33,9 +33,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Wharf, Pat
     mounted.mkdir()
     with image.open("wb") as file:
         file.truncate(96 << 20)
-    # Blocks of 4 KiB, as on any larger disk. mkfs gives 1 KiB to one so small; SQLite allocates one byte of each 4 KiB
-    # page that it maps, and would get SIGBUS.
-    make = ["mkfs.ext4", "-q", "-m", "0", "-b", str(BLOCK), str(image)]
+    # Blocks smaller than a page of memory, as mkfs makes them on a small disk: what is mapped needs more than one.
+    make = ["mkfs.ext4", "-q", "-m", "0", "-b", "1024", str(image)]
     subprocess.run(make, check=True, capture_output=True, timeout=120)
     subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True, capture_output=True, timeout=120)
     with contextlib.ExitStack() as stack:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -52,8 +54,12 @@ def left(engine: Wharf) -> set[str]:
     """What builds may leave: folders, tasks, snapshots in use, and leases that hold no record of the cache."""
     build = engine.place.root / "data" / "build"
     folders = [build / "scratch", build / "contexts", engine.place.root / "run" / "build"]
-    with closing(sqlite3.connect(build / "cache.db")) as database:
-        records = {str(row[0]) for row in database.execute("SELECT id FROM records")}
+    # A copy: the daemon has the database for itself.
+    with tempfile.TemporaryDirectory() as folder:
+        for path in build.glob("cache.db*"):
+            shutil.copy(path, folder)
+        with closing(sqlite3.connect(f"{folder}/cache.db")) as database:
+            records = {str(row[0]) for row in database.execute("SELECT id FROM records")}
     leases = {line.split()[0] for line in ctr(engine, "leases", "ls")[1:]}
     snapshots = ctr(engine, "snapshots", "ls")[1:]
     return {

@@ -1,4 +1,5 @@
-"""A SQLite database that is opened when it is first asked for, and asked in threads: never on the loop."""
+"""SQLite databases that one process has for itself; one that is opened when it is first asked for, and asked in
+threads: never on the loop."""
 
 import asyncio
 import os
@@ -6,10 +7,29 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+from urllib.parse import quote
 
 from engine.system import private
 
 T = TypeVar("T")
+
+
+def connect(path: str, *, timeout: float = 5.0, cached_statements: int = 128) -> sqlite3.Connection:
+    """A connection without implicit transactions, for any thread. It waits ``timeout`` seconds for a lock.
+
+    SQLite keeps the index of the write-ahead log in memory that the connections of this process share, and refuses
+    other processes ("database is locked") while one is open. Its default is a mapped file, ``-shm``, of which it
+    allocates one byte per page of 4 KiB: on a full file system with smaller blocks, access to the rest of a page ends
+    the process by SIGBUS. See https://www.sqlite.org/vfs.html, "unix-excl".
+    """
+    return sqlite3.connect(
+        f"file:{quote(os.path.abspath(path))}?vfs=unix-excl",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=timeout,
+        cached_statements=cached_statements,
+    )
 
 
 class LazyDatabase:
@@ -24,7 +44,7 @@ class LazyDatabase:
         if self._connection is None:
             private.make_directory(os.path.dirname(self._path), 0o710)
             private.make_file(self._path)
-            self._connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            self._connection = connect(self._path)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(self._schema)

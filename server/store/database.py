@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 
 from engine.system import private
 from engine.system.reserve import Reserve, disk_error, is_full
+from engine.system.sqlite import connect
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -52,7 +53,7 @@ class NewerDatabase(Exception):
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    connection = connect(str(path), timeout=30)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     # 512 KiB of pages are plenty for documents, and memory counts.

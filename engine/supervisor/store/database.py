@@ -18,6 +18,7 @@ from typing import TypeVar, cast
 from engine.supervisor.store.schema import MIGRATIONS
 from engine.system import private
 from engine.system.reserve import Reserve, disk_error, is_full
+from engine.system.sqlite import connect
 
 T = TypeVar("T")
 
@@ -38,10 +39,9 @@ class _Write:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection = connect(path, timeout=10, cached_statements=256)
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA busy_timeout=10000")
     return connection
 
 

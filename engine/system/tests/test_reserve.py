@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,73 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True, timeout=60)
+
+
+@pytest.fixture
+def small_blocks(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 with blocks smaller than a page of memory, as mkfs makes it on a small disk."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs mkfs.ext4")
+    image, mounted = tmp_path / "image", tmp_path / "mounted"
+    mounted.mkdir()
+    with image.open("wb") as file:
+        file.truncate(40 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-b", "1024", str(image)], check=True, timeout=60)
+    subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True, timeout=60)
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True, timeout=60)
+
+
+OPEN = """
+import asyncio, contextlib, os, sys
+from pathlib import Path
+from engine.errors import WharfError
+from engine.supervisor.store.database import Database as Metadata
+from engine.system.sqlite import LazyDatabase
+from server.store.database import Database, Documents
+
+async def main(folder, size):
+    database = Database(Path(folder, "server", "wharf.db"))
+    documents = Documents(database, "containers")
+    assert len(await documents.all()) == (0 if size else 1)
+    with contextlib.suppress(WharfError) if not size else contextlib.nullcontext():
+        await documents.put("one", None, bytes(size))
+    metadata = Metadata(os.path.join(folder, "engine", "meta.db"), migrations=("CREATE TABLE x (data BLOB);",))
+    (count,) = metadata.read(lambda one: one.execute("SELECT count(*) FROM x").fetchone())
+    assert (count == 0) is (size > 0)
+    with contextlib.suppress(WharfError) if not size else contextlib.nullcontext():
+        await metadata.write(lambda one: one.execute("INSERT INTO x VALUES (zeroblob(?))", (size,)) and None)
+    lazy = LazyDatabase(os.path.join(folder, "lazy", "x.db"), "CREATE TABLE IF NOT EXISTS x (data BLOB);")
+    await lazy.do(lambda one: one.execute("SELECT count(*) FROM x").fetchone())
+    print("opened", flush=True)
+    os._exit(0)  # a process that is killed removes no file
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def opened(folder: Path, size: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, str(folder), str(size)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "opened\n"), done.stderr
+
+
+def test_databases_open_on_a_full_disk_with_small_blocks(small_blocks: Path) -> None:
+    """However many blocks are free: none of them is needed to open and read."""
+    opened(small_blocks, 100)
+    for folder in ("server", "engine"):
+        os.unlink(small_blocks / folder / "reserve")
+    for free in (0, 9, 20, 33):
+        for index in small_blocks.glob("*/*-shm"):
+            index.unlink()  # SQLite would, before it makes it again: another program may have taken the space
+        with contextlib.suppress(OSError), open(small_blocks / "filler", "ab", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 10))
+        os.truncate(small_blocks / "filler", os.stat(small_blocks / "filler").st_size - free * 1024)
+        opened(small_blocks, 0)
 
 
 def fill(disk: Path) -> None:
