@@ -118,7 +118,7 @@ def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
             problems.append(
                 "user specified IP address is supported only when connecting to networks with user configured subnets"
             )
-        elif address is not None and not any(address in ip_network(item.subnet) for item in configs):
+        elif address is None or not any(address in ip_network(item.subnet) for item in configs):
             problems.append(f"no configured subnet or ip-range contain the IP address {text}")
     return problems
 
