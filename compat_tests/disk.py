@@ -48,7 +48,7 @@ def differ(engine: Engine, before: dict[str, int]) -> dict[str, int]:
 def back_to(engine: Engine, before: dict[str, int]) -> None:
     """Fails with what is there, or missing, if the files don't become what they were."""
     until(lambda: not differ(engine, before), seconds=60)
-    assert not differ(engine, before)
+    assert not (found := differ(engine, before)), found
 
 
 def blobs_are_whole(engine: Engine) -> None:

@@ -201,7 +201,7 @@ def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
     """It is told as such, what was begun goes, and what fits still works."""
     root = tmp_path / "small"
     root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "wharf-test", str(root)], check=True, timeout=60)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=42m", "wharf-test", str(root)], check=True, timeout=60)
     try:
         with engines.wharf("full", "--data-root", str(root / "data")) as engine:
             engine.load_busybox()
