@@ -4,8 +4,9 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from engine.system import linux
 
@@ -203,11 +204,43 @@ def cgroup_pids(directory: str) -> list[int]:
     return sorted(set(pids) - {0})
 
 
-def remove_cgroups(path: str) -> bool:
-    """Removes what a container has in all hierarchies at ``path``; whether nothing of it is left (a process that was
-    killed is in its cgroup until it has ended)."""
+def kill_call(pid: int, argv: Sequence[str]) -> None:
+    """Kills a child of ours that runs ``argv``, its descendants, and forks of it that lost their parent (crun's process
+    in the container has none but us), which are known by the same command line. Each is stopped first, so that none
+    forks meanwhile."""
+    line = b"".join(os.fsencode(word) + b"\0" for word in argv)
+    found, fresh = {pid}, {pid}
+    while fresh:
+        for one in fresh:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGSTOP)
+        fresh = {child for child in _processes_of(found, line) if child not in found}
+        found |= fresh
+    for one in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+def _processes_of(parents: Collection[int], line: bytes) -> Iterator[int]:
+    """The children of these, and all that have this command line."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    if parent in parents or file.read(len(line) + 1) == line:
+                        yield int(name)
+
+
+def kill_and_remove_cgroups(path: str) -> bool:
+    """Kills what is in the cgroups of a container in all hierarchies at ``path``, and removes them; whether nothing of
+    them is left (a process that was killed is in its cgroup until it has ended)."""
     gone = True
     for point in {point for point, _root in _mounts().values()}:
+        for pid in cgroup_pids(point + path):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for place, _directories, _files in os.walk(point + path, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(place)

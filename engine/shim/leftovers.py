@@ -13,12 +13,12 @@ _PATIENCE, _PAUSE = 5.0, 0.02
 
 
 def take_away(loop: Loop, bundle: str, then: Callable[[], None]) -> None:
-    """Removes the cgroups that the bundle's specification names, and goes on with ``then``."""
+    """Kills what is in the cgroups that the bundle's specification names, removes them, and goes on with ``then``."""
     path = _cgroups_path(bundle)
     end = time.monotonic() + _PATIENCE
 
     def look() -> None:
-        if not path or kernel.remove_cgroups(path) or time.monotonic() > end:
+        if not path or kernel.kill_and_remove_cgroups(path) or time.monotonic() > end:
             then()
         else:
             loop.call_later(_PAUSE, look)

@@ -5,11 +5,17 @@ import os
 from collections.abc import Callable
 
 from engine.runtime.oci import Runtime, explain, last_message
-from engine.shim.loop import Loop
+from engine.shim import kernel
+from engine.shim.loop import Loop, Timer
 from engine.shim.protocol import RequestError
+from engine.system import timeouts
 
 Done = Callable[[RequestError | None], None]
 Stdio = tuple[int, int, int]
+
+# What ends a runtime that hangs. A checkpoint has none here: CRIU that is killed in the middle harms the container.
+_DEADLINES = {verb: f"runtime.{verb}" for verb in ("create", "start", "exec", "kill", "delete", "update", "pause")}
+_DEADLINES |= {"restore": "runtime.create", "resume": "runtime.pause"}
 
 
 class Runner:
@@ -21,6 +27,7 @@ class Runner:
         self.null = os.open("/proc/self/fd/0", os.O_RDWR | os.O_CLOEXEC)
         self._loop = loop
         self._counter = 0
+        self._running: dict[int, tuple[str, list[str]]] = {}  # runtimes that have not ended: pid → verb, argv
         # Nothing else of ours: runtimes hand on what they know (NOTIFY_SOCKET) to the container.
         self._environment = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
 
@@ -32,23 +39,50 @@ class Runner:
     def call(self, verb: str, make: Callable[[str], list[str]], done: Done, *, stdio: Stdio | None = None) -> None:
         """``make`` gets the log's path and returns the command line; ``done(None)`` means success.
 
+        A runtime that hangs is killed at its deadline, with the processes that it has started: a container's file can
+        be a FIFO, which the runtime's own process inside the container waits to read.
+
         :raises RequestError: the runtime can't be executed.
         """
         log = self.name("log")
         argv = make(log)
 
+        deadline = _DEADLINES.get(verb)
+        timer: Timer | None = None
+        late = False
+
         def ended(status: int, _now_ns: int) -> None:
+            self._running.pop(pid, None)
+            if timer is not None:
+                timer.cancel()
             message = _read_log(log)
             if status == 0:
                 done(None)
+            elif late:
+                text = f"{deadline}: not done after {timeouts.seconds(str(deadline)):g} s"
+                done(RequestError("internal", f"OCI runtime {verb} failed: {text}"))
             else:
                 done(RequestError("internal", explain(self.runtime, verb, message)))
 
+        def expire() -> None:
+            nonlocal late
+            late = True
+            kernel.kill_call(pid, argv)
+
         null = self.null
         try:
-            self._loop.spawn(argv, ended, stdio=stdio or (null, null, null), environment=self._environment)
+            pid = self._loop.spawn(argv, ended, stdio=stdio or (null, null, null), environment=self._environment)
         except OSError as error:
             raise RequestError("internal", f"OCI runtime {verb} failed: {argv[0]}: {error.strerror}") from None
+        self._running[pid] = (verb, argv)
+        if deadline is not None:
+            timer = self._loop.call_later(timeouts.seconds(deadline), expire)
+
+    def kill(self, *verbs: str) -> None:
+        """Kills the calls of these verbs that are under way, as at their deadline; each ends with an error."""
+        for pid, (verb, argv) in list(self._running.items()):
+            if verb in verbs:
+                kernel.kill_call(pid, argv)
 
 
 def _read_log(path: str) -> str:

@@ -352,7 +352,10 @@ class Shim:
         if process.pid:
             # Created and never started. Its end removes it.
             os.kill(process.pid, signal.SIGKILL)
-        elif not self._creating:
+        elif self._creating:
+            # Whoever waited for it has given up. Its error removes the rest.
+            self._runner.kill("create", "restore")
+        else:
             self._unborn(process)
 
     def _answer_delete(self, peer: Peer, message: Json, process: Process) -> None:

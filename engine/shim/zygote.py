@@ -60,7 +60,9 @@ def _execute(sock: socket.socket, nofile: int) -> int:
         return os.posix_spawn(
             sys.executable,
             [sys.executable, "-SsE", "-c", program, str(nofile)],
-            {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
+            # Deadlines are the same as in a zygote that was forked.
+            {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+            | {name: value for name, value in os.environ.items() if name in ("PATH", "WHARF_TIMEOUTS")},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, null, 0),
                 (os.POSIX_SPAWN_DUP2, null, 1),

@@ -21,6 +21,8 @@ _SECONDS: dict[str, float] = {
     "shim.call": 30.0,
     "shim.connect": 10.0,
     "shim.exit": 10.0,  # a shim told to leave
+    "shim.create": 75.0,  # longer than runtime.create, at which the shim kills the runtime and answers
+    "shim.start-process": 75.0,  # longer than runtime.start and runtime.exec, likewise
     "runtime.create": 60.0,
     "runtime.start": 30.0,
     "runtime.exec": 60.0,
@@ -31,7 +33,7 @@ _SECONDS: dict[str, float] = {
     "runtime.checkpoint": 600.0,
     "runtime.probe": 20.0,
     "task.create": 90.0,
-    "task.start": 60.0,
+    "task.start": 90.0,
     "task.exec": 60.0,
     "task.delete": 60.0,
     "task.kill": 30.0,

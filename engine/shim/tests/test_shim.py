@@ -156,6 +156,23 @@ def test_a_delete_waits_for_an_exec_that_is_in_the_runtime(world: Shims) -> None
     until(lambda: gone(one.shim_pid), "the shim leaves")
 
 
+def test_a_delete_ends_a_create_that_hangs(world: Shims) -> None:
+    pids = world.directory / "pids"
+    slow = world.directory / "slow"
+    program = f'case "$*" in *" create "*) sleep 1000 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; wait;; esac'
+    slow.write_text(f'#!/bin/sh\n{program}\nexec {world.runtime.path} "$@"\n')
+    slow.chmod(0o755)
+    world.runtime = world.runtime._replace(path=str(slow))
+    one = world.container("sleep", "1000")
+    one.send("create", container=one.id, runtime=world.runtime.to_json(), stdio=one.stdio())
+    until(pids.exists, "the runtime executes")
+    one.send("delete")
+    assert "error" in one.answer()
+    assert "ok" in one.answer()
+    until(lambda: all(gone(int(pid)) for pid in pids.read_text().split()), "the runtime and its child are gone")
+    until(lambda: gone(one.shim_pid), "the shim leaves")
+
+
 def test_the_kernels_killer_is_noticed(world: Shims) -> None:
     one = world.container("tail", "/dev/zero", memory=16 << 20)
     one.create()

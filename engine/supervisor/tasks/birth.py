@@ -90,7 +90,7 @@ class Birth:
 
             await task.shim.call(
                 "create",
-                deadline="runtime.create",
+                deadline="shim.create",
                 then=then,
                 container=wanted.id,
                 runtime=wanted.call.runtime.to_json(),

@@ -194,7 +194,7 @@ class Tasks:
             self._notices.started(task, process)
 
         try:
-            await self._call(task, "start", deadline="runtime.exec", then=then, exec_id=exec_id)
+            await self._call(task, "start", deadline="shim.start-process", then=then, exec_id=exec_id)
         except WharfError as error:
             if exec_id and process.status == CREATED and error.kind is Kind.INTERNAL:
                 process.ended(255, time.time_ns())

@@ -37,9 +37,12 @@ async def clear(id: str, bundle: Bundle, runtime: Runtime) -> None:
             if pid and started:
                 await asyncio.to_thread(_kill, pid, lambda: kernel.alive(pid, started))
         await forget(id, runtime)
-        await asyncio.to_thread(_clear_cgroups, bundle)
     except (WharfError, OSError, ValueError) as error:
         log.error("container=%s what its shim left can't be cleared: %s", id, error)
+    try:
+        await asyncio.to_thread(_clear_cgroups, bundle)
+    except OSError as error:
+        log.error("container=%s its cgroups can't be removed: %s", id, error)
 
 
 def end(bundle: Bundle) -> tuple[int, int]:
@@ -116,8 +119,8 @@ def _clear_cgroups(bundle: Bundle) -> None:
         with contextlib.suppress(OSError):
             if os.path.isdir(directory):
                 for pid in kernel.cgroup_pids(directory):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                    # Waits for its end: a cgroup with a process in it can't be removed.
+                    _kill(pid, lambda pid=pid, place=directory: pid in kernel.cgroup_pids(place))  # type: ignore[misc]
             cgroups.remove_tree(directory)
 
 
