@@ -14,6 +14,8 @@ DOCKERFILE_STAGES = 10_000
 """Stages of one Dockerfile."""
 STAGE_DEPTH = 100
 """Stages that are built on, or copy from, one another."""
+BUILD_OPTIONS = 10_000
+"""Attributes and other entries of a list in the request for one build: build arguments, labels, outputs, caches."""
 EXPANSION_BYTES = 16 << 20
 """Characters that the instructions of one Dockerfile may expand to: the values of variables, the ports of ``EXPOSE``,
 the environment of each ``RUN``."""

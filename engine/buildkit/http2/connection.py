@@ -1,7 +1,8 @@
 """The frames of one connection (RFC 9113), for the side that calls and for the side that serves.
 
-Flow control: a call may send us :data:`~engine.buildkit.http2.stream.WINDOW` bytes that nobody has taken; the
-connection as a whole has no bound of its own. What we send waits for the peer's windows and for the socket.
+Flow control: a call may send us :data:`~engine.buildkit.http2.stream.WINDOW` bytes that nobody has taken, beyond the
+message that it is in; all calls together may hold :data:`~engine.buildkit.http2.stream.HELD`. What we send waits for
+the peer's windows and for the socket.
 """
 
 import asyncio
@@ -74,6 +75,8 @@ class Connection(asyncio.Protocol):
         self._answers = bytearray()
         self._paused = False
         self._changed = asyncio.Event()
+        self.held = 0
+        """Bytes that the calls hold and nobody has taken; they count it."""
         self.window = _DEFAULT_WINDOW
         self._initial, self.frame_size = _DEFAULT_WINDOW, FRAME
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -303,10 +306,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _answer(self) -> None:
-        """Sends what has to be answered at once, together; who asks and never reads is sent away."""
-        if self._transport is not None and self._answers:
-            if self._transport.get_write_buffer_size() > _UNREAD:
-                raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
+        """Sends what has to be answered at once, together; who asks and never reads is sent away.
+
+        Also the ends of calls are such answers: no window bounds them.
+        """
+        if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD:
+            raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
+        if self._answers:
             self.write(bytes(self._answers))
             self._answers.clear()
 

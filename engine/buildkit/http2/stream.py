@@ -18,6 +18,10 @@ WINDOW = 4 << 20
 """Bytes of one call that may wait here until somebody takes them."""
 MESSAGE = 16 << 20
 """The largest message that is received."""
+HELD = 256 << 20
+"""Bytes that all calls of a connection may hold here together."""
+_OVERHEAD = 64
+"""What a message counts beyond its bytes: millions of empty ones take memory too."""
 _DATA, _WINDOW_UPDATE, _END_STREAM = 0, 8, 1
 _CANCEL, _REFUSED, _NO_ERROR = 8, 7, 0
 _PREFIX = struct.Struct(">BL")
@@ -35,7 +39,7 @@ class Stream:
         """The peer's: of a call that is served its metadata, of one that is made those of the answer and its end."""
         self._messages: list[bytes] = []
         self._partial = bytearray()
-        self._waiting = self._owed = 0
+        self._waiting = self._owed = self._held = 0
         self._news = asyncio.Event()
         self._error: WharfError | None = None
         self.over = False
@@ -68,9 +72,8 @@ class Stream:
             flag, length = _PREFIX.unpack_from(data)
             if length == len(data) - 5 and not flag:
                 self._messages.append(data[5:])
-                self._waiting += length
-                self._news.set()
-                self._credit()
+                self._waiting += length + _OVERHEAD
+                self._came()
                 return
         partial = self._partial
         partial += data
@@ -86,11 +89,31 @@ class Stream:
             if len(partial) - at - 5 < length:
                 break
             self._messages.append(bytes(partial[at + 5 : at + 5 + length]))
-            self._waiting += length
+            self._waiting += length + _OVERHEAD
             at += 5 + length
         del partial[:at]
+        self._came()
+
+    def _came(self) -> None:
         self._news.set()
+        self._count()
+        if self._connection.held > HELD:
+            self.refuse(Kind.RESOURCE_EXHAUSTED, f"the calls of this connection hold more than {HELD} bytes")
+            return
         self._credit()
+
+    def _count(self) -> None:
+        """Tells the connection what this call holds."""
+        held = self._waiting + len(self._partial)
+        self._connection.held += held - self._held
+        self._held = held
+
+    def _forget(self) -> None:
+        """Drops what nobody will take."""
+        self._messages.clear()
+        self._partial.clear()
+        self._waiting = 0
+        self._count()
 
     def _credit(self) -> None:
         """Opens the window again for what was received, unless too much waits to be taken."""
@@ -120,6 +143,7 @@ class Stream:
     def fail(self, error: WharfError) -> None:
         if not (self.over and self.sent):
             self._error = self._error or error
+            self._forget()
         self.over = self.sent = True
         self._news.set()
         self.stop()
@@ -142,6 +166,7 @@ class Stream:
             raise self._error
         messages, self._messages = self._messages, []
         self._waiting = 0
+        self._count()
         self._credit()
         return messages
 
@@ -155,7 +180,8 @@ class Stream:
         if not self._messages:
             return None
         message = self._messages.pop(0)
-        self._waiting -= len(message)
+        self._waiting -= len(message) + _OVERHEAD
+        self._count()
         self._credit()
         return message
 
@@ -202,6 +228,7 @@ class Stream:
         self.sent = True
         self._connection.drop(self, _CANCEL if not self.over else _NO_ERROR)
         self.over = True
+        self._forget()
 
     # serving
 
@@ -227,6 +254,7 @@ class Stream:
             # gRPC's way to say that the rest of the request isn't wanted.
             self._connection.drop(self, _NO_ERROR)
         self._connection.finished(self)
+        self._forget()
 
 
 _ANSWER: Sequence[Header] = ((":status", "200"), ("content-type", "application/grpc"))

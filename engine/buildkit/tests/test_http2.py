@@ -320,3 +320,56 @@ def test_a_peer_that_has_gone_before_leaves_no_descriptor_behind() -> None:
         assert ours.fileno() == -1
 
     uvloop.run(run())
+
+
+def test_empty_messages_that_nobody_takes_close_the_window() -> None:
+    async def work(peer: Peer) -> None:
+        peer.call()
+        call = await peer.opened()
+        piece = frame(h2.DATA, 0, 1, message(b"") * (h2.FRAME // 5))
+        for _ in range(2 * WINDOW // h2.FRAME):
+            peer.send(piece)
+        _, _, id, _ = await peer.frame(h2.RST_STREAM)
+        assert id == 1
+        with pytest.raises(WharfError) as failed:
+            await call.take()
+        assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
+        assert peer.connection.held == 0
+
+    served(work)
+
+
+def test_all_calls_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.buildkit.http2.stream.HELD", 8 * h2.FRAME)
+
+    async def work(peer: Peer) -> None:
+        # Unfinished messages: no call has one to take.
+        start = struct.pack(">BL", 0, MESSAGE) + bytes(h2.FRAME - 5)
+        for number in range(9):
+            peer.call(2 * number + 1)
+            peer.send(frame(h2.DATA, 0, 2 * number + 1, start))
+        assert (await peer.frame(h2.RST_STREAM))[2] == 17
+        assert peer.connection.held == 8 * h2.FRAME
+        for _ in range(8):
+            (await peer.opened()).finish()
+        assert peer.connection.held == 0
+
+    served(work)
+
+
+def test_ends_of_calls_that_are_never_read_end_the_connection() -> None:
+    async def work(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        id = 1
+        while not peer.connection.closed.done() and id < 20_000:
+            peer.call(id, last=True)
+            (await peer.opened()).finish(12, f"{id}" + "x" * 1000)
+            id += 2
+            transport = peer.connection._transport
+            if transport is not None and transport.is_closing():
+                break
+        assert id < 20_000
+        peer.connection.abort()
+        await peer.connection.closed
+
+    served(work)

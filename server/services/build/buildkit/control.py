@@ -24,6 +24,7 @@ from server.services.build.buildkit.gateway import results_in
 from server.services.build.buildkit.history import CANCELED, History
 from server.services.build.buildkit.inputs import operations
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.buildkit.options import check_count
 from server.services.build.image import describe
 from server.services.build.lease import BuildLease
 from server.services.build.pruning import Pruning, Usage
@@ -91,6 +92,10 @@ class Control:
             yield message
 
     async def solve(self, request: pb.SolveRequest, call: Metadata) -> pb.SolveResponse:
+        try:
+            _check_count(request)
+        except WharfError as error:
+            raise detailed(error) from error
         job = Job(request.Ref, request.Session, request, BuildLease(self._room))
         job.lifetime.at_end(job.lease.close)
         await self._jobs.add(job)
@@ -226,6 +231,14 @@ def _nothing(job: Job) -> Made:
     host = oci.host_platform()
     config = ImageConfig.scratch(os=host.os, architecture=host.architecture, variant=host.variant)
     return Made(job.ref, describe(config, None, {}, now_ns=job.created_ns), oci.format_platform(host), (SCRATCH,))
+
+
+def _check_count(request: pb.SolveRequest) -> None:
+    cache = request.Cache
+    attributes = (request.FrontendAttrs, request.ExporterAttrsDeprecated, cache.ExportAttrsDeprecated)
+    check_count(*attributes, request.Exporters, request.Entitlements, cache.Exports, cache.Imports)
+    check_count((), *(item.Attrs for item in request.Exporters))
+    check_count((), *(item.Attrs for item in (*cache.Exports, *cache.Imports)))
 
 
 def _refuse(request: pb.SolveRequest) -> None:

@@ -15,6 +15,7 @@ from server.services.build.buildkit.files import Files
 from server.services.build.buildkit.frontend import platforms_json
 from server.services.build.buildkit.inputs import definition, named, operations
 from server.services.build.buildkit.job import Job, Jobs, Made
+from server.services.build.buildkit.options import check_count
 from server.services.build.buildkit.remotes import Remote, remote
 
 BUILD = "buildkit-controlapi-buildid"
@@ -91,6 +92,7 @@ class Gateway:
             raise of_disk(error) or error from error
 
     async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
+        check_count(request.FrontendOpt, request.FrontendInputs)
         for name, given in request.FrontendInputs.items():
             if not operations(given):
                 raise invalid("invalid nil input definition to definition op")

@@ -1,8 +1,9 @@
 """The options that clients give the built-in front end: which are known, and what they ask of steps."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 
+from engine import limits as bounds
 from engine.build.work import Limits
 from engine.errors import invalid, not_implemented
 
@@ -43,6 +44,12 @@ KNOWN = IGNORED | {
     "requestid",
     "override-copy-image",
 }
+
+
+def check_count(*lists: Sized) -> None:
+    """Before the attributes and entries of a request are copied. Raises INVALID_ARGUMENT, naming the limit."""
+    if max(map(len, lists)) > bounds.BUILD_OPTIONS:
+        raise bounds.exceeded("BUILD_OPTIONS", "the number of options of the build")
 
 
 def check_options(options: Mapping[str, str]) -> None:

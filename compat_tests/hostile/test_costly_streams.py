@@ -1,0 +1,29 @@
+"""BuildKit's messages that would cost much: pings beside them are answered, memory stays bounded."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from compat_tests.clients.control import control
+from compat_tests.engines import Engine
+from compat_tests.hostile.beside import beside
+
+pytestmark = pytest.mark.root
+
+MANY = range(400_000)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"Frontend": "dockerfile.v0", "FrontendAttrs": {f"label:{number}": "" for number in MANY}},
+        {"Entitlements": ["network.host"] * len(MANY)},
+        {"ExporterDeprecated": "image", "ExporterAttrsDeprecated": {f"{number}": "" for number in MANY}},
+    ],
+    ids=lambda wanted: next(iter(wanted)),
+)
+def test_options_of_a_build(own_engine: Engine, wanted: dict[str, object]) -> None:
+    with beside(own_engine), control(own_engine) as builder, pytest.raises(grpc.RpcError) as refused:
+        builder.solve(Ref="many", **wanted)
+    assert "exceeds the limit BUILD_OPTIONS (10000)" in str(refused.value.details())
