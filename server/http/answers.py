@@ -16,8 +16,13 @@ def _plain(value: Any) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON of plain values and models."""
-    return jsontext.dumps(value, _plain)
+    """JSON of plain values and models, as dockerd's ordinary answers have it: ``<``, ``>`` and ``&`` as they are."""
+    return jsontext.escaped(jsontext.dumps(value, _plain), html=False)
+
+
+def dumps_escaped(value: Any) -> bytes:
+    """The same with these escaped, as dockerd has it in the messages of streams and in the header of a path."""
+    return jsontext.escaped(jsontext.dumps(value, _plain), html=True)
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

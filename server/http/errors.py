@@ -62,4 +62,4 @@ def _is_defect(error: BaseException) -> bool:
 
 def error_body(error: BaseException) -> bytes:
     """``{"message": "..."}`` and a newline."""
-    return jsontext.dumps({"message": message_of(error)}) + b"\n"
+    return jsontext.escaped(jsontext.dumps({"message": message_of(error)}), html=False) + b"\n"

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.http.answers import dumps
+from server.http.answers import dumps_escaped
 from server.http.errors import message_of, report
 
 END = b"\r\n"
@@ -85,7 +85,7 @@ class _Growing(Response):
             if not self._messages:
                 # Half an archive must not look whole: the connection breaks off.
                 raise BrokenStream from error
-            last = dumps(error_message(error)) + END
+            last = dumps_escaped(error_message(error)) + END
             await send({"type": "http.response.body", "body": last, "more_body": True})
         finally:
             close = getattr(iterator, "aclose", None)
@@ -116,7 +116,7 @@ def json_stream(
         iterator = aiter(messages)
         try:
             async for message in iterator:
-                yield dumps(message) + end
+                yield dumps_escaped(message) + end
         finally:
             close = getattr(iterator, "aclose", None)
             if close is not None:

@@ -11,7 +11,7 @@ from api_models.container import HostConfig
 from api_models.network import EndpointSettings
 from engine.errors import invalid
 from server.http import params
-from server.http.answers import dumps, json_answer, no_content
+from server.http.answers import dumps_escaped, json_answer, no_content
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
 from server.services.containers import compat
@@ -173,7 +173,7 @@ async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncI
     answer: dict[str, object] = {"StatusCode": outcome.exit_code}
     if outcome.error:
         answer["Error"] = {"Message": outcome.error}
-    yield dumps(answer) + b"\n"
+    yield dumps_escaped(answer) + b"\n"
 
 
 routes: Sequence[ApiRoute] = (

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from engine.errors import invalid
 from engine.files.tree import PathStat
 from server.http import params
-from server.http.answers import dumps, json_answer
+from server.http.answers import dumps_escaped, json_answer
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
@@ -46,7 +46,7 @@ def _stat_header(found: PathStat) -> dict[str, str]:
         "mtime": rfc3339(found.mtime_ns),
         "linkTarget": found.link_target,
     }
-    return {STAT_HEADER: base64.b64encode(dumps(document)).decode()}
+    return {STAT_HEADER: base64.b64encode(dumps_escaped(document)).decode()}
 
 
 async def head(request: Request) -> Response:

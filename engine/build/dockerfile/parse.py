@@ -331,7 +331,8 @@ def _interval(text: str, name: str) -> int:
 
 def _unknown_instruction(keyword: str) -> str:
     meant = closest(keyword, tuple(_HANDLERS))
-    hint = f" (did you mean {meant}?)" if meant else ""
+    # As BuildKit's suggest.WrapError: in upper case if the keyword is, else in lower case.
+    hint = f" (did you mean {meant.upper() if keyword.isupper() else meant.lower()}?)" if meant else ""
     return f"unknown instruction: {keyword}{hint}"
 
 

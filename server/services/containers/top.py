@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 
-from engine.errors import WharfError, internal
+from engine.errors import internal, invalid
 from engine.system import timeouts
 from engine.system.run import Completed, run
 from server.services.containers.model import Container
@@ -58,9 +58,11 @@ def _fields(line: str) -> list[str]:
 async def top(room: Room, container: Container, arguments: str) -> dict[str, list[str] | list[list[str]]]:
     """``GET /containers/{id}/top``.
 
-    :raises WharfError: CONFLICT unless it runs; INTERNAL with what ps says.
+    :raises WharfError: INVALID_ARGUMENT for a NUL; CONFLICT unless it runs; INTERNAL with what ps says.
     """
     arguments = arguments or "-ef"
+    if "\0" in arguments:
+        raise invalid("ps_args contains a NUL character")
     check_arguments(arguments)
     if not container.state.running:
         raise not_running(container)
@@ -85,5 +87,3 @@ async def _ps(arguments: list[str]) -> Completed:
         return await run(["ps", *arguments], deadline=timeouts.seconds("program.run"))
     except FileNotFoundError:
         raise internal('ps: exec: "ps": executable file not found in $PATH') from None
-    except ValueError as error:
-        raise WharfError(internal("").kind, f"ps: {error}") from None

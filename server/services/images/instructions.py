@@ -51,7 +51,7 @@ async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, 
                 raise invalid(f"{line.split()[0]} is not a valid change command") from None
             raise invalid(error.message) from None
         if type(instruction) not in _ALLOWED:
-            raise invalid(f"{line.split()[0].lower()} is not a valid change command")
+            raise invalid(f"{line.split()[0]} is not a valid change command")
         if isinstance(instruction, ins.OnBuild):
             triggers.append(instruction.text)
         else:
