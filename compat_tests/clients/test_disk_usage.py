@@ -121,6 +121,7 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_pat
 def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Path) -> None:
     """Sizes of containers are remembered; whatever writes into a layer is seen, and a new daemon measures the same."""
     engine = own_engine
+    before = as_it_is(engine)
     (tmp_path / "f").write_bytes(os.urandom(1 << 20))
 
     def seen() -> dict[str, tuple[int, int]]:
@@ -163,6 +164,7 @@ def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Pa
     assert seen() == now
     engine.remove_all()
     engine.docker("rmi", "sized:1")
+    back_to(engine, before)
 
 
 def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
