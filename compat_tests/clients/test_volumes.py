@@ -125,6 +125,15 @@ def test_what_only_the_api_says_of_a_bind(engine: Engine, tmp_path: Path) -> Non
     assert "conflict" in start(ReadOnly=True, BindOptions=both)
 
 
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_tmpfs_of_another_propagation(engine: Engine, runtime: str) -> None:
+    if runtime not in engine.api.get("/info").json()["Runtimes"]:
+        pytest.skip(f"needs {runtime}")
+    for word, field in (("shared", "shared:"), ("unbindable", "unbindable"), ("slave", "-")):
+        script = "awk '$5 == \"/t\" {print $7}' /proc/self/mountinfo"
+        assert sh(engine, "--runtime", runtime, "--tmpfs", f"/t:{word}", script=script).startswith(field), word
+
+
 def test_tmpfs(engine: Engine) -> None:
     script = "grep ' /t ' /proc/mounts; stat -c %a /t"
     line, mode = sh(engine, "--tmpfs", "/t:size=1m,mode=1700", script=script).splitlines()

@@ -14,6 +14,8 @@ Json = dict[str, object]
 INIT_PATH = "/sbin/docker-init"
 _SHARED = ("shared", "rshared")
 _SLAVE = ("slave", "rslave")
+#: What a tmpfs can be of itself; a slave without a master is private.
+_OF_OWN_TMPFS = frozenset((*_SHARED, "unbindable", "runbindable"))
 #: What stays writable under a read-only root: the runtime's own file systems in memory.
 _ALWAYS_WRITABLE = frozenset(("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"))
 
@@ -186,7 +188,11 @@ def plan(
     for entry in sorted(asked, key=_depth):
         _check_proc(entry, find)
         if isinstance(entry, TmpfsMount):
-            result.append(_tmpfs(entry))
+            tmpfs = _tmpfs(entry)
+            result.append(tmpfs)
+            # crun ends with this propagation on the root; its default is rprivate, which undoes the tmpfs's own.
+            if not root and _OF_OWN_TMPFS.intersection(tmpfs["options"]):  # type: ignore[arg-type]
+                root = "private"
             continue
         if entry.propagation in _SHARED + _SLAVE and _check_propagation(entry, find):
             if entry.propagation in _SHARED:
@@ -194,4 +200,11 @@ def plan(
             elif root != "shared":
                 root = "rslave"
         result.append(_bind(entry, host))
+    if root == "private":
+        # Without rprivate, the binds that a runtime makes of the host's cgroups would still propagate to the host.
+        for mount in result:
+            options = mount["options"]
+            assert isinstance(options, list)
+            if not any(_FLAG_KINDS.get(option) == "propagation" for option in options):
+                options.append("private")
     return result, root

@@ -172,6 +172,18 @@ def test_order_of_mounts_is_by_depth_and_stable() -> None:
     assert propagation == ""
 
 
+def test_a_shared_tmpfs_keeps_its_propagation() -> None:
+    """crun ends with the root's propagation, by default a recursive one; no other mount becomes shared by that."""
+    planned, propagation = mounts.plan(replace(BASE, mounts=(TmpfsMount("/t", "shared"),)), HOST)
+    assert propagation == "private"
+    for mount in planned:
+        options = mount["options"]
+        assert isinstance(options, list)
+        assert ("shared" if mount["destination"] == "/t" else "private") in options
+    for words in ("", "private", "slave"):
+        assert mounts.plan(replace(BASE, mounts=(TmpfsMount("/t", words),)), HOST)[1] == ""
+
+
 def test_a_mount_over_dev_replaces_what_lies_in_it() -> None:
     planned, _ = mounts.plan(replace(BASE, mounts=(BindMount("/s", "/dev/"),)), HOST)
     destinations = [mount["destination"] for mount in planned]
