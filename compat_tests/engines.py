@@ -22,7 +22,7 @@ from compat_tests.api import Api
 from compat_tests.daemons import START, STOP, Daemon, forget
 from compat_tests.daemons import Completed as Completed
 from compat_tests.images import busybox_archive
-from compat_tests.traces import Process, processes, until
+from compat_tests.traces import Process, until
 
 if TYPE_CHECKING:
     import docker
@@ -132,7 +132,7 @@ class Engine(ABC):
         """The engine's processes of this name (the kernel keeps 15 characters of it), without the API daemon."""
         return [
             process
-            for process in processes(self.place.footprint.mark)
+            for process in self.place.footprint.processes()
             if process.pid != self.daemon.pid and process.comm.startswith(name[:15])
         ]
 
@@ -144,7 +144,7 @@ class Engine(ABC):
             self.daemon.process.wait(STOP)
             return
         found = self.find(name)
-        assert found, f"no process {name!r} among {[p.comm for p in processes(self.place.footprint.mark)]}"
+        assert found, f"no process {name!r} among {[p.comm for p in self.place.footprint.processes()]}"
         for process in found:
             process.signal(signal_number)
         assert until(lambda: not {p.pid for p in found} & {p.pid for p in self.find(name)}), f"{name} did not end"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,6 +51,28 @@ def test_what_a_killed_run_left_is_swept() -> None:
         child.wait(60)
         Footprint(root.name, root, bridge, group).remove()
         places.clear(root)
+
+
+def test_a_process_without_the_mark_is_known_by_its_socket() -> None:
+    """As the proxy, which gets an environment of its own; also when the engine's files are gone already."""
+    place = places.take("unmarked")
+    path = place.root / "run.sock"
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            child = subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()])
+        try:
+            path.unlink()
+            assert [process.pid for process in place.footprint.processes()] == [child.pid]
+            assert any(f"process {child.pid} " in line for line in place.footprint.left())
+            place.footprint.end_processes()
+            assert child.wait(60) == -signal.SIGKILL
+        finally:
+            child.kill()
+            child.wait(60)
+    finally:
+        places.clear(place.root)
 
 
 def test_places_are_apart_and_those_of_the_living_are_not_swept() -> None:

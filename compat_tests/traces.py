@@ -75,12 +75,15 @@ def processes(mark: str) -> list[Process]:
 
 
 def listeners(path: Path) -> list[Process]:
-    """The processes that hold the listening unix socket of this name: how one without an engine's mark is known."""
+    """The processes that hold a listening unix socket of this name, or of one below this folder: how those without an
+    engine's mark are known, as the proxy, which gets an environment of its own. The name outlives its file."""
     wanted = set()
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[7:] == [str(path)] and fields[3] == "00010000":  # it listens
-            wanted.add(f"socket:[{fields[6]}]")
+        fields = line.split(maxsplit=7)
+        if fields[3] == "00010000" and len(fields) > 7:  # it listens
+            name = fields[7]
+            if name == str(path) or name.startswith(f"{path}/"):
+                wanted.add(f"socket:[{fields[6]}]")
     found = []
     for entry in os.listdir("/proc") if wanted else ():
         if not entry.isdigit():
@@ -198,9 +201,13 @@ class Footprint:
     bridge: str
     cgroup: str
 
+    def processes(self) -> list[Process]:
+        """Those that carry the mark, and those that listen at a socket below the root."""
+        return list(dict.fromkeys([*processes(self.mark), *listeners(self.root)]))
+
     def left(self) -> list[str]:
         """One line for each thing that is there."""
-        lines = [f"process {p.pid} {p.comm} {' '.join(p.argv)[:120]}" for p in processes(self.mark)]
+        lines = [f"process {p.pid} {p.comm} {' '.join(p.argv)[:120]}" for p in self.processes()]
         lines += [f"mount {point}" for point in mounts_under(self.root)]
         lines += [f"link {name}" for name, master in links().items() if self.bridge in (name, master)]
         lines += [f"rule {line}" for line in rules_naming(self.bridge)]
@@ -228,7 +235,7 @@ class Footprint:
         """SIGKILL, again and again while a killed parent's children appear, until none is left."""
 
         def gone() -> bool:
-            found = processes(self.mark)
+            found = self.processes()
             for process in found:
                 process.signal(signal.SIGKILL)
             return not found

@@ -1,8 +1,9 @@
 """wharf-proxy: one process for all published ports and all containers' name service.
 
-It outlives wharfd, so that names resolve and ports stay held while that restarts, and it leaves by itself when
-nobody has needed it for a while. wharfd finds it by its socket, ``<exec root>/proxy.sock``, which comes to it
-as its standard input. Requests and answers are JSON objects, each after its length (4 bytes, big endian).
+It outlives wharfd, so that names resolve and ports stay held while that restarts. It ends when it has had nothing to
+serve for a while, or when no wharfd can reach it any more: its socket's name is gone. wharfd finds it by its socket,
+``<exec root>/proxy.sock``, which comes to it as its standard input. Requests and answers are JSON objects, each after
+its length (4 bytes, big endian).
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from engine.network.resolver import Resolver, Upstream
 
 #: Raised whenever the requests change: wharfd replaces a proxy of another version.
 VERSION = 2
-_IDLE = 60.0  # seconds without anything to serve
+_IDLE = 60.0  # seconds without anything to serve, or without a name; it ends after two in a row
 _LENGTH = struct.Struct(">I")
 
 
@@ -34,6 +35,8 @@ class Proxy:
         self.publications = Publications(reactor)
         self.resolver = Resolver(reactor)
         self._busy = True
+        self._path = listener.getsockname()
+        self._identity = _identity(self._path)
         listener.settimeout(0)
         reactor.watch(listener, READ, self._accept)
         reactor.later(_IDLE, self._idle)
@@ -46,9 +49,15 @@ class Proxy:
     def forget(self, client: "_Client") -> None:
         self._clients.discard(client)
 
+    def reachable(self) -> bool:
+        """Whether the socket's name still leads here: an engine that was killed may have been removed with its exec
+        root, and one that starts makes a new proxy where it finds no name."""
+        return self._identity is not None and _identity(self._path) == self._identity
+
     def _idle(self) -> None:
         # Twice in a row: one that has just become idle may be needed again at once.
-        needed = bool(len(self.publications) or len(self.resolver))
+        serves = bool(len(self.publications) or len(self.resolver))
+        needed = serves and (bool(self._clients) or self.reachable())
         if not needed and not self._busy:
             self._reactor.stop()
             return
@@ -103,6 +112,15 @@ class Proxy:
         # After the answer went out.
         self._reactor.later(0, self._reactor.stop)
         return {}
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Device and inode; None: there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _OPERATIONS = {
@@ -173,10 +191,11 @@ def main() -> None:
     os.close(null)
     path = listener.getsockname()
     reactor = Reactor()
-    Proxy(reactor, listener)
+    proxy = Proxy(reactor, listener)
     reactor.run()
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+    if proxy.reachable():  # another's is not ours to remove
+        with contextlib.suppress(OSError):
+            os.unlink(path)
     sys.exit(0)
 
 
