@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -135,7 +137,7 @@ def test_import_and_export(engine: Engine) -> None:
     assert (document["Comment"], document["Architecture"], document["Os"]) == ("a message", "amd64", "linux")
     assert engine.docker(*RUN, "imported:1").stdout == "exported\n"
     # Compressed, without a name, from docker-py; a default message tells the source.
-    for pack in (gzip.compress, zstandard.ZstdCompressor().compress):
+    for pack in (gzip.compress, zstandard.ZstdCompressor().compress, bz2.compress, lzma.compress):
         id = engine.docker("import", "-", input=pack(layer({"x": os.urandom(5)}))).stdout.strip()
         assert inspect(engine, id)["RepoTags"] == []
         assert inspect(engine, id)["Comment"] == "Imported from -"
@@ -151,12 +153,13 @@ def test_import_and_export(engine: Engine) -> None:
     assert "invalid reference format" in engine.docker("import", "-", "UPPER:1", input=exported, check=False).output
 
 
-def test_padding_behind_an_imported_archive_is_not_kept(engine: Engine) -> None:
+@pytest.mark.parametrize("pack", [bytes, bz2.compress, lzma.compress], ids=["plain", "bzip2", "xz"])
+def test_padding_behind_an_imported_archive_is_not_kept(engine: Engine, pack: Callable[[bytes], bytes]) -> None:
     """It is read, as senders are not cut off, and nobody's."""
     data = layer({"x": os.urandom(300_000), "zeros": bytes(700_000)})
     sizes = []
     for behind in (0, 64 << 20):
-        engine.docker("import", "-", "padded:1", input=data + bytes(behind))
+        engine.docker("import", "-", "padded:1", input=pack(data + bytes(behind)))
         manifest = engine.api.get("/images/padded:1/json", manifests=1).json()["Manifests"][0]
         sizes.append(manifest["Size"]["Content"])
         made = engine.docker("create", "padded:1", "x").stdout.strip()

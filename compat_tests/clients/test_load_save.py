@@ -11,7 +11,7 @@ import lzma
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,32 @@ def test_formats_and_compressions(engine: Engine) -> None:
     ]
     [image] = engine.client.images.load(docker_archive("bypy:1", fresh()))
     assert image.tags == ["bypy:1"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_packed_layers_in_an_archive(engine: Engine, oracle: Dockerd, pack: Callable[[bytes], bytes]) -> None:
+    """As dockerd takes them; also with bytes behind the end of a layer's archive, which its digest counts."""
+    layers = [busybox_layer(), layer({"large": os.urandom(2 << 20)}) + bytes(1 << 20), layer({"small": b"x"})]
+    packed = [pack(data) for data in layers]
+    document = config(layers)
+    names = [f"{number}/layer.tar" for number in range(len(layers))]
+    manifest = json.dumps([{"Config": "c.json", "RepoTags": ["layers:1"], "Layers": names}])
+    archive = layer({"c.json": document, **dict(zip(names, packed, strict=True)), "manifest.json": manifest})
+    for each in (engine, oracle):
+        assert each.docker("load", input=archive).stdout == "Loaded image: layers:1\n"
+        ran = each.docker("run", "--rm", "--network", "none", "layers:1", "sh", "-c", "wc -c < /large; cat /small")
+        assert ran.stdout == f"{2 << 20}\nx"
+    oracle.docker("rmi", "layers:1")
+    # What is saved and loaded again is whole.
+    saved = save(engine, "layers:1")
+    engine.docker("rmi", "layers:1")
+    engine.docker("load", input=saved)
+    assert engine.docker("run", "--rm", "--network", "none", "layers:1", "cat", "/small").stdout == "x"
+    data = layer({"other": os.urandom(1000)})
+    manifest = json.dumps([{"Config": "c.json", "RepoTags": ["broken:1"], "Layers": ["layer.tar"]}])
+    archive = layer({"c.json": config([data]), "layer.tar": pack(data)[:-99], "manifest.json": manifest})
+    for each in (engine, oracle):
+        assert each.docker("load", input=archive, check=False).status == 1
 
 
 def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:

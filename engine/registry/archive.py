@@ -16,6 +16,7 @@ from engine.registry import archive_contents, archive_v1, documents, oci
 from engine.registry.archive_contents import INDEX, LAYOUT, MANIFEST, REPOSITORIES, Blob, Contents
 from engine.registry.asynctar import AsyncTar, plain
 from engine.registry.reference import parse
+from engine.registry.repack import repack
 from engine.system import heap
 
 _LAYER_SUFFIX = {Compression.NONE: "", Compression.GZIP: ".gzip", Compression.ZSTD: ".zstd"}
@@ -193,10 +194,8 @@ async def _docker_layer(engine: Engine, contents: Contents, name: str) -> Descri
         blob = contents.big[path]
     else:
         raise contents.missing(path, "layer")
-    suffix = _LAYER_SUFFIX.get(blob.compression)
-    if suffix is None:
-        raise invalid(f"layer {name!r}: {blob.compression.value} is no compression of a layer")
-    return Descriptor(oci.DOCKER_LAYER + suffix, blob.digest, blob.size)
+    blob = await repack(engine, blob)
+    return Descriptor(oci.DOCKER_LAYER + _LAYER_SUFFIX[blob.compression], blob.digest, blob.size)
 
 
 # docker-archive without a manifest, as Docker before 1.10 wrote it

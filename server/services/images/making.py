@@ -16,9 +16,9 @@ from engine.errors import Kind, WharfError, invalid
 from engine.layers.compression import Compression, detect
 from engine.layers.ends import TarEnd
 from engine.registry import documents, oci
-from engine.registry.asynctar import gather
 from engine.registry.progress import Report
 from engine.registry.reference import Reference, parse
+from engine.registry.repack import storable
 from engine.system import heap
 from server.services.images.changes import apply_changes
 from server.services.images.model import PARENT_LABEL, Image, dangling_name
@@ -102,12 +102,10 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
         with heap.Transfer():
             async with engine.content.writer(ref) as writer:
                 kind, size, end = Compression.NONE, 0, TarEnd()
-                async for data in gather(body):
+                async for data in storable(body):
                     piece = memoryview(data)
                     if not size:
                         kind = detect(data)
-                        if kind not in _SUFFIX:
-                            raise invalid(f"{kind.value}: compress the archive with gzip or zstd, or not at all")
                     if kind is Compression.NONE:
                         # The id is new in any case: padding behind the archive, which may be large, is not kept.
                         piece = piece[: end.of(piece)]
