@@ -1,0 +1,20 @@
+"""Some clients of each kind that stall; ``python -m compat_tests.hostile.stalled`` has 200 of each."""
+
+from __future__ import annotations
+
+import pytest
+
+from compat_tests.engines import Engine
+from compat_tests.hostile.stalled import ANSWERS, BODIES, stall
+
+pytestmark = pytest.mark.root
+
+COUNT = 20
+
+
+def test_bodies_that_do_not_end(own_engine: Engine) -> None:
+    stall(own_engine, list(BODIES), COUNT)
+
+
+def test_answers_that_nobody_reads(own_engine: Engine) -> None:
+    stall(own_engine, list(ANSWERS), COUNT)
