@@ -21,7 +21,7 @@ from compat_tests import engines, places
 from compat_tests.api import Api
 from compat_tests.engines import Wharf
 from compat_tests.images import ROOT
-from compat_tests.traces import links, nft, until
+from compat_tests.traces import links, mounts_under, nft, until
 from engine.network.tests.space import free_ports
 
 pytestmark = pytest.mark.root
@@ -222,6 +222,7 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
         assert words in done.stderr
     assert daemon.api.get("/_ping").status == 200
     assert (daemon.place.root / "wharfd.pid").read_text().strip() == str(daemon.daemon.pid)
+    assert not mounts_under(tmp_path)
     assert daemon.place.bridge in links()
     assert nft("list", "table", "inet", f"wharf-{daemon.place.bridge}")
 

@@ -112,8 +112,8 @@ class Networks:
                 if ownership.owns_bridge(room, network) and not attach.adopted(room, network):
                     with contextlib.suppress(OSError):
                         bridge.remove(room.host, network.bridge, mark(room.config.network_name))
-        if not busy and not room.sandboxes:
-            netns.unprepare(self._directory)
+        # Also after a start that failed: it stays where a namespace is kept.
+        netns.unprepare(self._directory)
         room.workers.shutdown()
         room.sweepers.shutdown()
         room.claims.close()
