@@ -50,6 +50,20 @@ def loads(data: bytes | str) -> Any:
     return orjson.loads(mended)
 
 
+def has_more(document: Any, most: int) -> bool:
+    """Whether arrays and objects of a decoded document have more than ``most`` elements and members together. It looks
+    at no more than that."""
+    count, unseen = 0, [document]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, list | dict):
+            count += len(value)
+            if count > most:
+                return True
+            unseen += value if isinstance(value, list) else value.values()
+    return False
+
+
 def _valid(source: str) -> str:
     """A text whose surrogates (undecodable bytes of an argument or a file's name) are replaced."""
     return source.encode("utf-8", "surrogatepass").decode("utf-8", _ERRORS) if not source.isascii() else source

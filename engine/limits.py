@@ -52,6 +52,8 @@ CONTAINER_MOUNTS = 10_000
 100,000 in a namespace (``fs.mount-max``), and the runtime takes longer for each than for the one before."""
 CONTAINER_DEVICES = 10_000
 """Devices of one container: those to be made, requested or limited, and the rules about them."""
+CONTAINER_PORTS = 200_000
+"""Ports that the bindings of one container come to: all ports of TCP, UDP and SCTP once."""
 CONTAINER_NETWORKS = 1000
 """Networks that a container is to be connected to at its start."""
 
@@ -78,6 +80,8 @@ REGEX_MEMORY = 1 << 20
 
 DOCUMENT_BYTES = 8 << 20
 """Bytes of a manifest, an index, an image config or a list of tags (registries accept manifests of 4 MiB)."""
+DOCUMENT_VALUES = 500_000
+"""Elements of arrays and members of objects in such a document: 100,000 steps of a history have as many."""
 LAYER_BYTES = 1 << 40
 """Bytes that a manifest may claim for one layer."""
 IMAGE_BYTES = 4 << 40

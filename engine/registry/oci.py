@@ -74,13 +74,15 @@ def digest_of(data: bytes) -> str:
 
 
 def load(data: bytes, what: str) -> Json:
-    """:raises WharfError: INVALID_ARGUMENT for anything but a JSON object."""
+    """:raises WharfError: INVALID_ARGUMENT for anything but a JSON object of at most ``limits.DOCUMENT_VALUES``."""
     try:
         document = jsontext.loads(data)
     except ValueError:
         raise invalid(f"{what}: invalid JSON") from None
     if not isinstance(document, dict):
         raise invalid(f"{what}: not a JSON object")
+    if jsontext.has_more(document, limits.DOCUMENT_VALUES):
+        raise limits.exceeded("DOCUMENT_VALUES", f"{what}: the number of its values")
     return document
 
 

@@ -223,7 +223,8 @@ class Local:
                 "Size": size,
                 "Tags": None,
             }
-            rows.insert(0, row)
+            rows.append(row)
+        rows.reverse()
         current: ImageRecord | None = record
         for row in rows:
             if current is None:

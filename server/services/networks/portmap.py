@@ -67,22 +67,29 @@ def parse_port(text: str) -> tuple[int, int, str]:
 
 def exposed(config: ContainerConfig, host: HostConfig) -> list[tuple[int, str]]:
     """Every port that the container names, in order."""
-    found: set[tuple[int, str]] = set()
-    for text in (*(config.exposed_ports or {}), *(host.port_bindings or {})):
-        first, last, protocol = parse_port(text)
-        found.update((port, protocol) for port in range(first, last + 1))
+    ranges = sorted(parse_port(text) for text in (*(config.exposed_ports or {}), *(host.port_bindings or {})))
+    found: list[tuple[int, str]] = []
+    after = dict.fromkeys(_PROTOCOLS, 0)
+    for first, last, protocol in ranges:
+        # Thousands of ranges may overlap: each port is looked at once.
+        found += ((port, protocol) for port in range(max(first, after[protocol]), last + 1))
+        after[protocol] = max(after[protocol], last + 1)
     return sorted(found)
 
 
 def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[str]) -> list[Wish]:
     """What is to be published. ``default_hosts``: the addresses meant when a binding names none.
 
-    :raises WharfError: INVALID.
+    :raises WharfError: INVALID; more than ``limits.CONTAINER_PORTS``.
     """
-    found = []
+    found: list[Wish] = []
     bound = set()
+    total = 0
     for text, bindings in (host.port_bindings or {}).items():
         first, last, protocol = parse_port(text)
+        total += (last - first + 1) * max(1, len(bindings or ()))
+        if total > limits.CONTAINER_PORTS:
+            raise limits.exceeded("CONTAINER_PORTS", "the number of published ports")
         for port in range(first, last + 1):
             bound.add((port, protocol))
             for binding in bindings or ():
@@ -280,6 +287,8 @@ def shown(
     for span in spans:
         for step in range(span.count):
             key, outer = f"{span.port + step}/{span.protocol}", str(span.host_port + step) if span.host_port else ""
-            bindings = found.get(key) or []
-            found[key] = bindings + [{"HostIp": item, "HostPort": outer} for item in span.hosts]
+            bindings = found.get(key)
+            if bindings is None:
+                bindings = found[key] = []
+            bindings += [{"HostIp": item, "HostPort": outer} for item in span.hosts]
     return found
