@@ -103,6 +103,25 @@ def test_packed_layers_in_an_archive(engine: Engine, oracle: Dockerd, pack: Call
         assert each.docker("load", input=archive, check=False).status == 1
 
 
+def test_annotations_of_an_archives_index(engine: Engine) -> None:
+    """As dockerd 28.5 with containerd's store: inspect and list show all of them, an archive the names it has then."""
+    before = files(oci_archive("annotated:1", fresh(1)))
+    index = json.loads(before["index.json"])
+    annotations = index["manifests"][0]["annotations"]
+    annotations["my.own"] = "value"
+    engine.docker("load", input=layer({**before, "index.json": json.dumps(index)}))
+    document = engine.api.get("/images/annotated:1/json").json()
+    assert document["Descriptor"]["annotations"] == annotations
+    [listed] = engine.api.get("/images/json", filters=json.dumps({"reference": ["annotated:1"]}), manifests=1).json()
+    assert listed["Descriptor"]["annotations"] == annotations
+    assert list(listed["Descriptor"]["annotations"]) == sorted(annotations)
+    engine.docker("tag", "annotated:1", "other:2")
+    named = {"io.containerd.image.name": "docker.io/library/other:2", "org.opencontainers.image.ref.name": "2"}
+    for name, shown in (("other:2", {**named, "my.own": "value"}), (document["Id"], {"my.own": "value"})):
+        [entry] = json.loads(files(save(engine, name))["index.json"])["manifests"]
+        assert entry["annotations"] == shown
+
+
 def test_an_archive_as_old_dockers_wrote_it(engine: Engine) -> None:
     """A folder for each layer, shared ones as links, several images, one without a name."""
     shared, own = busybox_layer(), fresh(1)[0]

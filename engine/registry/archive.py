@@ -56,16 +56,7 @@ async def _oci(engine: Engine, contents: Contents, platform: Platform | None) ->
     for desc in oci.parse_index(index, INDEX):
         if await adopt(engine, desc, platform) is None:
             continue
-        target = replace(
-            desc,
-            platform=None,
-            annotations={
-                key: value
-                for key, value in desc.annotations.items()
-                if key not in (oci.ANNOTATION_NAME, oci.ANNOTATION_REF)
-            },
-        )
-        loaded.append(Loaded(_name_of(desc.annotations), target))
+        loaded.append(Loaded(_name_of(desc.annotations), replace(desc, platform=None)))
     if not loaded:
         raise invalid("unrecognized image format: the index has no image")
     return loaded

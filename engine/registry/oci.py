@@ -119,7 +119,7 @@ def to_json(desc: Descriptor) -> Json:
     """A descriptor as JSON, in the order of the OCI specification's struct."""
     document: Json = {"mediaType": desc.media_type, "digest": desc.digest, "size": desc.size}
     if desc.annotations:
-        document["annotations"] = dict(desc.annotations)
+        document["annotations"] = dict(sorted(desc.annotations.items()))  # as Go writes a map
     if desc.platform is not None:
         document["platform"] = platform_json(desc.platform)
     return document
