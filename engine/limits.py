@@ -14,6 +14,10 @@ DOCKERFILE_STAGES = 10_000
 """Stages of one Dockerfile."""
 STAGE_DEPTH = 100
 """Stages that are built on, or copy from, one another."""
+IGNORE_PATTERNS = 20_000
+"""Patterns of a ``.dockerignore`` or of the ``--exclude`` of one ``COPY``."""
+COMPARED_SOURCES = 1000
+"""Sources of ``COPY`` and ``ADD`` that a build check compares with a ``.dockerignore``; further ones are not."""
 BUILD_OPTIONS = 10_000
 """Attributes and other entries of a list in the request for one build: build arguments, labels, outputs, caches."""
 EXPANSION_BYTES = 16 << 20

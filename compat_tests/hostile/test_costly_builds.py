@@ -60,3 +60,20 @@ def test_others_are_served_meanwhile(own_engine: Engine, name: str) -> None:
             own_engine, "POST", "/build", body=dockerfile(ENDLESS[name]), headers=TAR, seconds=SECONDS
         )
     assert status in (0, 200, 400), answer[-500:]
+
+
+@pytest.mark.parametrize(("version", "pattern"), [(1, "name{}"), (2, "*a{}*")])
+def test_many_patterns_that_leave_files_out(own_engine: Engine, version: int, pattern: str) -> None:
+    lines = ["FROM busybox", "COPY . /all/", *[f"COPY file{number} /" for number in range(3)]]
+    files: dict[str, str | bytes] = {
+        "Dockerfile": "\n".join(lines),
+        ".dockerignore": "\n".join(pattern.format(number) for number in range(10_000)),
+        **{f"file{number}": b"" for number in range(5000)},
+    }
+    with beside(own_engine):
+        status, answer = send(
+            own_engine, "POST", f"/build?version={version}&t=ignore", body=layer(files), headers=TAR, seconds=120
+        )
+    assert status == 200
+    assert b"error" not in answer, answer[-500:]
+    assert own_engine.api.delete("/images/ignore").status == 200

@@ -6,8 +6,8 @@ above it, decides. A pattern is cleaned and taken relative to the context's root
 
 import posixpath
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from engine import globs, limits
 from engine.errors import invalid
@@ -77,20 +77,34 @@ def component(pattern: str) -> re.Pattern[str]:
     return _expression(pattern)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    expression: re.Pattern[str]
+_SPECIAL = re.compile(r"[*?\[\\]")
+
+
+@dataclass(slots=True)
+class _Run:
+    """Neighbouring patterns that all leave out, or all take back: their order does not matter."""
+
     negated: bool
-    literal: str
-    """The start of the pattern that holds no wildcard: what a directory must be on the way to."""
+    names: set[str] = field(default_factory=set)
+    """Those without wildcards: thousands are looked up at once."""
+    expressions: list[re.Pattern[str]] = field(default_factory=list)
+
+    def fits(self, paths: Sequence[str]) -> bool:
+        return not self.names.isdisjoint(paths) or any(
+            expression.fullmatch(path) for expression in self.expressions for path in paths
+        )
 
 
 class Ignore:
-    """A list of patterns, compiled. Raises INVALID_ARGUMENT for one that can't be."""
+    """A list of patterns, compiled. Raises INVALID_ARGUMENT for one that can't be, and for too many."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._rules: list[_Rule] = []
-        for raw in patterns:
+        self._runs: list[_Run] = []
+        self._kept: list[str] = []
+        """Of each pattern that takes back what comes before its first wildcard: where a directory must lead to."""
+        for number, raw in enumerate(patterns):
+            if number >= limits.IGNORE_PATTERNS:
+                raise limits.exceeded("IGNORE_PATTERNS", "the number of patterns that leave files out")
             pattern = raw.strip()
             negated = pattern.startswith("!")
             if negated:
@@ -100,30 +114,35 @@ class Ignore:
             pattern = posixpath.normpath(pattern).lstrip("/") if pattern else pattern
             if not pattern or pattern == ".":
                 continue
-            literal = re.split(r"[*?\[\\]", pattern, maxsplit=1)[0]
-            self._rules.append(_Rule(_expression(pattern), negated, literal))
-        self._negations = [rule for rule in self._rules if rule.negated]
+            self._add(pattern, negated=negated)
+
+    def _add(self, pattern: str, *, negated: bool) -> None:
+        if not self._runs or self._runs[-1].negated != negated:
+            self._runs.append(_Run(negated))
+        wildcard = _SPECIAL.search(pattern)
+        if wildcard is None:
+            self._runs[-1].names.add(pattern)
+        else:
+            self._runs[-1].expressions.append(_expression(pattern))
+        if negated:
+            self._kept.append(pattern if wildcard is None else pattern[: wildcard.start()])
 
     def __bool__(self) -> bool:
-        return bool(self._rules)
+        return bool(self._runs)
 
     def ignores(self, path: str) -> bool:
         """Whether the relative path is left out, by itself or with a directory above it."""
-        if not self._rules:
+        if not self._runs:
             return False
         parts = path.split("/")
         prefixes = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
         ignored = False
-        for rule in self._rules:
-            if rule.negated != ignored:
-                continue
-            if any(rule.expression.fullmatch(prefix) for prefix in prefixes):
-                ignored = not rule.negated
+        for run in self._runs:
+            if run.negated == ignored and run.fits(prefixes):
+                ignored = not run.negated
         return ignored
 
     def may_hold_kept(self, directory: str) -> bool:
         """Whether something in an ignored directory may be taken back by a ``!`` pattern."""
-        for rule in self._negations:
-            if rule.literal.startswith(directory + "/") or directory.startswith(rule.literal.rstrip("/")):
-                return True
-        return False
+        below = directory + "/"
+        return any(kept.startswith(below) or directory.startswith(kept.rstrip("/")) for kept in self._kept)

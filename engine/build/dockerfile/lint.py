@@ -45,12 +45,12 @@ def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ig
     """Files of the context that an instruction names and ``.dockerignore`` leaves out. ``copies``: the instructions,
     their sources, where."""
     found: list[ins.Warning] = []
-    for name, sources, span in copies:
-        for source in sources:
-            path = posixpath.normpath("/" + source).lstrip("/")
-            if span is not None and path and ignore.ignores(path):
-                sentence = f"Attempting to {name} file {json.dumps(path)} that is excluded by .dockerignore"
-                found.append(ins.Warning("CopyIgnoredFile", sentence, span))
+    named = ((name, source, span) for name, sources, span in copies for source in sources)
+    for name, source, span in islice(named, limits.COMPARED_SOURCES):
+        path = posixpath.normpath("/" + source).lstrip("/")
+        if span is not None and path and ignore.ignores(path):
+            sentence = f"Attempting to {name} file {json.dumps(path)} that is excluded by .dockerignore"
+            found.append(ins.Warning("CopyIgnoredFile", sentence, span))
     return found
 
 

@@ -1,9 +1,11 @@
 """The Dockerfile front end: what is read, and the sentences for what can't be."""
 
 import textwrap
+import time
 
 import pytest
 
+from engine import limits
 from engine.build.dockerfile import instructions as ins
 from engine.build.dockerfile.errors import DockerfileError, Span, excerpt
 from engine.build.dockerfile.expand import expand, expand_heredoc, expand_raw, expand_words
@@ -205,3 +207,21 @@ def test_single_instruction() -> None:
     assert isinstance(env, ins.Env)
     with pytest.raises(DockerfileError):
         parse_instruction("ENV a=b\nRUN x")
+
+
+def test_many_patterns_that_leave_files_out() -> None:
+    names = [f"name{number}" for number in range(limits.IGNORE_PATTERNS - 4)]
+    ignore = Ignore([*names, "!name7/kept", "a*", "!ab", "name8/kept/x"])
+    begin = time.monotonic()
+    assert all(ignore.ignores(f"name{number}/below/it") for number in range(8, 15_000))
+    assert time.monotonic() - begin < 60
+    assert not ignore.ignores("other/name1")
+    assert not ignore.ignores("name7/kept")
+    assert ignore.ignores("name7/other")
+    assert ignore.ignores("name8/kept")
+    assert ignore.ignores("abc")
+    assert not ignore.ignores("ab")
+    assert ignore.may_hold_kept("name7")
+    assert not ignore.may_hold_kept("name8")
+    with pytest.raises(WharfError, match=r"exceeds the limit IGNORE_PATTERNS \(20000\)"):
+        Ignore([*names, *"abcde"])

@@ -1,5 +1,6 @@
 """What plans read of their contexts: the files that are fetched, and those that they name in vain."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from engine.build.dockerfile.ignore import Ignore
@@ -34,7 +35,7 @@ def needed(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
     }
 
 
-def left_out(plans: Sequence[Plan], patterns: Sequence[str] | None) -> Sequence[Warning]:
+async def left_out(plans: Sequence[Plan], patterns: Sequence[str] | None) -> Sequence[Warning]:
     """Findings about files of the main context that are copied, and that ``.dockerignore`` leaves out."""
     copies = [
         ("Add" if step.operation.add else "Copy", step.operation.sources, step.span)
@@ -43,4 +44,6 @@ def left_out(plans: Sequence[Plan], patterns: Sequence[str] | None) -> Sequence[
         for step in chain_of(stage.last)
         if isinstance(step.operation, Copy) and step.operation.origin == Origin(context="")
     ]
-    return ignored(copies, Ignore(patterns or ()))
+    if not patterns:
+        return ()
+    return await asyncio.to_thread(lambda: ignored(copies, Ignore(patterns)))

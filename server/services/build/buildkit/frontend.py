@@ -76,7 +76,7 @@ class Frontend:
             config = self._checks(file)
             planned, _ = await self._plan(file, host_platform(), many=False)
             await self.sources.load_ignore()
-            found = [*planned.warnings, *left_out([planned], self.sources.ignore)]
+            found = [*planned.warnings, *await left_out([planned], self.sources.ignore)]
         except WharfError as error:
             failed = error
             if isinstance(error, DockerfileError):
@@ -108,7 +108,7 @@ class Frontend:
             plans = [(item, *await self._plan(file, item, many=len(platforms) > 1)) for item in platforms]
             for _, planned, _ in plans:
                 _check_entitlements(planned, self.job.request.Entitlements)
-            self._warn([planned for _, planned, _ in plans], name, text)
+            await self._warn([planned for _, planned, _ in plans], name, text)
             self.sources.follow = needed([planned for _, planned, _ in plans])
             made = [await self._made(item, planned, bases, progress, name) for item, planned, bases in plans]
         except WharfError as error:
@@ -194,14 +194,14 @@ class Frontend:
             any(isinstance(step.operation, Run) and step.operation.network != "none" for step in _steps(planned)),
         )
 
-    def _warn(self, plans: Sequence[Plan], name: str, text: bytes) -> None:
+    async def _warn(self, plans: Sequence[Plan], name: str, text: bytes) -> None:
         """Shows what the build checks found, once for all platforms.
 
         Raises if the Dockerfile or the client makes errors of them.
         """
         config = self._checks(plans[0].dockerfile)
         found = [warning for planned in plans for warning in planned.warnings]
-        found = sorted([*found, *left_out(plans, self.sources.ignore)], key=lambda item: item.span.first)
+        found = sorted([*found, *await left_out(plans, self.sources.ignore)], key=lambda item: item.span.first)
         chosen = config.chosen(list(dict.fromkeys(found)))
         for warning in chosen:
             if self.sources.definition is not None:
