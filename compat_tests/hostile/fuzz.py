@@ -53,6 +53,8 @@ AS_DOCKERD = (
     ("ContainerUnpause", r"Container \S+ is not paused"),
     ("ContainerTop", r"ps: |Couldn't find PID field"),
     ("ContainerStop", r"cannot stop container: .*: invalid signal: "),
+    # A registry that can't be reached: the fuzz names some.
+    ("SystemAuth|DistributionInspect|ImageCreate", r'(Get|Head) \\"https?://\S+\\": (dial tcp|\[SSL|tls: )'),
     ("ContainerStart|ContainerRestart", r"(Cannot restart container \S+: )?failed to create task for container: "),
 )
 MEMORY = 64 << 20
