@@ -173,6 +173,8 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stage(server: processes.Server, rootfs: Path, tmp_path: Path) -> Iterator[Stage]:
     (tmp_path / "rootfs").symlink_to(rootfs)
+    if server.process.poll() is not None:
+        server.restart()  # a test that failed in the middle left none
     one = Stage(server, tmp_path)
     yield one
     one.gate.close()
