@@ -54,16 +54,29 @@ class Load:
 
     def work(self, over: threading.Event, seed: int) -> None:
         chance = random.Random(seed)
+        left: list[str] = []
         while not over.is_set():
             if not reachable(self._engine):
                 # A failure to connect says nothing: what is cut in the middle does.
                 over.wait(0.1)
                 continue
+            left = [name for name in left if not self._removed(name)]
             step = chance.choice(self._steps)
             name = f"chaos-{uuid.uuid4().hex[:10]}"
             with self._journal.operation(step.__name__.lstrip("_")) as operation:
                 step(operation, name)
+            if operation.error:
+                left.append(name)
             over.wait(chance.uniform(0, 0.3))
+
+    def _removed(self, name: str) -> bool:
+        """Whether what a cut operation made is gone; else it is tried again. An hour's would use up the address pool."""
+        removals = (
+            ("rm", "-f", "-v", name, f"{name}-s", f"{name}-c"),
+            ("network", "rm", "-f", name),
+            ("volume", "rm", "-f", name),
+        )
+        return all(self._engine.docker(*args, check=False, timeout=TIMEOUT).status == 0 for args in removals)
 
     def _docker(self, *args: str, input: bytes | str | None = None) -> str:
         return self._engine.docker(*args, input=input, timeout=TIMEOUT).stdout
