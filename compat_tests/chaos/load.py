@@ -70,7 +70,7 @@ class Load:
             over.wait(chance.uniform(0, 0.3))
 
     def _removed(self, name: str) -> bool:
-        """Whether what a cut operation made is gone; else it is tried again. An hour's would use up the address pool."""
+        """Whether what a cut operation made is gone; else it is tried again. An hour's would use up the addresses."""
         removals = (
             ("rm", "-f", "-v", name, f"{name}-s", f"{name}-c"),
             ("network", "rm", "-f", name),

@@ -71,6 +71,8 @@ class Room:
     devices: RLock = field(default_factory=RLock)  # held while a network's device is made, restored or removed
     containers: Containers | None = None
     save_container: Callable[[Container], Coroutine[Any, Any, None]] | None = None
+    #: The daemon ends: what is not begun yet is left to the recovery of the next one.
+    closed: bool = False
     networks: dict[str, Network] = field(default_factory=dict)
     sandboxes: dict[str, SandboxRecord] = field(default_factory=dict)
     last: dict[str, SandboxRecord] = field(default_factory=dict)  # what a stopped container had

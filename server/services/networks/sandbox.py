@@ -266,7 +266,12 @@ def _open_links(room: Room, container: Container, record: SandboxRecord) -> None
 
 
 async def stop(room: Room, container: Container) -> None:
-    """Takes the container off its networks. Returns at once; a start of it waits for the rest."""
+    """Takes the container off its networks. Returns at once; a start of it waits for the rest.
+
+    While the daemon ends, the sandbox stays on record: the next daemon finds that its container has ended.
+    """
+    if room.closed:
+        return
     record = room.sandboxes.pop(container.id, None)
     if record is None:
         return

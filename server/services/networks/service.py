@@ -97,6 +97,7 @@ class Networks:
         """At the end of the daemon. Running containers keep everything; if none runs, nothing is left. A start that
         failed before it knew which containers run removes nothing."""
         room = self.room
+        room.closed = True
         await self._restorer.close()
         await room.settle()
         busy = not self._recovered or any(record.mode == "own" for record in room.sandboxes.values())

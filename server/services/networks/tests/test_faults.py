@@ -14,7 +14,7 @@ from engine.network.tests.space import ask, link_names, until
 from server.services.networks.room import Room
 from server.services.networks.tests.lan import HOST, lan, nft, scenario
 from server.services.networks.tests.test_traffic import bindings, echoes
-from server.services.networks.tests.world import World, opened
+from server.services.networks.tests.world import World, configured, opened
 
 pytestmark = pytest.mark.root
 
@@ -192,3 +192,26 @@ def test_a_clean_end_leaves_the_host_as_it_was(tmp_path: Path) -> None:
         assert until(lambda: link_names() == before), link_names()
         assert nft("list ruleset\n") == ""
         assert not os.path.exists(tmp_path / "run" / "netns") or os.listdir(tmp_path / "run" / "netns") == []
+
+
+def test_an_end_while_the_daemon_ends_is_left_to_the_next(tmp_path: Path) -> None:
+    with lan(tmp_path):
+
+        async def live() -> None:
+            world = World(tmp_path, configured(tmp_path))
+            await world.open()
+            container, path = await world.run("web")
+            closing = asyncio.ensure_future(world.networks.close())
+            await asyncio.sleep(0)
+            container.state.running = False
+            await world.networks.stop(container)
+            await closing
+            world.database.close()
+            assert not world.networks.room.tasks
+            assert await asyncio.to_thread(os.path.exists, path)
+            await world.open()
+            await world.networks.room.settle()
+            assert until(lambda: not os.path.exists(path))
+            await world.close()
+
+        asyncio.run(live())
