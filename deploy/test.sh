@@ -25,7 +25,7 @@ tidy() {
   services_release
   [ -x "${VENV:-}/bin/python" ] && "$VENV/bin/python" -m compat_tests.engines sweep >/dev/null 2>&1
   cgroups_restore "$CACHE/cgroups-mounted"
-  rm -rf "$WORK"
+  rm -rf --one-file-system "$WORK"
 }
 trap tidy EXIT
 # The tests that run clean up after themselves first.
@@ -90,8 +90,9 @@ every_file_collected || failed+=(collection)
 # fixtures clean up; the bound reports as 124.
 tests() {
   local name=$1 seconds=$2 status=0
+  # A folder for temporary files of its own: pytest's common one has what killed runs left, mounts included.
   timeout -s INT -k 30 "$seconds" "$python" -m pytest -p no:randomly -o cache_dir="$WORK/$name" --timeout=300 \
-    --durations=15 "${@:3}" </dev/null >"$WORK/$name.txt" 2>&1 || status=$?
+    --basetemp="$WORK/t-${name:0:3}" --durations=15 "${@:3}" </dev/null >"$WORK/$name.txt" 2>&1 || status=$?
   echo "$status" >"$WORK/$name.status"
 }
 
