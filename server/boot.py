@@ -136,12 +136,18 @@ def close_roots(config: Config) -> None:
         private.close_directory(config.data_root, 0o710)
     # Users of the API's socket, which may lie here, pass.
     private.close_directory(config.exec_root, private.PASSABLE)
-    for name in ("containers", "build"):
-        private.close_directory(config.exec_root / name, private.PASSABLE)
-    # What is below the data root needs no more; these hold what was secret also where the root is open by hand.
+    # What is below the data root needs no more; these hold what was secret also where the root is open by hand. None is
+    # made here: a folder of builds that is there makes the daemon load the builder.
     build = config.data_root / "build"
-    for path in (config.data_root / "containers", build):
-        private.close_directory(path, 0o710 if config.id_maps is None else private.PASSABLE)
+    below = 0o710 if config.id_maps is None else private.PASSABLE
+    for path, mode in (
+        (config.exec_root / "containers", private.PASSABLE),
+        (config.exec_root / "build", private.PASSABLE),
+        (config.data_root / "containers", below),
+        (build, below),
+    ):
+        if path.is_dir():
+            private.close_directory(path, mode)
     for file in build.glob("*.db*"):
         private.make_file(file)
 
