@@ -14,7 +14,7 @@ from compat_tests.images import busybox_layer, docker_archive, layer
 from compat_tests.registry import Registry
 
 LABEL = "chaos-load"
-TIMEOUT = 120.0  # seconds for one command; an answer that comes later is none
+TIMEOUT = 120.0  # seconds for one command; later answers count as failures
 
 
 def expect(found: object, wanted: object, what: str) -> None:

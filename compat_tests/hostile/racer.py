@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -28,6 +27,7 @@ from compat_tests.api import Answer
 from compat_tests.engines import Engine
 from compat_tests.subids import USER as REMAPPED
 from compat_tests.subids import subordinate_ids
+from engine.files.tests.exchanging import exchanging
 
 ATTEMPTS = 10_000
 #: Ways that take a tenth of a second and more are tried that much less often.
@@ -35,27 +35,6 @@ SLOW = 100
 STAT = "X-Docker-Container-Path-Stat"
 SECRET = "a secret of the host"
 USER = "hostuser"
-_EXCHANGE = """
-import ctypes, os, sys
-rename = ctypes.CDLL(None).renameat2
-one, two = map(os.fsencode, sys.argv[1:])
-print(flush=True)
-while os.getppid() > 1:
-    rename(-100, one, -100, two, 2)
-"""
-
-
-@contextlib.contextmanager
-def exchanging(directory: Path) -> Iterator[None]:
-    """Exchanges `d` and `l` in a directory without pause, as a program in the container would (renameat2(2))."""
-    argv = [sys.executable, "-S", "-c", _EXCHANGE, str(directory / "d"), str(directory / "l")]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        try:
-            process.stdout.readline()
-            yield
-        finally:
-            process.kill()
 
 
 class Race:
@@ -154,7 +133,7 @@ def race(engine: Engine, attempts: int, *, quiet: bool = False) -> dict[str, int
                 moved.callback(engine.docker, "exec", races.running, "sh", "-c", "rm /etc; mv /etc2 /etc")
                 engine.docker("exec", races.running, "sh", "-c", "mv /etc /etc2; ln -s /r/d /etc")
             began = time.monotonic()
-            with moved, exchanging(raced):
+            with moved, exchanging(raced / "d", raced / "l"):
                 found[name] = sum(attempt() for _ in range(tries))
             if not quiet:
                 print(f"{name:40} {found[name]:6} of {tries:6}  {time.monotonic() - began:6.1f} s", flush=True)
