@@ -4,8 +4,12 @@
 import os
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from engine.shim.loop import PRIORITY, READ, Loop
+from engine.shim.loop import PRIORITY, READ, Loop, Timer
+
+# Seconds after a notice at which the count is read again, see OomWatch._look.
+_DELAYS = (0.01, 0.05, 0.25, 1.0, 5.0)
 
 
 class OomWatch:
@@ -21,6 +25,7 @@ class OomWatch:
         self._event = -1
         self._seen = 0
         self._kills = True
+        self._timer: Timer | None = None
         try:
             for controller, name in (("memory", "memory.oom_control"), ("", "memory.events")):
                 directory = cgroups.get(controller)
@@ -58,26 +63,38 @@ class OomWatch:
                 struct.unpack("Q", os.read(self._event, 8))
             except BlockingIOError:
                 return
-        self._look(noticed=True)
+        self._look(_DELAYS)
 
     def check(self) -> None:
-        """Looks now; the process's end may be known before the notice comes."""
-        self._look(noticed=False)
+        """Reads the count now; the process's end may be known before the notice comes."""
+        self._look(None)
 
-    def _look(self, *, noticed: bool) -> None:
+    def _look(self, delays: tuple[float, ...] | None) -> None:
+        """Reads the count and reports what has been added. ``delays``: None without a notice; else when to read again.
+
+        v1 signals the eventfd before the killer has chosen a process and counted it (mm/memcontrol-v1.c,
+        ``mem_cgroup_oom``), so the count may not have changed yet."""
         if self._file < 0:
             return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         try:
             count = self._count()
         except OSError:
             # The cgroup was removed, which v1 signals too.
             self.close()
             return
-        if count > self._seen or (noticed and not self._kills):
+        if count > self._seen or (delays is not None and not self._kills):
             self._seen = count
             self._on_oom()
+        elif delays:
+            self._timer = self._loop.call_later(delays[0], partial(self._look, delays[1:]))
 
     def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for fd in (self._event, self._file):
             if fd >= 0:
                 self._loop.remove(fd)
