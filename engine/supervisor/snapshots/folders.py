@@ -6,7 +6,7 @@ import shutil
 import stat
 
 from engine.api.types import Usage
-from engine.system import private
+from engine.system import mounts, private
 
 
 class Folders:
@@ -24,7 +24,10 @@ class Folders:
     def tidy(self) -> None:
         for name in os.listdir(self.root):
             if not name.isdigit():
-                remove_tree(os.path.join(self.root, name))
+                path = os.path.join(self.root, name)
+                # A supervisor that was killed while it tried overlayfs has left the mount.
+                mounts.unmount_under(path)
+                remove_tree(path)
 
     def make(self, number: int) -> str:
         """A new, empty directory. One that is there already is left of a write that failed: the number was given back

@@ -1,0 +1,26 @@
+"""The directories of snapshots after a supervisor that was killed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.supervisor.snapshots.folders import Folders
+from engine.system import linux, mounts
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")]
+
+
+def test_a_mount_that_a_trial_left(tmp_path: Path) -> None:
+    """The supervisor was killed between mount and umount of its trial of overlayfs: the next one starts."""
+    folders = Folders(str(tmp_path))
+    merged = os.path.join(folders.root, "check-abc", "merged")
+    os.makedirs(merged)
+    linux.mount("tmpfs", merged, "tmpfs", 0, "")
+    try:
+        folders.tidy()
+        assert os.listdir(folders.root) == []
+    finally:
+        mounts.unmount_under(str(tmp_path))
