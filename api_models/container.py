@@ -9,7 +9,7 @@ from api_models.mount import Mount
 from api_models.network import EndpointSettings, NetworkingConfig
 from api_models.resources import Resources, RestartPolicy
 from api_models.versions import Checked, Implied, Shown, Since, Version
-from engine.errors import invalid
+from engine.common.errors import invalid
 
 Duration = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("time.Duration")]
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from api_models.base import Go, Model
 from api_models.gojson import explain
-from engine import jsontext, limits
-from engine.errors import invalid
+from engine.common import jsontext, limits
+from engine.common.errors import invalid
 
 M = TypeVar("M", bound=Model)
 

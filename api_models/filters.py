@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from engine import jsontext, limits, regex
-from engine.errors import WharfError, invalid
+from engine.common import jsontext, limits, regex
+from engine.common.errors import WharfError, invalid
 
 # From so many values on, a look at each of them takes longer than a look at each beginning of a name, or a thread.
 _MANY = 64

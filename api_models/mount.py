@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from api_models.base import OMIT, Go, Int64, Model, StringMap, Strings, Uint32
 from api_models.versions import Checked, Needs, Since, Version
-from engine.errors import invalid
+from engine.common.errors import invalid
 
 
 class BindOptions(Model):

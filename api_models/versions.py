@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from api_models.base import Model, inner_models
-from engine.errors import invalid
+from engine.common.errors import invalid
 
 Version = tuple[int, int]
 

@@ -164,7 +164,7 @@ launch() {
 rules_remove() {
   timeout 60 "$HOME_DIR/bin/python" -c '
 import sys
-from engine.network.firewall import Firewall
+from server.networks.nftables.firewall import Firewall
 Firewall(sys.argv[1]).stop()' "$BRIDGE" || true
 }
 

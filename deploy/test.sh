@@ -23,7 +23,7 @@ tidy() {
   trap - EXIT INT TERM
   forwarding_restore "$FORWARDING"
   services_release
-  [ -x "${VENV:-}/bin/python" ] && "$VENV/bin/python" -m compat_tests.engines sweep >/dev/null 2>&1
+  [ -x "${VENV:-}/bin/python" ] && "$VENV/bin/python" -m compat_tests.support.engines sweep >/dev/null 2>&1
   cgroups_restore "$CACHE/cgroups-mounted"
   rm -rf --one-file-system "$WORK"
 }
@@ -65,7 +65,7 @@ export PYTHONPATH=$ROOT PYTHONPYCACHEPREFIX=$CACHE/pycache PYTHONUNBUFFERED=1 PA
 unset "${!DOCKER_@}" "${!BUILDX_@}" "${!COMPOSE_@}"
 
 say "What killed runs left"
-"$python" -m compat_tests.engines sweep
+"$python" -m compat_tests.support.engines sweep
 cgroups_restore "$CACHE/cgroups-mounted"
 cgroups_complete "$CACHE/cgroups-mounted"
 
@@ -132,7 +132,7 @@ done
 if [ ${#first[@]} -gt 0 ]; then
   # A test that failed gets one more chance, with no others beside it: what fails twice is broken. What passes then is
   # named, so that it is looked at, but does not fail the run.
-  "$python" -m compat_tests.engines sweep
+  "$python" -m compat_tests.support.engines sweep
   say "Once more, alone: ${#first[@]} that failed"
   tests again 400 "${first[@]}"
   cat "$WORK/again.txt"

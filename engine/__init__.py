@@ -1,1 +1,3 @@
-"""Everything below the gRPC line, and the kernel libraries; imports nothing of ours above it."""
+"""What runs below the gRPC API of containerd: the API itself (``api``), the supervisor, the shim, the calls of the OCI
+runtime (``runtime``) and wharf-proxy (``proxy``). ``common`` is what these processes and wharfd both import.
+"""

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.errors import WharfError, not_found
-from engine.system import rest
+from engine.common.errors import WharfError, not_found
+from engine.common.system import rest
 from server.http.errors import error_body, report, status_of
 from server.http.hijack import ClientGone, connection_of
 from server.http.routing import ApiRoute, Match, RouteTable

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.common.system import heap, private
 from engine.shim import zygote
-from engine.system import heap, private
 from server.config import Config, ConfigError, load
 from server.config.flags import Given, usage
 from server.launch import StartError, Supervisor

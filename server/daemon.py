@@ -16,9 +16,10 @@ from typing import Any
 
 import uvloop
 
-from engine.errors import Kind, WharfError
+from engine.common import stacks
+from engine.common.errors import Kind, WharfError
+from engine.common.system import rest
 from engine.shim import zygote
-from engine.system import rest, stacks
 from server.app import EngineApp
 from server.config import Config, ConfigError
 from server.config.flags import Given

@@ -22,9 +22,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.common import timeouts
+from engine.common.system import installation, private, rootlock
+from engine.common.system.immortal import immortalize
 from engine.shim import zygote
-from engine.system import installation, private, rootlock, timeouts
-from engine.system.immortal import immortalize
 from server.config import Config
 
 log = logging.getLogger(__name__)

@@ -14,44 +14,44 @@ from typing import TYPE_CHECKING
 
 from engine.api.client import Engine
 from engine.api.direct import socket_of
-from engine.errors import Kind, WharfError
-from engine.files import place
-from engine.files.remap import Remap
-from engine.registry.hosts import Settings as RegistrySettings
-from engine.runtime import apparmor
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
+from engine.common.files import place
+from engine.common.files.remap import Remap
 from engine.runtime.oci import RUNC
 from engine.runtime.probe import probe as probe_runtimes
-from engine.runtime.spec.host import probe
 from engine.shim.zygote import Handle
-from engine.system import timeouts
+from server.builder.facade import Door
 from server.config import Config
-from server.services.build.door import Door
-from server.services.containers.attach import Attachments
-from server.services.containers.logs import Logs
-from server.services.containers.service import Containers
-from server.services.containers.stats import Stats
-from server.services.containers.wiring import make_containers
-from server.services.events import EventBus
-from server.services.exec.service import Exec
-from server.services.exec.wiring import make_running
-from server.services.images.model import ImageUser
-from server.services.images.service import Images
-from server.services.networks.service import Networks
-from server.services.system.identity import engine_id
-from server.services.system.metrics import Metrics
-from server.services.system.runtime import cgroup_driver, prepare_cgroup_parent
-from server.services.system.service import System
-from server.services.volumes.local import LocalDriver
-from server.services.volumes.plugin import LegacyPlugins
-from server.services.volumes.service import Volumes
+from server.containers.exec.service import Exec
+from server.containers.exec.wiring import make_running
+from server.containers.inspect.stats import Stats
+from server.containers.logs.follow import Logs
+from server.containers.service import Containers
+from server.containers.spec import apparmor
+from server.containers.spec.host import probe
+from server.containers.stdio.attach import Attachments
+from server.containers.wiring import make_containers
+from server.events import EventBus
+from server.images.model import ImageUser
+from server.images.service import Images
+from server.networks.service import Networks
+from server.registry.hosts import Settings as RegistrySettings
 from server.store.containers import ContainerStore
 from server.store.database import Database
 from server.store.networks import NetworkStore
 from server.store.volumes import VolumeStore
+from server.system.identity import engine_id
+from server.system.metrics import Metrics
+from server.system.runtime import cgroup_driver, prepare_cgroup_parent
+from server.system.service import System
 from server.version import SERVER_VERSION
+from server.volumes.local import LocalDriver
+from server.volumes.plugin import LegacyPlugins
+from server.volumes.service import Volumes
 
 if TYPE_CHECKING:
-    from server.services.build.service import Builds
+    from server.builder.service import Builds
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
 
 
 def _make_builds(config: Config, containers: Containers, images: Images, networks: Networks, identity: str) -> "Builds":
-    from server.services.build.service import Builds  # see Door
+    from server.builder.service import Builds  # see Door
 
     return Builds(
         containers.room,

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from api_models.filters import Filters
-from engine import limits
-from engine.errors import WharfError
+from engine.common import limits
+from engine.common.errors import WharfError
 
 
 def test_both_spellings() -> None:

@@ -16,8 +16,8 @@ from api_models.resources import DeviceMapping
 from api_models.system import DiskUsage, Info
 from api_models.versions import Version, accept, shape
 from api_models.volume import VolumeCreateRequest
-from engine import limits
-from engine.errors import Kind, WharfError
+from engine.common import limits
+from engine.common.errors import Kind, WharfError
 
 # Recorded from dockerd 26.1.5: body → its message.
 WRONG = [

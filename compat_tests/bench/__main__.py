@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from compat_tests import engines
 from compat_tests.bench import report
 from compat_tests.bench.disk import own_disk
 from compat_tests.bench.rows import ROWS
-from compat_tests.engines import Engine
-from compat_tests.images import ROOT
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import ROOT
 
 
 def main() -> int:

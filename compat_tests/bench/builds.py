@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compat_tests.bench.measure import Row, at_most, clock, in_turn, within
-from compat_tests.engines import Engine
+from compat_tests.support.engines import Engine
 
 STEPS = (
     "FROM busybox\n" + "".join(f"RUN echo {number} > /f{number}\n" for number in range(8)) + "COPY f /f\nWORKDIR /w\n"

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from compat_tests.traces import PREFIX
+from compat_tests.support.traces import PREFIX
 
 _SIZE = 40 << 30  # bytes, of which only those that are used exist
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compat_tests.bench.measure import Row, at_most, clock, in_turn
-from compat_tests.engines import Engine
+from compat_tests.support.engines import Engine
 
 MIB = 1 << 20
 

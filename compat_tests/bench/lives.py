@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from compat_tests.api import Api, UnixConnection
 from compat_tests.bench.measure import Row, at_most, clock, in_turn, within
-from compat_tests.engines import Engine
+from compat_tests.support.api import Api, UnixConnection
+from compat_tests.support.engines import Engine
 
 AIM = at_most(0.4)
 NETWORK = "bench-lives"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from compat_tests.engines import Engine
+from compat_tests.support.engines import Engine
 
 OURS, THEIRS = "wharf", "dockerd"
 

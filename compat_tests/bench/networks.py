@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from compat_tests.bench.measure import OURS, Row, at_least, at_most, clock, in_turn
-from compat_tests.engines import Dockerd, Engine
+from compat_tests.support.engines import Dockerd, Engine
 
 NETWORK = "bench-net"
 ONE_PORT = "one port"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from compat_tests.bench.measure import Row, at_most, clock, in_turn
-from compat_tests.daemons import START
-from compat_tests.engines import Engine
+from compat_tests.support.daemons import START
+from compat_tests.support.engines import Engine
 
 
 def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from compat_tests.bench.measure import Row, at_least, in_turn
-from compat_tests.engines import Engine
+from compat_tests.support.engines import Engine
 
 MIB = 1 << 20
 

@@ -10,8 +10,8 @@ import argparse
 import sys
 import time
 
-from compat_tests import engines
 from compat_tests.chaos.storm import storm
+from compat_tests.support import engines
 
 
 def main() -> int:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from compat_tests.chaos.journal import Fault, Journal
-from compat_tests.engines import Wharf
-from compat_tests.traces import Process, listeners, start_time, until
+from compat_tests.support.engines import Wharf
+from compat_tests.support.traces import Process, listeners, start_time, until
 
 SUPERVISOR, SHIM, ZYGOTE = "wharf-supervis", "wharf-shim", "wharf-zygote"
 PAUSE = (0.5, 5.0)  # seconds between a recovery and the next fault

@@ -12,10 +12,10 @@ from compat_tests.chaos.faults import Faults
 from compat_tests.chaos.journal import Journal
 from compat_tests.chaos.load import Load
 from compat_tests.chaos.residents import Residents
-from compat_tests.crash import footprint
-from compat_tests.engines import Wharf
-from compat_tests.registry import registry
-from compat_tests.traces import until
+from compat_tests.endurance.crash import footprint
+from compat_tests.support.engines import Wharf
+from compat_tests.support.registry import registry
+from compat_tests.support.traces import until
 
 #: Lines of the daemons' log that no kill explains.
 BAD = re.compile(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.engines import Completed, Engine
-from compat_tests.traces import until
-from engine.network.tests.space import free_ports
+from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.traces import until
+from server.networks.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests import engines, places
-from compat_tests.api import Api
-from compat_tests.engines import Wharf
-from compat_tests.images import ROOT
-from compat_tests.traces import links, mounts_under, nft, until
-from engine.network.tests.space import free_ports
+from compat_tests.support import engines, places
+from compat_tests.support.api import Api
+from compat_tests.support.engines import Wharf
+from compat_tests.support.images import ROOT
+from compat_tests.support.traces import links, mounts_under, nft, until
+from server.networks.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 

@@ -17,9 +17,9 @@ import pytest
 from docker import errors
 from docker.types import IPAMConfig, IPAMPool, Mount, Ulimit
 
-from compat_tests import images
-from compat_tests.engines import Engine
-from compat_tests.traces import until
+from compat_tests.support import images
+from compat_tests.support.engines import Engine
+from compat_tests.support.traces import until
 
 # docker-py leaves the sockets of its streams to the collector, which must find them here and not in another test.
 pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from compat_tests.engines import Dockerd, Engine
-from compat_tests.images import layer
-from compat_tests.traces import until
+from compat_tests.support.engines import Dockerd, Engine
+from compat_tests.support.images import layer
+from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.api import Api
-from compat_tests.engines import Dockerd, Engine
+from compat_tests.support.api import Api
+from compat_tests.support.engines import Dockerd, Engine
 
 pytestmark = pytest.mark.root
 

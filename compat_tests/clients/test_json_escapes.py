@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from compat_tests import images
-from compat_tests.engines import Dockerd, Engine
+from compat_tests.support import images
+from compat_tests.support.engines import Dockerd, Engine
 
 pytestmark = pytest.mark.root
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.engines import Engine
-from compat_tests.images import docker_archive, layer
-from compat_tests.registry import Registry
-from compat_tests.traces import processes, sampled
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import docker_archive, layer
+from compat_tests.support.registry import Registry
+from compat_tests.support.traces import processes, sampled
 
 pytestmark = pytest.mark.root
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.engines import Completed, Engine
-from compat_tests.images import ROOT, Node, busybox_archive, docker_archive, layer
-from compat_tests.traces import until
+from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.images import ROOT, Node, busybox_archive, docker_archive, layer
+from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.api import Api
-from compat_tests.engines import Engine
+from compat_tests.support.api import Api
+from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 

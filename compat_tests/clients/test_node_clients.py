@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.engines import Engine
+from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from compat_tests.api import Api
 from compat_tests.clients.test_inspect_list import VERSIONS, differences, expected, plain
-from compat_tests.engines import Dockerd, Engine
+from compat_tests.support.api import Api
+from compat_tests.support.engines import Dockerd, Engine
 
 pytestmark = pytest.mark.root
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.engines import Dockerd, Engine
-from compat_tests.traces import until
+from compat_tests.support.engines import Dockerd, Engine
+from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 

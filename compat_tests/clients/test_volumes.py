@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from compat_tests.engines import Engine
-from compat_tests.images import busybox_layer, docker_archive, layer
-from compat_tests.plugins import VolumePlugin
-from compat_tests.traces import until
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import busybox_layer, docker_archive, layer
+from compat_tests.support.plugins import VolumePlugin
+from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 

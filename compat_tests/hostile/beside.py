@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
-from compat_tests.engines import Engine
-from compat_tests.patience import FACTOR
-from compat_tests.traces import processes
+from compat_tests.support.engines import Engine
+from compat_tests.support.patience import FACTOR
+from compat_tests.support.traces import processes
 
 MIB = 1 << 20
 PING = 10.0 * FACTOR  # seconds that a ping may take: an event loop that stands still takes longer than any of these

@@ -25,13 +25,13 @@ from dataclasses import dataclass
 
 import zstandard
 
-from compat_tests import engines
-from compat_tests.disk import files
-from compat_tests.engines import Engine
 from compat_tests.hostile.beside import MIB, Beside, beside, send
-from compat_tests.images import config, descriptor, layer
-from compat_tests.registry import Registry, registry
-from compat_tests.traces import until
+from compat_tests.support import engines
+from compat_tests.support.disk import files
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import config, descriptor, layer
+from compat_tests.support.registry import Registry, registry
+from compat_tests.support.traces import until
 
 ADDED = 400  # MiB of memory that a bomb may add; xz alone may take 65
 LEFT = 16  # MiB of disk that may stay: logs, databases

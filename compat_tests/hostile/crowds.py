@@ -14,9 +14,9 @@ import sys
 import time
 from urllib.parse import quote
 
-from compat_tests import engines
-from compat_tests.engines import Engine
-from compat_tests.traces import nft, until
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine
+from compat_tests.support.traces import nft, until
 
 SERVE = "for p in {ports}; do while true; do echo served-$p | nc -l -p $p; done & done; wait"
 

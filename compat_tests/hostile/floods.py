@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from compat_tests import engines
-from compat_tests.engines import Engine
-from compat_tests.streams import container, frames, hijack
-from compat_tests.traces import until
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine
+from compat_tests.support.streams import container, frames, hijack
+from compat_tests.support.traces import until
 
 #: Seconds for an answer beside a flood; generous, for a loaded machine.
 ANSWER = 60.0

@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from compat_tests import engines
-from compat_tests.engines import Engine
+from compat_tests.endurance.soak import descriptors, resident
+from compat_tests.harness.test_openapi import DESCRIPTION
 from compat_tests.hostile import malformed
 from compat_tests.hostile.swagger import Description, Generator, Request
-from compat_tests.soak import descriptors, resident
-from compat_tests.test_openapi import DESCRIPTION
-from compat_tests.traces import until
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine
+from compat_tests.support.traces import until
 
 #: Seconds within which the head of an answer comes.
 DEADLINE = 60.0

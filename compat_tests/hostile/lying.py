@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from compat_tests.images import config, layer
-from compat_tests.serving import LoopbackServer, QuietHandler
+from compat_tests.support.images import config, layer
+from compat_tests.support.serving import LoopbackServer, QuietHandler
 
 OCI = "application/vnd.oci.image"
 MANIFEST = f"{OCI}.manifest.v1+json"

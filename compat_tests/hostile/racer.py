@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from compat_tests import engines
-from compat_tests.api import Answer
-from compat_tests.engines import Engine
-from compat_tests.subids import USER as REMAPPED
-from compat_tests.subids import subordinate_ids
-from engine.files.tests.exchanging import exchanging
+from compat_tests.support import engines
+from compat_tests.support.api import Answer
+from compat_tests.support.engines import Engine
+from compat_tests.support.subids import USER as REMAPPED
+from compat_tests.support.subids import subordinate_ids
+from engine.common.files.tests.exchanging import exchanging
 
 ATTEMPTS = 10_000
 #: Ways that take a tenth of a second and more are tried that much less often.

@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from compat_tests import engines
-from compat_tests.boxes import running
-from compat_tests.engines import Engine
 from compat_tests.hostile.beside import beside
-from compat_tests.images import layer
-from compat_tests.traces import processes, until
+from compat_tests.support import engines
+from compat_tests.support.boxes import running
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import layer
+from compat_tests.support.traces import processes, until
 
 EACH = 8  # MiB that one such client may cost
 TAR = {"Content-Type": "application/x-tar"}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests.engines import Engine
 from compat_tests.hostile.bombs import PACK, WAYS, bomb, explode
-from compat_tests.registry import Registry, registry
+from compat_tests.support.engines import Engine
+from compat_tests.support.registry import Registry, registry
 
 pytestmark = pytest.mark.root
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from compat_tests.clients.test_build_posted import Posted, context, post
-from compat_tests.clients.test_buildkit import images_as_before
-from compat_tests.engines import Engine
+from compat_tests.clients.builder.test_build_posted import Posted, context, post
+from compat_tests.clients.builder.test_buildkit import images_as_before
+from compat_tests.support.engines import Engine
 
 __all__ = ["images_as_before"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.boxes import running
-from compat_tests.engines import Engine, wharf
-from compat_tests.traces import processes
+from compat_tests.support.boxes import running
+from compat_tests.support.engines import Engine, wharf
+from compat_tests.support.traces import processes
 
 pytestmark = pytest.mark.root
 

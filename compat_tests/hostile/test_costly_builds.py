@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from compat_tests.engines import Engine
 from compat_tests.hostile.beside import beside, send
-from compat_tests.images import layer
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import layer
 
 pytestmark = pytest.mark.root
 

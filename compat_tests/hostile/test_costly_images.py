@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from compat_tests.engines import Engine
 from compat_tests.hostile.beside import beside, send
-from compat_tests.images import busybox_layer, config, docker_archive, layer
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import busybox_layer, config, docker_archive, layer
 
 pytestmark = pytest.mark.root
 

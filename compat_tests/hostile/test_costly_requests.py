@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from compat_tests.engines import Engine
 from compat_tests.hostile.beside import beside, send
-from compat_tests.images import layer
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import layer
 
 pytestmark = pytest.mark.root
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from compat_tests.clients.control import control
-from compat_tests.engines import Engine
+from compat_tests.clients.builder.control import control
 from compat_tests.hostile.beside import beside
+from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 

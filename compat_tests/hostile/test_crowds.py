@@ -2,8 +2,8 @@
 
 import pytest
 
-from compat_tests.engines import Engine
 from compat_tests.hostile import crowds
+from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests import engines
-from compat_tests.engines import Engine
+from compat_tests.harness.test_openapi import DESCRIPTION
 from compat_tests.hostile import fuzz
-from compat_tests.test_openapi import DESCRIPTION
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 

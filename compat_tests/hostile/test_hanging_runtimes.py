@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.engines import Engine, wharf
-from compat_tests.patience import FACTOR
-from compat_tests.traces import cgroups_named, until
+from compat_tests.support.engines import Engine, wharf
+from compat_tests.support.patience import FACTOR
+from compat_tests.support.traces import cgroups_named, until
 
 pytestmark = pytest.mark.root
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compat_tests.engines import Engine
+from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from compat_tests.api import Answer
-from compat_tests.engines import Engine
-from compat_tests.images import layer
+from compat_tests.support.api import Answer
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import layer
 
 pytestmark = pytest.mark.root
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests import engines
-from compat_tests.engines import Engine, Wharf
-from compat_tests.subids import FIRST, USER, subordinate_ids
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine, Wharf
+from compat_tests.support.subids import FIRST, USER, subordinate_ids
 
 pytestmark = pytest.mark.root
 

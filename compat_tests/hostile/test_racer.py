@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from compat_tests import engines
-from compat_tests.engines import Engine
 from compat_tests.hostile.racer import race
-from compat_tests.subids import USER, subordinate_ids
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine
+from compat_tests.support.subids import USER, subordinate_ids
 
 pytestmark = pytest.mark.root
 

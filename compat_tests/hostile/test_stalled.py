@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compat_tests.engines import Engine
 from compat_tests.hostile.stalled import ANSWERS, BODIES, stall
+from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from compat_tests.engines import Engine
-from compat_tests.traces import CGROUPS
+from compat_tests.support.engines import Engine
+from compat_tests.support.traces import CGROUPS
 
 pytestmark = pytest.mark.root
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compat_tests.engines import Dockerd, Engine
-from compat_tests.images import layer
+from compat_tests.support.engines import Dockerd, Engine
+from compat_tests.support.images import layer
 
 pytestmark = pytest.mark.root
 

@@ -15,7 +15,7 @@ from engine.api.rpc import Connection
 from engine.api.snapshots import Snapshots
 from engine.api.tasks import Tasks
 from engine.api.types import Version
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 
 
 class Engine:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from engine import jsontext
 from engine.api.pb import containers_pb2 as pb
 from engine.api.rpc import Connection
 from engine.api.types import SPEC_TYPE, AnyValue, ContainerRecord, to_ns
-from engine.errors import internal
+from engine.common import jsontext
+from engine.common.errors import internal
 
 _SERVICE = "/containerd.services.containers.v1.Containers"
 

@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from engine import limits
 from engine.api import direct, lean
 from engine.api.pb import content_pb2 as pb
 from engine.api.rpc import Caller, Duplex
 from engine.api.types import ContentInfo, IngestStatus, to_ns
-from engine.errors import Kind, WharfError
-from engine.system import timeouts
+from engine.common import limits, timeouts
+from engine.common.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.content.v1.Content"
 

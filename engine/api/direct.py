@@ -16,8 +16,9 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
-from engine.errors import Kind, WharfError, internal
-from engine.system import fds, timeouts
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError, internal
+from engine.common.system import fds
 
 #: A piece from which on the detour pays.
 LARGE = 256 << 10

@@ -8,7 +8,7 @@ server and never has to survive the wire.
 import grpc
 from grpc.aio import AioRpcError
 
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 
 _TO_CODE = {
     Kind.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,

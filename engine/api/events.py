@@ -13,7 +13,7 @@ from engine.api.pb import event_messages_pb2, images_pb2
 from engine.api.pb import events_pb2 as pb
 from engine.api.rpc import Connection
 from engine.api.types import AnyValue, Event, to_ns, to_timestamp
-from engine.system import timeouts
+from engine.common import timeouts
 
 _SERVICE = "/containerd.services.events.v1.Events"
 _MARK = "/wharf/subscribed"

@@ -13,8 +13,8 @@ a value. Fields and values may be quoted with ``"``; the value after ``~=`` also
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from engine import regex
-from engine.errors import WharfError, invalid
+from engine.common import regex
+from engine.common.errors import WharfError, invalid
 
 #: Gives the value of a field by its path; None when it isn't there.
 Fields = Callable[[Sequence[str]], str | None]

@@ -1,4 +1,4 @@
-"""Compiles the protos of ``engine/api`` and ``engine/buildkit``: run ``python -m engine.api.generate`` after a change.
+"""Compiles the protos of ``engine/api`` and ``server/builder/session``: run ``python -m engine.api.generate``.
 
 Needs ``grpcio-tools`` and ``mypy-protobuf`` (extras ``test`` and ``dev``); what it writes is checked in, so nothing
 that runs needs them. The files are named from the repository's root inside the descriptor pool
@@ -19,7 +19,7 @@ _VERSION_CHECK = re.compile(
 )
 """It would tie the code to the release of the compiler; what the code calls (the builder) is older by far."""
 
-PACKAGES = ("engine/api", "engine/buildkit")
+PACKAGES = ("engine/api", "server/builder/session")
 """The folders that hold ``protos/``, and get ``pb/`` from it."""
 
 
@@ -45,7 +45,10 @@ def generate(package: str, target: Path) -> None:
             raise SystemExit(f"protoc failed with status {failed}")
         for path in sorted((Path(scratch) / package / "protos").iterdir()):
             text = path.read_text()
-            text = re.sub(r"engine([._])(api|buildkit)([._])protos", r"engine\1\2\3pb", text)
+            for name in PACKAGES:  # one package's messages may use another's
+                for separator in "._":  # modules, and the aliases of their imports
+                    prefix = name.replace("/", separator) + separator
+                    text = text.replace(f"{prefix}protos", f"{prefix}pb")
             (target / path.name).write_text(_VERSION_CHECK.sub("", text))
 
 

@@ -14,7 +14,7 @@ from google.protobuf.empty_pb2 import Empty
 from engine.api.pb import leases_pb2 as pb
 from engine.api.rpc import Connection, current_lease
 from engine.api.types import Lease, LeaseResource, to_ns
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.leases.v1.Leases"
 _EXPIRE = "containerd.io/gc.expire"

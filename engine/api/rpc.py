@@ -15,8 +15,8 @@ from grpc.aio import AioRpcError
 from engine.api.errors import from_rpc_error, from_status
 from engine.api.serving import encoded
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
-from engine.errors import Kind, WharfError
-from engine.system import timeouts
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
 
 #: What a stream gives at its end (missing in the type stubs).
 EOF: object = getattr(grpc.aio, "EOF")  # noqa: B009

@@ -22,8 +22,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from engine.api.errors import to_code
-from engine.errors import Kind, WharfError
-from engine.system.reserve import disk_error
+from engine.common.errors import Kind, WharfError
+from engine.common.system.reserve import disk_error
 
 log = logging.getLogger(__name__)
 

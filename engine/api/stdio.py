@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from engine.errors import Kind, WharfError, invalid
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError, invalid
+from engine.common.system.fds import ready
 from engine.shim import kernel, protocol
 from engine.shim.protocol import Json, ProtocolError
-from engine.system import timeouts
-from engine.system.fds import ready
 
 SCHEME = "wharf"
 

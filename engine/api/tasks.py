@@ -23,7 +23,7 @@ from engine.api.types import (
     TaskStatus,
     to_ns,
 )
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.tasks.v1.Tasks"
 

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.api.pb import types_pb2
-from engine.errors import invalid
+from engine.common.errors import invalid
 
 _M = TypeVar("_M", bound=Message)
 

@@ -60,7 +60,7 @@ def _limit_or_none(value: int) -> int:
 
 
 def measure_v1(directories: Mapping[str, str]) -> v1.Metrics:
-    """``directories``: controller → the container's directory (``engine.system.cgroups.directories``)."""
+    """``directories``: controller → the container's directory (``engine.common.system.cgroups.directories``)."""
     metrics = v1.Metrics()
     _cpu_v1(metrics, directories.get("cpuacct"), directories.get("cpu"))
     _memory_v1(metrics, directories.get("memory"))
@@ -151,6 +151,6 @@ def measure_v2(directory: str) -> v2.Metrics:
 
 
 def measure(directories: Mapping[str, str], *, unified: bool) -> v1.Metrics | v2.Metrics:
-    """A sample of the cgroup that ``engine.system.cgroups.directories`` found for a process; zeros where it is
+    """A sample of the cgroup that ``engine.common.system.cgroups.directories`` found for a process; zeros where it is
     gone. Blocks only on the kernel."""
     return measure_v2(directories[""]) if unified else measure_v1(directories)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from engine.errors import Kind, WharfError
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
+from engine.common.system import cgroups
+from engine.common.system.run import DEFAULT_ENV, run_sync
 from engine.runtime.oci import CRUN, RUNC
-from engine.system import cgroups, timeouts
-from engine.system.run import DEFAULT_ENV, run_sync
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import signal
 import stat
 from collections.abc import Collection, Iterator, Sequence
 
-from engine.system import linux
+from engine.common.system import linux
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

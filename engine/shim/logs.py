@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+from engine.common import varint
 from engine.shim.loop import Loop
 from engine.shim.rotate import LogFile
-from engine.system import varint
 
 PIECE = 16 << 10
 

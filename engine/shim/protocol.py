@@ -10,7 +10,7 @@ the frame's first bytes (SCM_RIGHTS). Two sockets speak it:
   client's own socket as a descriptor; replies ``{"handed": true}``, then ``{"ended": "eof"}``. Or, to a shim,
   ``{"op": "run", …}`` with a process and its client (``engine.shim.execs``).
 
-``kind`` is the value of an ``engine.errors.Kind``; this package imports nothing but the standard library.
+``kind`` is the value of an ``engine.common.errors.Kind``; this package imports nothing but the standard library.
 """
 
 import array
@@ -34,7 +34,7 @@ class ProtocolError(Exception):
 
 
 class RequestError(Exception):
-    """A request was refused; ``kind`` is the value of an ``engine.errors.Kind``."""
+    """A request was refused; ``kind`` is the value of an ``engine.common.errors.Kind``."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -4,11 +4,11 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from engine.common import timeouts
 from engine.runtime.oci import Runtime, explain, last_message
 from engine.shim import kernel
 from engine.shim.loop import Loop, Timer
 from engine.shim.protocol import RequestError
-from engine.system import timeouts
 
 Done = Callable[[RequestError | None], None]
 Stdio = tuple[int, int, int]

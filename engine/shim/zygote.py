@@ -15,11 +15,11 @@ import sys
 import threading
 from typing import NamedTuple
 
+from engine.common.system.immortal import immortalize
 from engine.shim import kernel, protocol
 from engine.shim.iohost import IoHost
 from engine.shim.protocol import ProtocolError, text
 from engine.shim.shim import Shim
-from engine.system.immortal import immortalize
 
 
 class Handle(NamedTuple):

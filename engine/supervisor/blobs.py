@@ -15,8 +15,8 @@ import shutil
 import threading
 from collections.abc import Iterator
 
-from engine.errors import Kind, WharfError, internal
-from engine.system import private
+from engine.common.errors import Kind, WharfError, internal
+from engine.common.system import private
 
 _CHUNK = 1 << 20
 _STEP = 256 << 10  # stays in the processor's cache between being read and being hashed

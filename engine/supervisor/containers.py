@@ -12,7 +12,7 @@ from engine.api import filters
 from engine.api.pb import containers_pb2 as pb
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import to_timestamp
-from engine.errors import Kind, WharfError, invalid, not_found
+from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import namespaces
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import Unknown, check_identifier, check_labels, masked_labels

@@ -21,7 +21,9 @@ from dataclasses import replace
 from engine.api import filters
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import ContentInfo, IngestStatus
-from engine.errors import Kind, WharfError, invalid, not_found
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError, invalid, not_found
+from engine.common.system import heap
 from engine.supervisor import leases, namespaces
 from engine.supervisor.blobs import BlobFiles, Follower, IngestFile
 from engine.supervisor.events import EventBus
@@ -30,7 +32,6 @@ from engine.supervisor.names import Unknown, check_digest, check_labels, masked_
 from engine.supervisor.rpc.base import Call
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
-from engine.system import heap, timeouts
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
-"""The diff service: layers onto snapshots, and what a snapshot changed as a layer. The work is in ``engine.layers``;
-here are its files, its threads and its mounts.
+"""The diff service: applies layers to snapshots and makes layers of their changes. The work is in
+``engine.common.layers``; here are its files, its threads and its mounts.
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from typing import TypeVar
 
 from engine.api.diff import ARRIVING
 from engine.api.types import Descriptor, Mount
-from engine.errors import Kind, WharfError, invalid, not_implemented
-from engine.files.place import Place
-from engine.layers import diff as layer_diff
-from engine.layers import extract
-from engine.layers.blob import Written
-from engine.layers.compression import Compression, detect, of_media_type
+from engine.common.errors import Kind, WharfError, invalid, not_implemented
+from engine.common.files.place import Place
+from engine.common.layers import diff as layer_diff
+from engine.common.layers import extract
+from engine.common.layers.blob import Written
+from engine.common.layers.compression import Compression, detect, of_media_type
+from engine.common.system import heap
+from engine.common.threads import to_its_end
 from engine.supervisor.blobs import BlobFiles, Follower
 from engine.supervisor.content import Content
 from engine.supervisor.ingest import Ingest, told
 from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots.settling import sync_file_system
-from engine.system import heap
-from engine.system.threads import to_its_end
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from engine.api import filters
 from engine.api.events import decode
 from engine.api.pb import events_pb2 as pb
 from engine.api.types import AnyValue, to_timestamp
-from engine.errors import Kind, WharfError, invalid
+from engine.common.errors import Kind, WharfError, invalid
 from engine.supervisor.names import check_identifier
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from engine.api import filters
 from engine.api.pb import images_pb2
 from engine.api.types import Descriptor, ImageRecord
-from engine.errors import Kind, WharfError, invalid, not_found
+from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import namespaces
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import Unknown, check_digest, check_labels, masked_labels

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
+from engine.common.system import heap
 from engine.supervisor.blobs import IngestFile
 from engine.supervisor.names import check_digest, check_labels
 from engine.supervisor.rpc.base import Call
-from engine.system import heap
 
 _LARGE = 128 << 10  # a piece that the C library would fetch from the kernel each time
 

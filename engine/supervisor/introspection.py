@@ -9,7 +9,7 @@ from engine.api import filters
 from engine.api.pb import introspection_pb2 as pb
 from engine.api.pb import rpc_status_pb2, types_pb2
 from engine.api.types import ServerInfo, Version
-from engine.system import private
+from engine.common.system import private
 
 #: The version of containerd's API that is spoken here; clients read it as containerd's own version.
 API_VERSION = "1.7.24"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.api import filters
 from engine.api.types import Lease, LeaseResource
-from engine.errors import Kind, WharfError, invalid, not_found
+from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import namespaces
 from engine.supervisor.names import check_labels
 from engine.supervisor.rpc.base import Call

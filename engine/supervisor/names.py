@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from engine.errors import WharfError, invalid
+from engine.common.errors import WharfError, invalid
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*")
 _DIGEST = re.compile(r"(?:sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128})")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from google.protobuf.message import Message
 
 from engine.api.pb import event_messages_pb2 as events_pb
-from engine.errors import Kind, WharfError, not_found
+from engine.common.errors import Kind, WharfError, not_found
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import Unknown, check_identifier, check_labels, masked_labels
 from engine.supervisor.store import labels as json_labels

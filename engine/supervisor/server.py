@@ -13,10 +13,11 @@ from collections.abc import Callable
 import grpc
 import grpc.aio
 
-from engine.errors import WharfError
+from engine.common import stacks, timeouts
+from engine.common.errors import WharfError
+from engine.common.system import heap, linux, private, rest, rootlock
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
-from engine.system import heap, linux, private, rest, rootlock, stacks, timeouts
 
 log = logging.getLogger("engine.supervisor")
 

@@ -7,10 +7,10 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
-from engine.errors import Kind, WharfError, internal
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError, internal
 from engine.shim import protocol, zygote
 from engine.shim.protocol import Json, ProtocolError
-from engine.system import timeouts
 
 log = logging.getLogger(__name__)
 

@@ -28,15 +28,16 @@ from engine.api.pb import (
     tasks_pb2,
     version_pb2,
 )
-from engine.files import place
+from engine.common.files import place
+from engine.common.system import private
 from engine.shim.zygote import Handle
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.containers import Containers
 from engine.supervisor.content import Content
+from engine.supervisor.descriptors import Handing
 from engine.supervisor.diff import Differ
 from engine.supervisor.events import EventBus
 from engine.supervisor.gc import Collector
-from engine.supervisor.handing import Handing
 from engine.supervisor.images import Images
 from engine.supervisor.introspection import Introspection
 from engine.supervisor.leases import Leases
@@ -58,7 +59,6 @@ from engine.supervisor.snapshots.overlay import OverlaySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database
 from engine.supervisor.tasks.service import Tasks
-from engine.system import private
 
 log = logging.getLogger(__name__)
 

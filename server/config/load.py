@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from api_models import gojson
-from engine import jsontext
+from engine.common import jsontext
 from server.config.check import check
 from server.config.flags import Given, parse
 from server.config.model import Config, ConfigError

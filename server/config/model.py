@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.system.ids import IdMaps
+from engine.common.ids import IdMaps
 
 
 class ConfigError(Exception):

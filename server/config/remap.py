@@ -9,9 +9,10 @@ import pwd
 from dataclasses import replace
 from pathlib import Path
 
-from engine.errors import WharfError
-from engine.system import private, timeouts
-from engine.system.ids import IdMapping, IdMaps
+from engine.common import timeouts
+from engine.common.errors import WharfError
+from engine.common.ids import IdMapping, IdMaps
+from engine.common.system import private
 from server.config.model import Config, ConfigError
 
 SUBUID, SUBGID = "/etc/subuid", "/etc/subgid"
@@ -115,7 +116,9 @@ def _make_default() -> None:
 
 
 def _tool(name: str, *arguments: str) -> None:
-    from engine.system.run import run_sync  # loads asyncio, which the processes forked from this one shall not carry
+    from engine.common.system.run import (
+        run_sync,  # loads asyncio, which the processes forked from this one shall not carry
+    )
 
     try:
         run_sync([name, *arguments], deadline=timeouts.seconds("program.run"), check=True)

@@ -2,7 +2,7 @@
 
 import sys
 
-from engine.system.packages import enter
+from engine.common.system.packages import enter
 
 # uvicorn's protocol is used here; its command line and its processes would be 1.6 MiB of a daemon at rest.
 enter("uvicorn")

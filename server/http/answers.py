@@ -6,7 +6,7 @@ from typing import Any
 from starlette.responses import Response
 
 from api_models.base import Model, wire
-from engine import jsontext
+from engine.common import jsontext
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,9 @@
 
 import logging
 
-from engine import jsontext
-from engine.errors import Kind, WharfError, causes
-from engine.system.reserve import disk_error
+from engine.common import jsontext
+from engine.common.errors import Kind, WharfError, causes
+from engine.common.system.reserve import disk_error
 
 log = logging.getLogger(__name__)
 

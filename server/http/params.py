@@ -14,8 +14,8 @@ from api_models.decode import decode
 from api_models.filters import Filters
 from api_models.system import AuthConfig
 from api_models.versions import Version, accept
-from engine import jsontext
-from engine.errors import WharfError, invalid
+from engine.common import jsontext
+from engine.common.errors import WharfError, invalid
 
 M = TypeVar("M", bound=Model)
 

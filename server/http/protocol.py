@@ -19,7 +19,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from engine.system import timeouts
+from engine.common import timeouts
 from server.http.cycle import Cycle
 from server.http.framing import MAX_HEAD, BadFraming, Body, check_head, check_host, head_end, split_target
 

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
-from engine.system import timeouts
+from engine.common import timeouts
 
 log = logging.getLogger(__name__)
 

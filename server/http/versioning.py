@@ -1,7 +1,7 @@
 """Which API version a request speaks, and the headers that tell the client which ones there are."""
 
 from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
-from engine.errors import invalid
+from engine.common.errors import invalid
 from server.http.routing import ApiRoute, parse_version
 from server.version import SERVER_VERSION
 

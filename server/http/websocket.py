@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from starlette.requests import Request
 
-from engine.errors import invalid
+from engine.common.errors import invalid
 from server.http.hijack import Hijacked, hijack
 
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

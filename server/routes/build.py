@@ -1,4 +1,4 @@
-"""``POST /build`` and its relatives: thin handlers over ``server/services/build``."""
+"""``POST /build`` and its relatives: thin handlers over ``server/builder``."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine import jsontext
-from engine.build.work import Limits
-from engine.errors import WharfError, invalid
-from engine.registry.oci import parse_platform
-from engine.registry.reference import parse
+from engine.common import jsontext
+from engine.common.errors import WharfError, invalid
+from server.builder.facade import Door
+from server.builder.options import ClassicOptions, PostedOptions
+from server.builder.solver.work import Limits
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
 from server.http.streams import Progress, json_stream
-from server.services.build.door import Door
-from server.services.build.options import ClassicOptions, PostedOptions
+from server.registry.oci import parse_platform
+from server.registry.reference import parse
 
 
 def _door(request: Request) -> Door:

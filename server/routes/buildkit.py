@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import invalid
+from engine.common.errors import invalid
+from server.builder.facade import Door
 from server.http.hijack import Hijacked, hijack
 from server.http.routing import ApiRoute
-from server.services.build.door import Door
 
 if TYPE_CHECKING:
-    from server.services.build.buildkit.service import BuildKit
+    from server.builder.buildkit.service import BuildKit
 
 
 def _protocol(request: Request) -> str:

@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.container import CheckpointRequest
+from server.containers.context import Room
+from server.containers.model import Container
+from server.containers.run import checkpoint
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
-from server.services.containers import checkpoint
-from server.services.containers.model import Container
-from server.services.containers.room import Room
 
 
 def _found(request: Request) -> tuple[Room, Container, str]:

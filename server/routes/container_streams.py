@@ -7,7 +7,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.container import UpdateRequest
-from engine.errors import invalid
+from engine.common.errors import invalid
+from server.containers.create.update import update as update_container
+from server.containers.inspect.stats import Stats
+from server.containers.inspect.top import top as top_container
+from server.containers.logs.follow import Logs
+from server.containers.logs.format import Query
+from server.containers.service import Containers
+from server.containers.stdio.attach import Attachments, Wanted
+from server.containers.stdio.client import Client
+from server.containers.stdio.resize import resize as resize_container
 from server.http import params
 from server.http.answers import json_answer
 from server.http.hijack import hijack
@@ -15,15 +24,6 @@ from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
 from server.http.websocket import websocket
 from server.routes.exec import MULTIPLEXED, RAW, size_of, stream_type
-from server.services.containers.attach import Attachments, Wanted
-from server.services.containers.client import Client
-from server.services.containers.log_format import Query
-from server.services.containers.logs import Logs
-from server.services.containers.resize import resize as resize_container
-from server.services.containers.service import Containers
-from server.services.containers.stats import Stats
-from server.services.containers.top import top as top_container
-from server.services.containers.update import update as update_container
 
 
 def _containers(request: Request) -> Containers:

@@ -1,4 +1,4 @@
-"""/containers: thin handlers over ``server/services/containers`` (streams have modules of their own)."""
+"""/containers: thin handlers over ``server/containers`` (streams have modules of their own)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,15 +9,15 @@ from starlette.responses import Response
 from api_models.container import CreateRequest as CreateBody
 from api_models.container import HostConfig
 from api_models.network import EndpointSettings
-from engine.errors import invalid
+from engine.common.errors import invalid
+from server.containers.create import compat
+from server.containers.create.create import CreateRequest
+from server.containers.run.waiters import Condition, Outcome
+from server.containers.service import Containers
 from server.http import params
 from server.http.answers import dumps_escaped, json_answer, no_content
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
-from server.services.containers import compat
-from server.services.containers.create import CreateRequest
-from server.services.containers.service import Containers
-from server.services.containers.waiters import Condition, Outcome
 
 #: A start request may carry no body; an empty JSON object with blanks is as good as none.
 _EMPTY_BODY = 7

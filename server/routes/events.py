@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.versions import Version
-from engine.errors import invalid
+from engine.common.errors import invalid
+from server.events import EventBus, Subscription
+from server.events.wire import document, hidden
 from server.http import params
 from server.http.routing import ApiRoute
 from server.http.streams import json_stream
-from server.services.events import EventBus, Subscription
-from server.services.events.wire import document, hidden
 
 
 def _bus(request: Request) -> EventBus:

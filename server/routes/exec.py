@@ -1,4 +1,4 @@
-"""/exec and /containers/{id}/exec: thin handlers over ``server/services/exec``."""
+"""/exec and /containers/{id}/exec: thin handlers over ``server/containers/exec``."""
 
 import contextlib
 import json
@@ -8,14 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.exec import ExecCreateRequest, ExecStartRequest
-from engine.errors import WharfError, internal, invalid
+from engine.common.errors import WharfError, internal, invalid
+from server.containers.exec.model import ExecRequest
+from server.containers.exec.service import Exec
+from server.containers.stdio.client import Client, parse_keys
 from server.http import params
 from server.http.answers import json_answer
 from server.http.hijack import hijack
 from server.http.routing import ApiRoute
-from server.services.containers.client import Client, parse_keys
-from server.services.exec.model import ExecRequest
-from server.services.exec.service import Exec
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import invalid
-from engine.files.tree import PathStat
+from engine.common.errors import invalid
+from server.containers.archive import service
+from server.containers.archive.tree import PathStat
+from server.containers.context import Room
+from server.containers.inspect.times import rfc3339
+from server.containers.model import Container
 from server.http import params
 from server.http.answers import dumps_escaped, json_answer
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
-from server.services.containers import archive
-from server.services.containers.model import Container
-from server.services.containers.room import Room
-from server.services.containers.times import rfc3339
 
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 
@@ -51,18 +51,18 @@ def _stat_header(found: PathStat) -> dict[str, str]:
 
 async def head(request: Request) -> Response:
     room, container = _found(request)
-    return Response(headers=_stat_header(await archive.stat_path(room, container, _key(request), _path(request))))
+    return Response(headers=_stat_header(await service.stat_path(room, container, _key(request), _path(request))))
 
 
 async def get(request: Request) -> Response:
     room, container = _found(request)
-    found, packed = await archive.get(room, container, _key(request), _path(request))
+    found, packed = await service.get(room, container, _key(request), _path(request))
     return byte_stream(packed, media_type="application/x-tar", headers=_stat_header(found))
 
 
 async def put(request: Request) -> Response:
     room, container = _found(request)
-    await archive.put(
+    await service.put(
         room,
         container,
         _key(request),
@@ -76,12 +76,12 @@ async def put(request: Request) -> Response:
 
 async def export(request: Request) -> Response:
     room, container = _found(request)
-    return byte_stream(await archive.export(room, container))
+    return byte_stream(await service.export(room, container))
 
 
 async def changes(request: Request) -> Response:
     room, container = _found(request)
-    return json_answer(await archive.diff(room, container) or None)
+    return json_answer(await service.diff(room, container) or None)
 
 
 routes: Sequence[ApiRoute] = (

@@ -1,4 +1,4 @@
-"""/images and /commit: thin handlers over ``server/services/images``."""
+"""/images and /commit: thin handlers over ``server/images``."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from starlette.responses import Response
 from api_models.container import ContainerConfig
 from api_models.image import ImageInspect, ImageSummary
 from api_models.versions import shape
-from engine import jsontext
 from engine.api.types import Platform
-from engine.errors import Kind, WharfError, invalid
-from engine.registry.auth import NOBODY, Credentials, from_document, from_header
-from engine.registry.oci import format_platform, parse_platform, platform_of
-from engine.registry.reference import Reference, is_digest, parse
+from engine.common import jsontext
+from engine.common.errors import Kind, WharfError, invalid
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.services.images import Images
-from server.services.images.commit import commit as commit_container
-from server.services.images.fetch import fetched
+from server.images import Images
+from server.images.commit import commit as commit_container
+from server.images.fetch import fetched
+from server.registry.auth import NOBODY, Credentials, from_document, from_header
+from server.registry.oci import format_platform, parse_platform, platform_of
+from server.registry.reference import Reference, is_digest, parse
 
 
 def _images(request: Request) -> Images:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.http.routing import ApiRoute
-from server.services.system.metrics import Metrics
+from server.system.metrics import Metrics
 
 
 async def metrics(request: Request) -> Response:

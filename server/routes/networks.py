@@ -1,4 +1,4 @@
-"""/networks: thin handlers over ``server/services/networks``."""
+"""/networks: thin handlers over ``server/networks``."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from api_models.network import NetworkConnect, NetworkCreateRequest, NetworkDisc
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
-from server.services.networks.service import Networks
+from server.networks.service import Networks
 
 
 def _networks(request: Request) -> Networks:

@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.system import AuthConfig
-from engine.errors import WharfError, invalid
-from engine.registry.auth import from_document, from_header
-from engine.registry.reference import parse
+from engine.common.errors import WharfError, invalid
 from server.http import params
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute
-from server.services.images import Images
+from server.images import Images
+from server.registry.auth import from_document, from_header
+from server.registry.reference import parse
 
 
 def _images(request: Request) -> Images:

@@ -1,4 +1,4 @@
-"""``/_ping``, ``/version``, ``/info``, ``/system/df``: thin handlers over ``server/services/system``."""
+"""``/_ping``, ``/version``, ``/info``, ``/system/df``: thin handlers over ``server/system``."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from api_models.versions import shape
 from server.http import params
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute
-from server.services.system.service import System
+from server.system.service import System
 
 #: ``Builder-Version: 2``: clients build with BuildKit's protocol.
 _PING = {

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import Kind, WharfError, not_found, not_implemented
+from engine.common.errors import Kind, WharfError, not_found, not_implemented
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute
-from server.services.swarm import NO_MANAGER
+from server.swarm import NO_MANAGER
 
 _SWARM = (
     "GET /swarm",

@@ -1,4 +1,4 @@
-"""/volumes: thin handlers over ``server/services/volumes``."""
+"""/volumes: thin handlers over ``server/volumes``."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from starlette.responses import Response
 
 from api_models.filters import Filters
 from api_models.volume import VolumeCreateRequest
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
-from server.services.swarm import NO_MANAGER
-from server.services.volumes import query
-from server.services.volumes.service import Volumes
+from server.swarm import NO_MANAGER
+from server.volumes import query
+from server.volumes.service import Volumes
 
 
 def _volumes(request: Request) -> Volumes:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from server.services.containers.model import Container
+from server.containers.model import Container
 from server.store.database import Database, Documents
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ the queue share one transaction, each in a savepoint of its own, so that one tha
 ``synchronous=NORMAL`` with WAL: a crash of the process loses nothing; a power cut may lose the last commits, never
 the database.
 
-On a full disk writes use what :mod:`engine.system.reserve` keeps back, and the rest of it is for those that free space.
+On a full disk writes use what :mod:`engine.common.system.reserve` keeps back; the rest is for what frees space.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from engine.system import private
-from engine.system.reserve import Reserve, disk_error, is_full
-from engine.system.sqlite import connect
+from engine.common.system import private
+from engine.common.system.reserve import Reserve, disk_error, is_full
+from engine.common.system.sqlite import connect
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from server.services.networks.model import Network, SandboxRecord
+from server.networks.model import Network, SandboxRecord
 from server.store.database import Database, Documents
 
 log = logging.getLogger(__name__)

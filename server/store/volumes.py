@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from server.services.volumes.base import Volume
 from server.store.database import Database, Documents
+from server.volumes.base import Volume
 
 
 class VolumeStore:

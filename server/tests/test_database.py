@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from server.store.database import MIGRATIONS, Database, Documents, NewerDatabase
 
 

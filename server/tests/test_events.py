@@ -6,9 +6,9 @@ import time
 import pytest
 
 from api_models.filters import Filters
-from server.services.events import EventBus
-from server.services.events.bus import BACKLOG
-from server.services.events.wire import document
+from server.events import EventBus
+from server.events.bus import BACKLOG
+from server.events.wire import document
 
 
 async def _all(bus: EventBus, filters: dict[str, list[str]] | None = None) -> list[str]:

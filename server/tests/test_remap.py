@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.system.ids import OVERFLOW, IdMapping, IdMaps
+from engine.common.ids import OVERFLOW, IdMapping, IdMaps
 from server.config import remap
 from server.config.model import Config, ConfigError
 

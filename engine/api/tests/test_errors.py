@@ -5,7 +5,7 @@ import pytest
 from grpc.aio import AioRpcError, Metadata
 
 from engine.api.errors import from_rpc_error
-from engine.errors import Kind
+from engine.common.errors import Kind
 
 
 @pytest.mark.parametrize(

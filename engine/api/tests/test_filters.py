@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from engine.api.filters import Fields, compile_all, in_labels
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 
 
 def record(name: str, labels: Mapping[str, str]) -> Fields:

@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from engine.api.client import Engine
 from engine.api.pb import events_pb2, version_pb2
 from engine.api.serving import handler
-from engine.errors import WharfError
+from engine.common.errors import WharfError
 
 
 class _Server:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from engine.network.tests.space import free_ports
 from engine.shim.logs import LogDriver, Pending, open_log
 from engine.shim.loop import Loop
 from engine.shim.remote.driver import RemoteLog
+from server.networks.tests.space import free_ports
 
 
 def _fail(error: BaseException) -> None:

@@ -9,9 +9,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from engine.api import serving
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
+from engine.common.system import rest
 from engine.supervisor.names import check_identifier
-from engine.system import rest
 
 if TYPE_CHECKING:
     import grpc

@@ -8,7 +8,7 @@ from google.protobuf.empty_pb2 import Empty
 from engine.api import lean
 from engine.api.pb import content_pb2 as pb
 from engine.api.types import ContentInfo, IngestStatus, to_timestamp
-from engine.errors import Kind, WharfError, invalid
+from engine.common.errors import Kind, WharfError, invalid
 from engine.supervisor.content import Content
 from engine.supervisor.gc import Collector
 from engine.supervisor.rpc.base import Call

@@ -9,10 +9,10 @@ from google.protobuf.empty_pb2 import Empty
 from engine.api.pb import runc_options_pb2, types_pb2
 from engine.api.pb import tasks_pb2 as pb
 from engine.api.types import AnyValue, Mount, to_timestamp
-from engine.errors import invalid, not_implemented
+from engine.common.errors import invalid, not_implemented
 from engine.supervisor.containers import Containers
 from engine.supervisor.rpc.base import Call
-from engine.supervisor.tasks.birth import Wanted
+from engine.supervisor.tasks.creation import Wanted
 from engine.supervisor.tasks.metrics import sample
 from engine.supervisor.tasks.model import Process, Stdio
 from engine.supervisor.tasks.options import checkpoint_call, json_object, restored_from, runtime_call

@@ -6,7 +6,7 @@ import shutil
 import stat
 
 from engine.api.types import Usage
-from engine.system import mounts, private
+from engine.common.system import mounts, private
 
 
 class Folders:

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Sequence
 
 from engine.api.types import Mount, SnapshotKind, Usage
+from engine.common.system import linux
 from engine.supervisor.snapshots.folders import Folders, disk_usage, remove_tree
-from engine.system import linux
 
 
 class OverlaySnapshotter:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from engine.api import filters
 from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import Mount, SnapshotInfo, SnapshotKind, Usage
-from engine.errors import Kind, WharfError, invalid, not_found
+from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import leases, namespaces
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import Unknown, check_labels, masked_labels

@@ -12,8 +12,8 @@ import os
 import sqlite3
 import threading
 
+from engine.common.system import linux
 from engine.supervisor.store.database import Database
-from engine.system import linux
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from engine.common.system import private
+from engine.common.system.reserve import Reserve, disk_error, is_full
+from engine.common.system.sqlite import connect
 from engine.supervisor.store.schema import MIGRATIONS
-from engine.system import private
-from engine.system.reserve import Reserve, disk_error, is_full
-from engine.system.sqlite import connect
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from engine.common.system import mounts, private
 from engine.shim.shim import SOCKET, STATE
-from engine.system import mounts, private
 
 _TASK = "task.json"
 

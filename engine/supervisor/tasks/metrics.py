@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from google.protobuf.message import Message
 
 from engine.api import filters
+from engine.common.system.cgroups import host_cgroups
 from engine.runtime.cgroup_metrics import measure
 from engine.shim.process import RUNNING
 from engine.supervisor.tasks.model import Task
-from engine.system.cgroups import host_cgroups
 
 
 def sample(tasks: Sequence[Task], wanted: Sequence[str]) -> list[tuple[str, Message]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.api.pb import task_pb2
 from engine.api.types import to_timestamp
-from engine.errors import WharfError, not_found
+from engine.common.errors import WharfError, not_found
 from engine.shim import protocol
 from engine.shim.process import CREATED, RUNNING, STOPPED
 from engine.shim.protocol import Json

@@ -5,15 +5,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine import jsontext
 from engine.api.pb import runc_options_pb2 as options_pb
 from engine.api.stdio import SCHEME, StdioUri
 from engine.api.types import AnyValue
-from engine.errors import WharfError, invalid, not_found, not_implemented
+from engine.common import jsontext
+from engine.common.errors import WharfError, invalid, not_found, not_implemented
+from engine.common.system import private
+from engine.common.system.run import DEFAULT_ENV
 from engine.runtime.oci import Runtime
 from engine.runtime.probe import dialect_of, probe
-from engine.system import private
-from engine.system.run import DEFAULT_ENV
 
 RUNC_V2 = "io.containerd.runc.v2"
 _RUNTIMES = frozenset((RUNC_V2, "io.containerd.runc.v1", "io.containerd.runtime.v1.linux"))

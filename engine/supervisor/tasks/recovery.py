@@ -11,13 +11,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 
-from engine.errors import WharfError
+from engine.common.errors import WharfError
 from engine.runtime.oci import Runtime
 from engine.runtime.probe import probe
 from engine.shim import protocol
 from engine.shim.protocol import Json, ProtocolError
 from engine.supervisor.shims import OnEvent, ShimClient
-from engine.supervisor.tasks import birth, wreck
+from engine.supervisor.tasks import creation, orphans
 from engine.supervisor.tasks.bundle import Bundle, bundles
 from engine.supervisor.tasks.model import Process, Stdio, Task
 from engine.supervisor.tasks.options import Call
@@ -63,11 +63,11 @@ class Recovery:
             if task.shim is not None:
                 task.shim.close()
                 task.shim = None
-            wreck.kill_shim(task.shim_pid, bundle)
-            await wreck.clear(id, bundle, task.call.runtime)
+            orphans.kill_shim(task.shim_pid, bundle)
+            await orphans.clear(id, bundle, task.call.runtime)
             state = bundle.shim_state()
             if state.get("init"):
-                await asyncio.to_thread(wreck.end, bundle)
+                await asyncio.to_thread(orphans.end, bundle)
                 task.take(bundle.shim_state())
                 if task.init.pid:
                     self._found(task)
@@ -75,7 +75,7 @@ class Recovery:
             log.info("container=%s is found again: %s", id, task.init.status)
             return task
         log.info("container=%s was never created and is removed", id)
-        await birth.discard(task)
+        await creation.discard(task)
         return None
 
     async def _connect(self, task: Task) -> None:
@@ -99,7 +99,7 @@ class Recovery:
             if (namespace, id) not in kept:
                 log.warning("container=%s is known to the runtime only and is deleted", id)
                 try:
-                    await wreck.forget(id, runtime)
+                    await orphans.forget(id, runtime)
                 except (WharfError, OSError) as error:
                     log.error("container=%s can't be deleted: %s", id, error)
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 
 from engine.api.types import Mount
-from engine.errors import WharfError, internal, not_implemented
-from engine.system import linux, mounts
+from engine.common.errors import WharfError, internal, not_implemented
+from engine.common.system import linux, mounts
 
 _SET = {
     "bind": linux.MS_BIND,

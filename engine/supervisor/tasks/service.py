@@ -10,7 +10,8 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-from engine.errors import Kind, WharfError, not_found
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError, not_found
 from engine.runtime.probe import probe
 from engine.shim import protocol
 from engine.shim.process import CREATED, RUNNING, STOPPED
@@ -18,13 +19,12 @@ from engine.shim.protocol import Json
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import check_identifier
 from engine.supervisor.shims import OnEvent, Zygote
-from engine.supervisor.tasks import wreck
-from engine.supervisor.tasks.birth import Birth, Wanted, discard
+from engine.supervisor.tasks import orphans
+from engine.supervisor.tasks.creation import Birth, Wanted, discard
 from engine.supervisor.tasks.model import Process, Stdio, Task
 from engine.supervisor.tasks.notices import Notices
 from engine.supervisor.tasks.options import shim_stdio
 from engine.supervisor.tasks.recovery import Recovery
-from engine.system import timeouts
 
 timeouts.define("task.recover", 5.0)  # the shims of an earlier supervisor tell their state
 
@@ -174,7 +174,7 @@ class Tasks:
                 if error.kind is not Kind.UNAVAILABLE:
                     raise
                 # Killed meanwhile.
-                await wreck.clear(task.id, task.bundle, task.call.runtime)
+                await orphans.clear(task.id, task.bundle, task.call.runtime)
             else:
                 if task.init.status != STOPPED:
                     task.init.ended(protocol.integer(answer, "status"), protocol.integer(answer, "at_ns"))
@@ -331,9 +331,9 @@ class Tasks:
         work.add_done_callback(self._wrecks.discard)
 
     async def _shipwreck(self, task: Task) -> None:
-        await wreck.clear(task.id, task.bundle, task.call.runtime)
-        end = await asyncio.to_thread(wreck.end, task.bundle)
+        await orphans.clear(task.id, task.bundle, task.call.runtime)
+        end = await asyncio.to_thread(orphans.end, task.bundle)
         for process in (*task.execs.values(), task.init):
             if process.status != STOPPED:
-                process.ended(*(end if process is task.init else (wreck.UNSEEN, end[1])))
+                process.ended(*(end if process is task.init else (orphans.UNSEEN, end[1])))
                 self._notices.exited(task, process)

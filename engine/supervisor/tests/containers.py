@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from engine.api.client import Engine
 from engine.api.types import AnyValue, ContainerRecord, Mount
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from engine.shim.tests import harness
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.api.client import Engine
+from engine.common.system import mounts
 from engine.shim.tests import harness
-from engine.system import mounts
 
 _CONFIG = """
 version = 2

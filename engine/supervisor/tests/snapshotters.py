@@ -11,8 +11,8 @@ import pytest
 
 from engine.api.client import Engine
 from engine.api.types import Mount, SnapshotKind
-from engine.errors import Kind, WharfError
-from engine.files.place import Place
+from engine.common.errors import Kind, WharfError
+from engine.common.files.place import Place
 
 T = TypeVar("T")
 

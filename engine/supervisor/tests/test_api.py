@@ -16,7 +16,7 @@ import pytest
 from engine.api.client import Engine
 from engine.api.pb import content_pb2, event_messages_pb2, images_pb2
 from engine.api.types import AnyValue, ContainerRecord, Descriptor, ImageRecord, SnapshotKind
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from engine.supervisor.tests import processes
 
 pytestmark = [

@@ -16,10 +16,10 @@ from engine.api import direct
 from engine.api.client import Engine
 from engine.api.content import Writer
 from engine.api.types import Descriptor
-from engine.errors import Kind, WharfError
-from engine.registry.oci import digest_of
+from engine.common.errors import Kind, WharfError
 from engine.shim.tests.harness import until
 from engine.supervisor.tests import processes
+from server.registry.oci import digest_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

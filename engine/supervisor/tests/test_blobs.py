@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from engine.errors import WharfError
+from engine.common.errors import WharfError
 from engine.supervisor.blobs import IngestFile
 from engine.supervisor.ingest import Ingest, Record
 from engine.supervisor.rpc.base import Call

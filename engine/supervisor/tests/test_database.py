@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from engine.supervisor.store.database import Database
 
 

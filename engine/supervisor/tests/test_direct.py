@@ -12,11 +12,11 @@ import pytest
 from engine.api import direct
 from engine.api.client import Engine
 from engine.api.rpc import current_lease
-from engine.errors import Kind, WharfError
-from engine.registry.oci import digest_of
+from engine.common.errors import Kind, WharfError
+from engine.common.system import fds
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.tests import processes
-from engine.system import fds
+from server.registry.oci import digest_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

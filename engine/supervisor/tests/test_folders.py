@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.common.system import linux, mounts
 from engine.supervisor.snapshots.folders import Folders
-from engine.system import linux, mounts
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")]
 

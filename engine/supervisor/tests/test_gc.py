@@ -12,7 +12,7 @@ import pytest
 
 from engine.api.client import Engine
 from engine.api.types import LeaseResource, SnapshotKind
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.content import Content
 from engine.supervisor.events import EventBus

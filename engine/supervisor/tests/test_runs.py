@@ -14,7 +14,7 @@ import pytest
 from engine.api.client import Engine
 from engine.api.stdio import Attach, Ending, Execution, Stdio, StdioUri
 from engine.api.types import Mount, TaskStatus
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from engine.shim.tests import harness
 from engine.supervisor.tests import processes
 from engine.supervisor.tests.containers import Box, box

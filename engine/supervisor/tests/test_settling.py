@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.api.types import SnapshotKind
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from engine.supervisor.events import EventBus
 from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots import settling

@@ -17,12 +17,12 @@ import pytest
 from engine.api.client import Engine
 from engine.api.pb import runc_options_pb2
 from engine.api.types import AnyValue, Exit, TaskStatus
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
+from engine.common.system import mounts
 from engine.runtime.probe import probe
 from engine.shim.tests import harness
 from engine.supervisor.tests import processes
 from engine.supervisor.tests.containers import Box, box
-from engine.system import mounts
 
 pytestmark = [
     pytest.mark.root,

@@ -13,7 +13,7 @@ from engine.api.client import Engine
 from engine.api.events import Subscription
 from engine.api.pb import cgroups_v1_pb2, cgroups_v2_pb2, event_messages_pb2
 from engine.api.types import Event, TaskStatus
-from engine.errors import Kind, WharfError
+from engine.common.errors import Kind, WharfError
 from engine.shim.tests import harness
 from engine.supervisor.tests import processes
 from engine.supervisor.tests.containers import Box, box

@@ -14,7 +14,7 @@ import trustme
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from engine.errors import invalid
+from engine.common.errors import invalid
 from server.http.answers import json_answer
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute

@@ -14,7 +14,7 @@ import trustme
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.errors import conflict, not_modified
+from engine.common.errors import conflict, not_modified
 from server.http import params
 from server.http.answers import json_answer
 from server.http.hijack import hijack

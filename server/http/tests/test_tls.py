@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from engine.system import timeouts
+from engine.common import timeouts
 from server.config.load import load
 from server.http.tests.serving import DEADLINE, Serving, serving
 from server.sockets import tls_context

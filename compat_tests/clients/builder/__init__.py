@@ -1,0 +1,1 @@
+"""Builds: the classic builder, BuildKit, buildx and bake."""

@@ -1,0 +1,182 @@
+"""Contexts to build, and what came of them, in a form that two engines can be compared by."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compat_tests.support.api import Answer
+from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.images import Node, layer
+
+Files = Mapping[str, Node | bytes | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A Dockerfile with its context and the build's query."""
+
+    dockerfile: str
+    files: Files = field(default_factory=dict)
+    query: Mapping[str, object] = field(default_factory=dict)
+
+    def context(self) -> bytes:
+        """The tar that a client would send; directories are there before what is in them."""
+        nodes: dict[str, Node | bytes | str] = {}
+        for name, node in {"Dockerfile": self.dockerfile, **self.files}.items():
+            parts = name.split("/")[:-1]
+            for count in range(1, len(parts) + 1):
+                nodes.setdefault("/".join(parts[:count]), Node(kind=tarfile.DIRTYPE, mode=0o755))
+            nodes[name] = node
+        return layer(nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a classic build streamed."""
+
+    answer: Answer
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return self.answer.lines()
+
+    @property
+    def text(self) -> str:
+        return "".join(str(message.get("stream", "")) for message in self.messages)
+
+    @property
+    def error(self) -> str:
+        """The error's sentence, from the stream or the status."""
+        if self.answer.status != 200:
+            return self.answer.message
+        return next((str(m["error"]) for m in self.messages if "error" in m), "")
+
+    @property
+    def image(self) -> str:
+        """The id of the result."""
+        found = [str(message["aux"]["ID"]) for message in self.messages if "aux" in message]
+        assert found, self.text + self.error
+        return found[-1]
+
+
+def classic(engine: Engine, case: Case, *, body: bytes | None = None, **query: object) -> Built:
+    """`POST /build` with the context as the body."""
+    answer = engine.api.request(
+        "POST",
+        "/build",
+        query={**case.query, **query},
+        body=case.context() if body is None else body,
+        headers={"Content-Type": "application/x-tar"},
+        timeout=110,
+    )
+    return Built(answer)
+
+
+def by_buildx(engine: Engine, case: Case, folder: Path, *args: str) -> Completed:
+    """`docker build` of a case with buildx; the query's entries become flags."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(case.context())) as archive:
+        archive.extractall(folder, filter="fully_trusted")
+    flags = ["--progress=plain", *args]
+    for key, value in case.query.items():
+        if key == "dockerfile":
+            flags += ["-f", str(folder / str(value))]
+        elif key == "target":
+            flags += ["--target", str(value)]
+        elif key in ("buildargs", "labels"):
+            flag = {"buildargs": "--build-arg", "labels": "--label"}[key]
+            flags += [word for name, text in json.loads(str(value)).items() for word in (flag, f"{name}={text}")]
+    return engine.docker("build", *flags, str(folder), env={"DOCKER_BUILDKIT": "1"}, check=False, timeout=110)
+
+
+def plain(text: str) -> str:
+    """Without what differs between clients: newer ones have more words, and which of their halves ends first, and says
+    so, is a race of theirs."""
+    return text.replace("failed to build: ", "").replace("failed to run Build function: ", "failed to solve: ")
+
+
+def sentence(done: Completed) -> str:
+    """What a client of BuildKit is told at the end of a failed build, from the excerpt of the Dockerfile on."""
+    start = re.search(r"^(\S+:\d+\n-----|ERROR:)", done.stderr, re.MULTILINE)
+    text = done.stderr[start.start() :] if start else ""
+    text = plain(re.sub(r"ref \S+::\w+", "ref R", text))
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+CONFIG = (
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
+)
+
+
+def config(engine: Engine, image: str) -> dict[str, Any]:
+    """What a container of the image gets. Empty and absent are the same here: image tests tell them apart."""
+    inspected = engine.api.get(f"/images/{image}/json").json()
+    found = {key: inspected["Config"].get(key) or None for key in CONFIG}
+    return {**found, "Author": inspected.get("Author") or "", "Os": inspected["Os"]}
+
+
+def history(engine: Engine, image: str) -> list[str]:
+    """The instructions in the history, newest first, without the checksums that name copied files."""
+    lines = engine.api.get(f"/images/{image}/history").json()
+    return [str(line["CreatedBy"]) for line in lines]
+
+
+def tree(engine: Engine, image: str) -> dict[str, str]:
+    """Every path of the image's root with its kind, mode, owner and content; busybox's own files and times left out."""
+    made = engine.api.post("/containers/create", {"Image": image, "Cmd": ["true"], "Entrypoint": []})
+    assert made.status == 201, made.body
+    path = f"/containers/{made.json()['Id']}"
+    try:
+        exported = engine.api.get(f"{path}/export")
+        assert exported.status == 200, exported.body
+    finally:
+        engine.api.delete(path, force=1, v=1)
+    found: dict[str, str] = {}
+    with tarfile.open(fileobj=io.BytesIO(exported.body)) as archive:
+        for member in archive:
+            name = member.name.strip("/").removeprefix("./")
+            if not name or name in MADE_AT_START or (name.startswith("bin/") and name not in found):
+                continue
+            data = archive.extractfile(member) if member.isreg() else None
+            content = hashlib.sha256(data.read()).hexdigest()[:16] if data else member.linkname
+            found[name] = f"{member.type.decode()} {member.mode:o} {member.uid}:{member.gid} {content}"
+    return found
+
+
+# An engine lays these into every container, each in its own way.
+MADE_AT_START = {"dev", "proc", "sys", ".dockerenv", "etc", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}
+MADE_AT_START |= {f"dev/{name}" for name in ("console", "pts", "shm")}
+
+
+def facts(engine: Engine, image: str) -> dict[str, Any]:
+    """All that is compared of an image."""
+    return {"config": config(engine, image), "tree": tree(engine, image), "history": history(engine, image)}
+
+
+def run(engine: Engine, image: str, *command: str) -> str:
+    """The output of a container of the image."""
+    return engine.docker("run", "--rm", image, *command).stdout
+
+
+def dumped(value: object) -> str:
+    """For a comparison whose difference can be read."""
+    return json.dumps(value, indent=1, sort_keys=True)

@@ -1,0 +1,116 @@
+"""A client of BuildKit's gRPC services over `POST /grpc`, for what no released CLI asks."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from compat_tests.support.engines import Engine
+from compat_tests.support.streams import upgrade
+from engine.api.pb import content_pb2
+from server.builder.session.pb import control_pb2 as pb
+
+UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def control(engine: Engine) -> Iterator[Control]:
+    """`moby.buildkit.v1.Control` of an engine. gRPC dials a socket of our own, which leads to the upgraded one."""
+    with tempfile.TemporaryDirectory(prefix="wharf-control-") as folder, engine.api.raw() as theirs:
+        theirs.settimeout(60)
+        upgrade(theirs, UPGRADE)
+        theirs.settimeout(None)
+        with socket.socket(socket.AF_UNIX) as listening:
+            path = str(Path(folder, "s"))
+            listening.bind(path)
+            listening.listen(1)
+            with grpc.insecure_channel(f"unix:{path}") as channel:
+                grpc.channel_ready_future(channel)
+                ours, _ = listening.accept()
+                with ours:
+                    threads = [
+                        threading.Thread(target=_pump, args=pair, daemon=True)
+                        for pair in ((ours, theirs), (theirs, ours))
+                    ]
+                    for thread in threads:
+                        thread.start()
+                    yield Control(channel)
+                    channel.close()
+                    for thread in threads:
+                        thread.join(30)
+
+
+class Control:
+    """The calls that tests make; errors are gRPC's."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def _many(self, name: str, request: Any, answer: Any, service: str = "moby.buildkit.v1.Control") -> list[Any]:
+        call = self._channel.unary_stream(
+            f"/{service}/{name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        return list(call(request, timeout=60))
+
+    def history(self, **wanted: Any) -> list[pb.BuildHistoryRecord]:
+        """What there is now, the oldest first."""
+        request = pb.BuildHistoryRequest(EarlyExit=True, **wanted)
+        return [event.record for event in self._many("ListenBuildHistory", request, pb.BuildHistoryEvent)]
+
+    def update(self, **change: Any) -> None:
+        request = pb.UpdateBuildHistoryRequest(**change)
+        self._channel.unary_unary(
+            "/moby.buildkit.v1.Control/UpdateBuildHistory",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=pb.UpdateBuildHistoryResponse.FromString,
+        )(request, timeout=60)
+
+    def solve(self, **wanted: Any) -> pb.SolveResponse:
+        """A build to its end."""
+        call = self._channel.unary_unary(
+            "/moby.buildkit.v1.Control/Solve",
+            request_serializer=pb.SolveRequest.SerializeToString,
+            response_deserializer=pb.SolveResponse.FromString,
+        )
+        answer: pb.SolveResponse = call(pb.SolveRequest(**wanted), timeout=90)
+        return answer
+
+    def logs(self, ref: str) -> str:
+        """What the steps of a build wrote."""
+        messages = self._many("Status", pb.StatusRequest(Ref=ref), pb.StatusResponse)
+        return b"".join(log.msg for message in messages for log in message.logs).decode()
+
+    def blob(self, digest: str) -> bytes:
+        """A blob that a record of the history names, from containerd's content service beside the control."""
+        request = content_pb2.ReadContentRequest(digest=digest)
+        messages = self._many(
+            "Read", request, content_pb2.ReadContentResponse, "containerd.services.content.v1.Content"
+        )
+        return b"".join(message.data for message in messages)
+
+    def info(self, digest: str) -> int:
+        """The size of a blob."""
+        call = self._channel.unary_unary(
+            "/containerd.services.content.v1.Content/Info",
+            request_serializer=content_pb2.InfoRequest.SerializeToString,
+            response_deserializer=content_pb2.InfoResponse.FromString,
+        )
+        return int(call(content_pb2.InfoRequest(digest=digest), timeout=60).info.size)

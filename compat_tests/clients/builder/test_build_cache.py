@@ -1,0 +1,172 @@
+"""What lies in the build cache, and what a prune takes of it: filters and sizes, beside the BuildKit of dockerd."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat_tests.support.engines import Dockerd, Engine
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not os.path.exists("/usr/libexec/docker/cli-plugins/docker-buildx"), reason="needs buildx"),
+]
+
+DOCKERFILE = """FROM busybox
+RUN head -c 300000 /dev/urandom > /one
+RUN --mount=type=cache,target=/c echo two > /two; echo x > /c/x
+COPY f /f
+RUN cat /f
+"""
+
+
+@pytest.fixture
+def root(engine: Engine, tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    (tmp_path / "f").write_text("text\n")
+    clear(engine)
+    yield tmp_path
+    engine.docker("rmi", "-f", "cached:1", check=False)
+    clear(engine)
+
+
+def clear(engine: Engine) -> None:
+    engine.docker("builder", "prune", "-af")
+
+
+def build(engine: Engine, root: Path) -> str:
+    return engine.docker("buildx", "build", "--progress=plain", "-t", "cached:1", str(root), timeout=110).stderr
+
+
+def records(engine: Engine) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = engine.api.get("/system/df", type="build-cache").json()["BuildCache"]
+    return found
+
+
+def listed(engine: Engine, *filters: str) -> str:
+    """`buildx du`: the sentence of a refusal, or how many records there are."""
+    args = [word for text in filters for word in ("--filter", text)]
+    done = engine.docker("buildx", "du", *args, check=False)
+    if done.status:
+        return done.stderr.strip()
+    return str(len(re.findall(r"^\S{20,}\s+(?:true|false)", done.stdout, re.MULTILINE)))
+
+
+def test_filters_of_a_list(engine: Engine, root: Path) -> None:
+    build(engine, root)
+    one = next(str(record["ID"]) for record in records(engine) if "/one" in record["Description"])
+    for text, count in (
+        ("type=regular", 4),
+        ("type=exec.cachemount", 1),
+        ("id=" + one, 1),
+        ("id=^" + one[:12], 1),
+        ('description="mount / from exec /bin/sh -c cat /f"', 1),
+        ("until=24h", len(records(engine))),
+        ("nosuch=1", 0),
+        ("inuse=true", 0),
+    ):
+        assert listed(engine, text) == str(count), text
+    assert listed(engine, "type=regular", "id=" + one) == "1"
+
+
+def test_refused_lists_and_prunes_in_dockerds_words(engine: Engine, oracle: Dockerd) -> None:
+    def said(each: Engine) -> list[Any]:
+        lists = [listed(each, text) for text in ("type!=regular", "id~=.", "type=a b")]
+        asked: list[dict[str, list[str]]] = [
+            {"foo": ["1"]},
+            {"parents": ["x"]},
+            {"parent": ["x"]},
+            {"mutable": ["1"]},
+            {"shared": ["1"]},
+            {"until": ["1x"]},
+            {"unused-for": ["1x"]},
+            {"until": ["1h", "2h"]},
+            {"until": ["1h"], "unused-for": ["1h"]},
+            {"id": ["a", "b"]},
+            {"id": ["("]},
+            {"type": ["a b"]},
+            {"description": ["a,b"]},
+        ]
+        prunes = [each.api.post("/build/prune", filters=json.dumps(item)) for item in asked]
+        prunes.append(each.api.post("/build/prune", **{"keep-storage": "x"}))
+        return [*lists, *((answer.status, answer.body) for answer in prunes)]
+
+    assert said(engine) == said(oracle)
+
+
+def fields(text: str) -> list[tuple[str, ...]]:
+    """The steps of `du --verbose`: what each tells of itself, and which of its values don't depend on the disk."""
+    found = []
+    for block in text.split("\n\n"):
+        values = dict(re.findall(r"^([A-Z][\w ]*):[\t ]+(.*)$", block, re.MULTILINE))
+        if "exec" in values.get("Description", ""):
+            same = [values[name] for name in ("Mutable", "Reclaimable", "Shared", "Description", "Type")]
+            # a base image is a record of its own there
+            found.append((*sorted(set(values) - {"Parent", "Parents"}), *same))
+    return sorted(found)
+
+
+def test_the_long_list_tells_what_buildkits_does(engine: Engine, oracle: Dockerd, root: Path) -> None:
+    texts = []
+    for each in (engine, oracle):
+        build(each, root)
+        texts.append(each.docker("buildx", "du", "--verbose").stdout)
+        each.docker("rmi", "-f", "cached:1")
+        clear(each)
+    found = fields(texts[0])
+    assert len(found) == 4
+    assert found == fields(texts[1])
+    assert re.search(r"^Shared:\s+\S+B\nPrivate:", texts[0], re.MULTILINE)
+
+
+@pytest.mark.core
+def test_a_prune_takes_what_no_image_has(engine: Engine, root: Path) -> None:
+    build(engine, root)
+    assert {record["Shared"] for record in records(engine) if record["Type"] == "regular"} == {True}
+    engine.docker("builder", "prune", "-f")
+    assert [record["Type"] for record in records(engine)] == ["regular"] * 4
+    assert build(engine, root).count("CACHED") == 4
+    engine.docker("rmi", "-f", "cached:1")
+    assert {record["Shared"] for record in records(engine)} == {False}
+    assert "0B" in engine.docker("builder", "prune", "-f", "--filter", "until=1h").stdout
+    assert len(records(engine)) > 4
+    engine.docker("builder", "prune", "-f")
+    assert records(engine) == []
+
+
+def test_a_prune_leaves_what_results_stand_on(engine: Engine, root: Path) -> None:
+    build(engine, root)
+    engine.docker("rmi", "-f", "cached:1")
+    one = next(str(record["ID"]) for record in records(engine) if "/one" in record["Description"])
+    engine.docker("buildx", "prune", "-af", "--filter", f"id={one}")
+    assert len([record for record in records(engine) if record["Type"] == "regular"]) == 4
+    last = next(str(record["ID"]) for record in records(engine) if record["Description"].endswith("cat /f"))
+    taken = engine.docker("buildx", "prune", "-af", "--filter", f"id={last}").stdout
+    assert last[:12] in taken
+    assert build(engine, root).count("CACHED") == 3
+
+
+def test_so_much_may_stay(engine: Engine, root: Path) -> None:
+    build(engine, root)
+    engine.docker("rmi", "-f", "cached:1")
+    before = len(records(engine))
+    engine.docker("buildx", "prune", "-af", "--keep-storage", "100MB")
+    assert len(records(engine)) == before
+    engine.docker("buildx", "prune", "-af", "--keep-storage", "310kB")
+    # the first step's layer is on the disk twice: as its snapshot and as its blob
+    assert sum(record["Size"] for record in records(engine)) <= 310_000
+    build(engine, root)
+    engine.docker("rmi", "-f", "cached:1")
+    for name in ("reserved-space", "keep-storage", "max-used-space"):
+        answer = engine.api.post("/build/prune", **{"all": 1, name: 100_000_000}).json()
+        assert answer["CachesDeleted"] is None
+    free = os.statvfs(engine.place.root)
+    wanted = free.f_bavail * free.f_frsize + (1 << 50)
+    assert engine.api.post("/build/prune", **{"all": 1, "min-free-space": 1}).json()["CachesDeleted"] is None
+    assert engine.api.post("/build/prune", **{"all": 1, "min-free-space": wanted}).json()["SpaceReclaimed"] > 300_000

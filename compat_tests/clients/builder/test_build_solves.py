@@ -1,0 +1,49 @@
+"""Solves that a client of BuildKit's API may ask for and buildx does not."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import grpc
+import pytest
+
+from compat_tests.clients.builder.control import control
+from compat_tests.support.engines import Dockerd, Engine
+from server.builder.session.pb import control_pb2 as pb
+from server.builder.session.pb import ops_pb2
+
+pytestmark = pytest.mark.root
+
+NO_BYTES: dict[str, Any] = {"def": [b""]}  # "def" is a keyword of Python
+
+
+def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
+    """How a solve ends: the error, and the keys of the answer."""
+    with control(engine) as client:
+        try:
+            return "", sorted(client.solve(Ref=secrets.token_hex(12), **wanted).ExporterResponse)
+        except grpc.RpcError as error:
+            return str(error.details()), []
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"Definition": ops_pb2.Definition()},
+        {"Definition": ops_pb2.Definition(metadata={"x": ops_pb2.OpMetadata()})},
+        {"Definition": ops_pb2.Definition(), "Session": "nobody"},
+        {"Definition": ops_pb2.Definition(), "Exporters": [pb.Exporter(Type="moby")]},
+        {"Definition": ops_pb2.Definition(**NO_BYTES), "Frontend": "dockerfile.v0"},
+    ],
+    ids=["empty", "metadata", "session", "image", "both"],
+)
+def test_a_definition_without_operations(engine: Engine, oracle: Dockerd, wanted: dict[str, Any]) -> None:
+    """A definition that is there and empty gives an empty result, as BuildKit has it; without one a solve waits for
+    its client's half."""
+    ours, theirs = solved(engine, **wanted), solved(oracle, **wanted)
+    assert ours[0] == theirs[0]
+    # dockerd without containerd's store names the configuration, too.
+    assert set(theirs[1]) - {"containerimage.config.digest"} <= set(ours[1])
+    for image in engine.api.get("/images/json", filters='{"dangling":["true"]}').json():
+        engine.api.delete(f"/images/{image['Id']}")

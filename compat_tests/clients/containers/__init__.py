@@ -1,0 +1,1 @@
+"""Containers: their lives, streams, logs, files and terminals."""

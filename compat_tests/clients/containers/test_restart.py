@@ -1,0 +1,314 @@
+"""Restart policies, `--rm`, and what becomes of containers when a daemon goes away and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat_tests.support import images
+from compat_tests.support.engines import Engine
+from compat_tests.support.traces import cgroups_named, start_time, until
+
+pytestmark = pytest.mark.root
+
+
+def create(engine: Engine, script: str, policy: str = "no", retries: int = 0, **host: Any) -> str:
+    body = {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", script],
+        "HostConfig": {
+            "NetworkMode": "none",
+            "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
+            **host,
+        },
+    }
+    answer = engine.api.post("/containers/create", body)
+    assert answer.status == 201, answer.body
+    return str(answer.json()["Id"])
+
+
+def inspect(engine: Engine, identity: str) -> dict[str, Any]:
+    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()
+    return found
+
+
+def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
+    began = int(time.time()) - 1
+    identity = create(engine, "echo run; exit 7", "on-failure", 2)
+    try:
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
+        now = inspect(engine, identity)
+        assert (now["RestartCount"], now["State"]["ExitCode"]) == (2, 7)
+        assert engine.docker("logs", identity).stdout.split() == ["run"] * 3
+        filters = json.dumps({"container": [identity]})
+        lines = engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters).lines()
+        words = [line["Action"] for line in lines if line["Type"] == "container"]
+        assert words == ["create"] + ["start", "die"] * 3
+        # A start on request begins a new count.
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
+        assert inspect(engine, identity)["RestartCount"] == 2
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+
+
+def test_who_waits_hears_of_each_run(engine: Engine) -> None:
+    """The end of a run is one, though the policy starts the next; a removal comes after the last."""
+    script = "n=$(cat /n 2>/dev/null); n=$((n+1)); echo $n > /n; exit $n"
+    identity = create(engine, script, "on-failure", 2)
+    answers: dict[str, Any] = {}
+
+    def hear(condition: str, response: http.client.HTTPResponse, connection: http.client.HTTPConnection) -> None:
+        answers[condition] = json.loads(response.read())["StatusCode"]
+        connection.close()
+
+    waiting = []
+    try:
+        for condition in ("next-exit", "removed"):
+            connection = engine.api.connection()
+            connection.request("POST", f"/containers/{identity}/wait?condition={condition}")
+            response = connection.getresponse()  # the head comes when it waits
+            waiting.append(threading.Thread(target=hear, args=(condition, response, connection)))
+            waiting[-1].start()
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+    for thread in waiting:
+        thread.join(60)
+    assert answers == {"next-exit": 1, "removed": 3}
+
+
+def test_always_until_somebody_stops_it(engine: Engine) -> None:
+    identity = create(engine, "exit 0", "always")
+    try:
+        engine.api.post(f"/containers/{identity}/start")
+        assert until(lambda: inspect(engine, identity)["RestartCount"] >= 3)
+        answer = engine.api.delete(f"/containers/{identity}")
+        assert answer.status == 409
+        # It may be in a run or between two: both ways a stop ends it for good.
+        assert engine.api.post(f"/containers/{identity}/stop").status == 204
+        now = inspect(engine, identity)
+        assert (now["State"]["Status"], now["State"]["Restarting"]) == ("exited", False)
+        count = now["RestartCount"]
+        engine.api.post(f"/containers/{identity}/wait")
+        assert inspect(engine, identity)["RestartCount"] == count
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+
+
+def test_rm_and_a_policy_exclude_each_other(engine: Engine) -> None:
+    body = {"Image": "busybox", "HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}
+    answer = engine.api.post("/containers/create", body)
+    assert (answer.status, answer.message) == (400, "can't create 'AutoRemove' container with restart policy")
+
+
+def test_a_container_that_waits_for_its_restart_can_be_removed(engine: Engine) -> None:
+    identity = create(engine, "exit 1", "always")
+    engine.api.post(f"/containers/{identity}/start")
+    assert until(lambda: inspect(engine, identity)["State"]["Restarting"])
+    assert engine.api.delete(f"/containers/{identity}", force=1).status == 204
+    assert engine.api.get(f"/containers/{identity}/json").status == 404
+
+
+@pytest.mark.slow
+def test_the_daemon_goes_and_comes_back(own_engine: Engine) -> None:
+    """A graceful restart and a `kill -9`: who ran runs on, who ended meanwhile is known, policies hold."""
+    engine = own_engine
+    if engine.kind == "dockerd":
+        pytest.skip("dockerd takes its containers along")
+    runs = create(engine, "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done")
+    paused = create(engine, "sleep 600")
+    ends = create(engine, "while [ ! -e /flag/now ]; do sleep 0.05; done; exit 9", Binds=["flag:/flag"])
+    goes = create(
+        engine, "while [ ! -e /flag/now ]; do sleep 0.05; done", AutoRemove=True, RestartPolicy={}, Binds=["flag:/flag"]
+    )
+    again = create(engine, "while [ ! -e /flag/now ]; do sleep 0.05; done; sleep 600", "unless-stopped")
+    stopped = create(engine, "sleep 600", "unless-stopped")
+    try:
+        for identity in (runs, paused, ends, goes, again, stopped):
+            assert engine.api.post(f"/containers/{identity}/start").status == 204
+        engine.api.post(f"/containers/{paused}/pause")
+        engine.api.post(f"/containers/{stopped}/kill")
+        pid = inspect(engine, runs)["State"]["Pid"]
+        flag = f"{engine.api.get('/volumes/flag').json()['Mountpoint']}/now"
+
+        engine.restart()
+        assert inspect(engine, runs)["State"]["Pid"] == pid
+        assert inspect(engine, paused)["State"]["Status"] == "paused"
+        assert inspect(engine, stopped)["State"]["Status"] == "exited"
+
+        engine.kill("wharfd")
+        with open(flag, "w"):
+            pass
+        with open(f"/proc/{pid}/stat"):
+            pass  # it runs without the daemon
+        engine.start()
+        assert until(lambda: inspect(engine, ends)["State"]["Status"] == "exited")
+        assert inspect(engine, ends)["State"]["ExitCode"] == 9
+        assert until(lambda: engine.api.get(f"/containers/{goes}/json").status == 404)
+        assert inspect(engine, runs)["State"]["Pid"] == pid
+        assert inspect(engine, again)["State"]["Running"]
+        assert engine.api.post(f"/containers/{paused}/unpause").status == 204
+        # No line was lost while nobody looked.
+        lines = engine.docker("logs", runs).stdout.split()
+        assert lines == [str(number) for number in range(len(lines))]
+    finally:
+        for identity in (runs, paused, ends, goes, again, stopped):
+            engine.api.delete(f"/containers/{identity}", force=1)
+        engine.api.delete("/volumes/flag", force=1)
+
+
+@pytest.mark.slow
+def test_a_shim_or_the_supervisor_that_dies(own_engine: Engine) -> None:
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the embedded supervisor only")
+    one, two = create(engine, "sleep 600"), create(engine, "sleep 600", "always")
+    try:
+        for identity in (one, two):
+            assert engine.api.post(f"/containers/{identity}/start").status == 204
+        pid = inspect(engine, one)["State"]["Pid"]
+        engine.kill("wharf-supervis")
+        assert until(lambda: engine.api.post(f"/containers/{one}/pause").status == 204)
+        assert inspect(engine, one)["State"]["Pid"] == pid
+        assert engine.api.post(f"/containers/{one}/unpause").status == 204
+        first = inspect(engine, two)["State"]["Pid"]
+        engine.kill("wharf-shim")
+        assert until(lambda: inspect(engine, one)["State"]["Status"] == "exited")
+        assert inspect(engine, one)["State"]["ExitCode"] == 137
+        assert until(lambda: inspect(engine, two)["State"]["Pid"] not in (0, first))
+    finally:
+        for identity in (one, two):
+            engine.api.delete(f"/containers/{identity}", force=1)
+
+
+@pytest.mark.slow
+def test_everything_is_gone_at_once(own_engine: Engine) -> None:
+    """As after a loss of power: who has a policy runs again, who has none is known to have ended, `--rm` is obeyed."""
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the embedded supervisor only")
+    plain = create(engine, "sleep 600", Binds=["kept:/v"])
+    again = create(engine, "sleep 600", "always", Binds=["kept:/v"], Tmpfs={"/t": ""})
+    unless = create(engine, "sleep 600", "unless-stopped", IpcMode="shareable")
+    stopped = create(engine, "sleep 600", "unless-stopped")
+    goes = create(engine, "sleep 600", AutoRemove=True, RestartPolicy={})
+    everyone = (plain, again, unless, stopped, goes)
+    try:
+        for identity in everyone:
+            assert engine.api.post(f"/containers/{identity}/start").status == 204
+        engine.api.post(f"/containers/{stopped}/kill")
+        pids = [inspect(engine, identity)["State"]["Pid"] for identity in (plain, again, unless, goes)]
+        for name in ("wharfd", "wharf-supervis", "wharf-shim"):
+            engine.kill(name)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert until(lambda: not any(start_time(pid) for pid in pids))
+        engine.start()
+        for identity, status in ((plain, "exited"), (again, "running"), (unless, "running"), (stopped, "exited")):
+            assert until(lambda id=identity, word=status: inspect(engine, id)["State"]["Status"] == word)  # type: ignore[misc]
+        assert until(lambda: engine.api.get(f"/containers/{goes}/json").status == 404)
+        assert inspect(engine, plain)["State"]["ExitCode"] in (137, 255)
+        assert engine.api.post(f"/containers/{plain}/start").status == 204
+        assert engine.docker("exec", again, "echo", "alive").stdout == "alive\n"
+    finally:
+        for identity in everyone:
+            engine.api.delete(f"/containers/{identity}", force=1)
+        engine.api.delete("/volumes/kept", force=1)
+
+
+@pytest.mark.slow
+def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
+    """What had not reached the disk is unpacked anew: for new containers, and below those that are there."""
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the embedded supervisor only")
+    old = create(engine, "cat /kept; busybox true && echo whole", "no")
+    try:
+        answer = engine.api.request("PUT", f"/containers/{old}/archive?path=/", body=images.layer({"kept": b"mine\n"}))
+        assert answer.status == 200, answer.body
+        for name in ("wharfd", "wharf-supervis"):
+            engine.kill(name)
+        store = engine.place.root / "data/containerd"
+        with contextlib.closing(sqlite3.connect(store / "metadata/meta.db")) as connection, connection:
+            layers = connection.execute("SELECT number FROM snapshot WHERE kind = 3").fetchall()
+            connection.executemany("INSERT OR REPLACE INTO unsettled VALUES (?, 'an earlier boot')", layers)
+        assert layers
+        for (number,) in layers:
+            for path in store.glob(f"io.containerd.snapshotter.v1.overlayfs/snapshots/{number}/fs/bin/*"):
+                if path.is_file() and not path.is_symlink():
+                    os.truncate(path, 0)
+        engine.start()
+        assert engine.docker("start", "-a", old).stdout == "mine\nwhole\n"
+        assert engine.docker("run", "--rm", "--network", "none", "busybox", "echo", "new").stdout == "new\n"
+    finally:
+        engine.api.delete(f"/containers/{old}", force=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 4, 6])
+def test_killed_in_the_middle_of_everything(own_engine: Engine, after: int) -> None:
+    """`kill -9` while containers are created, started and removed: the next daemon finds a consistent world, and what
+    nobody's record holds is gone."""
+    engine = own_engine
+    if engine.kind == "dockerd":
+        pytest.skip("dockerd's own matter")
+    stop = threading.Event()
+    done: list[str] = []
+
+    def work(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            name = f"chaos-{after}-{worker}-{number}"
+            body = {"Image": "busybox", "Cmd": ["sleep", "600"], "Volumes": {"/v": {}}}
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                engine.api.post("/containers/create", body, name=name)
+                engine.api.post(f"/containers/{name}/start")
+                if number % 2:
+                    engine.api.delete(f"/containers/{name}", force=1, v=1)
+                done.append(name)
+
+    workers = [threading.Thread(target=work, args=(worker,)) for worker in range(3)]
+    for thread in workers:
+        thread.start()
+    try:
+        assert until(lambda: len(done) >= after)
+        engine.kill("wharfd")
+    finally:
+        stop.set()
+        for thread in workers:
+            thread.join(120)
+    engine.start()
+    known = {row["Id"] for row in engine.api.get("/containers/json", all=1).json()}
+    for identity in known:
+        state = inspect(engine, identity)["State"]
+        assert state["Running"] == (state["Pid"] > 0)
+        assert state["Pid"] == 0 or start_time(state["Pid"]) is not None
+    directories = Path(engine.place.root, "data", "containers")
+    assert until(lambda: set(os.listdir(directories)) <= known)
+    for identity in known:
+        assert engine.api.delete(f"/containers/{identity}", force=1, v=1).status == 204
+    assert until(lambda: not os.listdir(directories))
+    assert until(lambda: not engine.find("wharf-shim"))
+    assert until(lambda: not cgroups_of_containers(engine))
+    # Anonymous volumes whose create was not finished belong to nobody: a prune takes them.
+    engine.api.post("/volumes/prune")
+    assert engine.api.get("/volumes").json()["Volumes"] == []
+
+
+def cgroups_of_containers(engine: Engine) -> list[Path]:
+    return [path for path in cgroups_named(engine.place.footprint.cgroup) if len(path.name) == 64]

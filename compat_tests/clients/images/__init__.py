@@ -1,0 +1,1 @@
+"""Images: registries, archives, names, disk usage."""

@@ -1,0 +1,239 @@
+"""The disk comes back: after everything is removed the data root has the files that it had, also when many work at
+once; what is held stays; and `docker system df` accounts for what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from compat_tests.clients.images.transfers import OCI, fresh, gated, ingested
+from compat_tests.endurance.stress import RUN, Stress
+from compat_tests.support import engines
+from compat_tests.support.accounts import on_disk, told
+from compat_tests.support.disk import as_it_is, back_to, files
+from compat_tests.support.engines import Engine
+from compat_tests.support.gate import Hold
+from compat_tests.support.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
+from compat_tests.support.registry import Registry
+from compat_tests.support.traces import until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.core
+def test_everything_is_given_back(own_engine: Engine, plain: Registry) -> None:
+    engine = own_engine
+    before = as_it_is(engine)
+    plain.copy_archive(oci_archive("x:1", [busybox_layer(), *fresh(2, 200_000)]), "app:1", format="oci-archive")
+    name = plain.name("app:1")
+    engine.docker("pull", "-q", name)
+    engine.docker("load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(2, 200_000)]))
+    engine.docker("load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(1)]))  # leaves one dangling
+    engine.docker("import", "-", "imported:1", input=layer({"x": os.urandom(200_000)}))
+    id = engine.docker(
+        "create", "-v", "/volume", "loaded:1", "sh", "-c", "echo x > /volume/x; echo y > /y"
+    ).stdout.strip()
+    engine.docker("start", "-a", id)
+    engine.docker("commit", id, "committed:1")
+    engine.docker("tag", "committed:1", plain.name("committed:1"))
+    engine.docker("push", "-q", plain.name("committed:1"))
+    engine.docker("pull", plain.name("none:1"), check=False)
+    engine.docker("load", input=docker_archive("cut:1", fresh(1, 3_000_000))[:2_000_000], check=False)
+    assert len(files(engine)) > len(before)
+    engine.docker("rm", "-v", id)
+    engine.docker("rmi", name, "loaded:1", "imported:1", "committed:1", plain.name("committed:1"))
+    engine.docker("image", "prune", "-f")
+    back_to(engine, before)
+    assert [image["RepoTags"] for image in engine.api.get("/images/json", all=1).json()] == [["busybox:latest"]]
+
+
+def balanced(engine: Engine) -> bool:
+    account = on_disk(engine)
+    return not account.strays and account.total == sum(told(engine).values())
+
+
+@pytest.mark.core
+def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_path: Path) -> None:
+    """Whatever an engine has in its data root, ``system df`` tells, but for the engine's own."""
+    engine = own_engine
+    layers = [busybox_layer(), *fresh(2, 300_000)]
+
+    def check(what: str) -> None:
+        assert until(lambda: balanced(engine), seconds=60), (what, on_disk(engine), told(engine))
+
+    check("busybox")
+    for name in ("df/one:1", "df/two:1"):
+        engine.docker("load", "-q", input=docker_archive(name, layers, Labels={"name": name}))
+    check("images that share layers")
+    rows = {image["RepoTags"][0]: image for image in engine.api.get("/system/df").json()["Images"]}
+    one, two = rows["df/one:1"], rows["df/two:1"]
+    assert one["SharedSize"] == two["SharedSize"] > 600_000
+    assert "df/one" in engine.docker("system", "df", "-v").stdout
+    engine.docker("load", "-q", input=docker_archive("df/two:1", fresh(1, 100_000)))  # leaves one dangling
+    check("a dangling one")
+    script = "head -c 100000 /dev/urandom > /v/x; ln /v/x /v/y; head -c 70000 /dev/urandom > /w; ln /w /u; seq 3000"
+    engine.docker("run", "--network", "none", "--name", "df-c", "-v", "df-v:/v", "df/one:1", "sh", "-c", script)
+    engine.docker("rmi", "-f", "df/one:1")
+    check("a container with a log, and a volume")
+    assert told(engine)["volumes"] == 100_000
+    (tmp_path / "f").write_bytes(os.urandom(200_000))
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nCOPY f /f\nRUN --mount=type=cache,target=/c head -c 90000 /dev/urandom > /c/x; echo x > /x\n"
+    )
+    engine.docker("build", "--provenance=mode=min", "-t", "df/built:1", str(tmp_path), env={"DOCKER_BUILDKIT": "1"})
+    check("an index with an attestation, and a build's cache")
+    engine.docker("rmi", "df/built:1")
+    check("what only the cache has")
+    data = fresh(1, 4 << 20)
+    hold = Hold(2 << 20)
+    with gated(plain, "df", data, lambda seen: hold if "/blobs/" in seen.path and seen.method == "GET" else None) as (
+        gate,
+        _,
+    ):
+        with engine.popen("pull", f"{gate.address}/df:1") as client:
+            assert hold.reached.wait(60)
+            assert until(lambda: ingested(engine) >= 1 << 20, seconds=60)
+            client.kill()
+        check("a pull that was left")
+        left = ingested(engine)
+        assert left >= 1 << 20 or engine.kind == "containerd"  # its lease takes that along
+        assert engine.api.post("/images/prune").json()["SpaceReclaimed"] >= left
+        assert ingested(engine) == 0
+        hold.go.set()
+        engine.docker("pull", "-q", f"{gate.address}/df:1")
+        engine.docker("rmi", f"{gate.address}/df:1")
+    engine.docker("rm", "df-c")
+    engine.docker("volume", "rm", "df-v")
+    engine.docker("image", "prune", "-f")
+    engine.docker("builder", "prune", "-af")
+    check("most of it is gone")
+    assert told(engine)["containers"] == told(engine)["volumes"] == told(engine)["build cache"] == 0
+
+
+@pytest.mark.core
+def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Path) -> None:
+    """Sizes of containers are remembered; whatever writes into a layer is seen, and a new daemon measures the same."""
+    engine = own_engine
+    before = as_it_is(engine)
+    (tmp_path / "f").write_bytes(os.urandom(1 << 20))
+
+    def seen() -> dict[str, tuple[int, int]]:
+        rows = engine.api.get("/containers/json", all=1, size=1).json()
+        return {row["Names"][0]: (row.get("SizeRw", 0), row["SizeRootFs"]) for row in rows}
+
+    script = "dd if=/dev/urandom of=/x bs=1M count=1"
+    for name, command in (
+        ("plain", ("busybox",)),
+        ("copied", ("busybox",)),
+        ("ran", ("busybox", "sh", "-c", script)),
+        ("runs", ("busybox", "sh", "-c", f"{script}; sleep 1000")),
+        ("failed", ("-v", "/some/volume", "busybox", "nosuch")),
+        ("workdir", ("-w", "/some/where", "busybox")),
+    ):
+        engine.docker("create", "--network", "none", "--name", name, *command)
+    fresh_sizes = seen()
+    assert fresh_sizes["/plain"] == fresh_sizes["/ran"]
+    assert seen() == fresh_sizes
+    empty = fresh_sizes["/plain"][0]
+    engine.docker("cp", str(tmp_path / "f"), "copied:/f")
+    engine.docker("start", "-a", "ran")
+    engine.docker("start", "runs")
+    assert engine.docker("start", "failed", check=False).status
+    assert until(lambda: seen()["/runs"][0] >= empty + (1 << 20))
+    engine.docker("exec", "runs", "cp", "/x", "/y")
+    now = seen()
+    assert now["/plain"] == fresh_sizes["/plain"]
+    for name, size in (("/copied", 1 << 20), ("/ran", 1 << 20), ("/runs", 2 << 20)):
+        assert size <= now[name][0] - empty < size + 100_000, name
+        assert now[name][1] - now[name][0] == fresh_sizes["/plain"][1] - empty
+    engine.docker("cp", str(tmp_path / "f"), "ran:/again")
+    engine.docker("stop", "-t", "0", "runs")
+    engine.docker("commit", "ran", "sized:1")
+    now = seen()
+    assert now["/ran"][0] - empty >= 2 << 20
+    told_by_df = {row["Names"][0]: row["SizeRootFs"] for row in engine.api.get("/system/df").json()["Containers"]}
+    assert told_by_df == {name: total for name, (_, total) in now.items()}
+    engine.restart()
+    assert seen() == now
+    engine.remove_all()
+    engine.docker("rmi", "sized:1")
+    back_to(engine, before)
+
+
+def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
+    """Some seconds of what ``python -m compat_tests.endurance.stress`` does for minutes."""
+    before = as_it_is(own_engine)
+    stress = Stress(own_engine, plain)
+    stress.run(rounds=3)
+    stress.finish()
+    back_to(own_engine, before)
+
+
+def bomb(name: str) -> bytes:
+    """An archive of about one MiB whose layer holds a file of 10 GB of zeros."""
+    size = 10_000_000_000
+    packer = zstandard.ZstdCompressor(level=3)
+    piece = 100_000_000
+    zeros = packer.compress(bytes(piece))
+    info = tarfile.TarInfo("zeros")
+    info.size = size
+    packed = packer.compress(info.tobuf()) + zeros * (size // piece) + packer.compress(bytes(10240))
+    blob = config([b"what it is nobody will find out"])
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": descriptor(blob, f"{OCI}.config.v1+json"),
+            "layers": [descriptor(packed, f"{OCI}.layer.v1.tar+zstd")],
+        }
+    ).encode()
+    named = {"io.containerd.image.name": f"docker.io/library/{name}"}
+    index = {"schemaVersion": 2, "manifests": [descriptor(manifest, f"{OCI}.manifest.v1+json", annotations=named)]}
+    blobs = {f"blobs/sha256/{hashlib.sha256(data).hexdigest()}": data for data in (blob, packed, manifest)}
+    return layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **blobs, "index.json": json.dumps(index)})
+
+
+def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
+    """It is told as such, what was begun goes, and what fits still works."""
+    root = tmp_path / "small"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=42m", "wharf-test", str(root)], check=True, timeout=60)
+    try:
+        with engines.wharf("full", "--data-root", str(root / "data")) as engine:
+            engine.load_busybox()
+            large = fresh(1, 22_000_000)
+            plain.copy_archive(oci_archive("x:1", large), "large:1", format="oci-archive")
+            free = os.statvfs(root).f_bavail
+            for args, given in (
+                (("pull", plain.name("large:1")), b""),
+                (("load",), docker_archive("large:1", large)),
+                (("import", "-", "large:1"), large[0]),
+            ):
+                done = engine.docker(*args, input=given, check=False)
+                assert done.status == 1, args
+                assert "no space left on device" in done.output, args
+                assert until(lambda: os.statvfs(root).f_bavail > free * 0.7, seconds=60), args
+            engine.docker(
+                *RUN[:1], "--name", "large", *RUN[2:], "busybox", "sh", "-c", "head -c 12000000 /dev/urandom > /x"
+            )
+            done = engine.docker("commit", "large", "large:1", check=False)
+            assert done.status == 1
+            assert "no space left on device" in done.output
+            assert engine.api.get("/images/large:1/json").status == 404
+            engine.docker("rm", "large")
+            assert until(lambda: os.statvfs(root).f_bavail > free * 0.7, seconds=60)
+            before = files(engine)
+            done = engine.docker("load", input=bomb("bomb:1"), check=False)
+            assert done.status == 1
+            assert "no space left on device" in done.output
+            back_to(engine, before)
+            assert engine.docker(*RUN, "busybox", "echo", "still").stdout == "still\n"
+            engine.docker("load", "-q", input=docker_archive("small:1", fresh(1)))
+    finally:
+        subprocess.run(["umount", str(root)], check=True, timeout=60)

@@ -1,0 +1,83 @@
+"""Sizes and archives as of a dockerd that keeps its images as containerd does, which is how this engine keeps them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from compat_tests.support import engines
+from compat_tests.support.engines import Dockerd, Engine
+from compat_tests.support.images import busybox_layer, docker_archive, layer, oci_archive
+
+pytestmark = pytest.mark.root
+
+NAMES = ("sized-oci:1", "sized-archive:1", "busybox:latest")
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Dockerd]:
+    with engines.dockerd("store", containerd_store=True) as found:
+        found.load_busybox()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def loaded(engine: Engine, store: Dockerd) -> Iterator[tuple[Engine, Engine]]:
+    """Both with the same images."""
+    for make, name in ((oci_archive, NAMES[0]), (docker_archive, NAMES[1])):
+        # No layer is in both: dockerd takes a layer that it has in another compression for the same one.
+        archive = make(name, [busybox_layer() if make is docker_archive else layer({"small": name}), big()])
+        for each in (engine, store):
+            each.docker("load", "-q", input=archive)
+    yield engine, store
+    engine.docker("rmi", *NAMES[:2])
+
+
+def big() -> bytes:
+    return layer({"big": os.urandom(3 << 20)})
+
+
+def sizes(engine: Engine, name: str) -> dict[str, Any]:
+    [listed] = engine.api.get("/images/json", filters=json.dumps({"reference": [name]})).json()
+    inspected = engine.api.get(f"/images/{name}/json").json()
+    history = engine.api.get(f"/images/{name}/history").json()
+    return {
+        "Id": inspected["Id"],
+        "listed": listed["Size"],
+        "inspected": inspected["Size"],
+        "history": [row["Size"] for row in history],
+    }
+
+
+def test_sizes(loaded: tuple[Engine, Engine]) -> None:
+    """What `docker images` prints is content and layers unpacked, together; inspect has the content alone."""
+    ours, theirs = loaded
+    for name in NAMES:
+        assert sizes(ours, name) == sizes(theirs, name)
+    shown = [
+        [line.split()[-1] for line in sorted(each.docker("images", "sized-*").stdout.splitlines())] for each in loaded
+    ]
+    assert shown[0] == shown[1]
+
+
+def test_the_manifest_of_an_archive(loaded: tuple[Engine, Engine]) -> None:
+    """Its configs are those of the layout, and an image's id is its manifest's digest. A tool that takes the one for
+    the other (Ansible's docker_image_export) writes the archive again on every run, with dockerd as well."""
+    for name in NAMES:
+        found = []
+        for each in loaded:
+            with tarfile.open(fileobj=io.BytesIO(each.api.get("/images/get", names=name).body)) as archive:
+                file = archive.extractfile("manifest.json")
+                assert file is not None
+                [row] = json.load(file)
+            id = each.api.get(f"/images/{name}/json").json()["Id"]
+            taken = "sha256:" + os.path.splitext(row["Config"])[0].removeprefix("blobs/sha256/")
+            found.append(({key: row[key] for key in ("Config", "RepoTags", "Layers")}, id, taken == id))
+        assert found[0] == found[1]
+        assert not found[0][2]

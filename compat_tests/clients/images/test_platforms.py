@@ -1,0 +1,201 @@
+"""One image of two platforms: every call that takes ``platform`` or ``platforms`` (API 1.46 to 1.51)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tarfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from compat_tests.clients.images.transfers import OCI, ask, content, digest, stream
+from compat_tests.support.api import Api
+from compat_tests.support.engines import Engine
+from compat_tests.support.images import busybox_layer, config, descriptor, layer
+from compat_tests.support.registry import Registry
+from compat_tests.support.traces import until
+
+pytestmark = pytest.mark.root
+
+AMD64, ARM64 = '{"os":"linux","architecture":"amd64"}', '{"os":"linux","architecture":"arm64"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Two:
+    """An archive with an index of amd64 and arm64, which share their first layer."""
+
+    name: str
+    index: str
+    manifests: tuple[str, str]
+    archive: bytes
+
+
+def two() -> Two:
+    name = f"two-{uuid.uuid4().hex[:8]}"
+    blobs: dict[str, bytes] = {}
+    entries = []
+    for architecture in ("amd64", "arm64"):
+        layers = [busybox_layer(), layer({"which": f"{architecture} of {name}"})]
+        blob = config(layers, Cmd=["cat", "/which"])
+        blob = blob.replace(b'"architecture": "amd64"', f'"architecture": "{architecture}"'.encode())
+        data = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": f"{OCI}.manifest.v1+json",
+                "config": descriptor(blob, f"{OCI}.config.v1+json"),
+                "layers": [descriptor(one, f"{OCI}.layer.v1.tar") for one in layers],
+            }
+        ).encode()
+        blobs |= {digest(one): one for one in (blob, *layers, data)}
+        platform = {"architecture": architecture, "os": "linux"}
+        entries.append(descriptor(data, f"{OCI}.manifest.v1+json", platform=platform))
+    document = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}
+    index = json.dumps(document).encode()
+    blobs[digest(index)] = index
+    named = {"io.containerd.image.name": f"docker.io/library/{name}:1", "org.opencontainers.image.ref.name": "1"}
+    top = {"schemaVersion": 2, "manifests": [descriptor(index, f"{OCI}.index.v1+json", annotations=named)]}
+    files = {f"blobs/{key.replace(':', '/')}": data for key, data in blobs.items()}
+    archive = layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **files, "index.json": json.dumps(top)})
+    first, second = (str(entry["digest"]) for entry in entries)
+    return Two(f"{name}:1", digest(index), (first, second), archive)
+
+
+@contextlib.contextmanager
+def loaded(engine: Engine, **query: str) -> Iterator[Two]:
+    made = two()
+    messages = engine.api.request("POST", "/images/load", body=made.archive, query=query).lines()
+    assert f"Loaded image: {made.name}\n" in [message.get("stream") for message in messages], messages
+    try:
+        yield made
+    finally:
+        engine.docker("rmi", "-f", made.name, check=False)
+
+
+def available(engine: Engine, name: str) -> list[bool]:
+    document = engine.api.get(f"/images/{name}/json", manifests=1).json()
+    return [entry["Available"] for entry in document["Manifests"]]
+
+
+def saved(data: bytes) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return {f"sha256:{Path(name).name}" for name in archive.getnames() if name.startswith("blobs/sha256/")}
+
+
+def test_what_is_asked_of_one_platform(engine: Engine) -> None:
+    with loaded(engine) as made:
+        assert available(engine, made.name) == [True, True]
+        for platform, architecture in ((AMD64, "amd64"), (ARM64, "arm64"), ("linux/arm64", "arm64")):
+            document = engine.api.get(f"/images/{made.name}/json", platform=platform).json()
+            assert (document["Architecture"], document["Id"]) == (architecture, made.index)
+        # History came with 1.48, inspect with 1.49: older clients' words are not looked at.
+        assert (
+            Api(engine.api.path, version="1.48").get(f"/images/{made.name}/json", platform=ARM64).json()["Architecture"]
+            == "amd64"
+        )
+        assert len(engine.api.get(f"/images/{made.name}/history", platform=ARM64).json()) == 2
+        described = engine.api.get(f"/images/{made.name}/json", platform=ARM64).json()["Descriptor"]
+        assert (described["digest"], described["platform"]) == (made.manifests[1], json.loads(ARM64))
+        assert engine.api.get(f"/images/{made.name}/json").json()["Descriptor"]["digest"] == made.index
+        missing = engine.api.get(f"/images/{made.name}/json", platform='{"os":"linux","architecture":"riscv64"}')
+        assert missing.status == 404
+        assert "does not provide the specified platform (linux/riscv64)" in missing.json()["message"]
+        assert engine.api.get(f"/images/{made.name}/json", platform="{}").status == 400
+        assert engine.api.get(f"/images/{made.name}/json", platform=AMD64, manifests=1).status == 400
+        assert engine.docker("run", "--rm", "--network", "none", made.name).stdout.startswith("amd64 of ")
+
+
+def test_one_platform_is_saved_and_loaded(engine: Engine) -> None:
+    with loaded(engine) as made:
+        whole = engine.api.get(f"/images/{made.name}/get").body
+        one = engine.api.get("/images/get", names=made.name, platform=ARM64).body
+        several = engine.api.get("/images/get", names=made.name, platform=[AMD64, ARM64])
+        assert (several.status, several.message) == (400, "multiple platform parameters not supported")
+    assert {made.index, *made.manifests} <= saved(whole)
+    assert made.manifests[1] in saved(one)
+    assert not {made.index, made.manifests[0]} & saved(one)
+    with loaded(engine, platform=ARM64) as made:
+        assert available(engine, made.name) == [False, True]
+    refused = engine.api.request(
+        "POST", "/images/load", body=two().archive, query={"platform": '{"os":"windows","architecture":"amd64"}'}
+    )
+    assert "requested platform (windows/amd64) not found" in refused.lines()[-1]["error"]
+
+
+def test_one_platform_is_pushed(engine: Engine, plain: Registry) -> None:
+    with loaded(engine) as made:
+        remote = plain.name(f"{made.name.partition(':')[0]}:1")
+        engine.docker("tag", made.name, remote)
+        try:
+            messages = stream(engine, "POST", f"/images/{remote.rpartition(':')[0]}/push", tag="1", platform=ARM64)
+        finally:
+            engine.docker("rmi", remote)
+        assert messages[-1]["aux"]["Digest"] == made.manifests[1]
+        answer = ask(plain, "GET", f"/v2/{made.name.partition(':')[0]}/manifests/1")
+        assert answer.headers["docker-content-digest"] == made.manifests[1]
+
+
+def test_one_platform_is_removed(engine: Engine) -> None:
+    def blob(name: str) -> bool:
+        return (content(engine) / "blobs" / name.replace(":", "/")).exists()
+
+    with loaded(engine) as made:
+        path = f"/images/{made.name}"
+        container = engine.docker("create", "--network", "none", made.name).stdout.strip()
+        try:
+            used = engine.api.delete(path, platforms=AMD64)
+            assert used.status == 409
+            assert f"container {container[:12]} is using its referenced image" in used.json()["message"]
+            assert engine.api.delete(path, platforms=ARM64).json() == [{"Deleted": made.manifests[1]}]
+            assert available(engine, made.name) == [True, False]
+            assert until(lambda: not blob(made.manifests[1]))
+            assert engine.api.delete(path, platforms=ARM64).status == 404
+            assert engine.api.delete(path, platforms="linux/arm64").status == 400
+            # What both had is still there for the other, and for its container.
+            assert engine.docker("start", "-a", container).stdout.startswith("amd64 of ")
+        finally:
+            engine.docker("rm", "-f", container)
+        assert engine.api.delete(path, platforms=AMD64).json() == [{"Deleted": made.manifests[0]}]
+        assert until(lambda: not blob(made.manifests[0]))
+        # The name stays until it goes itself; what was removed can be loaded again.
+        engine.docker("load", "-q", input=made.archive)
+        assert available(engine, made.name) == [True, True]
+        assert engine.docker("rmi", made.name).stdout.splitlines()[0] == f"Untagged: {made.name}"
+    assert until(lambda: not blob(made.index))
+
+
+def test_a_platform_that_another_index_has_too(engine: Engine) -> None:
+    """Only the index that was asked lets go of it; the answer has no line of what stays for the other."""
+    with loaded(engine) as made:
+        other = f"also-{made.name}"
+        manifest = json.loads(engine.api.get(f"/images/{made.name}/json", manifests=1).body)["Manifests"][0]
+        entry = {**manifest["Descriptor"], "platform": {"architecture": "amd64", "os": "linux"}}
+        document = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [entry]}
+        index = json.dumps(document).encode()
+        named = {"io.containerd.image.name": f"docker.io/library/{other}"}
+        top = {"schemaVersion": 2, "manifests": [descriptor(index, f"{OCI}.index.v1+json", annotations=named)]}
+        engine.docker(
+            "load",
+            "-q",
+            input=layer(
+                {
+                    "oci-layout": '{"imageLayoutVersion":"1.0.0"}',
+                    f"blobs/{digest(index).replace(':', '/')}": index,
+                    "index.json": json.dumps(top),
+                }
+            ),
+        )
+        try:
+            answer = engine.api.delete(f"/images/{made.name}", platforms=AMD64)
+            assert (answer.status, answer.json()) == (200, [])
+            assert available(engine, made.name) == [True, True]  # of the store, as dockerd tells it
+            shown = engine.docker("run", "--rm", "--network", "none", other).stdout
+            assert shown.startswith("amd64 of ")
+            assert engine.api.delete(f"/images/{other}", platforms=AMD64).json() == [{"Deleted": made.manifests[0]}]
+            assert available(engine, made.name) == [False, True]
+        finally:
+            engine.docker("rmi", "-f", other, check=False)

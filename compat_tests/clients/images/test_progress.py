@@ -1,0 +1,98 @@
+"""What pulls and pushes tell their client, line for line beside dockerd."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from compat_tests.clients.images.transfers import fresh, stream
+from compat_tests.support.engines import Dockerd, Engine
+from compat_tests.support.images import oci_archive
+from compat_tests.support.registry import registry
+
+pytestmark = pytest.mark.root
+
+MIB = 1 << 20
+
+
+def shape(message: dict[str, Any], hidden: Mapping[str, str]) -> tuple[object, ...]:
+    """A message without what must differ: names, sizes, digests, how far it is."""
+    text = str(message.get("status", ""))
+    for name, word in hidden.items():
+        text = text.replace(name, word)
+    for word in ("Digest: sha256:", "1: digest: sha256:"):
+        if text.startswith(word):
+            text = word
+    detail = message.get("progressDetail")
+    kind = None if detail is None else tuple(sorted(detail))
+    return text, kind, tuple(sorted(message.get("aux", ())))
+
+
+@dataclass(slots=True)
+class Told:
+    """What an operation said: of the whole and of each layer, in order; and the forms of its bars, which come as
+    often as time allows."""
+
+    whole: list[tuple[object, ...]] = field(default_factory=list)
+    layers: list[list[tuple[object, ...]]] = field(default_factory=list)
+    bars: set[tuple[object, ...]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, messages: list[dict[str, Any]], hidden: Mapping[str, str]) -> Told:
+        told = cls()
+        layers: dict[str, list[tuple[object, ...]]] = {}
+        for message in messages:
+            id = str(message.get("id", ""))
+            line = shape(message, hidden)
+            if "progress" in message:
+                told.bars.add(line)
+            elif len(id) == 12:
+                layers.setdefault(id, []).append(line)
+            else:
+                told.whole.append((*line, id))
+        told.layers = sorted(layers.values(), key=str)
+        return told
+
+
+def session(engine: Engine, archive: bytes) -> list[Told]:
+    name = f"progress-{uuid.uuid4().hex[:8]}"
+    netns = engine.netns if isinstance(engine, Dockerd) else None
+    found: list[Told] = []
+    with registry(netns=netns) as here, registry(netns=netns) as there:
+        here.copy_archive(archive, f"{name}:1", format="oci-archive")
+        near, other, far = here.name(name), here.name(f"{name}-other"), there.name(name)
+        hidden = {name: "name", here.address: "here", there.address: "there"}
+
+        def note(method: str, path: str, **query: object) -> None:
+            found.append(Told.of(stream(engine, method, path, **query), hidden))
+
+        try:
+            note("POST", "/images/create", fromImage=near, tag="1")
+            note("POST", "/images/create", fromImage=near, tag="1")
+            note("POST", f"/images/{near}/push", tag="1")
+            for repository in (other, far):
+                engine.docker("tag", f"{near}:1", f"{repository}:1")
+                note("POST", f"/images/{repository}/push", tag="1")
+            note("POST", f"/images/{near}/push", tag="2")
+        finally:
+            for repository in (near, other, far):
+                engine.docker("rmi", f"{repository}:1", check=False)
+    return found
+
+
+def test_beside_dockerd(engine: Engine, oracle: Dockerd) -> None:
+    # Large enough for bars of both directions, on a loaded machine too.
+    archive = oci_archive("x:1", fresh(3, 9 * MIB))
+    for ours, theirs in zip(session(engine, archive), session(oracle, archive), strict=True):
+        assert ours.whole == theirs.whole
+        assert ours.bars >= theirs.bars
+        assert len(ours.layers) == len(theirs.layers)
+        for mine, other in zip(ours.layers, theirs.layers, strict=True):
+            # dockerd tells the newest state only: one that passes quickly may be left out.
+            rest = iter(mine)
+            assert all(line in rest for line in other), (mine, other)
+            assert mine[-1] == other[-1]

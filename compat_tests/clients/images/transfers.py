@@ -1,0 +1,140 @@
+"""What the tests of registries share: images of any form put into one, progress streams, the content store's files."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from compat_tests.support.api import Answer
+from compat_tests.support.engines import Engine, Wharf
+from compat_tests.support.gate import Gate, Rule
+from compat_tests.support.images import config, descriptor, layer, oci_archive
+from compat_tests.support.registry import Registry
+
+OCI = "application/vnd.oci.image"
+CERTS = Path("/etc/docker/certs.d")
+
+
+def tags(engine: Engine) -> set[str]:
+    return {tag for image in engine.api.get("/images/json").json() for tag in image["RepoTags"] or [image["Id"]]}
+
+
+def fresh(count: int = 2, size: int = 100) -> list[bytes]:
+    """Layers that no other test has."""
+    return [layer({f"file{number}": os.urandom(size)}) for number in range(count)]
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def put(found: Registry, repository: str, data: bytes, media_type: str, *, tag: str = "") -> None:
+    """A manifest or an index, by the registry's own API."""
+    ask(found, "PUT", f"/v2/{repository}/manifests/{tag or digest(data)}", data, media_type)
+
+
+def put_blob(found: Registry, repository: str, data: bytes) -> None:
+    location = ask(found, "POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
+    query = urlsplit(location)
+    ask(found, "PUT", f"{query.path}?{query.query}&digest={digest(data)}", data, "application/octet-stream")
+
+
+def ask(found: Registry, method: str, path: str, data: bytes = b"", media_type: str = "") -> Answer:
+    connection = http.client.HTTPConnection(found.address, timeout=60)
+    try:
+        connection.request(method, path, data, {"Accept": f"{OCI}.manifest.v1+json", "Content-Type": media_type})
+        response = connection.getresponse()
+        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+    assert answer.status < 300, answer
+    return answer
+
+
+def manifest(layers: list[bytes], packed: list[bytes], kinds: list[str], **fields: object) -> tuple[bytes, bytes]:
+    """(manifest, config) of an OCI image with layers of any media types."""
+    blob = config(layers, **fields)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.manifest.v1+json",
+        "config": descriptor(blob, f"{OCI}.config.v1+json"),
+        "layers": [descriptor(data, kind) for data, kind in zip(packed, kinds, strict=True)],
+    }
+    return json.dumps(document).encode(), blob
+
+
+def stream(engine: Engine, method: str, path: str, **query: object) -> list[Any]:
+    """The messages of an operation's progress stream."""
+    headers = {"X-Registry-Auth": "e30="}
+    answer = engine.api.request(method, path, query=query, headers=headers)
+    assert answer.status == 200, answer.body
+    return answer.lines()
+
+
+def states(messages: list[Any], id: str) -> list[str]:
+    """What a stream says of one layer; how far it is depends on the time."""
+    found: list[str] = []
+    for message in messages:
+        if message.get("id") == id and message["status"] not in ("Downloading", "Pushing", *found[-1:]):
+            found.append(message["status"])
+    return found
+
+
+@contextlib.contextmanager
+def gated(found: Registry, repository: str, layers: list[bytes], rule: Rule) -> Iterator[tuple[Gate, list[str]]]:
+    """An image behind a gate; with its layers' digests."""
+    found.copy_archive(oci_archive("x:1", layers), f"{repository}:1", format="oci-archive")
+    with Gate(found.address, rule) as gate:
+        yield gate, [digest(gzip.compress(data, mtime=0)) for data in layers]
+
+
+def content(engine: Engine) -> Path:
+    """The folder of the content store."""
+    root = engine.place.root / "data"
+    if isinstance(engine, Wharf) and engine.containerd is not None:
+        root = engine.containerd.place.root
+    return next(root.rglob("io.containerd.content.v1.content"))
+
+
+def blobs_in(engine: Engine) -> set[str]:
+    return {path.name for path in content(engine).glob("blobs/sha256/*")}
+
+
+def ingested(engine: Engine) -> int:
+    """Bytes of what is being written. What is just done is no more."""
+    size = 0
+    for folder in os.listdir(content(engine) / "ingest"):
+        with contextlib.suppress(FileNotFoundError):
+            size += os.stat(content(engine) / "ingest" / folder / "data").st_size
+    return size
+
+
+@contextlib.contextmanager
+def trusted(address: str, files: Mapping[str, bytes]) -> Iterator[Path]:
+    """A registry's directory of certificates on this host, taken away again; those above it, too, if nobody else
+    uses them."""
+    folder = CERTS / address
+    made = [path for path in (CERTS, *CERTS.parents) if not path.exists()]
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()

@@ -1,0 +1,1 @@
+"""Networks: addresses, names, ports, the firewall."""

@@ -1,0 +1,364 @@
+"""wharfd, or its supervisor, is killed at every step of what it does with a container, and started again: nothing is
+left half done.
+
+``python -m compat_tests.endurance.crash`` sweeps all operations, or those that are named, for minutes;
+``--every 3`` tries each third step. What an operation's steps are is counted by :mod:`compat_tests.endurance.dying`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compat_tests.endurance.dying import DIE, DIED, PASSED, STEPS, locked
+from compat_tests.support import engines
+from compat_tests.support.engines import Engine, Wharf
+from compat_tests.support.traces import cgroups_named, links, mounts_under, nft, until
+
+NAME = "crash"
+NETWORK = "crash-net"
+VOLUME = "crash-volume"
+
+
+def footprint(engine: Wharf) -> dict[str, list[str]]:
+    """What there is of containers, and nothing of which an engine without any has."""
+    root, stock = engine.place.root, engine.containerd
+    address = str(stock.address if stock else root / "run/containerd/containerd.sock")
+    bundles = (
+        stock.place.root / "containerd-state/io.containerd.runtime.v2.task" if stock else root / "run/containerd/tasks"
+    )
+
+    def ctr(*args: str) -> list[str]:
+        argv = ["ctr", "--address", address, "--namespace", "moby", *args]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            return [done.stderr]  # the supervisor is on its way
+        return [line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()]
+
+    def below(path: Path) -> list[str]:
+        return sorted(os.listdir(path)) if path.is_dir() else []
+
+    def ports() -> list[str]:
+        return [name for name, master in links().items() if master == engine.place.bridge]
+
+    volumes = engine.api.get("/volumes").json()["Volumes"] or []
+    found = engine.api.get(f"/networks/{NETWORK}")
+    return {
+        "folders": below(root / "data/containers") + below(root / "run/containers"),
+        "volume folders": [name for name in below(root / "data/volumes") if name != VOLUME],
+        "bundles": below(bundles / "moby"),
+        "tasks": ctr("tasks", "ls"),
+        "records": ctr("containers", "ls"),
+        "snapshots": [key for key in ctr("snapshots", "ls") if not key.startswith("sha256:")],
+        "leases": ctr("leases", "ls"),
+        "volumes": [volume["Name"] for volume in volumes if volume["Name"] != VOLUME],
+        "endpoints": sorted(found.json()["Containers"]) if found.status == 200 else [],
+        "cgroups": [str(path) for path in cgroups_named(engine.place.cgroup) if len(path.name) == 64],
+        "shims": [str(process.pid) for name in ("wharf-shim", "wharf-iohost") for process in engine.find(name)],
+        "mounts": [path for path in mounts_under(root) if "/run/netns" not in path],
+        "bridge": ports(),
+        # Published ports: the rest of the table is there for as long as the engine.
+        "rules": re.findall(r"\S+ \. 80\b", nft("-n", "list", "table", "inet", f"wharf-{engine.place.bridge}")),
+    }
+
+
+@dataclass
+class Sweep:
+    """One engine that dies; ``passed`` are the steps of the operation that was tried last, ``known`` what earlier
+    faults have left."""
+
+    engine: Wharf
+    folder: Path
+    victim: str = "wharfd"
+    passed: list[str] = field(default_factory=list)
+    known: dict[str, list[str]] = field(default_factory=dict)
+
+    def api(self, method: str, path: str, data: object = None, **query: object) -> tuple[int, Any]:
+        answer = self.engine.api.request(method, path, data=data, query=query)
+        return answer.status, answer.json() if answer.body.startswith((b"{", b"[")) else answer.body
+
+    def must(self, method: str, path: str, data: object = None, **query: object) -> Any:
+        status, found = self.api(method, path, data, **query)
+        assert status < 300, (method, path, status, found)
+        return found
+
+    def create(self, *cmd: str, **host: Any) -> str:
+        body = {
+            "Image": "busybox",
+            "Cmd": list(cmd),
+            "Volumes": {"/anonymous": {}},
+            "HostConfig": {
+                "NetworkMode": NETWORK,
+                "Binds": [f"{VOLUME}:/named"],
+                "PortBindings": {"80/tcp": [{"HostPort": ""}]},
+                **host,
+            },
+            "ExposedPorts": {"80/tcp": {}},
+        }
+        return str(self.must("POST", "/containers/create", body, name=NAME)["Id"])
+
+    def state(self, id: str) -> dict[str, Any] | None:
+        status, found = self.api("GET", f"/containers/{id}/json")
+        assert status in (200, 404), (status, found)
+        return found["State"] if status == 200 else None
+
+    def at(self, step: int | str, act: Callable[[], object], done: Callable[[], bool]) -> bool:
+        """Acts, with a death at this step (by its number, or a part of its name); False: it was done before."""
+        with locked(self.folder):
+            (self.folder / DIED).unlink(missing_ok=True)
+            (self.folder / PASSED).write_text("")
+            (self.folder / DIE).write_text(f"{self.victim} {step}")
+
+        def acting() -> None:
+            # Its client is cut off, or finds nobody to answer.
+            with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
+                act()
+
+        actor = threading.Thread(target=acting)
+        actor.start()
+
+        def over() -> bool:
+            if actor.is_alive():
+                return False
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return (self.folder / DIED).exists() or done()
+            return False
+
+        assert until(over, seconds=120), "neither dead nor done"
+        actor.join(60)
+        with locked(self.folder):
+            (self.folder / DIE).unlink(missing_ok=True)
+            died = (self.folder / DIED).exists()
+            self.passed = (self.folder / PASSED).read_text().splitlines()
+        if died and self.victim == "wharfd":
+            assert until(lambda: not self.engine.daemon.running), "it goes on after SIGKILL"
+            self.engine.start()
+        return died
+
+    def nothing_left(self) -> None:
+        """After the last container is gone, and its cleaning."""
+        seen: dict[str, list[str]] = {}
+
+        def idle() -> bool:
+            nonlocal seen
+            now = footprint(self.engine)
+            seen = {key: more for key, value in now.items() if (more := sorted({*value} - {*self.known.get(key, ())}))}
+            return not seen
+
+        assert until(idle, seconds=60), seen
+
+    def remove(self) -> None:
+        for item in self.must("GET", "/containers/json", all=1):
+            self.must("DELETE", f"/containers/{item['Id']}", force=1, v=1)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """``prepare`` returns the container's id; ``act`` does it, ``done`` says when it is over, and ``check`` looks at
+    what the next daemon made of it: it is called before that is cleared away."""
+
+    name: str
+    prepare: Callable[[Sweep], str]
+    act: Callable[[Sweep, str], object]
+    done: Callable[[Sweep, str], bool]
+    check: Callable[[Sweep, str], None]
+
+
+def _started(sweep: Sweep, *cmd: str, **host: Any) -> str:
+    id = sweep.create(*(cmd or ("sleep", "600")), **host)
+    sweep.must("POST", f"/containers/{id}/start")
+    return id
+
+
+def _runs_or_not(sweep: Sweep, id: str) -> None:
+    """The record and the kernel say the same, and it can be started, renamed and stopped."""
+    state = sweep.state(id)
+    if state is None:
+        return
+    assert state["Status"] in ("created", "running", "exited"), state
+
+    def alike() -> bool:
+        nonlocal state
+        state = sweep.state(id) or {}
+        return bool(state["Running"]) == os.path.isdir(f"/proc/{state['Pid'] or 'none'}")
+
+    # A supervisor that died with the news is back in a moment.
+    assert until(alike), state
+    assert sweep.api("POST", f"/containers/{id}/start")[0] in (204, 304)
+    assert sweep.api("GET", f"/containers/{id}/top")[0] == 200
+    sweep.must("POST", f"/containers/{id}/rename", name=f"{NAME}-renamed")
+    sweep.must("POST", f"/containers/{id}/stop", t=0)
+
+
+def _gone(sweep: Sweep, id: str) -> None:
+    state = sweep.state(id)
+    if state is not None and state["Running"]:  # the signal was never sent
+        sweep.must("POST", f"/containers/{id}/kill")
+    assert until(lambda: sweep.state(id) is None, seconds=30), sweep.state(id)
+
+
+def _is(status: str) -> Callable[[Sweep, str], bool]:
+    def is_it(sweep: Sweep, id: str) -> bool:
+        state = sweep.state(id)
+        return state is not None and state["Status"] == status
+
+    return is_it
+
+
+def _post(path: str, data: object = None, **query: object) -> Callable[[Sweep, str], object]:
+    return lambda sweep, id: sweep.api("POST", f"/containers/{id}/{path}", data, **query)
+
+
+def _always(_sweep: Sweep, _id: str) -> bool:
+    return True
+
+
+def _named_alike(sweep: Sweep, id: str) -> None:
+    found = sweep.must("GET", f"/containers/{id}/json")["Name"]
+    other = {f"/{NAME}": "other", "/other": NAME}[found]
+    assert sweep.api("GET", f"/containers/{other}/json")[0] == 404
+    # The other is free.
+    sweep.must("POST", f"/containers/{id}/rename", name=other)
+
+
+def _limited_alike(sweep: Sweep, id: str) -> None:
+    assert sweep.must("GET", f"/containers/{id}/json")["HostConfig"]["CpuShares"] in (0, 512)
+    _runs_or_not(sweep, id)
+
+
+def _connected_alike(sweep: Sweep, id: str) -> None:
+    """On the bridge, or not, in the eyes of both; the other is then possible."""
+    own = "bridge" in sweep.must("GET", f"/containers/{id}/json")["NetworkSettings"]["Networks"]
+    assert own == (id in sweep.must("GET", "/networks/bridge")["Containers"])
+    verb = "disconnect" if own else "connect"
+    sweep.must("POST", f"/networks/bridge/{verb}", {"Container": id})
+    _runs_or_not(sweep, id)
+
+
+def _connect(verb: str) -> Callable[[Sweep, str], object]:
+    return lambda sweep, id: sweep.api("POST", f"/networks/bridge/{verb}", {"Container": id})
+
+
+def _on_bridge_too(sweep: Sweep) -> str:
+    id = _started(sweep)
+    sweep.must("POST", "/networks/bridge/connect", {"Container": id})
+    return id
+
+
+def _there(sweep: Sweep, _id: str) -> None:
+    status, found = sweep.api("GET", f"/containers/{NAME}/json")
+    assert status in (200, 404), found
+    # The name is not taken for ever.
+    _runs_or_not(sweep, found["Id"] if status == 200 else sweep.create("sleep", "600"))
+
+
+def _kill_first(sweep: Sweep, id: str) -> object:
+    return sweep.api("POST", f"/containers/{id}/kill")
+
+
+def _away(sweep: Sweep, id: str) -> bool:
+    return sweep.state(id) is None and not footprint(sweep.engine)["folders"]
+
+
+OPERATIONS = (
+    Operation("create", lambda _: "", lambda sweep, _: sweep.create("sleep", "600"), _always, _there),
+    Operation("start", lambda sweep: sweep.create("sleep", "600"), _post("start"), _always, _runs_or_not),
+    Operation("stop", _started, _post("stop", t=0), _always, _runs_or_not),
+    Operation("restart", _started, _post("restart", t=0), _always, _runs_or_not),
+    Operation("rename", _started, _post("rename", name="other"), _always, _named_alike),
+    Operation("update", _started, _post("update", {"CpuShares": 512}), _always, _limited_alike),
+    Operation("connect", _started, _connect("connect"), _always, _connected_alike),
+    Operation("disconnect", _on_bridge_too, _connect("disconnect"), _always, _connected_alike),
+    Operation(
+        "remove",
+        _started,
+        lambda sweep, id: sweep.api("DELETE", f"/containers/{id}", force=1, v=1),
+        _away,
+        lambda sweep, id: _runs_or_not(sweep, id),
+    ),
+    Operation("rm", lambda sweep: _started(sweep, AutoRemove=True), _kill_first, _away, _gone),
+)
+
+
+@contextlib.contextmanager
+def sweeping(engine: Engine) -> Iterator[Sweep]:
+    """The engine, which is started again as one that dies, and is at the end as it was."""
+    assert isinstance(engine, Wharf)
+    folder = engine.place.root / "steps"
+    folder.mkdir()
+    daemon, argv = engine.daemon, list(engine.daemon.argv)
+    daemon.argv[daemon.argv.index("server")] = "compat_tests.endurance.dying"
+    daemon.env[STEPS] = str(folder)
+    engine.restart()
+    if engine.containerd is None:
+        engine.kill("wharf-supervis")
+    sweep = Sweep(engine, folder)
+    sweep.must("POST", "/networks/create", {"Name": NETWORK})
+    sweep.must("POST", "/volumes/create", {"Name": VOLUME})
+    try:
+        sweep.nothing_left()
+        yield sweep
+    finally:
+        daemon.argv[:] = argv
+        del daemon.env[STEPS]
+        (folder / DIE).unlink(missing_ok=True)
+        engine.restart()
+        sweep.remove()
+        sweep.api("DELETE", f"/networks/{NETWORK}")
+        sweep.api("DELETE", f"/volumes/{VOLUME}")
+
+
+def one(sweep: Sweep, operation: Operation, step: int | str) -> bool:
+    """False: the operation has no such step, or fewer."""
+    id = operation.prepare(sweep)
+    died = sweep.at(step, lambda: operation.act(sweep, id), lambda: operation.done(sweep, id))
+    operation.check(sweep, id)
+    sweep.remove()
+    sweep.nothing_left()
+    return died
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m compat_tests.endurance.crash", description=__doc__)
+    parser.add_argument("operations", nargs="*", help=", ".join(operation.name for operation in OPERATIONS))
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--victim", choices=("wharfd", "supervisor"), default="wharfd")
+    parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
+    given = parser.parse_args()
+    faults = 0
+    with engines.on_backend(given.engine, "crash") as engine, sweeping(engine) as sweep:
+        sweep.victim = given.victim
+        for operation in OPERATIONS:
+            if given.operations and operation.name not in given.operations:
+                continue
+            number = given.first
+            while True:
+                try:
+                    died = one(sweep, operation, number)
+                except AssertionError as error:
+                    faults += 1
+                    died = True
+                    print(f"{operation.name} {number}: {sweep.passed[-1:]}\n   {str(error)[:2000]}", flush=True)
+                    with contextlib.suppress(AssertionError):
+                        sweep.remove()
+                    sweep.known = footprint(engine)
+                if not died:
+                    break
+                number += given.every
+            print(f"{operation.name}: {len(sweep.passed)} steps, {faults} faults so far", flush=True)
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""python -m compat_tests.endurance.soak --minutes 5: containers live their everyday life; what grows?
+
+Four clients create, start, watch, enter and remove containers until the time is up. Every so often they rest, and what
+the engine holds at that moment is printed: memory, descriptors, threads and children that nobody waited for, of each
+daemon; mounts, network interfaces and cgroups of all. A sound engine prints the same lines again and again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from compat_tests.support import engines
+from compat_tests.support.api import dial
+from compat_tests.support.engines import Engine
+from compat_tests.support.traces import cgroups_named, links, mounts_under, processes, until
+
+CLIENTS = 4
+SHOWN = f"{'lives':>7} {'process':<16} {'n':>3} {'RSS MiB':>8} {'fds':>5} {'threads':>7} {'zombies':>7}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m compat_tests.endurance.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5, help="how long (5)")
+    parser.add_argument("--every", type=float, default=30, metavar="SECONDS", help="how long between two looks (30)")
+    parser.add_argument("--engine", choices=("wharf", "dockerd"), default="wharf")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the engine goes with us
+    with (engines.wharf if options.engine == "wharf" else engines.dockerd)("soak") as engine:
+        engine.load_busybox()
+        end = time.monotonic() + options.minutes * 60
+        lives = 0
+        print(SHOWN, flush=True)
+        while time.monotonic() < end:
+            lives += work(engine, seconds=options.every)
+            settle(engine)
+            print("\n".join(look(engine, lives)), flush=True)
+    return 0
+
+
+def work(engine: Engine, *, seconds: float) -> int:
+    """All clients at work for so long; returns how many containers lived."""
+    import docker
+
+    over = threading.Event()
+    timer = threading.Timer(seconds, over.set)
+    timer.start()
+
+    def client() -> int:
+        lives = 0
+        connection = docker.DockerClient(base_url=engine.host, version="auto", timeout=120)
+        try:
+            while not over.is_set():
+                for life in (short, long, broken, built, left):
+                    life(connection, engine)
+                    lives += 1
+        finally:
+            connection.close()
+        return lives
+
+    try:
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            return sum(done.result() for done in [pool.submit(client) for _ in range(CLIENTS)])
+    finally:
+        timer.cancel()
+
+
+def short(client: Any, engine: Engine) -> None:
+    """Prints and is gone."""
+    assert client.containers.run("busybox", "echo said", remove=True) == b"said\n"
+
+
+def long(client: Any, engine: Engine) -> None:
+    """Runs on, with a network, a volume, a health check and a port; is entered, read, watched, stopped and removed."""
+    name = f"soak{uuid.uuid4().hex[:12]}"
+    network = client.networks.create(name)
+    try:
+        container = client.containers.create(
+            "busybox",
+            ["sh", "-c", "for n in 1 2 3; do echo line $n; done; exec sleep 600"],
+            name=name,
+            network=name,
+            volumes={name: {"bind": "/data", "mode": "rw"}},
+            ports={"80/tcp": None},
+            healthcheck={"test": ["CMD", "true"], "interval": 500_000_000},
+            stop_signal="SIGKILL",
+        )
+        try:
+            container.start()
+            assert container.exec_run(["cat"], stdin=False).exit_code == 0
+            assert container.exec_run(["sh", "-c", "echo kept > /data/f; cat /data/f"]).output == b"kept\n"
+            lines: Iterator[bytes] = container.logs(stream=True, follow=True)
+            assert next(lines) == b"line 1\n"
+            container.stats(stream=False)
+            container.put_archive("/", b"\0" * 1024)
+            container.restart(timeout=0)
+            container.stop(timeout=0)
+            list(lines)
+            assert container.logs(tail=1).startswith(b"line ")
+        finally:
+            container.remove(force=True, v=True)
+            client.volumes.get(name).remove()
+    finally:
+        network.remove()
+
+
+def broken(client: Any, engine: Engine) -> None:
+    """Never starts."""
+    import docker
+
+    container = client.containers.create("busybox", "no-such-program")
+    try:
+        container.start()
+    except docker.errors.APIError:
+        return
+    finally:
+        container.remove(force=True)
+    raise AssertionError("a program that isn't there was started")
+
+
+def built(client: Any, engine: Engine) -> None:
+    """An image of two new layers, and its end."""
+    word = uuid.uuid4().hex
+    dockerfile = io.BytesIO(f"FROM busybox\nRUN echo {word} > /word\nLABEL word={word}\n".encode())
+    image, _ = client.images.build(fileobj=dockerfile, rm=True)
+    client.images.remove(image.id, force=True)
+
+
+def left(client: Any, engine: Engine) -> None:
+    """Everything that streams is begun, and whoever asked for it is gone without a word."""
+    container = client.containers.create("busybox", ["sh", "-c", "while :; do echo line; sleep 0.01; done"])
+    try:
+        container.start()
+        exec_id = client.api.exec_create(container.id, ["cat"], stdin=True)["Id"]
+        paths = {
+            f"/containers/{container.id}/logs?follow=1&stdout=1": "GET",
+            f"/containers/{container.id}/attach?stream=1&stdin=1&stdout=1": "POST",
+            f"/containers/{container.id}/stats": "GET",
+            f"/containers/{container.id}/wait": "POST",
+            f"/containers/{container.id}/export": "GET",
+            f"/exec/{exec_id}/start": "POST",
+            "/events": "GET",
+        }
+        for path, method in paths.items():
+            body = b'{"Detach": false}' if path.startswith("/exec") else b""
+            head = (
+                f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            )
+            with dial(engine.place.socket) as sock:
+                sock.sendall(f"{head}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode() + body)
+                sock.recv(10)
+    finally:
+        container.remove(force=True)
+
+
+def settle(engine: Engine) -> None:
+    """Without what builds keep on purpose, and until no shim of a container is left."""
+    engine.api.post("/build/prune", all=1)
+    until(lambda: not any("shim" in process.comm for process in processes(engine.place.footprint.mark)), seconds=60)
+
+
+def look(engine: Engine, lives: int) -> list[str]:
+    """One line for the processes of each name, one for what all of them hold of the host."""
+    kinds: dict[str, list[int]] = {}
+    for process in processes(engine.place.footprint.mark):
+        kinds.setdefault(process.comm, []).append(process.pid)
+    lines = []
+    for comm, pids in sorted(kinds.items()):
+        resident = sum(_status(pid, "VmRSS:") for pid in pids) / 1024
+        threads = sum(_status(pid, "Threads:") for pid in pids)
+        descriptors = sum(descriptors(pid) for pid in pids)
+        zombies = sum(_zombies(pid) for pid in pids)
+        numbers = f"{len(pids):>3} {resident:>8.1f} {descriptors:>5} {threads:>7} {zombies:>7}"
+        lines.append(f"{lives:>7} {comm:<16} {numbers}")
+    place = engine.place
+    held = f"{len(mounts_under(place.root))} mounts, {len(links())} links of the host, "
+    files = sum(len(names) for _, _, names in os.walk(place.root / "data"))
+    return [*lines, f"{lives:>7} {held}{len(cgroups_named(place.cgroup))} cgroups, {files} files in the data root"]
+
+
+def _status(pid: int, key: str) -> int:
+    """A number of ``/proc/<pid>/status``; 0 of a process that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(key)), 0)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory."""
+    return _status(pid, "VmRSS:") * 1024
+
+
+def descriptors(pid: int) -> int:
+    """Open files."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def _zombies(parent: int) -> int:
+    """How many children of a process have ended and were not waited for."""
+    found = 0
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _status(int(entry), "PPid:") == parent:
+            with suppress(OSError):
+                found += Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

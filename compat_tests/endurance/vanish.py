@@ -1,0 +1,313 @@
+"""Clients that vanish and registries that break, at random: pulls, pushes, loads, saves, imports, commits and builds
+are killed at any moment, and the registry in front of them cuts, holds or refuses what it likes.
+
+``python -m compat_tests.endurance.vanish --rounds 200 --seed 1`` starts an engine and a registry. After every round
+the engine answers at once; after every few rounds, left alone, it has no task, descriptor, lease, or half-made thing
+more than before, and a pull works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from compat_tests.clients.images.transfers import OCI, manifest, put, put_blob
+from compat_tests.support import disk, engines
+from compat_tests.support.engines import Wharf
+from compat_tests.support.gate import Cut, Gate, Hold, Reply, Seen
+from compat_tests.support.images import busybox_layer, docker_archive, layer
+from compat_tests.support.registry import Registry, registry
+from compat_tests.support.traces import until
+
+#: Seconds within which the engine must answer while all that goes on.
+ANSWER = 10.0
+REFUSALS = (
+    Reply(500, b"no"),
+    Reply(429, b"", {"Retry-After": "0"}),
+    Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"'}),
+    Reply(200, b"<html>log in</html>", {"Content-Type": "text/html"}),
+    Reply(307, b"", {"Location": "/v2/elsewhere"}),
+)
+TASK = re.compile(r"^Task (.*):$", re.MULTILINE)
+#: The rest of a pull that was left stays for the next one; it is named after its layer.
+RESUMABLE = "layer-sha256:"
+#: Folders of builds that go on; contexts' mirrors stay for the next build.
+BUILDING = [["build", name] for name in ("mounts", "contexts", "scratch")]
+
+
+class Vanish:
+    """One engine, one registry behind a gate, and operations that are left in the middle."""
+
+    def __init__(self, engine: Wharf, plain: Registry, seed: int) -> None:
+        self.engine = engine
+        self.registry = plain
+        self.random = random.Random(seed)
+        self.slowest = 0.0
+        self.only: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self._holds: list[Hold] = []
+        self._serial = 0
+        self._wild = False
+        self.gate = Gate(plain.address, self._rule)
+        self._base = self._fresh("base", [busybox_layer()])
+        self._archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
+        self._kept = docker_archive("vanish/kept:1", [busybox_layer(), *self._layers()])
+        engine.docker("load", "-q", input=self._kept)
+        self.operations: tuple[Callable[[], None], ...] = (
+            self._pull, self._pull, self._pull, self._raw_pull, self._push, self._load, self._raw_load,
+            self._save, self._import, self._commit, self._classic, self._buildkit, self._questions,
+        )  # fmt: skip
+
+    # the registry's moods
+
+    def _rule(self, seen: Seen) -> Cut | Hold | Reply | None:
+        if not self._wild:
+            return None
+        mood = self.random.random()
+        size = int(10 ** self.random.uniform(0, 7))
+        if mood < 0.12:
+            return Cut(size)
+        if mood < 0.3:
+            hold = Hold(size)
+            self._holds.append(hold)
+            return hold
+        if mood < 0.36:
+            return self.random.choice(REFUSALS)
+        return None
+
+    def _let_go(self) -> None:
+        self._wild = False
+        holds, self._holds = self._holds, []
+        for hold in holds:
+            hold.go.set()
+
+    def _layers(self) -> list[bytes]:
+        return [layer({f"file{n}": os.urandom(size)}) for n, size in enumerate((100_000, 1_500_000, 6_000_000))]
+
+    def _fresh(self, repository: str, layers: list[bytes] | None = None) -> str:
+        """An image that nobody has, behind the gate."""
+        layers = layers or self._layers()
+        data, blob = manifest(layers, layers, [f"{OCI}.layer.v1.tar"] * len(layers), Cmd=["true"])
+        for part in (blob, *layers):
+            put_blob(self.registry, repository, part)
+        self._serial += 1
+        put(self.registry, repository, data, f"{OCI}.manifest.v1+json", tag=str(self._serial))
+        return f"{repository}:{self._serial}"
+
+    # what is done, and left
+
+    def _left(self, *args: str, input: bytes | None = None, env: dict[str, str] | None = None) -> None:
+        """The CLI, killed after a random time, or let go on to its end with the registry good again."""
+        environment = {**self.engine.environment(), **(env or {})}
+        with tempfile.TemporaryFile() as given:
+            process = subprocess.Popen(
+                ["docker", *args],
+                stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+                stdout=given,
+                stderr=given,
+                env=environment,
+            )
+            stay = 10 ** self.random.uniform(-1.5, 0.3)
+            try:
+                if input is not None and process.stdin is not None:
+                    upto = len(input) if self.random.random() < 0.3 else self.random.randrange(len(input))
+                    with contextlib.suppress(BrokenPipeError):
+                        process.stdin.write(input[:upto])
+                        process.stdin.flush()
+                    if self.random.random() < 0.3:
+                        with contextlib.suppress(BrokenPipeError):
+                            process.stdin.close()
+                process.wait(stay)
+                self.counts["ended"] += 1
+            except subprocess.TimeoutExpired:
+                if self.random.random() < 0.2:
+                    self._let_go()
+                    if process.stdin is not None:
+                        with contextlib.suppress(BrokenPipeError):
+                            process.stdin.close()
+                    process.wait(120)
+                    self.counts["finished"] += 1
+                else:
+                    process.kill()
+                    self.counts["killed"] += 1
+            finally:
+                process.kill()
+                if process.stdin is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        process.stdin.close()
+                process.wait(60)
+
+    def _raw(self, request: bytes, body: bytes = b"") -> None:
+        """A bare connection that ends with a reset, or with its sending half first."""
+        with contextlib.closing(self.engine.api.raw()) as sock, contextlib.suppress(OSError):
+            sock.sendall(request)
+            if body:
+                sock.sendall(body[: self.random.randrange(len(body))])
+            if self.random.random() < 0.3:
+                sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(10 ** self.random.uniform(-2, 0))
+            with contextlib.suppress(TimeoutError):
+                while sock.recv(self.random.choice((1, 100, 65536))):
+                    pass
+            if self.random.random() < 0.5:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _pull(self) -> None:
+        self._left("pull", f"{self.gate.address}/{self._fresh('pulled')}")
+
+    def _raw_pull(self) -> None:
+        repository, _, tag = self._fresh("pulled").partition(":")
+        url = f"/images/create?fromImage={self.gate.address}/{repository}&tag={tag}"
+        self._raw(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def _push(self) -> None:
+        self._serial += 1
+        name = f"{self.gate.address}/pushed{self._serial}:1"
+        self.engine.docker("tag", "vanish/kept:1", name)
+        self._left("push", name)
+
+    def _load(self) -> None:
+        archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
+        self._left("load", input=archive)
+
+    def _raw_load(self) -> None:
+        archive = docker_archive("vanish/loaded:1", [busybox_layer(), *self._layers()])
+        head = f"POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: {len(archive)}\r\n\r\n"
+        self._raw(head.encode(), archive)
+
+    def _save(self) -> None:
+        self._raw(b"GET /images/vanish/kept:1/get HTTP/1.1\r\nHost: d\r\n\r\n")
+
+    def _import(self) -> None:
+        self._left("import", "-", "vanish/imported:1", input=layer({"x": os.urandom(5_000_000)}))
+
+    def _commit(self) -> None:
+        id = self.engine.docker("create", "vanish/kept:1", "true").stdout.strip()
+        self.engine.docker("cp", "-", f"{id}:/", input=layer({"added": os.urandom(3_000_000)}))
+        self._left("commit", id, "vanish/committed:1")
+        self.engine.docker("rm", "-f", id)
+
+    def _classic(self) -> None:
+        self._build("0")
+
+    def _buildkit(self) -> None:
+        self._build("1")
+
+    def _build(self, kit: str) -> None:
+        text = f"FROM {self.gate.address}/{self._fresh('built', [busybox_layer(), *self._layers()])}\nRUN echo > /x\n"
+        with tempfile.TemporaryDirectory(prefix="wharf-vanish-") as folder:
+            Path(folder, "Dockerfile").write_text(text)
+            self._left("build", "-t", "vanish/built:1", folder, env={"DOCKER_BUILDKIT": kit})
+
+    def _questions(self) -> None:
+        name = f"{self.gate.address}/{self._base}"
+        self._raw(f"GET /distribution/{name}/json HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+
+    # what must hold
+
+    def round(self) -> str:
+        wanted = [each for each in self.operations if not self.only or each.__name__.lstrip("_") in self.only]
+        operation = self.random.choice(wanted)
+        self._wild = True
+        operation()
+        began = time.monotonic()
+        answer = self.engine.api.request("GET", "/_ping", timeout=ANSWER)
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        assert answer.status == 200
+        return operation.__name__.lstrip("_")
+
+    def tasks(self) -> Counter[str]:
+        names = TASK.findall(self.engine.daemon.stacks())
+        return Counter("Task" if re.fullmatch(r"Task-\d+", name) else name for name in names)
+
+    def descriptors(self) -> dict[str, int]:
+        found = {}
+        for process in (self.engine.daemon.pid, *(p.pid for p in self.engine.find("wharf-supervisor"))):
+            found[Path(f"/proc/{process}/comm").read_text().strip()] = len(os.listdir(f"/proc/{process}/fd"))
+        return found
+
+    def ctr(self, *args: str) -> list[str]:
+        stock = self.engine.containerd
+        address = stock.address if stock else next((self.engine.place.root / "run").rglob("containerd.sock"))
+        argv = ["ctr", "--address", str(address), "--namespace", "moby", *args]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+        return [line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()]
+
+    def half_made(self) -> list[str]:
+        found = [f"lease {id}" for id in self.ctr("leases", "ls") if not id.endswith("-build-cache")]
+        found += [f"snapshot {key}" for key in self.ctr("snapshots", "ls") if not key.startswith("sha256:")]
+        found += [f"ingest {ref}" for ref in self.ctr("content", "active") if not ref.startswith(RESUMABLE)]
+        groups = [Path(line.split()[1]) for line in self.engine.place.footprint.left() if line.startswith("cgroup")]
+        found += [f"cgroup {path}" for path in groups if re.fullmatch("[0-9a-z]{24,64}", path.name)]
+        data = self.engine.place.root / "data"
+        for path, _ in disk.entries(data):
+            parts = path.removeprefix(f"{data}/").split("/")
+            if "trash" in parts[:-1] or (parts[:2] in BUILDING and len(parts) > 2):
+                found.append(f"file {path}")
+        return found
+
+
+def over(before: dict[str, int], now: dict[str, int], slack: int = 0) -> dict[str, int]:
+    return {name: n - before.get(name, 0) for name, n in now.items() if n > before.get(name, 0) + slack}
+
+
+def quiet(vanish: Vanish, tasks: Counter[str]) -> dict[str, int]:
+    """The engine left alone: fails with what does not end."""
+    vanish._let_go()
+    seen: dict[str, int] = {}
+
+    def ended() -> bool:
+        nonlocal seen
+        seen = over(tasks, vanish.tasks())
+        return not seen
+
+    assert until(ended, seconds=60), (seen, vanish.engine.daemon.stacks())
+    assert until(lambda: not vanish.half_made(), seconds=60), vanish.half_made()
+    return vanish.descriptors()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m compat_tests.endurance.vanish", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--engine", choices=("wharf", "containerd"), default="wharf")
+    parser.add_argument("--only", default="", help="names of operations, joined by commas: classic,buildkit")
+    given = parser.parse_args()
+    print("seed", given.seed, flush=True)
+    with engines.on_backend(given.engine, "vanish") as engine, registry() as plain:
+        vanish = Vanish(engine, plain, given.seed)
+        vanish.only = [name for name in given.only.split(",") if name]
+        with vanish.gate:
+            vanish.engine.docker("pull", "-q", f"{vanish.gate.address}/{vanish._fresh('warm')}")
+            for each in vanish.operations:  # what is made once is made
+                each()
+            assert until(lambda: not vanish.half_made(), seconds=60), vanish.half_made()
+            time.sleep(5)
+            tasks, fds = vanish.tasks(), vanish.descriptors()
+            print(dict(tasks), fds, flush=True)
+            for number in range(1, given.rounds + 1):
+                name = vanish.round()
+                vanish.counts[name] += 1
+                if number % 20 == 0:
+                    now = quiet(vanish, tasks)
+                    vanish.engine.docker("pull", "-q", f"{vanish.gate.address}/{vanish._fresh('works')}")
+                    print(number, f"slowest answer {vanish.slowest:.2f} s", over(fds, now), flush=True)
+            print(dict(vanish.counts))
+            disk.blobs_are_whole(engine)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

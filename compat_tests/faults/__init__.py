@@ -1,0 +1,1 @@
+"""Daemons that are killed and disks that are full: nothing is lost, nothing is left."""

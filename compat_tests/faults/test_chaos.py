@@ -1,0 +1,59 @@
+"""A short storm; ``python -m compat_tests.chaos`` runs for as long as one likes."""
+
+from __future__ import annotations
+
+import pytest
+
+from compat_tests.chaos.journal import Journal
+from compat_tests.chaos.residents import contiguous
+from compat_tests.chaos.storm import storm
+from compat_tests.support import engines
+
+SECONDS = 12.0
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_short_storm() -> None:
+    with engines.wharf("chaos") as engine:
+        engine.load_busybox()
+        report = storm(engine, seconds=SECONDS, seed=11, clients=2, networks=False)
+    assert not report.failures, "\n".join([*report.figures, *report.failures])
+
+
+def test_what_a_fault_explains() -> None:
+    """A failure needs a fault in its time; the end of another container is none."""
+    journal = Journal()
+    with journal.operation("before") as before:
+        raise AssertionError("no fault yet")
+    before.began, before.ended = 0.0, 1.0
+    with journal.fault("wharfd", breaks=True) as fault, journal.operation("beside"):
+        raise AssertionError("cut off")
+    fault.over = fault.began
+    with journal.operation("of its shim") as own, journal.fault("shim", breaks=False) as shim:
+        own.containers.append("a")
+        shim.containers = ("a",)
+        raise AssertionError("ended")
+    with journal.operation("of another") as other, journal.fault("shim", breaks=False) as shim:
+        other.containers.append("b")
+        shim.containers = ("a",)
+        raise AssertionError("ended")
+    for each in (own, other):
+        each.began, each.ended = each.began + 100, each.ended + 100
+    for each in journal.faults[1:]:
+        each.began, each.over = each.began + 100, each.over + 100
+    assert [line.partition(":")[0] for line in journal.failures()] == ["before", "of another"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "right"),
+    [
+        (["start", "0", "1", "start", "0"], True),
+        (["7", "8", "start", "0"], True),
+        (["start", "0", "2"], False),
+        (["start", "0", "0"], False),
+        (["start", "1"], False),
+    ],
+)
+def test_gaps_and_repeats(lines: list[str], right: bool) -> None:
+    assert (contiguous(lines) == "") is right

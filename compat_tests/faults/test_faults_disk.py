@@ -1,0 +1,55 @@
+"""A full disk below a container's log: lines are lost, the container and its clients are not."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from compat_tests.support.engines import Engine
+from compat_tests.support.streams import container, hijack, joined
+from compat_tests.support.traces import until
+
+pytestmark = pytest.mark.root
+
+LINES = 20_000
+WRITE = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; echo full; read x; echo $x"
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "tmpfs", str(path)], check=True, timeout=60)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -> None:
+    if engine.kind != "wharf":
+        pytest.skip("the log's place is ours")
+    log = {"Type": driver, "Config": {"max-size": "-1"} if driver == "json-file" else {"compress": "false"}}
+    config = {"Cmd": ["sh", "-c", WRITE], "OpenStdin": True, "HostConfig": {"LogConfig": log, "NetworkMode": "none"}}
+    with container(engine, start=False, **config) as identity:
+        directory = engine.place.root / "data/containers" / identity
+        with small_disk(directory, "256k"):
+            with hijack(engine, f"/containers/{identity}/attach?stream=1&stdin=1&stdout=1") as stream:
+                assert engine.api.post(f"/containers/{identity}/start").status == 204
+                seen = stream.until(b"full\n")
+                assert joined(seen)[1].count(b"\n") == LINES + 1
+                kept = engine.docker("logs", identity).stdout.splitlines()
+                # What fitted is there in order, each record whole.
+                numbers = [int(line.removeprefix("line ")) for line in kept if line != "full"]
+                assert numbers[:100] == list(range(100))
+                assert len(numbers) < LINES
+                assert numbers == sorted(set(numbers))
+                # There is space again: the log goes on, with whole records.
+                subprocess.run(["mount", "-o", "remount,size=8m", str(directory)], check=True, timeout=60)
+                stream.write(b"again\n")
+                stream.until(b"again\n")
+            assert until(lambda: not engine.api.get(f"/containers/{identity}/json").json()["State"]["Running"])
+            assert engine.docker("logs", identity).stdout.splitlines() == [*kept, "again"]

@@ -1,0 +1,72 @@
+"""Containers with a restart policy outlive every daemon that dies while they end and start."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from compat_tests.support.engines import Engine
+from compat_tests.support.traces import until
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+POLICIES = ("always", "on-failure", "unless-stopped")
+RUN = 0.4  # seconds that each container runs
+ROUNDS = 4
+
+
+def inspect(engine: Engine, identity: str) -> dict[str, Any]:
+    found: dict[str, Any] = engine.api.get(f"/containers/{identity}/json").json()
+    return found
+
+
+def lost(engine: Engine, identities: list[str]) -> list[dict[str, Any]]:
+    """The states of those that neither run nor wait for their next run."""
+    states = [inspect(engine, identity)["State"] for identity in identities]
+    return [state for state in states if not state["Running"]]
+
+
+@pytest.mark.parametrize("victims", [("wharfd",), ("wharf-supervis",), ("wharfd", "wharf-supervis")], ids=" and ".join)
+def test_restarts_go_on(own_engine: Engine, victims: tuple[str, ...]) -> None:
+    engine = own_engine
+    if engine.kind != "wharf":
+        pytest.skip("the embedded supervisor only")
+    identities = []
+    try:
+        for number in range(6):
+            body = {
+                "Image": "busybox",
+                # Its network is what the sweep of a new daemon once took away.
+                "Cmd": ["sh", "-c", f"ip -o link show eth0 >/dev/null || exit 99; sleep {RUN}; exit {number + 1}"],
+                "HostConfig": {"RestartPolicy": {"Name": POLICIES[number % len(POLICIES)]}},
+            }
+            identities.append(str(engine.api.post("/containers/create", body).json()["Id"]))
+            assert engine.api.post(f"/containers/{identities[-1]}/start").status == 204
+        for number in range(ROUNDS):
+            time.sleep(RUN * (1 + number / ROUNDS))
+            for victim in victims:
+                # A supervisor that has just been started again gets its name late.
+                if victim != "wharfd":
+                    assert until(lambda: bool(engine.find("wharf-supervis")))
+                engine.kill(victim)
+            if "wharfd" in victims:
+                engine.start()
+        # Each has another run after the last fault, and ended in its own way.
+        counts = {identity: inspect(engine, identity)["RestartCount"] for identity in identities}
+
+        def on() -> bool:
+            return all(inspect(engine, identity)["RestartCount"] > counts[identity] for identity in identities)
+
+        assert until(on), lost(engine, identities)
+        # Between a failed try and the next it is restarting, with the exit code of its last run.
+        assert not lost(engine, identities)
+        for number, identity in enumerate(identities):
+            assert engine.api.post(f"/containers/{identity}/stop", t=0).status in (204, 304)
+            state = inspect(engine, identity)["State"]
+            assert (state["Status"], state["ExitCode"] in (number + 1, 137)) == ("exited", True), state
+        assert "has lost a link" not in engine.log()
+    finally:
+        for identity in identities:
+            engine.api.delete(f"/containers/{identity}", force=1)

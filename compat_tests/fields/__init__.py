@@ -1,0 +1,1 @@
+"""The matrix of create: every field is honoured or refused by name."""

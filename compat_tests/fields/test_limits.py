@@ -1,0 +1,281 @@
+"""Limits and devices of a create request: what reaches the kernel, also what not every kernel has."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat_tests.support.boxes import (
+    MIB,
+    UNIFIED,
+    cgroup_of,
+    create,
+    create_and_remove,
+    fails,
+    output,
+    pid_of,
+    running,
+    spec_of,
+)
+from compat_tests.support.engines import Engine
+from compat_tests.support.places import systemd_cgroups
+from compat_tests.support.traces import cgroups_named, until
+
+pytestmark = pytest.mark.root
+
+PERIOD, RUNTIME = 500_000, 500  # microseconds; the kernel's own period is a second
+V1_LIMITS = {
+    "memory/memory.limit_in_bytes": str(64 * MIB),
+    "memory/memory.soft_limit_in_bytes": str(32 * MIB),
+    "memory/memory.swappiness": "11",
+    "cpu/cpu.shares": "300",
+    "cpu/cpu.cfs_period_us": "50000",
+    "cpu/cpu.cfs_quota_us": "25000",
+    "cpuset/cpuset.cpus": "0",
+    "cpuset/cpuset.mems": "0",
+    "pids/pids.max": "77",
+}
+V2_LIMITS = {
+    "memory/memory.max": str(64 * MIB),
+    "memory/memory.low": str(32 * MIB),
+    "cpu/cpu.max": "25000 50000",
+    "cpuset/cpuset.cpus": "0",
+    "cpuset/cpuset.mems": "0",
+    "pids/pids.max": "77",
+}
+
+
+def test_limits_reach_the_kernel(engine: Engine) -> None:
+    limits = {
+        "Memory": 64 * MIB,
+        "MemoryReservation": 32 * MIB,
+        "MemorySwap": 96 * MIB,
+        "MemorySwappiness": 11,
+        "CpuShares": 300,
+        "CpuPeriod": 50000,
+        "CpuQuota": 25000,
+        "CpusetCpus": "0",
+        "CpusetMems": "0",
+        "PidsLimit": 77,
+    }
+    with running(engine, {"HostConfig": limits}) as identity:
+        for name, value in (V2_LIMITS if UNIFIED else V1_LIMITS).items():
+            controller, file = name.split("/")
+            path = cgroup_of(engine, identity, controller) / file
+            if path.exists():
+                assert path.read_text().strip() == value, name
+        swap = cgroup_of(engine, identity, "memory") / ("memory.swap.max" if UNIFIED else "memory.memsw.limit_in_bytes")
+        if engine.kind == "wharf":  # most machines have one node, and then the kernel shows it anyway
+            assert spec_of(engine, identity)["linux"]["resources"]["cpu"]["mems"] == "0"
+        if swap.exists():
+            assert swap.read_text().strip() == str((32 if UNIFIED else 96) * MIB)
+    with running(engine, {"HostConfig": {"NanoCpus": 500_000_000}}) as identity:
+        directory = cgroup_of(engine, identity, "cpu")
+        if UNIFIED:
+            assert (directory / "cpu.max").read_text().split() == ["50000", "100000"]
+        else:
+            assert (directory / "cpu.cfs_quota_us").read_text().strip() == "50000"
+
+
+def test_oom_kill_disable(engine: Engine) -> None:
+    if UNIFIED:
+        pytest.skip("cgroup v2 has no such switch")
+    with running(engine, {"HostConfig": {"OomKillDisable": True, "Memory": 64 * MIB}}) as identity:
+        control = (cgroup_of(engine, identity, "memory") / "memory.oom_control").read_text()
+        assert "oom_kill_disable 1" in control
+    _, warnings = create_and_remove(engine, {"HostConfig": {"OomKillDisable": True}})
+    assert "OOM killer is disabled for the container, but no memory limit is set" in warnings[0]
+
+
+def block_device() -> str | None:
+    for name in sorted(os.listdir("/sys/block")):
+        if os.path.exists(f"/dev/{name}") and not name.startswith(("loop", "ram", "zram")):
+            return f"/dev/{name}"
+    return None
+
+
+def test_block_devices(engine: Engine) -> None:
+    absent = {"BlkioDeviceReadBps": [{"Path": "/dev/nosuch", "Rate": 1000}]}
+    identity, _ = create(engine, {"Cmd": ["true"], "HostConfig": absent})
+    try:
+        answer = engine.api.post(f"/containers/{identity}/start")
+        assert answer.status == 500
+        assert "no such file or directory" in answer.message
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)
+    device = block_device()
+    if device is None or (not UNIFIED and not Path("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device").exists()):
+        pytest.skip("no block device here, or no throttling")
+    limits = {
+        "BlkioDeviceReadBps": [{"Path": device, "Rate": 1 * MIB}],
+        "BlkioDeviceWriteBps": [{"Path": device, "Rate": 2 * MIB}],
+        "BlkioDeviceReadIOps": [{"Path": device, "Rate": 30}],
+        "BlkioDeviceWriteIOps": [{"Path": device, "Rate": 40}],
+    }
+    info = os.stat(device).st_rdev
+    numbers = f"{os.major(info)}:{os.minor(info)}"
+    with running(engine, {"HostConfig": limits}) as identity:
+        directory = cgroup_of(engine, identity, "blkio")
+        if UNIFIED:
+            assert (directory / "io.max").read_text().strip() == (
+                f"{numbers} rbps={MIB} wbps={2 * MIB} riops=30 wiops=40"
+            )
+        else:
+            for file, value in (("read_bps", MIB), ("write_bps", 2 * MIB), ("read_iops", 30), ("write_iops", 40)):
+                text = (directory / f"blkio.throttle.{file}_device").read_text()
+                assert text.strip() == f"{numbers} {value}"
+
+
+CDI = """
+cdiVersion: "0.7.0"
+kind: example.com/thing
+containerEdits:
+  env: [THINGS=yes]
+  additionalGids: [77]
+devices:
+  - name: one
+    containerEdits:
+      env: [ONE=first]
+      deviceNodes: [{path: /dev/thing1, hostPath: /dev/zero, permissions: rw}]
+      mounts: [{hostPath: %s, containerPath: /thing, options: [bind, ro]}]
+  - name: two
+    containerEdits:
+      deviceNodes: [{path: /dev/thing2, hostPath: /dev/zero, type: c, major: 1, minor: 5}]
+"""
+GPU = {
+    "cdiVersion": "0.7.0",
+    "kind": "nvidia.com/gpu",
+    "devices": [{"name": "all", "containerEdits": {"env": ["G=1"]}}],
+}
+
+
+def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
+    engine.cdi.mkdir(exist_ok=True)
+    (tmp_path / "file").write_text("mounted")
+    files = {"thing.yaml": CDI % tmp_path, "gpu.json": json.dumps(GPU)}
+    for name, text in files.items():
+        (engine.cdi / name).write_text(text)
+
+    def asking(driver: str, *names: str, count: int = 0, **more: Any) -> dict[str, Any]:
+        return {"HostConfig": {"DeviceRequests": [{"Driver": driver, "DeviceIDs": names, "Count": count, **more}]}}
+
+    try:
+        both = asking("cdi", "example.com/thing=one", "example.com/thing=two")
+        script = "echo $THINGS $ONE; cat /thing/file; echo; ls /dev | grep thing"
+        script += "; head -c 2 /dev/thing1 | wc -c"
+        # dockerd's watch of the directory may see the files a little later.
+        assert until(lambda: fails(engine, asking("cdi", "example.com/thing=two")) == "")
+        assert output(engine, both, script) == ["yes first", "mounted", "thing1", "thing2", "2"]
+        assert fails(engine, asking("cdi", "example.com/thing=none")) == (
+            "CDI device injection failed: unresolvable CDI devices example.com/thing=none"
+        )
+        if engine.kind != "dockerd":
+            assert output(engine, both, "id -G | tr ' ' '\\n' | grep 77") == ["77"]
+            gpus = asking("", count=-1, Capabilities=[["gpu"]])
+            assert output(engine, gpus, "echo $G") == ["1"]
+            known = engine.api.get("/info").json()["DiscoveredDevices"]
+            assert {"Source": "cdi", "ID": "example.com/thing=one"} in known
+    finally:
+        for name in files:
+            (engine.cdi / name).unlink()
+    assert "could not select device driver" in fails(engine, asking("odd"))
+
+
+def test_cgroup_parent(engine: Engine) -> None:
+    own = engine.place.footprint.cgroup
+    if systemd_cgroups():
+        parent, end = f"{own}-below.slice", f"/{own}.slice/{own}-below.slice/docker-{{}}.scope"
+    else:
+        parent, end = f"/{own}/below", f"/{own}/below/{{}}"
+    try:
+        with running(engine, {"HostConfig": {"CgroupParent": parent}}) as identity:
+            path = str(cgroup_of(engine, identity, "pids"))
+            assert path.endswith(end.format(identity)), path
+    finally:
+        # A parent of one's own stays, as with dockerd: it may hold other things.
+        for folder in cgroups_named(engine.place.footprint.cgroup):
+            if "below" in folder.name:
+                until(lambda folder=folder: remove_empty(folder))  # type: ignore[misc]
+
+
+def remove_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return not folder.exists()
+    return True
+
+
+def test_a_weight_of_block_devices(engine: Engine) -> None:
+    # By these dockerd knows whether there are weights: that of BFQ alone is none for it on cgroup v1.
+    files = ("io.weight", "io.bfq.weight") if UNIFIED else ("blkio.weight",)
+    with running(engine, {}) as identity:
+        directory = cgroup_of(engine, identity, "blkio")
+        found = [name for name in files if (directory / name).exists()]
+    if not found:
+        made, warnings = create_and_remove(engine, {"HostConfig": {"BlkioWeight": 300}})
+        assert made["HostConfig"]["BlkioWeight"] == 0
+        assert warnings == [
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+        ]
+        return
+    with running(engine, {"HostConfig": {"BlkioWeight": 300}}) as identity:
+        directory = cgroup_of(engine, identity, "blkio")
+        told = {name: (directory / name).read_text().split()[-1] for name in found}
+    # io.weight has a scale of its own: 10 to 1000 are 1 to 10000 there.
+    assert any(value == ("2930" if name == "io.weight" else "300") for name, value in told.items()), told
+
+
+def test_a_weight_of_one_block_device(engine: Engine) -> None:
+    weight = {"Path": "/dev/nosuch", "Weight": 200}
+    made, warnings = create_and_remove(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
+    if warnings:
+        assert warnings == [
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. "
+            "Weight-device discarded."
+        ]
+        assert not made["HostConfig"]["BlkioWeightDevice"]
+    else:
+        # Not each device's scheduler takes one, but it is looked for.
+        assert "no such file or directory" in fails(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
+
+
+@pytest.fixture
+def real_time(engine: Engine) -> Iterator[None]:
+    """The engine's cgroup has a little of the host's time for real-time processes, which it can hand on."""
+    if UNIFIED or not Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists():
+        pytest.skip("this kernel gives no real-time to cgroups")
+    with running(engine, {}):  # its parent is there
+        parents = [path for path in cgroups_named(engine.place.cgroup) if path.parent == Path("/sys/fs/cgroup/cpu")]
+        (file,) = [path / "cpu.rt_runtime_us" for path in parents]
+        try:
+            file.write_text(str(10 * RUNTIME))
+        except OSError as error:
+            pytest.skip(f"no real-time to give: {error}")
+        yield
+
+    def taken_back() -> bool:
+        with contextlib.suppress(OSError):  # a container's group that the kernel has not let go of yet
+            file.write_text("0")
+            return True
+        return not file.exists()
+
+    assert until(taken_back)
+
+
+def test_real_time(engine: Engine, real_time: None) -> None:
+    host = {"CpuRealtimePeriod": PERIOD, "CpuRealtimeRuntime": RUNTIME}
+    with running(engine, {"HostConfig": host}) as identity:
+        directory = cgroup_of(engine, identity, "cpu")
+        told = [(directory / f"cpu.rt_{name}_us").read_text().strip() for name in ("period", "runtime")]
+        assert told == [str(PERIOD), str(RUNTIME)]
+        # The kernel has it so: without such time of its group no process becomes one.
+        pid = pid_of(engine, identity)
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
+        assert os.sched_getscheduler(pid) == os.SCHED_FIFO

@@ -1,0 +1,1 @@
+"""Tests of the tests' own tools, and of the published API description."""

@@ -1,0 +1,95 @@
+"""The tests' own ground: what a killed run left is swept, an engine's place is free, the made image is stable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from compat_tests.support import images, places
+from compat_tests.support.traces import CGROUPS, MARK, PREFIX, Footprint, links, mounts_under, processes
+
+pytestmark = pytest.mark.root
+
+
+def ended_pid() -> int:
+    """A pid that was ours and is nobody's: the kernel gives it out again only after all others."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait(60)
+    return process.pid
+
+
+def test_what_a_killed_run_left_is_swept() -> None:
+    pid, serial = ended_pid(), 7
+    root = Path(tempfile.gettempdir()) / f"{PREFIX}{pid}-{serial}-killed"
+    bridge, group = f"wt{pid}n{serial}", f"wharftest{pid}n{serial}"
+    hierarchy = next(path for path in (CGROUPS / "pids", CGROUPS / "unified", CGROUPS) if path.is_dir())
+    root.joinpath("a mount").mkdir(parents=True)
+    child = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: root.name})
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "test", str(root / "a mount")], check=True, timeout=60)
+        subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True, timeout=60)
+        hierarchy.joinpath(group, "inner").mkdir(parents=True)
+        assert any(p.pid == child.pid for p in processes(root.name))
+
+        swept = "\n".join(line for line in places.sweep() if line.startswith(root.name))
+
+        for word in (f"process {child.pid}", f"mount {root}/a mount", f"link {bridge}", f"cgroup {hierarchy}/{group}"):
+            assert word in swept
+        assert child.wait(60) != 0
+        assert not root.exists()
+        assert bridge not in links()
+        assert not hierarchy.joinpath(group).exists()
+    finally:
+        child.kill()
+        child.wait(60)
+        Footprint(root.name, root, bridge, group).remove()
+        places.clear(root)
+
+
+def test_a_process_without_the_mark_is_known_by_its_socket() -> None:
+    """As the proxy, which gets an environment of its own; also when the engine's files are gone already."""
+    place = places.take("unmarked")
+    path = place.root / "run.sock"
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            child = subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()])
+        try:
+            path.unlink()
+            assert [process.pid for process in place.footprint.processes()] == [child.pid]
+            assert any(f"process {child.pid} " in line for line in place.footprint.left())
+            place.footprint.end_processes()
+            assert child.wait(60) == -signal.SIGKILL
+        finally:
+            child.kill()
+            child.wait(60)
+    finally:
+        places.clear(place.root)
+
+
+def test_places_are_apart_and_those_of_the_living_are_not_swept() -> None:
+    first, second = places.take("one"), places.take("two")
+    try:
+        assert len({first.bridge, second.bridge, first.bip, second.bip, first.pool, second.pool}) == 6
+        assert len(first.bridge) <= 15
+        places.sweep()
+        assert first.root.is_dir()
+        assert not mounts_under(first.root)
+    finally:
+        for place in (first, second):
+            places.clear(place.root)
+
+
+def test_the_busybox_image_is_the_same_every_time() -> None:
+    again = subprocess.run(
+        [sys.executable, str(images.ROOT / "deploy/busybox_image.py")], capture_output=True, check=True, timeout=120
+    )
+    assert again.stdout == images.busybox_archive()

@@ -1,0 +1,1 @@
+"""What the tests share: engines, registries, gates, streams, leak checks."""

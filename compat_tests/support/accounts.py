@@ -1,0 +1,69 @@
+"""Who owns which bytes of a data root: what `docker system df` must tell to the byte, and what belongs to no object."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from compat_tests.support.disk import entries, roots
+from compat_tests.support.engines import Engine
+
+#: What objects own, by the path below the root, and whether it is counted in blocks of the disk (as containerd counts
+#: snapshots and BuildKit its cache) or in bytes of the files (blobs, logs, volumes).
+OWNED = {
+    "blobs": (r"io\.containerd\.content\.v1\.content/(blobs/[^/]+/|ingest/[^/]+/data$)", False),
+    "snapshots": (r"io\.containerd\.snapshotter\.v1\.overlayfs/snapshots/\d+/fs(/|$)", True),
+    "containers": (r"^containers/[^/]+/", False),
+    "volumes": (r"^volumes/[^/]+/_data/", False),
+    "build cache": (r"^build/(mounts|mirrors)/[^/]+/", True),
+}
+#: What belongs to the engine itself, and why nobody is told of it.
+OF_THE_ENGINE = {
+    "databases grow and shrink as SQLite and bbolt like": r"\.db(-wal|-shm)?$",
+    "the lock of each daemon that has the root": r"(^|/)(wharfd\.lock|lock|uuid)$",
+    "room that is kept back for the databases of a full disk": r"^(.*metadata/)?reserve$",
+    "when a write of stock containerd began, and its name": r"/ingest/[^/]+/(ref|startedat|updatedat|total)$",
+}
+
+
+@dataclass(slots=True)
+class Account:
+    """Bytes by owner, and the files that nobody owns."""
+
+    owned: Counter[str] = field(default_factory=Counter)
+    strays: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(self.owned.values())
+
+
+def on_disk(engine: Engine) -> Account:
+    """Every file of the data root."""
+    account = Account()
+    seen: set[tuple[int, int]] = set()
+    for root in roots(engine):
+        for path, found in entries(root):
+            below, folder = path.removeprefix(f"{root}/"), stat.S_ISDIR(found.st_mode)
+            owner = next((name for name, (pattern, _) in OWNED.items() if re.search(pattern, below)), "")
+            blocks = bool(owner) and OWNED[owner][1]
+            if owner and not (folder and not blocks) and (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))  # a file may have several names
+                account.owned[owner] += found.st_blocks * 512 if blocks else found.st_size
+            elif not owner and not folder and not any(re.search(each, below) for each in OF_THE_ENGINE.values()):
+                account.strays.append(path)
+    return account
+
+
+def told(engine: Engine) -> dict[str, int]:
+    """What `GET /system/df` tells, without what it tells twice: the build's cache marks what images have, too."""
+    document: dict[str, Any] = engine.api.get("/system/df").json()
+    return {
+        "images": document["LayersSize"],
+        "containers": sum(row.get("SizeRw", 0) for row in document["Containers"] or []),
+        "volumes": sum(row["UsageData"]["Size"] for row in document["Volumes"] or []),
+        "build cache": sum(row["Size"] for row in document["BuildCache"] or [] if not row["Shared"]),
+    }

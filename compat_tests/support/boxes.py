@@ -1,0 +1,80 @@
+"""Containers for tests of single fields: made of a request's body, looked at from inside and from the host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compat_tests.support.engines import Engine
+
+UNIFIED = not Path("/sys/fs/cgroup/memory").is_dir()
+MIB = 1 << 20
+
+
+def create(engine: Engine, body: dict[str, Any], **query: str) -> tuple[str, list[str]]:
+    host = {"NetworkMode": "none", **body.get("HostConfig", {})}
+    answer = engine.api.post("/containers/create", {"Image": "busybox", **body, "HostConfig": host}, **query)
+    assert answer.status == 201, answer.body
+    return answer.json()["Id"], answer.json()["Warnings"]
+
+
+@contextmanager
+def running(engine: Engine, body: dict[str, Any], **query: str) -> Iterator[str]:
+    """A container that sleeps, unless the body says what to run."""
+    identity, _ = create(engine, {"Cmd": ["sleep", "600"], **body}, **query)
+    try:
+        answer = engine.api.post(f"/containers/{identity}/start")
+        assert answer.status == 204, answer.body
+        yield identity
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1, v=1)
+
+
+def output(engine: Engine, body: dict[str, Any], script: str) -> list[str]:
+    """The lines that a shell prints inside."""
+    with running(engine, {**body, "Cmd": ["sh", "-c", script]}) as identity:
+        engine.api.post(f"/containers/{identity}/wait")
+        return engine.docker("logs", identity).output.splitlines()
+
+
+def pid_of(engine: Engine, identity: str) -> int:
+    return int(engine.api.get(f"/containers/{identity}/json").json()["State"]["Pid"])
+
+
+def spec_of(engine: Engine, identity: str) -> dict[str, Any]:
+    """The OCI specification of a container that runs on our own supervisor: what the runtime was told."""
+    (path,) = engine.place.root.glob(f"run/containerd/tasks/*/{identity}/config.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def cgroup_of(engine: Engine, identity: str, controller: str) -> Path:
+    """The container's directory in a controller's hierarchy (or the one tree of v2)."""
+    for line in Path(f"/proc/{pid_of(engine, identity)}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if UNIFIED and names == "":
+            return Path(f"/sys/fs/cgroup{path}")
+        if not UNIFIED and controller in names.split(","):
+            return Path(f"/sys/fs/cgroup/{controller}{path}")
+    raise AssertionError(f"no {controller} cgroup")
+
+
+def create_and_remove(engine: Engine, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    identity, warnings = create(engine, body)
+    try:
+        return engine.api.get(f"/containers/{identity}/json").json(), warnings
+    finally:
+        engine.api.delete(f"/containers/{identity}", v=1)
+
+
+def fails(engine: Engine, body: dict[str, Any]) -> str:
+    """Why such a container does not start; "" if it does."""
+    identity, _ = create(engine, {"Cmd": ["true"], **body})
+    try:
+        answer = engine.api.post(f"/containers/{identity}/start")
+        return "" if answer.status == 204 else answer.message
+    finally:
+        engine.api.delete(f"/containers/{identity}", force=1)

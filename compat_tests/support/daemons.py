@@ -1,0 +1,134 @@
+"""Background processes of the tests: started with a mark, watched by their log, ended by their pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compat_tests.support.api import Api
+from compat_tests.support.images import ROOT
+from compat_tests.support.traces import MARK, until
+
+# The daemons that run now, for the report of a test that fails.
+LIVE: list[Daemon] = []
+
+START = 90.0  # seconds that a daemon may take until it answers, on a loaded machine
+STOP = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A finished command."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    def checked(self) -> Completed:
+        """Itself, or an AssertionError with all that the command said."""
+        shown = " ".join(self.argv)
+        assert self.status == 0, f"`{shown}` ended with {self.status}\n{self.stdout[-4000:]}\n{self.stderr[-4000:]}"
+        return self
+
+
+class Daemon:
+    """One background process with a log file; ended by its pid only."""
+
+    def __init__(self, argv: Sequence[str], log: Path, *, mark: str, env: Mapping[str, str] | None = None) -> None:
+        self.argv, self.log, self.mark, self.env = list(argv), log, mark, dict(env or {})
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "PYTEST_"))}
+        # An installed engine runs from compiled modules; a session that forbids writing them would slow it down.
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        environ.setdefault("PYTHONPYCACHEPREFIX", "/var/cache/wharf/pycache")
+        environ |= {MARK: self.mark, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **self.env}
+        if self not in LIVE:
+            LIVE.append(self)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=environ,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self, *, signal_number: int = signal.SIGTERM) -> int | None:
+        """Signals it and waits; SIGKILL when it does not end in time. Returns the exit status."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+            try:
+                self.process.wait(STOP)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(STOP)
+                raise AssertionError(f"{self.argv[0]} did not end within {STOP} s of a signal\n{self.tail()}") from None
+        return self.process.returncode
+
+    def tail(self, size: int = 6000, *, since: int = 0) -> str:
+        """The end of the log, at most `size` characters of what was written after the byte `since`."""
+        with contextlib.suppress(OSError):
+            return self.log.read_bytes()[since:].decode(errors="replace")[-size:]
+        return ""
+
+    def stacks(self) -> str:
+        """What an engine of ours does now (threads, then tasks); without its tasks if its loop is stuck."""
+        if not self.running or "server" not in self.argv:
+            return ""
+        before = self.written
+        os.kill(self.pid, signal.SIGUSR1)
+        until(lambda: "\nTask " in self.tail(since=before), seconds=3)
+        return self.tail(20000, since=before)
+
+    @property
+    def written(self) -> int:
+        """How many bytes of log there are."""
+        with contextlib.suppress(OSError):
+            return self.log.stat().st_size
+        return 0
+
+    def wait_for(self, api: Api) -> None:
+        """Until the API answers a ping; fails with the log when the process ends or the time is up."""
+
+        def answers() -> bool:
+            if not self.running:
+                return True
+            try:
+                return api.request("GET", "/_ping", timeout=5).status == 200
+            except OSError:
+                return False
+
+        up = until(answers, seconds=START)
+        assert self.running, f"{self.argv} ended with {self.process and self.process.returncode}\n{self.tail()}"
+        assert up, f"{self.argv} did not answer within {START} s\n{self.tail()}"
+
+
+def forget(daemon: Daemon) -> None:
+    """Takes a daemon that has ended off the list of those that run."""
+    if daemon in LIVE:
+        LIVE.remove(daemon)

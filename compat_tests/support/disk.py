@@ -1,0 +1,72 @@
+"""What an engine has on the disk: its files, whether all blobs are whole, what differs from before."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from compat_tests.clients.images.transfers import content
+from compat_tests.support.engines import Engine, Wharf
+from compat_tests.support.traces import until
+
+
+def roots(engine: Engine) -> list[Path]:
+    found = [engine.place.root / "data"]
+    if isinstance(engine, Wharf) and engine.containerd is not None:
+        found.append(engine.containerd.place.root / "containerd-root")
+    return found
+
+
+def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything below a folder, while others may take it away."""
+    for folder, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                yield path, os.lstat(path)
+
+
+def files(engine: Engine) -> dict[str, int]:
+    """Every file of the data root with its size. Databases grow and shrink as they like."""
+    return {
+        path: found.st_size
+        for root in roots(engine)
+        for path, found in entries(root)
+        if not stat.S_ISDIR(found.st_mode) and ".db" not in os.path.basename(path)
+    }
+
+
+def differ(engine: Engine, before: dict[str, int]) -> dict[str, int]:
+    now = files(engine)
+    return {path: now.get(path, -1) for path in now.keys() | before.keys() if now.get(path) != before.get(path)}
+
+
+def back_to(engine: Engine, before: dict[str, int]) -> None:
+    """Fails with what is there, or missing, if the files don't become what they were."""
+    until(lambda: not differ(engine, before), seconds=60)
+    assert not (found := differ(engine, before)), found
+
+
+def blobs_are_whole(engine: Engine) -> None:
+    """Every blob's bytes have the digest that it is called by."""
+    for path in content(engine).glob("blobs/sha256/*"):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue  # collected meanwhile
+        assert hashlib.sha256(data).hexdigest() == path.name
+
+
+def as_it_is(engine: Engine) -> dict[str, int]:
+    """The files once the first container has made what is made once, and is gone."""
+    engine.docker("run", "--rm", "--network", "none", "busybox", "true")
+
+    def gone() -> bool:
+        return not any("/data/containers/" in path for path in files(engine))
+
+    assert until(gone, seconds=60)
+    return files(engine)

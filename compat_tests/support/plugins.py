@@ -1,0 +1,109 @@
+"""Plugins of Docker's legacy protocol: JSON over HTTP on a socket where one engine looks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from compat_tests.support.engines import Engine
+
+
+class Plugin:
+    """A plugin, as far as an engine can see in a process of its own. ``calls``: (method, body), once answered."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name = name
+        self.path = engine.plugins / f"{name}.sock"
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.threads: list[threading.Thread] = []
+        self._closing = False
+        engine.plugins.mkdir(parents=True, exist_ok=True)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.bind(str(self.path))
+        self._sock.listen()
+        self.go(self._serve)
+
+    def go(self, work: Any, *args: object) -> None:
+        """Runs it in a thread that is waited for at the end."""
+        self.threads.append(threading.Thread(target=work, args=args, daemon=True))
+        self.threads[-1].start()
+
+    def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _serve(self) -> None:
+        while not self._closing:
+            try:
+                connection, _ = self._sock.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError, IndexError), connection, connection.makefile("rb") as reader:
+                method = reader.readline().split()[1][1:].decode()
+                size = 0
+                while (line := reader.readline().strip()) != b"":
+                    if line.lower().startswith(b"content-length:"):
+                        size = int(line.split(b":")[1])
+                body = json.loads(reader.read(size) or b"{}")
+                answer = json.dumps(self.answer(method, body)).encode()
+                head = f"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+                connection.sendall(head.encode() + answer)
+                self.calls.append((method, body))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self.path.unlink()
+        for thread in self.threads:
+            thread.join(60)
+
+
+class VolumePlugin(Plugin):
+    """A volume driver that keeps its volumes below a directory. ``mounted``: who has one mounted, by its name."""
+
+    def __init__(self, engine: Engine, name: str, directory: Path) -> None:
+        self.directory = directory
+        self.mounted: dict[str, set[str]] = {}
+        super().__init__(engine, name)
+
+    def answer(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        if method == "Plugin.Activate":
+            return {"Implements": ["VolumeDriver"]}
+        word, name = method.removeprefix("VolumeDriver."), body.get("Name", "")
+        place = self.directory / name
+        if word == "Capabilities":
+            return {"Capabilities": {"Scope": "global"}, "Err": ""}
+        if word == "Create":
+            place.mkdir()
+        elif word == "List":
+            return {"Volumes": [self._shown(each) for each in sorted(os.listdir(self.directory))], "Err": ""}
+        elif not place.is_dir():
+            return {"Err": f"{name} is none of mine"}
+        elif word == "Get":
+            return {"Volume": {**self._shown(name), "Status": {"kept": "in a directory"}}, "Err": ""}
+        elif word == "Remove":
+            shutil.rmtree(place)
+        elif word == "Mount":
+            self.mounted.setdefault(name, set()).add(body["ID"])
+            return {"Mountpoint": str(place), "Err": ""}
+        elif word == "Unmount":
+            self.mounted[name].remove(body["ID"])
+        elif word == "Path":
+            return {"Mountpoint": str(place), "Err": ""}
+        return {"Err": ""}
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        return {"Name": name, "Mountpoint": str(self.directory / name), "CreatedAt": "2024-05-06T07:08:09Z"}

@@ -1,0 +1,358 @@
+"""The entries of an archive become files. Runs in a thread whose root is the target (see ``extract``)."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+from engine.common.errors import Kind, WharfError, invalid
+from engine.common.layers import header as tar
+from engine.common.layers.header import Header
+from engine.common.layers.places import Places, is_whiteout, set_opaque
+from engine.common.layers.tarread import TarReader
+from engine.common.system.fds import pwrite_all
+
+_WHITEOUT = ".wh."
+_META = ".wh..wh."
+_OPAQUE = ".wh..wh..opq"
+#: Attributes that steer overlayfs itself: from an archive they could make a layer show other layers' files.
+_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: What utimensat(2) takes on the usual file systems (ext4 with 256-byte inodes: 1901 to 2446).
+_TIME_MAX = (1 << 63) - 1
+
+
+def _clean(name: str, *, clamp: bool = False) -> str:
+    """The name relative to the root, "" for the root itself. ``clamp``: the root is its own parent directory.
+
+    :raises WharfError: INVALID_ARGUMENT if it climbs out.
+    """
+    if ".." not in name and "//" not in name and "./" not in name and not name.startswith("/"):
+        return "" if name == "." else name.rstrip("/")
+    parts: list[str] = []
+    for part in name.split("/"):
+        if part == "..":
+            if parts:
+                parts.pop()
+            elif not clamp:
+                raise invalid(f"invalid tar entry: {name!r} is outside of the root")
+        elif part and part != ".":
+            parts.append(part)
+    return "/".join(parts)
+
+
+class Extractor:
+    """One archive's extraction into the thread's root."""
+
+    def __init__(
+        self,
+        *,
+        mark: bool,
+        delete: bool,
+        lowers: Sequence[int],
+        owner: tuple[int, int] | None,
+        map_owner: Callable[[int, int], tuple[int, int]] | None,
+        into: str,
+        no_overwrite_kind: bool,
+        follow_dir_links: bool,
+        map_name: Callable[[str], str | None] | None,
+        clamp: bool,
+    ) -> None:
+        self._mark = mark
+        self._delete = delete
+        self._owner = owner
+        self._map_owner = map_owner
+        self._base = into.strip("/")
+        self._places = Places(mark=mark, lowers=lowers, base=self._base, no_overwrite_kind=no_overwrite_kind)
+        self._no_overwrite_kind = no_overwrite_kind
+        self._follow_dir_links = follow_dir_links
+        self._map_name = map_name
+        self._clamp = clamp
+        # A directory's group bit or default ACL changes what is created below it; until one is seen, owner 0:0
+        # and the mode given at creation are exact. A target that is not a fresh layer may have both.
+        self._restate = not mark
+        self._times: dict[str, tuple[int, int]] = {}  # directories: set last, creating below changes them
+        self._made: set[str] = set()  # plain mode: what this archive brought; its whiteouts spare it
+
+    def run(self, reader: TarReader) -> int:
+        """Extracts every entry; returns their number."""
+        count = 0
+        if self._base:
+            os.chdir("/" + self._base)
+        entry: Header | None = None
+        try:
+            for entry in reader:
+                count += 1
+                self._one(entry, reader)
+            entry = None
+            self._finish()
+        except OSError as error:
+            raise _told(error, entry) from None
+        except (ValueError, OverflowError):  # a number out of range, a NUL in an attribute's name
+            raise invalid(f"archive/tar: invalid tar header ({entry.name if entry else ''!r})") from None
+        return count
+
+    def _one(self, entry: Header, reader: TarReader) -> None:
+        if self._map_name is not None:
+            mapped = self._map_name(entry.name)
+            if mapped is None:
+                return
+            entry.name = mapped
+        name = _clean(entry.name, clamp=self._clamp)
+        if _WHITEOUT in name and (self._mark or self._delete):
+            base = name[name.rfind("/") + 1 :]
+            if base.startswith(_WHITEOUT):
+                self._whiteout(name[: -len(base)].rstrip("/"), base)
+                return
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner
+        if self._map_owner is not None:
+            entry.uid, entry.gid = self._map_owner(entry.uid, entry.gid)
+        kind = entry.type
+        if kind == tar.REGULAR:
+            self._regular(name, entry, reader)
+            return
+        if kind == tar.DIRECTORY:
+            self._directory(name, entry)
+            return
+        self._usable(name, entry)
+        if kind == tar.SYMLINK:
+            self._places.make(name, lambda path: os.symlink(entry.linkname, path))
+        elif kind == tar.HARDLINK:
+            self._hardlink(name, _clean(entry.linkname, clamp=self._clamp))
+            return
+        elif kind in (tar.CHAR, tar.BLOCK, tar.FIFO):
+            self._node(name, entry)
+        else:
+            raise invalid(f"unhandled tar header type {kind[0]} for {entry.name!r}")
+        self._attributes(name, entry)
+
+    # the kinds
+
+    def _usable(self, name: str, entry: Header) -> None:
+        if not name:
+            raise invalid(f"invalid tar entry: {entry.name!r} is not a directory")
+
+    def _regular(self, name: str, entry: Header, reader: TarReader) -> None:
+        mode = entry.mode
+        try:
+            fd = os.open(name, _CREATE, mode)
+        except OSError:
+            self._usable(name, entry)
+            fd = self._places.make(name, lambda path: os.open(path, _CREATE, mode))
+        try:
+            if entry.sparse is not None:
+                _write_sparse(fd, entry, reader)
+            elif entry.size:
+                reader.send(fd)
+            if self._restate or entry.uid or entry.gid:
+                os.fchown(fd, entry.uid, entry.gid)
+                if self._restate or mode & 0o7000:
+                    os.fchmod(fd, mode)
+            elif mode & 0o7000:
+                os.fchmod(fd, mode)
+            if entry.xattrs:
+                self._xattrs(name, entry)
+            os.utime(fd, ns=_times(entry))
+        finally:
+            os.close(fd)
+        if self._delete:
+            self._made.add(name)
+
+    def _directory(self, name: str, entry: Header) -> None:
+        if not name and not (self._mark or self._delete):
+            return  # the target itself is not the archive's
+        path = name or "."
+        mode = entry.mode
+        if name:
+            try:
+                os.mkdir(name, mode)
+            except OSError:
+                self._directory_again(name, mode)
+        if self._restate or entry.uid or entry.gid or not name:
+            os.chown(path, entry.uid, entry.gid)
+            os.chmod(path, mode)
+        elif mode & 0o7000:
+            os.chmod(path, mode)
+        if mode & stat.S_ISGID:
+            self._restate = True
+        if entry.xattrs:
+            self._xattrs(path, entry)
+            if "system.posix_acl_default" in entry.xattrs:
+                self._restate = True
+        self._times[path] = _times(entry)
+        if self._delete:
+            self._made.add(name)
+
+    def _directory_again(self, name: str, mode: int) -> None:
+        """mkdir failed: the parent is missing, or something is there already."""
+        was_white = False
+        for _ in range(3):
+            try:
+                os.mkdir(name, mode)
+                if was_white:
+                    set_opaque(name)
+                return
+            except FileNotFoundError:
+                self._places.ensure(os.path.dirname(name))
+            except FileExistsError:
+                found = os.lstat(name)
+                if stat.S_ISDIR(found.st_mode):
+                    if not self._mark:
+                        os.chmod(name, mode)
+                    else:
+                        self._restated_mode(name, mode)
+                    return
+                if self._follow_dir_links and stat.S_ISLNK(found.st_mode) and os.path.isdir(name):
+                    return
+                if self._no_overwrite_kind:
+                    raise invalid(f"cannot overwrite non-directory {name!r} with directory") from None
+                was_white = self._mark and is_whiteout(found)
+                os.unlink(name)
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+    def _restated_mode(self, name: str, mode: int) -> None:
+        os.chown(name, 0, 0)
+        os.chmod(name, mode)
+
+    def _hardlink(self, name: str, source: str) -> None:
+        if source == name:
+            raise invalid(f"invalid hardlink {name!r} -> {source!r}")
+
+        def link(path: str) -> None:
+            try:
+                os.link(source, path, follow_symlinks=False)
+            except FileNotFoundError:
+                # The parent of either is missing, or the source is a lower layer's: then it is copied up.
+                if not self._places.lowers or os.path.lexists(source):
+                    raise
+                self._places.ensure(os.path.dirname(source))
+                if not self._places.lowers.copy_up(source):
+                    raise
+                os.link(source, path, follow_symlinks=False)
+
+        self._places.make(name, link)
+        if self._delete:
+            self._made.add(name)
+
+    def _node(self, name: str, entry: Header) -> None:
+        kind = {tar.CHAR: stat.S_IFCHR, tar.BLOCK: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}[entry.type]
+        if not (0 <= entry.devmajor < 1 << 32 and 0 <= entry.devminor < 1 << 32):
+            raise invalid("archive/tar: invalid tar header")
+        device = os.makedev(entry.devmajor, entry.devminor) if kind != stat.S_IFIFO else 0
+        self._places.make(name, lambda path: os.mknod(path, kind | entry.mode, device))
+
+    def _attributes(self, name: str, entry: Header) -> None:
+        """Owner, mode, attributes and times of a link or a device."""
+        if self._restate or entry.uid or entry.gid:
+            os.chown(name, entry.uid, entry.gid, follow_symlinks=False)
+        if entry.type != tar.SYMLINK and (self._restate or entry.mode & 0o7000):
+            os.chmod(name, entry.mode)
+        if entry.xattrs:
+            self._xattrs(name, entry)
+        os.utime(name, ns=_times(entry), follow_symlinks=False)
+        if self._delete:
+            self._made.add(name)
+
+    def _xattrs(self, path: str, entry: Header) -> None:
+        for key, value in entry.xattrs.items():
+            if key.startswith(_OVERLAY_XATTRS):
+                continue
+            try:
+                os.setxattr(path, key, value, follow_symlinks=False)
+            except OSError as error:
+                # Not every file system, and no symlink, takes every attribute; containerd leaves these out too.
+                if error.errno != errno.ENOTSUP and not (error.errno == errno.EPERM and key.startswith("user.")):
+                    raise
+
+    # whiteouts
+
+    def _whiteout(self, parent: str, base: str) -> None:
+        if base == _OPAQUE:
+            self._opaque(parent)
+            return
+        if base.startswith(_META):
+            return  # AUFS's own bookkeeping
+        hidden = base[len(_WHITEOUT) :]
+        if hidden in ("", ".", ".."):
+            raise invalid(f"invalid whiteout name: {base}")
+        path = f"{parent}/{hidden}" if parent else hidden
+        if self._mark:
+            try:
+                os.mknod(path, stat.S_IFCHR, 0)
+            except FileNotFoundError:
+                self._places.ensure(parent)
+                os.mknod(path, stat.S_IFCHR, 0)
+            except FileExistsError:
+                # The same layer brings this name itself: a whiteout hides only what lies below the layer.
+                if stat.S_ISDIR(os.lstat(path).st_mode):
+                    set_opaque(path)
+        else:
+            self._remove_below(path)
+
+    def _opaque(self, parent: str) -> None:
+        if self._mark:
+            try:
+                set_opaque(parent or ".")
+            except FileNotFoundError:
+                self._places.ensure(parent)
+                set_opaque(parent or ".")
+            return
+        try:
+            names = os.listdir(parent or ".")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in names:
+            self._remove_below(f"{parent}/{name}" if parent else name)
+
+    def _remove_below(self, path: str) -> bool:
+        """Plain mode: removes what this archive did not bring. True if nothing is left of it."""
+        try:
+            found = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        if not stat.S_ISDIR(found.st_mode):
+            if path in self._made:
+                return False
+            os.unlink(path)
+            return True
+        gone = [self._remove_below(f"{path}/{name}") for name in os.listdir(path)]
+        if path in self._made or not all(gone):
+            return False
+        os.rmdir(path)
+        return True
+
+    def _finish(self) -> None:
+        for path in reversed(self._times):
+            try:
+                if stat.S_ISDIR(os.lstat(path).st_mode):
+                    os.utime(path, ns=self._times[path], follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # a later entry replaced it
+
+
+def _times(entry: Header) -> tuple[int, int]:
+    mtime = entry.mtime_ns
+    if not 0 <= mtime <= _TIME_MAX:
+        mtime = max(-_TIME_MAX, min(mtime, _TIME_MAX))
+    return (mtime, mtime)
+
+
+def _write_sparse(fd: int, entry: Header, reader: TarReader) -> None:
+    for offset, length in entry.sparse or ():
+        at = offset
+        left = length
+        while left:
+            data = reader.read(min(left, 1 << 20))
+            pwrite_all(fd, data, at)
+            at += len(data)
+            left -= len(data)
+    os.ftruncate(fd, entry.size)
+
+
+def _told(error: OSError, entry: Header | None) -> WharfError:
+    name = entry.name if entry is not None else str(error.filename or "")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    bad = error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT)
+    kind = Kind.RESOURCE_EXHAUSTED if full else Kind.INVALID_ARGUMENT if bad else Kind.INTERNAL
+    return WharfError(kind, f"/{name.strip('/')}: {(error.strerror or str(error)).lower()}")

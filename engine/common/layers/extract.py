@@ -1,0 +1,235 @@
+"""Applies an archive to a directory: layers (with whiteouts), build contexts, files copied into a container.
+
+Confinement: the work runs in a thread of its own that has left the process's shared root (``unshare(CLONE_FS)``)
+and chrooted into the target. Whatever names, links and devices the archive holds, the kernel resolves every path
+inside that root; nothing has to be checked in Python, and a file costs four syscalls. The thread's umask is 0.
+
+A second thread (the caller's) meanwhile decompresses and hashes, which both happen without the GIL.
+"""
+
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from engine.common.errors import Kind, WharfError, internal
+from engine.common.layers.compression import Compression, Read, decompressed, of_media_type
+from engine.common.layers.entries import Extractor
+from engine.common.layers.streams import FileStream
+from engine.common.layers.tarread import TarReader
+from engine.common.system import linux
+
+_CLONE_FS = 0x200
+#: Pieces waiting between the two threads: at most this many times ``compression.CHUNK`` bytes.
+_QUEUE = 8
+#: Bytes of a file after which ``cancelled`` is asked again.
+_ASKED = 16 << 20
+
+
+class Whiteouts(Enum):
+    """What ``.wh.`` entries become."""
+
+    OVERLAY = "overlay"  # overlayfs's own marks: device 0/0 and the opaque attribute
+    APPLY = "apply"  # the named files are deleted: the target is a plain copy of the parent
+    KEEP = "keep"  # ordinary names: the archive is not a layer
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an archive goes.
+
+    ``root`` is the directory; with OVERLAY it is an upper directory and ``lowers`` are the layers below it, the
+    nearest first (a directory that the archive does not name itself takes its attributes from there).
+    """
+
+    root: str
+    whiteouts: Whiteouts = Whiteouts.KEEP
+    lowers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an archive that is not a layer is extracted."""
+
+    owner: tuple[int, int] | None = None  # every file gets this uid, gid
+    map_owner: Callable[[int, int], tuple[int, int]] | None = None  # the archive's uid, gid to those on the disk
+    into: str = "/"  # the directory inside the root that names are relative to (links in it are followed)
+    no_overwrite_kind: bool = False  # a file may not replace a directory, nor a directory a file (``docker cp``)
+    follow_dir_links: bool = False  # a directory entry meets a link to a directory: the link stays
+    map_name: Callable[[str], str | None] | None = None  # renames or (None) leaves out an entry
+    clamp: bool = False  # `../x` is `x` in the root, as in a chroot; otherwise it is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an archive was: the digest and size of its plain bytes, and how many entries it had."""
+
+    diff_id: str
+    size: int
+    entries: int
+
+
+@dataclass(slots=True)
+class _Job:
+    pieces: "queue.Queue[bytes | None]" = field(default_factory=lambda: queue.Queue(_QUEUE))
+    plain: FileStream | None = None  # instead of the pieces
+    error: BaseException | None = None
+    broken: bool = False  # the source failed: stop without a word, the source's error is the one to tell
+    done: threading.Event = field(default_factory=threading.Event)
+    entries: int = 0
+
+
+class Cancelled(WharfError):
+    """The caller's ``cancelled`` said so."""
+
+    def __init__(self) -> None:
+        super().__init__(Kind.CANCELLED, "context canceled")
+
+
+def overlay_target(options: Sequence[str]) -> Target | None:
+    """The target of an overlay mount's options; None if they have no upper directory (a view)."""
+    upper = ""
+    lowers: tuple[str, ...] = ()
+    for option in options:
+        key, _, value = option.partition("=")
+        if key == "upperdir":
+            upper = value
+        elif key == "lowerdir":
+            lowers = tuple(value.split(":"))
+    return Target(upper, Whiteouts.OVERLAY, lowers) if upper else None
+
+
+def apply(
+    read: Read,
+    target: Target,
+    *,
+    media_type: str = "",
+    compression: Compression | None = None,
+    diff_id: str = "",
+    options: Options | None = None,
+    progress: Callable[[int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Applied:
+    """Extracts the archive that ``read`` gives into the target. Blocks.
+
+    ``diff_id`` spares the hashing where it is known (a layer that is not compressed). ``progress`` is told the
+    plain bytes so far, ``cancelled`` is asked about once for each MiB.
+
+    :raises WharfError: INVALID_ARGUMENT for a broken archive or one that leaves its root; RESOURCE_EXHAUSTED
+        when the disk is full; CANCELLED.
+    """
+    kind = compression if compression is not None else of_media_type(media_type)
+    job = _Job()
+    thread = threading.Thread(target=_run, args=(job, target, options or Options()), name="extract", daemon=True)
+    thread.start()
+    digest = None if diff_id else hashlib.sha256()
+    size = 0
+    try:
+        for piece in decompressed(read, kind=kind):
+            if digest is not None:
+                digest.update(piece)
+            size += len(piece)
+            if not _put(job, piece):
+                break
+            if progress is not None:
+                progress(size)
+            if cancelled is not None and cancelled():
+                raise Cancelled
+    except BaseException:
+        job.broken = True
+        raise
+    finally:
+        _put(job, None)
+        thread.join()
+    if job.error is not None:
+        raise job.error
+    return Applied(diff_id or f"sha256:{digest.hexdigest() if digest else ''}", size, job.entries)
+
+
+def apply_file(
+    fd: int, end: Callable[[int], int], target: Target, *, cancelled: Callable[[], bool] | None = None
+) -> Applied:
+    """Extracts a layer that lies in a file as a plain tar; ``end``: see ``FileStream``. Blocks. It is not hashed:
+    whoever wrote the file knows its digest, which is the diff id.
+
+    :raises WharfError: see ``apply``, and what ``end`` raises.
+    """
+
+    def ends(at: int) -> int:
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        return min(end(at), at + _ASKED)
+
+    stream = FileStream(fd, ends)
+    job = _Job(plain=stream)
+    thread = threading.Thread(target=_run, args=(job, target, Options()), name="extract", daemon=True)
+    thread.start()
+    thread.join()
+    if job.error is not None:
+        raise job.error
+    return Applied("", stream.size, job.entries)
+
+
+def _put(job: _Job, piece: bytes | None) -> bool:
+    """Hands a piece over; False if the other side has ended."""
+    while not job.done.is_set():
+        try:
+            job.pieces.put(piece, timeout=0.5)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _pieces(job: _Job) -> Iterator[bytes]:
+    while (piece := job.pieces.get()) is not None:
+        yield piece
+    if job.broken:
+        raise Cancelled
+
+
+def _run(job: _Job, target: Target, options: Options) -> None:
+    """The extracting thread. It is used once: its root and umask are nobody else's."""
+    lowers: list[int] = []
+    outside: list[int] = []
+    try:
+        for path in target.lowers:  # one by one: what is open must be closed if the next fails
+            lowers.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # noqa: PERF401
+        linux.unshare(_CLONE_FS)
+        outside.append(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.chroot(target.root)
+        os.chdir("/")
+        os.umask(0)
+        extractor = Extractor(
+            mark=target.whiteouts is Whiteouts.OVERLAY,
+            delete=target.whiteouts is Whiteouts.APPLY,
+            lowers=lowers,
+            owner=options.owner,
+            map_owner=options.map_owner,
+            into=options.into,
+            no_overwrite_kind=options.no_overwrite_kind,
+            follow_dir_links=options.follow_dir_links,
+            map_name=options.map_name,
+            clamp=options.clamp,
+        )
+        reader = TarReader(job.plain or _pieces(job))
+        job.entries = extractor.run(reader)
+        reader.stream.drain()
+    except WharfError as error:
+        job.error = error
+    except OSError as error:
+        job.error = internal(f"{error.filename or target.root}: {(error.strerror or str(error)).lower()}")
+    except BaseException as error:
+        job.error = error
+    finally:
+        # Who waits for a thread is told of its end a moment before the kernel lets go of its root: a file system could
+        # not be unmounted then.
+        for fd in outside:
+            os.fchdir(fd)
+            os.chroot(".")
+        job.done.set()
+        for fd in (*lowers, *outside):
+            os.close(fd)

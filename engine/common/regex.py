@@ -1,0 +1,59 @@
+"""Regular expressions of clients, in time linear in the text: RE2, whose syntax Go's ``regexp`` has.
+
+Python's ``re`` backtracks and keeps the interpreter's lock meanwhile: ``(a+)+$`` against thirty letters stops a daemon
+for minutes. RE2 is imported when the first expression is compiled.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from engine.common import limits
+
+#: Error texts of RE2's C++ library (re2/regexp.cc) that Go's port (regexp/syntax) words otherwise.
+_GO_WORDS = {
+    "bad repetition operator": "invalid nested repetition operator",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "missing ]": "missing closing ]",
+    "missing )": "missing closing )",
+    "trailing \\": "trailing backslash at end of expression",
+    "invalid named capture group": "invalid named capture",
+}
+_SHOWN = 200  # characters of an expression in an error
+
+
+class RegexError(ValueError):
+    """In Go's words: ``error parsing regexp: missing closing ]: `[a-z` ``."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"error parsing regexp: {what}: `{where[:_SHOWN]}`")
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """A compiled expression."""
+
+    _compiled: Any
+
+    def search(self, text: str) -> bool:
+        """Whether the expression matches somewhere in the text."""
+        return self._compiled.search(text) is not None
+
+
+@lru_cache(maxsize=64)
+def compiled(pattern: str) -> Regex:
+    """:raises RegexError: in Go's words, or with the limit that the pattern exceeds."""
+    if len(pattern) > limits.REGEX_BYTES:
+        raise RegexError(f"expression exceeds the limit REGEX_BYTES ({limits.REGEX_BYTES})", pattern)
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = limits.REGEX_MEMORY
+    try:
+        return Regex(re2.compile(pattern, options=options))
+    except re2.error as error:
+        what, _, where = error.args[0].decode(errors="replace").partition(": ")
+        raise RegexError(_GO_WORDS.get(what, what), where) from None

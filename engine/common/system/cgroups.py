@@ -1,0 +1,217 @@
+"""The host's control groups: v1, hybrid or v2, where a process is, and the removal of a tree."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine.common.system import linux, mounts
+
+ROOT = "/sys/fs/cgroup"
+
+#: Controllers that a v1 hierarchy may carry (``name=`` hierarchies have none).
+_V1_CONTROLLERS = frozenset(
+    [
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "net_cls",
+        "net_prio",
+        "blkio",
+        "perf_event",
+        "hugetlb",
+        "pids",
+        "rdma",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupLayout:
+    """How control groups are mounted.
+
+    ``v2``: one unified tree at ``unified``. ``v1``: a hierarchy per controller. ``hybrid``: v1 hierarchies
+    and also a unified tree (which may hold controllers that no v1 hierarchy took). Docker calls hybrid "1".
+    Keys of ``mountpoints`` and ``roots`` are v1 controllers and names like ``name=systemd``; in ``roots``
+    also ``""`` for the unified tree.
+    """
+
+    mode: str  # "v1" | "hybrid" | "v2" | "none"
+    controllers: frozenset[str]
+    mountpoints: Mapping[str, str] = field(default_factory=dict)
+    roots: Mapping[str, str] = field(default_factory=dict)
+    unified: str | None = None
+
+    @property
+    def v2(self) -> bool:
+        """Whether limits are set through the unified tree."""
+        return self.mode == "v2"
+
+
+def host_cgroups(mountinfo: bytes | None = None) -> CgroupLayout:
+    """Finds out the layout. ``mountinfo``: other text than ``/proc/self/mountinfo``'s (tests)."""
+    points: dict[str, str] = {}
+    roots: dict[str, str] = {}
+    unified: str | None = None
+    infos = mounts.mounts() if mountinfo is None else mounts.parse(mountinfo)
+    for info in infos:
+        if info.fstype == "cgroup2" and unified is None:
+            unified, roots[""] = info.mountpoint, info.root
+        elif info.fstype == "cgroup":
+            names = [o for o in info.super_options if o in _V1_CONTROLLERS or o.startswith("name=")]
+            for name in names:
+                points.setdefault(name, info.mountpoint)
+                roots.setdefault(name, info.root)
+    v1 = frozenset(points) & _V1_CONTROLLERS
+    if v1:
+        return CgroupLayout("v1" if unified is None else "hybrid", v1, points, roots, unified)
+    if unified is not None:
+        return CgroupLayout("v2", _read_controllers(unified), points, roots, unified)
+    return CgroupLayout("none", frozenset())
+
+
+def _read_controllers(directory: str) -> frozenset[str]:
+    try:
+        with open(os.path.join(directory, "cgroup.controllers")) as file:
+            return frozenset(file.read().split())
+    except OSError:
+        return frozenset()
+
+
+def parse_proc_cgroup(text: str) -> dict[str, str]:
+    """``/proc/<pid>/cgroup``'s text → path by controller (or ``name=x``; ``""``: the unified tree)."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            found[name] = path
+    return found
+
+
+def pid_cgroups(pid: int | str) -> dict[str, str]:
+    """Where a process is. FileNotFoundError/ProcessLookupError if it is gone."""
+    with open(f"/proc/{pid}/cgroup") as file:
+        return parse_proc_cgroup(file.read())
+
+
+def directories(layout: CgroupLayout, paths: Mapping[str, str]) -> dict[str, str]:
+    """Turns ``pid_cgroups``' answer into directories, for the hierarchies that are mounted here.
+
+    Keys: controllers, ``name=…``, and ``""`` for the unified tree.
+    """
+    found: dict[str, str] = {}
+    for name, path in paths.items():
+        point = layout.unified if name == "" else layout.mountpoints.get(name)
+        if point is None:
+            continue
+        root = layout.roots.get(name, "/")
+        # Inside a container the mount shows only a part of the hierarchy: its root is that part's path.
+        if root != "/" and (path == root or path.startswith(root + "/")):
+            path = path[len(root) :]
+        # Cleaned on its own first: ".." must not lead out of the hierarchy.
+        found[name] = os.path.normpath(point + os.path.normpath("/" + path.lstrip("/")))
+    return found
+
+
+def container_directories(layout: CgroupLayout, cgroup: str) -> dict[str, str]:
+    """The directories of a container whose path in every hierarchy is ``cgroup`` (``/docker/<id>``)."""
+    names = [*layout.mountpoints, *([""] if layout.unified else [])]
+    return directories(layout, dict.fromkeys(names, cgroup))
+
+
+def prepare_cpuset(layout: CgroupLayout, cgroup: str) -> None:
+    """Makes ``cgroup`` in the v1 cpuset hierarchy, if there is one, with the CPUs and memory nodes of what is above it.
+
+    A new group there has none, and no process can enter it (ENOSPC). Runtimes fill the groups that they make, but a
+    second one that starts meanwhile finds the first's still empty. Blocks. :raises OSError: it can't be made.
+    """
+    above = layout.mountpoints.get("cpuset")
+    if above is None:
+        return
+    for part in cgroup.strip("/").split("/"):
+        directory = os.path.join(above, part)
+        os.makedirs(directory, exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not _text(directory, name):
+                with open(os.path.join(directory, name), "w") as file:
+                    file.write(_text(above, name))
+        above = directory
+
+
+def make_room(layout: CgroupLayout) -> None:
+    """Where the unified tree here is a part of a larger one, as in a container: gives its children all controllers.
+
+    The kernel gives none to the children of a group that has processes of its own, unless it is the very root. So
+    those go into a child, ``init``, first. Blocks. :raises OSError: they can't be moved.
+    """
+    root = layout.unified
+    if not layout.v2 or root is None or not os.path.exists(os.path.join(root, "cgroup.type")):
+        return
+    below = os.path.join(root, "init")
+    for _ in range(10):  # they may fork meanwhile
+        found = [pid for pid in processes(root) if pid]  # 0: one of another PID namespace
+        if not found:
+            break
+        os.makedirs(below, exist_ok=True)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError), open(os.path.join(below, "cgroup.procs"), "w") as file:
+                file.write(str(pid))
+    for name in sorted(layout.controllers):
+        with contextlib.suppress(OSError), open(os.path.join(root, "cgroup.subtree_control"), "w") as file:
+            file.write(f"+{name}")
+
+
+def _text(directory: str, name: str) -> str:
+    with open(os.path.join(directory, name)) as file:
+        return file.read().strip()
+
+
+def scope_path(name: str) -> str:
+    """``a-b.slice:docker:id``, as runtimes are told of a systemd scope → ``/a.slice/a-b.slice/docker-id.scope``.
+
+    Anything else is returned as it is.
+    """
+    parent, colon, unit = name.partition(":")
+    if not colon or not parent.endswith(".slice"):
+        return name
+    parts = parent.removesuffix(".slice").split("-")
+    slices = ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts))] if parent != "-.slice" else []
+    return "/" + "/".join([*slices, unit.replace(":", "-", 1) + ".scope"])
+
+
+def processes(directory: str) -> list[int]:
+    """The pids directly in a cgroup. FileNotFoundError if it is gone."""
+    with open(os.path.join(directory, "cgroup.procs")) as file:
+        return [int(line) for line in file.read().split()]
+
+
+def remove_tree(directory: str) -> bool:
+    """Removes a cgroup and those below it, deepest first. False: processes are still in it (EBUSY)."""
+    try:
+        entries = list(os.scandir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    below = [remove_tree(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    if not all(below):
+        return False
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise
+    return True
+
+
+def is_unified_root(path: str = ROOT) -> bool:
+    """Docker's own test for "cgroup v2": the file system at the usual place is cgroup2."""
+    try:
+        return linux.filesystem_type(path) == linux.CGROUP2_SUPER_MAGIC
+    except OSError:
+        return False

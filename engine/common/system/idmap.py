@@ -1,0 +1,123 @@
+"""What the kernel does with the ids of user namespaces: namespaces are made, files shown and made with their ids.
+
+A mount can show every file as another id's (``mount_setattr(2)``, ``MOUNT_ATTR_IDMAP``): what lies on the disk as
+container root's is then, through that mount, the host user's to whom the namespace maps container root.
+"""
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from engine.common import timeouts
+from engine.common.ids import IdMaps
+from engine.common.system import linux
+from engine.common.system.run import DEFAULT_ENV
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CAP_VERSION = 0x20080522
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def user_namespace(maps: IdMaps) -> int:
+    """A new user namespace with these maps; returns a descriptor, which keeps it alive. Blocks for some milliseconds.
+
+    A process with threads can't make one, so a small program does.
+
+    :raises OSError: the kernel refuses the namespace or the maps.
+    """
+    with _inside(["unshare", "--user"]) as pid:
+        for name, mappings in (("uid_map", maps.uids), ("gid_map", maps.gids)):
+            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+                file.write("".join(f"{item.container_id} {item.host_id} {item.size}\n" for item in mappings))
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def network_namespace(owner: str) -> Iterator[str]:
+    """The path of a new network namespace that belongs to the user namespace at ``owner``: its root rules there.
+
+    The path leads to the namespace only inside the block. Blocks for some milliseconds.
+    """
+    with _inside(["nsenter", f"--user={owner}", "unshare", "--net"]) as pid:
+        yield f"/proc/{pid}/ns/net"
+
+
+@contextmanager
+def _inside(argv: Sequence[str]) -> Iterator[int]:
+    """The pid of a process that has done what ``argv`` says and waits for the end of the block."""
+    with subprocess.Popen(
+        [*argv, "sh", "-c", "echo; read _"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(DEFAULT_ENV),
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        try:
+            if not process.stdout.readline():
+                said = process.stderr.read().decode(errors="replace").strip()
+                raise OSError(1, said or "no namespace could be made", argv[0])
+            yield process.pid
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(timeouts.seconds("program.run"))
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def show(directory: str, place: str, user_namespace: int) -> None:
+    """Mounts ``directory`` at ``place``, its files' ids mapped. What is mounted below it is not shown.
+
+    :raises OSError: EINVAL: the file system or the kernel (before 5.12) can't map ids.
+    """
+    tree = linux.open_tree(linux.AT_FDCWD, directory, linux.OPEN_TREE_CLONE)
+    try:
+        linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, attr_set=linux.MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+        # Nothing that is mounted in one of both shall come to the other.
+        linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, propagation=linux.MS_PRIVATE)
+        linux.move_mount(tree, "", linux.AT_FDCWD, place, linux.MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
+
+
+@contextmanager
+def filesystem_ids(uid: int, gid: int) -> Iterator[None]:
+    """This *thread* makes files as another user, with all its privileges (``setfsuid(2)``).
+
+    Root itself has no id where ids are mapped, so that it can't make a file there (EOVERFLOW).
+    """
+    set_filesystem_ids(uid, gid)
+    try:
+        yield
+    finally:
+        set_filesystem_ids(0, 0)
+
+
+def set_filesystem_ids(uid: int, gid: int) -> None:
+    """As :func:`filesystem_ids`, for good."""
+    _libc.setfsgid(ctypes.c_uint(gid))
+    _libc.setfsuid(ctypes.c_uint(uid))
+    # The kernel has taken the capabilities over files away, as it does for a file server (capabilities(7)).
+    header, data = _CapHeader(_CAP_VERSION, 0), (_CapData * 2)()
+    _check(_libc.capget(ctypes.byref(header), data))
+    for part in data:
+        part.effective = part.permitted
+    _check(_libc.capset(ctypes.byref(header), data))
+
+
+def _check(result: int) -> None:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

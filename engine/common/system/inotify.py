@@ -1,0 +1,108 @@
+"""inotify(7) as an async source: what changed in files and directories, without polling."""
+
+import os
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from engine.common.system import linux
+from engine.common.system.fds import ready
+
+ACCESS = 0x1
+MODIFY = 0x2
+ATTRIB = 0x4
+CLOSE_WRITE = 0x8
+OPEN = 0x20
+MOVED_FROM = 0x40
+MOVED_TO = 0x80
+CREATE = 0x100
+DELETE = 0x200
+DELETE_SELF = 0x400
+MOVE_SELF = 0x800
+Q_OVERFLOW = 0x4000
+IGNORED = 0x8000
+ONLYDIR = 0x1000000
+MASK_ADD = 0x20000000
+
+_HEADER = struct.Struct("iIII")
+_NONBLOCK = os.O_NONBLOCK
+_CLOEXEC = os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``watch`` is what ``add`` returned (-1 with ``Q_OVERFLOW``: look at everything anew)."""
+
+    watch: int
+    mask: int
+    cookie: int
+    name: str
+
+
+def parse(data: bytes) -> list[Event]:
+    """Decodes what one read(2) of an inotify fd gave."""
+    events, offset = [], 0
+    while offset + _HEADER.size <= len(data):
+        watch, mask, cookie, length = _HEADER.unpack_from(data, offset)
+        offset += _HEADER.size
+        name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
+        offset += length
+        events.append(Event(watch, mask, cookie, name))
+    return events
+
+
+class Watcher:
+    """One inotify instance: ``async for event in watcher`` or ``await watcher.read()``; close it at the end.
+
+    Many watches share one instance; the kernel limits instances per user (``fs.inotify.max_user_instances``).
+    """
+
+    def __init__(self) -> None:
+        self._fd = linux.inotify_init(_NONBLOCK | _CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def add(self, path: str, mask: int) -> int:
+        """Watches ``path``. FileNotFoundError if it isn't there."""
+        return linux.inotify_add_watch(self._fd, path, mask)
+
+    def remove(self, watch: int) -> None:
+        """Ends a watch; one that ended by itself (file deleted) raises OSError EINVAL."""
+        linux.inotify_rm_watch(self._fd, watch)
+
+    def read_nowait(self) -> list[Event]:
+        """The events that are there, possibly none."""
+        try:
+            return parse(os.read(self._fd, 65536))
+        except BlockingIOError:
+            return []
+
+    async def read(self) -> list[Event]:
+        """Waits for events; at least one. One reader at a time."""
+        if events := self.read_nowait():
+            return events
+        while True:
+            await ready(self._fd, write=False)
+            if events := self.read_nowait():
+                return events
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            for event in await self.read():
+                yield event
+
+    def close(self) -> None:
+        """Ends all watches. Not while a ``read`` waits: cancel that first."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __enter__(self) -> "Watcher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,59 @@
+"""The lock of a daemon on its root directory: a flock, which ends with the process however that ends.
+
+The file holds the owner's pid, so that another process can wait for the owner or end it.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+
+from engine.common.errors import Kind, WharfError
+
+_PAUSE = 0.02  # seconds between two tries: flock has no deadline of its own
+
+
+@contextlib.contextmanager
+def held(path: str, *, seconds: float, busy: str) -> Iterator[None]:
+    """Holds the lock for the block. Blocks for at most so many seconds while another process has it.
+
+    The descriptor is opened here, after all forks: the lock lives as long as any copy of it.
+
+    :raises WharfError: UNAVAILABLE with the message ``busy``: another process still has it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + seconds
+        while not _taken(fd):
+            if time.monotonic() > deadline:
+                raise WharfError(Kind.UNAVAILABLE, busy)
+            time.sleep(_PAUSE)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def owner(path: str) -> int | None:
+    """The pid of the process that holds the lock, 0 if it is held and the pid is not known; None: it is free."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        if _taken(fd, fcntl.LOCK_SH):
+            return None
+        text = os.pread(fd, 32, 0).strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(fd)
+
+
+def _taken(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

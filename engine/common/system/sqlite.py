@@ -1,0 +1,70 @@
+"""SQLite databases that one process has for itself; one that is opened when it is first asked for, and asked in
+threads: never on the loop."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import quote
+
+from engine.common.system import private
+
+T = TypeVar("T")
+
+
+def connect(path: str, *, timeout: float = 5.0, cached_statements: int = 128) -> sqlite3.Connection:
+    """A connection without implicit transactions, for any thread. It waits ``timeout`` seconds for a lock.
+
+    SQLite keeps the index of the write-ahead log in memory that the connections of this process share, and refuses
+    other processes ("database is locked") while one is open. Its default is a mapped file, ``-shm``, of which it
+    allocates one byte per page of 4 KiB: on a full file system with smaller blocks, access to the rest of a page ends
+    the process by SIGBUS. See https://www.sqlite.org/vfs.html, "unix-excl".
+    """
+    return sqlite3.connect(
+        f"file:{quote(os.path.abspath(path))}?vfs=unix-excl",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=timeout,
+        cached_statements=cached_statements,
+    )
+
+
+class LazyDatabase:
+    """``schema`` makes what is not there yet. One question at a time."""
+
+    def __init__(self, path: str, schema: str) -> None:
+        self._path, self._schema = path, schema
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            private.make_directory(os.path.dirname(self._path), 0o710)
+            private.make_file(self._path)
+            self._connection = connect(self._path)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(self._schema)
+        return self._connection
+
+    async def do(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """What the function returns; each statement of it is a transaction of its own, unless it begins one.
+
+        :raises sqlite3.Error: it can't be opened, read or written.
+        """
+
+        def work() -> T:
+            with self._lock:
+                return function(self._open())
+
+        return await asyncio.to_thread(work)
+
+    def close(self) -> None:
+        """Until it is asked again. Blocks."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

@@ -1,0 +1,25 @@
+"""Errors of work that is done at once."""
+
+import asyncio
+
+import pytest
+
+from engine.common.errors import Kind, WharfError
+from engine.common.system.groups import together
+
+
+def test_the_first_error_is_raised_as_it_is() -> None:
+    ended: list[str] = []
+
+    async def fails() -> None:
+        raise WharfError(Kind.UNAVAILABLE, "away")
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    with pytest.raises(WharfError, match="away"):
+        asyncio.run(together([waits(), fails()]))
+    assert ended == ["cancelled"]

@@ -1,0 +1,134 @@
+"""What a shim that was killed, or a supervisor that died in the middle of a create, leaves: the container's processes,
+the runtime's memory of it, its cgroups.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
+
+from engine.common import timeouts
+from engine.common.errors import WharfError
+from engine.common.system import cgroups
+from engine.common.system.run import run
+from engine.runtime.oci import Runtime
+from engine.shim import kernel
+from engine.shim.process import STOPPED
+from engine.supervisor.tasks.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+#: The exit status of a process whose end nobody could see: as if killed, as containerd tells it.
+UNSEEN = 128 + signal.SIGKILL
+
+
+async def clear(id: str, bundle: Bundle, runtime: Runtime) -> None:
+    """Ends the container ``id`` whose shim is gone, and makes runtime and kernel forget it. Never raises."""
+    try:
+        await asyncio.to_thread(_end_those_in, bundle.path)
+        state = bundle.shim_state()
+        init = state.get("init")
+        if isinstance(init, dict):
+            pid, started = int(init.get("pid", 0)), int(str(state.get("init_started", 0)))
+            if pid and started:
+                await asyncio.to_thread(_kill, pid, lambda: kernel.alive(pid, started))
+        await forget(id, runtime)
+    except (WharfError, OSError, ValueError) as error:
+        log.error("container=%s what its shim left can't be cleared: %s", id, error)
+    try:
+        await asyncio.to_thread(_clear_cgroups, bundle)
+    except OSError as error:
+        log.error("container=%s its cgroups can't be removed: %s", id, error)
+
+
+def end(bundle: Bundle) -> tuple[int, int]:
+    """How the first process of a container whose shim is gone ended, and when (ns); written down for those who ask
+    later. Blocks."""
+    state = bundle.shim_state()
+    init = state.get("init")
+    init = dict(init) if isinstance(init, dict) else {}
+    if init.get("status") != STOPPED:
+        init |= {"status": STOPPED, "exit_status": UNSEEN, "exited_at_ns": time.time_ns()}
+        with contextlib.suppress(OSError):
+            bundle.write_shim_state({**state, "init": init})
+    return int(init["exit_status"]), int(init["exited_at_ns"])
+
+
+async def forget(id: str, runtime: Runtime) -> None:
+    """The runtime kills what is left of a container and forgets it; one that it doesn't know is no error."""
+    if not await asyncio.to_thread(os.path.isdir, os.path.join(runtime.root, id)):
+        return
+    done = await run(runtime.delete(id, force=True), deadline=timeouts.seconds("runtime.delete"))
+    if done.status:
+        log.warning("container=%s %s", id, done.stderr.decode(errors="replace").strip())
+
+
+def kill_shim(pid: int, bundle: Bundle) -> None:
+    """Kills a shim that doesn't answer; nothing else that may have got its number."""
+    _kill(pid, lambda: _works_in(pid, os.path.realpath(bundle.path)))
+
+
+def _end_those_in(directory: str) -> None:
+    """Ends the shim's own helpers: a runtime that lost its shim in the middle would go on to make the container."""
+    directory = os.path.realpath(directory)
+    found = True
+    while found:
+        found = False
+        for name in os.listdir("/proc"):
+            if name.isdigit() and _works_in(int(name), directory):
+                found = _kill(int(name), lambda pid=int(name): _works_in(pid, directory)) or found  # type: ignore[misc]
+
+
+def _works_in(pid: int, directory: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd") == directory
+    except OSError:
+        return False
+
+
+def _kill(pid: int, same: Callable[[], bool]) -> bool:
+    """Kills a process and waits for its end. ``same`` tells whether ``pid`` is the one that is meant: it is asked
+    after the process was pinned, so that it can't become another's meanwhile. False: it is not, or is gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not same():
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(timeouts.seconds("runtime.kill") * 1000))
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _clear_cgroups(bundle: Bundle) -> None:
+    """A runtime that was killed in the middle knows nothing of the cgroups that it has made."""
+    path = cgroups.scope_path(_cgroups_path(bundle))
+    if not path.startswith("/") or os.path.normpath(path) == "/":
+        return
+    for directory in set(cgroups.container_directories(cgroups.host_cgroups(), path).values()):
+        with contextlib.suppress(OSError):
+            if os.path.isdir(directory):
+                for pid in kernel.cgroup_pids(directory):
+                    # Waits for its end: a cgroup with a process in it can't be removed.
+                    _kill(pid, lambda pid=pid, place=directory: pid in kernel.cgroup_pids(place))  # type: ignore[misc]
+            cgroups.remove_tree(directory)
+
+
+def _cgroups_path(bundle: Bundle) -> str:
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(bundle.path, "config.json")) as file:
+        spec = json.load(file)
+        linux = spec.get("linux") if isinstance(spec, Mapping) else None
+        if isinstance(linux, Mapping):
+            return str(linux.get("cgroupsPath") or "")
+    return ""

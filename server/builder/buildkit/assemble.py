@@ -1,0 +1,140 @@
+"""Results → the documents of an image in the content store: one manifest, or an index of several platforms and of
+what attests them."""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor, Platform
+from engine.common import jsontext
+from engine.common.errors import invalid
+from server.builder.buildkit.job import Made
+from server.builder.cache import cache_config
+from server.builder.exporters.export_options import DOCKER_TYPES, Wishes
+from server.builder.exporters.provenance import Origins, attestation, statement
+from server.builder.operations.convert import MEDIA_TYPES, convert
+from server.builder.plan.imageconfig import utc
+from server.builder.plan.steps import Layer, Result
+from server.registry import documents, oci
+
+UNKNOWN = Platform("unknown", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Assembler:
+    """``scratch``: a folder for layers that are made anew."""
+
+    engine: Engine
+    scratch: str
+
+    async def image(
+        self,
+        made: Sequence[Made],
+        wishes: Wishes,
+        *,
+        names: Sequence[str] = (),
+        inline_cache: bool = False,
+        origins: Callable[[Made], Origins] | None = None,
+    ) -> Descriptor:
+        """What a name of the image points to. Under a lease. ``origins``: the image says where it comes from.
+
+        Raises INVALID_ARGUMENT for annotations on an index where there is none.
+        """
+        entries: list[dict[str, object]] = []
+        attested: list[dict[str, object]] = []
+        single: Descriptor | None = None
+        indexed = len(made) > 1 or origins is not None
+        if not indexed and (wishes.on("index") or wishes.on("manifest-descriptor")):
+            raise invalid("index annotations not supported for single platform export")
+        for item in made:
+            single = await self._manifest(item, wishes, inline_cache=inline_cache)
+            platform = oci.parse_platform(item.platform)
+            entry = {**oci.to_json(single), "platform": oci.platform_json(platform)}
+            notes = wishes.on("manifest-descriptor", item.platform)
+            entries.append({**entry, "annotations": notes} if notes else entry)
+            if origins is not None:
+                attested.append(await self._attestation(origins(item), names, single))
+        if not indexed:
+            assert single is not None
+            return single
+        index: dict[str, object] = {
+            "schemaVersion": 2,
+            "mediaType": self._type(wishes, oci.OCI_INDEX),
+            "manifests": [*entries, *attested],
+        }
+        if wishes.on("index"):
+            index["annotations"] = wishes.on("index")
+        return await documents.write(self.engine, _json(index), str(index["mediaType"]))
+
+    async def _attestation(self, origins: Origins, names: Sequence[str], image: Descriptor) -> dict[str, object]:
+        data = statement(origins, names, image.digest)
+        config, manifest = attestation(data)
+        # The statement first: what refers to it must not be collected without it.
+        await documents.write(self.engine, data, "application/vnd.in-toto+json")
+        await documents.write(self.engine, config, oci.OCI_CONFIG)
+        written = await documents.write(self.engine, manifest, oci.OCI_MANIFEST)
+        notes = {"vnd.docker.reference.digest": image.digest, oci.ATTESTATION: "attestation-manifest"}
+        return {**oci.to_json(written), "annotations": notes, "platform": oci.platform_json(UNKNOWN)}
+
+    async def _manifest(self, made: Made, wishes: Wishes, *, inline_cache: bool) -> Descriptor:
+        config, layers = made.documents.config, list(made.layers)
+        chain = made.documents.chain_id
+        converted = [await self._layer(made, layer, number, wishes) for number, layer in enumerate(layers)]
+        document = jsontext.loads(config)
+        if converted != layers:
+            document["rootfs"]["diff_ids"] = [layer.diff_id for layer in converted]
+            chain = oci.chain_ids(document["rootfs"]["diff_ids"])[-1] if converted else ""
+        if inline_cache:
+            data = cache_config.write_inline(_with(made, converted))
+            document[cache_config.INLINE] = base64.b64encode(data).decode()
+        if wishes.epoch_ns is not None:
+            document["created"] = utc(wishes.epoch_ns)
+            document["history"] = [{**entry, "created": document["created"]} for entry in document["history"]]
+        if converted != layers or inline_cache or wishes.epoch_ns is not None:
+            config = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        manifest_type = self._type(wishes, oci.OCI_MANIFEST)
+        config_type = self._type(wishes, oci.OCI_CONFIG)
+        stored = await documents.write(self.engine, config, config_type)
+        if chain and chain == made.documents.chain_id:
+            await documents.hold_snapshot(self.engine, stored.digest, chain)
+        manifest: dict[str, object] = {
+            "schemaVersion": 2,
+            "mediaType": manifest_type,
+            "config": oci.to_json(stored),
+            "layers": [
+                {**oci.to_json(layer.descriptor), "mediaType": self._type(wishes, layer.descriptor.media_type)}
+                for layer in converted
+            ],
+        }
+        notes = wishes.on("manifest", made.platform)
+        if notes:
+            manifest["annotations"] = notes
+        return await documents.write(self.engine, _json(manifest), manifest_type)
+
+    async def _layer(self, made: Made, layer: Layer, number: int, wishes: Wishes) -> Layer:
+        """The layer as it is wanted: its times if this build made it, its compression also if that is forced."""
+        own = number >= made.base_layers
+        clamp = made.epoch_ns if wishes.rewrite_times and own else None
+        wanted = wishes.compression if own or wishes.force else None
+        same = wanted is None or layer.descriptor.media_type == MEDIA_TYPES[wanted]
+        if clamp is None and same:
+            return layer
+        kind = wanted or next((k for k, v in MEDIA_TYPES.items() if v == layer.descriptor.media_type), None)
+        if kind is None:
+            return layer
+        return await convert(self.engine, layer, self.scratch, compression=kind, clamp_ns=clamp)
+
+    @staticmethod
+    def _type(wishes: Wishes, media_type: str) -> str:
+        return media_type if wishes.oci_types else DOCKER_TYPES.get(media_type, media_type)
+
+
+def _with(made: Made, layers: Sequence[Layer]) -> list[Result]:
+    """The results of a chain, with the layers as they are in the image."""
+    return [replace(result, layers=tuple(layers[: len(result.layers)])) for result in made.chain]
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

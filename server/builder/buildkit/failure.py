@@ -1,0 +1,71 @@
+"""A failed build for a client of BuildKit: a status with the lines of the Dockerfile and the step's vertex.
+
+The details are gRPC's (``google.rpc.Status``); their type names are those that BuildKit's clients register, and their
+values are JSON (BuildKit's util/grpcerrors).
+"""
+
+import base64
+import errno
+import os
+
+import grpc
+import orjson
+from google.protobuf.any_pb2 import Any
+
+from engine.api.errors import from_status, to_code
+from engine.api.pb.rpc_status_pb2 import Status
+from engine.api.serving import Detailed
+from engine.common.errors import Kind, WharfError
+from server.builder.dockerfile.errors import DockerfileError, Span
+from server.builder.solver.solve import StepFailed
+
+_TYPES = "github.com/moby/buildkit"
+
+
+PASSED_ON = (Kind.CANCELLED, Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED)
+"""Kinds that a client acts on. All others travel as UNKNOWN, as BuildKit's do: then the sentence stands alone."""
+
+
+def _any(name: str, document: object) -> Any:
+    return Any(type_url=f"{_TYPES}/errdefs.{name}+json", value=orjson.dumps(document))
+
+
+def of_disk(error: OSError) -> WharfError | None:
+    """What the engine's own disk said, where that is no fault of ours: it is full."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return WharfError(Kind.RESOURCE_EXHAUSTED, os.strerror(error.errno).lower())
+
+
+def span_of(error: WharfError) -> Span | None:
+    """The lines that an error is about."""
+    if isinstance(error, DockerfileError | StepFailed):
+        return error.span
+    return None
+
+
+def detailed(
+    error: WharfError, *, file: str = "", text: bytes = b"", vertex: str = "", span: Span | None = None
+) -> WharfError:
+    """The error with its details: which lines of which file, and which vertex."""
+    if isinstance(error, Detailed):
+        return error
+    message = error.sentence if isinstance(error, DockerfileError) else error.message
+    span = span_of(error) or span
+    kind = error.kind if error.kind in PASSED_ON else Kind.INTERNAL
+    status = Status(code=to_code(kind).value[0], message=message)
+    if span is not None:
+        lines = [{"start": {"line": line}, "end": {"line": line}} for line in range(span.first, span.last + 1)]
+        # Clients look for a definition, be it empty.
+        source = {"filename": file, "data": base64.b64encode(text).decode(), "language": "Dockerfile", "definition": {}}
+        status.details.append(_any("Source", {"info": source, "ranges": lines}))
+    if vertex:
+        status.details.append(_any("Vertex", {"digest": vertex}))
+    return Detailed(kind, message, status.SerializeToString())
+
+
+def returned(status: Status) -> WharfError:
+    """The error that a client's half of the build came to, as the outcome of the whole build."""
+    code = next((item for item in grpc.StatusCode if item.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    plain = from_status(code, status.message)
+    return Detailed(plain.kind, status.message, status.SerializeToString())

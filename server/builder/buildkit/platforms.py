@@ -1,0 +1,81 @@
+"""The platforms that builds may be for: this host's, and those that the kernel's binfmt_misc has an emulator for."""
+
+import contextlib
+import functools
+from pathlib import Path
+
+from engine.api.types import Platform
+from server.registry import oci
+
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+#: ``e_machine`` of an ELF file, its class and byte order (ELFCLASS, ELFDATA) → architectures as images name them.
+_MACHINES = {
+    (3, 1, 1): "386",
+    (8, 2, 1): "mips64le",
+    (8, 2, 2): "mips64",
+    (21, 2, 1): "ppc64le",
+    (22, 2, 2): "s390x",
+    (40, 1, 1): "arm",
+    (62, 2, 1): "amd64",
+    (183, 2, 1): "arm64",
+    (243, 2, 1): "riscv64",
+    (258, 2, 1): "loong64",
+}
+
+#: What a processor must have for each level of x86-64 (the System V ABI's supplement).
+_LEVELS = (
+    ("v2", {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
+    ("v3", {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}),
+    ("v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+)
+
+
+def platforms() -> list[Platform]:
+    """This host's first. Blocks for a moment: it reads /proc."""
+    host = oci.host_platform()
+    found = [host]
+    if host.architecture == "amd64":
+        flags = _flags()
+        for variant, needed in _LEVELS:
+            if not needed <= flags:
+                break
+            found.append(Platform("linux", "amd64", variant))
+        found.append(Platform("linux", "386"))
+    for architecture in sorted(_emulated()):
+        variants = ("v7", "v6") if architecture == "arm" else ("",)
+        if architecture not in (host.architecture, "386" if host.architecture == "amd64" else ""):
+            found += [Platform("linux", architecture, variant) for variant in variants]
+    return found
+
+
+def _emulated() -> set[str]:
+    """Architectures whose programs the kernel gives to an interpreter that it holds open: a container has none of its
+    own (the flag F; Documentation/admin-guide/binfmt-misc.rst)."""
+    found = set()
+    for path in BINFMT.iterdir() if BINFMT.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if path.name not in ("register", "status"):
+                found.add(_architecture(path.read_text()))
+    return found - {""}
+
+
+def _architecture(entry: str) -> str:
+    """What an entry of binfmt_misc is for; empty if it is off, or for no programs of an architecture."""
+    lines = entry.splitlines()
+    fields = {key.rstrip(":"): value for key, _, value in (line.partition(" ") for line in lines)}
+    magic = bytes.fromhex(fields.get("magic", ""))
+    if "enabled" not in lines or "F" not in fields.get("flags", "") or fields.get("offset") != "0":
+        return ""
+    if not magic.startswith(b"\x7fELF") or len(magic) < 20:
+        return ""
+    machine = int.from_bytes(magic[18:20], "little" if magic[5] == 1 else "big")
+    return _MACHINES.get((machine, magic[4], magic[5]), "")
+
+
+@functools.cache
+def _flags() -> set[str]:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    return set()

@@ -1,0 +1,160 @@
+"""The connections of BuildKit's clients: ``POST /grpc`` and ``POST /session``, taken over for gRPC."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from engine.api.pb import content_pb2
+from server.builder.buildkit.control import Control, Prune, Using, worker
+from server.builder.buildkit.frontend import Frontend
+from server.builder.buildkit.gateway import BUILD, Gateway
+from server.builder.buildkit.job import Job, Jobs, Made
+from server.builder.buildkit.platforms import platforms
+from server.builder.buildkit.posted import Posted
+from server.builder.context import Contexts
+from server.builder.exporters.export import Exporters, ImageStore
+from server.builder.exporters.files import Files
+from server.builder.history.blobs import Blobs
+from server.builder.history.history import History
+from server.builder.history.records import Records
+from server.builder.options import PostedOptions
+from server.builder.session.http2.serving import Server
+from server.builder.session.pb import control_pb2, gateway_pb2
+from server.builder.session.session import Sessions
+from server.builder.solver.solve import Builder
+from server.builder.sources.caches import Caches
+from server.builder.sources.mirrors import Mirrors
+from server.builder.sources.remotes import Remote
+from server.builder.sources.sources import Sources
+from server.containers.context import Room
+from server.http.streams import Progress
+
+
+class BuildKit:
+    """``images`` serves builds and exports."""
+
+    def __init__(
+        self,
+        room: Room,
+        images: Any,
+        builder: Builder,
+        contexts: Contexts,
+        usage: Using,
+        prune: Prune,
+        *,
+        root: str,
+        worker_id: str,
+        version: str,
+        host_gateway: Callable[[], str],
+    ) -> None:
+        self._room, self._images, self._builder, self._uploads = room, images, builder, contexts
+        self._usage, self._prune = usage, prune
+        self._worker_id, self._version, self._host_gateway = worker_id, version, host_gateway
+        self.mirrors = Mirrors(os.path.join(root, "mirrors"), builder.cache)
+        self._sessions = Sessions()
+        self._history = History(Records(os.path.join(root, "history.db")))
+        self._caches = Caches(room.engine, images)
+        self._jobs = Jobs(self._history.knows, self._history.jobs)
+        self._files = Files(room.engine)
+        self._server: Server | None = None
+        self._control: Control | None = None
+        self._posted: Posted | None = None
+
+    def _workers(self) -> list[Any]:
+        return [
+            worker(
+                self._worker_id,
+                version=self._version,
+                host_gateway=self._host_gateway(),
+                platforms=platforms(),
+            )
+        ]
+
+    def _controlled(self) -> Control:
+        """Control, made when it is first asked for."""
+        if self._control is None:
+            exporters: ImageStore = self._images
+            self._control = Control(
+                self._room,
+                self._jobs,
+                self._sessions,
+                self._solve,
+                Exporters(self._room.engine, exporters, self._files, self._builder.scratch),
+                self._workers,
+                self._usage,
+                self._prune,
+                self._history,
+                self._caches,
+            )
+        return self._control
+
+    def _served(self) -> Server:
+        """Control and the gateway, made when they are first asked for."""
+        if self._server is None:
+            control = self._controlled()
+            gateway = Gateway(
+                self._jobs, self._solve, self._ask, self._fetch, self._resolve, self._files, self._workers
+            )
+            self._server = Server()
+            self._server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], control, dict)
+            blobs = Blobs(self._history, self._room.engine.content)
+            self._server.add(content_pb2.DESCRIPTOR.services_by_name["Content"], blobs, dict)
+            self._server.add(gateway_pb2.DESCRIPTOR.services_by_name["LLBBridge"], gateway, _build_of)
+        return self._server
+
+    async def stop(self) -> None:
+        """Ends every build and connection."""
+        if self._server is not None:
+            await self._server.stop()
+        await self._history.close()
+
+    async def grpc(self, sock: socket.socket, early: bytes) -> None:
+        """Serves one client's calls on a hijacked connection, until it leaves."""
+        await self._served().serve(sock, early)
+
+    async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        """``POST /build?version=2`` (:meth:`Posted.build`)."""
+        if self._posted is None:
+            self._posted = Posted(self._sessions, self._controlled(), self._host_gateway)
+        await self._posted.build(options, body, messages)
+
+    async def session(
+        self, sock: socket.socket, early: bytes, *, id: str, name: str, shared_key: str, methods: Sequence[str]
+    ) -> None:
+        """Keeps one client's session on a hijacked connection, until it leaves."""
+        await self._sessions.serve(sock, early=early, id=id, name=name, shared_key=shared_key, methods=methods)
+
+    async def _solve(self, job: Job, options: dict[str, str]) -> list[Made]:
+        session = await self._sessions.get(job.session)
+        job.lease.begin()
+        job.options = {key: value for key, value in options.items() if not key.startswith("input")}
+        async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
+            imports = await self._caches.imported(job, session, options)
+            # A call through the gateway is a task of its own: it works under the lease of its build.
+            await job.lease.enter()
+            front = Frontend(self._room, self._images, self._builder, job, sources, options, imports)
+            return await front.solve()
+
+    async def _ask(self, job: Job, options: dict[str, str]) -> Mapping[str, bytes]:
+        session = await self._sessions.get(job.session)
+        await job.lease.enter()
+        async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
+            return await Frontend(self._room, self._images, self._builder, job, sources, options).ask()
+
+    async def _fetch(self, job: Job, remote: Remote) -> Made:
+        session = await self._sessions.get(job.session)
+        job.lease.begin()
+        async with Sources(session, self.mirrors, self._uploads, {}, self._builder.scratch, job) as sources:
+            await job.lease.enter()
+            return await Frontend(self._room, self._images, self._builder, job, sources, {}).fetch(remote)
+
+    async def _resolve(self, job: Job, ref: str, platform: str) -> tuple[str, bytes]:
+        image = await self._images.resolve(ref, platform=platform or None)
+        config = await self._room.engine.content.read_all(image.manifest["config"]["digest"])
+        return image.target.digest, config
+
+
+def _build_of(metadata: Mapping[str, str]) -> str:
+    """Which build a call speaks for."""
+    return metadata.get(BUILD, "")

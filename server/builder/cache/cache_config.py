@@ -1,0 +1,251 @@
+"""The cache of a build as a document that travels: BuildKit's cache configuration (version 0).
+
+    {"layers":  [{"blob": digest, "parent": index, "annotations": {mediaType, diffID, size, createdAt}}],
+     "records": [{"digest": key, "layers": [{"layer": index, "createdAt": …}],
+                  "inputs": [[{"selector": digest, "link": index}]], "content": key}]}
+
+Within an image (``inline``) it is the records alone: their layers are the image's. A step has up to three records:
+one with BuildKit's key (``llbkeys.py``), which has an input for all that it stands on; one with our own key by
+definition, whose ``content`` names the key by content if that is another; and one with the latter.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine.api.types import Descriptor
+from engine.common import jsontext
+from server.builder.plan.imageconfig import ns_of, utc
+from server.builder.plan.steps import Layer, Result
+from server.builder.solver.llbkeys import Input, Key
+
+MEDIA_TYPE = "application/vnd.buildkit.cacheconfig.v0"
+INLINE = "moby.buildkit.cache.v0"
+"""The key of an image's configuration under which its cache is, base64-encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a cache knows of a key: the layer, or that there is none."""
+
+    layer: Layer | None
+    content: str = ""
+    """The key by content, where the one that was asked for is another."""
+    below: tuple[str, ...] | None = None
+    """The diff ids of the layers that it stands on, where they are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    digest: str
+    inputs: tuple[tuple[tuple[str, int], ...], ...]
+    chains: tuple[tuple[Layer, ...], ...]
+
+
+@dataclass(slots=True)
+class Document:
+    """What a cache knows: by our own keys, and by BuildKit's."""
+
+    own: Mapping[str, Known] = field(default_factory=dict)
+    records: Sequence[_Record] = ()
+    _places: dict[str, list[int]] = field(default_factory=dict)
+    _found: dict[int, tuple[Key, frozenset[int]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for place, record in enumerate(self.records):
+            self._places.setdefault(record.digest, []).append(place)
+
+    def llb(self, key: Key) -> list[Known]:
+        """What there is of one of BuildKit's keys."""
+        found = []
+        for place in sorted(self._fitting(key)):
+            for chain in self.records[place].chains:
+                below = tuple(layer.diff_id for layer in chain[:-1])
+                found.append(Known(chain[-1], below=below))
+        return found
+
+    def _fitting(self, key: Key) -> frozenset[int]:
+        """The records of a key: for each of its inputs they name one that fits."""
+        if id(key) not in self._found:
+            places = [place for digest in key.digests for place in self._places.get(digest, ())]
+            fitting = frozenset(place for place in places if self._fits(self.records[place], key))
+            self._found[id(key)] = (key, fitting)
+        return self._found[id(key)][1]
+
+    def _fits(self, record: _Record, key: Key) -> bool:
+        if len(record.inputs) != len(key.inputs):
+            return False
+        pairs = zip(key.inputs, record.inputs, strict=True)
+        return all(any(self._is(wanted, *link) for link in links) for wanted, links in pairs)
+
+    def _is(self, wanted: Input, selector: str, place: int) -> bool:
+        if not 0 <= place < len(self.records):
+            return False
+        if wanted.content is not None and not selector and self.records[place].digest in wanted.content.digests:
+            return True
+        return wanted.key is not None and selector in wanted.selectors and place in self._fitting(wanted.key)
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.layers: list[dict[str, object]] = []
+        self.records: list[dict[str, object]] = []
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._own: dict[str, int] = {}
+        self._llb: dict[str, int] = {}
+        self._seen: dict[int, list[int]] = {}
+
+    def chain(self, chain: Sequence[Result]) -> None:
+        below, parent, link = 0, -1, -1
+        for number, result in enumerate(chain):
+            for layer in result.layers[below:]:
+                place = (parent, layer.descriptor.digest)
+                if place not in self._numbers:
+                    self._numbers[place] = len(self.layers)
+                    self.layers.append(
+                        {"blob": layer.descriptor.digest, "parent": parent, "annotations": _about(layer)}
+                    )
+                parent = self._numbers[place]
+            made: dict[str, object] = {}
+            if len(result.layers) > below:
+                made["layers"] = [{"layer": parent, "createdAt": utc(result.layers[-1].created_ns)}]
+            if number:
+                link = self._step(result, made, link)
+            below = len(result.layers)
+
+    def _step(self, result: Result, made: Mapping[str, object], link: int) -> int:
+        for key in dict.fromkeys((result.definition or result.key, result.key)):
+            if key not in self._own:
+                self._own[key] = self._add(
+                    key,
+                    made,
+                    [[{"link": link}]] if link >= 0 else [],
+                    {"content": result.key} if key != result.key else {},
+                )
+        for place in self._places(result.llb) if result.llb is not None else ():
+            self.records[place] |= made
+        return self._own[result.key]
+
+    def _places(self, key: Key) -> list[int]:
+        """The records of one of BuildKit's keys."""
+        if id(key) in self._seen:
+            return self._seen[id(key)]
+        inputs = []
+        for wanted in key.inputs:
+            links: list[dict[str, object]] = []
+            for place in self._places(wanted.key) if wanted.key is not None else ():
+                links += [{**({"selector": text} if text else {}), "link": place} for text in wanted.selectors]
+            links += [{"link": place} for place in (self._places(wanted.content) if wanted.content is not None else ())]
+            inputs.append(links)
+        found = []
+        for digest in key.digests:
+            name = json.dumps([digest, inputs])
+            if name not in self._llb:
+                self._llb[name] = self._add(digest, {}, inputs, {})
+            found.append(self._llb[name])
+        self._seen[id(key)] = found
+        return found
+
+    def _add(
+        self, digest: str, made: Mapping[str, object], inputs: Sequence[object], more: Mapping[str, object]
+    ) -> int:
+        self.records.append({"digest": digest, **made, **({"inputs": inputs} if inputs else {}), **more})
+        return len(self.records) - 1
+
+
+def write(chains: Sequence[Sequence[Result]]) -> bytes:
+    """The document of results; each chain from its base on, the base itself included (``SCRATCH`` for none)."""
+    writer = _write(chains)
+    return _json({"layers": writer.layers, "records": writer.records})
+
+
+def write_inline(chain: Sequence[Result]) -> bytes:
+    """The document that an image has within it: it speaks of the image's own layers."""
+    return _json(_write([chain]).records)
+
+
+def _write(chains: Sequence[Sequence[Result]]) -> _Writer:
+    writer = _Writer()
+    for chain in chains:
+        writer.chain(chain)
+    return writer
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _about(layer: Layer) -> dict[str, object]:
+    return {
+        "mediaType": layer.descriptor.media_type,
+        "diffID": layer.diff_id,
+        "size": layer.descriptor.size,
+        "createdAt": utc(layer.created_ns),
+        "createdNs": str(layer.created_ns),
+    }
+
+
+def read(data: bytes, layers: Sequence[Layer] = ()) -> Document:
+    """What a document knows. ``layers``: of the image that it is in, or of the manifest beside it, which alone tells
+    their diff ids where BuildKit wrote it. What makes no sense in it is left out: a cache is only a hint."""
+    try:
+        document = jsontext.loads(data)
+        if isinstance(document, list):
+            parents = dict(enumerate(range(-1, len(layers) - 1)))
+            return _read(document, list(layers), parents)
+        parents = {number: int(item.get("parent", 0)) for number, item in enumerate(document["layers"])}
+        described = {layer.descriptor.digest: layer for layer in layers}
+        found = [_layer(item) or described.get(str(item["blob"])) for item in document["layers"]]
+        return _read(document["records"], found, parents)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return Document()
+
+
+def _read(records: Sequence[Any], layers: Sequence[Layer | None], parents: Mapping[int, int]) -> Document:
+    own: dict[str, Known] = {}
+    found: list[_Record] = []
+    for record in records:
+        digest = str(record["digest"])
+        chains = [_chain(layers, parents, item["layer"]) for item in record.get("layers") or ()]
+        chains += [[layers[number] for number in item["layers"]] for item in record.get("chains") or ()]
+        times = [str(item.get("createdAt", "")) for key in ("layers", "chains") for item in record.get(key) or ()]
+        whole: list[tuple[Layer, ...]] = []
+        for chain, made in zip(chains, times, strict=True):
+            if chain and None not in chain:
+                made_of = [layer for layer in chain if layer is not None]
+                last = made_of[-1]
+                whole.append((*made_of[:-1], replace(last, created_ns=last.created_ns or ns_of(made))))
+        inputs = tuple(
+            tuple((str(link.get("selector", "")), int(link["link"])) for link in links)
+            for links in record.get("inputs") or ()
+        )
+        found.append(_Record(digest, inputs, tuple(whole)))
+        if whole or not chains:
+            own[digest] = Known(whole[0][-1] if whole else None, str(record.get("content", "")))
+    return Document(own, found)
+
+
+def _chain(layers: Sequence[Layer | None], parents: Mapping[int, int], top: int) -> list[Layer | None]:
+    """A layer and those below it, from below."""
+    found: list[Layer | None] = []
+    while top >= 0 and len(found) <= len(layers):
+        found.append(layers[top])
+        top = parents[top]
+    return found[::-1]
+
+
+def _layer(item: Mapping[str, object]) -> Layer | None:
+    about = item.get("annotations")
+    if not isinstance(about, dict) or "diffID" not in about:
+        return None
+    descriptor = Descriptor(str(about["mediaType"]), str(item["blob"]), int(about["size"]))
+    created = int(about.get("createdNs") or 0) or ns_of(str(about.get("createdAt", "")))
+    return Layer(descriptor, str(about["diffID"]), created)
+
+
+def layers_of(data: bytes) -> list[Layer]:
+    """The layers of a document, in its order."""
+    document = jsontext.loads(data)
+    found = [_layer(item) for item in document["layers"]]
+    return [layer for layer in found if layer is not None]

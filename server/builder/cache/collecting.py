@@ -1,0 +1,76 @@
+"""The build cache's own clean-up: the rules of ``builder.gc``, some time after it has grown."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from api_models.filters import Filters
+from engine.common.errors import WharfError
+from server.builder.cache.pruning import Pruning, read_filters
+from server.config import BuilderGc, GcRule
+
+log = logging.getLogger(__name__)
+
+# A build adds many records; they are looked at together.
+_PAUSE = 2.0
+
+
+class Collecting:
+    """``root``: a folder on the disk of which rules may name a share."""
+
+    def __init__(self, settings: BuilderGc, root: Path, prune: Callable[[Pruning], Awaitable[object]]) -> None:
+        self._settings = settings
+        self._root = root
+        self._prune = prune
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def soon(self) -> None:
+        """The cache has grown."""
+        if self._settings.enabled and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        else:
+            self.soon()
+
+    def _rules(self) -> Sequence[GcRule]:
+        own = self._settings
+        return own.rules or (GcRule(everything=True, reserved=own.reserved, most=own.most, free=own.free),)
+
+    async def _run(self) -> None:
+        disk = (await asyncio.to_thread(shutil.disk_usage, self._root)).total
+
+        def amount(size: int | str) -> int:
+            return size if isinstance(size, int) else disk * int(size.removesuffix("%")) // 100
+
+        for rule in self._rules():
+            filters: dict[str, list[str]] = {}
+            for key, value in rule.filters:
+                filters.setdefault(key, []).append(value)
+            try:
+                texts, before_ns = read_filters(Filters(filters))
+                await self._prune(
+                    Pruning(
+                        everything=rule.everything,
+                        filters=texts,
+                        before_ns=before_ns,
+                        keep_bytes=amount(rule.reserved),
+                        most_bytes=amount(rule.most),
+                        free_bytes=amount(rule.free),
+                    )
+                )
+            except WharfError as error:
+                log.warning("clean-up of the build cache: %s", error.message)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

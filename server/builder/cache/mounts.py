@@ -1,0 +1,120 @@
+"""The directories of ``RUN --mount=type=cache``: who uses which, and their removal.
+
+A cache has directories ``<key>``, ``<key>-1`` …; each belongs to one step, or to steps that share it, as BuildKit has
+it (solver/llbsolver/mounts): ``shared`` joins the steps that share one, or takes a free directory; ``private`` takes a
+free one; both get a new one if all are in use. ``locked`` waits until one is free.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from server.builder.cache.records import Cache, Record
+
+Fill = Callable[[str], Awaitable[None]]
+"""Puts what a new directory begins with into it."""
+Describe = Callable[[str, str], Record]
+"""The record of a directory: its id and path."""
+
+
+@dataclass(slots=True)
+class _Use:
+    """Steps that use one directory."""
+
+    key: str
+    sharing: str
+    count: int = 0
+    ready: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def record_id(name: str) -> str:
+    """The cache record of a directory."""
+    return f"{name}-build-mount"
+
+
+class CacheMounts:
+    """``root``: where the directories are; ``scratch``: a directory of the same file system for what is not whole."""
+
+    def __init__(self, cache: Cache, root: str, scratch: str) -> None:
+        self._cache, self.root, self._scratch = cache, root, scratch
+        self._uses: dict[str, _Use] = {}
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def use(self, key: str, sharing: str, fill: Fill, describe: Describe) -> AsyncIterator[str]:
+        """A directory of a cache for the block. It is not removed meanwhile. Raises what ``fill`` raises."""
+        name, use = await self._claim(key, sharing)
+        record, path = record_id(name), os.path.join(self.root, name)
+        try:
+            async with use.ready:
+                if not await asyncio.to_thread(os.path.isdir, path):
+                    await self._make(path, fill)
+                if not await self._cache.knows(record):
+                    await self._cache.add(describe(record, path))
+            yield path
+        finally:
+            await asyncio.shield(self._leave(name, use))
+
+    async def remove(self, record: Record) -> bool:
+        """Removes a directory and its record, unless a step uses it."""
+        name = os.path.basename(record.path)
+        async with self._changed:
+            if name in self._uses:
+                return False
+            await self._cache.remove([record.id])
+            # Who comes next finds none, and makes a new one, however long the removal takes.
+            place = await asyncio.to_thread(tempfile.mkdtemp, prefix="removed-", dir=self._scratch)
+            await asyncio.to_thread(_move, record.path, os.path.join(place, name))
+        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        return True
+
+    async def _claim(self, key: str, sharing: str) -> tuple[str, _Use]:
+        async with self._changed:
+            while (name := await self._choose(key, sharing)) is None:
+                await self._changed.wait()
+            use = self._uses.setdefault(name, _Use(key, sharing))
+            use.count += 1
+            self._cache.hold(record_id(name))
+            return name, use
+
+    async def _choose(self, key: str, sharing: str) -> str | None:
+        """The directory for a step; ``None``: it has to wait."""
+        if sharing == "shared":
+            for name, use in self._uses.items():
+                if use.key == key and use.sharing == "shared":
+                    return name
+        number = 0
+        while True:
+            name = f"{key}-{number}" if number else key
+            if name not in self._uses:
+                exists = await asyncio.to_thread(os.path.isdir, os.path.join(self.root, name))
+                if exists or sharing != "locked" or not number:
+                    return name
+                return None  # all there are are in use
+            number += 1
+
+    async def _make(self, path: str, fill: Fill) -> None:
+        place = await asyncio.to_thread(tempfile.mkdtemp, prefix="cache-mount-", dir=self._scratch)
+        try:
+            made = os.path.join(place, "made")
+            await fill(made)
+            await asyncio.to_thread(os.rename, made, path)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+
+    async def _leave(self, name: str, use: _Use) -> None:
+        async with self._changed:
+            self._cache.release(record_id(name))
+            use.count -= 1
+            if not use.count:
+                del self._uses[name]
+            self._changed.notify_all()
+
+
+def _move(path: str, target: str) -> None:
+    with suppress(FileNotFoundError):
+        os.rename(path, target)

@@ -1,0 +1,78 @@
+"""What one build has of the cache: records that it uses, and those that it writes."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+
+from engine.api.client import Engine
+from engine.common.errors import WharfError
+from server.builder.cache.records import Cache, Record
+from server.builder.operations.difference import quietly
+from server.builder.plan.steps import Result
+from server.builder.solver.keys import Definition
+
+log = logging.getLogger("wharf.build")
+
+
+class Holding:
+    """``close`` it at the build's end."""
+
+    def __init__(self, engine: Engine, cache: Cache) -> None:
+        self._engine, self._cache = engine, cache
+        self._held: list[str] = []
+        self._used: set[str] = set()
+        self._forgotten: list[str] = []
+        self._last: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def hold(self, record: str) -> None:
+        """It is not pruned before the build is over."""
+        self._cache.hold(record)
+        self._held.append(record)
+
+    def use(self, record: str) -> None:
+        """The build uses it."""
+        self._used.add(record)
+
+    def soon(self, work: Coroutine[None, None, None]) -> None:
+        """For what no step waits for; the build's end does."""
+        self._tasks.append(asyncio.create_task(work))
+
+    def record(self, record: Record, parent: Result) -> None:
+        """Adds a record. The next step does not wait for it; the build does."""
+        self._last = asyncio.create_task(self._record(record, parent, self._last))
+        self._tasks.append(self._last)
+
+    async def _record(self, record: Record, parent: Result, before: "asyncio.Task[None] | None") -> None:
+        """Adds a record with its size and what it is built on: ``before`` may be about that."""
+        if before is not None:
+            await asyncio.wait([before])
+        size = 0
+        if record.layer is not None:
+            size = record.layer.descriptor.size + (await self._engine.snapshots.usage(record.chain_id)).size
+        below = await self._cache.find(parent.key) if parent.key else []
+        parents = tuple(item.id for item in below[:1])
+        try:
+            await self._cache.add(replace(record, size=size, parents=parents))
+        except WharfError as error:
+            # The step is done all the same, and made anew the next time. Until its build is over its lease stays.
+            log.warning("step %s is not cached: %s", record.description, error.message)
+            self._forgotten.append(record.id)
+            return
+        self._cache.trusted.add(record.id)
+
+    def link(self, definition: Definition, result: Result) -> None:
+        """Notes what a definition has come to."""
+        if definition.key != result.key:
+            self.soon(self._cache.link(definition.key, result.key, since_ns=definition.made_ns))
+
+    async def close(self) -> None:
+        """Waits for what is being written, and lets go."""
+        await asyncio.gather(*self._tasks)
+        for record in self._forgotten:
+            await quietly(self._engine.leases.delete(record))
+        for record in self._held:
+            self._cache.release(record)
+        await self._cache.used(self._used, now_ns=time.time_ns())

@@ -1,0 +1,78 @@
+"""``cachefrom`` of the classic builder: the layers of images are candidates, by what their history says of them.
+
+An image fits a step if its history is the same up to the step, and the layers below it are those the step stands on.
+Copies are told apart by the checksum in the history, which this engine writes as dockerd does: what a dockerd has
+copied has another checksum, so only its other steps are found.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from server.builder.cache.cache_config import Known
+from server.builder.plan.imageconfig import ns_of
+from server.builder.plan.steps import FILES, Layer, Result, Step
+from server.builder.solver.llbkeys import Key
+from server.images.model import Image
+from server.registry import oci
+
+_COPIED = re.compile(r"(file|dir|multi):[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCache:
+    """One image that is here (server.builder.cache.remote.Remote)."""
+
+    engine: Engine
+    image: Image
+
+    @property
+    def has_llb(self) -> bool:
+        return False
+
+    def llb(self, key: Key) -> Sequence[Known]:
+        return ()
+
+    def defined(self, key: str) -> Known | None:
+        return None
+
+    def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
+        entry = self._entry(step.created_by.texts(), parent.diff_ids)
+        number = len(parent.diff_ids)
+        if entry is None or entry.get("empty_layer") or number >= len(self.image.diff_ids):
+            return None
+        if entry.get("created_by") != step.created_by.texts()[-1].replace(FILES, files):
+            return None
+        descriptor = oci.descriptor(self.image.layers[number], "layer")
+        return Known(Layer(descriptor, self.image.diff_ids[number], ns_of(str(entry.get("created", "")))))
+
+    def applied_ns(self, told: Sequence[str], diff_ids: Sequence[str]) -> int | None:
+        """When the image was given the last line of a history, which makes no layer; ``None`` if it was not."""
+        entry = self._entry(told, diff_ids)
+        if entry is None or not entry.get("empty_layer") or entry.get("created_by") != told[-1]:
+            return None
+        return ns_of(str(entry.get("created", "")))
+
+    def _entry(self, told: Sequence[str], diff_ids: Sequence[str]) -> Mapping[str, Any] | None:
+        """The image's line in the place of the last of ``told``, if all below it is the same."""
+        history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
+        at = len(told) - 1
+        if not 0 <= at < len(history):
+            return None
+        below = zip(history[:at], told, strict=False)
+        if not all(_same(str(entry.get("created_by", "")), text) for entry, text in below):
+            return None
+        number = sum(not entry.get("empty_layer") for entry in history[:at])
+        return history[at] if tuple(self.image.diff_ids[:number]) == tuple(diff_ids) else None
+
+    async def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
+        async for piece in self.engine.content.read(descriptor.digest):
+            yield piece
+
+
+def _same(found: str, wanted: str) -> bool:
+    """Whether two lines say the same; what a line below copied is known by its layer."""
+    return (_COPIED.sub(FILES, found) if FILES in wanted else found) == wanted

@@ -1,0 +1,53 @@
+"""Times of the classic builder's instructions that change metadata only (server.builder.plan.moments)."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from server.builder.classic.history_cache import HistoryCache
+from server.builder.classic.image import Documents, described, history_key
+from server.builder.plan.imageconfig import ImageConfig
+from server.builder.plan.moments import Moments
+from server.builder.plan.steps import Result, Step
+
+
+class MetadataTimes:
+    """One build's. ``results``: those of its steps so far, by ``id(step)``; ``epoch_ns``: the time of everything."""
+
+    candidates: Sequence[HistoryCache] = ()
+    """Images whose instructions count as an earlier build's."""
+
+    def __init__(
+        self, moments: Moments, results: Mapping[int, Result], *, epoch_ns: int | None, no_cache: bool
+    ) -> None:
+        self._moments, self._results = moments, results
+        self._epoch_ns, self._no_cache = epoch_ns, no_cache
+        self._times: dict[str, int] = {}
+        self._new: dict[str, int] = {}
+
+    async def apply(self, config: ImageConfig, last: Step | None) -> bool:
+        """Finds out the time of the last line of a history; whether it was applied by an earlier build."""
+        if not config.history:
+            return False
+        key = await history_key(config, last, self._results)
+        # What was applied at another time than the epoch gives another image.
+        kept = key if self._epoch_ns is None else f"{key} {self._epoch_ns}"
+        known = None if self._no_cache else await self._moments.get(kept) or self._of_candidates(config, last)
+        if known is None:
+            self._new[kept] = time.time_ns() if self._epoch_ns is None else self._epoch_ns
+        self._times[key] = self._new[kept] if known is None else known
+        return known is not None
+
+    def _of_candidates(self, config: ImageConfig, last: Step | None) -> int | None:
+        diff_ids = () if last is None else self._results[id(last)].diff_ids
+        texts = config.created_by.texts() if self.candidates else ()
+        found = (image.applied_ns(texts, diff_ids) for image in self.candidates)
+        return next((time_ns for time_ns in found if time_ns), None)
+
+    async def describe(self, config: ImageConfig, last: Step | None) -> Documents:
+        """The documents with the times that are known."""
+        return await described(config, last, self._results, now_ns=0, times=self._times)
+
+    async def keep(self) -> None:
+        """Remembers the new times for later builds."""
+        if self._new:
+            await self._moments.put(self._new)

@@ -1,0 +1,49 @@
+"""The sentences of dockerd's classic builder where the builder's own are BuildKit's."""
+
+import os
+import re
+
+from engine.common.errors import Kind, WharfError
+from server.builder.operations import select
+from server.builder.plan.steps import Copy
+
+_NOBODY = re.compile(r"unable to find (user|group) (.+): no matching entries in \w+ file")
+
+
+def word(operation: Copy) -> str:
+    return "ADD" if operation.add else "COPY"
+
+
+def of_copy(operation: Copy, root: str, error: WharfError) -> str:
+    """Why files could not be copied. ``root``: the build's context. Blocks."""
+    nobody = _NOBODY.fullmatch(error.message)
+    if nobody is not None:
+        kind, name = nobody[1], nobody[2]
+        what = {"user": "uid", "group": "gid"}[kind]
+        start = "unable to convert uid/gid chown string to host mapping"
+        return f"{start}: can't find {what} for {kind} {name}: no such {kind}: {name}"
+    if error.kind is not Kind.NOT_FOUND:
+        return error.message
+    return _missing(operation, root, error.message)
+
+
+def _missing(operation: Copy, root: str, otherwise: str) -> str:
+    """For a source that isn't there."""
+    if operation.origin is None or operation.origin.step is not None:
+        return f"{word(operation)} failed: {otherwise}"
+    fd = select.open_root(root)
+    try:
+        for source in operation.sources:
+            try:
+                select.pick(fd, [source])
+            except WharfError:
+                if any(char in source for char in "*?["):
+                    return f"{word(operation)} failed: no source files were specified"
+                name = source.lstrip("/")
+                return (
+                    f"{word(operation)} failed: file not found in build context or excluded by .dockerignore: "
+                    f"stat {name}: file does not exist"
+                )
+    finally:
+        os.close(fd)
+    return f"{word(operation)} failed: {otherwise}"

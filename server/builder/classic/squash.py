@@ -1,0 +1,62 @@
+"""``squash`` of the classic builder: the layers that a build made become one on its base, and the history says so."""
+
+import asyncio
+import json
+import secrets
+import time
+
+from engine.api.client import Engine
+from engine.common import jsontext
+from server.builder.classic.image import Documents, manifest_of
+from server.builder.operations.difference import GZIP_LAYER, quietly
+from server.builder.plan.imageconfig import utc
+from server.builder.plan.steps import Base, Result, Step, chain_id
+from server.registry.unpack import held
+
+
+def base_of(step: Step | None) -> Base | None:
+    """The image that a step stands on; ``None`` for an empty root."""
+    while step is not None and step.parent is not None:
+        step = step.parent
+    return step.operation if step is not None and isinstance(step.operation, Base) else None
+
+
+async def squashed(engine: Engine, found: Documents, result: Result, base: Base | None) -> Documents:
+    """The image with one layer more than its base. Under a lease."""
+    below, layers = (base.chain_id, base.layers) if base is not None else ("", ())
+    if len(result.layers) <= len(layers) + 1:
+        return found
+    id = f"squash-{secrets.token_hex(8)}"
+    views = [f"{id}-{side}" for side in ("left", "right")]
+    try:
+        left = await engine.snapshots.view(views[0], below) if below else ()
+        right = await engine.snapshots.view(views[1], result.chain_id)
+        descriptor = await engine.diff.diff(left, right, media_type=GZIP_LAYER, ref=id)
+    finally:
+        for view in views:
+            await asyncio.shield(quietly(engine.snapshots.remove(view)))
+    info = await engine.content.info(descriptor.digest)
+    diff_id = info.labels["containerd.io/uncompressed"]
+    chain = chain_id(below, diff_id)
+    if not await held(engine, chain):
+        mounts = await engine.snapshots.prepare(id, below)
+        try:
+            await engine.diff.apply(descriptor, mounts)
+            await engine.snapshots.commit(chain, id)
+        except BaseException:
+            await asyncio.shield(quietly(engine.snapshots.remove(id)))
+            raise
+    document = jsontext.loads(found.config)
+    kept, now = len(layers), utc(time.time_ns())
+    for entry in document["history"]:
+        if not entry.get("empty_layer"):
+            kept -= 1
+            if kept < 0:
+                entry["empty_layer"] = True
+    comment = f"merge {found.id} to {base.digest}" if base is not None else f"create new from {found.id}"
+    document["history"].append({"created": now, "comment": comment})
+    document["created"] = now
+    document["rootfs"]["diff_ids"] = [*(layer.diff_id for layer in layers), diff_id]
+    data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    manifest = manifest_of(data, [*(layer.descriptor for layer in layers), descriptor])
+    return Documents(data, manifest, chain)

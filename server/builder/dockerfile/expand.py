@@ -1,0 +1,316 @@
+"""Variables in a Dockerfile's words: ``$NAME``, ``${NAME}`` and the modifiers of the reference.
+
+``:-  -  :+  +  :?  ?`` as in the shell (``:`` also takes an empty value for unset), ``#  ##  %  %%`` strip a pattern,
+``/  //`` replace one. Quotes are removed; within single ones nothing is replaced; the escape character keeps the next
+character as it is.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine.common import limits
+from engine.common.errors import WharfError, invalid
+from server.builder.dockerfile import patterns
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*|[0-9]+|[@*#?!$-]")
+
+
+@dataclass(slots=True)
+class Expansion:
+    """A word's value and the variables that were asked for without being known (a build check warns of them)."""
+
+    words: list[str] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+class Budget:
+    """What the instructions of one build may expand to: ``limits.EXPANSION_BYTES`` characters in all."""
+
+    def __init__(self) -> None:
+        self._left = limits.EXPANSION_BYTES
+
+    def spend(self, size: int) -> None:
+        """Raises INVALID_ARGUMENT when ``size`` characters more are too many."""
+        self._left -= size
+        if self._left < 0:
+            raise limits.exceeded("EXPANSION_BYTES", "what the instructions expand to")
+
+
+class _Reader:
+    def __init__(
+        self,
+        text: str,
+        variables: Mapping[str, str],
+        escape: str,
+        *,
+        budget: Budget | None,
+        raw_quotes: bool,
+        raw_escapes: bool,
+        keep_unknown: bool = False,
+        depth: int = 0,
+    ) -> None:
+        self.text, self.variables, self.escape = text, variables, escape
+        self.raw_quotes, self.raw_escapes, self.keep_unknown = raw_quotes, raw_escapes, keep_unknown
+        self.budget = budget or Budget()
+        self.depth = depth
+        self.at = 0
+        self.unknown: set[str] = set()
+
+    def _next(self) -> str:
+        char = self.text[self.at : self.at + 1]
+        self.at += 1
+        return char
+
+    def _peek(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def read(self, stop: str = "") -> tuple[str, list[str]]:
+        """The expansion up to the character ``stop`` (consumed), whole and split into words."""
+        whole: list[str] = []
+        words: list[str] = []
+        word: list[str] = []
+        started = False  # an empty pair of quotes is a word too
+        while self.at < len(self.text):
+            char = self._peek()
+            if stop and char == stop:
+                self.at += 1
+                break
+            if char == "'":
+                piece = self._single()
+                started = True
+            elif char == '"':
+                piece = self._double()
+                started = True
+            elif char == "$":
+                piece = self._dollar()
+                whole.append(piece)
+                first, *more = re.split(r"\s+", piece)
+                word.append(first)
+                for item in more:
+                    if word and (started or "".join(word)):
+                        words.append("".join(word))
+                    word, started = [item], False
+                continue
+            elif char == self.escape:
+                piece = self._escaped()
+                started = True
+            elif char.isspace():
+                self.at += 1
+                whole.append(char)
+                if started or "".join(word):
+                    words.append("".join(word))
+                word, started = [], False
+                continue
+            else:
+                self.at += 1
+                piece = char
+            whole.append(piece)
+            word.append(piece)
+        else:
+            if stop:
+                raise invalid(f"syntax error: missing '{stop}'")
+        if started or "".join(word):
+            words.append("".join(word))
+        return "".join(whole), words
+
+    def read_heredoc(self) -> str:
+        """The expansion of all of the text as a here-document."""
+        out: list[str] = []
+        while self.at < len(self.text):
+            char = self._peek()
+            if char == self.escape and self.at + 1 < len(self.text):
+                out.append(self.text[self.at + 1])
+                self.at += 2
+            elif char == "$":
+                out.append(self._dollar())
+            else:
+                out.append(self._next())
+        return "".join(out)
+
+    def _escaped(self) -> str:
+        mark = self._next()
+        char = self._next()
+        if not char:
+            return mark
+        return mark + char if self.raw_escapes else char
+
+    def _single(self) -> str:
+        self.at += 1
+        end = self.text.find("'", self.at)
+        if end < 0:
+            raise invalid("unexpected end of statement while looking for matching single-quote")
+        inner = self.text[self.at : end]
+        self.at = end + 1
+        return f"'{inner}'" if self.raw_quotes else inner
+
+    def _double(self) -> str:
+        self.at += 1
+        out: list[str] = []
+        while True:
+            char = self._peek()
+            if not char:
+                raise invalid("unexpected end of statement while looking for matching double-quote")
+            if char == '"':
+                self.at += 1
+                break
+            if char == "$":
+                out.append(self._dollar())
+            elif char == self.escape:
+                self.at += 1
+                following = self._next()
+                if following in ('"', "$", self.escape) and not self.raw_escapes:
+                    out.append(following)
+                else:
+                    out.append(char + following)
+            else:
+                out.append(self._next())
+        inner = "".join(out)
+        return f'"{inner}"' if self.raw_quotes else inner
+
+    def _value(self, name: str) -> str | None:
+        value = self.variables.get(name)
+        if value is None:
+            self.unknown.add(name)
+        else:
+            self.budget.spend(len(value))
+        return value
+
+    def _dollar(self) -> str:
+        start = self.at
+        value = self._replaced()
+        return self.text[start : self.at] if self.keep_unknown and self._named(start) in self.unknown else value
+
+    def _named(self, start: int) -> str:
+        """The variable that the text names there."""
+        match = _NAME.match(self.text, start + 1 + self.text.startswith("{", start + 1))
+        return match[0] if match else ""
+
+    def _replaced(self) -> str:
+        self.at += 1
+        if self._peek() != "{":
+            match = _NAME.match(self.text, self.at)
+            if match is None:
+                return "$"
+            self.at = match.end()
+            return self._value(match[0]) or ""
+        self.at += 1
+        match = _NAME.match(self.text, self.at)
+        if match is None:
+            raise invalid("syntax error: bad substitution" if self._peek() else "syntax error: missing '}'")
+        name = match[0]
+        self.at = match.end()
+        self.depth += 1
+        if self.depth > limits.EXPANSION_DEPTH:
+            raise limits.exceeded("EXPANSION_DEPTH", "the nesting of substitutions")
+        value = self._modified(name)
+        self.depth -= 1
+        return value
+
+    def _modified(self, name: str) -> str:
+        mark = self._next()
+        if mark == "}":
+            return self._value(name) or ""
+        if mark == "":
+            raise invalid("syntax error: missing '}'")
+        value = self._value(name)
+        colon = mark == ":"
+        operator = self._next() if colon else mark
+        absent = value is None or (colon and value == "")
+        if operator in ("-", "+", "?"):
+            word, _ = self.read("}")
+            if operator == "-":
+                return word if absent else value or ""
+            if operator == "+":
+                return "" if absent else word
+            if absent:
+                reason = word or (
+                    "is not allowed to be empty" if colon and value == "" else "is not allowed to be unset"
+                )
+                raise invalid(f"{name}: {reason}")
+            return value or ""
+        if colon:
+            raise invalid(f"unsupported modifier ({operator}) in substitution")
+        if operator in ("#", "%"):
+            greedy = self._peek() == operator
+            if greedy:
+                self.at += 1
+            pattern = self._pattern("}")
+            strip = patterns.strip_suffix if operator == "%" else patterns.strip_prefix
+            return strip(pattern, value or "", greedy=greedy)
+        if operator == "/":
+            everywhere = self._peek() == "/"
+            if everywhere:
+                self.at += 1
+            pattern = self._pattern("/")
+            replacement, _ = self.read("}")
+            spans = patterns.find(pattern, value or "", everywhere=everywhere)
+            self.budget.spend(len(spans) * len(replacement))
+            return patterns.replace(value or "", spans, replacement)
+        raise invalid(f"unsupported modifier ({operator}) in substitution")
+
+    def _pattern(self, stop: str) -> str:
+        """A pattern with its variables replaced; escapes stay, as they are part of the pattern."""
+        inner = _Reader(
+            self.text,
+            self.variables,
+            self.escape,
+            budget=self.budget,
+            raw_quotes=False,
+            raw_escapes=True,
+            depth=self.depth,
+        )
+        inner.at = self.at
+        pattern, _ = inner.read(stop)
+        self.at = inner.at
+        self.unknown |= inner.unknown
+        return pattern
+
+
+def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None) -> Expansion:
+    """One word: variables replaced, quotes removed, spaces kept. Raises INVALID_ARGUMENT for bad syntax.
+
+    Without a ``budget`` the word has one of its own.
+    """
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
+    whole, _ = reader.read()
+    return Expansion([whole], reader.unknown)
+
+
+def expand_words(
+    text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
+) -> Expansion:
+    """Like :func:`expand`, but unquoted spaces, also those from a variable, split the result into words."""
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
+    _, words = reader.read()
+    return Expansion(words, reader.unknown)
+
+
+def expand_raw(
+    text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
+) -> Expansion:
+    """Only variables are replaced; quotes and escapes stay: the text of a here-document or of ``--mount``."""
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=True, raw_escapes=True)
+    whole, _ = reader.read()
+    return Expansion([whole], reader.unknown)
+
+
+def expand_known(text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None) -> str:
+    """To be shown: what is known is replaced, all else stays, quotes too."""
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=True, raw_escapes=False, keep_unknown=True)
+    try:
+        return reader.read()[0]
+    except WharfError:
+        return text
+
+
+def expand_heredoc(
+    text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
+) -> Expansion:
+    """The content of an unquoted here-document: quotes mean nothing in it, an escape stands for what follows it."""
+    reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
+    return Expansion([reader.read_heredoc()], reader.unknown)

@@ -1,0 +1,55 @@
+"""The way to the builder, which is loaded when it is first needed: a daemon that builds nothing is 4 MiB smaller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.common.errors import Kind, WharfError
+from engine.common.system import installation
+
+if TYPE_CHECKING:
+    from server.builder.service import Builds
+
+
+class Door:
+    """``start`` before use, ``stop`` at the end."""
+
+    def __init__(self, root: Path, make: Callable[[], Builds]) -> None:
+        """``root``: the data root. ``make`` is called once, in the loop, when the modules are there."""
+        self._root, self._make = root / "build", make
+        self._builds: Builds | None = None
+        self._lock = asyncio.Lock()
+        self._origin = installation.identity()
+
+    async def start(self) -> None:
+        """Where there were builds before, what a crash left of them is put right now."""
+        if self._root.exists():
+            await self.builds()
+
+    async def stop(self) -> None:
+        if self._builds is not None:
+            await self._builds.stop()
+
+    async def builds(self) -> Builds:
+        """The builder.
+
+        :raises WharfError: UNAVAILABLE: its modules are not those that this daemon was started with.
+        """
+        async with self._lock:
+            if self._builds is None:
+                if installation.identity() != self._origin:
+                    raise WharfError(Kind.UNAVAILABLE, "wharfd was upgraded; it must be restarted before it builds")
+                await asyncio.to_thread(import_module, "server.builder.service")
+                builds = self._make()
+                await builds.start()
+                self._builds = builds
+            return self._builds
+
+    @property
+    def opened(self) -> Builds | None:
+        """The builder, if anything was built on this data root."""
+        return self._builds

@@ -1,0 +1,75 @@
+"""What ``ADD`` names by a URL or a repository, fetched into a folder of the build."""
+
+import asyncio
+import hashlib
+import os
+import posixpath
+import tempfile
+from urllib.parse import unquote
+
+import aiofiles
+
+from engine.common.errors import internal, invalid
+from engine.common.urls import parse_url
+from server.builder.context import clone, is_git, repository
+from server.builder.solver.work import Fetched
+
+UNNAMED = "__unnamed__"
+"""BuildKit's name of a file whose URL has none."""
+
+
+async def fetch(folder: str, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
+    """Downloads a file, or checks a repository out, into a new folder below ``folder``.
+
+    :raises WharfError: INVALID_ARGUMENT for another checksum than the one that was given; INTERNAL when it cannot
+        be fetched.
+    """
+    place = await asyncio.to_thread(tempfile.mkdtemp, prefix="fetched-", dir=folder)
+    if is_git(url):
+        return await _repository(place, url, checksum=checksum, keep_git_dir=keep_git_dir)
+    return await _file(place, url, checksum=checksum)
+
+
+async def _file(place: str, url: str, *, checksum: str) -> Fetched:
+    import httpx  # few builds need a client
+
+    name = unquote(posixpath.basename(parse_url(url).path)) or UNNAMED
+    path = os.path.join(place, "file")
+    digest = hashlib.sha256()
+    try:
+        async with (
+            httpx.AsyncClient(follow_redirects=True, timeout=60) as client,
+            client.stream("GET", url) as response,
+        ):
+            if response.status_code >= 400:
+                raise internal(f"failed to GET {url} with status {response.status_code} {response.reason_phrase}")
+            modified = response.headers.get("last-modified", "")
+            async with aiofiles.open(path, "wb") as file:
+                async for piece in response.aiter_bytes():
+                    digest.update(piece)
+                    await file.write(piece)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise internal(f"failed to GET {url}: {error or type(error).__name__}") from None
+    found = f"sha256:{digest.hexdigest()}"
+    if checksum and checksum != found:
+        raise invalid(f"digest mismatch {found}: {checksum}")
+    return Fetched(path, name, found, is_tree=False, mtime_ns=_moment(modified))
+
+
+def _moment(text: str) -> int:
+    """``Last-Modified`` as nanoseconds; 0 when there is none."""
+    import email.utils  # a heavy module, and few builds fetch anything
+
+    try:
+        return int(email.utils.parsedate_to_datetime(text).timestamp()) * 10**9
+    except (TypeError, ValueError):
+        return 0
+
+
+async def _repository(place: str, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
+    root = os.path.join(place, "tree")
+    await asyncio.to_thread(os.mkdir, root)
+    commit, path = await clone(url, root, keep_git=keep_git_dir)
+    if checksum and not commit.startswith(checksum):
+        raise invalid(f"expected checksum to match {checksum}, got {commit}")
+    return Fetched(path, "", f"git:{commit}:{keep_git_dir}:{repository(url).folder}", is_tree=True)

@@ -1,0 +1,1 @@
+"""BuildKit's build history: records of builds, the blobs they name, and the queries of clients."""

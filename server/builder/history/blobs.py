@@ -1,0 +1,47 @@
+"""containerd's content service beside the control: clients of the history read by it what its records name."""
+
+from collections.abc import AsyncIterator
+
+from engine.api.content import Content
+from engine.api.pb import content_pb2
+from engine.common.errors import Kind, WharfError, not_found
+from server.builder.history.history import History
+
+_PIECE = 512 << 10
+"""Bytes of one message."""
+
+
+class Blobs:
+    """The servicer: blobs of the history, and of the images that builds have made. Nothing can be written."""
+
+    def __init__(self, history: History, content: Content) -> None:
+        self._history, self._content = history, content
+
+    async def info(self, request: content_pb2.InfoRequest, call: object) -> content_pb2.InfoResponse:
+        data = await self._own(request.digest)
+        size = len(data) if data is not None else (await self._content.info(request.digest)).size
+        return content_pb2.InfoResponse(info=content_pb2.Info(digest=request.digest, size=size))
+
+    async def read(
+        self, request: content_pb2.ReadContentRequest, call: object
+    ) -> AsyncIterator[content_pb2.ReadContentResponse]:
+        offset = request.offset
+        data = await self._own(request.digest)
+        if data is None:
+            async for piece in self._content.read(request.digest, offset=offset, size=request.size):
+                for at in range(0, len(piece), _PIECE):
+                    part = piece[at : at + _PIECE]
+                    yield content_pb2.ReadContentResponse(offset=offset, data=part)
+                    offset += len(part)
+            return
+        if offset > len(data):
+            raise WharfError(Kind.OUT_OF_RANGE, f"read past object length {len(data)} bytes")
+        end = min(len(data), offset + request.size) if request.size else len(data)
+        for at in range(offset, end, _PIECE):
+            yield content_pb2.ReadContentResponse(offset=at, data=data[at : min(at + _PIECE, end)])
+
+    async def _own(self, digest: str) -> bytes | None:
+        if not digest:
+            raise not_found("content : not found")
+        await self._history.load()
+        return await self._history.blob(digest)

@@ -1,0 +1,235 @@
+"""BuildKit's build history: what runs, and what is over, for as long as it is kept.
+
+A build that is over is in the database with its status (:mod:`records`); the newest 50 of the last 48 hours stay, as
+in BuildKit, and those that are pinned until somebody deletes them. What clients ask only to learn what the engine can
+do is no build.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any
+
+from engine.api.pb.rpc_status_pb2 import Status
+from engine.api.types import to_timestamp
+from engine.common.errors import not_found
+from server.builder.buildkit.job import Job
+from server.builder.exporters.attachments import LOG, attach, descriptor
+from server.builder.history.queries import Wanted
+from server.builder.history.records import Records, log_of
+from server.builder.session.pb import control_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+KEPT = 50
+"""Builds in the history, beside the pinned ones."""
+KEPT_NS = 48 * 3600 * 10**9
+"""How long they are kept."""
+WATCHED = 8
+"""The newest builds whose results others may still stand on."""
+
+CANCELED = "context canceled"
+"""The error of a build whose client has left."""
+
+STARTED, COMPLETE, DELETED = (
+    pb.BuildHistoryEventType.STARTED,
+    pb.BuildHistoryEventType.COMPLETE,
+    pb.BuildHistoryEventType.DELETED,
+)
+
+
+class History:
+    """Told of every build's start and end. ``close`` at the end."""
+
+    def __init__(self, records: Records) -> None:
+        self._store = records
+        self._records: dict[str, pb.BuildHistoryRecord] = {}
+        self._jobs: dict[str, Job] = {}
+        self._unwritten: dict[str, bytes] = {}  # blobs that records name already
+        self._listeners: set[asyncio.Queue[pb.BuildHistoryEvent]] = set()
+        self._loading: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Waits until all is written down."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._store.close)
+
+    def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Work that nobody waits for before the end."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def load(self) -> None:
+        """Reads what earlier processes have left, once; before anything is asked."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load())
+        await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
+        found = {record.Ref: record for record in await self._store.all()}
+        self._records = {**found, **self._records}
+        self._forget_old()
+
+    def started(self, job: Job) -> None:
+        """A build begins."""
+        request = job.request
+        record = pb.BuildHistoryRecord(
+            Ref=job.ref,
+            Frontend=request.Frontend or "dockerfile.v0",
+            FrontendAttrs=dict(request.FrontendAttrs),
+            Exporters=[pb.Exporter(Type=item.Type, Attrs=dict(item.Attrs)) for item in request.Exporters],
+            CreatedAt=to_timestamp(job.created_ns),
+            Generation=1,
+        )
+        if request.Internal:
+            return
+        self._records[job.ref] = record
+        self._tell(STARTED, record)
+
+    def completed(self, job: Job) -> None:
+        """A build is over; it is written down in the background."""
+        self._jobs[job.ref] = job
+        for ref in list(self._jobs)[:-WATCHED]:
+            del self._jobs[ref]
+        record = self._records.get(job.ref)
+        if record is None:
+            return
+        record.CompletedAt.CopyFrom(to_timestamp(job.completed_ns))
+        record.FrontendAttrs.update(job.options)
+        record.ExporterResponse.update(job.response)
+        vertexes = {vertex.digest: vertex for message in job.messages for vertex in message.vertexes}
+        record.numTotalSteps = len(vertexes)
+        record.numCompletedSteps = sum(vertex.HasField("completed") for vertex in vertexes.values())
+        record.numCachedSteps = sum(vertex.cached for vertex in vertexes.values())
+        record.numWarnings = sum(len(message.warnings) for message in job.messages)
+        record.Generation += 1
+        if job.error:
+            record.error.CopyFrom(Status(code=1 if job.error == CANCELED else 2, message=job.error))
+        else:
+            record.Result.SetInParent()  # clients look into it without asking whether it is there
+        try:
+            blobs = attach(record, job)
+        except Exception:
+            log.exception("build=%s: what has come of it is not in the history", job.ref)
+            blobs = {}
+        self._unwritten |= blobs
+        self._tell(COMPLETE, record)
+        self._later(self._keep(job, record, blobs), "record of a build")
+        self._forget_old()
+
+    async def _keep(self, job: Job, record: pb.BuildHistoryRecord, blobs: Mapping[str, bytes]) -> None:
+        try:
+            text = await asyncio.to_thread(log_of, job.messages)
+            async with self._writing:
+                if job.ref in self._records:
+                    whole = pb.BuildHistoryRecord()
+                    whole.CopyFrom(record)
+                    whole.logs.CopyFrom(descriptor(LOG, text))
+                    await self._store.put(whole, text, blobs)
+                    # Named only once it can be read.
+                    record.logs.CopyFrom(whole.logs)
+                    record.Generation += 1
+                    self._tell(COMPLETE, record)
+            # From now on the status is read from there; who watches it now keeps what he has.
+            job.messages = []
+        except Exception:
+            log.warning("build=%s is not in the history", job.ref, exc_info=True)
+        finally:
+            for digest in blobs:
+                self._unwritten.pop(digest, None)
+
+    def _forget_old(self) -> None:
+        """Drops what is too much, and what is too old."""
+        now = time.time_ns()
+        ended = [item for item in self._records.values() if item.HasField("CompletedAt") and not item.pinned]
+        ended.sort(key=lambda item: item.CompletedAt.ToNanoseconds())
+        old = {item.Ref for item in ended[:-KEPT]}
+        old |= {item.Ref for item in ended if item.CompletedAt.ToNanoseconds() < now - KEPT_NS}
+        if old:
+            self._delete(old)
+
+    def job(self, ref: str) -> Job | None:
+        """One of the newest builds that are over."""
+        return self._jobs.get(ref)
+
+    def jobs(self) -> list[Job]:
+        """The newest builds that are over."""
+        return list(self._jobs.values())
+
+    def knows(self, ref: str) -> bool:
+        """Whether a build of that name is over, and its status can be had."""
+        record = self._records.get(ref)
+        return ref in self._jobs or (record is not None and record.HasField("CompletedAt"))
+
+    async def status(self, ref: str) -> AsyncIterator[pb.StatusResponse]:
+        """All that was shown of a build that is over."""
+        job = self._jobs.get(ref)
+        messages = job.messages if job is not None else []
+        for message in messages or await self._store.status(ref):
+            yield message
+
+    async def blob(self, digest: str) -> bytes | None:
+        """What a record names by its digest: a log, where a result comes from, how a build failed."""
+        if digest in self._unwritten:
+            return self._unwritten[digest]
+        ref = next((record.Ref for record in self._records.values() if record.logs.digest == digest), "")
+        return await (self._store.log(ref) if ref else self._store.blob(digest))
+
+    async def update(self, request: pb.UpdateBuildHistoryRequest) -> None:
+        """Pins or deletes; what is over is final anyway. Raises NOT_FOUND."""
+        record = self._records.get(request.Ref)
+        if record is None:
+            raise not_found(f"no such build {request.Ref}")
+        if request.Delete:
+            self._delete({request.Ref})
+            return
+        if request.Finalize:
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # what is still to be written down is
+            return
+        record.pinned = request.Pinned
+        record.Generation += 1
+        self._tell(COMPLETE if record.HasField("CompletedAt") else STARTED, record)
+        self._later(self._change(record), "pin of a build")
+        self._forget_old()
+
+    async def _change(self, record: pb.BuildHistoryRecord) -> None:
+        async with self._writing:
+            await self._store.change(record)
+
+    async def listen(self, request: pb.BuildHistoryRequest) -> AsyncIterator[pb.BuildHistoryEvent]:
+        """What there is, then, unless the request is for an early exit, what happens. Raises for a filter."""
+        wanted = Wanted(request)
+        queue: asyncio.Queue[pb.BuildHistoryEvent] = asyncio.Queue()
+        self._listeners.add(queue)
+        try:
+            found = [record for record in self._records.values() if wanted.fits(record)]
+            if request.Limit:
+                found = sorted(found, key=lambda record: record.CreatedAt.ToNanoseconds())[-request.Limit :]
+            for record in found:
+                over = record.HasField("CompletedAt")
+                yield pb.BuildHistoryEvent(type=COMPLETE if over else STARTED, record=record)
+            while not request.EarlyExit:
+                event = await queue.get()
+                if request.Ref in ("", event.record.Ref) and (event.type == DELETED or wanted.fits(event.record)):
+                    yield event
+        finally:
+            self._listeners.discard(queue)
+
+    def _delete(self, refs: set[str]) -> None:
+        for ref in refs:
+            self._jobs.pop(ref, None)
+            self._tell(DELETED, self._records.pop(ref))
+        self._later(self._remove(refs), "end of records of builds")
+
+    async def _remove(self, refs: set[str]) -> None:
+        async with self._writing:
+            await self._store.delete(sorted(refs))
+
+    def _tell(self, kind: "pb.BuildHistoryEventType.ValueType", record: pb.BuildHistoryRecord) -> None:
+        event = pb.BuildHistoryEvent(type=kind, record=record)
+        for queue in self._listeners:
+            queue.put_nowait(event)

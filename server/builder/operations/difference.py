@@ -1,0 +1,79 @@
+"""What a process changed in its root, as a layer in the content store."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor, Mount
+from engine.common.errors import Kind, WharfError
+
+log = logging.getLogger("wharf.build")
+
+GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+async def difference(engine: Engine, id: str, parent: str, rootfs: tuple[Mount, ...]) -> tuple[Descriptor, str]:
+    """The descriptor and the diff id. ``parent`` is the chain that the root was made from."""
+    lower = below(rootfs)
+    view = ""
+    if lower is None and parent:
+        view = f"{id}-lower"
+        lower = await engine.snapshots.view(view, parent)
+    try:
+        descriptor = await engine.diff.diff(lower or (), rootfs, media_type=GZIP_LAYER, ref=id)
+    finally:
+        if view:
+            await asyncio.shield(quietly(engine.snapshots.remove(view)))
+    info = await engine.content.info(descriptor.digest)
+    return descriptor, info.labels["containerd.io/uncompressed"]
+
+
+def below(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
+    """What a writable overlay stands on, read-only, as a view of its parent would be; ``None`` for another kind."""
+    if len(rootfs) != 1 or rootfs[0].type != "overlay":
+        return None
+    options = [option for option in rootfs[0].options if not option.startswith(("upperdir=", "workdir="))]
+    directories = next((option.removeprefix("lowerdir=") for option in options if option.startswith("lowerdir=")), "")
+    if not directories:
+        return None
+    if ":" not in directories:
+        return (Mount(type="bind", source=directories, options=("ro", "rbind")),)
+    return (replace(rootfs[0], options=tuple(options)),)
+
+
+async def discard(engine: Engine, id: str, rootfs: Sequence[Mount]) -> None:
+    """Removes what a step that failed has written. On a full disk even that can't be written down before there is
+    space: then its files go first."""
+    try:
+        await engine.snapshots.remove(id)
+    except WharfError as error:
+        if error.kind is Kind.NOT_FOUND:
+            return
+        options = [option for mount in rootfs for option in mount.options]
+        upper = next((option.removeprefix("upperdir=") for option in options if option.startswith("upperdir=")), "")
+        if upper:
+            await asyncio.to_thread(_empty, upper)
+        await quietly(engine.snapshots.remove(id))
+
+
+def _empty(directory: str) -> None:
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+
+
+async def quietly(work: Awaitable[None]) -> None:
+    """Clean-up after a failure: what is gone already is fine, and a second failure must not hide the first."""
+    try:
+        await work
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            log.warning("clean-up after a failed step: %s", error.message)

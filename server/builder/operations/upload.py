@@ -1,0 +1,68 @@
+"""A layer into the content store: a file, or what is being written."""
+
+import asyncio
+import os
+import tempfile
+
+import aiofiles
+
+from engine.api.client import Engine
+from engine.common.layers.blob import Written
+
+#: Bytes that are read and sent at a time.
+PIECE = 1 << 20
+
+
+class Spool:
+    """A layer while it is written: in memory as long as it is small, then in a file of ``scratch``. ``close`` it."""
+
+    def __init__(self, scratch: str) -> None:
+        self._scratch = scratch
+        self._memory = bytearray()
+        self._fd, self._path = -1, ""
+
+    def write(self, data: bytes) -> None:
+        """Appends. Blocks."""
+        if self._fd < 0:
+            self._memory += data
+            if len(self._memory) <= PIECE:
+                return
+            self._fd, self._path = tempfile.mkstemp(prefix="layer-", dir=self._scratch)
+            data, self._memory = bytes(self._memory), bytearray()
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    async def upload(self, engine: Engine, ref: str, written: Written) -> None:
+        """Commits it as the blob that ``written`` describes, under the caller's lease. Raises as :func:`upload`."""
+        if self._path:
+            await upload(engine, ref, self._path, written)
+            return
+        async with engine.content.writer(ref, expected=written.digest, total=written.size) as writer:
+            await writer.truncate()
+            await writer.write(bytes(self._memory))
+            await writer.commit(
+                size=written.size, digest=written.digest, labels={"containerd.io/uncompressed": written.diff_id}
+            )
+
+    async def close(self) -> None:
+        """Removes the file, if there is one."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            await asyncio.shield(asyncio.to_thread(os.unlink, self._path))
+
+
+async def upload(engine: Engine, ref: str, path: str, written: Written) -> None:
+    """Commits what ``path`` holds as the blob that ``written`` describes, under the caller's lease.
+
+    :raises WharfError: what the content store says.
+    """
+    labels = {"containerd.io/uncompressed": written.diff_id}
+    async with (
+        aiofiles.open(path, "rb", buffering=0) as file,
+        engine.content.writer(ref, expected=written.digest, total=written.size) as writer,
+    ):
+        await writer.truncate()
+        while data := await file.read(PIECE):
+            await writer.write(data)
+        await writer.commit(size=written.size, digest=written.digest, labels=labels)

@@ -1,0 +1,40 @@
+"""What a build may be asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.builder.solver.work import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class ClassicOptions:
+    """The query of ``POST /build``. ``build_args``: ``None`` takes no value from the client's environment."""
+
+    dockerfile: str = "Dockerfile"
+    remote: str = ""
+    tags: tuple[str, ...] = ()
+    quiet: bool = False
+    no_cache: bool = False
+    pull: bool = False
+    remove: bool = True
+    force_remove: bool = False
+    build_args: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cache_from: tuple[str, ...] = ()
+    target: str = ""
+    network_mode: str = "default"
+    platform: str = ""
+    limits: Limits = field(default_factory=Limits)
+    credentials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    build_id: str = ""
+    squash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PostedOptions:
+    """The query of ``POST /build?version=2``. ``outputs``: exporters with their attributes."""
+
+    common: ClassicOptions
+    session: str = ""
+    outputs: Sequence[tuple[str, Mapping[str, str]]] = ()

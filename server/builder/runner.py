@@ -1,0 +1,320 @@
+"""One ``RUN`` as a task of the engine: a container without a record of its own, gone when its process has ended."""
+
+import asyncio
+import contextlib
+import glob
+import logging
+import os
+import secrets
+import shutil
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from api_models.container import ContainerConfig, HostConfig
+from api_models.resources import Ulimit
+from engine.api.stdio import Attach, Stdio, StdioUri
+from engine.api.types import Exit
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError, invalid
+from engine.common.files.paths import make_directories, open_inside
+from engine.common.files.remap import Remap
+from engine.common.system import linux, mounts, private
+from engine.common.threads import to_its_end
+from engine.common.timeline import Timeline
+from server.builder.solver.output import STARTED
+from server.builder.solver.work import Bind, Ended, Job, Limits
+from server.builder.stubs import remove_stubs, settle
+from server.containers.context import Room
+from server.containers.create.defaults import adapt_host_config
+from server.containers.model import Container
+from server.containers.mounts import mounting
+from server.containers.mounts.rootfs import mount_at, task_rootfs
+from server.containers.run.assemble import Surroundings, assemble
+from server.containers.run.start import engine_record, forget_container, forget_task
+from server.containers.spec.input import BindMount, TmpfsMount
+from server.containers.stdio.stdio import owner
+
+log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+B = TypeVar("B")
+Output = Callable[[int, bytes], None]
+#: How the folders of the pipes of builds begin.
+STDIO = "build-"
+
+
+class TaskRunner:
+    """Runs the steps of one build. The id of each container is written first, to stream ``STARTED``."""
+
+    def __init__(self, room: Room, limits: Limits) -> None:
+        self._room, self._limits = room, limits
+
+    @property
+    def plain(self) -> bool:
+        return self._limits == Limits()
+
+    async def run(self, job: Job, output: Output) -> Ended:
+        """Runs a step's process to its end; nothing of it is left, however it ends.
+
+        :raises WharfError: the network, a mount or the runtime refused it.
+        """
+        container = self._container(job)
+        output(STARTED, container.id.encode())
+        around, task = AsyncExitStack(), AsyncExitStack()
+        try:
+            targets: list[str] = []
+            code = await self._run(job, container, output, around, task, targets)
+        except BaseException:
+            await asyncio.shield(self._end(job, around, task))
+            raise
+        gone = asyncio.create_task(self._end(job, around, task))
+        try:
+            # Nobody looks through the mount any more: what is below it may be changed.
+            kept = {bind.target for bind in job.binds if bind.kept}
+            await asyncio.to_thread(remove_stubs, job.rootfs, [path for path in targets if path not in kept])
+            if kept:
+                await asyncio.to_thread(settle, job.rootfs, kept)
+        except BaseException:
+            await asyncio.shield(gone)
+            raise
+        return Ended(code, gone)
+
+    async def _end(self, job: Job, around: AsyncExitStack, task: AsyncExitStack) -> None:
+        """Takes the process and its root's mount away; what the next step does not wait for goes afterwards."""
+        await task.aclose()
+        rest = self._room.spawn(around.aclose(), f"end of {job.id}")
+        if job.binds or job.files:
+            await rest
+
+    def _container(self, job: Job) -> Container:
+        id, limits = secrets.token_hex(32), self._limits
+        host = HostConfig()
+        host.network_mode = job.network or "default"
+        host.privileged = job.privileged
+        if self._room.remap is not None and (job.privileged or host.network_mode == "host"):
+            what = "privileged mode" if job.privileged else "the host's network"
+            raise invalid(f"{what} is incompatible with user namespaces: the daemon runs with userns-remap")
+        host.memory, host.memory_swap = limits.memory, limits.memory_swap
+        host.cpu_shares, host.cpu_period, host.cpu_quota = limits.cpu_shares, limits.cpu_period, limits.cpu_quota
+        host.cpuset_cpus, host.cpuset_mems = limits.cpuset_cpus, limits.cpuset_mems
+        host.shm_size, host.cgroup_parent = limits.shm_size, limits.cgroup_parent
+        host.ulimits = [Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in limits.ulimits]
+        host.extra_hosts = list(limits.extra_hosts)
+        adapt_host_config(self._room, host)
+        config = ContainerConfig()
+        config.hostname = limits.hostname or id[:12]
+        config.env = list(job.env)
+        config.working_dir, config.user = job.cwd, job.user
+        return Container(
+            id=id,
+            name=f"build-{id[:12]}",
+            created_ns=time.time_ns(),
+            config=config,
+            host_config=host,
+            path=job.args[0],
+            args=list(job.args[1:]),
+            directory=f"{self._room.settings.exec_root}/build/{id}",
+            rootfs=job.rootfs,
+        )
+
+    async def _run(
+        self,
+        job: Job,
+        container: Container,
+        output: Output,
+        stack: AsyncExitStack,
+        task: AsyncExitStack,
+        targets: list[str],
+    ) -> int:
+        room, timeline = self._room, Timeline("run")
+        stdio = f"{STDIO}{container.id[:32]}"
+        path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
+        stack.push_async_callback(asyncio.to_thread, _clear, container.directory, os.path.dirname(path))
+        await to_its_end(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
+        stack.push_async_callback(room.networks.remove, container)
+        stack.push_async_callback(room.networks.stop, container)
+        await room.networks.check(container)  # completes what its mode asks for
+        sandbox = await room.networks.start(container)
+        timeline.mark("network")
+        wanted = job.binds or job.files or job.tmpfs
+        binds = await to_its_end(asyncio.to_thread(_binds, job, container.directory, room.remap)) if wanted else ()
+        root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)
+        around = Surroundings(
+            network=sandbox.netns_path or "host",
+            network_joined=sandbox.joins is not None,
+            mounts=[*mounting.network_files(container, sandbox.files, room.remap), *binds],
+            hostname=sandbox.hostname or container.config.hostname,
+        )
+        spec = assemble(room, container, around)
+        spec_mounts = spec.get("mounts")
+        if isinstance(spec_mounts, list):
+            targets += [str(mount["destination"]) for mount in spec_mounts]
+        record = engine_record(room, container, spec, snapshot_key=job.id)
+        timeline.mark("mounts, spec")
+        stack.push_async_callback(forget_container, room, container.id)
+        uri = StdioUri(path, {"driver": "none", "stdin": "0", "stdin-once": "0", **owner(room, container)})
+        ended = False
+
+        async def forget() -> None:
+            if not ended:
+                await forget_task(room, container.id)
+                await room.stdio.abandoned(stdio)
+                return
+            with contextlib.suppress(WharfError):
+                await room.engine.tasks.delete(container.id)
+
+        task.push_async_callback(forget)
+        _, pipes = await _both(room.engine.containers.create(record), room.stdio.open(stdio, "", uri, terminal=False))
+        timeline.mark("container")
+        try:
+            await room.engine.tasks.create(
+                container.id, rootfs=root, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr
+            )
+        except WharfError as error:
+            raise WharfError(error.kind, f"failed to create task for container: {error.message}") from error
+        timeline.mark("task")
+        end = await self._watch(container, stdio, Stdio(path), output, timeline)
+        ended = True
+        timeline.done()
+        return end.status
+
+    async def _watch(self, container: Container, place: str, stdio: Stdio, output: Output, timeline: Timeline) -> Exit:
+        """Starts the task, passes its output on, and waits for both to end."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        session = None
+        reading: asyncio.Task[None] | None = None
+        room = self._room
+        try:
+            session = await stdio.open(Attach(framed=True), theirs)
+            theirs.close()
+            reading = asyncio.create_task(_frames(ours, output), name=f"output of {container.name}")
+            await room.engine.tasks.start(container.id)
+            await room.stdio.started(place)
+            timeline.mark("start")
+            end = await room.engine.tasks.wait(container.id)
+            timeline.mark("process")
+            await room.stdio.ended(place)
+            # What a grandchild that lives on keeps open is not waited for; what was written is all there.
+            with contextlib.suppress(WharfError):
+                await stdio.drained()
+            with contextlib.suppress(WharfError):
+                async with timeouts.limit("stdio.drain"):
+                    await asyncio.shield(reading)
+            timeline.mark("output")
+            return end
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            if session is not None:
+                session.abandon()
+            theirs.close()
+            ours.close()
+
+
+async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
+    """Two things at once; both have ended when this returns or raises."""
+    one, two = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(two, BaseException):
+        raise two
+    return one, two
+
+
+async def _frames(sock: socket.socket, output: Output) -> None:
+    """Passes frames on: one byte of stream, three of nothing, four of length, then the data."""
+    loop = asyncio.get_running_loop()
+    buffer = bytearray()
+    while data := await loop.sock_recv(sock, 1 << 16):
+        buffer += data
+        while len(buffer) >= 8:
+            stream, length = struct.unpack(">BxxxL", buffer[:8])
+            if len(buffer) < 8 + length:
+                break
+            output(stream, bytes(buffer[8 : 8 + length]))
+            del buffer[: 8 + length]
+
+
+def clear_left(exec_root: str) -> None:
+    """Unmounts and removes what the runs of a killed daemon left. Blocks; for the daemon's start."""
+    _clear(f"{exec_root}/build")
+    for name in glob.glob(f"{exec_root}/containers/{STDIO}*"):
+        shutil.rmtree(name, ignore_errors=True)
+
+
+def _prepare(*directories: str) -> None:
+    for directory in directories:
+        private.make_directory(directory, private.PASSABLE)
+
+
+def _clear(directory: str, *more: str) -> None:
+    mounts.unmount_under(directory)
+    for each in (directory, *more):
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount | TmpfsMount]:
+    """Everything that the process sees beside its root. Blocks."""
+    found: list[BindMount | TmpfsMount] = []
+    for number, bind in enumerate(job.binds):
+        place = f"{directory}/bind{number}"
+        source = bind.path if remap is None or not bind.path else remap.path(bind.path)
+        if bind.mounts:
+            mount_at(bind.mounts, place, read_only=bind.readonly, remap=remap)
+            source = place
+        if bind.kept:
+            _make_inside(source, bind.selector)
+        shown = _selected(source, bind, f"{directory}/part{number}")
+        found.append(BindMount(shown, bind.target, writable=not bind.readonly))
+    if job.files:
+        # Secrets are never on a disk: memory of its own, which goes with the run.
+        memory = f"{directory}/files"
+        os.makedirs(memory, mode=0o700)
+        linux.mount("files", memory, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0711")
+        for number, file in enumerate(job.files):
+            path = f"{memory}/{number}"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as opened:
+                opened.write(file.content)
+                ids = (file.uid, file.gid)
+                os.fchown(fd, *(ids if remap is None else remap.maps.to_host(*ids)))
+                os.fchmod(fd, file.mode)
+            found.append(BindMount(path, file.target, writable=False))
+    for tmpfs in job.tmpfs:
+        # As in BuildKit, programs may be run from it.
+        options = "exec,mode=1777" + (f",size={tmpfs.size}" if tmpfs.size else "")
+        found.append(TmpfsMount(tmpfs.target, options))
+    return found
+
+
+def _make_inside(root: str, path: str) -> None:
+    """The directory, made where it is missing; what is in the way is left for :func:`_selected` to refuse."""
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            os.close(make_directories(fd, path))
+    finally:
+        os.close(fd)
+
+
+def _selected(root: str, bind: Bind, place: str) -> str:
+    """The part of ``root`` that is shown, its links followed within it. It is bound to ``place``, so that the runtime
+    gets what was found here, whatever the path leads to later."""
+    if not bind.selector.strip("/."):
+        return root
+    try:
+        fd = open_inside(root, bind.selector, os.O_PATH)
+    except OSError as error:
+        kind = Kind.NOT_FOUND if isinstance(error, FileNotFoundError) else Kind.INVALID_ARGUMENT
+        raise WharfError(kind, f'"/{bind.selector.strip("/")}": {(error.strerror or "").lower()}') from None
+    try:
+        mounting.bind_descriptor(fd, place)
+    finally:
+        os.close(fd)
+    return place

@@ -1,0 +1,221 @@
+"""Builds: one builder for all front doors, and what is going on in it."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from api_models.filters import Filters
+from engine.common.errors import Kind, WharfError, invalid
+from engine.common.system import private
+from server.builder.buildkit.service import BuildKit
+from server.builder.cache.collecting import Collecting
+from server.builder.cache.pruning import Pruning, Usage, chosen, read_filters
+from server.builder.cache.records import MOUNT, Cache, Record, choose
+from server.builder.classic.build import ClassicBuild, Images, read
+from server.builder.context import Contexts
+from server.builder.lease import BuildLease
+from server.builder.operations.difference import quietly
+from server.builder.options import ClassicOptions, PostedOptions
+from server.builder.plan.moments import Moments
+from server.builder.runner import clear_left
+from server.builder.solver.lifetime import Lifetime
+from server.builder.solver.solve import CACHE_LEASE, Builder
+from server.config import BuilderGc
+from server.containers.context import Room
+from server.http.streams import Progress
+
+log = logging.getLogger(__name__)
+
+
+class Builds:
+    """``start`` before use, ``stop`` at the end: builds that run are cancelled, what they made so far stays cached."""
+
+    def __init__(
+        self,
+        room: Room,
+        images: Images,
+        *,
+        worker_id: str = "wharf",
+        version: str = "",
+        host_gateway: Callable[[], str] = lambda: "",
+        gc: BuilderGc | None = None,
+    ) -> None:
+        self._room, self._images = room, images
+        self._root = Path(room.settings.root) / "build"
+        self.builder = Builder(
+            room.engine,
+            Cache(str(self._root / "cache.db")),
+            scratch=str(self._root / "scratch"),
+            cache_mounts=str(self._root / "mounts"),
+        )
+        self._contexts = Contexts(self._root / "contexts")
+        self._moments = Moments(str(self._root / "moments.db"))
+        self.buildkit = BuildKit(
+            room,
+            images,
+            self.builder,
+            self._contexts,
+            self.usage,
+            self.prune,
+            root=str(self._root),
+            worker_id=worker_id,
+            version=version,
+            host_gateway=host_gateway,
+        )
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._collecting = Collecting(gc or BuilderGc(), self._root, self.prune)
+        self.builder.cache.grown = self._collecting.soon
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._prepare)
+        await self.buildkit.mirrors.clear_unknown()
+        # A step that a killed daemon was making has a lease and no record: nobody else would ever let it go.
+        kept = {record.id for record in await self.builder.cache.all()}
+        leases = self._room.engine.leases
+        for lease in await leases.list([f'labels."{CACHE_LEASE}"']):
+            if lease.id not in kept:
+                await quietly(leases.delete(lease.id))
+
+    def _prepare(self) -> None:
+        self._contexts.clear()
+        shutil.rmtree(self.builder.scratch, ignore_errors=True)
+        for folder in (self.builder.scratch, self.builder.cache_mounts.root):
+            private.make_directory(folder, 0o710)
+        clear_left(self._room.settings.exec_root)
+
+    async def stop(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.buildkit.stop()
+        await self._collecting.stop()
+        await self.builder.cache.close()
+        await asyncio.to_thread(self._moments.close)
+
+    async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        """``POST /build``: what it puts into ``messages`` is the answer.
+
+        :raises WharfError: what is refused before the first message.
+        """
+        self._check(options)
+        await self._cancellable(options.build_id, self._classic(options, body, messages))
+
+    async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        """``POST /build?version=2``: as :meth:`classic`, by BuildKit."""
+        self._check(options.common)
+        await self._cancellable(options.common.build_id, self.buildkit.posted(options, body, messages))
+
+    def _check(self, options: ClassicOptions) -> None:
+        if options.squash and not self._room.settings.experimental:
+            raise invalid("squash is only supported with experimental mode")
+
+    async def _cancellable(self, build_id: str, work: Coroutine[None, None, None]) -> None:
+        """Runs a build that :meth:`cancel` ends.
+
+        :raises WharfError: CANCELLED when it did.
+        """
+        task = asyncio.create_task(work)
+        key = build_id or f"{id(task):x}"
+        self._running[key] = task
+        try:
+            await asyncio.wait([task])
+        finally:
+            if self._running.get(key) is task:
+                del self._running[key]
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            raise WharfError(Kind.CANCELLED, "context canceled")
+        task.result()
+
+    async def _classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        lease = BuildLease(self._room)
+        lease.begin()
+        async with Lifetime() as lifetime:
+            lifetime.at_end(lease.close)
+            context = await lifetime.enter(self._contexts.open(body, options.remote, options.dockerfile))
+            file = await read(context, options.target)
+            await lease.enter()
+            build = ClassicBuild(
+                self._room, self._images, self.builder, self._moments, options, context, messages, lifetime
+            )
+            await build.run(file)
+
+    async def usage(self, filters: Sequence[str] = (), what: str = "diskusage") -> list[Usage]:
+        """The records of the cache that fit.
+
+        :raises WharfError: INVALID_ARGUMENT for filters that can't be read.
+        """
+        chains = await self._images.chains()
+        cache = self.builder.cache
+        found = [Usage(item, cache.in_use(item.id), item.chain_id in chains) for item in await cache.all()]
+        return chosen(found, filters, what) if filters else found
+
+    async def prune_asked(self, filters: Filters, **wish: Any) -> list[Record]:
+        """``POST /build/prune``. ``wish``: other fields of :class:`Pruning`.
+
+        :raises WharfError: INVALID_ARGUMENT, in dockerd's words.
+        """
+        try:
+            texts, before_ns = read_filters(filters)
+            return await self.prune(Pruning(filters=texts, before_ns=before_ns, **wish))
+        except WharfError as error:
+            raise WharfError(error.kind, f"failed to prune build cache: {error.message}") from error
+
+    async def prune(self, wish: Pruning) -> list[Record]:
+        """Removes cache records, least recently used first; gives those that went.
+
+        :raises WharfError: INVALID_ARGUMENT for filters that can't be read.
+        """
+        usage = await self.usage()
+        fit = {item.record.id for item in chosen(usage, wish.filters, "prune")}
+        total = sum(item.record.size for item in usage if not item.shared)
+        bound = min((value for value in (wish.keep_bytes, wish.most_bytes) if value), default=0)
+        if wish.free_bytes:
+            free = (await asyncio.to_thread(shutil.disk_usage, self._root)).free
+            if free >= wish.free_bytes and not bound:
+                return []
+            bound = max(1, total - max(0, wish.free_bytes - free), bound)
+        fit -= {item.record.id for item in usage if item.in_use or (item.shared and not wish.everything)}
+        before = wish.before_ns
+        removed = choose(
+            [item.record for item in usage],
+            free=lambda record: record.id in fit and not (before and record.used_ns > before),
+            total=total,
+            keep_bytes=bound,
+        )
+        removed = await self.forget(removed)
+        if wish.everything and not (wish.filters or bound or before):
+            await self._moments.clear()
+        return removed
+
+    async def forget(self, records: Sequence[Record]) -> list[Record]:
+        """Removes these records and what only they hold; returns those that no build has begun to use meanwhile."""
+        gone = [record for record in records if record.path and await self._remove_folder(record)]
+        layers = [item for item in records if not item.path and not self.builder.cache.in_use(item.id)]
+        gone += layers
+        if layers:
+            await self.builder.cache.remove([record.id for record in layers])
+        for record in layers:
+            try:
+                await self._room.engine.leases.delete(record.id, sync=record is layers[-1])
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+        return gone
+
+    async def _remove_folder(self, record: Record) -> bool:
+        """Removes a record's folder, unless a build was given it meanwhile."""
+        if record.kind == MOUNT:
+            return await self.builder.cache_mounts.remove(record)
+        return await self.buildkit.mirrors.remove(record)
+
+    def cancel(self, build_id: str) -> None:
+        """Ends a build by the id that its client gave; one that is over is none."""
+        task = self._running.get(build_id)
+        if task is not None:
+            task.cancel()

@@ -1,0 +1,133 @@
+"""The methods that a session's client serves: their paths and the types of their answers in one table."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from engine.api.errors import from_status
+from engine.common.errors import Kind, WharfError, internal
+from server.builder.session.http2.connection import Connection
+from server.builder.session.pb import auth_pb2, filesync_pb2, fsutil_pb2, secrets_pb2, ssh_pb2, upload_pb2
+
+CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
+PULL_FILES = "/moby.filesync.v1.FileSync/DiffCopy"
+SEND_FILES = "/moby.filesync.v1.FileSend/DiffCopy"
+SEND_TREE = f"{SEND_FILES}#tree"
+"""The same method carries one file as bytes, or a tree as packets: which, the client's output decides."""
+GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+CHECK_AGENT = "/moby.sshforward.v1.SSH/CheckAgent"
+FORWARD_AGENT = "/moby.sshforward.v1.SSH/ForwardAgent"
+UPLOAD = "/moby.upload.v1.Upload/Pull"
+
+_TYPES: dict[str, type[Message]] = {
+    CREDENTIALS: auth_pb2.CredentialsResponse,
+    PULL_FILES: fsutil_pb2.Packet,
+    SEND_TREE: fsutil_pb2.Packet,
+    SEND_FILES: filesync_pb2.BytesMessage,
+    GET_SECRET: secrets_pb2.GetSecretResponse,
+    CHECK_AGENT: ssh_pb2.CheckAgentResponse,
+    FORWARD_AGENT: ssh_pb2.BytesMessage,
+    UPLOAD: upload_pb2.BytesMessage,
+}
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+R = TypeVar("R", bound=Message)
+
+
+class Call(Generic[R]):
+    """One call. Every method raises a WharfError when it broke off; ``cancel`` it in the end, whatever happened."""
+
+    def __init__(
+        self, connection: Connection, path: str, reply: type[R], metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self._reply = reply
+        self._stream = connection.request(path, metadata)
+
+    async def write(self, message: Message | bytes) -> None:
+        """Sends a message, or the bytes of one. Raises the error that the client has ended the call with meanwhile."""
+        try:
+            await self._stream.send(message if isinstance(message, bytes) else message.SerializeToString())
+        except WharfError:
+            self._check_ended()
+            raise
+
+    def _check_ended(self) -> None:
+        if "grpc-status" in self._stream.headers:
+            self.check()
+
+    async def write_all(self, messages: Iterable[Message]) -> None:
+        """Sends many small messages at once."""
+        try:
+            await self._stream.send_all(message.SerializeToString() for message in messages)
+        except WharfError:
+            self._check_ended()
+            raise
+
+    async def read(self) -> R | None:
+        """The next answer; ``None`` at the end."""
+        data = await self._stream.read()
+        return None if data is None else self._reply.FromString(data)
+
+    async def take(self) -> list[bytes]:
+        """All answers that have come and nobody has read, as they are on the wire; none at the end."""
+        return await self._stream.take()
+
+    async def rest(self) -> None:
+        """Takes what still comes. Raises the error that the client ended the call with."""
+        while await self._stream.take():
+            continue
+        self.check()
+
+    def check(self) -> None:
+        """Raises the error that the client ended the call with."""
+        code, message = self._stream.outcome()
+        if code:
+            raise from_status(_CODES.get(code, grpc.StatusCode.UNKNOWN), message)
+
+    def done_writing(self) -> None:
+        """Says that no more messages come."""
+        self._stream.done_writing()
+
+    def cancel(self) -> None:
+        """Leaves the call."""
+        self._stream.cancel()
+
+
+async def ask(
+    connection: Connection,
+    path: str,
+    request: Message,
+    reply: type[R],
+    *,
+    metadata: Sequence[tuple[str, str]] = (),
+    timeout: float | None = None,
+) -> R:
+    """One request, one answer. Raises the error that the client answers with, UNAVAILABLE when it leaves."""
+    call = Call(connection, path, reply, metadata)
+    try:
+        async with asyncio.timeout(timeout):
+            await call.write(request)
+            call.done_writing()
+            answer = await call.read()
+            await call.rest()
+    except TimeoutError:
+        raise WharfError(Kind.DEADLINE_EXCEEDED, f"no answer to {path} after {timeout:g} seconds") from None
+    finally:
+        call.cancel()
+    if answer is None:
+        raise internal(f"no answer to {path}")
+    return answer
+
+
+async def unary(connection: Connection, method: str, request: Message, *, timeout: float | None = None) -> Any:
+    """:func:`ask` for a method of the table."""
+    return await ask(connection, method, request, _TYPES[method], timeout=timeout)
+
+
+def stream(connection: Connection, method: str, metadata: Sequence[tuple[str, str]] = ()) -> Call[Any]:
+    """A stream each way."""
+    return Call(connection, method.partition("#")[0], _TYPES[method], metadata)

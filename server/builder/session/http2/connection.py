@@ -1,0 +1,384 @@
+"""The frames of one connection (RFC 9113), for the side that calls and for the side that serves.
+
+Flow control: a call may send :data:`~server.builder.session.http2.stream.WINDOW` bytes that nobody has taken,
+beyond the message that it is in; all calls together may hold :data:`~server.builder.session.http2.stream.HELD`.
+What we send waits for the peer's windows and for the socket.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import cast
+
+import hpack
+
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
+from server.builder.session.http2.stream import WINDOW, Header, Stream
+
+timeouts.define("build.goodbye", 5.0)  # what was written last to a client of a build leaves
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM = ACK = 0x1
+END_HEADERS, PADDED, PRIORITIZED = 0x4, 0x8, 0x20
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 3, 6, 7, 8
+COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME = 16384
+"""The largest frame that either side may send: the protocol's default."""
+BLOCK = 1 << 20
+"""The largest header block that is read."""
+_HEADER_TABLE_SIZE, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 3, 4, 5
+_DEFAULT_WINDOW, _MOST = 65535, (1 << 31) - 1
+_CREDIT = 1 << 24
+"""So many bytes are received before the connection's window is opened again."""
+_STREAMS = 1000
+_UNREAD = 4 << 20
+"""So many bytes may wait for a peer that doesn't read while it wants still more answers."""
+_HEAD = struct.Struct(">HBBBL")
+_LONG = struct.Struct(">L")
+_SETTING = struct.Struct(">HL")
+
+
+class Broken(Exception):
+    """The peer doesn't keep to the protocol: the connection ends with this code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def frame(kind: int, flags: int, id: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    size = len(payload)
+    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, id) + payload
+
+
+class Connection(asyncio.Protocol):
+    """One end. Without ``accept`` it is the one that calls; with it the one that serves, told of every new call."""
+
+    def __init__(self, accept: Callable[[Stream], None] | None = None) -> None:
+        self._accept = accept
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+        self._preface = len(PREFACE) if accept is not None else 0
+        self._decoder, self._encoder = hpack.Decoder(max_header_list_size=BLOCK), hpack.Encoder()
+        self._block: tuple[int, int, bytearray] | None = None
+        """A header block that goes on: the call, the flags, and what there is of it."""
+        self._streams: dict[int, Stream] = {}
+        self._newest = 0
+        self._next = 1
+        self._received = 0
+        self._answers = bytearray()
+        self._paused = False
+        self._changed = asyncio.Event()
+        self.held = 0
+        """Bytes that the calls hold and nobody has taken; they count it."""
+        self.window = _DEFAULT_WINDOW
+        self._initial, self.frame_size = _DEFAULT_WINDOW, FRAME
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._away = self._began = False
+
+    @classmethod
+    async def on(
+        cls, sock: socket.socket, early: bytes, accept: Callable[[Stream], None] | None = None
+    ) -> "Connection":
+        """Speaks on a connected socket, which belongs to it from now on. ``early``: what was read of it before."""
+        connection = cls(accept)
+        # uvloop takes the socket over only when this is done: if it ends before, by a write that fails or a caller that
+        # is cancelled, the descriptor is closed a second time when another has its number.
+        loop = asyncio.get_running_loop()
+        making = asyncio.ensure_future(loop.create_connection(lambda: connection, sock=sock))
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            await asyncio.wait([making])
+            connection.abort()
+            raise
+        connection.begin(early)
+        return connection
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def begin(self, early: bytes) -> None:
+        """Says hello and reads what has come; nothing is done before."""
+        assert self._transport is not None
+        settings = ((_MAX_CONCURRENT_STREAMS, _STREAMS), (_INITIAL_WINDOW_SIZE, WINDOW))
+        start = b"" if self._accept is not None else PREFACE
+        start += frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in settings))
+        self.write(start + frame(WINDOW_UPDATE, 0, 0, _LONG.pack(_MOST - _DEFAULT_WINDOW)))
+        data, self._rest, self._began = early + self._rest, b"", True
+        if data and not self._transport.is_closing():
+            self.data_received(data)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.wake()
+
+    def eof_received(self) -> None:
+        """The peer has left: closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        gone = WharfError(Kind.UNAVAILABLE, "the connection to the client of the build was lost")
+        for stream in list(self._streams.values()):
+            stream.fail(gone)
+        self._streams.clear()
+        self._away = True
+        self.wake()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        if not self._began:
+            self._rest = data
+            return
+        at, end = 0, len(data)
+        try:
+            if self._preface:
+                at = min(self._preface, end)
+                start = len(PREFACE) - self._preface
+                if data[:at] != PREFACE[start : start + at]:
+                    raise Broken(PROTOCOL_ERROR, "no preface")
+                self._preface -= at
+            while end - at >= 9:
+                high, low, kind, flags, id = _HEAD.unpack_from(data, at)
+                stop = at + 9 + (high << 8 | low)
+                if stop - at - 9 > FRAME:
+                    raise Broken(FRAME_SIZE_ERROR, "frame too large")
+                if stop > end:
+                    break
+                if kind == DATA and self._block is None:
+                    self._data(flags, id & _MOST, data[at + 9 : stop])
+                else:
+                    self._frame(kind, flags, id & _MOST, data[at + 9 : stop])
+                at = stop
+            self._answer()
+        except (Broken, hpack.HPACKError, struct.error, IndexError) as error:
+            self._rest = b""
+            self.close(error.code if isinstance(error, Broken) else PROTOCOL_ERROR)
+            return
+        self._rest = data[at:]
+
+    # what comes in
+
+    def _data(self, flags: int, id: int, data: bytes) -> None:
+        self._received += len(data)
+        if self._received >= _CREDIT:
+            self.write(frame(WINDOW_UPDATE, 0, 0, _LONG.pack(self._received)))
+            self._received = 0
+        stream = self._streams.get(id)
+        if stream is None:
+            if id > self._newest or not id:
+                raise Broken(PROTOCOL_ERROR, "data of no call")
+            return
+        stream.received(_unpadded(data) if flags & PADDED else data, len(data))
+        if flags & END_STREAM:
+            self._ended(stream)
+
+    def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
+        if self._block is not None:
+            if kind != CONTINUATION or id != self._block[0]:
+                raise Broken(PROTOCOL_ERROR, "header block interrupted")
+            self._continue(flags, payload)
+        elif kind == HEADERS:
+            if flags & PADDED:
+                payload = _unpadded(payload)
+            if flags & PRIORITIZED:
+                payload = payload[5:]
+            self._block = (id, flags, bytearray())
+            self._continue(flags, payload)
+        elif kind == SETTINGS:
+            if not flags & ACK:
+                self._settings(payload)
+        elif kind == PING:
+            if not flags & ACK:
+                self._answers += frame(PING, ACK, 0, payload)
+        elif kind == WINDOW_UPDATE:
+            self._open(id, _LONG.unpack(payload)[0] & _MOST)
+        elif kind == RST_STREAM:
+            stream = self._remove(id)
+            if stream is not None:
+                stream.reset(_LONG.unpack(payload)[0])
+                self.wake()
+        elif kind == GOAWAY:
+            # The calls that are going on may end; there are no new ones.
+            self._away = True
+            self._leave()
+        elif kind in (PUSH_PROMISE, CONTINUATION):
+            raise Broken(PROTOCOL_ERROR, "unexpected frame")
+
+    def _continue(self, flags: int, payload: bytes) -> None:
+        assert self._block is not None
+        id, first, block = self._block
+        block += payload
+        if len(block) > BLOCK:
+            raise Broken(COMPRESSION_ERROR, "header block too large")
+        if flags & END_HEADERS:
+            self._block = None
+            self._headers(id, list(self._decoder.decode(bytes(block), raw=True)), last=bool(first & END_STREAM))
+
+    def _headers(self, id: int, headers: Sequence[tuple[bytes, bytes]], *, last: bool) -> None:
+        stream = self._streams.get(id)
+        if stream is None:
+            if self._accept is None or id <= self._newest:
+                return  # of a call that was given up
+            if not id & 1:
+                raise Broken(PROTOCOL_ERROR, "a client's calls have odd numbers")
+            self._newest = id
+            if len(self._streams) >= _STREAMS:
+                self.write(frame(RST_STREAM, 0, id, _LONG.pack(REFUSED_STREAM)))
+                return
+            stream = self._add(id)
+            stream.opened(headers)
+            if last:
+                self._ended(stream)
+            if not self._away:
+                self._accept(stream)
+            return
+        stream.opened(headers)
+        if last:
+            self._ended(stream)
+
+    def _add(self, id: int) -> Stream:
+        stream = self._streams[id] = Stream(self, id, self._initial)
+        return stream
+
+    def _ended(self, stream: Stream) -> None:
+        stream.end()
+        if stream.sent:
+            self._remove(stream.id)
+
+    def _remove(self, id: int) -> Stream | None:
+        stream = self._streams.pop(id, None)
+        self._leave()
+        return stream
+
+    def _leave(self) -> None:
+        """A client that has said good-bye waits for us to close."""
+        if self._away and self._accept is not None and not self._streams:
+            asyncio.get_running_loop().call_soon(self.close)
+
+    def _settings(self, payload: bytes) -> None:
+        for key, value in _SETTING.iter_unpack(payload):
+            if key == _INITIAL_WINDOW_SIZE:
+                if value > _MOST:
+                    raise Broken(FLOW_CONTROL_ERROR, "window too large")
+                for stream in self._streams.values():
+                    stream.window += value - self._initial
+                self._initial = value
+            elif key == _HEADER_TABLE_SIZE:
+                self._encoder.header_table_size = min(value, 4096)
+            elif key == _MAX_FRAME_SIZE:
+                if not FRAME <= value < 1 << 24:
+                    raise Broken(PROTOCOL_ERROR, "frame size")
+                self.frame_size = min(value, 1 << 20)
+        self._answers += frame(SETTINGS, ACK, 0)
+        self.wake()
+
+    def _open(self, id: int, size: int) -> None:
+        stream = self._streams.get(id)
+        if not id:
+            self.window += size
+            if self.window > _MOST:
+                raise Broken(FLOW_CONTROL_ERROR, "window too large")
+        elif stream is not None:
+            stream.window += size
+            if stream.window > _MOST:
+                raise Broken(FLOW_CONTROL_ERROR, "window too large")
+        self.wake()
+
+    # what goes out
+
+    def write(self, data: bytes) -> None:
+        """Writes whole frames, if there is still somebody to read them."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _answer(self) -> None:
+        """Sends what has to be answered at once, together; who asks and never reads is sent away.
+
+        Also the ends of calls are such answers: no window bounds them.
+        """
+        if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD:
+            raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
+        if self._answers:
+            self.write(bytes(self._answers))
+            self._answers.clear()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket takes no more for now."""
+        return self._paused
+
+    def wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self) -> None:
+        """Waits until there may be room to send."""
+        await self._changed.wait()
+
+    def send_headers(self, id: int, headers: Sequence[Header], *, last: bool = False) -> None:
+        """Writes a block of headers."""
+        block = self._encoder.encode(headers, huffman=False)
+        pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)]
+        for number, piece in enumerate(pieces):
+            flags = END_STREAM if last and not number else 0
+            flags |= END_HEADERS if number == len(pieces) - 1 else 0
+            self.write(frame(CONTINUATION if number else HEADERS, flags, id, piece))
+
+    def request(self, path: str, metadata: Sequence[Header]) -> Stream:
+        """Begins a call. Raises UNAVAILABLE when the peer has gone."""
+        if self._away or self._transport is None or self._transport.is_closing():
+            raise WharfError(Kind.UNAVAILABLE, "the client of the build has gone")
+        stream = self._add(self._next)
+        stream.made = True
+        self._newest, self._next = self._next, self._next + 2
+        head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
+        head += [("te", "trailers"), ("content-type", "application/grpc"), *metadata]
+        self.send_headers(stream.id, head)
+        return stream
+
+    def finished(self, stream: Stream) -> None:
+        """Our side of a call has ended."""
+        if stream.over:
+            self._remove(stream.id)
+
+    def drop(self, stream: Stream, code: int) -> None:
+        """Ends a call at once."""
+        if self._remove(stream.id) is not None:
+            self.write(frame(RST_STREAM, 0, stream.id, _LONG.pack(code)))
+            self.wake()
+
+    def close(self, code: int = NO_ERROR) -> None:
+        """Says good-bye and closes, when what was written has left: a peer that doesn't read is not waited for long."""
+        self._away = True
+        if self._transport is not None and not self._transport.is_closing():
+            with suppress(OSError):
+                self._transport.write(frame(GOAWAY, 0, 0, _LONG.pack(self._newest) + _LONG.pack(code)))
+            self._transport.close()
+            asyncio.get_running_loop().call_later(timeouts.seconds("build.goodbye"), self.abort)
+
+    def abort(self) -> None:
+        """Closes without waiting for a peer that may not read."""
+        self._away = True
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _unpadded(data: bytes) -> bytes:
+    padding = data[0]
+    if padding >= len(data):
+        raise Broken(PROTOCOL_ERROR, "more padding than frame")
+    return data[1 : len(data) - padding]

@@ -1,0 +1,48 @@
+"""File metadata as fsutil's packets carry it: modes are Go's ``os.FileMode`` bits, not the kernel's."""
+
+import os
+import stat
+from dataclasses import dataclass
+
+from engine.common.files.gomode import to_go, to_unix
+
+__all__ = ["Entry", "entry_of", "to_go", "to_unix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a tree. ``path`` is relative, with ``/``; ``mode`` is ``st_mode``; ``mtime_ns`` since the epoch.
+
+    ``linkname`` is a symlink's target, or for a regular file the path of the entry it is a hard link to.
+    """
+
+    path: str
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    linkname: str = ""
+    devmajor: int = 0
+    devminor: int = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether its content has to be asked for."""
+        return stat.S_ISREG(self.mode) and not self.linkname
+
+
+def entry_of(path: str, st: os.stat_result, *, linkname: str = "") -> Entry:
+    """The entry of a file on disk."""
+    device = stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode)
+    return Entry(
+        path=path,
+        mode=st.st_mode,
+        uid=st.st_uid,
+        gid=st.st_gid,
+        size=st.st_size if stat.S_ISREG(st.st_mode) else 0,
+        mtime_ns=st.st_mtime_ns,
+        linkname=linkname,
+        devmajor=os.major(st.st_rdev) if device else 0,
+        devminor=os.minor(st.st_rdev) if device else 0,
+    )

@@ -1,0 +1,375 @@
+"""HTTP/2 from hostile and broken peers: the connection ends or the call does, and nothing is kept for them."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+import hpack
+import pytest
+import uvloop
+
+from engine.common.errors import Kind, WharfError
+from server.builder.session.http2 import connection as h2
+from server.builder.session.http2.connection import Connection, frame
+from server.builder.session.http2.stream import MESSAGE, WINDOW, Stream
+
+HEAD = [(":method", "POST"), (":scheme", "http"), (":path", "/s/M"), ("content-type", "application/grpc")]
+DEADLINE = 60.0
+
+
+class Peer:
+    """The other end of a connection that serves: raw frames."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        connection: Connection,
+        calls: "asyncio.Queue[Stream]",
+    ) -> None:
+        self.reader, self.writer, self.connection, self.calls = reader, writer, connection, calls
+        self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def call(self, id: int = 1, *, last: bool = False) -> None:
+        block = self.encoder.encode(HEAD)
+        self.send(frame(h2.HEADERS, h2.END_HEADERS | (h2.END_STREAM if last else 0), id, block))
+
+    async def frame(self, *kinds: int) -> tuple[int, int, int, bytes]:
+        """The next frame of one of these kinds."""
+        while True:
+            high, low, kind, flags, id = struct.unpack(">HBBBL", await self.reader.readexactly(9))
+            payload = await self.reader.readexactly(high << 8 | low)
+            if kind in kinds:
+                return kind, flags, id, payload
+
+    async def goodbye(self, code: int) -> None:
+        """The connection ends with this code. What it has not read may make a reset of that, which can overtake it."""
+        try:
+            _, _, _, payload = await self.frame(h2.GOAWAY)
+            assert struct.unpack(">L", payload[4:8])[0] == code
+            assert await self.reader.read() == b""
+        except ConnectionResetError:
+            pass
+        await self.connection.closed
+
+    async def opened(self) -> Stream:
+        """The next call that has come."""
+        return await self.calls.get()
+
+
+def served(work: Callable[[Peer], Awaitable[None]], *, preface: bytes = h2.PREFACE) -> None:
+    """Runs a peer against a connection that serves."""
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.settimeout(0)
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        calls: asyncio.Queue[Stream] = asyncio.Queue()
+        peer = Peer(reader, writer, await Connection.on(ours, b"", calls.put_nowait), calls)
+        peer.send(preface + frame(h2.SETTINGS, 0, 0))
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await work(peer)
+        finally:
+            peer.connection.abort()
+            writer.close()
+            await peer.connection.closed
+
+    asyncio.run(run())
+
+
+def message(data: bytes) -> bytes:
+    return struct.pack(">BL", 0, len(data)) + data
+
+
+BAD = {
+    "frame too large": (frame(h2.DATA, 0, 1, bytes(h2.FRAME + 1)), h2.FRAME_SIZE_ERROR),
+    "data of no call": (frame(h2.DATA, 0, 1, b"x"), h2.PROTOCOL_ERROR),
+    "data of the connection": (frame(h2.DATA, 0, 0, b"x"), h2.PROTOCOL_ERROR),
+    "broken header block": (frame(h2.HEADERS, h2.END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff\xff"), h2.PROTOCOL_ERROR),
+    "index of nothing": (frame(h2.HEADERS, h2.END_HEADERS, 1, b"\xbe"), h2.PROTOCOL_ERROR),
+    "a server's number": (frame(h2.HEADERS, h2.END_HEADERS, 2, b"\x83"), h2.PROTOCOL_ERROR),
+    "padding beyond the frame": (frame(h2.HEADERS, h2.END_HEADERS | h2.PADDED, 1, b"\xff\x83"), h2.PROTOCOL_ERROR),
+    "empty padded frame": (frame(h2.HEADERS, h2.END_HEADERS | h2.PADDED, 1), h2.PROTOCOL_ERROR),
+    "interrupted block": (frame(h2.HEADERS, 0, 1, b"\x83") + frame(h2.PING, 0, 0, bytes(8)), h2.PROTOCOL_ERROR),
+    "continued nothing": (frame(h2.CONTINUATION, 0, 1, b"\x83"), h2.PROTOCOL_ERROR),
+    "promise": (frame(h2.PUSH_PROMISE, 0, 1, bytes(4)), h2.PROTOCOL_ERROR),
+    "short settings": (frame(h2.SETTINGS, 0, 0, b"\0\4\0"), h2.PROTOCOL_ERROR),
+    "window beyond all bounds": (frame(h2.SETTINGS, 0, 0, struct.pack(">HL", 4, 1 << 31)), h2.FLOW_CONTROL_ERROR),
+    "tiny frames": (frame(h2.SETTINGS, 0, 0, struct.pack(">HL", 5, 1)), h2.PROTOCOL_ERROR),
+    "short update": (frame(h2.WINDOW_UPDATE, 0, 0, b"\0"), h2.PROTOCOL_ERROR),
+    "overflow of the window": (2 * frame(h2.WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff"), h2.FLOW_CONTROL_ERROR),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_breaks_the_protocol_ends_the_connection(name: str) -> None:
+    data, code = BAD[name]
+
+    async def work(peer: Peer) -> None:
+        peer.send(data)
+        await peer.goodbye(code)
+
+    served(work)
+
+
+def test_no_preface_no_connection() -> None:
+    async def work(peer: Peer) -> None:
+        await peer.goodbye(h2.PROTOCOL_ERROR)
+
+    served(work, preface=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+def test_endless_header_blocks_end_the_connection() -> None:
+    async def work(peer: Peer) -> None:
+        peer.send(frame(h2.HEADERS, 0, 1, b""))
+        piece = frame(h2.CONTINUATION, 0, 1, bytes(h2.FRAME))
+        for _ in range(h2.BLOCK // h2.FRAME + 1):
+            peer.send(piece)
+        await peer.goodbye(h2.COMPRESSION_ERROR)
+
+    served(work)
+
+
+def test_small_blocks_of_many_headers_end_the_connection() -> None:
+    async def work(peer: Peer) -> None:
+        # One large header in the table, spoken of again and again.
+        block = peer.encoder.encode([*HEAD, ("a", "x" * 3000)], huffman=False)
+        peer.send(frame(h2.HEADERS, h2.END_HEADERS, 1, block + b"\xbe" * 1000))
+        await peer.goodbye(h2.PROTOCOL_ERROR)
+
+    served(work)
+
+
+def test_pings_of_a_peer_that_never_reads_end_the_connection() -> None:
+    async def work(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        pings = frame(h2.PING, 0, 0, bytes(8)) * 10_000
+        while not peer.connection.closed.done():
+            peer.send(pings)
+            try:
+                await peer.writer.drain()
+            except ConnectionError:
+                break
+            if peer.connection._transport is not None and peer.connection._transport.is_closing():
+                break
+        peer.connection.abort()
+        await peer.connection.closed
+
+    served(work)
+
+
+def test_a_call_that_sends_more_than_its_window_is_given_up() -> None:
+    async def work(peer: Peer) -> None:
+        peer.call()
+        call = await peer.opened()
+        piece = frame(h2.DATA, 0, 1, message(bytes(h2.FRAME - 5)))
+        for _ in range(2 * WINDOW // h2.FRAME):  # what nobody takes, and what was allowed anew before
+            peer.send(piece)
+        _, _, id, _ = await peer.frame(h2.RST_STREAM)
+        assert id == 1
+        with pytest.raises(WharfError) as failed:
+            await call.take()
+        assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
+        # The connection goes on: what else comes of the call is nobody's.
+        peer.send(piece)
+        peer.call(3)
+        await peer.opened()
+
+    served(work)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"), [((1, 4), Kind.NOT_IMPLEMENTED), ((0, MESSAGE + 1), Kind.RESOURCE_EXHAUSTED)]
+)
+def test_messages_that_are_not_taken(head: tuple[int, int], kind: Kind) -> None:
+    async def work(peer: Peer) -> None:
+        peer.call()
+        call = await peer.opened()
+        peer.send(frame(h2.DATA, 0, 1, struct.pack(">BL", *head)))
+        with pytest.raises(WharfError) as failed:
+            await call.read()
+        assert failed.value.kind is kind
+
+    served(work)
+
+
+def test_messages_come_in_any_pieces() -> None:
+    async def work(peer: Peer) -> None:
+        peer.call()
+        call = await peer.opened()
+        data = message(b"") + message(b"one") + message(bytes(100_000))
+        framed = b"".join(frame(h2.DATA, 0, 1, data[at : at + 9999]) for at in range(0, len(data), 9999))
+        framed += frame(h2.DATA, h2.END_STREAM | h2.PADDED, 1, b"\3" + message(b"end") + bytes(3))
+        for at in range(0, len(framed), 777):
+            peer.send(framed[at : at + 777])
+        assert [await call.read() for _ in range(5)] == [b"", b"one", bytes(100_000), b"end", None]
+
+    served(work)
+
+
+def test_a_reset_ends_what_serves_the_call() -> None:
+    async def work(peer: Peer) -> None:
+        peer.call()
+        call = await peer.opened()
+        told, ended, tidy = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def serve() -> None:
+            try:
+                await asyncio.sleep(DEADLINE)
+            except asyncio.CancelledError:
+                told.set()
+                # it tidies up, whatever else happens to its connection
+                await ended.wait()
+                tidy.set()
+
+        task = call.task = asyncio.create_task(serve())
+        await asyncio.sleep(0)
+        peer.send(frame(h2.RST_STREAM, 0, 1, struct.pack(">L", h2.CANCEL)))
+        await told.wait()
+        call.stop()
+        call.fail(WharfError(Kind.UNAVAILABLE, "the connection is lost, too"))
+        ended.set()
+        await asyncio.wait([task])
+        assert tidy.is_set()
+        with pytest.raises(WharfError) as failed:
+            await call.read()
+        assert failed.value.kind is Kind.CANCELLED
+        call.finish()  # too late, and no harm
+
+    served(work)
+
+
+def test_sending_waits_for_the_window_and_ends_with_the_call() -> None:
+    async def work(peer: Peer) -> None:
+        peer.send(frame(h2.SETTINGS, 0, 0, struct.pack(">HL", 4, 10)))
+        peer.call(last=True)
+        call = await peer.opened()
+        call.start()
+        sending = asyncio.create_task(call.send(b"x" * 25))
+        assert (await peer.frame(h2.DATA))[3] == message(b"x" * 25)[:10]
+        peer.send(frame(h2.WINDOW_UPDATE, 0, 1, struct.pack(">L", 7)))
+        assert (await peer.frame(h2.DATA))[3] == message(b"x" * 25)[10:17]
+        assert not sending.done()
+        peer.send(frame(h2.RST_STREAM, 0, 1, struct.pack(">L", h2.CANCEL)))
+        with pytest.raises(WharfError):
+            await sending
+
+    served(work)
+
+
+def test_too_many_calls_at_once_are_refused() -> None:
+    async def work(peer: Peer) -> None:
+        for number in range(1001):
+            peer.call(2 * number + 1)
+        _, _, id, payload = await peer.frame(h2.RST_STREAM)
+        assert (id, struct.unpack(">L", payload)[0]) == (2001, h2.REFUSED_STREAM)
+
+    served(work)
+
+
+def test_a_peer_that_leaves_takes_its_calls_along() -> None:
+    async def work(peer: Peer) -> None:
+        peer.call()
+        call = await peer.opened()
+        peer.writer.close()
+        with pytest.raises(WharfError) as failed:
+            await call.read()
+        assert failed.value.kind is Kind.UNAVAILABLE
+        with pytest.raises(WharfError):
+            peer.connection.request("/s/M", ())
+
+    served(work)
+
+
+def test_an_answer_and_its_error() -> None:
+    async def work(peer: Peer) -> None:
+        peer.call(last=True)
+        call = await peer.opened()
+        call.start()
+        await call.send(b"hello")
+        call.finish(5, "50 % of it\nis ä", b"\0\1")
+        _, _, _, block = await peer.frame(h2.HEADERS)
+        assert dict(peer.decoder.decode(block, raw=True))[b":status"] == b"200"
+        assert (await peer.frame(h2.DATA))[3] == message(b"hello")
+        _, flags, _, block = await peer.frame(h2.HEADERS)
+        found = {str(name): str(value) for name, value in peer.decoder.decode(block)}
+        assert flags & h2.END_STREAM
+        assert found["grpc-status"] == "5"
+        assert found["grpc-message"] == "50 %25 of it%0Ais %C3%A4"
+        assert found["grpc-status-details-bin"] == "AAE"
+
+    served(work)
+
+
+def test_a_peer_that_has_gone_before_leaves_no_descriptor_behind() -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        theirs.close()
+        connection = await Connection.on(ours, b"", lambda _: None)
+        async with asyncio.timeout(DEADLINE):
+            await connection.closed
+        connection.abort()
+        # The loop closes it; a socket that believed to have it still would close another's.
+        assert ours.fileno() == -1
+
+    uvloop.run(run())
+
+
+def test_empty_messages_that_nobody_takes_close_the_window() -> None:
+    async def work(peer: Peer) -> None:
+        peer.call()
+        call = await peer.opened()
+        piece = frame(h2.DATA, 0, 1, message(b"") * (h2.FRAME // 5))
+        for _ in range(2 * WINDOW // h2.FRAME):
+            peer.send(piece)
+        _, _, id, _ = await peer.frame(h2.RST_STREAM)
+        assert id == 1
+        with pytest.raises(WharfError) as failed:
+            await call.take()
+        assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
+        assert peer.connection.held == 0
+
+    served(work)
+
+
+def test_all_calls_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.builder.session.http2.stream.HELD", 8 * h2.FRAME)
+
+    async def work(peer: Peer) -> None:
+        # Unfinished messages: no call has one to take.
+        start = struct.pack(">BL", 0, MESSAGE) + bytes(h2.FRAME - 5)
+        for number in range(9):
+            peer.call(2 * number + 1)
+            peer.send(frame(h2.DATA, 0, 2 * number + 1, start))
+        assert (await peer.frame(h2.RST_STREAM))[2] == 17
+        assert peer.connection.held == 8 * h2.FRAME
+        for _ in range(8):
+            (await peer.opened()).finish()
+        assert peer.connection.held == 0
+
+    served(work)
+
+
+def test_ends_of_calls_that_are_never_read_end_the_connection() -> None:
+    async def work(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        id = 1
+        while not peer.connection.closed.done() and id < 20_000:
+            peer.call(id, last=True)
+            (await peer.opened()).finish(12, f"{id}" + "x" * 1000)
+            id += 2
+            transport = peer.connection._transport
+            if transport is not None and transport.is_closing():
+                break
+        assert id < 20_000
+        peer.connection.abort()
+        await peer.connection.closed
+
+    served(work)

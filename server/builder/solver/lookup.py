@@ -1,0 +1,166 @@
+"""Finds steps in caches: the engine's own, and those that came from elsewhere."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from engine.common.errors import Kind, WharfError
+from server.builder.cache.records import Record
+from server.builder.cache.remote import Known, Remote
+from server.builder.cache.session import Holding
+from server.builder.plan.steps import Base, Result, Step, chain_id
+from server.builder.solver.keys import Definitions, upwards
+from server.builder.solver.llbkeys import LlbKeys
+from server.builder.solver.making import Maker
+from server.builder.solver.output import StepOutput
+
+if TYPE_CHECKING:
+    from server.builder.solver.solve import Builder
+
+log = logging.getLogger("wharf.build")
+
+
+@dataclass(slots=True)
+class Lookup:
+    """One build's. ``imports``: caches from elsewhere, asked when the engine's own has nothing."""
+
+    builder: "Builder"
+    definitions: Definitions
+    llb: LlbKeys
+    maker: Maker
+    holding: Holding
+    imports: Sequence[Remote]
+    in_use: Callable[[], AbstractAsyncContextManager[None]]
+    """For work that other builds may join (``Solver``)."""
+    _promised: dict[int, bool] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """What was said of the caches is not so any more."""
+        self._promised.clear()
+
+    async def promised(self, step: Step) -> bool:
+        """Whether a step and all that it stands on are known by definition, without a look at what they are made of."""
+        if id(step) in self._promised:
+            return self._promised[id(step)]
+        chain = list(upwards(step))
+        self.definitions.prepare(*(item for item in chain if id(item) not in self._promised))
+        promised = True
+        for item in chain:
+            if id(item) not in self._promised:
+                self._promised[id(item)] = promised and await self._knows(item)
+            promised = self._promised[id(item)]
+        return promised
+
+    async def _knows(self, step: Step) -> bool:
+        if isinstance(step.operation, Base):
+            return True
+        if step.no_cache:
+            return False
+        try:
+            definition = await self.definitions.of(step)
+        except (WharfError, OSError):
+            return False  # the step that it is about will tell
+        if definition.anew:
+            return False
+        if await self._defined(step, definition.key):
+            return True
+        return bool(await self._imports(step, definition.key))
+
+    async def _imports(self, step: Step, key: str) -> list[tuple[Remote, Known]]:
+        """What the caches from elsewhere know of a step, by our key or by BuildKit's."""
+        found = [(remote, known) for remote in self.imports if (known := remote.defined(key)) is not None]
+        others = [remote for remote in self.imports if remote.has_llb] if not found else []
+        key_of_others = await self.llb.of(step) if others else None
+        if key_of_others is not None:
+            found = [(remote, known) for remote in others for known in remote.llb(key_of_others)]
+        return found
+
+    async def _defined(self, step: Step, key: str) -> list[Record]:
+        """The engine's own records, unless what they are made of is newer."""
+        used = await self.definitions.inputs(step)
+        return await self.builder.cache.defined(key, since_ns=max((item.made_ns for item in used), default=0))
+
+    async def by_definition(self, step: Step, parent: Result, *, imports: bool = True) -> Result | None:
+        """A promised result; ``None`` if it can't be had after all."""
+        definition = await self.definitions.of(step)
+        key = definition.key
+        hit = await self._hit(await self._defined(step, key), parent)
+        if hit is not None or not imports:
+            return hit and replace(hit, definition=key)
+        known = await self._imports(step, key)
+        known = [(remote, found) for remote, found in known if found.below in (None, parent.diff_ids)]
+        if not known:
+            return None
+        name = f"defined {key} {parent.chain_id}"
+
+        async def make(_: StepOutput) -> Result | None:
+            async with self.in_use():
+                return await self._imported(step, key, parent, known)
+
+        result = await self.builder.imports.run(name, make)
+        if result is not None:
+            self.holding.link(definition, result)
+        return result and replace(result, definition=key)
+
+    async def by_content(self, step: Step, key: str, parent: Result, files: str) -> Result | None:
+        """A result by its key, or by what the caches have of it otherwise."""
+        hit = await self._hit(await self.builder.cache.find(key), parent)
+        if hit is not None:
+            return hit
+        found = ((remote, remote.find(key, step, parent, files)) for remote in self.imports)
+        return await self._imported(step, key, parent, ((remote, known) for remote, known in found if known))
+
+    async def _hit(self, records: Iterable[Record], parent: Result) -> Result | None:
+        """The first record that stands on these layers."""
+        for record in records:
+            layer = record.layer
+            if layer is None:
+                if record.chain_id == parent.chain_id:
+                    self.holding.hold(record.id)
+                    self.holding.use(record.id)
+                    return replace(parent, key=record.key, cached=True)
+                continue
+            if record.chain_id != chain_id(parent.chain_id, layer.diff_id):
+                continue
+            self.holding.hold(record.id)
+            if record.id not in self.builder.cache.trusted and not await self._is_there(record):
+                continue
+            self.holding.use(record.id)
+            return Result(record.key, record.chain_id, (*parent.layers, layer), cached=True)
+        return None
+
+    async def _imported(
+        self, step: Step, key: str, parent: Result, found: Iterable[tuple[Remote, Known]]
+    ) -> Result | None:
+        """A result from a cache that came from elsewhere; one that can't be had after all is made instead."""
+        for remote, known in found:
+            content = known.content or key
+            try:
+                result = await self.maker.make(
+                    step,
+                    content,
+                    parent,
+                    lambda id: self.maker.fetched(remote, known.layer, id, parent),  # noqa: B023
+                )
+            except (WharfError, OSError) as error:
+                log.warning("step %s from an imported cache: %s", step.name, error)
+                continue
+            return replace(result, cached=True)
+        return None
+
+    async def _is_there(self, record: Record) -> bool:
+        """Whether the engine has what a record speaks of; a record that speaks of nothing is dropped."""
+        layer = record.layer
+        assert layer is not None
+        try:
+            await self.builder.engine.snapshots.stat(record.chain_id)
+            await self.builder.engine.content.info(layer.descriptor.digest)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            await self.builder.cache.remove([record.id])
+            return False
+        self.builder.cache.trusted.add(record.id)
+        return True

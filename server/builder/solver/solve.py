@@ -1,0 +1,300 @@
+"""Solves a plan's steps: what a cache knows by definition is taken from there, and what it was made of is not looked
+at; of all others what they need comes first, in parallel where they don't depend on one another, each key once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from engine.api.client import Engine
+from engine.common.errors import Kind, WharfError
+from server.builder.cache.mounts import CacheMounts
+from server.builder.cache.records import Cache
+from server.builder.cache.remote import Remote
+from server.builder.cache.session import Holding
+from server.builder.operations.base_snapshots import Ground
+from server.builder.plan.steps import SCRATCH, Base, Copy, Operation, Result, Run, Step, Workdir
+from server.builder.solver.failed import StepFailed, StepRefused
+from server.builder.solver.keys import Definitions, copy_key, upwards, workdir_key
+from server.builder.solver.lifetime import Lifetime
+from server.builder.solver.llbkeys import LlbKeys
+from server.builder.solver.lookup import Lookup
+from server.builder.solver.making import CACHE_LEASE, Maker, Work
+from server.builder.solver.output import StepOutput
+from server.builder.solver.shared import Shared
+from server.builder.solver.work import Contexts, Progress, Runner
+
+__all__ = ["CACHE_LEASE", "Builder", "Solver", "StepFailed", "StepRefused"]
+
+
+class Builder:
+    """What all builds share: the engine, the cache, and the work that is going on now."""
+
+    def __init__(self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str) -> None:
+        self.engine, self.cache = engine, cache
+        self.scratch = scratch
+        """A directory for layers on their way into the content store."""
+        self.cache_mounts = CacheMounts(cache, cache_mounts, scratch)
+        """The directories of ``--mount=type=cache``, below ``cache_mounts``."""
+        self.flights: Shared[Result] = Shared()
+        self.imports: Shared[Result | None] = Shared()
+
+
+@dataclass(slots=True)
+class Solver:
+    """One build. Use inside ``engine.leases.hold()``, so that nothing it uses is collected meanwhile."""
+
+    builder: Builder
+    contexts: Contexts
+    runner: Runner
+    progress: Progress
+    epoch_ns: int | None = None
+    """``SOURCE_DATE_EPOCH``: the time of every layer, and no file's time is later."""
+    imports: Sequence[Remote] = ()
+    """Caches from elsewhere, asked when the engine's own has nothing."""
+    ground: Ground = field(default_factory=Ground)
+    skips: bool = True
+    """What is known by definition is taken without a look at the stages that it was made of."""
+    _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
+    _lifetime: Lifetime = field(init=False)
+    """Of what the steps that run share with this build, beside the files of the contexts."""
+    _holding: Holding = field(init=False)
+    _definitions: Definitions = field(init=False)
+    _llb: LlbKeys = field(init=False)
+    _maker: Maker = field(init=False)
+    _lookup: Lookup = field(init=False)
+
+    def __post_init__(self) -> None:
+        builder = self.builder
+        self._lifetime = Lifetime()
+        self._lifetime.at_end(self._release)
+        self._holding = Holding(builder.engine, builder.cache)
+        self._definitions = Definitions(builder, self.contexts, self.epoch_ns)
+        self._maker = Maker(builder, self.contexts, self.runner, self.ground, self._holding, self.epoch_ns)
+        self._llb = LlbKeys(self.contexts, plain=self.runner.plain and self.epoch_ns is None)
+        self._lookup = Lookup(
+            builder, self._definitions, self._llb, self._maker, self._holding, self.imports, self._in_use
+        )
+
+    async def solve(self, step: Step | None) -> Result:
+        """The result of a step; every step is solved once. Raises :class:`StepFailed` and what a step raises."""
+        if step is None:
+            return SCRATCH
+        task = self._tasks.get(id(step))
+        if task is None:
+            task = asyncio.create_task(self._solve(step))
+            self._tasks[id(step)] = task
+        return await asyncio.shield(task)
+
+    async def confirmed(self, step: Step | None) -> bool:
+        """Whether what the cache said of a build's target is so. If not, it is to be solved once more.
+
+        Snapshots stand on one another, so the last one speaks for all below.
+        """
+        if step is not None and isinstance(step.operation, Base):
+            await self.ground.under(step)
+        result = await self.solve(step)
+        if not (result.cached and result.layers):
+            return True
+        try:
+            await asyncio.gather(
+                self.builder.engine.snapshots.stat(result.chain_id),
+                self.builder.engine.content.info(result.layers[-1].descriptor.digest),
+            )
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            # Somebody else removed it from the engine: nothing is believed without a look any more.
+            self.builder.cache.trusted.clear()
+            self._lookup.forget()
+            self._tasks.clear()
+            return False
+        return True
+
+    async def known(self, step: Step | None, *, llb: bool = False) -> list[Result]:
+        """The results of a step and what it stands on, from below, as far as they were asked for or the engine's own
+        cache has them; with BuildKit's keys if ``llb``."""
+        found: list[Result] = []
+        for item in upwards(step):
+            task = self._tasks.get(id(item))
+            if task is not None:
+                found.append(await asyncio.shield(task))
+                continue
+            parent = found[-1] if found else SCRATCH
+            try:
+                result = await self._found(item, parent)
+            except WharfError:
+                break
+            if result is None:
+                break
+            found.append(result)
+        if llb:
+            pairs = zip(found, upwards(step), strict=False)
+            return [replace(result, llb=await self._llb.of(item)) for result, item in pairs]
+        return found
+
+    async def _found(self, step: Step, parent: Result) -> Result | None:
+        if isinstance(step.operation, Base):
+            return _of_base(step.operation)
+        if (await self._definitions.of(step)).anew:
+            return None
+        return await self._lookup.by_definition(step, parent, imports=False)
+
+    def show_skipped(self, *steps: Step | None) -> None:
+        """Tells of what these steps were made of and nobody had to look at: it is cached for all that matters."""
+        seen: set[int] = set()
+        stack = [(step, False) for step in steps if step is not None]
+        while stack:
+            step, below = stack.pop()
+            if below:
+                if id(step) not in self._tasks:
+                    self.progress.started(step)
+                    if not isinstance(step.operation, Base):
+                        self.progress.cached(step)
+                    self.progress.done(step)
+            elif id(step) not in seen:
+                seen.add(id(step))
+                stack.append((step, True))
+                stack += [(item, False) for item in step.inputs]
+
+    async def close(self) -> None:
+        """Cancels what still runs and releases the cache's records: at once, or when steps that other builds have
+        joined end."""
+        running = [task for task in self._tasks.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for task in self._tasks.values():
+            if not task.cancelled():
+                task.exception()  # told by the step that failed first
+        await self._lifetime.release()
+
+    async def _release(self) -> None:
+        await self.ground.close()
+        await self._definitions.close()
+        await self._holding.close()
+
+    async def _solve(self, step: Step) -> Result:
+        operation = step.operation
+        self._definitions.prepare(step)
+        if isinstance(operation, Base):
+            self.progress.started(step)
+            self.progress.done(step)
+            return _of_base(operation)
+        result = await self._defined(step)
+        if result is not None:
+            self.progress.started(step)
+        else:
+            inputs = step.inputs
+            results = await asyncio.gather(*(self.solve(item) for item in inputs))
+            found = dict(zip(map(id, inputs), results, strict=True))
+            parent = SCRATCH if step.parent is None else found[id(step.parent)]
+            if not isinstance(operation, Run):
+                self.progress.started(step)
+            try:
+                result = await self._result(step, operation, parent, found)
+            except asyncio.CancelledError:
+                self.progress.done(step, "canceled")
+                raise
+            except WharfError as error:
+                self.progress.done(step, error.message)
+                raise
+        # A failed build closes all of them at its end.
+        self._holding.soon(self._definitions.put(step))
+        if result.cached:
+            self.progress.cached(step)
+        self.progress.done(step)
+        return result
+
+    @asynccontextmanager
+    async def _in_use(self) -> AsyncIterator[None]:
+        """For work that other builds may join: what it uses of this build stays until the block ends."""
+        async with self.contexts.lifetime.use(), self._lifetime.use():
+            yield
+
+    async def _defined(self, step: Step) -> Result | None:
+        """What a cache knows of a step, be the stages that it uses there or not."""
+        if not self.skips or not await self._lookup.promised(step):
+            return None
+        return await self._lookup.by_definition(step, await self.solve(step.parent))
+
+    async def _result(self, step: Step, operation: Operation, parent: Result, found: dict[int, Result]) -> Result:
+        """A step's result by its content."""
+        files, maker = "", self._maker
+        work: Callable[[StepOutput], Work]
+        definition = await self._definitions.of(step)
+        # Where no other stage's files are used, the two keys are one.
+        plain = parent.key == parent.definition and len(step.inputs) == (0 if step.parent is None else 1)
+        if isinstance(operation, Run):
+            await self.ground.under(*step.inputs[1 if step.parent is not None else 0 :])
+            key = definition.key if plain else await self._definitions.run_key(step, operation, parent, found)
+            work = lambda output: lambda id: maker.run(id, step, operation, parent, found, output)  # noqa: E731
+        elif isinstance(operation, Copy):
+            if operation.origin is not None:
+                await self.ground.under(operation.origin.step)
+            copier = await self._definitions.copier(step, operation, found)
+            files, linked = copier.files, operation.link
+            key = definition.key
+            if linked or not plain:
+                key = copy_key(
+                    operation,
+                    "" if linked else parent.key,
+                    chain=parent.chain_id if linked else "",
+                    checksum=copier.checksum,
+                    fetched=copier.fetched,
+                    epoch_ns=self.epoch_ns,
+                )
+            work = lambda _: lambda id: maker.copied(copier, id, parent)  # noqa: E731
+        else:
+            assert isinstance(operation, Workdir)
+            key = definition.key if plain else workdir_key(operation, parent.key, self.epoch_ns)
+            work = lambda _: lambda id: maker.workdir(id, operation, parent)  # noqa: E731
+        result = await self._cached_or(step, key, parent, work, files)
+        self._holding.link(definition, result)
+        return replace(result, files=files, definition=definition.key)
+
+    async def _cached_or(
+        self, step: Step, key: str, parent: Result, work: Callable[[StepOutput], Work], files: str
+    ) -> Result:
+        """A result from the cache, from another build that is just making it, or made now."""
+
+        async def make(output: StepOutput) -> Result:
+            async with self._in_use():
+                hit = None if step.no_cache else await self._lookup.by_content(step, key, parent, files)
+                return hit or await self._maker.make(step, key, parent, work(output))
+
+        # Without cache the step is run for itself, even beside an equal one.
+        name = f"{key} {id(step)}" if step.no_cache else f"{key} {parent.chain_id}"
+        # Only a process writes; its start is shown by the listener, as another build may run it already.
+        listener = _Listener(self.progress, step) if isinstance(step.operation, Run) else None
+        try:
+            return await self.builder.flights.run(name, make, listener)
+        except StepFailed as error:
+            if error.step is step:
+                raise
+            # The step stands elsewhere in the Dockerfile of the build that ran it.
+            raise StepFailed(step, error.command, error.code) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listener:
+    """Shows the output of work that several builds may wait for as that of one build's step."""
+
+    progress: Progress
+    step: Step
+
+    @property
+    def clips(self) -> bool:
+        return self.progress.clips
+
+    def started(self, since_ns: int) -> None:
+        self.progress.started(self.step, since_ns)
+
+    def output(self, stream: int, data: bytes, at_ns: int) -> None:
+        self.progress.output(self.step, stream, data, at_ns)
+
+
+def _of_base(operation: Base) -> Result:
+    return Result(operation.digest, operation.chain_id, operation.layers, definition=operation.digest)

@@ -1,0 +1,123 @@
+"""Base images of a client's build: local ones, or pulled with the credentials that its session gives."""
+
+from dataclasses import dataclass, field
+
+from engine.api.client import Engine
+from engine.common import jsontext
+from engine.common.errors import Kind, WharfError, invalid
+from server.builder.buildkit.job import Job
+from server.builder.buildkit.progress import Vertex
+from server.builder.classic.build import Images, host_platform
+from server.builder.plan.plan import BaseImage
+from server.builder.plan.planned import INPUT, LAYOUT
+from server.builder.plan.steps import Base, Layer
+from server.builder.sources.layouts import layout
+from server.builder.sources.sources import Sources
+from server.http.streams import Progress
+from server.images.model import Image
+from server.images.rootfs import unpacked
+from server.registry import oci
+from server.registry.reference import parse as parse_reference
+
+
+@dataclass(slots=True)
+class Bases:
+    """Base images of one build (server.builder.plan.plan.Bases): local, or pulled with its client's credentials."""
+
+    images: Images
+    engine: Engine
+    job: Job
+    sources: Sources
+    pull: bool
+    platform: str
+    found: dict[str, Image] = field(default_factory=dict)
+
+    def named_context(self, name: str) -> str | None:
+        names = (name.lower(), oci_name(name))
+        # A name may be for one platform.
+        for known in (*(f"{item}::{self.platform}" for item in names), *names):
+            if known in self.sources.named:
+                return self.sources.named[known]
+        return None
+
+    async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
+        if ref.startswith(INPUT):
+            return self._input(ref.removeprefix(INPUT))
+        key = f"{ref} {platform}"
+        if key not in self.found:
+            name = f"[internal] load metadata for {oci_name(ref)}"
+            with Vertex(self.job.send, name, f"{self.job.ref} {name}").running():
+                if ref.startswith(LAYOUT):
+                    found, digest = layout(self.engine, self.sources.session, ref)
+                    image = await found.image(digest, platform)
+                else:
+                    image = await self._find(ref, platform)
+            self.found[key] = image
+        image = self.found[key]
+        layers = tuple(
+            Layer(oci.descriptor(document, "layer"), diff_id, 0)
+            for document, diff_id in zip(image.layers, image.diff_ids, strict=True)
+        )
+        shown = f"{oci_name(ref)}@{image.target.digest}" if "@" not in ref else ref
+        return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
+
+    async def lay_out(self, base: Base) -> None:
+        """For server.builder.operations.base_snapshots."""
+        for image in self.found.values():
+            if image.chain_id == base.chain_id:
+                await unpacked(self.engine, image)
+
+    def _input(self, name: str) -> BaseImage:
+        """The result of another build that the client links to this one."""
+        made = self.job.inputs.get(name)
+        if made is None:
+            raise invalid(f"invalid input context {name}: the build has no input of that name")
+        documents = made.documents
+        return BaseImage(Base(name, documents.id, documents.chain_id, made.layers), jsontext.loads(documents.config))
+
+    async def _find(self, ref: str, platform: str) -> Image:
+        wanted = platform if platform != host_platform() else None
+        if not self.pull:
+            try:
+                return await self.images.resolve(ref, platform=wanted)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+        messages = Progress(limit=0)  # nobody reads it: the vertex stands for the pull
+        try:
+            await self.images.pull_for_build(
+                ref, platform=wanted, credentials=SessionCredentials(self.sources), messages=messages
+            )
+        except WharfError as error:
+            if wanted and error.kind is Kind.NOT_FOUND and (only := await self._only(ref)):
+                return only
+            sentence = f"{ref}: failed to resolve source metadata for {oci_name(ref)}: {error.message}"
+            raise WharfError(error.kind, sentence) from None
+        return await self.images.resolve(ref, platform=wanted)
+
+    async def _only(self, ref: str) -> Image | None:
+        """An image that is for one platform alone: BuildKit takes it for any, and a build check warns."""
+        try:
+            image = await self.images.resolve(ref)
+        except WharfError:
+            return None
+        return None if oci.is_index(image.target.media_type) else image
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCredentials:
+    """Asks the client's session when a registry wants to know who it is."""
+
+    sources: Sources
+
+    async def get(self, host: str) -> tuple[str, str]:
+        """User and secret; empty ones if there are none."""
+        return await self.sources.session.credentials(host)
+
+
+def oci_name(ref: str) -> str:
+    """The full name of an image, as BuildKit shows it."""
+    try:
+        return str(parse_reference(ref).tagged())
+    except WharfError:
+        return ref

@@ -1,0 +1,94 @@
+"""The mirrored folders of clients, kept between builds so that only what changed is sent again.
+
+Each is a record of the cache (``source.local``): shown, pruned and collected like the results of steps.
+"""
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server.builder.cache.records import LOCAL, Cache, Record
+from server.builder.operations.running import disk_usage
+from server.builder.operations.select import Checksums
+
+_MEASURED = 64
+"""So many files may change before a mirror is measured anew."""
+
+
+class Mirror:
+    """One folder, for the time of one build. ``changed``: how many of its files were written."""
+
+    def __init__(self, path: str, checksums: Checksums) -> None:
+        self.path, self.checksums = path, checksums
+        self.changed = 0
+
+
+class Mirrors:
+    """A folder belongs to one build at a time: a second one with the same key takes a folder of its own."""
+
+    def __init__(self, root: str, cache: Cache) -> None:
+        self._root, self._cache = root, cache
+        self._busy: set[str] = set()
+        self._known: dict[str, dict[int, tuple[int, int, int, str]]] = {}
+
+    @asynccontextmanager
+    async def take(self, key: str, description: str) -> AsyncIterator[Mirror]:
+        """A folder for the block, and what is remembered of its files' checksums."""
+        number = 0
+        while (path := os.path.join(self._root, f"{key}-{number}")) in self._busy:
+            number += 1
+        # Clients show the first twelve characters.
+        record = f"{number}{key}-build-source"
+        self._busy.add(path)
+        self._cache.hold(record)
+        try:
+            if not await asyncio.to_thread(os.path.isdir, path):
+                self._known.pop(path, None)
+                await asyncio.to_thread(os.makedirs, path, 0o700)
+            mirror = Mirror(path, Checksums(self._known.setdefault(path, {})))
+            yield mirror
+            await self._remember(record, mirror, description)
+        finally:
+            self._cache.release(record)
+            self._busy.discard(path)
+
+    async def _remember(self, id: str, mirror: Mirror, description: str) -> None:
+        """Adds the record, or notes the use and, where much has changed, the new size."""
+        now = time.time_ns()
+        known = any(record.id == id for record in await self._cache.find(id))
+        if known:
+            await self._cache.used([id], now_ns=now)
+            if mirror.changed > _MEASURED:
+                await self._cache.resize({id: await asyncio.to_thread(disk_usage, mirror.path)})
+            return
+        size = await asyncio.to_thread(disk_usage, mirror.path)
+        await self._cache.add(Record(id, id, "", None, mirror.path, LOCAL, now, now, 1, size, description))
+
+    async def remove(self, record: Record) -> bool:
+        """Removes a folder and its record, unless a build has it."""
+        path = record.path
+        if path in self._busy:
+            return False
+        # No build is given it before it is gone.
+        self._busy.add(path)
+        try:
+            await self._cache.remove([record.id])
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        finally:
+            self._busy.discard(path)
+        return True
+
+    async def clear_unknown(self) -> None:
+        """At start: removes folders that no record speaks of."""
+        known = {record.path for record in await self._cache.all() if record.kind == LOCAL}
+        for name in await asyncio.to_thread(_names, self._root):
+            path = os.path.join(self._root, name)
+            if path not in known:
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+def _names(root: str) -> list[str]:
+    return os.listdir(root) if os.path.isdir(root) else []

@@ -1,0 +1,73 @@
+"""What builds write for others to read: caches that travel, histories, findings of checks."""
+
+import hashlib
+import re
+
+import pytest
+
+from engine.api.types import Descriptor
+from server.builder.cache import cache_config
+from server.builder.dockerfile import checks
+from server.builder.dockerfile.errors import DockerfileError
+from server.builder.dockerfile.parse import parse
+from server.builder.plan import wording
+from server.builder.plan.steps import Layer, Result
+
+GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def layer(name: str) -> Layer:
+    digest = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+    return Layer(
+        Descriptor(GZIP, digest, len(name)), "sha256:" + hashlib.sha256(digest.encode()).hexdigest(), 1234567891
+    )
+
+
+def test_a_cache_comes_back_as_it_was_written() -> None:
+    base, one, two = layer("base"), layer("one"), layer("two")
+    chain = [
+        Result("base", "c0", (base,)),
+        Result("k1", "c1", (base, one)),
+        Result("k2", "c1", (base, one)),  # changed nothing
+        Result("k3", "c2", (base, one, two)),
+    ]
+    data = cache_config.write([chain, chain[:2]])
+    known = cache_config.read(data).own
+    assert {key: item.layer for key, item in known.items()} == {"k1": one, "k2": None, "k3": two}
+    assert cache_config.layers_of(data) == [base, one, two]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"layers":[{}],"records":[{"digest":"k","layers":[{"layer":7}]}]}']
+)
+def test_a_cache_without_sense_knows_nothing(data: bytes) -> None:
+    found = cache_config.read(data)
+    assert not found.own
+    assert not found.records
+
+
+def test_health_checks_are_shown_as_go_shows_them() -> None:
+    text = 'FROM x\nHEALTHCHECK --interval=90s --timeout=20ms --start-period=1h --retries=48 CMD ["a", "b c"]\n'
+    item = parse(text).stages[0].instructions[0]
+    assert wording.healthcheck(item) == 'HEALTHCHECK &{["CMD" "a" "b c"] "1m30s" "20ms" "1h0m0s" "0s" \'0\'}'  # type: ignore[arg-type]
+
+
+def test_checks_are_skipped_or_made_errors() -> None:
+    warnings = parse("FROM x as a\nCMD y\n").warnings
+    rules = {item.rule for item in warnings}
+    assert {"FromAsCasing", "JSONArgsRecommended"} <= rules
+    assert [item.rule for item in checks.config("skip=FromAsCasing").chosen(warnings)] == ["JSONArgsRecommended"]
+    assert checks.config("skip=ALL;error=true").chosen(warnings) == []
+    error = checks.config("error=true").violated(warnings)
+    assert error is not None
+    assert error.message == "lint violation found for rules: FromAsCasing, JSONArgsRecommended"
+    assert checks.config("error=true").violated(()) is None
+    assert checks.config("error=true", "error=false").violated(warnings) is None
+    for directive, asked, sentence in (
+        ("foo=bar", "", 'failed to parse check options: invalid check option "foo"'),
+        ("skip", "", 'failed to parse check options: invalid check option "skip"'),
+        ("", "foo=1", 'failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: invalid check option "foo"'),
+        ("error=x", "", 'failed to parse check option "error=x": strconv.ParseBool: parsing "x": invalid syntax'),
+    ):
+        with pytest.raises(DockerfileError, match=re.escape(sentence)):
+            checks.config(directive, asked)

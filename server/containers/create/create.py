@@ -1,0 +1,246 @@
+"""``docker create``: the request checked, merged, and turned into a record with a root file system.
+
+Everything that create makes goes onto an exit stack first: an error or a crash on the way leaves nothing (what a
+crash leaves, ``recover`` finds: a directory or a snapshot without a record).
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import stat
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from api_models.container import ContainerConfig, HostConfig
+from api_models.network import EndpointSettings
+from engine.api.types import Platform
+from engine.common.errors import WharfError, internal
+from engine.common.files.copyup import copy_up
+from engine.common.files.remap import Remap, acting
+from engine.common.system import private
+from engine.common.threads import apart
+from engine.common.timeline import Timeline
+from server.containers.context import GC_ROOT, ROOT_LABEL, Room
+from server.containers.create import validate
+from server.containers.create.counts import check_counts
+from server.containers.create.defaults import adapt_host_config, command, hostname
+from server.containers.create.merge import merge_config
+from server.containers.create.unsupported import refuse_unsupported
+from server.containers.inspect.layersize import LayerSize
+from server.containers.logs.config import merge_log_config
+from server.containers.model import Container, MountPoint
+from server.containers.mounts import disklimit, initlayer, left_volumes
+from server.containers.mounts import mounts as mount_points
+from server.containers.mounts.mounting import open_below
+from server.containers.mounts.rootfs import Found, look, mounted, mounts_of
+from server.containers.spec import security
+from server.registry import oci
+
+
+@dataclass(slots=True)
+class CreateRequest:
+    """A request as the route has read it. ``plain_readonly``: see ``mounts.register``."""
+
+    config: ContainerConfig
+    host_config: HostConfig
+    endpoints: dict[str, EndpointSettings]
+    name: str = ""
+    platform: str | None = None
+    plain_readonly: bool = False
+
+
+async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> tuple[Container, list[str]]:
+    """Makes a container; returns it with the warnings for the client.
+
+    :raises WharfError: INVALID_ARGUMENT, NOT_FOUND (image), CONFLICT (name).
+    """
+    timeline = Timeline("create")
+    config, host = request.config, request.host_config
+    validate.check_request(config, host, rules)
+    check_counts(config, host, request.endpoints)
+    refuse_unsupported(config, host, room)
+    if not host.restart_policy.name:
+        host.restart_policy.name = "no"
+    validate.check_config(config)
+    if host.mounts:
+        # The sources of binds are looked for, which may be on a file system that doesn't answer.
+        warnings = await apart(validate.check_host_config, host, rules)
+    else:
+        warnings = validate.check_host_config(host, rules)
+    image = None
+    if config.image:
+        image = await room.images.resolve(config.image, platform=request.platform)
+        if request.platform is None and (warning := _platform_warning(image.platform)):
+            warnings.append(warning)
+    timeline.mark("checks")
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host.pids_limit = None
+    adapt_host_config(room, host)
+    merge_config(config, image.container_config if image is not None else {})
+    validate.check_paths(config, host)
+    if not config.volumes:
+        config.volumes = None if image is not None else {}
+    host.log_config = merge_log_config(host.log_config, room.settings.log_config)
+    options = security.parse(host.security_opt)
+
+    container_id = secrets.token_hex(32)
+    config.hostname = hostname(config, host, container_id)
+    async with AsyncExitStack() as undo:
+        name = room.registry.reserve(request.name, container_id)
+        undo.callback(room.registry.release, name)
+        container = Container(
+            id=container_id,
+            name=name,
+            created_ns=time.time_ns(),
+            config=config,
+            host_config=host,
+            networking=request.endpoints,
+            image_id=image.id if image is not None else "",
+            image_manifest=_descriptor(image) if image is not None else None,
+            driver=room.engine.snapshots.snapshotter,
+            directory=f"{room.settings.root}/containers/{container_id}",
+            no_new_privileges=(
+                room.settings.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
+            ),
+            seccomp_profile=options.seccomp,
+            apparmor_profile=options.apparmor,
+        )
+        container.path, container.args = command(config)
+        if host.log_config.type in ("json-file", "local"):
+            container.log_path = _log_path(container)
+        await room.networks.check(container)
+        undo.push_async_callback(room.networks.remove, container)
+        timeline.mark("networks")
+        undo.push_async_callback(_remove_snapshot, room, container_id)
+        labels = {GC_ROOT: str(container.created_ns), ROOT_LABEL: room.settings.root}
+        if image is not None:
+            container.rootfs = await initlayer.prepare(room, image, container_id, labels)
+        else:
+            container.rootfs = await room.engine.snapshots.prepare(container_id, "", labels)
+        container.layer = LayerSize(parent=initlayer.layer_of(image) if image is not None else "", pristine=True)
+        if host.storage_opt:
+            await asyncio.to_thread(disklimit.set_limit, container.rootfs, host.storage_opt)
+        timeline.mark("snapshot")
+        if config.working_dir:
+            await make_working_directory(room, container)
+        undo.callback(shutil.rmtree, container.directory, ignore_errors=True)
+        undo.callback(shutil.rmtree, f"{room.settings.exec_root}/containers/{container_id}", ignore_errors=True)
+        private.make_directory(container.directory, 0o710)
+        await mount_points.register(room, container, undo, plain_readonly=request.plain_readonly)
+        await populate(room, container)
+        timeline.mark("mounts")
+        # Who finds it from now on waits until its record is safe.
+        async with container.lock:
+            room.registry.add(container)
+            undo.callback(room.registry.remove, container)
+            try:
+                await room.save(container, new=True)
+            except BaseException:
+                container.state.dead = True
+                raise
+        left_volumes.forget(container.directory)
+        timeline.mark("save")
+        undo.pop_all()
+    room.publish(container, "create")
+    timeline.done()
+    return container, warnings
+
+
+async def _remove_snapshot(room: Room, key: str) -> None:
+    try:
+        await room.engine.snapshots.remove(key)
+    except WharfError:
+        # It was never made, or the engine is gone: recover removes what has no record.
+        return
+
+
+def _log_path(container: Container) -> str:
+    if container.host_config.log_config.type == "local":
+        return ""
+    return f"{container.directory}/{container.id}-json.log"
+
+
+def _descriptor(image: Any) -> dict[str, Any]:
+    target = image.manifest_descriptor
+    shown: dict[str, Any] = {"mediaType": target.media_type, "digest": target.digest, "size": target.size}
+    if target.platform is not None:
+        platform = {"architecture": target.platform.architecture, "os": target.platform.os}
+        if target.platform.variant:
+            platform["variant"] = target.platform.variant
+        shown["platform"] = platform
+    return shown
+
+
+def _platform_warning(platform: Platform) -> str:
+    own = oci.host_platform()
+    if oci.rank(own, platform) is not None:
+        return ""
+    return (
+        f"The requested image's platform ({oci.format_platform(platform)}) does not match the detected host platform "
+        f"({oci.format_platform(own)}) and no specific platform was requested"
+    )
+
+
+async def make_working_directory(room: Room, container: Container) -> None:
+    """What the image lacks is there from now on: files can be copied to it before the first start.
+
+    :raises WharfError: INTERNAL: a file is in its way.
+    """
+    path = container.config.working_dir
+    found = look(container.rootfs, path)
+    if found is Found.FILE:
+        raise internal(f"Cannot mkdir: {path} is not a directory")
+    if found is Found.NOTHING:
+        async with mounted(room, container, "working-directory") as root:
+            await asyncio.to_thread(_make_directories, room.remap_of(container), root + path)
+
+
+def _make_directories(remap: Remap | None, path: str) -> None:
+    with acting(remap):
+        os.makedirs(path, mode=0o755, exist_ok=True)
+
+
+#: What there may be to copy at a volume's place.
+_COPIED = (Found.DIRECTORY, Found.LINK)
+
+
+async def populate(room: Room, container: Container) -> None:
+    """Copies what the image has at each volume's place into volumes that are empty.
+
+    :raises WharfError: INTERNAL: reading or writing failed.
+    """
+    points = [point for point in container.mounts.values() if point.kind == "volume" and point.copy_data]
+    if not points:
+        return
+    rootfs = await mounts_of(room, container)
+    points = [point for point in points if look(rootfs, point.destination) in _COPIED]
+    if not points:
+        return
+    async with mounted(room, container, "copy-up") as root:
+        for point in points:
+            user = f"{container.id}:copy-up"
+            path = await room.volumes.mount(point.name, user)
+            try:
+                await apart(_copy_up, root, point, path)
+            except WharfError as error:
+                raise WharfError(error.kind, f"failed to populate volume: {error.message}") from error
+            except OSError as error:
+                raise internal(f"failed to populate volume: {error.filename}: {error.strerror}") from error
+            finally:
+                await room.volumes.unmount(point.name, user)
+
+
+def _copy_up(root: str, point: MountPoint, volume: str) -> None:
+    subpath = (point.spec.get("VolumeOptions") or {}).get("Subpath") or ""
+    if not subpath:
+        copy_up(root, point.destination, volume)
+        return
+    fd = open_below(volume, subpath)
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            copy_up(root, point.destination, f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)

@@ -1,0 +1,63 @@
+"""What create fills in: the daemon's defaults for what a request leaves open, as inspect shows it afterwards."""
+
+import socket
+
+from api_models.container import ContainerConfig, HostConfig
+from engine.common.errors import invalid
+from server.containers.context import Room
+from server.containers.create import modes
+from server.containers.spec.build import READONLY_PATHS, masked_paths
+
+
+def adapt_host_config(room: Room, host: HostConfig) -> None:
+    """Fills ``host`` in place. Names of containers in namespace modes become ids, which survive a rename.
+
+    :raises WharfError: INVALID_ARGUMENT for a container that isn't there.
+    """
+    settings = room.settings
+    if host.memory > 0 and host.memory_swap == 0:
+        host.memory_swap = host.memory * 2
+    host.shm_size = host.shm_size or settings.default_shm_size
+    host.ipc_mode = host.ipc_mode or settings.default_ipc_mode
+    if not host.cgroupns_mode:
+        # On v1 a privileged container sees the host's hierarchy, or it could not manage it.
+        privileged_v1 = host.privileged and not room.limits.unified
+        host.cgroupns_mode = "host" if privileged_v1 else settings.default_cgroupns_mode
+    host.runtime = host.runtime or room.runtimes.default
+    host.pid_mode = _by_id(room, host.pid_mode, required=True)
+    host.ipc_mode = _by_id(room, host.ipc_mode, required=True)
+    # Here dockerd finds out at the start.
+    host.network_mode = _by_id(room, host.network_mode, required=False)
+    if (host.privileged or host.ipc_mode == "host" or host.pid_mode == "host") and not any(
+        option.partition("=")[0] == "label" for option in host.security_opt or ()
+    ):
+        # Sharing the host's namespaces makes a label of one's own pointless.
+        host.security_opt = [*(host.security_opt or ()), "label=disable"]
+    if host.oom_kill_disable is None:
+        host.oom_kill_disable = False
+    if not host.privileged:
+        if host.masked_paths is None:
+            host.masked_paths = list(masked_paths())
+        if host.readonly_paths is None:
+            host.readonly_paths = list(READONLY_PATHS)
+
+
+def _by_id(room: Room, mode: str, *, required: bool) -> str:
+    other = modes.joined(mode)
+    found = room.registry.find(other) if other else None
+    if other and required and found is None:
+        raise invalid(f"No such container: {other}")
+    return f"container:{found.id}" if found else mode
+
+
+def hostname(config: ContainerConfig, host: HostConfig, container_id: str) -> str:
+    """The name that the container gets: the one asked for, the host's, or its short id."""
+    if config.hostname:
+        return config.hostname
+    return socket.gethostname() if host.network_mode == "host" else container_id[:12]
+
+
+def command(config: ContainerConfig) -> tuple[str, list[str]]:
+    """Path and arguments: entrypoint, then command."""
+    words = [*(config.entrypoint or ()), *(config.cmd or ())]
+    return words[0], words[1:]

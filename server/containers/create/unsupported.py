@@ -1,0 +1,19 @@
+"""Fields of the API that this engine cannot honour: each is refused by name, none is silently dropped.
+
+The matrix in ``compat_tests/fields/matrix.py`` lists every field with the place that honours it; what is listed there
+as refused is refused here, or by the check that owns the field.
+"""
+
+from api_models.container import ContainerConfig, HostConfig
+from engine.common.errors import invalid
+from server.containers.context import Room
+
+
+def refuse_unsupported(config: ContainerConfig, host: HostConfig, room: Room) -> None:
+    """
+    :raises WharfError: INVALID_ARGUMENT or NOT_IMPLEMENTED naming the field.
+    """
+    if config.args_escaped:
+        raise invalid("invalid field ArgsEscaped: command lines are escaped on Windows only")
+    if host.cgroup:
+        raise invalid(f"invalid cgroup mode: {host.cgroup}")

@@ -1,0 +1,241 @@
+"""A create request checked before anything is made: dockerd's order, sentences and warnings.
+
+What concerns networks (endpoints, addresses, links) is checked by the network service, mounts in
+``mountspec``, limits in ``resources``, namespace modes in ``modes``.
+"""
+
+import ipaddress
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from api_models.container import ContainerConfig, HealthConfig, HostConfig, PortBinding
+from engine.common.errors import WharfError, invalid
+from server.containers import signals
+from server.containers.create import modes
+from server.containers.create.hostlimits import HostLimits
+from server.containers.create.resources import check_resources
+from server.containers.mounts import mountspec
+from server.containers.spec import caps
+from server.containers.spec.build import check_cgroup_parent
+from server.containers.spec.host import CGROUPFS, SYSTEMD
+
+_MIN_DURATION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the daemon's configuration adds to the checks.
+
+    ``runtime`` raises for a runtime that nobody configured.
+    """
+
+    limits: HostLimits
+    systemd_cgroup: bool
+    runtime: Callable[[str], None]
+    userns_remap: bool = False
+
+
+def check_request(config: ContainerConfig, host: HostConfig, rules: Rules) -> None:
+    """The checks that dockerd makes while it decodes a request.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    modes.check_network_mode(config, host)
+    if host.isolation.lower() not in ("", "default"):
+        raise invalid(f"invalid isolation ({host.isolation}): linux only supports 'default'")
+    if host.io_maximum_bandwidth:
+        raise invalid("invalid option: QoS maximum bandwidth configuration is not supported on linux")
+    if host.io_maximum_iops:
+        raise invalid("invalid option: QoS maximum IOPs configuration is not supported on linux")
+    if host.cpu_shares < 0:
+        raise invalid(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
+    if (host.cpu_realtime_period or host.cpu_realtime_runtime) and not rules.limits.cpu_realtime:
+        raise invalid("Your kernel does not support CPU real-time scheduler")
+    if host.cpu_realtime_period and 0 != host.cpu_realtime_runtime > host.cpu_realtime_period:
+        raise invalid("cpu real-time runtime cannot be higher than cpu real-time period")
+
+
+def check_config(config: ContainerConfig) -> None:
+    """The process's part. Normalises the working directory.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    if config.working_dir:
+        if not config.working_dir.startswith("/"):
+            raise invalid(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+        config.working_dir = "/" + posixpath.normpath(config.working_dir).lstrip("/")
+    if config.stop_signal:
+        signals.parse(config.stop_signal)
+    for variable in config.env or ():
+        if variable.partition("=")[0] == "":
+            raise invalid(f"invalid environment variable: {variable}")
+    if config.healthcheck is not None:
+        _check_health(config.healthcheck)
+
+
+def check_paths(config: ContainerConfig, host: HostConfig) -> None:
+    """Every string that becomes a path on this host or in the container's tree, those of the image included.
+
+    :raises WharfError: INVALID_ARGUMENT: one with a NUL, which the kernel's calls can't be given.
+    """
+    device_limits = (
+        host.blkio_weight_device,
+        host.blkio_device_read_bps,
+        host.blkio_device_write_bps,
+        host.blkio_device_read_iops,
+        host.blkio_device_write_iops,
+    )
+    paths = {
+        "WorkingDir": [config.working_dir],
+        "Volumes": list(config.volumes or ()),
+        "Binds": list(host.binds or ()),
+        "Tmpfs": list(host.tmpfs or ()),
+        "Devices": [path for each in host.devices or () for path in (each.path_on_host, each.path_in_container)],
+        "BlkioDevice": [each.path for devices in device_limits for each in devices or ()],
+        "Mounts": [text for mount in host.mounts or () for text in _strings(mount.wire())],
+    }
+    for name, values in paths.items():
+        for value in values:
+            if "\0" in value:
+                raise invalid(f"{name} {value!r}: invalid argument: it contains a NUL")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """The strings of a JSON value, at any depth; labels may have any."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            if name != "Labels":
+                yield from _strings(each)
+    elif isinstance(value, Sequence):
+        for each in value:
+            yield from _strings(each)
+
+
+def _check_health(health: HealthConfig) -> None:
+    for name, value in (
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("Retries", health.retries),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ):
+        if name == "Retries":
+            if value < 0:
+                raise invalid("Retries in Healthcheck cannot be negative")
+        elif value != 0 and value < _MIN_DURATION:
+            raise invalid(f"{name} in Healthcheck cannot be less than 1ms")
+
+
+def check_host_config(host: HostConfig, rules: Rules) -> list[str]:
+    """The host's part; adjusts limits in place, fills in the runtime's name, returns warnings.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    if host.auto_remove and host.restart_policy.name not in ("", "no"):
+        raise invalid("can't create 'AutoRemove' container with restart policy")
+    for mount in host.mounts or ():
+        mountspec.check_mount(mount.wire())
+    for entry in host.extra_hosts or ():
+        _check_extra_host(entry)
+    _check_ports(host.port_bindings or {})
+    check_restart_policy(host.restart_policy.name, host.restart_policy.maximum_retry_count)
+    for what, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+        try:
+            caps.normalize(names)
+        except WharfError as error:
+            raise invalid(f"invalid {what}: {error.message}") from None
+    for key in host.annotations or ():
+        if not key:
+            raise invalid("invalid Annotations: the empty string is not permitted as an annotation key")
+    warnings = check_resources(host, rules.limits)
+    modes.check_namespaces(host)
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise invalid(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if host.network_mode == "host" and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
+    _check_userns(host, rules)
+    check_cgroup_parent(host.cgroup_parent, SYSTEMD if rules.systemd_cgroup else CGROUPFS)
+    rules.runtime(host.runtime)
+    for destination in host.tmpfs or ():
+        mountspec.check_destination(destination)
+    modes.check_cgroupns(host.cgroupns_mode)
+    if host.cgroupns_mode == "private" and not rules.limits.cgroup_namespaces:
+        warnings.append("Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.")
+    return warnings
+
+
+def _check_userns(host: HostConfig, rules: Rules) -> None:
+    if host.userns_mode not in ("", "host"):
+        raise invalid(f"invalid user namespace mode: {host.userns_mode}")
+    if not rules.userns_remap or host.userns_mode == "host":
+        return
+    if host.privileged:
+        raise invalid(
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host "
+            "namespace when running privileged mode"
+        )
+    if host.network_mode == "host":
+        raise invalid("cannot share the host's network namespace when user namespaces are enabled")
+    if host.pid_mode == "host":
+        raise invalid("cannot share the host PID namespace when user namespaces are enabled")
+
+
+def _check_extra_host(entry: str) -> None:
+    # An IPv6 address has colons of its own: only the first separates.
+    name, colon, address = entry.partition(":")
+    if not colon or not name:
+        raise invalid(f'bad format for add-host: "{entry}"')
+    if address != "host-gateway":
+        try:
+            ipaddress.ip_address(address.strip())
+        except ValueError:
+            raise invalid(f'invalid IP address in add-host: "{address}"') from None
+
+
+_PORT_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+
+
+def _valid_port(text: str) -> bool:
+    return text == "" or (text.isascii() and text.isdecimal() and int(text) <= 65535)
+
+
+def _valid_range(text: str) -> bool:
+    if text == "":
+        return True
+    match = _PORT_RANGE.fullmatch(text)
+    if match is None:
+        return False
+    first, last = int(match[1]), int(match[2] or match[1])
+    return first <= last <= 65535
+
+
+def _check_ports(bindings: dict[str, list[PortBinding] | None]) -> None:
+    for port, hosts in bindings.items():
+        number = port.partition("/")[0]
+        if not _valid_port(number):
+            raise invalid(f'invalid port specification: "{number}"')
+        for binding in hosts or ():
+            if not _valid_range(binding.host_port.partition("/")[0]):
+                raise invalid(f'invalid port specification: "{binding.host_port}"')
+
+
+def check_restart_policy(name: str, retries: int) -> None:
+    """:raises WharfError: INVALID_ARGUMENT for an unknown policy or a count that does not belong to it."""
+    if name in ("always", "unless-stopped", "no"):
+        if retries:
+            raise invalid(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+                + (" and cannot be negative" if retries < 0 else "")
+            )
+    elif name == "on-failure":
+        if retries < 0:
+            raise invalid("invalid restart policy: maximum retry count cannot be negative")
+    elif name:
+        raise invalid(
+            f"invalid restart policy: unknown policy '{name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )

@@ -1,0 +1,1 @@
+"""What the API shows of containers: inspect, ``docker ps``, sizes, ``docker stats``, ``docker top``."""

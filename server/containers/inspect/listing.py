@@ -1,0 +1,327 @@
+"""``docker ps``: rows that are made once per change of a container, and the filters over them."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api_models.container import ContainerSummary
+from api_models.filters import Filters
+from api_models.versions import Version, shape
+from engine.common import limits
+from engine.common.errors import Kind, WharfError, internal, invalid, not_found
+from server.containers.context import Room
+from server.containers.inspect import sizes
+from server.containers.inspect.times import human
+from server.containers.model import Container
+from server.containers.mounts import mounts
+
+ACCEPTED = (
+    *("ancestor", "before", "exited", "id", "isolation", "label", "name", "status", "health", "since"),
+    *("volume", "network", "is-task", "publish", "expose"),
+)
+_STATES = ("paused", "restarting", "removing", "running", "dead", "created", "exited")
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
+
+
+async def listing(
+    room: Room,
+    filters: Filters,
+    version: Version,
+    *,
+    everything: bool = False,
+    limit: int = 0,
+    size: bool = False,
+) -> list[dict[str, Any]]:
+    """The answer of ``GET /containers/json``, newest first.
+
+    :raises WharfError: INVALID_ARGUMENT for a bad filter, NOT_FOUND for an unknown ``before`` or ``since``.
+    """
+    filters.validate(ACCEPTED)
+    chosen = await _choose(room, filters, everything=everything, limit=limit)
+    answer = []
+    taken = await sizes.of_all(room, chosen) if size else {}
+    link_names = room.networks.link_names()  # not in the rows: they change with other containers
+    for container in chosen:
+        row = _fresh(row_of(room, container))
+        row["Names"] = [*row["Names"], *link_names.get(container.id, ())]
+        row["State"], row["Status"] = container.state.word, status(container)
+        row["Image"] = await _image(room, container)
+        if size:
+            rw, total = taken[container.id]
+            if rw:
+                row["SizeRw"] = rw
+            if total:
+                row["SizeRootFs"] = total
+        answer.append(shape(ContainerSummary, row, version))
+    return answer
+
+
+def _fresh(row: dict[str, Any]) -> dict[str, Any]:
+    """A copy as deep as a client's version changes it."""
+    networks = {name: dict(endpoint) for name, endpoint in row["NetworkSettings"]["Networks"].items()}
+    return {**row, "HostConfig": dict(row["HostConfig"]), "NetworkSettings": {"Networks": networks}}
+
+
+def row_of(room: Room, container: Container) -> dict[str, Any]:
+    """All that only changes when the container's record or network does."""
+    if container.row is not None:
+        return container.row
+    config, host = container.config, container.host_config
+    settings = room.networks.settings(container)
+    summary: dict[str, Any] = {"NetworkMode": host.network_mode}
+    if host.annotations:
+        summary["Annotations"] = dict(host.annotations)
+    row: dict[str, Any] = {
+        "Id": container.id,
+        "Names": ["/" + container.name],
+        "Image": config.image,
+        "ImageID": container.image_id,
+        "Command": _command(container),
+        "Created": container.created_ns // 10**9,
+        "Ports": _ports(settings.get("Ports") or {}),
+        "Labels": dict(container.labels),
+        "State": "",
+        "Status": "",
+        "HostConfig": summary,
+        "NetworkSettings": {
+            "Networks": {name: _endpoint(endpoint) for name, endpoint in (settings.get("Networks") or {}).items()}
+        },
+        "Mounts": mounts.shown(container),
+    }
+    if container.image_manifest is not None:
+        row["ImageManifestDescriptor"] = container.image_manifest
+    container.row = row
+    return row
+
+
+def _command(container: Container) -> str:
+    words = [f"'{word}'" if " " in word else word for word in container.args]
+    return " ".join([container.path, *words])
+
+
+def _endpoint(full: dict[str, Any]) -> dict[str, Any]:
+    """The list shows less of an endpoint than inspect does."""
+    ipam = full.get("IPAMConfig")
+    shown: dict[str, Any] = {"IPAMConfig": None, "Links": None, "Aliases": None}
+    if ipam is not None:
+        shown["IPAMConfig"] = {key: ipam[key] for key in ("IPv4Address", "IPv6Address") if ipam.get(key)}
+    for key in ("MacAddress", "DriverOpts", "GwPriority", "NetworkID", "EndpointID", "Gateway", "IPAddress"):
+        shown[key] = None if key == "DriverOpts" else full.get(key, 0 if key == "GwPriority" else "")
+    for key in ("IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"):
+        shown[key] = full.get(key, 0 if key.endswith("Len") else "")
+    shown["DNSNames"] = None
+    return shown
+
+
+def _ports(bindings: dict[str, list[dict[str, str]] | None]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for port, hosts in bindings.items():
+        number, _, protocol = port.partition("/")
+        for host in hosts or (None,):
+            row: dict[str, Any] = {}
+            if host is not None and host.get("HostIp"):
+                row["IP"] = host["HostIp"]
+            row["PrivatePort"] = int(number)
+            if host is not None and host.get("HostPort"):
+                row["PublicPort"] = int(host["HostPort"])
+            row["Type"] = protocol or "tcp"
+            rows.append(row)
+    return rows
+
+
+def status(container: Container) -> str:
+    """The ``STATUS`` column."""
+    state, now = container.state, time.time_ns()
+    if state.running:
+        if state.paused:
+            return f"Up {human(now - state.started_ns)} (Paused)"
+        if state.restarting:
+            return f"Restarting ({state.exit_code}) {human(now - state.finished_ns)} ago"
+        suffix = ""
+        if state.health is not None:
+            word = state.health.status
+            suffix = f" (health: {word})" if word == "starting" else f" ({word})"
+        return f"Up {human(now - state.started_ns)}{suffix}"
+    if state.removing:
+        return "Removal In Progress"
+    if state.dead:
+        return "Dead"
+    if state.started_ns == 0:
+        return "Created"
+    if state.finished_ns == 0:
+        return ""
+    return f"Exited ({state.exit_code}) {human(now - state.finished_ns)} ago"
+
+
+async def _image(room: Room, container: Container) -> str:
+    """The reference as given, or the id if the reference means another image by now."""
+    reference = container.config.image
+    if reference in ("", container.image_id):
+        return reference
+    try:
+        image = await room.images.resolve(reference)
+    except WharfError:
+        return container.image_id
+    return reference if image.id == container.image_id else container.image_id
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """The filters read."""
+
+    filters: Filters
+    exited: set[int]
+    task: bool | None
+    ancestors: set[str] | None
+    publish: set[str]
+    expose: set[str]
+
+
+async def _choose(room: Room, filters: Filters, *, everything: bool, limit: int) -> list[Container]:
+    wanted, everything = await _read(room, filters, everything=everything)
+    names = [container.name for container in room.registry]
+    await filters.search_ahead("name", (form for name in names for form in (name, f"/{name}")))
+    before = _anchor(room, filters, "before")
+    since = _anchor(room, filters, "since")
+    chosen: list[Container] = []
+    passed = before is None
+    for container in sorted(room.registry, key=lambda each: each.created_ns, reverse=True):
+        if not passed:
+            passed = container is before
+            continue
+        if container is since or (limit > 0 and len(chosen) == limit):
+            break
+        if not container.state.running and not everything and limit <= 0:
+            continue
+        if _matches(room, container, wanted):
+            chosen.append(container)
+    return chosen
+
+
+def _anchor(room: Room, filters: Filters, key: str) -> Container | None:
+    found = None
+    for value in filters.get(key):
+        found = room.registry.by_id(value) or room.registry.by_name(value)
+        if found is None:
+            raise not_found(f"No such container: {value}")
+    return found
+
+
+async def _read(room: Room, filters: Filters, *, everything: bool) -> tuple[_Wanted, bool]:
+    exited: set[int] = set()
+    for value in filters.get("exited"):
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+            raise invalid(f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax")
+        exited.add(int(value))
+    for value in filters.get("status"):
+        if value not in _STATES:
+            raise invalid(f"invalid filter 'status={value}'")
+        everything = True
+    for value in filters.get("health"):
+        if value not in _HEALTH:
+            raise invalid(f"unrecognized filter value for health: {value}")
+    task = filters.flag("is-task", default=False) if "is-task" in filters else None
+    ancestors: set[str] | None = None
+    if "ancestor" in filters:
+        ancestors = set()
+        for value in filters.get("ancestor"):
+            ancestors |= await _ancestors(room, value)
+    publish, expose = _port_set("publish", filters), _port_set("expose", filters)
+    return _Wanted(filters, exited, task, ancestors, publish, expose), everything
+
+
+async def _ancestors(room: Room, reference: str) -> set[str]:
+    """The image and those that were built on it."""
+    try:
+        image = await room.images.resolve(reference)
+    except WharfError as error:
+        if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
+            return set()
+        raise
+    return {image.id, *(await room.images.children(image.id))}
+
+
+def _port_set(key: str, filters: Filters) -> set[str]:
+    found: set[str] = set()
+    for value in filters.get(key):
+        if ":" in value:
+            raise internal(f"filter for '{key}' should not contain ':': {value}")
+        ports, _, protocol = value.partition("/")
+        first, dash, last = ports.partition("-")
+        try:
+            if not ports:
+                raise ValueError("Empty string specified for ports.")
+            low = _port(first)
+            high = _port(last) if dash else low
+            if high < low:
+                raise ValueError(f"Invalid range specified for the Port: {ports}")
+        except ValueError as error:
+            raise internal(f"error while looking up for {key} {value}: {error}") from None
+        if len(found) + high - low > limits.FILTER_PORTS:
+            raise limits.exceeded("FILTER_PORTS", f"the filter '{key}'")
+        found |= {f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)}
+    return found
+
+
+def _port(text: str) -> int:
+    """:raises ValueError: in the words of Go's strconv."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if int(text) > 65535:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)
+
+
+def _matches(room: Room, container: Container, wanted: _Wanted) -> bool:
+    filters, state = wanted.filters, container.state
+    if not (filters.match("name", "/" + container.name) or filters.match("name", container.name)):
+        return False
+    if "id" in filters and not any(container.id.startswith(value) for value in filters.get("id")):
+        return False
+    if wanted.task:
+        # Swarm's tasks only; there is no Swarm.
+        return False
+    if not filters.labels("label", container.labels):
+        return False
+    if not filters.match("isolation", container.host_config.isolation):
+        return False
+    if wanted.exited and (state.running or not state.started_ns or state.exit_code not in wanted.exited):
+        return False
+    if not filters.match("status", state.word):
+        return False
+    if not filters.exact("health", state.health.status if state.health is not None else "none"):
+        return False
+    if "volume" in filters and not _has_volume(container, filters.get("volume")):
+        return False
+    if wanted.ancestors is not None and container.image_id not in wanted.ancestors:
+        return False
+    if "network" in filters and not _on_network(room, container, filters.get("network")):
+        return False
+    return not (wanted.publish or wanted.expose) or _has_port(room, container, wanted)
+
+
+def _has_volume(container: Container, values: Sequence[str]) -> bool:
+    return any(
+        value == point.destination or value == (point.name or point.source)
+        for point in container.mounts.values()
+        for value in values
+    )
+
+
+def _on_network(room: Room, container: Container, values: Sequence[str]) -> bool:
+    networks = row_of(room, container)["NetworkSettings"]["Networks"]
+    return any(
+        value in networks or any(value and endpoint["NetworkID"].startswith(value) for endpoint in networks.values())
+        for value in values
+    )
+
+
+def _has_port(room: Room, container: Container, wanted: _Wanted) -> bool:
+    for port in row_of(room, container)["Ports"]:
+        if f"{port.get('PublicPort', 0)}/{port['Type']}" in wanted.publish:
+            return True
+        if f"{port['PrivatePort']}/{port['Type']}" in wanted.expose:
+            return True
+    return False

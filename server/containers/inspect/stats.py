@@ -1,0 +1,161 @@
+"""``docker stats``: a record a second for whoever listens.
+
+All listeners share one sampler, which asks the engine once a second for all containers that somebody watches,
+so that a hundred watched containers cost one call. Nobody listening costs nothing.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from engine.common.errors import WharfError
+from server.containers.context import Room
+from server.containers.inspect.stats_shape import (
+    EMPTY,
+    HostSample,
+    Json,
+    Sample,
+    host_cpu,
+    network_counters,
+    record,
+    sample,
+)
+from server.containers.inspect.times import rfc3339
+from server.containers.model import Container
+from server.containers.run.process import process_of
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Listener:
+    container: Container
+    queue: "asyncio.Queue[Sample | None]"
+
+    def offer(self, taken: Sample | None) -> None:
+        if self.queue.full():
+            # A client that doesn't read gets the newest when it does.
+            self.queue.get_nowait()
+        self.queue.put_nowait(taken)
+
+
+class Stats:
+    """Statistics of running containers; of one that doesn't run an empty record, as dockerd gives."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._listeners: set[_Listener] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._ticks = os.sysconf("SC_CLK_TCK")
+        self._memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        room.hooks.removed.append(self._removed)
+
+    async def once(self, container: Container, *, one_shot: bool) -> Json:
+        """One record; without ``one_shot`` after a second, so that CPU percentages can be computed from it."""
+        if not _lives(container):
+            return record(container.name, container.id, EMPTY)
+        if one_shot:
+            taken = await self._take([container])
+            return record(container.name, container.id, taken.get(container.id, EMPTY))
+        before: Sample | None = None
+        async for now in self._follow(container):
+            if before is not None and before is not EMPTY:
+                return record(container.name, container.id, now, before)
+            if now is EMPTY:
+                break
+            before = now
+        return record(container.name, container.id, EMPTY)
+
+    async def stream(self, container: Container) -> AsyncIterator[Json]:
+        """A record a second until the container is removed, or the listener leaves."""
+        before = EMPTY
+        async for now in self._follow(container):
+            yield record(container.name, container.id, now, before)
+            before = now
+
+    async def _follow(self, container: Container) -> AsyncIterator[Sample]:
+        listener = _Listener(container, asyncio.Queue(2))
+        self._listeners.add(listener)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="statistics")
+        try:
+            first = (await self._take([container])).get(container.id, EMPTY)
+            yield first
+            while (taken := await listener.queue.get()) is not None:
+                if taken is EMPTY or taken.read != first.read:
+                    yield taken
+        finally:
+            self._listeners.discard(listener)
+            if not self._listeners and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + INTERVAL
+        while True:
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            # A slow round doesn't make the next ones hurry.
+            due = max(due + INTERVAL, loop.time())
+            watched = {listener.container.id: listener.container for listener in self._listeners}
+            try:
+                taken = await self._take(list(watched.values()))
+            except WharfError as error:
+                log.warning("statistics: %s", error)
+                continue
+            for listener in tuple(self._listeners):
+                listener.offer(taken.get(listener.container.id, EMPTY))
+
+    async def _take(self, containers: list[Container]) -> dict[str, Sample]:
+        alive = {container.id: container for container in containers if _lives(container)}
+        if not alive:
+            return {}
+        metrics = await self._room.engine.tasks.metrics(list(alive))
+        host = self._host()
+        found = {}
+        for metric in metrics:
+            container = alive.get(metric.id)
+            if container is None or metric.data is None:
+                continue
+            read = rfc3339(metric.timestamp_ns or time.time_ns())
+            found[metric.id] = sample(read, metric.data, host, _networks(container))
+        return found
+
+    def _host(self) -> HostSample:
+        with open("/proc/stat") as file:
+            system, cpus = host_cpu(file.read(), self._ticks)
+        return HostSample(system, cpus, self._memory)
+
+    def _removed(self, container: Container) -> None:
+        for listener in self._listeners:
+            if listener.container is container:
+                listener.offer(None)
+
+    async def close(self) -> None:
+        """Ends all streams."""
+        for listener in self._listeners:
+            listener.offer(None)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+
+def _lives(container: Container) -> bool:
+    return container.state.running and not container.state.restarting
+
+
+def _networks(container: Container) -> dict[str, dict[str, int]] | None:
+    """Counters of the container's interfaces; a container on the host's network has none of its own."""
+    if container.host_config.network_mode == "host":
+        return None
+    try:
+        with process_of(container) as process:
+            return network_counters(process.read("net/dev").decode())
+    except OSError:
+        return None  # it has just ended

@@ -1,0 +1,255 @@
+"""Log records of the file drivers turned into what ``docker logs`` sends; whole blocks at a time.
+
+A ``json-file`` block is parsed as one JSON array (its records are one per line and contain no bare newline), which
+is several times faster than line by line; a block with a broken record (a full disk, a crash) is done by line.
+"""
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
+from urllib.parse import quote_plus
+
+import orjson
+
+from engine.common import varint
+
+STREAMS: Mapping[str, int] = {"stdout": 1, "stderr": 2}
+_HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size in range(512)]
+            for name, number in STREAMS.items()}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a client wants of a log. ``tail`` -1: all. Times in ns since the epoch, 0: no bound.
+
+    ``framed``: each record in a stdcopy frame; else bare, as for a terminal.
+    """
+
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    since_ns: int = 0
+    until_ns: int = 0
+    tail: int = -1
+    timestamps: bool = False
+    details: bool = False
+    framed: bool = True
+
+
+def header(stream: str, size: int) -> bytes:
+    """The head of a stdcopy frame."""
+    return bytes((STREAMS[stream], 0, 0, 0)) + size.to_bytes(4, "big")
+
+
+def stamp(ns: int) -> str:
+    """RFC 3339 in UTC with all nine digits: texts of this form sort as the times do."""
+    seconds, nanos = divmod(ns, 1_000_000_000)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
+
+
+def _padded(time: str) -> str:
+    """The driver drops trailing zeros of the fraction; here they are again."""
+    return time if len(time) == 30 else time[:19] + "." + time[20:-1].ljust(9, "0") + "Z"
+
+
+def attributes_text(attributes: Mapping[str, str]) -> str:
+    """``--details``: sorted ``key=value``, both as in a URL's query."""
+    return ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(attributes.items()))
+
+
+class Formatter:
+    """Writes records as the query wants them. ``done``: a record later than ``until`` was seen."""
+
+    def __init__(self, query: Query) -> None:
+        self.done = False
+        self._query = query
+        self._wanted = {"stdout": query.stdout, "stderr": query.stderr}
+        self._all = query.stdout and query.stderr
+        self._since = stamp(query.since_ns) if query.since_ns > 0 else ""
+        # Before the epoch: a bound that no line is within.
+        self._until = stamp(max(query.until_ns, 1)) if query.until_ns else ""
+        self._plain = not (query.timestamps or query.details or self._since or self._until)
+
+    def format(self, records: list[dict[str, Any]]) -> bytes:
+        """``records``: dicts with ``log``, ``stream``, ``time`` and perhaps ``attrs``. Others are left out."""
+        try:
+            return self._format(records)
+        except (KeyError, TypeError, AttributeError):
+            return self._format([record for record in records if valid(record)])
+
+    def _format(self, records: list[dict[str, Any]]) -> bytes:
+        if not self._plain:
+            return b"".join(self._each(records))
+        if not self._all:
+            records = [record for record in records if self._wanted[record["stream"]]]
+        if not self._query.framed:
+            return "".join([record["log"] for record in records]).encode()
+        parts: list[bytes] = []
+        add = parts.append
+        heads = _HEADERS
+        for record in records:
+            data = record["log"].encode()
+            size = len(data)
+            stream = record["stream"]
+            add(heads[stream][size] if size < 512 else header(stream, size))
+            add(data)
+        return b"".join(parts)
+
+    def _each(self, records: Iterable[dict[str, Any]]) -> Iterable[bytes]:
+        query, since, until = self._query, self._since, self._until
+        for record in records:
+            time = _padded(record["time"])
+            if since and time < since:
+                continue
+            if until and time > until:
+                self.done = True
+                return
+            if not self._wanted[record["stream"]]:
+                continue
+            text = record["log"]
+            if query.details:
+                text = f"{attributes_text(record.get('attrs') or {})} {text}"
+            if query.timestamps:
+                text = f"{time} {text}"
+            data = text.encode()
+            if query.framed:
+                yield header(record["stream"], len(data))
+            yield data
+
+
+class Format(Protocol):
+    """How a driver lays out its file."""
+
+    def whole(self, data: bytes) -> int:
+        """How many bytes of ``data`` are complete records."""
+
+    def records(self, data: bytes) -> list[dict[str, Any]]:
+        """The records of a block of complete ones; what is broken is left out."""
+
+    def tail(self, read: Callable[[int, int], bytes], size: int, count: int) -> tuple[int, int]:
+        """Where the last ``count`` records begin, and how many there are. ``read(size, offset)``."""
+
+
+_BLOCK = 1 << 16
+
+
+class JsonLines:
+    """``json-file``."""
+
+    def whole(self, data: bytes) -> int:
+        return data.rfind(b"\n") + 1
+
+    def records(self, data: bytes) -> list[dict[str, Any]]:
+        try:
+            found: list[dict[str, Any]] = orjson.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
+            return found
+        except ValueError:
+            pass
+        return [record for line in data.splitlines() if (record := _broken(line)) is not None]
+
+    def tail(self, read: Callable[[int, int], bytes], size: int, count: int) -> tuple[int, int]:
+        found, end = 0, size
+        while end > 0:
+            begin = max(0, end - _BLOCK)
+            block = read(end - begin, begin)
+            at = len(block)
+            # The newline that ends the file ends the last record; each one before it, another.
+            while (at := block.rfind(b"\n", 0, at)) >= 0:
+                if begin + at + 1 == size:
+                    continue
+                found += 1
+                if found == count:
+                    return begin + at + 1, found
+            end = begin
+        return 0, found + (1 if size else 0)
+
+
+def _broken(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = orjson.loads(line)
+    except ValueError:
+        return None
+    return record if valid(record) else None
+
+
+def valid(record: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it is what the driver writes."""
+    if not isinstance(record, dict) or record.get("stream") not in STREAMS:
+        return False
+    attributes = record.get("attrs") or {}
+    return (
+        isinstance(record.get("log"), str)
+        and isinstance(record.get("time"), str)
+        and isinstance(attributes, dict)
+        and all(isinstance(value, str) for value in attributes.values())
+    )
+
+
+class LocalRecords:
+    """``local``: a protobuf LogEntry between two copies of its length (4 bytes, big-endian)."""
+
+    def whole(self, data: bytes) -> int:
+        at = 0
+        while at + 4 <= len(data):
+            after = at + 8 + int.from_bytes(data[at : at + 4], "big")
+            if after > len(data):
+                break
+            at = after
+        return at
+
+    def records(self, data: bytes) -> list[dict[str, Any]]:
+        found, at = [], 0
+        while at + 8 <= len(data):
+            size = int.from_bytes(data[at : at + 4], "big")
+            with contextlib.suppress(IndexError, ValueError):  # broken; its length leads to the next
+                found.append(_entry(data[at + 4 : at + 4 + size]))
+            at += 8 + size
+        return found
+
+    def tail(self, read: Callable[[int, int], bytes], size: int, count: int) -> tuple[int, int]:
+        found, end = 0, size
+        while end >= 8 and found < count:
+            length = int.from_bytes(read(4, end - 4), "big")
+            if length + 8 > end:
+                break
+            end -= length + 8
+            found += 1
+        return end, found
+
+
+def _entry(data: bytes) -> dict[str, Any]:
+    """LogEntry: 1 source, 2 time_nano, 3 line, 4 partial, 5 partial's metadata. The line lacks its newline."""
+    stream, ns, line, partial, last = "", 0, b"", False, False
+    at = 0
+    while at < len(data):
+        key, at = varint.decode(data, at)
+        if key & 7 == 0:
+            value, at = varint.decode(data, at)
+            if key >> 3 == 2:
+                ns = value
+            elif key >> 3 == 4:
+                partial = bool(value)
+        elif key & 7 == 2:
+            size, at = varint.decode(data, at)
+            part = data[at : at + size]
+            at += size
+            if key >> 3 == 1:
+                stream = part.decode()
+            elif key >> 3 == 3:
+                line = part
+            elif key >> 3 == 5:
+                last = part[:2] == b"\x08\x01"
+        else:
+            raise ValueError("no such wire type")
+    if stream not in STREAMS:
+        raise ValueError("no such stream")
+    text = line.decode(errors="replace")
+    return {"log": text if partial and not last else text + "\n", "stream": stream, "time": stamp(ns)}
+
+
+def format_of(driver: str) -> Format:
+    """The form of its file; the copy of a driver that sends lines away has that of ``local``."""
+    return JsonLines() if driver == "json-file" else LocalRecords()

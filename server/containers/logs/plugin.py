@@ -1,0 +1,88 @@
+"""Log drivers in other processes: Docker's legacy plugin protocol (``LogDriver.StartLogging`` and a FIFO).
+
+The FIFO is made here and written by the container's shim, so that a restart of this daemon interrupts nothing.
+"""
+
+import contextlib
+import logging
+import os
+from typing import Any
+
+from engine.common.errors import WharfError, not_found
+from engine.common.system import private
+from server.containers.context import Room
+from server.containers.inspect.times import rfc3339
+from server.containers.logs.options import DRIVERS
+from server.containers.model import Container
+from server.volumes.plugin import LegacyPlugins, PluginClient
+
+log = logging.getLogger(__name__)
+
+_plugins = LegacyPlugins()
+
+
+def is_plugin(driver: str) -> bool:
+    """Whether a driver that isn't one of ours has a plugin here."""
+    return driver not in DRIVERS and _plugins.address(driver) is not None
+
+
+def fifo_path(room: Room, container: Container) -> str:
+    return f"{room.settings.exec_root}/containers/{container.id}/log.fifo"
+
+
+def _client(driver: str) -> PluginClient:
+    address = _plugins.address(driver)
+    if address is None:
+        raise not_found(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
+    return PluginClient(driver, address)
+
+
+async def start_logging(room: Room, container: Container) -> None:
+    """Before the task is created. Does nothing for our own drivers.
+
+    :raises WharfError: NOT_FOUND: the plugin has gone; INTERNAL with what it says.
+    """
+    driver = container.host_config.log_config.type
+    if driver in DRIVERS:
+        return
+    client = _client(driver)
+    manifest = await client.call("Plugin.Activate")
+    if "LogDriver" not in (manifest.get("Implements") or ()):
+        raise not_found(f'plugin "{driver}" does not implement the requested interface')
+    path = fifo_path(room, container)
+    private.make_directory(os.path.dirname(path))
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path, 0o700)
+    await client.call("LogDriver.StartLogging", {"File": path, "Info": _info(container)})
+
+
+async def stop_logging(room: Room, container: Container) -> None:
+    """After the task was deleted, or its start has failed. The shim has written the last lines by then."""
+    driver = container.host_config.log_config.type
+    if driver in DRIVERS:
+        return
+    path = fifo_path(room, container)
+    try:
+        await _client(driver).call("LogDriver.StopLogging", {"File": path})
+    except WharfError as error:
+        log.warning("container=%s log plugin: %s", container.id, error)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _info(container: Container) -> dict[str, Any]:
+    """What a plugin is told, in the names of dockerd's own structure."""
+    return {
+        "Config": dict(container.host_config.log_config.config or {}),
+        "ContainerID": container.id,
+        "ContainerName": f"/{container.name}",
+        "ContainerEntrypoint": container.path,
+        "ContainerArgs": container.args,
+        "ContainerImageID": container.image_id,
+        "ContainerImageName": container.config.image,
+        "ContainerCreated": rfc3339(container.created_ns),
+        "ContainerEnv": list(container.config.env or ()),
+        "ContainerLabels": dict(container.labels),
+        "LogPath": "",
+        "DaemonName": "docker",
+    }

@@ -1,0 +1,35 @@
+"""``docker rename``."""
+
+from engine.common.errors import WharfError, conflict, invalid
+from server.containers.context import Room
+from server.containers.model import Container
+
+
+async def rename(room: Room, container: Container, name: str) -> None:
+    """Gives the container another name, also in the networks' names.
+
+    :raises WharfError: INVALID_ARGUMENT for an empty or bad name or the same; CONFLICT if it is taken.
+    """
+    if not name:
+        raise invalid("Neither old nor new names may be empty")
+    async with container.lock:
+        if container.state.removing or container.state.dead:
+            raise conflict("container is marked for removal and cannot be renamed")
+        old = container.name
+        if name.removeprefix("/") == old:
+            raise invalid("Renaming a container with the same name as its current name")
+        try:
+            new = room.registry.reserve("/" + name.removeprefix("/"), container.id)
+        except WharfError as error:
+            raise WharfError(error.kind, f"Error when allocating new name: {error.message}") from error
+        container.name = new
+        try:
+            await room.save(container)
+            await room.networks.rename(container, old)
+        except BaseException:
+            container.name = old
+            await room.save(container)
+            room.registry.release(new)
+            raise
+        room.registry.release(old)
+        room.publish(container, "rename", {"oldName": "/" + old})

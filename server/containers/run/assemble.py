@@ -1,0 +1,213 @@
+"""From a container's record to the input of its OCI spec: everything is resolved here, ``spec.build`` only writes."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from api_models.container import HostConfig
+from engine.common.errors import Kind, WharfError, conflict, internal, invalid
+from server.containers.context import Room
+from server.containers.create import modes
+from server.containers.model import Container
+from server.containers.mounts.rootfs import ContainerFiles
+from server.containers.run.process import namespace_of
+from server.containers.spec.build import build, cgroups_path
+from server.containers.spec.input import (
+    HOST,
+    PRIVATE,
+    BindMount,
+    Device,
+    Namespaces,
+    Resources,
+    SpecInput,
+    ThrottleDevice,
+    TmpfsMount,
+    Ulimit,
+    WeightDevice,
+)
+from server.containers.spec.security import parse as parse_security
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What start has prepared: the network namespace (None: the host's or a joined one's path is "host"),
+    the mounts, the directory of ``/dev/shm`` ("" a tmpfs of its own), names and environment from links."""
+
+    network: str
+    network_joined: bool
+    mounts: Sequence[BindMount | TmpfsMount]
+    shm_path: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    link_env: Sequence[str] = ()
+    #: Keeps the joined namespaces; to be closed when the runtime has entered them.
+    held: ExitStack = field(default_factory=ExitStack)
+
+
+def assemble(room: Room, container: Container, around: Surroundings) -> dict[str, Any]:
+    """The container's OCI spec. Reads a few small files; quick enough for the loop.
+
+    :raises WharfError: what only shows at start, in dockerd's words and kinds.
+    """
+    config, host = container.config, container.host_config
+    settings = room.settings
+    init = settings.init if host.init is None else host.init
+    security = parse_security(host.security_opt)
+    seccomp = container.seccomp_profile or settings.seccomp_profile
+    remap = room.remap_of(container)
+    height, width = (*host.console_size, 0, 0)[:2]
+    spec = build(
+        SpecInput(
+            id=container.id,
+            rootfs="rootfs",
+            args=(container.path, *container.args),
+            files=ContainerFiles(container.rootfs, f"{settings.exec_root}/containers/{container.id}/passwd"),
+            env=tuple(config.env or ()),
+            link_env=tuple(around.link_env),
+            cwd=config.working_dir or "/",
+            user=config.user,
+            group_add=tuple(host.group_add or ()),
+            hostname=around.hostname,
+            domainname=around.domainname,
+            tty=config.tty,
+            console_size=(height, width),
+            readonly_rootfs=host.readonly_rootfs,
+            mounts=tuple(around.mounts),
+            shm_size=host.shm_size,
+            shm_path=around.shm_path,
+            namespaces=_namespaces(room, container, around),
+            privileged=host.privileged,
+            cap_add=tuple(host.cap_add or ()),
+            cap_drop=tuple(host.cap_drop or ()),
+            no_new_privileges=container.no_new_privileges,
+            seccomp=seccomp,
+            apparmor=container.apparmor_profile,
+            process_label=container.process_label,
+            mount_label=container.mount_label,
+            writable_cgroups=bool(security.writable_cgroups),
+            masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
+            readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
+            devices=tuple(
+                Device(each.path_on_host, each.path_in_container or each.path_on_host, each.cgroup_permissions or "rwm")
+                for each in host.devices or ()
+            ),
+            device_cgroup_rules=tuple(host.device_cgroup_rules or ()),
+            resources=resources_of(host),
+            ulimits=_ulimits(room, host),
+            sysctls=host.sysctls or {},
+            oom_score_adj=host.oom_score_adj,
+            annotations=host.annotations or {},
+            cgroups_path=cgroups_path(
+                container.id, host.cgroup_parent or settings.cgroup_parent, settings.cgroup_driver
+            ),
+            init=init,
+            id_maps=remap.maps if remap is not None else None,
+        ),
+        room.facts,
+    )
+    if host.ipc_mode == "none":
+        # No shared memory at all: the runtime's default mount for it goes, too.
+        mounts: Any = spec["mounts"]
+        spec["mounts"] = [mount for mount in mounts if mount["destination"] != "/dev/shm"]
+    return spec
+
+
+def resources_of(host: HostConfig) -> Resources:
+    """The limits (also for update)."""
+    return Resources(
+        cpu_shares=host.cpu_shares,
+        nano_cpus=host.nano_cpus,
+        cpu_period=host.cpu_period,
+        cpu_quota=host.cpu_quota,
+        cpu_realtime_period=host.cpu_realtime_period,
+        cpu_realtime_runtime=host.cpu_realtime_runtime,
+        cpuset_cpus=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems,
+        memory=host.memory,
+        memory_swap=host.memory_swap,
+        memory_reservation=host.memory_reservation,
+        memory_swappiness=host.memory_swappiness,
+        kernel_memory_tcp=host.kernel_memory_tcp,
+        oom_kill_disable=host.oom_kill_disable,
+        pids_limit=host.pids_limit,
+        blkio_weight=host.blkio_weight,
+        blkio_weight_device=tuple(WeightDevice(each.path, each.weight) for each in host.blkio_weight_device or ()),
+        blkio_device_read_bps=_throttles(host.blkio_device_read_bps),
+        blkio_device_write_bps=_throttles(host.blkio_device_write_bps),
+        blkio_device_read_iops=_throttles(host.blkio_device_read_iops),
+        blkio_device_write_iops=_throttles(host.blkio_device_write_iops),
+    )
+
+
+def _throttles(devices: Sequence[Any] | None) -> tuple[ThrottleDevice, ...]:
+    return tuple(ThrottleDevice(each.path, each.rate) for each in devices or ())
+
+
+def _ulimits(room: Room, host: HostConfig) -> tuple[Ulimit, ...]:
+    own = {limit.name: limit for limit in host.ulimits or ()}
+    merged = {**room.settings.default_ulimits, **own}
+    return tuple(Ulimit(limit.name, limit.soft, limit.hard) for limit in merged.values())
+
+
+def _joined(other: Container, kind: str, around: Surroundings) -> str:
+    """The path of another container's namespace.
+
+    :raises WharfError: CONFLICT: it has just ended.
+    """
+    try:
+        return namespace_of(other, kind, around.held)
+    except ProcessLookupError:
+        raise conflict(f"failed to join {kind} namespace: container {other.id} is not running") from None
+
+
+def _namespaces(room: Room, container: Container, around: Surroundings) -> Namespaces:
+    host = container.host_config
+    remap = room.remap_of(container)
+    user = HOST if remap is None else remap.userns
+    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
+        if remap is not None and (other := modes.joined(mode)) is not None:
+            # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
+            # namespace of then.
+            user = _joined(partner(room, other, "user"), "user", around)
+    pid, ipc = PRIVATE, PRIVATE
+    if host.pid_mode == "host":
+        pid = HOST
+    elif (other := modes.joined(host.pid_mode)) is not None:
+        try:
+            pid = _joined(partner(room, other, "PID"), "pid", around)
+        except WharfError as error:
+            # The request is right; it is what the other container does that is in its way.
+            raise internal(error.message) from error
+    if host.ipc_mode == "host":
+        ipc = HOST
+    elif (other := modes.joined(host.ipc_mode)) is not None:
+        ipc = _joined(partner(room, other, "IPC"), "ipc", around)
+    return Namespaces(
+        network=around.network,
+        ipc=ipc,
+        pid=pid,
+        uts=HOST if host.uts_mode == "host" else PRIVATE,
+        cgroup=HOST if host.cgroupns_mode == "host" or not room.limits.cgroup_namespaces else PRIVATE,
+        user=user,
+        network_joined=around.network_joined,
+    )
+
+
+def partner(room: Room, key: str, what: str) -> Container:
+    """The running container whose ``what`` namespace is joined.
+
+    :raises WharfError: it isn't there, doesn't run, or is about to run again.
+    """
+    failed = f"failed to join {what} namespace: "
+    try:
+        other = room.registry.get(key)
+    except WharfError as error:
+        if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
+            raise invalid(failed + error.message) from None
+        raise
+    if not other.state.running:
+        raise conflict(f"{failed}container {key} is not running")
+    if other.state.restarting:
+        raise conflict(f"{failed}Container {key} is restarting, wait until the container is running")
+    return other

@@ -1,0 +1,113 @@
+"""News of an end that came late: the container was started again meanwhile. A stand-in for the engine, as the moment
+between its answer and the container's lock can't be met from outside."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from engine.api.types import Exit, ProcessState, TaskStatus
+from engine.common.errors import Kind, WharfError
+from server.containers.context import Room
+from server.containers.hooks import Hooks
+from server.containers.model import Container
+from server.containers.run import exits
+from server.containers.run.restarts import Restarts
+from server.containers.run.tests.test_life import make
+from server.containers.run.waiters import Waiters
+
+
+class Tasks:
+    """``status`` None: there is no task."""
+
+    def __init__(self, status: TaskStatus | None) -> None:
+        self.status = status
+
+    async def get(self, container_id: str) -> ProcessState:
+        if self.status is None:
+            raise WharfError(Kind.NOT_FOUND, "no running task found")
+        return ProcessState(container_id, id="", pid=2, status=self.status)
+
+
+class Stopped(Exception):
+    """The end is taken for true."""
+
+
+def room_with(status: TaskStatus | None) -> Room:
+    async def ended(_: str) -> None:
+        raise Stopped
+
+    room = SimpleNamespace(
+        engine=SimpleNamespace(tasks=Tasks(status)), hooks=Hooks(), stdio=SimpleNamespace(ended=ended)
+    )
+    return cast(Room, cast(Any, room))
+
+
+@pytest.mark.parametrize("status", exits.ALIVE)
+@pytest.mark.parametrize("end", [None, Exit(0, 137, 1), Exit(1, 0, 1)])
+def test_a_later_run_goes_on(end: Exit | None, status: TaskStatus) -> None:
+    async def scenario() -> None:
+        container = make()
+        container.state.running, container.state.pid = True, 2
+        await exits.ended(room_with(status), container, end)
+        assert (container.state.running, container.state.pid) == (True, 2)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(None, None), (None, TaskStatus.STOPPED), (Exit(2, 0, 1), TaskStatus.RUNNING)]
+)
+def test_an_end_that_is_this_runs(end: Exit | None, status: TaskStatus | None) -> None:
+    async def scenario() -> None:
+        container = make()
+        container.state.running, container.state.pid = True, 2
+        with pytest.raises(Stopped):
+            await exits.ended(room_with(status), container, end)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_task_stays_until_its_end_is_on_record(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    """Until then nobody else knows how it ended: a daemon that dies in between must find it."""
+    done: list[str] = []
+
+    async def nothing(*_: object) -> None:
+        return
+
+    async def delete(*_: object) -> None:
+        done.append("delete")
+
+    async def save(container: Container) -> None:
+        await asyncio.sleep(0)  # a task that could be deleted now has its chance
+        done.append(f"save {container.state.exit_code}")
+        if full:
+            raise WharfError(Kind.INTERNAL, "disk I/O error")
+
+    monkeypatch.setattr(exits, "_delete_task", delete)
+    monkeypatch.setattr(exits, "_give_back", nothing)
+
+    async def scenario() -> None:
+        cleaning: list[asyncio.Task[Any]] = []
+        room = SimpleNamespace(
+            hooks=Hooks(),
+            stdio=SimpleNamespace(ended=nothing),
+            clean=lambda _, work: cleaning.append(asyncio.create_task(work)),
+            restarts_of=lambda _: Restarts(),
+            shutting_down=True,
+            publish=lambda *_: None,
+            save_state=save,
+            waiters=Waiters(),
+            spawn=lambda work, _: work.close(),
+        )
+        container = make()
+        container.state.running, container.state.pid = True, 2
+        with pytest.raises(WharfError) if full else contextlib.nullcontext():
+            await exits.ended(cast(Room, cast(Any, room)), container, Exit(2, 7, 1))
+        await asyncio.gather(*cleaning)
+        assert done == ["save 7", "delete"]
+
+    asyncio.run(scenario())

@@ -1,0 +1,142 @@
+"""Restarts by policy: which failures are tried again, what the container looks like meanwhile, and that none begins
+before the daemon has recovered. A stand-in for the engine, whose faults can't be met from outside at a given moment."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from engine.common.errors import Kind, WharfError, internal
+from server.containers.context import Room
+from server.containers.hooks import Hooks
+from server.containers.model import Container
+from server.containers.run import exits, start
+from server.containers.run.failures import is_temporary, start_failure
+from server.containers.run.restarts import Restarts
+from server.containers.run.tests.test_life import make
+from server.containers.run.waiters import Waiters
+
+
+def room_for(container: Container) -> Room:
+    async def nothing(*_: object) -> None:
+        return
+
+    restarts = {container.id: Restarts()}
+    room = SimpleNamespace(
+        hooks=Hooks(),
+        restarts=restarts,
+        restarts_of=lambda _: restarts[container.id],
+        recovered=asyncio.Event(),
+        shutting_down=False,
+        settled=nothing,
+        save=nothing,
+        save_state=nothing,
+        waiters=Waiters(),
+    )
+    return cast(Room, cast(Any, room))
+
+
+def restarting() -> Container:
+    container = make()
+    state = container.state
+    state.running = state.restarting = True
+    state.exit_code, container.restart_count = 7, 3
+    return container
+
+
+Starting = Callable[..., Coroutine[Any, Any, None]]
+
+
+def scripted(*outcomes: Exception | None) -> tuple[Starting, list[Container]]:
+    """A start that fails with each error in turn, and the containers as they were at each try."""
+    left, seen = list(outcomes), list[Container]()
+
+    async def begin(_room: Room, container: Container, *_: object, **__: object) -> None:
+        seen.append(Container.from_doc(container.to_doc()))
+        if (error := left.pop(0)) is not None:
+            raise error
+        container.state.restarting = False
+
+    return begin, seen
+
+
+def test_a_fault_of_the_engine_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [WharfError(Kind.UNAVAILABLE, "away"), OSError(22, "Invalid argument"), WharfError(Kind.CANCELLED, "x")]
+    begin, seen = scripted(*faults, None)
+    monkeypatch.setattr(start, "_start", begin)
+
+    async def scenario() -> None:
+        container = restarting()
+        room = room_for(container)
+        room.recovered.set()
+        await exits._restart(room, container, 0.0)
+        assert (container.state.running, container.state.restarting, container.restart_count) == (True, False, 3)
+
+    asyncio.run(scenario())
+    assert [(at.state.word, at.state.exit_code) for at in seen] == [("restarting", 7)] * 4
+
+
+def test_what_the_runtime_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in dockerd: it is exited, with the exit code of its last run and the runtime's words."""
+    begin, seen = scripted(start._NotStarted(internal("no such device"), 128))
+    monkeypatch.setattr(start, "_start", begin)
+
+    async def scenario() -> None:
+        container = restarting()
+        container.state.started_ns = 1
+        room = room_for(container)
+        room.recovered.set()
+        await exits._restart(room, container, 0.0)
+        state = container.state
+        assert (state.word, state.exit_code, state.error) == ("exited", 7, "no such device")
+
+    asyncio.run(scenario())
+    assert len(seen) == 1
+
+
+def test_a_stop_ends_the_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, seen = scripted(*(WharfError(Kind.UNAVAILABLE, "away") for _ in range(100)))
+    monkeypatch.setattr(start, "_start", begin)
+
+    async def scenario() -> None:
+        container = restarting()
+        container.state.started_ns = 1
+        room = room_for(container)
+        room.recovered.set()
+        trying = asyncio.create_task(exits._restart(room, container, 0.0))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(seen) == 1
+        room.restarts_of(container).cancel()
+        await trying
+        assert (container.state.word, container.state.exit_code) == ("exited", 7)
+
+    asyncio.run(scenario())
+
+
+def test_none_begins_before_the_daemon_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, seen = scripted(None)
+    monkeypatch.setattr(start, "_start", begin)
+
+    async def scenario() -> None:
+        container = restarting()
+        room = room_for(container)
+        trying = asyncio.create_task(exits._restart(room, container, 0.0))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not seen
+        room.recovered.set()
+        await trying
+
+    asyncio.run(scenario())
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.UNAVAILABLE, Kind.RESOURCE_EXHAUSTED, Kind.INVALID_ARGUMENT, Kind.INTERNAL])
+def test_a_cause_in_other_words_counts(kind: Kind) -> None:
+    error = WharfError(kind, "the engine said no")
+    _, failure = start_failure(error)
+    failure.__cause__ = error
+    assert is_temporary(failure) is (kind in (Kind.UNAVAILABLE, Kind.RESOURCE_EXHAUSTED))

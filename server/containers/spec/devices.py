@@ -1,0 +1,143 @@
+"""Device nodes and the cgroup rules that allow their use."""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+
+from engine.common.errors import internal
+from server.containers.spec.input import Device
+
+Json = dict[str, object]
+
+_RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
+#: zero, null, urandom, random, tty, console. The runtimes add those that they make themselves (full, ptys).
+_DEFAULT = ((1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1))
+_SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"))
+
+
+def default_rules() -> list[Json]:
+    """Nothing but the standard devices. The denial comes first: later rules win."""
+    rules: list[Json] = [{"allow": False, "access": "rwm"}]
+    for major, minor in _DEFAULT:
+        rules.append({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"})
+    return rules
+
+
+def check_rule(text: str) -> None:
+    """
+    :raises WharfError: INTERNAL, as dockerd has it, for a ``--device-cgroup-rule`` that is none.
+    """
+    if _RULE.fullmatch(text) is None:
+        raise internal(f"invalid device cgroup rule format: '{text}'")
+
+
+def parse_rule(text: str) -> Json:
+    """One ``--device-cgroup-rule`` such as ``c 42:* rmw``; an absent number means all."""
+    check_rule(text)
+    match = _RULE.fullmatch(text)
+    assert match is not None
+    kind, major, minor, access = match.groups()
+    rule: Json = {"allow": True, "type": kind, "access": access}
+    if major != "*":
+        rule["major"] = int(major)
+    if minor != "*":
+        rule["minor"] = int(minor)
+    return rule
+
+
+def _node(path: str, inside: str) -> Json | None:
+    info = os.lstat(path)
+    if stat.S_ISBLK(info.st_mode):
+        kind = "b"
+    elif stat.S_ISCHR(info.st_mode):
+        kind = "c"
+    else:
+        return None
+    return {
+        "path": inside,
+        "type": kind,
+        "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev),
+        "fileMode": stat.S_IMODE(info.st_mode) & 0o777,
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+    }
+
+
+def _walk(root: str, inside: str, *, skip: bool) -> Iterator[Json]:
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        below = f"{inside}/{entry.name}"
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                if not (skip and entry.name in _SKIPPED):
+                    yield from _walk(entry.path, below, skip=skip)
+                continue
+            if entry.is_symlink() or (skip and entry.name == "console"):
+                continue
+            if (node := _node(entry.path, below)) is not None:
+                yield node
+        except FileNotFoundError:
+            continue  # it was unplugged while we looked
+
+
+def host_devices() -> list[Json]:
+    """Every device node below ``/dev``, for a privileged container."""
+    return list(_walk("/dev", "/dev", skip=True))
+
+
+def rule_for(node: Json, permissions: str) -> Json:
+    return {
+        "allow": True,
+        "type": node["type"],
+        "major": node["major"],
+        "minor": node["minor"],
+        "access": permissions,
+    }
+
+
+def resolve(device: Device) -> tuple[list[Json], list[Json]]:
+    """The nodes and the cgroup rules of one ``--device``.
+
+    :raises WharfError: INTERNAL with dockerd's sentence if there is no such device (found at start).
+    """
+    problem = "not a device node"
+    nodes: list[Json] = []
+    try:
+        if not device.path_on_host.startswith("/"):  # the daemon's directory is nobody's business
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        path = os.path.realpath(device.path_on_host)
+        if (node := _node(path, device.path_in_container)) is not None:
+            nodes = [node]
+        elif os.path.isdir(path):
+            nodes = list(_walk(path, device.path_in_container.rstrip("/"), skip=False))
+    except OSError as error:
+        problem = (error.strerror or str(error)).lower()
+    if not nodes:
+        where = device.path_on_host
+        raise internal(f'error gathering device information while adding custom device "{where}": {problem}')
+    return nodes, [rule_for(node, device.permissions or "rwm") for node in nodes]
+
+
+def plan(devices: Sequence[Device], rules: Sequence[str], *, privileged: bool) -> tuple[list[Json], list[Json]]:
+    """``linux.devices`` and ``linux.resources.devices`` of a container."""
+    nodes: list[Json] = []
+    if privileged:
+        nodes = host_devices()
+        known = {node["path"] for node in nodes}
+        for device in devices:
+            # A privileged container sees the host's nodes already; only other names for them are added.
+            if device.path_in_container not in known:
+                nodes += resolve(device)[0]
+        return nodes, [{"allow": True, "access": "rwm"}]
+    allowed = default_rules()
+    for device in devices:
+        more, theirs = resolve(device)
+        nodes += more
+        allowed += theirs
+    return nodes, allowed + [parse_rule(text) for text in rules]

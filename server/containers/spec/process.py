@@ -1,0 +1,156 @@
+"""The process part of a spec: environment, arguments, user, privileges; and the process of an exec."""
+
+from collections.abc import Mapping, Sequence
+
+from engine.common.errors import internal
+from server.containers.spec import caps, users
+from server.containers.spec.host import HostFacts
+from server.containers.spec.input import RootFiles, SpecInput, Ulimit
+from server.containers.spec.mounts import INIT_PATH
+
+Json = dict[str, object]
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DOCKER_APPARMOR = "docker-default"
+#: What dockerd puts before a refusal of runc, for what is refused before a runtime that would not refuse it.
+CREATE_REFUSED = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+_EXEC_REFUSED = "OCI runtime exec failed: exec failed: "
+
+
+def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
+    """``over`` replaces in place what ``base`` names, and a bare name removes it; the rest is appended."""
+    result = list(base)
+    index = {entry.partition("=")[0]: number for number, entry in enumerate(result)}
+    removed: set[int] = set()
+    for entry in over:
+        name, found, _ = entry.partition("=")
+        if not found:
+            if name in index:
+                removed.add(index[name])
+            continue
+        if name in index:
+            result[index[name]] = entry
+            removed.discard(index[name])
+        else:
+            index[name] = len(result)
+            result.append(entry)
+    return [entry for number, entry in enumerate(result) if number not in removed]
+
+
+def daemon_env(hostname: str, link_env: Sequence[str], *, tty: bool) -> list[str]:
+    """What Docker sets before the container's own environment."""
+    found = [DEFAULT_PATH, "HOSTNAME=" + hostname]
+    if tty:
+        found.append("TERM=xterm")
+    return merge_env(found, link_env)
+
+
+def _env(entries: Sequence[str], *, refused: str) -> list[str]:
+    """An empty ``HOME`` is the user's own, as with runc; crun looks it up only where there is none.
+
+    :param refused: begins the error's message.
+    :raises WharfError: INTERNAL in runc's words for a NUL, at which crun would end the variable.
+    """
+    for entry in entries:
+        if "\0" in entry:
+            name, _, _ = entry.partition("=")
+            part = "name" if "\0" in name else "value"
+            shown = name.replace("\0", "\\x00")
+            raise internal(
+                f'{refused}invalid environment variable "{shown}": {part} contains nul byte (\\x00): unknown'
+            )
+    return [entry for entry in entries if entry != "HOME="]
+
+
+def rlimits(ulimits: Sequence[Ulimit]) -> list[Json]:
+    # -1 is "unlimited", which the spec's unsigned numbers write as all ones.
+    return [
+        {
+            "type": "RLIMIT_" + limit.name.upper(),
+            "hard": limit.hard & 0xFFFFFFFFFFFFFFFF,
+            "soft": limit.soft & 0xFFFFFFFFFFFFFFFF,
+        }
+        for limit in ulimits
+    ]
+
+
+def _user(user: users.User) -> Json:
+    return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
+
+
+def _capabilities(names: Sequence[str]) -> Json:
+    return {"bounding": list(names), "effective": list(names), "permitted": list(names)}
+
+
+def container_process(inp: SpecInput, host: HostFacts) -> Json:
+    """The ``process`` of a container's first program.
+
+    :raises WharfError: INTERNAL for a user that isn't there, or ``--init`` without an init on the host.
+    """
+    names = caps.tweak(inp.cap_add, inp.cap_drop, privileged=inp.privileged, available=host.capabilities)
+    args = list(inp.args)
+    if inp.init and inp.namespaces.pid == "private":
+        if not host.init_path:
+            raise internal('exec: "docker-init": executable file not found in $PATH')
+        args = [INIT_PATH, "--", *args]
+    process: Json = {
+        "user": _user(users.lookup(inp.user, inp.group_add, inp.files)),
+        "args": args,
+        "env": _env(merge_env(daemon_env(inp.hostname, inp.link_env, tty=inp.tty), inp.env), refused=CREATE_REFUSED),
+        "cwd": inp.cwd or "/",
+        "capabilities": _capabilities(names),
+        "oomScoreAdj": inp.oom_score_adj,
+    }
+    if inp.tty:
+        process["terminal"] = True
+        if inp.console_size != (0, 0):
+            process["consoleSize"] = {"height": inp.console_size[0], "width": inp.console_size[1]}
+    if inp.ulimits:
+        process["rlimits"] = rlimits(inp.ulimits)
+    if inp.no_new_privileges:
+        process["noNewPrivileges"] = True
+    if host.apparmor:
+        process["apparmorProfile"] = inp.apparmor or ("unconfined" if inp.privileged else DOCKER_APPARMOR)
+    if host.selinux and inp.process_label:
+        process["selinuxLabel"] = inp.process_label
+    return process
+
+
+def exec_process(
+    container: Mapping[str, object],
+    *,
+    args: Sequence[str],
+    env: Sequence[str],
+    files: RootFiles,
+    host: HostFacts,
+    user: str = "",
+    group_add: Sequence[str] = (),
+    cwd: str = "",
+    tty: bool = False,
+    privileged: bool = False,
+    console_size: tuple[int, int] = (0, 0),
+) -> Json:
+    """The process of an exec: the container's own, with other arguments and what the request changes.
+
+    :param container: ``process`` of the container's spec.
+    :param env: the whole environment (``merge_env`` of the container's and the request's).
+    :param user: the request's, or the container's ``Config.User``; with none it is the container's process's, and
+        ``files`` are not read.
+    :raises WharfError: INTERNAL for a user that isn't there.
+    """
+    process = {key: value for key, value in container.items() if key not in ("terminal", "consoleSize")}
+    process["args"] = list(args)
+    process["env"] = _env(env, refused=_EXEC_REFUSED)
+    if user:
+        process["user"] = _user(users.lookup(user, group_add, files))
+    if cwd:
+        process["cwd"] = cwd
+    if tty:
+        process["terminal"] = True
+        if console_size != (0, 0):
+            process["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
+    if privileged:
+        process["capabilities"] = _capabilities(host.capabilities)
+        if host.apparmor:
+            process["apparmorProfile"] = "unconfined"
+    return process

@@ -1,0 +1,117 @@
+"""A container's stdio and log as the task's ``stdout`` URI tells them to the shim."""
+
+import os
+from collections.abc import Mapping
+
+import orjson
+
+from engine.api.stdio import StdioUri
+from engine.common.errors import internal
+from engine.common.system import private
+from server.containers.context import Room
+from server.containers.logs.fields import log_attributes, render_tag
+from server.containers.logs.options import FILES, parse_bool, parse_size
+from server.containers.logs.plugin import fifo_path
+from server.containers.logs.remote import remote_options
+from server.containers.model import Container
+from server.containers.stdio.stdio_backend import Embedded
+
+#: An unbounded log fills disks, so json-file rotates unless told otherwise; ``max-size=-1`` switches it off.
+#: The numbers are those of dockerd's own ``local`` driver.
+DEFAULT_SIZE = 20 << 20
+DEFAULT_FILES = 5
+
+
+def socket_path(room: Room, container: Container) -> str:
+    """Where the container's stdio is served while it has a task."""
+    return f"{room.settings.exec_root}/containers/{container.id}/stdio.sock"
+
+
+def log_file(container: Container) -> str:
+    """The log's path, ``""`` for a driver that keeps none here; for one that sends lines away, its copy's."""
+    config = container.host_config.log_config
+    match config.type:
+        case "json-file":
+            return container.log_path
+        case "local":
+            return f"{container.directory}/local-logs/container.log"
+        case "none":
+            return ""
+    if parse_bool((config.config or {}).get("cache-disabled") or "false"):
+        return ""
+    return f"{container.directory}/container-cached.log"
+
+
+def stdio_uri(room: Room, container: Container) -> StdioUri:
+    """The URI; makes the directories it names.
+
+    :raises WharfError: INTERNAL for a log option whose value makes no sense: dockerd, too, finds out at start.
+    """
+    path = socket_path(room, container)
+    private.make_directory(os.path.dirname(path))
+    options = {
+        "stdin": "1" if container.config.open_stdin else "0",
+        "stdin-once": "1" if container.config.stdin_once else "0",
+        **_log_options(room, container),
+        **owner(room, container),
+    }
+    return StdioUri(path, options)
+
+
+def task_owner(room: Room, container: Container) -> tuple[int, int] | None:
+    """Whose the pipes are to be that a stock containerd makes; None: root's, or they are made by our own shim."""
+    remap = room.remap_of(container)
+    return remap.root if remap is not None and not isinstance(room.stdio, Embedded) else None
+
+
+def owner(room: Room, container: Container) -> dict[str, str]:
+    """Whose the pipes are that our own shim makes, where it is not root."""
+    remap = room.remap_of(container)
+    return {"owner": "{}:{}".format(*remap.root)} if remap is not None else {}
+
+
+def _log_options(room: Room, container: Container) -> dict[str, str]:
+    config = container.host_config.log_config
+    options = config.config or {}
+    if config.type == "none":
+        return {"driver": "none"}
+    found = {"driver": config.type, "path": log_file(container)}
+    try:
+        if config.type not in FILES:
+            found |= remote_options(container, fifo_path(room, container))
+            options = {key.removeprefix("cache-"): value for key, value in options.items() if key.startswith("cache-")}
+        if found["path"]:
+            private.make_directory(os.path.dirname(found["path"]))
+            found |= _file_options(config.type, options)
+        if config.type == "json-file":
+            attributes = log_attributes(container)
+            if tag := options.get("tag", ""):
+                attributes["tag"] = render_tag(container, tag)
+            if attributes:
+                found["attrs"] = orjson.dumps(attributes).decode()
+    except ValueError as error:
+        raise internal(f"failed to initialize logging driver: {error}") from None
+    return found
+
+
+def _file_options(kind: str, options: Mapping[str, str]) -> dict[str, str]:
+    """:raises ValueError: in dockerd's words."""
+    files = DEFAULT_FILES
+    if text := options.get("max-file", ""):
+        if not text.lstrip("-").isdecimal():
+            raise ValueError(f'strconv.Atoi: parsing "{text}": invalid syntax')
+        files = int(text)
+        if files < 1:
+            raise ValueError("max-file cannot be less than 1")
+    elif "max-size" in options and kind == "json-file":
+        # With a size alone dockerd keeps one file.
+        files = 1
+    text = options.get("max-size", "")
+    size = 0 if text == "-1" else parse_size(text) if text else DEFAULT_SIZE
+    found = {"max-size": str(size), "max-file": str(files)}
+    if compress := options.get("compress", ""):
+        on = parse_bool(compress)
+        if on and kind == "json-file" and (files == 1 or size <= 0):
+            raise ValueError("compress cannot be true when max-file is less than 2 or max-size is not set")
+        found["compress"] = "1" if on else "0"
+    return found

@@ -1,0 +1,109 @@
+"""The container service made from the daemon's configuration (called by the composition root)."""
+
+import contextlib
+from typing import Any
+
+from api_models.container import LogConfig
+from api_models.resources import Ulimit
+from engine.api.client import Engine
+from engine.common.errors import WharfError
+from engine.common.files.remap import Remap
+from engine.shim.zygote import Handle
+from server.config.model import Config
+from server.containers.context import Bus, Room, Settings, Store
+from server.containers.create.hostlimits import detect
+from server.containers.create.runtimes import Runtimes
+from server.containers.create.validate import Rules
+from server.containers.service import Containers
+from server.containers.spec.host import SYSTEMD, HostFacts
+from server.containers.stdio.stdio_backend import IoHosts
+from server.volumes.service import Volumes
+
+
+def settings_from(config: Config, facts: HostFacts) -> Settings:
+    """What containers need of the configuration, with this host's defaults filled in."""
+    return Settings(
+        root=str(config.data_root),
+        exec_root=str(config.exec_root),
+        log_config=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
+        default_ulimits={
+            name: Ulimit(name=name, soft=limit.soft, hard=limit.hard) for name, limit in config.default_ulimits.items()
+        },
+        default_shm_size=config.default_shm_size,
+        default_ipc_mode=config.default_ipc_mode,
+        default_cgroupns_mode=config.default_cgroupns_mode or ("private" if facts.cgroup_v2 else "host"),
+        cgroup_parent=config.cgroup_parent,
+        cgroup_driver=facts.cgroup_driver,
+        init=config.init,
+        no_new_privileges=config.no_new_privileges,
+        seccomp_profile=_seccomp(config.seccomp_profile),
+        shutdown_timeout=config.shutdown_timeout,
+        cdi_spec_dirs=tuple(config.cdi_spec_dirs),
+        experimental=config.experimental,
+    )
+
+
+def _seccomp(setting: str) -> str:
+    """The daemon's profile: "" for the built-in one, ``unconfined``, or the JSON of the file that is named."""
+    if setting in ("", "builtin"):
+        return ""
+    if setting == "unconfined":
+        return setting
+    with open(setting) as file:
+        return file.read()
+
+
+def make_containers(
+    config: Config,
+    *,
+    engine: Engine,
+    store: Store,
+    bus: Bus,
+    images: Any,
+    networks: Any,
+    volumes: Volumes,
+    facts: HostFacts,
+    default_runtime: str,
+    zygote: Handle | None = None,
+    remap: Remap | None = None,
+) -> Containers:
+    """``default_runtime``: the one chosen for this host (``engine.runtime.probe``) if the configuration names none.
+    ``zygote``: makes the I/O hosts that a stock containerd needs; None with our own supervisor.
+
+    :raises OSError: the configured seccomp profile can't be read.
+    """
+    settings = settings_from(config, facts)
+    runtimes = Runtimes(
+        config.runtimes,
+        config.default_runtime or default_runtime,
+        systemd_cgroup=facts.cgroup_driver == SYSTEMD,
+        scripts=f"{settings.root}/runtimes",
+    )
+    limits = detect(facts.cgroups)
+    room = Room(
+        engine=engine,
+        store=store,
+        bus=bus,
+        images=images,
+        networks=networks,
+        volumes=volumes,
+        settings=settings,
+        runtimes=runtimes,
+        limits=limits,
+        facts=facts,
+        remap=remap,
+    )
+    if zygote is not None:
+
+        async def close_input(container: str, exec_id: str) -> None:
+            with contextlib.suppress(WharfError):
+                await engine.tasks.close_io(container, exec_id)
+
+        room.stdio = IoHosts(f"{settings.exec_root}/containers", zygote, close_input)
+    rules = Rules(
+        limits=limits,
+        systemd_cgroup=facts.cgroup_driver == SYSTEMD,
+        runtime=runtimes.check,
+        userns_remap=remap is not None,
+    )
+    return Containers(room, rules)

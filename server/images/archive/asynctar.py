@@ -1,0 +1,180 @@
+"""Reads a tar archive from an asynchronous stream, entry by entry, without a copy of the whole on disk.
+
+Used for archives of a few large entries (saved images): the headers are parsed on the loop, decompression happens
+in a thread.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+from engine.common.errors import invalid
+from engine.common.layers import header as tar
+from engine.common.layers.compression import Compression, decompressed, detect
+from engine.common.layers.header import Header
+from engine.common.layers.tarread import TarReader
+from engine.common.threads import apart
+
+_GATHER = 1 << 20
+_META_LIMIT = 1 << 20
+
+
+async def plain(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The stream's plain bytes, in pieces of about 1 MiB, whatever it is compressed with.
+
+    :raises WharfError: INVALID_ARGUMENT for broken data.
+    """
+    gathered = gather(body)
+    first = await anext(gathered, b"")
+    kind = detect(first)
+    if kind is Compression.NONE:
+        if first:
+            yield first
+        async for piece in gathered:
+            yield piece
+        return
+    loop = asyncio.get_running_loop()
+    head = [first]
+
+    async def more() -> bytes:
+        return await anext(gathered, b"")
+
+    def read(_: int) -> bytes:
+        if head:
+            return head.pop()
+        return asyncio.run_coroutine_threadsafe(more(), loop).result()
+
+    pieces: Iterator[bytes] = decompressed(read, kind=kind)
+
+    def step() -> bytes:
+        return next(pieces, b"")
+
+    while piece := await apart(step):
+        yield piece
+
+
+async def gather(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    parts: list[bytes] = []
+    held = 0
+    async for part in body:
+        if len(part) >= _GATHER and not parts:
+            yield part
+            continue
+        parts.append(part)
+        held += len(part)
+        if held >= _GATHER:
+            yield b"".join(parts)
+            parts, held = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+class _Feed:
+    """An iterator of what has been fed so far; running dry is told by an exception that the parser passes on."""
+
+    def __init__(self) -> None:
+        self.piece = b""
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> bytes:
+        piece, self.piece = self.piece, b""
+        if not piece:
+            raise StopIteration
+        return piece
+
+
+class AsyncTar:
+    """Iterates over entries; ``data`` gives the current one's content, what is not taken is skipped."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self._buffer = b""
+        self._at = 0
+        self._left = 0
+        self._padding = 0
+
+    async def _take(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            if self._at == len(self._buffer):
+                self._buffer, self._at = await anext(self._pieces, b""), 0
+                if not self._buffer:
+                    break
+            part = self._buffer[self._at : self._at + size]
+            self._at += len(part)
+            size -= len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def __aiter__(self) -> AsyncIterator[Header]:
+        while True:
+            async for _ in self.data():
+                pass
+            if self._padding and len(await self._take(self._padding)) < self._padding:
+                raise invalid("unexpected EOF")
+            header = await self._header()
+            if header is None:
+                break
+            self._left = header.stored
+            self._padding = -header.stored % 512
+            yield header
+        self._buffer, self._at = b"", 0
+        async for _ in self._pieces:  # the sender is not cut off while it writes its padding
+            pass
+
+    async def _header(self) -> Header | None:
+        """One entry's header with all that belongs to it: extension headers are read together with it and given
+        to the ordinary parser, which stops where the data would begin."""
+        blocks: list[bytes] = []
+        while True:
+            block = await self._take(512)
+            if len(block) < 512:
+                if block or blocks:
+                    raise invalid("unexpected EOF")
+                return None
+            if not block.strip(b"\0") and not blocks:
+                return None
+            blocks.append(block)
+            kind = block[156:157]
+            if kind not in (b"x", b"g", b"L", b"K"):
+                break
+            try:
+                size = int(block[124:136].strip(b" \0") or b"0", 8)
+            except ValueError:
+                raise invalid("archive/tar: invalid tar header") from None
+            if size > _META_LIMIT or len(blocks) > 16:
+                raise invalid("archive/tar: header field too long")
+            padded = size + -size % 512
+            extra = await self._take(padded)
+            if len(extra) < padded:
+                raise invalid("unexpected EOF")
+            blocks.append(extra)
+        feed = _Feed()
+        feed.piece = b"".join(blocks)
+        header = next(iter(TarReader(feed)), None)
+        if header is not None and header.sparse is not None:
+            raise invalid(f"{header.name}: a sparse file in an image's archive")
+        return header
+
+    async def data(self) -> AsyncIterator[memoryview]:
+        """The current entry's content, uncopied. "unexpected EOF" if the stream ends before."""
+        while self._left:
+            if self._at == len(self._buffer):
+                self._buffer, self._at = await anext(self._pieces, b""), 0
+                if not self._buffer:
+                    raise invalid("unexpected EOF")
+            part = memoryview(self._buffer)[self._at : self._at + self._left]
+            self._at += len(part)
+            self._left -= len(part)
+            yield part
+
+    async def read(self, limit: int) -> bytes:
+        """The whole content; INVALID_ARGUMENT if it is more than ``limit`` bytes."""
+        if self._left > limit:
+            raise invalid(f"archive entry of {self._left} bytes where at most {limit} are expected")
+        return b"".join([part async for part in self.data()])
+
+
+def regular(header: Header) -> bool:
+    return header.type == tar.REGULAR

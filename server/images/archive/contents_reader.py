@@ -1,0 +1,187 @@
+"""What an archive of images holds: read once, from a stream that can't be rewound.
+
+An image's documents often come after its layers, so that a file is judged by its name. Documents are kept in memory;
+layers and blobs go into the content store as they pass, where nothing keeps them but the caller's lease. Other files
+are skipped: an archive that is no image costs no more than to be read.
+"""
+
+import asyncio
+import posixpath
+import re
+import secrets
+from dataclasses import dataclass, field
+from enum import Enum
+
+from engine.api.client import Engine
+from engine.common import jsontext, limits
+from engine.common.errors import Kind, WharfError, invalid
+from engine.common.layers import header as tar
+from engine.common.layers.compression import Compression, detect
+from server.images.archive.asynctar import AsyncTar, regular
+from server.registry.reference import check_digest
+
+#: Files of at most this many bytes are kept in memory, up to ``_SMALL_TOTAL`` together.
+_SMALL = 1 << 20
+_SMALL_TOTAL = 32 << 20
+INDEX, LAYOUT, MANIFEST, REPOSITORIES = "index.json", "oci-layout", "manifest.json", "repositories"
+_DOCUMENTS = (INDEX, LAYOUT, MANIFEST, REPOSITORIES)
+#: ``<id>/json`` and ``<id>/VERSION`` are those of the format without a manifest.
+_CONFIG = re.compile(r"[^/]+\.json|(?:sha256:)?[0-9a-f]{64}|[^/]+/(?:json|VERSION)")
+#: ``<id>/layer.tar``, ``<digest>.tar.gz``, and what other tools make of them.
+_LAYER = re.compile(r"(?:[^/]+/){0,3}(?:[^/]+\.(?:tar(?:\.[a-z0-9]+)?|tgz)|(?:sha256:)?[0-9a-f]{64})")
+
+
+class _Role(Enum):
+    DOCUMENT = "document"
+    CONFIG = "config"
+    BLOB = "blob"
+    LAYER = "layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A file that is in the content store."""
+
+    digest: str
+    size: int
+    compression: Compression
+
+
+@dataclass(slots=True)
+class Contents:
+    """Files by their cleaned names: ``small`` in memory, ``big`` in the store, ``links`` to others."""
+
+    small: dict[str, bytes] = field(default_factory=dict)
+    big: dict[str, Blob] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    _named: set[str] = field(default_factory=set)  # by the manifest, if it came first
+    _refused: dict[str, WharfError] = field(default_factory=dict)
+    _held: int = 0
+
+    def follow(self, name: str) -> str:
+        """A layer that several images of an old archive share is a link in all but one."""
+        for _ in range(8):
+            if name not in self.links:
+                return name
+            name = self.links[name]
+        raise invalid(f"{name}: too many links")
+
+    async def add(self, engine: Engine, archive: AsyncTar, header: tar.Header) -> None:
+        """Keeps an entry of the archive if it may belong to an image.
+
+        :raises WharfError: INVALID_ARGUMENT for too many files, too large documents, and a wrong digest.
+        """
+        name = _clean(header.name)
+        role = self._role(name)
+        if role is None:
+            return
+        if len(self.small) + len(self.big) + len(self.links) + len(self._refused) >= limits.ARCHIVE_FILES:
+            raise limits.exceeded("ARCHIVE_FILES", "the number of files of images in the archive")
+        if header.type == tar.SYMLINK:
+            self.links[name] = _clean(posixpath.join(posixpath.dirname(name), header.linkname))
+        elif header.type == tar.HARDLINK:
+            self.links[name] = _clean(header.linkname)
+        elif regular(header):
+            await self._keep(engine, archive, name, header.size, role)
+
+    async def _keep(self, engine: Engine, archive: AsyncTar, name: str, size: int, role: _Role) -> None:
+        if role is _Role.DOCUMENT or role is _Role.CONFIG:
+            if error := self._too_large(name, size):
+                if role is _Role.DOCUMENT:
+                    raise error
+                self._refused[name] = error  # an image's config, or any file of an archive of something else
+                return
+            self._held += size
+            self.small[name] = await archive.read(limits.DOCUMENT_BYTES)
+            if name == MANIFEST:
+                self._named = _names_in(self.small[name])
+        elif role is _Role.LAYER and size <= _SMALL and self._held + size <= _SMALL_TOTAL:
+            self._held += size
+            self.small[name] = await archive.read(_SMALL)
+        else:
+            self.big[name] = await _ingest(engine, archive, size, _blob_digest(name), name)
+
+    def _too_large(self, name: str, size: int) -> WharfError | None:
+        if size > limits.DOCUMENT_BYTES:
+            return limits.exceeded("DOCUMENT_BYTES", f"{name}: its size {size}")
+        if self._held + size > limits.ARCHIVE_DOCUMENT_BYTES:
+            return limits.exceeded("ARCHIVE_DOCUMENT_BYTES", "the size of all documents in the archive")
+        return None
+
+    def missing(self, name: str, what: str) -> WharfError:
+        """Why a file that a manifest names is not here."""
+        return self._refused.get(name) or invalid(f"{what} {name!r} not found: unrecognized image format")
+
+    def _role(self, name: str) -> _Role | None:
+        if name in _DOCUMENTS:
+            return _Role.DOCUMENT
+        if _blob_digest(name):
+            return _Role.BLOB
+        if MANIFEST in self.small and name in self._named:
+            return _Role.CONFIG if _CONFIG.fullmatch(name) else _Role.LAYER
+        # Of a name that is both, a digest alone, only the size could tell: a layer may be small, too.
+        if _LAYER.fullmatch(name):
+            return _Role.LAYER
+        return _Role.CONFIG if _CONFIG.fullmatch(name) else None
+
+
+async def read(engine: Engine, archive: AsyncTar) -> Contents:
+    """Reads the archive to its end. Under a lease."""
+    contents = Contents()
+    async for header in archive:
+        await contents.add(engine, archive, header)
+    return contents
+
+
+def _clean(name: str) -> str:
+    return posixpath.normpath("/" + name).lstrip("/")
+
+
+def _names_in(manifest: bytes) -> set[str]:
+    """The files that ``manifest.json`` names. What is wrong with it is told when the images are made."""
+    try:
+        images = jsontext.loads(manifest)
+    except ValueError:
+        return set()
+    found: set[str] = set()
+    for image in images if isinstance(images, list) else ():
+        if isinstance(image, dict):
+            layers = image.get("Layers")
+            names = [image.get("Config"), *(layers if isinstance(layers, list) else ())]
+            found.update(_clean(name) for name in names if isinstance(name, str))
+    return found
+
+
+def _blob_digest(name: str) -> str:
+    parts = name.split("/")
+    if len(parts) != 3 or parts[0] != "blobs":
+        return ""
+    try:
+        return check_digest(f"{parts[1]}:{parts[2]}")
+    except WharfError:
+        return ""
+
+
+async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, name: str) -> Blob:
+    """One large file into the store. Its digest is found, or checked against the file's name."""
+    # Another client may be sending the same file, and stall: each has a ref of its own, and the first to end wins.
+    ref = f"load-{secrets.token_hex(8)}"
+    head = b""
+    written = 0
+    try:
+        async with engine.content.writer(ref, expected=digest, total=size) as writer:
+            async for piece in archive.data():
+                if len(head) < 6:
+                    head += bytes(piece[:6])
+                await writer.write(piece)
+                written += len(piece)
+            # Asked before the commit: of a blob that it has already the store would not say which it is.
+            found = digest or await writer.found()
+            await writer.commit(size=size, digest=found)
+    except BaseException as error:  # also a client that has gone: nobody can go on from here
+        await asyncio.shield(engine.content.throw_away(ref))
+        refused = isinstance(error, WharfError) and error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT)
+        if not refused or written < size:
+            raise
+        raise invalid(f"{name}: {error}") from None
+    return Blob(found, size, detect(head))

@@ -1,0 +1,47 @@
+"""``docker load``: an archive's images get their names, and are unpacked for this host."""
+
+from collections.abc import AsyncIterator
+
+from engine.api.types import ImageRecord, Platform
+from engine.common.errors import Kind, WharfError
+from server.images.archive.reader import Loaded, load
+from server.images.context import Room
+from server.images.model import dangling_name
+from server.images.rootfs import unpacked
+from server.registry.progress import Report
+from server.registry.reference import parse
+
+
+async def load_archive(
+    room: Room, body: AsyncIterator[bytes], report: Report, *, platform: Platform | None = None
+) -> None:
+    """Loads everything in the archive, or nothing of an image that is broken."""
+    # What was in the archive for other platforms is gone with the answer.
+    async with room.engine.leases.hold(sync=platform is not None):
+        for loaded in await load(room.engine, body, platform=platform):
+            await _one(room, loaded, report, platform)
+
+
+async def _one(room: Room, loaded: Loaded, report: Report, platform: Platform | None) -> None:
+    digest = loaded.target.digest
+    record = ImageRecord(loaded.name or dangling_name(digest), loaded.target)
+    room.resolver.forget(digest)
+    try:
+        image = await room.resolver.of_record(record, platform)
+    except WharfError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+    else:
+        await unpacked(room.engine, image)
+    if loaded.name:
+        old = await room.names.get(loaded.name)
+        familiar = parse(loaded.name).familiar
+        if await room.names.assign(record) and old is not None:
+            text = f"The image {familiar} already exists, renaming the old one with ID {old.target.digest}"
+            await report.stream(f"{text} to empty string\n")
+        await report.stream(f"Loaded image: {familiar}\n")
+    else:
+        if not await room.names.of_digest(digest):
+            await room.names.put(record)
+        await report.stream(f"Loaded image ID: {digest}\n")
+    await room.publish_with_labels("load", digest, digest)

@@ -1,0 +1,143 @@
+"""``docker save``: an OCI layout that is a docker-archive as well. The same images give the same bytes."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from engine.api.types import Descriptor, ImageRecord, Platform
+from engine.common.errors import WharfError
+from engine.common.layers import header as tar
+from engine.common.layers.header import Header
+from engine.common.layers.tarwrite import encode
+from engine.common.system import heap
+from server.images.context import Room
+from server.images.model import no_such_image
+from server.registry import documents, oci
+from server.registry.reference import Reference, parse, parse_canonical
+
+_BLOCK = 512
+
+
+async def chosen(room: Room, texts: Sequence[str]) -> list[tuple[ImageRecord, Reference | None]]:
+    """What is to be saved, each with its name (None: by id). A repository without a tag means all of its tags.
+
+    :raises WharfError: NOT_FOUND "No such image: …".
+    """
+    found: list[tuple[ImageRecord, Reference | None]] = []
+    for text in texts:
+        try:
+            record: ImageRecord | None = await room.resolver.record(text)
+        except WharfError as error:
+            record, missing = None, error
+        try:
+            reference: Reference | None = parse(text)
+        except WharfError:
+            reference = None
+        by_id = record is not None and (
+            record.target.digest.startswith(text)
+            or record.target.digest.partition(":")[2].startswith(text)
+            or bool(reference and reference.digest)
+        )
+        if not by_id and reference is not None and reference.name_only:
+            tags = [
+                (one, name)
+                for one in sorted(await room.names.all(), key=lambda r: r.name)
+                if (name := parse_canonical(one.name)) is not None and name.name == reference.name and name.tag
+            ]
+            if not tags:
+                raise no_such_image(reference)
+            found += tags
+            continue
+        if record is None:
+            raise missing
+        found.append((record, None if by_id else parse_canonical(record.name)))
+    return found
+
+
+async def save(
+    room: Room,
+    images: Sequence[tuple[ImageRecord, Reference | None]],
+    *,
+    platform: Platform | None = None,
+    quiet: bool = False,
+) -> AsyncIterator[bytes]:
+    """The archive's bytes. Everything is held by a lease until the end. ``quiet`` tells no event.
+
+    :raises WharfError: NOT_FOUND when an image does not have the platform.
+    """
+    async with room.engine.leases.hold() as lease:
+        blobs: dict[str, Descriptor] = {}
+        entries: list[dict[str, Any]] = []
+        legacy: dict[str, dict[str, Any]] = {}
+        for record, name in images:
+            image = await room.resolver.of_record(record, platform, exact=platform is not None)
+            target = record.target
+            if platform is not None:
+                target = replace(image.manifest_descriptor, annotations={})
+            await _collect(room, target, blobs)
+            entries.append(_entry(target, name))
+            row = legacy.setdefault(
+                image.manifest_descriptor.digest,
+                {
+                    "Config": _path(image.config_digest),
+                    "RepoTags": [],
+                    "Layers": [_path(str(layer["digest"])) for layer in image.layers],
+                },
+            )
+            if name is not None and name.tag and name.familiar not in row["RepoTags"]:
+                row["RepoTags"].append(name.familiar)
+        for digest in blobs:
+            await room.engine.leases.add_resource(lease.id, digest, "content")
+        rows = [{**row, "RepoTags": row["RepoTags"] or None} for row in legacy.values()]
+        index = {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": entries}
+        yield _directories(blobs)
+        for digest in sorted(blobs):
+            size = blobs[digest].size
+            yield encode(Header(_path(digest), mode=0o444, size=size))
+            with heap.Transfer():
+                async for piece in room.engine.content.read(digest):
+                    yield piece
+            if size % _BLOCK:
+                yield bytes(-size % _BLOCK)
+        yield _file("index.json", orjson.dumps(index))
+        yield _file("manifest.json", orjson.dumps(rows))
+        yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        yield bytes(2 * _BLOCK)
+    for record, _ in () if quiet else images:
+        await room.publish_with_labels("save", record.target.digest, record.target.digest)
+
+
+def _path(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _entry(target: Descriptor, name: Reference | None) -> dict[str, Any]:
+    annotations = {
+        key: value for key, value in target.annotations.items() if key not in (oci.ANNOTATION_NAME, oci.ANNOTATION_REF)
+    }
+    if name is not None:
+        annotations[oci.ANNOTATION_NAME] = str(name)
+        annotations[oci.ANNOTATION_REF] = name.tag or str(name)
+    return oci.to_json(replace(target, annotations=annotations))
+
+
+async def _collect(room: Room, desc: Descriptor, blobs: dict[str, Descriptor]) -> None:
+    """What is here of a target; other platforms' parts may be missing."""
+    if desc.digest in blobs or not await documents.has(room.engine, desc.digest):
+        return
+    blobs[desc.digest] = desc
+    if oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type):
+        for child in oci.children(await documents.read(room.engine, desc), desc.media_type):
+            await _collect(room, child, blobs)
+
+
+def _directories(blobs: dict[str, Descriptor]) -> bytes:
+    algorithms = sorted({digest.partition(":")[0] for digest in blobs})
+    names = ["blobs/", *(f"blobs/{algorithm}/" for algorithm in algorithms)]
+    return b"".join(encode(Header(name, type=tar.DIRECTORY, mode=0o755)) for name in names)
+
+
+def _file(name: str, data: bytes) -> bytes:
+    return encode(Header(name, mode=0o444, size=len(data))) + data + bytes(-len(data) % _BLOCK)

@@ -1,0 +1,304 @@
+"""``docker images``, ``inspect``, ``history``, ``tag``: what is read from the store and how it is named."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from api_models.filters import Filters
+from engine.api.types import Descriptor, ImageRecord
+from engine.common.errors import Kind, WharfError, invalid
+from server.images.context import Room
+from server.images.model import PARENT_LABEL, Image, is_dangling
+from server.images.select import LIST_FILTERS, selector
+from server.images.sizes import Sizes, distinct_chains
+from server.images.timestamps import format_ns, parse_ns
+from server.registry import documents, oci
+from server.registry.reference import Reference, parse_canonical
+
+Json = dict[str, Any]
+
+
+class Local:
+    def __init__(self, room: Room, sizes: Sizes) -> None:
+        self._room = room
+        self._sizes = sizes
+
+    # list
+
+    async def summaries(
+        self,
+        filters: Filters,
+        *,
+        show_all: bool = False,
+        shared_size: bool = False,
+        manifests: bool = False,
+        count: bool = True,
+    ) -> list[Json]:
+        """One summary for each target, the newest first.
+
+        :raises WharfError: INVALID_ARGUMENT for a filter, NOT_FOUND for an image that one names.
+        """
+        filters.validate(LIST_FILTERS)
+        test = await selector(self._room.resolver, filters, several=True)
+        records = await self._room.names.all()
+        hidden = set() if show_all else {r.labels[PARENT_LABEL] for r in records if r.labels.get(PARENT_LABEL)}
+        by_digest: dict[str, list[ImageRecord]] = {}
+        for record in sorted(records, key=lambda r: r.name):
+            if is_dangling(record) and record.target.digest in hidden:
+                continue
+            if await test(record):
+                by_digest.setdefault(record.target.digest, []).append(record)
+        found: list[tuple[Json, list[Image]]] = []
+        for group in by_digest.values():
+            images = [image async for image in self._room.resolver.platforms(group[0])]
+            summary = await self._summary(group, images, manifests=manifests, count=count)
+            if summary is not None:
+                found.append((summary, images))
+        if shared_size:
+            users = Counter(chain for _, images in found for chain in set(distinct_chains(images)))
+            for summary, images in found:
+                shared = [chain for chain in set(distinct_chains(images)) if users[chain] > 1]
+                summary["SharedSize"] = sum([await self._sizes.snapshot(chain) or 0 for chain in shared])
+        return [summary for summary, _ in sorted(found, key=lambda pair: -pair[0]["Created"])]
+
+    async def _summary(
+        self, group: list[ImageRecord], images: list[Image], *, manifests: bool, count: bool
+    ) -> Json | None:
+        record = group[0]
+        if not images:
+            return None
+        best = await self._room.resolver.of_record(record)
+        tags, digests = _names(group)
+        total = sum([await self._sizes.of(image) for image in images])
+        created = parse_ns(best.config.get("created"))
+        summary: Json = {
+            "Containers": self._users(record.target.digest) if count else -1,
+            "Created": created // 1_000_000_000 if created is not None else 0,
+            "Id": record.target.digest,
+            "Labels": dict(best.labels) or None,
+            "ParentId": record.labels.get(PARENT_LABEL, ""),
+            "Descriptor": oci.to_json(record.target),
+            "RepoDigests": digests,
+            "RepoTags": tags,
+            "SharedSize": -1,
+            "Size": total,
+        }
+        if manifests:
+            summary["Manifests"] = await self.manifests(record.target)
+        return summary
+
+    async def count(self) -> int:
+        """How many images a list of all would show."""
+        return len({record.target.digest for record in await self._room.names.all()})
+
+    async def chains(self) -> set[str]:
+        """The chain ids of all layers of all images."""
+        records = {record.target.digest: record for record in await self._room.names.all()}.values()
+        return {
+            c for record in records async for i in self._room.resolver.platforms(record) for c in distinct_chains([i])
+        }
+
+    async def layers_size(self) -> int:
+        """Bytes that all images take together, each blob and each layer counted once; with what is on its way."""
+        blobs: dict[str, int] = {}
+        chains: set[str] = set()
+        for record in {record.target.digest: record for record in await self._room.names.all()}.values():
+            blobs |= await self._sizes.below(record.target)
+            async for image in self._room.resolver.platforms(record):
+                chains.update(distinct_chains([image]))
+        # What the containers of an image share on top of it.
+        tops = {f"{chain}-init" for chain in chains}
+        chains |= {info.name async for info in self._room.engine.snapshots.walk(['name~="-init$"'])} & tops
+        layers = sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
+        return sum(blobs.values()) + layers + await self._sizes.arriving()
+
+    def _users(self, digest: str) -> int:
+        return sum(1 for user in self._room.users() if user.image_id == digest)
+
+    # manifests
+
+    async def manifests(self, target: Descriptor) -> list[Json]:
+        """What lies below a target, here or not (``Manifests`` of list and inspect)."""
+        return [await self._manifest(target, desc) async for desc in self._room.resolver.manifests(target)]
+
+    async def _manifest(self, target: Descriptor, desc: Descriptor) -> Json:
+        image = await self._room.resolver.image(target, desc)
+        size = await documents.size(self._room.engine, desc.digest)
+        here, content = size is not None, size or 0
+        available = here
+        if here:
+            document = await documents.read(self._room.engine, desc)
+            for child in oci.children(document, desc.media_type):
+                if (size := await documents.size(self._room.engine, child.digest)) is not None:
+                    content += size
+                elif not oci.is_foreign(child.media_type):
+                    available = False
+        kind = "attestation" if desc.annotations.get(oci.ATTESTATION) else "image" if image else "unknown"
+        unpacked = await self._sizes.unpacked(image) if image is not None else 0
+        entry: Json = {
+            "ID": desc.digest,
+            "Descriptor": oci.to_json(desc),
+            "Available": available,
+            "Size": {"Content": content, "Total": content + unpacked},
+            "Kind": kind,
+        }
+        if kind == "attestation":
+            entry["AttestationData"] = {"For": desc.annotations.get("vnd.docker.reference.digest", "")}
+        elif image is not None or desc.platform is not None:
+            platform = image.platform if image is not None else desc.platform
+            users = [u.id for u in self._room.users() if (u.image_manifest or {}).get("digest") == desc.digest]
+            entry["Kind"] = "image"
+            entry["ImageData"] = {
+                "Platform": oci.platform_json(platform) if platform else {},
+                "Containers": users,
+                "Size": {"Unpacked": unpacked},
+            }
+        return entry
+
+    # inspect
+
+    async def inspect(self, text: str, *, platform: str | None = None, manifests: bool = False) -> Json:
+        """All fields of API 1.51.
+
+        :raises WharfError: NOT_FOUND, INVALID_ARGUMENT.
+        """
+        if platform and manifests:
+            raise invalid("conflicting options: manifests and platform options cannot both be set")
+        record = await self._room.resolver.record(text)
+        image = await self._room.resolver.resolve(text, platform=platform)
+        group = await self._room.names.of_digest(record.target.digest)
+        tags, digests = _names(group)
+        index = oci.is_index(image.target.media_type)
+        config = image.config
+        history = config.get("history") or []
+        comment = config.get("comment") or (history[-1].get("comment") if history else "") or ""
+        updated = max((r.updated_at_ns for r in group), default=0)
+        document: Json = {
+            "Id": image.id,
+            "RepoTags": tags,
+            "RepoDigests": digests,
+            "Parent": record.labels.get(PARENT_LABEL, ""),
+            "Comment": comment,
+            "DockerVersion": config.get("docker_version") or "",
+            "Author": config.get("author") or "",
+            "Config": _config(image),
+            "Architecture": config.get("architecture") or "",
+            "Os": config.get("os") or "",
+            "Size": await self._sizes.content(image) + (image.target.size if index else 0),
+            "GraphDriver": {"Data": None, "Name": self._room.engine.snapshots.snapshotter},
+            "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
+            "Metadata": {"LastTagTime": _time(updated)},
+            "Descriptor": oci.to_json(image.manifest_descriptor if platform and index else image.target),
+        }
+        if isinstance(config.get("created"), str):
+            document["Created"] = config["created"]
+        if config.get("variant"):
+            document["Variant"] = config["variant"]
+        if config.get("os.version"):
+            document["OsVersion"] = config["os.version"]
+        if manifests:
+            document["Manifests"] = await self.manifests(image.target)
+        return document
+
+    # history
+
+    async def history(self, text: str, *, platform: str | None = None) -> list[Json]:
+        """The newest step first. Steps of parent images that are here carry their ids."""
+        record = await self._room.resolver.record(text)
+        image = await self._room.resolver.resolve(text, platform=platform)
+        sizes = [await self._sizes.snapshot(chain) or 0 for chain in oci.chain_ids(image.diff_ids)]
+        rows: list[Json] = []
+        for step in image.config.get("history") or ():
+            created = parse_ns(step.get("created"))
+            size = 0
+            if not step.get("empty_layer") and sizes:
+                size = sizes.pop(0)
+            row = {
+                "Comment": step.get("comment") or "",
+                "Created": created // 1_000_000_000 if created is not None else 0,
+                "CreatedBy": step.get("created_by") or "",
+                "Id": "<missing>",
+                "Size": size,
+                "Tags": None,
+            }
+            rows.append(row)
+        rows.reverse()
+        current: ImageRecord | None = record
+        for row in rows:
+            if current is None:
+                break
+            row["Id"] = current.target.digest
+            tags, _ = _names(await self._room.names.of_digest(current.target.digest))
+            row["Tags"] = tags or None
+            parent = current.labels.get(PARENT_LABEL, "")
+            parents = await self._room.names.of_digest(parent) if parent else []
+            current = parents[0] if parents else None
+        return rows
+
+    # tag
+
+    async def tag(self, text: str, reference: Reference) -> None:
+        """:raises WharfError: NOT_FOUND; INVALID_ARGUMENT for a name that could be taken for a digest."""
+        if reference.familiar_name == "sha256":
+            raise invalid("refusing to create an ambiguous tag using digest algorithm as name")
+        record = await self._room.resolver.record(text)
+        named = replace(record, name=str(reference.tagged()), created_at_ns=0, updated_at_ns=0)
+        await self._room.names.assign(named)
+        await self._room.publish_with_labels("tag", record.target.digest, reference.tagged().familiar)
+
+    async def children(self, digest: str) -> list[str]:
+        """Ids of images made from this one: by a build step, or by having all its layers as their first."""
+        records = await self._room.names.all()
+        try:
+            of = await self._room.names.of_digest(digest)
+            base = (await self._room.resolver.of_record(of[0])).diff_ids if of else ()
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            base = ()
+        found: dict[str, None] = {}
+        for record in records:
+            if record.target.digest == digest:
+                continue
+            if record.labels.get(PARENT_LABEL) == digest:
+                found[record.target.digest] = None
+            elif base:
+                async for image in self._room.resolver.platforms(record):
+                    if len(image.diff_ids) > len(base) and image.diff_ids[: len(base)] == base:
+                        found[record.target.digest] = None
+                await asyncio.sleep(0)
+        return list(found)
+
+
+def _names(group: list[ImageRecord]) -> tuple[list[str], list[str]]:
+    """RepoTags and RepoDigests of a target's names."""
+    tags: list[str] = []
+    digests: dict[str, None] = {}
+    for record in group:
+        if is_dangling(record):
+            continue
+        name = parse_canonical(record.name)
+        if name is None:
+            tags.append(record.name)  # another client's; shown as it is
+            continue
+        if name.tag:
+            tags.append(f"{name.familiar_name}:{name.tag}")
+        digests[f"{name.familiar_name}@{record.target.digest}"] = None
+    return tags, list(digests)
+
+
+def _config(image: Image) -> Json:
+    """``Config`` as the image has it; what dockerd always shows is there, also when it is empty."""
+    config: Mapping[str, Any] = image.container_config
+    shown = {key: value for key, value in config.items() if value is not None}
+    for key in ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"):
+        shown.setdefault(key, None)
+    for key in ("User", "WorkingDir"):
+        shown.setdefault(key, "")
+    return shown
+
+
+def _time(ns: int) -> str:
+    return format_ns(ns) if ns else "0001-01-01T00:00:00Z"

@@ -1,0 +1,230 @@
+"""Images made here: ``docker import`` of a file system, ``docker commit`` of a container, the results of builds."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor, ImageRecord, Mount, Platform
+from engine.common.errors import Kind, WharfError, invalid
+from engine.common.layers.compression import Compression, detect
+from engine.common.layers.ends import TarEnd
+from engine.common.system import heap
+from server.images.archive.repack import storable
+from server.images.changes import apply_changes
+from server.images.context import Room
+from server.images.model import PARENT_LABEL, Image, dangling_name
+from server.images.timestamps import format_ns
+from server.registry import documents, oci
+from server.registry.progress import Report
+from server.registry.reference import Reference, parse
+
+_SUFFIX = {Compression.NONE: "", Compression.GZIP: "+gzip", Compression.ZSTD: "+zstd"}
+
+
+async def name_image(
+    room: Room, target: Descriptor, names: Sequence[Reference], labels: Mapping[str, str] | None = None
+) -> None:
+    """Gives the target its names; without any it is a dangling image."""
+    for reference in names:
+        await room.names.assign(ImageRecord(str(reference.tagged()), target, dict(labels or {})))
+    if not names and not await room.names.of_digest(target.digest):
+        await room.names.put(ImageRecord(dangling_name(target.digest), target, dict(labels or {})))
+
+
+async def write_image(room: Room, config: Mapping[str, Any], layers: Sequence[Descriptor]) -> Descriptor:
+    """The config and the manifest. Under a lease; the layers' snapshots are there, or will be."""
+    engine = room.engine
+    ids = oci.diff_ids(dict(config))
+    chain = oci.chain_ids(ids)
+    labels = documents.snapshot_label(engine, chain[-1] if chain else "")
+    stored = await documents.write(engine, orjson.dumps(config), oci.OCI_CONFIG, labels=labels)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": oci.OCI_MANIFEST,
+        "config": oci.to_json(stored),
+        "layers": [oci.to_json(replace(layer, platform=None)) for layer in layers],
+    }
+    return await documents.write(engine, orjson.dumps(manifest), oci.OCI_MANIFEST)
+
+
+# import
+
+
+async def import_image(
+    room: Room,
+    body: AsyncIterator[bytes],
+    report: Report,
+    *,
+    reference: Reference | None,
+    message: str,
+    changes: Sequence[str],
+    platform: Platform | None,
+) -> None:
+    """A tar of a whole file system becomes an image of one layer.
+
+    :raises WharfError: INVALID_ARGUMENT for a broken archive or change.
+    """
+    config = await apply_changes({}, changes)
+    async with room.engine.leases.hold():
+        layer, diff_id = await _import_layer(room, body)
+        where = platform or room.resolver.host
+        created = format_ns(time.time_ns())
+        document: dict[str, Any] = {
+            "created": created,
+            **oci.platform_json(where),
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "history": [{"created": created, "comment": message}],
+        }
+        target = await write_image(room, document, [layer])
+        await name_image(room, target, [reference] if reference else [])
+    await report.status(target.digest)
+    if reference is not None:
+        await room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+    await room.publish_with_labels("import", target.digest, target.digest)
+
+
+async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:
+    """The blob as it comes, and its diff id as the unpacking finds it, which an engine that can does meanwhile."""
+    engine = room.engine
+    ref = f"import-{secrets.token_hex(8)}"
+    key = f"extract-{ref}"
+    mounts = await engine.snapshots.prepare(key, "")
+    applying: asyncio.Task[Descriptor] | None = None
+    try:
+        with heap.Transfer():
+            async with engine.content.writer(ref) as writer:
+                kind, size, end = Compression.NONE, 0, TarEnd()
+                async for data in storable(body):
+                    piece = memoryview(data)
+                    if not size:
+                        kind = detect(data)
+                    if kind is Compression.NONE:
+                        # The id is new in any case: padding behind the archive, which may be large, is not kept.
+                        piece = piece[: end.of(piece)]
+                        if not piece:
+                            continue
+                    await writer.write(piece)
+                    size += len(piece)
+                    if applying is None and engine.diff.follows:
+                        layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], "", 0)
+                        applying = asyncio.create_task(engine.diff.apply(layer, mounts, arriving=ref))
+                digest = await writer.found()
+                await writer.commit(size=size, digest=digest)
+        layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], digest, size)
+        applied = await _whole(applying) if applying is not None else None
+        if applied is None:
+            if applying is not None:  # it had begun
+                await engine.snapshots.remove(key)
+                mounts = await engine.snapshots.prepare(key, "")
+            applied = await engine.diff.apply(layer, mounts)
+        try:
+            await engine.snapshots.commit(applied.digest, key)
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+            await engine.snapshots.remove(key)
+    except BaseException:
+        await asyncio.shield(_undone(engine, ref, key, applying))
+        raise
+    await engine.content.update_labels(digest, {oci.UNCOMPRESSED: applied.digest})
+    return layer, applied.digest
+
+
+async def _whole(applying: "asyncio.Task[Descriptor]") -> Descriptor | None:
+    """What the engine says of a layer that it applied as it came; None if it could not follow."""
+    try:
+        return await applying
+    except WharfError as error:
+        if error.kind is not Kind.UNAVAILABLE:
+            raise
+        return None
+
+
+async def _undone(engine: Engine, ref: str, key: str, applying: "asyncio.Task[Descriptor] | None") -> None:
+    """Takes away what an import had begun."""
+    if applying is not None:
+        applying.cancel()
+        await asyncio.wait((applying,))
+        if not applying.cancelled():
+            applying.exception()  # what broke the import is told
+    await engine.content.throw_away(ref)
+    with suppress(WharfError):
+        await engine.snapshots.remove(key)
+
+
+# commit
+
+
+async def commit_snapshot(
+    room: Room,
+    key: str,
+    image: Image | None,
+    *,
+    config: Mapping[str, Any],
+    author: str = "",
+    comment: str = "",
+    created_by: str = "",
+    reference: Reference | None = None,
+) -> Descriptor:
+    """The snapshot ``key`` (a container's) as a layer on its image. ``config`` is the image's new ``config``.
+
+    :raises WharfError: NOT_FOUND for a snapshot or an image's blob that isn't there.
+    """
+    engine = room.engine
+    async with engine.leases.hold():
+        layer, diff_id = await _difference(room, key)
+        base: Mapping[str, Any] = image.config if image is not None else {}
+        layers = list(oci.parse_manifest(dict(image.manifest)).layers) if image is not None else []
+        ids = [*oci.diff_ids(dict(base)), diff_id]
+        layers.append(layer)
+        room.unpacking.begin(layers, ids)
+        now = format_ns(time.time_ns())
+        step: dict[str, Any] = {"created": now, "created_by": created_by}
+        if author:
+            step["author"] = author
+        if comment:
+            step["comment"] = comment
+        document: dict[str, Any] = {"created": now}
+        if author or base.get("author"):
+            document["author"] = author or base.get("author")
+        where = image.platform if image is not None else room.resolver.host
+        document |= {
+            **oci.platform_json(where),
+            "config": dict(config),
+            "rootfs": {"type": "layers", "diff_ids": ids},
+            "history": [*(base.get("history") or ()), step],
+        }
+        target = await write_image(room, document, layers)
+        labels = {PARENT_LABEL: image.id} if image is not None else {}
+        await name_image(room, target, [reference] if reference else [], labels)
+    return target
+
+
+async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
+    """The layer and its diff id. The view that is made for it goes with the lease."""
+    engine = room.engine
+    parent = (await engine.snapshots.stat(key)).parent
+    view = f"commit-{secrets.token_hex(8)}"
+    upper, lower = await asyncio.gather(engine.snapshots.mounts(key), _below(engine, view, parent))
+    layer = await engine.diff.diff(lower, upper, media_type=oci.OCI_LAYER + "+gzip", ref=view)
+    info = await engine.content.info(layer.digest)
+    diff_id = info.labels.get(oci.UNCOMPRESSED, "")
+    if not diff_id:
+        raise invalid("invalid differ response with no diffID")
+    return Descriptor(layer.media_type, layer.digest, info.size), diff_id
+
+
+async def _below(engine: Engine, view: str, parent: str) -> Sequence[Mount]:
+    return await engine.snapshots.view(view, parent) if parent else ()
+
+
+def names_of(texts: Sequence[str]) -> list[Reference]:
+    return [parse(text) for text in texts]

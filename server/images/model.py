@@ -1,0 +1,108 @@
+"""What the image services speak of: an image made ready for use, the words of dangling images, who uses images."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from api_models.container import ContainerConfig
+from engine.api.types import Descriptor, ImageRecord, Platform
+from engine.common.errors import WharfError, not_found
+from server.registry.reference import DigestReference, Reference
+
+#: Names of images without a name; the form is dockerd's, so that both find each other's.
+_DANGLING = "moby-dangling@"
+#: The label that names the image which a build step started from.
+PARENT_LABEL = "org.mobyproject.image.parent"
+
+
+def dangling_name(digest: str) -> str:
+    return _DANGLING + digest
+
+
+def is_dangling(record: ImageRecord) -> bool:
+    return record.name == dangling_name(record.target.digest)
+
+
+def short_id(digest: str) -> str:
+    """Twelve digits, as the CLI shows an id."""
+    return digest.partition(":")[2][:12] or digest[:12]
+
+
+def no_such_image(reference: Reference | DigestReference | str) -> WharfError:
+    """dockerd's sentence; clients choose their exception by it."""
+    if isinstance(reference, DigestReference):
+        text = reference.digest
+    elif isinstance(reference, Reference):
+        text = reference.tagged().familiar
+    else:
+        text = reference
+    return not_found(f"No such image: {text}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """One platform's image, ready to make a container of.
+
+    ``id`` is the digest of ``target``, which a name points to: an index or a manifest. ``name`` is the canonical
+    name by which it was found ("" if by its id). ``manifest_descriptor`` is the chosen manifest, with its platform;
+    ``config`` the whole OCI image config. ``chain_id`` names the root file system's snapshot ("" without layers).
+    """
+
+    id: str
+    name: str
+    target: Descriptor
+    manifest_descriptor: Descriptor
+    manifest: Mapping[str, Any]
+    config: Mapping[str, Any]
+    config_digest: str
+    diff_ids: tuple[str, ...]
+    chain_id: str
+    platform: Platform
+
+    @property
+    def layers(self) -> list[Mapping[str, Any]]:
+        return list(self.manifest.get("layers") or ())
+
+    @property
+    def container_config(self) -> Mapping[str, Any]:
+        """The ``config`` object inside the config: Env, Cmd, Entrypoint …"""
+        return self.config.get("config") or {}
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.container_config.get("Labels") or {}
+
+
+class _State(Protocol):
+    running: bool
+
+
+class _Mount(Protocol):
+    kind: str
+    spec: dict[str, Any]
+
+
+class ImageUser(Protocol):
+    """A container, as far as images care."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def image_id(self) -> str: ...
+    @property
+    def image_manifest(self) -> dict[str, Any] | None: ...
+    @property
+    def config(self) -> ContainerConfig: ...
+    @property
+    def mounts(self) -> Mapping[str, _Mount]: ...
+    @property
+    def state(self) -> _State: ...
+
+
+#: Every container there is, at the moment of the call.
+Users = Callable[[], Iterable[ImageUser]]
+
+
+def mounted(user: ImageUser) -> set[str]:
+    """Ids of the images that a container has as mounts (``type=image``)."""
+    return {str(point.spec.get("Source")) for point in user.mounts.values() if point.kind == "image"}

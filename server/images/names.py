@@ -1,0 +1,180 @@
+"""The names of images, held in memory: ``docker run`` looks a name up without asking the supervisor.
+
+The supervisor's store is the truth. Every change of ours goes there first; changes by others (``ctr``) arrive as
+events. While the stream of events is broken, every look-up reads the list anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from engine.api.client import Engine
+from engine.api.types import ImageRecord
+from engine.common.errors import Kind, WharfError
+from server.images.model import dangling_name, is_dangling
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+
+
+class Names:
+    """``start`` before use, ``stop`` at the end. All methods are called on the loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._records: dict[str, ImageRecord] = {}
+        self._by_digest: dict[str, set[str]] = {}
+        # Own changes of a name are counted, so that an answer asked for before one is not believed after it.
+        self._changes: dict[str, int] = {}
+        self._followed = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._reload()
+        self._task = asyncio.create_task(self._follow(), name="image names")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    # reading
+
+    async def get(self, name: str) -> ImageRecord | None:
+        await self._current()
+        return self._records.get(name)
+
+    async def all(self) -> list[ImageRecord]:
+        await self._current()
+        return list(self._records.values())
+
+    async def of_digest(self, digest: str) -> list[ImageRecord]:
+        """Every name of a target, in the order of the names."""
+        await self._current()
+        return [self._records[name] for name in sorted(self._by_digest.get(digest, ()))]
+
+    async def of_prefix(self, hexadecimal: str) -> list[ImageRecord]:
+        """Every name whose target's digest begins so."""
+        await self._current()
+        found: list[ImageRecord] = []
+        start = f"sha256:{hexadecimal}"
+        for digest in sorted(self._by_digest):
+            if digest.startswith(start):
+                found += await self.of_digest(digest)
+        return found
+
+    # changing
+
+    async def put(self, record: ImageRecord) -> ImageRecord:
+        """Creates the name, or moves it to another target."""
+        try:
+            stored = await self._engine.images.create(record)
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+            stored = await self._engine.images.update(record, fields=("target", "labels"))
+        self._changes[record.name] = self._changes.get(record.name, 0) + 1
+        self._set(stored)
+        return stored
+
+    async def delete(self, name: str, *, sync: bool = False) -> bool:
+        """False if it was gone already."""
+        found = True
+        try:
+            await self._engine.images.delete(name, sync=sync)
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            found = False
+        self._changes[name] = self._changes.get(name, 0) + 1
+        self._drop(name)
+        return found
+
+    async def ensure_dangling(self, record: ImageRecord) -> None:
+        """The target stays an image, without a name."""
+        name = dangling_name(record.target.digest)
+        if await self.get(name) is None:
+            await self.put(replace(record, name=name, created_at_ns=0, updated_at_ns=0))
+
+    async def assign(self, record: ImageRecord) -> bool:
+        """Gives a name to a target. What the name stood for before stays as a dangling image if this was its only
+        name; a dangling image of the new target is no longer one. True if the name now stands for another target.
+        """
+        old = await self.get(record.name)
+        changed = old is None or old.target.digest != record.target.digest
+        if old is not None and changed and len(await self.of_digest(old.target.digest)) == 1:
+            await self.ensure_dangling(old)
+        await self.put(record)
+        if not is_dangling(record):
+            dangling = dangling_name(record.target.digest)
+            if await self.get(dangling) is not None:
+                await self.delete(dangling)
+        return changed
+
+    # keeping up
+
+    async def _current(self) -> None:
+        if not self._followed:
+            await self._reload()
+
+    async def _reload(self) -> None:
+        changes = dict(self._changes)
+        records = await self._engine.images.list()
+        names = {record.name for record in records}
+        for name in [name for name in self._records if name not in names]:
+            if self._changes.get(name) == changes.get(name):
+                self._drop(name)
+        for record in records:
+            if self._changes.get(record.name) == changes.get(record.name):
+                self._set(record)
+
+    def _set(self, record: ImageRecord) -> None:
+        self._drop(record.name)
+        self._records[record.name] = record
+        self._by_digest.setdefault(record.target.digest, set()).add(record.name)
+
+    def _drop(self, name: str) -> None:
+        old = self._records.pop(name, None)
+        if old is None:
+            return
+        names = self._by_digest[old.target.digest]
+        names.discard(name)
+        if not names:
+            del self._by_digest[old.target.digest]
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                namespace = self._engine.namespace
+                subscription = self._engine.events.subscribe(f'topic~="^/images/",namespace=="{namespace}"')
+                async with subscription:
+                    await self._reload()
+                    self._followed = True
+                    async for event in subscription:
+                        if name := getattr(event.event, "name", ""):
+                            await self._refresh([name])
+            except WharfError as error:
+                log.debug("image events: %s", error.message)
+            finally:
+                self._followed = False
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _refresh(self, names: Iterable[str]) -> None:
+        for name in names:
+            change = self._changes.get(name)
+            record: ImageRecord | None
+            try:
+                record = await self._engine.images.get(name)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+                record = None
+            if self._changes.get(name) != change:
+                continue  # our own change came between; its event is still to come
+            if record is None:
+                self._drop(name)
+            else:
+                self._set(record)

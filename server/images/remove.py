@@ -1,0 +1,297 @@
+"""``docker rmi`` and ``docker image prune``: names go, and with the last name the image.
+
+The bytes are not waited for: the engine's collector removes what nothing refers to any more.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from api_models.filters import Filters
+from engine.api.types import Descriptor, ImageRecord, Platform
+from engine.common.errors import WharfError, conflict
+from server.images.context import Room
+from server.images.local import Local
+from server.images.model import PARENT_LABEL, dangling_name, is_dangling, mounted, no_such_image, short_id
+from server.images.select import PRUNE_FILTERS, selector
+from server.images.sizes import Sizes
+from server.registry import documents, oci
+from server.registry.download import Downloads
+from server.registry.reference import DigestReference, Reference, parse_any, parse_canonical
+
+Lines = list[dict[str, str]]
+
+
+def _is_id(digest: str, text: str) -> bool:
+    return bool(text) and (digest.startswith(text) or digest.partition(":")[2].startswith(text))
+
+
+def _conflict(reference: str, reason: str, *, hard: bool = False) -> WharfError:
+    force = "cannot be forced" if hard else "must be forced"
+    return conflict(f"conflict: unable to delete {reference} ({force}) - {reason}")
+
+
+class Removal:
+    def __init__(self, room: Room, local: Local, sizes: Sizes, downloads: Downloads) -> None:
+        self._room = room
+        self._local = local
+        self._sizes = sizes
+        self._downloads = downloads
+        self._pruning = False
+
+    # remove
+
+    async def remove(self, text: str, *, force: bool = False, prune: bool = True) -> Lines:
+        """The lines of the answer, in dockerd's order.
+
+        :raises WharfError: NOT_FOUND; CONFLICT in dockerd's words when it is used or has other names.
+        """
+        names = self._room.names
+        record = await self._room.resolver.record(text)
+        digest = record.target.digest
+        group = await names.of_digest(digest)
+        parsed = parse_any(text) if not text.startswith("moby-dangling@") else DigestReference(digest)
+        by_name = isinstance(parsed, Reference) and (
+            record.name == str(parsed.tagged()) or (bool(parsed.digest) and not is_dangling(record))
+        )
+        if not by_name and _is_id(digest, text.removeprefix("moby-dangling@")):
+            return await self._all(digest, group, force=force, prune=prune, several=not force)
+        assert isinstance(parsed, Reference)
+        same = _same(parsed, group)
+        if not same:
+            raise no_such_image(parsed)
+        if len(same) != len(group):
+            return [line for one in same for line in await self._untag(one)]
+        users = self._room.users()
+        user = next((user for user in users if user.image_id == digest or digest in mounted(user)), None)
+        if user is not None:
+            familiar = parsed.tagged().familiar
+            if not force:
+                raise _conflict(familiar, f"container {user.id[:12]} is using its referenced image {short_id(digest)}")
+            # The container keeps its image, which has no name from now on.
+            await names.ensure_dangling(record)
+            return [line for one in same for line in await self._untag(one)]
+        return await self._all(digest, group, force=force, prune=prune, several=False)
+
+    async def remove_platforms(self, text: str, platforms: Sequence[Platform], *, force: bool = False) -> Lines:
+        """What single platforms of an index hold goes, its names stay (API 1.50). An image of one platform goes whole.
+
+        What other images refer to as well stays, and the answer has no line of it.
+
+        :raises WharfError: NOT_FOUND for an image or a platform that isn't here; CONFLICT for one that is used.
+        """
+        room = self._room
+        record = await room.resolver.record(text)
+        lines: Lines = []
+        for platform in platforms:
+            image = await room.resolver.of_record(record, platform, text=text)
+            manifest = image.manifest_descriptor.digest
+            if manifest == record.target.digest:
+                return await self._all(
+                    manifest, await room.names.of_digest(manifest), force=force, prune=False, several=False
+                )
+            for user in room.users():
+                if not force and user.image_id == image.id and (user.image_manifest or {}).get("digest") == manifest:
+                    reason = f"container {user.id[:12]} is using its referenced image {short_id(image.id)}"
+                    raise _conflict(text, reason)
+            await self._let_go(record.target, manifest)
+            room.resolver.forget(record.target.digest)
+            self._sizes.forget()
+            await self._collect()
+            if not await documents.has(room.engine, manifest):
+                lines.append({"Deleted": manifest})
+        return lines
+
+    async def _let_go(self, index: Descriptor, child: str) -> None:
+        """Takes the labels away by which an index, or one below it, holds a manifest."""
+        engine = self._room.engine
+        if not oci.is_index(index.media_type) or not await documents.has(engine, index.digest):
+            return
+        info = await engine.content.info(index.digest)
+        held: dict[str, str | None] = {
+            key: None for key, digest in info.labels.items() if digest == child and key.startswith(oci.REF)
+        }
+        if held:
+            await engine.content.update_labels(index.digest, held)
+        for nested in oci.parse_index(await documents.read(engine, index)):
+            await self._let_go(nested, child)
+
+    async def _untag(self, record: ImageRecord) -> Lines:
+        await self._room.names.delete(record.name)
+        name = parse_canonical(record.name)
+        familiar = name.familiar if name is not None else record.name
+        self._room.publish("untag", record.target.digest, familiar)
+        return [{"Untagged": familiar}]
+
+    def _check(self, digest: str, group: list[ImageRecord], *, force: bool, several: bool) -> None:
+        shown = short_id(digest)
+        users = [user for user in self._room.users() if user.image_id == digest]
+        for user in users:
+            if user.state.running:
+                raise _conflict(shown, f"image is being used by running container {user.id[:12]}", hard=True)
+        if not force:
+            for user in self._room.users():
+                if user.image_id == digest:
+                    raise _conflict(shown, f"image is being used by stopped container {user.id[:12]}")
+                if digest in mounted(user):
+                    raise _conflict(shown, f"container {user.id[:12]} has it as a mount")
+            parsed = [name for r in group if (name := parse_canonical(r.name)) is not None]
+            if several and (len({name.name for name in parsed}) > 1 or len([n for n in parsed if n.tag]) > 1):
+                raise _conflict(shown, "image is referenced in multiple repositories")
+
+    async def _all(self, digest: str, group: list[ImageRecord], *, force: bool, prune: bool, several: bool) -> Lines:
+        self._check(digest, group, force=force, several=several)
+        lines: Lines = []
+        parent = next((r.labels[PARENT_LABEL] for r in group if r.labels.get(PARENT_LABEL)), "")
+        children = [c for c in await self._named_children(digest) if c != digest]
+        if children and not force:
+            # It still is the parent of others: only its names go.
+            await self._room.names.ensure_dangling(group[0])
+            for record in group:
+                if not is_dangling(record):
+                    lines += await self._untag(record)
+            return lines
+        for record in group:
+            if is_dangling(record):
+                await self._room.names.delete(record.name)
+            else:
+                lines += await self._untag(record)
+        self._gone(digest)
+        lines.append({"Deleted": digest})
+        if prune:
+            lines += await self._parents(parent)
+        return lines
+
+    async def _named_children(self, digest: str) -> list[str]:
+        records = await self._room.names.all()
+        return [r.target.digest for r in records if r.labels.get(PARENT_LABEL) == digest]
+
+    async def _parents(self, digest: str) -> Lines:
+        """Intermediate images without a name, which only this image kept."""
+        lines: Lines = []
+        while digest:
+            group = await self._room.names.of_digest(digest)
+            used = any(user.image_id == digest or digest in mounted(user) for user in self._room.users())
+            if not group or used or not all(is_dangling(r) for r in group) or await self._named_children(digest):
+                break
+            for record in group:
+                await self._room.names.delete(record.name)
+            self._gone(digest)
+            lines.append({"Deleted": digest})
+            digest = group[0].labels.get(PARENT_LABEL, "")
+        return lines
+
+    def _gone(self, digest: str) -> None:
+        self._room.resolver.forget(digest)
+        self._sizes.forget()
+        self._room.publish("delete", digest, digest)
+
+    # prune
+
+    async def prune(self, filters: Filters) -> dict[str, object]:
+        """Removes images that no container uses: dangling ones, or with ``dangling=false`` all of them.
+
+        :raises WharfError: CONFLICT while another prune runs; INVALID_ARGUMENT for a filter.
+        """
+        filters.validate(PRUNE_FILTERS)
+        if self._pruning:
+            raise conflict("a prune operation is already running")
+        self._pruning = True
+        try:
+            return await self._prune(filters)
+        finally:
+            self._pruning = False
+
+    async def _prune(self, filters: Filters) -> dict[str, object]:
+        only_dangling = filters.flag("dangling", default=True)
+        rest = Filters({key: filters.get(key) for key in filters if key != "dangling"})
+        test = await selector(self._room.resolver, rest)
+        names = await self._room.names.all()
+        chosen: dict[str, ImageRecord] = {}
+        for record in names:
+            if (not only_dangling or is_dangling(record)) and await test(record):
+                chosen[record.name] = record
+        chosen = self._unused(names, chosen)
+        deleted: Lines = []
+        before: dict[str, int] = {}
+        for record in chosen.values():
+            if await self._named_children(record.target.digest) and is_dangling(record):
+                continue
+            before |= await self._sizes.below(record.target)
+            digest = record.target.digest
+            left = [r for r in await self._room.names.of_digest(digest) if r.name != record.name]
+            await self._room.names.delete(record.name)
+            name = parse_canonical(record.name)
+            untagged = digest if is_dangling(record) else name.familiar if name is not None else record.name
+            deleted.append({"Untagged": untagged})
+            if not is_dangling(record):
+                self._room.publish("untag", digest, untagged)
+            if not left:
+                self._gone(digest)
+        if chosen:
+            # What the names no longer hold is collected now, so that the answer can say what came back.
+            await self._collect()
+        reclaimed = 0
+        for digest, size in before.items():
+            if not await documents.has(self._room.engine, digest):
+                deleted.append({"Deleted": digest})
+                reclaimed += size
+        if not list(rest):  # what is not even an image yet fits no filter
+            reclaimed += await self._downloads.forget_left()
+        self._room.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
+        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
+
+    def _unused(self, names: Sequence[ImageRecord], chosen: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
+        """Those of ``chosen`` that may go. A container that asked for a name keeps that name; one that asked for an id
+        or a digest keeps the last of the image's names, in their order."""
+        left = dict(chosen)
+        used: set[str] = set()
+        for user in self._room.users():
+            for digest in mounted(user):
+                left = {name: record for name, record in left.items() if record.target.digest != digest}
+            left.pop(dangling_name(user.image_id), None)
+            asked = user.config.image or ""
+            if user.image_id.startswith("sha256:" + asked.removeprefix("sha256:")) or asked.endswith(
+                f"@{user.image_id}"
+            ):
+                used.add(user.image_id)
+            try:
+                parsed = parse_any(asked)
+            except WharfError:
+                continue
+            if isinstance(parsed, Reference):
+                left.pop(str(parsed.tagged()), None)
+                if parsed.tag and parsed.digest:
+                    left.pop(str(parsed.trimmed().with_tag(parsed.tag)), None)
+        count = Counter(record.target.digest for record in names)
+        for name in sorted(left):
+            digest = left[name].target.digest
+            if count[digest] == 1 and digest in used:
+                del left[name]
+            count[digest] -= 1
+        return left
+
+    async def _collect(self) -> None:
+        async with self._room.engine.leases.hold(sync=True):
+            pass
+
+
+def _same(wanted: Reference, group: list[ImageRecord]) -> list[ImageRecord]:
+    """Which of a target's names the reference means: its tag; with a digest all of the repository; and the
+    repository's names by digest go with its last tag."""
+    tag = "" if wanted.digest else wanted.tagged().tag
+    same: list[ImageRecord] = []
+    by_digest: list[ImageRecord] = []
+    others = False
+    for record in group:
+        name = parse_canonical(record.name)
+        if name is None or name.name != wanted.name:
+            if is_dangling(record):
+                same.append(record)
+            continue
+        if not tag or name.tag == tag:
+            same.append(record)
+        elif name.tag:
+            others = True
+        else:
+            by_digest.append(record)
+    return same if others else same + by_digest

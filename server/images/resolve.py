@@ -1,0 +1,187 @@
+"""From what a person writes to an image: names, ids, prefixes of ids, platforms."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor, ImageRecord, Platform
+from engine.common.errors import Kind, WharfError, not_found
+from server.images.model import Image, dangling_name, no_such_image
+from server.images.names import Names
+from server.registry import documents, oci
+from server.registry.reference import DigestReference, Reference, parse_any, parse_canonical
+
+_TRUNCATED_ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
+#: Images whose documents are kept parsed: lists of some hundreds ask the store for nothing.
+_CACHE = 512
+
+
+class Resolver:
+    def __init__(self, engine: Engine, names: Names) -> None:
+        self._engine = engine
+        self._names = names
+        self.host = oci.host_platform()
+        self._images: dict[tuple[str, str], Image] = {}  # by target and platform wanted
+        self._parsed: dict[tuple[str, str], Image] = {}  # by target and manifest
+
+    # records
+
+    async def record(self, text: str) -> ImageRecord:
+        """The record a reference means, as dockerd finds it: a digest, a name, then a prefix of an id.
+
+        :raises WharfError: NOT_FOUND "No such image: …", INVALID_ARGUMENT for what is no reference.
+        """
+        if text.startswith("moby-dangling@"):
+            found = await self._names.get(text)
+            if found is None:
+                raise no_such_image(text)
+            return found
+        parsed = parse_any(text)
+        if isinstance(parsed, DigestReference) or parsed.digest:
+            return await self._by_digest(parsed)
+        found = await self._names.get(str(parsed.tagged()))
+        if found is not None:
+            return found
+        match = _TRUNCATED_ID.fullmatch(text)
+        if match is None:
+            raise no_such_image(parsed)
+        records = await self._names.of_prefix(match[1])
+        if not records:
+            raise no_such_image(parsed)
+        if len({record.target.digest for record in records}) > 1:
+            raise not_found("ambiguous reference")
+        return records[0]
+
+    async def _by_digest(self, parsed: Reference | DigestReference) -> ImageRecord:
+        records = await self._names.of_digest(parsed.digest)
+        if isinstance(parsed, DigestReference):
+            if not records:
+                raise no_such_image(parsed)
+            return records[0]
+        for record in records:
+            name = parse_canonical(record.name)
+            if name is not None and name.name == parsed.name:
+                return record
+        raise no_such_image(parsed)
+
+    # images
+
+    async def resolve(self, text: str, *, platform: str | None = None) -> Image:
+        """See ``Images.resolve``."""
+        record = await self.record(text)
+        wanted = oci.parse_platform(platform) if platform else None
+        return await self.of_record(record, wanted, text=text)
+
+    async def of_record(
+        self, record: ImageRecord, wanted: Platform | None = None, *, text: str = "", exact: bool = True
+    ) -> Image:
+        """The image of one platform behind a record.
+
+        :raises WharfError: NOT_FOUND when none that fits is here.
+        """
+        key = record.target.digest, oci.format_platform(wanted) if wanted else ""
+        image = self._images.get(key)
+        if image is None:
+            image = await self._read(record, wanted, text or record.name, exact=exact)
+            _keep(self._images, key, image)
+        name = "" if record.name == dangling_name(record.target.digest) else record.name
+        return image if image.name == name else replace(image, name=name)
+
+    def forget(self, digest: str) -> None:
+        """The target has lost its last name, or is here anew: its documents may go, or more of them come."""
+        for cache in (self._images, self._parsed):
+            for key in [key for key in cache if key[0] == digest]:
+                del cache[key]
+
+    async def _read(self, record: ImageRecord, wanted: Platform | None, text: str, *, exact: bool) -> Image:
+        candidates: list[tuple[int, Image]] = []
+        async for image in self.platforms(record):
+            if wanted is not None:
+                place = oci.rank(wanted, image.platform)
+                if place is None or (exact and place > 1):
+                    continue
+            else:
+                place = oci.rank(self.host, image.platform)
+                place = 1000 if place is None else place
+            candidates.append((place, image))
+            if place == 0:
+                break
+        if candidates:
+            return min(candidates, key=lambda pair: pair[0])[1]
+        if wanted is not None:
+            raise not_found(
+                f"image with reference {text} was found but does not provide the specified platform"
+                f" ({oci.format_platform(wanted)})"
+            )
+        try:
+            raise no_such_image(parse_any(text))
+        except WharfError as error:
+            raise (error if error.kind is Kind.NOT_FOUND else no_such_image(text)) from None
+
+    async def platforms(self, record: ImageRecord) -> AsyncIterator[Image]:
+        """Every platform's image whose manifest and config are here, in the order of the index. Attestations and
+        other artifacts are no images."""
+        async for desc in self.manifests(record.target):
+            image = await self.image(record.target, desc)
+            if image is not None:
+                yield image
+
+    async def manifests(self, target: Descriptor) -> AsyncIterator[Descriptor]:
+        """The manifests below a target, here or not."""
+        if not oci.is_index(target.media_type):
+            yield target
+            return
+        try:
+            index = oci.parse_index(await documents.read(self._engine, target))
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return
+            raise
+        for desc in index:
+            async for found in self.manifests(desc):
+                yield found
+
+    async def image(self, target: Descriptor, desc: Descriptor) -> Image | None:
+        """The image of a manifest; None if a document of it isn't here or it is none."""
+        found = self._parsed.get((target.digest, desc.digest))
+        if found is None:
+            found = await self._parse(target, desc)
+            if found is not None:
+                _keep(self._parsed, (target.digest, desc.digest), found)
+        return found
+
+    async def _parse(self, target: Descriptor, desc: Descriptor) -> Image | None:
+        if desc.annotations.get(oci.ATTESTATION) or not oci.is_manifest(desc.media_type):
+            return None
+        try:
+            document = await documents.read(self._engine, desc)
+            manifest = oci.parse_manifest(document, desc.digest)
+            if not manifest.is_image:
+                return None
+            config = await documents.read(self._engine, manifest.config)
+            ids = oci.diff_ids(config)
+        except WharfError as error:
+            if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
+                return None
+            raise
+        platform = oci.platform_of(config) or desc.platform or Platform("linux", "")
+        chain = oci.chain_ids(ids)
+        return Image(
+            id=target.digest,
+            name="",
+            target=target,
+            manifest_descriptor=replace(desc, platform=platform),
+            manifest=document,
+            config=config,
+            config_digest=manifest.config.digest,
+            diff_ids=ids,
+            chain_id=chain[-1] if chain else "",
+            platform=platform,
+        )
+
+
+def _keep(cache: dict[tuple[str, str], Image], key: tuple[str, str], image: Image) -> None:
+    while len(cache) >= _CACHE:
+        cache.pop(next(iter(cache)))
+    cache[key] = image

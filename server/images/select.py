@@ -1,0 +1,156 @@
+"""The filters of ``docker images`` and ``docker image prune``."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
+
+from api_models.filters import Filters
+from engine.api.types import ImageRecord
+from engine.common import globs, limits
+from engine.common.errors import Kind, WharfError, invalid
+from server.containers.prune import until_ns
+from server.images.model import is_dangling
+from server.images.resolve import Resolver
+from server.images.timestamps import parse_ns
+from server.registry.reference import Reference, parse_canonical
+
+LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
+PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+
+# What makes a pattern of path.Match more than a name.
+_SPECIAL = re.compile(r"[*?\[\\]")
+
+Selector = Callable[[ImageRecord], Awaitable[bool]]
+
+
+# As many as one request may have.
+@lru_cache(maxsize=limits.GLOB_BYTES // 2)
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Go's path.Match: ``*`` and ``?`` stop at slashes.
+
+    :raises WharfError: INVALID_ARGUMENT in Go's words.
+    """
+    tokens: list[str] = []
+    at = 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "*":
+            tokens.append(globs.STAR)
+        elif char == "?":
+            tokens.append("[^/]")
+        elif char == "[":
+            found, at = _class(pattern, at)
+            tokens.append(found)
+        else:
+            char, at = _char(pattern, at - 1)
+            tokens.append(re.escape(char))
+    return globs.compiled(tokens)
+
+
+def _class(pattern: str, at: int) -> tuple[str, int]:
+    """What stands in brackets, and where it ends."""
+    negated = pattern.startswith("^", at)
+    at += negated
+    ranges: list[str] = []
+    first = True
+    while first or not pattern.startswith("]", at):
+        first = False
+        if pattern.startswith(("-", "]"), at):
+            raise _bad_pattern()
+        low, at = _char(pattern, at)
+        high = low
+        if pattern.startswith("-", at):
+            if pattern.startswith(("-", "]"), at + 1):
+                raise _bad_pattern()
+            high, at = _char(pattern, at + 1)
+        if low <= high:  # else it holds nothing
+            ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+    if not ranges:
+        return r"[\s\S]" if negated else "(?!)", at + 1
+    return f"[{'^' if negated else ''}{''.join(ranges)}]", at + 1
+
+
+def _char(pattern: str, at: int) -> tuple[str, int]:
+    """One character, perhaps behind a backslash."""
+    at += pattern.startswith("\\", at)
+    if at >= len(pattern):
+        raise _bad_pattern()
+    return pattern[at], at + 1
+
+
+def _bad_pattern() -> WharfError:
+    return invalid("syntax error in pattern")
+
+
+class ReferenceTest:
+    """Whether one of several patterns fits a reference.
+
+    :raises WharfError: INVALID_ARGUMENT: the patterns that are no plain names have more than ``limits.GLOB_BYTES``.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._names = {pattern for pattern in patterns if not _SPECIAL.search(pattern)}
+        self._patterns = [pattern for pattern in patterns if pattern not in self._names]
+        if sum(map(len, self._patterns)) > limits.GLOB_BYTES:
+            raise limits.exceeded("GLOB_BYTES", "the filter 'reference'")
+
+    def fits(self, reference: Reference) -> bool:
+        """By the familiar name with or without its tag, or by the canonical one.
+
+        :raises WharfError: INVALID_ARGUMENT: a pattern before the one that fits is malformed.
+        """
+        forms = (reference.familiar, reference.familiar_name, str(reference), reference.name)
+        if not self._names.isdisjoint(forms):
+            return True
+        return any(_glob(pattern).fullmatch(form) for pattern in self._patterns for form in forms)
+
+
+def _label_test(filters: Filters) -> Callable[[dict[str, str]], bool] | None:
+    if "label" not in filters and "label!" not in filters:
+        return None
+    return filters.labelled
+
+
+async def selector(resolver: Resolver, filters: Filters, *, several: bool = False) -> Selector:
+    """A test for records. ``before`` and ``since`` name images that must exist. ``several``: also of ``until``.
+
+    :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
+    """
+
+    async def created(record: ImageRecord) -> int | None:
+        try:
+            return parse_ns((await resolver.of_record(record)).config.get("created"))
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return None
+            raise
+
+    befores = [at for v in filters.get("before") if (at := await created(await resolver.record(v))) is not None]
+    sinces = [at for v in filters.get("since") if (at := await created(await resolver.record(v))) is not None]
+    until = until_ns(filters, several=several)
+    dangling = filters.flag("dangling", default=False) if "dangling" in filters else None
+    references = ReferenceTest(filters.get("reference")) if filters.get("reference") else None
+    labelled = _label_test(filters)
+
+    async def test(record: ImageRecord) -> bool:
+        if dangling is not None and dangling != is_dangling(record):
+            return False
+        if references is not None:
+            reference = parse_canonical(record.name)
+            if reference is None or not references.fits(reference):
+                return False
+        if until and record.created_at_ns >= until:
+            return False
+        if befores or sinces:
+            at = await created(record)
+            if at is None or any(at >= b for b in befores) or any(at <= s for s in sinces):
+                return False
+        if labelled is not None:
+            found = False
+            async for image in resolver.platforms(record):
+                found = found or labelled(dict(image.labels))
+            return found
+        return True
+
+    return test

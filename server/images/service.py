@@ -1,0 +1,237 @@
+"""Images: everything that the Engine API does with them, on the engine's content store and snapshotter."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor, ImageRecord, Mount
+from engine.common.errors import Kind, WharfError
+from server.events.bus import EventBus
+from server.images import making, rootfs
+from server.images.archive import loading, saving
+from server.images.changes import apply_changes
+from server.images.context import Room
+from server.images.local import Local
+from server.images.model import PARENT_LABEL, Image, Users
+from server.images.names import Names
+from server.images.remove import Removal
+from server.images.resolve import Resolver
+from server.images.sizes import Sizes
+from server.images.transfer import Transfer
+from server.images.unpacking import Unpacking
+from server.registry import oci
+from server.registry.auth import NOBODY, Credentials, credentials_key, from_document, of_registry
+from server.registry.client import Repository
+from server.registry.hosts import Settings
+from server.registry.progress import Message, Report
+from server.registry.reference import Reference, parse
+
+Messages = AsyncIterator[Message]
+
+
+class BuildMessages(Protocol):
+    """Where a build's pull tells its progress."""
+
+    async def put(self, message: Mapping[str, Any], /) -> None: ...
+
+
+class Images:
+    """``users`` lists the containers, for what may not be removed. ``start`` before use, ``stop`` at the end.
+
+    ``local`` reads (list, inspect, history, tag), ``removal`` deletes, ``transfer`` speaks to registries.
+    """
+
+    def __init__(self, engine: Engine, bus: EventBus, users: Users, registries: Settings | None = None) -> None:
+        names = Names(engine)
+        unpacking = Unpacking(engine)
+        self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacking)
+        sizes = Sizes(engine, unpacking)
+        self.local = Local(self._room, sizes)
+        self.transfer = Transfer(self._room, registries or Settings())
+        self.removal = Removal(self._room, self.local, sizes, self.transfer.downloads)
+
+    async def start(self) -> None:
+        await self._room.names.start()
+
+    async def stop(self) -> None:
+        await self._room.unpacking.stop()
+        await self._room.names.stop()
+
+    # for containers
+
+    async def resolve(self, ref: str, *, platform: str | None = None) -> Image:
+        """The image that a name, an id or the beginning of one means; for ``platform`` or else for this host.
+
+        :raises WharfError: NOT_FOUND "No such image: …"; INVALID_ARGUMENT for what is no reference or platform.
+        """
+        return await self._room.resolver.resolve(ref, platform=platform)
+
+    async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
+        """A writable root file system under ``key``; the caller removes the snapshot.
+
+        :raises WharfError: ALREADY_EXISTS: the key is taken; NOT_FOUND: a layer's blob is missing.
+        """
+        return await rootfs.prepare(self._room.engine, image, key, labels)
+
+    async def children(self, digest: str) -> list[str]:
+        """Ids of images made from this one."""
+        return await self.local.children(digest)
+
+    # archives
+
+    def load(self, body: AsyncIterator[bytes], *, platform: str | None = None) -> Messages:
+        """``docker load``: the messages of the stream."""
+        report = Report()
+        wanted = oci.parse_platform(platform) if platform else None
+        return report.run(loading.load_archive(self._room, body, report, platform=wanted))
+
+    async def save(self, names: Sequence[str], *, platform: str | None = None) -> AsyncIterator[bytes]:
+        """The archive of ``docker save``; awaited, it has checked that all of it is here.
+
+        :raises WharfError: NOT_FOUND.
+        """
+        wanted = oci.parse_platform(platform) if platform else None
+        images = await saving.chosen(self._room, names)
+        for record, _ in images:
+            await self._room.resolver.of_record(record, wanted)
+        return saving.save(self._room, images, platform=wanted)
+
+    def import_(
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        reference: Reference | None,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str | None = None,
+        report: Report | None = None,
+    ) -> Messages:
+        """``docker import``: the messages; the last is the image's id."""
+        report = report or Report()
+        wanted = oci.parse_platform(platform) if platform else None
+        return report.run(
+            making.import_image(
+                self._room, body, report, reference=reference, message=message, changes=changes, platform=wanted
+            )
+        )
+
+    # registries
+
+    def pull(self, reference: Reference, *, credentials: Credentials = NOBODY, platform: str | None = None) -> Messages:
+        report = Report()
+        return report.run(self.transfer.pull(reference, report, credentials=credentials, platform=platform))
+
+    def push(self, reference: Reference, *, credentials: Credentials = NOBODY, platform: str | None = None) -> Messages:
+        report = Report()
+        return report.run(self.transfer.push(reference, report, credentials=credentials, platform=platform))
+
+    async def pull_for_build(
+        self, ref: str, *, platform: str | None, credentials: Any, messages: BuildMessages
+    ) -> None:
+        """A base image. ``credentials``: the object of ``X-Registry-Config`` by registry, or something that is asked
+        by ``await get(registry)`` for user and secret."""
+        reference = parse(ref).tagged()
+        if isinstance(credentials, Mapping):
+            who = from_document(of_registry(credentials, reference))
+        else:
+            user, secret = await credentials.get(credentials_key(reference))
+            who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+        async for message in self.pull(reference, credentials=who, platform=platform):
+            await messages.put(message)
+
+    # making
+
+    async def chains(self) -> set[str]:
+        """The chain ids of all layers of all images: what a build made and an image has is shared."""
+        return await self.local.chains()
+
+    async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
+        """Whether :meth:`built` would change nothing: the target has these names already, or any if none are given."""
+        names = self._room.names
+        if not tags:
+            return bool(await names.of_digest(digest))
+        found = [await names.get(str(reference.tagged())) for reference in making.names_of(tags)]
+        return all(record is not None and record.target.digest == digest for record in found)
+
+    async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "") -> None:
+        """Names the result of a build, whose documents are in the store under a lease; "" and without tags it is a
+        dangling image."""
+        self._room.resolver.forget(target.digest)
+        labels = {PARENT_LABEL: parent} if parent else {}
+        references = making.names_of(tags)
+        await making.name_image(self._room, target, references, labels)
+        await self._room.publish_with_labels("create", target.digest, target.digest)
+        for reference in references:
+            await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+
+    def archive(self, target: Descriptor, tags: Sequence[str]) -> AsyncIterator[bytes]:
+        """An image that need not have a name, as :meth:`save` writes it, under these names."""
+        names = making.names_of(tags)
+        records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
+        return saving.save(self._room, records or [(ImageRecord(target.digest, target), None)], quiet=True)
+
+    async def repository(self, ref: str, credentials: Any) -> Repository:
+        """The repository of a name, for reading: an async context manager."""
+        reference = parse(ref)
+        user, secret = await credentials(credentials_key(reference))
+        who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+        return Repository(self.transfer.settings, reference, who)
+
+    async def push_built(self, ref: str, target: Descriptor, credentials: Any) -> None:
+        """The same target under a name; ``await credentials(registry)`` gives user and secret.
+
+        :raises WharfError: what the registry refuses.
+        """
+        reference = parse(ref)
+        user, secret = await credentials(credentials_key(reference))
+        who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+        report = Report()
+        async for _ in report.run(self.transfer.push_target(reference, target, report, who)):
+            continue
+
+    async def commit(
+        self,
+        key: str,
+        image_id: str,
+        *,
+        config: Mapping[str, Any],
+        changes: Sequence[str] = (),
+        author: str = "",
+        comment: str = "",
+        created_by: str = "",
+        reference: Reference | None = None,
+        platform: str | None = None,
+    ) -> str:
+        """The container's snapshot ``key`` becomes an image on ``image_id`` ("" for none); returns the new id.
+
+        ``config``: the new image's ``config`` object, to which ``changes`` are applied by a Dockerfile's rules.
+        The caller pauses the container and tells the container's event.
+
+        :raises WharfError: INVALID_ARGUMENT for a change, NOT_FOUND for a blob of the image that isn't there.
+        """
+        changed = await apply_changes(config, changes)
+        image: Image | None = None
+        if image_id:
+            try:
+                image = await self._room.resolver.resolve(image_id, platform=platform)
+            except WharfError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+                raise WharfError(
+                    Kind.NOT_FOUND, f"failed to commit: the container's image {image_id} is gone"
+                ) from None
+        target = await making.commit_snapshot(
+            self._room,
+            key,
+            image,
+            config=changed,
+            author=author,
+            comment=comment,
+            created_by=created_by,
+            reference=reference,
+        )
+        self._room.resolver.forget(target.digest)
+        await self._room.publish_with_labels("create", target.digest, target.digest)
+        if reference is not None:
+            await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
+        return target.digest

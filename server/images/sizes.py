@@ -1,0 +1,100 @@
+"""What images take on the disk: their blobs, and their layers unpacked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.common.errors import Kind, WharfError
+from server.images.model import Image
+from server.images.unpacking import Unpacking
+from server.registry import documents, oci
+
+
+@dataclass(slots=True)
+class Sizes:
+    """Sizes of committed snapshots never change: they are asked for once."""
+
+    engine: Engine
+    unpacking: Unpacking
+    _snapshots: dict[str, int] = field(default_factory=dict)
+    _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by target, where all of them are here
+
+    async def snapshot(self, chain_id: str) -> int | None:
+        """One layer's own size; None if it is not unpacked."""
+        size = self._snapshots.get(chain_id)
+        if size is None:
+            size = await self._usage(chain_id)
+            if size is None and await self.unpacking.finished(chain_id):
+                size = await self._usage(chain_id)
+            if size is not None:
+                self._snapshots[chain_id] = size
+        return size
+
+    async def _usage(self, chain_id: str) -> int | None:
+        try:
+            return (await self.engine.snapshots.usage(chain_id)).size
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return None
+            raise
+
+    def forget(self) -> None:
+        """Layers were removed: one with the same chain id may be unpacked with another size later."""
+        self._snapshots.clear()
+        self._blobs.clear()
+
+    async def unpacked(self, image: Image) -> int:
+        """All layers of the image; 0 if it is not unpacked."""
+        total = 0
+        for chain in oci.chain_ids(image.diff_ids):
+            total += await self.snapshot(chain) or 0
+        return total
+
+    async def blobs(self, image: Image) -> dict[str, int]:
+        """The blobs of a manifest that are here, itself, config and layers, and their sizes."""
+        return await self.below(image.manifest_descriptor)
+
+    async def below(self, target: Descriptor) -> dict[str, int]:
+        """Every blob of a target that is here: indexes, manifests of images and of what else there is, what these
+        refer to; and their sizes."""
+        found = self._blobs.get(target.digest)
+        if found is None:
+            found = {}
+            if await self._walk(target, found):
+                self._blobs[target.digest] = found
+        return found
+
+    async def _walk(self, desc: Descriptor, found: dict[str, int]) -> bool:
+        """Whether all of it is here."""
+        if desc.digest in found:
+            return True
+        size = await documents.size(self.engine, desc.digest)
+        if size is None:
+            return False
+        found[desc.digest] = size
+        if not (oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type)):
+            return True
+        try:
+            children = oci.children(await documents.read(self.engine, desc), desc.media_type)
+        except WharfError as error:
+            if error.kind not in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
+                raise
+            return False
+        return all([await self._walk(child, found) for child in children])
+
+    async def arriving(self) -> int:
+        """What is being written, and what pulls that were left have got so far: the next one goes on with it."""
+        return sum(ingest.offset for ingest in await self.engine.content.statuses())
+
+    async def content(self, image: Image) -> int:
+        """What those blobs take together."""
+        return sum((await self.blobs(image)).values())
+
+    async def of(self, image: Image) -> int:
+        return await self.unpacked(image) + await self.content(image)
+
+
+def distinct_chains(images: Iterable[Image]) -> list[str]:
+    """Every layer of some images, once for each image that has it."""
+    return [chain for image in images for chain in dict.fromkeys(oci.chain_ids(image.diff_ids))]

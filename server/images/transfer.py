@@ -1,0 +1,259 @@
+"""``docker pull``, ``docker push``, ``docker login`` and what else asks a registry."""
+
+import re
+from typing import Any
+
+from engine.api.types import Descriptor, ImageRecord
+from engine.common import jsontext, limits
+from engine.common.errors import Kind, WharfError, invalid, not_found
+from server.images.context import Room
+from server.images.model import no_such_image
+from server.registry import documents, oci
+from server.registry.answers import RegistryError, limited
+from server.registry.auth import NOBODY, Credentials
+from server.registry.client import Repository
+from server.registry.download import Downloads
+from server.registry.hosts import Settings, is_insecure
+from server.registry.progress import Report
+from server.registry.pull import Puller, explained
+from server.registry.push import Pusher
+from server.registry.reference import DEFAULT_DOMAIN, Reference, parse, parse_canonical
+
+
+class Transfer:
+    """``settings`` may be replaced while the daemon runs (SIGHUP)."""
+
+    def __init__(self, room: Room, settings: Settings) -> None:
+        self._room = room
+        self.settings = settings
+        self.downloads = Downloads(room.engine, limit=settings.downloads, attempts=settings.attempts)
+
+    # pull
+
+    async def pull(
+        self, reference: Reference, report: Report, *, credentials: Credentials = NOBODY, platform: str | None = None
+    ) -> None:
+        """One tag or digest; every tag if there is neither.
+
+        :raises WharfError: NOT_FOUND in dockerd's words for what isn't there or may not be seen.
+        """
+        async with Repository(self.settings, reference, credentials) as repository:
+            if not reference.name_only:
+                await self._pull_one(repository, reference, report, platform)
+                return
+            try:
+                tags = await repository.tags()
+            except RegistryError as error:
+                raise explained(error, reference) from None
+            for tag in tags:
+                await self._pull_one(repository, reference.with_tag(tag), report, platform)
+
+    async def _pull_one(
+        self, repository: Repository, reference: Reference, report: Report, platform: str | None
+    ) -> None:
+        room = self._room
+        wanted = oci.parse_platform(platform) if platform else room.resolver.host
+        name = str(reference)
+        async with room.engine.leases.hold():
+            puller = Puller(room.engine, self.downloads, repository, report, wanted=wanted, exact=platform is not None)
+            pulled = await puller.run(reference)
+            room.resolver.forget(pulled.target.digest)
+            changed = await room.names.assign(ImageRecord(name, pulled.target))
+        await report.status(f"Digest: {pulled.target.digest}")
+        word = "Downloaded newer image" if changed else "Image is up to date"
+        await report.status(f"Status: {word} for {reference.familiar}")
+        await room.publish_with_labels("pull", reference.familiar, reference.familiar_name)
+
+    # push
+
+    async def push(
+        self, reference: Reference, report: Report, *, credentials: Credentials = NOBODY, platform: str | None = None
+    ) -> None:
+        """One tag; every tag of the repository if there is none."""
+        await report.status(f"The push refers to repository [{reference.name}]")
+        if not reference.name_only:
+            await self._push_one(reference, report, credentials, platform)
+            return
+        for full in await self._tags(reference):
+            await self._push_one(parse(full), report, credentials, platform)
+
+    async def _tags(self, reference: Reference) -> list[str]:
+        """The local tags of a repository. NOT_FOUND if there is none."""
+        names = sorted(
+            record.name
+            for record in await self._room.names.all()
+            if (name := parse_canonical(record.name)) is not None and name.name == reference.name and name.tag
+        )
+        if not names:
+            raise not_found(f"An image does not exist locally with the tag: {reference.familiar_name}")
+        return names
+
+    async def _push_one(
+        self, reference: Reference, report: Report, credentials: Credentials, platform: str | None
+    ) -> None:
+        room = self._room
+        record = await room.names.get(str(reference))
+        if record is None:
+            if not reference.tag:
+                raise no_such_image(reference)
+            await self._tags(reference)
+            raise not_found(f"tag does not exist: {reference.familiar}")
+        async with room.engine.leases.hold():
+            target = await self._pushable(record, platform, report)
+            await self.push_target(reference, target, report, credentials)
+        if reference.tag:
+            await report.status(f"{reference.tag}: digest: {target.digest} size: {target.size}")
+        await report.aux({"Tag": reference.tag, "Digest": target.digest, "Size": target.size})
+        await room.publish_with_labels("push", reference.familiar, reference.familiar_name)
+
+    async def push_target(
+        self, reference: Reference, target: Descriptor, report: Report, credentials: Credentials
+    ) -> None:
+        """A target under a tag, or without one by its digest alone; what it needs is held by the caller."""
+        async with Repository(self.settings, reference, credentials, push=True) as repository:
+            try:
+                pusher = Pusher(self._room.engine, repository, report, limit=self.settings.uploads)
+                await pusher.run(target, reference.tag or target.digest)
+            except RegistryError as error:
+                raise _push_error(error) from None
+
+    async def _pushable(self, record: ImageRecord, platform: str | None, report: Report) -> Descriptor:
+        """An index goes as it is if all of it is here; otherwise the one platform that is."""
+        target = record.target
+        if not oci.is_index(target.media_type):
+            if platform:
+                await self._room.resolver.of_record(record, oci.parse_platform(platform), text=record.name)
+            return target
+        resolver = self._room.resolver
+        if platform:
+            image = await resolver.of_record(record, oci.parse_platform(platform), text=record.name)
+            return image.manifest_descriptor
+        missing = [d async for d in resolver.manifests(target) if not await self._whole(d)]
+        if not missing:
+            return target
+        images = [image async for image in resolver.platforms(record) if image.manifest_descriptor not in missing]
+        if len(images) != 1:
+            raise not_found(
+                f"missing content: {missing[0].digest}: not found\nNote: You're trying to push a manifest list/index"
+                " which references multiple platform specific manifests, but not all of them are available locally or"
+                " available to the remote repository.\nMake sure you have all the referenced content and try again."
+            )
+        chosen = images[0].manifest_descriptor
+        plain = Descriptor(chosen.media_type, chosen.digest, chosen.size)
+        await report.aux(
+            {
+                "manifestPushedInsteadOfIndex": True,
+                "originalIndex": oci.to_json(target),
+                "selectedManifest": oci.to_json(chosen),
+            }
+        )
+        return plain
+
+    async def _whole(self, desc: Descriptor) -> bool:
+        engine = self._room.engine
+        if not await documents.has(engine, desc.digest):
+            return False
+        children = oci.children(await documents.read(engine, desc), desc.media_type)
+        return all([await documents.has(engine, c.digest) or oci.is_foreign(c.media_type) for c in children])
+
+    # other questions
+
+    async def login(self, credentials: Credentials) -> str:
+        """The identity token that the registry may give.
+
+        :raises WharfError: UNAUTHENTICATED for wrong credentials.
+        """
+        domain = _server(credentials.server)
+        async with Repository(self.settings, Reference(domain, ""), credentials, mirrors=False) as repository:
+            try:
+                return await repository.ping(offline=True)
+            except RegistryError as error:
+                if error.status == 401:
+                    raise WharfError(Kind.UNAUTHENTICATED, error.message) from None
+                raise
+
+    async def distribution(self, reference: Reference, credentials: Credentials = NOBODY) -> dict[str, Any]:
+        """What a registry has under a name: its descriptor and platforms."""
+        async with Repository(self.settings, reference, credentials) as repository:
+            try:
+                data, media_type = await repository.manifest(reference.selector)
+                document = oci.load(data, reference.selector)
+                desc = {"mediaType": media_type, "digest": oci.digest_of(data), "size": len(data)}
+                platforms: list[dict[str, Any]] = []
+                if oci.is_index(media_type):
+                    platforms = [
+                        dict(item["platform"]) for item in document.get("manifests", ()) if item.get("platform")
+                    ]
+                elif oci.is_manifest(media_type):
+                    config = oci.parse_manifest(document).config
+                    if oci.is_config(config.media_type) and config.size <= limits.DOCUMENT_BYTES:
+                        platforms = [await self._config_platform(repository, config)]
+            except RegistryError as error:
+                if error.status in (401, 403):
+                    raise _denied(error) from None
+                raise
+        return {"Descriptor": desc, "Platforms": platforms}
+
+    async def _config_platform(self, repository: Repository, config: Descriptor) -> dict[str, Any]:
+        async with repository.blob(config.digest) as (_, pieces):
+            parts: list[bytes] = []
+            size = 0
+            async for piece in pieces:
+                size += len(piece)
+                if size > config.size:
+                    raise invalid(f"{config.digest}: more than the {config.size} bytes that the manifest says")
+                parts.append(piece)
+        data = b"".join(parts)
+        if oci.digest_of(data) != config.digest and config.digest.startswith("sha256:"):
+            raise invalid(f"config verification failed for digest {config.digest}")
+        document = oci.load(data, config.digest)
+        keys = ("architecture", "os", "os.version", "os.features", "variant")
+        return {key: document[key] for key in keys if document.get(key)}
+
+    async def search(self, term: str, limit: int, credentials: Credentials = NOBODY) -> list[dict[str, Any]]:
+        """The old index's search. A registry of today offers none: then its clear error.
+
+        :raises WharfError: INTERNAL, NOT_FOUND.
+        """
+        head, slash, rest = term.partition("/")
+        is_host = bool(slash) and ("." in head or ":" in head or head == "localhost")
+        domain, text = (head, rest) if is_host else ("index.docker.io", term)
+        host = Reference(domain if is_host else "index.docker.io", "")
+        async with Repository(self.settings, host, credentials, mirrors=False) as repository:
+            schemes = ("https", "http") if is_insecure(self.settings, domain) else ("https",)
+            last: WharfError | None = None
+            for scheme in schemes:
+                try:
+                    query = {"q": text, "n": str(limit or 25)}
+                    async with repository.request("GET", f"{scheme}://{domain}/v1/search", query=query) as response:
+                        document = oci.load(await limited(response, limits.DOCUMENT_BYTES), "search")
+                        return [item for item in document.get("results") or () if isinstance(item, dict)]
+                except RegistryError as error:
+                    if error.status:
+                        raise WharfError(Kind.INTERNAL, f"Unexpected status code {error.status}") from None
+                    last = last or error
+            assert last is not None
+            raise last
+
+
+# A name or an address with its port, as Go's net/url takes one.
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]*[A-Za-z0-9_-]|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{1,5})?")
+
+
+def _server(address: str) -> str:
+    """The registry that a login names: a host, or the URL of the old index."""
+    bare = address.partition("://")[2] or address
+    bare = bare.split("/", 1)[0]
+    if bare and _HOST.fullmatch(bare) is None:
+        # It becomes a URL, a header and the name of a folder of certificates.
+        raise invalid(f"unable to parse server address: parse {jsontext.dumps(bare).decode()}: invalid host name")
+    return DEFAULT_DOMAIN if bare in ("", "index.docker.io", "registry-1.docker.io") else bare
+
+
+def _denied(error: RegistryError) -> WharfError:
+    kind = Kind.PERMISSION_DENIED if error.status == 403 else Kind.UNAUTHENTICATED
+    return WharfError(kind, error.message)
+
+
+def _push_error(error: RegistryError) -> WharfError:
+    return _denied(error) if error.status in (401, 403) else error

@@ -1,0 +1,203 @@
+"""The drivers' part: the device behind a network, and the link that puts a container on it."""
+
+import errno
+import os
+from dataclasses import dataclass
+from ipaddress import ip_interface, ip_network
+
+from engine.common.errors import Kind, WharfError, invalid
+from server.networks import options
+from server.networks.bridges import bridge, interfaces, ownership
+from server.networks.bridges.interfaces import BridgePort
+from server.networks.context import Room
+from server.networks.model import BRIDGE, IPVLAN, MACVLAN, Endpoint, Network
+from server.networks.netlink.namespace_pool import Namespace, NamespacePool, mark
+from server.networks.netlink.rtnetlink import Interface, Netlink, link_add, link_delete, link_set
+
+
+async def ensure_ready(room: Room, network: Network) -> None:
+    """The network's device is there (someone may have removed it since)."""
+    if not network.ready:
+        await room.work(make_device, room, network)
+
+
+def make_device(room: Room, network: Network) -> None:
+    """In a thread: the bridge with its addresses and rules, or the parent of a macvlan or ipvlan network.
+
+    :raises WharfError, OSError: also where another engine manages the bridge.
+    """
+    with room.devices:
+        if network.driver == BRIDGE:
+            ownership.claim_bridge(room, network)
+            _make_bridge(room, network)
+        elif network.driver in (MACVLAN, IPVLAN):
+            _make_parent(room, network)
+        network.ready = True
+
+
+def adopted(room: Room, network: Network) -> bool:
+    """Whether the bridge is an admin's (``--bridge``): it is never made or removed."""
+    return network.default_bridge and room.config.bridge not in ("", "none")
+
+
+def _make_bridge(room: Room, network: Network) -> None:
+    device_mtu = options.mtu(network.options)
+    # An MTU above 1500 can't be set while no port has it; the kernel raises the bridge's with its ports.
+    addresses = bridge_addresses(network)
+    if adopted(room, network):
+        # An admin's bridge keeps what it has; one without any address gets ours.
+        found = room.host.link(network.bridge)
+        if found is None:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), network.bridge)
+        present = {address.version for at, address in room.host.addresses(found.index) if at == found.index}
+        addresses = [address for address in addresses if address.version == 4 and 4 not in present]
+        device_mtu = 0
+    link = bridge.ensure(
+        room.host,
+        network.bridge,
+        addresses,
+        mtu=device_mtu,
+        alias=mark(room.config.network_name),
+        mac=network.mac,
+    )
+    network.index, network.mac = link.index, link.mac
+    if not options.flag(network.options, options.ICC, default=True) and room.config.iptables:
+        bridge.filter_bridged()
+    if room.config.iptables:
+        bridge.localnet(network.bridge, on=True)
+    room.firewall.add_bridge(options.rules(network))
+    if room.config.ip_forward:
+        room.firewall.enable_forwarding()
+        if network.enable_ipv6:
+            room.firewall.enable_forwarding(v6=True)
+
+
+def bridge_addresses(network: Network) -> list[Interface]:
+    """What the host's side has: the gateways. An isolated gateway mode gives the host no address."""
+    found: list[Interface] = []
+    for config in network.ipam or ():
+        subnet = ip_network(config.subnet)
+        if not config.gateway or not network.enables(subnet.version):
+            continue
+        mode = network.option(options.MODE4 if subnet.version == 4 else options.MODE6)
+        if mode == "isolated" or (
+            subnet.version == 4 and options.flag(network.options, options.INHIBIT4, default=False)
+        ):
+            continue
+        found.append(ip_interface(f"{config.gateway}/{subnet.prefixlen}"))
+    return found
+
+
+def ending_key(network: Network) -> str:
+    """Under what the removal of a network's device is known while it goes on."""
+    return f"device {network.bridge or network.parent}"
+
+
+def remove_device(room: Room, network: Network) -> None:
+    """In a thread: what :func:`make_device` made. Gone already is fine, and what another engine manages stays."""
+    with room.devices:
+        network.ready = False
+        if network.driver == BRIDGE:
+            if ownership.owns_bridge(room, network):
+                room.firewall.remove_bridge(network.bridge)
+                bridge.remove(room.host, network.bridge, mark(room.config.network_name))
+                ownership.release_bridge(room, network)
+            return
+    if network.made_parent:
+        try:
+            room.host.run(link_delete(network.parent))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def _make_parent(room: Room, network: Network) -> None:
+    name = network.parent
+    link = room.host.link(name)
+    network.index = link.index if link else _make_vlan(room.host, network, name, mark(room.config.network_name))
+
+
+def _make_vlan(host: Netlink, network: Network, name: str, alias: str) -> int:
+    """The 802.1q sub-interface ``eth0.10``, or the dummy of a network without a parent."""
+    base, dot, tag = name.rpartition(".")
+    if not network.option("parent"):
+        host.run(link_add("dummy", name, up=True), link_set(name, alias=alias))
+    else:
+        if not dot or not tag.isdigit():
+            if dot:
+                raise invalid(f"unable to parse a valid vlan id from: {tag} (ex. eth0.10 for vlan 10)")
+            raise invalid(f"invalid subinterface vlan name {name}, example formatting is eth0.10")
+        if not 0 < int(tag) < 4095:
+            raise invalid(f"vlan id must be between 1-4094, received: {tag}")
+        parent = host.link(base)
+        if parent is None:
+            raise invalid(f"-o parent interface was not found on the host: {base}")
+        vlan = link_add("vlan", name, parent=parent.index, up=True, data=(("IFLA_VLAN_ID", int(tag)),))
+        host.run(vlan, link_set(name, alias=alias))
+    network.made_parent = True
+    link = host.link(name)
+    if link is None:
+        raise OSError(errno.ENODEV, "the sub-interface is gone", name)
+    return link.index
+
+
+def attacher(room: Room, network: Network, endpoint: Endpoint) -> interfaces.Attacher:
+    """How an interface gets onto the network."""
+    if network.driver == BRIDGE:
+        return BridgePort(room.host, network.index, hairpin=bool(endpoint.publications))
+    if network.driver == MACVLAN:
+        mode = options.MACVLAN_MODES[network.option("macvlan_mode") or "bridge"]
+        return _Sublink(room.host, "macvlan", network.index, (("IFLA_MACVLAN_MODE", mode),))
+    if network.driver == IPVLAN:
+        mode = options.IPVLAN_MODES[network.option("ipvlan_mode") or "l2"]
+        flags = options.IPVLAN_FLAGS[network.option("ipvlan_flag") or "bridge"]
+        return _Sublink(room.host, "ipvlan", network.index, (("IFLA_IPVLAN_MODE", mode), ("IFLA_IPVLAN_FLAGS", flags)))
+    raise WharfError(Kind.NOT_IMPLEMENTED, f"network {network.name}: driver {network.driver} attaches nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sublink:
+    """A macvlan or ipvlan device of the parent, made inside the container's namespace."""
+
+    host: Netlink
+    kind: str
+    parent: int
+    data: tuple[tuple[str, object], ...]
+
+    def attach(self, pool: NamespacePool, space: Namespace, plug: interfaces.Plug) -> str:
+        target = os.open(space.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.host.run(
+                link_add(self.kind, plug.name, parent=self.parent, netns=target, data=self.data, mtu=plug.mtu)
+            )
+        except OSError as error:
+            text = f"failed to create the {self.kind} port: {(error.strerror or '').lower()}"
+            raise WharfError(Kind.INTERNAL, text) from error
+        finally:
+            os.close(target)
+        return ""
+
+
+def plug(network: Network, endpoint: Endpoint) -> interfaces.Plug:
+    """The interface as it is to be."""
+    driver_opts = endpoint.settings.get("DriverOpts") or {}
+    sysctls = tuple(
+        (key.replace("IFNAME", endpoint.interface) if "." not in endpoint.interface else _slashed(key, endpoint), value)
+        for key, value in options.endpoint_sysctls(driver_opts)
+    )
+    mtu = options.mtu(network.options)
+    ipam = endpoint.settings.get("IPAMConfig") or {}
+    local = [ip_interface(f"{text}/{64 if ':' in text else 16}") for text in ipam.get("LinkLocalIPs") or ()]
+    return interfaces.Plug(
+        name=endpoint.interface,
+        addresses=(*endpoint.interfaces, *local),
+        # An ipvlan device has its parent's MAC.
+        mac="" if network.driver == IPVLAN else endpoint.mac,
+        mtu=mtu or (1500 if network.driver == BRIDGE else 0),
+        ipv6=bool(endpoint.address6),
+        sysctls=sysctls,
+    )
+
+
+def _slashed(key: str, endpoint: Endpoint) -> str:
+    return key.replace(".", "/").replace("IFNAME", endpoint.interface)

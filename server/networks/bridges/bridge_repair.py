@@ -1,0 +1,97 @@
+"""A bridge that another program deleted or changed gets back what its record says, with its containers' links.
+
+An admin, NetworkManager or a script may delete the device, set it down, rename it, take its addresses or its ports
+away. Everything here blocks and belongs in a thread.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from engine.common.errors import Kind, WharfError
+from server.networks.bridges import attach
+from server.networks.bridges.interfaces import BridgePort
+from server.networks.context import Room
+from server.networks.model import BRIDGE, Endpoint, Network
+from server.networks.netlink.rtnetlink import Link, link_set
+
+log = logging.getLogger(__name__)
+
+
+def host_links(room: Room) -> dict[str, Link]:
+    """The host's links by name, for any number of calls of the functions here."""
+    return {link.name: link for link in room.host.links()}
+
+
+def restore(room: Room, network: Network, present: Mapping[str, Link] | None = None) -> bool:
+    """Makes a bridge network's device and ports what they should be; false: they were. Logs what it did.
+
+    A network whose device was not made yet, or is being removed, stays as it is.
+
+    :param present: the links of the host, if they are known.
+    :raises WharfError: INTERNAL: the device can't be restored.
+    """
+    with room.devices:
+        if network.driver != BRIDGE or not network.ready:
+            return False
+        try:
+            damage = _damage(room, network)
+            if damage:
+                attach.make_device(room, network)
+            ports = _join_all(room, network, host_links(room) if present is None else present)
+        except (OSError, WharfError) as error:
+            reason = error.message if isinstance(error, WharfError) else str(error)
+            text = f"bridge {network.bridge} of network {network.name} was changed by another program and cannot be "
+            raise WharfError(Kind.INTERNAL, f"{text}restored: {reason}") from error
+    if not damage and not ports:
+        return False
+    what = damage or "lost ports"
+    log.warning("network=%s bridge %s %s: restored, %d links joined", network.name, network.bridge, what, ports)
+    return True
+
+
+def _damage(room: Room, network: Network) -> str:
+    """What is wrong with a device, as the end of a sentence; "": nothing. A renamed one gets its name back."""
+    link = room.host.link(network.bridge)
+    if link is None:
+        renamed = room.host.link(index=network.index)
+        if renamed is None:
+            return "was deleted"
+        room.host.run(link_set(index=network.index, up=False))
+        room.host.run(link_set(index=network.index, rename=network.bridge, up=True))
+        return f"was renamed to {renamed.name}"
+    if link.index != network.index:
+        return "was replaced"
+    if not link.up:
+        return "was set down"
+    if attach.adopted(room, network):
+        return ""  # its addresses are the admin's
+    have = {address.ip for index, address in room.host.addresses(link.index) if index == link.index}
+    missing = [str(address) for address in attach.bridge_addresses(network) if address.ip not in have]
+    return f"lost {' and '.join(missing)}" if missing else ""
+
+
+def _join_all(room: Room, network: Network, present: Mapping[str, Link]) -> int:
+    """Joins the links of the network's containers that are there, but on no bridge. Returns how many were."""
+    joined = 0
+    for endpoint in list(network.endpoints.values()):
+        link = present.get(endpoint.veth)
+        # One that somebody put on another bridge stays there.
+        if link is not None and (link.master == 0 or not link.up):
+            joined += join(room, network, endpoint)
+    return joined
+
+
+def join(room: Room, network: Network, endpoint: Endpoint) -> bool:
+    """Makes an endpoint's link a port of its bridge; false: the link is gone, as its container is.
+
+    :raises OSError: the bridge is gone.
+    """
+    port = attach.attacher(room, network, endpoint)
+    assert isinstance(port, BridgePort)
+    try:
+        port.join(endpoint.veth)
+    except OSError:
+        if room.host.link(endpoint.veth) is None:
+            return False
+        raise
+    return True

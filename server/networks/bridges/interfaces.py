@@ -1,0 +1,159 @@
+"""Puts a namespace on a network and takes it off: links, addresses, routes. Blocks; belongs in a thread.
+
+What a failed step had done before is undone here, so a caller sees all of it or nothing.
+"""
+
+import contextlib
+import errno
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.networks.netlink import netns
+from server.networks.netlink.namespace_pool import Namespace, NamespacePool
+from server.networks.netlink.rtnetlink import (
+    Interface,
+    Message,
+    Netlink,
+    address_add,
+    link_delete,
+    link_set,
+    route_add,
+    route_delete,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """One interface of a container, as it is to be. ``name`` is its name inside.
+
+    ``routes``: (destination, gateway) besides the one to the subnet. ``sysctls`` with ``IFNAME`` in their
+    names are set for the interface before it goes up.
+    """
+
+    name: str
+    addresses: tuple[Interface, ...]
+    mac: str = ""
+    mtu: int = 0
+    ipv6: bool = False
+    routes: tuple[tuple[str, str], ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRoute:
+    """Where a container's traffic leaves: by way of ``gateway``, or just through the interface."""
+
+    interface: str
+    gateway: str = ""
+    version: int = 4
+
+
+class Attacher(Protocol):
+    """A driver's part: the link that becomes the interface inside."""
+
+    def attach(self, pool: NamespacePool, space: Namespace, plug: Plug) -> str:
+        """Makes the link inside and returns the host's end of it ("" if there is none). Undoes itself."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BridgePort:
+    """A veth whose host's end is a port of a bridge."""
+
+    host: Netlink
+    bridge: int
+    hairpin: bool = False
+    isolated: bool = False
+
+    def attach(self, pool: NamespacePool, space: Namespace, plug: Plug) -> str:
+        if space.veth and plug.name == "eth0":
+            veth, space.veth = space.veth, ""
+        else:
+            veth = pool.add_veth(space.path, plug.name, plug.mtu)
+        try:
+            self.join(veth, plug.mtu)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                pool.delete_link(veth)
+            raise
+        return veth
+
+    def join(self, veth: str, mtu: int = 0) -> None:
+        """Makes a link of the host a port of the bridge.
+
+        :raises OSError: one of them is gone.
+        """
+        messages = [link_set(veth, master=self.bridge, up=True, mtu=mtu)]
+        options: dict[str, object] = {}
+        if self.hairpin:
+            options["IFLA_BRPORT_MODE"] = 1
+        if self.isolated:
+            options["IFLA_BRPORT_ISOLATED"] = 1
+        if options:
+            messages.append(link_set(veth, brport=options))
+        self.host.run(*messages)
+
+
+def plug_in(pool: NamespacePool, space: Namespace, attacher: Attacher, plug: Plug) -> str:
+    """Attaches one interface; returns the host's end of its link."""
+    with ExitStack() as undo:
+        veth = attacher.attach(pool, space, plug)
+        if veth:
+            undo.callback(_quietly, lambda: pool.delete_link(veth))
+        else:
+            undo.callback(_quietly, lambda: space.netlink.run(link_delete(plug.name)))
+        link = space.netlink.link(plug.name)
+        if link is None:
+            raise OSError(errno.ENODEV, "the interface is missing in the container's namespace", plug.name)
+        settings = dict(plug.sysctls)
+        if plug.ipv6:
+            settings = {f"net/ipv6/conf/{plug.name}/disable_ipv6": "0", **settings}
+        elif not space.quiet(plug.name):
+            netns.without_ipv6(space.path, plug.name)
+        if settings:
+            netns.sysctls(space.path, settings)
+        messages: list[Message] = [link_set(index=link.index, mac=plug.mac, mtu=plug.mtu, up=True)]
+        messages += [address_add(link.index, address) for address in plug.addresses]
+        messages += [
+            route_add(destination, gateway=gateway, interface=link.index) for destination, gateway in plug.routes
+        ]
+        space.netlink.run(*messages)
+        undo.pop_all()
+    return veth
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    with contextlib.suppress(OSError):
+        action()
+
+
+def unplug(pool: NamespacePool, netlink: Netlink | None, name: str, veth: str) -> None:
+    """Takes an interface away, whichever end of it is still there."""
+    if veth:
+        pool.delete_link(veth)
+    elif netlink is not None:
+        try:
+            netlink.run(link_delete(name))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def set_default_routes(netlink: Netlink, wanted: Sequence[DefaultRoute]) -> None:
+    """Makes the default routes exactly these (one for IPv4, one for IPv6, or none)."""
+    by_version: Mapping[int, DefaultRoute] = {route.version: route for route in wanted}
+    links = {link.name: link.index for link in netlink.links()}
+    for version, family, name in ((4, 2, "default4"), (6, 10, "default6")):
+        route = by_version.get(version)
+        index = links.get(route.interface, 0) if route else 0
+        for present in netlink.routes(family):
+            if present.destination not in ("0.0.0.0/0", "::/0"):
+                continue
+            if route and present.gateway == route.gateway and present.interface == index:
+                route = None  # it is there already
+                continue
+            netlink.run(route_delete(name, gateway=present.gateway, interface=present.interface))
+        if route:
+            netlink.run(route_add(name, gateway=route.gateway, interface=index))

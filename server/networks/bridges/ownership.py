@@ -1,0 +1,63 @@
+"""Which bridges and which table are this engine's: it changes and removes only what it holds a claim on.
+
+Two engines on one bridge would give the same addresses out, and each would remove what the other one needs. All
+functions block and belong in a thread.
+"""
+
+from engine.common import timeouts
+from engine.common.errors import Kind, WharfError
+from server.networks.bridges.claims import Claimed
+from server.networks.context import Room
+from server.networks.model import BRIDGE, Network
+
+_WAIT = timeouts.seconds("network.claim")
+
+
+def claim_engine(room: Room) -> None:
+    """At start: the name of the engine's table and links, and its default bridge.
+
+    :raises WharfError: INVALID_ARGUMENT: a live engine in this network namespace has one of them.
+    """
+    config = room.config
+    try:
+        room.claims.take(_table(room), wait=_WAIT)
+        if config.bridge != "none":
+            # An admin's bridge (--bridge) may serve several engines, our own (--bridge-name) only one.
+            sharer = config.network_name if config.bridge else ""
+            room.claims.take(_bridge(config.bridge_device), sharer=sharer, wait=_WAIT)
+    except Claimed as error:
+        raise WharfError(
+            Kind.INVALID_ARGUMENT,
+            f"bridge {config.bridge_device} is managed by another engine in this network namespace ({error.holder}): "
+            "choose another bridge with --bridge-name and another subnet with --bip",
+        ) from None
+
+
+def claim_bridge(room: Room, network: Network) -> None:
+    """
+    :raises WharfError: PERMISSION_DENIED: a live engine in this network namespace manages the bridge.
+    """
+    try:
+        room.claims.take(_bridge(network.bridge))
+    except Claimed as error:
+        raise WharfError(
+            Kind.PERMISSION_DENIED,
+            f"bridge {network.bridge} of network {network.name} is managed by another engine in this network namespace "
+            f"({error.holder})",
+        ) from None
+
+
+def owns_bridge(room: Room, network: Network) -> bool:
+    return network.driver == BRIDGE and room.claims.holds(_bridge(network.bridge))
+
+
+def release_bridge(room: Room, network: Network) -> None:
+    room.claims.release(_bridge(network.bridge))
+
+
+def _table(room: Room) -> str:
+    return f"network/{room.config.network_name}"
+
+
+def _bridge(device: str) -> str:
+    return f"bridge/{device}"

@@ -1,0 +1,129 @@
+"""Restores bridges and firewall rules that another program takes away while the engine runs.
+
+The kernel's notifications say which device or table changed (``server/networks/netlink/watch.py``); what belongs to a
+network is compared with its record and made again. Repeated removals
+are answered ever more slowly.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection
+
+from engine.common.errors import WharfError
+from server.networks.bridges import bridge_repair
+from server.networks.context import Room
+from server.networks.model import BRIDGE, Network
+from server.networks.netlink.watch import Changes, Watch
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two restorations that follow each other, doubled each time up to the second value.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+
+
+class Restorer:
+    """Watches the host's links and rules from :meth:`start` until :meth:`close`."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._watch: Watch | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._damaged: set[str] = set()  # ids of networks
+        self._deletions: set[int] = set()
+        self._rules = False
+        self._pause = 0.0
+        self._last = 0.0  # when something was restored
+        self._failures: dict[str, str] = {}
+
+    def start(self) -> None:
+        """:raises OSError: the kernel has no nftables."""
+        room = self._room
+        self._watch = Watch(self._changed, room.firewall.table if room.firewall.enabled else "")
+
+    async def close(self) -> None:
+        """Stops watching; what is being restored is finished. Harmless twice."""
+        if self._watch is not None:
+            self._watch.close()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _changed(self, changes: Changes) -> None:
+        self._damaged |= {network.id for network in self._concerned(changes)}
+        self._rules |= changes.rules
+        self._deletions |= changes.deletions
+        if (self._damaged or self._rules) and (self._task is None or self._task.done()):
+            self._task = self._room.spawn(self._run(), "restore networks")
+
+    def _concerned(self, changes: Changes) -> Collection[Network]:
+        """The networks that a change may have damaged; the engine's own changes concern none."""
+        networks = [network for network in self._room if network.driver == BRIDGE and network.ready]
+        if changes.lost:
+            return networks
+        by_name = {network.bridge: network for network in networks}
+        by_index = {network.index: network for network in networks}
+        found = {by_index[index] for index in changes.addresses if index in by_index}
+        loose = set()
+        for change in changes.links.values():
+            network = by_index.get(change.index) or by_name.get(change.name)
+            if network is not None:
+                same = (change.index, change.name) == (network.index, network.bridge)
+                if change.gone or not change.up or not same:
+                    found.add(network)
+            elif not change.gone and (not change.master or not change.up):
+                loose.add(change.name)
+        if loose:
+            found |= {
+                network
+                for network in networks
+                if any(endpoint.veth in loose for endpoint in network.endpoints.values())
+            }
+        return found
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._damaged or self._rules:
+            if loop.time() - self._last > _LONGEST_PAUSE:
+                self._pause = 0.0
+            elif self._damaged or self._deletions or self._failures:
+                await asyncio.sleep(max(0.0, self._last + self._pause - loop.time()))
+            damaged, self._damaged = self._damaged, set()
+            deletions, self._deletions = self._deletions, set()
+            self._rules = False
+            networks = [network for id in damaged if (network := self._room.networks.get(id)) is not None]
+            if await self.check(networks, deletions) or self._failures:
+                self._last = loop.time()
+                self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+
+    async def check(self, networks: Collection[Network], deletions: Collection[int] = ()) -> bool:
+        """Restores these networks' bridges, and the rules. What fails is logged and tried again.
+
+        :param deletions: see ``Firewall.check``.
+        """
+        room = self._room
+        restored = False
+        self._failures = {key: text for key, text in self._failures.items() if not key or key in room.networks}
+        present = await room.work(bridge_repair.host_links, room) if networks else {}
+        for network in networks:
+            try:
+                restored |= await room.work(bridge_repair.restore, room, network, present)
+                self._failures.pop(network.id, None)
+            except WharfError as error:
+                self._failed(network.id, error.message)
+                self._damaged.add(network.id)
+        try:
+            restored |= await room.work(room.firewall.check, deletions)
+            self._failures.pop("", None)
+        except OSError as error:
+            table = f"table inet {room.firewall.table}"
+            self._failed("", f"{table} was changed by another program and cannot be restored: {error}")
+            self._rules = True
+        return restored
+
+    def _failed(self, key: str, text: str) -> None:
+        # A thing that fails each time is said once.
+        if self._failures.get(key) != text:
+            log.error("%s", text)
+            self._failures[key] = text

@@ -1,0 +1,225 @@
+"""``docker network connect`` and ``disconnect``, also while the container runs."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from api_models.network import EndpointSettings
+from engine.common.errors import Kind, WharfError, invalid
+from server.containers.model import Container
+from server.networks import endpoints, sandbox
+from server.networks.bridges import attach, interfaces
+from server.networks.context import Room
+from server.networks.dns import hosts_file, names
+from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
+from server.networks.netlink import netns
+from server.networks.netlink.namespace_pool import Namespace
+from server.networks.ports import publish
+
+log = logging.getLogger(__name__)
+
+
+async def connect(room: Room, network: Network, container: Container, settings: EndpointSettings) -> None:
+    """Puts a container on a further network.
+
+    :raises WharfError: in dockerd's words; nothing has changed then.
+    """
+    _check_there(container)
+    _check_modes(room, network, container)
+    endpoints.check_endpoint(network, settings)
+    record = room.sandboxes.get(container.id)
+    running = record is not None and container.state.running
+    if network.name in container.networking and running:
+        raise WharfError(
+            Kind.PERMISSION_DENIED,
+            f"endpoint with name {container.name} already exists in network {network.name}",
+        )
+    if running and record is not None:
+        await _connect_running(room, network, container, settings, record)
+    else:
+        names_there = endpoints.dns_names(container, settings, network) or None
+        container.networking[network.name] = settings.replace(dns_names=names_there)
+    await _save(room, container)
+
+
+def _check_there(container: Container) -> None:
+    if container.state.removing or container.state.dead:
+        raise WharfError(
+            Kind.CONFLICT, f"container {container.id} is marked for removal and cannot be connected or disconnected "
+            "to the network"
+        )  # fmt: skip
+
+
+def _check_modes(room: Room, network: Network, container: Container) -> None:
+    mode = container.host_config.network_mode
+    if mode != "host" and network.driver == HOST:
+        raise invalid("container cannot be disconnected from host network or connected to host network")
+    if mode.startswith("container:") or mode == "host":
+        raise invalid(
+            "container sharing network namespace with another container or host cannot be connected to any "
+            "other network"
+        )
+    for name in container.networking:
+        present = room.by_name(name)
+        if present is None or present is network:
+            continue
+        if NULL in (present.driver, network.driver):
+            raise invalid(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+
+
+async def _connect_running(
+    room: Room, network: Network, container: Container, settings: EndpointSettings, record: SandboxRecord
+) -> None:
+    async with AsyncExitStack() as undo:
+        await attach.ensure_ready(room, network)
+        container.networking[network.name] = settings
+        undo.callback(container.networking.pop, network.name, None)
+        endpoint = endpoints.make(room, container, network, settings)
+        undo.callback(endpoints.release, network, endpoint)
+        taken = {item.interface for item in record.endpoints}
+        endpoint.interface = sandbox.free_interface(network, endpoint, taken)
+        embedded = hosts_file.uses_embedded(room, record)
+        record.endpoints.append(endpoint)
+        undo.callback(lambda: record.endpoints.remove(endpoint))
+        record.endpoints = endpoints.in_order(room.networks, record.endpoints)
+        moved = await _move_ports(room, container, record, undo)
+        plugged: list[Endpoint] = []
+        undo.push_async_callback(room.work, _unplug, room, record, plugged)
+        await room.work(_plug, room, record, network, endpoint, plugged)
+        await room.work(_routes, room, record)
+        if moved is not None and moved is not endpoint:
+            await room.work(_refresh_rules, room, moved)
+        await room.work(hosts_file.change_hosts, container.hosts_path, [], hosts_file.own_lines(container, endpoint))
+        await names.announce(room, container, record, undo)
+        await _resolv_conf(room, container, record, before=embedded)
+        await room.store.put_sandbox(record)
+        undo.pop_all()
+    sandbox.announce(room, endpoint, "connect")
+    await hosts_file.tell_linkers(room, container)
+
+
+async def disconnect(room: Room, network: Network, container: Container) -> None:
+    """Takes a container off a network.
+
+    :raises WharfError: it isn't on it, in dockerd's words.
+    """
+    _check_there(container)
+    if network.driver == HOST or container.host_config.network_mode == "host":
+        raise invalid("container cannot be disconnected from host network or connected to host network")
+    record = room.sandboxes.get(container.id)
+    endpoint = record.endpoint(network.id) if record else None
+    if endpoint is None:
+        await forget(room, network.name, container)
+        return
+    assert record is not None
+    await _disconnect_running(room, network, container, record, endpoint)
+    container.networking.pop(network.name, None)
+    await _save(room, container)
+
+
+async def forget(room: Room, name: str, container: Container) -> None:
+    """The container is no longer to be on a network, which it isn't now.
+
+    :raises WharfError: INTERNAL: it was not to be.
+    """
+    _check_there(container)
+    if name not in container.networking:
+        which = f"network {name}" if container.state.running else f"the network {name}"
+        raise WharfError(Kind.INTERNAL, f"container {container.id} is not connected to {which}")
+    del container.networking[name]
+    await _save(room, container)
+
+
+async def _disconnect_running(
+    room: Room, network: Network, container: Container, record: SandboxRecord, endpoint: Endpoint
+) -> None:
+    embedded = hosts_file.uses_embedded(room, record)
+    record.endpoints.remove(endpoint)
+    endpoint.dns_names = []
+    if network.user_defined:
+        await names.tell_zone(room, network)
+    await room.forwarder.release(endpoint.id)
+    room.ports.release(endpoint.id)
+    had_ports = bool(endpoint.publications or endpoint.ports)
+    await room.work(_unplug, room, record, [endpoint])
+    endpoints.release(network, endpoint)
+    await room.store.put_sandbox(record)
+    async with AsyncExitStack() as undo:
+        if had_ports:
+            moved = await _move_ports(room, container, record, undo)
+            if moved is not None:
+                await room.work(_refresh_rules, room, moved)
+        undo.pop_all()
+    await room.work(_routes, room, record)
+    await room.work(hosts_file.change_hosts, container.hosts_path, hosts_file.own_lines(container, endpoint), [])
+    if record.mode == "own":
+        await names.tell_view(room, container, record)
+    await _resolv_conf(room, container, record, before=embedded)
+    await room.store.put_sandbox(record)
+    sandbox.announce(room, endpoint, "disconnect")
+
+
+async def _move_ports(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> Endpoint | None:
+    """Publishes the ports where the traffic leaves now; returns the endpoint that got them, if they moved."""
+    now = publish.publisher(room, record)
+    holder = next((item for item in record.endpoints if item.ports), None)
+    if now is None or (holder is not None and holder is now):
+        return None
+    if holder is not None:
+        await room.forwarder.release(holder.id)
+        room.ports.release(holder.id)
+        await room.work(room.firewall.remove, holder.id)
+        holder.publications, holder.listens, holder.ports = [], [], []
+        await room.work(_refresh_rules, room, holder)
+    await publish.publish(room, container, record, undo)
+    return now if now.ports else None
+
+
+def _plug(room: Room, record: SandboxRecord, network: Network, endpoint: Endpoint, plugged: list[Endpoint]) -> None:
+    netlink = netns.open_netlink(record.path)
+    with contextlib.closing(netlink):
+        sandbox.plug_in(room, Namespace(record.path, netlink), network, endpoint)
+    plugged.append(endpoint)
+
+
+def _unplug(room: Room, record: SandboxRecord, plugged: Sequence[Endpoint]) -> None:
+    for endpoint in plugged:
+        room.firewall.remove(endpoint.id)
+        sandbox.flush_udp(endpoint)
+        netlink = netns.open_netlink(record.path)
+        with contextlib.closing(netlink):
+            interfaces.unplug(room.pool, netlink, endpoint.interface, endpoint.veth)
+
+
+def _routes(room: Room, record: SandboxRecord) -> None:
+    if record.mode != "own":
+        return
+    netlink = netns.open_netlink(record.path)
+    with contextlib.closing(netlink):
+        interfaces.set_default_routes(netlink, sandbox.default_routes(room, record.endpoints))
+
+
+def _refresh_rules(room: Room, endpoint: Endpoint) -> None:
+    """The firewall's elements of an endpoint whose ports changed while it was there."""
+    room.firewall.remove(endpoint.id)
+    elements = sandbox.elements(endpoint)
+    if elements:
+        room.firewall.add(endpoint.id, elements)
+
+
+async def _resolv_conf(room: Room, container: Container, record: SandboxRecord, *, before: bool) -> None:
+    now = hosts_file.uses_embedded(room, record)
+    if now != before and record.mode == "own":
+        ipv6 = any(endpoint.address6 for endpoint in record.endpoints)
+        overrides = hosts_file.overrides(room, container)
+        await room.work(
+            lambda: hosts_file.rewrite_resolv_conf(container.resolv_conf_path, overrides, embedded=now, ipv6=ipv6)
+        )
+
+
+async def _save(room: Room, container: Container) -> None:
+    if room.save_container is not None:
+        await room.save_container(container)

@@ -1,0 +1,141 @@
+"""What the verbs of this package share: the kernel's side of the engine's network and all records in memory."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any, Protocol, TypeVar
+
+from engine.common.errors import invalid, not_found
+from server.config.model import Config
+from server.containers.model import Container
+from server.networks.bridges.claims import Claims
+from server.networks.ipam.allocator import DefaultPool
+from server.networks.model import Network, SandboxRecord
+from server.networks.netlink.namespace_pool import NamespacePool
+from server.networks.netlink.rtnetlink import Netlink
+from server.networks.nftables.firewall import Firewall
+from server.networks.ports.allocator import PortAllocator
+from server.networks.proxy_client import Forwarder
+
+_T = TypeVar("_T")
+
+
+class Containers(Protocol):
+    """The containers' registry, as far as networks need it."""
+
+    def find(self, key: str) -> Container | None: ...
+
+    def get(self, key: str) -> Container: ...
+
+    def __iter__(self) -> Iterator[Container]: ...
+
+
+class Bus(Protocol):
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
+    ) -> object: ...
+
+
+class Store(Protocol):
+    """Where records are kept; a call returns when the change is on disk."""
+
+    async def put(self, network: Network) -> None: ...
+
+    async def delete(self, network: Network) -> None: ...
+
+    async def put_sandbox(self, sandbox: SandboxRecord) -> None: ...
+
+    async def delete_sandbox(self, container: str) -> None: ...
+
+    async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """Everything that the verbs share. Records are only touched on the loop."""
+
+    config: Config
+    pools: Sequence[DefaultPool]
+    store: Store
+    bus: Bus
+    host: Netlink
+    pool: NamespacePool
+    firewall: Firewall
+    forwarder: Forwarder
+    workers: ThreadPoolExecutor
+    sweepers: ThreadPoolExecutor
+    ports: PortAllocator = field(default_factory=PortAllocator)
+    claims: Claims = field(default_factory=Claims)
+    devices: RLock = field(default_factory=RLock)  # held while a network's device is made, restored or removed
+    containers: Containers | None = None
+    save_container: Callable[[Container], Coroutine[Any, Any, None]] | None = None
+    #: The daemon ends: what is not begun yet is left to the recovery of the next one.
+    closed: bool = False
+    networks: dict[str, Network] = field(default_factory=dict)
+    sandboxes: dict[str, SandboxRecord] = field(default_factory=dict)
+    last: dict[str, SandboxRecord] = field(default_factory=dict)  # what a stopped container had
+    ending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+    _names: dict[str, Network] = field(default_factory=dict)
+
+    def add(self, network: Network) -> None:
+        self.networks[network.id] = network
+        self._names[network.name] = network
+
+    def discard(self, network: Network) -> None:
+        self.networks.pop(network.id, None)
+        if self._names.get(network.name) is network:
+            del self._names[network.name]
+
+    def by_name(self, name: str) -> Network | None:
+        return self._names.get(name)
+
+    def find(self, key: str) -> Network | None:
+        """By id, by name, or by an id's prefix that fits only one.
+
+        :raises WharfError: INVALID: the prefix fits several.
+        """
+        found = self.networks.get(key) or self._names.get(key)
+        if found or not key:
+            return found
+        matches = [network for id, network in self.networks.items() if id.startswith(key)]
+        if len(matches) > 1:
+            raise invalid(f"network {key} is ambiguous ({len(matches)} matches found based on ID prefix)")
+        return matches[0] if matches else None
+
+    def get(self, key: str) -> Network:
+        """As ``find``. :raises WharfError: NOT_FOUND."""
+        found = self.find(key)
+        if found is None:
+            raise not_found(f"network {key} not found")
+        return found
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(list(self.networks.values()))
+
+    async def work(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Runs what blocks on one of the room's threads. A cancelled caller waits for it all the same: what it has
+        done has to be known before it can be undone."""
+        done = asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])
+            raise
+
+    async def sweep(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """As ``work``, for what nobody waits for: it must not keep a start waiting."""
+        return await asyncio.get_running_loop().run_in_executor(self.sweepers, function, *arguments)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def settle(self) -> None:
+        """Waits for every teardown that has been started."""
+        while self.ending:
+            await asyncio.wait(list(self.ending.values()))

@@ -1,0 +1,335 @@
+"""``docker network create``: what is asked for is checked whole before anything is made."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from itertools import pairwise
+
+from api_models.network import IPAMPool, NetworkCreateRequest
+from engine.common import limits
+from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
+from server.networks import options
+from server.networks.bridges import attach
+from server.networks.context import Room
+from server.networks.ipam import allocator
+from server.networks.ipam.allocator import Network as Subnet
+from server.networks.ipam.allocator import PoolExhausted
+from server.networks.ipam.pools import default_pools
+from server.networks.model import BRIDGE, HOST, IPVLAN, MACVLAN, NULL, Network, PoolConfig
+from server.networks.sandbox import subnets_in_use
+from server.swarm import NO_MANAGER
+
+_PREDEFINED = ("bridge", "host", "none", "default")
+
+
+async def create(room: Room, request: NetworkCreateRequest) -> Network:
+    """A new network, ready to be used.
+
+    :raises WharfError: in dockerd's words and kinds; nothing is left behind.
+    """
+    _check_name(room, request.name)
+    network = _record(room, request)
+    if network.config_only:
+        _families(network, request)
+        network.ipam = _pools_asked(request, ipv6=network.enable_ipv6) or None
+        room.add(network)
+        await room.store.put(network)
+        _announce(room, network)
+        return network
+    try:
+        await _fill(room, network, request)
+    except PoolExhausted:
+        if not room.ending:
+            raise
+        # Subnets of networks that were just removed come free.
+        await room.settle()
+        await _fill(room, network, request)
+    _check_name(room, request.name)  # another create may have taken it meanwhile
+    async with AsyncExitStack() as undo:
+        # Known before anything is awaited: two creates at once can't share a name, a subnet or a bridge.
+        room.add(network)
+        undo.callback(room.discard, network)
+        if network.bridge or network.parent:
+            # One of the same name may still be on its way out.
+            if (pending := room.ending.get(attach.ending_key(network))) is not None:
+                await asyncio.wait([pending])
+            undo.push_async_callback(room.work, attach.remove_device, room, network)
+            await room.work(attach.make_device, room, network)
+        await room.store.put(network)
+        undo.pop_all()
+    _announce(room, network)
+    return network
+
+
+def _announce(room: Room, network: Network) -> None:
+    room.bus.publish("network", "create", network.id, {"name": network.name, "type": network.driver})
+
+
+def _check_name(room: Room, name: str) -> None:
+    if name in _PREDEFINED:
+        raise WharfError(Kind.PERMISSION_DENIED, f"operation is not permitted on predefined {name} network")
+    if not name.strip():
+        raise invalid(f"invalid name: {name}")
+    if "/" in name or "\\" in name or any(not char.isprintable() for char in name):
+        raise invalid(f"invalid name: {name}")
+    if name.startswith("container:"):
+        raise invalid(f"invalid network name: {name}")
+    if room.by_name(name) is not None:
+        raise conflict(f"network with name {name} already exists")
+
+
+def _record(room: Room, request: NetworkCreateRequest) -> Network:
+    driver = request.driver or BRIDGE
+    if driver in ("overlay",) or request.ingress:
+        raise WharfError(Kind.UNAVAILABLE if driver == "overlay" else Kind.PERMISSION_DENIED, NO_MANAGER)
+    if request.scope == "swarm":
+        raise invalid("cannot create a swarm scoped network when swarm is not active")
+    if request.scope not in ("", "local"):
+        raise invalid(f"unsupported network scope: {request.scope}")
+    if request.config_only and (request.internal or request.attachable or request.ingress or request.scope):
+        raise invalid(
+            "configuration network can only contain network specific fields. Network operator fields like "
+            "[ ingress | internal | attachable | scope ] are not supported."
+        )
+    if driver in (HOST, NULL):
+        raise WharfError(Kind.PERMISSION_DENIED, f'only one instance of "{driver}" network is allowed')
+    if request.config_only:
+        driver = NULL  # which one is chosen with --config-from
+    elif driver not in (BRIDGE, MACVLAN, IPVLAN):
+        raise not_found(f'plugin "{driver}" not found')
+    ipam_driver = (request.ipam.driver if request.ipam else "") or "default"
+    if ipam_driver not in ("default", "null"):
+        raise not_found(f'plugin "{ipam_driver}" not found')
+    network = Network(
+        id=secrets.token_hex(32),
+        name=request.name,
+        driver=driver,
+        created_ns=time.time_ns(),
+        internal=request.internal,
+        attachable=request.attachable,
+        config_only=request.config_only,
+        ipam_driver=ipam_driver,
+        ipam_options=request.ipam.options if request.ipam else None,
+        options=dict(request.options or {}),
+        labels=dict(request.labels or {}),
+    )
+    source = request.config_from.network if request.config_from else ""
+    if source:
+        _take_config(room, network, request, source)
+    return network
+
+
+def _take_config(room: Room, network: Network, request: NetworkCreateRequest, source: str) -> None:
+    depends = "are not supported if the network depends on a configuration network"
+    if request.config_only:
+        raise WharfError(
+            Kind.PERMISSION_DENIED, "a configuration network cannot depend on another configuration network"
+        )
+    own_ipam = request.ipam and (request.ipam.config or request.ipam.options)
+    if own_ipam or request.labels or request.enable_ipv6:
+        raise WharfError(Kind.PERMISSION_DENIED, f"user specified configurations {depends}")
+    if request.options:
+        raise WharfError(Kind.PERMISSION_DENIED, f"network driver options {depends}")
+    config = room.by_name(source)
+    if config is None or not config.config_only:
+        raise not_found(f'configuration network "{source}" does not exist')
+    network.config_from = source
+    network.enable_ipv4, network.enable_ipv6 = config.enable_ipv4, config.enable_ipv6
+    network.ipam_driver, network.ipam_options = config.ipam_driver, config.ipam_options
+    network.options = dict(config.options)
+    network.labels = dict(config.labels)
+
+
+async def _fill(room: Room, network: Network, request: NetworkCreateRequest) -> None:
+    """Options, subnets, devices: everything that is decided before something is made."""
+    defaults = room.config.default_network_opts.get(network.driver, {})
+    network.options = {**defaults, **network.options}
+    if network.driver == BRIDGE and room.config.mtu and options.MTU not in network.options:
+        network.options[options.MTU] = str(room.config.mtu)
+    source = room.by_name(network.config_from) if network.config_from else None
+    if source is None:
+        _families(network, request)
+    options.check(network)
+    if source is not None:
+        asked = [replace(item, aux=dict(item.aux)) for item in source.ipam or ()]
+    else:
+        asked = _pools_asked(request, ipv6=network.enable_ipv6)
+    if not network.enable_ipv4 and not network.enable_ipv6 and network.ipam_driver != "null":
+        raise invalid("IPv4 or IPv6 must be enabled")
+    if network.ipam_driver == "null":
+        if asked:
+            raise invalid("network configured with null IPAM driver cannot have a subnet")
+        if network.driver == BRIDGE:
+            raise invalid("ipv4 pool is empty")
+        network.ipam = []
+    else:
+        routes = await room.work(subnets_in_use, room.host)
+        _subnets(room, network, asked, routes)
+    network.pools = network.make_pools()
+    _devices(room, network)
+
+
+def _families(network: Network, request: NetworkCreateRequest) -> None:
+    given = network.options
+    network.enable_ipv4 = options.family(given, options.ENABLE4, request.enable_ipv4, default=True)
+    network.enable_ipv6 = options.family(given, options.ENABLE6, request.enable_ipv6, default=False)
+
+
+def _pools_asked(request: NetworkCreateRequest, *, ipv6: bool) -> list[PoolConfig]:
+    """The subnets of the request, checked.
+
+    :raises WharfError: INVALID, all that is wrong together.
+    """
+    configs = list(request.ipam.config or ()) if request.ipam else []
+    if len(configs) > limits.NETWORK_SUBNETS:
+        raise limits.exceeded("NETWORK_SUBNETS", "the number of subnets")
+    if sum(len(item.auxiliary_addresses or ()) for item in configs) > limits.NETWORK_AUXILIARY:
+        raise limits.exceeded("NETWORK_AUXILIARY", "the number of auxiliary addresses")
+    problems: list[str] = []
+    found = []
+    for item in configs:
+        if not item.subnet:
+            if item.gateway or item.ip_range or item.auxiliary_addresses:
+                problems.append("every ip-range or gateway must have a corresponding subnet")
+            continue
+        found.append(_pool_asked(item, problems, ipv6=ipv6))
+    if problems:
+        raise invalid("invalid network config:\n" + "\n".join(problems))
+    return [item for item in found if item is not None]
+
+
+def _pool_asked(item: IPAMPool, problems: list[str], *, ipv6: bool) -> PoolConfig | None:
+    try:
+        loose = ip_network(item.subnet, strict=False)
+        if "/" not in item.subnet:
+            raise ValueError
+    except ValueError:
+        problems.append(f"invalid subnet {item.subnet}: invalid CIDR block notation")
+        return None
+    if loose.version == 6 and not ipv6:
+        problems = []  # of a family that wasn't asked for dockerd looks at no more than that
+    given = ip_address(item.subnet.partition("/")[0])
+    if given != loose.network_address:
+        problems.append(f"invalid subnet {item.subnet}: it should be {loose}")
+    if item.ip_range:
+        try:
+            area = ip_network(item.ip_range, strict=False)
+            if area.version != loose.version or not area.subnet_of(loose):  # type: ignore[arg-type]
+                problems.append(f"invalid ip-range {item.ip_range}: parent subnet {loose} does not contain ip-range")
+            elif ip_address(item.ip_range.partition("/")[0]) != area.network_address:
+                problems.append(f"invalid ip-range {item.ip_range}: it should be {area}")
+        except ValueError:
+            problems.append(f"invalid ip-range {item.ip_range}: invalid CIDR block notation")
+    for what, text in (("gateway", item.gateway), *(item.auxiliary_addresses or {}).items()):
+        label = "gateway" if what == "gateway" and text == item.gateway else "auxiliary address"
+        if not text:
+            continue
+        try:
+            address = ip_address(text)
+        except ValueError:
+            problems.append(f"invalid {label} {text}: invalid address")
+            continue
+        if address.version != loose.version or address not in loose:
+            problems.append(f"invalid {label} {text}: parent subnet {loose} does not contain this address")
+    return PoolConfig(
+        str(loose),
+        item.ip_range,
+        item.gateway,
+        dict(item.auxiliary_addresses or {}),
+        configured=True,
+        gateway_given=bool(item.gateway),
+    )
+
+
+def _subnets(room: Room, network: Network, asked: list[PoolConfig], routes: Sequence[Subnet]) -> None:
+    """The network's subnets: those asked for, and one from the pools for a family that has none."""
+    nets = [ip_network(config.subnet) for config in asked]
+    # Two subnets are apart or one holds the other, so that in this order one that overlaps any overlaps its neighbour.
+    ordered = sorted(nets, key=lambda net: (net.version, net.network_address.packed, net.prefixlen))
+    if any(net.version == other.version and net.overlaps(other) for net, other in pairwise(ordered)):
+        raise invalid("multiple overlapping subnet configuration is not supported")
+    if network.driver == BRIDGE:
+        for version in (4, 6):
+            if sum(net.version == version for net in nets) > 1:
+                raise invalid("bridge driver doesn't support multiple subnets")
+    taken = [subnet for other in room for subnet in other.subnets]
+    for net in nets:
+        if any(net.version == other.version and net.overlaps(other) for other in taken):
+            raise WharfError(Kind.PERMISSION_DENIED, "Pool overlaps with other one on this address space")
+    configs = list(asked)
+    pools = room.pools
+    for version, enabled in ((4, network.enable_ipv4), (6, network.enable_ipv6)):
+        if enabled and not any(ip_network(config.subnet).version == version for config in configs):
+            subnet = allocator.choose_subnet(list(default_pools(pools, version)), (*taken, *routes), version=version)
+            configs.append(PoolConfig(str(subnet)))
+    for config in configs:
+        if network.enables(ip_network(config.subnet).version):
+            _choose_gateway(network, config)
+    network.ipam = configs
+
+
+def _choose_gateway(network: Network, config: PoolConfig) -> None:
+    """The first free address, unless one was named or the driver has none."""
+    if config.gateway:
+        _check_gateway(config)
+        return
+    if connected(network):
+        return
+    if network.internal and network.driver != BRIDGE:
+        return
+    if network.driver == BRIDGE and _without_gateway(network, ip_network(config.subnet).version):
+        return
+    pool = config.make_pool()
+    config.gateway = str(pool.first_usable())
+
+
+def _without_gateway(network: Network, version: int) -> bool:
+    """Whether a bridge has no address and no route needs one: what would be its gateway is a container's to have."""
+    if network.option(options.MODE4 if version == 4 else options.MODE6) == "isolated":
+        return True
+    return version == 4 and network.internal and options.flag(network.options, options.INHIBIT4, default=False)
+
+
+def _check_gateway(config: PoolConfig) -> None:
+    gateway, subnet = ip_address(config.gateway), ip_network(config.subnet)
+    ends = (subnet.network_address, subnet.broadcast_address) if subnet.version == 4 and subnet.prefixlen < 31 else ()
+    if gateway in ends:
+        raise internal(f"failed to allocate gateway ({gateway}): Address already in use")
+    for name, text in config.aux.items():
+        if ip_address(text) == gateway:
+            raise internal(f"failed to allocate secondary ip address ({name}:{text}): Address already in use")
+
+
+def connected(network: Network) -> bool:
+    """Whether containers need no gateway: ipvlan in its routed modes."""
+    return network.driver == IPVLAN and network.option("ipvlan_mode", "l2") in ("l3", "l3s")
+
+
+def _devices(room: Room, network: Network) -> None:
+    short = network.id[:12]
+    if network.driver == BRIDGE:
+        network.bridge = network.option(options.NAME) or f"br-{short}"
+        for other in room:
+            if other.bridge == network.bridge:
+                raise WharfError(
+                    Kind.PERMISSION_DENIED,
+                    f"cannot create network {network.id} ({network.bridge}): conflicts with network "
+                    f"{other.id} ({other.bridge}): networks have same bridge name",
+                )
+    elif network.driver in (MACVLAN, IPVLAN):
+        parent = network.option("parent")
+        if parent == "lo":
+            raise invalid(f"loopback interface is not a valid {network.driver} parent link")
+        network.parent = parent or f"dm-{short}"
+        if not parent:
+            network.internal = True
+        for other in room:
+            if other.driver == network.driver and other.parent == network.parent:
+                raise WharfError(
+                    Kind.PERMISSION_DENIED,
+                    f"network {other.id} is already using parent interface {network.parent}",
+                )

@@ -1,0 +1,1 @@
+"""Names: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``, and what the DNS server in wharf-proxy answers."""

@@ -1,0 +1,270 @@
+"""The files that a container gets from the network: ``/etc/hosts``, ``/etc/hostname``, ``/etc/resolv.conf``.
+
+They lie in the container's directory and are mounted one by one, so they are changed in place.
+"""
+
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.common.errors import internal, not_found
+from engine.common.system import private
+from server.containers.model import Container
+from server.networks import endpoints
+from server.networks.context import Room
+from server.networks.dns import files
+from server.networks.model import Endpoint, SandboxRecord
+from server.networks.ports import portmap
+
+#: Path inside → the attribute of a container that says where it lies on the host.
+_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What :func:`write_all` writes."""
+
+    paths: Mapping[str, str]
+    hosts: tuple[tuple[str, str], ...]
+    hostname: str
+    resolv_conf: files.Overrides
+    mode: str
+    embedded: bool
+    ipv6: bool
+    # The container has switched IPv6 off for itself: its hosts file names no such address.
+    without_ipv6: bool
+
+
+def paths(container: Container) -> dict[str, str]:
+    """Path inside → path on the host."""
+    return dict(zip(_FILES, (container.hosts_path, container.hostname_path, container.resolv_conf_path), strict=True))
+
+
+def plan(room: Room, container: Container, record: SandboxRecord) -> tuple[Plan]:
+    """Reads the records (on the loop); the writing is for a thread."""
+    record.hosts = [*_extra_hosts(room, container), *_links(room, container, record)]
+    own = [line for endpoint in record.endpoints for line in own_lines(container, endpoint)]
+    return (
+        Plan(
+            paths(container),
+            (*record.hosts, *own),
+            container.config.hostname,
+            _overrides(room, container),
+            record.mode,
+            embedded=uses_embedded(room, record),
+            ipv6=any(endpoint.address6 for endpoint in record.endpoints),
+            without_ipv6=endpoints.without_ipv6(container),
+        ),
+    )
+
+
+def uses_embedded(room: Room, record: SandboxRecord) -> bool:
+    """Whether the container asks the embedded name server: it is on a network of a user's."""
+    return record.mode == "own" and any(room.networks[endpoint.network].user_defined for endpoint in record.endpoints)
+
+
+def own_lines(container: Container, endpoint: Endpoint) -> list[tuple[str, str]]:
+    """The container's own lines of ``/etc/hosts`` for one network."""
+    name = container.config.hostname
+    if container.config.domainname:
+        name = f"{name}.{container.config.domainname} {name}"
+    elif "." in name:
+        name = f"{name} {name.partition('.')[0]}"
+    return [(address, name) for address in (endpoint.ip4, endpoint.ip6) if address]
+
+
+def _extra_hosts(room: Room, container: Container) -> list[tuple[str, str]]:
+    found = []
+    for text in container.host_config.extra_hosts or ():
+        cut = min((index for index in (text.find(":"), text.find("=")) if index > 0), default=-1)
+        name, address = text[:cut], text[cut + 1 :].strip("[]")
+        if address == "host-gateway":
+            found += [(gateway, name) for gateway in host_gateways(room)]
+        else:
+            found.append((address, name))
+    return found
+
+
+def host_gateways(room: Room) -> list[str]:
+    """What ``host-gateway`` means: the daemon's setting, or the host's addresses on the default bridge."""
+    if room.config.host_gateway_ips:
+        return list(room.config.host_gateway_ips)
+    network = room.by_name("bridge")
+    if network is None:
+        return []
+    return [gateway for gateway in (network.gateway(4), network.gateway(6)) if gateway]
+
+
+def _links(room: Room, container: Container, record: SandboxRecord) -> list[tuple[str, str]]:
+    found = []
+    for other, alias in legacy_links(room, container):
+        server = room.sandboxes.get(other.id)
+        for endpoint in record.endpoints if server else ():
+            there = server.endpoint(endpoint.network) if server else None
+            if there is not None:
+                words = dict.fromkeys((alias, other.config.hostname, other.name))
+                found += [(address, " ".join(words)) for address in (there.ip4, there.ip6) if address]
+    return found
+
+
+def legacy_links(room: Room, container: Container, *, strict: bool = True) -> list[tuple[Container, str]]:
+    """The links of a container on the default bridge; user networks have theirs in the name service.
+
+    Without ``strict`` those to containers that are gone are left out.
+    """
+    if endpoints.network_key(container) != "bridge" or not container.host_config.links:
+        return []
+    return endpoints.link_targets(room, container, strict=strict)
+
+
+def find_link(room: Room, key: str) -> tuple[Container, Container, str]:
+    """The client, the server and the alias that ``/client/alias`` names.
+
+    :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
+    """
+    name, _, alias = key.strip("/").rpartition("/")
+    client = room.containers.find(name or alias) if room.containers else None
+    if client is None:
+        raise not_found(f"No such container: {key}")
+    if not name:
+        raise internal("Conflict, cannot remove the default link name of the container")  # 500 in dockerd
+    for server, known in legacy_links(room, client, strict=False):
+        if known == alias:
+            return client, server, alias
+    raise not_found(f"No such container: {key}")
+
+
+def link_environment(room: Room, container: Container, linked: Iterable[tuple[Container, str]]) -> list[str]:
+    """The variables of legacy links (``ALIAS_PORT_80_TCP_ADDR`` …), as dockerd sets them."""
+    found: list[str] = []
+    for other, alias in linked:
+        server = room.sandboxes.get(other.id)
+        address = next((item.ip4 or item.ip6 for item in server.endpoints), "") if server else ""
+        prefix = alias.upper().replace("-", "_")
+        ports = portmap.exposed(other.config, other.host_config)
+        ports.sort(key=lambda item: (item[0], item[1] != "tcp"))
+        if ports:
+            port, protocol = ports[0]
+            found.append(f"{prefix}_PORT={protocol}://{address}:{port}")
+        for port, protocol in ports:
+            start = f"{prefix}_PORT_{port}_{protocol.upper()}"
+            found += [
+                f"{start}={protocol}://{address}:{port}",
+                f"{start}_ADDR={address}",
+                f"{start}_PORT={port}",
+                f"{start}_PROTO={protocol}",
+            ]
+        found.append(f"{prefix}_NAME=/{container.name}/{alias}")
+        for item in other.config.env or ():
+            name, equals, value = item.partition("=")
+            if equals and name not in ("HOME", "PATH"):
+                found.append(f"{prefix}_ENV_{name}={value}")
+    return found
+
+
+def _overrides(room: Room, container: Container) -> files.Overrides:
+    host, settings = container.host_config, room.config
+
+    def chosen(own: Sequence[str] | None, daemon: Sequence[str]) -> tuple[str, ...] | None:
+        return tuple(own or daemon) or None
+
+    return files.Overrides(
+        chosen(host.dns, settings.dns),
+        chosen(host.dns_search, settings.dns_search),
+        chosen(host.dns_options, settings.dns_opts),
+    )
+
+
+def write_all(wanted: Plan) -> dict[str, str]:
+    """In a thread: writes the three files; returns path inside → path on the host."""
+    host_network = wanted.mode == "host"
+    private.make_directory(os.path.dirname(wanted.paths["/etc/hosts"]), 0o710)
+    files.write(wanted.paths["/etc/hostname"], (wanted.hostname or socket.gethostname()) + "\n")
+    if host_network:
+        text = _read("/etc/hosts")
+        if text and not text.endswith("\n"):
+            text += "\n"
+        text += "".join(f"{address}\t{names}\n" for address, names in wanted.hosts)
+    else:
+        text = files.hosts(wanted.hosts, ipv6=not wanted.without_ipv6)
+    files.write(wanted.paths["/etc/hosts"], text)
+    host = files.host_resolv_conf()
+    if wanted.embedded:
+        text, _ = files.embedded(host, wanted.resolv_conf)
+    else:
+        text = files.legacy(host, wanted.resolv_conf, host_network=host_network, ipv6=wanted.ipv6)
+    _write_unless_edited(wanted.paths["/etc/resolv.conf"], text)
+    return dict(wanted.paths)
+
+
+def upstreams(wanted: files.Overrides) -> list[tuple[str, bool]]:
+    """In a thread: the name servers behind the embedded one; the flag: asked from the host's namespace."""
+    return files.embedded(files.host_resolv_conf(), wanted)[1]
+
+
+def overrides(room: Room, container: Container) -> files.Overrides:
+    return _overrides(room, container)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _write_unless_edited(path: str, text: str) -> None:
+    """What somebody in the container wrote into its resolv.conf stays, also over a restart."""
+    mark = f"{path}.hash"
+    present, known = _read(path), _read(mark)
+    if present and known and known != _digest(present):
+        return
+    files.write(path, text)
+    files.write(mark, _digest(text))
+
+
+def _digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def change_hosts(path: str, remove: Sequence[tuple[str, str]], add: Sequence[tuple[str, str]]) -> None:
+    """In a thread: takes single lines out of ``/etc/hosts`` and adds others; the rest stays as it is."""
+    gone = {f"{address}\t{names}" for address, names in remove}
+    with contextlib.suppress(FileNotFoundError):
+        lines = [line for line in _read(path).splitlines() if line not in gone]
+        lines += [f"{address}\t{names}" for address, names in add]
+        files.write(path, "".join(f"{line}\n" for line in lines))
+
+
+def rewrite_resolv_conf(path: str, wanted: files.Overrides, *, embedded: bool, ipv6: bool) -> None:
+    """In a thread: after the first user network came, or the last one went."""
+    host = files.host_resolv_conf()
+    text = files.embedded(host, wanted)[0] if embedded else files.legacy(host, wanted, ipv6=ipv6)
+    _write_unless_edited(path, text)
+
+
+async def tell_linkers(room: Room, container: Container) -> None:
+    """Running containers that link to this one by the default bridge learn its new address."""
+    record = room.sandboxes.get(container.id)
+    bridge = room.by_name("bridge")
+    if record is None or bridge is None or room.containers is None or record.endpoint(bridge.id) is None:
+        return
+    for other in list(room.sandboxes.values()):
+        client = room.containers.find(other.container)
+        if client is None or client is container or not client.host_config.links:
+            continue
+        linked = legacy_links(room, client)
+        if not any(target is container for target, _ in linked):
+            continue
+        before = other.hosts
+        after = [*_extra_hosts(room, client), *_links(room, client, other)]
+        if after != before:
+            other.hosts = after
+            stale = [line for line in before if line not in after]
+            fresh = [line for line in after if line not in before]
+            await room.work(change_hosts, client.hosts_path, stale, fresh)
+            await room.store.put_sandbox(other)

@@ -1,0 +1,110 @@
+"""Tells wharf-proxy which names each network has and what each container may ask."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from engine.proxy.resolver import LISTEN, Upstream
+from server.containers.model import Container
+from server.networks import endpoints
+from server.networks.context import Room
+from server.networks.dns import hosts_file
+from server.networks.model import Network, SandboxRecord
+from server.networks.netlink import netns
+from server.networks.nftables.libnftables import Nftables, NftError
+from server.networks.proxy_client import ViewRequest, Zone
+
+_TABLE = "wharf-dns"
+
+
+async def announce(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+    """The container can be found by its names, and can ask for those of others."""
+    undo.push_async_callback(withdraw, room, record)
+    await tell_zones(room, record)
+    await tell_view(room, container, record)
+
+
+async def tell_zones(room: Room, record: SandboxRecord) -> None:
+    for endpoint in record.endpoints:
+        network = room.networks.get(endpoint.network)
+        if network is not None and network.user_defined:
+            await tell_zone(room, network)
+
+
+async def tell_zone(room: Room, network: Network) -> None:
+    """Sends what is known of one network."""
+    await room.forwarder.set_zone(network.id, zone_of(network))
+
+
+def zone_of(network: Network) -> Zone:
+    """The names of everything that is on a network."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    pointers: dict[str, str] = {}
+    for endpoint in network.endpoints.values():
+        for name in endpoint.dns_names:
+            found.setdefault(name.lower(), []).append((endpoint.ip4, endpoint.ip6))
+        for address in (endpoint.ip4, endpoint.ip6):
+            if address:
+                pointers[address] = f"{endpoint.name}.{network.name}"
+    return Zone(network.name, found, pointers)
+
+
+async def view_request(room: Room, container: Container, record: SandboxRecord) -> ViewRequest:
+    """What the container's name service needs."""
+    links: dict[str, dict[str, str]] = {}
+    zones = []
+    for endpoint in record.endpoints:
+        if not room.networks[endpoint.network].user_defined:
+            continue
+        zones.append(endpoint.network)
+        for text in endpoint.settings.get("Links") or ():
+            name, alias = endpoints.parse_link(text)
+            target = room.containers.find(name) if room.containers else None
+            links.setdefault(endpoint.network, {})[alias.lower()] = (target.name if target else name).lower()
+    servers = await asyncio.to_thread(hosts_file.upstreams, hosts_file.overrides(room, container))
+    internal = all(room.networks[endpoint.network].internal for endpoint in record.endpoints)
+    # A container without a way out must not find one through the host's own resolver.
+    upstreams = [Upstream(address, host) for address, host in servers if not (internal and host)]
+    return ViewRequest(record.path, tuple(zones), links, tuple(upstreams))
+
+
+async def tell_view(room: Room, container: Container, record: SandboxRecord) -> None:
+    """Serves (or serves no longer) 127.0.0.11 in the container's namespace."""
+    if not hosts_file.uses_embedded(room, record):
+        await room.forwarder.drop_view(container.id)
+        return
+    udp, tcp = await room.forwarder.view(container.id, await view_request(room, container, record))
+    await room.work(redirect, record.path, udp, tcp)
+
+
+def redirect(path: str, udp: int, tcp: int) -> None:
+    """In a thread: port 53 of 127.0.0.11 leads to the proxy's sockets, so port 53 stays the container's own."""
+    rules = f"""
+table ip {_TABLE} {{
+	chain output {{
+		type nat hook output priority dstnat; policy accept;
+		ip daddr {LISTEN} udp dport 53 dnat to {LISTEN}:{udp}
+		ip daddr {LISTEN} tcp dport 53 dnat to {LISTEN}:{tcp}
+	}}
+}}
+"""
+    with netns.inside(path), Nftables() as nft:
+        try:
+            # Looked at first: taking rules away makes the kernel wait, and a new namespace has none.
+            present = nft.run(f"list table ip {_TABLE}\n")
+        except NftError:
+            nft.run(rules)
+            return
+        if f":{udp}\n" not in present or f":{tcp}\n" not in present:
+            nft.run(f"delete table ip {_TABLE}\n{rules}")
+
+
+async def withdraw(room: Room, record: SandboxRecord) -> None:
+    """Its names are gone and nobody answers it any more."""
+    await room.forwarder.drop_view(record.container)
+    for endpoint in record.endpoints:
+        network = room.networks.get(endpoint.network)
+        if network is None or not network.user_defined:
+            continue
+        endpoint.dns_names, names = [], endpoint.dns_names
+        if names:
+            await tell_zone(room, network)

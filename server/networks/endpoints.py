@@ -1,0 +1,352 @@
+"""Which networks a container is to be on, checked in dockerd's words, and the addresses that it gets there."""
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+
+from api_models.network import EndpointSettings
+from engine.common.errors import Kind, WharfError, internal, invalid, not_found
+from server.containers.model import Container
+from server.networks import options
+from server.networks.context import Room
+from server.networks.ipam.allocator import Address, AddressInUse, PoolExhausted, mac_from_address
+from server.networks.model import BRIDGE, HOST, NULL, Endpoint, Network
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
+_DEFAULT_MODES = ("", "default", "bridge")
+
+
+def mode_of(container: Container) -> str:
+    """own, host, none or container: what kind of sandbox the container gets."""
+    mode = container.host_config.network_mode
+    if mode.startswith("container:"):
+        return "container"
+    if mode == "host":
+        return "host"
+    if container.config.network_disabled or list(container.networking) == ["none"]:
+        return "none"  # also where there is no default bridge to be on
+    return "none" if mode == "none" and not container.networking else "own"
+
+
+def network_key(container: Container) -> str:
+    """The network that the container's mode names."""
+    mode = container.host_config.network_mode
+    return "bridge" if mode in _DEFAULT_MODES else mode
+
+
+def normalize(room: Room, container: Container) -> None:
+    """Makes ``container.networking`` complete: by name, the mode's network first. It is on the networks that the
+    request has endpoints for, and on the one of its mode only if there are none.
+
+    :raises WharfError: NOT_FOUND, INVALID: as dockerd at create.
+    """
+    if mode_of(container) == "container" or container.config.network_disabled:
+        container.networking = {}
+        return
+    found: dict[str, EndpointSettings] = {}
+    main = network_key(container)
+    if main == "bridge" and room.by_name("bridge") is None:
+        main = "none"  # --bridge=none: there is no default network
+    for key in sorted(container.networking, key=lambda key: key != main) or [main]:
+        network = room.find(key)
+        settings = container.networking.get(key) or EndpointSettings()
+        if network is None:
+            # It may come before the container is started; the start says if it did not.
+            found[key] = settings
+            continue
+        if network.name in found and key != main:
+            settings = settings if settings != EndpointSettings() else found[network.name]
+        found[network.name] = settings.replace(
+            network_id="", endpoint_id="", gateway="", ip_address="", ip_prefix_len=0, ipv6_gateway="",
+            global_ipv6_address="", global_ipv6_prefix_len=0, dns_names=None,
+        )  # fmt: skip
+    container.networking = found
+
+
+def check_endpoint(network: Network, settings: EndpointSettings) -> None:
+    """What may be asked for on a network.
+
+    :raises WharfError: INVALID (400), in dockerd's sentences, all of them together.
+    """
+    if network.config_only:
+        raise WharfError(Kind.PERMISSION_DENIED, "cannot create endpoint on configuration-only network")
+    if settings.mac_address and not _MAC.fullmatch(settings.mac_address):
+        raise invalid(f"invalid MAC address {settings.mac_address}")
+    problems: list[str] = []
+    ipam = settings.ipam_config
+    asked = [ipam.ipv4_address, ipam.ipv6_address] if ipam else []
+    if settings.aliases and network.predefined:
+        problems.append("network-scoped alias is supported only for containers in user defined networks")
+    if any(asked):
+        problems += _check_addresses(network, settings)
+    if ipam and ipam.link_local_ips:
+        problems += [f"invalid link-local IP address: {text}" for text in ipam.link_local_ips if not _local(text)]
+    if problems:
+        raise invalid("invalid endpoint settings:\n" + together(problems))
+    options.endpoint_sysctls(settings.driver_opts)
+
+
+def together(problems: Sequence[str]) -> str:
+    """Several sentences as one text, as Docker's multierror joins them."""
+    return problems[0] if len(problems) == 1 else "\n".join(f"* {text}" for text in problems)
+
+
+def _local(text: str) -> bool:
+    try:
+        return ip_address(text).is_link_local
+    except ValueError:
+        return False
+
+
+def _check_addresses(network: Network, settings: EndpointSettings) -> list[str]:
+    assert settings.ipam_config is not None
+    problems = []
+    if network.predefined:
+        problems.append("user specified IP address is supported on user defined networks only")
+    for text, version in ((settings.ipam_config.ipv4_address, 4), (settings.ipam_config.ipv6_address, 6)):
+        if not text:
+            continue
+        try:
+            address = ip_address(text)
+        except ValueError:
+            address = None
+        if address is None or address.version != version:
+            problems.append(f"invalid IPv{version} address: {text}")
+        configs = [item for item in network.ipam or () if ip_network(item.subnet).version == version]
+        if not network.default_bridge and not any(item.configured for item in configs):
+            problems.append(
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
+        elif address is None or not any(address in ip_network(item.subnet) for item in configs):
+            problems.append(f"no configured subnet or ip-range contain the IP address {text}")
+    return problems
+
+
+def check_together(networks: Sequence[Network], mode: str) -> None:
+    """Host and none go with nothing else. :raises WharfError:"""
+    on_host = [network.driver == HOST for network in networks]
+    if mode == "host" and not all(on_host):
+        raise invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+    if mode != "host" and any(on_host):
+        raise invalid("cannot connect container to host network - container must be created in host network mode")
+    if len(networks) < 2:
+        return
+    if any(network.driver == NULL for network in networks):
+        raise invalid(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
+
+
+def dns_names(container: Container, settings: EndpointSettings, network: Network) -> list[str]:
+    """The names by which others on the network find the container, without doubles."""
+    if not network.user_defined:
+        return []
+    names = [container.name, *(settings.aliases or ()), container.id[:12]]
+    if container.config.hostname and container.config.hostname != container.id[:12]:
+        names.append(container.config.hostname)
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def without_ipv6(container: Container) -> bool:
+    """Whether the container's own sysctls switch IPv6 off: it gets no such address, and no name has one."""
+    sysctls = container.host_config.sysctls or {}
+    return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
+
+
+def make(room: Room, container: Container, network: Network, settings: EndpointSettings) -> Endpoint:
+    """An endpoint with its addresses taken. Undone by :func:`release`.
+
+    :raises WharfError: an address is taken or none is left; NOT_FOUND: the network was removed since it was looked up.
+    """
+    if room.networks.get(network.id) is not network:
+        raise not_found(f"network {network.name} not found")
+    endpoint = Endpoint(
+        id=secrets.token_hex(32),
+        network=network.id,
+        container=container.id,
+        name=container.name,
+        dns_names=dns_names(container, settings, network),
+        settings=settings.wire(),
+    )
+    before = room.last.get(container.id)
+    old = before.endpoint(network.id) if before else None
+    try:
+        for version in (4,) if without_ipv6(container) else (4, 6):
+            _allocate(network, endpoint, settings, old, version)
+        endpoint.mac = _mac(endpoint, settings)
+    except BaseException:
+        release(network, endpoint)
+        raise
+    network.endpoints[container.id] = endpoint
+    return endpoint
+
+
+def _allocate(
+    network: Network, endpoint: Endpoint, settings: EndpointSettings, old: Endpoint | None, version: int
+) -> None:
+    pools = [pool for pool in network.pools if pool.subnet.version == version]
+    if not pools:
+        return
+    ipam = settings.ipam_config
+    text = (ipam.ipv4_address if version == 4 else ipam.ipv6_address) if ipam else ""
+    wanted = ip_address(text) if text else None
+    prefer: Address | None = None
+    if old:
+        remembered = old.ip4 if version == 4 else old.ip6
+        prefer = ip_address(remembered) if remembered else None
+    address = None
+    for pool in pools:
+        if wanted is not None and wanted not in pool:
+            continue
+        if prefer is not None and prefer not in pool and len(pools) > 1:
+            continue
+        try:
+            address = pool.allocate(endpoint.id, wanted=wanted, prefer=prefer)
+        except PoolExhausted:
+            continue
+        except AddressInUse:
+            raise WharfError(Kind.PERMISSION_DENIED, "Address already in use") from None
+        prefix = pool.subnet.prefixlen
+        break
+    if address is None and prefer is not None:
+        return _allocate(network, endpoint, settings, None, version)
+    if address is None:
+        raise WharfError(
+            Kind.INTERNAL,
+            f"no available IPv{version} addresses on this network's address pools: {network.name} ({network.id})",
+        )
+    if version == 4:
+        endpoint.address4, endpoint.gateway4 = f"{address}/{prefix}", _gateway(network, address)
+    else:
+        endpoint.address6, endpoint.gateway6 = f"{address}/{prefix}", _gateway(network, address)
+    return None
+
+
+def _gateway(network: Network, address: Address) -> str:
+    """The gateway of the subnet that holds the address, or the other router that ``--default-gateway`` names for a
+    bridge; an internal network shows none."""
+    if network.internal and network.driver == BRIDGE:
+        return ""
+    for config in network.ipam or ():
+        if address in ip_network(config.subnet):
+            other = config.aux.get(f"DefaultGatewayIPv{address.version}") if network.driver == BRIDGE else None
+            return other or config.gateway
+    return ""
+
+
+def _mac(endpoint: Endpoint, settings: EndpointSettings) -> str:
+    if settings.mac_address:
+        return settings.mac_address.lower().replace("-", ":")
+    if endpoint.ip4:
+        return mac_from_address(IPv4Address(endpoint.ip4))
+    if endpoint.ip6:
+        return mac_from_address(IPv6Address(endpoint.ip6))
+    return ""
+
+
+def hold(network: Network, endpoint: Endpoint) -> None:
+    """Takes the addresses of a stored endpoint again, after a start of the daemon."""
+    for interface in endpoint.interfaces:
+        for pool in network.pools:
+            if interface.ip in pool:
+                pool.taken[interface.ip] = endpoint.id
+    network.endpoints[endpoint.container] = endpoint
+
+
+def release(network: Network, endpoint: Endpoint) -> None:
+    """Gives the addresses back; doing it twice does no harm."""
+    for interface in endpoint.interfaces:
+        for pool in network.pools:
+            if interface.ip in pool:
+                pool.release(interface.ip, endpoint.id)
+    if network.endpoints.get(endpoint.container) is endpoint:
+        del network.endpoints[endpoint.container]
+
+
+def link_targets(room: Room, container: Container, *, strict: bool = True) -> list[tuple[Container, str]]:
+    """The containers of ``--link`` (default bridge), each with its alias.
+
+    :raises WharfError: INVALID, NOT_FOUND: as dockerd at create.
+    """
+    found = []
+    for text in container.host_config.links or ():
+        name, alias = parse_link(text)
+        other = room.containers.find(name) if room.containers else None
+        if other is None and not strict:
+            continue
+        if other is None:
+            why = f"No such container: {name}" if name else 'invalid name or ID supplied: ""'
+            raise invalid(f"could not get container for {name}: {why}")
+        while other.host_config.network_mode.startswith("container:") and room.containers:
+            name = other.host_config.network_mode.partition(":")[2]
+            other = room.containers.get(name)
+        if other.host_config.network_mode == "host":
+            raise invalid("conflicting options: host type networking can't be used with links. "
+                          "This would result in undefined behavior")  # fmt: skip
+        found.append((other, alias))
+    return found
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """``name``, ``name:alias`` or the stored form ``/name:/container/alias``.
+
+    :raises WharfError: INTERNAL, as dockerd has it.
+    """
+    if not text:
+        raise internal("empty string specified for links")
+    parts = text.split(":")
+    if len(parts) > 2:
+        raise internal(f"bad format for links: {text}")
+    name = parts[0].lstrip("/")
+    if len(parts) == 1:
+        return name, name
+    alias = parts[1].rsplit("/", 1)[-1]
+    return name, alias
+
+
+def find_network(room: Room, key: str) -> Network:
+    """:raises WharfError: NOT_FOUND."""
+    network = room.find(key)
+    if network is None:
+        raise not_found(f"network {key} not found")
+    return network
+
+
+def in_order(networks: Mapping[str, Network], endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """The endpoints of a container as dockerd ranks them: interfaces are numbered and names looked up in this order."""
+
+    def rank(endpoint: Endpoint) -> tuple[int, bool, bool, str]:
+        network = networks[endpoint.network]
+        dual = bool(endpoint.gateway4 and endpoint.gateway6)
+        return (-endpoint.gw_priority, network.internal, not dual, network.name)
+
+    return sorted(endpoints, key=rank)
+
+
+def default_gateways(
+    networks: Mapping[str, Network], endpoints: Iterable[Endpoint]
+) -> tuple[Endpoint | None, Endpoint | None]:
+    """The endpoints through which a container's IPv4 and IPv6 traffic leaves."""
+
+    ordered = in_order(networks, endpoints)
+    first4 = next((item for item in ordered if _leads_out(networks[item.network], item, 4)), None)
+    first6 = next((item for item in ordered if _leads_out(networks[item.network], item, 6)), None)
+    return first4, first6
+
+
+def _leads_out(network: Network, endpoint: Endpoint, version: int) -> bool:
+    if network.internal:
+        return False
+    if version == 4:
+        return bool(endpoint.address4) and (bool(endpoint.gateway4) or connected_default(network))
+    return bool(endpoint.address6) and (bool(endpoint.gateway6) or connected_default(network))
+
+
+def connected_default(network: Network) -> bool:
+    """Whether the default route goes just through the interface (ipvlan in its routed modes)."""
+    return network.driver == "ipvlan" and network.option("ipvlan_mode", "l2") in ("l3", "l3s")
+
+
+def network_prefix(text: str) -> str:
+    return str(ip_interface(text).network)

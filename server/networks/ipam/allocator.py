@@ -1,0 +1,175 @@
+"""Addresses: which subnets networks have, and which addresses of them are taken.
+
+Nothing here touches the kernel or the disk. The owner of a network rebuilds its pools from the endpoints it
+has stored; a pool never gives an address out twice while it is held.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from engine.common.errors import Kind, WharfError, invalid
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class AddressInUse(WharfError):
+    def __init__(self, message: str = "Address already in use") -> None:
+        super().__init__(Kind.PERMISSION_DENIED, message)
+
+
+class PoolExhausted(WharfError):
+    def __init__(self, message: str = "no available addresses in the pool") -> None:
+        super().__init__(Kind.INTERNAL, message)
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultPool:
+    """A range from which networks without a subnet of their own get subnets of ``size`` bits."""
+
+    base: Network
+    size: int
+
+    def subnets(self) -> Iterator[Network]:
+        yield from self.base.subnets(new_prefix=self.size)
+
+
+#: dockerd's own defaults for local networks.
+LOCAL_DEFAULTS: tuple[DefaultPool, ...] = (
+    *(DefaultPool(IPv4Network(f"172.{part}.0.0/16"), 16) for part in (17, 18, 19)),
+    *(DefaultPool(IPv4Network(f"172.{part}.0.0/14"), 16) for part in (20, 24, 28)),
+    DefaultPool(IPv4Network("192.168.0.0/16"), 20),
+)
+
+
+def parse_default_pool(text: str) -> DefaultPool:
+    """``base=10.10.0.0/16,size=24`` as dockerd's flag takes it."""
+    values: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        if not equals or key not in ("base", "size"):
+            raise invalid(f"invalid argument {text!r} for --default-address-pool: {key!r} is no field of a pool")
+        values[key] = value
+    return default_pool(values.get("base", ""), values.get("size", ""))
+
+
+def default_pool(base: str, size: str | int) -> DefaultPool:
+    """:raises WharfError: INVALID, as dockerd says it."""
+    try:
+        network = ip_network(base, strict=False)
+    except ValueError:
+        raise invalid(f"failed to parse pool request: invalid CIDR address: {base}") from None
+    try:
+        bits = int(size)
+    except ValueError:
+        raise invalid(f"invalid pool size {size!r}") from None
+    if not network.prefixlen <= bits <= network.max_prefixlen:
+        raise invalid(f"the pool size {bits} is not between the base's {network.prefixlen} bits and an address")
+    return DefaultPool(network, bits)
+
+
+def choose_subnet(pools: Sequence[DefaultPool], taken: Iterable[Network], *, version: int) -> Network:
+    """The first subnet of the pools that overlaps nothing in ``taken`` (networks, routes of the host).
+
+    :raises WharfError: all are used up.
+    """
+    used = [network for network in taken if network.version == version and network.prefixlen]
+    for pool in pools:
+        if pool.base.version != version:
+            continue
+        near = [network for network in used if network.overlaps(pool.base)]
+        for subnet in pool.subnets():
+            if not any(subnet.overlaps(network) for network in near):
+                return subnet
+    raise PoolExhausted(
+        f"could not find an available, non-overlapping IPv{version} address pool among the defaults "
+        "to assign to the network"
+    )
+
+
+@dataclass(slots=True)
+class AddressPool:
+    """One subnet of one network. Addresses outside ``range`` are only given when asked for by name.
+
+    ``reserved`` (gateway, auxiliary addresses) are never given to an endpoint.
+    """
+
+    subnet: Network
+    range: Network | None = None
+    reserved: set[Address] = field(default_factory=set)
+    taken: dict[Address, str] = field(default_factory=dict)
+    _hint: int = 0
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self.subnet
+
+    def _bounds(self) -> tuple[int, int]:
+        area = self.range or self.subnet
+        first, last = int(area.network_address), int(area.broadcast_address)
+        if self.subnet.num_addresses > 2:
+            first = max(first, int(self.subnet.network_address) + 1)
+            if self.subnet.version == 4:
+                last = min(last, int(self.subnet.broadcast_address) - 1)
+        return first, last
+
+    def first_usable(self) -> Address:
+        """The address a gateway gets that was not named: the first of the range that is free."""
+        return self._lowest()
+
+    def _lowest(self) -> Address:
+        first, last = self._bounds()
+        kind = IPv4Address if self.subnet.version == 4 else IPv6Address
+        number = max(first, self._hint)
+        while number <= last:
+            address = kind(number)
+            if address not in self.taken and address not in self.reserved:
+                return address
+            number += 1
+        raise PoolExhausted
+
+    def allocate(self, owner: str, *, wanted: Address | None = None, prefer: Address | None = None) -> Address:
+        """An address for ``owner``: ``wanted`` or none other; ``prefer`` if it is free; else the lowest free.
+
+        :raises AddressInUse, PoolExhausted:
+        """
+        if wanted is not None:
+            if wanted not in self.subnet:
+                raise invalid(f"Invalid address {wanted}: It does not belong to any of this network's subnets")
+            network_or_broadcast = (
+                self.subnet.version == 4
+                and self.subnet.num_addresses > 2
+                and wanted
+                in (
+                    self.subnet.network_address,
+                    self.subnet.broadcast_address,
+                )
+            )
+            if wanted in self.taken or wanted in self.reserved or network_or_broadcast:
+                raise AddressInUse
+            self.taken[wanted] = owner
+            return wanted
+        if prefer is not None and prefer not in self.taken and prefer not in self.reserved:
+            first, last = self._bounds()
+            if prefer.version == self.subnet.version and first <= int(prefer) <= last:
+                self.taken[prefer] = owner
+                return prefer
+        address = self._lowest()
+        self.taken[address] = owner
+        self._hint = int(address) + 1
+        return address
+
+    def release(self, address: Address, owner: str) -> None:
+        """Gives an address back; one that ``owner`` does not hold stays as it is."""
+        if self.taken.get(address) == owner:
+            del self.taken[address]
+            self._hint = min(self._hint, int(address))
+
+
+def mac_from_address(address: Address, salt: bytes = b"") -> str:
+    """A MAC that is unique wherever the address is, so a reused address never meets a stale neighbour entry.
+
+    ``salt`` makes the MAC of an IPv6-only endpoint, whose address is longer than a MAC.
+    """
+    packed = address.packed if address.version == 4 else (salt + address.packed)[-4:]
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + packed)

@@ -1,0 +1,19 @@
+"""From which ranges a network without a subnet of its own gets one."""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Network
+
+from server.networks.ipam import allocator
+from server.networks.ipam.allocator import DefaultPool
+
+
+def default_pools(configured: Sequence[DefaultPool], version: int) -> Iterable[DefaultPool]:
+    """The configured pools of a family; else dockerd's for IPv4, and a random unique local prefix (RFC 4193)."""
+    found = [pool for pool in configured if pool.base.version == version]
+    if found:
+        return found
+    if version == 4:
+        return allocator.LOCAL_DEFAULTS
+    prefix = IPv6Network((0xFD << 120 | int.from_bytes(secrets.token_bytes(5), "big") << 80, 48))
+    return [DefaultPool(prefix, 64)]

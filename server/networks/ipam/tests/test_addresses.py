@@ -1,0 +1,105 @@
+"""Which addresses, subnets and ports are given out, and that none is given out twice."""
+
+import random
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from engine.common.errors import WharfError
+from server.networks.ipam import allocator
+from server.networks.ipam.allocator import AddressInUse, AddressPool, DefaultPool, PoolExhausted, mac_from_address
+from server.networks.ports.allocator import PortAllocator, PortRange
+
+
+def test_the_lowest_free_address() -> None:
+    pool = AddressPool(ip_network("10.0.0.0/29"), reserved={ip_address("10.0.0.1")})
+    assert [str(pool.allocate(f"e{n}")) for n in range(5)] == [f"10.0.0.{n}" for n in range(2, 7)]
+    with pytest.raises(PoolExhausted):
+        pool.allocate("more")
+    pool.release(ip_address("10.0.0.4"), "e2")
+    pool.release(ip_address("10.0.0.3"), "somebody else")
+    assert str(pool.allocate("again")) == "10.0.0.4"
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0", "10.0.0.7", "10.0.0.1", "10.0.0.2"])
+def test_an_address_that_cannot_be_chosen(text: str) -> None:
+    pool = AddressPool(ip_network("10.0.0.0/29"), reserved={ip_address("10.0.0.1")})
+    pool.allocate("first")
+    with pytest.raises(AddressInUse):
+        pool.allocate("chosen", wanted=ip_address(text))
+
+
+def test_a_range_bounds_what_is_given_but_not_what_is_asked_for() -> None:
+    pool = AddressPool(ip_network("10.0.0.0/24"), ip_network("10.0.0.128/31"))
+    assert [str(pool.allocate(f"e{n}")) for n in range(2)] == ["10.0.0.128", "10.0.0.129"]
+    with pytest.raises(PoolExhausted):
+        pool.allocate("more")
+    assert str(pool.allocate("asked", wanted=ip_address("10.0.0.5"))) == "10.0.0.5"
+    pool.release(ip_address("10.0.0.128"), "e0")
+    assert str(pool.allocate("back", prefer=ip_address("10.0.0.5"))) == "10.0.0.128"
+
+
+def test_every_address_has_one_owner_whatever_the_order() -> None:
+    chance = random.Random(7)
+    pool = AddressPool(ip_network("10.0.0.0/26"))
+    held: dict[str, str] = {}
+    for number in range(2000):
+        if held and chance.random() < 0.5:
+            address = chance.choice(sorted(held))
+            pool.release(ip_address(address), held.pop(address))
+            continue
+        if len(held) == 62:
+            continue
+        owner = f"e{number}"
+        address = str(pool.allocate(owner))
+        assert address not in held
+        held[address] = owner
+
+
+def test_subnets_keep_clear_of_what_is_there() -> None:
+    pools = [DefaultPool(ip_network("10.1.0.0/22"), 24)]
+    taken = [ip_network("10.1.0.0/25"), ip_network("10.1.2.128/32"), ip_network("0.0.0.0/0")]
+    assert str(allocator.choose_subnet(pools, taken, version=4)) == "10.1.1.0/24"
+    taken += [ip_network("10.1.1.0/24"), ip_network("10.1.3.0/24")]
+    with pytest.raises(PoolExhausted):
+        allocator.choose_subnet(pools, taken, version=4)
+
+
+def test_a_mac_for_each_address() -> None:
+    assert mac_from_address(ip_address("172.17.0.2")) == "02:42:ac:11:00:02"
+    assert mac_from_address(ip_address("fd00::1:2")) != mac_from_address(ip_address("fd00::1:3"))
+
+
+def test_ports_meet_only_where_they_really_do() -> None:
+    ports = PortAllocator()
+    ports.take("a", PortRange("tcp", "127.0.0.1", 80, 80))
+    ports.take("a", PortRange("udp", "127.0.0.1", 80, 80))
+    ports.take("b", PortRange("tcp", "192.0.2.1", 80, 80))
+    ports.take("b", PortRange("tcp", "::1", 80, 80))
+    ports.take("c", PortRange("tcp", "0.0.0.0", 1000, 2999))
+    for wanted, at in (
+        (PortRange("tcp", "0.0.0.0", 80, 80), 80),
+        (PortRange("tcp", "::", 70, 90), 80),
+        (PortRange("tcp", "192.0.2.7", 2999, 2999), 2999),
+        (PortRange("tcp", "192.0.2.7", 900, 1000), 1000),
+    ):
+        with pytest.raises(WharfError, match=f":{at} failed: port is already allocated"):
+            ports.take("d", wanted)
+    ports.release("a")
+    ports.take("d", PortRange("tcp", "127.0.0.1", 80, 80))
+    ports.release("b")
+    ports.release("c")
+    ports.release("d")
+    assert ports.taken == {}
+    ports.take("e", PortRange("tcp", "0.0.0.0", 1, 65535))
+
+
+def test_a_random_port_is_not_given_again_before_all_others_were() -> None:
+    ports = PortAllocator()
+    first = next(ports.ephemeral("tcp", ["0.0.0.0", "::"]))
+    ports.take("a", PortRange("tcp", "0.0.0.0", first, first))
+    ports.used(first)
+    ports.release("a")
+    assert next(ports.ephemeral("tcp", ["0.0.0.0"])) == first + 1
+    ports.take("b", PortRange("tcp", "::", 5000, 5001))
+    assert list(ports.ephemeral("tcp", ["0.0.0.0", "::"], 5000, 5002)) == [5002]

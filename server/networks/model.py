@@ -1,0 +1,237 @@
+"""The records of the networks' room: a network, one container's endpoint on it, and its sandbox.
+
+Networks and sandboxes are stored as JSON documents (``server/store/networks.py``); what can be derived again
+(address pools, the bridge's index and MAC) lives only in memory. Times are nanoseconds since the epoch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from api_models.network import EndpointSettings
+from engine.proxy.forward import Listen
+from server.networks.ipam.allocator import Address, AddressPool
+from server.networks.ipam.allocator import Network as Subnet
+from server.networks.netlink.rtnetlink import Interface
+from server.networks.nftables.rules import Publication
+
+if TYPE_CHECKING:
+    from server.containers.model import Container
+
+BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvlan"
+
+
+@dataclass(slots=True)
+class PoolConfig:
+    """One subnet of a network. Texts as the API shows them; ``gateway`` empty: none."""
+
+    subnet: str
+    ip_range: str = ""
+    gateway: str = ""
+    aux: dict[str, str] = field(default_factory=dict)
+    configured: bool = False  # the subnet was named by the user, so addresses in it may be too
+    gateway_given: bool = False
+
+    def make_pool(self) -> AddressPool:
+        """The pool, with gateway and auxiliary addresses reserved."""
+        reserved: set[Address] = {ip_address(text) for text in self.aux.values()}
+        if self.gateway:
+            reserved.add(ip_address(self.gateway))
+        return AddressPool(ip_network(self.subnet), ip_network(self.ip_range) if self.ip_range else None, reserved)
+
+
+@dataclass(slots=True, eq=False)
+class Network:
+    """A network. ``bridge`` is the device of a bridge network, ``parent`` of a macvlan or ipvlan one."""
+
+    id: str
+    name: str
+    driver: str
+    created_ns: int
+    scope: str = "local"
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: str = ""
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] | None = None
+    ipam: list[PoolConfig] | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    bridge: str = ""
+    parent: str = ""
+    made_parent: bool = False  # the 802.1q sub-interface was made for this network
+    predefined: bool = False
+
+    # Of this daemon's life only.
+    pools: list[AddressPool] = field(default_factory=list)
+    index: int = 0
+    mac: str = ""  # the bridge's
+    endpoints: dict[str, "Endpoint"] = field(default_factory=dict)
+    ready: bool = False
+
+    @property
+    def default_bridge(self) -> bool:
+        return self.predefined and self.driver == BRIDGE
+
+    @property
+    def user_defined(self) -> bool:
+        """Whether it offers names, aliases and chosen addresses."""
+        return not self.predefined
+
+    def enables(self, version: int) -> bool:
+        """Whether endpoints get addresses of this family: a subnet of the other kind is only shown, as by dockerd."""
+        return self.enable_ipv4 if version == 4 else self.enable_ipv6
+
+    def make_pools(self) -> list[AddressPool]:
+        if self.config_only:
+            return []
+        configs = [item for item in self.ipam or () if self.enables(ip_network(item.subnet).version)]
+        return [item.make_pool() for item in configs]
+
+    @property
+    def subnets(self) -> list[Subnet]:
+        return [pool.subnet for pool in self.pools]
+
+    def option(self, name: str, default: str = "") -> str:
+        return self.options.get(name, default)
+
+    def gateway(self, version: int) -> str:
+        """The containers' gateway, as text; empty if there is none."""
+        for config in self.ipam or ():
+            if ip_network(config.subnet).version == version:
+                return config.gateway
+        return ""
+
+    def to_doc(self) -> bytes:
+        return orjson.dumps({name: getattr(self, name) for name in _STORED})
+
+    @classmethod
+    def from_doc(cls, document: bytes) -> Self:
+        raw: dict[str, Any] = orjson.loads(document)
+        ipam = raw.pop("ipam", None)
+        known = {name: value for name, value in raw.items() if name in _STORED}
+        return cls(**known, ipam=None if ipam is None else [PoolConfig(**item) for item in ipam])
+
+
+_MEMORY = ("pools", "index", "mac", "endpoints", "ready")
+_STORED = tuple(name for name in Network.__dataclass_fields__ if name not in _MEMORY)
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpan:
+    """``count`` ports of a container from ``port`` on, at ``hosts`` from ``host_port`` on (0: at none, only open)."""
+
+    port: int
+    protocol: str
+    hosts: tuple[str, ...]
+    host_port: int
+    count: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One container on one network while it runs. Addresses are texts with prefix length; empty: none.
+
+    ``settings`` is what was asked for, in Docker's field names.
+    """
+
+    id: str
+    network: str
+    container: str
+    name: str  # the container's, without slash
+    interface: str = ""
+    veth: str = ""
+    mac: str = ""
+    address4: str = ""
+    address6: str = ""
+    gateway4: str = ""
+    gateway6: str = ""
+    dns_names: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    publications: list[Publication] = field(default_factory=list)
+    listens: list[Listen] = field(default_factory=list)
+    ports: list[PortSpan] = field(default_factory=list)
+    links: list[tuple[str, str, str, int]] = field(default_factory=list)  # firewall: client, server, proto, port
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        return tuple(ip_interface(text) for text in (self.address4, self.address6) if text)
+
+    @property
+    def ip4(self) -> str:
+        return self.address4.partition("/")[0]
+
+    @property
+    def ip6(self) -> str:
+        return self.address6.partition("/")[0]
+
+    @property
+    def gw_priority(self) -> int:
+        return int(self.settings.get("GwPriority") or 0)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        return cls(
+            **{
+                **raw,
+                "publications": [Publication(**item) for item in raw["publications"]],
+                "listens": [Listen(**item) for item in raw["listens"]],
+                "ports": [PortSpan(**{**item, "hosts": tuple(item["hosts"])}) for item in raw["ports"]],
+                "links": [tuple(item) for item in raw["links"]],
+            }
+        )
+
+
+@dataclass(slots=True, eq=False)
+class SandboxRecord:
+    """What a running container has of the network. ``path`` is its namespace, empty for the host's or another's."""
+
+    container: str
+    id: str
+    mode: str  # own, host, none or container
+    path: str = ""
+    joins: str = ""
+    endpoints: list[Endpoint] = field(default_factory=list)
+    hosts: list[tuple[str, str]] = field(default_factory=list)  # extra lines of /etc/hosts: address, names
+
+    def endpoint(self, network: str) -> Endpoint | None:
+        return next((endpoint for endpoint in self.endpoints if endpoint.network == network), None)
+
+    def to_doc(self) -> bytes:
+        return orjson.dumps(self, default=Listen._asdict)
+
+    @classmethod
+    def from_doc(cls, document: bytes) -> Self:
+        raw: dict[str, Any] = orjson.loads(document)
+        raw["endpoints"] = [Endpoint.from_dict(item) for item in raw["endpoints"]]
+        raw["hosts"] = [tuple(item) for item in raw["hosts"]]
+        return cls(**raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What a start gets. ``netns_path`` None: the host's own namespace. ``joins``: the container whose it is;
+    ``of_process``: its namespace is to be had of its process only.
+
+    ``files``: path inside → path on the host. ``link_env``: the environment of legacy links.
+    """
+
+    netns_path: str | None = None
+    joins: str | None = None
+    of_process: "Container | None" = None
+    host: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
+    hostname: str = ""
+    link_env: Sequence[str] = ()
+
+
+def wanted(container_networking: Mapping[str, EndpointSettings], name: str) -> EndpointSettings:
+    """The settings asked for on one network; absent ones are empty."""
+    return container_networking.get(name) or EndpointSettings()

@@ -1,0 +1,1 @@
+"""rtnetlink, network namespaces, connection tracking and change notifications. All calls block."""

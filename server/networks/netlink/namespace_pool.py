@@ -1,0 +1,165 @@
+"""Ready network namespaces, so that a container's start does not wait for the kernel to make one.
+
+Each has its loopback up and, on the host's side, one veth whose other end is ``eth0`` inside. Taking one starts
+the making of the next. Everything made here carries the engine's mark and is found by it after a crash.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from threading import Lock
+
+from server.networks.netlink import netns
+from server.networks.netlink.rtnetlink import Netlink, link_add, link_delete, link_set
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Namespace:
+    """A namespace kept at ``path``. ``veth``: the host's end of ``eth0``, or empty if there is none yet."""
+
+    path: str
+    netlink: Netlink
+    veth: str = ""
+    index: int = 0  # of the eth0 that was made ahead, inside
+
+    def quiet(self, name: str) -> bool:
+        """Whether an interface was made ahead, and so has IPv6 switched off already."""
+        return bool(self.index) and name == "eth0"
+
+    def close(self) -> None:
+        self.netlink.close()
+
+    def delete(self) -> None:
+        """Lets go of the namespace; what is inside ends with it."""
+        self.netlink.close()
+        netns.delete(self.path)
+
+
+def mark(bridge: str) -> str:
+    """The alias of every link of the engine whose default bridge is ``bridge``."""
+    return f"wharf:{bridge}"
+
+
+def veth_name() -> str:
+    return f"veth{secrets.token_hex(4)[:7]}"
+
+
+class NamespacePool:
+    """Makes namespaces ahead of need. :meth:`take` may be called from any thread.
+
+    :param directory: where they are kept; fit for that (``netns.prepare``).
+    :param executor: makes the next ones in the background.
+    :param owner: the user namespace that those of the pool belong to, by its path; "" the daemon's.
+    """
+
+    def __init__(
+        self, directory: str, host: Netlink, executor: Executor, *, alias: str, mtu: int, size: int = 3, owner: str = ""
+    ) -> None:
+        self._directory = directory
+        self._host = host
+        self._executor = executor
+        self._alias = alias
+        self._mtu = mtu
+        self._size = size
+        self._owner = owner
+        self._lock = Lock()
+        self._ready: list[Namespace] = []
+        self._making = 0
+        self._closed = False
+
+    def take(self, *, owned: bool = True) -> Namespace:
+        """A namespace with ``eth0``; the caller owns it. Makes one on the spot if none is ready, and where the pool's
+        owner shall not be its (``owned``)."""
+        if self._owner and not owned:
+            return self.make(veth=True, owned=False)
+        with self._lock:
+            found = self._ready.pop(0) if self._ready else None
+        self.fill()
+        return found or self.make(veth=True)
+
+    def fill(self) -> None:
+        """Has as many made in the background as are missing."""
+        with self._lock:
+            missing = 0 if self._closed else self._size - len(self._ready) - self._making
+            self._making += max(0, missing)
+        for _ in range(missing):
+            try:
+                self._executor.submit(self._make_one)
+            except RuntimeError:  # the daemon is ending
+                self._making -= 1
+
+    def _make_one(self) -> None:
+        made = None
+        try:
+            made = self.make(veth=True)
+        except OSError as error:
+            log.warning("cannot make a network namespace ahead: %s", error)
+        finally:
+            with self._lock:
+                self._making -= 1
+                if made and not self._closed:
+                    self._ready.append(made)
+                    made = None
+        if made:
+            made.delete()
+
+    def make(self, *, veth: bool, owned: bool = True) -> Namespace:
+        """A new namespace, now."""
+        path = f"{self._directory}/{secrets.token_hex(6)}"
+        inside = netns.create_owned(path, self._owner) if self._owner and owned else netns.create(path)
+        namespace = Namespace(path, inside)
+        if not veth:
+            return namespace
+        try:
+            namespace.veth = self.add_veth(path, "eth0", self._mtu)
+            link = inside.link("eth0")
+            assert link is not None
+            namespace.index = link.index
+            # As dockerd does where the network has no IPv6; turned back where it has.
+            netns.without_ipv6(path, "eth0")
+        except BaseException:
+            namespace.delete()
+            raise
+        return namespace
+
+    def add_veth(self, path: str, name: str, mtu: int) -> str:
+        """A veth from the host into the namespace at ``path``; returns its name on the host."""
+        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while True:
+                host = veth_name()
+                try:
+                    self._host.run(
+                        link_add("veth", host, peer=name, peer_netns=target, mtu=mtu),
+                        link_set(host, alias=self._alias),
+                    )
+                except FileExistsError:
+                    if self._host.link(host) is None:  # the name inside is taken, not the one here
+                        raise
+                    continue
+                return host
+        finally:
+            os.close(target)
+
+    def delete_link(self, name: str) -> None:
+        """Removes a link of the host; one that is gone already is fine."""
+        try:
+            self._host.run(link_delete(name))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    def close(self) -> None:
+        """Removes what is ready."""
+        with self._lock:
+            self._closed = True
+            ready, self._ready = self._ready, []
+        for namespace in ready:
+            with contextlib.suppress(OSError):
+                namespace.delete()

@@ -1,0 +1,112 @@
+"""The news that somebody changed this host's rules, links and addresses."""
+
+import asyncio
+import subprocess
+
+import pytest
+import uvloop
+
+from server.networks.netlink.watch import Changes, LinkChange, Watch
+from server.networks.nftables.libnftables import generation
+from server.networks.tests.space import WAIT, own_namespace
+
+pytestmark = pytest.mark.root
+
+
+class News:
+    """All that a watch has reported."""
+
+    def __init__(self) -> None:
+        self.all: list[Changes] = []
+        self.told = asyncio.Event()
+
+    def add(self, changes: Changes) -> None:
+        self.all.append(changes)
+        self.told.set()
+
+    async def until(self, text: str, *, rules: bool = False) -> Changes:
+        """Runs a batch of ip(8) or nft(8); what was reported after it."""
+        self.told.clear()
+        argv = ["nft", "-f", "-"] if rules else ["ip", "-batch", "-"]
+        subprocess.run(argv, input=text, text=True, timeout=WAIT, check=True)  # noqa: ASYNC221
+        await asyncio.wait_for(self.told.wait(), WAIT)
+        return self.all[-1]
+
+
+def test_news_of_a_firewall_loaded_anew_is_told_each_time() -> None:
+    """The loop is wharfd's."""
+    rule = 'add rule ip big c ip saddr 192.0.2.1 counter accept comment "many of them"\n'
+    text = "add table ip big\nflush table ip big\nadd chain ip big c\n" + rule * 2000
+
+    async def play() -> None:
+        news = News()
+        watch = Watch(news.add, "own")
+        try:
+            for _ in range(3):
+                assert (await news.until(text, rules=True)).rules
+        finally:
+            watch.close()
+
+    with own_namespace():
+        uvloop.run(play())
+
+
+def test_more_than_the_socket_holds_is_reported_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.networks.netlink.watch._BUFFER", 4096)
+    text = "".join(f"link add d{number} type bridge\n" for number in range(40))
+
+    async def play() -> None:
+        news = News()
+        watch = Watch(news.add)
+        try:
+            assert (await news.until(text)).lost
+            # and what comes later is reported as ever
+            await asyncio.sleep(0.5)
+            changes = await news.until("link del d7\n")
+            assert [change.name for change in changes.links.values() if change.gone] == ["d7"]
+        finally:
+            watch.close()
+
+    with own_namespace():
+        uvloop.run(play())
+
+
+def test_which_transactions_deleted_elements_of_the_table() -> None:
+    async def play() -> None:
+        news = News()
+        watch = Watch(news.add, "own")
+        try:
+            text = "table inet {0} {{\nset s {{ type inet_service; elements = {{ 1, 2, 3 }}; }}\n}}\n"
+            changes = await news.until(text.format("own") + text.format("foreign"), rules=True)
+            assert not changes.deletions
+            assert not (await news.until("delete element inet foreign s { 2 }\n", rules=True)).deletions
+            assert (await news.until("delete element inet own s { 2 }\n", rules=True)).deletions == {generation()}
+            assert (await news.until("flush set inet own s\n", rules=True)).deletions == {generation()}
+        finally:
+            watch.close()
+
+    with own_namespace():
+        uvloop.run(play())
+
+
+def test_links_and_addresses() -> None:
+    async def play() -> None:
+        news = News()
+        watch = Watch(news.add)
+        try:
+            text = "link add br0 index 90 type bridge\n"
+            text += "link add port0 index 91 type veth peer name peer0\nlink set port0 master br0\nlink set port0 up\n"
+            changes = await news.until(text)
+            assert changes.links[91] == LinkChange(91, "port0", master=90)
+            changes = await news.until("link set port0 nomaster\naddress add 192.0.2.1/24 dev br0\n")
+            assert changes.links[91].master == 0
+            assert not changes.addresses
+            changes = await news.until("address del 192.0.2.1/24 dev br0\nlink set port0 down\n")
+            assert changes.addresses == {90}
+            assert not changes.links[91].up
+            assert (await news.until("link del br0\n")).links[90].gone
+        finally:
+            watch.close()
+
+    with own_namespace():
+        uvloop.run(play())

@@ -1,0 +1,309 @@
+"""Keeps the kernel's ruleset equal to what the engine wants, with one transaction for each change.
+
+The wanted elements live here, by owner. When someone else flushed the table, the next change finds that (the
+kernel counts the changes of a ruleset) and writes it whole again. All methods block for about a millisecond
+and belong in a thread; they take turns.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from threading import RLock
+
+from server.networks.netlink.netns import sysctl
+from server.networks.nftables import rules
+from server.networks.nftables.firewalld import Firewalld
+from server.networks.nftables.libnftables import Nftables, NftError, generation
+from server.networks.nftables.rules import BridgeRules, Element
+
+log = logging.getLogger(__name__)
+
+Chain = tuple[str, str, str]  # family, table, name
+_FIREWALLD = ("inet", "firewalld", "filter_FORWARD")
+#: Chains of other firewalls that drop what they don't know: accepting in our own table doesn't help there.
+_FOREIGN = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), _FIREWALLD)
+_HANDLE = re.compile(r'^\s*(?P<rule>.*?)\s*comment "(?P<tag>[^"]*)".*# handle (?P<handle>\d+)$')
+#: So many of its own transactions an engine knows again when they are announced.
+_REMEMBERED = 4096
+_INTERFACE = re.compile(r'(?P<side>[io])ifname "(?P<name>[^"]+)"')
+
+
+class Firewall:
+    """The table of one engine.
+
+    :param enabled: False for ``--iptables=false``: nothing is ever written, ports are served by the forwarder.
+    :param marker: a file that says that this engine switched forwarding on; kept over restarts.
+    """
+
+    def __init__(self, bridge: str, *, enabled: bool = True, marker: str = "") -> None:
+        self.table = rules.table_name(bridge)
+        self.enabled = enabled
+        self._marker = marker
+        self._tag = self.table
+        self._lock = RLock()
+        self._wanted: dict[str, list[Element]] = {}
+        self._bridges: dict[str, BridgeRules] = {}
+        self._opened: list[Chain] = []
+        self._firewalld = Firewalld()
+        self._zoned = False  # whether firewalld runs and knows our bridges
+        self._nft: Nftables | None = None
+        self._generation = -1
+        self._whole = -1  # the generation that the table was last written whole with
+        self._own: dict[int, None] = {}  # the generations that our transactions made, the oldest first
+        self._expected = ""
+
+    @property
+    def guards_router(self) -> bool:
+        """Whether this engine switched forwarding on and so keeps the host from routing for others."""
+        return bool(self._marker) and os.path.exists(self._marker)
+
+    def enable_forwarding(self, *, v6: bool = False) -> None:
+        """Lets the host forward between the bridges and the world, as dockerd does at start."""
+        name = "net.ipv6.conf.all.forwarding" if v6 else "net.ipv4.ip_forward"
+        with self._lock:
+            if sysctl(name) == "0":
+                if self.enabled and self._marker:
+                    # The marker first: a host must not stay a router because we died in between.
+                    with open(self._marker, "a", encoding="ascii"):
+                        pass
+                    if self._generation >= 0:
+                        self._rebuild()
+                sysctl(name, "1")
+            if v6 and sysctl("net.ipv6.conf.default.forwarding") == "0":
+                sysctl("net.ipv6.conf.default.forwarding", "1")
+
+    def start(self, wanted: Mapping[str, Sequence[Element]], bridges: Sequence[BridgeRules]) -> None:
+        """Makes the ruleset exactly this, whatever an earlier life left behind."""
+        with self._lock:
+            self._wanted = {owner: list(elements) for owner, elements in wanted.items()}
+            self._bridges = {bridge.bridge: bridge for bridge in bridges}
+            for bridge in bridges:
+                self._wanted[_owner(bridge.bridge)] = rules.bridge_elements(bridge)
+            if self.enabled:
+                self._rebuild()
+
+    def add_bridge(self, bridge: BridgeRules) -> None:
+        with self._lock:
+            self.check()  # what others changed is seen to first: then it is known which of their chains are there
+            known = bridge.bridge in self._bridges
+            self._bridges[bridge.bridge] = bridge
+            inserts = [self._insert(chain, side, bridge.bridge) for chain in self._opened for side in "io"]
+            self.add(_owner(bridge.bridge), rules.bridge_elements(bridge), "" if known else "".join(inserts))
+            if self._zoned and not known:
+                self._firewalld.assign(self._bridges)
+
+    def remove_bridge(self, name: str) -> None:
+        with self._lock:
+            self._bridges.pop(name, None)
+            self.remove(_owner(name))
+            if self.enabled:
+                self._foreign()
+
+    def add(self, owner: str, elements: Sequence[Element], more: str = "") -> None:
+        """Adds elements for an owner (one endpoint, one bridge). Undone by :meth:`remove`.
+
+        ``more``: nft text for the same transaction; only committed where an element is new.
+
+        :raises NftError: the kernel refused; then nothing is changed.
+        """
+        with self._lock:
+            had = self._wanted.get(owner, [])
+            fresh = [element for element in elements if element not in had]
+            if not fresh:
+                return
+            self._wanted[owner] = had + fresh
+            try:
+                self._apply(rules.change(self.table, add=fresh) + more)
+            except BaseException:
+                self._wanted[owner] = had
+                if not had:
+                    del self._wanted[owner]
+                raise
+
+    def remove(self, owner: str) -> None:
+        """Removes all elements of an owner; one without any is fine. What another wants too stays: a subnet may belong
+        to a new network while the device of its old one is still on its way out."""
+        with self._lock:
+            gone = self._wanted.pop(owner, [])
+            if shared := [element for element in gone if element[0].startswith(rules.OF_SUBNETS)]:
+                wanted = {element for owned in self._wanted.values() for element in owned}
+                gone = [element for element in gone if element not in shared or element not in wanted]
+            if gone:
+                self._apply(rules.change(self.table, delete=gone))
+
+    @property
+    def changed(self) -> bool:
+        """Whether somebody changed rules of this host that have not been looked at since."""
+        return generation() != self._generation
+
+    def intact(self) -> bool:
+        """Whether our chains and sets are as we wrote them."""
+        with self._lock:
+            return self._intact()
+
+    def check(self, deletions: Collection[int] = ()) -> bool:
+        """Restores the table if someone else changed it; true: it had to be.
+
+        :param deletions: the generations of transactions that deleted elements of the table, whoever made them:
+            elements are not looked at otherwise.
+        :raises NftError: the kernel refused.
+        """
+        with self._lock:
+            if not self.enabled or self._generation < 0:
+                return False
+            # What was deleted before the table was last written whole is there again.
+            if all(number in self._own or not _after(number, self._whole) for number in deletions):
+                return self._notice()
+            self._restore()
+            return True
+
+    def stop(self) -> None:
+        """Removes all rules of this engine, also those in others' chains. An admin's rules wait for the next start."""
+        with self._lock:
+            if not self.enabled:
+                return
+            self._bridges = {}
+            self._wanted = {}
+            self._foreign()
+            with contextlib.suppress(NftError):
+                kept = len(self._run(f"list chain inet {self.table} {rules.USER_CHAIN}\n").splitlines()) > 4
+                self._run(rules.empty(self.table) if kept else f"delete table inet {self.table}\n")
+            self._generation = -1
+            if self._nft:
+                self._nft.close()
+                self._nft = None
+
+    def dump(self) -> str:
+        """The table as nft shows it."""
+        with self._lock:
+            return self._run(f"list table inet {self.table}\n")
+
+    def _run(self, text: str, *, handles: bool = False, terse: bool = False) -> str:
+        if self._nft is None:
+            self._nft = Nftables()
+        return self._nft.run(text, handles=handles, terse=terse)
+
+    def _apply(self, text: str) -> None:
+        if not self.enabled:
+            return
+        if self._generation < 0:
+            self._rebuild()
+            return
+        if self._notice():
+            return  # the change itself is in the wanted elements: a whole rewrite includes it
+        try:
+            self._change(text)
+        except NftError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST):
+                raise
+            self._rebuild()
+
+    def _change(self, text: str) -> None:
+        """One transaction. The kernel counts it as one: what another program changes meanwhile stays to be seen."""
+        before = self._generation
+        self._run(text)
+        self._generation = generation()
+        if before >= 0 and self._generation != before:
+            after, self._generation = self._generation, (before + 1) & 0xFFFFFFFF
+            if after == self._generation:
+                self._own[after] = None
+                if len(self._own) > _REMEMBERED:
+                    del self._own[next(iter(self._own))]
+
+    def _notice(self) -> bool:
+        """Sees to what others changed since our last transaction. True: the table was written whole again."""
+        now = generation()
+        if now == self._generation:
+            return False
+        if not self._intact():
+            self._restore()
+            return True
+        self._generation = now
+        self._foreign()
+        return False
+
+    def _intact(self) -> bool:
+        """Whether our chains and sets are still as we wrote them (elements aren't looked at)."""
+        try:
+            return self._shape() == self._expected
+        except NftError:
+            return False
+
+    def _shape(self) -> str:
+        listing = self._run(f"list table inet {self.table}\n", terse=True)
+        # The admin's chain is the admin's.
+        before, _, rest = listing.partition(f"\tchain {rules.USER_CHAIN} {{")
+        return before + rest.partition("\n\t}\n")[2]
+
+    def _restore(self) -> None:
+        self._rebuild()
+        log.warning("table inet %s was changed by another program: restored", self.table)
+
+    def _rebuild(self) -> None:
+        self._generation = generation()
+        elements = [element for owned in self._wanted.values() for element in owned]
+        text = rules.whole(self.table, elements, guard_router=self.guards_router)
+        try:
+            self._change(text)
+        except NftError as error:
+            # Sets of another layout (an older version's): keep only the admin's chain.
+            log.info("rewriting table %s: %s", self.table, error)
+            self._change(self._from_scratch(text))
+        self._whole = self._generation
+        self._expected = self._shape()
+        self._foreign()
+
+    def _from_scratch(self, text: str) -> str:
+        saved = ""
+        with contextlib.suppress(NftError):
+            saved = self._run(f"list chain inet {self.table} {rules.USER_CHAIN}\n")
+        return f"add table inet {self.table}\ndelete table inet {self.table}\n{text}{saved}"
+
+    def _foreign(self) -> None:
+        """Tagged accept rules for our bridges in other firewalls' forward chains, and the zone of a firewalld."""
+        wanted = {(side, bridge) for bridge in self._bridges for side in "io"}
+        self._opened, self._zoned = [], False
+        for family, table, chain in _FOREIGN:
+            try:
+                listing = self._run(f"list chain {family} {table} {chain}\n", handles=True)
+            except NftError:
+                continue
+            if (family, table, chain) == _FIREWALLD and self._firewalld.assign(self._bridges):
+                self._zoned = True
+                continue
+            self._opened.append((family, table, chain))
+            text = []
+            present = set()
+            for line in listing.splitlines():
+                match = _HANDLE.match(line)
+                if not match or match["tag"] != self._tag:
+                    continue
+                interface = _INTERFACE.search(match["rule"])
+                key = (interface["side"], interface["name"]) if interface else ("", "")
+                if key in wanted and key not in present:
+                    present.add(key)
+                else:
+                    text.append(f"delete rule {family} {table} {chain} handle {match['handle']}\n")
+            for side, bridge in sorted(wanted - present):
+                text.append(self._insert((family, table, chain), side, bridge))
+            if text:
+                try:
+                    self._change("".join(text))
+                except NftError as error:
+                    log.warning("cannot open chain %s %s %s for our bridges: %s", family, table, chain, error)
+
+    def _insert(self, chain: Chain, side: str, bridge: str) -> str:
+        rule = f'{side}ifname "{bridge}" counter accept comment "{self._tag}"'
+        return f"insert rule {' '.join(chain)} {rule}\n"
+
+
+def _after(generation: int, other: int) -> bool:
+    """Whether a generation is later than another one; they wrap at 32 bits."""
+    return 0 < (generation - other) & 0xFFFFFFFF < 1 << 31
+
+
+def _owner(bridge: str) -> str:
+    return f"bridge {bridge}"

@@ -1,0 +1,349 @@
+"""What the firewall's table holds: fixed chains, and sets and maps whose elements are all that changes.
+
+A bridge, a published port or a link is a few elements (:func:`bridge_elements`, :func:`port_elements`,
+:func:`link_elements`), so putting a container on a network changes no rule. The table is this engine's own and
+named after its default bridge, so that several engines live side by side. ``tests/golden`` shows it
+for each typical setup.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from server.networks.ipam.allocator import Network
+
+#: The chain for an admin's own rules: evaluated before all of ours, never flushed by us.
+USER_CHAIN = "wharf-user"
+
+#: (set or map, its element as nft text). A map's element is "key : value".
+Element = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRules:
+    """How traffic of one bridge is treated. ``mode4``/``mode6``: nat, nat-unprotected, routed or isolated."""
+
+    bridge: str
+    subnets: tuple[Network, ...]
+    internal: bool = False
+    icc: bool = True
+    masquerade4: bool = True
+    masquerade6: bool = True
+    mode4: str = "nat"
+    mode6: str = "nat"
+    trusted: tuple[str, ...] = ()
+    source4: str = ""
+    source6: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """``count`` host ports from ``host_port`` on at ``host`` lead to ports from ``port`` on of ``target``.
+
+    Without ``translate`` the container's ports are only opened (gateway mode routed, or a forwarder serves
+    the host's address because the families differ). With ``open_only`` false and ``translate`` both happen.
+    """
+
+    bridge: str
+    protocol: str
+    host: str
+    host_port: int
+    target: str
+    port: int
+    count: int = 1
+    translate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRule:
+    """A linked client may reach one exposed port of the server although the bridge has icc off."""
+
+    client: str
+    server: str
+    protocol: str
+    port: int
+
+
+_FAMILY_SETS = """\
+	set own{n} {{
+		type ifname . {address}
+		flags interval
+		comment "subnets, each with its bridge"
+	}}
+	set masquerade{n} {{
+		type {address}
+		flags interval
+		comment "subnets that leave with the host's address"
+	}}
+	map source{n} {{
+		type {address} : {address}
+		flags interval
+		comment "subnets that leave with a chosen address"
+	}}
+	set unprotected{n} {{
+		type ifname
+		comment "bridges whose containers are open to everybody"
+	}}
+	set open{n} {{
+		type ifname . {address} . inet_proto . inet_service
+		flags interval
+		comment "published ports of containers"
+	}}
+	set routed{n} {{
+		type ifname . {address} . inet_proto . inet_service
+		flags interval
+		comment "ports of containers that are reached by a route"
+	}}
+	set links{n} {{
+		type {address} . {address} . inet_proto . inet_service
+		comment "linked containers, for bridges without icc"
+	}}
+	map ports{n} {{
+		type {address} . inet_proto . inet_service : {address} . inet_service
+		comment "published at one address of the host"
+	}}
+	map ports{n}_any {{
+		type inet_proto . inet_service : {address} . inet_service
+		comment "published at all addresses of the host"
+	}}
+	map ranges{n} {{
+		type {address} . inet_proto . inet_service : {address}
+		flags interval
+		comment "ranges that keep their numbers"
+	}}
+"""
+
+_SETS = """\
+	set bridges {
+		type ifname
+		comment "all bridges of this engine"
+	}
+	set internal {
+		type ifname
+		comment "bridges without a way out"
+	}
+	set icc {
+		type ifname . ifname
+		comment "bridges whose containers may talk to each other"
+	}
+	set trusted {
+		type ifname . ifname
+		comment "interfaces that may reach all ports of a bridge's containers"
+	}
+"""
+
+_HOOKS: dict[str, str] = {
+    USER_CHAIN: "",
+    "guard": "type filter hook prerouting priority raw; policy accept;",
+    "prerouting": "type nat hook prerouting priority dstnat; policy accept;",
+    "output": "type nat hook output priority dstnat; policy accept;",
+    "publish": "",
+    "forward": "type filter hook forward priority filter; policy accept;",
+    "router": "",
+    "inbound": "",
+    "between": "",
+    "postrouting": "type nat hook postrouting priority srcnat; policy accept;",
+}
+
+_CHAINS: dict[str, str] = {
+    # route_localnet lets the host's own 127.0.0.1 reach published ports; containers must not use it backwards.
+    "guard": """
+		iifname @bridges ip daddr 127.0.0.0/8 drop
+""",
+    "prerouting": """
+		fib daddr type local jump publish
+""",
+    # Nothing can translate ::1: the kernel never lets it leave the loopback device. The forwarder serves it.
+    "output": """
+		ip6 daddr ::1 return
+		fib daddr type local jump publish
+""",
+    "publish": """
+		dnat ip to ip daddr . meta l4proto . th dport map @ports4
+		dnat ip to meta l4proto . th dport map @ports4_any
+		dnat ip to ip daddr . meta l4proto . th dport map @ranges4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
+		dnat ip6 to meta l4proto . th dport map @ports6_any
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges6
+""",
+    "forward": f"""
+		jump {USER_CHAIN}
+		iifname != @bridges oifname != @bridges goto router
+		ct state established,related accept
+		ct status dnat oifname . ip daddr . meta l4proto . th dport @open4 accept
+		ct status dnat oifname . ip6 daddr . meta l4proto . th dport @open6 accept
+		iifname != @bridges goto inbound
+		oifname @bridges goto between
+		iifname @internal drop
+""",
+    "router": "",
+    "inbound": """
+		oifname @internal drop
+		oifname . ip daddr . meta l4proto . th dport @routed4 accept
+		oifname . ip6 daddr . meta l4proto . th dport @routed6 accept
+		iifname . oifname @trusted accept
+		meta nfproto ipv4 oifname @unprotected4 accept
+		meta nfproto ipv6 oifname @unprotected6 accept
+		drop
+""",
+    "between": """
+		iifname . oifname @icc accept
+		ip saddr . ip daddr . meta l4proto . th dport @links4 accept
+		ip6 saddr . ip6 daddr . meta l4proto . th dport @links6 accept
+		drop
+""",
+    # A published port of the same bridge: the answer has to come back through the host.
+    "postrouting": """
+		ct status dnat oifname . ip saddr @own4 masquerade
+		ct status dnat oifname . ip6 saddr @own6 masquerade
+		oifname . ip saddr @own4 return
+		oifname . ip6 saddr @own6 return
+		oifname @bridges ip saddr 127.0.0.0/8 masquerade
+		snat ip to ip saddr map @source4
+		snat ip6 to ip6 saddr map @source6
+		ip saddr @masquerade4 masquerade
+		ip6 saddr @masquerade6 masquerade
+""",
+}
+
+#: Only where this engine switched forwarding on: it must not make a router of a host that was none. Traffic of
+#: other bridges (another engine's, a hypervisor's) is theirs to judge.
+_ROUTER_GUARD = """
+		meta iifkind != "bridge" meta oifkind != "bridge" drop
+"""
+
+_SET_NAMES = (
+    "bridges", "internal", "icc", "trusted",
+    *(f"{name}{n}" for n in "46" for name in ("own", "masquerade", "unprotected", "open", "routed", "links")),
+)  # fmt: skip
+_MAP_NAMES = tuple(f"{name}" for n in "46" for name in (f"source{n}", f"ports{n}", f"ports{n}_any", f"ranges{n}"))
+
+
+def table_name(bridge: str) -> str:
+    """The table of the engine whose default bridge is ``bridge``."""
+    return f"wharf-{bridge}"
+
+
+def skeleton(table: str) -> str:
+    """The table with its sets and empty chains; where it is there already, nothing changes."""
+    body = [_SETS, _FAMILY_SETS.format(n="4", address="ipv4_addr"), _FAMILY_SETS.format(n="6", address="ipv6_addr")]
+    for chain, hook in _HOOKS.items():
+        body.append(f"\tchain {chain} {{\n\t\t{hook}\n\t}}\n" if hook else f"\tchain {chain} {{\n\t}}\n")
+    return f"table inet {table} {{\n{''.join(body)}}}\n"
+
+
+def whole(table: str, elements: Iterable[Element], *, guard_router: bool) -> str:
+    """One transaction after which the table holds exactly our rules and ``elements``, whatever it held before.
+
+    The admin's chain keeps its rules.
+    """
+    text = [skeleton(table), empty(table)]
+    chains = {**_CHAINS, "router": _ROUTER_GUARD if guard_router else ""}
+    body = "".join(f"\tchain {chain} {{{rules}\t}}\n" for chain, rules in chains.items() if rules)
+    text.append(f"table inet {table} {{\n{body}}}\n")
+    text.append(change(table, add=elements))
+    return "".join(text)
+
+
+def empty(table: str) -> str:
+    """A transaction that takes all rules and elements out of a table, but for the admin's rules."""
+    text = [f"flush chain inet {table} {chain}\n" for chain in _CHAINS]
+    text += [f"flush set inet {table} {name}\n" for name in _SET_NAMES]
+    text += [f"flush map inet {table} {name}\n" for name in _MAP_NAMES]
+    return "".join(text)
+
+
+def change(table: str, *, add: Iterable[Element] = (), delete: Iterable[Element] = ()) -> str:
+    """A transaction that adds and removes elements."""
+    text = []
+    for verb, elements in (("delete", delete), ("add", add)):
+        grouped: dict[str, list[str]] = {}
+        for name, element in dict.fromkeys(elements):
+            # A map's element is deleted by its key.
+            key = element.partition(" : ")[0] if verb == "delete" else element
+            grouped.setdefault(name, []).append(key)
+        for name, values in grouped.items():
+            text.append(f"{verb} element inet {table} {name} {{ {', '.join(values)} }}\n")
+    return "".join(text)
+
+
+#: Sets whose elements name a subnet and no bridge.
+OF_SUBNETS = ("masquerade", "source")
+
+
+def bridge_elements(rules: BridgeRules) -> list[Element]:
+    bridge = f'"{rules.bridge}"'
+    found: list[Element] = [("bridges", bridge)]
+    if rules.internal:
+        found.append(("internal", bridge))
+    if rules.icc:
+        found.append(("icc", f"{bridge} . {bridge}"))
+    found += [("trusted", f'"{interface}" . {bridge}') for interface in rules.trusted]
+    for mode, n in ((rules.mode4, "4"), (rules.mode6, "6")):
+        if mode == "nat-unprotected":
+            found.append((f"unprotected{n}", bridge))
+    for subnet in rules.subnets:
+        n, mode, masquerade, source = (
+            ("4", rules.mode4, rules.masquerade4, rules.source4)
+            if subnet.version == 4
+            else ("6", rules.mode6, rules.masquerade6, rules.source6)
+        )
+        found.append((f"own{n}", f"{bridge} . {subnet}"))
+        if rules.internal or not masquerade or mode in ("routed", "isolated"):
+            continue
+        found.append((f"source{n}", f"{subnet} : {source}") if source else (f"masquerade{n}", str(subnet)))
+    return found
+
+
+def port_elements(publications: Sequence[Publication]) -> list[Element]:
+    """The elements of one endpoint's published ports. Overlapping container ports become one interval."""
+    found: list[Element] = []
+    opened: dict[tuple[str, str, str, str], list[tuple[int, int]]] = {}
+    for item in publications:
+        n = str(ip_address(item.target).version)
+        ports = (item.port, item.port + item.count - 1)
+        # Who comes by a route of his own, past the host's address, is let in where the network is routed only.
+        kind = f"open{n}" if item.translate else f"routed{n}"
+        opened.setdefault((kind, item.bridge, item.target, item.protocol), []).append(ports)
+        if item.translate:
+            found += _translations(item, n)
+    for (kind, bridge, target, protocol), spans in opened.items():
+        for first, last in _merged(spans):
+            found.append((kind, f'"{bridge}" . {target} . {protocol} . {_span(first, last)}'))
+    return found
+
+
+def _translations(item: Publication, n: str) -> list[Element]:
+    everywhere = item.host in ("0.0.0.0", "::")
+    if item.count > 1 and item.host_port == item.port:
+        host = ("0.0.0.0/0" if n == "4" else "::/0") if everywhere else item.host
+        span = _span(item.host_port, item.host_port + item.count - 1)
+        return [(f"ranges{n}", f"{host} . {item.protocol} . {span} : {item.target}")]
+    found = []
+    for step in range(item.count):
+        value = f"{item.target} . {item.port + step}"
+        key = f"{item.protocol} . {item.host_port + step}"
+        name = f"ports{n}_any" if everywhere else f"ports{n}"
+        found.append((name, f"{key} : {value}" if everywhere else f"{item.host} . {key} : {value}"))
+    return found
+
+
+def link_elements(links: Iterable[LinkRule]) -> list[Element]:
+    return [
+        (f"links{ip_address(link.server).version}", f"{link.client} . {link.server} . {link.protocol} . {link.port}")
+        for link in links
+    ]
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"

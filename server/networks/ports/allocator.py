@@ -1,0 +1,133 @@
+"""Host ports: which ones this engine has given out. Whether another program has one is known when it is bound."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from engine.common.errors import Kind, WharfError
+
+_EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
+_CANDIDATES = 64
+"""Ports that are tried for one wish, when other programs have those before."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports ``first`` to ``last`` of one protocol at one host address (``0.0.0.0`` and ``::``: all)."""
+
+    protocol: str
+    address: str
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def meets(self, other: "PortRange") -> bool:
+        """Whether both want one port of one address."""
+        if self.protocol != other.protocol or self.last < other.first or other.last < self.first:
+            return False
+        if (":" in self.address) != (":" in other.address):
+            return False
+        return self.address == other.address or {self.address, other.address} & {"0.0.0.0", "::"} != set()
+
+
+def allocated(address: str, port: int) -> WharfError:
+    """dockerd's sentence for a port that one of its own containers has."""
+    host = f"[{address}]" if ":" in address else address
+    return WharfError(Kind.INTERNAL, f"Bind for {host}:{port} failed: port is already allocated")
+
+
+@dataclass(slots=True)
+class PortAllocator:
+    """The ports given out, by owner (an endpoint's id). One for the engine; calls come from one thread."""
+
+    taken: dict[str, list[PortRange]] = field(default_factory=dict)
+    _by_port: dict[tuple[str, int], list[PortRange]] = field(default_factory=dict)
+    _ranges: list[PortRange] = field(default_factory=list)
+    _next: int = 0
+
+    def conflict(self, wanted: PortRange) -> PortRange | None:
+        """What is in the way of ``wanted``, if anything."""
+        if len(wanted) == 1:
+            near = self._by_port.get((wanted.protocol, wanted.first), ())
+            found = next((held for held in near if held.meets(wanted)), None)
+            return found or next((held for held in self._ranges if held.meets(wanted)), None)
+        for held in self._ranges:
+            if held.meets(wanted):
+                return held
+        for (protocol, port), singles in self._by_port.items():
+            if protocol == wanted.protocol and wanted.first <= port <= wanted.last:
+                for held in singles:
+                    if held.meets(wanted):
+                        return held
+        return None
+
+    def take(self, owner: str, wanted: PortRange) -> None:
+        """:raises WharfError: taken, in dockerd's words."""
+        held = self.conflict(wanted)
+        if held:
+            raise allocated(wanted.address, max(held.first, wanted.first))
+        self.taken.setdefault(owner, []).append(wanted)
+        if len(wanted) == 1:
+            self._by_port.setdefault((wanted.protocol, wanted.first), []).append(wanted)
+        else:
+            self._ranges.append(wanted)
+
+    def give_back(self, owner: str, held: PortRange) -> None:
+        """Lets go of one range of ``owner``; absent is fine."""
+        mine = self.taken.get(owner, [])
+        if held not in mine:
+            return
+        mine.remove(held)
+        if not mine:
+            del self.taken[owner]
+        self._free(held)
+
+    def _free(self, held: PortRange) -> None:
+        if len(held) == 1:
+            near = self._by_port[held.protocol, held.first]
+            near.remove(held)
+            if not near:
+                del self._by_port[held.protocol, held.first]
+        else:
+            self._ranges.remove(held)
+
+    def release(self, owner: str) -> None:
+        """Lets go of all that ``owner`` has."""
+        for held in self.taken.pop(owner, ()):
+            self._free(held)
+
+    def ephemeral(self, protocol: str, addresses: list[str], first: int = 0, last: int = 0) -> Iterator[int]:
+        """Free ports to try in turn, at most ``_CANDIDATES``, from the given range or from the kernel's ephemeral one.
+        Each is looked for when it is asked for: usually the first one will do, and a container may want thousands.
+
+        A port is not given out again before the whole range has been: a client that still talks to a gone
+        container's port does not meet the next one.
+        """
+        whole = not first
+        if whole:
+            first, last = ephemeral_range()
+        size = last - first + 1
+        start = self._next if whole and first <= self._next <= last else first
+        found = 0
+        for step in range(size):
+            port = first + (start - first + step) % size
+            if all(self.conflict(PortRange(protocol, address, port, port)) is None for address in addresses):
+                yield port
+                found += 1
+                if found == _CANDIDATES:
+                    return
+
+    def used(self, port: int) -> None:
+        """Remembers that an ephemeral port was taken: the search goes on behind it."""
+        self._next = port + 1
+
+
+def ephemeral_range() -> tuple[int, int]:
+    """The kernel's range of ports for outgoing connections, from which dockerd publishes random ports too."""
+    try:
+        with open(_EPHEMERAL, encoding="ascii") as file:
+            first, last = file.read().split()
+            return int(first), int(last)
+    except (OSError, ValueError):
+        return 49153, 65535

@@ -1,0 +1,294 @@
+"""From a container's port settings to what is published: rules, held ports, and what inspect shows."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from api_models.container import ContainerConfig, HostConfig
+from engine.common import limits
+from engine.common.errors import Kind, WharfError, invalid
+from engine.proxy.forward import Listen
+from server.networks.model import PortSpan
+from server.networks.nftables.rules import Publication
+from server.networks.ports.allocator import PortAllocator, PortRange, allocated
+
+_PORT = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?(?:/(?P<protocol>\w+))?", re.ASCII)
+_PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+class Wish(NamedTuple):
+    """One port of a container to be published. ``first`` 0: any port; ``last``: up to there.
+
+    A tuple, as a range of ports is thousands of these for a moment.
+    """
+
+    protocol: str
+    port: int
+    hosts: tuple[str, ...]
+    first: int = 0
+    last: int = 0
+
+    @property
+    def exact(self) -> bool:
+        return self.first > 0 and self.first == self.last
+
+
+@dataclass(slots=True)
+class Published:
+    """What came of it."""
+
+    publications: list[Publication] = field(default_factory=list)
+    listens: list[Listen] = field(default_factory=list)
+    ranges: list[PortRange] = field(default_factory=list)
+    ports: list[PortSpan] = field(default_factory=list)
+    loose: dict[tuple[str, int], tuple[int, Wish]] = field(default_factory=dict)
+
+
+def parse_port(text: str) -> tuple[int, int, str]:
+    """``80/tcp``, ``80`` or ``8000-8010/udp`` → first, last, protocol.
+
+    :raises WharfError: INVALID.
+    """
+    number, _, plain = text.partition("/")
+    if plain in _PROTOCOLS and number.isdecimal() and number.isascii() and 0 < int(number) <= 65535:
+        return int(number), int(number), plain
+    match = _PORT.fullmatch(text)
+    protocol = (match["protocol"] or "tcp").lower() if match else ""
+    if not match or protocol not in _PROTOCOLS:
+        raise invalid(f"invalid port specification: {text!r}".replace("'", '"'))
+    first = int(match["first"])
+    last = int(match["last"] or first)
+    if not 0 < first <= last <= 65535:
+        raise invalid(f"invalid port specification: {text!r}".replace("'", '"'))
+    return first, last, protocol
+
+
+def exposed(config: ContainerConfig, host: HostConfig) -> list[tuple[int, str]]:
+    """Every port that the container names, in order."""
+    ranges = sorted(parse_port(text) for text in (*(config.exposed_ports or {}), *(host.port_bindings or {})))
+    found: list[tuple[int, str]] = []
+    after = dict.fromkeys(_PROTOCOLS, 0)
+    for first, last, protocol in ranges:
+        # Thousands of ranges may overlap: each port is looked at once.
+        found += ((port, protocol) for port in range(max(first, after[protocol]), last + 1))
+        after[protocol] = max(after[protocol], last + 1)
+    return sorted(found)
+
+
+def wishes(config: ContainerConfig, host: HostConfig, default_hosts: Sequence[str]) -> list[Wish]:
+    """What is to be published. ``default_hosts``: the addresses meant when a binding names none.
+
+    :raises WharfError: INVALID; more than ``limits.CONTAINER_PORTS``.
+    """
+    found: list[Wish] = []
+    bound = set()
+    total = 0
+    for text, bindings in (host.port_bindings or {}).items():
+        first, last, protocol = parse_port(text)
+        total += (last - first + 1) * max(1, len(bindings or ()))
+        if total > limits.CONTAINER_PORTS:
+            raise limits.exceeded("CONTAINER_PORTS", "the number of published ports")
+        for port in range(first, last + 1):
+            bound.add((port, protocol))
+            for binding in bindings or ():
+                hosts = (binding.host_ip,) if _is_address(binding.host_ip) else tuple(default_hosts)
+                low, high = _host_ports(binding.host_port)
+                if first != last and low:
+                    # A range onto a range: one to one.
+                    low = high = low + port - first
+                found.append(Wish(protocol, port, hosts, low, high))
+            if not bindings:
+                found.append(Wish(protocol, port, tuple(default_hosts)))
+    if host.publish_all_ports:
+        for port, protocol in exposed(config, host):
+            if (port, protocol) not in bound:
+                found.append(Wish(protocol, port, tuple(default_hosts)))
+    return found
+
+
+def _is_address(text: str) -> bool:
+    """dockerd reads what is no address (Go's net.ParseIP) as none given."""
+    try:
+        return "%" not in text and bool(ip_address(text))
+    except ValueError:
+        return False
+
+
+def _host_ports(text: str) -> tuple[int, int]:
+    if not text or text == "0":
+        return 0, 0
+    if text.isdecimal() and text.isascii() and int(text) <= 65535:
+        return int(text), int(text)
+    first, dash, last = text.partition("-")
+    try:
+        low, high = int(first), int(last if dash else first)
+    except ValueError:
+        raise invalid(f"invalid port specification: {text!r}".replace("'", '"')) from None
+    if not 0 < low <= high <= 65535:
+        raise invalid(f"invalid port specification: {text!r}".replace("'", '"'))
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the ports lead: a bridge's container. ``nat4``/``nat6``: whether the host's ports are translated."""
+
+    bridge: str
+    ip4: str
+    ip6: str
+    nat4: bool = True
+    nat6: bool = True
+    carry: bool = True
+    v6_host: bool = True
+
+
+def allocate(
+    allocator: PortAllocator,
+    owner: str,
+    wanted: Sequence[Wish],
+    target: Target,
+    refused: Callable[[str, int], bool],
+) -> Published:
+    """Takes host ports for ``owner`` and says what has to be set up for them. All or nothing.
+
+    :param refused: whether another program was found to have that (protocol, port).
+    :raises WharfError: a port is taken, or none is free.
+    """
+    done = Published()
+    if sum(not wish.exact for wish in wanted) > limits.RANDOM_PORTS:
+        raise limits.exceeded("RANDOM_PORTS", "the number of ports to publish at random")
+    try:
+        for first, wish in _runs(sorted(wanted, key=_order)):
+            count = wish.port - first.port + 1
+            hosts = [host for host in first.hosts if _served(host, target)]
+            if not _translated(hosts, target):
+                _open(done, first, count, target)
+                continue
+            port = _take(allocator, owner, first, count, hosts, refused, done)
+            _publish(done, first, port, count, hosts, target)
+    except BaseException:
+        allocator.release(owner)
+        raise
+    return done
+
+
+def _order(wish: Wish) -> tuple[bool, str, tuple[str, ...], int, int]:
+    # Fixed ports first: a random one must not take what another wish names.
+    return (not wish.exact, wish.protocol, wish.hosts, wish.port, wish.first)
+
+
+def _runs(wanted: Sequence[Wish]) -> Iterator[tuple[Wish, Wish]]:
+    """Neighbouring exact wishes together, as (first, last): a range of ports costs what one costs."""
+    start = end = None
+    for wish in wanted:
+        if (
+            start is not None
+            and end is not None
+            and wish.exact
+            and end.exact
+            and (wish.protocol, wish.hosts) == (end.protocol, end.hosts)
+            and (wish.port, wish.first) == (end.port + 1, end.first + 1)
+        ):
+            end = wish
+            continue
+        if start is not None and end is not None:
+            yield start, end
+        start = end = wish
+    if start is not None and end is not None:
+        yield start, end
+
+
+def _served(host: str, target: Target) -> bool:
+    """Whether a host address can lead to the target at all."""
+    if ":" not in host:
+        return bool(target.ip4) or target.carry
+    return target.v6_host and (bool(target.ip6) or (target.carry and bool(target.ip4)))
+
+
+def _translated(hosts: Sequence[str], target: Target) -> bool:
+    return any(target.nat6 if ":" in host and target.ip6 else target.nat4 for host in hosts)
+
+
+def _take(
+    allocator: PortAllocator,
+    owner: str,
+    wish: Wish,
+    count: int,
+    hosts: Sequence[str],
+    refused: Callable[[str, int], bool],
+    done: Published,
+) -> int:
+    if wish.exact:
+        for host in hosts:
+            wanted = PortRange(wish.protocol, host, wish.first, wish.first + count - 1)
+            allocator.take(owner, wanted)
+            done.ranges.append(wanted)
+        return wish.first
+    candidates = allocator.ephemeral(wish.protocol, list(hosts), wish.first, wish.last)
+    for port in candidates:
+        if refused(wish.protocol, port):
+            continue
+        for host in hosts:
+            wanted = PortRange(wish.protocol, host, port, port)
+            allocator.take(owner, wanted)
+            done.ranges.append(wanted)
+        if not wish.first:
+            allocator.used(port)
+        done.loose[wish.protocol, port] = (port, wish)
+        return port
+    host = hosts[0] if hosts else "0.0.0.0"
+    if wish.first:
+        raise allocated(host, wish.first)
+    raise WharfError(Kind.INTERNAL, "all ports are allocated")
+
+
+def _publish(done: Published, wish: Wish, port: int, count: int, hosts: Sequence[str], target: Target) -> None:
+    both = "0.0.0.0" in hosts and "::" in hosts
+    for host in hosts:
+        v6 = ":" in host
+        to = target.ip6 if v6 else target.ip4
+        if to and (target.nat6 if v6 else target.nat4):
+            done.publications.append(Publication(target.bridge, wish.protocol, host, port, to, wish.port, count))
+        if both and not v6:
+            continue
+        done.listens.append(
+            Listen(
+                wish.protocol, host, port, to or target.ip4 or target.ip6, wish.port, count,
+                both=both and host == "::", carry=target.carry,
+            )
+        )  # fmt: skip
+    done.ports.append(PortSpan(wish.port, wish.protocol, tuple(hosts), port, count))
+
+
+def _open(done: Published, wish: Wish, count: int, target: Target) -> None:
+    for to in filter(None, (target.ip4, target.ip6)):
+        done.publications.append(
+            Publication(target.bridge, wish.protocol, "", 0, to, wish.port, count, translate=False)
+        )
+    done.ports.append(PortSpan(wish.port, wish.protocol, wish.hosts, 0, count))
+
+
+def in_use_sentence(protocol: str, host: str, port: int, text: str) -> str:
+    """dockerd's sentence where another program has the port."""
+    shown = f"[{host}]" if ":" in host else host
+    family = "6" if ":" in host else "4"
+    return f"Error starting userland proxy: listen {protocol}{family} {shown}:{port}: bind: {text.lower()}"
+
+
+def shown(
+    spans: Iterable[PortSpan], config: ContainerConfig, host: HostConfig
+) -> dict[str, list[dict[str, str]] | None]:
+    """inspect's ``Ports``: what is published, and null for what is only exposed."""
+    found: dict[str, list[dict[str, str]] | None] = {
+        f"{port}/{protocol}": None for port, protocol in exposed(config, host)
+    }
+    for span in spans:
+        for step in range(span.count):
+            key, outer = f"{span.port + step}/{span.protocol}", str(span.host_port + step) if span.host_port else ""
+            bindings = found.get(key)
+            if bindings is None:
+                bindings = found[key] = []
+            bindings += [{"HostIp": item, "HostPort": outer} for item in span.hosts]
+    return found

@@ -1,0 +1,122 @@
+"""A container's published ports: taken, held, and given to the endpoint that its traffic leaves by."""
+
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from engine.common.errors import Kind, WharfError
+from engine.proxy.forward import Listen
+from server.containers.model import Container
+from server.networks import endpoints, options
+from server.networks.context import Room
+from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord
+from server.networks.ports import portmap
+from server.networks.ports.allocator import PortRange
+from server.networks.proxy_client import PortInUse
+
+
+@dataclass(frozen=True, slots=True)
+class _Publisher:
+    endpoint: Endpoint
+    target: portmap.Target
+
+
+def _publisher(room: Room, record: SandboxRecord) -> _Publisher | None:
+    """The endpoint through which ports are published: the one that the traffic leaves by, if it is a bridge's."""
+    candidates = [item for item in record.endpoints if room.networks[item.network].driver == BRIDGE]
+    first4, first6 = endpoints.default_gateways(room.networks, candidates)
+    endpoint = first4 or first6
+    if endpoint is None:
+        return None
+    network = room.networks[endpoint.network]
+    translates = ("nat", "nat-unprotected")
+    return _Publisher(
+        endpoint,
+        portmap.Target(
+            network.bridge,
+            endpoint.ip4,
+            endpoint.ip6,
+            nat4=(network.option(options.MODE4) or "nat") in translates,
+            nat6=(network.option(options.MODE6) or "nat") in translates,
+            carry=room.config.userland_proxy,
+            v6_host=os.path.exists("/proc/net/if_inet6"),
+        ),
+    )
+
+
+def publisher(room: Room, record: SandboxRecord) -> Endpoint | None:
+    """The endpoint that the container's ports belong to."""
+    found = _publisher(room, record)
+    return found.endpoint if found else None
+
+
+async def publish(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+    """Takes and holds the container's host ports; the rules follow with the interface.
+
+    :raises WharfError: ``driver failed programming external connectivity on endpoint …``
+    """
+    through = _publisher(room, record)
+    if through is None:
+        return
+    endpoint, network = through.endpoint, room.networks[through.endpoint.network]
+    defaults = _default_hosts(room, network)
+    wishes = portmap.wishes(container.config, container.host_config, defaults)
+    if not wishes:
+        return
+    taken_by_others: set[tuple[str, int]] = set()
+    for attempt in range(256):
+        try:
+            found = portmap.allocate(
+                room.ports, endpoint.id, wishes, through.target, lambda *port: port in taken_by_others
+            )
+        except WharfError as error:
+            if attempt == 0 and room.ending:
+                await room.settle()
+                continue
+            raise _external(endpoint, error) from None
+        undo.callback(room.ports.release, endpoint.id)
+        try:
+            if found.listens:
+                await room.forwarder.publish(endpoint.id, found.listens)
+                undo.push_async_callback(room.forwarder.release, endpoint.id)
+        except PortInUse as error:
+            room.ports.release(endpoint.id)
+            loose = next((key for key in found.loose if key[1] == error.port), None)
+            if loose is not None:
+                taken_by_others.add(loose)
+                continue
+            protocol = next((item.protocol for item in found.listens if _covers(item, error.port)), "tcp")
+            sentence = portmap.in_use_sentence(protocol, error.host, error.port, error.message)
+            raise _external(endpoint, WharfError(Kind.INTERNAL, sentence)) from None
+        except WharfError as error:
+            room.ports.release(endpoint.id)
+            raise _external(endpoint, error) from None
+        endpoint.publications, endpoint.listens, endpoint.ports = found.publications, found.listens, found.ports
+        return
+    raise _external(endpoint, WharfError(Kind.INTERNAL, "no host port is free"))
+
+
+def port_range(listen: Listen, host: str) -> PortRange:
+    """The host ports that a listening entry holds at one address."""
+    return PortRange(listen.protocol, host, listen.port, listen.port + listen.size - 1)
+
+
+def _covers(listen: Listen, port: int) -> bool:
+    return listen.port <= port < listen.port + listen.size
+
+
+def _external(endpoint: Endpoint, error: WharfError) -> WharfError:
+    return WharfError(
+        Kind.INTERNAL,
+        f"driver failed programming external connectivity on endpoint {endpoint.name} ({endpoint.id}): {error.message}",
+    )
+
+
+def _default_hosts(room: Room, network: Network) -> list[str]:
+    """The host addresses meant by a published port that names none."""
+    chosen = [item for item in (network.option(options.BINDING4), network.option(options.BINDING6)) if item]
+    if network.option(options.BINDING4) == "::":
+        return ["0.0.0.0", "::"]
+    if not chosen and room.config.ip not in ("", "0.0.0.0"):
+        chosen = [room.config.ip]
+    return [item for item in chosen if item != "0.0.0.0"] or ["0.0.0.0", "::"]

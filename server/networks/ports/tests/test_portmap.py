@@ -1,0 +1,71 @@
+"""From ``-p`` to what is published: ranges stay ranges, and a wish that fails takes nothing."""
+
+from typing import Any
+
+import pytest
+
+from api_models.container import ContainerConfig, HostConfig
+from engine.common.errors import WharfError
+from server.networks.ports import portmap
+from server.networks.ports.allocator import PortAllocator
+from server.networks.ports.portmap import Published, Target
+
+EVERYWHERE = ["0.0.0.0", "::"]
+
+
+def published(bindings: dict[str, Any], target: Target | None = None, ports: PortAllocator | None = None) -> Published:
+    wanted = portmap.wishes(ContainerConfig(), HostConfig.model_validate({"PortBindings": bindings}), EVERYWHERE)
+    allocator = ports if ports is not None else PortAllocator()
+    return portmap.allocate(allocator, "owner", wanted, target or Target("br", "10.0.0.2", ""), lambda *_: False)
+
+
+def shown(done: Published) -> dict[str, list[tuple[str, str]]]:
+    found = portmap.shown(done.ports, ContainerConfig(), HostConfig())
+    return {key: [(item["HostIp"], item["HostPort"]) for item in value or ()] for key, value in found.items()}
+
+
+def test_neighbours_become_one_span() -> None:
+    done = published({f"{port}/tcp": [{"HostPort": str(port + 1000)}] for port in range(7000, 9000)})
+    assert [(span.port, span.host_port, span.count) for span in done.ports] == [(7000, 8000, 2000)]
+    assert len(done.listens) == 1
+    assert (done.listens[0].port, done.listens[0].size, done.listens[0].both) == (8000, 2000, True)
+    assert len(shown(done)) == 2000
+    assert shown(done)["8999/tcp"] == [("0.0.0.0", "9999"), ("::", "9999")]
+
+
+def test_fixed_ones_first_then_random_ones() -> None:
+    done = published({"80/tcp": [{"HostPort": "0"}, {}], "81/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32768"}]})
+    assert shown(done)["81/tcp"] == [("127.0.0.1", "32768")]
+    assert len(shown(done)["80/tcp"]) == 4
+    assert "32768" not in {port for _, port in shown(done)["80/tcp"]}
+
+
+def test_a_range_of_the_host_for_one_port() -> None:
+    ports = PortAllocator()
+    first = published({"80/tcp": [{"HostPort": "9000-9001"}]}, ports=ports)
+    assert shown(first)["80/tcp"][0] == ("0.0.0.0", "9000")
+    assert shown(published({"80/tcp": [{"HostPort": "9000-9001"}]}, ports=ports))["80/tcp"][0] == ("0.0.0.0", "9001")
+    with pytest.raises(WharfError, match="port is already allocated"):
+        published({"80/tcp": [{"HostPort": "9000-9001"}]}, ports=ports)
+
+
+def test_what_fails_takes_nothing() -> None:
+    ports = PortAllocator()
+    with pytest.raises(WharfError, match=r"Bind for 0\.0\.0\.0:90 failed: port is already allocated"):
+        published({"80/tcp": [{"HostPort": "90"}], "81/tcp": [{"HostPort": "90"}]}, ports=ports)
+    assert ports.taken == {}
+
+
+def test_routed_networks_open_and_translate_nothing() -> None:
+    done = published({"80/tcp": [{"HostPort": "8080"}]}, Target("br", "10.0.0.2", "fd00::2", nat4=False, nat6=False))
+    assert done.listens == []
+    assert {(item.target, item.translate) for item in done.publications} == {("10.0.0.2", False), ("fd00::2", False)}
+    assert shown(done) == {"80/tcp": [("0.0.0.0", ""), ("::", "")]}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0/tcp", "65536", "9-8", "80/icmp", "80-", "-80", "8o/tcp", "80/tcp/udp", "\u0664/tcp"]
+)
+def test_what_is_no_port(text: str) -> None:
+    with pytest.raises(WharfError, match="invalid port specification"):
+        portmap.parse_port(text)

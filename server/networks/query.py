@@ -1,0 +1,189 @@
+"""``docker network ls``, ``inspect`` and ``prune``."""
+
+from collections.abc import Callable
+from ipaddress import ip_network
+from typing import Any
+
+from api_models.filters import Filters
+from api_models.versions import Version
+from engine.common.errors import Kind, WharfError, invalid, not_found
+from server.containers.inspect.times import rfc3339
+from server.containers.prune import until_ns
+from server.networks.bridges import attach
+from server.networks.context import Room
+from server.networks.model import Network
+
+ACCEPTED = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type", "idOrName"))
+
+
+def show(room: Room, network: Network, *, containers: bool = True) -> dict[str, Any]:
+    """A network as inspect answers; without ``containers`` as the list does."""
+    shown: dict[str, Any] = {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": rfc3339(network.created_ns),
+        "Scope": network.scope,
+        "Driver": network.driver,
+        "EnableIPv4": network.enable_ipv4,
+        "EnableIPv6": network.enable_ipv6,
+        "IPAM": {
+            "Driver": network.ipam_driver,
+            "Options": network.ipam_options,
+            "Config": _config(network),
+        },
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": network.ingress,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
+        "Containers": _containers(room, network) if containers else {},
+        "Options": dict(network.options),
+        "Labels": dict(network.labels),
+    }
+    return shown
+
+
+def _config(network: Network) -> list[dict[str, Any]] | None:
+    if network.ipam is None:
+        return None
+    found = []
+    for config in network.ipam:
+        entry: dict[str, Any] = {"Subnet": config.subnet}
+        if config.ip_range:
+            entry["IPRange"] = config.ip_range
+        # dockerd does not show the gateway that it chose for a subnet of the user's.
+        if config.gateway and (config.gateway_given or not config.configured):
+            entry["Gateway"] = config.gateway
+        if config.aux:
+            entry["AuxiliaryAddresses"] = dict(config.aux)
+        found.append(entry)
+    # IPv4 first, as dockerd keeps them.
+    return sorted(found, key=lambda entry: ip_network(entry["Subnet"]).version)
+
+
+def _containers(room: Room, network: Network) -> dict[str, dict[str, str]]:
+    return {
+        container: {
+            "Name": endpoint.name,
+            "EndpointID": endpoint.id,
+            "MacAddress": endpoint.mac,
+            "IPv4Address": endpoint.address4,
+            "IPv6Address": endpoint.address6,
+        }
+        for container, endpoint in network.endpoints.items()
+        if container in room.sandboxes
+    }
+
+
+def for_version(shown: dict[str, Any], version: Version) -> dict[str, Any]:
+    """Leaves out what the client's API version does not have."""
+    if version < (1, 48):
+        shown.pop("EnableIPv4", None)
+    return shown
+
+
+async def listing(room: Room, filters: Filters, version: Version) -> list[dict[str, Any]]:
+    """All networks that pass the filters.
+
+    :raises WharfError: INVALID: an unknown filter or value.
+    """
+    filters.validate(ACCEPTED)
+    await filters.search_ahead("name", [network.name for network in room])
+    test = matcher(room, filters)
+    detailed = version < (1, 28)
+    chosen = sorted((network for network in room if test(network)), key=lambda network: network.name)
+    return [for_version(show(room, network, containers=detailed), version) for network in chosen]
+
+
+def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:
+    """:raises WharfError: INVALID."""
+    for value in filters.get("type"):
+        if value not in ("builtin", "custom"):
+            raise invalid(f"invalid filter: 'type'='{value}'")
+    dangling = None
+    if "dangling" in filters:
+        try:
+            dangling = filters.flag("dangling", default=False)
+        except WharfError:
+            words = 'must be "true" (or "1"), or "false" (or "0")'
+            raise invalid(f"invalid value for filter 'dangling', {words}") from None
+
+    def test(network: Network) -> bool:
+        return (
+            filters.exact("driver", network.driver)
+            and filters.match("name", network.name)
+            and filters.fuzzy("id", network.id)
+            and (filters.fuzzy("idOrName", network.id) or filters.exact("idOrName", network.name))
+            and filters.exact("scope", network.scope)
+            and filters.exact("type", "builtin" if network.predefined else "custom")
+            and filters.labels("label", network.labels)
+            and (dangling is None or dangling == (not network.predefined and not used(room, network)))
+        )
+
+    return test
+
+
+def used(room: Room, network: Network) -> bool:
+    """Whether a container runs on it, or is about to; one that has ended may still be taken off."""
+    return any(container not in room.ending for container in network.endpoints)
+
+
+async def remove(room: Room, network: Network) -> None:
+    """``docker network rm``. The device goes in the background.
+
+    :raises WharfError: PERMISSION_DENIED: predefined, or in use.
+    """
+    if network.predefined:
+        raise WharfError(Kind.PERMISSION_DENIED, f"{network.name} is a pre-defined network and cannot be removed")
+    if network.config_only and any(other.config_from == network.name for other in room):
+        raise WharfError(
+            Kind.PERMISSION_DENIED,
+            f'error while removing network: configuration network "{network.name}" is in use',
+        )
+    if room.networks.get(network.id) is not network:
+        raise not_found(f"network {network.name} not found")
+    if used(room, network):
+        active = [item for item in network.endpoints.values() if item.container not in room.ending]
+        those = ", ".join(f'name:"{item.name}" id:"{item.id[:12]}"' for item in active)
+        raise WharfError(
+            Kind.PERMISSION_DENIED,
+            f"error while removing network: network {network.name} has active endpoints ({those})",
+        )
+    room.discard(network)
+    await room.store.delete(network)
+    await room.forwarder.drop_zone(network.id)
+    if network.bridge or network.parent:
+        task = room.spawn(_remove_device(room, network), f"network device {network.name}")
+        key = attach.ending_key(network)
+        room.ending[key] = task
+        task.add_done_callback(lambda _: room.ending.pop(key, None))
+    room.bus.publish("network", "destroy", network.id, {"name": network.name, "type": network.driver})
+
+
+async def _remove_device(room: Room, network: Network) -> None:
+    # Containers that have just ended may still be plugged in.
+    waiting = [room.ending[key] for key in network.endpoints if key in room.ending]
+    for task in waiting:
+        await task
+    await room.sweep(attach.remove_device, room, network)
+
+
+async def prune(room: Room, filters: Filters) -> list[str]:
+    """Removes every network of a user's that no container uses; returns their names."""
+    filters.validate(("label", "label!", "until"))
+    before = until_ns(filters)
+    removed = []
+    for network in sorted(room, key=lambda item: item.name):
+        if network.predefined or network.config_only or used(room, network):
+            continue
+        if before and network.created_ns > before:
+            continue
+        if not filters.labelled(network.labels):
+            continue
+        try:
+            await remove(room, network)
+        except WharfError:
+            continue
+        removed.append(network.name)
+    room.bus.publish("network", "prune", "", {"reclaimed": "0"})
+    return removed

@@ -1,0 +1,58 @@
+"""Makes the kernel's side of a running container equal to its record again, at start and at a reload.
+
+A daemon that was killed in the middle of a disconnect has taken a link away that the record still names. Blocks and
+belongs in a thread; what is as it should be stays. What others take away meanwhile is ``bridges``' to restore.
+"""
+
+import contextlib
+import logging
+from collections.abc import Mapping
+
+from server.networks import sandbox
+from server.networks.bridges import bridge_repair, interfaces
+from server.networks.context import Room
+from server.networks.model import BRIDGE, Endpoint, SandboxRecord
+from server.networks.netlink import netns
+from server.networks.netlink.namespace_pool import Namespace
+from server.networks.netlink.rtnetlink import Link, Netlink
+
+log = logging.getLogger(__name__)
+
+
+def repair(room: Room, record: SandboxRecord, present: Mapping[str, Link]) -> bool:
+    """Plugs in what the record names and the kernel does not have; true: the record has changed and is to be stored.
+
+    :raises WharfError, OSError: it can't be had.
+    """
+    if record.mode != "own" or not record.path:
+        return False
+    lost: list[Endpoint] = []
+    inside: set[str] | None = None
+    netlink: Netlink | None = None
+    with contextlib.ExitStack() as stack:
+        for endpoint in record.endpoints:
+            network = room.networks[endpoint.network]
+            if network.driver == BRIDGE:
+                link = present.get(endpoint.veth)
+                if link is None:
+                    lost.append(endpoint)
+                elif link.master != network.index:
+                    bridge_repair.join(room, network, endpoint)
+                continue
+            netlink = netlink or _open(record, stack)
+            inside = {link.name for link in netlink.links()} if inside is None else inside
+            if endpoint.interface not in inside:
+                lost.append(endpoint)
+        if not lost:
+            return False
+        netlink = netlink or _open(record, stack)
+        for endpoint in lost:
+            network = room.networks[endpoint.network]
+            log.info("container=%s is plugged into network %s again", record.container, network.name)
+            sandbox.plug_in(room, Namespace(record.path, netlink), network, endpoint)
+        interfaces.set_default_routes(netlink, sandbox.default_routes(room, record.endpoints))
+    return True
+
+
+def _open(record: SandboxRecord, stack: contextlib.ExitStack) -> Netlink:
+    return stack.enter_context(contextlib.closing(netns.open_netlink(record.path)))

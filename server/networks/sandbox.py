@@ -1,0 +1,359 @@
+"""A container's network from start to stop: namespace, interfaces, ports, names and files.
+
+Every step is entered on an exit stack; what fails leaves nothing. Taking it down happens in the background:
+nobody waits for the kernel to let go of links, but what belonged to the container stays taken until it is gone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
+
+from engine.common.errors import Kind, WharfError, not_found
+from server.containers.model import Container
+from server.networks import endpoints, options
+from server.networks.bridges import attach, bridge_repair, interfaces
+from server.networks.context import Room
+from server.networks.dns import hosts_file, names
+from server.networks.ipam.allocator import Network as Subnet
+from server.networks.model import BRIDGE, Endpoint, Network, Sandbox, SandboxRecord, wanted
+from server.networks.netlink import conntrack, netns
+from server.networks.netlink.namespace_pool import Namespace
+from server.networks.netlink.rtnetlink import Netlink
+from server.networks.nftables import rules
+from server.networks.nftables.rules import LinkRule
+from server.networks.ports import portmap, publish
+
+log = logging.getLogger(__name__)
+
+
+async def start(room: Room, container: Container) -> Sandbox:
+    """What the container's mode asks for, ready to be run in.
+
+    :raises WharfError: in dockerd's words; nothing is left behind.
+    """
+    pending = room.ending.get(container.id)
+    if pending:
+        await asyncio.wait([pending])
+    mode = endpoints.mode_of(container)
+    if mode == "container":
+        return await _join(room, container)
+    if container.id in room.sandboxes:
+        await stop(room, container)
+        await asyncio.wait([room.ending[container.id]])
+    record = SandboxRecord(container.id, secrets.token_hex(32), mode)
+    async with AsyncExitStack() as undo:
+        if mode == "own":
+            await _own(room, container, record, undo)
+        else:
+            await _plain(room, container, record, undo)
+        files = await room.work(hosts_file.write_all, *hosts_file.plan(room, container, record))
+        await room.store.put_sandbox(record)
+        undo.push_async_callback(room.store.delete_sandbox, container.id)
+        room.sandboxes[container.id] = record
+        undo.pop_all()
+    room.last.pop(container.id, None)
+    for endpoint in record.endpoints:
+        announce(room, endpoint, "connect")
+    linked = hosts_file.legacy_links(room, container)
+    await hosts_file.tell_linkers(room, container)
+    return Sandbox(
+        netns_path=record.path or None,
+        host=mode == "host",
+        files=files,
+        hostname=container.config.hostname,
+        link_env=hosts_file.link_environment(room, container, linked),
+    )
+
+
+async def _join(room: Room, container: Container) -> Sandbox:
+    """Another container's network: its namespace, files and name."""
+    key = container.host_config.network_mode.partition(":")[2]
+    assert room.containers is not None
+    other = room.containers.get(key)
+    if other.id == container.id:
+        raise WharfError(Kind.INTERNAL, "cannot join own network")
+    if not other.state.running:
+        raise WharfError(Kind.CONFLICT, f"cannot join network of a non running container: {other.id}")
+    if other.state.restarting:
+        raise WharfError(
+            Kind.CONFLICT,
+            f"Container {other.id} is restarting, wait until the container is running",
+        )
+    record = room.sandboxes.get(other.id)
+    seen = {container.id}
+    while record is None and other.host_config.network_mode.startswith("container:"):
+        if other.id in seen:
+            raise WharfError(Kind.INTERNAL, "cannot join own network")
+        seen.add(other.id)
+        other = room.containers.get(other.host_config.network_mode.partition(":")[2])
+        record = room.sandboxes.get(other.id)
+    host = record is not None and record.mode == "host"
+    path = record.path if record else ""
+    return Sandbox(
+        netns_path=path or None,
+        joins=other.id,
+        of_process=None if path or host else other,
+        host=host,
+        files=hosts_file.paths(other),
+        hostname=other.config.hostname,
+    )
+
+
+async def _plain(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+    """The modes host and none: an endpoint to show, and for none a namespace with nothing but a loopback."""
+    for name in container.networking:
+        network = room.get(name)
+        endpoint = endpoints.make(room, container, network, wanted(container.networking, name))
+        undo.callback(endpoints.release, network, endpoint)
+        record.endpoints.append(endpoint)
+    if record.mode == "none":
+        owned = container.host_config.userns_mode != "host"
+        undo.push_async_callback(room.work, _remove_all, room, record)
+        await room.work(_build, room, record, (), (), owned)
+
+
+async def _own(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+    """A namespace on one or more networks."""
+    for name, settings in container.networking.items():
+        network = room.find(name)
+        if network is None:
+            gone = f"network {name} not found"
+            if container.started_before and name == endpoints.network_key(container):
+                gone = f"could not find a network matching network mode {name}: {gone}"
+            raise not_found(gone)
+        endpoints.check_endpoint(network, settings)
+        await attach.ensure_ready(room, network)
+        endpoint = await _allocated(room, container, network)
+        undo.callback(endpoints.release, network, endpoint)
+        record.endpoints.append(endpoint)
+    record.endpoints = endpoints.in_order(room.networks, record.endpoints)
+    _name_interfaces(room, record)
+    await publish.publish(room, container, record, undo)
+    _open_links(room, container, record)
+    plugs = [(room.networks[item.network], item) for item in record.endpoints]
+    gateways = default_routes(room, record.endpoints)
+    # Said before it is done: a caller that is cancelled meanwhile never learns what was made.
+    undo.push_async_callback(room.work, _remove_all, room, record)
+    await room.work(_build, room, record, plugs, gateways, container.host_config.userns_mode != "host")
+    await names.announce(room, container, record, undo)
+
+
+async def _allocated(room: Room, container: Container, network: Network) -> Endpoint:
+    settings = wanted(container.networking, network.name)
+    try:
+        return endpoints.make(room, container, network, settings)
+    except WharfError:
+        if not room.ending:
+            raise
+    # An address may belong to a container that has just ended.
+    await room.settle()
+    return endpoints.make(room, container, network, settings)
+
+
+def _name_interfaces(room: Room, record: SandboxRecord) -> None:
+    taken = {endpoint.interface for endpoint in record.endpoints if endpoint.interface}
+    for endpoint in record.endpoints:
+        if not endpoint.interface:
+            endpoint.interface = free_interface(room.networks[endpoint.network], endpoint, taken)
+            taken.add(endpoint.interface)
+
+
+def free_interface(network: Network, endpoint: Endpoint, taken: set[str]) -> str:
+    """The first free name: the one asked for, or the network's prefix and a number.
+
+    :raises WharfError: the name asked for is taken.
+    """
+    asked = (endpoint.settings.get("DriverOpts") or {}).get(options.ENDPOINT_IFNAME, "")
+    if asked:
+        if asked in taken:
+            raise WharfError(Kind.INVALID_ARGUMENT, f"interface name {asked} is used twice")
+        return str(asked)
+    prefix = network.option(options.PREFIX) or "eth"
+    return next(f"{prefix}{number}" for number in range(1024) if f"{prefix}{number}" not in taken)
+
+
+def _build(
+    room: Room,
+    record: SandboxRecord,
+    plugs: Sequence[tuple[Network, Endpoint]],
+    gateways: Sequence[interfaces.DefaultRoute],
+    owned: bool,  # noqa: FBT001 - handed on by an executor
+) -> None:
+    """In a thread: a namespace with all its interfaces, and the firewall open for them.
+
+    ``owned``: it is to belong to the user namespace of remapped containers, if there is one.
+
+    What it gets done is in the record, also when it fails: :func:`_remove_all` takes it away.
+    """
+    ready = any(network.driver == BRIDGE and endpoint.interface == "eth0" for network, endpoint in plugs)
+    space = room.pool.take(owned=owned) if ready else room.pool.make(veth=False, owned=owned)
+    record.path = space.path
+    with contextlib.closing(space):
+        for network, endpoint in plugs:
+            plug_in(room, space, network, endpoint)
+        if gateways:
+            interfaces.set_default_routes(space.netlink, gateways)
+
+
+def plug_in(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
+    """In a thread: one interface, with the firewall open for it. Undoes itself."""
+    opened = elements(endpoint)
+    room.firewall.check()
+    if opened:
+        room.firewall.add(endpoint.id, opened)
+    try:
+        _attach(room, space, network, endpoint)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            room.firewall.remove(endpoint.id)
+        raise
+
+
+def _attach(room: Room, space: Namespace, network: Network, endpoint: Endpoint) -> None:
+    plug = attach.plug(network, endpoint)
+    index = network.index
+    try:
+        endpoint.veth = interfaces.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+    except OSError:
+        # Another program may have deleted the bridge a moment ago.
+        if not bridge_repair.restore(room, network) and network.index == index:
+            raise
+        index = network.index
+        endpoint.veth = interfaces.plug_in(room.pool, space, attach.attacher(room, network, endpoint), plug)
+    if index != network.index and network.driver == BRIDGE:
+        # It was deleted and made again, which did not know this link yet.
+        bridge_repair.join(room, network, endpoint)
+
+
+def elements(endpoint: Endpoint) -> list[rules.Element]:
+    """What the firewall has to hold for an endpoint."""
+    found = rules.port_elements(endpoint.publications)
+    return found + rules.link_elements(LinkRule(*item) for item in endpoint.links)
+
+
+def default_routes(room: Room, present: Sequence[Endpoint]) -> list[interfaces.DefaultRoute]:
+    """The default routes that a container with these endpoints should have."""
+    first4, first6 = endpoints.default_gateways(room.networks, present)
+    found = []
+    for version, endpoint in ((4, first4), (6, first6)):
+        if endpoint is None:
+            continue
+        network = room.networks[endpoint.network]
+        gateway = endpoint.gateway4 if version == 4 else endpoint.gateway6
+        if endpoints.connected_default(network):
+            gateway = ""
+        found.append(interfaces.DefaultRoute(endpoint.interface, gateway, version))
+    return found
+
+
+def _open_links(room: Room, container: Container, record: SandboxRecord) -> None:
+    """Where a bridge keeps its containers apart, a link opens the server's exposed ports to the client."""
+    for other, _ in hosts_file.legacy_links(room, container):
+        server = room.sandboxes.get(other.id)
+        if server is None:
+            raise WharfError(
+                Kind.INTERNAL, f"Cannot link to a non running container: /{other.name} AS /{container.name}"
+            )
+        for endpoint in record.endpoints:
+            network = room.networks[endpoint.network]
+            there = server.endpoint(network.id)
+            if there is None or network.driver != BRIDGE or options.flag(network.options, options.ICC, default=True):
+                continue
+            for port, protocol in portmap.exposed(other.config, other.host_config):
+                for client, target in ((endpoint.ip4, there.ip4), (endpoint.ip6, there.ip6)):
+                    if client and target:
+                        endpoint.links.append((client, target, protocol, port))
+
+
+async def stop(room: Room, container: Container) -> None:
+    """Takes the container off its networks. Returns at once; a start of it waits for the rest.
+
+    While the daemon ends, the sandbox stays on record: the next daemon finds that its container has ended.
+    """
+    if room.closed:
+        return
+    record = room.sandboxes.pop(container.id, None)
+    if record is None:
+        return
+    room.last[container.id] = record
+    for endpoint in record.endpoints:
+        announce(room, endpoint, "disconnect")
+    task = room.spawn(_take_down(room, record), f"network teardown {container.id[:12]}")
+    room.ending[container.id] = task
+    task.add_done_callback(lambda _: room.ending.pop(container.id, None))
+
+
+async def _take_down(room: Room, record: SandboxRecord) -> None:
+    try:
+        await take_down(room, record)
+    except Exception:
+        log.exception("container=%s network teardown failed", record.container)
+        for endpoint in record.endpoints:
+            # It keeps its addresses, as its link may be there still, but no network from being removed.
+            network = room.networks.get(endpoint.network)
+            if network is not None and network.endpoints.get(endpoint.container) is endpoint:
+                del network.endpoints[endpoint.container]
+
+
+async def take_down(room: Room, record: SandboxRecord) -> None:
+    """All that a sandbox has goes; what is gone already is fine. Addresses and ports are given back last."""
+    await names.withdraw(room, record)
+    for endpoint in record.endpoints:
+        if endpoint.listens:
+            await room.forwarder.release(endpoint.id)
+    await room.sweep(_remove_all, room, record)
+    for endpoint in record.endpoints:
+        room.ports.release(endpoint.id)
+        network = room.networks.get(endpoint.network)
+        if network is not None:
+            endpoints.release(network, endpoint)
+    await room.store.delete_sandbox(record.container)
+
+
+def _remove_all(room: Room, record: SandboxRecord) -> None:
+    if record.path:
+        netns.delete(record.path)
+    for endpoint in record.endpoints:
+        room.firewall.remove(endpoint.id)
+        flush_udp(endpoint)
+        if endpoint.veth:
+            try:
+                room.pool.delete_link(endpoint.veth)
+            except OSError as error:
+                log.warning("container=%s link %s: %s", record.container, endpoint.veth, error)
+
+
+def flush_udp(endpoint: Endpoint) -> None:
+    """Forgets the flows of published UDP ports: their clients would go on talking to an address that is gone."""
+    if any(item.protocol == "udp" for item in endpoint.publications):
+        try:
+            conntrack.flush_udp({ip for ip in (endpoint.ip4, endpoint.ip6) if ip})
+        except OSError as error:
+            log.warning("endpoint=%s flows of UDP ports stay: %s", endpoint.id, error)
+
+
+def announce(room: Room, endpoint: Endpoint, action: str) -> None:
+    """Of a step of a build, which is nobody's container, nothing is told."""
+    network = room.networks.get(endpoint.network)
+    known = room.containers is None or room.containers.find(endpoint.container) is not None
+    if network is not None and known:
+        room.bus.publish(
+            "network",
+            action,
+            network.id,
+            {"container": endpoint.container, "name": network.name, "type": network.driver},
+        )
+
+
+def subnets_in_use(host: Netlink) -> list[Subnet]:
+    """In a thread: the networks that the host has routes to."""
+    found: list[Subnet] = []
+    for family in (2, 10):
+        for route in host.routes(family):
+            with contextlib.suppress(ValueError):
+                found.append(ip_network(route.destination, strict=False))
+    return [network for network in found if network.prefixlen]

@@ -1,0 +1,288 @@
+"""The networks: what the routes and the containers call."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from api_models.filters import Filters
+from api_models.network import EndpointSettings, NetworkCreateRequest
+from api_models.versions import Version
+from engine.common.errors import Kind, WharfError, invalid, not_found
+from engine.common.system import private
+from server.config.model import Config
+from server.containers.model import Container
+from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings
+from server.networks.bridges import attach, bridge, ownership
+from server.networks.bridges.restore import Restorer
+from server.networks.context import Bus, Containers, Room, Store
+from server.networks.dns import hosts_file, names
+from server.networks.ipam.allocator import default_pool
+from server.networks.model import BRIDGE, Network, Sandbox, SandboxRecord, wanted
+from server.networks.netlink import netns
+from server.networks.netlink.namespace_pool import NamespacePool, mark
+from server.networks.netlink.rtnetlink import Netlink
+from server.networks.nftables.firewall import Firewall
+from server.networks.proxy_client import Forwarder
+
+log = logging.getLogger(__name__)
+
+
+class Networks:
+    """All networks of the daemon.
+
+    Life: construct, :meth:`open`, :meth:`bind`, :meth:`recover` once, then anything, at last :meth:`close`.
+    """
+
+    def __init__(self, config: Config, store: Store, bus: Bus, *, userns: str = "") -> None:
+        """``userns``: the user namespace of containers whose ids are mapped, "" if none are.
+
+        :raises WharfError: INVALID_ARGUMENT: an address pool that is none.
+        """
+        pools = [default_pool(pool.base, pool.size) for pool in config.default_address_pools]
+        private.make_directory(config.exec_root, private.PASSABLE)
+        self._directory = f"{config.exec_root}/netns"
+        netns.prepare(self._directory)
+        host = Netlink()
+        workers = ThreadPoolExecutor(4, thread_name_prefix="network")
+        sweepers = ThreadPoolExecutor(2, thread_name_prefix="network-sweep")
+        alias, mtu = mark(config.network_name), config.mtu or 1500
+        pool = NamespacePool(self._directory, host, sweepers, alias=alias, mtu=mtu, owner=userns)
+        firewall = Firewall(
+            config.network_name, enabled=config.iptables, marker=f"{config.exec_root}/forwarding-enabled"
+        )
+        forwarder = Forwarder(f"{config.exec_root}/proxy.sock", self._rewired)
+        self.room = Room(config, pools, store, bus, host, pool, firewall, forwarder, workers, sweepers)
+        self._stored: Sequence[SandboxRecord] = ()
+        self._recovered = False
+        self._restorer = Restorer(self.room)
+
+    async def open(self) -> None:
+        """Reads the records and makes the predefined networks.
+
+        :raises WharfError: a flag can't be fulfilled, or another engine manages the bridge.
+        """
+        await self.room.work(ownership.claim_engine, self.room)
+        found, self._stored = await self.room.store.load()
+        for network in found:
+            network.pools = network.make_pools()
+            self.room.add(network)
+        await predefined.ensure(self.room)
+
+    def bind(self, containers: Containers, save: Callable[[Container], Coroutine[Any, Any, None]]) -> None:
+        """Says where containers are found, and how a changed one is stored."""
+        self.room.containers, self.room.save_container = containers, save
+
+    async def recover(self, running: Sequence[Container]) -> None:
+        """At start, once: running containers keep their network, all else of an earlier life goes."""
+        await recover.recover(self.room, running, self._stored)
+        self._stored = ()
+        self._recovered = True
+        self._restorer.start()
+
+    async def close(self) -> None:
+        """At the end of the daemon. Running containers keep everything; if none runs, nothing is left. A start that
+        failed before it knew which containers run removes nothing."""
+        room = self.room
+        room.closed = True
+        await self._restorer.close()
+        await room.settle()
+        busy = not self._recovered or any(record.mode == "own" for record in room.sandboxes.values())
+        await room.forwarder.close(end=not busy)
+        await asyncio.to_thread(self._close, busy)
+
+    def _close(self, busy: bool) -> None:  # noqa: FBT001
+        room = self.room
+        room.pool.close()
+        if not busy:
+            room.firewall.stop()
+            for network in room:
+                if ownership.owns_bridge(room, network) and not attach.adopted(room, network):
+                    with contextlib.suppress(OSError):
+                        bridge.remove(room.host, network.bridge, mark(room.config.network_name))
+        # Also after a start that failed: it stays where a namespace is kept.
+        netns.unprepare(self._directory)
+        room.workers.shutdown()
+        room.sweepers.shutdown()
+        room.claims.close()
+        room.host.close()
+
+    # What containers need.
+
+    async def check(self, container: Container) -> None:
+        """At create: modes, names and addresses. Completes ``container.networking``.
+
+        :raises WharfError: as dockerd at create.
+        """
+        endpoints.normalize(self.room, container)
+        found = [network for name in container.networking if (network := self.room.find(name))]
+        endpoints.check_together(found, container.host_config.network_mode)
+        problems = []
+        for network in found:
+            try:
+                endpoints.check_endpoint(network, wanted(container.networking, network.name))
+            except WharfError as error:
+                if error.kind is not Kind.INVALID_ARGUMENT:
+                    raise
+                problems.append(f"invalid config for network {network.name}: {error.message}")
+        if problems:
+            raise invalid(endpoints.together(problems))
+        if endpoints.network_key(container) == "bridge" and container.host_config.links:
+            self._check_links(container)
+        if container.host_config.network_mode.startswith("container:"):
+            self._check_joined(container)
+
+    def _check_links(self, container: Container) -> None:
+        default = self.room.by_name("bridge")
+        for other, _ in endpoints.link_targets(self.room, container):
+            if default is None or default.name not in other.networking:
+                raise invalid(f"Cannot link to /{other.name}, as it does not belong to the default network")
+
+    def _check_joined(self, container: Container) -> None:
+        key = container.host_config.network_mode.partition(":")[2]
+        assert self.room.containers is not None
+        other = self.room.containers.find(key)
+        if other is None:
+            return  # the start will say so, as dockerd's does
+        # It shares the name too.
+        container.config.hostname = other.config.hostname
+        container.config.domainname = other.config.domainname
+
+    async def start(self, container: Container) -> Sandbox:
+        """At start: see ``sandbox.start``."""
+        return await sandbox.start(self.room, container)
+
+    async def stop(self, container: Container) -> None:
+        """When it has ended: gives everything back, in the background. Harmless if it has nothing."""
+        await sandbox.stop(self.room, container)
+
+    async def remove(self, container: Container) -> None:
+        """When its record goes."""
+        await sandbox.stop(self.room, container)
+        self.room.last.pop(container.id, None)
+
+    async def rename(self, container: Container, old: str) -> None:
+        """Its names on all networks follow. ``old`` without slash."""
+        record = self.room.sandboxes.get(container.id)
+        if record is None:
+            return
+        for endpoint in record.endpoints:
+            network = self.room.networks[endpoint.network]
+            endpoint.name = container.name
+            chosen = wanted(container.networking, network.name)
+            endpoint.dns_names = endpoints.dns_names(container, chosen, network)
+        await names.tell_zones(self.room, record)
+        await self.room.store.put_sandbox(record)
+
+    def settings(self, container: Container) -> dict[str, Any]:
+        """inspect's ``NetworkSettings``."""
+        return settings.settings(self.room, container)
+
+    def link_names(self) -> dict[str, list[str]]:
+        """The names that legacy links of others give to containers (``/client/alias``, by container's id)."""
+        found: dict[str, list[str]] = {}
+        for client in self.room.containers or ():
+            if client.host_config.links:
+                for target, alias in hosts_file.legacy_links(self.room, client, strict=False):
+                    if target is not client:
+                        found.setdefault(target.id, []).append(f"/{client.name}/{alias}")
+        return found
+
+    def links_of(self, container: Container) -> list[str] | None:
+        """``HostConfig.Links`` as inspect shows them: those of the default bridge, ``/target:/container/alias``."""
+        linked = hosts_file.legacy_links(self.room, container, strict=False)
+        return [f"/{target.name}:/{container.name}/{alias}" for target, alias in linked] or None
+
+    def linked(self, key: str) -> Container:
+        """The container that the link ``client/alias`` leads to.
+
+        :raises WharfError: NOT_FOUND.
+        """
+        return hosts_file.find_link(self.room, key)[1]
+
+    async def remove_link(self, key: str) -> None:
+        """``docker rm --link /client/alias``: the link goes, the containers stay.
+
+        :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
+        """
+        client, server, alias = hosts_file.find_link(self.room, key)
+        links = client.host_config.links or []
+        client.host_config.links = [text for text in links if endpoints.parse_link(text)[1] != alias]
+        if self.room.save_container is not None:
+            await self.room.save_container(client)
+        if client.id in self.room.sandboxes:
+            await hosts_file.tell_linkers(self.room, server)
+
+    # What the API offers.
+
+    def get(self, key: str) -> Network:
+        """:raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix)."""
+        return self.room.get(key)
+
+    def inspect(self, key: str, version: Version, *, scope: str = "") -> dict[str, Any]:
+        """:raises WharfError: NOT_FOUND."""
+        network = self.room.get(key)
+        if scope and network.scope != scope:
+            raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
+        return query.for_version(query.show(self.room, network), version)
+
+    async def listing(self, filters: Filters, version: Version) -> list[dict[str, Any]]:
+        """:raises WharfError: INVALID: a bad filter."""
+        return await query.listing(self.room, filters, version)
+
+    async def create(self, request: NetworkCreateRequest) -> Network:
+        """:raises WharfError: in dockerd's words."""
+        return await create.create(self.room, request)
+
+    async def delete(self, key: str) -> None:
+        """:raises WharfError: NOT_FOUND; PERMISSION_DENIED: predefined or in use."""
+        await query.remove(self.room, self.room.get(key))
+
+    async def connect(self, key: str, container: str, wanted_settings: EndpointSettings | None) -> None:
+        """:raises WharfError: in dockerd's words."""
+        assert self.room.containers is not None
+        target = self.room.containers.get(container)
+        async with target.lock:
+            await connect.connect(self.room, self.room.get(key), target, wanted_settings or EndpointSettings())
+
+    async def disconnect(self, key: str, container: str, *, force: bool = False) -> None:
+        """:raises WharfError: in dockerd's words."""
+        assert self.room.containers is not None
+        target = self.room.containers.find(container)
+        if target is None:
+            if force:
+                self.room.get(key)
+                raise not_found(f"endpoint {container} not found")
+            target = self.room.containers.get(container)
+        async with target.lock:
+            if self.room.find(key) is None and (force or not target.state.running):
+                await connect.forget(self.room, key, target)  # of a network that is gone
+            else:
+                await connect.disconnect(self.room, self.room.get(key), target)
+
+    async def prune(self, filters: Filters) -> list[str]:
+        """The names of what was removed."""
+        return await query.prune(self.room, filters)
+
+    def host_gateway(self) -> str:
+        """The first address that ``host-gateway`` stands for, "" without a default bridge."""
+        return next(iter(hosts_file.host_gateways(self.room)), "")
+
+    async def _rewired(self, container: str, udp: int, tcp: int) -> None:
+        record = self.room.sandboxes.get(container)
+        if record is not None:
+            await self.room.work(names.redirect, record.path, udp, tcp)
+
+    async def restore(self) -> None:
+        """Brings devices, links and rules back if someone took them away (on reload)."""
+        await self._restorer.check([network for network in self.room if network.driver == BRIDGE and network.ready])
+        for network in self.room:
+            if network.parent or (network.bridge and not network.ready):
+                try:
+                    await self.room.work(attach.make_device, self.room, network)
+                except (WharfError, OSError) as error:
+                    log.error("network=%s cannot be brought back: %s", network.name, error)
+        for record in await self.room.work(recover.mend, self.room, list(self.room.sandboxes.values())):
+            await self.room.store.put_sandbox(record)

@@ -1,0 +1,217 @@
+"""Whatever step of a verb fails, nothing of it is left: links, namespaces, addresses, ports, rules, records."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.common.errors import WharfError
+from server.networks.context import Room
+from server.networks.tests.lan import HOST, lan, nft, scenario
+from server.networks.tests.space import ask, link_names, until
+from server.networks.tests.test_traffic import bindings, echoes
+from server.networks.tests.world import World, configured, opened
+
+pytestmark = pytest.mark.root
+
+
+class Saboteur:
+    """Lets the n-th blocking step of a room fail, as a full disk or a busy kernel would; before or after its work."""
+
+    def __init__(self, room: Room, *, after: bool) -> None:
+        self._room, self._after = room, after
+        self._plain = room.work
+        self._task = asyncio.current_task()
+        self.left = -1
+
+    async def work(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if asyncio.current_task() is not self._task:
+            return await self._plain(function, *arguments)  # what goes on in the background is not the verb's
+        self.left -= 1
+        if self.left == 0 and not self._after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        result = await self._plain(function, *arguments)
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return result
+
+    def __enter__(self) -> "Saboteur":
+        type(self)._install(self._room, self.work)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        type(self)._install(self._room, None)
+
+    @staticmethod
+    def _install(room: Room, work: Callable[..., Any] | None) -> None:
+        # The room has slots: what its class calls is what can be replaced.
+        if work is None:
+            Room.work = _WORK  # type: ignore[method-assign]
+        else:
+            Room.work = lambda _self, function, *arguments: work(function, *arguments)  # type: ignore[method-assign]
+
+
+_WORK = Room.work
+
+
+def traces(world: World) -> dict[str, object]:
+    """Everything that a verb may change, but for the namespaces that lie ready."""
+    room = world.networks.room
+    pool = room.pool
+    assert until(lambda: len(pool._ready) == pool._size)
+    ready = {space.veth for space in pool._ready}
+    paths = {space.path for space in pool._ready}
+    directory = f"{room.config.exec_root}/netns"
+    return {
+        "links": link_names() - ready,
+        "namespaces": {f"{directory}/{name}" for name in os.listdir(directory)} - paths,
+        "rules": "\n".join(sorted(line.strip(" \t,}") for line in room.firewall.dump().splitlines())),
+        "ports": dict(room.ports.taken),
+        "addresses": {network.name: [dict(pool.taken) for pool in network.pools] for network in room},
+        "sandboxes": set(room.sandboxes),
+        "networks": {network.name for network in room},
+    }
+
+
+async def every_step(world: World, verb: Callable[[], Awaitable[None]], *, after: bool) -> int:
+    """Runs ``verb`` with its first step failing, then its second …; returns how many steps it has."""
+    room = world.networks.room
+    await room.settle()
+    before = await asyncio.to_thread(traces, world)
+    for step in range(1, 40):
+        with Saboteur(room, after=after) as saboteur:
+            saboteur.left = step
+            try:
+                await verb()
+            except (OSError, WharfError):
+                failed = True
+            else:
+                failed = False
+        if saboteur.left > 0:
+            assert not failed
+            return step - 1
+        if failed:
+            await room.settle()
+            assert await asyncio.to_thread(traces, world) == before, f"step {step}"
+        else:
+            return step - 1  # a step whose failure does not matter
+    raise AssertionError("a verb without end")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_start_that_fails(tmp_path: Path, after: bool) -> None:
+    async def play(world: World, outside: str) -> None:
+        await world.network("one")
+        await world.network("two", EnableIPv6=True)
+        container = await world.create(
+            "web", network="one", endpoints={"one": {"Aliases": ["www"]}, "two": {}}, PortBindings=bindings("8080:80")
+        )
+
+        async def start() -> None:
+            await world.start(container)
+
+        assert await every_step(world, start, after=after) >= 3
+        sandbox = world.networks.room.sandboxes[container.id]
+        with echoes((sandbox.path, "web", 80)):
+            assert ask(HOST, 8080, path=outside).startswith("web")
+
+    scenario(tmp_path, play)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_connect_that_fails(tmp_path: Path, after: bool) -> None:
+    async def play(world: World, outside: str) -> None:
+        await world.network("one", Internal=True)
+        await world.network("two")
+        container, path = await world.run("web", network="one", PortBindings=bindings("8080:80"))
+        settings = dict(world.networks.settings(container)["Networks"])
+
+        async def connect() -> None:
+            try:
+                await world.networks.connect("two", "web", None)
+            except BaseException:
+                assert world.networks.settings(container)["Networks"] == settings
+                raise
+
+        assert await every_step(world, connect, after=after) >= 4
+        with echoes((path, "web", 80)):
+            assert ask(HOST, 8080, path=outside).startswith("web")
+
+    scenario(tmp_path, play)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_network_that_cannot_be_made(tmp_path: Path, after: bool) -> None:
+    async def play(world: World, outside: str) -> None:
+        async def create() -> None:
+            await world.network("net")
+
+        assert await every_step(world, create, after=after) >= 2
+        await world.networks.delete("net")
+
+    scenario(tmp_path, play)
+
+
+def test_what_a_start_does_when_the_store_fails(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        container = await world.create("web", PortBindings=bindings("8080:80"))
+        room = world.networks.room
+        before = await asyncio.to_thread(traces, world)
+
+        async def refuse(*_: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        plain, room.store.put_sandbox = room.store.put_sandbox, refuse  # type: ignore[method-assign, assignment]
+        try:
+            with pytest.raises(OSError, match="Input/output"):
+                await world.start(container)
+        finally:
+            room.store.put_sandbox = plain  # type: ignore[method-assign]
+        assert await asyncio.to_thread(traces, world) == before
+        await world.start(container)
+
+    scenario(tmp_path, play)
+
+
+def test_a_clean_end_leaves_the_host_as_it_was(tmp_path: Path) -> None:
+    with lan(tmp_path):
+        before = link_names()
+
+        async def live() -> None:
+            async with opened(tmp_path) as world:
+                await world.network("net", EnableIPv6=True)
+                await world.run("one", network="net", PortBindings=bindings("8080:80"))
+                await world.run("two", PortBindings=bindings("8081:80"))
+
+        asyncio.run(live())
+        # the kernel takes a namespace's links away when it gets round to it
+        assert until(lambda: link_names() == before), link_names()
+        assert nft("list ruleset\n") == ""
+        assert not os.path.exists(tmp_path / "run" / "netns") or os.listdir(tmp_path / "run" / "netns") == []
+
+
+def test_an_end_while_the_daemon_ends_is_left_to_the_next(tmp_path: Path) -> None:
+    with lan(tmp_path):
+
+        async def live() -> None:
+            world = World(tmp_path, configured(tmp_path))
+            await world.open()
+            container, path = await world.run("web")
+            closing = asyncio.ensure_future(world.networks.close())
+            await asyncio.sleep(0)
+            container.state.running = False
+            await world.networks.stop(container)
+            await closing
+            world.database.close()
+            assert not world.networks.room.tasks
+            assert await asyncio.to_thread(os.path.exists, path)
+            await world.open()
+            await world.networks.room.settle()
+            assert until(lambda: not os.path.exists(path))
+            await world.close()
+
+        asyncio.run(live())

@@ -1,0 +1,259 @@
+"""The daemon's network flags: what the default bridge becomes, and what networks and containers inherit."""
+
+import subprocess
+from collections.abc import Mapping
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.common.errors import WharfError
+from server.config.model import AddressPool
+from server.networks.netlink import netns
+from server.networks.netlink.rtnetlink import Netlink, address_add, link_add, link_set
+from server.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, scenario
+from server.networks.tests.space import Echo, ask, link_names
+from server.networks.tests.test_traffic import bindings, echoes
+from server.networks.tests.world import World, opened
+
+pytestmark = pytest.mark.root
+
+
+def shown(world: World, name: str = "bridge") -> Mapping[str, Any]:
+    return world.networks.inspect(name, (1, 51))
+
+
+def addresses(device: str) -> set[str]:
+    with Netlink() as netlink:
+        link = netlink.link(device)
+        assert link is not None
+        return {str(address) for index, address in netlink.addresses(link.index) if not address.ip.is_link_local}
+
+
+def default_route(path: str) -> str:
+    """The router that a namespace sends to."""
+    argv = ["nsenter", f"--net={path}", "ip", "route", "show", "default"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[2]
+
+
+def test_ipv6_on_the_default_bridge(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert shown(world)["EnableIPv6"] is True
+        assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
+        web, path = await world.run("web", PortBindings=bindings("8080:80"))
+        assert world.endpoint(web)["GlobalIPv6Address"] == "fd00:d0c::2"
+        with echoes((path, "six", 80), v6=True), echoes((outside, "out", 80), v6=True):
+            assert ask(HOST6, 8080, path=outside) == f"six {OUTSIDE6}"
+            assert ask(OUTSIDE6, 80, path=path) == f"out {HOST6}"
+
+    scenario(tmp_path, play, ipv6=True, fixed_cidr_v6="fd00:d0c::/64")
+
+
+def test_a_fixed_range_and_gateway(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        config = shown(world)["IPAM"]["Config"][0]
+        assert (config["Subnet"], config["IPRange"], config["Gateway"]) == (
+            "172.30.250.0/24", "172.30.250.128/30", "172.30.250.1",
+        )  # fmt: skip
+        assert [world.address((await world.run(f"c{n}"))[0]) for n in range(3)] == [
+            f"172.30.250.{n}" for n in (128, 129, 130)
+        ]
+
+    scenario(tmp_path, play, fixed_cidr="172.30.250.128/30")
+
+
+def test_addresses_that_the_bridge_has_already(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert shown(world)["IPAM"]["Config"] == [
+            {"Subnet": "10.46.0.0/20", "IPRange": "10.46.0.0/20", "Gateway": "10.46.0.8"},
+            {"Subnet": "fd00:46::/56", "IPRange": "fd00:46::/64", "Gateway": "fd00:46::8"},
+        ]
+        box, _ = await world.run("box")
+        assert world.address(box) == "10.46.0.1"
+        assert world.endpoint(box)["GlobalIPv6Address"].startswith("fd00:46::")
+
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "wt0"))
+            link = netlink.link("wt0")
+            assert link is not None
+            for text in ("10.46.0.8/24", "fd00:46::8/56"):
+                netlink.run(address_add(link.index, ip_interface(text)))
+
+    scenario(tmp_path, play, before=prepare, bip="", ipv6=True, fixed_cidr="10.46.0.0/20", fixed_cidr_v6="fd00:46::/64")
+
+
+def test_another_router_as_gateway(tmp_path: Path) -> None:
+    """The host keeps its address, containers are sent to the other one."""
+
+    async def play(world: World, outside: str) -> None:
+        assert addresses("wt0") == {"172.30.250.1/24", "fd00:d0c::1/64"}
+        box, path = await world.run("box")
+        endpoint = world.endpoint(box)
+        assert (endpoint["Gateway"], endpoint["IPv6Gateway"]) == ("172.30.250.9", "fd00:d0c::9")
+        assert (endpoint["IPAddress"], endpoint["GlobalIPv6Address"]) == ("172.30.250.2", "fd00:d0c::2")
+        assert default_route(path) == "172.30.250.9"
+
+    scenario(
+        tmp_path,
+        play,
+        ipv6=True,
+        fixed_cidr_v6="fd00:d0c::/64",
+        default_gateway="172.30.250.9",
+        default_gateway_v6="fd00:d0c::9",
+    )
+
+
+def test_a_fixed_range_is_the_subnet_of_a_bridge_without_address(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        config = shown(world)["IPAM"]["Config"][0]
+        assert (config["Subnet"], config["Gateway"]) == ("10.45.0.0/25", "10.45.0.1")
+        box, _ = await world.run("box")
+        assert world.address(box).startswith("10.45.0.")
+        with Netlink() as netlink:
+            assert ip_interface("10.45.0.1/25") in [address for _, address in netlink.addresses()]
+
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "bare0"))
+
+    scenario(tmp_path, play, before=prepare, bridge="bare0", bip="", fixed_cidr="10.45.0.0/25")
+
+
+def test_an_admins_bridge(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert shown(world)["IPAM"]["Config"] == [{"Subnet": "10.44.0.0/24", "Gateway": "10.44.0.7"}]
+        web, path = await world.run("web", PortBindings=bindings("8080:80"))
+        assert world.address(web).startswith("10.44.0.")
+        assert world.networks.settings(web)["Bridge"] == "admin0"
+        with echoes((path, "web", 80)):
+            assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
+
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "admin0"))
+            link = netlink.link("admin0")
+            assert link is not None
+            netlink.run(link_set(index=link.index, up=True), address_add(link.index, ip_interface("10.44.0.7/24")))
+
+    def stays() -> None:
+        assert "admin0" in link_names()
+
+    scenario(tmp_path, play, before=prepare, after=stays, bridge="admin0", bip="")
+
+
+def test_a_bridge_that_is_not_there(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None: ...
+
+    with pytest.raises(WharfError, match="bridge device with non default name nosuch0 must be created manually"):
+        scenario(tmp_path, play, bridge="nosuch0", bip="")
+
+
+def test_a_bridge_of_another_engine(tmp_path: Path) -> None:
+    def prepare() -> None:
+        with Netlink() as netlink:
+            netlink.run(link_add("bridge", "wt0"))
+            link = netlink.link("wt0")
+            assert link is not None
+            netlink.run(link_add("veth", "other0", peer="other1", master=link.index))
+
+    async def play(world: World, outside: str) -> None: ...
+
+    with pytest.raises(WharfError, match=r"bridge wt0 is in use by another engine \(other0 plugged in\)"):
+        scenario(tmp_path, play, before=prepare)
+
+
+def test_no_default_bridge(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert {network.name for network in world.networks.room} == {"host", "none"}
+        container, _ = await world.run("lone")
+        assert list(container.networking) == ["none"]
+        await world.network("net")
+        await world.run("other", network="net")
+
+    scenario(tmp_path, play, bridge="none", bip="")
+
+
+def test_an_engine_without_a_bridge_beside_another(tmp_path: Path) -> None:
+    """Neither takes the other's links and rules for its own."""
+
+    async def play(world: World, outside: str) -> None:
+        async def serves(port: int, name: str) -> None:
+            _, path = await world.run(name, PortBindings=bindings(f"{port}:80"))
+            with echoes((path, name, 80)):
+                assert ask(HOST, port, path=outside) == f"{name} {OUTSIDE}"
+
+        _, path = await world.run("first", PortBindings=bindings("8080:80"))
+        with echoes((path, "first", 80)):
+            async with opened(tmp_path / "second", bridge="none", bip="") as second:
+                await second.run("lone")
+                assert ask(HOST, 8080, path=outside) == f"first {OUTSIDE}"
+                for number in range(4):  # more than are made ahead
+                    await serves(8081 + number, f"more{number}")
+            assert ask(HOST, 8080, path=outside) == f"first {OUTSIDE}"
+        await serves(8090, "last")
+
+    scenario(tmp_path, play)
+
+
+def test_address_pools_options_and_mtu(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        await world.network("net")
+        await world.network("six", EnableIPv6=True)
+        assert shown(world, "net")["IPAM"]["Config"][0]["Subnet"] == "10.55.0.0/28"
+        assert [item["Subnet"] for item in shown(world, "six")["IPAM"]["Config"]] == ["10.55.0.16/28", "fd55::/64"]
+        assert shown(world, "net")["Options"] == {
+            "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.driver.mtu": "1400",
+        }
+        _, path = await world.run("one", network="net")
+        with netns.open_netlink(path) as netlink:
+            link = netlink.link("eth0")
+            assert link is not None
+            assert link.mtu == 1400
+        for number in range(2):
+            await world.network(f"n{number}")
+        with pytest.raises(WharfError, match="could not find an available, non-overlapping IPv4 address pool"):
+            await world.network("toomuch")
+        await world.networks.delete("n0")
+        await world.network("again")
+
+    pools = (AddressPool("10.55.0.0/26", 28), AddressPool("fd55::/63", 64))
+    options = {"bridge": {"com.docker.network.bridge.enable_icc": "false"}}
+    scenario(tmp_path, play, default_address_pools=pools, default_network_opts=options, mtu=1400)
+
+
+def test_published_at_one_address_by_default(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        web, path = await world.run("web", PortBindings=bindings("8080:80"))
+        assert world.networks.settings(web)["Ports"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
+        with echoes((path, "web", 80)):
+            assert ask("127.0.0.1", 8080).startswith("web")
+            assert ask(HOST, 8080, path=outside) == ""
+
+    scenario(tmp_path, play, ip="127.0.0.1")
+
+
+def test_which_network_leads_out(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        for number, name in enumerate(("a", "b", "c")):
+            await world.network(name, IPAM={"Config": [{"Subnet": f"10.60.{number}.0/24"}]}, Internal=name == "c")
+        endpoints: dict[str, Any] = {"a": {}, "b": {"GwPriority": 5}, "c": {"GwPriority": 9}}
+        container, path = await world.run("one", network="a", endpoints=endpoints, PortBindings=bindings("8080:80"))
+        server = Echo(outside, "out", 80)
+        try:
+            for gone, address in (("", "10.60.1.2"), ("b", "10.60.0.2")):
+                if gone:
+                    await world.networks.disconnect(gone, "one")
+                assert ask(OUTSIDE, 80, path=path) == f"out {HOST}"
+                with echoes((path, "web", 80)):
+                    assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
+                assert address in world.networks.room.firewall.dump()
+            await world.networks.disconnect("a", "one")
+            assert ask(OUTSIDE, 80, path=path) == ""
+            assert world.networks.settings(container)["Ports"]["80/tcp"] is None
+        finally:
+            server.close()
+
+    scenario(tmp_path, play)

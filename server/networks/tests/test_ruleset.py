@@ -1,0 +1,144 @@
+"""Our rules among others: what takes them away, an admin's own, and firewalls that drop what they don't know."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from server.networks.netlink import netns
+from server.networks.tests.lan import HOST, OUTSIDE, lan, nft, scenario
+from server.networks.tests.space import ask, refused, until
+from server.networks.tests.test_traffic import bindings, echoes
+from server.networks.tests.world import World, opened
+
+pytestmark = pytest.mark.root
+Play = Callable[[World, str], Awaitable[None]]
+
+
+async def restored(condition: Callable[[], bool]) -> None:
+    assert await asyncio.to_thread(until, condition)
+
+
+def _flush() -> None:
+    nft("flush ruleset\n")
+
+
+def _delete_table() -> None:
+    nft("delete table inet wharf-wt0\n")
+
+
+def _flush_chains() -> None:
+    nft("flush chain inet wharf-wt0 forward\nflush chain inet wharf-wt0 publish\n")
+
+
+@pytest.mark.parametrize("harm", [_flush, _delete_table, _flush_chains])
+@pytest.mark.parametrize("cure", ["reload", "next use", "time"])
+def test_rules_come_back(tmp_path: Path, harm: Callable[[], None], cure: str) -> None:
+    async def play(world: World, outside: str) -> None:
+        _, web = await world.run("web", PortBindings=bindings("8080:80"))
+        with echoes((web, "web", 80)):
+            assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
+            harm()
+            if cure == "reload":
+                await world.networks.restore()
+            elif cure == "next use":
+                await world.run("another")
+            else:
+                firewall = world.networks.room.firewall
+                await restored(lambda: not firewall.changed and firewall.intact())
+            assert ask(HOST, 8080, path=outside) == f"web {OUTSIDE}"
+
+    scenario(tmp_path, play)
+
+
+def test_an_admins_rules_come_first_and_stay(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        web, path = await world.run("web", PortBindings=bindings("8080:80"))
+        with echoes((path, "web", 80)):
+            nft(f"add rule inet wharf-wt0 wharf-user ip saddr {OUTSIDE} drop\n")
+            assert refused(HOST, 8080, path=outside)
+            await world.run("another", PortBindings=bindings("8081:80"))
+            _flush_chains()
+            await world.networks.restore()
+            assert refused(HOST, 8080, path=outside)
+            assert ask(HOST, 8080).startswith("web")
+            nft("flush chain inet wharf-wt0 wharf-user\n")
+            assert ask(HOST, 8080, path=outside).startswith("web")
+        await world.stop(web)
+
+    scenario(tmp_path, play)
+
+
+def test_an_admins_rules_outlive_the_engine(tmp_path: Path) -> None:
+    rule = f"ip saddr {OUTSIDE} ct state new oifname @bridges drop"
+
+    async def first(world: World, outside: str) -> None:
+        nft(f"add rule inet wharf-wt0 wharf-user {rule}\n")
+        await world.run("web", PortBindings=bindings("8080:80"))
+
+    async def second(world: World, outside: str) -> None:
+        assert rule in world.networks.room.firewall.dump()
+        _, path = await world.run("web", PortBindings=bindings("8080:80"))
+        with echoes((path, "web", 80)):
+            assert refused(HOST, 8080, path=outside)
+            assert ask(HOST, 8080).startswith("web")
+
+    with lan(tmp_path) as outside:
+        for number, play in enumerate((first, second)):
+
+            async def run(play: Play = play, root: Path = tmp_path / str(number)) -> None:
+                async with opened(root) as world:
+                    await play(world, outside)
+
+            asyncio.run(run())
+            dump = nft("list ruleset\n")
+            assert rule in dump
+            assert "accept\n" not in dump
+            assert "elements" not in dump
+
+
+def test_beside_a_firewall_that_drops(tmp_path: Path) -> None:
+    """As on a host with ufw, or where a dockerd has set the FORWARD policy."""
+    foreign = """
+table ip filter {
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+table inet firewalld {
+	chain filter_FORWARD {
+		type filter hook forward priority filter + 10; policy accept;
+		drop
+	}
+}
+"""
+
+    async def play(world: World, outside: str) -> None:
+        _, web = await world.run("web", PortBindings=bindings("8080:80"))
+        with echoes((web, "web", 80), (outside, "out", 80)):
+            assert ask(HOST, 8080, path=outside).startswith("web")
+            assert ask(OUTSIDE, 80, path=web).startswith("out")
+            # what lets our bridges through there goes when that firewall is loaded anew
+            nft("flush chain ip filter FORWARD\n")
+            await restored(lambda: nft("list chain ip filter FORWARD\n").count("wharf-wt0") == 2)
+            assert ask(HOST, 8080, path=outside).startswith("web")
+
+    with lan(tmp_path) as outside:
+        nft(foreign)
+        before = nft("list ruleset\n")
+
+        async def run() -> None:
+            async with opened(tmp_path) as world:
+                await play(world, outside)
+
+        asyncio.run(run())
+        assert nft("list ruleset\n") == before
+
+
+def test_forwarding_that_the_engine_switched_on_makes_no_router(tmp_path: Path) -> None:
+    async def play(world: World, outside: str) -> None:
+        assert netns.sysctl("net.ipv4.ip_forward") == "1"
+        assert 'meta iifkind != "bridge"' in world.networks.room.firewall.dump()
+
+    scenario(tmp_path, play)

@@ -1,0 +1,177 @@
+"""What goes wrong between us and a registry, and how an answer's body is read."""
+
+import asyncio
+import errno
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from engine.common import jsontext, timeouts
+from engine.common.errors import Kind, WharfError
+
+if TYPE_CHECKING:
+    import httpx
+
+timeouts.define("registry.connect", 30.0)
+timeouts.define("registry.answer", 60.0)  # nothing at all comes, or nothing can be sent
+timeouts.define("registry.wait", 60.0)  # the longest that a Retry-After is obeyed
+
+_BODY_MAX = 1 << 20
+_DIAL = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
+_PIECE = 1 << 20
+
+
+class RegistryError(WharfError):
+    """A registry's refusal; ``status`` is its HTTP status, 0 if it did not answer. ``again``: it may help to repeat
+    the request, after ``after`` seconds if it said so."""
+
+    def __init__(self, kind: Kind, message: str, *, status: int = 0, again: bool = False, after: float = 0) -> None:
+        super().__init__(kind, message)
+        self.status = status
+        self.again = again
+        self.after = after
+
+
+def kind_of(status: int) -> Kind:
+    if status == 404:
+        return Kind.NOT_FOUND
+    if status == 401:
+        return Kind.UNAUTHENTICATED
+    if status == 403:
+        return Kind.PERMISSION_DENIED
+    if status == 429 or status >= 500:
+        return Kind.INTERNAL  # dockerd answers 500: it is not this engine that is unavailable
+    return Kind.INVALID_ARGUMENT
+
+
+def told(body: bytes) -> str:
+    """The errors of a registry's answer, ``code: message``, as Docker words them; "" if it tells none."""
+    try:
+        document: Any = jsontext.loads(body)
+        errors = document.get("errors") or ()
+        lines = [
+            f"{str(error.get('code', 'UNKNOWN')).lower().replace('_', ' ')}: {error.get('message') or 'unknown error'}"
+            for error in errors
+        ]
+    except (ValueError, AttributeError, TypeError):
+        return ""
+    return "\n".join(lines)[:2000]
+
+
+def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
+    """An answer with a status that is none of those expected, in the registry's own words if it has some."""
+    status = response.status_code
+    message = told(body)
+    if not message and status == 401:
+        message = "unauthorized: authentication required"
+    if not message:
+        shown = urlsplit(url)._replace(query="", fragment="").geturl()
+        message = f"unexpected status from {method} request to {shown}: {status} {response.reason_phrase}"
+    return RegistryError(
+        kind_of(status),
+        message,
+        status=status,
+        again=status in (408, 429) or status >= 500,
+        after=retry_after(response.headers.get("retry-after", "")),
+    )
+
+
+@contextmanager
+def during(method: str, url: str) -> Iterator[None]:
+    """What goes wrong while a request waits for its authorization is told with that request, as Go does."""
+    try:
+        yield
+    except RegistryError as error:
+        shown = urlsplit(url)._replace(query="", fragment="").geturl()
+        error.message = f'{method.capitalize()} "{shown}": {error.message}'
+        error.args = (error.message,)
+        raise
+
+
+def retry_after(value: str) -> float:
+    """Seconds of a Retry-After in either form; 0 for none, never more than the deadline ``registry.wait``."""
+    if not value:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        from email.utils import parsedate_to_datetime  # rarely needed, and large
+
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), timeouts.seconds("registry.wait"))
+
+
+async def pause(attempt: int, error: WharfError) -> None:
+    """Between two attempts: what the registry asked for, else longer each time, with some chance."""
+    after = error.after if isinstance(error, RegistryError) else 0.0
+    await asyncio.sleep(after or min(0.25 * 2**attempt, 10.0) * random.uniform(0.75, 1.25))
+
+
+async def limited(response: "httpx.Response", limit: int = _BODY_MAX) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for piece in pieces(response):
+        size += len(piece)
+        if size > limit:
+            raise RegistryError(Kind.INVALID_ARGUMENT, "the registry's answer is too long", status=response.status_code)
+        parts.append(piece)
+    return b"".join(parts)
+
+
+async def pieces(response: "httpx.Response") -> AsyncIterator[bytes]:
+    import httpx
+
+    try:
+        async for piece in response.aiter_raw(None if "bulk" in response.extensions else _PIECE):
+            yield piece
+    except httpx.HTTPError as error:
+        raise translated(error, response.request.method, str(response.request.url)) from None
+
+
+def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError:
+    """A failed exchange in Go's form, ``Get "https://host/…": reason``, without what a query may hold."""
+    import httpx
+
+    shown = urlsplit(url)._replace(query="", fragment="").geturl()
+    verb = method.capitalize()
+    if isinstance(error, httpx.ConnectTimeout):
+        name = "registry.connect"
+    elif isinstance(error, httpx.TimeoutException):
+        name = "registry.answer"
+    else:
+        reason = _dialled(error, url) or str(error) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            reason = f"tls: failed to verify certificate: {reason}"
+        elif "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
+            reason = "http: server gave HTTP response to HTTPS client"
+        elif isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
+            reason = f"unexpected EOF ({reason})"
+        return RegistryError(Kind.INTERNAL, f'{verb} "{shown}": {reason}', again=True)
+    return RegistryError(
+        Kind.DEADLINE_EXCEEDED,
+        f'{verb} "{shown}": {name}: nothing for {timeouts.seconds(name):g} s',
+        again=True,
+    )
+
+
+def _dialled(error: "httpx.HTTPError", url: str) -> str:
+    """Go's words for a connection that was not made; "" for another failure."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+        cause = cause.__cause__ or cause.__context__
+    parts = urlsplit(url)
+    if isinstance(cause, socket.gaierror):
+        unknown = cause.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+        return f"dial tcp: lookup {parts.hostname}: {'no such host' if unknown else cause.strerror}"
+    if not isinstance(cause, OSError) or cause.errno not in _DIAL:
+        return ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"dial tcp {parts.hostname}:{port}: connect: {os.strerror(cause.errno).lower()}"

@@ -1,0 +1,375 @@
+"""One repository of a registry, over HTTP: authentication, redirects, mirrors, retries, deadlines."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urljoin, urlsplit
+
+from engine.common import limits, timeouts
+from engine.common.errors import Kind, WharfError
+from engine.common.urls import parse_url
+from server.registry import oci, tokens
+from server.registry.answers import RegistryError, during, limited, pieces, refused, translated
+from server.registry.auth import NOBODY, Authorizer, Credentials
+from server.registry.hosts import Endpoint, Settings, endpoints, origin_of, proxy_for, tls_context
+from server.registry.reference import Reference
+
+if TYPE_CHECKING:
+    import httpx
+
+_REDIRECTS = 10
+
+Content = Callable[[], AsyncIterator[bytes]] | bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One request, wherever it will be sent."""
+
+    method: str
+    headers: dict[str, str]
+    content: Content
+    query: dict[str, str]
+    ok: tuple[int, ...]
+    scope: str
+    bulk: bool = False  # the answer is large
+
+
+class Repository:
+    """An async context manager. ``push`` chooses the token's scope. Without ``mirrors``, and for a push, only the
+    registry itself is asked.
+
+    Every method raises RegistryError (a WharfError): NOT_FOUND, UNAUTHENTICATED, PERMISSION_DENIED, INTERNAL
+    (not reached, 5xx, 429: dockerd answers 500), DEADLINE_EXCEEDED, INVALID_ARGUMENT (an answer that is none).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reference: Reference,
+        credentials: Credentials = NOBODY,
+        *,
+        push: bool = False,
+        mirrors: bool = True,
+    ) -> None:
+        self.reference = reference
+        self.settings = settings
+        self._credentials = credentials
+        self._mirrors = mirrors and not push
+        self._endpoints: list[Endpoint] | None = None
+        self._dropped = False
+        self._chosen: Endpoint | None = None
+        self._clients: dict[tuple[Endpoint, bool], httpx.AsyncClient] = {}
+        self._authorizers: dict[Endpoint, Authorizer] = {}
+        self.scope = f"repository:{reference.path}:{'pull,push' if push else 'pull'}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()
+
+    # requests
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        content: Content = None,
+        query: dict[str, str] | None = None,
+        ok: tuple[int, ...] = (200,),
+        scope: str = "",
+        bulk: bool = False,
+    ) -> AsyncIterator["httpx.Response"]:
+        """One exchange with the first endpoint that serves it. ``path`` is below ``/v2/<repository>/``, or an
+        absolute URL that an earlier answer gave. ``scope`` replaces the repository's own. The response's body is not
+        read yet."""
+        ask = _Ask(method, headers or {}, content, query or {}, ok, scope or self.scope, bulk)
+        response = await self._anywhere(ask, path)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _ways(self) -> list[Endpoint]:
+        if self._endpoints is None:
+            domain = self.reference.domain
+            self._endpoints = await asyncio.to_thread(endpoints, self.settings, domain, mirrors=self._mirrors)
+        return self._endpoints
+
+    def drop_mirrors(self) -> bool:
+        """A mirror may have sent other content than was asked for: only the registry itself is asked from now on.
+        False if there are no mirrors, and there were none: to ask once more would not help."""
+        ways = self._endpoints or []
+        kept = [way for way in ways if not way.mirror] or ways[-1:]
+        if kept != ways:
+            self._endpoints, self._chosen, self._dropped = kept, None, True
+        return self._dropped
+
+    async def _anywhere(self, ask: _Ask, path: str) -> "httpx.Response":
+        ways = await self._ways()
+        if "://" in path:
+            return await self._checked(self._chosen or ways[-1], path, ask)
+        last: WharfError | None = None
+        if self._chosen is not None:
+            # What served before is asked first; a mirror that lacks a blob still has the registry behind it.
+            ways = [self._chosen, *(way for way in ways if way != self._chosen and self._chosen.mirror)]
+        for endpoint in ways:
+            if not endpoint.resolves and endpoint is not ways[-1] and _by_name(path):
+                continue
+            url = f"{endpoint.api}/{self.reference.path}/{path}"
+            query = {**ask.query, "ns": endpoint.namespace} if endpoint.namespace else ask.query
+            try:
+                response = await self._checked(endpoint, url, replace(ask, query=query))
+            except WharfError as error:
+                if not endpoint.mirror and (not isinstance(error, RegistryError) or error.status):
+                    self._chosen = self._chosen or endpoint
+                    raise
+                # The registry's own reason counts more than a mirror's, and TLS's more than that of plain HTTP.
+                if last is None or (not endpoint.mirror and endpoint.scheme == "https"):
+                    last = error
+                continue
+            if endpoint in await self._ways():  # it may have been dropped meanwhile
+                self._chosen = endpoint
+            return response
+        assert last is not None
+        raise last
+
+    async def _checked(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
+        authorizer = self._authorizer(endpoint)
+        for attempt in range(2):
+            sent = authorizer.header(ask.scope)
+            response = await self._redirected(endpoint, authorizer, url, ask)
+            if response.status_code != 401 or attempt or origin_of(str(response.url)) != origin_of(endpoint.base):
+                # Another host than the registry may ask for credentials (a redirect's, or the one that a manifest
+                # names for a layer): it could send them wherever it wants.
+                break
+            body = await limited(response)
+            await response.aclose()
+            names = response.headers.get_list("www-authenticate")
+            with during(ask.method, url):
+                answered = await authorizer.answer(names, ask.scope, sent)
+            if not answered:
+                raise refused(ask.method, url, response, body)
+        if response.status_code in ask.ok:
+            return response
+        body = await limited(response)
+        await response.aclose()
+        raise refused(ask.method, url, response, body)
+
+    async def _redirected(self, endpoint: Endpoint, authorizer: Authorizer, url: str, ask: _Ask) -> "httpx.Response":
+        home = urlsplit(endpoint.base).netloc
+        query = ask.query
+        for _ in range(_REDIRECTS + 1):
+            sent = dict(ask.headers)
+            # Only the registry itself gets to see who we are, and only by the scheme that was chosen for it: a redirect
+            # to a store of blobs carries its own key.
+            if origin_of(url) == origin_of(endpoint.base):
+                sent.update(endpoint.headers)
+                if authorization := authorizer.header(ask.scope):
+                    sent["authorization"] = authorization
+            response = await self._send(endpoint, url, replace(ask, headers=sent, query=query))
+            if response.status_code not in (301, 302, 303, 307, 308) or ask.method not in ("GET", "HEAD"):
+                return response
+            location = response.headers.get("location", "")
+            await response.aclose()
+            try:
+                target = urljoin(url, location)
+                parts = parse_url(target)
+            except (ValueError, WharfError):
+                target, parts = "", urlsplit("")
+            if not location or parts.scheme not in ("http", "https") or not parts.netloc:
+                raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: a redirect without a place to go", status=502)
+            # From https to http, too, as dockerd follows: without credentials, and a blob's digest is checked.
+            url, query = target, {}
+        raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: stopped after {_REDIRECTS} redirects", status=502)
+
+    async def _send(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
+        client = await self._client(endpoint, url, bulk=ask.bulk)
+        import httpx
+
+        body = ask.content() if callable(ask.content) else ask.content
+        try:
+            target = httpx.URL(url)
+            if ask.query:
+                target = target.copy_merge_params(ask.query)
+            request = client.build_request(ask.method, target, headers=ask.headers, content=body)
+            return await client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise translated(error, ask.method, url) from None
+        except httpx.InvalidURL:
+            raise RegistryError(Kind.INVALID_ARGUMENT, f"{endpoint.host}: an invalid URL", status=502) from None
+
+    async def _client(self, endpoint: Endpoint, url: str, *, bulk: bool = False) -> "httpx.AsyncClient":
+        same = origin_of(url) == origin_of(endpoint.base)
+        made = endpoint if same else Endpoint(*origin_of(url), verify=endpoint.verify)
+        key = made, bulk
+        client = self._clients.get(key)
+        if client is None:
+            client = await asyncio.to_thread(self._make_client, made, bulk=bulk)
+            if key in self._clients:  # two requests at once: the first one's is kept
+                await client.aclose()
+            client = self._clients.setdefault(key, client)
+        return client
+
+    def _make_client(self, endpoint: Endpoint, *, bulk: bool) -> "httpx.AsyncClient":
+        # Imported in a thread and when first needed: it takes a while, and megabytes.
+        import httpx
+
+        from server.registry.bulk import BulkTransport
+
+        connect, answer = timeouts.seconds("registry.connect"), timeouts.seconds("registry.answer")
+        context = tls_context(self.settings, endpoint) if endpoint.scheme == "https" else None
+        proxy = proxy_for(self.settings, endpoint.scheme, endpoint.host)
+        transport = None
+        if bulk and not proxy:
+            transport = BulkTransport(endpoint.host, context, connect=connect, answer=answer)
+        return httpx.AsyncClient(
+            verify=context or False,
+            transport=transport,
+            proxy=proxy or None,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(answer, connect=connect, pool=None),
+            headers={"user-agent": self.settings.user_agent, "accept-encoding": "identity"},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+        )
+
+    def _authorizer(self, endpoint: Endpoint) -> Authorizer:
+        found = self._authorizers.get(endpoint)
+        if found is None:
+            who = NOBODY if endpoint.mirror else self._credentials
+            fetch = partial(tokens.exchange, partial(self._client, endpoint))
+            found = self._authorizers[endpoint] = Authorizer(who, fetch, endpoint.scheme == "https")
+        return found
+
+    # what a registry offers
+
+    async def head(self, selector: str) -> tuple[str, str, int] | None:
+        """(digest, media type, size) of a manifest; None if the registry doesn't tell them without sending it."""
+        try:
+            async with self.request("HEAD", f"manifests/{selector}", headers={"accept": oci.ACCEPT}) as response:
+                digest = response.headers.get("docker-content-digest", "")
+                media_type = response.headers.get("content-type", "").split(";")[0].strip()
+                length = response.headers.get("content-length", "")
+                if not digest or not length.isdigit():
+                    return None
+                return digest, media_type, int(length)
+        except RegistryError as error:
+            if error.status in (400, 403, 405, 429):  # a GET's answer says why
+                return None
+            raise
+
+    async def manifest(self, selector: str) -> tuple[bytes, str]:
+        """(data, media type) of a manifest. For a digest, the data is checked against it: if a mirror sent something
+        else, the registry itself is asked."""
+        try:
+            return await self._manifest(selector)
+        except RegistryError as error:
+            if error.status != 200 or not self.drop_mirrors():
+                raise
+        return await self._manifest(selector)
+
+    async def _manifest(self, selector: str) -> tuple[bytes, str]:
+        async with self.request("GET", f"manifests/{selector}", headers={"accept": oci.ACCEPT}) as response:
+            data = await limited(response, limits.DOCUMENT_BYTES)
+            media_type = response.headers.get("content-type", "").split(";")[0].strip()
+        try:
+            document = oci.load(data, selector)
+        except WharfError:
+            raise RegistryError(
+                Kind.INVALID_ARGUMENT,
+                f"error parsing HTTP 200 response body: {urlsplit(str(response.url)).netloc} sent no manifest but"
+                f" {media_type or 'something else'}: {data[:40]!r}",
+                status=200,
+            ) from None
+        if ":" in selector and oci.digest_of(data) != selector and selector.startswith("sha256:"):
+            raise RegistryError(
+                Kind.INVALID_ARGUMENT, f"manifest verification failed for digest {selector}", status=200, again=True
+            )
+        stated = document.get("mediaType")
+        if isinstance(stated, str) and stated:
+            media_type = stated
+        elif media_type not in (*oci.INDEX_TYPES, *oci.MANIFEST_TYPES, *oci.SCHEMA1):
+            media_type = oci.media_type_of(document)
+        return data, media_type
+
+    @asynccontextmanager
+    async def blob(
+        self, digest: str, offset: int = 0, url: str = ""
+    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """(offset, pieces) of a blob. The offset is 0 if the registry does not resume. ``url``: it lies elsewhere."""
+        headers = {"range": f"bytes={offset}-"} if offset else {}
+        async with self.request("GET", url or f"blobs/{digest}", headers=headers, ok=(200, 206), bulk=True) as response:
+            start = 0
+            if response.status_code == 206:
+                given = response.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+                if not given.isdigit() or int(given) != offset:
+                    raise RegistryError(Kind.INVALID_ARGUMENT, f"{digest}: the registry sent another range", again=True)
+                start = offset
+            yield start, pieces(response)
+
+    async def tags(self) -> list[str]:
+        """All tags, page by page."""
+        found: list[str] = []
+        path = "tags/list"
+        for _ in range(1000):
+            async with self.request("GET", path) as response:
+                document = oci.load(await limited(response, limits.DOCUMENT_BYTES), "tags/list")
+                link = response.headers.get("link", "")
+                here = str(response.url)
+            found += [str(tag) for tag in document.get("tags") or ()]
+            if len(found) > limits.REPOSITORY_TAGS:
+                raise limits.exceeded("REPOSITORY_TAGS", f"{self.reference.path}: the number of tags")
+            if 'rel="next"' not in link:
+                break
+            path = urljoin(here, link.partition(">")[0].lstrip("< "))
+        return found
+
+    async def ping(self, *, offline: bool = False) -> str:
+        """A login: asks for nothing but to be let in. Returns the refresh token that the registry may give. Made for a
+        repository without mirrors: they know nobody."""
+        ask = _Ask("GET", {}, None, {}, (200,), "")
+        last: WharfError | None = None
+        for endpoint in await self._ways():
+            authorizer = self._authorizer(endpoint)
+            url = f"{endpoint.api}/"
+            try:
+                for attempt in range(2):
+                    sent = authorizer.header("")
+                    response = await self._redirected(endpoint, authorizer, url, ask)
+                    body = await limited(response)
+                    await response.aclose()
+                    same = origin_of(str(response.url)) == origin_of(endpoint.base)
+                    if response.status_code == 401 and not attempt and same:
+                        names = response.headers.get_list("www-authenticate")
+                        with during("GET", url):
+                            answered = await authorizer.answer(names, "", sent, offline=offline)
+                        if answered:
+                            continue
+                    if response.status_code != 200:
+                        raise refused("GET", url, response, body)
+                    return authorizer.refresh_token
+            except WharfError as error:
+                if not isinstance(error, RegistryError) or error.status:
+                    raise
+                last = last or error
+        assert last is not None
+        raise last
+
+
+def _by_name(path: str) -> bool:
+    """Whether an answer says what a tag means, or which there are: it can't be checked against a digest."""
+    kind, _, selector = path.partition("/")
+    return kind == "tags" or (kind == "manifests" and ":" not in selector)

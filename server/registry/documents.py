@@ -1,0 +1,73 @@
+"""Small blobs of the content store: documents read with their digest checked, and written with the labels that
+keep alive what they refer to."""
+
+from collections.abc import Mapping
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor
+from engine.common import limits
+from engine.common.errors import Kind, WharfError, invalid
+from server.registry import oci
+from server.registry.oci import Json
+
+
+async def read(engine: Engine, desc: Descriptor) -> Json:
+    """A manifest, an index or a config.
+
+    :raises WharfError: NOT_FOUND; INVALID_ARGUMENT for one that is too large or no JSON object.
+    """
+    if desc.size > limits.DOCUMENT_BYTES:
+        raise limits.exceeded("DOCUMENT_BYTES", f"{desc.digest}: the size {desc.size} of a {desc.media_type}")
+    return oci.load(await engine.content.read_all(desc.digest), desc.digest)
+
+
+async def has(engine: Engine, digest: str) -> bool:
+    return await size(engine, digest) is not None
+
+
+async def size(engine: Engine, digest: str) -> int | None:
+    """Bytes of a blob; None if it is not here. What a manifest says of it may be wrong."""
+    try:
+        return (await engine.content.info(digest)).size
+    except WharfError as error:
+        if error.kind is Kind.NOT_FOUND:
+            return None
+        raise
+
+
+async def has_sized(engine: Engine, desc: Descriptor) -> bool:
+    """Whether a blob is here, with the size that a manifest or an index says.
+
+    :raises WharfError: INVALID_ARGUMENT if it has another one.
+    """
+    found = await size(engine, desc.digest)
+    if found is not None and found != desc.size:
+        raise invalid(f"{desc.digest}: {found} bytes where the manifest says {desc.size}")
+    return found is not None
+
+
+async def write(
+    engine: Engine, data: bytes, media_type: str, *, labels: Mapping[str, str] | None = None, expected: str = ""
+) -> Descriptor:
+    """Writes a document; a manifest or an index gets its labels. Under a lease.
+
+    :raises WharfError: INVALID_ARGUMENT when it is not what ``expected`` says.
+    """
+    digest = oci.digest_of(data)
+    if expected and expected != digest:
+        raise invalid(f"unexpected digest: got {digest}, expected {expected}")
+    words = dict(labels or {})
+    if oci.is_index(media_type) or oci.is_manifest(media_type):
+        words.update(oci.ref_labels(oci.load(data, digest), media_type))
+    await engine.content.write_blob(f"document-{digest}", data, digest=digest, labels=words)
+    return Descriptor(media_type, digest, len(data))
+
+
+def snapshot_label(engine: Engine, chain_id: str) -> dict[str, str]:
+    """The label by which a config keeps the image's root file system; none for an image without layers."""
+    return {f"containerd.io/gc.ref.snapshot.{engine.snapshots.snapshotter}": chain_id} if chain_id else {}
+
+
+async def hold_snapshot(engine: Engine, config_digest: str, chain_id: str) -> None:
+    """From now on the config keeps the image's root file system."""
+    await engine.content.update_labels(config_digest, snapshot_label(engine, chain_id))

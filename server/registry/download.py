@@ -1,0 +1,209 @@
+"""Blobs from a registry into the content store: each once, however many pulls want it, resumed where it broke off."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from engine.api.client import Engine
+from engine.api.rpc import current_lease
+from engine.api.types import Descriptor
+from engine.common.errors import Kind, WharfError
+from engine.common.system import heap
+from server.registry import documents
+from server.registry.answers import RegistryError, pause
+from server.registry.client import Repository
+
+#: Told the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Verifying Checksum" | "Download complete" |
+#: "Retrying", bytes).
+Watch = Callable[[str, int], None]
+_AHEAD = 4
+
+
+def download_ref(digest: str) -> str:
+    """Under which ref a blob is written while it is downloaded (containerd's own clients name it alike)."""
+    return f"layer-{digest}"
+
+
+@dataclass(slots=True)
+class _Job:
+    task: "asyncio.Task[None]"
+    watchers: list[Watch] = field(default_factory=list)
+    waiting: int = 0
+
+
+async def ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncGenerator[bytes, None]:
+    """Reads up to ``depth`` pieces ahead, so that one side's transfer overlaps with the other's.
+
+    To be closed by whoever leaves it early (``aclosing``): it goes on reading until then.
+    """
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue(depth)
+
+    async def fill() -> None:
+        try:
+            async for piece in pieces:
+                await queue.put(piece)
+        finally:
+            await queue.put(None)
+
+    task = asyncio.create_task(fill())
+    try:
+        while (piece := await queue.get()) is not None:
+            yield piece
+        await task
+    finally:
+        task.cancel()
+        while not task.done():
+            while not queue.empty():
+                queue.get_nowait()
+            await asyncio.wait((task,), timeout=0.05)
+        if not task.cancelled():
+            task.exception()
+
+
+class Downloads:
+    """All downloads of one daemon. ``limit`` blobs come at the same time."""
+
+    def __init__(self, engine: Engine, *, limit: int, attempts: int) -> None:
+        self._engine = engine
+        self._attempts = max(1, attempts)
+        self._slots = asyncio.Semaphore(max(1, limit))
+        self._jobs: dict[str, _Job] = {}
+
+    async def fetch(
+        self, repository: Repository, desc: Descriptor, *, watch: Watch | None = None, urls: tuple[str, ...] = ()
+    ) -> bool:
+        """Brings a blob into the store and under the caller's lease. False if it was there before.
+
+        :raises WharfError: what the registry said; INVALID_ARGUMENT for a blob that is not what it should be.
+        """
+        for _ in range(self._attempts + 1):
+            if await self._held(desc):
+                return False
+            await self._join(repository, desc, watch, urls)
+            if await self._held(desc):
+                return True
+            # Whoever fetched it for us has given up on its image, and the collector was faster than we.
+        raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
+
+    async def forget_left(self, digests: Collection[str] | None = None) -> int:
+        """Throws away what downloads that were left had got, of all blobs or of these; returns how many bytes. Not
+        what somebody goes on with."""
+        content, freed = self._engine.content, 0
+        for ingest in await content.statuses():
+            digest = ingest.ref.removeprefix(download_ref(""))
+            if digest == ingest.ref or digest in self._jobs or (digests is not None and digest not in digests):
+                continue
+            try:
+                async with content.writer(ingest.ref):  # who has the ref has it alone
+                    await content.throw_away(ingest.ref)
+            except WharfError as error:
+                if error.kind is Kind.UNAVAILABLE:
+                    continue
+                if error.kind is not Kind.RESOURCE_EXHAUSTED:
+                    raise
+                await content.throw_away(ingest.ref)  # not even room to note who has it
+            freed += ingest.offset
+        return freed
+
+    async def _held(self, desc: Descriptor) -> bool:
+        lease = current_lease.get()
+        if lease:
+            with suppress(WharfError):
+                await self._engine.leases.add_resource(lease, desc.digest, "content")
+        return await documents.has_sized(self._engine, desc)
+
+    async def _join(self, repository: Repository, desc: Descriptor, watch: Watch | None, urls: tuple[str, ...]) -> None:
+        while True:
+            job = self._jobs.get(desc.digest)
+            if job is None:
+                job = _Job(asyncio.create_task(self._run(repository, desc, urls), name=f"download {desc.digest}"))
+                self._jobs[desc.digest] = job
+                job.task.add_done_callback(partial(self._ended, desc.digest))
+            if watch is not None:
+                job.watchers.append(watch)
+            job.waiting += 1
+            try:
+                await asyncio.wait((job.task,))
+            finally:
+                job.waiting -= 1
+                if watch is not None and watch in job.watchers:
+                    job.watchers.remove(watch)
+                if not job.waiting and not job.task.done():
+                    job.task.cancel()
+                    await asyncio.wait((job.task,))
+            if not job.task.cancelled():
+                return job.task.result()
+            # The pull that began it was left by its client: go on with our own connection, from where it was.
+
+    def _ended(self, digest: str, task: "asyncio.Task[None]") -> None:
+        self._jobs.pop(digest, None)
+        if not task.cancelled():
+            task.exception()  # told to those who wait; there may be none left
+
+    def _tell(self, digest: str, state: str, size: int) -> None:
+        job = self._jobs.get(digest)
+        for watch in job.watchers if job else ():
+            watch(state, size)
+
+    async def _run(self, repository: Repository, desc: Descriptor, urls: tuple[str, ...]) -> None:
+        ref = download_ref(desc.digest)
+        async with self._slots:
+            for attempt in range(self._attempts):
+                last = attempt + 1 == self._attempts
+                try:
+                    await self._once(repository, desc, ref, urls[attempt % len(urls)] if urls else "")
+                    return
+                except WharfError as error:
+                    again = error.again if isinstance(error, RegistryError) else error.kind is Kind.UNAVAILABLE
+                    if last or not again:
+                        if not again:
+                            await self._engine.content.throw_away(ref)
+                        raise
+                    self._tell(desc.digest, "Retrying", 0)
+                    await pause(attempt, error)
+
+    async def _once(self, repository: Repository, desc: Descriptor, ref: str, url: str) -> None:
+        content = self._engine.content
+        async with content.writer(ref, expected=desc.digest, total=desc.size) as writer:
+            if writer.exists:
+                return
+            if writer.offset > desc.size:
+                await writer.truncate()
+            resumed = writer.offset > 0
+            if writer.offset < desc.size or not desc.size:
+                async with (
+                    repository.blob(desc.digest, writer.offset, url) as (start, blob),
+                    aclosing(ahead(blob)) as pieces,
+                ):
+                    if start != writer.offset:
+                        await writer.truncate()
+                    with heap.Transfer():
+                        async for piece in pieces:
+                            if writer.offset + len(piece) > desc.size:
+                                text = f"{desc.digest}: more than the {desc.size} bytes that the manifest says"
+                                if again := repository.drop_mirrors():
+                                    await writer.truncate()  # the registry itself is asked for all of it
+                                raise RegistryError(Kind.INVALID_ARGUMENT, text, status=200, again=again)
+                            await writer.write(piece)
+                            self._tell(desc.digest, "Downloading", writer.offset)
+            if writer.offset < desc.size:
+                repository.drop_mirrors()
+                raise RegistryError(
+                    Kind.INTERNAL, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
+                )
+            self._tell(desc.digest, "Verifying Checksum", desc.size)
+            try:
+                await writer.commit(size=desc.size, digest=desc.digest)
+            except WharfError as error:
+                if error.kind is not Kind.FAILED_PRECONDITION:
+                    raise
+                await self._engine.content.throw_away(ref)
+                # What an earlier attempt left may be at fault, or a mirror: then once more, from the beginning.
+                raise RegistryError(
+                    Kind.INVALID_ARGUMENT,
+                    f"filesystem layer verification failed for digest {desc.digest}",
+                    again=repository.drop_mirrors() or resumed,
+                ) from None
+        self._tell(desc.digest, "Download complete", desc.size)

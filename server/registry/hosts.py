@@ -1,0 +1,271 @@
+"""Where a registry is reached: mirrors before the registry itself, TLS or plain HTTP, certificates, proxies."""
+
+import ipaddress
+import os
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from engine.common.errors import Kind, WharfError
+from engine.common.urls import parse_url
+from server.registry import hostsfile
+from server.registry.hostsfile import Host
+from server.registry.reference import DEFAULT_DOMAIN
+
+_DOCKER_HUB = "registry-1.docker.io"
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the daemon's configuration says about registries."""
+
+    mirrors: tuple[str, ...] = ()  # of Docker Hub
+    insecure: tuple[str, ...] = ()  # hosts, host:port, or networks in CIDR form
+    certs_dir: str = "/etc/docker/certs.d"
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    downloads: int = 3  # layers of one pull at the same time
+    uploads: int = 5
+    attempts: int = 5  # of one download before the pull fails
+    user_agent: str = "docker/28.5.2 (wharf)"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One way to a registry. A mirror gets no credentials; ``namespace`` says which registry it is asked for
+    (containerd's ``ns``)."""
+
+    scheme: str
+    host: str  # with its port
+    verify: bool
+    mirror: bool = False
+    namespace: str = ""
+    path: str = "/v2"  # the API's root
+    resolves: bool = True  # may say which digest a tag has
+    authorities: tuple[str, ...] = ()  # of hosts.toml, beside those of the host's own folder
+    clients: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def base(self) -> str:
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def api(self) -> str:
+        return self.base + self.path
+
+
+def origin_of(url: str) -> tuple[str, str]:
+    """Scheme and host with port: who gets to see credentials.
+
+    :raises WharfError: INVALID_ARGUMENT: it is no URL.
+    """
+    parts = parse_url(url)
+    return parts.scheme, parts.netloc
+
+
+def host_of(domain: str) -> str:
+    """The host that serves a domain of image names."""
+    return _DOCKER_HUB if domain in (DEFAULT_DOMAIN, "index.docker.io") else domain
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def is_insecure(settings: Settings, host: str) -> bool:
+    """Whether plain HTTP and unknown certificates are accepted: loopback always, others by configuration."""
+    name = urlsplit(f"//{host}").hostname or ""
+    address = _address(host)
+    if name == "localhost" or (address is not None and any(address in net for net in _LOOPBACK)):
+        return True
+    for item in settings.insecure:
+        if item in (host, name):
+            return True
+        if address is not None and "/" in item:
+            try:
+                if address in ipaddress.ip_network(item, strict=False):
+                    return True
+            except ValueError:
+                continue
+    return False
+
+
+def _verified(settings: Settings, host: str) -> bool:
+    """Whether the certificate of a host must be one that we trust."""
+    return not is_insecure(settings, host) or _has_certificates(settings, host)
+
+
+def _has_certificates(settings: Settings, host: str) -> bool:
+    """Whether TLS was set up for a host: a folder of certificates, not one that only names mirrors."""
+    try:
+        names = os.listdir(os.path.join(settings.certs_dir, host))
+    except OSError:
+        return False
+    return not names or any(name.endswith((".crt", ".cert", ".key")) for name in names)
+
+
+def _ways(settings: Settings, host: str) -> Iterator[Endpoint]:
+    if is_insecure(settings, host):
+        # A directory of certificates means that TLS was set up: then it is verified, and nothing goes without it.
+        known = _has_certificates(settings, host)
+        yield Endpoint("https", host, verify=known)
+        if not known:
+            yield Endpoint("http", host, verify=False)
+    else:
+        yield Endpoint("https", host, verify=True)
+
+
+def endpoints(settings: Settings, domain: str, *, mirrors: bool) -> list[Endpoint]:
+    """All ways to a registry, the preferred first: mirrors, then the registry itself. Reads files: call it in a thread.
+
+    ``settings.mirrors`` are Docker Hub's, as dockerd's ``--registry-mirror`` is; those of any registry are in its
+    ``hosts.toml``. Without ``mirrors`` only the registry itself is asked, also if the file names another server.
+
+    :raises WharfError: INVALID_ARGUMENT for a ``hosts.toml`` that is not understood.
+    """
+    origin = host_of(domain)
+    hub = origin == _DOCKER_HUB
+    file = hostsfile.read(settings.certs_dir, DEFAULT_DOMAIN if hub else origin)
+    found: list[Endpoint] = []
+    if mirrors and hub:
+        found += [_hub_mirror(settings, mirror) for mirror in settings.mirrors]
+    if file is None:
+        return [*found, *_ways(settings, origin)]
+    if mirrors:
+        found += [_of_file(settings, host, origin, domain) for host in file.mirrors if host.pulls]
+    server = file.server
+    if not server.host or (server.host != origin and not mirrors):
+        own = ("authorities", "clients", "headers") if not server.host else ()
+        kept = {name: getattr(server, name) for name in own}
+        for way in _ways(settings, origin):
+            verify = way.verify if server.skip_verify is None or server.host else not server.skip_verify
+            found.append(replace(way, verify=verify, **kept))
+        return found
+    found.append(_of_file(settings, server, origin, domain, mirror=server.host != origin))
+    return found
+
+
+def _hub_mirror(settings: Settings, mirror: str) -> Endpoint:
+    parts = urlsplit(mirror)
+    verify = _verified(settings, parts.netloc)
+    return Endpoint(parts.scheme, parts.netloc, verify=verify, mirror=True, path=parts.path.rstrip("/") + "/v2")
+
+
+def _of_file(settings: Settings, host: Host, origin: str, domain: str, *, mirror: bool = True) -> Endpoint:
+    verify = not host.skip_verify if host.skip_verify is not None else _verified(settings, host.host)
+    return Endpoint(
+        host.scheme,
+        host.host,
+        verify=verify or (host.skip_verify is None and bool(host.authorities)),
+        mirror=mirror,
+        namespace=domain if host.host != origin else "",
+        path=host.path,
+        resolves=host.resolves,
+        authorities=host.authorities,
+        clients=host.clients,
+        headers=host.headers,
+    )
+
+
+@lru_cache(maxsize=1)
+def _system() -> ssl.SSLContext:
+    """The authorities of the host, read once."""
+    return _strict()
+
+
+def _strict() -> ssl.SSLContext:
+    """A client's context as Go has it: the names of a server stand in its subjectAltName alone (Python would also take
+    the common name), and nothing below TLS 1.2."""
+    context = ssl.create_default_context()
+    context.hostname_checks_common_name = False
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
+    """Trust and client certificates of ``certs.d/<host>/``: ``*.crt`` are authorities, ``x.cert`` goes with
+    ``x.key``; and those that a ``hosts.toml`` names. Reads files: call it in a thread.
+
+    :raises WharfError: INVALID_ARGUMENT for files that don't fit together.
+    """
+    directory = os.path.join(settings.certs_dir, endpoint.host)
+    try:
+        names: Sequence[str] = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        names = ()
+    named = endpoint.authorities or endpoint.clients
+    if not named and endpoint.verify and not any(name.endswith((".crt", ".cert", ".key")) for name in names):
+        return _system()
+    if endpoint.verify:
+        context = _strict()
+    else:  # reading the authorities of the system, which takes a while, would be for nothing
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for name in names:
+        path = os.path.join(directory, name)
+        try:
+            if name.endswith(".crt"):
+                context.load_verify_locations(cafile=path)
+            elif name.endswith(".cert"):
+                key = f"{name[: -len('.cert')]}.key"
+                if key not in names:
+                    raise WharfError(
+                        Kind.INVALID_ARGUMENT,
+                        f"missing key {key} for client certificate {name}. CA certificates must use the extension .crt",
+                    )
+                context.load_cert_chain(path, os.path.join(directory, key))
+            elif name.endswith(".key") and f"{name[: -len('.key')]}.cert" not in names:
+                raise WharfError(
+                    Kind.INVALID_ARGUMENT, f"missing client certificate {name[: -len('.key')]}.cert for key {name}"
+                )
+        except (ssl.SSLError, OSError) as error:
+            raise WharfError(Kind.INVALID_ARGUMENT, f"{path}: {error.strerror or error}") from None
+    path = ""
+    try:
+        for path in endpoint.authorities:
+            context.load_verify_locations(cafile=path)
+        for path, key in endpoint.clients:
+            context.load_cert_chain(path, key or None)
+    except (ssl.SSLError, OSError) as error:
+        raise WharfError(Kind.INVALID_ARGUMENT, f"{path}: {error.strerror or error}") from None
+    return context
+
+
+def proxy_for(settings: Settings, endpoint_scheme: str, host: str) -> str:
+    """The proxy to take, "" for none: the configuration's, else the environment's. Never for loopback."""
+    environ = os.environ
+    name = "https" if endpoint_scheme == "https" else "http"
+    configured = settings.https_proxy if name == "https" else settings.http_proxy
+    proxy = configured or environ.get(f"{name.upper()}_PROXY") or environ.get(f"{name}_proxy") or ""
+    if not proxy:
+        return ""
+    excluded = settings.no_proxy or environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+    bare = (urlsplit(f"//{host}").hostname or "").lower()
+    address = _address(host)
+    if bare == "localhost" or (address is not None and address.is_loopback):
+        return ""
+    for item in (part.strip().lower() for part in excluded.split(",")):
+        if not item:
+            continue
+        if item == "*" or item in (bare, host.lower()):
+            return ""
+        if bare.endswith("." + item.lstrip("*").lstrip(".")):
+            return ""
+        if address is not None and "/" in item:
+            try:
+                if address in ipaddress.ip_network(item, strict=False):
+                    return ""
+            except ValueError:
+                continue
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,346 @@
+"""Manifests, indexes and image configs: media types, what they refer to, platforms, chain ids.
+
+Documents are plain JSON objects; the functions here check the shapes they rely on, as documents come from
+registries and archives.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.api.types import Descriptor, Platform
+from engine.common import jsontext, limits
+from engine.common.errors import invalid
+from server.registry.reference import check_digest
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+SCHEMA1 = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
+
+INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+#: What a registry is offered for a manifest, best first.
+ACCEPT = ", ".join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, "*/*"))
+
+#: Labels of the collector: what a blob keeps alive.
+REF = "containerd.io/gc.ref.content"
+UNCOMPRESSED = "containerd.io/uncompressed"
+SOURCE = "containerd.io/distribution.source"
+
+#: Annotations that name an image in an index.
+ANNOTATION_NAME = "io.containerd.image.name"
+ANNOTATION_REF = "org.opencontainers.image.ref.name"
+ATTESTATION = "vnd.docker.reference.type"
+
+Json = dict[str, Any]
+
+
+def is_index(media_type: str) -> bool:
+    return media_type in INDEX_TYPES
+
+
+def is_manifest(media_type: str) -> bool:
+    return media_type in MANIFEST_TYPES
+
+
+def is_config(media_type: str) -> bool:
+    return media_type in (OCI_CONFIG, DOCKER_CONFIG)
+
+
+def is_layer(media_type: str) -> bool:
+    return media_type.startswith(("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."))
+
+
+def is_foreign(media_type: str) -> bool:
+    """Layers that by their licence stay where they are."""
+    return "nondistributable" in media_type or media_type.startswith(DOCKER_FOREIGN)
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def load(data: bytes, what: str) -> Json:
+    """:raises WharfError: INVALID_ARGUMENT for anything but a JSON object of at most ``limits.DOCUMENT_VALUES``."""
+    try:
+        document = jsontext.loads(data)
+    except ValueError:
+        raise invalid(f"{what}: invalid JSON") from None
+    if not isinstance(document, dict):
+        raise invalid(f"{what}: not a JSON object")
+    if jsontext.has_more(document, limits.DOCUMENT_VALUES):
+        raise limits.exceeded("DOCUMENT_VALUES", f"{what}: the number of its values")
+    return document
+
+
+def platform_of(document: Mapping[str, Any] | None) -> Platform | None:
+    if not isinstance(document, Mapping) or not document.get("architecture"):
+        return None
+    return normalized(
+        Platform(str(document.get("os") or ""), str(document["architecture"]), str(document.get("variant") or ""))
+    )
+
+
+def descriptor(document: object, what: str) -> Descriptor:
+    """A descriptor out of a manifest.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    if not isinstance(document, Mapping):
+        raise invalid(f"{what}: descriptor is not an object")
+    digest, size, media_type = document.get("digest"), document.get("size"), document.get("mediaType")
+    if not isinstance(digest, str) or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
+        raise invalid(f"{what}: descriptor without a valid digest and size")
+    check_digest(digest)
+    annotations = document.get("annotations")
+    return Descriptor(
+        media_type=str(media_type or ""),
+        digest=digest,
+        size=size,
+        annotations={str(k): str(v) for k, v in annotations.items()} if isinstance(annotations, Mapping) else {},
+        platform=platform_of(document.get("platform")),
+    )
+
+
+def to_json(desc: Descriptor) -> Json:
+    """A descriptor as JSON, in the order of the OCI specification's struct."""
+    document: Json = {"mediaType": desc.media_type, "digest": desc.digest, "size": desc.size}
+    if desc.annotations:
+        document["annotations"] = dict(sorted(desc.annotations.items()))  # as Go writes a map
+    if desc.platform is not None:
+        document["platform"] = platform_json(desc.platform)
+    return document
+
+
+def platform_json(platform: Platform) -> Json:
+    document = {"architecture": platform.architecture, "os": platform.os}
+    if platform.variant:
+        document["variant"] = platform.variant
+    return document
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    urls: Mapping[str, tuple[str, ...]]  # digest → where a foreign layer is, told by the manifest
+
+    @property
+    def is_image(self) -> bool:
+        """False for attestations and other artifacts, which have no root file system."""
+        return all(is_layer(layer.media_type) for layer in self.layers) and (
+            is_config(self.config.media_type) or not self.config.media_type
+        )
+
+
+def parse_manifest(document: Json, what: str = "manifest") -> Manifest:
+    """:raises WharfError: INVALID_ARGUMENT."""
+    media_type = document.get("mediaType")
+    if media_type is not None and media_type not in MANIFEST_TYPES:
+        raise invalid(f"{what}: unexpected media type {media_type}")
+    if document.get("schemaVersion") == 1 or "fsLayers" in document:
+        raise invalid(
+            "[DEPRECATION NOTICE] Docker Image Format v1 and Docker Image manifest version 2, schema 1 support is"
+            " removed. Push the image again in a current format"
+        )
+    if "manifests" in document or not isinstance(document.get("layers", []), list):
+        raise invalid(f"{what}: not an image manifest")
+    config = descriptor(document.get("config"), what)
+    layers = tuple(descriptor(layer, what) for layer in document.get("layers") or ())
+    urls = {
+        desc.digest: tuple(str(url) for url in layer.get("urls") or ())
+        for desc, layer in zip(layers, document.get("layers") or (), strict=True)
+    }
+    return Manifest(config, layers, urls)
+
+
+def parse_index(document: Json, what: str = "index") -> tuple[Descriptor, ...]:
+    """:raises WharfError: INVALID_ARGUMENT."""
+    media_type = document.get("mediaType")
+    if media_type is not None and media_type not in INDEX_TYPES:
+        raise invalid(f"{what}: unexpected media type {media_type}")
+    manifests = document.get("manifests")
+    if "layers" in document or "config" in document or (manifests is not None and not isinstance(manifests, list)):
+        raise invalid(f"{what}: not an image index")
+    return tuple(descriptor(item, what) for item in manifests or ())
+
+
+def check_sizes(manifest: Manifest, what: str) -> None:
+    """Whether an image may be as large as its manifest claims. Nothing of it needs to have been fetched.
+
+    :raises WharfError: INVALID_ARGUMENT that names the limit; or for two sizes of one blob.
+    """
+    if manifest.config.size > limits.DOCUMENT_BYTES:
+        raise limits.exceeded("DOCUMENT_BYTES", f"{what}: the config's size {manifest.config.size}")
+    if len(manifest.layers) > limits.IMAGE_LAYERS:
+        raise limits.exceeded("IMAGE_LAYERS", f"{what}: the number of layers {len(manifest.layers)}")
+    sizes = {manifest.config.digest: manifest.config.size}
+    for layer in manifest.layers:
+        if layer.size > limits.LAYER_BYTES:
+            raise limits.exceeded("LAYER_BYTES", f"{what}: the size {layer.size} of layer {layer.digest}")
+        if sizes.setdefault(layer.digest, layer.size) != layer.size:
+            raise invalid(f"{what}: two sizes of one blob: {layer.digest}")
+    if (total := sum(layer.size for layer in manifest.layers)) > limits.IMAGE_BYTES:
+        raise limits.exceeded("IMAGE_BYTES", f"{what}: the size {total} of all layers")
+
+
+def media_type_of(document: Json) -> str:
+    """What a document is, by its own word or its shape."""
+    told = document.get("mediaType")
+    if isinstance(told, str) and told:
+        return told
+    return OCI_INDEX if "manifests" in document else OCI_MANIFEST
+
+
+def children(document: Json, media_type: str) -> tuple[Descriptor, ...]:
+    """What a manifest or index refers to."""
+    if is_index(media_type):
+        return parse_index(document)
+    manifest = parse_manifest(document)
+    return (manifest.config, *manifest.layers)
+
+
+def ref_labels(document: Json, media_type: str) -> dict[str, str]:
+    """The labels with which a manifest or index keeps alive what it refers to."""
+    if is_index(media_type):
+        return {f"{REF}.m.{i}": desc.digest for i, desc in enumerate(parse_index(document))}
+    manifest = parse_manifest(document)
+    labels = {f"{REF}.l.{i}": layer.digest for i, layer in enumerate(manifest.layers)}
+    labels[f"{REF}.config"] = manifest.config.digest
+    return labels
+
+
+def diff_ids(config: Json) -> tuple[str, ...]:
+    """:raises WharfError: INVALID_ARGUMENT."""
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, Mapping) else None
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise invalid("image config: diff_ids is not a list of digests")
+    return tuple(found)
+
+
+def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
+    """The name of each layer with all below it (OCI image spec, "Layer ChainID")."""
+    chain: list[str] = []
+    for item in ids:
+        chain.append(item if not chain else digest_of(f"{chain[-1]} {item}".encode()))
+    return tuple(chain)
+
+
+# platforms
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "armhf": "arm",
+    "armel": "arm",
+    "i386": "386",
+    "i486": "386",
+    "i586": "386",
+    "i686": "386",
+}
+
+
+def normalized(platform: Platform) -> Platform:
+    os_name = "darwin" if platform.os.lower() == "macos" else platform.os.lower()
+    architecture = platform.architecture.lower()
+    variant = platform.variant.lower()
+    if architecture == "armhf":
+        variant = "7"
+    elif architecture == "armel":
+        variant = "6"
+    architecture = _ARCHITECTURES.get(architecture, architecture)
+    if architecture == "arm64" and variant in ("8", "v8"):
+        variant = ""
+    elif architecture == "arm":
+        variant = {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"}.get(variant, variant)
+    elif architecture == "amd64" and variant == "v1":
+        variant = ""
+    return Platform(os_name, architecture, variant)
+
+
+def host_platform() -> Platform:
+    machine = os.uname().machine
+    variant = {"armv7l": "v7", "armv6l": "v6", "armv5l": "v5"}.get(machine, "")
+    return normalized(Platform("linux", "arm" if machine.startswith("armv") else machine, variant))
+
+
+#: What may stand for a platform alone: Go's names, which containerd goes by.
+_ALONE = re.compile("386|amd64|arm|arm64|loong64|mips|mipsle|mips64|mips64le|ppc64|ppc64le|riscv64|s390x|wasm")
+
+
+def parse_platform(text: str) -> Platform:
+    """``os[/arch[/variant]]`` or just an architecture.
+
+    :raises WharfError: INVALID_ARGUMENT in containerd's words.
+    """
+    parts = text.split("/")
+    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
+        raise invalid(f'"{text}": invalid platform: must be of form os/arch or os/arch/variant: invalid argument')
+    if len(parts) == 1:
+        if parts[0].lower() in ("linux", "windows", "darwin", "freebsd"):
+            host = host_platform()
+            return normalized(Platform(parts[0], host.architecture, host.variant))
+        found = normalized(Platform("linux", parts[0]))
+        if not _ALONE.fullmatch(found.architecture):
+            raise invalid(f'"{text}": unknown operating system or architecture: invalid argument')
+        return found
+    return normalized(Platform(parts[0], parts[1], parts[2] if len(parts) == 3 else ""))
+
+
+def format_platform(platform: Platform) -> str:
+    return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
+
+
+def rank(wanted: Platform, offered: Platform) -> int | None:
+    """How well a platform fits: 0 exactly, more is worse, None: it does not run."""
+    if offered.os != wanted.os:
+        return None
+    if offered == wanted:
+        return 0
+    if offered.architecture == wanted.architecture:
+        if wanted.architecture == "arm" and offered.variant and wanted.variant:
+            # an older variant runs on a newer one
+            distance = _number(wanted.variant) - _number(offered.variant)
+            return distance if distance > 0 else None
+        if wanted.architecture == "amd64" and _number(offered.variant) > max(1, _number(wanted.variant)):
+            return None
+        return 1
+    if wanted.architecture == "arm64" and offered.architecture == "arm":
+        return 10 + 8 - _number(offered.variant or "v7")
+    if wanted.architecture == "amd64" and offered.architecture == "386":
+        return 10
+    return None
+
+
+def _number(variant: str) -> int:
+    digits = variant.lstrip("v")
+    return int(digits) if digits.isdigit() else 1
+
+
+def best(items: Iterable[Descriptor], wanted: Platform) -> list[Descriptor]:
+    """The descriptors that fit, best first. One without a platform fits last."""
+    ranked = []
+    for item in items:
+        if item.annotations.get(ATTESTATION):
+            continue
+        place = 100 if item.platform is None else rank(wanted, item.platform)
+        if place is not None:
+            ranked.append((place, item))
+    return [item for _, item in sorted(ranked, key=lambda pair: pair[0])]

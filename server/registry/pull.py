@@ -1,0 +1,286 @@
+"""An image from a registry: its documents, its layers in parallel, each unpacked as soon as it and those below it
+are there."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from engine.api.client import Engine
+from engine.api.types import Descriptor, Platform
+from engine.common import limits
+from engine.common.errors import Kind, WharfError, invalid, not_found
+from engine.common.system.groups import first_error
+from server.registry import documents, oci
+from server.registry.answers import RegistryError, pause
+from server.registry.client import Repository
+from server.registry.download import Downloads, download_ref
+from server.registry.hosts import host_of
+from server.registry.progress import Report
+from server.registry.reference import Reference
+from server.registry.unpack import unpack
+
+_T = TypeVar("_T")
+_BAR_SECONDS = 0.1
+#: Bytes of a layer from which on it is unpacked while it still comes.
+_ARRIVING_MIN = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    target: Descriptor
+    manifest: Descriptor
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:12]
+
+
+class Puller:
+    """One pull of one reference. ``run`` under a lease; the caller then names the image."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        downloads: Downloads,
+        repository: Repository,
+        report: Report,
+        *,
+        wanted: Platform,
+        exact: bool,
+    ) -> None:
+        self._engine = engine
+        self._downloads = downloads
+        self._repository = repository
+        self._report = report
+        self._wanted = wanted
+        self._exact = exact
+        self._begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def run(self, reference: Reference) -> Pulled:
+        """:raises WharfError: what the registry said, in Docker's words; NOT_FOUND without a fitting platform."""
+        try:
+            target = await self._top(reference)
+        except RegistryError as error:
+            raise explained(error, reference) from None
+        await self._report.status(f"Pulling from {reference.path}", reference.tag or str(reference))
+        manifest = await self._choose(target)
+        await self._image(manifest)
+        return Pulled(target, manifest)
+
+    # documents
+
+    async def _retried(self, step: Callable[[], Awaitable[_T]]) -> _T:
+        for attempt in range(self._repository.settings.attempts):
+            try:
+                return await step()
+            except RegistryError as error:
+                # Nothing has come yet: who can't be reached at all is not waited for.
+                attempts = self._repository.settings.attempts if error.status else 1
+                if not error.again or attempt + 1 >= attempts:
+                    raise
+                await pause(attempt, error)
+        raise AssertionError("no attempt was made")
+
+    async def _top(self, reference: Reference) -> Descriptor:
+        """What the reference means now. The document is only fetched if it isn't here: a HEAD costs registries less.
+
+        The registry is asked also for a digest that is here: it came from another repository, perhaps.
+        """
+        head = await self._retried(lambda: self._repository.head(reference.selector))
+        if head is not None and reference.digest in ("", head[0]):
+            desc = await self._local(head[0], head[1])
+            if desc is not None:
+                return desc
+        return await self._document(reference.selector, expected=reference.digest)
+
+    async def _local(self, digest: str, media_type: str) -> Descriptor | None:
+        try:
+            return await self._kept(digest, media_type)
+        except WharfError as error:
+            if error.kind is Kind.NOT_FOUND:  # also where the collector takes it while it is looked at
+                return None
+            raise
+
+    async def _kept(self, digest: str, media_type: str) -> Descriptor | None:
+        info = await self._engine.content.info(digest)
+        desc = Descriptor(media_type, digest, info.size)
+        if not media_type:
+            document = await documents.read(self._engine, desc)
+            desc = Descriptor(oci.media_type_of(document), digest, info.size)
+        if not (oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type)):
+            return None
+        # Written again, which takes no bytes: it is then held by the lease of this pull.
+        data = await self._engine.content.read_all(digest)
+        return await documents.write(self._engine, data, desc.media_type)
+
+    async def _document(self, selector: str, *, expected: str = "", size: int | None = None) -> Descriptor:
+        data, media_type = await self._retried(lambda: self._repository.manifest(selector))
+        if media_type in oci.SCHEMA1:
+            oci.parse_manifest({"schemaVersion": 1})  # raises what is to be told
+        if not (oci.is_index(media_type) or oci.is_manifest(media_type)):
+            raise invalid(f'encountered remote "{media_type}"(unknown) when fetching')
+        if size is not None and size != len(data):
+            raise invalid(f"{selector}: {len(data)} bytes where the index says {size}")
+        return await documents.write(self._engine, data, media_type, expected=expected)
+
+    async def _choose(self, target: Descriptor) -> Descriptor:
+        """The manifest for the platform; indexes may be nested."""
+        for _ in range(4):
+            if not oci.is_index(target.media_type):
+                return target
+            index = oci.parse_index(await documents.read(self._engine, target))
+            fitting = oci.best(index, self._wanted)
+            if self._exact:
+                fitting = [d for d in fitting if d.platform is None or (oci.rank(self._wanted, d.platform) or 0) <= 1]
+            if not fitting:
+                raise not_found(
+                    f"no matching manifest for {oci.format_platform(self._wanted)} in the manifest list entries"
+                )
+            child = fitting[0]
+            if child.size > limits.DOCUMENT_BYTES:
+                raise limits.exceeded("DOCUMENT_BYTES", f"{child.digest}: the size {child.size} of a manifest")
+            await documents.has_sized(self._engine, child)
+            local = await self._local(child.digest, child.media_type)
+            target = local or await self._document(child.digest, expected=child.digest, size=child.size)
+        raise invalid(f"{target.digest}: indexes within indexes")
+
+    # content
+
+    async def _image(self, target: Descriptor) -> None:
+        manifest = oci.parse_manifest(await documents.read(self._engine, target), target.digest)
+        if not manifest.is_image:
+            media_type = manifest.config.media_type
+            raise invalid(f'encountered remote "{media_type}"(unknown) when fetching')
+        oci.check_sizes(manifest, target.digest)
+        layers = manifest.layers
+        # One that is here with another size is refused before any other is fetched.
+        here = [await documents.has_sized(self._engine, layer) for layer in layers]
+        quiet = all(here)
+        if not quiet:
+            for layer in layers:
+                await self._report.part("Pulling fs layer", _short(layer.digest))
+        try:
+            with first_error():
+                chain = await self._content(manifest, quiet=quiet)
+        except WharfError as error:
+            if error.kind is Kind.RESOURCE_EXHAUSTED:
+                # The disk is full, whichever part has met it: the others, which were ended, leave nothing on it.
+                await self._downloads.forget_left({blob.digest for blob in (manifest.config, *layers)})
+            raise
+        if chain:
+            await documents.hold_snapshot(self._engine, manifest.config.digest, chain)
+        await remember_source(self._engine, self._repository.reference, (manifest.config, *layers))
+
+    async def _content(self, manifest: oci.Manifest, *, quiet: bool) -> str:
+        layers = manifest.layers
+        async with asyncio.TaskGroup() as group:
+            config = group.create_task(self._downloads.fetch(self._repository, manifest.config))
+            tasks = [
+                group.create_task(self._layer(layer, manifest.urls.get(layer.digest, ()), quiet=quiet))
+                for layer in layers
+            ]
+            await config
+            document = await documents.read(self._engine, manifest.config)
+            self._check_platform(document)
+
+            async def ready(index: int) -> None:
+                await asyncio.shield(tasks[index])
+
+            async def arriving(index: int) -> str:
+                if layers[index].size < _ARRIVING_MIN:
+                    return ""
+                begun = asyncio.ensure_future(self._begun[layers[index].digest].wait())
+                try:
+                    await asyncio.wait((begun, tasks[index]), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    begun.cancel()
+                return "" if tasks[index].done() else download_ref(layers[index].digest)
+
+            def told(index: int, state: str) -> None:
+                if quiet:
+                    return
+                id, size = _short(layers[index].digest), layers[index].size
+                if state == "extracting":
+                    self._report.bar("Extracting", id, 0, size)
+                    return
+                if state == "done":
+                    self._report.bar("Extracting", id, size, size)
+                if state == "exists" and not tasks[index].done():  # its bytes still come
+                    tasks[index].add_done_callback(partial(self._complete, id))
+                    return
+                self._report.offer("Pull complete", id)
+
+            def moved(index: int, size: int) -> None:
+                if not quiet and tasks[index].done():  # until then the bar tells what is downloaded
+                    self._report.bar("Extracting", _short(layers[index].digest), size, layers[index].size)
+
+            ids = oci.diff_ids(document)
+            return await unpack(self._engine, layers, ids, ready=ready, arriving=arriving, told=told, moved=moved)
+
+    def _complete(self, id: str, fetched: "asyncio.Task[None]") -> None:
+        if not fetched.cancelled() and fetched.exception() is None:
+            self._report.offer("Pull complete", id)
+
+    def _check_platform(self, config: oci.Json) -> None:
+        """An image without an index must still be what was asked for by name."""
+        offered = oci.platform_of(config)
+        if self._exact and offered is not None and oci.rank(self._wanted, offered) is None:
+            raise not_found(
+                f"image with reference {self._repository.reference} was found but does not provide the specified"
+                f" platform ({oci.format_platform(self._wanted)})"
+            )
+
+    async def _layer(self, layer: Descriptor, urls: tuple[str, ...], *, quiet: bool) -> None:
+        id = _short(layer.digest)
+        shown = 0.0
+
+        def watch(state: str, size: int) -> None:
+            nonlocal shown
+            if state == "Downloading":
+                self._begun[layer.digest].set()
+                if (now := time.monotonic()) - shown >= _BAR_SECONDS:
+                    shown = now
+                    self._report.bar("Downloading", id, size, layer.size)
+            else:
+                self._report.offer(state, id)
+
+        foreign = urls if oci.is_foreign(layer.media_type) else ()
+        fetched = await self._downloads.fetch(self._repository, layer, watch=watch, urls=foreign)
+        if not fetched and not quiet:
+            self._report.offer("Already exists", id)
+
+
+async def remember_source(engine: Engine, reference: Reference, blobs: tuple[Descriptor, ...]) -> None:
+    """Notes which repository has these blobs: a push to its neighbour can then mount them."""
+    label = f"{oci.SOURCE}.{host_of(reference.domain)}"
+    if reference.domain == "docker.io":
+        label = f"{oci.SOURCE}.docker.io"
+    for blob in blobs:
+        try:
+            info = await engine.content.info(blob.digest)
+            known = [path for path in info.labels.get(label, "").split(",") if path]
+            if reference.path not in known:
+                await engine.content.update_labels(blob.digest, {label: ",".join((*known[-8:], reference.path))})
+        except WharfError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+
+
+def explained(error: RegistryError, reference: Reference) -> WharfError:
+    """A registry's refusal in dockerd's sentences, which clients look for."""
+    if error.status == 404 and "name unknown" not in error.message:
+        detail = error.message if "manifest unknown" in error.message else "manifest unknown: manifest unknown"
+        return not_found(f"manifest for {reference.familiar} not found: {detail}")
+    if error.status in (401, 403, 404):
+        detail = "denied: requested access to the resource is denied"
+        if error.status != 404:
+            detail = error.message
+        return not_found(
+            f"pull access denied for {reference.familiar_name}, repository does not exist or may require"
+            f" 'docker login': {detail}"
+        )
+    return error

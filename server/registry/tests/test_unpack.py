@@ -1,0 +1,53 @@
+"""What is found in the engine while the collector is at work."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+from engine.api.client import Engine
+from engine.api.rpc import current_lease
+from engine.common.errors import not_found
+from server.registry.unpack import held
+
+
+class Store:
+    """Snapshots of which a collection takes all that no lease holds, at every call; it can't be timed from outside."""
+
+    snapshotter = "overlayfs"
+
+    def __init__(self, *there: str) -> None:
+        self.there, self.leased = set(there), set[str]()
+
+    def collect(self) -> None:
+        self.there &= self.leased
+
+    async def stat(self, key: str) -> None:
+        found = key in self.there
+        self.collect()
+        if not found:
+            raise not_found(f"snapshot {key} does not exist: not found")
+
+    async def add_resource(self, lease: str, key: str, kind: str) -> None:
+        assert (lease, kind) == ("build", "snapshots/overlayfs")
+        self.leased.add(key)
+        self.collect()
+
+
+def test_what_is_held_is_there() -> None:
+    async def main() -> None:
+        store = Store("found", "other")
+        engine = cast(Engine, cast(Any, SimpleNamespace(snapshots=store, leases=store)))
+        token = current_lease.set("build")
+        try:
+            assert await held(engine, "found")
+            store.collect()
+            assert store.there == {"found"}
+            assert not await held(engine, "gone")
+            # Made now, it stays: the lease was asked for it.
+            store.there.add("gone")
+            store.collect()
+            assert store.there == {"found", "gone"}
+        finally:
+            current_lease.reset(token)
+
+    asyncio.run(main())

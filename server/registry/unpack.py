@@ -1,0 +1,159 @@
+"""Layers become snapshots, named by their chain ids: each on the one below it, as soon as its blob is there."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from engine.api.client import Engine
+from engine.api.rpc import current_lease
+from engine.api.types import Descriptor
+from engine.common.errors import Kind, WharfError, invalid
+from server.registry.oci import UNCOMPRESSED, chain_ids
+
+#: Called with (index, "extracting" | "done" | "exists") for each layer.
+Told = Callable[[int, str], None]
+#: Called with (index, bytes of the layer that are unpacked so far).
+Moved = Callable[[int, int], None]
+
+#: Chain ids that are being made in this process: a second pull of the same layers waits instead of unpacking too.
+_making: dict[tuple[int, str], asyncio.Lock] = {}
+
+
+async def held(engine: Engine, chain_id: str) -> bool:
+    """Whether there is a snapshot of that chain; the lease of the caller holds it from now on.
+
+    It is held before it is looked at: the collector may come between the two.
+    """
+    lease = current_lease.get()
+    if lease:
+        await engine.leases.add_resource(lease, chain_id, f"snapshots/{engine.snapshots.snapshotter}")
+    try:
+        await engine.snapshots.stat(chain_id)
+    except WharfError as error:
+        if error.kind is Kind.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+async def unpack(
+    engine: Engine,
+    layers: Sequence[Descriptor],
+    diff_ids: Sequence[str],
+    *,
+    ready: Callable[[int], Awaitable[None]] | None = None,
+    arriving: Callable[[int], Awaitable[str]] | None = None,
+    told: Told | None = None,
+    moved: Moved | None = None,
+) -> str:
+    """Makes the snapshot of every layer that has none yet; returns the last one's name ("" without layers).
+
+    ``ready(i)`` is awaited before layer i is read: it may still be on its way. ``arriving(i)`` waits until its first
+    bytes are there and gives the ref under which more are being written ("": none are): an engine that can unpacks
+    them as they come. Call under a lease, which holds the snapshots until an image's config refers to the last.
+
+    :raises WharfError: INVALID_ARGUMENT when a layer is not what the config says.
+    """
+    if len(layers) != len(diff_ids):
+        raise invalid("mismatched image rootfs and manifest layers")
+    chain = chain_ids(diff_ids)
+    if not chain:
+        return ""
+    # From the top down to the first that is there: an image on a known base is found in a few steps.
+    start = 0
+    for index in range(len(chain) - 1, -1, -1):
+        if await held(engine, chain[index]):
+            start = index + 1
+            break
+    if told is not None:
+        for index in range(start):
+            told(index, "exists")
+    for index in range(start, len(chain)):
+        ref = await arriving(index) if arriving is not None and engine.diff.follows else ""
+        layer = _Layer(layers[index], diff_ids[index], chain[index], chain[index - 1] if index else "")
+        whole = partial(ready, index) if ready is not None else _is_there
+        progress = partial(moved, index) if moved is not None else None
+        key = (id(engine), chain[index])
+        lock = _making.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                made = bool(ref) and await _made(engine, layer, whole, ref, progress=progress)
+                if not made:
+                    await whole()
+                    if told is not None:
+                        told(index, "extracting")
+                    await _made(engine, layer, whole, progress=progress)
+        finally:
+            if not lock.locked():
+                _making.pop(key, None)
+        if told is not None:
+            told(index, "done")
+    return chain[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer, its diff id, and the chain ids of itself and of what is below it."""
+
+    blob: Descriptor
+    diff_id: str
+    name: str
+    parent: str
+
+
+async def _is_there() -> None:
+    """A blob that nobody has to wait for."""
+
+
+async def _made(
+    engine: Engine,
+    layer: _Layer,
+    whole: Callable[[], Awaitable[None]],
+    arriving: str = "",
+    *,
+    progress: Callable[[int], None] | None,
+) -> bool:
+    """Makes the snapshot unless it is there. False: its bytes came otherwise than under the ref ``arriving``; what
+    was begun is gone again. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
+    if await held(engine, layer.name):
+        return True
+    # The words of the key and the label are containerd's: its own tools then know an unpack in progress.
+    key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.name}"
+    try:
+        mounts = await engine.snapshots.prepare(key, layer.parent, {"containerd.io/snapshot.ref": layer.name})
+    except WharfError as error:
+        if error.kind is Kind.ALREADY_EXISTS:  # a snapshotter may know the finished layer by the label
+            return True
+        raise
+    try:
+        try:
+            applied = await engine.diff.apply(layer.blob, mounts, arriving=arriving, progress=progress)
+        except WharfError:
+            if not arriving:
+                raise
+            await engine.snapshots.remove(key)
+            return False
+        await whole()
+        if applied.digest != layer.diff_id:
+            blob = layer.blob
+            raise invalid(
+                f"failed to extract layer ({blob.media_type} {blob.digest}) to {engine.snapshots.snapshotter} as"
+                f" {key!r}: wrong diff id calculated on extraction {applied.digest!r}, expected {layer.diff_id!r}"
+            )
+        try:
+            await engine.snapshots.commit(layer.name, key)
+        except WharfError as error:
+            if error.kind is not Kind.ALREADY_EXISTS:
+                raise
+            await engine.snapshots.remove(key)
+    except BaseException:
+        with suppress(WharfError):
+            await asyncio.shield(engine.snapshots.remove(key))
+        raise
+    with suppress(WharfError):  # the layer's plain digest, for whoever has only the blob
+        await engine.content.update_labels(layer.blob.digest, {UNCOMPRESSED: layer.diff_id})
+    return True

@@ -1,0 +1,218 @@
+"""The daemon about itself: version, information, disk usage."""
+
+import asyncio
+import glob
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from api_models.filters import Filters
+from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
+from engine.api.client import Engine
+from engine.common import timeouts
+from engine.common.errors import WharfError, invalid
+from engine.common.system.groups import together
+from engine.common.system.run import run_sync
+from engine.runtime.probe import Binary, Probe
+from server.builder.facade import Door
+from server.config import Config
+from server.containers.run import devicerequests
+from server.containers.service import Containers
+from server.containers.spec.host import HostFacts
+from server.events import EventBus
+from server.images.service import Images
+from server.images.timestamps import format_ns
+from server.system import host, info
+from server.system.features import Features
+from server.version import BUILD_TIME, GIT_COMMIT, SERVER_VERSION
+from server.volumes import query as volume_query
+from server.volumes.service import Volumes, directory_size
+
+#: What ``type`` of ``GET /system/df`` may name.
+OBJECTS = ("container", "image", "volume", "build-cache")
+
+
+class System:
+    """``config`` is replaced when the daemon reloads its file. ``identity``: the engine's ID."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        engine: Engine,
+        bus: EventBus,
+        identity: str,
+        facts: HostFacts,
+        probe: Probe,
+        snapshotter: str,
+        containers: Containers,
+        images: Images,
+        volumes: Volumes,
+        build: Door,
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self._engine = engine
+        self._bus = bus
+        self._facts = facts
+        self._probe = probe
+        self._snapshotter = snapshotter
+        self._containers = containers
+        self._images = images
+        self._volumes = volumes
+        self._build = build
+        self._features = Features()
+
+    async def version(self) -> dict[str, Any]:
+        """``GET /version``."""
+        engine = await self._engine.version()
+        common = {
+            "ApiVersion": spelled(MAXIMUM),
+            "MinAPIVersion": spelled(MINIMUM),
+            "GitCommit": GIT_COMMIT,
+            "Os": "linux",
+            "Arch": host.go_architecture(),
+            "KernelVersion": platform.release(),
+            "BuildTime": BUILD_TIME,
+        }
+        details = {**common, "GoVersion": "", "Experimental": "false", "PythonVersion": platform.python_version()}
+        components: list[dict[str, Any]] = [
+            {"Name": "Engine", "Version": SERVER_VERSION, "Details": details},
+            {"Name": "containerd", "Version": engine.version, "Details": {"GitCommit": engine.revision}},
+        ]
+        for name, binary in self._probe.usable.items():
+            components.append(_component(name, binary))
+        if self._facts.init_path:
+            init = {"Name": "docker-init", "Version": self._init_version, "Details": {"GitCommit": ""}}
+            components.append(init)
+        return {
+            "Platform": {"Name": "Wharf"},
+            "Components": components,
+            "Version": SERVER_VERSION,
+            **common,
+            # Always there, as clients in typed languages want it.
+            "GoVersion": "",
+        }
+
+    @cached_property
+    def _init_version(self) -> str:
+        """tini says "tini version 0.19.0"."""
+        try:
+            done = run_sync([self._facts.init_path, "--version"], deadline=timeouts.seconds("runtime.probe"))
+        except (OSError, subprocess.SubprocessError, WharfError):
+            return ""
+        words = done.stdout.decode(errors="replace").split()
+        return words[2] if len(words) > 2 else ""
+
+    async def info(self) -> dict[str, Any]:
+        """``GET /info`` in its newest form."""
+        room = self._containers.room
+        states = Counter(container.state.word for container in self._containers.registry)
+        running = states["running"] + states["restarting"]
+        config = self.config
+        document: dict[str, Any] = {
+            "ID": self.identity,
+            "Containers": sum(states.values()),
+            "ContainersRunning": running,
+            "ContainersPaused": states["paused"],
+            "ContainersStopped": sum(states.values()) - running - states["paused"],
+            "Images": await self._images.local.count(),
+            "Plugins": info.plugins(self._volumes.driver_names()),
+            "SecurityOptions": info.security(config, self._facts),
+            "RegistryConfig": info.registries(config),
+            "Swarm": info.swarm(),
+            "FirewallBackend": {"Driver": "nftables"},
+            "DiscoveredDevices": await asyncio.to_thread(devicerequests.discovered, room.settings.cdi_spec_dirs),
+            "Containerd": {
+                "Address": self._engine.address.removeprefix("unix://"),
+                "Namespaces": {"Containers": self._engine.namespace, "Plugins": ""},
+            },
+            "Warnings": [*info.open_doors(config), *self._probe.warnings, *info.limit_warnings(room.limits)] or None,
+        }
+        for part in (
+            info.storage(config, self._snapshotter),
+            info.limits(room.limits),
+            info.host_facts(self._facts),
+            info.process(config, self._bus.listeners),
+            info.configured(config),
+            await info.runtimes(room.runtimes.paths(), room.runtimes.default, self._features),
+            info.commits((await self._engine.version()).revision, self._probe, self._facts),
+        ):
+            document |= part
+        return document
+
+    async def disk_usage(self, objects: Collection[str], version: Version) -> dict[str, Any]:
+        """``GET /system/df`` for the kinds of :data:`OBJECTS` that are asked for.
+
+        :raises WharfError: INVALID_ARGUMENT ``unknown object type: x``.
+        """
+        for name in objects:
+            if name not in OBJECTS:
+                raise invalid(f"unknown object type: {name}")
+        asked: Sequence[str] = [name for name in OBJECTS if not objects or name in objects]
+        document: dict[str, Any] = {}
+        await together(self._usage(name, version, document) for name in asked)
+        return document
+
+    async def _usage(self, name: str, version: Version, document: dict[str, Any]) -> None:
+        if name == "container":
+            rows = await self._containers.list(Filters(), version, everything=True, size=True)
+            places = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
+            document["Containers"] = await asyncio.to_thread(_with_files, rows, places)
+        elif name == "image":
+            local = self._images.local
+            document["Images"] = await local.summaries(Filters(), show_all=False, shared_size=True)
+            document["LayersSize"] = await local.layers_size()
+        elif name == "volume":
+            document["Volumes"] = await volume_query.usage(self._volumes)
+        else:
+            document["BuildCache"] = await self._cache_records()
+
+    async def _cache_records(self) -> list[dict[str, Any]]:
+        builds = self._build.opened
+        if builds is None:
+            return []
+        return [
+            {
+                "ID": item.record.id,
+                "Parents": list(item.record.parents) or None,
+                "Type": item.record.kind,
+                "Description": item.record.description,
+                "InUse": item.in_use,
+                "Shared": item.shared,
+                "Size": item.record.size,
+                "CreatedAt": format_ns(item.record.created_ns),
+                "LastUsedAt": format_ns(item.record.used_ns) if item.record.used_ns else None,
+                "UsageCount": item.record.uses,
+            }
+            for item in await builds.usage()
+        ]
+
+
+def _with_files(rows: list[dict[str, Any]], places: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """What a container has beside its layer, mostly its log, takes room, too, and goes with it: it is counted here,
+    where people look. ``places``: by container, its directory and its log."""
+    for row in rows:
+        directory, log = places.get(row["Id"], ("", ""))
+        size = directory_size(directory) if directory else 0
+        if log and not log.startswith(f"{directory}/"):
+            size += sum(map(_size, glob.glob(glob.escape(log) + "*")))
+        if size:
+            row["SizeRw"] = row.get("SizeRw", 0) + size
+    return rows
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        # Rotated away under us.
+        return 0
+
+
+def _component(name: str, binary: Binary) -> dict[str, Any]:
+    return {"Name": name, "Version": binary.version, "Details": {"GitCommit": binary.commit, "Path": binary.path}}

@@ -1,0 +1,279 @@
+"""Volume drivers in other processes: Docker's legacy plugin protocol (JSON over HTTP on a socket).
+
+A plugin is found by name: a socket ``<name>.sock`` (or ``<name>/<name>.sock``) in ``/run/docker/plugins``, or a file
+in ``/etc/docker/plugins`` or ``/usr/lib/docker/plugins`` (or in ``<name>/`` there): ``<name>.spec`` with its address,
+or ``<name>.json`` (see :mod:`plugin_address`). It is asked to activate itself when it is first used. ``WHARF_PLUGINS``
+in the environment names another directory for the sockets.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.common import jsontext, timeouts
+from engine.common.errors import Kind, WharfError, internal, not_found
+from server.volumes.base import Told
+from server.volumes.plugin_address import Address, read_json
+
+log = logging.getLogger(__name__)
+
+SOCKETS = (Path(os.environ.get("WHARF_PLUGINS", "/run/docker/plugins")),)
+SPECS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
+_TYPE = "application/vnd.docker.plugins.v1.2+json"
+_MAX_ANSWER = 16 << 20
+#: Bytes, so that a file may be called so.
+_MAX_NAME = 250
+
+
+class Refused(WharfError):
+    """The plugin answered, and what it answered is an error."""
+
+
+class PluginClient:
+    """Calls one plugin."""
+
+    def __init__(self, name: str, address: Address) -> None:
+        self.name = name
+        self._address = address
+
+    async def call(
+        self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "volume.plugin"
+    ) -> dict[str, Any]:
+        """The plugin's answer.
+
+        :raises Refused: with the plugin's own sentence.
+        :raises WharfError: INTERNAL: it can't be reached or doesn't keep to the protocol; DEADLINE_EXCEEDED.
+        """
+        try:
+            async with timeouts.limit(deadline):
+                status, answer = await self._exchange(method, jsontext.dumps(body or {}))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise internal(f'error while checking plugin "{self.name}": {reason}') from error
+        try:
+            document = jsontext.loads(answer) if answer.strip() else {}
+        except ValueError:
+            document = None
+        failure = document.get("Err") if isinstance(document, dict) else ""
+        if status >= 400 or failure:
+            text = failure or answer.decode(errors="replace").strip() or f"status {status}"
+            raise Refused(Kind.INTERNAL, f"{method}: {text}")
+        if not isinstance(document, dict):
+            raise internal(f'{method}: plugin "{self.name}" did not answer with a JSON object')
+        return document
+
+    async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:
+        reader, writer = await self._address.connect()
+        try:
+            # HTTP/1.0: the answer comes in one piece and ends with the connection.
+            head = (
+                f"POST /{method} HTTP/1.0\r\nHost: plugin\r\nAccept: {_TYPE}\r\nContent-Type: {_TYPE}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            await writer.drain()
+            whole = bytearray()
+            while part := await reader.read(65536):
+                whole += part
+                if len(whole) > _MAX_ANSWER:
+                    raise ValueError(f"its answer is longer than {_MAX_ANSWER} bytes")
+        finally:
+            writer.close()
+        top, _, content = bytes(whole).partition(b"\r\n\r\n")
+        line, *headers = top.split(b"\r\n")
+        words = line.split(b" ", 2)
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            raise ValueError("it did not answer in HTTP")
+        for header in headers:
+            name, _, value = header.partition(b":")
+            if name.strip().lower() == b"content-length" and len(content) < int(value):
+                raise ValueError("its answer was cut off")
+        return int(words[1]), content
+
+
+class PluginDriver:
+    """A volume driver behind a client; see :class:`server.volumes.base.RemoteDriver`."""
+
+    def __init__(self, client: PluginClient, scope: str) -> None:
+        self.name = client.name
+        self.scope = scope
+        self._client = client
+
+    async def check(self, name: str, options: Mapping[str, str]) -> None:
+        """The plugin itself decides, at create."""
+
+    async def create(self, name: str, options: Mapping[str, str]) -> str:
+        if (told := await self.get(name)) is not None:
+            return told.mountpoint
+        await self._client.call("VolumeDriver.Create", {"Name": name, "Opts": dict(options)})
+        return _path(await self._client.call("VolumeDriver.Path", {"Name": name}))
+
+    async def remove(self, name: str) -> None:
+        await self._client.call("VolumeDriver.Remove", {"Name": name})
+
+    async def mount(self, name: str, options: Mapping[str, str], *, user: str) -> str:
+        path = _path(await self._client.call("VolumeDriver.Mount", {"Name": name, "ID": user}))
+        if not path.startswith("/"):
+            # It would be taken for a place below the daemon's own directory.
+            raise internal(f'VolumeDriver.Mount: plugin "{self.name}" answered with no absolute path: "{path}"')
+        return path
+
+    async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
+        await self._client.call("VolumeDriver.Unmount", {"Name": name, "ID": user})
+
+    async def get(self, name: str) -> Told | None:
+        try:
+            answer = await self._client.call("VolumeDriver.Get", {"Name": name}, deadline="volume.ask")
+        except Refused as refusal:
+            # The protocol has no word for "there is none": any refusal means it, as in dockerd.
+            log.debug("volume %s: %s", name, refusal.message)
+            return None
+        volume = answer.get("Volume")
+        if not isinstance(volume, dict) or volume.get("Name") not in (name, "", None):
+            return None
+        return _told(volume)
+
+    async def list(self) -> dict[str, Told]:
+        answer = await self._client.call("VolumeDriver.List", deadline="volume.ask")
+        found: dict[str, Told] = {}
+        rows = answer.get("Volumes")
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and isinstance(name := row.get("Name"), str) and name:
+                found.setdefault(name, _told(row))
+        return found
+
+
+def _path(answer: Mapping[str, Any]) -> str:
+    path = answer.get("Mountpoint")
+    return path if isinstance(path, str) else ""
+
+
+def _told(volume: Mapping[str, Any]) -> Told:
+    """What a plugin says of a volume; what has not the type that it should have counts as not said."""
+    status = volume.get("Status")
+    return Told(_path(volume), _nanoseconds(volume.get("CreatedAt")), status if isinstance(status, dict) else {})
+
+
+def _nanoseconds(text: object) -> int:
+    """A time in RFC 3339 since the epoch; 0 for none, and for Go's zero time."""
+    try:
+        moment = datetime.fromisoformat(str(text or "")).astimezone(UTC)
+        return max(int(moment.timestamp()), 0) * 10**9
+    except (ValueError, OverflowError):  # the latter: a year that there is not
+        return 0
+
+
+class LegacyPlugins:
+    """Finds plugins in the usual directories and remembers those that were activated."""
+
+    def __init__(self, sockets: Sequence[Path] = SOCKETS, specs: Sequence[Path] = SPECS) -> None:
+        self._sockets = sockets
+        self._specs = specs
+        # By name: where it was found, and the driver, or None for a plugin of another kind.
+        self._known: dict[str, tuple[object, PluginDriver | None]] = {}
+
+    def names(self) -> list[str]:
+        """The volume drivers that have been used."""
+        return sorted(name for name, (_, driver) in self._known.items() if driver is not None)
+
+    async def driver(self, name: str) -> PluginDriver:
+        """:raises WharfError: NOT_FOUND ``plugin "x" not found``, or one that is no volume driver."""
+        address = self._find(name)
+        if address is None:
+            self._known.pop(name, None)
+            raise not_found(f'plugin "{name}" not found')
+        driver = await self._activated(name, address, "volume.plugin")
+        if driver is None:
+            raise not_found(f'plugin "{name}" does not implement the requested interface')
+        return driver
+
+    async def drivers(self) -> list[PluginDriver]:
+        """All volume drivers there are, activated; one that doesn't answer is left out, and the log says so."""
+
+        async def one(name: str) -> PluginDriver | None:
+            try:
+                address = self._find(name)
+                return await self._activated(name, address, "volume.ask") if address is not None else None
+            except (WharfError, OSError) as error:
+                log.warning("volume plugin %s is left out: %s", name, error)
+                return None
+
+        found = await asyncio.gather(*(one(name) for name in sorted(set(self._scan()))))
+        return [driver for driver in found if driver is not None]
+
+    def address(self, name: str) -> Address | None:
+        """Where a plugin of any kind listens; None: there is none of this name."""
+        return self._find(name)
+
+    async def _activated(self, name: str, address: Address, deadline: str) -> PluginDriver | None:
+        mark = _identity(address)
+        known, driver = self._known.get(name, (None, None))
+        if known != mark:
+            client = PluginClient(name, address)
+            scope = await _activate(client, deadline)
+            driver = PluginDriver(client, scope) if scope else None
+            self._known[name] = (mark, driver)
+        return driver
+
+    def _scan(self) -> Iterator[str]:
+        """The names of all plugins; of those in directories of their own, too."""
+        places = [(each, ".sock") for each in self._sockets]
+        for directory, ending in places + [(each, kind) for each in self._specs for kind in (".spec", ".json")]:
+            try:
+                entries = list(os.scandir(directory))
+            except OSError:
+                continue
+            for entry in entries:
+                if entry.name.endswith(ending):
+                    yield entry.name.removesuffix(ending)
+                elif entry.is_dir() and os.path.exists(f"{entry.path}/{entry.name}{ending}"):
+                    yield entry.name
+
+    def _find(self, name: str) -> Address | None:
+        """:raises WharfError: INTERNAL: what describes it can't be understood."""
+        if "/" in name or name.startswith(".") or len(os.fsencode(name)) > _MAX_NAME:
+            return None
+        for directory in self._sockets:
+            for path in (directory / f"{name}.sock", directory / name / f"{name}.sock"):
+                if path.is_socket():
+                    return Address(f"unix://{path}")
+        for directory in self._specs:
+            for place in (directory, directory / name):
+                if (path := place / f"{name}.spec").is_file():
+                    return Address(path.read_text().strip())
+                if (path := place / f"{name}.json").is_file():
+                    try:
+                        return read_json(path)
+                    except (OSError, ValueError) as error:
+                        raise internal(f'plugin "{name}": {path}: {error}') from error
+        return None
+
+
+def _identity(address: Address) -> object:
+    """The address and, of a socket, which one it is: one that was made anew may be another plugin's."""
+    scheme, _, path = address.url.partition("://")
+    if scheme == "unix":
+        with contextlib.suppress(OSError):
+            return address, os.stat(path).st_ino
+    return address
+
+
+async def _activate(client: PluginClient, deadline: str) -> str:
+    """Activates the plugin; returns its volumes' scope, "" for a plugin of another kind."""
+    manifest = await client.call("Plugin.Activate", deadline=deadline)
+    implements = manifest.get("Implements")
+    if not isinstance(implements, list) or "VolumeDriver" not in implements:
+        return ""
+    try:
+        answer = await client.call("VolumeDriver.Capabilities", deadline=deadline)
+    except WharfError:
+        # Older plugins don't know the question.
+        return "local"
+    capabilities = answer.get("Capabilities")
+    scope = capabilities.get("Scope") if isinstance(capabilities, dict) else ""
+    return "global" if str(scope).lower() == "global" else "local"

@@ -1,0 +1,83 @@
+"""Where a plugin listens, and how it is spoken to: what a ``.spec`` or a ``.json`` file says.
+
+A ``.json`` file is ``{"Name", "Addr", "TLSConfig": {"InsecureSkipVerify", "CAFile", "CertFile", "KeyFile"}}``; the
+file's name counts, not the one inside. TLS is spoken where the address begins with ``https``. Without a ``CAFile`` the
+plugin's certificate is not checked, as dockerd has it: for a plugin on the same host there is nothing to check.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from engine.common import jsontext
+
+_KEYS = frozenset(("Name", "Addr", "TLSConfig"))
+_TLS_KEYS = frozenset(("InsecureSkipVerify", "CAFile", "CertFile", "KeyFile"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM; "" where there is none. ``unchecked``: whoever answers is the plugin."""
+
+    unchecked: bool = True
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Reads the files.
+
+        :raises OSError: one can't be read, or is no certificate (ssl.SSLError).
+        """
+        context = ssl.create_default_context()
+        context.hostname_checks_common_name = False  # as Go
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.unchecked:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif self.ca:
+            context.load_verify_locations(self.ca)
+        if self.certificate or self.key:
+            context.load_cert_chain(self.certificate, self.key or None)
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``url``: ``unix:///path``, ``tcp://``, ``http://`` or ``https://host:port``."""
+
+    url: str
+    tls: Tls = Tls()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """
+        :raises OSError: nobody answers, or with a certificate that isn't right.
+        :raises ValueError: this is no address.
+        """
+        scheme, _, rest = self.url.partition("://")
+        if scheme == "unix":
+            return await asyncio.open_unix_connection(rest)
+        parts = urlsplit(self.url)
+        if not parts.hostname or parts.port is None:
+            raise ValueError(f"{self.url!r} names no host and port")
+        context = await asyncio.to_thread(self.tls.context) if scheme == "https" else None
+        return await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
+
+
+def read_json(path: Path) -> Address:
+    """
+    :raises OSError: it can't be read.
+    :raises ValueError: it is no description of a plugin.
+    """
+    document = jsontext.loads(path.read_bytes())
+    if not isinstance(document, dict) or not isinstance(url := document.get("Addr"), str) or "://" not in url:
+        raise ValueError('there is no address in "Addr"')
+    given = document.get("TLSConfig") or {}
+    if not isinstance(given, dict):
+        raise ValueError('"TLSConfig" is no object')
+    if unknown := [*(document.keys() - _KEYS), *(given.keys() - _TLS_KEYS)]:
+        raise ValueError(f'"{unknown[0]}" is not known')
+    files = [str(given.get(name) or "") for name in ("CAFile", "CertFile", "KeyFile")]
+    return Address(url, Tls(bool(given.get("InsecureSkipVerify")) or not files[0], *files))

@@ -1,0 +1,124 @@
+"""Volumes as the API shows them: list with filters, inspect, prune, disk usage."""
+
+import logging
+import time
+from typing import Any
+
+from api_models.filters import Filters
+from engine.common.errors import WharfError, conflict, invalid
+from engine.common.threads import apart
+from server.volumes.base import ANONYMOUS_LABEL, Volume
+from server.volumes.service import Volumes, directory_size
+
+log = logging.getLogger(__name__)
+
+LIST_FILTERS = ("dangling", "name", "driver", "label")
+PRUNE_FILTERS = ("label", "label!", "all")
+
+
+def show(volume: Volume) -> dict[str, Any]:
+    """One volume in the API's words."""
+    shown: dict[str, Any] = {
+        "CreatedAt": _moment(volume.created_ns),
+        "Driver": volume.driver,
+        "Labels": volume.labels,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": volume.options,
+        "Scope": volume.scope,
+    }
+    if volume.status:
+        shown["Status"] = volume.status
+    return shown
+
+
+def _moment(created_ns: int) -> str:
+    """RFC 3339; what is not known is Go's zero time."""
+    if not created_ns:
+        return "0001-01-01T00:00:00Z"
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created_ns // 10**9))
+
+
+def _check(filters: Filters) -> bool | None:
+    """What is asked of ``dangling``; None: nothing."""
+    filters.validate(LIST_FILTERS)
+    return filters.flag("dangling", default=False) if "dangling" in filters else None
+
+
+async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
+    """The answer of ``GET /volumes``: the volumes that pass, by name.
+
+    :raises WharfError: INVALID_ARGUMENT for an unknown filter or value.
+    """
+    dangling = _check(filters)
+    found, warnings = await volumes.find(filters.get("driver"))
+    await filters.search_ahead("name", [volume.name for volume in found])
+    passing = [
+        volume
+        for volume in sorted(found, key=lambda volume: volume.name)
+        if filters.exact("driver", volume.driver)
+        and filters.match("name", volume.name)
+        and filters.labels("label", volume.labels)
+        and (dangling is None or dangling == (volumes.references(volume.name) == 0))
+    ]
+    return {"Volumes": [show(volume) for volume in passing], "Warnings": warnings or None}
+
+
+async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:
+    """Removes what nobody refers to: anonymous volumes, or with ``all`` named ones too.
+
+    Volumes with driver options stay, as in dockerd: what they show is not on this disk.
+
+    :raises WharfError: CONFLICT while another prune runs; INVALID_ARGUMENT.
+    """
+    if volumes.pruning:
+        raise conflict("a prune operation is already running")
+    filters.validate(PRUNE_FILTERS)
+    everything = _all(filters.get("all"))
+    volumes.pruning = True
+    try:
+        deleted: list[str] = []
+        reclaimed = 0
+        for volume in sorted(volumes.all(), key=lambda volume: volume.created_ns):
+            if volume.driver != "local" or volume.options or volumes.references(volume.name):
+                continue
+            if not filters.labelled(volume.labels):
+                continue
+            if not everything and ANONYMOUS_LABEL not in (volume.labels or {}):
+                continue
+            size = await apart(directory_size, volume.mountpoint)
+            try:
+                await volumes.remove(volume.name)
+            except WharfError as error:
+                log.warning("volume %s is not pruned: %s", volume.name, error)
+                continue
+            deleted.append(volume.name)
+            reclaimed += size
+    finally:
+        volumes.pruning = False
+    volumes.publish("prune", "", {"reclaimed": str(reclaimed)})
+    return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+
+def _all(values: tuple[str, ...]) -> bool:
+    if not values:
+        return False
+    if len(values) > 1:
+        raise invalid(f"invalid filter 'all=[{' '.join(values)}]': only one value is expected")
+    if values[0].lower() not in ("1", "t", "true", "0", "f", "false"):
+        raise invalid(f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax")
+    return values[0].lower() in ("1", "t", "true")
+
+
+async def usage(volumes: Volumes) -> list[dict[str, Any]]:
+    """The local volumes with their sizes, for ``docker system df``."""
+
+    def measure(found: list[Volume]) -> list[int]:
+        return [directory_size(volume.mountpoint) for volume in found]
+
+    found = [volume for volume in volumes.all() if volume.driver == "local" and not volume.options]
+    sizes = await apart(measure, found)
+    return [
+        {**show(volume), "UsageData": {"RefCount": volumes.references(volume.name), "Size": size}}
+        for volume, size in zip(found, sizes, strict=True)
+    ]

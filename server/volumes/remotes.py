@@ -1,0 +1,125 @@
+"""What volume plugins know beyond our store: they are asked for a listing, and for a name that isn't known here."""
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from engine.common.errors import WharfError, not_found
+from server.volumes.base import RemoteDriver, Told, Volume
+
+T = TypeVar("T")
+
+
+class Plugins(Protocol):
+    """Finds drivers that live in other processes."""
+
+    async def driver(self, name: str) -> RemoteDriver:
+        """:raises WharfError: NOT_FOUND ``plugin "x" not found``."""
+
+    async def drivers(self) -> Sequence[RemoteDriver]:
+        """All that answer, those that were never used too."""
+
+    def names(self) -> list[str]: ...
+
+
+class Remotes:
+    """Asks plugins; keeps nothing."""
+
+    def __init__(self, plugins: Plugins | None) -> None:
+        self._plugins = plugins
+
+    def names(self) -> list[str]:
+        """The drivers that have been used."""
+        return self._plugins.names() if self._plugins is not None else []
+
+    async def driver(self, name: str) -> RemoteDriver:
+        """:raises WharfError: NOT_FOUND for a driver that isn't there."""
+        try:
+            if self._plugins is None:
+                raise not_found(f'plugin "{name}" not found')
+            return await self._plugins.driver(name)
+        except WharfError as error:
+            raise WharfError(error.kind, f"error looking up volume plugin {name}: {error.message}") from error
+
+    async def told(self, volume: Volume) -> Told | None:
+        """What its driver says of a volume now; None: that it has none of this name.
+
+        :raises WharfError: the driver is not there or doesn't answer.
+        """
+        try:
+            return await (await self.driver(volume.driver)).get(volume.name)
+        except WharfError as error:
+            reason = f'error while checking if volume "{volume.name}" exists in driver "{volume.driver}"'
+            raise WharfError(error.kind, f"{reason}: {error.message}") from error
+
+    async def probed(self, name: str) -> Volume | None:
+        """A volume of this name of any plugin; those that fail are passed over."""
+        for driver, told in await _ask(await self._drivers(()), lambda driver: driver.get(name)):
+            if isinstance(told, Told):
+                return _foreign(name, driver, told)
+        return None
+
+    async def merged(self, known: Mapping[str, Volume], drivers: Collection[str]) -> tuple[list[Volume], list[str]]:
+        """The known volumes and those that only plugins know, and what went wrong with plugins, as sentences.
+
+        ``drivers``: of these only, if there are any. Of a plugin that doesn't answer the known ones are shown; of one
+        that does, only those that it still has.
+        """
+        answers = {driver.name: (driver, told) for driver, told in await _ask(await self._drivers(drivers), _list)}
+        found: list[Volume] = []
+        warnings: list[str] = []
+        for volume in known.values():
+            if drivers and volume.driver not in drivers:
+                continue
+            _, told = answers.get(volume.driver, (None, None))
+            if not isinstance(told, dict):
+                found.append(volume)
+            elif volume.name in told:
+                found.append(as_told(volume, told[volume.name]))
+        taken = set(known)
+        for driver, told in answers.values():
+            if isinstance(told, WharfError):
+                warnings.append(f"list {driver.name}: {told.message}")
+                continue
+            # Of several drivers that have one of the same name the first one's is shown.
+            found += [_foreign(name, driver, each) for name, each in told.items() if name not in taken]
+            taken.update(told)
+        return found, warnings
+
+    async def _drivers(self, names: Collection[str]) -> list[RemoteDriver]:
+        if self._plugins is None:
+            return []
+        return [driver for driver in await self._plugins.drivers() if not names or driver.name in names]
+
+
+def as_told(volume: Volume, told: Told) -> Volume:
+    """A known volume with what its plugin says of it."""
+    return replace(
+        volume,
+        mountpoint=told.mountpoint,
+        created_ns=told.created_ns or volume.created_ns,
+        status=told.status,
+    )
+
+
+def _foreign(name: str, driver: RemoteDriver, told: Told) -> Volume:
+    return as_told(Volume(name, driver.name, scope=driver.scope), told)
+
+
+def _list(driver: RemoteDriver) -> Coroutine[object, object, dict[str, Told]]:
+    return driver.list()
+
+
+async def _ask(
+    drivers: Iterable[RemoteDriver], question: Callable[[RemoteDriver], Coroutine[object, object, T]]
+) -> list[tuple[RemoteDriver, T | WharfError]]:
+    """Asks all at once; an error is an answer, too."""
+
+    async def one(driver: RemoteDriver) -> tuple[RemoteDriver, T | WharfError]:
+        try:
+            return driver, await question(driver)
+        except WharfError as error:
+            return driver, error
+
+    return await asyncio.gather(*map(one, drivers))

@@ -1,0 +1,354 @@
+"""The volume service: create, find, remove, mount; counts who refers to a volume and who has it mounted."""
+
+import asyncio
+import logging
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from engine.common.errors import Kind, WharfError, conflict, not_found
+from engine.common.system import mounts
+from server.volumes.base import ANONYMOUS_LABEL, Driver, Volume
+from server.volumes.local import LocalDriver
+from server.volumes.locks import Locks
+from server.volumes.remotes import Plugins, Remotes, as_told
+
+log = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """Where volumes are kept (``server/store/volumes.py``)."""
+
+    async def put(self, volume: Volume) -> None: ...
+
+    async def delete(self, name: str) -> None: ...
+
+    async def load(self) -> Sequence[Volume]: ...
+
+
+class Bus(Protocol):
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
+    ) -> object: ...
+
+
+class Volumes:
+    """All volumes of the daemon.
+
+    A *reference* is a container that has the volume in its configuration: it keeps the volume from being
+    removed. A *user* has it mounted: a file system from driver options is mounted for the first user and
+    unmounted after the last.
+    """
+
+    def __init__(self, store: Store, bus: Bus, local: LocalDriver, plugins: Plugins | None = None) -> None:
+        self._store = store
+        self._bus = bus
+        self._local = local
+        self._remotes = Remotes(plugins)
+        self._volumes: dict[str, Volume] = {}
+        self._references: dict[str, set[str]] = {}
+        self._users: dict[str, set[str]] = {}
+        self._locks = Locks()
+        self.pruning = False
+
+    # ---- life of the service ---------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Reads the volumes; call before containers refer to them."""
+        for volume in await self._store.load():
+            self._volumes[volume.name] = volume
+
+    def adopt(self, name: str, user: str) -> None:
+        """A container that runs already has the volume mounted (start of the daemon)."""
+        self._users.setdefault(name, set()).add(user)
+
+    async def sweep(self) -> None:
+        """Unmounts what a crash left mounted and nobody uses (start of the daemon, after ``adopt``)."""
+        for volume in list(self._volumes.values()):
+            if volume.driver != "local" or not volume.options or self._users.get(volume.name):
+                continue
+            if await asyncio.to_thread(mounts.is_mountpoint, self._local.directory(volume.name)):
+                log.info("volume %s was left mounted and is unmounted", volume.name)
+                await self._local.unmount(volume.name, volume.options, user="")
+
+    def driver_names(self) -> list[str]:
+        """The names for ``docker info``."""
+        return sorted({self._local.name, *self._remotes.names()})
+
+    async def driver(self, name: str) -> Driver:
+        """:raises WharfError: NOT_FOUND for a driver that isn't there."""
+        return self._local if name in ("", self._local.name) else await self._remotes.driver(name)
+
+    # ---- the API's verbs -------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        name: str,
+        driver: str = "",
+        *,
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        reference: str = "",
+        invented: Callable[[str], None] | None = None,
+    ) -> Volume:
+        """Makes a volume, or returns the one that has the name already. ``reference``: a container's id. ``invented``
+        is told the name of an anonymous one before it is made.
+
+        :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name.
+        """
+        fresh = not name
+        if fresh:
+            name = secrets.token_hex(32)
+            labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
+            if invented is not None:
+                invented(name)
+        async with self._locks.of(name):
+            found = await self._existing(name, driver)
+            if found is None and not driver and not fresh:
+                # One that a plugin has is meant before a new one of our own, as in dockerd.
+                found = await self._remotes.probed(name)
+                if found is not None:
+                    await self._store.put(found)
+                    self._volumes[name] = found
+            if found is None:
+                found = await self._create(name, driver or self._local.name, options, labels)
+                found.made_for = reference
+            elif found.made_for != reference:
+                found.made_for = ""
+            if reference:
+                self._references.setdefault(name, set()).add(reference)
+            return found
+
+    async def _existing(self, name: str, driver: str) -> Volume | None:
+        """The volume that has the name already, unless its driver has lost it.
+
+        :raises WharfError: CONFLICT: it is another driver's, or it can't be told whether it is still there.
+        """
+        found = self._volumes.get(name)
+        if found is None:
+            return None
+        if driver:
+            await self._known(name, driver)
+        if found.driver != self._local.name:
+            try:
+                told = await self._remotes.told(found)
+            except WharfError as error:
+                raise conflict(
+                    f"create {name}: found reference to volume '{name}' in driver '{found.driver}', "
+                    f"but got an error while checking the driver: {error.message}: volume name must be unique"
+                ) from error
+            if told is None:
+                if self._references.get(name):
+                    raise conflict(
+                        f"create {name}: found references to volume '{name}' in driver '{found.driver}' but the volume "
+                        "was not found in the driver -- you may need to remove containers referencing this volume or "
+                        "force remove the volume to re-create it: volume name must be unique"
+                    )
+                await self._forget(name)
+                return None
+        if driver and driver != found.driver:
+            raise conflict(
+                f"create {name}: driver '{found.driver}' already has volume '{name}': volume name must be unique"
+            )
+        return found
+
+    async def _known(self, name: str, driver: str) -> None:
+        try:
+            await self.driver(driver)
+        except WharfError as error:
+            raise WharfError(error.kind, f"create {name}: {error.message}") from error
+
+    async def _create(
+        self, name: str, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None
+    ) -> Volume:
+        try:
+            backend = await self.driver(driver)
+            await backend.check(name, options or {})
+            mountpoint = await backend.create(name, options or {})
+        except WharfError as error:
+            raise WharfError(error.kind, f"create {name}: {error.message}") from error
+        volume = Volume(
+            name=name,
+            driver=driver,
+            labels=dict(labels) if labels is not None else None,
+            options=dict(options) if options else None,
+            created_ns=time.time_ns(),
+            mountpoint=mountpoint,
+            scope=backend.scope,
+        )
+        try:
+            await self._store.put(volume)
+        except BaseException:
+            # A plugin may have had it before; without a record here its own listing still shows it.
+            if backend is self._local:
+                await backend.remove(name)
+            raise
+        self._volumes[name] = volume
+        self.publish("create", name, {"driver": driver})
+        return volume
+
+    async def inspect(self, name: str) -> Volume:
+        """The volume as its driver tells it now; one that only a plugin knows, too.
+
+        :raises WharfError: NOT_FOUND ``get x: no such volume``; or its driver doesn't answer.
+        """
+        async with self._locks.of(name):
+            return await self._current(name)
+
+    async def _current(self, name: str) -> Volume:
+        found = self._volumes.get(name)
+        if found is not None and found.driver == self._local.name:
+            return found
+        if found is None:
+            found = await self._remotes.probed(name)
+        else:
+            try:
+                told = await self._remotes.told(found)
+            except WharfError as error:
+                raise WharfError(error.kind, f"get {name}: {error.message}") from error
+            if told is None and not self._references.get(name):
+                await self._forget(name)
+            found = as_told(found, told) if told is not None else None
+        if found is None:
+            raise not_found(f"get {name}: no such volume")
+        return found
+
+    async def find(self, drivers: Collection[str] = ()) -> tuple[list[Volume], list[str]]:
+        """Every volume, those that only plugins know too, and what went wrong with plugins, as sentences.
+
+        ``drivers``: of these only, if there are any.
+        """
+        return await self._remotes.merged(self._volumes, drivers)
+
+    async def _forget(self, name: str) -> None:
+        """Drops a record of what its driver no longer has."""
+        await self._store.delete(name)
+        self._volumes.pop(name, None)
+        self._users.pop(name, None)
+
+    def get(self, name: str) -> Volume:
+        """A volume that is known here.
+
+        :raises WharfError: NOT_FOUND ``get x: no such volume``.
+        """
+        volume = self._volumes.get(name)
+        if volume is None:
+            raise not_found(f"get {name}: no such volume")
+        return volume
+
+    def all(self) -> Iterable[Volume]:
+        """Those that are known here: made here, or used by a container."""
+        return list(self._volumes.values())
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Removes an unused volume. ``force``: one that doesn't exist, or whose driver is gone, is no error.
+
+        :raises WharfError: NOT_FOUND; CONFLICT while a container refers to it.
+        """
+        async with self._locks.of(name):
+            references = self._references.get(name)
+            if references:
+                raise conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
+            try:
+                volume = await self._current(name)
+            except WharfError:
+                if not force:
+                    raise
+                known = self._volumes.get(name)
+                if known is None:
+                    return
+                volume = known
+            try:
+                await (await self.driver(volume.driver)).remove(name)
+            except (WharfError, OSError) as error:
+                if not force:
+                    kind = error.kind if isinstance(error, WharfError) else Kind.INTERNAL
+                    raise WharfError(kind, f"remove {name}: {error}") from error
+                log.warning("volume %s is forgotten though its driver failed to remove it: %s", name, error)
+            await self._forget(name)
+            self.publish("destroy", name, {"driver": volume.driver})
+
+    # ---- what containers do ----------------------------------------------------------------------------
+
+    async def clear(self, name: str) -> None:
+        """Removes what a crash has left of a volume, unless it is used: one without a record, too."""
+        if not self._references.get(name):
+            await self.remove(name, force=True)
+            await self._local.remove(name)
+
+    def refer(self, name: str, container: str) -> None:
+        """The container has the volume in its configuration."""
+        self._references.setdefault(name, set()).add(container)
+
+    def release(self, name: str, container: str) -> None:
+        """The container no longer refers to it."""
+        references = self._references.get(name)
+        if references is not None:
+            references.discard(container)
+            if not references:
+                del self._references[name]
+
+    def references(self, name: str) -> int:
+        return len(self._references.get(name, ()))
+
+    async def mount(self, name: str, user: str) -> str:
+        """The volume's directory, with its file system mounted. ``user`` must be given to ``unmount`` again.
+
+        :raises WharfError: NOT_FOUND, or why it could not be mounted.
+        """
+        async with self._locks.of(name):
+            volume = self.get(name)
+            driver = await self.driver(volume.driver)
+            users = self._users.setdefault(name, set())
+            if users:
+                path = volume.mountpoint
+            else:
+                path = await driver.mount(name, volume.options or {}, user=user)
+                volume.mountpoint = path
+            users.add(user)
+            return path
+
+    async def unmount(self, name: str, user: str) -> bool:
+        """Undoes ``mount``. False: this user had not mounted it (any more)."""
+        async with self._locks.of(name):
+            users = self._users.get(name)
+            volume = self._volumes.get(name)
+            if not users or user not in users or volume is None:
+                return False
+            users.discard(user)
+            if not users:
+                del self._users[name]
+                await (await self.driver(volume.driver)).unmount(name, volume.options or {}, user=user)
+            return True
+
+    def publish(self, action: str, name: str, attributes: Mapping[str, str]) -> None:
+        """A volume event."""
+        self._bus.publish("volume", action, name, attributes)
+
+
+def directory_size(path: str) -> int:
+    """Bytes of all files below ``path``, hard links once; what vanishes meanwhile is skipped. Blocks."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    stack = [path]
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as found:
+                entries = list(found)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(info.st_mode):
+                stack.append(entry.path)
+            elif info.st_size and (info.st_dev, info.st_ino) not in seen:
+                if info.st_nlink > 1:
+                    seen.add((info.st_dev, info.st_ino))
+                total += info.st_size
+    return total
