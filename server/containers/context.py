@@ -1,14 +1,11 @@
-"""What the verbs of this package work with: one object, made once by the composition root.
-
-The protocols say what containers need of their neighbours, and no more.
-"""
+"""What the verbs of this package work with: one object, made once by the composition root."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TypeVar
 
 from api_models.container import LogConfig
 from api_models.resources import Ulimit
@@ -21,6 +18,7 @@ from server.containers.create.hostlimits import HostLimits
 from server.containers.create.runtimes import Runtimes
 from server.containers.hooks import Hooks
 from server.containers.model import Container, event_attributes
+from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
 from server.containers.registry import Registry
 from server.containers.run.restarts import Restarts
 from server.containers.run.waiters import Waiters
@@ -29,30 +27,14 @@ from server.containers.stdio.stdio_backend import Embedded, StdioBackend
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 timeouts.define("container.save", 1.0)  # between two attempts to write a record that a full disk refused
 
 #: Marks what this daemon made in the engine, so that recover takes nothing of another client's away.
 ROOT_LABEL = "io.wharf/root"
 #: Keeps a snapshot from being collected for as long as it is there.
 GC_ROOT = "containerd.io/gc.root"
-
-
-class Bus(Protocol):
-    """The event bus (``server/events``)."""
-
-    def publish(
-        self, kind: str, action: str, actor: str, attributes: Mapping[str, str], *, scope: str = "local"
-    ) -> object: ...
-
-
-class Store(Protocol):
-    """Where records are kept; a call returns when the change is on disk."""
-
-    async def put(self, container: Container, *, frees: bool = False) -> None: ...
-
-    async def delete(self, id: str) -> None: ...
-
-    async def load(self) -> Sequence[Container]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +61,14 @@ class Settings:
 
 @dataclass(slots=True)
 class Room:
-    """Everything that the verbs share. ``images``, ``networks`` and ``volumes`` are the services."""
+    """Everything that the verbs share."""
 
     engine: Engine
     store: Store
     bus: Bus
-    images: Any
-    networks: Any
-    volumes: Any
+    images: Images
+    networks: Networks
+    volumes: Volumes
     settings: Settings
     runtimes: Runtimes
     limits: HostLimits
@@ -106,7 +88,7 @@ class Room:
     cleaning: dict[str, asyncio.Task[Exit | None]] = field(default_factory=dict)
     # Set by the monitor: a container that may have ended unseen.
     suspect: Callable[[Container], None] = lambda container: None
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    tasks: set[asyncio.Task[object]] = field(default_factory=set)
     # Containers whose record waits for space on the disk.
     _unsaved: set[str] = field(default_factory=set)
 
@@ -159,7 +141,7 @@ class Room:
     def restarts_of(self, container: Container) -> Restarts:
         return self.restarts.setdefault(container.id, Restarts())
 
-    def clean(self, container_id: str, work: Coroutine[Any, Any, Exit | None]) -> "asyncio.Task[Exit | None]":
+    def clean(self, container_id: str, work: Coroutine[object, None, Exit | None]) -> "asyncio.Task[Exit | None]":
         """Cleans up after a container in the background; one after the other for one container."""
         before = self.cleaning.get(container_id)
 
@@ -168,7 +150,7 @@ class Room:
                 await asyncio.wait((before,))
             return await work
 
-        task: asyncio.Task[Exit | None] = self.spawn(clean(), f"clean {container_id[:12]}")
+        task = self.spawn(clean(), f"clean {container_id[:12]}")
         self.cleaning[container_id] = task
 
         def done(ended: "asyncio.Task[Exit | None]") -> None:
@@ -184,7 +166,7 @@ class Room:
         if task is not None:
             await asyncio.wait((task,))
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[object, None, _T], name: str) -> asyncio.Task[_T]:
         """Work in the background that ``close`` waits for; its failure is logged by the task itself."""
         task = asyncio.create_task(work, name=name)
         self.tasks.add(task)

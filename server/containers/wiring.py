@@ -1,7 +1,6 @@
 """The container service made from the daemon's configuration (called by the composition root)."""
 
 import contextlib
-from typing import Any
 
 from api_models.container import LogConfig
 from api_models.resources import Ulimit
@@ -10,14 +9,14 @@ from engine.common.errors import WharfError
 from engine.common.files.remap import Remap
 from engine.shim.zygote import Handle
 from server.config.model import Config
-from server.containers.context import Bus, Room, Settings, Store
+from server.containers.context import Room, Settings
 from server.containers.create.hostlimits import detect
 from server.containers.create.runtimes import Runtimes
 from server.containers.create.validate import Rules
+from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
 from server.containers.service import Containers
 from server.containers.spec.host import SYSTEMD, HostFacts
 from server.containers.stdio.stdio_backend import IoHosts
-from server.volumes.service import Volumes
 
 
 def settings_from(config: Config, facts: HostFacts) -> Settings:
@@ -59,8 +58,8 @@ def make_containers(
     engine: Engine,
     store: Store,
     bus: Bus,
-    images: Any,
-    networks: Any,
+    images: Images,
+    networks: Networks,
     volumes: Volumes,
     facts: HostFacts,
     default_runtime: str,

@@ -1,6 +1,1 @@
-"""Images. ``Images`` is the service; ``Image`` is one made ready for a container."""
-
-from server.images.model import Image, ImageUser
-from server.images.service import Images
-
-__all__ = ["Image", "ImageUser", "Images"]
+"""Images. ``service.Images`` is what routes and containers call; ``model.Image`` is one made ready for a container."""

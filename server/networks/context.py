@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from engine.common.errors import invalid, not_found
 from server.config.model import Config
@@ -20,6 +20,7 @@ from server.networks.ports.allocator import PortAllocator
 from server.networks.proxy_client import Forwarder
 
 _T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class Containers(Protocol):
@@ -70,14 +71,14 @@ class Room:
     claims: Claims = field(default_factory=Claims)
     devices: RLock = field(default_factory=RLock)  # held while a network's device is made, restored or removed
     containers: Containers | None = None
-    save_container: Callable[[Container], Coroutine[Any, Any, None]] | None = None
+    save_container: Callable[[Container], Coroutine[object, None, None]] | None = None
     #: The daemon ends: what is not begun yet is left to the recovery of the next one.
     closed: bool = False
     networks: dict[str, Network] = field(default_factory=dict)
     sandboxes: dict[str, SandboxRecord] = field(default_factory=dict)
     last: dict[str, SandboxRecord] = field(default_factory=dict)  # what a stopped container had
     ending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
-    tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _names: dict[str, Network] = field(default_factory=dict)
 
     def add(self, network: Network) -> None:
@@ -115,7 +116,7 @@ class Room:
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self.networks.values()))
 
-    async def work(self, function: Callable[..., _T], *arguments: Any) -> _T:
+    async def work(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
         """Runs what blocks on one of the room's threads. A cancelled caller waits for it all the same: what it has
         done has to be known before it can be undone."""
         done = asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
@@ -125,11 +126,11 @@ class Room:
             await asyncio.wait([done])
             raise
 
-    async def sweep(self, function: Callable[..., _T], *arguments: Any) -> _T:
+    async def sweep(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
         """As ``work``, for what nobody waits for: it must not keep a start waiting."""
         return await asyncio.get_running_loop().run_in_executor(self.sweepers, function, *arguments)
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+    def spawn(self, work: Coroutine[object, None, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

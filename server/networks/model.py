@@ -4,10 +4,10 @@ Networks and sandboxes are stored as JSON documents (``server/store/networks.py`
 (address pools, the bridge's index and MAC) lives only in memory. Times are nanoseconds since the epoch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import orjson
 
@@ -17,9 +17,6 @@ from server.networks.ipam.allocator import Address, AddressPool
 from server.networks.ipam.allocator import Network as Subnet
 from server.networks.netlink.rtnetlink import Interface
 from server.networks.nftables.rules import Publication
-
-if TYPE_CHECKING:
-    from server.containers.model import Container
 
 BRIDGE, HOST, NULL, MACVLAN, IPVLAN = "bridge", "host", "null", "macvlan", "ipvlan"
 
@@ -213,23 +210,6 @@ class SandboxRecord:
         raw["endpoints"] = [Endpoint.from_dict(item) for item in raw["endpoints"]]
         raw["hosts"] = [tuple(item) for item in raw["hosts"]]
         return cls(**raw)
-
-
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """What a start gets. ``netns_path`` None: the host's own namespace. ``joins``: the container whose it is;
-    ``of_process``: its namespace is to be had of its process only.
-
-    ``files``: path inside → path on the host. ``link_env``: the environment of legacy links.
-    """
-
-    netns_path: str | None = None
-    joins: str | None = None
-    of_process: "Container | None" = None
-    host: bool = False
-    files: Mapping[str, str] = field(default_factory=dict)
-    hostname: str = ""
-    link_env: Sequence[str] = ()
 
 
 def wanted(container_networking: Mapping[str, EndpointSettings], name: str) -> EndpointSettings:

@@ -14,12 +14,13 @@ from ipaddress import ip_network
 
 from engine.common.errors import Kind, WharfError, not_found
 from server.containers.model import Container
+from server.containers.neighbours import Sandbox
 from server.networks import endpoints, options
 from server.networks.bridges import attach, bridge_repair, interfaces
 from server.networks.context import Room
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import Network as Subnet
-from server.networks.model import BRIDGE, Endpoint, Network, Sandbox, SandboxRecord, wanted
+from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord, wanted
 from server.networks.netlink import conntrack, netns
 from server.networks.netlink.namespace_pool import Namespace
 from server.networks.netlink.rtnetlink import Netlink

@@ -14,13 +14,14 @@ from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.common.system import private
 from server.config.model import Config
 from server.containers.model import Container
+from server.containers.neighbours import Sandbox
 from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings
 from server.networks.bridges import attach, bridge, ownership
 from server.networks.bridges.restore import Restorer
 from server.networks.context import Bus, Containers, Room, Store
 from server.networks.dns import hosts_file, names
 from server.networks.ipam.allocator import default_pool
-from server.networks.model import BRIDGE, Network, Sandbox, SandboxRecord, wanted
+from server.networks.model import BRIDGE, Network, SandboxRecord, wanted
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import NamespacePool, mark
 from server.networks.netlink.rtnetlink import Netlink

@@ -16,9 +16,9 @@ from server.http.answers import json_answer, no_content
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.images import Images
 from server.images.commit import commit as commit_container
 from server.images.fetch import fetched
+from server.images.service import Images
 from server.registry.auth import NOBODY, Credentials, from_document, from_header
 from server.registry.oci import format_platform, parse_platform, platform_of
 from server.registry.reference import Reference, is_digest, parse

@@ -11,7 +11,7 @@ from engine.common.errors import WharfError, invalid
 from server.http import params
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute
-from server.images import Images
+from server.images.service import Images
 from server.registry.auth import from_document, from_header
 from server.registry.reference import parse
 

@@ -37,6 +37,7 @@ from server.containers.mounts import mounts as mount_points
 from server.containers.mounts.mounting import open_below
 from server.containers.mounts.rootfs import Found, look, mounted, mounts_of
 from server.containers.spec import security
+from server.images.model import Image
 from server.registry import oci
 
 
@@ -163,7 +164,7 @@ def _log_path(container: Container) -> str:
     return f"{container.directory}/{container.id}-json.log"
 
 
-def _descriptor(image: Any) -> dict[str, Any]:
+def _descriptor(image: Image) -> dict[str, Any]:
     target = image.manifest_descriptor
     shown: dict[str, Any] = {"mediaType": target.media_type, "digest": target.digest, "size": target.size}
     if target.platform is not None:

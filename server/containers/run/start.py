@@ -19,6 +19,7 @@ from server.containers.hooks import call
 from server.containers.logs.plugin import start_logging, stop_logging
 from server.containers.model import Container
 from server.containers.mounts import mounting, rootfs
+from server.containers.neighbours import Sandbox
 from server.containers.remove import remove
 from server.containers.run import checkpoint, devicerequests
 from server.containers.run.assemble import Surroundings, assemble
@@ -27,7 +28,6 @@ from server.containers.run.process import namespace_of, started_time
 from server.containers.run.stop import stop_and_wait
 from server.containers.spec.process import DOCKER_APPARMOR
 from server.containers.stdio.stdio import stdio_uri, task_owner
-from server.networks.model import Sandbox
 from server.registry.reference import Reference, parse_any
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings, NetworkCreateRequest
 from server.config.model import Config
 from server.containers.model import Container
+from server.containers.neighbours import Sandbox
 from server.containers.registry import Registry
-from server.networks.model import Network, Sandbox
+from server.networks.model import Network
 from server.networks.service import Networks
 from server.store.database import Database
 from server.store.networks import NetworkStore
