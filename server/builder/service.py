@@ -14,9 +14,10 @@ from server.builder.buildkit.service import BuildKit
 from server.builder.cache.collecting import Collecting
 from server.builder.cache.pruning import Pruning, Usage, chosen, read_filters
 from server.builder.cache.records import MOUNT, Cache, Record, choose
-from server.builder.classic.build import ClassicBuild, Images, read
+from server.builder.classic.build import ClassicBuild, read
 from server.builder.context import Contexts
 from server.builder.lease import BuildLease
+from server.builder.neighbours import Images
 from server.builder.operations.difference import quietly
 from server.builder.options import ClassicOptions, PostedOptions
 from server.builder.plan.moments import Moments

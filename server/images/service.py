@@ -20,7 +20,7 @@ from server.images.sizes import Sizes
 from server.images.transfer import Transfer
 from server.images.unpacking import Unpacking
 from server.registry import oci
-from server.registry.auth import NOBODY, Credentials, credentials_key, from_document, of_registry
+from server.registry.auth import NOBODY, Ask, Credentials, asked, credentials_key, from_document, of_registry
 from server.registry.client import Repository
 from server.registry.hosts import Settings
 from server.registry.progress import Message, Report
@@ -30,9 +30,10 @@ Messages = AsyncIterator[Message]
 
 
 class BuildMessages(Protocol):
-    """Where a build's pull tells its progress."""
+    """Receives the progress of a build's pull, as messages of the classic stream."""
 
-    async def put(self, message: Mapping[str, Any], /) -> None: ...
+    async def put(self, message: Mapping[str, Any], /) -> None:
+        """Takes one message; waits while the reader is behind."""
 
 
 class Images:
@@ -126,16 +127,19 @@ class Images:
         return report.run(self.transfer.push(reference, report, credentials=credentials, platform=platform))
 
     async def pull_for_build(
-        self, ref: str, *, platform: str | None, credentials: Any, messages: BuildMessages
+        self,
+        ref: str,
+        *,
+        platform: str | None,
+        credentials: Mapping[str, Mapping[str, Any]] | Ask,
+        messages: BuildMessages,
     ) -> None:
-        """A base image. ``credentials``: the object of ``X-Registry-Config`` by registry, or something that is asked
-        by ``await get(registry)`` for user and secret."""
+        """Pulls a base image. ``credentials``: the object of ``X-Registry-Config`` by registry, or who to ask."""
         reference = parse(ref).tagged()
         if isinstance(credentials, Mapping):
             who = from_document(of_registry(credentials, reference))
         else:
-            user, secret = await credentials.get(credentials_key(reference))
-            who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+            who = await asked(credentials, credentials_key(reference))
         async for message in self.pull(reference, credentials=who, platform=platform):
             await messages.put(message)
 
@@ -170,21 +174,18 @@ class Images:
         records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
         return saving.save(self._room, records or [(ImageRecord(target.digest, target), None)], quiet=True)
 
-    async def repository(self, ref: str, credentials: Any) -> Repository:
+    async def repository(self, ref: str, ask: Ask) -> Repository:
         """The repository of a name, for reading: an async context manager."""
         reference = parse(ref)
-        user, secret = await credentials(credentials_key(reference))
-        who = Credentials(user, secret) if user else Credentials(identity_token=secret)
-        return Repository(self.transfer.settings, reference, who)
+        return Repository(self.transfer.settings, reference, await asked(ask, credentials_key(reference)))
 
-    async def push_built(self, ref: str, target: Descriptor, credentials: Any) -> None:
-        """The same target under a name; ``await credentials(registry)`` gives user and secret.
+    async def push_built(self, ref: str, target: Descriptor, ask: Ask) -> None:
+        """Pushes the result of a build under a name.
 
         :raises WharfError: what the registry refuses.
         """
         reference = parse(ref)
-        user, secret = await credentials(credentials_key(reference))
-        who = Credentials(user, secret) if user else Credentials(identity_token=secret)
+        who = await asked(ask, credentials_key(reference))
         report = Report()
         async for _ in report.run(self.transfer.push_target(reference, target, report, who)):
             continue

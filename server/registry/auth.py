@@ -44,6 +44,15 @@ class Credentials:
 
 NOBODY = Credentials()
 
+#: Asks a client who it is to a registry: user and secret, "" and "" for nobody. A secret without user is a token.
+Ask = Callable[[str], Awaitable[tuple[str, str]]]
+
+
+async def asked(ask: Ask, registry: str) -> Credentials:
+    """The credentials that a client gives for a registry."""
+    user, secret = await ask(registry)
+    return Credentials(user, secret) if user else Credentials(identity_token=secret)
+
 
 def from_document(document: object) -> Credentials:
     """The object of ``X-Registry-Auth``, of an entry of ``X-Registry-Config`` or of ``POST /auth``; ``auth`` is

@@ -14,13 +14,14 @@ from server.builder.buildkit.options import BUILT_IN, check_options, limits
 from server.builder.buildkit.progress import StepProgress
 from server.builder.buildkit.subrequests import LINT, Asked, answer, checked
 from server.builder.cache.remote import Remote as RemoteCache
-from server.builder.classic.build import Images, host_platform
+from server.builder.classic.build import host_platform
 from server.builder.classic.image import chain_of, described
 from server.builder.dockerfile import checks
 from server.builder.dockerfile.errors import DockerfileError, Span
 from server.builder.dockerfile.instructions import Dockerfile, Warning
 from server.builder.dockerfile.lint import findings
 from server.builder.dockerfile.parse import parse, parsed
+from server.builder.neighbours import Images
 from server.builder.operations.base_snapshots import Ground
 from server.builder.plan.plan import Options, Plan, PlannedStage, plan
 from server.builder.plan.steps import SCRATCH, Base, Copy, Result, Run, Step

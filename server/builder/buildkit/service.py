@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
 
 from engine.api.pb import content_pb2
 from server.builder.buildkit.control import Control, Prune, Using, worker
@@ -13,14 +12,15 @@ from server.builder.buildkit.job import Job, Jobs, Made
 from server.builder.buildkit.platforms import platforms
 from server.builder.buildkit.posted import Posted
 from server.builder.context import Contexts
-from server.builder.exporters.export import Exporters, ImageStore
+from server.builder.exporters.export import Exporters
 from server.builder.exporters.files import Files
 from server.builder.history.blobs import Blobs
 from server.builder.history.history import History
 from server.builder.history.records import Records
+from server.builder.neighbours import Images
 from server.builder.options import PostedOptions
 from server.builder.session.http2.serving import Server
-from server.builder.session.pb import control_pb2, gateway_pb2
+from server.builder.session.pb import control_pb2, gateway_pb2, worker_pb2
 from server.builder.session.session import Sessions
 from server.builder.solver.solve import Builder
 from server.builder.sources.caches import Caches
@@ -37,7 +37,7 @@ class BuildKit:
     def __init__(
         self,
         room: Room,
-        images: Any,
+        images: Images,
         builder: Builder,
         contexts: Contexts,
         usage: Using,
@@ -61,7 +61,7 @@ class BuildKit:
         self._control: Control | None = None
         self._posted: Posted | None = None
 
-    def _workers(self) -> list[Any]:
+    def _workers(self) -> list[worker_pb2.WorkerRecord]:
         return [
             worker(
                 self._worker_id,
@@ -74,13 +74,12 @@ class BuildKit:
     def _controlled(self) -> Control:
         """Control, made when it is first asked for."""
         if self._control is None:
-            exporters: ImageStore = self._images
             self._control = Control(
                 self._room,
                 self._jobs,
                 self._sessions,
                 self._solve,
-                Exporters(self._room.engine, exporters, self._files, self._builder.scratch),
+                Exporters(self._room.engine, self._images, self._files, self._builder.scratch),
                 self._workers,
                 self._usage,
                 self._prune,

@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from engine.api.client import Engine
-from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, invalid
 from server.builder.classic import sentences
 from server.builder.classic.history_cache import HistoryCache
@@ -21,6 +19,7 @@ from server.builder.dockerfile.errors import DockerfileError
 from server.builder.dockerfile.instructions import Dockerfile, Instruction, Mount
 from server.builder.dockerfile.parse import parsed
 from server.builder.fetch import fetch
+from server.builder.neighbours import Images
 from server.builder.operations.base_snapshots import Ground
 from server.builder.operations.select import Checksums
 from server.builder.options import ClassicOptions
@@ -36,24 +35,6 @@ from server.http.streams import Progress, error_message
 from server.images.model import Image, short_id
 from server.images.rootfs import unpacked
 from server.registry import oci
-
-
-class Images(Protocol):
-    """What a build needs of the images."""
-
-    async def resolve(self, ref: str, *, platform: str | None = None) -> Image: ...
-
-    async def pull_for_build(self, ref: str, *, platform: str | None, credentials: Any, messages: Progress) -> None:
-        """Pulls, and tells the progress as messages of the stream."""
-
-    async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
-        """Whether :meth:`built` would change nothing."""
-
-    async def built(self, target: Descriptor, tags: Sequence[str]) -> None:
-        """Names a new image; without tags it stays as a dangling one."""
-
-    async def chains(self) -> set[str]:
-        """The chain ids of all layers of all images."""
 
 
 @dataclass(slots=True)

@@ -6,11 +6,10 @@ import json
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 from engine.api.client import Engine
 from engine.api.content import Content
@@ -25,6 +24,7 @@ from server.builder.buildkit.progress import Vertex
 from server.builder.exporters.export_options import Wishes, read
 from server.builder.exporters.files import Files, message_of
 from server.builder.exporters.provenance import Origins
+from server.builder.neighbours import Images
 from server.builder.operations import select
 from server.builder.session import calls
 from server.builder.session.pb import fsutil_pb2
@@ -35,27 +35,10 @@ from server.registry import oci
 from server.registry.reference import parse
 
 
-class ImageStore(Protocol):
-    """What exporters need of the images."""
-
-    async def is_built(self, digest: str, tags: Sequence[str]) -> bool: ...
-
-    async def built(self, target: Descriptor, tags: Sequence[str]) -> None: ...
-
-    async def push_built(self, ref: str, target: Descriptor, credentials: "Ask") -> None:
-        """Pushes under a name, with credentials that are asked for when the registry wants them."""
-
-    def archive(self, target: Descriptor, tags: Sequence[str]) -> AsyncIterator[bytes]:
-        """The image as ``docker save`` writes it."""
-
-
-Ask = Callable[[str], Awaitable[tuple[str, str]]]
-
-
 class Exporters:
     """Runs the exporters that a client asked for."""
 
-    def __init__(self, engine: Engine, images: ImageStore, files: Files, scratch: str) -> None:
+    def __init__(self, engine: Engine, images: Images, files: Files, scratch: str) -> None:
         self._engine, self._images, self._files = engine, images, files
         self._assembler = Assembler(engine, scratch)
 

@@ -7,7 +7,8 @@ from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
 from server.builder.buildkit.job import Job
 from server.builder.buildkit.progress import Vertex
-from server.builder.classic.build import Images, host_platform
+from server.builder.classic.build import host_platform
+from server.builder.neighbours import Images
 from server.builder.plan.plan import BaseImage
 from server.builder.plan.planned import INPUT, LAYOUT
 from server.builder.plan.steps import Base, Layer
@@ -84,10 +85,12 @@ class Bases:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
         messages = Progress(limit=0)  # nobody reads it: the vertex stands for the pull
+
+        async def ask(registry: str) -> tuple[str, str]:
+            return await self.sources.session.credentials(registry)
+
         try:
-            await self.images.pull_for_build(
-                ref, platform=wanted, credentials=SessionCredentials(self.sources), messages=messages
-            )
+            await self.images.pull_for_build(ref, platform=wanted, credentials=ask, messages=messages)
         except WharfError as error:
             if wanted and error.kind is Kind.NOT_FOUND and (only := await self._only(ref)):
                 return only
@@ -102,17 +105,6 @@ class Bases:
         except WharfError:
             return None
         return None if oci.is_index(image.target.media_type) else image
-
-
-@dataclass(frozen=True, slots=True)
-class SessionCredentials:
-    """Asks the client's session when a registry wants to know who it is."""
-
-    sources: Sources
-
-    async def get(self, host: str) -> tuple[str, str]:
-        """User and secret; empty ones if there are none."""
-        return await self.sources.session.credentials(host)
 
 
 def oci_name(ref: str) -> str:

@@ -4,9 +4,9 @@ import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from engine.api.client import Engine
 from engine.api.content import Content
@@ -17,6 +17,7 @@ from server.builder.buildkit.job import Job, Made
 from server.builder.buildkit.progress import Vertex
 from server.builder.cache import cache_config
 from server.builder.cache.cache_config import Document, Known
+from server.builder.neighbours import Images
 from server.builder.plan.imageconfig import ns_of, utc
 from server.builder.plan.steps import Layer, Result, Step
 from server.builder.session.pb import control_pb2 as pb
@@ -31,13 +32,22 @@ log = logging.getLogger(__name__)
 _CREATED, _UNCOMPRESSED = "buildkit/createdat", "containerd.io/uncompressed"
 
 
+class Store(Protocol):
+    """Where a cache is read from: a registry's repository, or a folder of the client."""
+
+    async def manifest(self, selector: str) -> tuple[bytes, str]:
+        """(data, media type) of a manifest, by its digest."""
+
+    def blob(self, digest: str) -> AbstractAsyncContextManager[tuple[int, AsyncIterator[bytes]]]:
+        """(0, pieces) of a blob."""
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """One cache of a build (server.builder.cache.remote.Remote)."""
 
     document: Document
-    store: Any
-    """Has ``blob(digest)``, which is an async context manager of pieces."""
+    store: Store
 
     @property
     def has_llb(self) -> bool:
@@ -64,8 +74,9 @@ class _Folder:
 
     content: Content
 
-    async def manifest(self, digest: str) -> bytes:
-        return await self.content.read_all(digest)
+    async def manifest(self, selector: str) -> tuple[bytes, str]:
+        data = await self.content.read_all(selector)
+        return data, oci.media_type_of(oci.load(data, selector))
 
     @asynccontextmanager
     async def blob(self, digest: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
@@ -87,7 +98,7 @@ def refuse_exports(exports: Iterable[pb.CacheOptionsEntry]) -> None:
 class Caches:
     """``images`` opens repositories and pushes."""
 
-    def __init__(self, engine: Engine, images: Any) -> None:
+    def __init__(self, engine: Engine, images: Images) -> None:
         self._engine, self._images = engine, images
 
     # import
@@ -119,12 +130,11 @@ class Caches:
             if not attrs.get("digest"):
                 raise invalid(f"the cache folder {attrs.get('src', '')} has no index.json")
             folder = _Folder(Content(ClientStore(session, f"local:{attrs['src']}")))
-            data = await folder.manifest(attrs["digest"])
-            media_type = oci.media_type_of(oci.load(data, attrs["digest"]))
+            data, media_type = await folder.manifest(attrs["digest"])
             return Imported(await self._known(folder, data, media_type), folder)
         raise not_implemented(f"cache import of type {kind} is not supported")
 
-    async def _known(self, store: Any, data: bytes, media_type: str) -> Document:
+    async def _known(self, store: Store, data: bytes, media_type: str) -> Document:
         """What a manifest's configuration, or an image's, knows; of an index the part for this host. BuildKit's may be
         an index of layers with the configuration among them."""
         if oci.is_index(media_type):
@@ -133,7 +143,7 @@ class Caches:
                 if desc.media_type == cache_config.MEDIA_TYPE:
                     return cache_config.read(await _blob(store, desc.digest), _layers(manifests))
             for desc in oci.best([item for item in manifests if item.platform != _UNKNOWN], oci.host_platform())[:1]:
-                child = await self._child(store, desc)
+                child, _ = await store.manifest(desc.digest)
                 return await self._known(store, child, oci.media_type_of(oci.load(child, desc.digest)))
             return Document()
         manifest = oci.parse_manifest(oci.load(data, "cache"))
@@ -146,11 +156,6 @@ class Caches:
             return Document()
         layers = [Layer(layer, diff_id, 0) for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)]
         return cache_config.read(base64.b64decode(inline), layers)
-
-    @staticmethod
-    async def _child(store: Any, desc: Descriptor) -> bytes:
-        found = await store.manifest(desc.digest)
-        return bytes(found[0] if isinstance(found, tuple) else found)
 
     # export
 
@@ -221,7 +226,7 @@ def _layers(described: Sequence[Descriptor]) -> list[Layer]:
     return found
 
 
-async def _blob(store: Any, digest: str) -> bytes:
+async def _blob(store: Store, digest: str) -> bytes:
     """A small document of a store."""
     async with store.blob(digest) as (_, pieces):
         return b"".join([piece async for piece in pieces])
@@ -230,8 +235,8 @@ async def _blob(store: Any, digest: str) -> bytes:
 _UNKNOWN = oci.platform_of({"os": "unknown", "architecture": "unknown"})
 
 
-def _chains(made: Sequence[Made], *, everything: bool) -> list[Any]:
-    chains: list[Any] = [item.chain for item in made]
+def _chains(made: Sequence[Made], *, everything: bool) -> list[tuple[Result, ...]]:
+    chains: list[tuple[Result, ...]] = [item.chain for item in made]
     if everything:
         chains += [chain for item in made for chain in item.others]
     return chains
