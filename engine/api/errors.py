@@ -3,12 +3,26 @@ turns it into a status on the way out; the client turns the status into a WharfE
 
 CONFLICT and NOT_MODIFIED become FAILED_PRECONDITION, as with containerd: Docker's reading of them belongs to the
 server and never has to survive the wire.
+
+A reason travels as a ``google.rpc.ErrorInfo`` in the status details, which only our own supervisor sends: callers that
+work on a stock containerd decide by the kind.
 """
 
+from collections.abc import Iterable
+from typing import cast
+
 import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 from grpc.aio import AioRpcError
 
-from engine.common.errors import Kind, WharfError
+from engine.api.pb.rpc_status_pb2 import ErrorInfo, Status
+from engine.common.errors import Kind, Reason, WharfError, reason_of
+
+#: Trailing metadata with a ``google.rpc.Status``: errors with more than a code and a sentence.
+DETAILS = "grpc-status-details-bin"
+#: Whose reasons an ErrorInfo names.
+_DOMAIN = "wharf"
 
 _TO_CODE = {
     Kind.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
@@ -36,12 +50,38 @@ _TO_KIND = {code: kind for kind, code in _TO_CODE.items()} | {
     grpc.StatusCode.DATA_LOSS: Kind.INTERNAL,
 }
 
-#: gRPC's words for a connection that ends or is reset in the middle of a call: the server has died.
+#: gRPC's words for a connection that ends or is reset in the middle of a call: the server has died. The codes are
+#: those of other failures, too, so the text decides; only here.
 _LOST = ("Stream removed", "Socket closed", "recvmsg:")
 
 
 def to_code(kind: Kind) -> grpc.StatusCode:
     return _TO_CODE[kind]
+
+
+def details(error: WharfError) -> bytes:
+    """The value of ``DETAILS`` for an error with a reason; b"" without one."""
+    if error.reason is None:
+        return b""
+    status = Status(code=to_code(error.kind).value[0], message=error.message)
+    detail = Any()
+    detail.Pack(ErrorInfo(reason=error.reason.value, domain=_DOMAIN))
+    status.details.append(detail)
+    return status.SerializeToString()
+
+
+def _reason(error: AioRpcError) -> Reason | None:
+    value = dict(cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())).get(DETAILS)
+    if not isinstance(value, bytes):
+        return None
+    info = ErrorInfo()
+    try:
+        for detail in Status.FromString(value).details:
+            if detail.Unpack(info) and info.domain == _DOMAIN:
+                return reason_of(info.reason)
+    except DecodeError:
+        return None
+    return None
 
 
 def from_status(code: grpc.StatusCode | None, message: str) -> WharfError:
@@ -54,4 +94,6 @@ def from_rpc_error(error: AioRpcError) -> WharfError:
     message = error.details() or ""
     if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) and message.startswith(_LOST):
         return WharfError(Kind.UNAVAILABLE, "containerd went away in the middle of a call")
-    return from_status(error.code(), message)
+    found = from_status(error.code(), message)
+    found.reason = _reason(error)
+    return found

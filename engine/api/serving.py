@@ -21,22 +21,11 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from engine.api.errors import to_code
-from engine.common.errors import Kind, WharfError
+from engine.api.errors import DETAILS, details, to_code
+from engine.common.errors import WharfError
 from engine.common.system.reserve import disk_error
 
 log = logging.getLogger(__name__)
-
-DETAILS = "grpc-status-details-bin"
-"""Trailing metadata with a ``google.rpc.Status``: errors with more than a code and a sentence."""
-
-
-class Detailed(WharfError):
-    """An error that carries a serialized ``google.rpc.Status`` to the client."""
-
-    def __init__(self, kind: Kind, message: str, status: bytes) -> None:
-        super().__init__(kind, message)
-        self.status = status
 
 
 def handler(service: ServiceDescriptor, servicer: object, caller: Callable[[Any], object]) -> "grpc.GenericRpcHandler":  # type: ignore[type-arg]  # not subscriptable at run time
@@ -97,10 +86,10 @@ def _method(
 async def _fail(method: MethodDescriptor, error: Exception, context: Any) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if isinstance(error, Detailed):
-        context.set_trailing_metadata(((DETAILS, error.status),))
     sent = disk_error(error)
     if isinstance(sent, WharfError):
+        if status := details(sent):
+            context.set_trailing_metadata(((DETAILS, status),))
         level = logging.DEBUG if sent is error else logging.WARNING
         log.log(level, "%s: %s: %s", method.full_name, sent.kind.value, sent.message)
         await context.abort(to_code(sent.kind), sent.message)

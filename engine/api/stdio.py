@@ -91,13 +91,7 @@ class StdioUri:
 
 def _refusal(message: Mapping[str, object]) -> WharfError | None:
     error = message.get("error")
-    if not isinstance(error, dict):
-        return None
-    try:
-        kind = Kind(error.get("kind"))
-    except ValueError:
-        kind = Kind.INTERNAL
-    return WharfError(kind, str(error.get("message", "")))
+    return WharfError.from_json(error) if isinstance(error, dict) else None
 
 
 async def _connect(sock: socket.socket, address: str) -> None:

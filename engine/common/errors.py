@@ -1,10 +1,11 @@
 """The one error vocabulary. Domain code names the kind; two tables elsewhere turn it into a status:
 kind → HTTP in ``server/http/errors.py``, kind ↔ gRPC in ``engine/api/errors.py``.
 
-The message is dockerd's sentence where a client can see it. Nobody reads an error's text to decide.
+The message is dockerd's sentence where a client can see it. No caller reads an error's text to decide: it decides by
+the kind, and where a kind is not enough by the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 
 
@@ -28,17 +29,60 @@ class Kind(Enum):
     INTERNAL = "internal"
 
 
-class WharfError(Exception):
-    """An error with a kind. ``message`` is what a client reads."""
+class Reason(Enum):
+    """What exactly went wrong, for the callers that a kind is not enough for. The values are the reasons of
+    ``google.rpc.ErrorInfo`` over gRPC, and the words of the shims (``engine.shim.refusals``)."""
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    # A process is not started, in runc's terms.
+    CONTAINER_PAUSED = "CONTAINER_PAUSED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    IS_A_DIRECTORY = "IS_A_DIRECTORY"
+    NOT_A_DIRECTORY = "NOT_A_DIRECTORY"
+    NO_SUCH_FILE = "NO_SUCH_FILE"
+    LOG_DRIVER = "LOG_DRIVER"
+    # A registry's codes.
+    NAME_UNKNOWN = "NAME_UNKNOWN"
+    MANIFEST_UNKNOWN = "MANIFEST_UNKNOWN"
+    # A Dockerfile has a keyword that is no instruction.
+    UNKNOWN_INSTRUCTION = "UNKNOWN_INSTRUCTION"
+    # A Git server can't send a history of limited depth.
+    SHALLOW_UNSUPPORTED = "SHALLOW_UNSUPPORTED"
+
+
+class WharfError(Exception):
+    """An error with a kind, and a reason where one is known. ``message`` is what a client reads."""
+
+    def __init__(self, kind: Kind, message: str, *, reason: Reason | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.reason = reason
+
+    def worded(self, message: str) -> "WharfError":
+        """The same kind and reason with another message."""
+        return WharfError(self.kind, message, reason=self.reason)
+
+    @classmethod
+    def from_json(cls, error: Mapping[str, object]) -> "WharfError":
+        """An error as the shims and I/O hosts send it: ``kind``, ``message`` and perhaps ``reason``. INTERNAL for a
+        kind that isn't known."""
+        try:
+            kind = Kind(error.get("kind"))
+        except ValueError:
+            kind = Kind.INTERNAL
+        return cls(kind, str(error.get("message", "")), reason=reason_of(error.get("reason")))
 
 
-def invalid(message: str) -> WharfError:
-    return WharfError(Kind.INVALID_ARGUMENT, message)
+def reason_of(word: object) -> Reason | None:
+    """The reason with this value; None for any other: it may come from a newer peer."""
+    try:
+        return Reason(word)
+    except ValueError:
+        return None
+
+
+def invalid(message: str, *, reason: Reason | None = None) -> WharfError:
+    return WharfError(Kind.INVALID_ARGUMENT, message, reason=reason)
 
 
 def not_found(message: str) -> WharfError:
@@ -57,8 +101,8 @@ def not_implemented(message: str) -> WharfError:
     return WharfError(Kind.NOT_IMPLEMENTED, message)
 
 
-def internal(message: str) -> WharfError:
-    return WharfError(Kind.INTERNAL, message)
+def internal(message: str, *, reason: Reason | None = None) -> WharfError:
+    return WharfError(Kind.INTERNAL, message, reason=reason)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

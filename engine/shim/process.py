@@ -12,6 +12,7 @@ from engine.shim.fifo import FifoInput
 from engine.shim.logs import NoLog, RunChild, open_log
 from engine.shim.loop import READ, Loop
 from engine.shim.protocol import Json, RequestError, text
+from engine.shim.refusals import LOG_DRIVER
 from engine.shim.sink import FifoSink, FileSink
 from engine.shim.streams import Streams
 
@@ -100,7 +101,8 @@ class Process:
         try:
             log = open_log(options, loop, run_child) if options else NoLog()
         except (ValueError, OSError) as error:
-            raise RequestError("invalid argument", f"failed to initialize logging driver: {error}") from None
+            sentence = f"failed to initialize logging driver: {error}"
+            raise RequestError("invalid argument", sentence, reason=LOG_DRIVER) from None
         self._owner = options.get("owner", "")
         path = options.get("path", "")
         self.streams = Streams(

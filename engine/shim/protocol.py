@@ -4,13 +4,14 @@ A frame is ``!II`` (length of the JSON, length of the tail), the JSON object, th
 the frame's first bytes (SCM_RIGHTS). Two sockets speak it:
 
 * ``shim.sock`` in the bundle, supervisor ↔ shim. Requests are ``{"id": n, "op": "start", …}``, replies
-  ``{"id": n, "ok": {…}}`` or ``{"id": n, "error": {"kind": …, "message": …}}``, notices
-  ``{"event": "exit", …}``.
+  ``{"id": n, "ok": {…}}`` or ``{"id": n, "error": {"kind": …, "message": …, "reason": …}}``,
+  notices ``{"event": "exit", …}``.
 * ``stdio.sock``, daemon ↔ shim (or I/O host). One request per connection: ``{"op": "attach", …}`` with the
   client's own socket as a descriptor; replies ``{"handed": true}``, then ``{"ended": "eof"}``. Or, to a shim,
   ``{"op": "run", …}`` with a process and its client (``engine.shim.execs``).
 
-``kind`` is the value of an ``engine.common.errors.Kind``; this package imports nothing but the standard library.
+``kind`` and ``reason``, which may be absent, are values of ``engine.common.errors``; this package imports nothing but
+the standard library.
 """
 
 import array
@@ -34,15 +35,16 @@ class ProtocolError(Exception):
 
 
 class RequestError(Exception):
-    """A request was refused; ``kind`` is the value of an ``engine.common.errors.Kind``."""
+    """A request was refused; ``kind`` is the value of an ``engine.common.errors.Kind``, ``reason`` of a ``Reason``."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, reason: str = "") -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.reason = reason
 
     def to_json(self) -> Json:
-        return {"kind": self.kind, "message": self.message}
+        return {"kind": self.kind, "message": self.message, **({"reason": self.reason} if self.reason else {})}
 
 
 def encode(message: Mapping[str, object], tail: bytes = b"") -> bytes:

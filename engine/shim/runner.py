@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 
 from engine.common import timeouts
-from engine.runtime.oci import Runtime, explain, last_message
-from engine.shim import kernel
+from engine.runtime.oci import Runtime
+from engine.shim import kernel, refusals
 from engine.shim.loop import Loop, Timer
 from engine.shim.protocol import RequestError
 
@@ -62,7 +62,8 @@ class Runner:
                 text = f"{deadline}: not done after {timeouts.seconds(str(deadline)):g} s"
                 done(RequestError("internal", f"OCI runtime {verb} failed: {text}"))
             else:
-                done(RequestError("internal", explain(self.runtime, verb, message)))
+                sentence = refusals.explain(self.runtime, verb, message)
+                done(RequestError("internal", sentence, reason=refusals.reason(sentence)))
 
         def expire() -> None:
             nonlocal late
@@ -92,7 +93,7 @@ def _read_log(path: str) -> str:
         os.unlink(path)
     except OSError:
         return ""
-    return last_message(text)
+    return refusals.last_message(text)
 
 
 def run_child(work: Callable[[], None]) -> Callable[[], None]:

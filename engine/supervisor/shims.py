@@ -17,15 +17,6 @@ log = logging.getLogger(__name__)
 OnEvent = Callable[[Json], None]
 
 
-def error_of(message: Mapping[str, object]) -> WharfError:
-    """A refusal as it came over a shim's socket."""
-    try:
-        kind = Kind(message.get("kind"))
-    except ValueError:
-        kind = Kind.INTERNAL
-    return WharfError(kind, str(message.get("message", "")))
-
-
 class Zygote:
     """Forks shims. A zygote that died is replaced by the next request; its shims aren't touched by that."""
 
@@ -63,7 +54,7 @@ class Zygote:
                     raise ProtocolError("a request was cut short")
             answer = await self._answer()
             if "error" in answer:
-                raise error_of(protocol.mapping(answer, "error"))
+                raise WharfError.from_json(protocol.mapping(answer, "error"))
             return ours, protocol.integer(answer, "pid")
         except BaseException:
             ours.close()
@@ -141,7 +132,7 @@ class ShimClient(asyncio.Protocol):
         waiting, then = self._waiting.pop(protocol.integer(message, "id"), (None, None))
         if "error" in message:
             if waiting is not None and not waiting.done():
-                waiting.set_exception(error_of(protocol.mapping(message, "error")))
+                waiting.set_exception(WharfError.from_json(protocol.mapping(message, "error")))
             return
         result = protocol.mapping(message, "ok")
         if then is not None:

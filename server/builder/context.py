@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from engine.common.errors import Kind, WharfError, invalid
+from engine.common.errors import Kind, Reason, WharfError, invalid
 from engine.common.files.paths import open_inside
 from engine.common.layers.compression import Compression, detect
 from engine.common.layers.extract import Options, Target, apply
@@ -33,6 +33,8 @@ MAX_DOCKERFILE = 4 << 20
 FETCH_SECONDS = 900.0  # a large repository over a slow line
 T = TypeVar("T")
 
+#: What git says of a web server that only has files.
+_NO_SHALLOW = b"does not support shallow"
 _GIT = re.compile(r"^(git://|git@|github\.com/|ssh://git@)|^https?://.*\.git(#.*)?$")
 
 
@@ -307,7 +309,8 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str,
         done = await run(["git", *args], deadline=FETCH_SECONDS, env=env)
         if done.status:
             words = done.stderr.decode(errors="replace").strip()
-            raise invalid(f"error fetching: {words}: exit status {done.status}")
+            shallow = Reason.SHALLOW_UNSUPPORTED if _NO_SHALLOW in done.stderr else None
+            raise invalid(f"error fetching: {words}: exit status {done.status}", reason=shallow)
         return done.stdout
 
     await git("init", "-q", root)
@@ -316,7 +319,7 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str,
     try:
         await git(*fetch, "--depth", "1")
     except WharfError as error:
-        if "does not support shallow" not in error.message:
+        if error.reason is not Reason.SHALLOW_UNSUPPORTED:
             raise
         # Plain files behind a web server: all of it, or nothing.
         await git(*fetch)

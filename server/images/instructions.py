@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.common.errors import WharfError, invalid
+from engine.common.errors import Reason, WharfError, invalid
 from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.parse import parse_instruction, parsed
 from server.builder.plan.plan import BaseImage, Options, plan
@@ -47,7 +47,7 @@ async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, 
         try:
             instruction = parse_instruction(line)
         except WharfError as error:
-            if error.message.startswith("unknown instruction"):
+            if error.reason is Reason.UNKNOWN_INSTRUCTION:
                 raise invalid(f"{line.split()[0]} is not a valid change command") from None
             raise invalid(error.message) from None
         if type(instruction) not in _ALLOWED:

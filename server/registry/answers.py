@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from engine.common import jsontext, timeouts
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, Reason, WharfError
 
 if TYPE_CHECKING:
     import httpx
@@ -24,14 +25,25 @@ timeouts.define("registry.wait", 60.0)  # the longest that a Retry-After is obey
 _BODY_MAX = 1 << 20
 _DIAL = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 _PIECE = 1 << 20
+#: OpenSSL's reasons for an answer that is no TLS record.
+_NO_TLS = frozenset(("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"))
 
 
 class RegistryError(WharfError):
     """A registry's refusal; ``status`` is its HTTP status, 0 if it did not answer. ``again``: it may help to repeat
     the request, after ``after`` seconds if it said so."""
 
-    def __init__(self, kind: Kind, message: str, *, status: int = 0, again: bool = False, after: float = 0) -> None:
-        super().__init__(kind, message)
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        status: int = 0,
+        again: bool = False,
+        after: float = 0,
+        reason: Reason | None = None,
+    ) -> None:
+        super().__init__(kind, message, reason=reason)
         self.status = status
         self.again = again
         self.after = after
@@ -51,16 +63,22 @@ def kind_of(status: int) -> Kind:
 
 def told(body: bytes) -> str:
     """The errors of a registry's answer, ``code: message``, as Docker words them; "" if it tells none."""
+    return "\n".join(f"{code.lower().replace('_', ' ')}: {message}" for code, message in _errors(body))[:2000]
+
+
+def _errors(body: bytes) -> list[tuple[str, str]]:
+    """(code, message) of each error of a registry's answer; [] if it is in another form."""
     try:
         document: Any = jsontext.loads(body)
         errors = document.get("errors") or ()
-        lines = [
-            f"{str(error.get('code', 'UNKNOWN')).lower().replace('_', ' ')}: {error.get('message') or 'unknown error'}"
-            for error in errors
-        ]
+        return [(str(each.get("code", "UNKNOWN")), str(each.get("message") or "unknown error")) for each in errors]
     except (ValueError, AttributeError, TypeError):
-        return ""
-    return "\n".join(lines)[:2000]
+        return []
+
+
+def _reason(body: bytes) -> Reason | None:
+    codes = {code.upper() for code, _ in _errors(body)}
+    return next((each for each in (Reason.NAME_UNKNOWN, Reason.MANIFEST_UNKNOWN) if each.value in codes), None)
 
 
 def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
@@ -78,6 +96,7 @@ def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> R
         status=status,
         again=status in (408, 429) or status >= 500,
         after=retry_after(response.headers.get("retry-after", "")),
+        reason=_reason(body),
     )
 
 
@@ -148,9 +167,10 @@ def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError
         name = "registry.answer"
     else:
         reason = _dialled(error, url) or str(error) or type(error).__name__
-        if "CERTIFICATE_VERIFY_FAILED" in reason:
+        tls = next((found for found in _chain(error) if isinstance(found, ssl.SSLError)), None)
+        if isinstance(tls, ssl.SSLCertVerificationError):
             reason = f"tls: failed to verify certificate: {reason}"
-        elif "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
+        elif tls is not None and tls.reason in _NO_TLS:
             reason = "http: server gave HTTP response to HTTPS client"
         elif isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
             reason = f"unexpected EOF ({reason})"
@@ -162,11 +182,17 @@ def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError
     )
 
 
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, then what it was raised from or during."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
 def _dialled(error: "httpx.HTTPError", url: str) -> str:
     """Go's words for a connection that was not made; "" for another failure."""
-    cause: BaseException | None = error
-    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
-        cause = cause.__cause__ or cause.__context__
+    cause = next((found for found in _chain(error) if isinstance(found, OSError) and found.errno), None)
     parts = urlsplit(url)
     if isinstance(cause, socket.gaierror):
         unknown = cause.errno in (socket.EAI_NONAME, socket.EAI_NODATA)

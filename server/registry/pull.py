@@ -12,7 +12,7 @@ from typing import TypeVar
 from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.common import limits
-from engine.common.errors import Kind, WharfError, invalid, not_found
+from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from engine.common.system.groups import first_error
 from server.registry import documents, oci
 from server.registry.answers import RegistryError, pause
@@ -272,8 +272,9 @@ async def remember_source(engine: Engine, reference: Reference, blobs: tuple[Des
 
 def explained(error: RegistryError, reference: Reference) -> WharfError:
     """A registry's refusal in dockerd's sentences, which clients look for."""
-    if error.status == 404 and "name unknown" not in error.message:
-        detail = error.message if "manifest unknown" in error.message else "manifest unknown: manifest unknown"
+    if error.status == 404 and error.reason is not Reason.NAME_UNKNOWN:
+        known = error.reason is Reason.MANIFEST_UNKNOWN
+        detail = error.message if known else "manifest unknown: manifest unknown"
         return not_found(f"manifest for {reference.familiar} not found: {detail}")
     if error.status in (401, 403, 404):
         detail = "denied: requested access to the resource is denied"

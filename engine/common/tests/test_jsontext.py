@@ -33,7 +33,7 @@ OWN_DATA = {
 # Output of programs of the host.
 HOST = {
     "server/networks/nftables/firewalld.py",
-    "engine/runtime/oci.py",
+    "engine/shim/refusals.py",
     "server/system/features.py",
 }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from engine.api.types import Mount
 from engine.common import timeouts
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, Reason, WharfError
 from engine.common.timeline import Timeline
 from engine.shim import protocol
 from engine.shim.protocol import Json
@@ -103,7 +103,8 @@ class Birth:
             if sock is not None:
                 sock.close()  # the shim has nothing to do yet and leaves
             await asyncio.shield(discard(task))
-            if isinstance(error, WharfError):
+            # dockerd opens the log itself, so that its sentence about a log driver names no shim.
+            if isinstance(error, WharfError) and error.reason is not Reason.LOG_DRIVER:
                 raise reraise(error, "failed to create shim task") from None
             raise
         timeline.done()

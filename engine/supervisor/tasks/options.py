@@ -131,4 +131,4 @@ def json_object(value: AnyValue | None, what: str) -> Mapping[str, object]:
 
 def reraise(error: WharfError, before: str) -> WharfError:
     """The same kind, with containerd's words in front."""
-    return WharfError(error.kind, f"{before}: {error.message}")
+    return error.worded(f"{before}: {error.message}")

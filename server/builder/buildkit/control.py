@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-from engine.api.serving import Detailed
 from engine.api.types import Platform, to_timestamp
 from engine.common.errors import WharfError, invalid, not_implemented
 from server.builder.buildkit.failure import detailed, of_disk
@@ -22,6 +21,7 @@ from server.builder.history.history import CANCELED, History
 from server.builder.lease import BuildLease
 from server.builder.plan.imageconfig import ImageConfig
 from server.builder.plan.steps import SCRATCH
+from server.builder.session.http2.serving import Detailed
 from server.builder.session.pb import control_pb2 as pb
 from server.builder.session.pb import gateway_pb2, ops_pb2, worker_pb2
 from server.builder.session.session import Session, Sessions

@@ -14,9 +14,9 @@ from google.protobuf.any_pb2 import Any
 
 from engine.api.errors import from_status, to_code
 from engine.api.pb.rpc_status_pb2 import Status
-from engine.api.serving import Detailed
 from engine.common.errors import Kind, WharfError
 from server.builder.dockerfile.errors import DockerfileError, Span
+from server.builder.session.http2.serving import Detailed
 from server.builder.solver.solve import StepFailed
 
 _TYPES = "github.com/moby/buildkit"

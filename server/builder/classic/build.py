@@ -332,7 +332,7 @@ class ClassicBuild:
             sentence = f"The command '{error.command}' returned a non-zero code: {error.code}"
             raise Failed(sentence, error.code) from None
         except StepRefused as error:
-            raise Failed(error.reason) from None
+            raise Failed(error.refusal) from None
         except WharfError as error:
             if isinstance(step.operation, Copy):
                 root = self._context.root

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.common.errors import Kind, WharfError
+from engine.common.errors import Kind, Reason, WharfError
 
 if TYPE_CHECKING:
     from server.builder.dockerfile.instructions import Warning
@@ -27,8 +27,10 @@ class DockerfileError(WharfError):
     ``numbered``: the sentence names the line: the parser's errors do, those of later steps don't.
     """
 
-    def __init__(self, message: str, span: Span | None = None, *, numbered: bool | None = None) -> None:
-        super().__init__(Kind.INVALID_ARGUMENT, message)
+    def __init__(
+        self, message: str, span: Span | None = None, *, numbered: bool | None = None, reason: Reason | None = None
+    ) -> None:
+        super().__init__(Kind.INVALID_ARGUMENT, message, reason=reason)
         self.span, self.numbered = span, numbered
         self.warnings: Sequence[Warning] = ()
         """What build checks had found before."""

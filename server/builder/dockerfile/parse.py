@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from engine.common.errors import Reason
 from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import DockerfileError, Span
 from server.builder.dockerfile.flags import Flags, mount
@@ -36,7 +37,7 @@ class _Parser:
         try:
             handler = _HANDLERS[name]
         except KeyError:
-            raise DockerfileError(_unknown_instruction(keyword), line.span, numbered=True) from None
+            raise _unknown_instruction(keyword, line.span) from None
         flags, rest = take_flags(rest, self.escape)
         try:
             return handler(self, line, name, Flags(name, flags), rest)
@@ -329,11 +330,12 @@ def _interval(text: str, name: str) -> int:
     return value
 
 
-def _unknown_instruction(keyword: str) -> str:
+def _unknown_instruction(keyword: str, span: Span) -> DockerfileError:
     meant = closest(keyword, tuple(_HANDLERS))
     # As BuildKit's suggest.WrapError: in upper case if the keyword is, else in lower case.
     hint = f" (did you mean {meant.upper() if keyword.isupper() else meant.lower()}?)" if meant else ""
-    return f"unknown instruction: {keyword}{hint}"
+    sentence = f"unknown instruction: {keyword}{hint}"
+    return DockerfileError(sentence, span, numbered=True, reason=Reason.UNKNOWN_INSTRUCTION)
 
 
 def parse_instruction(text: str, *, escape: str = "\\", span: Span | None = None) -> ins.Instruction:

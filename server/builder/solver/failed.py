@@ -22,9 +22,11 @@ class StepFailed(WharfError):
 
 
 class StepRefused(WharfError):
-    """A step's process could not be run at all. ``reason`` is the runtime's own sentence."""
+    """A step's process could not be run at all. ``refusal`` is the runtime's own sentence."""
 
     def __init__(self, command: str, error: WharfError) -> None:
         shown = json.dumps(command, ensure_ascii=False)
-        super().__init__(error.kind, f"process {shown} did not complete successfully: {error.message}")
-        self.reason = error.message
+        super().__init__(
+            error.kind, f"process {shown} did not complete successfully: {error.message}", reason=error.reason
+        )
+        self.refusal = error.message

@@ -10,13 +10,13 @@ from engine.api.stdio import Attach as Wishes
 from engine.api.stdio import AttachSession, Execution, Stdio, StdioUri
 from engine.api.types import TaskStatus
 from engine.common import timeouts
-from engine.common.errors import Kind, WharfError, conflict, internal
+from engine.common.errors import Kind, Reason, WharfError, conflict, internal
 from engine.shim.kernel import leaves
 from server.containers.context import Room
 from server.containers.exec.model import ExecInstance
 from server.containers.model import Container
 from server.containers.run import exits
-from server.containers.run.failures import start_failure
+from server.containers.run.failures import refusal, start_failure
 from server.containers.signals import SIGKILL
 from server.containers.stdio.client import DEFAULT_KEYS, Client
 from server.containers.stdio.stdio import owner, socket_path
@@ -30,12 +30,12 @@ class Failed(Exception):
         self.code, self.error = start_failure(error)
 
 
-async def unfit(room: Room, container: Container, run: int, message: str) -> WharfError | None:
+async def unfit(room: Room, container: Container, run: int, error: WharfError) -> WharfError | None:
     """Why nothing could be executed if that was for the state that the container had got into meanwhile: what is told
     when it is known before. None: it was for something else. ``run``: when the container's run began.
     """
     paused = conflict(f"Container {container.id} is paused, unpause the container before exec")
-    if "is paused" in message or "in a paused" in message:  # crun's word, and runc's: it may be over
+    if refusal(error)[1] is Reason.CONTAINER_PAUSED:  # the pause may be over
         return paused
     # A pause, or an end, that is under way has the lock.
     async with container.lock:

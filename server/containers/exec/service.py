@@ -190,7 +190,7 @@ class Exec:
             return session
         finally:
             instance.started.set()
-        unfit = await run.unfit(self._room, container, began, error.message) if container is not None else None
+        unfit = await run.unfit(self._room, container, began, error) if container is not None else None
         raise unfit or error
 
     async def _run(

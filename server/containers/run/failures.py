@@ -7,19 +7,13 @@ message must carry the runtime's words, and the container's ``ExitCode`` is set 
 from dataclasses import dataclass
 from itertools import takewhile
 
-from engine.common.errors import Kind, WharfError, causes, internal, invalid
-from engine.runtime.oci import in_runcs_words
+from engine.common.errors import Kind, Reason, WharfError, causes, internal, invalid, reason_of
+from engine.shim import refusals
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 UNKNOWN = 128
 
-_NOT_FOUND_WORDS = (
-    "executable file not found",
-    "no such file or directory",
-    "system cannot find the file specified",
-    "failed to run runc create/exec call",
-)
 #: The engine is unreachable, too slow or out of space: the same start may succeed later.
 _TEMPORARY = frozenset((Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.CANCELLED, Kind.RESOURCE_EXHAUSTED))
 _TYPE_HINT = (
@@ -43,19 +37,30 @@ def is_temporary(error: WharfError) -> bool:
     return any(isinstance(found, WharfError) and found.kind in _TEMPORARY for found in refusals)
 
 
+def refusal(error: WharfError) -> tuple[str, Reason | None]:
+    """Why the engine refuses to run a process: the message in runc's words, and the reason.
+
+    Our own shim sends the reason of the runtime. It is read from the message where there is none: a stock containerd
+    sends only the message, and what stopped a log driver or a mount is said by the kernel's words, as with dockerd.
+    """
+    text = refusals.in_runcs_words(error.message)
+    if error.reason in (None, Reason.LOG_DRIVER):
+        return text, reason_of(refusals.reason(text))
+    return text, error.reason
+
+
 def start_failure(error: WharfError) -> tuple[int, WharfError]:
     """The exit code and the error for a failed create or start of a task."""
     if error.kind in (Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED):
         return UNKNOWN, error
-    text = in_runcs_words(error.message)
-    lower = text.lower()
-    if "permission denied" in lower:
-        return NOT_EXECUTABLE, invalid(text)
-    if "is a directory" in lower:
+    text, reason = refusal(error)
+    if reason is Reason.PERMISSION_DENIED:
+        return NOT_EXECUTABLE, invalid(text, reason=reason)
+    if reason is Reason.IS_A_DIRECTORY:
         # The CLI looks for the older word.
-        return NOT_EXECUTABLE, invalid(f"{text}: permission denied")
-    if "not a directory" in lower:
-        return NOT_FOUND, invalid(text + _TYPE_HINT)
-    if any(words in lower for words in _NOT_FOUND_WORDS):
-        return NOT_FOUND, invalid(text)
-    return UNKNOWN, internal(text)
+        return NOT_EXECUTABLE, invalid(f"{text}: permission denied", reason=reason)
+    if reason is Reason.NOT_A_DIRECTORY:
+        return NOT_FOUND, invalid(text + _TYPE_HINT, reason=reason)
+    if reason is Reason.NO_SUCH_FILE:
+        return NOT_FOUND, invalid(text, reason=reason)
+    return UNKNOWN, internal(text, reason=reason)

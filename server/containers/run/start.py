@@ -149,7 +149,7 @@ class _NotStarted(WharfError):
     """The engine refused the task; ``exit_code`` is what dockerd gives the container for that."""
 
     def __init__(self, error: WharfError, exit_code: int) -> None:
-        super().__init__(error.kind, error.message)
+        super().__init__(error.kind, error.message, reason=error.reason)
         self.exit_code = exit_code
 
 
@@ -333,11 +333,7 @@ async def _create_task(room: Room, container: Container, root: tuple[Mount, ...]
         await forget_task(room, container.id)
         return await create()
     except WharfError as error:
-        message = error.message
-        if "failed to initialize logging driver" in message:
-            # dockerd opens the log itself: its sentence knows of no shim.
-            message = message.removeprefix("failed to create shim task: ")
-        raise WharfError(error.kind, f"failed to create task for container: {message}") from error
+        raise error.worded(f"failed to create task for container: {error.message}") from error
 
 
 async def forget_task(room: Room, container_id: str) -> None:

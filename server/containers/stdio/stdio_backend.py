@@ -126,7 +126,7 @@ class _Line:
                 answer.exception()  # told by what was raised while it was sent
         failure = message.get("error")
         if isinstance(failure, dict):
-            raise WharfError(Kind(failure.get("kind")), str(failure.get("message")))
+            raise WharfError.from_json(failure)
         result = message.get("ok")
         return result if isinstance(result, dict) else {}
 

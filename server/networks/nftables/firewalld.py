@@ -6,6 +6,7 @@ asked over D-Bus, by systemd's ``busctl``. All methods block and belong in a thr
 
 import json
 import logging
+import re
 from collections.abc import Collection
 
 from engine.common.errors import WharfError
@@ -28,8 +29,17 @@ _FORWARDING_SETTINGS = (
 )
 
 
+_CODE = re.compile(r"\b([A-Z][A-Z_]+): ")
+
+
 class Refused(Exception):
-    """firewalld said no, in its own words (``NAME_CONFLICT: …``)."""
+    """firewalld refused a call, in its own words (``NAME_CONFLICT: …``). ``code``: the first of them, "" if it has
+    none: D-Bus has one error name for all of firewalld's refusals."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        found = _CODE.search(message)
+        self.code = found[1] if found else ""
 
 
 class Firewalld:
@@ -77,7 +87,7 @@ def _make_zone() -> None:
         try:
             _call(config, method, "sa{sv}", name, count, *settings, path=path)
         except Refused as error:
-            if "NAME_CONFLICT" not in str(error):
+            if error.code != "NAME_CONFLICT":
                 raise
     _call(_NAME, "reload")
 

@@ -1,4 +1,4 @@
-"""Plain objects as gRPC services on connections that are open already: :mod:`engine.api.serving` for ``/grpc``.
+"""Serves plain objects as gRPC services on connections that are open already, as ``engine.api.serving`` on a socket.
 
 One coroutine method, or asynchronous generator, for each method of a service, in snake case. ``call`` is what the
 service's ``caller`` makes of a call's metadata; where the client streams, the request is an iterator. A WharfError
@@ -18,8 +18,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from engine.api.errors import to_code
-from engine.api.serving import Detailed, snake_case
-from engine.common.errors import WharfError
+from engine.api.serving import snake_case
+from engine.common.errors import Kind, WharfError
 from server.builder.session.http2.connection import Connection
 from server.builder.session.http2.stream import Stream
 
@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 
 _UNKNOWN, _UNIMPLEMENTED = 2, 12
 Caller = Callable[[Mapping[str, str]], object]
+
+
+class Detailed(WharfError):
+    """An error that carries a serialized ``google.rpc.Status`` to the client."""
+
+    def __init__(self, kind: Kind, message: str, status: bytes) -> None:
+        super().__init__(kind, message)
+        self.status = status
 
 
 class Server:
