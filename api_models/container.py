@@ -8,9 +8,11 @@ from api_models.base import OMIT, Go, Int, Int64, KeySet, Model, StringMap, Stri
 from api_models.mount import Mount
 from api_models.network import EndpointSettings, NetworkingConfig
 from api_models.resources import Resources, RestartPolicy
-from api_models.versions import Checked, Implied, Shown, Since, Version
+from api_models.versions import Adapted, Checked, Implied, Shown, Since, Version
 from engine.common.errors import invalid
 
+#: Names of networks that no user made.
+_PREDEFINED = frozenset(("default", "bridge", "host", "none", ""))
 Duration = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("time.Duration")]
 
 
@@ -94,8 +96,7 @@ class HostConfig(Resources):
     mounts: Annotated[list[Mount] | None, OMIT] = None
     cap_add: Annotated[StrSlice | None, Go("string")] = None
     cap_drop: Annotated[StrSlice | None, Go("string")] = None
-    # "" means the daemon's default. That older clients mean "host" on cgroup v1 the service decides, as
-    # it depends on the host.
+    # "" means the daemon's default; api_models.changes.CGROUPNS_DEFAULT.
     cgroupns_mode: Annotated[str, Go("container.CgroupnsMode")] = ""
     dns: Strings | None = None
     dns_options: Strings | None = None
@@ -153,12 +154,17 @@ class CreateRequest(ContainerConfig):
         return ContainerConfig.model_construct(self.model_fields_set & fields.keys(), **fields)
 
 
+def _no_pids_limit_before_1_40(request: "UpdateRequest", version: Version) -> None:
+    if version < (1, 40):
+        request.pids_limit = None
+
+
 class UpdateRequest(Resources):
     """The body of ``POST /containers/{id}/update``. What isn't given is kept."""
 
     go_name: ClassVar[str] = "container.UpdateConfig"
 
-    restart_policy: RestartPolicy = Field(default_factory=RestartPolicy)
+    restart_policy: Annotated[RestartPolicy, Checked(_no_pids_limit_before_1_40)] = Field(default_factory=RestartPolicy)
 
 
 # ---- answers: the fields whose presence depends on the version, the rest passes as it is -------------------
@@ -225,6 +231,16 @@ class NetworkSettings(Model):
     networks: dict[str, EndpointSettings] = Field(default_factory=dict)
 
 
+def _own_names_before_1_45(document: dict[str, Any], version: Version) -> None:
+    """A container's short id and host name were shown among its aliases on networks that a user made."""
+    if version >= (1, 45):
+        return
+    own = (document["Id"][:12], document["Config"]["Hostname"])
+    for name, endpoint in (document["NetworkSettings"].get("Networks") or {}).items():
+        if name not in _PREDEFINED:
+            endpoint["Aliases"] = list(dict.fromkeys((*(endpoint.get("Aliases") or ()), *own)))
+
+
 class ContainerInspect(Model):
     """The answer of ``GET /containers/{id}/json``."""
 
@@ -253,4 +269,6 @@ class ContainerInspect(Model):
     size_root_fs: Annotated[Int64 | None, OMIT] = None
     mounts: list[dict[str, Any]] = Field(default_factory=list)
     config: ContainerConfig = Field(default_factory=ContainerConfig)
-    network_settings: NetworkSettings = Field(default_factory=NetworkSettings)
+    network_settings: Annotated[NetworkSettings, Adapted(_own_names_before_1_45)] = Field(
+        default_factory=NetworkSettings
+    )

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from api_models.base import OMIT, Int64, Model, StringMap, Strings
-from api_models.versions import Adapted, Filled, Instead, Shown, Version
+from api_models.versions import Adapted, Default, Filled, Instead, Shown, Version
 
 
 def _size(document: dict[str, Any]) -> Any:
@@ -58,7 +58,7 @@ class ImageInspect(Model):
     repo_digests: Strings = Field(default_factory=list)
     parent: str = ""
     comment: str = ""
-    created: Annotated[str, OMIT] = ""
+    created: Annotated[str, OMIT, Default((1, 44), "0001-01-01T00:00:00Z")] = ""
     container: Annotated[str, OMIT, Instead((1, 45), "")] = ""
     container_config: Annotated[dict[str, Any] | None, OMIT, Instead((1, 45), {})] = None
     docker_version: str = ""

@@ -13,7 +13,8 @@ class BindOptions(Model):
     propagation: Annotated[str, Go("mount.Propagation"), OMIT] = ""
     non_recursive: Annotated[bool, OMIT, Since((1, 40))] = False
     create_mountpoint: Annotated[bool, OMIT, Since((1, 42))] = False
-    read_only_non_recursive: Annotated[bool, OMIT, Since((1, 44))] = False
+    # For older clients the mount decides.
+    read_only_non_recursive: Annotated[bool, OMIT] = False
     read_only_force_recursive: Annotated[bool, OMIT, Needs((1, 44), "BindOptions.ReadOnlyForceRecursive")] = False
 
 
@@ -69,13 +70,19 @@ def _options_fit_type(mount: "Mount", version: Version) -> None:
         raise invalid('Mount type "Image" needs API v1.48 or newer')
 
 
+def _read_only_at_the_top(mount: "Mount", version: Version) -> None:
+    """Clients below 1.44 know of no binds that are read-only all the way down."""
+    if version < (1, 44) and mount.bind_options is not None:
+        mount.bind_options.read_only_non_recursive = mount.read_only
+
+
 class Mount(Model):
     go_name: ClassVar[str] = "mount.Mount"
 
     type: Annotated[str, Go("mount.Type"), OMIT, Checked(_options_fit_type)] = ""
     source: Annotated[str, OMIT] = ""
     target: Annotated[str, OMIT] = ""
-    read_only: Annotated[bool, OMIT] = False
+    read_only: Annotated[bool, OMIT, Checked(_read_only_at_the_top)] = False
     consistency: Annotated[str, Go("mount.Consistency"), OMIT] = ""
     bind_options: Annotated[BindOptions | None, OMIT] = None
     volume_options: Annotated[VolumeOptions | None, OMIT] = None

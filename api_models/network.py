@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from api_models.base import OMIT, Go, Int, Model, StringMap, Strings
-from api_models.versions import Shown, Since
+from api_models.versions import Emptied, Shown, Since
 
 
 class EndpointIPAMConfig(Model):
@@ -119,7 +119,7 @@ class NetworkDisconnect(Model):
 
 
 class NetworkInspect(Model):
-    """The answer of ``GET /networks/{id}``; the list's is the same without ``Containers``."""
+    """The answer of ``GET /networks/{id}``."""
 
     name: str = ""
     id: str = ""
@@ -137,3 +137,9 @@ class NetworkInspect(Model):
     containers: dict[str, dict[str, Any]] | None = None
     options: StringMap | None = None
     labels: StringMap | None = None
+
+
+class NetworkSummary(NetworkInspect):
+    """One element of ``GET /networks``."""
+
+    containers: Annotated[dict[str, dict[str, Any]] | None, Emptied((1, 28))] = None

@@ -1,13 +1,14 @@
-"""The API versions served, and the two functions that apply what the models' fields declare about them.
+"""The API versions served, and the functions that apply what fields and query parameters declare about them.
 
 A difference between versions stands beside its field, as a mark in ``Annotated[...]``:
 
 * marks of requests (:func:`accept` applies them): :class:`Since`, :class:`Gone`, :class:`Implied`, :class:`Needs`,
   :class:`Checked`;
 * marks of answers (:func:`shape` applies them): :class:`Shown`, :class:`Hidden`, :class:`Instead`,
-  :class:`Filled`, :class:`Adapted`.
+  :class:`Filled`, :class:`Default`, :class:`Emptied`, :class:`Adapted`.
 
-No handler compares versions for the sake of a field.
+Marks of query parameters stand in the table of the routes: :class:`Since`, :class:`Fixed`. What belongs to neither a
+field nor a parameter is in ``api_models.changes``. No handler and no service compares versions.
 """
 
 from collections.abc import Callable
@@ -35,13 +36,21 @@ class RequestMark:
         raise NotImplementedError
 
 
+class QueryMark:
+    """Something a query parameter obeys, depending on the version."""
+
+    def values(self, given: list[str], version: Version) -> list[str]:
+        """The parameter's values as the client of ``version`` means them."""
+        raise NotImplementedError
+
+
 def _reset(parent: Model, attribute: str) -> None:
     info = type(parent).model_fields[attribute]
     setattr(parent, attribute, info.get_default(call_default_factory=True, validated_data={}))
 
 
-class Since(RequestMark):
-    """Clients older than ``version`` don't know the field: what they send in it is ignored."""
+class Since(RequestMark, QueryMark):
+    """Clients older than ``version`` don't know the field or parameter: what they send in it is ignored."""
 
     def __init__(self, version: Version) -> None:
         self.version = version
@@ -49,6 +58,20 @@ class Since(RequestMark):
     def apply(self, parent: Model, attribute: str, version: Version) -> None:
         if version < self.version:
             _reset(parent, attribute)
+
+    def values(self, given: list[str], version: Version) -> list[str]:
+        return given if version >= self.version else []
+
+
+class Fixed(QueryMark):
+    """Clients below ``below`` mean ``value``, whatever they send."""
+
+    def __init__(self, below: Version, value: str) -> None:
+        self.below = below
+        self.value = value
+
+    def values(self, given: list[str], version: Version) -> list[str]:
+        return [self.value] if version < self.below else given
 
 
 class Gone(RequestMark):
@@ -151,6 +174,29 @@ class Filled(AnswerMark):
             document.pop(key, None)
 
 
+class Default(AnswerMark):
+    """Clients below ``below`` find the key, with ``value`` where the answer has none."""
+
+    def __init__(self, below: Version, value: object) -> None:
+        self.below = below
+        self.value = value
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        if version < self.below:
+            document.setdefault(key, self.value)
+
+
+class Emptied(AnswerMark):
+    """An object that is always ``{}`` from ``version`` on; :func:`fills` says whether its content is needed."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+    def apply(self, document: dict[str, Any], key: str, version: Version) -> None:
+        if version >= self.version:
+            document[key] = {}
+
+
 class Adapted(AnswerMark):
     """A rule that involves the field's siblings: a function of (document, version)."""
 
@@ -200,6 +246,12 @@ def accept(model: Model, version: Version) -> None:
         mark.apply(model, attribute, version)
     for attribute, _, _, _ in node.inner:
         _accept_value(getattr(model, attribute), version)
+
+
+def fills(schema: type[Model], attribute: str, version: Version) -> bool:
+    """Whether an answer to a client of ``version`` has a field's content, which may be expensive."""
+    marks = schema.model_fields[attribute].metadata
+    return not any(isinstance(mark, Emptied) and version >= mark.version for mark in marks)
 
 
 def _accept_value(value: Any, version: Version) -> None:

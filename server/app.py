@@ -115,6 +115,7 @@ class EngineApp:
         if match is None:
             raise not_found("page not found")
         request.state.version = negotiated(match.route, match.version)
+        request.state.query = match.route.query
         request.scope["path_params"] = match.params
         connection_of(request).leaving_cancels = match.route.waits
         if self._timed is None:

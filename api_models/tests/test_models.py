@@ -303,6 +303,7 @@ GOLDEN: list[tuple[type[Model], dict[str, Any], Version, dict[str, Any]]] = [
         {
             "Size": 1,
             "VirtualSize": 1,
+            "Created": "0001-01-01T00:00:00Z",
             "Container": "",
             "ContainerConfig": {},
             "Config": {

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from api_models.filters import Filters
-from api_models.versions import Version
 from engine.common.errors import WharfError
 from server.config.model import Config
 from server.containers import prune, remove, rename
@@ -118,15 +117,15 @@ class Containers:
         """A future of the outcome, registered before this returns."""
         return self.room.waiters.register(self.get(key), condition)
 
-    async def inspect(self, key: str, version: Version, *, size: bool = False) -> dict[str, Any]:
+    async def inspect(self, key: str, *, size: bool = False) -> dict[str, Any]:
         # ``client/alias`` is the container that a link leads to.
         container = self.room.networks.linked(key) if "/" in key.strip("/") else self.get(key)
-        return await inspect.inspect(self.room, container, version, size=size)
+        return await inspect.inspect(self.room, container, size=size)
 
     async def list(
-        self, filters: Filters, version: Version, *, everything: bool = False, limit: int = 0, size: bool = False
+        self, filters: Filters, *, everything: bool = False, limit: int = 0, size: bool = False
     ) -> list[dict[str, Any]]:
-        return await listing.listing(self.room, filters, version, everything=everything, limit=limit, size=size)
+        return await listing.listing(self.room, filters, everything=everything, limit=limit, size=size)
 
     async def prune(self, filters: Filters) -> dict[str, Any]:
         return await prune.prune(self.room, filters)

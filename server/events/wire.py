@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from api_models import changes
 from api_models.versions import Version
 from server.events.bus import EventMessage
 
@@ -27,5 +28,5 @@ def document(event: EventMessage) -> dict[str, Any]:
 
 
 def hidden(event: EventMessage, version: Version) -> bool:
-    """Events that older clients don't know: an image's ``create`` came with 1.46."""
-    return version < (1, 46) and event.kind == "image" and event.action == "create"
+    """Whether a client of ``version`` doesn't know the event."""
+    return event.kind == "image" and event.action == "create" and not changes.IMAGE_CREATE_EVENTS.within(version)

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from api_models.base import Model
+from api_models.changes import Change
 from api_models.decode import decode
 from api_models.filters import Filters
 from api_models.system import AuthConfig
-from api_models.versions import Version, accept
+from api_models.versions import QueryMark, Version, accept
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
 
@@ -34,6 +35,11 @@ def version_of(request: Request) -> Version:
     return version
 
 
+def has(request: Request, change: Change) -> bool:
+    """Whether the client's version has a change of behaviour."""
+    return change.within(version_of(request))
+
+
 def text(request: Request, name: str, default: str = "") -> str:
     """A parameter's first value, as Go's ``FormValue`` has it."""
     values = texts(request, name)
@@ -41,8 +47,10 @@ def text(request: Request, name: str, default: str = "") -> str:
 
 
 def texts(request: Request, name: str) -> list[str]:
-    """All values of a parameter that may be repeated."""
-    return request.query_params.getlist(name)
+    """All values of a parameter that may be repeated, as the client's version means them."""
+    given = request.query_params.getlist(name)
+    mark: QueryMark | None = request.state.query.get(name)
+    return given if mark is None else mark.values(given, version_of(request))
 
 
 def flag(request: Request, name: str, *, default: bool = False) -> bool:
@@ -141,6 +149,13 @@ async def body(request: Request, model: type[M], *, optional: bool = True) -> M:
     check_json(request)
     data = await raw_body(request)
     parsed = model.model_validate({}) if optional and not data else await decoded(model, data)
+    accept(parsed, version_of(request))
+    return parsed
+
+
+def left_out(request: Request, model: type[M]) -> M:
+    """An object that the client left out of its body, as its version means it."""
+    parsed = model.model_validate({})
     accept(parsed, version_of(request))
     return parsed
 

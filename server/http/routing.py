@@ -5,14 +5,14 @@ included (image names). The first route that matches in the order of the table a
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from re import Pattern
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api_models.versions import Version
+from api_models.versions import QueryMark, Version
 
 Handler = Callable[[Request], Awaitable[Response | None]]
 
@@ -30,6 +30,7 @@ class ApiRoute:
     ``waits``: the handler may wait for long and the client's leaving ends it (streams, wait, pull, attach).
     Any other handler runs to its end, whoever is there to hear it.
     A handler returns its response, or None if it took the connection over.
+    ``query``: the query parameters that depend on the version, by name.
     ``instant``: what the handler answers always, whoever asks for what.
     """
 
@@ -39,6 +40,7 @@ class ApiRoute:
     since: str = "1.24"
     until: str | None = None
     waits: bool = False
+    query: Mapping[str, QueryMark] = field(default_factory=dict)
     instant: Response | None = None
 
     @property

@@ -5,7 +5,6 @@ from ipaddress import ip_network
 from typing import Any
 
 from api_models.filters import Filters
-from api_models.versions import Version
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.containers.inspect.times import rfc3339
 from server.containers.prune import until_ns
@@ -17,7 +16,7 @@ ACCEPTED = frozenset(("dangling", "driver", "id", "label", "name", "scope", "typ
 
 
 def show(room: Room, network: Network, *, containers: bool = True) -> dict[str, Any]:
-    """A network as inspect answers; without ``containers`` as the list does."""
+    """A network as inspect answers, with or without its ``containers``."""
     shown: dict[str, Any] = {
         "Name": network.name,
         "Id": network.id,
@@ -75,24 +74,16 @@ def _containers(room: Room, network: Network) -> dict[str, dict[str, str]]:
     }
 
 
-def for_version(shown: dict[str, Any], version: Version) -> dict[str, Any]:
-    """Leaves out what the client's API version does not have."""
-    if version < (1, 48):
-        shown.pop("EnableIPv4", None)
-    return shown
-
-
-async def listing(room: Room, filters: Filters, version: Version) -> list[dict[str, Any]]:
-    """All networks that pass the filters.
+async def listing(room: Room, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
+    """All networks that pass the filters, with or without their ``containers``.
 
     :raises WharfError: INVALID: an unknown filter or value.
     """
     filters.validate(ACCEPTED)
     await filters.search_ahead("name", [network.name for network in room])
     test = matcher(room, filters)
-    detailed = version < (1, 28)
     chosen = sorted((network for network in room if test(network)), key=lambda network: network.name)
-    return [for_version(show(room, network, containers=detailed), version) for network in chosen]
+    return [show(room, network, containers=containers) for network in chosen]
 
 
 def matcher(room: Room, filters: Filters) -> Callable[[Network], bool]:

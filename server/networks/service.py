@@ -9,7 +9,6 @@ from typing import Any
 
 from api_models.filters import Filters
 from api_models.network import EndpointSettings, NetworkCreateRequest
-from api_models.versions import Version
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.common.system import private
 from server.config.model import Config
@@ -222,16 +221,16 @@ class Networks:
         """:raises WharfError: NOT_FOUND, INVALID (an ambiguous prefix)."""
         return self.room.get(key)
 
-    def inspect(self, key: str, version: Version, *, scope: str = "") -> dict[str, Any]:
+    def inspect(self, key: str, *, scope: str = "") -> dict[str, Any]:
         """:raises WharfError: NOT_FOUND."""
         network = self.room.get(key)
         if scope and network.scope != scope:
             raise WharfError(Kind.NOT_FOUND, f"network {key} not found")
-        return query.for_version(query.show(self.room, network), version)
+        return query.show(self.room, network)
 
-    async def listing(self, filters: Filters, version: Version) -> list[dict[str, Any]]:
+    async def listing(self, filters: Filters, *, containers: bool) -> list[dict[str, Any]]:
         """:raises WharfError: INVALID: a bad filter."""
-        return await query.listing(self.room, filters, version)
+        return await query.listing(self.room, filters, containers=containers)
 
     async def create(self, request: NetworkCreateRequest) -> Network:
         """:raises WharfError: in dockerd's words."""

@@ -6,6 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api_models.versions import Since
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
 from server.builder.facade import Door
@@ -81,7 +82,7 @@ def read_options(request: Request) -> ClassicOptions | PostedOptions:
         raise invalid("security options are not supported on linux")
     forced = params.flag(request, "forcerm")
     removed = forced or params.text(request, "rm") == "" or params.flag(request, "rm")
-    platform = params.text(request, "platform") if params.version_of(request) >= (1, 32) else ""
+    platform = params.text(request, "platform")
     if platform:
         parse_platform(platform)
     version = params.text(request, "version")
@@ -135,8 +136,6 @@ def read_options(request: Request) -> ClassicOptions | PostedOptions:
 
 def _outputs(request: Request) -> tuple[tuple[str, dict[str, str]], ...]:
     """``outputs``: a list of ``{"Type", "Attrs"}``."""
-    if params.version_of(request) < (1, 40):
-        return ()
     found = _json(request, "outputs", "invalid outputs specified", list)
     if not all(isinstance(item, dict) for item in found):
         raise invalid("invalid outputs specified: json: cannot unmarshal into Go value of type ImageBuildOutput")
@@ -222,7 +221,7 @@ def _credentials(request: Request) -> Mapping[str, Mapping[str, Any]]:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("POST", "/build", build, waits=True),
+    ApiRoute("POST", "/build", build, waits=True, query={"platform": Since((1, 32)), "outputs": Since((1, 40))}),
     ApiRoute("POST", "/build/prune", prune, since="1.31", waits=True),
     ApiRoute("POST", "/build/cancel", cancel),
 )

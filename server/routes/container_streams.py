@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api_models import changes
 from api_models.container import UpdateRequest
+from api_models.versions import Fixed, Since
 from engine.common.errors import invalid
 from server.containers.create.update import update as update_container
 from server.containers.inspect.stats import Stats
@@ -52,7 +54,7 @@ async def logs(request: Request) -> Response:
         framed=framed,
     )
     service: Logs = request.app.state.services.logs
-    kind = MULTIPLEXED if framed and params.version_of(request) >= (1, 42) else RAW
+    kind = MULTIPLEXED if framed and params.has(request, changes.MULTIPLEXED_TYPE) else RAW
     return byte_stream(service.open(container, query), media_type=kind, early=True, name="logs")
 
 
@@ -84,19 +86,9 @@ async def attach_websocket(request: Request) -> Response | None:
     key = request.path_params["name"]
     service: Attachments = request.app.state.services.attachments
     wanted = _wanted(request)
-    if params.version_of(request) < (1, 42):
-        # Older clients got all streams, whatever they named.
-        wanted = Wanted(
-            logs=wanted.logs,
-            stream=wanted.stream,
-            stdin=True,
-            stdout=True,
-            stderr=True,
-            detach_keys=wanted.detach_keys,
-        )
     container = _containers(request).get(key)
     service.check(container, key, wanted)
-    socket = await websocket(request, text=params.version_of(request) < (1, 28))
+    socket = await websocket(request, text=not params.has(request, changes.WEBSOCKET_BINARY))
     await socket.accept()
     relaying = asyncio.create_task(socket.relay(), name="websocket relay")
     try:
@@ -124,7 +116,7 @@ async def top(request: Request) -> Response:
 async def stats(request: Request) -> Response:
     container = _containers(request).get(request.path_params["name"])
     service: Stats = request.app.state.services.stats
-    one_shot = params.flag(request, "one-shot") and params.version_of(request) >= (1, 41)
+    one_shot = params.flag(request, "one-shot")
     if params.flag(request, "stream", default=True):
         if one_shot:
             raise invalid("cannot have stream=true and one-shot=true")
@@ -134,8 +126,6 @@ async def stats(request: Request) -> Response:
 
 async def update(request: Request) -> Response:
     body = await params.body(request, UpdateRequest)
-    if params.version_of(request) < (1, 40):
-        body.pids_limit = None
     containers = _containers(request)
     container = containers.get(request.path_params["name"])
     warnings = await update_container(containers.room, container, body, body.restart_policy)
@@ -145,9 +135,15 @@ async def update(request: Request) -> Response:
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/containers/{name}/logs", logs, waits=True),
     ApiRoute("POST", "/containers/{name}/attach", attach),
-    ApiRoute("GET", "/containers/{name}/attach/ws", attach_websocket),
+    ApiRoute(
+        "GET",
+        "/containers/{name}/attach/ws",
+        attach_websocket,
+        # Older clients get all streams, whatever they name.
+        query={name: Fixed((1, 42), "1") for name in ("stdin", "stdout", "stderr")},
+    ),
     ApiRoute("POST", "/containers/{name}/resize", resize),
     ApiRoute("GET", "/containers/{name}/top", top),
-    ApiRoute("GET", "/containers/{name}/stats", stats, waits=True),
+    ApiRoute("GET", "/containers/{name}/stats", stats, waits=True, query={"one-shot": Since((1, 41))}),
     ApiRoute("POST", "/containers/{name}/update", update),
 )

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api_models import changes
+from api_models.container import ContainerInspect, ContainerSummary, HostConfig
 from api_models.container import CreateRequest as CreateBody
-from api_models.container import HostConfig
 from api_models.network import EndpointSettings
+from api_models.versions import Since, shape
 from engine.common.errors import invalid
 from server.containers.create import compat
 from server.containers.create.create import CreateRequest
@@ -36,20 +38,19 @@ def _key(request: Request) -> str:
 async def list_containers(request: Request) -> Response:
     rows = await _containers(request).list(
         params.filters(request),
-        params.version_of(request),
         everything=params.flag(request, "all"),
         limit=params.number(request, "limit") or 0,
         size=params.flag(request, "size"),
     )
-    return json_answer(rows)
+    version = params.version_of(request)
+    return json_answer([shape(ContainerSummary, row, version) for row in rows])
 
 
 async def create(request: Request) -> Response:
     body = await params.body(request, CreateBody, optional=False)
-    version = params.version_of(request)
     if body.empty:
         raise invalid("config cannot be empty in order to create a container")
-    config, host = body.config(), body.host_config or HostConfig()
+    config, host = body.config(), body.host_config or params.left_out(request, HostConfig)
     if body.host_config is not None and config.volumes is None:
         config.volumes = {}
     endpoints: dict[str, EndpointSettings] = {}
@@ -59,16 +60,20 @@ async def create(request: Request) -> Response:
         endpoints[name] = endpoint
     containers = _containers(request)
     compat.default_network(host, endpoints)
-    compat.old_defaults(host, version, cgroup_v2=containers.room.limits.unified)
-    deprecated = compat.move_mac_address(config, host, endpoints, version)
+    if not params.has(request, changes.CGROUPNS_DEFAULT):
+        compat.share_cgroups(host, cgroup_v2=containers.room.limits.unified)
+    if params.has(request, changes.ENDPOINT_MAC_ADDRESS):
+        deprecated = compat.move_mac_address(config, host, endpoints)
+    else:
+        deprecated = compat.spread_mac_address(config, host, endpoints)
     container, warnings = await containers.create(
         CreateRequest(
             config=config,
             host_config=host,
             endpoints=endpoints,
             name=params.text(request, "name"),
-            platform=(params.text(request, "platform") or None) if version >= (1, 41) else None,
-            plain_readonly=version < (1, 44),
+            platform=params.text(request, "platform") or None,
+            plain_readonly=not params.has(request, changes.RECURSIVE_READ_ONLY),
         )
     )
     if deprecated:
@@ -77,8 +82,8 @@ async def create(request: Request) -> Response:
 
 
 async def inspect(request: Request) -> Response:
-    size = params.flag(request, "size")
-    return json_answer(await _containers(request).inspect(_key(request), params.version_of(request), size=size))
+    document = await _containers(request).inspect(_key(request), size=params.flag(request, "size"))
+    return json_answer(shape(ContainerInspect, document, params.version_of(request)))
 
 
 async def start(request: Request) -> Response:
@@ -96,8 +101,7 @@ async def start(request: Request) -> Response:
 
 
 def _stop_options(request: Request) -> tuple[int | None, str]:
-    signal = params.text(request, "signal") if params.version_of(request) >= (1, 42) else ""
-    return params.number(request, "t"), signal
+    return params.number(request, "t"), params.text(request, "signal")
 
 
 async def stop(request: Request) -> Response:
@@ -147,23 +151,21 @@ async def prune(request: Request) -> Response:
 
 
 async def wait(request: Request) -> Response:
-    version = params.version_of(request)
     condition = Condition.NOT_RUNNING
-    if version >= (1, 30) and (text := params.text(request, "condition")):
+    if text := params.text(request, "condition"):
         try:
             condition = Condition(text)
         except ValueError:
             raise invalid(f'invalid condition: "{text}"') from None
     # Registered before the head is sent: who has seen the head misses no exit.
     waiter = _containers(request).wait(_key(request), condition)
-    silent = condition is Condition.REMOVED and version < (1, 34)
-    return byte_stream(
-        _outcome(waiter, silent=silent), media_type="application/json", early=version >= (1, 30), name="wait"
-    )
+    silent = condition is Condition.REMOVED and not params.has(request, changes.WAIT_TELLS_ERRORS)
+    at_once = params.has(request, changes.WAIT_HEAD_AT_ONCE)
+    return byte_stream(_outcome(waiter, silent=silent), media_type="application/json", early=at_once, name="wait")
 
 
 async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncIterator[bytes]:
-    """The one line of the answer; ``silent``: a failed removal was told by no line at all before 1.34."""
+    """The one line of the answer; ``silent``: none at all for a removal that failed."""
     try:
         outcome = await waiter
     finally:
@@ -178,16 +180,16 @@ async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncI
 
 routes: Sequence[ApiRoute] = (
     ApiRoute("GET", "/containers/json", list_containers),
-    ApiRoute("POST", "/containers/create", create),
+    ApiRoute("POST", "/containers/create", create, query={"platform": Since((1, 41))}),
     ApiRoute("POST", "/containers/prune", prune, since="1.25"),
     ApiRoute("GET", "/containers/{name:path}/json", inspect),  # a link's name has slashes
     ApiRoute("POST", "/containers/{name}/start", start),
-    ApiRoute("POST", "/containers/{name}/stop", stop),
-    ApiRoute("POST", "/containers/{name}/restart", restart),
+    ApiRoute("POST", "/containers/{name}/stop", stop, query={"signal": Since((1, 42))}),
+    ApiRoute("POST", "/containers/{name}/restart", restart, query={"signal": Since((1, 42))}),
     ApiRoute("POST", "/containers/{name}/kill", kill),
     ApiRoute("POST", "/containers/{name}/pause", pause),
     ApiRoute("POST", "/containers/{name}/unpause", unpause),
     ApiRoute("POST", "/containers/{name}/rename", rename),
-    ApiRoute("POST", "/containers/{name}/wait", wait, waits=True),
+    ApiRoute("POST", "/containers/{name}/wait", wait, waits=True, query={"condition": Since((1, 30))}),
     ApiRoute("DELETE", "/containers/{name:path}", remove),
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api_models import changes
 from api_models.exec import ExecCreateRequest, ExecStartRequest
 from engine.common.errors import WharfError, internal, invalid
 from server.containers.exec.model import ExecRequest
@@ -28,7 +29,7 @@ def _exec(request: Request) -> Exec:
 
 def stream_type(request: Request, *, framed: bool, upgrade: bool) -> str:
     """The type of a hijacked stream: frames have a name of their own since 1.42, and only after an upgrade."""
-    return MULTIPLEXED if framed and upgrade and params.version_of(request) >= (1, 42) else RAW
+    return MULTIPLEXED if framed and upgrade and params.has(request, changes.MULTIPLEXED_TYPE) else RAW
 
 
 def size_of(request: Request) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api_models.container import ContainerConfig
 from api_models.image import ImageInspect, ImageSummary
-from api_models.versions import shape
+from api_models.versions import Since, shape
 from engine.api.types import Platform
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
@@ -34,11 +34,9 @@ def _name(request: Request) -> str:
     return name
 
 
-def _platform(request: Request, since: tuple[int, int], *, single: bool = False) -> str | None:
+def _platform(request: Request, *, single: bool = False) -> str | None:
     """``platform``: text like linux/arm64, or (newer clients) the JSON of a platform. The first of several, unless it
     must be a ``single`` one."""
-    if params.version_of(request) < since:
-        return None
     texts = params.texts(request, "platform")
     if len(texts) > 1 and single:
         raise invalid("multiple platform parameters not supported")
@@ -81,26 +79,21 @@ async def list_images(request: Request) -> Response:
     rows = await _images(request).local.summaries(
         params.filters(request),
         show_all=params.flag(request, "all"),
-        shared_size=version >= (1, 42) and params.flag(request, "shared-size"),
-        manifests=version >= (1, 47) and params.flag(request, "manifests"),
+        shared_size=params.flag(request, "shared-size"),
+        manifests=params.flag(request, "manifests"),
     )
     return json_answer([shape(ImageSummary, row, version) for row in rows])
 
 
 async def inspect(request: Request) -> Response:
-    version = params.version_of(request)
     document = await _images(request).local.inspect(
-        _name(request),
-        platform=_platform(request, (1, 49)),
-        manifests=version >= (1, 48) and params.flag(request, "manifests"),
+        _name(request), platform=_platform(request), manifests=params.flag(request, "manifests")
     )
-    if version < (1, 44):
-        document.setdefault("Created", "0001-01-01T00:00:00Z")
-    return json_answer(shape(ImageInspect, document, version))
+    return json_answer(shape(ImageInspect, document, params.version_of(request)))
 
 
 async def history(request: Request) -> Response:
-    return json_answer(await _images(request).local.history(_name(request), platform=_platform(request, (1, 48))))
+    return json_answer(await _images(request).local.history(_name(request), platform=_platform(request)))
 
 
 async def tag(request: Request) -> Response:
@@ -120,7 +113,7 @@ async def remove(request: Request) -> Response:
     if not name.strip():
         raise invalid("image name cannot be blank")
     removal, force = _images(request).removal, params.flag(request, "force")
-    if params.version_of(request) >= (1, 50) and (texts := params.texts(request, "platforms")):
+    if texts := params.texts(request, "platforms"):
         return json_answer(await removal.remove_platforms(name, [_of_json(text) for text in texts], force=force))
     return json_answer(await removal.remove(name, force=force, prune=not params.flag(request, "noprune")))
 
@@ -133,7 +126,7 @@ async def create(request: Request) -> Response:
     """``docker pull`` (fromImage) and ``docker import`` (fromSrc)."""
     image = params.text(request, "fromImage")
     tag = params.text(request, "tag")
-    platform = _platform(request, (1, 32))
+    platform = _platform(request)
     if image:
         reference = parse(image.removesuffix(":"))
         if tag:
@@ -172,14 +165,14 @@ async def push(request: Request) -> Response:
     reference = parse(_name(request))
     if wanted := params.text(request, "tag"):
         reference = reference.trimmed().with_tag(wanted)
-    messages = _images(request).push(reference, credentials=credentials, platform=_platform(request, (1, 46)))
+    messages = _images(request).push(reference, credentials=credentials, platform=_platform(request))
     return json_stream(messages, name="push")
 
 
 async def load(request: Request) -> Response:
     # Always a stream: what is wrong with an archive is told in it, with status 200. The head comes with the first
     # image: there are clients that look no further than that.
-    messages = _images(request).load(pieces(request), platform=_platform(request, (1, 48), single=True))
+    messages = _images(request).load(pieces(request), platform=_platform(request, single=True))
     return json_stream(messages, told=True, name="load")
 
 
@@ -192,7 +185,7 @@ async def save(request: Request) -> Response:
 
 
 async def _save(request: Request, names: Sequence[str]) -> Response:
-    archive = await _images(request).save(names, platform=_platform(request, (1, 48), single=True))
+    archive = await _images(request).save(names, platform=_platform(request, single=True))
     return byte_stream(archive, media_type="application/x-tar", name="save")
 
 
@@ -218,16 +211,18 @@ async def commit(request: Request) -> Response:
 
 
 routes: Sequence[ApiRoute] = (
-    ApiRoute("GET", "/images/json", list_images),
-    ApiRoute("GET", "/images/get", save, waits=True),
-    ApiRoute("POST", "/images/create", create, waits=True),
-    ApiRoute("POST", "/images/load", load, waits=True),
+    ApiRoute("GET", "/images/json", list_images, query={"shared-size": Since((1, 42)), "manifests": Since((1, 47))}),
+    ApiRoute("GET", "/images/get", save, waits=True, query={"platform": Since((1, 48))}),
+    ApiRoute("POST", "/images/create", create, waits=True, query={"platform": Since((1, 32))}),
+    ApiRoute("POST", "/images/load", load, waits=True, query={"platform": Since((1, 48))}),
     ApiRoute("POST", "/images/prune", prune, since="1.25"),
-    ApiRoute("GET", "/images/{name:path}/get", save_one, waits=True),
-    ApiRoute("GET", "/images/{name:path}/json", inspect),
-    ApiRoute("GET", "/images/{name:path}/history", history),
-    ApiRoute("POST", "/images/{name:path}/push", push, waits=True),
+    ApiRoute("GET", "/images/{name:path}/get", save_one, waits=True, query={"platform": Since((1, 48))}),
+    ApiRoute(
+        "GET", "/images/{name:path}/json", inspect, query={"platform": Since((1, 49)), "manifests": Since((1, 48))}
+    ),
+    ApiRoute("GET", "/images/{name:path}/history", history, query={"platform": Since((1, 48))}),
+    ApiRoute("POST", "/images/{name:path}/push", push, waits=True, query={"platform": Since((1, 46))}),
     ApiRoute("POST", "/images/{name:path}/tag", tag),
-    ApiRoute("DELETE", "/images/{name:path}", remove),
+    ApiRoute("DELETE", "/images/{name:path}", remove, query={"platforms": Since((1, 50))}),
     ApiRoute("POST", "/commit", commit),
 )

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api_models.network import NetworkConnect, NetworkCreateRequest, NetworkDisconnect
+from api_models.network import (
+    NetworkConnect,
+    NetworkCreateRequest,
+    NetworkDisconnect,
+    NetworkInspect,
+    NetworkSummary,
+)
+from api_models.versions import fills, shape
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
@@ -18,17 +25,16 @@ def _networks(request: Request) -> Networks:
 
 
 async def list_networks(request: Request) -> Response:
-    return json_answer(await _networks(request).listing(params.filters(request), params.version_of(request)))
+    version = params.version_of(request)
+    containers = fills(NetworkSummary, "containers", version)
+    rows = await _networks(request).listing(params.filters(request), containers=containers)
+    return json_answer([shape(NetworkSummary, row, version) for row in rows])
 
 
 async def inspect(request: Request) -> Response:
     # ``verbose`` adds what a swarm has: the tasks and services of a network. There is none.
-    shown = _networks(request).inspect(
-        request.path_params["id"],
-        params.version_of(request),
-        scope=params.text(request, "scope"),
-    )
-    return json_answer(shown)
+    shown = _networks(request).inspect(request.path_params["id"], scope=params.text(request, "scope"))
+    return json_answer(shape(NetworkInspect, shown, params.version_of(request)))
 
 
 async def create(request: Request) -> Response:

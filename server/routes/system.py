@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api_models.system import DiskUsage, Info
-from api_models.versions import shape
+from api_models.versions import Since, shape
 from server.http import params
 from server.http.answers import json_answer
 from server.http.routing import ApiRoute
@@ -43,9 +43,8 @@ async def info(request: Request) -> Response:
 
 
 async def disk_usage(request: Request) -> Response:
-    version = params.version_of(request)
-    objects = params.texts(request, "type") if version >= (1, 42) else []
-    return json_answer(shape(DiskUsage, await _system(request).disk_usage(objects, version), version))
+    usage = await _system(request).disk_usage(params.texts(request, "type"))
+    return json_answer(shape(DiskUsage, usage, params.version_of(request)))
 
 
 routes: Sequence[ApiRoute] = (
@@ -53,5 +52,5 @@ routes: Sequence[ApiRoute] = (
     ApiRoute("HEAD", "/_ping", ping, instant=_PONG_HEAD),
     ApiRoute("GET", "/version", version),
     ApiRoute("GET", "/info", info),
-    ApiRoute("GET", "/system/df", disk_usage, waits=True),
+    ApiRoute("GET", "/system/df", disk_usage, waits=True, query={"type": Since((1, 42))}),
 )

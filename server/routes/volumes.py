@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api_models import changes
 from api_models.filters import Filters
 from api_models.volume import VolumeCreateRequest
 from engine.common.errors import Kind, WharfError
@@ -50,8 +51,7 @@ async def remove(request: Request) -> Response:
 
 async def prune(request: Request) -> Response:
     filters = params.filters(request)
-    if params.version_of(request) < (1, 42) and "all" not in filters:
-        # Older clients expect named volumes to be pruned too.
+    if not params.has(request, changes.PRUNE_KEEPS_NAMED_VOLUMES) and "all" not in filters:
         filters = Filters({**{key: filters.get(key) for key in filters}, "all": ("true",)})
     return json_answer(await query.prune(_volumes(request), filters))
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from api_models.filters import Filters
-from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
+from api_models.versions import MAXIMUM, MINIMUM, spelled
 from engine.api.client import Engine
 from engine.common import timeouts
 from engine.common.errors import WharfError, invalid
@@ -145,7 +145,7 @@ class System:
             document |= part
         return document
 
-    async def disk_usage(self, objects: Collection[str], version: Version) -> dict[str, Any]:
+    async def disk_usage(self, objects: Collection[str]) -> dict[str, Any]:
         """``GET /system/df`` for the kinds of :data:`OBJECTS` that are asked for.
 
         :raises WharfError: INVALID_ARGUMENT ``unknown object type: x``.
@@ -155,12 +155,12 @@ class System:
                 raise invalid(f"unknown object type: {name}")
         asked: Sequence[str] = [name for name in OBJECTS if not objects or name in objects]
         document: dict[str, Any] = {}
-        await together(self._usage(name, version, document) for name in asked)
+        await together(self._usage(name, document) for name in asked)
         return document
 
-    async def _usage(self, name: str, version: Version, document: dict[str, Any]) -> None:
+    async def _usage(self, name: str, document: dict[str, Any]) -> None:
         if name == "container":
-            rows = await self._containers.list(Filters(), version, everything=True, size=True)
+            rows = await self._containers.list(Filters(), everything=True, size=True)
             places = {one.id: (one.directory, one.log_path) for one in self._containers.registry}
             document["Containers"] = await asyncio.to_thread(_with_files, rows, places)
         elif name == "image":

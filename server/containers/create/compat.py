@@ -2,7 +2,6 @@
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
-from api_models.versions import Version
 from engine.common.errors import invalid
 from server.containers.create import modes
 
@@ -15,45 +14,41 @@ def default_network(host: HostConfig, endpoints: dict[str, EndpointSettings]) ->
             endpoints["bridge"] = endpoints.pop("default")
 
 
-def old_defaults(host: HostConfig, version: Version, *, cgroup_v2: bool) -> None:
-    """Clients below 1.25 remove a container themselves, below 1.40 they share its IPC, below 1.41 they expect the
-    host's cgroups on v1, and below 1.44 they know of no binds that are read-only all the way down."""
-    if version < (1, 25):
-        host.auto_remove = False
-    if version < (1, 40):
-        host.ipc_mode = host.ipc_mode or "shareable"  # also of a request without any HostConfig
-    if version < (1, 41) and not cgroup_v2 and not host.cgroupns_mode:
+def share_cgroups(host: HostConfig, *, cgroup_v2: bool) -> None:
+    """Clients from before ``api_models.changes.CGROUPNS_DEFAULT`` expect the host's cgroups on v1."""
+    if not cgroup_v2 and not host.cgroupns_mode:
         host.cgroupns_mode = "host"
-    if version < (1, 44):
-        for mount in host.mounts or ():
-            if mount.read_only and mount.bind_options is not None:
-                mount.bind_options.read_only_non_recursive = True
 
 
-def move_mac_address(
-    config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings], version: Version
-) -> str:
+def spread_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]) -> str:
+    """For clients from before ``api_models.changes.ENDPOINT_MAC_ADDRESS``: the container's MAC address is that of all
+    its endpoints. Returns no warning.
+
+    :raises WharfError: INVALID_ARGUMENT: a network mode without endpoints.
+    """
+    if config.mac_address:
+        if not _on_network(host.network_mode):
+            raise invalid("conflicting options: mac-address and the network mode")
+        if not endpoints:
+            endpoints[host.network_mode] = EndpointSettings()
+    for endpoint in endpoints.values():
+        endpoint.mac_address = config.mac_address
+    return ""
+
+
+def _on_network(mode: str) -> bool:
+    return mode == "bridge" or modes.user_defined(mode)
+
+
+def move_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]) -> str:
     """Moves the container-wide MAC address to the endpoint it belongs to; returns a warning or ``""``.
 
     :raises WharfError: INVALID_ARGUMENT where it is not clear which endpoint that is.
     """
     address, mode = config.mac_address, host.network_mode
-    on_network = mode == "bridge" or modes.user_defined(mode)
-    if version < (1, 44):
-        if not address:
-            for endpoint in endpoints.values():
-                endpoint.mac_address = ""
-            return ""
-        if not on_network:
-            raise invalid("conflicting options: mac-address and the network mode")
-        if not endpoints:
-            endpoints[mode] = EndpointSettings()
-        for endpoint in endpoints.values():
-            endpoint.mac_address = address
-        return ""
     if not address:
         return ""
-    if on_network:
+    if _on_network(mode):
         if not endpoints:
             endpoints[mode] = EndpointSettings(mac_address=address)
         elif mode not in endpoints:

@@ -3,8 +3,6 @@
 import contextlib
 from typing import Any
 
-from api_models.container import ContainerInspect
-from api_models.versions import Version, shape
 from engine.common import timeouts
 from engine.common.errors import WharfError
 from server.containers.context import Room
@@ -19,15 +17,13 @@ from server.containers.run.waiters import Condition
 timeouts.define("exit.seen", 5.0)  # from the end of a container's output to word of its exit
 
 
-async def inspect(room: Room, container: Container, version: Version, *, size: bool = False) -> dict[str, Any]:
-    """The answer of ``GET /containers/{id}/json`` for a client of ``version``."""
+async def inspect(room: Room, container: Container, *, size: bool = False) -> dict[str, Any]:
+    """The answer of ``GET /containers/{id}/json`` at the newest API version."""
     await _seen(room, container)
     document = describe(room, container)
     if size:
         document["SizeRw"], document["SizeRootFs"] = await sizes.of(room, container)
-    if version < (1, 45):
-        _old_aliases(container, document)
-    return shape(ContainerInspect, document, version)
+    return document
 
 
 async def _seen(room: Room, container: Container) -> None:
@@ -139,11 +135,3 @@ def _config(container: Container) -> dict[str, Any]:
         if endpoint is not None and endpoint.mac_address:
             document["MacAddress"] = endpoint.mac_address
     return document
-
-
-def _old_aliases(container: Container, document: dict[str, Any]) -> None:
-    """Before 1.45 a container's short id and host name were shown among its aliases."""
-    for name, endpoint in (document["NetworkSettings"].get("Networks") or {}).items():
-        if modes.user_defined(name):
-            aliases = [*(endpoint.get("Aliases") or ()), container.id[:12], container.config.hostname]
-            endpoint["Aliases"] = list(dict.fromkeys(aliases))

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api_models.container import ContainerSummary
 from api_models.filters import Filters
-from api_models.versions import Version, shape
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from server.containers.context import Room
@@ -28,13 +26,13 @@ _HEALTH = ("starting", "healthy", "unhealthy", "none")
 async def listing(
     room: Room,
     filters: Filters,
-    version: Version,
     *,
     everything: bool = False,
     limit: int = 0,
     size: bool = False,
 ) -> list[dict[str, Any]]:
-    """The answer of ``GET /containers/json``, newest first.
+    """The rows of ``GET /containers/json`` at the newest API version, the newest container first; the caller may change
+    them.
 
     :raises WharfError: INVALID_ARGUMENT for a bad filter, NOT_FOUND for an unknown ``before`` or ``since``.
     """
@@ -54,7 +52,7 @@ async def listing(
                 row["SizeRw"] = rw
             if total:
                 row["SizeRootFs"] = total
-        answer.append(shape(ContainerSummary, row, version))
+        answer.append(row)
     return answer
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.root
 
 
 def shown(world: World, name: str = "bridge") -> Mapping[str, Any]:
-    return world.networks.inspect(name, (1, 51))
+    return world.networks.inspect(name)
 
 
 def addresses(device: str) -> set[str]:
