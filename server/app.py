@@ -1,126 +1,78 @@
-"""The ASGI application: finds the route, settles the version, calls the handler, turns errors into answers."""
+"""The ASGI application: a Starlette application with the endpoints as its route.
+
+A handler takes a connection over from HTTP through the ASGI extension ``connection`` (``server.http.hijack``); nothing
+is sent through ASGI afterwards.
+"""
 
 import logging
-import posixpath
-import time
-import urllib.parse
 from collections.abc import Callable, Iterable
-from types import SimpleNamespace
-from typing import Any
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.common.errors import WharfError, not_found
-from engine.common.system import rest
+from engine.common.errors import WharfError
+from server.http.endpoints import Endpoints
 from server.http.errors import error_body, report, status_of
 from server.http.hijack import ClientGone, connection_of
-from server.http.routing import ApiRoute, Match, RouteTable
+from server.http.middleware import Activity, GoPaths
+from server.http.routing import ApiRoute
 from server.http.streams import BrokenStream
-from server.http.versioning import negotiated
 
 log = logging.getLogger(__name__)
 
-# How many spellings of paths are remembered: there are two methods and some thirty versions.
-_INSTANT = 128
+
+class _Nothing(Response):
+    """Sends nothing: the client has left, or the connection speaks HTTP no longer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        return
 
 
-def error_answer(error: BaseException) -> Response:
+def _name(request: Request) -> str:
+    return f"{request.scope['method']} {request.scope['path']}"
+
+
+async def _failed(request: Request, error: Exception) -> Response:
     """An error as dockerd sends it. 304 has no body."""
+    if isinstance(error, BrokenStream):
+        return _Nothing()  # reported by the stream; the server drops the connection
+    report(error, _name(request))
+    if connection_of(request).taken:
+        return _Nothing()
     status = status_of(error)
     if status == 304:
         return Response(b"", 304)
     return Response(error_body(error), status, media_type="application/json")
 
 
-def _elsewhere(path: str, query: bytes) -> Response | None:
-    """A path with empty or dotted parts is redirected to the clean one, as Go's router does; None if it is clean."""
-    if "//" not in path and "/." not in path:
-        return None
-    clean = "/" + posixpath.normpath(path).lstrip("/")
-    if path.endswith("/") and clean != "/":
-        clean += "/"
-    if clean == path:
-        return None
-    location = urllib.parse.quote(clean) + (f"?{query.decode('latin-1')}" if query else "")
-    return Response(b"", 301, {"Location": location})
+async def _left(request: Request, error: Exception) -> Response:
+    log.debug("%s: the client left in the middle of its request", _name(request))
+    return _Nothing()
 
 
-class EngineApp:
+class EngineApp(Starlette):
     """All routes over one set of services, which handlers find as ``request.app.state.services``."""
 
     def __init__(
-        self, routes: Iterable[ApiRoute], services: Any, timed: Callable[[str, str, float], None] | None = None
+        self, routes: Iterable[ApiRoute], services: object, observe: Callable[[str, str, float], None] | None = None
     ) -> None:
-        """``timed`` is told (method, path of the route, seconds) of each request that ended well."""
-        self._timed = timed
-        self.table = RouteTable(routes)
-        self.state = SimpleNamespace(services=services)
-        self._instant: dict[tuple[str, str], Response] = {}
-
-    def instant(self, method: str, path: str) -> Response | None:
-        """The answer of a route that needs nothing of the request (a ping), or None for all others."""
-        known = self._instant.get((method, path))
-        if known is None and path.endswith("/_ping"):
-            match = self.table.find(method, path)
-            if match is not None and match.route.instant is not None:
-                try:
-                    negotiated(match.route, match.version)
-                except WharfError:
-                    return None
-                known = match.route.instant
-                if len(self._instant) < _INSTANT:
-                    self._instant[method, path] = known
-        return known
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["app"] = self
-        started = False
-
-        async def watched(message: Any) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        request = Request(scope, receive)
-        name = f"{scope['method']} {scope['path']}"
-        try:
-            response = await self._answer(request)
-            if response is not None:
-                await response(scope, receive, watched)
-                log.debug("%s %s", name, response.status_code)
-        except (ClientDisconnect, ClientGone):
-            log.debug("%s: the client left in the middle of its request", name)
-        except BrokenStream:
-            raise
-        except Exception as error:
-            report(error, name)
-            if started:
-                raise BrokenStream from error
-            if not connection_of(request).taken:
-                await error_answer(error)(scope, receive, send)
-        finally:
-            rest.touched()
-
-    async def _answer(self, request: Request) -> Response | None:
-        method, path = request.scope["method"], request.scope["path"]
-        if method == "OPTIONS":
-            return Response(b"", 200)
-        # First: a name in a path may have slashes, and would take such parts for its own.
-        elsewhere = _elsewhere(path, request.scope["query_string"])
-        if elsewhere is not None:
-            return elsewhere
-        match: Match | None = self.table.find(method, path)
-        if match is None:
-            raise not_found("page not found")
-        request.state.version = negotiated(match.route, match.version)
-        request.state.query = match.route.query
-        request.scope["path_params"] = match.params
-        connection_of(request).leaving_cancels = match.route.waits
-        if self._timed is None:
-            return await match.route.handler(request)
-        began = time.monotonic()
-        response = await match.route.handler(request)
-        self._timed(match.route.method, match.route.path, time.monotonic() - began)
-        return response
+        """``observe`` gets (method, path of the route, seconds) of each request that ended well."""
+        endpoints = Endpoints(routes, observe)
+        super().__init__(
+            routes=[endpoints],
+            middleware=[Middleware(Activity), Middleware(GoPaths)],
+            exception_handlers={
+                WharfError: _failed,
+                OSError: _failed,
+                ClientDisconnect: _left,
+                ClientGone: _left,
+                # A defect. Starlette raises it again once it is answered; the server knows.
+                Exception: _failed,
+            },
+        )
+        self.state.services = services
+        #: For the protocol, which answers pings without a call of the application.
+        self.instant = endpoints.instant

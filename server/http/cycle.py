@@ -67,8 +67,10 @@ class Cycle(RequestResponseCycle):
         except BrokenStream:
             self.transport.abort()
         except Exception:
-            log.exception("%s %s", self.scope["method"], self.scope["path"])
-            self.transport.abort()
+            # One that is answered was reported: Starlette raises it again all the same.
+            if not self.response_complete:
+                log.exception("%s %s", self.scope["method"], self.scope["path"])
+                self.transport.abort()
         else:
             if not self.response_complete and not self.disconnected:
                 log.error("%s %s: no complete answer", self.scope["method"], self.scope["path"])

@@ -9,10 +9,11 @@
 import asyncio
 import logging
 import urllib.parse
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import httptools
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -33,6 +34,16 @@ BODY_AHEAD = 1024 * 1024
 LINGER = "http.linger"
 # The same for what a client sends after a request that was rejected, such as the rest of a head that is too long.
 REJECTED = "http.rejected"
+
+
+class Application(Protocol):
+    """The ASGI application that this protocol serves."""
+
+    def instant(self, method: str, path: str) -> Response | None:
+        """The answer of a route that needs nothing of the request, without a call of the application; None for all
+        other routes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 class EngineProtocol(HttpToolsProtocol):
@@ -220,7 +231,7 @@ class EngineProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if self._body is None and not self.upgrade and not self.flow.write_paused:
-            instant: Response | None = cast(Any, app).instant(self.scope["method"], self.scope["path"])
+            instant = cast(Application, app).instant(self.scope["method"], self.scope["path"])
             if instant is not None:
                 cast(Cycle, cycle).answer(instant.status_code, instant.raw_headers, bytes(instant.body))
                 return

@@ -1,4 +1,4 @@
-"""The route table: data that says which handler answers what, and the look-up over it.
+"""The route table: data that says which handler answers what, and the route of a Starlette application over it.
 
 A path is literal text with parameters: ``{name}`` takes one segment, ``{name:path}`` takes anything, slashes
 included (image names). The first route that matches in the order of the table answers, as in dockerd.
@@ -72,7 +72,9 @@ _VERSIONED = re.compile(r"/v([0-9][0-9.]*)(?=/|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class Found:
+    """The endpoint of a path."""
+
     route: ApiRoute
     params: dict[str, str]
     # As the client spelled it; None on an unversioned path.
@@ -96,19 +98,19 @@ class RouteTable:
                 head = route.path.split("/", 2)[1]
                 self._by_head.setdefault((route.method, head), []).append((_pattern(route.path), route))
 
-    def find(self, method: str, path: str) -> Match | None:
-        """The route for a decoded path, or None: dockerd says 404 also where only the method is wrong."""
+    def find(self, method: str, path: str) -> Found | None:
+        """The endpoint of a decoded path, or None: dockerd says 404 also where only the method is wrong."""
         version = None
         prefix = _VERSIONED.match(path)
         if prefix is not None:
             version, path = prefix[1], path[prefix.end() :]
         if (route := self._fixed.get((method, path))) is not None:
-            return Match(route, {}, version)
+            return Found(route, {}, version)
         head = path.split("/", 2)[1] if path.startswith("/") else ""
         for pattern, route in self._by_head.get((method, head), ()):
             found = pattern.match(path)
             if found is not None:
-                return Match(route, found.groupdict(), version)
+                return Found(route, found.groupdict(), version)
         return None
 
     def __iter__(self) -> Iterator[ApiRoute]:

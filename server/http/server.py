@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from socket import AF_UNIX, SO_KEEPALIVE, SOL_SOCKET, socket
-from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from engine.shim.protocol import BACKLOG
 from server.http.cycle import CommonHeaders
-from server.http.protocol import EngineProtocol
+from server.http.protocol import Application, EngineProtocol
 from server.http.tls import TlsConnection
 
 log = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 class HttpServer:
     """Serves an ASGI app on sockets that are bound already."""
 
-    def __init__(self, app: Any, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, app: Application, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._config = Config(
             app,
             http=EngineProtocol,

@@ -1,0 +1,76 @@
+"""The Engine API's endpoints as one route of a Starlette application."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from engine.common.errors import WharfError, not_found
+from server.http.hijack import connection_of
+from server.http.routing import ApiRoute, Found, RouteTable
+from server.http.versioning import negotiated
+
+log = logging.getLogger(__name__)
+
+# How many spellings of paths are remembered: there are two methods and some thirty versions.
+_INSTANT = 128
+
+
+class Endpoints(BaseRoute):
+    """All endpoints, each with and without ``/v1.NN`` in front.
+
+    The application has this one route, and not one for each endpoint: Starlette tries its routes one after the other.
+    With 226 of them a request of ``/volumes/{name}`` took 72 µs in the application, of ``/containers/{name}/json``
+    19 µs; with the look-up by method and first segment both take 10 µs (measured without a handler's work).
+
+    Every path matches: dockerd answers 404 ``page not found`` to unknown paths and to wrong methods.
+    """
+
+    def __init__(self, routes: Iterable[ApiRoute], observe: Callable[[str, str, float], None] | None = None) -> None:
+        """``observe`` gets (method, path of the route, seconds) of each handler that returned."""
+        self._table = RouteTable(routes)
+        self._observe = observe
+        self._instant: dict[tuple[str, str], Response] = {}
+
+    def instant(self, method: str, path: str) -> Response | None:
+        """The answer of a route that needs nothing of the request (a ping), or None for all others."""
+        known = self._instant.get((method, path))
+        if known is None and path.endswith("/_ping"):
+            found = self._table.find(method, path)
+            if found is not None and found.route.instant is not None:
+                try:
+                    negotiated(found.route, found.version)
+                except WharfError:
+                    return None
+                known = found.route.instant
+                if len(self._instant) < _INSTANT:
+                    self._instant[method, path] = known
+        return known
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        found = self._table.find(scope["method"], scope["path"])
+        return Match.FULL, {"found": found, "path_params": found.params if found is not None else {}}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """:raises WharfError: NOT_FOUND: no such endpoint; what the handler raises."""
+        found: Found | None = scope["found"]
+        if found is None:
+            raise not_found("page not found")
+        route = found.route
+        request = Request(scope, receive)
+        request.state.version = negotiated(route, found.version)
+        request.state.query = route.query
+        connection_of(request).leaving_cancels = route.waits
+        began = time.monotonic()
+        response = await route.handler(request)
+        if self._observe is not None:
+            self._observe(route.method, route.path, time.monotonic() - began)
+        if response is not None:
+            await response(scope, receive, send)
+            log.debug("%s %s %s", scope["method"], scope["path"], response.status_code)
