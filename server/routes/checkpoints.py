@@ -9,13 +9,14 @@ from api_models.container import CheckpointRequest
 from server.containers.context import Room
 from server.containers.model import Container
 from server.containers.run import checkpoint
+from server.containers.service import Containers
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
 
 
 def _found(request: Request) -> tuple[Room, Container, str]:
-    containers = request.app.state.services.containers
+    containers: Containers = request.app.state.services.containers
     checkpoint.check_enabled(containers.room)
     key: str = request.path_params["name"]
     return containers.room, containers.get(key), key

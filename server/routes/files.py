@@ -12,6 +12,7 @@ from server.containers.archive.tree import PathStat
 from server.containers.context import Room
 from server.containers.inspect.times import rfc3339
 from server.containers.model import Container
+from server.containers.service import Containers
 from server.http import params
 from server.http.answers import dumps_escaped, json_answer
 from server.http.bodies import pieces
@@ -22,7 +23,7 @@ STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 
 def _found(request: Request) -> tuple[Room, Container]:
-    containers = request.app.state.services.containers
+    containers: Containers = request.app.state.services.containers
     return containers.room, containers.get(_key(request))
 
 

@@ -11,6 +11,7 @@ from api_models.versions import Since, shape
 from engine.api.types import Platform
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
+from server.containers.service import Containers
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.bodies import pieces
@@ -195,10 +196,10 @@ async def commit(request: Request) -> Response:
     body = None
     if data.strip() not in (b"", b"null"):
         body = await params.decoded(ContainerConfig, data)
-    services = request.app.state.services
+    containers: Containers = request.app.state.services.containers
     image_id = await commit_container(
-        services.images,
-        services.containers,
+        _images(request),
+        containers,
         params.text(request, "container"),
         body=body,
         changes=params.texts(request, "changes"),
