@@ -1,11 +1,11 @@
-"""The route table: data that says which handler answers what, and the route of a Starlette application over it.
+"""The route table: data that says which handler answers what, and the look-up over it.
 
 A path is literal text with parameters: ``{name}`` takes one segment, ``{name:path}`` takes anything, slashes
 included (image names). The first route that matches in the order of the table answers, as in dockerd.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from re import Pattern
 
@@ -112,8 +112,3 @@ class RouteTable:
             if found is not None:
                 return Found(route, found.groupdict(), version)
         return None
-
-    def __iter__(self) -> Iterator[ApiRoute]:
-        yield from self._fixed.values()
-        for routes in self._by_head.values():
-            yield from (route for _, route in routes)
