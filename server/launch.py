@@ -24,8 +24,8 @@ from pathlib import Path
 
 from engine.common import timeouts
 from engine.common.system import installation, private, rootlock
-from engine.common.system.immortal import immortalize
 from engine.shim import zygote
+from engine.shim.immortal import immortalize
 from server.config import Config
 
 log = logging.getLogger(__name__)

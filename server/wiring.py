@@ -18,8 +18,8 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from engine.common.files import place
 from engine.common.files.remap import Remap
-from engine.runtime.oci import RUNC
 from engine.runtime.probe import probe as probe_runtimes
+from engine.shim.oci import RUNC
 from engine.shim.zygote import Handle
 from server.builder.facade import Door
 from server.config import Config

@@ -20,7 +20,7 @@ from typing import Any
 from compat_tests.support.engines import Engine
 from compat_tests.support.plugins import Plugin
 from compat_tests.support.traces import until
-from engine.common import varint
+from engine.shim import varint
 
 
 class Collector:

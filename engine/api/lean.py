@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.api.pb import content_pb2 as pb
-from engine.common import varint
+from engine.shim import varint
 
 # Keys of fields: number << 3 | wire type (0: a number, 2: bytes).
 _ACTION, _OFFSET, _DATA = b"\x08", b"\x28", b"\x32"  # WriteContentRequest

@@ -70,7 +70,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class StdioUri:
-    """A task's ``stdout`` as ``wharf:///path/of/stdio.sock?driver=…``; see ``engine.shim.logs.open_log``."""
+    """A task's ``stdout`` as ``wharf:///path/of/stdio.sock?driver=…``; see ``engine.shim.logs.opening.open_log``."""
 
     socket: str
     options: Mapping[str, str]

@@ -4,6 +4,7 @@
 that much longer (a slow machine).
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,13 +24,6 @@ _SECONDS: dict[str, float] = {
     "shim.exit": 10.0,  # a shim told to leave
     "shim.create": 75.0,  # longer than runtime.create, at which the shim kills the runtime and answers
     "shim.start-process": 75.0,  # longer than runtime.start and runtime.exec, likewise
-    "runtime.create": 60.0,
-    "runtime.start": 30.0,
-    "runtime.exec": 60.0,
-    "runtime.kill": 20.0,
-    "runtime.delete": 30.0,
-    "runtime.update": 20.0,
-    "runtime.pause": 30.0,
     "runtime.checkpoint": 600.0,
     "runtime.probe": 20.0,
     "task.create": 90.0,
@@ -84,8 +78,6 @@ def seconds(name: str) -> float:
 @asynccontextmanager
 async def limit(name: str) -> AsyncIterator[None]:
     """Ends the block with DEADLINE_EXCEEDED when the named deadline has passed."""
-    import asyncio  # this module is loaded in the zygote, and so in every shim, which have no use for it
-
     try:
         async with asyncio.timeout(seconds(name)) as scope:
             yield

@@ -9,12 +9,12 @@ import os
 import time
 from collections.abc import Callable
 
-from engine.runtime.oci import Runtime
 from engine.shim import kernel
 from engine.shim.attach import Handed
 from engine.shim.control import Peer
 from engine.shim.launcher import launch
 from engine.shim.loop import Loop
+from engine.shim.oci import Runtime
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, RequestError, mapping, text
 from engine.shim.runner import Done, Runner

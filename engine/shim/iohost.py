@@ -27,7 +27,8 @@ from collections.abc import Callable
 
 from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
-from engine.shim.logs import Pending, open_log
+from engine.shim.logs.driver import Pending
+from engine.shim.logs.opening import open_log
 from engine.shim.loop import Loop
 from engine.shim.process import DRAIN
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text

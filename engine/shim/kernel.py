@@ -8,7 +8,7 @@ import signal
 import stat
 from collections.abc import Collection, Iterator, Sequence
 
-from engine.common.system import linux
+from engine.shim import syscalls
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -34,9 +34,9 @@ def sealed_null() -> int:
     can't change its owner and mode, which are the host's. (crun makes the streams of an exec its user's.) Linux before
     5.12 and hosts that allow no mounts give the plain one."""
     try:
-        tree = linux.open_tree(linux.AT_FDCWD, os.devnull, linux.OPEN_TREE_CLONE)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, os.devnull, syscalls.OPEN_TREE_CLONE)
         try:
-            linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, attr_set=linux.MOUNT_ATTR_RDONLY)
+            syscalls.set_mount_attributes(tree, syscalls.MOUNT_ATTR_RDONLY)
             return os.open(f"/proc/self/fd/{tree}", os.O_RDWR | os.O_CLOEXEC)
         finally:
             os.close(tree)
@@ -54,8 +54,8 @@ def return_null(pid: int) -> None:
     with contextlib.suppress(OSError):
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            resolve = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_SYMLINKS
-            null = linux.openat2(root, "dev/null", os.O_PATH, 0, resolve)
+            resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+            null = syscalls.openat2(root, "dev/null", os.O_PATH, resolve)
         finally:
             os.close(root)
         try:

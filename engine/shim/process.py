@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from engine.shim import kernel, protocol
 from engine.shim.fifo import FifoInput
-from engine.shim.logs import NoLog, RunChild, open_log
+from engine.shim.logs.driver import NoLog
+from engine.shim.logs.opening import RunChild, open_log
 from engine.shim.loop import READ, Loop
 from engine.shim.protocol import Json, RequestError, text
 from engine.shim.refusals import LOG_DRIVER

@@ -4,18 +4,16 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from engine.common import timeouts
-from engine.runtime.oci import Runtime
-from engine.shim import kernel, refusals
+from engine.shim import deadlines, kernel, refusals
 from engine.shim.loop import Loop, Timer
+from engine.shim.oci import Runtime
 from engine.shim.protocol import RequestError
 
 Done = Callable[[RequestError | None], None]
 Stdio = tuple[int, int, int]
 
-# What ends a runtime that hangs. A checkpoint has none here: CRIU that is killed in the middle harms the container.
-_DEADLINES = {verb: f"runtime.{verb}" for verb in ("create", "start", "exec", "kill", "delete", "update", "pause")}
-_DEADLINES |= {"restore": "runtime.create", "resume": "runtime.pause"}
+#: The deadlines of verbs that have none of their own name.
+_DEADLINES = {"restore": "runtime.create", "resume": "runtime.pause"}
 
 
 class Runner:
@@ -47,7 +45,8 @@ class Runner:
         log = self.name("log")
         argv = make(log)
 
-        deadline = _DEADLINES.get(verb)
+        deadline = _DEADLINES.get(verb, f"runtime.{verb}")
+        limit = deadlines.RUNTIME.get(deadline, 0.0)  # none of this name: no deadline
         timer: Timer | None = None
         late = False
 
@@ -59,7 +58,7 @@ class Runner:
             if status == 0:
                 done(None)
             elif late:
-                text = f"{deadline}: not done after {timeouts.seconds(str(deadline)):g} s"
+                text = f"{deadline}: not done after {limit:g} s"
                 done(RequestError("internal", f"OCI runtime {verb} failed: {text}"))
             else:
                 sentence = refusals.explain(self.runtime, verb, message)
@@ -76,8 +75,8 @@ class Runner:
         except OSError as error:
             raise RequestError("internal", f"OCI runtime {verb} failed: {argv[0]}: {error.strerror}") from None
         self._running[pid] = (verb, argv)
-        if deadline is not None:
-            timer = self._loop.call_later(timeouts.seconds(deadline), expire)
+        if limit:
+            timer = self._loop.call_later(limit, expire)
 
     def kill(self, *verbs: str) -> None:
         """Kills the calls of these verbs that are under way, as at their deadline; each ends with an error."""

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable
 
-from engine.runtime.oci import Runtime
 from engine.shim import kernel, record
 from engine.shim.attach import Handed, StdioServer
 from engine.shim.control import Peer, Server
@@ -20,8 +19,9 @@ from engine.shim.controls import Controls
 from engine.shim.execs import Execs
 from engine.shim.launcher import launch
 from engine.shim.leftovers import take_away
-from engine.shim.logs import Pending
+from engine.shim.logs.driver import Pending
 from engine.shim.loop import Loop
+from engine.shim.oci import Runtime
 from engine.shim.oom import OomWatch
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text

@@ -16,12 +16,10 @@ import socket
 import time
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from engine.shim.loop import WRITE, Loop
-
-if TYPE_CHECKING:
-    from engine.shim.streams import Streams
+from engine.shim.stdin import Input
 
 HIGH = 256 << 10
 LOW = 64 << 10
@@ -62,6 +60,20 @@ class Spill:
         os.close(self._fd)
 
 
+class FanOut(Protocol):
+    """The process's streams, as their consumers use them (``engine.shim.streams``)."""
+
+    input: Input
+    terminal: bool
+    stdin_once: bool
+
+    def resume(self) -> None:
+        """Reads the process's output again, if no consumer is behind any more."""
+
+    def remove(self, sink: "Sink") -> None:
+        """``sink`` is closed and gets no more output."""
+
+
 class Sink:
     """One consumer. Subclasses say how bytes are written and what the end is."""
 
@@ -70,7 +82,7 @@ class Sink:
     def __init__(self, loop: Loop, fd: int) -> None:
         self.loop = loop
         self.fd = fd
-        self.streams: Streams | None = None
+        self.streams: FanOut | None = None
         self.closed = False
         self._queue: deque[bytes | memoryview] = deque()
         self.queued = 0

@@ -1,97 +1,18 @@
-"""One process's stdio: its pipes or pty, fanned out to log and clients, and its input."""
+"""One process's stdout and stderr: its pipes or pty, fanned out to log and clients."""
 
 import os
 import time
 from collections.abc import Callable
 
-from engine.shim.logs import LogDriver
-from engine.shim.loop import READ, WRITE, Loop, Timer
+from engine.shim.logs.driver import LogDriver
+from engine.shim.loop import READ, Loop, Timer
 from engine.shim.session import Session
 from engine.shim.sink import STUCK, Sink
+from engine.shim.stdin import Input
 
 _READ = 64 << 10
 # Reads per wake-up of one pipe, so that a chatty process starves no other.
 _ROUNDS = 4
-
-
-class Input:
-    """What the process reads. Bytes that it doesn't take yet wait here, and clients wait for them."""
-
-    def __init__(self, loop: Loop, on_ready: Callable[[], None]) -> None:
-        self._loop = loop
-        self._on_ready = on_ready
-        self._fd = -1
-        self._pending = b""
-        self._closing = False
-        self._watched = False
-        self.open = False
-        self.terminal = False
-        self.on_shut: Callable[[], None] | None = None
-
-    def connect(self, fd: int, *, terminal: bool) -> None:
-        """``fd``, non-blocking, becomes ours."""
-        os.set_blocking(fd, False)
-        self._fd = fd
-        self.terminal = terminal
-        self._flush()
-
-    @property
-    def blocked(self) -> bool:
-        return bool(self._pending)
-
-    def write(self, data: bytes) -> None:
-        if not self.open or self._closing:
-            return
-        self._pending += data
-        self._flush()
-
-    def close(self) -> None:
-        """The process reads end of file after what was written; a terminal's input has no end."""
-        if self.terminal or not self.open:
-            return
-        self._closing = True
-        self._flush()
-
-    def _flush(self) -> None:
-        if self._fd < 0:
-            return
-        had = bool(self._pending)
-        while self._pending:
-            try:
-                written = os.write(self._fd, self._pending)
-            except BlockingIOError:
-                break
-            except OSError:
-                # The process closed its input (EPIPE) or its terminal is gone (EIO).
-                self._pending = b""
-                self.shut()
-                break
-            self._pending = self._pending[written:]
-        if self._fd >= 0 and bool(self._pending) != self._watched:
-            self._watched = bool(self._pending)
-            if self._watched:
-                self._loop.add(self._fd, WRITE, lambda _events: self._flush())
-            else:
-                self._loop.remove(self._fd)
-        if not self._pending:
-            if self._closing:
-                self.shut()
-            if had:
-                self._on_ready()
-
-    def shut(self) -> None:
-        """Closes at once; what is still written is forgotten."""
-        self._pending = b""
-        self.open = False
-        on_shut, self.on_shut = self.on_shut, None
-        if on_shut is not None:
-            on_shut()
-        if self._fd >= 0:
-            if self._watched:
-                self._loop.remove(self._fd)
-                self._watched = False
-            os.close(self._fd)
-            self._fd = -1
 
 
 class Streams:

@@ -15,8 +15,8 @@ import sys
 import threading
 from typing import NamedTuple
 
-from engine.common.system.immortal import immortalize
 from engine.shim import kernel, protocol
+from engine.shim.immortal import immortalize
 from engine.shim.iohost import IoHost
 from engine.shim.protocol import ProtocolError, text
 from engine.shim.shim import Shim

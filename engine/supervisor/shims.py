@@ -9,10 +9,14 @@ from collections.abc import Callable, Mapping
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, internal
-from engine.shim import protocol, zygote
+from engine.shim import deadlines, protocol, zygote
 from engine.shim.protocol import Json, ProtocolError
 
 log = logging.getLogger(__name__)
+
+# The supervisor's own calls of the runtime, and its requests for one to a shim, have the shim's deadlines.
+for _name, _seconds in deadlines.DEFAULTS.items():
+    timeouts.define(_name, _seconds)
 
 OnEvent = Callable[[Json], None]
 

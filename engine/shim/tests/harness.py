@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from engine.runtime.oci import Runtime
 from engine.shim import protocol, zygote
+from engine.shim.oci import Runtime
 from engine.shim.protocol import Json
 
 #: Seconds; generous, for a loaded machine.

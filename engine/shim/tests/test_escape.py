@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from engine.shim.logs import escape
+from engine.shim.logs.files import escape
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from engine.shim.logs import LogDriver, Pending, open_log
+from engine.shim.logs.driver import LogDriver, Pending
+from engine.shim.logs.opening import open_log
+from engine.shim.logs.remote.driver import RemoteLog
 from engine.shim.loop import Loop
-from engine.shim.remote.driver import RemoteLog
 from server.networks.tests.space import free_ports
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.shim.rotate import LogFile
+from engine.shim.logs.rotate import LogFile
 from engine.shim.tests.harness import room_for
 
 

@@ -12,8 +12,8 @@ from engine.common import jsontext
 from engine.common.errors import WharfError, invalid, not_found, not_implemented
 from engine.common.system import private
 from engine.common.system.run import DEFAULT_ENV
-from engine.runtime.oci import Runtime
 from engine.runtime.probe import dialect_of, probe
+from engine.shim.oci import Runtime
 
 RUNC_V2 = "io.containerd.runc.v2"
 _RUNTIMES = frozenset((RUNC_V2, "io.containerd.runc.v1", "io.containerd.runtime.v1.linux"))

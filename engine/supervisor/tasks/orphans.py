@@ -16,8 +16,8 @@ from engine.common import timeouts
 from engine.common.errors import WharfError
 from engine.common.system import cgroups
 from engine.common.system.run import run
-from engine.runtime.oci import Runtime
 from engine.shim import kernel
+from engine.shim.oci import Runtime
 from engine.shim.process import STOPPED
 from engine.supervisor.tasks.bundle import Bundle
 

@@ -16,7 +16,7 @@ _IDENTITY = 1 << 16
 _GLANCE = 256
 # How often a file may be on the move while the one before it is looked for.
 _TRIES = 1000
-# RFC 1952: the extra field of a header, and our subfield in it (engine/shim/rotate.py).
+# RFC 1952: the extra field of a header, and our subfield in it (engine/shim/logs/rotate.py).
 _FEXTRA, _ORIGIN = 4, b"WF"
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 
 import orjson
 
-from engine.common import varint
+from engine.shim import varint
 
 STREAMS: Mapping[str, int] = {"stdout": 1, "stderr": 2}
 _HEADERS = {name: [bytes((number, 0, 0, 0)) + size.to_bytes(4, "big") for size in range(512)]

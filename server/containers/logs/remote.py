@@ -1,4 +1,4 @@
-"""The settings of log drivers that send lines away, as the shim reads them (``engine.shim.remote``)."""
+"""The settings of log drivers that send lines away, as the shim reads them (``engine.shim.logs.remote``)."""
 
 import os
 import re

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.shim.logs import JsonFile, Local
-from engine.shim.rotate import LogFile
+from engine.shim.logs.files import JsonFile, Local
+from engine.shim.logs.rotate import LogFile
 from engine.shim.tests.harness import room_for
 from server.containers.logs.files import LogFiles
 from server.containers.logs.format import Query, format_of

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.shim.logs import JsonFile, Local
-from engine.shim.rotate import LogFile
+from engine.shim.logs.files import JsonFile, Local
+from engine.shim.logs.rotate import LogFile
 from server.containers.logs.format import JsonLines, Query, attributes_text, format_of, stamp
 from server.containers.logs.reader import LogReader
 

@@ -6,10 +6,10 @@ import struct
 import time
 from collections.abc import Iterator
 
+from engine.shim.logs.remote.delivery import Delivery
+from engine.shim.logs.remote.encoder import Part, Settings
+from engine.shim.logs.remote.sockets import Address, Datagrams
 from engine.shim.loop import Loop
-from engine.shim.remote.delivery import Delivery
-from engine.shim.remote.driver import Part, Settings
-from engine.shim.remote.sockets import Address, Datagrams
 
 SOCKET = "/run/systemd/journal/socket"
 _ERROR, _INFO = "3", "6"

@@ -2,7 +2,7 @@
 
 import ssl
 
-from engine.shim.remote.driver import Settings
+from engine.shim.logs.remote.encoder import Settings
 
 
 def context(settings: Settings) -> ssl.SSLContext:

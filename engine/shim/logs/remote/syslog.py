@@ -5,10 +5,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
+from engine.shim.logs.remote.delivery import Delivery
+from engine.shim.logs.remote.encoder import Part, Settings
+from engine.shim.logs.remote.sockets import Address, Datagrams, Stream, resolve
 from engine.shim.loop import Loop
-from engine.shim.remote.delivery import Delivery
-from engine.shim.remote.driver import Part, Settings, resolve
-from engine.shim.remote.sockets import Address, Datagrams, Stream
 
 _ERROR, _INFO = 3, 6
 _LOCAL = ("/dev/log", "/var/run/syslog", "/var/run/log")
@@ -95,7 +95,7 @@ def make(settings: Settings, loop: Loop) -> tuple[Syslog, Delivery]:
         return encoder, Stream(loop, found, limit=settings.limit, waits=settings.waits)
     tls = None
     if scheme == "tcp+tls":
-        from engine.shim.remote.tls import context
+        from engine.shim.logs.remote.tls import context
 
         tls = context(settings)
     found = resolve(settings.text("host"), settings.number("port", 514), socket.SOCK_STREAM)

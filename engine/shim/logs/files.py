@@ -1,91 +1,17 @@
-"""Log drivers that keep files: ``json-file``, ``local`` and ``none``, in Docker's own formats. Those that send lines
-to a server are in ``engine.shim.remote``.
+"""Log drivers that keep files: ``json-file`` and ``local``, in Docker's own formats.
 
-Lines are split as dockerd splits them: at newlines, and a line beyond 16 KiB in pieces whose records lack the
-newline. Whole reads are encoded at once with ``bytes.replace`` (a Python loop over the lines would make the
-log the container's bottleneck); therefore the lines of one read share their time stamp.
+Whole reads are encoded at once with ``bytes.replace`` (a Python loop over the lines would make the log the container's
+bottleneck); therefore the lines of one read share their time stamp.
 """
 
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
 
-from engine.common import varint
-from engine.shim.loop import Loop
-from engine.shim.rotate import LogFile
-
-PIECE = 16 << 10
-
-RunChild = Callable[[Callable[[], None]], Callable[[], None]]
-
-
-#: ``size`` of the file that is written, and by stream ``rest``, the unfinished lines kept back (hex). Empty: there is
-#: no log here.
-Mark = dict[str, object]
-
-
-class LogDriver(Protocol):
-    """Where the output of a container goes besides its clients."""
-
-    def write(self, stream: str, data: bytes, now_ns: int) -> None:
-        """Takes what was read from ``stdout`` or ``stderr`` at ``now_ns``; an unfinished line is kept back."""
-
-    def finish(self, stream: str, now_ns: int) -> None:
-        """``stream`` ended: what was kept back is written."""
-
-    def close(self) -> None: ...
-
-    def mark(self) -> Mark:
-        """Where the log ends now."""
-
-    def reading(self) -> int:
-        """A new descriptor of the file that is written now; -1: there is none."""
-
-    @property
-    def lagging(self) -> bool:
-        """Whether the container has to wait for the log."""
-
-    def set_on_room(self, callback: Callable[[], None]) -> None:
-        """``callback`` is called when it need not wait any more."""
-
-
-class Pending:
-    """How many logs still have something to send: the shim stays for them."""
-
-    count = 0
-
-
-class _NeverLagging:
-    """A file takes what comes (the page cache does), so ``mode=non-blocking`` changes nothing."""
-
-    @property
-    def lagging(self) -> bool:
-        return False
-
-    def set_on_room(self, callback: Callable[[], None]) -> None:
-        pass
-
-
-class NoLog(_NeverLagging):
-    """Keeps nothing."""
-
-    def mark(self) -> Mark:
-        return {}
-
-    def reading(self) -> int:
-        return -1
-
-    def write(self, stream: str, data: bytes, now_ns: int) -> None:
-        pass
-
-    def finish(self, stream: str, now_ns: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
+from engine.shim import varint
+from engine.shim.logs.driver import Lines, Mark, NeverLagging
+from engine.shim.logs.rotate import LogFile
 
 _SPECIAL = re.compile(rb'[\x00-\x09\x0b-\x1f"\\<>&]')
 
@@ -155,64 +81,7 @@ class Timestamps:
         return f"{self._text}{fraction}Z".encode()
 
 
-class Lines:
-    """Cuts a stream into whole lines and 16 KiB pieces."""
-
-    __slots__ = ("_rest",)
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def cut(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
-        """Yields (bytes, whole): ``whole`` is a run of lines each with its newline, else one piece without.
-
-        A line's last part is "whole" also when earlier pieces went out, as with dockerd.
-        """
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        position, begin, size = 0, 0, len(data)
-        while size - position >= PIECE:
-            newline = data.rfind(b"\n", position, position + PIECE)
-            if newline >= 0:
-                position = newline + 1
-                continue
-            if position > begin:
-                yield data[begin:position], True
-            end = _character_boundary(data, position, position + PIECE)
-            yield data[position:end], False
-            begin = position = end
-        newline = data.rfind(b"\n", position)
-        if newline >= 0:
-            position = newline + 1
-        if position > begin:
-            yield data[begin:position], True
-        self._rest = data[position:]
-
-    @property
-    def unfinished(self) -> bytes:
-        """What waits for its newline."""
-        return self._rest
-
-    def rest(self) -> bytes:
-        """What no newline ended, at the end of the stream."""
-        rest, self._rest = self._rest, b""
-        return rest
-
-
-def _character_boundary(data: bytes, begin: int, end: int) -> int:
-    """``end``, or up to three bytes earlier where it would cut a UTF-8 character in two."""
-    for back in range(1, 4):
-        byte = data[end - back]
-        if byte < 0x80:
-            return end
-        if byte >= 0xC0:
-            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return end if length <= back else end - back
-    return end
-
-
-class _FileLog(_NeverLagging):
+class _FileLog(NeverLagging):
     """What the two file drivers share: cutting, rotation."""
 
     def __init__(self, file: LogFile) -> None:
@@ -337,50 +206,3 @@ def _whole_frames(data: bytes) -> int:
     while at + 4 <= len(data) and (after := at + 8 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
         at = after
     return at
-
-
-def _number(options: Mapping[str, str], name: str, default: int) -> int:
-    text = options.get(name, "")
-    try:
-        return int(text) if text else default
-    except ValueError:
-        raise ValueError(f"log option {name}={text!r} is no number") from None
-
-
-def open_log(options: Mapping[str, str], loop: Loop, run_child: RunChild | None = None) -> LogDriver:
-    """The driver that the options of a stdio URI ask for.
-
-    ``driver`` (absent: none), ``path``, ``max-size`` (bytes), ``max-file``, ``compress`` (0/1), ``attrs`` (a JSON
-    object of strings). For another driver than ``json-file``, ``local`` and ``none`` they are those of its copy, and
-    ``remote``, ``mode`` and ``buffer`` its own: see ``engine.shim.remote.driver``.
-
-    :raises ValueError: an unknown driver, a malformed option, or a server that can't be reached.
-    :raises OSError: the file can't be opened.
-    """
-    driver = options.get("driver", "none")
-    if driver == "none":
-        return NoLog()
-    if driver not in {"json-file", "local"}:
-        from engine.shim.remote.driver import open_remote
-
-        cache = open_log({**options, "driver": "local"}, loop, run_child) if options.get("path") else NoLog()
-        try:
-            return open_remote(driver, options, cache, loop)
-        except BaseException:
-            cache.close()
-            raise
-    if not options.get("path"):
-        raise ValueError(f"log driver {driver} needs a path")
-    file = LogFile(
-        options["path"],
-        max_size=max(0, _number(options, "max-size", 0 if driver == "json-file" else 20 << 20)),
-        max_files=_number(options, "max-file", 1 if driver == "json-file" else 5),
-        gzip=options.get("compress", "0" if driver == "json-file" else "1") in {"1", "true"},
-        run_child=run_child,
-    )
-    if driver == "local":
-        return Local(file)
-    attributes = json.loads(options.get("attrs") or "{}")
-    if not isinstance(attributes, dict):
-        raise ValueError("log option attrs is no JSON object")
-    return JsonFile(file, {str(key): str(value) for key, value in attributes.items()})

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from engine.shim.logs import Pending
+from engine.shim.logs.driver import Pending
 from engine.shim.loop import READ, WRITE, Loop, Timer
 
 #: What may wait in blocking mode, in bytes.

@@ -6,10 +6,10 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator
 
+from engine.shim.logs.remote.delivery import Delivery
+from engine.shim.logs.remote.encoder import Part, Settings
+from engine.shim.logs.remote.sockets import Datagrams, Stream, resolve
 from engine.shim.loop import Loop
-from engine.shim.remote.delivery import Delivery
-from engine.shim.remote.driver import Part, Settings, resolve
-from engine.shim.remote.sockets import Datagrams, Stream
 
 _ERROR, _INFO = 3, 6
 # A datagram of a message that is cut: 12 bytes of head, and what fits into an Ethernet frame besides.

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 
-from engine.shim.logs import entry
+from engine.shim.logs.files import entry
+from engine.shim.logs.remote.delivery import Delivery
+from engine.shim.logs.remote.encoder import Part, Settings
 from engine.shim.loop import WRITE, Loop
-from engine.shim.remote.delivery import Delivery
-from engine.shim.remote.driver import Part, Settings
 
 _BATCH = 64
 

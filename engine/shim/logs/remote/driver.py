@@ -2,48 +2,12 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
 
-from engine.shim.logs import Lines, LogDriver, Mark
+from engine.shim.logs.driver import Lines, LogDriver, Mark
+from engine.shim.logs.remote.delivery import LIMIT, Delivery
+from engine.shim.logs.remote.encoder import Encoder, Part, Settings
 from engine.shim.loop import Loop
-from engine.shim.remote.delivery import LIMIT, Delivery
-from engine.shim.remote.sockets import Address
-
-
-class Part(NamedTuple):
-    """A piece of a line beyond 16 KiB. ``ordinal`` counts from 1."""
-
-    identity: str
-    ordinal: int
-    last: bool
-
-
-class Encoder(Protocol):
-    """A protocol's messages."""
-
-    def encode(self, stream: str, line: bytes, now_ns: int, part: Part | None) -> Iterator[bytes]:
-        """The messages of one line (without its newline); none for what the protocol leaves out."""
-
-
-class Settings(NamedTuple):
-    """What a stdio URI tells of a remote driver; ``options`` are the driver's own."""
-
-    limit: int
-    waits: bool
-    options: Mapping[str, object]
-
-    def text(self, name: str, default: str = "") -> str:
-        value = self.options.get(name, default)
-        return value if isinstance(value, str) else default
-
-    def number(self, name: str, default: int) -> int:
-        value = self.options.get(name, default)
-        return value if isinstance(value, int) else default
-
-    def strings(self, name: str) -> dict[str, str]:
-        value = self.options.get(name)
-        return {str(key): str(item) for key, item in value.items()} if isinstance(value, dict) else {}
 
 
 class RemoteLog:
@@ -113,14 +77,6 @@ class RemoteLog:
         self.delivery.close()
 
 
-def resolve(host: str, port: int, kind: int) -> list[Address]:
-    """:raises OSError: the name has no address. Blocks on the resolver."""
-    found: list[Address] = []
-    for family, socktype, _protocol, _name, address in socket.getaddrinfo(host, port, type=kind):
-        found.append((family, int(socktype), address))
-    return found
-
-
 def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop: Loop) -> RemoteLog:
     """``remote`` of the options is a JSON object with the driver's settings, ``mode`` and ``buffer`` say how to wait.
 
@@ -134,15 +90,15 @@ def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop:
     waits = options.get("mode") != "non-blocking"
     settings = Settings(LIMIT if waits else int(options.get("buffer") or LIMIT), waits, parsed)
     if driver == "syslog":
-        from engine.shim.remote import syslog as module
+        from engine.shim.logs.remote import syslog as module
     elif driver == "gelf":
-        from engine.shim.remote import gelf as module  # type: ignore[no-redef]
+        from engine.shim.logs.remote import gelf as module  # type: ignore[no-redef]
     elif driver == "fluentd":
-        from engine.shim.remote import fluentd as module  # type: ignore[no-redef]
+        from engine.shim.logs.remote import fluentd as module  # type: ignore[no-redef]
     elif driver == "journald":
-        from engine.shim.remote import journald as module  # type: ignore[no-redef]
+        from engine.shim.logs.remote import journald as module  # type: ignore[no-redef]
     elif driver == "plugin":
-        from engine.shim.remote import plugin as module  # type: ignore[no-redef]
+        from engine.shim.logs.remote import plugin as module  # type: ignore[no-redef]
     else:
         raise ValueError(f"log driver {driver!r} is none of the shim's")
     try:

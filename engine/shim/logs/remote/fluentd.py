@@ -6,10 +6,10 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from engine.shim.logs.remote.delivery import Delivery
+from engine.shim.logs.remote.encoder import Part, Settings
+from engine.shim.logs.remote.sockets import Address, Stream, resolve
 from engine.shim.loop import Loop
-from engine.shim.remote.delivery import Delivery
-from engine.shim.remote.driver import Part, Settings, resolve
-from engine.shim.remote.sockets import Address, Stream
 
 
 def pack_text(value: bytes) -> bytes:
@@ -123,7 +123,7 @@ def make(settings: Settings, loop: Loop) -> tuple[Fluentd, Delivery]:
     )
     tls = None
     if settings.text("scheme") == "tls":
-        from engine.shim.remote.tls import context
+        from engine.shim.logs.remote.tls import context
 
         tls = context(settings)
     if settings.text("scheme") == "unix":

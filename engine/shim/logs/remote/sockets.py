@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from engine.shim.logs.remote.delivery import Delivery
 from engine.shim.loop import ERROR, HANGUP, READ, WRITE, Loop
-from engine.shim.remote.delivery import Delivery
 
 if TYPE_CHECKING:
     import ssl
@@ -21,6 +21,14 @@ _READ = 16 << 10
 
 #: Family, kind, address.
 Address = tuple[int, int, str | tuple[Any, ...]]
+
+
+def resolve(host: str, port: int, kind: int) -> list[Address]:
+    """:raises OSError: the name has no address. Blocks on the resolver."""
+    found: list[Address] = []
+    for family, socktype, _protocol, _name, address in socket.getaddrinfo(host, port, type=kind):
+        found.append((family, int(socktype), address))
+    return found
 
 
 class Datagrams(Delivery):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from google.protobuf.wrappers_pb2 import UInt64Value
 
-from engine.common import varint
+from engine.shim import varint
 
 
 @pytest.mark.parametrize("value", [1, 127, 128, 300, 16383, 16384, 2**32 - 1, 2**63, 2**64 - 1])
