@@ -74,6 +74,8 @@ say "Style (ruff)"
 timeout -k 5 60 ruff check --cache-dir "$CACHE/ruff" . || failed+=(ruff)
 say "Types (mypy --strict)"
 timeout -k 5 300 mypy --strict --cache-dir "$CACHE/mypy" || failed+=(mypy)
+say "Layers (import-linter)"
+timeout -k 5 120 lint-imports --no-cache || failed+=(import-linter)
 say "Collection (each test file is in a share)"
 ROOMS=(api_models engine server)
 every_file_collected() {

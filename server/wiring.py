@@ -17,7 +17,6 @@ from engine.api.direct import socket_of
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from engine.common.files import place
-from engine.common.files.remap import Remap
 from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.oci import RUNC
 from engine.shim.zygote import Handle
@@ -27,6 +26,7 @@ from server.containers.exec.service import Exec
 from server.containers.exec.wiring import make_running
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
+from server.containers.remap import Remap
 from server.containers.service import Containers
 from server.containers.spec import apparmor
 from server.containers.spec.host import probe

@@ -114,7 +114,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.Tmpfs": (f"{CONTAINERS}/mounts/mounting.py", VOLUMES + "test_tmpfs"),
     "HostConfig.UTSMode": (ASSEMBLE, T + "test_namespaces"),
     "HostConfig.UsernsMode": (
-        "engine/common/files/remap.py",
+        "server/containers/remap.py",
         "compat_tests/clients/test_userns.py::test_host_ids_on_request",
     ),
     "HostConfig.StorageOpt": (

@@ -1,4 +1,4 @@
 """What both wharfd and the processes below the gRPC API import: errors, limits, time-outs, system calls, files, layers.
 
-Nothing here imports ``server``, ``engine.supervisor`` or ``engine.shim``.
+Nothing here imports another package of ``engine``, or ``server``.
 """

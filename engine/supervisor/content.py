@@ -26,10 +26,10 @@ from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.common.system import heap
 from engine.supervisor import leases, namespaces
 from engine.supervisor.blobs import BlobFiles, Follower, IngestFile
+from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
 from engine.supervisor.ingest import Ingest, Record
 from engine.supervisor.names import Unknown, check_digest, check_labels, masked_labels
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 

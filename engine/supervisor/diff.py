@@ -24,9 +24,9 @@ from engine.common.layers.compression import Compression, detect, of_media_type
 from engine.common.system import heap
 from engine.common.threads import to_its_end
 from engine.supervisor.blobs import BlobFiles, Follower
+from engine.supervisor.call import Call
 from engine.supervisor.content import Content
 from engine.supervisor.ingest import Ingest, told
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots.settling import sync_file_system
 
 T = TypeVar("T")

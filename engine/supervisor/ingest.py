@@ -10,8 +10,8 @@ from typing import Protocol
 from engine.common.errors import Kind, WharfError
 from engine.common.system import heap
 from engine.supervisor.blobs import IngestFile
+from engine.supervisor.call import Call
 from engine.supervisor.names import check_digest, check_labels
-from engine.supervisor.rpc.base import Call
 
 _LARGE = 128 << 10  # a piece that the C library would fetch from the kernel each time
 

@@ -9,8 +9,8 @@ from engine.api import filters
 from engine.api.types import Lease, LeaseResource
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import namespaces
+from engine.supervisor.call import Call
 from engine.supervisor.names import check_labels
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 

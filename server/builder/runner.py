@@ -21,7 +21,6 @@ from engine.api.types import Exit
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.files.paths import make_directories, open_inside
-from engine.common.files.remap import Remap
 from engine.common.system import linux, mounts, private
 from engine.common.threads import to_its_end
 from engine.common.timeline import Timeline
@@ -33,6 +32,7 @@ from server.containers.create.defaults import adapt_host_config
 from server.containers.model import Container
 from server.containers.mounts import mounting
 from server.containers.mounts.rootfs import mount_at, task_rootfs
+from server.containers.remap import Remap
 from server.containers.run.assemble import Surroundings, assemble
 from server.containers.run.start import engine_record, forget_container, forget_task
 from server.containers.spec.input import BindMount, TmpfsMount

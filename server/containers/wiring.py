@@ -6,7 +6,6 @@ from api_models.container import LogConfig
 from api_models.resources import Ulimit
 from engine.api.client import Engine
 from engine.common.errors import WharfError
-from engine.common.files.remap import Remap
 from engine.shim.zygote import Handle
 from server.config.model import Config
 from server.containers.context import Room, Settings
@@ -14,6 +13,7 @@ from server.containers.create.hostlimits import detect
 from server.containers.create.runtimes import Runtimes
 from server.containers.create.validate import Rules
 from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
+from server.containers.remap import Remap
 from server.containers.service import Containers
 from server.containers.spec.host import SYSTEMD, HostFacts
 from server.containers.stdio.stdio_backend import IoHosts

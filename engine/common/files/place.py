@@ -12,9 +12,8 @@ import queue
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
-from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError, internal
 from engine.common.system import idmap, linux, mounts
 from engine.common.system.processes import Process
@@ -31,6 +30,19 @@ _FLAGS = {
     "bind": linux.MS_BIND,
     "rbind": linux.MS_BIND | linux.MS_REC,
 }
+
+
+class Mount(Protocol):
+    """One mount of a snapshot; :class:`engine.api.types.Mount` is one."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def options(self) -> Sequence[str]: ...
 
 
 # The mount point of all places of this process, or "": then each makes one of its own below the system's /tmp.

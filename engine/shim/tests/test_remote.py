@@ -15,7 +15,6 @@ from engine.shim.logs.driver import LogDriver, Pending
 from engine.shim.logs.opening import open_log
 from engine.shim.logs.remote.driver import RemoteLog
 from engine.shim.loop import Loop
-from server.networks.tests.space import free_ports
 
 
 def _fail(error: BaseException) -> None:
@@ -160,7 +159,11 @@ def test_what_cannot_be_opened(kind: str, remote: dict[str, Any], words: str) ->
 def test_gelf_gives_up_one_message_after_the_other() -> None:
     """The server is gone: each message has its attempts, and what waits behind those that are lost still arrives."""
     loop = Loop(_fail)
-    port = free_ports()  # nobody else takes it while the server is away
+    # Bound, but not listening: no other program gets this port while the server is away.
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
     listener = socket.create_server(("127.0.0.1", port))
     log = driver(loop, "gelf", scheme="tcp", host="127.0.0.1", port=port, attempts=0, delay=0)
     assert isinstance(log, RemoteLog)
@@ -196,5 +199,6 @@ def test_gelf_gives_up_one_message_after_the_other() -> None:
         loop.run()
         assert b'"message 48"' in received
         assert b'"message 0"' not in received
+    reserved.close()
     log.close()  # nothing waits any more
     assert Pending.count == 0

@@ -1,8 +1,7 @@
-"""What a call brings along, and the joining of servicers to the gRPC server (``engine.api.serving``), where headers
+"""The joining of servicers to the gRPC server (``engine.api.serving``), where headers
 become a ``Call`` and errors become a status.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -11,18 +10,11 @@ from engine.api import serving
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
 from engine.common.errors import Kind, WharfError
 from engine.common.system import rest
+from engine.supervisor.call import Call
 from engine.supervisor.names import check_identifier
 
 if TYPE_CHECKING:
     import grpc
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """In whose name a call is made. ``lease`` is empty without one."""
-
-    namespace: str
-    lease: str = ""
 
 
 def handler(

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from google.protobuf.empty_pb2 import Empty
 
 from engine.api.pb import containers_pb2 as pb
+from engine.supervisor.call import Call
 from engine.supervisor.containers import Containers
 from engine.supervisor.gc import Collector
-from engine.supervisor.rpc.base import Call
 
 
 class ContainersServicer:

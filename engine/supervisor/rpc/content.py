@@ -9,9 +9,9 @@ from engine.api import lean
 from engine.api.pb import content_pb2 as pb
 from engine.api.types import ContentInfo, IngestStatus, to_timestamp
 from engine.common.errors import Kind, WharfError, invalid
+from engine.supervisor.call import Call
 from engine.supervisor.content import Content
 from engine.supervisor.gc import Collector
-from engine.supervisor.rpc.base import Call
 
 #: Entries of one message of a list.
 PAGE = 100

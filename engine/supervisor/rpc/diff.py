@@ -2,8 +2,8 @@
 
 from engine.api.pb import diff_pb2 as pb
 from engine.api.types import Descriptor, Mount, to_ns
+from engine.supervisor.call import Call
 from engine.supervisor.diff import Differ
-from engine.supervisor.rpc.base import Call
 
 
 class DiffServicer:

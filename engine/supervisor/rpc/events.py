@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from google.protobuf.empty_pb2 import Empty
 
 from engine.api.pb import events_pb2 as pb
+from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
-from engine.supervisor.rpc.base import Call
 
 
 class EventsServicer:

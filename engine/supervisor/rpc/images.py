@@ -4,9 +4,9 @@ from google.protobuf.empty_pb2 import Empty
 
 from engine.api.pb import images_pb2 as pb
 from engine.api.types import Descriptor, ImageRecord, to_ns, to_timestamp
+from engine.supervisor.call import Call
 from engine.supervisor.gc import Collector
 from engine.supervisor.images import Images
-from engine.supervisor.rpc.base import Call
 
 
 class ImagesServicer:

@@ -7,8 +7,8 @@ from google.protobuf.empty_pb2 import Empty
 from engine.api.pb import health_pb2, version_pb2
 from engine.api.pb import introspection_pb2 as pb
 from engine.common.errors import not_found
+from engine.supervisor.call import Call
 from engine.supervisor.introspection import Introspection
-from engine.supervisor.rpc.base import Call
 
 _SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 

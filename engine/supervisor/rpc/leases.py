@@ -4,9 +4,9 @@ from google.protobuf.empty_pb2 import Empty
 
 from engine.api.pb import leases_pb2 as pb
 from engine.api.types import Lease, LeaseResource, to_timestamp
+from engine.supervisor.call import Call
 from engine.supervisor.gc import Collector
 from engine.supervisor.leases import Leases
-from engine.supervisor.rpc.base import Call
 
 
 class LeasesServicer:

@@ -3,8 +3,8 @@
 from google.protobuf.empty_pb2 import Empty
 
 from engine.api.pb import namespaces_pb2 as pb
+from engine.supervisor.call import Call
 from engine.supervisor.namespaces import Namespaces
-from engine.supervisor.rpc.base import Call
 
 
 class NamespacesServicer:

@@ -6,8 +6,8 @@ from google.protobuf.empty_pb2 import Empty
 
 from engine.api.pb import snapshots_pb2 as pb
 from engine.api.types import SnapshotInfo, SnapshotKind, to_timestamp
+from engine.supervisor.call import Call
 from engine.supervisor.gc import Collector
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots.service import Snapshots
 
 _PAGE = 100

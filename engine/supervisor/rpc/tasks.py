@@ -10,8 +10,8 @@ from engine.api.pb import runc_options_pb2, types_pb2
 from engine.api.pb import tasks_pb2 as pb
 from engine.api.types import AnyValue, Mount, to_timestamp
 from engine.common.errors import invalid, not_implemented
+from engine.supervisor.call import Call
 from engine.supervisor.containers import Containers
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.tasks.creation import Wanted
 from engine.supervisor.tasks.metrics import sample
 from engine.supervisor.tasks.model import Process, Stdio

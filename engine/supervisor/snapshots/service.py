@@ -15,9 +15,9 @@ from engine.api.pb import event_messages_pb2 as events_pb
 from engine.api.types import Mount, SnapshotInfo, SnapshotKind, Usage
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from engine.supervisor import leases, namespaces
+from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import Unknown, check_labels, masked_labels
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots.base import Snapshotter
 from engine.supervisor.snapshots.settling import Settling
 from engine.supervisor.store import labels as json_labels

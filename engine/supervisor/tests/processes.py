@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,10 @@ address = "{place}/ttrpc.sock"
 
 #: Seconds for a server to answer; only a hang ever takes them.
 _PATIENCE = 60
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError
 from engine.shim.tests.harness import until
 from engine.supervisor.tests import processes
-from server.registry.oci import digest_of
+from engine.supervisor.tests.processes import digest_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -12,8 +12,8 @@ import pytest
 
 from engine.common.errors import WharfError
 from engine.supervisor.blobs import IngestFile
+from engine.supervisor.call import Call
 from engine.supervisor.ingest import Ingest, Record
-from engine.supervisor.rpc.base import Call
 
 PATIENCE = 60.0
 

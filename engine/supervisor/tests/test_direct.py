@@ -16,7 +16,7 @@ from engine.common.errors import Kind, WharfError
 from engine.common.system import fds
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.tests import processes
-from server.registry.oci import digest_of
+from engine.supervisor.tests.processes import digest_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

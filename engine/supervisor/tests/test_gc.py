@@ -14,11 +14,11 @@ from engine.api.client import Engine
 from engine.api.types import LeaseResource, SnapshotKind
 from engine.common.errors import Kind, WharfError
 from engine.supervisor.blobs import BlobFiles
+from engine.supervisor.call import Call
 from engine.supervisor.content import Content
 from engine.supervisor.events import EventBus
 from engine.supervisor.gc import Collector, expiry_ns
 from engine.supervisor.leases import Leases
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots.copy import CopySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database

@@ -8,8 +8,8 @@ import pytest
 
 from engine.api.types import SnapshotKind
 from engine.common.errors import Kind, WharfError
+from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
-from engine.supervisor.rpc.base import Call
 from engine.supervisor.snapshots import settling
 from engine.supervisor.snapshots.copy import CopySnapshotter
 from engine.supervisor.snapshots.service import Snapshots

@@ -19,7 +19,6 @@ from api_models.network import EndpointSettings
 from engine.api.types import Platform
 from engine.common.errors import WharfError, internal
 from engine.common.files.copyup import copy_up
-from engine.common.files.remap import Remap, acting
 from engine.common.system import private
 from engine.common.threads import apart
 from engine.common.timeline import Timeline
@@ -36,6 +35,7 @@ from server.containers.mounts import disklimit, initlayer, left_volumes
 from server.containers.mounts import mounts as mount_points
 from server.containers.mounts.mounting import open_below
 from server.containers.mounts.rootfs import Found, look, mounted, mounts_of
+from server.containers.remap import Remap, acting
 from server.containers.spec import security
 from server.images.model import Image
 from server.registry import oci

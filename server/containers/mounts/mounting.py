@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
-from engine.common.files.remap import Remap
 from engine.common.system import linux, mounts, private
 from engine.common.threads import apart
 from server.containers.context import GC_ROOT, ROOT_LABEL, Room
@@ -22,6 +21,7 @@ from server.containers.create import modes
 from server.containers.model import Container, MountPoint
 from server.containers.mounts import mountspec
 from server.containers.mounts.rootfs import mount_at, unmount_at
+from server.containers.remap import Remap
 from server.containers.run.assemble import partner
 from server.containers.spec.input import BindMount, TmpfsMount
 from server.containers.spec.mounts import check_tmpfs_options

@@ -13,10 +13,10 @@ from enum import Enum
 
 from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError, internal
-from engine.common.files.remap import Remap, acting
 from engine.common.system import linux, mounts, private
 from server.containers.context import Room
 from server.containers.model import Container
+from server.containers.remap import Remap, acting
 from server.containers.spec.input import RootFiles
 from server.containers.spec.users import DirectoryRoot, LayeredRoot, NeedsMount
 from server.volumes.mountopts import split_options
