@@ -120,7 +120,7 @@ def test_places_of_mounts_are_made_inside(root: int, tmp_path: Path) -> None:
         with contextlib.suppress(OSError):
             os.close(paths.make_place(str(tmp_path / "root"), f"/w/d/new/{number}", directory=bool(number % 2)))
     assert not (tmp_path / "outside/new").exists()
-    assert (tmp_path / "root/w/d/new").exists() or (tmp_path / "root/w/l/new").exists()
+    assert True in repeat((tmp_path / "root/w/d/new").exists)
 
 
 def test_links_are_followed_as_inside(root: int, tmp_path: Path) -> None:
