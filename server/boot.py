@@ -16,6 +16,7 @@ from engine.shim import zygote
 from server.config import Config, ConfigError, load
 from server.config.flags import Given, usage
 from server.launch import StartError, Supervisor
+from server.log import set_up_log
 from server.version import SERVER_VERSION
 
 log = logging.getLogger("wharfd")
@@ -50,48 +51,6 @@ def boot(words: Sequence[str], handle: zygote.Handle) -> int:
     except (ConfigError, StartError) as error:
         log.error("failed to start daemon: %s", error)
         return 1
-
-
-class _JsonLines(logging.Formatter):
-    """``--log-format json``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        line = {"level": record.levelname.lower(), "msg": record.getMessage(), "time": self.formatTime(record)}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-class _Lines(logging.Formatter):
-    """One line per message: what a client names can have newlines and escape sequences, which forge others."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = record.message.translate(_CONTROLS)
-        return super().formatMessage(record)
-
-
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-
-
-def set_up_log(config: Config) -> None:
-    """The daemon's log goes to stderr, one line per message."""
-    handler = logging.StreamHandler()
-    text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    handler.setFormatter(_JsonLines() if config.log_format == "json" else _Lines(text))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    set_level(config)
-
-
-def set_level(config: Config) -> None:
-    level = "debug" if config.debug else config.log_level
-    names = {"trace": "debug", "warn": "warning", "fatal": "critical", "panic": "critical"}
-    logging.getLogger().setLevel(names.get(level, level).upper())
-    # Their own chatter is of no use to whoever debugs this daemon.
-    for noisy in ("asyncio", "grpc", "httpcore", "httpx", "hpack"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _claim(pidfile: Path) -> None:

@@ -4,15 +4,14 @@ import json
 import logging
 import platform
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from server.config import Config, ConfigError, reload
 from server.config.flags import Given
 from server.config.load import masked
 from server.config.options import OPTIONS
-
-if TYPE_CHECKING:
-    from server.wiring import Services
+from server.log import set_level
+from server.wiring import Services, registry_settings
 
 log = logging.getLogger("wharfd")
 
@@ -28,7 +27,7 @@ def _shown(value: Any) -> str:
 class Reloader:
     """Applies a changed ``daemon.json`` to the running services."""
 
-    def __init__(self, config: Config, given: Given, services: "Services") -> None:
+    def __init__(self, config: Config, given: Given, services: Services) -> None:
         self._config = config
         self._given = given
         self._services = services
@@ -58,9 +57,6 @@ class Reloader:
         self._services.events.publish("daemon", "reload", self._services.system.identity, attributes)
 
     def _apply(self, config: Config) -> None:
-        from server.boot import set_level
-        from server.wiring import registry_settings
-
         set_level(config)
         self._services.system.config = config
         self._services.images.transfer.settings = registry_settings(config)

@@ -31,7 +31,7 @@ from server.containers.context import Room
 from server.containers.create.defaults import adapt_host_config
 from server.containers.model import Container
 from server.containers.mounts import mounting
-from server.containers.mounts.rootfs import mount_at, task_rootfs
+from server.containers.mounts.snapshot import mount_at, task_rootfs
 from server.containers.remap import Remap
 from server.containers.run.assemble import Surroundings, assemble
 from server.containers.run.start import engine_record, forget_container, forget_task

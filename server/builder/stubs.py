@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Sequence
 
 from engine.api.types import Mount
-from server.containers.mounts.rootfs import layers
+from server.containers.mounts.snapshot import layers
 
 
 def remove_stubs(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:

@@ -5,10 +5,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
 
 from api_models.filters import Filters
 from server.events.match import matches
+from server.events.message import EventMessage
 
 log = logging.getLogger(__name__)
 
@@ -16,18 +16,6 @@ log = logging.getLogger(__name__)
 RING = 1024
 # What a listener may fall behind before it is dropped: a client that doesn't read must not grow the daemon.
 BACKLOG = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class EventMessage:
-    """One event. ``actor`` is the ID (or name) of what it happened to."""
-
-    kind: str
-    action: str
-    actor: str
-    attributes: Mapping[str, str]
-    scope: str
-    time_ns: int
 
 
 class Subscription(AsyncIterator[EventMessage]):

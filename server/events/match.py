@@ -1,12 +1,9 @@
 """Which events a filter lets through, by dockerd's rules."""
 
 import re
-from typing import TYPE_CHECKING
 
 from api_models.filters import Filters
-
-if TYPE_CHECKING:
-    from server.events.bus import EventMessage
+from server.events.message import EventMessage
 
 ACCEPTED = frozenset(
     {
@@ -34,7 +31,7 @@ _OPEN_ENDED = ("exec_create", "exec_start", "health_status")
 _KINDS = ("container", "plugin", "volume", "network", "daemon", "service", "node", "secret", "config")
 
 
-def matches(event: "EventMessage", filters: Filters) -> bool:
+def matches(event: EventMessage, filters: Filters) -> bool:
     """True if every key of ``filters`` accepts the event.
 
     As in dockerd an object's filter looks at the actor, whatever its kind is.
@@ -58,7 +55,7 @@ def _action(action: str, filters: Filters) -> bool:
     return filters.exact("event", action)
 
 
-def _image(event: "EventMessage", filters: Filters) -> bool:
+def _image(event: EventMessage, filters: Filters) -> bool:
     """An image's filter also takes the events of containers made from it, with and without the tag."""
     if "image" not in filters:
         return True

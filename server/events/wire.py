@@ -4,7 +4,7 @@ from typing import Any
 
 from api_models import changes
 from api_models.versions import Version
-from server.events.bus import EventMessage
+from server.events.message import EventMessage
 
 
 def document(event: EventMessage) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from server.builder.classic.image import chain_of
+from server.builder.dockerfile.errors import Warning
 from server.builder.dockerfile.ignore import Ignore
-from server.builder.dockerfile.instructions import Warning
 from server.builder.dockerfile.lint import ignored
 from server.builder.plan.plan import Plan
 from server.builder.plan.steps import Copy, Origin, Run

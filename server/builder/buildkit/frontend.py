@@ -17,8 +17,8 @@ from server.builder.cache.remote import Remote as RemoteCache
 from server.builder.classic.build import host_platform
 from server.builder.classic.image import chain_of, described
 from server.builder.dockerfile import checks
-from server.builder.dockerfile.errors import DockerfileError, Span
-from server.builder.dockerfile.instructions import Dockerfile, Warning
+from server.builder.dockerfile.errors import DockerfileError, Span, Warning
+from server.builder.dockerfile.instructions import Dockerfile
 from server.builder.dockerfile.lint import findings
 from server.builder.dockerfile.parse import parse, parsed
 from server.builder.neighbours import Images

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from engine.api.types import to_timestamp
 from engine.common.errors import WharfError
 from server.builder.dockerfile.checks import url
-from server.builder.dockerfile.instructions import Warning
+from server.builder.dockerfile.errors import Warning
 from server.builder.plan.steps import Base, Step
 from server.builder.session.pb import control_pb2 as pb
 from server.builder.session.pb import ops_pb2

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from engine.common.errors import WharfError, invalid, not_implemented
 from server.builder.buildkit.outline import Outline, location
 from server.builder.dockerfile import checks
-from server.builder.dockerfile.errors import DockerfileError, excerpt
-from server.builder.dockerfile.instructions import Dockerfile, Warning
+from server.builder.dockerfile.errors import DockerfileError, Warning, excerpt
+from server.builder.dockerfile.instructions import Dockerfile
 
 DESCRIBE = "frontend.subrequests.describe"
 LINT = "frontend.lint"

@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from server.builder.dockerfile.errors import DockerfileError
-from server.builder.dockerfile.instructions import Warning
+from server.builder.dockerfile.errors import DockerfileError, Warning
 
 DOCUMENTATION = "https://docs.docker.com/go/dockerfile/rule/"
 ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"

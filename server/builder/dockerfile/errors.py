@@ -2,12 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from engine.common.errors import Kind, Reason, WharfError
-
-if TYPE_CHECKING:
-    from server.builder.dockerfile.instructions import Warning
 
 CONTEXT = 3
 """Lines shown before and after the ones an error is about."""
@@ -19,6 +15,15 @@ class Span:
 
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """A finding of a build check: rule, sentence, where."""
+
+    rule: str
+    message: str
+    span: Span
 
 
 class DockerfileError(WharfError):

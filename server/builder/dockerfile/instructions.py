@@ -5,7 +5,7 @@ replaced in them; what is not expanded (``RUN``, ``CMD``, ``ENTRYPOINT``) is fin
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from server.builder.dockerfile.errors import Span
+from server.builder.dockerfile.errors import Span, Warning
 from server.builder.dockerfile.lines import Heredoc
 
 
@@ -174,15 +174,6 @@ class Stage:
     def name(self) -> str:
         """As clients see it: its name, or ``stage-N``."""
         return self.base.name or f"stage-{self.index}"
-
-
-@dataclass(frozen=True, slots=True)
-class Warning:
-    """A finding of a build check: rule, sentence, where."""
-
-    rule: str
-    message: str
-    span: Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from itertools import islice
 from engine.common import limits
 from engine.common.errors import WharfError
 from server.builder.dockerfile import instructions as ins
-from server.builder.dockerfile.errors import Span
+from server.builder.dockerfile.errors import Span, Warning
 from server.builder.dockerfile.expand import expand
 from server.builder.dockerfile.ignore import Ignore
 from server.builder.dockerfile.words import closest
@@ -27,7 +27,7 @@ PLATFORM_ARGS = frozenset(
 ) | {"TARGETSTAGE"}
 
 
-def findings(file: ins.Dockerfile) -> list[ins.Warning]:
+def findings(file: ins.Dockerfile) -> list[Warning]:
     """What the text alone shows, in the order of the lines."""
     found = [
         *_casing(file),
@@ -41,37 +41,37 @@ def findings(file: ins.Dockerfile) -> list[ins.Warning]:
     return sorted(found, key=lambda item: item.span.first)
 
 
-def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ignore) -> list[ins.Warning]:
+def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ignore) -> list[Warning]:
     """Files of the context that an instruction names and ``.dockerignore`` leaves out. ``copies``: the instructions,
     their sources, where."""
-    found: list[ins.Warning] = []
+    found: list[Warning] = []
     named = ((name, source, span) for name, sources, span in copies for source in sources)
     for name, source, span in islice(named, limits.COMPARED_SOURCES):
         path = posixpath.normpath("/" + source).lstrip("/")
         if span is not None and path and ignore.ignores(path):
             sentence = f"Attempting to {name} file {json.dumps(path)} that is excluded by .dockerignore"
-            found.append(ins.Warning("CopyIgnoredFile", sentence, span))
+            found.append(Warning("CopyIgnoredFile", sentence, span))
     return found
 
 
-def foreign(ref: str, config: Mapping[str, object], platform: str, span: Span) -> ins.Warning | None:
+def foreign(ref: str, config: Mapping[str, object], platform: str, span: Span) -> Warning | None:
     """A base image that is for another platform (``os/arch…``) than the one that was asked for."""
     found, wanted = [str(config.get("os")), str(config.get("architecture"))], platform.split("/")
     if found == wanted[:2]:
         return None
     actual = "/".join([*found, *filter(None, (str(config.get("variant") or ""),))])
     sentence = f'Base image {ref} was pulled with platform "{actual}", expected "{platform}" for current build'
-    return ins.Warning("InvalidBaseImagePlatform", sentence, span)
+    return Warning("InvalidBaseImagePlatform", sentence, span)
 
 
-def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[str]]]) -> list[ins.Warning]:
+def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[str]]]) -> list[Warning]:
     """Variables that nothing gives a value to. ``unknown``: their names, where, and what was known there."""
     elsewhere = {item.span for item in file.arguments} | {stage.base.span for stage in file.stages}
-    found: dict[tuple[str, Span], ins.Warning] = {}
+    found: dict[tuple[str, Span], Warning] = {}
     for name, span, known in unknown:
         if span in elsewhere or name in _declared(file, span):
             continue
-        found[name, span] = ins.Warning(
+        found[name, span] = Warning(
             "UndefinedVar", f"Usage of undefined variable '${name}'{meant_by(name, known, '$')}", span
         )
     return list(found.values())
@@ -103,27 +103,27 @@ def _every(file: ins.Dockerfile) -> Iterator[ins.Instruction]:
         yield from stage.instructions
 
 
-def _casing(file: ins.Dockerfile) -> Iterator[ins.Warning]:
+def _casing(file: ins.Dockerfile) -> Iterator[Warning]:
     words = [(item.original.split(None, 1)[0], item.span) for item in _every(file)]
     lower = sum(word.islower() for word, _ in words)
     upper = sum(word.isupper() for word, _ in words)
     most = "lowercase" if lower > upper else "uppercase"
     for word, span in words:
         if not (word.islower() if most == "lowercase" else word.isupper()):
-            yield ins.Warning(
+            yield Warning(
                 "ConsistentInstructionCasing",
                 f"Command '{word}' should match the case of the command majority ({most})",
                 span,
             )
 
 
-def _stage_names(file: ins.Dockerfile) -> Iterator[ins.Warning]:
+def _stage_names(file: ins.Dockerfile) -> Iterator[Warning]:
     seen: set[str] = set()
     for stage in file.stages:
         name = stage.base.name
         if name and name in seen:
             sentence = f"Duplicate stage name {json.dumps(name)}, stage names should be unique"
-            yield ins.Warning("DuplicateStageName", sentence, stage.base.span)
+            yield Warning("DuplicateStageName", sentence, stage.base.span)
         seen.add(name)
 
 
@@ -131,7 +131,7 @@ def _names(text: str) -> list[str]:
     return [match[1] or match[2] for match in _VARIABLE.finditer(text)]
 
 
-def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
+def _froms(file: ins.Dockerfile) -> Iterator[Warning]:
     defaults = {name: value for item in file.arguments for name, value in item.values}
     known = {*defaults, *PLATFORM_ARGS}
     values: dict[str, str | None] = {**dict.fromkeys(PLATFORM_ARGS, "x"), **defaults}
@@ -141,13 +141,13 @@ def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
         for name in (*_names(base.image), *_names(base.platform)):
             if name not in known:
                 sentence = f"FROM argument '{name}' is not declared{meant_by(name, known)}"
-                yield ins.Warning("UndefinedArgInFrom", sentence, base.span)
+                yield Warning("UndefinedArgInFrom", sentence, base.span)
         platform = re.sub(r"[${}]", "", base.platform)
         if base.platform and platform == "TARGETPLATFORM":
             sentence = (
                 f"Setting platform to predefined {base.platform} in FROM is redundant as this is the default behavior"
             )
-            yield ins.Warning("RedundantTargetPlatform", sentence, base.span)
+            yield Warning("RedundantTargetPlatform", sentence, base.span)
         elif (
             base.platform
             and "$" not in base.platform
@@ -155,10 +155,10 @@ def _froms(file: ins.Dockerfile) -> Iterator[ins.Warning]:
             and not any(part in base.name for part in base.platform.split("/")[:2])
         ):
             sentence = f'FROM --platform flag should not use constant value "{base.platform}"'
-            yield ins.Warning("FromPlatformFlagConstDisallowed", sentence, base.span)
+            yield Warning("FromPlatformFlagConstDisallowed", sentence, base.span)
         if "$" in base.image and _invalid(base.image, given, file.escape):
             sentence = f"Default value for ARG {base.image} results in empty or invalid base image name"
-            yield ins.Warning("InvalidDefaultArgInFrom", sentence, base.span)
+            yield Warning("InvalidDefaultArgInFrom", sentence, base.span)
 
 
 def _invalid(image: str, given: Mapping[str, str], escape: str) -> bool:
@@ -170,7 +170,7 @@ def _invalid(image: str, given: Mapping[str, str], escape: str) -> bool:
     return not text or text.startswith((":", "@", "/", "-")) or text.endswith((":", "@", "/"))
 
 
-def _repeated(file: ins.Dockerfile) -> Iterator[ins.Warning]:
+def _repeated(file: ins.Dockerfile) -> Iterator[Warning]:
     for stage in file.stages:
         last: dict[str, Span] = {}
         for item in stage.instructions:
@@ -178,7 +178,7 @@ def _repeated(file: ins.Dockerfile) -> Iterator[ins.Warning]:
             if name not in ("CMD", "ENTRYPOINT", "HEALTHCHECK"):
                 continue
             if name in last:
-                yield ins.Warning(
+                yield Warning(
                     "MultipleInstructionsDisallowed",
                     f"Multiple {name} instructions should not be used in the same stage because only the last one "
                     "will be used",
@@ -187,7 +187,7 @@ def _repeated(file: ins.Dockerfile) -> Iterator[ins.Warning]:
             last[name] = item.span
 
 
-def _workdirs(file: ins.Dockerfile) -> Iterator[ins.Warning]:
+def _workdirs(file: ins.Dockerfile) -> Iterator[Warning]:
     settled: set[str] = set()
     for stage in file.stages:
         absolute = stage.base.image.lower() in settled
@@ -200,22 +200,22 @@ def _workdirs(file: ins.Dockerfile) -> Iterator[ins.Warning]:
                 sentence = (
                     f"Relative workdir {json.dumps(item.path)} can have unexpected results if the base image changes"
                 )
-                yield ins.Warning("WorkdirRelativePath", sentence, item.span)
+                yield Warning("WorkdirRelativePath", sentence, item.span)
         if absolute and stage.base.name:
             settled.add(stage.base.name)
 
 
-def _secrets(file: ins.Dockerfile) -> Iterator[ins.Warning]:
+def _secrets(file: ins.Dockerfile) -> Iterator[Warning]:
     for item in (item for stage in file.stages for item in stage.instructions):
         if isinstance(item, ins.Arg | ins.Env):
             word = "ARG" if isinstance(item, ins.Arg) else "ENV"
             for name, _ in item.values:
                 if _SECRET.search(name) and not _PUBLIC.search(name):
                     sentence = f'Do not use ARG or ENV instructions for sensitive data ({word} "{name}")'
-                    yield ins.Warning("SecretsUsedInArgOrEnv", sentence, item.span)
+                    yield Warning("SecretsUsedInArgOrEnv", sentence, item.span)
 
 
-def _ports(file: ins.Dockerfile) -> Iterator[ins.Warning]:
+def _ports(file: ins.Dockerfile) -> Iterator[Warning]:
     for stage in file.stages:
         for item in stage.instructions:
             for port in item.ports if isinstance(item, ins.Expose) else ():
@@ -223,8 +223,8 @@ def _ports(file: ins.Dockerfile) -> Iterator[ins.Warning]:
                     sentence = (
                         f"EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
                     )
-                    yield ins.Warning("ExposeInvalidFormat", sentence, item.span)
+                    yield Warning("ExposeInvalidFormat", sentence, item.span)
                 protocol = port.partition("/")[2]
                 if protocol != protocol.lower() and "$" not in protocol:
                     sentence = f"Defined protocol '{port}' in EXPOSE instruction should be lowercase"
-                    yield ins.Warning("ExposeProtoCasing", sentence, item.span)
+                    yield Warning("ExposeProtoCasing", sentence, item.span)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from engine.common.errors import Reason
 from server.builder.dockerfile import instructions as ins
-from server.builder.dockerfile.errors import DockerfileError, Span
+from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.flags import Flags, mount
 from server.builder.dockerfile.lines import Line, Source, split
 from server.builder.dockerfile.words import closest, duration, json_list, pairs, split_words, take_flags
@@ -22,11 +22,11 @@ class _Parser:
 
     def __init__(self, escape: str) -> None:
         self.escape = escape
-        self.warnings: list[ins.Warning] = []
+        self.warnings: list[Warning] = []
         self._shell = False  # whether the stage has said how commands are run
 
     def warn(self, rule: str, message: str, span: Span) -> None:
-        self.warnings.append(ins.Warning(rule, message, span))
+        self.warnings.append(Warning(rule, message, span))
 
     def instruction(self, line: Line) -> ins.Instruction:
         keyword, _, rest = line.text.partition(" ")

@@ -1,28 +1,23 @@
 """Instructions that say something of the image and make no layer: what they change in a stage's configuration."""
 
-from typing import TYPE_CHECKING
-
 from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import DockerfileError
 from server.builder.dockerfile.expand import expand_words
 from server.builder.plan import wording
-
-if TYPE_CHECKING:
-    from server.builder.plan.stage import StagePlanner
-
+from server.builder.plan.context import StageContext
 
 _SHOWN_PORTS = 3
 """How often a port is written: in the configuration, and in the texts of both builders' histories."""
 
 
-def label(stage: "StagePlanner", item: ins.Label) -> None:
+def label(stage: StageContext, item: ins.Label) -> None:
     values = {stage.expand(name, item.span): stage.expand(text, item.span) for name, text in item.values}
     stage.config.merge_map("Labels", values)
     shown = " ".join(f"{name}={text}" for name, text in values.items())
     stage.history(f"LABEL {shown}", wording.nop(f"LABEL {shown}"))
 
 
-def command(stage: "StagePlanner", item: ins.Command) -> None:
+def command(stage: StageContext, item: ins.Command) -> None:
     words: list[str] = [*stage.config.shell, *item.args] if item.shell and item.args else list(item.args)
     shown = "[" + " ".join(wording.quoted(word) for word in words) + "]"
     if item.entrypoint:
@@ -39,7 +34,7 @@ def command(stage: "StagePlanner", item: ins.Command) -> None:
         stage.config.config["ArgsEscaped"] = True if windows or not stage.options.classic else None
 
 
-def healthcheck(stage: "StagePlanner", item: ins.Healthcheck) -> None:
+def healthcheck(stage: StageContext, item: ins.Healthcheck) -> None:
     # The classic builder merges a step's configuration with the one below.
     before = stage.config.config.get("Healthcheck") if stage.options.classic else None
     stage.config.config["Healthcheck"] = wording.health(item, before)
@@ -47,18 +42,18 @@ def healthcheck(stage: "StagePlanner", item: ins.Healthcheck) -> None:
     stage.history(wording.healthcheck(item), wording.nop(f"HEALTHCHECK {text}"))
 
 
-def shell(stage: "StagePlanner", item: ins.Shell) -> None:
+def shell(stage: StageContext, item: ins.Shell) -> None:
     stage.config.config["Shell"] = list(item.args)
     shown = "[" + " ".join(item.args) + "]"
     stage.history(f"SHELL {shown}", wording.nop(f"SHELL {shown}"))
 
 
-def user(stage: "StagePlanner", item: ins.User) -> None:
+def user(stage: StageContext, item: ins.User) -> None:
     stage.config.config["User"] = stage.expand(item.user, item.span)
     stage.history(f"USER {stage.config.user}", wording.nop(f"USER {stage.config.user}"))
 
 
-def expose(stage: "StagePlanner", item: ins.Expose) -> None:
+def expose(stage: StageContext, item: ins.Expose) -> None:
     ports: dict[str, object] = {}
     variables, planner = stage.variables, stage.planner
     for word in item.ports:
@@ -79,7 +74,7 @@ def expose(stage: "StagePlanner", item: ins.Expose) -> None:
     stage.history(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(ports))}]", wording.nop(f"EXPOSE {shown}"))
 
 
-def volume(stage: "StagePlanner", item: ins.Volume) -> None:
+def volume(stage: StageContext, item: ins.Volume) -> None:
     paths = [stage.expand(path, item.span) for path in item.paths]
     if any(not path for path in paths):
         raise DockerfileError("VOLUME specified can not be an empty string", item.span)
@@ -88,7 +83,7 @@ def volume(stage: "StagePlanner", item: ins.Volume) -> None:
     stage.history(f"VOLUME [{shown}]", wording.nop(f"VOLUME [{shown}]"))
 
 
-def stopsignal(stage: "StagePlanner", item: ins.StopSignal) -> None:
+def stopsignal(stage: StageContext, item: ins.StopSignal) -> None:
     name = stage.expand(item.signal, item.span)
     if not wording.SIGNAL.fullmatch(name.upper()):
         raise DockerfileError(f"invalid signal: {name}", item.span)
@@ -96,11 +91,11 @@ def stopsignal(stage: "StagePlanner", item: ins.StopSignal) -> None:
     stage.history(f"STOPSIGNAL {name}", wording.nop(f"STOPSIGNAL {name}"))
 
 
-def maintainer(stage: "StagePlanner", item: ins.Maintainer) -> None:
+def maintainer(stage: StageContext, item: ins.Maintainer) -> None:
     stage.config.document["author"] = item.text
     stage.history(f"MAINTAINER {item.text}", wording.nop(f"MAINTAINER {item.text}"))
 
 
-def onbuild(stage: "StagePlanner", item: ins.OnBuild) -> None:
+def onbuild(stage: StageContext, item: ins.OnBuild) -> None:
     stage.config.add_trigger(item.text)
     stage.history("", wording.nop(f"ONBUILD {item.text}"))

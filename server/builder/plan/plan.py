@@ -19,7 +19,7 @@ from engine.common import limits
 from engine.common.errors import WharfError, invalid
 from engine.common.threads import apart, to_its_end
 from server.builder.dockerfile import instructions as ins
-from server.builder.dockerfile.errors import DockerfileError, Span
+from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.expand import Budget, Expansion, expand
 from server.builder.dockerfile.lint import findings, foreign, meant_by, undefined
 from server.builder.plan import wording
@@ -59,7 +59,7 @@ class Planner:
         self.budget = Budget()
         self.unknown: list[tuple[str, Span, Sequence[str]]] = []
         """Variables without a value, where they are used, and some of those that are known there."""
-        self.mismatched: list[ins.Warning] = []
+        self.mismatched: list[Warning] = []
         """Base images that are for other platforms than was asked for."""
         self._planned: dict[int, PlannedStage] = {}
         self._active: list[int] = []
@@ -237,7 +237,7 @@ class Planner:
             self.mismatched.append(mismatch)
         return found
 
-    def warnings(self) -> list[ins.Warning]:
+    def warnings(self) -> list[Warning]:
         found = [*self.file.warnings, *findings(self.file), *self.mismatched, *undefined(self.file, self.unknown)]
         return sorted(found, key=lambda item: item.span.first)
 

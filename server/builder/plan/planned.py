@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.builder.dockerfile import instructions as ins
+from server.builder.dockerfile.errors import Warning
 from server.builder.plan.imageconfig import ImageConfig
 from server.builder.plan.steps import Base, Step
 
@@ -109,5 +110,5 @@ class Plan:
     dockerfile: ins.Dockerfile
     stages: tuple[PlannedStage, ...]
     target: PlannedStage
-    warnings: tuple[ins.Warning, ...]
+    warnings: tuple[Warning, ...]
     unused_args: tuple[str, ...]

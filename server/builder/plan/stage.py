@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.common.errors import invalid
 from server.builder.dockerfile import instructions as ins
@@ -12,18 +12,16 @@ from server.builder.dockerfile.expand import expand_heredoc
 from server.builder.dockerfile.flags import check_sharing, check_target, check_type
 from server.builder.dockerfile.parse import parse_instruction
 from server.builder.plan import configured, wording
+from server.builder.plan.context import PlanContext
 from server.builder.plan.imageconfig import CreatedBy, History, ImageConfig
 from server.builder.plan.planned import IMAGES, Line, PlannedStage, Variables
 from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
-
-if TYPE_CHECKING:
-    from server.builder.plan.plan import Planner
 
 
 class StagePlanner:
     """Walks one stage's instructions and keeps its state: arguments, configuration, last step."""
 
-    def __init__(self, planner: "Planner", stage: ins.Stage) -> None:
+    def __init__(self, planner: PlanContext, stage: ins.Stage) -> None:
         self.planner, self.stage = planner, stage
         self.options = planner.options
         self.args: dict[str, str] = {}

@@ -23,7 +23,8 @@ from server.containers.archive.tree import PathStat
 from server.containers.context import Room
 from server.containers.model import Container
 from server.containers.mounts.mounting import NETWORK_FILES, open_below
-from server.containers.mounts.rootfs import layers, mounts_of
+from server.containers.mounts.rootfs import mounts_of
+from server.containers.mounts.snapshot import layers
 from server.containers.run.process import process_of
 from server.containers.spec import users
 

@@ -34,7 +34,8 @@ from server.containers.model import Container, MountPoint
 from server.containers.mounts import disklimit, initlayer, left_volumes
 from server.containers.mounts import mounts as mount_points
 from server.containers.mounts.mounting import open_below
-from server.containers.mounts.rootfs import Found, look, mounted, mounts_of
+from server.containers.mounts.rootfs import mounted, mounts_of
+from server.containers.mounts.snapshot import Found, look
 from server.containers.remap import Remap, acting
 from server.containers.spec import security
 from server.images.model import Image

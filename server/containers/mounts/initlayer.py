@@ -15,7 +15,7 @@ from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError
 from server.containers.context import ROOT_LABEL, Room
 from server.containers.model import Container
-from server.containers.mounts.rootfs import mount_at, unmount_at
+from server.containers.mounts.snapshot import mount_at, unmount_at
 from server.images.model import Image
 
 #: Path → "" for an empty file, "/" for a directory, else where the link leads.

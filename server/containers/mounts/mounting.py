@@ -20,7 +20,7 @@ from server.containers.context import GC_ROOT, ROOT_LABEL, Room
 from server.containers.create import modes
 from server.containers.model import Container, MountPoint
 from server.containers.mounts import mountspec
-from server.containers.mounts.rootfs import mount_at, unmount_at
+from server.containers.mounts.snapshot import mount_at, unmount_at
 from server.containers.remap import Remap
 from server.containers.run.assemble import partner
 from server.containers.spec.input import BindMount, TmpfsMount

@@ -10,7 +10,7 @@ from engine.common.errors import Kind, WharfError, conflict, internal, invalid
 from server.containers.context import Room
 from server.containers.create import modes
 from server.containers.model import Container
-from server.containers.mounts.rootfs import ContainerFiles
+from server.containers.mounts.snapshot import ContainerFiles
 from server.containers.run.process import namespace_of
 from server.containers.spec.build import build, cgroups_path
 from server.containers.spec.input import (

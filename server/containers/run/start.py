@@ -18,7 +18,7 @@ from server.containers.create.modes import check_nameservers, joined
 from server.containers.hooks import call
 from server.containers.logs.plugin import start_logging, stop_logging
 from server.containers.model import Container
-from server.containers.mounts import mounting, rootfs
+from server.containers.mounts import mounting, rootfs, snapshot
 from server.containers.neighbours import Sandbox
 from server.containers.remove import remove
 from server.containers.run import checkpoint, devicerequests
@@ -181,7 +181,7 @@ async def _start(
         await rootfs.mounts_of(room, container)
         remap = room.remap_of(container)
         place = f"{room.settings.exec_root}/containers/{container.id}/rootfs"
-        root = await rootfs.task_rootfs(remap, container.rootfs, place, brief)
+        root = await snapshot.task_rootfs(remap, container.rootfs, place, brief)
         timeline.mark("mounts")
         held = brief.enter_context(ExitStack())
         around = Surroundings(

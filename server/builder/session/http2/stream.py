@@ -4,13 +4,10 @@ import asyncio
 import base64
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import quote, unquote
 
 from engine.common.errors import Kind, WharfError
-
-if TYPE_CHECKING:
-    from server.builder.session.http2.connection import Connection
 
 Header = tuple[str, str]
 
@@ -29,10 +26,43 @@ _HEAD = struct.Struct(">HBBBL")
 _UPDATE = struct.Struct(">HBBBLL")
 
 
+class Frames(Protocol):
+    """The connection of a call, as the call uses it (:mod:`server.builder.session.http2.connection`)."""
+
+    held: int
+    """Bytes that all calls of the connection hold."""
+    window: int
+    """Bytes that the peer still takes, of all calls together."""
+    frame_size: int
+    """Bytes of the largest frame that the peer takes."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket takes no more for now."""
+
+    def write(self, data: bytes) -> None:
+        """Writes whole frames."""
+
+    def send_headers(self, id: int, headers: "Sequence[Header]", *, last: bool = False) -> None:
+        """Writes a block of headers."""
+
+    def wake(self) -> None:
+        """Wakes all that wait in :meth:`change`."""
+
+    async def change(self) -> None:
+        """Waits until there may be room to send."""
+
+    def finished(self, stream: "Stream") -> None:
+        """This side of a call has ended."""
+
+    def drop(self, stream: "Stream", code: int) -> None:
+        """Resets a call."""
+
+
 class Stream:
     """Made by its connection, which alone calls ``opened``, ``received``, ``end``, ``reset`` and ``fail``."""
 
-    def __init__(self, connection: "Connection", id: int, window: int) -> None:
+    def __init__(self, connection: Frames, id: int, window: int) -> None:
         self.id, self.window = id, window
         self._connection = connection
         self.headers: dict[str, str] = {}

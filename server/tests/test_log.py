@@ -2,11 +2,11 @@
 
 import logging
 
-from server.boot import _Lines
+from server.log import Lines
 
 
 def test_a_message_is_one_line() -> None:
-    lines = _Lines("%(levelname)s %(message)s")
+    lines = Lines("%(levelname)s %(message)s")
     record = logging.LogRecord("x", logging.ERROR, "", 0, "no %s", ("a\n2026 INFO b\0\x1b[31m\x9b\tü",), None)
     assert lines.format(record) == "ERROR no a\\x0a2026 INFO b\\x00\\x1b[31m\\x9b\\x09ü"
 
@@ -16,4 +16,4 @@ def test_a_stack_keeps_its_lines() -> None:
         raise ValueError("x")
     except ValueError as error:
         record = logging.LogRecord("x", logging.ERROR, "", 0, "bad", (), (ValueError, error, error.__traceback__))
-    assert "\nTraceback (most recent call last):\n" in _Lines("%(message)s").format(record)
+    assert "\nTraceback (most recent call last):\n" in Lines("%(message)s").format(record)
