@@ -12,7 +12,7 @@ import aiofiles
 from engine.common.errors import internal, invalid
 from engine.common.urls import parse_url
 from server.builder.context import clone, is_git, repository
-from server.builder.solver.work import Fetched
+from server.builder.operations.work import Fetched
 
 UNNAMED = "__unnamed__"
 """BuildKit's name of a file whose URL has none."""

@@ -24,8 +24,8 @@ from engine.common.files.paths import make_directories, open_inside
 from engine.common.system import linux, mounts, private
 from engine.common.threads import to_its_end
 from engine.common.timeline import Timeline
+from server.builder.operations.work import Bind, Ended, Job, Limits
 from server.builder.solver.output import STARTED
-from server.builder.solver.work import Bind, Ended, Job, Limits
 from server.builder.stubs import remove_stubs, settle
 from server.containers.context import Room
 from server.containers.create.defaults import adapt_host_config

@@ -19,14 +19,15 @@ from server.builder.context import Contexts
 from server.builder.lease import BuildLease
 from server.builder.neighbours import Images
 from server.builder.operations.difference import quietly
+from server.builder.operations.lifetime import Lifetime
 from server.builder.options import ClassicOptions, PostedOptions
 from server.builder.plan.moments import Moments
 from server.builder.runner import clear_left
-from server.builder.solver.lifetime import Lifetime
-from server.builder.solver.solve import CACHE_LEASE, Builder
+from server.builder.solver.builder import Builder
+from server.builder.solver.making import CACHE_LEASE
 from server.config import BuilderGc
 from server.containers.context import Room
-from server.http.streams import Progress
+from server.messages import Progress
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ import logging
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, causes
 from engine.common.system.reserve import disk_error
+from server.messages import message_of
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +31,6 @@ STATUS = {
 def status_of(error: BaseException) -> int:
     """The HTTP status of an error; what isn't ours is 500."""
     return STATUS[error.kind] if isinstance(error, WharfError) else 500
-
-
-def message_of(error: BaseException) -> str:
-    """What a client reads of an error. A defect of ours shows no inner detail."""
-    error = disk_error(error)
-    if isinstance(error, WharfError):
-        return error.message
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
-    return "internal error: see the daemon's log"
 
 
 def report(error: BaseException, request: str) -> None:

@@ -4,8 +4,7 @@ Until the first byte is sent a failure is an ordinary HTTP error; afterwards the
 last message of the stream: ``{"errorDetail":{"message":...},"error":...}``.
 """
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,18 +12,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.http.answers import dumps_escaped
-from server.http.errors import message_of, report
+from server.http.errors import report
+from server.messages import error_message
 
 END = b"\r\n"
-
-
-def error_message(error: BaseException, code: int | None = None) -> dict[str, Any]:
-    """The message that ends a failed stream."""
-    text = message_of(error)
-    detail: dict[str, Any] = {"message": text}
-    if code is not None:
-        detail = {"code": code, "message": text}
-    return {"errorDetail": detail, "error": text}
 
 
 class _Growing(Response):
@@ -135,44 +126,3 @@ def byte_stream(
 ) -> Response:
     """Bytes as they come; a failure in the middle breaks the connection off."""
     return _Growing(parts, media_type=media_type, headers=headers, early=early, messages=False, name=name)
-
-
-class Progress:
-    """A queue between a worker that reports and the stream that sends it.
-
-    ``progress = Progress(); return json_stream(progress.run(work(progress)))``
-    """
-
-    def __init__(self, limit: int = 1024) -> None:
-        self._queue: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(limit)
-
-    async def put(self, message: Mapping[str, Any]) -> None:
-        """Waits while the client doesn't read: back-pressure reaches the worker."""
-        await self._queue.put(message)
-
-    def offer(self, message: Mapping[str, Any]) -> None:
-        """Drops the message if the client is slow: for progress bars, which the next message replaces."""
-        with suppress(asyncio.QueueFull):
-            self._queue.put_nowait(message)
-
-    async def run(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[Mapping[str, Any]]:
-        """What ``work`` puts, until it ends; raises what it raises; cancels it when the reader leaves."""
-
-        async def worker() -> None:
-            try:
-                await work
-            finally:
-                await self._queue.put(None)
-
-        task = asyncio.ensure_future(worker())
-        try:
-            while (message := await self._queue.get()) is not None:
-                yield message
-            await task
-        finally:
-            if not task.done():
-                task.cancel()
-                # Whoever waits to put into a full queue is let go.
-                while not self._queue.empty():
-                    self._queue.get_nowait()
-                await asyncio.gather(task, return_exceptions=True)

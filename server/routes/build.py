@@ -10,12 +10,13 @@ from api_models.versions import Since
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
 from server.builder.facade import Door
+from server.builder.operations.work import Limits
 from server.builder.options import ClassicOptions, PostedOptions
-from server.builder.solver.work import Limits
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
-from server.http.streams import Progress, json_stream
+from server.http.streams import json_stream
+from server.messages import Progress
 from server.registry.oci import parse_platform
 from server.registry.reference import parse
 

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from engine.api.types import Platform, to_timestamp
 from engine.common.errors import WharfError, invalid, not_implemented
-from server.builder.buildkit.failure import detailed, of_disk
 from server.builder.buildkit.gateway import results_in
-from server.builder.buildkit.inputs import operations
-from server.builder.buildkit.job import Job, Jobs, Made
-from server.builder.buildkit.options import check_count
 from server.builder.cache.pruning import Pruning, Usage
 from server.builder.cache.records import Record
 from server.builder.classic.image import describe
 from server.builder.exporters.export import Exporters
 from server.builder.history.history import CANCELED, History
+from server.builder.jobs.failure import detailed, of_disk
+from server.builder.jobs.inputs import operations
+from server.builder.jobs.job import Job, Jobs, Made
+from server.builder.jobs.options import check_count
 from server.builder.lease import BuildLease
 from server.builder.plan.imageconfig import ImageConfig
 from server.builder.plan.steps import SCRATCH

@@ -8,10 +8,6 @@ from dataclasses import dataclass
 
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
 from server.builder.buildkit.contextual import left_out, needed
-from server.builder.buildkit.failure import detailed
-from server.builder.buildkit.job import Job, Made
-from server.builder.buildkit.options import BUILT_IN, check_options, limits
-from server.builder.buildkit.progress import StepProgress
 from server.builder.buildkit.subrequests import LINT, Asked, answer, checked
 from server.builder.cache.remote import Remote as RemoteCache
 from server.builder.classic.build import host_platform
@@ -21,13 +17,18 @@ from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.instructions import Dockerfile
 from server.builder.dockerfile.lint import findings
 from server.builder.dockerfile.parse import parse, parsed
+from server.builder.jobs.failure import detailed
+from server.builder.jobs.job import Job, Made
+from server.builder.jobs.options import BUILT_IN, check_options, limits
+from server.builder.jobs.progress import StepProgress
 from server.builder.neighbours import Images
 from server.builder.operations.base_snapshots import Ground
 from server.builder.plan.plan import Options, Plan, PlannedStage, plan
 from server.builder.plan.steps import SCRATCH, Base, Copy, Result, Run, Step
 from server.builder.runner import TaskRunner
+from server.builder.solver.builder import Builder
 from server.builder.solver.keys import upwards
-from server.builder.solver.solve import Builder, Solver
+from server.builder.solver.solve import Solver
 from server.builder.sources.bases import Bases
 from server.builder.sources.remotes import Remote
 from server.builder.sources.sources import Sources

@@ -7,12 +7,12 @@ in metadata which build it speaks for.
 from collections.abc import Awaitable, Callable, Mapping
 
 from engine.common.errors import WharfError, invalid, not_found, not_implemented
-from server.builder.buildkit.failure import detailed, of_disk
 from server.builder.buildkit.frontend import platforms_json
-from server.builder.buildkit.inputs import definition, named, operations
-from server.builder.buildkit.job import Job, Jobs, Made
-from server.builder.buildkit.options import check_count
 from server.builder.exporters.files import Files
+from server.builder.jobs.failure import detailed, of_disk
+from server.builder.jobs.inputs import definition, named, operations
+from server.builder.jobs.job import Job, Jobs, Made
+from server.builder.jobs.options import check_count
 from server.builder.session.pb import caps_pb2, gateway_pb2, worker_pb2
 from server.builder.sources import remotes
 from server.builder.sources.remotes import Remote, remote

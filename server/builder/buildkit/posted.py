@@ -16,7 +16,7 @@ from server.builder.options import ClassicOptions, PostedOptions
 from server.builder.session.pb import control_pb2 as pb
 from server.builder.session.session import Session, Sessions
 from server.builder.sources.sources import UPLOADED
-from server.http.streams import Progress, error_message
+from server.messages import Progress, error_message
 
 UPLOAD = timeouts.define("build.upload", 5.0)
 """A build that waits for its context from a second request, and the other way round."""
@@ -191,7 +191,7 @@ def request_of(options: PostedOptions, host_gateway: Callable[[], str]) -> pb.So
 
 
 def _attributes(common: ClassicOptions, host_gateway: Callable[[], str]) -> dict[str, str]:
-    """What the front end is asked (server.builder.buildkit.options)."""
+    """What the front end is asked (server.builder.jobs.options)."""
     limits = common.limits
     found = {
         "target": common.target,

@@ -8,7 +8,6 @@ from engine.api.pb import content_pb2
 from server.builder.buildkit.control import Control, Prune, Using, worker
 from server.builder.buildkit.frontend import Frontend
 from server.builder.buildkit.gateway import BUILD, Gateway
-from server.builder.buildkit.job import Job, Jobs, Made
 from server.builder.buildkit.platforms import platforms
 from server.builder.buildkit.posted import Posted
 from server.builder.context import Contexts
@@ -17,18 +16,19 @@ from server.builder.exporters.files import Files
 from server.builder.history.blobs import Blobs
 from server.builder.history.history import History
 from server.builder.history.records import Records
+from server.builder.jobs.job import Job, Jobs, Made
 from server.builder.neighbours import Images
 from server.builder.options import PostedOptions
 from server.builder.session.http2.serving import Server
 from server.builder.session.pb import control_pb2, gateway_pb2, worker_pb2
 from server.builder.session.session import Sessions
-from server.builder.solver.solve import Builder
+from server.builder.solver.builder import Builder
 from server.builder.sources.caches import Caches
 from server.builder.sources.mirrors import Mirrors
 from server.builder.sources.remotes import Remote
 from server.builder.sources.sources import Sources
 from server.containers.context import Room
-from server.http.streams import Progress
+from server.messages import Progress
 
 
 class BuildKit:

@@ -17,8 +17,8 @@ from typing import Any
 from engine.api.types import Descriptor
 from engine.common import jsontext
 from server.builder.plan.imageconfig import ns_of, utc
+from server.builder.plan.llbkey import Input, Key
 from server.builder.plan.steps import Layer, Result
-from server.builder.solver.llbkeys import Input, Key
 
 MEDIA_TYPE = "application/vnd.buildkit.cacheconfig.v0"
 INLINE = "moby.buildkit.cache.v0"

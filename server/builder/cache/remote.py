@@ -6,8 +6,8 @@ from typing import Protocol
 from engine.api.client import Engine
 from engine.api.types import Descriptor
 from server.builder.cache.cache_config import Known
+from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Layer, Result, Step
-from server.builder.solver.llbkeys import Key
 
 __all__ = ["Known", "Remote", "download"]
 

@@ -20,20 +20,22 @@ from server.builder.dockerfile.instructions import Dockerfile, Instruction, Moun
 from server.builder.dockerfile.parse import parsed
 from server.builder.fetch import fetch
 from server.builder.neighbours import Images
+from server.builder.operations import work as building
 from server.builder.operations.base_snapshots import Ground
+from server.builder.operations.lifetime import Lifetime
 from server.builder.operations.select import Checksums
 from server.builder.options import ClassicOptions
 from server.builder.plan.moments import Moments
 from server.builder.plan.plan import BaseImage, Options, Plan, PlannedStage, plan
 from server.builder.plan.steps import Base, Copy, Layer, Result, Step
 from server.builder.runner import TaskRunner
-from server.builder.solver import work as building
-from server.builder.solver.lifetime import Lifetime
-from server.builder.solver.solve import Builder, Solver, StepFailed, StepRefused
+from server.builder.solver.builder import Builder
+from server.builder.solver.failed import StepFailed, StepRefused
+from server.builder.solver.solve import Solver
 from server.containers.context import Room
-from server.http.streams import Progress, error_message
 from server.images.model import Image, short_id
 from server.images.rootfs import unpacked
+from server.messages import Progress, error_message
 from server.registry import oci
 
 
@@ -89,7 +91,7 @@ def host_platform() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The files of one build (server.builder.solver.work.Contexts)."""
+    """The files of one build (server.builder.operations.work.Contexts)."""
 
     context: building.Context
     folder: str

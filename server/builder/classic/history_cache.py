@@ -14,8 +14,8 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor
 from server.builder.cache.cache_config import Known
 from server.builder.plan.imageconfig import ns_of
+from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import FILES, Layer, Result, Step
-from server.builder.solver.llbkeys import Key
 from server.images.model import Image
 from server.registry import oci
 

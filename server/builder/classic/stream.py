@@ -7,7 +7,7 @@ from typing import Any
 
 from server.builder.plan.steps import Result, Step
 from server.builder.solver.output import STARTED
-from server.http.streams import Progress
+from server.messages import Progress
 
 #: Output of a stage whose turn has not come is kept up to this; what is more is said to be cut.
 KEPT = 16 << 20
@@ -41,7 +41,7 @@ class Stream:
         self._held: list[str] = []
         self._holds = KEPT
 
-    # from the solver (server.builder.solver.work.Progress)
+    # from the solver (server.builder.operations.work.Progress)
 
     @property
     def clips(self) -> bool:

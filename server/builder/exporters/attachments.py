@@ -4,8 +4,8 @@ import base64
 import json
 from collections.abc import Mapping
 
-from server.builder.buildkit.job import Job
 from server.builder.exporters.provenance import PREDICATE, STATEMENT, Origins, predicate
+from server.builder.jobs.job import Job
 from server.builder.session.pb import control_pb2 as pb
 from server.registry import oci
 

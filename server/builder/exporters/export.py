@@ -17,13 +17,13 @@ from engine.api.types import Descriptor
 from engine.common.errors import internal, invalid, not_implemented
 from engine.common.layers.pack import pack_tree, walk
 from engine.common.layers.tarwrite import TarWriter
-from server.builder.buildkit.assemble import Assembler
-from server.builder.buildkit.job import Job, Made
-from server.builder.buildkit.options import attests
-from server.builder.buildkit.progress import Vertex
+from server.builder.exporters.assemble import Assembler
 from server.builder.exporters.export_options import Wishes, read
 from server.builder.exporters.files import Files, message_of
 from server.builder.exporters.provenance import Origins
+from server.builder.jobs.job import Job, Made
+from server.builder.jobs.options import attests
+from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
 from server.builder.operations import select
 from server.builder.session import calls

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from engine.api.types import Descriptor
-from server.builder.buildkit.job import Job, Made
+from server.builder.jobs.job import Job, Made
 from server.builder.plan.imageconfig import utc
 from server.registry import oci
 from server.registry.reference import parse

@@ -14,10 +14,10 @@ from typing import Any
 from engine.api.pb.rpc_status_pb2 import Status
 from engine.api.types import to_timestamp
 from engine.common.errors import not_found
-from server.builder.buildkit.job import Job
 from server.builder.exporters.attachments import LOG, attach, descriptor
 from server.builder.history.queries import Wanted
 from server.builder.history.records import Records, log_of
+from server.builder.jobs.job import Job
 from server.builder.session.pb import control_pb2 as pb
 
 log = logging.getLogger(__name__)

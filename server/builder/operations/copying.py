@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from engine.api.types import Descriptor
 from engine.common.errors import WharfError
@@ -24,12 +24,9 @@ from server.builder.operations.folders import folder
 from server.builder.operations.pack import Content, CopyLayer, Given, Placement, Source, targets
 from server.builder.operations.select import Checksums, Picked
 from server.builder.operations.upload import Spool
+from server.builder.operations.work import Builder, Contexts, Fetched
 from server.builder.plan.steps import Copy, Result
-from server.builder.solver.work import Contexts, Fetched
 from server.containers.spec.users import DirectoryRoot, lookup
-
-if TYPE_CHECKING:
-    from server.builder.solver.solve import Builder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +47,7 @@ class _Files:
 class Copier:
     """Use: :meth:`open`, maybe :meth:`write`, and :meth:`close` always, which nobody has to wait for."""
 
-    def __init__(self, builder: "Builder", contexts: Contexts, operation: Copy, epoch_ns: int | None) -> None:
+    def __init__(self, builder: Builder, contexts: Contexts, operation: Copy, epoch_ns: int | None) -> None:
         self._engine, self._scratch = builder.engine, builder.scratch
         self._contexts, self._operation, self._epoch_ns = contexts, operation, epoch_ns
         self._stack = AsyncExitStack()

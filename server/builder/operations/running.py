@@ -8,7 +8,6 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from engine.api.types import Mount
 from engine.common.errors import invalid, not_found
@@ -17,11 +16,8 @@ from engine.common.files.place import Place
 from server.builder.cache.mounts import record_id
 from server.builder.cache.records import MOUNT, Record
 from server.builder.operations.folders import folder
+from server.builder.operations.work import Bind, Builder, Contexts, FileMount, Tmpfs
 from server.builder.plan.steps import ResolvedMount, Result, Run
-from server.builder.solver.work import Bind, Contexts, FileMount, Tmpfs
-
-if TYPE_CHECKING:
-    from server.builder.solver.solve import Builder
 
 SECRETS = "/run/secrets"
 SSH_SOCKET = "/run/buildkit/ssh_agent.{number}"
@@ -32,7 +28,7 @@ PIPES = "/dev/pipes"
 class Mounts:
     """An async context manager; inside it the lists are what the process's job needs."""
 
-    builder: "Builder"
+    builder: Builder
     contexts: Contexts
     operation: Run
     parent: Result

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from server.builder.solver.journal import Journal, JournalMap
+from server.builder.plan.journal import Journal, JournalMap
 
 Json = dict[str, object]
 

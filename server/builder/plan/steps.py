@@ -9,15 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 from engine.api.types import Descriptor
 from server.builder.dockerfile.errors import Span
 from server.builder.dockerfile.instructions import Mount
 from server.builder.plan.imageconfig import CreatedBy
-
-if TYPE_CHECKING:
-    from server.builder.solver.llbkeys import Key
+from server.builder.plan.llbkey import Key
 
 FILES = "\0files\0"
 CACHE_FORMAT = "2"
@@ -170,7 +167,7 @@ class Result:
     """Of a copy: what was copied, as the classic builder's history names it (``file:<checksum>``)."""
     definition: str = ""
     """The key by definition (``keys.py``); ``key`` is the one by content."""
-    llb: "Key | None" = None
+    llb: Key | None = None
     """BuildKit's key, where it is wanted (``llbkeys.py``)."""
 
     @property

@@ -12,14 +12,11 @@ has the same key twice.
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from server.builder.operations.copying import Copier
+from server.builder.operations.work import Contexts, Fetched
 from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Result, Run, Step, Workdir, digest_of
-from server.builder.solver.work import Contexts, Fetched
-
-if TYPE_CHECKING:
-    from server.builder.solver.solve import Builder
+from server.builder.solver.builder import Builder
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +105,7 @@ def upwards(step: Step | None) -> Iterator[Step]:
 class Definitions:
     """Those of one build's steps, and the files of its contexts that they are made of, which are looked at once."""
 
-    def __init__(self, builder: "Builder", contexts: Contexts, epoch_ns: int | None) -> None:
+    def __init__(self, builder: Builder, contexts: Contexts, epoch_ns: int | None) -> None:
         self._builder, self._contexts, self._epoch_ns = builder, contexts, epoch_ns
         self._known: dict[int, Definition] = {}
         self._tasks: dict[tuple[int, int], asyncio.Task[object]] = {}

@@ -13,35 +13,17 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from engine.common.errors import WharfError
 from server.builder.operations.contenthash import content_digest
+from server.builder.operations.work import Contexts
+from server.builder.plan.llbkey import Input, Key
 from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
 from server.builder.solver.keys import upwards
-from server.builder.solver.work import Contexts
 
 _HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _NETWORKS = {"default": 0, "host": 1, "none": 2}
 _WILD = frozenset("*?[\\")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Key:
-    """A record's digests, the newest BuildKit's first, and what stands for each input."""
-
-    digests: tuple[str, ...]
-    inputs: tuple["Input", ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """``key``: by definition, with the selector of what is used, as different versions have it. ``content``: by the
-    files themselves."""
-
-    key: Key | None = None
-    selectors: tuple[str, ...] = ("",)
-    content: Key | None = None
 
 
 def digest(data: bytes | str) -> str:

@@ -4,20 +4,17 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from engine.common.errors import Kind, WharfError
 from server.builder.cache.records import Record
 from server.builder.cache.remote import Known, Remote
-from server.builder.cache.session import Holding
 from server.builder.plan.steps import Base, Result, Step, chain_id
+from server.builder.solver.builder import Builder
 from server.builder.solver.keys import Definitions, upwards
 from server.builder.solver.llbkeys import LlbKeys
 from server.builder.solver.making import Maker
 from server.builder.solver.output import StepOutput
-
-if TYPE_CHECKING:
-    from server.builder.solver.solve import Builder
+from server.builder.solver.session import Holding
 
 log = logging.getLogger("wharf.build")
 
@@ -26,7 +23,7 @@ log = logging.getLogger("wharf.build")
 class Lookup:
     """One build's. ``imports``: caches from elsewhere, asked when the engine's own has nothing."""
 
-    builder: "Builder"
+    builder: Builder
     definitions: Definitions
     llb: LlbKeys
     maker: Maker

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
@@ -18,19 +17,17 @@ from engine.common.threads import to_its_end
 from engine.common.timeline import Timeline
 from server.builder.cache.records import REGULAR, Record
 from server.builder.cache.remote import Remote, download
-from server.builder.cache.session import Holding
 from server.builder.operations.base_snapshots import Ground
 from server.builder.operations.copying import Copier
 from server.builder.operations.difference import difference, discard, quietly
 from server.builder.operations.running import Mounts
+from server.builder.operations.work import Contexts, Job, Runner
 from server.builder.plan.steps import Copy, Layer, Result, Run, Step, Workdir, chain_id
+from server.builder.solver.builder import Builder
 from server.builder.solver.failed import StepFailed, StepRefused
 from server.builder.solver.output import StepOutput
-from server.builder.solver.work import Contexts, Job, Runner
+from server.builder.solver.session import Holding
 from server.registry.unpack import held
-
-if TYPE_CHECKING:
-    from server.builder.solver.solve import Builder
 
 CACHE_LEASE = "wharf.build.cache"  # the label of leases that hold what cache records speak of, by the records' ids
 
@@ -42,7 +39,7 @@ Work = Callable[[str], Awaitable[Layer | None]]
 class Maker:
     """One build's. What ``make`` runs is one of the other methods."""
 
-    builder: "Builder"
+    builder: Builder
     contexts: Contexts
     runner: Runner
     ground: Ground

@@ -7,38 +7,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from engine.api.client import Engine
 from engine.common.errors import Kind, WharfError
-from server.builder.cache.mounts import CacheMounts
-from server.builder.cache.records import Cache
 from server.builder.cache.remote import Remote
-from server.builder.cache.session import Holding
 from server.builder.operations.base_snapshots import Ground
+from server.builder.operations.lifetime import Lifetime
+from server.builder.operations.work import Contexts, Progress, Runner
 from server.builder.plan.steps import SCRATCH, Base, Copy, Operation, Result, Run, Step, Workdir
-from server.builder.solver.failed import StepFailed, StepRefused
+from server.builder.solver.builder import Builder
+from server.builder.solver.failed import StepFailed
 from server.builder.solver.keys import Definitions, copy_key, upwards, workdir_key
-from server.builder.solver.lifetime import Lifetime
 from server.builder.solver.llbkeys import LlbKeys
 from server.builder.solver.lookup import Lookup
-from server.builder.solver.making import CACHE_LEASE, Maker, Work
+from server.builder.solver.making import Maker, Work
 from server.builder.solver.output import StepOutput
-from server.builder.solver.shared import Shared
-from server.builder.solver.work import Contexts, Progress, Runner
-
-__all__ = ["CACHE_LEASE", "Builder", "Solver", "StepFailed", "StepRefused"]
-
-
-class Builder:
-    """What all builds share: the engine, the cache, and the work that is going on now."""
-
-    def __init__(self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str) -> None:
-        self.engine, self.cache = engine, cache
-        self.scratch = scratch
-        """A directory for layers on their way into the content store."""
-        self.cache_mounts = CacheMounts(cache, cache_mounts, scratch)
-        """The directories of ``--mount=type=cache``, below ``cache_mounts``."""
-        self.flights: Shared[Result] = Shared()
-        self.imports: Shared[Result | None] = Shared()
+from server.builder.solver.session import Holding
 
 
 @dataclass(slots=True)

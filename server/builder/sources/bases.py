@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 from engine.api.client import Engine
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
-from server.builder.buildkit.job import Job
-from server.builder.buildkit.progress import Vertex
 from server.builder.classic.build import host_platform
+from server.builder.jobs.job import Job
+from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
 from server.builder.plan.plan import BaseImage
 from server.builder.plan.planned import INPUT, LAYOUT
 from server.builder.plan.steps import Base, Layer
 from server.builder.sources.layouts import layout
 from server.builder.sources.sources import Sources
-from server.http.streams import Progress
 from server.images.model import Image
 from server.images.rootfs import unpacked
+from server.messages import Progress
 from server.registry import oci
 from server.registry.reference import parse as parse_reference
 

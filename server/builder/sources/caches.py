@@ -13,16 +13,16 @@ from engine.api.content import Content
 from engine.api.types import Descriptor
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid, not_implemented
-from server.builder.buildkit.job import Job, Made
-from server.builder.buildkit.progress import Vertex
 from server.builder.cache import cache_config
 from server.builder.cache.cache_config import Document, Known
+from server.builder.jobs.job import Job, Made
+from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
 from server.builder.plan.imageconfig import ns_of, utc
+from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Layer, Result, Step
 from server.builder.session.pb import control_pb2 as pb
 from server.builder.session.session import Session
-from server.builder.solver.llbkeys import Key
 from server.builder.sources.layouts import ClientStore, copy_blobs
 from server.registry import documents, oci
 from server.registry.reference import parse

@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 
 from engine.common.errors import invalid, not_implemented
-from server.builder.buildkit.inputs import operations
+from server.builder.jobs.inputs import operations
 from server.builder.session.pb import ops_pb2
 from server.registry import oci
 

@@ -1,4 +1,4 @@
-"""Contexts, secrets and agents of a build, from its client's session (server.builder.solver.work.Contexts)."""
+"""Contexts, secrets and agents of a build, from its client's session (server.builder.operations.work.Contexts)."""
 
 import asyncio
 import hashlib
@@ -12,19 +12,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.common.errors import Kind, WharfError, invalid
-from server.builder.buildkit.job import Job
-from server.builder.buildkit.progress import Vertex
 from server.builder.context import DEFAULT, MAX_DOCKERFILE, Contexts, folder_below, repository
 from server.builder.dockerfile.ignore import read
 from server.builder.dockerfile.instructions import Mount
 from server.builder.fetch import fetch
+from server.builder.jobs.job import Job
+from server.builder.jobs.progress import Vertex
 from server.builder.operations import select
 from server.builder.operations.folders import folder
+from server.builder.operations.lifetime import Lifetime
 from server.builder.operations.select import Checksums
+from server.builder.operations.work import Context, Fetched
 from server.builder.session.filesync import Selection
 from server.builder.session.session import Session
-from server.builder.solver.lifetime import Lifetime
-from server.builder.solver.work import Context, Fetched
 from server.builder.sources.mirrors import Mirrors
 
 UPLOADED = "http://buildkit-session/"
@@ -134,7 +134,7 @@ class Sources:
         key = self.options.get("contextkey", "context")
         return await self._pull(Selection(name=key, follow=(".dockerignore",)), "ignore")
 
-    # server.builder.solver.work.Contexts
+    # server.builder.operations.work.Contexts
 
     async def open(self, name: str) -> Context:
         """Fetched once, however many steps ask."""

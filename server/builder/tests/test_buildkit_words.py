@@ -3,8 +3,8 @@
 import pytest
 
 from engine.common.errors import WharfError
-from server.builder.buildkit import inputs
 from server.builder.exporters import export_options
+from server.builder.jobs import inputs
 
 
 def test_annotations_by_place_and_platform() -> None:

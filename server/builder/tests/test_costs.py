@@ -15,9 +15,9 @@ from server.builder.dockerfile.errors import DockerfileError
 from server.builder.dockerfile.expand import Budget, expand, expand_heredoc
 from server.builder.dockerfile.parse import parse
 from server.builder.dockerfile.words import take_flags
+from server.builder.plan.journal import Journal, JournalMap
 from server.builder.plan.plan import BaseImage, Options, Plan, plan
 from server.builder.plan.steps import Base
-from server.builder.solver.journal import Journal, JournalMap
 
 GENEROUS = 60.0
 """Seconds; what is quadratic or exponential takes hours."""

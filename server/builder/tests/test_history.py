@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 
 from engine.common.errors import WharfError
-from server.builder.buildkit.job import Job, Made
 from server.builder.classic.image import Documents
 from server.builder.history.history import CANCELED, KEPT, KEPT_NS, History
 from server.builder.history.records import STATUS_BYTES, Records, log_of, messages_of
+from server.builder.jobs.job import Job, Made
 from server.builder.lease import BuildLease
 from server.builder.session.pb import control_pb2 as pb
 

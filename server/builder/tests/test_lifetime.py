@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from server.builder.solver.lifetime import Lifetime
+from server.builder.operations.lifetime import Lifetime
 from server.builder.solver.output import StepOutput
 from server.builder.solver.shared import Shared
 

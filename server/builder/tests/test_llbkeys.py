@@ -10,9 +10,10 @@ import pytest
 from server.builder.cache import cache_config
 from server.builder.operations.contenthash import content_digest
 from server.builder.operations.select import Checksums
+from server.builder.operations.work import Context
+from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Base, Copy, Origin, Run, Step, Workdir
-from server.builder.solver.llbkeys import Key, LlbKeys, numbered
-from server.builder.solver.work import Context
+from server.builder.solver.llbkeys import LlbKeys, numbered
 from server.builder.tests.test_documents import layer
 
 DIFF = "sha256:028c2f1e1c3c1150af6727ec031e49b0f6e97206c905affa4853d62fc202f3ee"

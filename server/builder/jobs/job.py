@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid, not_found
-from server.builder.buildkit.failure import returned
 from server.builder.classic.image import Documents
+from server.builder.jobs.failure import returned
 from server.builder.lease import BuildLease
+from server.builder.operations.lifetime import Lifetime
 from server.builder.plan.steps import Layer, Result
 from server.builder.session.pb import control_pb2 as pb
 from server.builder.session.pb import gateway_pb2
-from server.builder.solver.lifetime import Lifetime
 from server.builder.solver.solve import Solver
 
 ARRIVE = timeouts.define("build.arrive", 30.0)

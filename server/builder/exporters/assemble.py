@@ -10,10 +10,10 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.common import jsontext
 from engine.common.errors import invalid
-from server.builder.buildkit.job import Made
 from server.builder.cache import cache_config
 from server.builder.exporters.export_options import DOCKER_TYPES, Wishes
 from server.builder.exporters.provenance import Origins, attestation, statement
+from server.builder.jobs.job import Made
 from server.builder.operations.convert import MEDIA_TYPES, convert
 from server.builder.plan.imageconfig import utc
 from server.builder.plan.steps import Layer, Result

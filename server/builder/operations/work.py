@@ -1,4 +1,4 @@
-"""What a solver needs from around it: contexts, a runner of processes, someone who is told of progress."""
+"""What the steps of a build need from around them: contexts, a runner of processes, a view of the progress."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,10 +6,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.api import types
+from engine.api.client import Engine
+from server.builder.cache.mounts import CacheMounts
+from server.builder.cache.records import Cache
 from server.builder.dockerfile.instructions import Mount
+from server.builder.operations.lifetime import Lifetime
 from server.builder.operations.select import Checksums
 from server.builder.plan.steps import Step
-from server.builder.solver.lifetime import Lifetime
+
+
+class Builder(Protocol):
+    """What all builds share, as the operations use it (:class:`server.builder.solver.builder.Builder`)."""
+
+    engine: Engine
+    cache: Cache
+    scratch: str
+    """A directory for layers on their way into the content store."""
+    cache_mounts: CacheMounts
 
 
 @dataclass(frozen=True, slots=True)

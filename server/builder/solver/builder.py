@@ -1,0 +1,20 @@
+"""What all builds share."""
+
+from engine.api.client import Engine
+from server.builder.cache.mounts import CacheMounts
+from server.builder.cache.records import Cache
+from server.builder.plan.steps import Result
+from server.builder.solver.shared import Shared
+
+
+class Builder:
+    """What all builds share: the engine, the cache, and the work that is going on now."""
+
+    def __init__(self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str) -> None:
+        self.engine, self.cache = engine, cache
+        self.scratch = scratch
+        """A directory for layers on their way into the content store."""
+        self.cache_mounts = CacheMounts(cache, cache_mounts, scratch)
+        """The directories of ``--mount=type=cache``, below ``cache_mounts``."""
+        self.flights: Shared[Result] = Shared()
+        self.imports: Shared[Result | None] = Shared()
