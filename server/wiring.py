@@ -20,6 +20,7 @@ from engine.common.files import place
 from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.oci import RUNC
 from engine.shim.zygote import Handle
+from server.builder.changes import apply_changes
 from server.builder.facade import Door
 from server.config import Config
 from server.containers.exec.service import Exec
@@ -31,16 +32,15 @@ from server.containers.service import Containers
 from server.containers.spec import apparmor
 from server.containers.spec.host import probe
 from server.containers.stdio.attach import Attachments
+from server.containers.store import ContainerStore
 from server.containers.wiring import make_containers
 from server.events import EventBus
 from server.images.model import ImageUser
 from server.images.service import Images
 from server.networks.service import Networks
+from server.networks.store import NetworkStore
 from server.registry.hosts import Settings as RegistrySettings
-from server.store.containers import ContainerStore
 from server.store.database import Database
-from server.store.networks import NetworkStore
-from server.store.volumes import VolumeStore
 from server.system.identity import engine_id
 from server.system.metrics import Metrics
 from server.system.runtime import cgroup_driver, prepare_cgroup_parent
@@ -49,6 +49,7 @@ from server.version import SERVER_VERSION
 from server.volumes.local import LocalDriver
 from server.volumes.plugin import LegacyPlugins
 from server.volumes.service import Volumes
+from server.volumes.store import VolumeStore
 
 if TYPE_CHECKING:
     from server.builder.service import Builds
@@ -129,7 +130,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         # /dev/null (ours a sealed one), so that users would take that from the host.
         runtime = runtimes.require("" if config.embedded else RUNC)
         users: list[Containers] = []
-        images = Images(engine, bus, partial(_users, users), registry_settings(config))
+        images = Images(engine, bus, partial(_users, users), registry_settings(config), apply_changes=apply_changes)
         await images.start()
         stack.push_async_callback(images.stop)
 

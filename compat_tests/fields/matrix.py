@@ -82,7 +82,7 @@ HONOURED: dict[str, tuple[str, str]] = {
     "HostConfig.Ulimits": (PROCESS, RUN + "test_what_the_process_is_given"),
     # HostConfig: the rest
     "HostConfig.Binds": (MOUNTS, VOLUMES + "test_binds"),
-    "HostConfig.LogConfig": (f"{CONTAINERS}/logs/options.py", T + "test_log_settings"),
+    "HostConfig.LogConfig": ("server/logdrivers/options.py", T + "test_log_settings"),
     "HostConfig.NetworkMode": (ENDPOINTS, NET + "test_network_modes"),
     "HostConfig.PortBindings": ("server/networks/ports/portmap.py", NET + "test_published_ports"),
     "HostConfig.RestartPolicy": (f"{CONTAINERS}/run/restarts.py", RESTART + "test_on_failure_gives_up_after_its_count"),

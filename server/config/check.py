@@ -11,8 +11,8 @@ from engine.common.errors import WharfError
 from server.config.hosts import parse_host
 from server.config.model import Config, ConfigError
 from server.config.values import parse_size
-from server.containers.logs.options import DRIVERS
-from server.containers.logs.options import check_log_options as check_container_log_options
+from server.logdrivers.options import DRIVERS
+from server.logdrivers.options import check_log_options as check_container_log_options
 
 _LEVELS = frozenset({"panic", "fatal", "error", "warn", "info", "debug", "trace"})
 _DOMAIN = re.compile(r"(?=.{1,255}\Z)(\.|([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+)\Z")

@@ -1,7 +1,7 @@
 """The record of one container: what was asked for, what was decided at create, and the state it is in.
 
 The record lives in memory for every container and is written as one JSON document on each change of state
-(``server/store/containers.py``). Times are nanoseconds since the epoch, 0 means never.
+(``server/containers/store.py``). Times are nanoseconds since the epoch, 0 means never.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import orjson
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.api.types import Mount
-from server.containers.inspect.layersize import LayerSize
+from server.containers.layersize import LayerSize
 
 SCHEMA = 1
 

@@ -1,7 +1,8 @@
 """What every part of the image services works with."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.api.client import Engine
 from engine.common.errors import WharfError
@@ -10,6 +11,10 @@ from server.images.model import Users
 from server.images.names import Names
 from server.images.resolve import Resolver
 from server.images.unpacking import Unpacking
+
+#: Instructions of a Dockerfile (``--change``) applied to a configuration (an image config's ``config`` object). Raises
+#: INVALID_ARGUMENT for what is no such instruction.
+ApplyChanges = Callable[[Mapping[str, Any], Sequence[str]], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Room:
     bus: EventBus
     users: Users
     unpacking: Unpacking
+    apply_changes: ApplyChanges
 
     def publish(self, action: str, actor: str, name: str, labels: Mapping[str, str] | None = None) -> None:
         attributes = dict(labels or {})

@@ -17,7 +17,6 @@ from engine.common.layers.compression import Compression, detect
 from engine.common.layers.ends import TarEnd
 from engine.common.system import heap
 from server.images.archive.repack import storable
-from server.images.changes import apply_changes
 from server.images.context import Room
 from server.images.model import PARENT_LABEL, Image, dangling_name
 from server.images.timestamps import format_ns
@@ -71,7 +70,7 @@ async def import_image(
 
     :raises WharfError: INVALID_ARGUMENT for a broken archive or change.
     """
-    config = await apply_changes({}, changes)
+    config = await room.apply_changes({}, changes)
     async with room.engine.leases.hold():
         layer, diff_id = await _import_layer(room, body)
         where = platform or room.resolver.host

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 
 from api_models.filters import Filters
+from api_models.until import until_ns
 from engine.api.types import ImageRecord
 from engine.common import globs, limits
 from engine.common.errors import Kind, WharfError, invalid
-from server.containers.prune import until_ns
 from server.images.model import is_dangling
 from server.images.resolve import Resolver
 from server.images.timestamps import parse_ns

@@ -9,8 +9,7 @@ from engine.common.errors import Kind, WharfError
 from server.events.bus import EventBus
 from server.images import making, rootfs
 from server.images.archive import loading, saving
-from server.images.changes import apply_changes
-from server.images.context import Room
+from server.images.context import ApplyChanges, Room
 from server.images.local import Local
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
@@ -37,15 +36,24 @@ class BuildMessages(Protocol):
 
 
 class Images:
-    """``users`` lists the containers, for what may not be removed. ``start`` before use, ``stop`` at the end.
+    """``users`` lists the containers, for what may not be removed; ``apply_changes`` is the builder's. ``start`` before
+    use, ``stop`` at the end.
 
     ``local`` reads (list, inspect, history, tag), ``removal`` deletes, ``transfer`` speaks to registries.
     """
 
-    def __init__(self, engine: Engine, bus: EventBus, users: Users, registries: Settings | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        bus: EventBus,
+        users: Users,
+        registries: Settings | None = None,
+        *,
+        apply_changes: ApplyChanges,
+    ) -> None:
         names = Names(engine)
         unpacking = Unpacking(engine)
-        self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacking)
+        self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacking, apply_changes)
         sizes = Sizes(engine, unpacking)
         self.local = Local(self._room, sizes)
         self.transfer = Transfer(self._room, registries or Settings())
@@ -77,6 +85,13 @@ class Images:
     async def children(self, digest: str) -> list[str]:
         """Ids of images made from this one."""
         return await self.local.children(digest)
+
+    async def apply_changes(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+        """A configuration with a client's changes (``--change``).
+
+        :raises WharfError: INVALID_ARGUMENT for what is no such instruction.
+        """
+        return await self._room.apply_changes(config, changes)
 
     # archives
 
@@ -196,7 +211,6 @@ class Images:
         image_id: str,
         *,
         config: Mapping[str, Any],
-        changes: Sequence[str] = (),
         author: str = "",
         comment: str = "",
         created_by: str = "",
@@ -205,12 +219,11 @@ class Images:
     ) -> str:
         """The container's snapshot ``key`` becomes an image on ``image_id`` ("" for none); returns the new id.
 
-        ``config``: the new image's ``config`` object, to which ``changes`` are applied by a Dockerfile's rules.
+        ``config``: the new image's ``config`` object.
         The caller pauses the container and tells the container's event.
 
-        :raises WharfError: INVALID_ARGUMENT for a change, NOT_FOUND for a blob of the image that isn't there.
+        :raises WharfError: NOT_FOUND for a blob of the image that isn't there.
         """
-        changed = await apply_changes(config, changes)
         image: Image | None = None
         if image_id:
             try:
@@ -225,7 +238,7 @@ class Images:
             self._room,
             key,
             image,
-            config=changed,
+            config=config,
             author=author,
             comment=comment,
             created_by=created_by,

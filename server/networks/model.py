@@ -1,6 +1,6 @@
 """The records of the networks' room: a network, one container's endpoint on it, and its sandbox.
 
-Networks and sandboxes are stored as JSON documents (``server/store/networks.py``); what can be derived again
+Networks and sandboxes are stored as JSON documents (``server/networks/store.py``); what can be derived again
 (address pools, the bridge's index and MAC) lives only in memory. Times are nanoseconds since the epoch.
 """
 

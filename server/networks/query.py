@@ -5,9 +5,9 @@ from ipaddress import ip_network
 from typing import Any
 
 from api_models.filters import Filters
+from api_models.times import rfc3339
+from api_models.until import until_ns
 from engine.common.errors import Kind, WharfError, invalid, not_found
-from server.containers.inspect.times import rfc3339
-from server.containers.prune import until_ns
 from server.networks.bridges import attach
 from server.networks.context import Room
 from server.networks.model import Network

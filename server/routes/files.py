@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api_models.times import rfc3339
 from engine.common.errors import invalid
 from server.containers.archive import service
 from server.containers.archive.tree import PathStat
 from server.containers.context import Room
-from server.containers.inspect.times import rfc3339
 from server.containers.model import Container
 from server.containers.service import Containers
 from server.http import params

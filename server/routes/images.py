@@ -11,13 +11,13 @@ from api_models.versions import Since, shape
 from engine.api.types import Platform
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
+from server.containers.commit import commit as commit_container
 from server.containers.service import Containers
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.images.commit import commit as commit_container
 from server.images.fetch import fetched
 from server.images.service import Images
 from server.registry.auth import NOBODY, Credentials, from_document, from_header

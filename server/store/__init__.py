@@ -1,1 +1,1 @@
-"""The database of the API daemon: one module per noun on one SQLite file."""
+"""The database of the API daemon: documents in one SQLite file. Each room keeps its records in it (``store.py``)."""

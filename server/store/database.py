@@ -28,9 +28,9 @@ Work = Callable[[sqlite3.Connection], T]
 
 # The schema, as the list of steps that led to it; PRAGMA user_version counts those taken. Only ever append.
 #
-#   containers   id, name, doc     server/store/containers.py
-#   networks     id, name, doc     server/store/networks.py
-#   volumes      id, name, doc     server/store/volumes.py     (id is the name)
+#   containers   id, name, doc     server/containers/store.py
+#   networks     id, name, doc     server/networks/store.py
+#   volumes      id, name, doc     server/volumes/store.py     (id is the name)
 #   endpoints    id, name, doc     addresses held by endpoints: id "<network>/<container>"
 #   settings     id, name, doc     single facts of the daemon: its ID, the swarm-less node, ...
 #   build_cache  id, name, doc     records of the builder's cache

@@ -12,8 +12,8 @@ from server.config import Config
 from server.config.hosts import parse_host
 from server.containers.create.hostlimits import HostLimits
 from server.containers.create.runtimes import SHIM
-from server.containers.logs.options import DRIVERS
 from server.containers.spec.host import HostFacts
+from server.logdrivers.options import DRIVERS
 from server.registry.reference import DEFAULT_DOMAIN
 from server.system import host
 from server.system.features import Features

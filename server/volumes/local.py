@@ -18,7 +18,7 @@ from pathlib import Path
 from engine.common.errors import internal, invalid
 from engine.common.system import linux, mounts, private, projectquota
 from engine.common.threads import apart
-from server.containers.logs.options import parse_size
+from server.units import parse_size
 from server.volumes.mountopts import split_options
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """Where volumes are kept (``server/store/volumes.py``)."""
+    """Where volumes are kept (``server/volumes/store.py``)."""
 
     async def put(self, volume: Volume) -> None: ...
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api_models.filters import Filters
+from api_models.until import until_ns
 from engine.api.filters import compile_all
 from engine.common.errors import WharfError, invalid
 from server.builder.cache.records import Record
-from server.containers.prune import until_ns
 
 # What ``POST /build/prune`` may be told. dockerd takes labels, too, and looks at none: it is the Engine API's prune of
 # everything that sends them. ``parent`` fits nothing: BuildKit's records have ``parents``.

@@ -28,7 +28,7 @@ from server.containers.create.counts import check_counts
 from server.containers.create.defaults import adapt_host_config, command, hostname
 from server.containers.create.merge import merge_config
 from server.containers.create.unsupported import refuse_unsupported
-from server.containers.inspect.layersize import LayerSize
+from server.containers.layersize import LayerSize
 from server.containers.logs.config import merge_log_config
 from server.containers.model import Container, MountPoint
 from server.containers.mounts import disklimit, initlayer, left_volumes

@@ -3,12 +3,12 @@
 import contextlib
 from typing import Any
 
+from api_models.times import rfc3339
 from engine.common import timeouts
 from engine.common.errors import WharfError
 from server.containers.context import Room
 from server.containers.create import modes
 from server.containers.inspect import sizes
-from server.containers.inspect.times import rfc3339
 from server.containers.model import Container
 from server.containers.mounts import mounts
 from server.containers.run.process import process_of

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from api_models.filters import Filters
+from api_models.times import human
 from engine.common import limits
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from server.containers.context import Room
 from server.containers.inspect import sizes
-from server.containers.inspect.times import human
 from server.containers.model import Container
 from server.containers.mounts import mounts
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from api_models.times import rfc3339
 from engine.common.errors import WharfError
 from server.containers.context import Room
 from server.containers.inspect.stats_shape import (
@@ -23,7 +24,6 @@ from server.containers.inspect.stats_shape import (
     record,
     sample,
 )
-from server.containers.inspect.times import rfc3339
 from server.containers.model import Container
 from server.containers.run.process import process_of
 

@@ -1,8 +1,8 @@
 """A container's log settings: its own, completed by the daemon's."""
 
 from api_models.container import LogConfig
-from server.containers.logs.options import check_common, check_log_options
 from server.containers.logs.plugin import is_plugin
+from server.logdrivers.options import check_common, check_log_options
 
 
 def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:

@@ -8,12 +8,12 @@ import logging
 import os
 from typing import Any
 
+from api_models.times import rfc3339
 from engine.common.errors import WharfError, not_found
 from engine.common.system import private
 from server.containers.context import Room
-from server.containers.inspect.times import rfc3339
-from server.containers.logs.options import DRIVERS
 from server.containers.model import Container
+from server.logdrivers.options import DRIVERS
 from server.volumes.plugin import LegacyPlugins, PluginClient
 
 log = logging.getLogger(__name__)

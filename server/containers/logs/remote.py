@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from server.containers.inspect.times import rfc3339
-from server.containers.logs.address import fluentd_address, gelf_address, syslog_address
+from api_models.times import rfc3339
 from server.containers.logs.fields import DEFAULT_TAG, command, log_attributes, render_tag
-from server.containers.logs.options import parse_bool, parse_facility, parse_milliseconds, parse_size, parse_unsigned
 from server.containers.model import Container
+from server.logdrivers.address import fluentd_address, gelf_address, syslog_address
+from server.logdrivers.options import parse_bool, parse_facility, parse_milliseconds, parse_unsigned
+from server.units import parse_size
 
 #: dockerd's, for all drivers (``mode=non-blocking`` without a size).
 DEFAULT_BUFFER = 1 << 20

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from engine.api.types import Mount
 from engine.common.errors import internal
 from engine.common.system import projectquota
-from server.containers.logs.options import parse_size
+from server.units import parse_size
 
 
 def set_limit(rootfs: Sequence[Mount], options: Mapping[str, str]) -> None:

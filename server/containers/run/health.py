@@ -11,11 +11,11 @@ import socket
 import time
 
 from api_models.container import HealthConfig
+from api_models.times import rfc3339
 from engine.common.errors import WharfError
 from server.containers.context import Room
 from server.containers.exec.model import ExecInstance, ExecRequest
 from server.containers.exec.service import Exec
-from server.containers.inspect.times import rfc3339
 from server.containers.model import Container, Health
 from server.containers.signals import SIGKILL
 from server.containers.stdio.client import Client

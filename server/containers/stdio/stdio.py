@@ -10,11 +10,12 @@ from engine.common.errors import internal
 from engine.common.system import private
 from server.containers.context import Room
 from server.containers.logs.fields import log_attributes, render_tag
-from server.containers.logs.options import FILES, parse_bool, parse_size
 from server.containers.logs.plugin import fifo_path
 from server.containers.logs.remote import remote_options
 from server.containers.model import Container
 from server.containers.stdio.stdio_backend import Embedded
+from server.logdrivers.options import FILES, parse_bool
+from server.units import parse_size
 
 #: An unbounded log fills disks, so json-file rotates unless told otherwise; ``max-size=-1`` switches it off.
 #: The numbers are those of dockerd's own ``local`` driver.

@@ -19,8 +19,8 @@ from server.containers.neighbours import Sandbox
 from server.containers.registry import Registry
 from server.networks.model import Network
 from server.networks.service import Networks
+from server.networks.store import NetworkStore
 from server.store.database import Database
-from server.store.networks import NetworkStore
 
 
 class Events:

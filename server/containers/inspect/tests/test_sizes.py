@@ -10,7 +10,7 @@ from engine.api.types import SnapshotInfo, SnapshotKind, Usage
 from engine.common.errors import not_found
 from server.containers.context import Room
 from server.containers.inspect import sizes
-from server.containers.inspect.layersize import LayerSize
+from server.containers.layersize import LayerSize
 from server.containers.model import Container
 
 

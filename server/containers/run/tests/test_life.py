@@ -6,10 +6,10 @@ import pytest
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.resources import RestartPolicy
+from api_models.times import human, rfc3339
 from engine.common.errors import Kind, WharfError
 from server.containers import names, signals
 from server.containers.create.merge import merge_config
-from server.containers.inspect.times import human, rfc3339
 from server.containers.model import Container, Health, MountPoint
 from server.containers.registry import Registry
 from server.containers.run.restarts import Restarts, should_restart

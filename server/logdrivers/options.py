@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from engine.common.errors import invalid
-from server.containers.logs.address import fluentd_address, gelf_address, syslog_address
+from server.logdrivers.address import fluentd_address, gelf_address, syslog_address
+from server.units import parse_size
 
 _COMMON = frozenset(("mode", "max-buffer-size"))
 _CACHE = frozenset(("cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"))
@@ -48,22 +49,9 @@ FACILITIES = (
 )
 SYSLOG_FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(?:i?b)?\s*", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h))+|0")
 _MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}
-
-
-def parse_size(text: str) -> int:
-    """``10m`` → bytes (binary units, as ``docker`` reads memory sizes).
-
-    :raises ValueError: in dockerd's words.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"invalid size: '{text}'")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def parse_bool(text: str) -> bool:

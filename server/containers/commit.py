@@ -7,7 +7,6 @@ from api_models.container import ContainerConfig
 from engine.common.errors import conflict
 from server.containers.create.merge import merge_env
 from server.containers.service import Containers
-from server.images.changes import apply_changes
 from server.images.service import Images
 from server.registry.reference import Reference
 
@@ -73,7 +72,7 @@ async def commit(
         raise conflict(f"You cannot commit container {container.id} which is being removed")
     own = image_config(container.config)
     given = image_config(body) if body is not None else {}
-    changed = await apply_changes(given or own, changes)
+    changed = await images.apply_changes(given or own, changes)
     config = _merged(changed, own) if given else changed
     paused = pause and container.state.running and not container.state.paused and not container.state.restarting
     if paused:

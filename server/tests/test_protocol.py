@@ -20,9 +20,9 @@ from server.http.answers import json_answer
 from server.http.hijack import hijack
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.http.tests.serving import DEADLINE, Serving, read_all, read_until, serving
 from server.http.websocket import Frames, unmask, websocket
 from server.messages import Progress
+from server.tests.serving import DEADLINE, Serving, read_all, read_until, serving
 
 left = threading.Event()
 finished = threading.Event()

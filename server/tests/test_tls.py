@@ -12,8 +12,8 @@ import trustme
 
 from engine.common import timeouts
 from server.config.load import load
-from server.http.tests.serving import DEADLINE, Serving, serving
 from server.sockets import tls_context
+from server.tests.serving import DEADLINE, Serving, serving
 
 
 @pytest.fixture(scope="module")
