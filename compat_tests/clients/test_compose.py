@@ -12,7 +12,7 @@ import pytest
 
 from compat_tests.support.engines import Completed, Engine
 from compat_tests.support.traces import until
-from server.networks.tests.space import free_ports
+from server.networks.netlink.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 

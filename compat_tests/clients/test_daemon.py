@@ -22,7 +22,7 @@ from compat_tests.support.api import Api
 from compat_tests.support.engines import Wharf
 from compat_tests.support.images import ROOT
 from compat_tests.support.traces import links, mounts_under, nft, until
-from server.networks.tests.space import free_ports
+from server.networks.netlink.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 

@@ -8,14 +8,13 @@ from contextlib import AsyncExitStack
 from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, invalid
 from server.containers.model import Container
-from server.networks import endpoints, sandbox
+from server.networks import endpoints, publish, sandbox
 from server.networks.bridges import attach, interfaces
 from server.networks.context import Room
 from server.networks.dns import hosts_file, names
 from server.networks.model import HOST, NULL, Endpoint, Network, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import Namespace
-from server.networks.ports import publish
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 from engine.common.errors import invalid, not_found
 from server.config.model import Config
 from server.containers.model import Container
-from server.networks.bridges.claims import Claims
+from server.networks.claims import Claims
 from server.networks.ipam.allocator import DefaultPool
 from server.networks.model import Network, SandboxRecord
 from server.networks.netlink.namespace_pool import NamespacePool

@@ -6,9 +6,9 @@ from ipaddress import ip_interface, ip_network
 
 from engine.common.errors import Kind, WharfError
 from server.networks import options
-from server.networks.bridges import attach
+from server.networks.bridges import attach, default_bridge
 from server.networks.context import Room
-from server.networks.ipam import allocator, default_bridge
+from server.networks.ipam import allocator
 from server.networks.ipam.pools import default_pools
 from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig
 from server.networks.netlink.namespace_pool import mark

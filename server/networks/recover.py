@@ -13,7 +13,7 @@ from api_models.network import EndpointSettings
 from engine.common.errors import WharfError
 from engine.proxy.forward import Listen
 from server.containers.model import Container
-from server.networks import endpoints, options, repair, sandbox
+from server.networks import endpoints, options, publish, repair, sandbox
 from server.networks.bridges import attach, bridge, bridge_repair, ownership
 from server.networks.context import Room
 from server.networks.dns import hosts_file, names
@@ -21,7 +21,6 @@ from server.networks.model import BRIDGE, Network, SandboxRecord
 from server.networks.netlink import netns
 from server.networks.netlink.namespace_pool import mark
 from server.networks.nftables.rules import Element
-from server.networks.ports import publish
 from server.networks.proxy_client import ViewRequest
 
 log = logging.getLogger(__name__)

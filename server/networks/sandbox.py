@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from engine.common.errors import Kind, WharfError, not_found
 from server.containers.model import Container
 from server.containers.neighbours import Sandbox
-from server.networks import endpoints, options
+from server.networks import endpoints, options, publish
 from server.networks.bridges import attach, bridge_repair, interfaces
 from server.networks.context import Room
 from server.networks.dns import hosts_file, names
@@ -26,7 +26,7 @@ from server.networks.netlink.namespace_pool import Namespace
 from server.networks.netlink.rtnetlink import Netlink
 from server.networks.nftables import rules
 from server.networks.nftables.rules import LinkRule
-from server.networks.ports import portmap, publish
+from server.networks.ports import portmap
 
 log = logging.getLogger(__name__)
 

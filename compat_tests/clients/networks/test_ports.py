@@ -13,7 +13,7 @@ import pytest
 
 from compat_tests.support.engines import Completed, Engine
 from compat_tests.support.traces import nft, until
-from server.networks.tests.space import Echo, ask, free_ports
+from server.networks.netlink.tests.space import Echo, ask, free_ports
 
 pytestmark = pytest.mark.root
 

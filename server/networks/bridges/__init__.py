@@ -1,1 +1,1 @@
-"""The bridge driver: bridges, their claims, the containers' links, and the repair of what other programs remove."""
+"""The bridge driver: bridges and the default one's subnet, containers' links, repair of what other programs remove."""

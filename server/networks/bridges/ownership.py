@@ -6,7 +6,7 @@ functions block and belong in a thread.
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.networks.bridges.claims import Claimed
+from server.networks.claims import Claimed
 from server.networks.context import Room
 from server.networks.model import BRIDGE, Network
 

@@ -1,1 +1,1 @@
-"""Addresses: subnets from pools, the default bridge's subnet, allocation within a subnet."""
+"""Addresses: subnets from pools, allocation within a subnet."""

@@ -15,7 +15,7 @@ from engine.common.system import linux, mounts
 from engine.proxy import dnsmessage
 from server.networks.netlink import netns
 from server.networks.netlink.rtnetlink import Netlink, address_add, link_add, link_set, route_add
-from server.networks.tests.space import WAIT, answered, own_namespace
+from server.networks.netlink.tests.space import WAIT, answered, own_namespace
 from server.networks.tests.world import World, opened
 
 HOST, HOST6 = "192.0.2.1", "2001:db8::1"

@@ -11,8 +11,8 @@ import pytest
 
 from engine.common.errors import WharfError
 from server.networks.context import Room
+from server.networks.netlink.tests.space import ask, link_names, until
 from server.networks.tests.lan import HOST, lan, nft, scenario
-from server.networks.tests.space import ask, link_names, until
 from server.networks.tests.test_traffic import bindings, echoes
 from server.networks.tests.world import World, configured, opened
 

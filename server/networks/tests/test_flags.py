@@ -12,8 +12,8 @@ from engine.common.errors import WharfError
 from server.config.model import AddressPool
 from server.networks.netlink import netns
 from server.networks.netlink.rtnetlink import Netlink, address_add, link_add, link_set
+from server.networks.netlink.tests.space import Echo, ask, link_names
 from server.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, scenario
-from server.networks.tests.space import Echo, ask, link_names
 from server.networks.tests.test_traffic import bindings, echoes
 from server.networks.tests.world import World, opened
 

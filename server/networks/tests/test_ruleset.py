@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from server.networks.netlink import netns
+from server.networks.netlink.tests.space import ask, refused, until
 from server.networks.tests.lan import HOST, OUTSIDE, lan, nft, scenario
-from server.networks.tests.space import ask, refused, until
 from server.networks.tests.test_traffic import bindings, echoes
 from server.networks.tests.world import World, opened
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from server.networks.netlink.rtnetlink import Netlink, address_add
+from server.networks.netlink.tests.space import Echo, ask, link_names, refused, until
 from server.networks.tests.lan import HOST, HOST6, OUTSIDE, OUTSIDE6, UPLINK, scenario
-from server.networks.tests.space import Echo, ask, link_names, refused, until
 from server.networks.tests.world import World
 
 pytestmark = pytest.mark.root

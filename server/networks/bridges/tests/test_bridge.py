@@ -6,7 +6,7 @@ import pytest
 
 from server.networks.bridges import bridge
 from server.networks.netlink.rtnetlink import Netlink
-from server.networks.tests.space import own_namespace
+from server.networks.netlink.tests.space import own_namespace
 
 pytestmark = pytest.mark.root
 

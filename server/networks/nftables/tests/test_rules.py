@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from server.networks.netlink.tests.space import own_namespace
 from server.networks.nftables import rules
 from server.networks.nftables.firewall import Firewall
 from server.networks.nftables.rules import BridgeRules, Element, LinkRule, Publication
-from server.networks.tests.space import own_namespace
 
 pytestmark = pytest.mark.root
 

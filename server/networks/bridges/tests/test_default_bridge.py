@@ -4,7 +4,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from server.networks.ipam.default_bridge import choose
+from server.networks.bridges.default_bridge import choose
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from engine.common.errors import WharfError
 from server.networks.model import Network
 from server.networks.netlink.rtnetlink import Netlink, link_add
+from server.networks.netlink.tests.space import WAIT, ask, link_names, until
 from server.networks.tests.lan import HOST, HOST6, nft, resolve, scenario
-from server.networks.tests.space import WAIT, ask, link_names, until
 from server.networks.tests.test_traffic import bindings, echoes
 from server.networks.tests.world import World
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from server.networks.bridges.claims import Claimed, Claims
+from server.networks.claims import Claimed, Claims
 from server.networks.netlink.rtnetlink import Netlink, link_add
+from server.networks.netlink.tests.space import WAIT, ask, link_names, own_namespace
 from server.networks.tests.lan import HOST, lan, scenario
-from server.networks.tests.space import WAIT, ask, link_names, own_namespace
 from server.networks.tests.test_traffic import bindings, echoes
 from server.networks.tests.world import World, configured, opened
 
@@ -136,7 +136,7 @@ def test_a_start_that_fails_takes_nothing_from_running_containers(tmp_path: Path
 
 def test_a_claim_dies_with_its_process() -> None:
     text = (
-        "import sys, time\nfrom server.networks.bridges.claims import Claims\nclaims = Claims()\n"
+        "import sys, time\nfrom server.networks.claims import Claims\nclaims = Claims()\n"
         "claims.take('bridge/b')\nprint('held', flush=True)\nsys.stdin.read()"
     )
     with own_namespace():

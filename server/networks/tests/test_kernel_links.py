@@ -16,8 +16,8 @@ import pytest
 from engine.common.system import linux
 from server.networks.netlink import netns
 from server.networks.netlink.rtnetlink import Netlink, address_add, link_add, link_set
+from server.networks.netlink.tests.space import WAIT, ask, link_names, own_namespace
 from server.networks.tests.lan import HOST, OUTSIDE, UPLINK, scenario
-from server.networks.tests.space import WAIT, ask, link_names, own_namespace
 from server.networks.tests.test_traffic import bindings, echoes
 from server.networks.tests.world import World
 

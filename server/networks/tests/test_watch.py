@@ -6,9 +6,9 @@ import subprocess
 import pytest
 import uvloop
 
+from server.networks.netlink.tests.space import WAIT, own_namespace
 from server.networks.netlink.watch import Changes, LinkChange, Watch
 from server.networks.nftables.libnftables import generation
-from server.networks.tests.space import WAIT, own_namespace
 
 pytestmark = pytest.mark.root
 
