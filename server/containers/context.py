@@ -13,17 +13,17 @@ from engine.api.client import Engine
 from engine.api.types import Exit
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.containers.create.hostlimits import HostLimits
-from server.containers.create.runtimes import Runtimes
 from server.containers.hooks import Hooks
+from server.containers.host.limits import HostLimits
+from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
 from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
 from server.containers.registry import Registry
 from server.containers.remap import Remap
-from server.containers.run.restarts import Restarts
-from server.containers.run.waiters import Waiters
+from server.containers.restarts import Restarts
 from server.containers.spec.host import HostFacts
-from server.containers.stdio.stdio_backend import Embedded, StdioBackend
+from server.containers.stdio_backend import Embedded, StdioBackend
+from server.containers.waiters import Waiters
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from api_models.until import until_ns
 from engine.common.errors import WharfError, conflict
 from server.containers.context import Room
 from server.containers.inspect import sizes
-from server.containers.remove import remove
+from server.containers.run.remove import remove
 
 log = logging.getLogger(__name__)
 

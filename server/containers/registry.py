@@ -40,6 +40,24 @@ class Registry:
             raise not_found(f"No such container: {key}")
         return self._by_id[matches[0]]
 
+    def partner(self, key: str, what: str) -> Container:
+        """The running container whose ``what`` namespace is joined.
+
+        :raises WharfError: it isn't there, doesn't run, or is about to run again.
+        """
+        failed = f"failed to join {what} namespace: "
+        try:
+            other = self.get(key)
+        except WharfError as error:
+            if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
+                raise invalid(failed + error.message) from None
+            raise
+        if not other.state.running:
+            raise conflict(f"{failed}container {key} is not running")
+        if other.state.restarting:
+            raise conflict(f"{failed}Container {key} is restarting, wait until the container is running")
+        return other
+
     def find(self, key: str) -> Container | None:
         """As ``get``, but None instead of an error."""
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from api_models.filters import Filters
 from engine.common.errors import WharfError
 from server.config.model import Config
-from server.containers import prune, remove, rename
+from server.containers import prune, rename
 from server.containers.context import Room
 from server.containers.create import create
 from server.containers.create.validate import Rules
@@ -15,10 +15,10 @@ from server.containers.hooks import Hooks
 from server.containers.inspect import inspect, listing
 from server.containers.model import Container
 from server.containers.registry import Registry
-from server.containers.run import recover, start, stop
+from server.containers.run import recover, remove, start, stop
 from server.containers.run.checkpoint import to_restore
 from server.containers.run.monitor import Monitor
-from server.containers.run.waiters import Condition, Waiter
+from server.containers.waiters import Condition, Waiter
 
 
 class Containers:

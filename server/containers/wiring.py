@@ -9,14 +9,14 @@ from engine.common.errors import WharfError
 from engine.shim.zygote import Handle
 from server.config.model import Config
 from server.containers.context import Room, Settings
-from server.containers.create.hostlimits import detect
-from server.containers.create.runtimes import Runtimes
 from server.containers.create.validate import Rules
+from server.containers.host.limits import detect
+from server.containers.host.runtimes import Runtimes
 from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
 from server.containers.remap import Remap
 from server.containers.service import Containers
 from server.containers.spec.host import SYSTEMD, HostFacts
-from server.containers.stdio.stdio_backend import IoHosts
+from server.containers.stdio_backend import IoHosts
 
 
 def settings_from(config: Config, facts: HostFacts) -> Settings:

@@ -15,10 +15,10 @@ from server.containers.inspect.stats import Stats
 from server.containers.inspect.top import top as top_container
 from server.containers.logs.follow import Logs
 from server.containers.logs.format import Query
+from server.containers.run.resize import resize as resize_container
 from server.containers.service import Containers
 from server.containers.stdio.attach import Attachments, Wanted
 from server.containers.stdio.client import Client
-from server.containers.stdio.resize import resize as resize_container
 from server.http import params
 from server.http.answers import json_answer
 from server.http.hijack import hijack

@@ -14,8 +14,8 @@ from api_models.versions import Since, shape
 from engine.common.errors import invalid
 from server.containers.create import compat
 from server.containers.create.create import CreateRequest
-from server.containers.run.waiters import Condition, Outcome
 from server.containers.service import Containers
+from server.containers.waiters import Condition, Outcome
 from server.http import params
 from server.http.answers import dumps_escaped, json_answer, no_content
 from server.http.routing import ApiRoute

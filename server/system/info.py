@@ -10,8 +10,8 @@ from typing import Any
 from engine.runtime.probe import Probe
 from server.config import Config
 from server.config.hosts import parse_host
-from server.containers.create.hostlimits import HostLimits
-from server.containers.create.runtimes import SHIM
+from server.containers.host.limits import HostLimits
+from server.containers.host.runtimes import SHIM
 from server.containers.spec.host import HostFacts
 from server.logdrivers.options import DRIVERS
 from server.registry.reference import DEFAULT_DOMAIN

@@ -3,7 +3,7 @@
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.common.errors import invalid
-from server.containers.create import modes
+from server.containers import modes
 
 
 def default_network(host: HostConfig, endpoints: dict[str, EndpointSettings]) -> None:

@@ -23,8 +23,8 @@ from engine.common.system import private
 from engine.common.threads import apart
 from engine.common.timeline import Timeline
 from server.containers.context import GC_ROOT, ROOT_LABEL, Room
+from server.containers.counts import check_counts
 from server.containers.create import validate
-from server.containers.create.counts import check_counts
 from server.containers.create.defaults import adapt_host_config, command, hostname
 from server.containers.create.merge import merge_config
 from server.containers.create.unsupported import refuse_unsupported

@@ -4,8 +4,8 @@ import socket
 
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import invalid
+from server.containers import modes
 from server.containers.context import Room
-from server.containers.create import modes
 from server.containers.spec.build import READONLY_PATHS, masked_paths
 
 

@@ -6,7 +6,7 @@ warning; what makes no sense is refused.
 
 from api_models.resources import Resources
 from engine.common.errors import invalid
-from server.containers.create.hostlimits import HostLimits
+from server.containers.host.limits import HostLimits
 
 _MIN_MEMORY = 6 * 1024 * 1024
 _MAX_CPU = 8192

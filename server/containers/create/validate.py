@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from api_models.container import ContainerConfig, HealthConfig, HostConfig, PortBinding
 from engine.common.errors import WharfError, invalid
-from server.containers import signals
-from server.containers.create import modes
-from server.containers.create.hostlimits import HostLimits
+from server.containers import modes, signals
 from server.containers.create.resources import check_resources
+from server.containers.host.limits import HostLimits
 from server.containers.mounts import mountspec
 from server.containers.spec import caps
 from server.containers.spec.build import check_cgroup_parent

@@ -1,1 +1,1 @@
-"""Exec: further processes in running containers."""
+"""Exec: further processes in running containers, and the health checks that run as such."""

@@ -1,1 +1,1 @@
-"""Logs: the drivers and their options, the files of the file drivers, and ``docker logs``."""
+"""Logs: what a container asks of its driver, the files of the file drivers, and ``docker logs``."""

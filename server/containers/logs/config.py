@@ -2,7 +2,8 @@
 
 from api_models.container import LogConfig
 from server.containers.logs.plugin import is_plugin
-from server.logdrivers.options import check_common, check_log_options
+from server.containers.model import Container
+from server.logdrivers.options import check_common, check_log_options, parse_bool
 
 
 def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:
@@ -21,3 +22,18 @@ def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:
     else:
         check_log_options(kind, options)
     return LogConfig(type=kind, config=options)
+
+
+def log_file(container: Container) -> str:
+    """The log's path, ``""`` for a driver that keeps none here; for one that sends lines away, its copy's."""
+    config = container.host_config.log_config
+    match config.type:
+        case "json-file":
+            return container.log_path
+        case "local":
+            return f"{container.directory}/local-logs/container.log"
+        case "none":
+            return ""
+    if parse_bool((config.config or {}).get("cache-disabled") or "false"):
+        return ""
+    return f"{container.directory}/container-cached.log"

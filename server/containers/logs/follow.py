@@ -8,10 +8,10 @@ from engine.common.errors import Kind, WharfError, conflict, invalid
 from engine.common.system import inotify
 from engine.common.threads import to_its_end
 from server.containers.context import Room
+from server.containers.logs.config import log_file
 from server.containers.logs.format import Query, format_of
 from server.containers.logs.reader import End, LogReader
 from server.containers.model import Container
-from server.containers.stdio.stdio import log_file
 
 _CHANGES = inotify.MODIFY | inotify.MOVED_TO | inotify.CREATE
 

@@ -16,13 +16,12 @@ from contextlib import AsyncExitStack
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from engine.common.system import linux, mounts, private
 from engine.common.threads import apart
+from server.containers import modes
 from server.containers.context import GC_ROOT, ROOT_LABEL, Room
-from server.containers.create import modes
 from server.containers.model import Container, MountPoint
 from server.containers.mounts import mountspec
 from server.containers.mounts.snapshot import mount_at, unmount_at
 from server.containers.remap import Remap
-from server.containers.run.assemble import partner
 from server.containers.spec.input import BindMount, TmpfsMount
 from server.containers.spec.mounts import check_tmpfs_options
 
@@ -262,7 +261,7 @@ async def shared_memory(room: Room, container: Container) -> str:
     host = container.host_config
     other = modes.joined(host.ipc_mode)
     if other is not None:
-        donor = partner(room, other, "IPC")
+        donor = room.registry.partner(other, "IPC")
         path = _shm(donor)
         if donor.host_config.ipc_mode == "host":
             return "/dev/shm"

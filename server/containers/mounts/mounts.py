@@ -11,7 +11,7 @@ from typing import Any
 from engine.common.errors import WharfError, invalid
 from engine.common.threads import apart
 from server.containers.context import Room
-from server.containers.create.counts import check_mounts
+from server.containers.counts import check_mounts
 from server.containers.model import Container, MountPoint
 from server.containers.mounts import left_volumes, mountspec
 

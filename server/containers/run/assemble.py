@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api_models.container import HostConfig
-from engine.common.errors import Kind, WharfError, conflict, internal, invalid
+from engine.common.errors import WharfError, conflict, internal
+from server.containers import modes
 from server.containers.context import Room
-from server.containers.create import modes
 from server.containers.model import Container
 from server.containers.mounts.snapshot import ContainerFiles
 from server.containers.run.process import namespace_of
@@ -169,20 +169,20 @@ def _namespaces(room: Room, container: Container, around: Surroundings) -> Names
         if remap is not None and (other := modes.joined(mode)) is not None:
             # Who shares a namespace must have rights in it; a container from before the daemon's restart has the user
             # namespace of then.
-            user = _joined(partner(room, other, "user"), "user", around)
+            user = _joined(room.registry.partner(other, "user"), "user", around)
     pid, ipc = PRIVATE, PRIVATE
     if host.pid_mode == "host":
         pid = HOST
     elif (other := modes.joined(host.pid_mode)) is not None:
         try:
-            pid = _joined(partner(room, other, "PID"), "pid", around)
+            pid = _joined(room.registry.partner(other, "PID"), "pid", around)
         except WharfError as error:
             # The request is right; it is what the other container does that is in its way.
             raise internal(error.message) from error
     if host.ipc_mode == "host":
         ipc = HOST
     elif (other := modes.joined(host.ipc_mode)) is not None:
-        ipc = _joined(partner(room, other, "IPC"), "ipc", around)
+        ipc = _joined(room.registry.partner(other, "IPC"), "ipc", around)
     return Namespaces(
         network=around.network,
         ipc=ipc,
@@ -192,22 +192,3 @@ def _namespaces(room: Room, container: Container, around: Surroundings) -> Names
         user=user,
         network_joined=around.network_joined,
     )
-
-
-def partner(room: Room, key: str, what: str) -> Container:
-    """The running container whose ``what`` namespace is joined.
-
-    :raises WharfError: it isn't there, doesn't run, or is about to run again.
-    """
-    failed = f"failed to join {what} namespace: "
-    try:
-        other = room.registry.get(key)
-    except WharfError as error:
-        if error.kind in (Kind.NOT_FOUND, Kind.INVALID_ARGUMENT):
-            raise invalid(failed + error.message) from None
-        raise
-    if not other.state.running:
-        raise conflict(f"{failed}container {key} is not running")
-    if other.state.restarting:
-        raise conflict(f"{failed}Container {key} is restarting, wait until the container is running")
-    return other

@@ -20,7 +20,7 @@ from server.containers.model import Container
 from server.containers.names import ALLOWED
 from server.containers.run.stop import is_restarting, not_running
 from server.containers.stdio.stdio import task_owner
-from server.containers.stdio.stdio_backend import Embedded
+from server.containers.stdio_backend import Embedded
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 

@@ -12,8 +12,8 @@ from server.containers.hooks import call
 from server.containers.logs.plugin import stop_logging
 from server.containers.model import Container
 from server.containers.mounts import mounting
-from server.containers.remove import remove
-from server.containers.run.restarts import should_restart
+from server.containers.restarts import should_restart
+from server.containers.run.remove import remove
 from server.containers.run.start import forget_container, start_by_policy
 
 log = logging.getLogger(__name__)

@@ -21,10 +21,10 @@ from server.containers.context import ROOT_LABEL, Room
 from server.containers.hooks import call
 from server.containers.model import Container
 from server.containers.mounts import left_volumes, mounting
-from server.containers.remove import remove
+from server.containers.restarts import should_restart
 from server.containers.run import exits
 from server.containers.run.process import started_time
-from server.containers.run.restarts import should_restart
+from server.containers.run.remove import remove
 from server.containers.run.start import forget_container, forget_task
 from server.containers.run.stop import unpause
 

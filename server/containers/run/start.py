@@ -14,17 +14,17 @@ from engine.api.types import ContainerRecord, Mount
 from engine.common.errors import Kind, WharfError, conflict, internal, not_modified
 from engine.common.timeline import Timeline
 from server.containers.context import ROOT_LABEL, Room
-from server.containers.create.modes import check_nameservers, joined
 from server.containers.hooks import call
 from server.containers.logs.plugin import start_logging, stop_logging
 from server.containers.model import Container
+from server.containers.modes import check_nameservers, joined
 from server.containers.mounts import mounting, rootfs, snapshot
 from server.containers.neighbours import Sandbox
-from server.containers.remove import remove
 from server.containers.run import checkpoint, devicerequests
 from server.containers.run.assemble import Surroundings, assemble
 from server.containers.run.failures import UNKNOWN, StartFailure, is_temporary, start_failure
 from server.containers.run.process import namespace_of, started_time
+from server.containers.run.remove import remove
 from server.containers.run.stop import stop_and_wait
 from server.containers.spec.process import DOCKER_APPARMOR
 from server.containers.stdio.stdio import stdio_uri, task_owner

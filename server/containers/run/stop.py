@@ -9,7 +9,7 @@ from server.containers import signals
 from server.containers.context import Room
 from server.containers.hooks import call
 from server.containers.model import Container
-from server.containers.run.waiters import Condition, Waiter
+from server.containers.waiters import Condition, Waiter
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,13 @@ from engine.api.stdio import Attach as Wishes
 from engine.api.stdio import AttachSession, Ending, LogMark, Stdio
 from engine.common.errors import WharfError, conflict
 from server.containers.context import Room
+from server.containers.logs.config import log_file
 from server.containers.logs.follow import Logs
 from server.containers.logs.format import Query, header
 from server.containers.logs.reader import End
 from server.containers.model import Container
 from server.containers.stdio.client import DEFAULT_KEYS, Client, parse_keys
-from server.containers.stdio.stdio import log_file, socket_path
+from server.containers.stdio.stdio import socket_path
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ from engine.api.stdio import StdioUri
 from engine.common.errors import internal
 from engine.common.system import private
 from server.containers.context import Room
+from server.containers.logs.config import log_file
 from server.containers.logs.fields import log_attributes, render_tag
 from server.containers.logs.plugin import fifo_path
 from server.containers.logs.remote import remote_options
 from server.containers.model import Container
-from server.containers.stdio.stdio_backend import Embedded
+from server.containers.stdio_backend import Embedded
 from server.logdrivers.options import FILES, parse_bool
 from server.units import parse_size
 
@@ -26,21 +27,6 @@ DEFAULT_FILES = 5
 def socket_path(room: Room, container: Container) -> str:
     """Where the container's stdio is served while it has a task."""
     return f"{room.settings.exec_root}/containers/{container.id}/stdio.sock"
-
-
-def log_file(container: Container) -> str:
-    """The log's path, ``""`` for a driver that keeps none here; for one that sends lines away, its copy's."""
-    config = container.host_config.log_config
-    match config.type:
-        case "json-file":
-            return container.log_path
-        case "local":
-            return f"{container.directory}/local-logs/container.log"
-        case "none":
-            return ""
-    if parse_bool((config.config or {}).get("cache-disabled") or "false"):
-        return ""
-    return f"{container.directory}/container-cached.log"
 
 
 def stdio_uri(room: Room, container: Container) -> StdioUri:

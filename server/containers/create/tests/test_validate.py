@@ -7,7 +7,7 @@ import pytest
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import Kind, WharfError
 from server.containers.create import validate
-from server.containers.create.hostlimits import HostLimits
+from server.containers.host.limits import HostLimits
 
 FULL = HostLimits(
     unified=False,

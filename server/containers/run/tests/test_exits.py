@@ -13,10 +13,10 @@ from engine.common.errors import Kind, WharfError
 from server.containers.context import Room
 from server.containers.hooks import Hooks
 from server.containers.model import Container
+from server.containers.restarts import Restarts
 from server.containers.run import exits
-from server.containers.run.restarts import Restarts
 from server.containers.run.tests.test_life import make
-from server.containers.run.waiters import Waiters
+from server.containers.waiters import Waiters
 
 
 class Tasks:

@@ -12,8 +12,8 @@ from server.containers import names, signals
 from server.containers.create.merge import merge_config
 from server.containers.model import Container, Health, MountPoint
 from server.containers.registry import Registry
-from server.containers.run.restarts import Restarts, should_restart
-from server.containers.run.waiters import Condition, Outcome, Waiters
+from server.containers.restarts import Restarts, should_restart
+from server.containers.waiters import Condition, Outcome, Waiters
 
 
 def make(name: str = "one", id: str = "a" * 64, **config: object) -> Container:

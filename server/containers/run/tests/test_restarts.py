@@ -12,11 +12,11 @@ from engine.common.errors import Kind, WharfError, internal
 from server.containers.context import Room
 from server.containers.hooks import Hooks
 from server.containers.model import Container
+from server.containers.restarts import Restarts
 from server.containers.run import exits, start
 from server.containers.run.failures import is_temporary, start_failure
-from server.containers.run.restarts import Restarts
 from server.containers.run.tests.test_life import make
-from server.containers.run.waiters import Waiters
+from server.containers.waiters import Waiters
 
 
 def room_for(container: Container) -> Room:

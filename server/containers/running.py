@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from server.containers.context import Room
+from server.containers.exec.health import HealthChecks
 from server.containers.exec.service import Exec
 from server.containers.inspect.stats import Stats
 from server.containers.logs.follow import Logs
-from server.containers.run.health import HealthChecks
 from server.containers.stdio.attach import Attachments
 
 

@@ -1,0 +1,1 @@
+"""What this host offers containers: the limits that its kernel enforces, its OCI runtimes."""
