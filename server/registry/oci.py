@@ -304,6 +304,20 @@ def parse_platform(text: str) -> Platform:
     return normalized(Platform(parts[0], parts[1], parts[2] if len(parts) == 3 else ""))
 
 
+def platform_from_json(text: str) -> Platform:
+    """The JSON of a platform, as newer clients send it.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    try:
+        found = platform_of(jsontext.loads(text))
+    except ValueError:
+        found = None
+    if found is None:
+        raise invalid(f"failed to parse platform: {text}")
+    return found
+
+
 def format_platform(platform: Platform) -> str:
     return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
 

@@ -8,7 +8,6 @@ from starlette.responses import Response
 from api_models.container import ContainerConfig
 from api_models.image import ImageInspect, ImageSummary
 from api_models.versions import Since, shape
-from engine.api.types import Platform
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
 from server.containers.commit import commit as commit_container
@@ -21,7 +20,7 @@ from server.http.streams import byte_stream, json_stream
 from server.images.fetch import fetched
 from server.images.service import Images
 from server.registry.auth import NOBODY, Credentials, from_document, from_header
-from server.registry.oci import format_platform, parse_platform, platform_of
+from server.registry.oci import format_platform, parse_platform, platform_from_json
 from server.registry.reference import Reference, is_digest, parse
 
 
@@ -43,20 +42,10 @@ def _platform(request: Request, *, single: bool = False) -> str | None:
         raise invalid("multiple platform parameters not supported")
     text = texts[0] if texts else ""
     if text.startswith("{"):
-        return format_platform(_of_json(text))
+        return format_platform(platform_from_json(text))
     if text:
         parse_platform(text)
     return text or None
-
-
-def _of_json(text: str) -> Platform:
-    try:
-        found = platform_of(jsontext.loads(text))
-    except ValueError:
-        found = None
-    if found is None:
-        raise invalid(f"failed to parse platform: {text}")
-    return found
 
 
 def _repo_tag(repo: str, tag: str) -> Reference | None:
@@ -115,7 +104,9 @@ async def remove(request: Request) -> Response:
         raise invalid("image name cannot be blank")
     removal, force = _images(request).removal, params.flag(request, "force")
     if texts := params.texts(request, "platforms"):
-        return json_answer(await removal.remove_platforms(name, [_of_json(text) for text in texts], force=force))
+        return json_answer(
+            await removal.remove_platforms(name, [platform_from_json(text) for text in texts], force=force)
+        )
     return json_answer(await removal.remove(name, force=force, prune=not params.flag(request, "noprune")))
 
 
