@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests.clients.images.transfers import tags
 from compat_tests.support.engines import Engine
 from compat_tests.support.registry import Registry, registry
+from compat_tests.support.transfers import tags
 
 
 @pytest.fixture(scope="module")

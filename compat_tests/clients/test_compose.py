@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.ports import free_ports
 from compat_tests.support.traces import until
-from server.networks.netlink.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 

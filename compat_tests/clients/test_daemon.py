@@ -21,8 +21,8 @@ from compat_tests.support import engines, places
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Wharf
 from compat_tests.support.images import ROOT
+from compat_tests.support.ports import free_ports
 from compat_tests.support.traces import links, mounts_under, nft, until
-from server.networks.netlink.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from compat_tests.clients.images.transfers import fresh
 from compat_tests.support import disk, engines
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive, layer
 from compat_tests.support.registry import Registry, registry
+from compat_tests.support.transfers import fresh
 
 RUN = ("run", "--rm", "--network", "none")
 

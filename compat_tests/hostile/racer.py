@@ -25,9 +25,9 @@ from pathlib import Path
 from compat_tests.support import engines
 from compat_tests.support.api import Answer
 from compat_tests.support.engines import Engine
+from compat_tests.support.exchanging import exchanging
 from compat_tests.support.subids import USER as REMAPPED
 from compat_tests.support.subids import subordinate_ids
-from engine.common.files.tests.exchanging import exchanging
 
 ATTEMPTS = 10_000
 #: Ways that take a tenth of a second and more are tried that much less often.

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from compat_tests.clients.images.transfers import blobs_in, digest, tags
 from compat_tests.hostile.lying import INDEX, MANIFEST, OCI, Lie, LyingRegistry, Truth
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import blobs_in, digest, tags
 
 pytestmark = pytest.mark.root
 

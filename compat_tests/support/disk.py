@@ -9,9 +9,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from compat_tests.clients.images.transfers import content
 from compat_tests.support.engines import Engine, Wharf
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import content
 
 
 def roots(engine: Engine) -> list[Path]:

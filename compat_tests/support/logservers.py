@@ -20,7 +20,17 @@ from typing import Any
 from compat_tests.support.engines import Engine
 from compat_tests.support.plugins import Plugin
 from compat_tests.support.traces import until
-from engine.shim import varint
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A protobuf integer at ``at``, and where the next field begins."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
 
 
 class Collector:
@@ -252,12 +262,12 @@ class LogPlugin(Plugin):
     def _take(self, message: bytes) -> None:
         at, stream, line, whole = 0, b"", b"", True
         while at < len(message):
-            key, at = varint.decode(message, at)
+            key, at = _varint(message, at)
             if key & 7 == 2:
-                size, at = varint.decode(message, at)
+                size, at = _varint(message, at)
                 value, at = message[at : at + size], at + size
                 stream, line = (value, line) if key >> 3 == 1 else (stream, value) if key >> 3 == 3 else (stream, line)
             else:
-                number, at = varint.decode(message, at)
+                number, at = _varint(message, at)
                 whole = whole and not (key >> 3 == 4 and number)
         self.lines.append((stream.decode(), line, whole))

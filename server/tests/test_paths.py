@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.support.exchanging import exchanging
 from engine.common.errors import Kind, WharfError
 from engine.common.files import paths
 from engine.common.files.copyup import copy_up
 from engine.common.files.gomode import to_unix
-from engine.common.files.tests.exchanging import exchanging
 from server.builder.dockerfile.ignore import Ignore
 from server.builder.operations import select
 from server.containers.archive import tree

@@ -13,10 +13,11 @@ from typing import Any
 import grpc
 
 from compat_tests.support.engines import Engine
+from compat_tests.support.protos import Package
 from compat_tests.support.streams import upgrade
-from engine.api.pb import content_pb2
-from server.builder.session.pb import control_pb2 as pb
 
+pb = Package("moby.buildkit.v1")
+content = Package("containerd.services.content.v1")
 UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
 
@@ -27,6 +28,17 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
     for end in (source, target):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def relayed(one: socket.socket, other: socket.socket) -> Iterator[None]:
+    """Copies between two sockets both ways, until one of them is closed. The block has to end that way, too."""
+    threads = [threading.Thread(target=_pump, args=pair, daemon=True) for pair in ((one, other), (other, one))]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(30)
 
 
 @contextlib.contextmanager
@@ -43,17 +55,9 @@ def control(engine: Engine) -> Iterator[Control]:
             with grpc.insecure_channel(f"unix:{path}") as channel:
                 grpc.channel_ready_future(channel)
                 ours, _ = listening.accept()
-                with ours:
-                    threads = [
-                        threading.Thread(target=_pump, args=pair, daemon=True)
-                        for pair in ((ours, theirs), (theirs, ours))
-                    ]
-                    for thread in threads:
-                        thread.start()
+                with ours, relayed(ours, theirs):
                     yield Control(channel)
                     channel.close()
-                    for thread in threads:
-                        thread.join(30)
 
 
 class Control:
@@ -70,7 +74,7 @@ class Control:
         )
         return list(call(request, timeout=60))
 
-    def history(self, **wanted: Any) -> list[pb.BuildHistoryRecord]:
+    def history(self, **wanted: Any) -> list[Any]:
         """What there is now, the oldest first."""
         request = pb.BuildHistoryRequest(EarlyExit=True, **wanted)
         return [event.record for event in self._many("ListenBuildHistory", request, pb.BuildHistoryEvent)]
@@ -83,15 +87,14 @@ class Control:
             response_deserializer=pb.UpdateBuildHistoryResponse.FromString,
         )(request, timeout=60)
 
-    def solve(self, **wanted: Any) -> pb.SolveResponse:
+    def solve(self, **wanted: Any) -> Any:
         """A build to its end."""
         call = self._channel.unary_unary(
             "/moby.buildkit.v1.Control/Solve",
             request_serializer=pb.SolveRequest.SerializeToString,
             response_deserializer=pb.SolveResponse.FromString,
         )
-        answer: pb.SolveResponse = call(pb.SolveRequest(**wanted), timeout=90)
-        return answer
+        return call(pb.SolveRequest(**wanted), timeout=90)
 
     def logs(self, ref: str) -> str:
         """What the steps of a build wrote."""
@@ -100,17 +103,15 @@ class Control:
 
     def blob(self, digest: str) -> bytes:
         """A blob that a record of the history names, from containerd's content service beside the control."""
-        request = content_pb2.ReadContentRequest(digest=digest)
-        messages = self._many(
-            "Read", request, content_pb2.ReadContentResponse, "containerd.services.content.v1.Content"
-        )
+        request = content.ReadContentRequest(digest=digest)
+        messages = self._many("Read", request, content.ReadContentResponse, "containerd.services.content.v1.Content")
         return b"".join(message.data for message in messages)
 
     def info(self, digest: str) -> int:
         """The size of a blob."""
         call = self._channel.unary_unary(
             "/containerd.services.content.v1.Content/Info",
-            request_serializer=content_pb2.InfoRequest.SerializeToString,
-            response_deserializer=content_pb2.InfoResponse.FromString,
+            request_serializer=content.InfoRequest.SerializeToString,
+            response_deserializer=content.InfoResponse.FromString,
         )
-        return int(call(content_pb2.InfoRequest(digest=digest), timeout=60).info.size)
+        return int(call(content.InfoRequest(digest=digest), timeout=60).info.size)

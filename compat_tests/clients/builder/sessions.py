@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
 import socket
-import stat
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
 
-from compat_tests.clients.builder.control import control
+import grpc
+
+from compat_tests.clients.builder.control import control, relayed
 from compat_tests.support.engines import Engine
+from compat_tests.support.protos import Package
 from compat_tests.support.streams import upgrade
-from server.builder.session import calls
-from server.builder.session.http2.serving import Server
-from server.builder.session.pb import auth_pb2, filesync_pb2, fsutil_pb2, secrets_pb2, ssh_pb2, upload_pb2
-from server.builder.session.stat import to_go
 
-Packet = fsutil_pb2.Packet
-Call = Mapping[str, str]
+T = TypeVar("T")
 
-METHODS = (
-    calls.PULL_FILES,
-    calls.SEND_FILES,
-    calls.GET_SECRET,
-    calls.CHECK_AGENT,
-    calls.FORWARD_AGENT,
-    calls.CREDENTIALS,
-    calls.UPLOAD,
-)
+CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
+PULL_FILES = "/moby.filesync.v1.FileSync/DiffCopy"
+SEND_FILES = "/moby.filesync.v1.FileSend/DiffCopy"
+GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
+CHECK_AGENT = "/moby.sshforward.v1.SSH/CheckAgent"
+FORWARD_AGENT = "/moby.sshforward.v1.SSH/ForwardAgent"
+UPLOAD = "/moby.upload.v1.Upload/Pull"
+
+filesync, fsutil = Package("moby.filesync.v1"), Package("fsutil.types")
+hidden, ssh, uploads = Package("moby.buildkit.secrets.v1"), Package("moby.sshforward.v1"), Package("moby.upload.v1")
+_PIECE = 32 << 10
 
 
 class Client:
@@ -53,39 +54,47 @@ class Client:
 
     def build(self, attrs: Mapping[str, str], exporter: str = "", **more: Any) -> Any:
         """Solves with the built-in front end; what it answered. Raises gRPC's errors."""
-        return asyncio.run(self.serve(lambda session: self._solve(session, dict(attrs), exporter, more)))
+        return self.serve(lambda session: self._solve(session, dict(attrs), exporter, more))
 
-    async def serve(self, work: Callable[[str], Any]) -> Any:
-        """What ``work`` returns in a thread, called with the id of a session that is served meanwhile."""
+    def serve(self, work: Callable[[str], T]) -> T:
+        """What ``work`` returns, called with the id of a session that is served meanwhile.
+
+        gRPC's server listens on a socket of our own; what the engine asks on the upgraded connection goes there.
+        """
         session = secrets.token_hex(12)
-        sock = self.engine.api.raw()
-        sock.settimeout(60)
+        methods = self._methods()
         lines = ["POST /session HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: h2c"]
         expose = "X-Docker-Expose-Session"
         lines += [f"{expose}-Uuid: {session}", f"{expose}-Name: test", f"{expose}-Sharedkey: {session}"]
-        lines += [f"{expose}-Grpc-Method: {method}" for method in METHODS]
-        upgrade(sock, "\r\n".join([*lines, "", ""]).encode())
-        self._socket = sock.dup()
-        server = Server()
-        for file, name in (
-            (filesync_pb2, "FileSync"),
-            (filesync_pb2, "FileSend"),
-            (secrets_pb2, "Secrets"),
-            (ssh_pb2, "SSH"),
-            (auth_pb2, "Auth"),
-            (upload_pb2, "Upload"),
+        lines += [f"{expose}-Grpc-Method: {method}" for method in methods]
+        with (
+            tempfile.TemporaryDirectory(prefix="wharf-session-") as folder,
+            ThreadPoolExecutor() as threads,
+            self.engine.api.raw() as theirs,
+            socket.socket(socket.AF_UNIX) as ours,
         ):
-            server.add(file.DESCRIPTOR.services_by_name[name], _SERVICES[name](self), dict)
-        sock.setblocking(False)
-        serving = asyncio.create_task(server.serve(sock, b""))
-        try:
-            return await asyncio.to_thread(work, session)
-        finally:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
-            await asyncio.wait_for(serving, 60)
-            await server.stop()
+            server = grpc.server(threads)
+            for method, handler in methods.items():
+                service, _, name = method[1:].partition("/")
+                handlers = grpc.method_handlers_generic_handler(service, {name: handler})
+                server.add_generic_rpc_handlers((handlers,))
+            path = str(Path(folder, "s"))
+            server.add_insecure_port(f"unix:{path}")
+            server.start()
+            theirs.settimeout(60)
+            upgrade(theirs, "\r\n".join([*lines, "", ""]).encode())
+            theirs.settimeout(None)
+            ours.connect(path)
+            self._socket = theirs
+            try:
+                with relayed(ours, theirs):
+                    try:
+                        return work(session)
+                    finally:
+                        with contextlib.suppress(OSError):
+                            theirs.shutdown(socket.SHUT_RDWR)
+            finally:
+                server.stop(None).wait(60)
 
     def _solve(self, session: str, attrs: dict[str, str], exporter: str, more: dict[str, Any]) -> Any:
         with control(self.engine) as client:
@@ -98,79 +107,70 @@ class Client:
                 **more,
             )
 
+    # the methods of a session
 
-class _Service:
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def _methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        one, many = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        table: dict[str, tuple[Any, Any, Any, Any]] = {
+            PULL_FILES: (many, self._pull_files, fsutil.Packet, fsutil.Packet),
+            SEND_FILES: (many, self._send_files, filesync.BytesMessage, filesync.BytesMessage),
+            GET_SECRET: (one, self._get_secret, hidden.GetSecretRequest, hidden.GetSecretResponse),
+            CHECK_AGENT: (one, self._check_agent, ssh.CheckAgentRequest, ssh.CheckAgentResponse),
+            FORWARD_AGENT: (many, self._forward_agent, ssh.BytesMessage, ssh.BytesMessage),
+            CREDENTIALS: (one, self._credentials, filesync.CredentialsRequest, filesync.CredentialsResponse),
+            UPLOAD: (many, self._upload, uploads.BytesMessage, uploads.BytesMessage),
+        }
+        return {
+            path: kind(function, request_deserializer=asked.FromString, response_serializer=answer.SerializeToString)
+            for path, (kind, function, asked, answer) in table.items()
+        }
 
-
-class _FileSync(_Service):
-    async def diff_copy(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-        folder = call.get("dir-name", "")
-        at = f"{calls.PULL_FILES}#{folder}"
-        self.client._at(at)
-        files = self.client.files.get(folder, {})
+    def _pull_files(self, requests: Iterator[Any], call: grpc.ServicerContext) -> Iterator[Any]:
+        packet = fsutil.Packet
+        folder = str(dict(call.invocation_metadata()).get("dir-name", ""))
+        at = f"{PULL_FILES}#{folder}"
+        self._at(at)
+        files = self.files.get(folder, {})
         names = sorted(files)
-        mode = to_go(stat.S_IFREG | 0o644)
         for name in names:
-            message = fsutil_pb2.Stat(path=name, mode=mode, size=len(files[name]), modTime=10**18)
-            yield Packet(type=Packet.PACKET_STAT, stat=message)
-        yield Packet(type=Packet.PACKET_STAT)
-        async for packet in requests:
-            if packet.type == Packet.PACKET_FIN:
-                yield Packet(type=Packet.PACKET_FIN)
+            status = fsutil.Stat(path=name, mode=0o644, size=len(files[name]), modTime=10**18)
+            yield packet(type=packet.PACKET_STAT, stat=status)
+        yield packet(type=packet.PACKET_STAT)
+        for request in requests:
+            if request.type == packet.PACKET_FIN:
+                yield packet(type=packet.PACKET_FIN)
                 return
-            data = files[names[packet.ID]]
-            for start in range(0, len(data), 32 << 10):
+            data = files[names[request.ID]]
+            for start in range(0, len(data), _PIECE):
                 if start > len(data) // 2:
-                    self.client._at(f"{at}/{names[packet.ID]}")
-                yield Packet(type=Packet.PACKET_DATA, ID=packet.ID, data=data[start : start + (32 << 10)])
-            yield Packet(type=Packet.PACKET_DATA, ID=packet.ID)
+                    self._at(f"{at}/{names[request.ID]}")
+                yield packet(type=packet.PACKET_DATA, ID=request.ID, data=data[start : start + _PIECE])
+            yield packet(type=packet.PACKET_DATA, ID=request.ID)
 
-
-class _FileSend(_Service):
-    async def diff_copy(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-        async for _ in requests:
-            self.client._at(calls.SEND_FILES)
+    def _send_files(self, requests: Iterator[Any], call: grpc.ServicerContext) -> Iterator[Any]:
+        for _ in requests:
+            self._at(SEND_FILES)
         return
         yield
 
+    def _get_secret(self, request: Any, call: grpc.ServicerContext) -> Any:
+        self._at(GET_SECRET)
+        return hidden.GetSecretResponse(data=b"hush")
 
-class _Secrets(_Service):
-    async def get_secret(self, request: Any, call: Call) -> Any:
-        self.client._at(calls.GET_SECRET)
-        return secrets_pb2.GetSecretResponse(data=b"hush")
+    def _check_agent(self, request: Any, call: grpc.ServicerContext) -> Any:
+        self._at(CHECK_AGENT)
+        return ssh.CheckAgentResponse()
 
+    def _forward_agent(self, requests: Iterator[Any], call: grpc.ServicerContext) -> Iterator[Any]:
+        for message in requests:
+            self._at(FORWARD_AGENT)
+            yield ssh.BytesMessage(data=message.data)
 
-class _SSH(_Service):
-    async def check_agent(self, request: Any, call: Call) -> Any:
-        self.client._at(calls.CHECK_AGENT)
-        return ssh_pb2.CheckAgentResponse()
+    def _credentials(self, request: Any, call: grpc.ServicerContext) -> Any:
+        self._at(CREDENTIALS)
+        return filesync.CredentialsResponse()
 
-    async def forward_agent(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-        async for message in requests:
-            self.client._at(calls.FORWARD_AGENT)
-            yield ssh_pb2.BytesMessage(data=message.data)
-
-
-class _Auth(_Service):
-    async def credentials(self, request: Any, call: Call) -> Any:
-        self.client._at(calls.CREDENTIALS)
-        return auth_pb2.CredentialsResponse()
-
-
-class _Upload(_Service):
-    async def pull(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-        yield upload_pb2.BytesMessage(data=os.urandom(512))
-        self.client._at(calls.UPLOAD)
-        yield upload_pb2.BytesMessage(data=os.urandom(512))
-
-
-_SERVICES: dict[str, type[_Service]] = {
-    "FileSync": _FileSync,
-    "FileSend": _FileSend,
-    "Secrets": _Secrets,
-    "SSH": _SSH,
-    "Auth": _Auth,
-    "Upload": _Upload,
-}
+    def _upload(self, requests: Iterator[Any], call: grpc.ServicerContext) -> Iterator[Any]:
+        yield uploads.BytesMessage(data=os.urandom(512))
+        self._at(UPLOAD)
+        yield uploads.BytesMessage(data=os.urandom(512))

@@ -17,9 +17,8 @@ from compat_tests.clients.builder.test_build_sources import needs_git
 from compat_tests.clients.builder.test_buildkit import build, context
 from compat_tests.clients.webserver import repository, serving
 from compat_tests.support.engines import Engine
+from compat_tests.support.protos import Package
 from compat_tests.support.traces import until
-from engine.api.pb.rpc_status_pb2 import Status
-from server.builder.session.pb import control_pb2 as pb
 
 pytestmark = [
     pytest.mark.root,
@@ -106,7 +105,7 @@ def test_what_builds_come_to_can_be_read(own_engine: Engine, tmp_path: Path) -> 
 
         assert build(own_engine, "-", input=b"FROM busybox\nRUN exit 4\n", check=False).status != 0
         record = newest(client)
-        told = Status.FromString(client.blob(record.externalError.digest))
+        told = Package("google.rpc").Status.FromString(client.blob(record.externalError.digest))
         assert told.message == record.error.message
         assert {"Source+json", "Vertex+json"} <= {item.type_url.rpartition(".")[2] for item in told.details}
         client.update(Ref=record.Ref, Finalize=True)
@@ -119,7 +118,7 @@ def test_what_builds_come_to_can_be_read(own_engine: Engine, tmp_path: Path) -> 
         assert until(lambda: gone(client, record.externalError.digest), seconds=60)
 
 
-def newest(client: Control) -> pb.BuildHistoryRecord:
+def newest(client: Control) -> Any:
     return max(client.history(), key=lambda record: record.CreatedAt.ToNanoseconds())
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from compat_tests.clients.builder import sessions
 from compat_tests.clients.builder.sessions import Client
 from compat_tests.support.engines import Wharf
 from compat_tests.support.registry import registry
 from compat_tests.support.traces import until
-from server.builder.session import calls
 
 pytestmark = [
     pytest.mark.root,
@@ -127,23 +127,23 @@ def kept(engine: Wharf) -> set[str]:
     return left(engine) if (engine.place.root / "data/build/cache.db").exists() else set()
 
 
-CONTEXT = f"{calls.PULL_FILES}#context"
+CONTEXT = f"{sessions.PULL_FILES}#context"
 FILES = b"FROM busybox\nCOPY large /large\n"
 SECRET = b"FROM busybox\nRUN --mount=type=secret,id=k cat /run/secrets/k > /k\n"
 AGENT = b"FROM busybox\nRUN --mount=type=ssh sleep 600\n"
 
 # The call in which a client leaves, its Dockerfile, what it says of the build, where the result goes.
 LEAVING = [
-    (f"{calls.PULL_FILES}#dockerfile", FILES, {}, ""),
+    (f"{sessions.PULL_FILES}#dockerfile", FILES, {}, ""),
     (CONTEXT, FILES, {}, ""),
     (f"{CONTEXT}/large", FILES, {}, ""),
-    (calls.UPLOAD, FILES, {"context": "http://buildkit-session/x"}, ""),
-    (calls.CREDENTIALS, b"FROM PRIVATE\n", {}, ""),
-    (calls.GET_SECRET, SECRET, {}, ""),
-    (calls.CHECK_AGENT, AGENT, {}, ""),
-    (calls.SEND_FILES, FILES, {}, "tar"),
-    (calls.SEND_FILES, FILES, {}, "oci"),
-    (calls.SEND_FILES, FILES, {}, "local"),
+    (sessions.UPLOAD, FILES, {"context": "http://buildkit-session/x"}, ""),
+    (sessions.CREDENTIALS, b"FROM PRIVATE\n", {}, ""),
+    (sessions.GET_SECRET, SECRET, {}, ""),
+    (sessions.CHECK_AGENT, AGENT, {}, ""),
+    (sessions.SEND_FILES, FILES, {}, "tar"),
+    (sessions.SEND_FILES, FILES, {}, "oci"),
+    (sessions.SEND_FILES, FILES, {}, "local"),
 ]
 
 

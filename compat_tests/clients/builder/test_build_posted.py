@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -16,15 +15,15 @@ from urllib.parse import urlencode
 
 import pytest
 
+from compat_tests.clients.builder import sessions
 from compat_tests.clients.builder.builds import Case
+from compat_tests.clients.builder.control import pb
 from compat_tests.clients.builder.sessions import Client
 from compat_tests.clients.builder.test_buildkit import _pids, images_as_before
 from compat_tests.clients.webserver import repository, serving
 from compat_tests.support.api import Answer
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.traces import until
-from server.builder.session import calls
-from server.builder.session.pb import control_pb2
 
 __all__ = ["images_as_before"]
 
@@ -50,7 +49,7 @@ class Posted:
     @property
     def statuses(self) -> list[Any]:
         found = [item["aux"] for item in self.messages if item.get("id") == "moby.buildkit.trace"]
-        return [control_pb2.StatusResponse.FromString(base64.b64decode(data)) for data in found]
+        return [pb.StatusResponse.FromString(base64.b64decode(data)) for data in found]
 
     @property
     def steps(self) -> dict[str, Any]:
@@ -173,12 +172,12 @@ def test_a_session_as_an_old_cli_has_it(engine: Engine) -> None:
     def work(session: str) -> Posted:
         return post(engine, b"", remote="client-session", session=session, buildid=session, t="posted:session")
 
-    built = asyncio.run(client.serve(work))
+    built = client.serve(work)
     assert built.output == "from the session\nhush"
     assert engine.api.get("/images/posted:session/json").json()["Id"] == built.image
     outputs = json.dumps([{"Type": "tar", "Attrs": {}}])
-    asyncio.run(client.serve(lambda id: post(engine, b"", remote="client-session", session=id, outputs=outputs)))
-    assert calls.SEND_FILES in client.asked
+    client.serve(lambda id: post(engine, b"", remote="client-session", session=id, outputs=outputs))
+    assert sessions.SEND_FILES in client.asked
 
     def upload(session: str) -> Posted:
         """A context from stdin comes in a request of its own, before or after the build's."""
@@ -193,7 +192,7 @@ def test_a_session_as_an_old_cli_has_it(engine: Engine) -> None:
         assert answers[0].messages == []
         return found
 
-    assert asyncio.run(client.serve(upload)).output == "hush"
+    assert client.serve(upload).output == "hush"
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -14,11 +14,11 @@ import pytest
 
 from compat_tests.clients.builder.builds import Built, Case
 from compat_tests.clients.builder.test_buildkit import build
-from compat_tests.clients.images.transfers import fresh
 from compat_tests.support.disk import entries
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive
 from compat_tests.support.registry import PASSWORD, USER, Registry, registry
+from compat_tests.support.transfers import fresh
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 

@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import pytest
 
-from compat_tests.clients.builder.control import control
+from compat_tests.clients.builder.control import control, pb
 from compat_tests.support.engines import Dockerd, Engine
-from server.builder.session.pb import control_pb2 as pb
-from server.builder.session.pb import ops_pb2
+from compat_tests.support.protos import Package
 
 pytestmark = pytest.mark.root
 
+ops = Package("pb")
 NO_BYTES: dict[str, Any] = {"def": [b""]}  # "def" is a keyword of Python
 
 
@@ -30,11 +30,11 @@ def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
 @pytest.mark.parametrize(
     "wanted",
     [
-        {"Definition": ops_pb2.Definition()},
-        {"Definition": ops_pb2.Definition(metadata={"x": ops_pb2.OpMetadata()})},
-        {"Definition": ops_pb2.Definition(), "Session": "nobody"},
-        {"Definition": ops_pb2.Definition(), "Exporters": [pb.Exporter(Type="moby")]},
-        {"Definition": ops_pb2.Definition(**NO_BYTES), "Frontend": "dockerfile.v0"},
+        {"Definition": ops.Definition()},
+        {"Definition": ops.Definition(metadata={"x": ops.OpMetadata()})},
+        {"Definition": ops.Definition(), "Session": "nobody"},
+        {"Definition": ops.Definition(), "Exporters": [pb.Exporter(Type="moby")]},
+        {"Definition": ops.Definition(**NO_BYTES), "Frontend": "dockerfile.v0"},
     ],
     ids=["empty", "metadata", "session", "image", "both"],
 )

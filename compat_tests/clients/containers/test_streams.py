@@ -18,9 +18,9 @@ import pytest
 
 from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
+from compat_tests.support.ports import free_ports
 from compat_tests.support.streams import container, hijack, joined
 from compat_tests.support.traces import until
-from server.networks.netlink.tests.space import free_ports
 
 pytestmark = pytest.mark.root
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from compat_tests.clients.images.transfers import OCI, fresh, gated, ingested
 from compat_tests.endurance.stress import RUN, Stress
 from compat_tests.support import engines
 from compat_tests.support.accounts import on_disk, told
@@ -23,6 +22,7 @@ from compat_tests.support.gate import Hold
 from compat_tests.support.images import busybox_layer, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.support.registry import Registry
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import OCI, fresh, gated, ingested
 
 pytestmark = pytest.mark.root
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from compat_tests.clients.images.transfers import blobs_in, fresh, gated, ingested
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine
 from compat_tests.support.gate import Hold, Reply, Seen
 from compat_tests.support.images import busybox_layer, docker_archive, oci_archive
 from compat_tests.support.registry import Registry
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import blobs_in, fresh, gated, ingested
 
 MIB = 1 << 20
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]

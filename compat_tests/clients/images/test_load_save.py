@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from compat_tests.clients.images.transfers import blobs_in, fresh, tags
 from compat_tests.support.engines import Dockerd, Engine, Wharf
 from compat_tests.support.images import Node, busybox_layer, config, descriptor, docker_archive, layer, oci_archive
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import blobs_in, fresh, tags
 
 pytestmark = pytest.mark.root
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from compat_tests.clients.images.transfers import fresh, stream
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import oci_archive
 from compat_tests.support.registry import registry
+from compat_tests.support.transfers import fresh, stream
 
 pytestmark = pytest.mark.root
 

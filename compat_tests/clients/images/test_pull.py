@@ -15,7 +15,13 @@ import docker.errors
 import pytest
 import zstandard
 
-from compat_tests.clients.images.transfers import (
+from compat_tests.support.engines import Engine
+from compat_tests.support.gate import Cut, Gate, Hold, Reply, Rule, Seen
+from compat_tests.support.images import busybox_layer, descriptor, docker_archive, oci_archive
+from compat_tests.support.registry import PASSWORD, USER, Registry, registry
+from compat_tests.support.serving import LoopbackServer, QuietHandler
+from compat_tests.support.traces import until
+from compat_tests.support.transfers import (
     OCI,
     ask,
     blobs_in,
@@ -32,12 +38,6 @@ from compat_tests.clients.images.transfers import (
     tags,
     trusted,
 )
-from compat_tests.support.engines import Engine
-from compat_tests.support.gate import Cut, Gate, Hold, Reply, Rule, Seen
-from compat_tests.support.images import busybox_layer, descriptor, docker_archive, oci_archive
-from compat_tests.support.registry import PASSWORD, USER, Registry, registry
-from compat_tests.support.serving import LoopbackServer, QuietHandler
-from compat_tests.support.traces import until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.images.transfers import OCI, digest, fresh, short, states, stream
 from compat_tests.support.engines import Engine
 from compat_tests.support.gate import Cut, Gate, Reply, Seen
 from compat_tests.support.images import busybox_layer, oci_archive
 from compat_tests.support.registry import Registry
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import OCI, digest, fresh, short, states, stream
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 

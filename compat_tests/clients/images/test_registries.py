@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from compat_tests.clients.images.transfers import fresh, tags, trusted
 from compat_tests.support.disk import entries
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.images import docker_archive
 from compat_tests.support.registry import PASSWORD, USER, Registry, registry
+from compat_tests.support.transfers import fresh, tags, trusted
 
 pytestmark = pytest.mark.root
 

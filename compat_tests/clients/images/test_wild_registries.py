@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from compat_tests.clients.images.transfers import blobs_in, digest, fresh, gated, ingested, tags, trusted
 from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
 from compat_tests.support.gate import Hold, Reply, Rule, Seen
@@ -21,6 +20,7 @@ from compat_tests.support.images import busybox_layer, oci_archive
 from compat_tests.support.proxy import Proxy
 from compat_tests.support.registry import Registry, registry
 from compat_tests.support.traces import until
+from compat_tests.support.transfers import blobs_in, digest, fresh, gated, ingested, tags, trusted
 
 pytestmark = pytest.mark.root
 

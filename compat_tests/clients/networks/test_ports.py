@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from compat_tests.support.engines import Completed, Engine
+from compat_tests.support.ports import free_ports, udp_ask, udp_echo
 from compat_tests.support.traces import nft, until
-from server.networks.netlink.tests.space import Echo, ask, free_ports
 
 pytestmark = pytest.mark.root
 
@@ -91,12 +91,12 @@ def test_udp(engine: Engine) -> None:
         run(engine, name="datagrams-peer")
         inside, peer = (namespace(engine, name) for name in ("datagrams", "datagrams-peer"))
         # busybox has no UDP server: this one stands inside the container's namespace
-        with contextlib.closing(Echo(inside, "echo", 81, kind=socket.SOCK_DGRAM)):
+        with udp_echo(inside, 81):
             gateway = engine.place.bip.partition("/")[0]
             for host in ("127.0.0.1", gateway, "::1"):
-                assert ask(host, port, kind=socket.SOCK_DGRAM).startswith("echo"), host
+                assert udp_ask(host, port).startswith("echo"), host
             for path in (peer, inside):
-                assert ask(gateway, port, path=path, kind=socket.SOCK_DGRAM).startswith("echo"), path
+                assert udp_ask(gateway, port, namespace=path).startswith("echo"), path
 
 
 def namespace(engine: Engine, name: str) -> str:

@@ -4,7 +4,6 @@ The thread that enters takes along the threads and processes that it starts, so 
 """
 
 import contextlib
-import errno
 import os
 import socket
 import subprocess
@@ -17,11 +16,6 @@ from server.networks.netlink.rtnetlink import Netlink, link_set
 
 WAIT = 60.0  # seconds; only ever used up by a failure
 AGAIN = 5.0  # seconds until a datagram is sent once more
-
-#: Where tests take their ports from: below those that the kernel gives out, so that what is bound later is free then.
-FIRST_PORT, SHARES, PORTS = 10000, 4, 5500
-_share: list[socket.socket] = []
-_next_port = 0
 
 
 @contextlib.contextmanager
@@ -47,55 +41,6 @@ def until(condition: Callable[[], bool], seconds: float = WAIT) -> bool:
         if time.monotonic() > end:
             return False
         time.sleep(0.01)
-    return True
-
-
-def free_ports(count: int = 1, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """The first of ``count`` neighbouring ports that nobody has. Processes that run side by side take theirs from
-    shares of their own, and none is given out twice before all others of the share were."""
-    global _next_port
-    if not _share:
-        _take_share()
-    wrapped = 0
-    while wrapped < 2:
-        first = _next_port
-        if (first % PORTS) + count > PORTS:
-            wrapped += 1
-            _next_port -= first % PORTS
-            continue
-        busy = [port for port in range(first, first + count) if not _free(port + FIRST_PORT, kind)]
-        _next_port = busy[-1] + 1 if busy else first + count
-        if _next_port % PORTS == 0:
-            _next_port -= PORTS
-            wrapped += 1
-        if not busy:
-            return FIRST_PORT + first
-    raise AssertionError("no free ports")
-
-
-def _take_share() -> None:
-    """A share that no other process has, as long as there is one: by a name that only one can have."""
-    global _next_port
-    for number in range(SHARES):
-        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        _share.append(name)
-        _next_port = number * PORTS
-        with contextlib.suppress(OSError):
-            name.bind(f"\0wharf-test-ports-{number}")
-            return
-        name.close()
-    _next_port = os.getpid() * 2503 % (SHARES * PORTS)
-
-
-def _free(port: int, kind: socket.SocketKind) -> bool:
-    try:
-        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            with socket.socket(family, kind) as sock:
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((host, port))
-    except OSError as error:
-        return error.errno != errno.EADDRINUSE  # a host may have one family only
     return True
 
 
