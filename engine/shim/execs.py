@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 from engine.shim import kernel
-from engine.shim.attach import Handed
 from engine.shim.control import Peer
 from engine.shim.launcher import launch
 from engine.shim.loop import Loop
@@ -18,6 +17,7 @@ from engine.shim.oci import Runtime
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, RequestError, mapping, text
 from engine.shim.runner import Done, Runner
+from engine.shim.stdio.attach import Handed
 
 
 class Execs:

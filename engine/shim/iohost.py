@@ -25,7 +25,6 @@ import socket
 import time
 from collections.abc import Callable
 
-from engine.shim.attach import StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.logs.driver import Pending
 from engine.shim.logs.opening import open_log
@@ -33,8 +32,9 @@ from engine.shim.loop import Loop
 from engine.shim.process import DRAIN
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
 from engine.shim.runner import run_child
-from engine.shim.session import Linger, Session
-from engine.shim.streams import Streams
+from engine.shim.stdio.attach import StdioServer
+from engine.shim.stdio.session import Linger, Session
+from engine.shim.stdio.streams import Streams
 
 SOCKET = "io.sock"
 

@@ -8,14 +8,14 @@ import termios
 from collections.abc import Callable
 
 from engine.shim import kernel, protocol
-from engine.shim.fifo import FifoInput
 from engine.shim.logs.driver import NoLog
 from engine.shim.logs.opening import RunChild, open_log
 from engine.shim.loop import READ, Loop
 from engine.shim.protocol import Json, RequestError, text
 from engine.shim.refusals import LOG_DRIVER
-from engine.shim.sink import FifoSink, FileSink
-from engine.shim.streams import Streams
+from engine.shim.stdio.fifo import FifoInput
+from engine.shim.stdio.sink import FifoSink, FileSink
+from engine.shim.stdio.streams import Streams
 
 CREATED = "created"
 RUNNING = "running"

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 
 from engine.shim import kernel, record
-from engine.shim.attach import Handed, StdioServer
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
 from engine.shim.execs import Execs
@@ -26,8 +25,9 @@ from engine.shim.oom import OomWatch
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
 from engine.shim.runner import Runner, run_child
-from engine.shim.session import Linger, Session
-from engine.shim.streams import Streams
+from engine.shim.stdio.attach import Handed, StdioServer
+from engine.shim.stdio.session import Linger, Session
+from engine.shim.stdio.streams import Streams
 
 STATE = "state.json"
 SOCKET = "shim.sock"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.shim.keys import Detach
+from engine.shim.stdio.keys import Detach
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from engine.shim.control import Peer, Server
 from engine.shim.loop import Loop
 from engine.shim.protocol import Json, ProtocolError, RequestError, integer, mapping, text
-from engine.shim.session import Session, Wishes
-from engine.shim.streams import Streams
+from engine.shim.stdio.session import Session, Wishes
+from engine.shim.stdio.streams import Streams
 
 # What a daemon may hand over as already read from the client.
 _MAX_EARLY = 8 << 20

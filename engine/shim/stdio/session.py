@@ -4,9 +4,9 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.shim.keys import Detach
 from engine.shim.loop import ERROR, HANGUP, READ, WRITE, Loop
-from engine.shim.sink import Sink, shut
+from engine.shim.stdio.keys import Detach
+from engine.shim.stdio.sink import Sink, shut
 
 EOF = "eof"
 DETACHED = "detached"

@@ -3,7 +3,7 @@
 import os
 
 from engine.shim.loop import READ, Loop
-from engine.shim.streams import Streams
+from engine.shim.stdio.streams import Streams
 
 _READ = 64 << 10
 

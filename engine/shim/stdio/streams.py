@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from engine.shim.logs.driver import LogDriver
 from engine.shim.loop import READ, Loop, Timer
-from engine.shim.session import Session
-from engine.shim.sink import STUCK, Sink
-from engine.shim.stdin import Input
+from engine.shim.stdio.session import Session
+from engine.shim.stdio.sink import STUCK, Sink
+from engine.shim.stdio.stdin import Input
 
 _READ = 64 << 10
 # Reads per wake-up of one pipe, so that a chatty process starves no other.

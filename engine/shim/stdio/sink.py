@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Protocol
 
 from engine.shim.loop import WRITE, Loop
-from engine.shim.stdin import Input
+from engine.shim.stdio.stdin import Input
 
 HIGH = 256 << 10
 LOW = 64 << 10
@@ -61,7 +61,7 @@ class Spill:
 
 
 class FanOut(Protocol):
-    """The process's streams, as their consumers use them (``engine.shim.streams``)."""
+    """The process's streams, as their consumers use them (``engine.shim.stdio.streams``)."""
 
     input: Input
     terminal: bool
