@@ -24,7 +24,6 @@ from server.http.answers import json_answer
 from server.http.hijack import hijack
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.http.websocket import websocket
 from server.routes.exec import MULTIPLEXED, RAW, size_of, stream_type
 
 
@@ -83,6 +82,8 @@ async def attach(request: Request) -> Response | None:
 
 
 async def attach_websocket(request: Request) -> Response | None:
+    from server.http.websocket import websocket  # loads wsproto, which nothing else needs
+
     key = request.path_params["name"]
     service: Attachments = request.app.state.services.attachments
     wanted = _wanted(request)

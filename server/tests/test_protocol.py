@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -20,7 +19,6 @@ from server.http.answers import json_answer
 from server.http.hijack import hijack
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.http.websocket import Frames, unmask, websocket
 from server.messages import Progress
 from server.tests.serving import DEADLINE, Serving, read_all, read_until, serving
 
@@ -56,19 +54,6 @@ async def raw(request: Request) -> None:
         await taken.send(b"<tail>")
     finally:
         taken.close()
-
-
-async def socket_echo(request: Request) -> None:
-    web = await websocket(request)
-    await web.accept()
-    loop = asyncio.get_running_loop()
-
-    async def serve() -> None:
-        with web.sock:
-            while data := await loop.sock_recv(web.sock, 65536):
-                await loop.sock_sendall(web.sock, data.upper())
-
-    await asyncio.gather(web.relay(), serve())
 
 
 async def waits(request: Request) -> Response:
@@ -133,7 +118,6 @@ ROUTES = (
     ApiRoute("GET", "/fails/{how}", fails),
     ApiRoute("GET", "/images/{name:path}/json", echo),
     ApiRoute("POST", "/raw", raw, waits=True),
-    ApiRoute("GET", "/ws", socket_echo, waits=True),
     ApiRoute("GET", "/waits", waits, waits=True),
     ApiRoute("POST", "/works", works),
     ApiRoute("GET", "/progress", progress, waits=True),
@@ -486,45 +470,3 @@ def test_a_torn_stream_of_bytes_does_not_look_whole(api: Serving) -> None:
     answer = api.ask(b"GET /breaks HTTP/1.1\r\n" + CLOSE + b"\r\n")
     assert b"half" in answer
     assert not answer.endswith(b"0\r\n\r\n")
-
-
-def client_frame(opcode: int, payload: bytes) -> bytes:
-    key = os.urandom(4)
-    return struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, len(payload)) + key + unmask(payload, key)
-
-
-def test_websocket(api: Serving) -> None:
-    handshake = (
-        b"GET /ws HTTP/1.1\r\nHost: d\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    with api.connect() as sock:
-        # RFC 6455's own example of a key and its answer; a frame comes early.
-        sock.sendall(handshake + client_frame(2, b"early"))
-        head = read_until(sock, b"\r\n\r\n")
-        assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
-        assert read_until(sock, b"EARLY") == b"\x82\x05EARLY"
-        big = b"y" * 40000
-        sock.sendall(client_frame(1, big))
-        received = 0
-        while received < len(big):
-            assert sock.recv(1) == b"\x82"
-            first = sock.recv(1)[0]
-            size = first if first < 126 else int.from_bytes(sock.recv(2, socket.MSG_WAITALL), "big")
-            assert sock.recv(size, socket.MSG_WAITALL) == b"Y" * size
-            received += size
-        sock.sendall(struct.pack("!BB", 0x89, 0x80 | 2) + b"\0\0\0\0" + b"hi")
-        assert sock.recv(4, socket.MSG_WAITALL) == b"\x8a\x02hi"
-        sock.sendall(struct.pack("!BB", 0x88, 0x80 | 2) + b"\0\0\0\0" + b"\x03\xe8")
-        assert read_all(sock).startswith(b"\x88\x02\x03\xe8")
-
-
-def test_websocket_refuses_what_is_none(api: Serving) -> None:
-    status, _, body = parts(api.ask(b"GET /ws HTTP/1.1\r\n" + CLOSE + b"\r\n"))
-    assert status == 400
-    assert "not a websocket handshake" in json.loads(body)["message"]
-
-
-def test_unmasked_frames_are_refused() -> None:
-    with pytest.raises(Exception, match="must be masked"):
-        Frames().feed(b"\x82\x01x")
