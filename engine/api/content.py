@@ -113,14 +113,15 @@ class Writer:
             self.offset, self._again = 0, True
 
     async def _flush(self) -> None:
+        await self._begin_again()
         if self._appender is not None:
-            await self._begin_again()
             with self._disk():
                 await self._appender.flush()
 
     async def _begin_again(self) -> None:
-        if self._again and self._appender is not None:
-            await self._appender.restart()
+        if self._again:
+            if self._appender is not None:
+                await self._appender.restart()
             await self.tell(0)
             self._again = False
 
