@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.api.client import Engine
-from engine.api.direct import socket_of
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from engine.common.files import place
@@ -109,9 +108,6 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
         await engine.leases.release_left()
-        if config.embedded:
-            engine.diff.follows = True
-            engine.content.descriptors = engine.diff.watched = socket_of(config.engine_address)
 
         remap = await _remap(config, stack)
         networks = Networks(config, NetworkStore(database), bus, userns=remap.userns if remap else "")

@@ -6,6 +6,7 @@ from engine.api.containers import Containers
 from engine.api.content import Content
 from engine.api.diff import Diff
 from engine.api.events import Events
+from engine.api.extensions import NONE, PLUGIN_TYPE, Extensions
 from engine.api.images import Images
 from engine.api.introspection import Introspection
 from engine.api.leases import Leases
@@ -30,6 +31,7 @@ class Engine:
         # What the server said of itself, and how often it had gone away until then.
         self._version: tuple[int, Version] | None = None
         self.address = address
+        self.extensions = NONE
         self.namespace = namespace
         self.content = Content(self._rpc)
         self.images = Images(self._rpc)
@@ -43,13 +45,20 @@ class Engine:
         self.introspection = Introspection(self._rpc)
 
     async def connect(self, *, deadline: float) -> None:
-        """Waits up to ``deadline`` seconds until the server answers that it serves; UNAVAILABLE after that."""
+        """Waits up to ``deadline`` seconds until the server answers that it serves, and takes up the extensions that
+        it declares; UNAVAILABLE after that time."""
         await self._rpc.ready(deadline)
         reply = await self._rpc.call(
             "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse
         )
         if reply.status != health_pb2.HealthCheckResponse.SERVING:
             raise WharfError(Kind.UNAVAILABLE, f"{self._rpc.address} does not serve")
+        plugins = await self.introspection.plugins([f"type=={PLUGIN_TYPE}"])
+        self.use(Extensions.from_plugins(plugins))
+
+    def use(self, extensions: Extensions) -> None:
+        """Makes shorter calls where the server has them; the standard ones with ``NONE``."""
+        self.extensions = self.content.extensions = self.diff.extensions = extensions
 
     async def close(self) -> None:
         await self._rpc.close()

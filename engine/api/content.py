@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from engine.api import direct, lean
+from engine.api import lean
+from engine.api.appender import LARGE, Appender
+from engine.api.extensions import NONE, open_blob, read_blob
 from engine.api.pb import content_pb2 as pb
 from engine.api.rpc import Caller, Duplex
 from engine.api.types import ContentInfo, IngestStatus, to_ns
@@ -64,8 +66,8 @@ class Writer:
         self.offset = 0
         self.exists = False
         self.digest = ""
-        self._appender: direct.Appender | None = None
-        self._plain = False  # no descriptor is to be had
+        self._appender: Appender | None = None
+        self._plain = False  # the server gives no descriptor of this ingest
         self._again = False  # the server is to throw away what it has before the next bytes
 
     async def begin(self, ref: str, expected: str, total: int) -> None:
@@ -88,7 +90,7 @@ class Writer:
         if self.exists:
             return
         view = memoryview(data)
-        if self._appender is None and not self._plain and len(view) >= direct.LARGE:
+        if self._appender is None and not self._plain and len(view) >= LARGE:
             self._appender = await self._content.appender(self)
             self._plain = self._appender is None
         if self._appender is None:
@@ -180,7 +182,7 @@ class Writer:
     def cancel(self) -> None:
         # Nobody else may get the ref while a thread of ours still writes.
         if self._appender is not None:
-            self._appender.when_quiet(self._call.cancel)
+            self._appender.when_idle(self._call.cancel)
             self._appender.drop()  # also where closing was cancelled
         else:
             self._call.cancel()
@@ -189,8 +191,8 @@ class Writer:
 class Content:
     def __init__(self, connection: Caller) -> None:
         self._rpc = connection
-        #: Where descriptors are given (``engine.api.direct``), "" if they aren't.
-        self.descriptors = ""
+        #: Set by ``Engine.connect``.
+        self.extensions = NONE
 
     async def info(self, digest: str) -> ContentInfo:
         """NOT_FOUND when the blob isn't there."""
@@ -205,10 +207,10 @@ class Content:
 
     async def read(self, digest: str, *, offset: int = 0, size: int = 0) -> AsyncIterator[bytes]:
         """The blob's bytes from ``offset`` on; ``size`` 0 reads to the end. OUT_OF_RANGE past the end."""
-        if self.descriptors and not size:
-            fd = await direct.descriptor(self.descriptors, self._rpc.namespace, digest=digest)
+        if (path := self.extensions.descriptors) and not size:
+            fd = await open_blob(path, self._rpc.namespace, digest=digest)
             if fd >= 0:
-                async for data in direct.read(fd, offset):
+                async for data in read_blob(fd, offset):
                     yield data
                 return
         async for data in self._read(digest, offset, size):
@@ -233,12 +235,12 @@ class Content:
             raise limits.exceeded("DOCUMENT_BYTES", f"{digest}: its size")
         return b"".join(pieces)
 
-    async def appender(self, writer: Writer) -> direct.Appender | None:
-        """For an ingest that is being written; None where the server gives no descriptors."""
-        if not self.descriptors:
+    async def appender(self, writer: Writer) -> Appender | None:
+        """For an ingest that is being written; None from a server that gives no descriptors."""
+        if not (path := self.extensions.descriptors):
             return None
-        fd = await direct.descriptor(self.descriptors, self._rpc.namespace, ref=writer.ref)
-        return direct.Appender(fd, writer.offset, writer.tell) if fd >= 0 else None
+        fd = await open_blob(path, self._rpc.namespace, ref=writer.ref)
+        return Appender(fd, writer.offset, writer.tell) if fd >= 0 else None
 
     def open_write(self) -> Duplex[pb.WriteContentRequest, pb.WriteContentResponse]:
         return self._rpc.duplex(f"{_SERVICE}/Write", pb.WriteContentRequest, pb.WriteContentResponse)

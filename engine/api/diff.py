@@ -4,24 +4,19 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from engine.api import direct
+from engine.api.extensions import ARRIVING, NONE, watch_extraction
 from engine.api.pb import diff_pb2 as pb
 from engine.api.rpc import Connection
 from engine.api.types import Descriptor, Mount
 
 _SERVICE = "/containerd.services.diff.v1.Diff"
 
-#: An annotation of a layer to apply: its bytes are being written under this ref, and are applied as they come. Only
-#: our supervisor knows it; it answers UNAVAILABLE when the write ends too early.
-ARRIVING = "wharf.arriving"
-
 
 class Diff:
     def __init__(self, connection: Connection) -> None:
         self._rpc = connection
-        self.follows = False  # whether the server applies layers that are still arriving
-        #: Where extractions can be watched (``engine.api.direct``), "" if they can't.
-        self.watched = ""
+        #: Set by ``Engine.connect``.
+        self.extensions = NONE
 
     async def apply(
         self,
@@ -33,17 +28,17 @@ class Diff:
     ) -> Descriptor:
         """Unpacks the layer ``desc`` onto ``mounts``; the answer describes the uncompressed tar (its diff id).
 
-        ``arriving``: the ref under which its bytes are being written, where the server ``follows``. Its digest need not
-        be known then. When that fails in whatever way, the layer is applied once more when it is whole.
+        ``arriving``: the ref under which its bytes are being written (only with ``extensions.applies_ingests``). The
+        digest may be unknown then. After any failure the caller applies the layer once more when it is complete.
 
-        ``progress`` is called with how many bytes of the layer are unpacked, as far as the server tells it.
+        ``progress`` is called with the number of bytes of the layer that are unpacked, where the server reports it.
         """
         if arriving:
             desc = replace(desc, annotations={**desc.annotations, ARRIVING: arriving})
         request = pb.ApplyRequest(diff=desc.to_message(), mounts=[mount.to_message() for mount in mounts])
         watching = None
-        if progress is not None and self.watched:
-            watching = asyncio.create_task(direct.watch(self.watched, self._rpc.namespace, desc.digest, progress))
+        if progress is not None and (path := self.extensions.descriptors):
+            watching = asyncio.create_task(watch_extraction(path, self._rpc.namespace, desc.digest, progress))
         try:
             reply = await self._rpc.call(f"{_SERVICE}/Apply", request, pb.ApplyResponse, deadline="diff.apply")
         finally:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.system.fds import ready
-from engine.shim import kernel, protocol
+from engine.shim import protocol
 from engine.shim.protocol import Json, ProtocolError
 
 SCHEME = "wharf"
@@ -38,6 +38,14 @@ class Ending(Enum):
     UNSTARTED = "unstarted"
     """The process could not be started. Nothing but the head was written and the socket was not shut down: a
     caller that kept its own copy can still write to the client."""
+
+    @classmethod
+    def from_message(cls, message: Json) -> "Ending":
+        """From the frame that ends a session; GONE for an ending that a later shim may have."""
+        try:
+            return cls(message.get("ended"))
+        except ValueError:
+            return cls.GONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +113,16 @@ async def _connect(sock: socket.socket, address: str) -> None:
             return
 
 
-class _Line:
+class StdioConnection:
     """One connection to a stdio socket: a request, then frames until the peer closes."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._sock: socket.socket | None = None
-        self.peer = 0  # who listens there: a pid
+        self.peer = 0  # the pid of the process that listens there
         self._decoder = protocol.Decoder()
         self._frames: list[Json] = []
-        # Descriptors that came and were not taken yet.
+        # Received descriptors that no caller has taken yet.
         self.fds: list[int] = []
 
     async def open(self) -> None:
@@ -189,13 +197,6 @@ class _Line:
             os.close(self.fds.pop())
 
 
-def _ending(message: Json) -> Ending:
-    try:
-        return Ending(message.get("ended"))
-    except ValueError:
-        return Ending.GONE
-
-
 @dataclass(frozen=True, slots=True)
 class LogMark:
     """The end of a log: ``size`` bytes of the file that ``fd`` has open (the line's, until it is closed), and by stream
@@ -216,7 +217,7 @@ class LogMark:
 class AttachSession:
     """A client that was handed over. ``ended`` must be awaited (or ``abandon`` called) to free the line."""
 
-    def __init__(self, line: _Line, mark: "LogMark | None" = None) -> None:
+    def __init__(self, line: StdioConnection, mark: "LogMark | None" = None) -> None:
         self._line = line
         self.handed = True
         #: Of a ``held`` session: where the log ended when it joined. None: there is no log here.
@@ -239,62 +240,11 @@ class AttachSession:
             message = await self._line.receive()
         finally:
             self._line.close()
-        return Ending.GONE if message is None else _ending(message)
+        return Ending.GONE if message is None else Ending.from_message(message)
 
     def abandon(self) -> None:
         """Stops listening for the end; the client stays attached."""
         self._line.close()
-
-
-class Execution:
-    """A process that the shim runs for us. ``exit`` must be awaited, or cancelled, to free the line."""
-
-    def __init__(self, line: _Line) -> None:
-        self.pid = 0
-        self._lost = False
-        self._line = line
-        self._left: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-
-    async def begun(self) -> None:
-        """Raises why it could not be started: its client's socket has been let go then."""
-        while not self.pid:
-            message = await self._line.receive()
-            if message is None:
-                raise WharfError(Kind.UNAVAILABLE, "stdio of the container: closed")
-            self.pid = protocol.integer(message, "pid")
-            self._take(message)
-
-    def _take(self, message: Json) -> None:
-        if "ended" in message and not self._left.done():
-            self._left.set_result(_ending(message))
-
-    async def exit(self) -> tuple[int, int] | None:
-        """Status and time (ns since 1970) of its end, however long that takes. None: the shim is gone."""
-        try:
-            while (message := await self._line.receive()) is not None:
-                self._take(message)
-                if "exit" in message:
-                    end = protocol.mapping(message, "exit")
-                    return protocol.integer(end, "status"), protocol.integer(end, "at_ns")
-            self._lost = True
-            return None
-        finally:
-            self._line.close()
-            if not self._left.done():
-                self._left.set_result(Ending.GONE)
-
-    @property
-    def lost(self) -> bool:
-        """The shim is gone or about to go, and with it the process: a client that has seen its socket closed asks
-        while this line may still be open."""
-        return self._lost or kernel.leaves(self._line.peer)
-
-    async def ended(self) -> Ending:
-        """How its client's session ended; waits for that while ``exit`` is awaited."""
-        return await asyncio.shield(self._left)
-
-    def abandon(self) -> None:
-        """Nobody waits for the end of the session."""
 
 
 class Stdio:
@@ -309,7 +259,7 @@ class Stdio:
 
         NOT_FOUND: no such process. UNAVAILABLE: nobody serves the container's stdio (any more).
         """
-        line = _Line(self.path)
+        line = StdioConnection(self.path)
         request = {"op": "attach", "exec_id": attach.exec_id, **attach.to_json()}
         try:
             async with timeouts.limit("stdio.handover"):
@@ -328,54 +278,13 @@ class Stdio:
         session = await self.open(attach, client)
         return await session.ended()
 
-    async def run(
-        self,
-        exec_id: str,
-        spec: bytes,
-        *,
-        options: Mapping[str, str],
-        terminal: bool,
-        oom_score_adj: int | None,
-        client: tuple[Attach, socket.socket] | None,
-    ) -> "Execution":
-        """Has another process run beside the container's first, which only our own shim does: one word instead of
-        Exec, ``open``, Start, the event of its end, and Delete. ``spec`` is an OCI process as JSON, ``options`` are
-        those of a ``StdioUri``. The shim forgets the process when it has ended.
-
-        NOT_IMPLEMENTED: by an I/O host, or the shim of an earlier version; else why it could not be started.
-        """
-        line = _Line(self.path)
-        request: dict[str, object] = {
-            "op": "run",
-            "exec_id": exec_id,
-            "spec": len(spec),
-            "oom_score_adj": oom_score_adj,
-            "stdio": {"terminal": terminal, "options": options, "given": {"terminal": terminal}},
-        }
-        tail, fds = spec, []
-        if client is not None:
-            attach, sock = client
-            request["client"] = attach.to_json()
-            tail += attach.head + attach.early
-            fds.append(sock.fileno())
-        execution = Execution(line)
-        try:
-            async with timeouts.limit("task.start"):
-                await line.open()
-                await line.send(request, tail, fds)
-                await execution.begun()
-        except BaseException:
-            line.close()
-            raise
-        return execution
-
     async def drained(self, exec_id: str = "") -> None:
         """Waits until all output of the (ended) process was read, logged and delivered.
 
         DEADLINE_EXCEEDED: a client doesn't read. A process that is forgotten, or a shim that left, has nothing
         to deliver any more.
         """
-        line = _Line(self.path)
+        line = StdioConnection(self.path)
         try:
             async with timeouts.limit("stdio.drain"):
                 await line.open()

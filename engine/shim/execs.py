@@ -1,6 +1,6 @@
-"""The execs of a container. Whoever adds one has it started, and deletes it when it has ended: that is containerd's
-way, by the supervisor. Or the daemon has one run by a single word on the container's stdio, is told there what became
-of it, and the exec is forgotten when it has ended.
+"""The execs of a container, in two ways. The supervisor adds one, starts it, and deletes it after its end, as
+containerd's API has it. Or the daemon sends one request ``run`` to the container's stdio (``engine.api.extensions``):
+the answers to it tell the start and the end, and the shim forgets the exec then.
 """
 
 import contextlib

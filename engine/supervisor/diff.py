@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from engine.api.diff import ARRIVING
+from engine.api.extensions import ARRIVING
 from engine.api.types import Descriptor, Mount
 from engine.common.errors import Kind, WharfError, invalid, not_implemented
 from engine.common.files.place import Place

@@ -36,11 +36,12 @@ _SERVICES = (
 
 
 class Introspection:
-    """``snapshotters``: name → why it doesn't work on this host (empty: it does)."""
+    """``snapshotters``: name → why it doesn't work on this host (empty: it does). ``others``: plugins that containerd
+    doesn't have."""
 
-    def __init__(self, root: str, snapshotters: Mapping[str, str]) -> None:
+    def __init__(self, root: str, snapshotters: Mapping[str, str], others: Sequence[pb.Plugin]) -> None:
         self._uuid = _identity(os.path.join(root, "uuid"))
-        self._plugins = _plugins(root, snapshotters)
+        self._plugins = [*_plugins(root, snapshotters), *others]
 
     def version(self) -> Version:
         return Version(version=f"{API_VERSION}+wharf", revision="")

@@ -34,9 +34,9 @@ from engine.shim.zygote import Handle
 from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.containers import Containers
 from engine.supervisor.content import Content
-from engine.supervisor.descriptors import Handing
 from engine.supervisor.diff import Differ
 from engine.supervisor.events import EventBus
+from engine.supervisor.extensions import DescriptorServer, declaration
 from engine.supervisor.gc import Collector
 from engine.supervisor.images import Images
 from engine.supervisor.introspection import Introspection
@@ -105,7 +105,6 @@ class Supervisor:
             stack.push_async_callback(collector.close)
             differ = Differ(content, files)
             stack.push_async_callback(differ.close)
-            introspection = Introspection(settings.root, {one.name: one.check() for one in snapshotters})
             containers = Containers(database, bus)
             shims = Zygote(self._zygote, settings.nofile)
             stack.callback(shims.close)
@@ -114,9 +113,12 @@ class Supervisor:
             await content.recover()
             await snapshots.recover()
             await tasks.recover()
-            handing = Handing(content, differ, settings.address)
-            stack.push_async_callback(handing.close)
-            handing.open()
+            descriptors = DescriptorServer(content, differ, settings.address)
+            stack.push_async_callback(descriptors.close)
+            descriptors.open()
+            introspection = Introspection(
+                settings.root, {one.name: one.check() for one in snapshotters}, [declaration(descriptors.path)]
+            )
 
             namespaces = Namespaces(database, bus)
             leases = Leases(database)

@@ -31,12 +31,8 @@ class TaskStdio:
 
 
 class StdioBackend(Protocol):
-    """``exec_id`` "" is the container's first process. Only ``open`` fails; the rest is best effort.
-
-    ``runs_execs``: an exec may be run with one word (``engine.api.stdio.Stdio.run``), and then needs nothing of this.
-    """
-
-    runs_execs: bool
+    """``exec_id`` "" is the container's first process. Only ``open`` fails; the rest is best effort. An exec that the
+    shim runs by itself (``engine.api.extensions.run_exec``) needs none of these calls."""
 
     async def open(self, container: str, exec_id: str, uri: StdioUri, *, terminal: bool) -> TaskStdio:
         """Before Create or Exec. :raises WharfError: the log or the pipes can't be made."""
@@ -62,8 +58,6 @@ class StdioBackend(Protocol):
 
 class Embedded:
     """Our shim does it all by itself: it reads the URI, drains before it tells the exit, forgets with the task."""
-
-    runs_execs = True
 
     async def open(self, container: str, exec_id: str, uri: StdioUri, *, terminal: bool) -> TaskStdio:
         return TaskStdio(stdout=str(uri))
@@ -160,8 +154,6 @@ class IoHosts:
 
     ``close_input(container, exec_id)`` tells the engine that a process's input has ended.
     """
-
-    runs_execs = False
 
     def __init__(self, directory: str, zygote: Handle, close_input: Callable[[str, str], Awaitable[None]]) -> None:
         self._directory = directory

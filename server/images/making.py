@@ -112,7 +112,7 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                             continue
                     await writer.write(piece)
                     size += len(piece)
-                    if applying is None and engine.diff.follows:
+                    if applying is None and engine.extensions.applies_ingests:
                         layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], "", 0)
                         applying = asyncio.create_task(engine.diff.apply(layer, mounts, arriving=ref))
                 digest = await writer.found()

@@ -73,7 +73,7 @@ async def unpack(
         for index in range(start):
             told(index, "exists")
     for index in range(start, len(chain)):
-        ref = await arriving(index) if arriving is not None and engine.diff.follows else ""
+        ref = await arriving(index) if arriving is not None and engine.extensions.applies_ingests else ""
         layer = _Layer(layers[index], diff_ids[index], chain[index], chain[index - 1] if index else "")
         whole = partial(ready, index) if ready is not None else _is_there
         progress = partial(moved, index) if moved is not None else None

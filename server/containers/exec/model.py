@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from engine.api.stdio import Ending, Execution
+from engine.api.extensions import Execution
+from engine.api.stdio import Ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +27,8 @@ class ExecRequest:
     console_size: tuple[int, int] = (0, 0)
 
 
-#: What the engine's id of an exec begins with that the shim runs for us and forgets by itself: nobody needs to hear of
-#: its end by an event (see the filter of ``containers.monitor``).
+#: The prefix of the engine's ids of execs that the shim runs for us (``engine.api.extensions``) and forgets itself. The
+#: filter of ``containers.run.monitor`` leaves their events out.
 DIRECT = "run-"
 
 
@@ -52,7 +53,7 @@ class ExecInstance:
     exit_code: int | None = None
     #: Its id in the engine.
     key: str = ""
-    #: What its shim tells, if that runs it for us.
+    #: The connection to its shim, where that runs it for us.
     execution: Execution | None = None
     pid: int = 0
     pidfd: int = -1

@@ -1,4 +1,4 @@
-"""How an exec gets to run: by one word to our own shim, or by the calls that containerd has for it."""
+"""Starts an exec: with one request to our own shim (``engine.api.extensions``), or with containerd's calls."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import orjson
 
+from engine.api.extensions import Execution, run_exec
 from engine.api.stdio import Attach as Wishes
-from engine.api.stdio import AttachSession, Execution, Stdio, StdioUri
+from engine.api.stdio import AttachSession, Stdio, StdioUri
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, Reason, WharfError, conflict, internal
@@ -58,7 +59,7 @@ def options(room: Room, container: Container, instance: ExecInstance) -> dict[st
     return {"stdin": str(int(instance.request.stdin)), "stdin-once": "1", **owner(room, container)}
 
 
-async def by_shim(
+async def by_extension(
     room: Room,
     container: Container,
     instance: ExecInstance,
@@ -67,13 +68,15 @@ async def by_shim(
     *,
     framed: bool | None,
 ) -> Execution | None:
-    """None: it is the shim of an earlier version, and knows nothing of this.
+    """None: the shim is of an earlier version, or an I/O host owns the container's stdio.
 
-    :raises Failed: :raises WharfError: why it does not run. The client is untouched then, but for its head.
+    :raises Failed: the runtime could not start the process. :raises WharfError: another reason. The client's socket is
+        unused then, but its head may be written.
     """
     adjustment = process.get("oomScoreAdj")
     try:
-        execution = await Stdio(socket_path(room, container)).run(
+        execution = await run_exec(
+            socket_path(room, container),
             instance.key,
             orjson.dumps(process),
             options=options(room, container, instance),
@@ -88,7 +91,7 @@ async def by_shim(
             raise Failed(error) from error
         raise
     if client is not None:
-        # It went along.
+        # The shim has written it.
         client.head = b""
     return execution
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from engine.api.stdio import Ending, Execution
+from engine.api.extensions import Execution
+from engine.api.stdio import Ending
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
@@ -202,9 +203,9 @@ class Exec:
         *,
         framed: bool | None,
     ) -> Session | None:
-        if self._room.stdio.runs_execs:
+        if self._room.engine.extensions.runs_execs:
             instance.key = f"{DIRECT}{instance.id}"
-            execution = await run.by_shim(self._room, container, instance, process, client, framed=framed)
+            execution = await run.by_extension(self._room, container, instance, process, client, framed=framed)
             if execution is not None:
                 instance.execution, instance.pid = execution, execution.pid
                 task = asyncio.create_task(
@@ -217,7 +218,7 @@ class Exec:
         return await run.by_calls(self._room, container, instance, process, client, framed=framed)
 
     async def _follow(self, container: Container, instance: ExecInstance, execution: Execution) -> None:
-        """Waits for the end of one that its shim runs for us."""
+        """Waits for the end of an exec that its shim runs for us."""
         end = await execution.exit()
         if end is None:
             # The shim is gone, and its container with it: that is an event of the engine, which may be lost.

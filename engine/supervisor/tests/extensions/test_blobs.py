@@ -1,54 +1,28 @@
-"""Blobs whose bytes the client writes and reads itself, through descriptors that our supervisor gives."""
+"""Blobs that are written, read, resumed and refused: through descriptors, and by Content.Write and Content.Read."""
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-from uuid import uuid4
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from engine.api import direct
 from engine.api.client import Engine
+from engine.api.content import Writer
 from engine.api.rpc import current_lease
 from engine.common.errors import Kind, WharfError
 from engine.common.system import fds
-from engine.supervisor.blobs import BlobFiles
 from engine.supervisor.tests import processes
+from engine.supervisor.tests.extensions.ways import Way
 from engine.supervisor.tests.processes import digest_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 MIB = 1 << 20
-PATIENCE = 120.0
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[processes.Server]:
-    with processes.server("wharf") as running:
-        yield running
-
-
-def run(server: processes.Server, body: Callable[[Engine], Awaitable[None]]) -> None:
-    async def main() -> None:
-        engine = Engine(server.address, namespace=f"t{uuid4().hex[:12]}")
-        engine.content.descriptors = direct.socket_of(server.address)
-        try:
-            async with asyncio.timeout(PATIENCE), engine.leases.hold():
-                await body(engine)
-        finally:
-            await engine.close()
-
-    asyncio.run(main())
-
-
-def ingest(server: processes.Server, engine: Engine, ref: str) -> Path:
-    """The file of an ingest."""
-    return Path(BlobFiles(str(server.place / "root")).ingest_data(BlobFiles.folder(engine.namespace, ref)))
-
-
-def test_a_blob_comes_and_goes_past_the_wire(own: processes.Server) -> None:
+def test_a_blob_comes_and_goes(way: Way) -> None:
     data = os.urandom(5 * MIB + 17)
 
     async def body(engine: Engine) -> None:
@@ -72,10 +46,10 @@ def test_a_blob_comes_and_goes_past_the_wire(own: processes.Server) -> None:
             _ = [piece async for piece in engine.content.read(digest_of(b"other"))]
         assert caught.value.kind is Kind.NOT_FOUND
 
-    run(own, body)
+    way.run(body)
 
 
-def test_a_write_is_resumed_and_begun_again(own: processes.Server) -> None:
+def test_a_write_is_resumed_and_begun_again(way: Way) -> None:
     data, other = os.urandom(3 * MIB), os.urandom(2 * MIB)
 
     async def body(engine: Engine) -> None:
@@ -97,10 +71,10 @@ def test_a_write_is_resumed_and_begun_again(own: processes.Server) -> None:
             await writer.write(data)
             await writer.commit(size=len(data), digest=digest_of(data))
 
-    run(own, body)
+    way.run(body)
 
 
-def test_a_blob_that_is_not_what_was_promised(own: processes.Server) -> None:
+def test_a_blob_that_is_not_what_was_promised(way: Way) -> None:
     data = os.urandom(MIB)
 
     async def body(engine: Engine) -> None:
@@ -111,12 +85,20 @@ def test_a_blob_that_is_not_what_was_promised(own: processes.Server) -> None:
                 with pytest.raises(WharfError) as caught:
                     await writer.commit(**words)
                 assert caught.value.kind is Kind.FAILED_PRECONDITION
-        # More in the file than was told of it.
+        with pytest.raises(WharfError):
+            await engine.content.info(digest_of(data))
+
+    way.run(body)
+
+
+def test_a_file_that_is_longer_than_reported(own: processes.Server) -> None:
+    data, extended = os.urandom(MIB), Way(own, extended=True)
+
+    async def body(engine: Engine) -> None:
         async with engine.content.writer("r") as writer:
-            await writer.truncate()
             await writer.write(data)
             await writer.found()
-            with ingest(own, engine, "r").open("ab") as file:
+            with extended.ingest(engine, "r").open("ab") as file:
                 file.write(b"x")
             with pytest.raises(WharfError) as caught:
                 await writer.commit(size=len(data), digest=digest_of(data))
@@ -124,11 +106,11 @@ def test_a_blob_that_is_not_what_was_promised(own: processes.Server) -> None:
         with pytest.raises(WharfError):
             await engine.content.info(digest_of(data))
 
-    run(own, body)
+    extended.run(body)
 
 
 def test_a_write_that_fails_leaves_nothing_behind(own: processes.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = os.urandom(2 * MIB)
+    data, extended = os.urandom(2 * MIB), Way(own, extended=True)
 
     def full(fd: int, data: memoryview, offset: int) -> None:
         raise OSError(28, "No space left on device")
@@ -144,44 +126,45 @@ def test_a_write_that_fails_leaves_nothing_behind(own: processes.Server, monkeyp
                     await writer.found()
             assert caught.value.kind is Kind.RESOURCE_EXHAUSTED
             assert caught.value.message == "write r: no space left on device"
-        assert ingest(own, engine, "r").stat().st_size == 0
+        assert extended.ingest(engine, "r").stat().st_size == 0
         async with engine.content.writer("r") as writer:
             await writer.write(data)
             await writer.commit(size=len(data), digest=digest_of(data))
 
-    run(own, body)
+    extended.run(body)
 
 
-def test_a_server_that_gives_none(own: processes.Server) -> None:
+def test_a_descriptor_socket_that_is_gone(own: processes.Server) -> None:
     data = os.urandom(2 * MIB)
 
     async def body(engine: Engine) -> None:
-        engine.content.descriptors = str(own.place / "nothing")
+        engine.use(replace(engine.extensions, descriptors=str(own.place / "nothing")))
         async with engine.content.writer("r") as writer:
             await writer.write(data)
             await writer.commit(size=len(data), digest=digest_of(data))
         assert b"".join([piece async for piece in engine.content.read(digest_of(data))]) == data
 
-    run(own, body)
+    Way(own, extended=True).run(body)
 
 
-def test_a_supervisor_that_is_killed_has_what_was_answered() -> None:
+@pytest.mark.parametrize("extended", [True, False], ids=["extension", "standard"])
+def test_a_supervisor_that_is_killed_has_what_was_answered(extended: bool) -> None:
     data, half = os.urandom(4 * MIB), os.urandom(2 * MIB)
 
     def call(server: processes.Server, body: Callable[[Engine], Awaitable[None]]) -> None:
         async def main() -> None:
-            engine = Engine(server.address, namespace="t")
-            engine.content.descriptors = direct.socket_of(server.address)
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    current_lease.set("kept")
-                    await body(engine)
-            finally:
-                await engine.close()
+            async with Way(server, extended=extended).connected("t") as engine:
+                current_lease.set("kept")
+                await body(engine)
 
         asyncio.run(main())
 
     with processes.server("wharf") as server:
+
+        async def write_rest(writer: Writer) -> None:
+            """The plain write fails at once, that through a descriptor when the server is asked."""
+            await writer.write(half[MIB:])
+            await writer.found()
 
         async def write(engine: Engine) -> None:
             await engine.leases.create("kept")
@@ -192,9 +175,8 @@ def test_a_supervisor_that_is_killed_has_what_was_answered() -> None:
                 await writer.write(half[:MIB])
                 await writer.found()
                 server.kill()
-                await writer.write(half[MIB:])
                 with pytest.raises(WharfError):
-                    await writer.found()
+                    await write_rest(writer)
 
         async def again(engine: Engine) -> None:
             assert b"".join([piece async for piece in engine.content.read(digest_of(data))]) == data
@@ -209,7 +191,7 @@ def test_a_supervisor_that_is_killed_has_what_was_answered() -> None:
         call(server, again)
 
 
-def test_no_descriptor_stays_however_a_write_is_left(own: processes.Server) -> None:
+def test_no_descriptor_stays_however_a_write_is_left(way: Way) -> None:
     """Cancelled at any step, and once more while it is closed, with bytes that are to be thrown away."""
     data = os.urandom(MIB)
 
@@ -243,4 +225,4 @@ def test_no_descriptor_stays_however_a_write_is_left(own: processes.Server) -> N
             await asyncio.sleep(0.1)
         assert not open_here()
 
-    run(own, body)
+    way.run(body)

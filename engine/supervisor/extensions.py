@@ -1,4 +1,8 @@
-"""The socket on which descriptors of blobs are given away (``engine.api.direct``), beside that of the API."""
+"""The supervisor's side of ``engine.api.extensions``: the declaration, and the socket that passes descriptors of blobs.
+
+The other two extensions are parts of what they extend: ``apply-ingest`` of ``engine.supervisor.diff``, ``run-exec`` of
+``engine.shim.execs``.
+"""
 
 import asyncio
 import contextlib
@@ -6,7 +10,8 @@ import logging
 import os
 import socket
 
-from engine.api.direct import socket_of
+from engine.api.extensions import APPLY_INGEST, BLOB_DESCRIPTORS, DESCRIPTORS, PLUGIN_TYPE, RUN_EXEC
+from engine.api.pb import introspection_pb2 as pb
 from engine.common import timeouts
 from engine.common.errors import WharfError
 from engine.common.system import fds, private, rest
@@ -16,26 +21,41 @@ from engine.supervisor.diff import Differ
 
 log = logging.getLogger(__name__)
 
-timeouts.define("content.request", 30.0)  # a client that connected asks for something
+timeouts.define("content.request", 30.0)  # from a client's connection to its request
 
 
-class Handing:
-    """Opened in the event loop; ``close`` it at the end."""
+def declaration(descriptors: str) -> pb.Plugin:
+    """The plugin that lists the extensions. ``descriptors``: the path of the descriptor socket, "" for none."""
+    plugin = pb.Plugin(type=PLUGIN_TYPE, id="wharf", capabilities=[APPLY_INGEST, RUN_EXEC])
+    if descriptors:
+        plugin.capabilities.append(BLOB_DESCRIPTORS)
+        plugin.exports[DESCRIPTORS] = descriptors
+    return plugin
+
+
+class DescriptorServer:
+    """Passes descriptors of ingests and blobs, and tells the offsets of extractions. The socket is beside that of the
+    API (``address``). ``open`` it in the event loop; ``close`` it at the end."""
 
     def __init__(self, content: Content, differ: Differ, address: str) -> None:
         self._content = content
         self._differ = differ
-        self._path = socket_of(address)
+        self._path = f"{address}.fds"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._serving: asyncio.Task[None] | None = None
         self._clients: set[asyncio.Task[None]] = set()
 
+    @property
+    def path(self) -> str:
+        """Where it listens, "" where it doesn't."""
+        return self._path if self._serving is not None else ""
+
     def open(self) -> None:
-        """Clients do without when the path can't be bound (it may be too long)."""
+        """A path that can't be bound (it may be too long) leaves the clients with the standard calls."""
         private.make_directory(os.path.dirname(self._path), private.PASSABLE)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        mask = os.umask(0o177)  # root's alone, as the API
+        mask = os.umask(0o177)  # for root alone, as the API's socket
         try:
             self._socket.bind(self._path)
         except OSError as error:
@@ -44,7 +64,7 @@ class Handing:
         finally:
             os.umask(mask)
         self._socket.listen(BACKLOG)
-        self._serving = asyncio.create_task(self._serve(), name="handing")
+        self._serving = asyncio.create_task(self._serve(), name="descriptors")
 
     async def close(self) -> None:
         tasks = [*self._clients, *([self._serving] if self._serving is not None else [])]
@@ -68,23 +88,24 @@ class Handing:
         rest.touched()
         with client, contextlib.suppress(OSError, EOFError, ValueError, TimeoutError):
             async with asyncio.timeout(timeouts.seconds("content.request")):
-                request, strays = await fds.recv_fds_async(client)
-                strays.close()
+                request, passed = await fds.recv_fds_async(client)
+                passed.close()
                 if digest := request.get("extracting"):
                     offset = self._differ.extracted(str(request.get("namespace")), str(digest))
                     await fds.send_fds_async(client, {"offset": offset})
                     return
-                found = self._found(request)
+                fd = self._open(request)
                 try:
-                    await fds.send_fds_async(client, {}, [found] if found >= 0 else [])
+                    await fds.send_fds_async(client, {}, [fd] if fd >= 0 else [])
                 finally:
-                    if found >= 0:
-                        os.close(found)
+                    if fd >= 0:
+                        os.close(fd)
 
-    def _found(self, request: dict[str, object]) -> int:
-        words = {key: str(request.get(key) or "") for key in ("namespace", "ref", "digest")}
+    def _open(self, request: dict[str, object]) -> int:
+        """-1: there is no such ingest or blob."""
+        fields = {key: str(request.get(key) or "") for key in ("namespace", "ref", "digest")}
         try:
-            return self._content.descriptor(words["namespace"], ref=words["ref"], digest=words["digest"])
+            return self._content.descriptor(fields["namespace"], ref=fields["ref"], digest=fields["digest"])
         except (WharfError, OSError) as error:
-            log.debug("descriptor of %s: %s", words, error)
+            log.debug("descriptor of %s: %s", fields, error)
             return -1
