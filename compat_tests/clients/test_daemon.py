@@ -1,4 +1,4 @@
-"""The API daemon itself: sockets, versions, signals, its configuration, what is whole after SIGKILL."""
+"""The API daemon: sockets, versions, metrics, signals, and the store after SIGKILL."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support import engines, places
-from compat_tests.support.api import Api
+from compat_tests.support import engines
+from compat_tests.support.api import Api, TcpApi
 from compat_tests.support.engines import Wharf
 from compat_tests.support.images import ROOT
 from compat_tests.support.ports import free_ports
@@ -28,17 +28,6 @@ pytestmark = pytest.mark.root
 
 VERSIONS = [f"1.{minor}" for minor in range(24, 52)]
 HEAD = b"Host: d\r\n"
-
-
-class TcpApi(Api):
-    """The API on a TCP port of the loopback."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(Path())
-        self.port = port
-
-    def connection(self, *, timeout: float = 90) -> http.client.HTTPConnection:  # type: ignore[override]
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +44,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
 
 def sockets(daemon: Wharf) -> tuple[Api, Api, TcpApi]:
     return daemon.api, Api(Path(daemon.env["SECOND"])), TcpApi(int(daemon.env["PORT"]))
-
-
-# ---- sockets
 
 
 def test_every_socket_serves_the_same_engine(daemon: Wharf) -> None:
@@ -114,9 +100,6 @@ def test_metrics_have_dockerds_names(daemon: Wharf) -> None:
     assert TcpApi(int(daemon.env["METRICS"])).get("/info").status == 404
 
 
-# ---- versions
-
-
 def test_each_version_is_served_with_and_without_its_name(daemon: Wharf) -> None:
     for version in VERSIONS:
         for path in ("/_ping", "/info", "/version", "/containers/json", "/images/json", "/networks", "/volumes"):
@@ -146,9 +129,6 @@ def test_ping_tells_what_clients_negotiate_by(daemon: Wharf) -> None:
         assert headers["Pragma"] == "no-cache"
         assert headers["Server"].startswith("Docker/")
         assert headers["Content-Type"].startswith("text/plain")
-
-
-# ---- SIGHUP
 
 
 def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
@@ -227,32 +207,7 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
     assert nft("list", "table", "inet", f"wharf-{daemon.place.bridge}")
 
 
-@pytest.mark.parametrize(
-    ("flags", "file", "words"),
-    [
-        (["--nosuch"], "{}", "unknown flag: --nosuch"),
-        (["--mtu", "x"], "{}", 'invalid argument "x" for "--mtu" flag: strconv.ParseInt: parsing "x": invalid syntax'),
-        (["-D"], '{"debug": true}', "specified both as a flag and in the configuration file: debug: (from flag: true"),
-        ([], '{"nosuch": 1}', "the following directives don't match any configuration option: nosuch"),
-        ([], '{"debug": tru}', "invalid character '}' in literal true (expecting 'e')"),
-        ([], '{"mtu": -1}', "command line flags failed: invalid default MTU: -1"),
-        ([], '{"userns-remap": "a:b:c"}', 'Invalid user/group specification in --userns-remap: "a:b:c"'),
-        ([], '{"builder": {"entitlements": {}}}', "builder.entitlements is not supported"),
-        ([], '{"builder": {"gc": {"policy": [{"keepStorage": "x"}]}}}', "invalid size: 'x'"),
-        (["-H", "foo://x"], "{}", "invalid bind address (foo://x): unsupported proto 'foo'"),
-        ([], '{"tls": true, "tlscert": "/nosuch", "tlskey": "/nosuch"}', "X509 key pair"),
-    ],
-)
-def test_validate_names_what_is_wrong(tmp_path: Path, flags: list[str], file: str, words: str) -> None:
-    (tmp_path / "daemon.json").write_text(file)
-    argv = [sys.executable, "-m", "server", "--validate", "--config-file", str(tmp_path / "daemon.json"), *flags]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert words in done.stderr
-
-
-# ---- SIGKILL and SIGTERM (last, as they end the daemon)
+# SIGKILL and SIGTERM come last: they stop the daemon that the module shares.
 
 
 def storm(daemon: Wharf, stop: threading.Event, name: str) -> None:
@@ -316,100 +271,3 @@ def test_sigterm_ends_all_cleanly_and_who_waits_is_let_go(daemon: Wharf) -> None
     assert not Path(daemon.env["SECOND"]).exists()
     assert "Traceback" not in daemon.log()
     daemon.start()
-
-
-# ---- TLS and socket activation
-
-ACTIVATE = """
-import os, socket, sys
-sock = socket.socket(socket.AF_UNIX)
-sock.bind(sys.argv[1])
-sock.listen()
-os.dup2(sock.fileno(), 3)
-os.set_inheritable(3, True)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
-    """An engine on a socket that was passed to it, and on TCP with certificates for both sides."""
-    trustme = pytest.importorskip("trustme")
-    folder = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    for name, certificate in (("server", authority.issue_cert("127.0.0.1")), ("", authority.issue_cert("client"))):
-        dash = f"{name}-" if name else ""
-        certificate.private_key_pem.write_to_path(str(folder / f"{dash}key.pem"))
-        certificate.cert_chain_pems[0].write_to_path(str(folder / f"{dash}cert.pem"))
-    port = free_ports()
-    args = ["--tlsverify", "--tlscacert", str(folder / "ca.pem"), "--tlscert", str(folder / "server-cert.pem")]
-    args += ["--tlskey", str(folder / "server-key.pem"), "-H", f"tcp://127.0.0.1:{port}"]
-    engine = Wharf(places.take("guarded"), args, containerd=None)
-    policy = [{"all": True, "keepStorage": "3MB"}]
-    (engine.place.root / "daemon.json").write_text(json.dumps({"builder": {"gc": {"enabled": True, "policy": policy}}}))
-    argv = ["fd://" if word == engine.host else word for word in engine.daemon.argv]
-    engine.daemon.argv[:] = [sys.executable, "-c", ACTIVATE, str(engine.place.socket), *argv]
-    engine.env |= {"PORT": str(port), "CERTIFICATES": str(folder)}
-    try:
-        engine.start()
-        engine.load_busybox()
-        yield engine
-    except BaseException:
-        engine.destroy()
-        raise
-    left = engine.destroy()
-    assert not left, left
-
-
-def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> engines.Completed:
-    words = ("--tlsverify", "-H", f"tcp://127.0.0.1:{engine.env['PORT']}")
-    environ = {"DOCKER_CERT_PATH": engine.env["CERTIFICATES"], "DOCKER_HOST": ""}
-    return engine.run("docker", *words, *args, input=input, env=environ, check=check)
-
-
-def test_a_passed_socket_is_served_and_stays(guarded: Wharf) -> None:
-    assert guarded.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
-    guarded.daemon.stop()
-    guarded.place.socket.unlink()  # still there: it is systemd's, which serves the next start with it
-    guarded.start()
-
-
-def test_the_build_cache_keeps_to_its_rules(guarded: Wharf) -> None:
-    text = "FROM busybox\n" + "".join(f"RUN dd if=/dev/urandom of=/{n} bs=1M count=1\n" for n in range(4))
-    identity = guarded.docker("build", "-q", "-", input=text).stdout.strip()
-
-    assert guarded.docker("run", "--rm", identity, "ls", "/0", "/3").stdout.split() == ["/0", "/3"]
-    guarded.docker("rmi", identity)  # what an image has is not counted: the cache could not give it back
-
-    def cached() -> int:
-        return sum(int(row["Size"]) for row in guarded.api.get("/system/df", type="build-cache").json()["BuildCache"])
-
-    small = guarded.docker("build", "-q", "-", input="FROM busybox\nRUN echo small > /small\n").stdout.strip()
-    assert until(lambda: 0 < cached() <= 3 * 1024 * 1024)
-    assert guarded.docker("run", "--rm", small, "cat", "/small").stdout == "small\n"
-    guarded.docker("rmi", small)
-
-
-def test_tls_carries_streams_with_half_closes(guarded: Wharf) -> None:
-    text = "".join(f"line {number}\n" for number in range(20000))
-    assert secure(guarded, "run", "--rm", "-i", "busybox", "cat", input=text).stdout == text
-    secure(guarded, "run", "-d", "--name", "tlsd", "busybox", "sleep", "1000")
-    try:
-        assert secure(guarded, "exec", "-i", "tlsd", "wc", "-l", input=text).stdout.strip() == "20000"
-        done = secure(guarded, "exec", "tlsd", "sh", "-c", "echo out; echo err >&2; exit 3", check=False)
-        assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err\n")
-    finally:
-        secure(guarded, "rm", "-f", "tlsd")
-
-
-def test_tls_wants_the_client_certificate_and_no_plain_text(guarded: Wharf, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_bytes((Path(guarded.env["CERTIFICATES"]) / "ca.pem").read_bytes())
-    words = ("--tls", "--tlscacert", str(tmp_path / "ca.pem"), "-H", f"tcp://127.0.0.1:{guarded.env['PORT']}")
-    done = guarded.run("docker", *words, "version", env={"DOCKER_HOST": ""}, check=False)
-    assert done.status != 0
-    assert "certificate required" in done.stderr or "bad certificate" in done.stderr, done.stderr
-    answer = TcpApi(int(guarded.env["PORT"])).get("/_ping")
-    assert (answer.status, answer.body) == (400, b"Client sent an HTTP request to an HTTPS server.\n")
-    assert secure(guarded, "version").status == 0

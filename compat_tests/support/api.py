@@ -107,3 +107,14 @@ class Api:
 
     def delete(self, path: str, **query: object) -> Answer:
         return self.request("DELETE", path, query=query)
+
+
+class TcpApi(Api):
+    """The API on a TCP port of the loopback."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(Path())
+        self.port = port
+
+    def connection(self, *, timeout: float = DEADLINE) -> http.client.HTTPConnection:  # type: ignore[override]
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)

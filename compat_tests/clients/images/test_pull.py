@@ -1,34 +1,24 @@
-"""Pulls from Debian's docker-registry: every form of an image, the progress stream, breaks and lies."""
+"""Pulls from Debian's docker-registry: names, platforms, media types and compressions of an image."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import json
-import os
-import signal
 import subprocess
-from collections.abc import Iterator
 
 import docker.errors
 import pytest
 import zstandard
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.gate import Cut, Gate, Hold, Reply, Rule, Seen
 from compat_tests.support.images import busybox_layer, descriptor, docker_archive, oci_archive
-from compat_tests.support.registry import PASSWORD, USER, Registry, registry
+from compat_tests.support.registry import Registry
 from compat_tests.support.serving import LoopbackServer, QuietHandler
-from compat_tests.support.traces import until
 from compat_tests.support.transfers import (
     OCI,
-    ask,
-    blobs_in,
     digest,
     fresh,
-    gated,
-    ingested,
     manifest,
     put,
     put_blob,
@@ -36,14 +26,12 @@ from compat_tests.support.transfers import (
     states,
     stream,
     tags,
-    trusted,
 )
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
 DOCKER = "application/vnd.docker"
 LIFE = ["Pulling fs layer", "Verifying Checksum", "Download complete", "Extracting", "Pull complete"]
-MIB = 1 << 20
 
 
 @pytest.mark.core
@@ -196,232 +184,3 @@ def test_layers_that_lie_elsewhere(engine: Engine, plain: Registry) -> None:
     engine.docker("tag", plain.name("foreign:1"), plain.name("foreign:2"))
     engine.docker("push", plain.name("foreign:2"))
     assert not plain.blob(digest(packed[0])).exists()
-
-
-# what goes wrong on the way
-
-
-@pytest.mark.core
-def test_a_pull_that_breaks_off_goes_on_from_there(engine: Engine, plain: Registry) -> None:
-    """Twice in one pull: the attempts after the first ask for the rest only."""
-    data = fresh(1, 3 * MIB)
-    cuts = iter([MIB, 2 * MIB])
-
-    def rule(seen: Seen) -> Cut | None:
-        if seen.method == "GET" and "/blobs/" in seen.path and wanted[0] in seen.path and (at := next(cuts, 0)):
-            return Cut(at - seen.offset)
-        return None
-
-    wanted = [digest(gzip.compress(data[0], mtime=0))]
-    with gated(plain, "broken", data, rule) as (gate, _):
-        messages = stream(engine, "POST", "/images/create", fromImage=f"{gate.address}/broken", tag="1")
-        offsets = [seen.offset for seen in gate.asked("GET", wanted[0])]
-    assert "Downloaded newer image" in messages[-1]["status"]
-    assert "Retrying" in states(messages, wanted[0][7:19])
-    assert offsets == [0, MIB, 2 * MIB]
-
-
-def test_a_pull_goes_on_after_the_daemon_was_killed(own_engine: Engine, plain: Registry) -> None:
-    engine = own_engine
-    data = fresh(1, 4 * MIB)
-    wanted = digest(gzip.compress(data[0], mtime=0))
-    hold = Hold(3 * MIB)
-
-    def rule(seen: Seen) -> Hold | None:
-        return hold if seen.method == "GET" and wanted in seen.path and not hold.reached.is_set() else None
-
-    with gated(plain, "killed", data, rule) as (gate, _):
-        url = f"/images/create?fromImage={gate.address}/killed&tag=1"
-        with contextlib.closing(engine.api.raw()) as sock:
-            sock.sendall(f"POST {url} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
-            assert hold.reached.wait(60)  # who comes next is not held
-            assert until(lambda: ingested(engine) >= MIB)
-        engine.daemon.stop(signal_number=signal.SIGKILL)
-        engine.start()
-        engine.docker("pull", "-q", f"{gate.address}/killed:1")
-        offsets = [seen.offset for seen in gate.asked("GET", wanted)]
-    assert len(offsets) == 2
-    assert offsets[1] >= MIB
-
-
-def test_the_same_pull_twice_at_once_downloads_once(engine: Engine, plain: Registry) -> None:
-    layers = fresh(2, MIB)
-    hold = Hold()
-
-    def rule(seen: Seen) -> Hold | None:
-        return hold if seen.method == "GET" and "/blobs/" in seen.path else None
-
-    with gated(plain, "twice", layers, rule) as (gate, wanted):
-        name = f"{gate.address}/twice:1"
-        with engine.popen("pull", name) as first:
-            assert hold.reached.wait(60)
-            with engine.popen("pull", name) as second:
-                assert second.stdout is not None
-                seen = b""
-                while b"Pulling fs layer" not in seen:
-                    line = second.stdout.readline()
-                    assert line, seen
-                    seen += line
-                hold.go.set()
-                outputs = [first.communicate(timeout=90)[0], seen + second.communicate(timeout=90)[0]]
-                assert (first.returncode, second.returncode) == (0, 0)
-        for each in wanted:
-            assert len(gate.asked("GET", each)) == 1
-    assert all(b"Digest: sha256:" in output for output in outputs)
-
-
-def test_a_pull_ends_with_its_client(engine: Engine, plain: Registry) -> None:
-    layers = fresh(1, 2 * MIB)
-    hold = Hold(MIB)
-
-    def rule(seen: Seen) -> Hold | None:
-        return hold if seen.method == "GET" and "/blobs/" in seen.path and not hold.reached.is_set() else None
-
-    with gated(plain, "left", layers, rule) as (gate, _):
-        name = f"{gate.address}/left:1"
-        with engine.popen("pull", name) as client:
-            assert hold.reached.wait(60)
-            client.kill()
-        assert until(lambda: bool(gate.left))
-        assert engine.api.get(f"/images/{name}/json").status == 404
-        engine.docker("pull", "-q", name)
-        assert engine.api.get(f"/images/{name}/json").status == 200
-
-
-def test_a_registry_that_is_busy_or_lies(engine: Engine, plain: Registry) -> None:
-    layers = fresh(1)
-    answers: list[Reply] = [
-        Reply(429, b"", {"Retry-After": "0"}),
-        Reply(503, b"busy"),
-    ]
-
-    def rule(seen: Seen) -> Reply | None:
-        return answers.pop() if answers and wanted in seen.path else None
-
-    wanted = digest(gzip.compress(layers[0], mtime=0))
-    with gated(plain, "busy", layers, rule) as (gate, _):
-        name = f"{gate.address}/busy:1"
-        engine.docker("pull", "-q", name)
-        assert len(gate.asked("GET", wanted)) == 3
-        engine.docker("rmi", "-f", name)
-        before = blobs_in(engine)
-
-        def refused(rule: Rule) -> str:
-            gate.rule = rule
-            done = engine.docker("pull", name, check=False)
-            assert done.status == 1
-            assert engine.api.get(f"/images/{name}/json").status == 404
-            return done.output
-
-        html = Reply(200, b"<html>log in</html>", {"Content-Type": "text/html"})
-        assert "<html>" in refused(lambda seen: html if "/manifests/" in seen.path else None)
-        document = ask(plain, "GET", "/v2/busy/manifests/1").json()
-        document["layers"][0]["size"] -= 10
-        data = json.dumps(document).encode()
-        lie = Reply(200, data, {"Content-Type": document["mediaType"], "Docker-Content-Digest": digest(data)})
-        fresh_layers = fresh(1)
-        plain.copy_archive(oci_archive("x:1", fresh_layers), "busy:1", format="oci-archive")
-        assert engine.docker("pull", "-q", plain.name("busy:1"))  # an honest one in between
-        engine.docker("rmi", plain.name("busy:1"))
-        new = digest(gzip.compress(fresh_layers[0], mtime=0))
-        other = gzip.compress(fresh(1)[0], mtime=0)
-        size = ask(plain, "GET", "/v2/busy/manifests/1").json()["layers"][0]["size"]
-        other = (other + bytes(size))[:size]
-        wrong = Reply(200, other)
-        until(lambda: new[7:] not in blobs_in(engine), seconds=30)
-        said = refused(lambda seen: wrong if seen.method == "GET" and new in seen.path else None)
-        assert f"filesystem layer verification failed for digest {new}" in said
-        until(lambda: wanted[7:] not in blobs_in(engine), seconds=30)
-        assert "manifest says" in refused(lambda seen: lie if "/manifests/" in seen.path else None)
-        assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
-        gate.rule = lambda seen: None
-        engine.docker("pull", "-q", name)  # and then it works
-
-
-@contextlib.contextmanager
-def hub_mirror(engine: Engine, address: str) -> Iterator[None]:
-    """The engine has a mirror of Docker Hub, by its configuration."""
-    config = engine.place.root / "daemon.json"
-
-    def known() -> bool:
-        return f"http://{address}/" in (engine.api.get("/info").json()["RegistryConfig"]["Mirrors"] or [])
-
-    config.write_text(json.dumps({"registry-mirrors": [f"http://{address}", f"http://{address}/"]}))
-    os.kill(engine.daemon.pid, signal.SIGHUP)
-    try:
-        assert until(known)
-        yield
-    finally:
-        config.write_text("{}")
-        os.kill(engine.daemon.pid, signal.SIGHUP)
-        assert until(lambda: not known())
-
-
-def test_mirrors_of_docker_hub(own_engine: Engine) -> None:
-    """The flag is for Docker Hub alone, as dockerd's: a mirror that ignores `ns` put its content under others' names,
-    and let everybody log in."""
-    with registry() as mirror, registry(auth="basic") as origin, Gate(mirror.address) as gate:
-        for name in ("library/mirrored:1", "only/there:1"):
-            mirror.copy_archive(docker_archive("x:1", fresh()), name)
-        with hub_mirror(own_engine, gate.address):
-            found = own_engine.api.get("/info").json()["RegistryConfig"]
-            assert found["Mirrors"] == found["IndexConfigs"]["docker.io"]["Mirrors"] == [f"http://{gate.address}/"]
-            assert "Downloaded newer image for mirrored:1" in own_engine.docker("pull", "mirrored:1").stdout
-            gate.seen.clear()
-            assert own_engine.docker("pull", origin.name("only/there:1"), check=False).status == 1
-            for server in (origin.address, "127.0.0.1:1"):
-                login = {"username": USER, "password": "wrong", "serveraddress": server}
-                assert own_engine.api.post("/auth", login).status != 200
-            assert gate.seen == []
-            own_engine.docker("rmi", "mirrored:1")
-            # Builds of both kinds pull in the same way.
-            for buildkit in ("0", "1"):
-                name = origin.name("only/there:1")
-                for base, status in (("mirrored:1", 0), (name, 1)):
-                    gate.seen.clear()
-                    file = f"FROM {base}\nLABEL a={buildkit}\n"
-                    env = {"DOCKER_BUILDKIT": buildkit}
-                    done = own_engine.docker("build", "-q", "-t", "made:1", "-", input=file, env=env, check=False)
-                    assert done.status == status, done.output
-                    assert bool(gate.seen) == (status == 0)
-                own_engine.docker("rmi", "made:1", "mirrored:1", check=False)
-
-
-def test_mirrors_by_the_name_of_the_registry(own_engine: Engine) -> None:
-    """`certs.d/<host>/hosts.toml`: asked with `ns` and without credentials; what it sends is checked."""
-    with registry() as mirror, registry(auth="basic") as origin, Gate(mirror.address) as gate:
-        archive = docker_archive("x:1", fresh(1, 3 * MIB))
-        mirror.copy_archive(archive, "app:1")
-        origin.copy_archive(archive, "app:1")
-        name = origin.name("app:1")
-        text = f'[host."http://{gate.address}"]\n'
-        own_engine.docker("login", "-u", USER, "--password-stdin", origin.address, input=PASSWORD)
-        with trusted(origin.address, {"hosts.toml": text.encode()}):
-            id = own_engine.docker("pull", name).stdout.partition("Digest: ")[2].split()[0]
-            assert gate.asked("GET", "/blobs/")
-            assert all(f"ns={origin.address}".replace(":", "%3A") in seen.path for seen in gate.seen)
-            assert not any("authorization" in seen.headers for seen in gate.seen)
-            # A mirror that sends something else: by digest the registry itself is asked.
-            lies: list[Rule] = [
-                lambda seen: Reply(200, b"x" * 100) if "/blobs/" in seen.path else None,
-                lambda seen: Reply(200, b"x" * (4 * MIB)) if "/blobs/" in seen.path else None,
-                lambda seen: Reply(200, b'{"schemaVersion": 2}') if "/manifests/" in seen.path else None,
-                lambda seen: Reply(503) if "/blobs/" in seen.path else None,
-            ]
-            for lie in lies:
-                own_engine.docker("rmi", name, f"{origin.name('app')}@{id}", check=False)
-                assert until(lambda: id[7:] not in blobs_in(own_engine), seconds=60)
-                gate.seen.clear()
-                gate.rule = lie
-                own_engine.docker("pull", f"{origin.name('app')}@{id}")
-                assert gate.seen
-            gate.seen.clear()
-            own_engine.docker("tag", "busybox", origin.name("mine:1"))
-            own_engine.docker("push", "-q", origin.name("mine:1"))
-            assert gate.seen == []
-            own_engine.docker("rmi", origin.name("mine:1"))
-        own_engine.docker("logout", origin.address)
-        with trusted(origin.address, {"hosts.toml": b"[host"}):
-            done = own_engine.docker("pull", name, check=False)
-            assert done.status == 1
-            assert "hosts.toml" in done.stderr
