@@ -12,6 +12,7 @@ import pytest
 from compat_tests.support import engines, places
 from compat_tests.support.api import TcpApi
 from compat_tests.support.engines import Wharf
+from compat_tests.support.ports import free_ports
 from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root

@@ -26,8 +26,16 @@ class Engine:
     UNAVAILABLE when it can't be reached, DEADLINE_EXCEEDED when a named deadline has passed.
     """
 
-    def __init__(self, address: str, *, namespace: str = "moby", snapshotter: str = "overlayfs") -> None:
-        self._rpc = Connection(address, namespace)
+    def __init__(
+        self,
+        address: str,
+        *,
+        namespace: str = "moby",
+        snapshotter: str = "overlayfs",
+        connection: Connection | None = None,
+    ) -> None:
+        """``connection``: carries the calls instead of one to ``address`` (unit tests)."""
+        self._rpc = connection or Connection(address, namespace)
         # What the server said of itself, and how often it had gone away until then.
         self._version: tuple[int, Version] | None = None
         self.address = address

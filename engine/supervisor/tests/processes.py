@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from engine.api.client import Engine
 from engine.common.system import mounts
@@ -25,6 +28,10 @@ address = "{place}/api.sock"
 [ttrpc]
 address = "{place}/ttrpc.sock"
 """
+
+#: Marks of tests that need the servers.
+ROOT = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+STOCK = [pytest.mark.stock, pytest.mark.skipif(shutil.which("containerd") is None, reason="needs a stock containerd")]
 
 #: Seconds for a server to answer; only a hang ever takes them.
 _PATIENCE = 60

@@ -1,4 +1,4 @@
-"""The client against both servers of the API: what holds here holds on a stock containerd too."""
+"""The client against our supervisor, a stock containerd, and the fake of the unit tests: all three give the same."""
 
 import asyncio
 import gzip
@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -15,26 +15,42 @@ import pytest
 
 from engine.api.client import Engine
 from engine.api.pb import content_pb2, event_messages_pb2, images_pb2
+from engine.api.tests.fake import FakeServer
 from engine.api.types import AnyValue, ContainerRecord, Descriptor, ImageRecord, SnapshotKind
 from engine.common.errors import Kind, WharfError
 from engine.supervisor.tests import processes
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 Body = Callable[[Engine], Coroutine[None, None, None]]
 Run = Callable[[Body], None]
+#: (namespace, snapshotter) → a client.
+Connect = Callable[[str, str], Engine]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "fake",
+        pytest.param("wharf", marks=processes.ROOT),
+        pytest.param("containerd", marks=[*processes.ROOT, *processes.STOCK]),
+    ],
+)
+def connect(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
+    """Makes clients of one server."""
+    if request.param == "fake":
+        fake = FakeServer(tmp_path_factory.mktemp("fake"))
+        yield lambda namespace, snapshotter: fake.client(namespace=namespace, snapshotter=snapshotter)
+        return
+    with processes.server(request.param) as server:
+        yield lambda namespace, snapshotter: Engine(server.address, namespace=namespace, snapshotter=snapshotter)
 
 
 @pytest.fixture
-def run(server: processes.Server) -> Run:
+def run(connect: Connect) -> Run:
     """Runs a coroutine with a client in a namespace of its own."""
 
     def work(body: Body) -> None:
         async def main() -> None:
-            engine = Engine(server.address, namespace=f"t{uuid4().hex[:12]}")
+            engine = connect(f"t{uuid4().hex[:12]}", "overlayfs")
             try:
                 await body(engine)
             finally:
@@ -247,12 +263,12 @@ def test_containers_keep_what_they_are_given(run: Run) -> None:
     run(body)
 
 
-def test_namespaces_part_what_is_in_them(server: processes.Server, run: Run) -> None:
+def test_namespaces_part_what_is_in_them(connect: Connect, run: Run) -> None:
     async def body(engine: Engine) -> None:
         name = f"n{uuid4().hex[:12]}"
         await engine.namespaces.create(name, {"a": "1"})
         await fails(Kind.ALREADY_EXISTS, engine.namespaces.create(name))
-        other = Engine(server.address, namespace=name)
+        other = connect(name, "overlayfs")
         try:
             await other.images.create(ImageRecord("x:1", Descriptor("m", digest_of(b"m"), 1)))
             assert await engine.images.list() == []
@@ -270,7 +286,7 @@ def test_namespaces_part_what_is_in_them(server: processes.Server, run: Run) -> 
     run(body)
 
 
-def test_what_nothing_holds_is_collected(run: Run) -> None:
+def test_what_nothing_holds_is_collected(connect: Connect, run: Run) -> None:
     """A manifest under an image holds its layer and, by label, a snapshot; without the image all of it goes."""
 
     async def body(engine: Engine) -> None:
@@ -287,7 +303,7 @@ def test_what_nothing_holds_is_collected(run: Run) -> None:
                 },
             )
             await engine.content.write_blob("x", loose, digest=digest_of(loose))
-            native = Engine(engine.address, namespace=engine.namespace, snapshotter="native")
+            native = connect(engine.namespace, "native")
             await native.snapshots.prepare("k", "")
             await native.snapshots.commit("below", "k")
             await native.snapshots.prepare("k", "below")
@@ -357,7 +373,9 @@ def change_tree(root: Path) -> None:
     (root / "dir/hard").unlink()
 
 
-def test_layers_are_applied_and_made_again(run: Run) -> None:
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="chown needs root")
+def test_layers_are_applied_and_made_again(connect: Connect, run: Run) -> None:
     plain = layer_tar()
     blob = gzip.compress(plain, mtime=0)
 
@@ -365,7 +383,7 @@ def test_layers_are_applied_and_made_again(run: Run) -> None:
         media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
         async with engine.leases.hold():
             await engine.content.write_blob("l", blob, digest=digest_of(blob))
-            native = Engine(engine.address, namespace=engine.namespace, snapshotter="native")
+            native = connect(engine.namespace, "native")
             try:
                 (mount,) = await native.snapshots.prepare("k", "")
                 applied = await engine.diff.apply(Descriptor(media_type, digest_of(blob), len(blob)), [mount])
@@ -391,9 +409,9 @@ def test_layers_are_applied_and_made_again(run: Run) -> None:
     run(body)
 
 
-def test_calls_without_a_namespace_or_with_a_bad_one_are_refused(server: processes.Server) -> None:
+def test_calls_without_a_namespace_or_with_a_bad_one_are_refused(connect: Connect) -> None:
     async def main() -> None:
-        engine = Engine(server.address, namespace="../x")
+        engine = connect("../x", "overlayfs")
         try:
             await fails(Kind.INVALID_ARGUMENT, engine.images.list())
         finally:

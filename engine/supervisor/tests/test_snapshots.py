@@ -1,14 +1,16 @@
-"""The suite of snapshotters over both of ours, in a supervisor of their own."""
+"""The suite of snapshotters over both of the supervisor's, in a process of their own, and over the fake's."""
 
 import asyncio
 import inspect
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from engine.api.client import Engine
+from engine.api.tests.fake import FakeServer
 from engine.supervisor.tests import processes
 from engine.supervisor.tests.snapshotters import SnapshotterSuite
 
@@ -21,6 +23,14 @@ TESTS = [name for name, _ in inspect.getmembers(SnapshotterSuite, inspect.iscoro
 def server() -> Iterator[processes.Server]:
     with processes.server("wharf") as running:
         yield running
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_the_fake(name: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        await getattr(SnapshotterSuite(), name)(FakeServer(tmp_path).client())
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "native"])
