@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from signal import SIGKILL, SIGTERM
 
@@ -26,11 +27,14 @@ class Process:
 
 
 class Tasks:
-    """``processes`` by (namespace, container id, exec id); the exec id of a container's first process is ""."""
+    """``processes`` by (namespace, container id, exec id); the exec id of a container's first process is "".
+
+    ``pids`` are given to processes. A test whose subject asks the kernel for a process repeats a living one's.
+    """
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._pids = itertools.count(_FIRST_PID)
+        self.pids: Iterator[int] = itertools.count(_FIRST_PID)
         self.processes: dict[tuple[str, str, str], Process] = {}
 
     def create(self, call: Call, request: pb.CreateTaskRequest) -> pb.CreateTaskResponse:
@@ -159,7 +163,7 @@ class Tasks:
         message = task_pb2.Process(
             container_id=id,
             id=exec_id or id,
-            pid=next(self._pids),
+            pid=next(self.pids),
             status=task_pb2.CREATED,
             stdin=request.stdin,
             stdout=request.stdout,

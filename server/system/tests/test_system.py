@@ -1,0 +1,154 @@
+"""/version, /info, /system/df and /metrics: shapes by version, and what the configuration changes in them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.config.model import AddressPool
+from server.routes import metrics
+from server.tests.daemon import IDENTITY, Daemon, serving
+from server.version import SERVER_VERSION
+
+CONFINED = ["name=seccomp,profile=builtin", "name=cgroupns"]
+
+
+def test_ping(shared_daemon: Daemon) -> None:
+    for method, path, body in (("GET", "/_ping", b"OK"), ("HEAD", "/_ping", b""), ("GET", "/v1.24/_ping", b"OK")):
+        answer = shared_daemon.request(method, path)
+        assert (answer.status_code, answer.content) == (200, body)
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert (answer.headers["builder-version"], answer.headers["swarm"]) == ("2", "inactive")
+
+
+def test_version(shared_daemon: Daemon) -> None:
+    document = shared_daemon.get("/version").json()
+    assert (document["Version"], document["ApiVersion"], document["MinAPIVersion"]) == (SERVER_VERSION, "1.51", "1.24")
+    assert document["Platform"] == {"Name": "Wharf"}
+    components = {component["Name"]: component for component in document["Components"]}
+    assert components["containerd"]["Version"] == "1.7.24"
+    assert components["runc"]["Version"] == "1.1.5"
+    assert all(isinstance(value, str) for value in components["Engine"]["Details"].values())
+
+
+def test_info_counts_containers_and_images(shared_daemon: Daemon) -> None:
+    document = shared_daemon.get("/info").json()
+    assert document["ID"] == IDENTITY
+    counts = ("Containers", "ContainersRunning", "ContainersPaused", "ContainersStopped", "Images")
+    assert [document[key] for key in counts] == [2, 1, 0, 1, 1]
+    assert (document["Driver"], document["ServerVersion"], document["OSType"]) == ("native", SERVER_VERSION, "linux")
+    assert document["Swarm"]["LocalNodeState"] == "inactive"
+    assert document["SecurityOptions"] == CONFINED
+    assert ["driver-type", "io.containerd.snapshotter.v1"] in document["DriverStatus"]
+
+
+@pytest.mark.parametrize(
+    ("key", "last", "first"),
+    [  # the last version without the key, the first with it
+        ("DefaultAddressPools", "1.40", "1.41"),
+        ("Containerd", "1.45", "1.46"),
+        ("FirewallBackend", "1.48", "1.49"),
+        ("DiscoveredDevices", "1.49", "1.50"),
+    ],
+)
+def test_keys_of_info_that_came_with_a_version(shared_daemon: Daemon, key: str, last: str, first: str) -> None:
+    assert key not in shared_daemon.get(f"/v{last}/info").json()
+    assert key in shared_daemon.get(f"/v{first}/info").json()
+
+
+@pytest.mark.parametrize(
+    ("key", "last", "first"),
+    [  # the last version with the key, the first without it
+        ("KernelMemory", "1.41", "1.42"),
+        ("BridgeNfIptables", "1.49", "1.50"),
+        ("ExecutionDriver", "1.24", "1.25"),
+    ],
+)
+def test_keys_of_info_that_went_with_a_version(shared_daemon: Daemon, key: str, last: str, first: str) -> None:
+    assert key in shared_daemon.get(f"/v{last}/info").json()
+    assert key not in shared_daemon.get(f"/v{first}/info").json()
+
+
+def test_values_of_info_by_version(shared_daemon: Daemon) -> None:
+    oldest, old, new = (shared_daemon.get(f"/v{version}/info").json() for version in ("1.24", "1.43", "1.51"))
+    assert oldest["SecurityOptions"] == ["seccomp", "cgroupns"]
+    assert old["ContainerdCommit"]["Expected"] == old["ContainerdCommit"]["ID"]
+    assert "Expected" not in new["ContainerdCommit"]
+    assert all("status" not in runtime for runtime in old["Runtimes"].values())
+    assert old["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] == []
+    assert "AllowNondistributableArtifactsCIDRs" not in new["RegistryConfig"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({"labels": ("a=b",)}, {"Labels": ["a=b"]}),
+        ({"debug": True}, {"Debug": True}),
+        ({"log_level": "debug"}, {"Debug": True}),
+        ({"experimental": True}, {"ExperimentalBuild": True}),
+        ({"log_driver": "local"}, {"LoggingDriver": "local"}),
+        ({"http_proxy": "http://ali:secret@proxy:3128"}, {"HttpProxy": "http://xxxxx:xxxxx@proxy:3128"}),
+        ({"no_new_privileges": True}, {"SecurityOptions": [*CONFINED, "name=no-new-privileges"]}),
+        (
+            {"default_address_pools": (AddressPool("10.9.0.0/16", 24),)},
+            {"DefaultAddressPools": [{"Base": "10.9.0.0/16", "Size": 24}]},
+        ),
+    ],
+)
+def test_info_shows_the_configuration(tmp_path: Path, settings: dict[str, Any], shown: dict[str, Any]) -> None:
+    with serving(tmp_path, **settings) as daemon:
+        document = daemon.get("/info").json()
+    assert {key: document[key] for key in shown} == shown
+
+
+def test_registries_and_open_sockets_in_info(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "registry_mirrors": ("https://mirror",),
+        "insecure_registries": ("lab:5000", "10.0.0.0/8"),
+        "hosts": ("unix:///run/x.sock", "tcp://0.0.0.0:2375"),
+    }
+    with serving(tmp_path, **settings) as daemon:
+        document = daemon.get("/info").json()
+    found = document["RegistryConfig"]
+    assert found["Mirrors"] == found["IndexConfigs"]["docker.io"]["Mirrors"] == ["https://mirror/"]
+    assert found["InsecureRegistryCIDRs"] == ["10.0.0.0/8", "::1/128", "127.0.0.0/8"]
+    assert found["IndexConfigs"]["lab:5000"] == {"Name": "lab:5000", "Mirrors": [], "Secure": False, "Official": False}
+    assert any("API is accessible on http://0.0.0.0:2375 without encryption" in text for text in document["Warnings"])
+
+
+def test_disk_usage(shared_daemon: Daemon) -> None:
+    document = shared_daemon.get("/system/df").json()
+    assert {row["Names"][0] for row in document["Containers"]} == {"/created", "/running"}
+    [image] = document["Images"]
+    assert image["Containers"] == 2
+    assert document["LayersSize"] == image["Size"]
+    assert (document["Volumes"], document["BuildCache"]) == ([], [])
+    only = shared_daemon.get("/system/df", type=["volume", "build-cache"]).json()
+    assert {key: only[key] for key in only if only[key] is not None} == {"Volumes": [], "BuildCache": []}
+    assert shared_daemon.refusal("GET", "/system/df?type=nope") == (400, "unknown object type: nope")
+    # Older clients ask for everything, whatever they write.
+    assert set(shared_daemon.get("/v1.41/system/df", type="nope").json()) >= {"Images", "Containers", "Volumes"}
+
+
+def test_disk_usage_by_version(shared_daemon: Daemon) -> None:
+    old, new = (shared_daemon.get(f"/v{version}/system/df").json() for version in ("1.43", "1.44"))
+    assert old["Images"][0]["VirtualSize"] == old["Images"][0]["Size"]
+    assert "VirtualSize" not in new["Images"][0]
+
+
+def test_metrics_count_requests_and_containers(daemon: Daemon) -> None:
+    daemon.load("busybox:latest")
+    daemon.create("one")
+    daemon.run("two")
+    daemon.services.metrics.observe("POST", "/containers/create", 0.02)
+    text = daemon.services.metrics.text().decode()
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    actions = "engine_daemon_container_actions_seconds"
+    assert lines['engine_daemon_container_states_containers{state="running"}'] == "1"
+    assert lines['engine_daemon_container_states_containers{state="stopped"}'] == "1"
+    assert lines[f'{actions}_count{{action="create"}}'] == "1"
+    assert lines[f'{actions}_bucket{{action="create",le="0.01"}}'] == "0"
+    assert lines[f'{actions}_bucket{{action="create",le="0.025"}}'] == "1"
+    assert lines["engine_daemon_events_total"] == str(len(json.loads(json.dumps(daemon.events()))))
+    assert [route.path for route in metrics.routes] == ["/metrics"]

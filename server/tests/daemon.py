@@ -1,0 +1,251 @@
+"""wharfd in the test's process: all routes and services over the fake engine, asked through the ASGI callable.
+
+    def test_something(daemon: Daemon) -> None:
+        answer = daemon.get("/v1.41/containers/json", all=1)
+        assert (answer.status_code, answer.json()) == (200, [])
+
+No root, no supervisor, no sockets. Containers are made but not started: :meth:`Daemon.run` gives one a task of the
+fake.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from engine.api.tests.fake import FakeServer
+from engine.api.types import ContainerRecord
+from engine.common.system.cgroups import CgroupLayout
+from engine.runtime.probe import Binary, Probe
+from server.app import EngineApp
+from server.builder.facade import Door
+from server.builder.service import Builds
+from server.config import Config
+from server.containers.exec.wiring import make_running
+from server.containers.model import Container
+from server.containers.mounts.initlayer import layer_of
+from server.containers.run.process import started_time
+from server.containers.spec.host import HostFacts
+from server.containers.stdio.stdio_backend import Embedded
+from server.containers.wiring import make_containers
+from server.events import EventBus
+from server.images.service import Images
+from server.routes import all_routes
+from server.store.containers import ContainerStore
+from server.store.database import Database
+from server.system.metrics import Metrics
+from server.system.service import System
+from server.tests import samples
+from server.tests.fake_networks import FakeNetworks
+from server.volumes.local import LocalDriver
+from server.volumes.service import Volumes
+from server.volumes.tests.stores import MemoryStore
+from server.wiring import Services
+
+T = TypeVar("T")
+
+FACTS = HostFacts(kernel=(6, 18), arch="amd64", cgroups=CgroupLayout("v2", frozenset(("cpu", "memory"))), cpus=2)
+PROBE = Probe(Binary("runc", "/usr/bin/runc", "1.1.5", "v1.1.5"), {"runc": Binary("runc", "/usr/bin/runc", "1.1.5")})
+IDENTITY = "11111111-2222-4333-8444-555555555555"
+SNAPSHOTTER = "native"
+
+
+class StandardCalls(Embedded):
+    """Execs run by the calls of containerd's API, which the fake knows; it has no shim to run one in one word."""
+
+    runs_execs = False
+
+
+@dataclass(slots=True)
+class _Transport:
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What handlers ask of the protocol under a request; there is no socket to take over."""
+
+    leaving_cancels: bool = False
+    taken: bool = False
+    in_body: None = None
+    transport: _Transport = field(default_factory=_Transport)
+
+
+@dataclass(slots=True)
+class Daemon:
+    services: Services
+    engine: FakeServer
+    _runner: asyncio.Runner
+    _app: EngineApp
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self.wait(self._request(method, path, options))
+
+    def get(self, path: str, **query: object) -> httpx.Response:
+        return self.request("GET", path, params=query)
+
+    def post(self, path: str, body: object = None, **query: object) -> httpx.Response:
+        return self.request("POST", path, params=query, **({} if body is None else {"json": body}))
+
+    def delete(self, path: str, **query: object) -> httpx.Response:
+        return self.request("DELETE", path, params=query)
+
+    def refusal(self, method: str, path: str, **options: Any) -> tuple[int, str]:
+        """Status and sentence of an error."""
+        answer = self.request(method, path, **options)
+        assert answer.status_code >= 400, answer.text
+        assert answer.headers["content-type"] == "application/json"
+        return answer.status_code, answer.json()["message"]
+
+    def wait(self, work: Awaitable[T]) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(60):
+                return await work
+
+        return self._runner.run(bounded())
+
+    async def _request(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+        async def app(scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+            scope["extensions"] = {**scope.get("extensions", {}), "connection": _Connection()}
+            await self._app(scope, receive, send)
+
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://docker") as client:
+            return await client.request(method, path, **options)
+
+    # What tests begin with.
+
+    def load(self, *names: str, config: dict[str, Any] | None = None, files: dict[str, bytes] | None = None) -> str:
+        """An image with one layer, by ``docker load``; returns its id. Containers can be made of it at once."""
+        archive = samples.archive(names, samples.layer(files or {"etc/hostname": b""}), config or {})
+        answer = self.request("POST", "/images/load", content=archive)
+        assert b"Loaded image" in answer.content, answer.text
+        return self.wait(self._ready(names[0] if names else answer.json()["stream"].split()[-1]))
+
+    async def _ready(self, name: str) -> str:
+        """Commits the layer with /etc/hosts and the like, which wharfd makes through a mount."""
+        image = await self.services.images.resolve(name)
+        snapshots = self.services.engine.snapshots
+        if layer_of(image) not in {info.name async for info in snapshots.walk()}:
+            await snapshots.prepare("init", image.chain_id)
+            await snapshots.commit(layer_of(image), "init")
+        return image.id
+
+    def create(self, name: str = "", **body: Any) -> str:
+        """A container; returns its id."""
+        answer = self.post("/containers/create", {"Image": "busybox", "Cmd": ["top"], **body}, name=name)
+        assert answer.status_code == 201, answer.text
+        found: str = answer.json()["Id"]
+        return found
+
+    def run(self, name: str = "", **body: Any) -> Container:
+        """A container that runs as a task of the fake. The start itself needs mounts, a network and a shim."""
+        container = self.services.containers.get(self.create(name, **body))
+        self.wait(self._start(container))
+        return container
+
+    async def _start(self, container: Container) -> None:
+        engine = self.services.engine
+        spec = {"process": {"args": ["top"], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}}
+        await engine.containers.create(ContainerRecord(container.id, spec=spec))
+        state = container.state
+        state.pid = await engine.tasks.create(container.id)
+        state.pid_started = started_time(state.pid)
+        await engine.tasks.start(container.id)
+        state.running, state.started_ns = True, time.time_ns()
+        container.row = None
+
+    def events(self, **filters: list[str]) -> list[dict[str, Any]]:
+        """The events so far that the filters match."""
+        answer = self.get("/events", since=0, until=f"{time.time():.9f}", filters=json.dumps(filters))
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def _no_builds() -> Builds:
+    raise AssertionError("nothing is built here")
+
+
+async def _opened(stack: AsyncExitStack, engine: FakeServer, config: Config) -> Services:
+    client = engine.client(snapshotter=SNAPSHOTTER)
+    bus = EventBus()
+    database = Database(config.data_root / "wharf.db")
+    stack.callback(database.close)
+    networks = FakeNetworks(config, bus)
+    volumes = Volumes(MemoryStore(), bus, LocalDriver(config.data_root / "volumes"))
+    images = Images(client, bus, lambda: list(containers.registry))
+    containers = make_containers(
+        config,
+        engine=client,
+        store=ContainerStore(database),
+        bus=bus,
+        images=images,
+        networks=networks,
+        volumes=volumes,
+        facts=FACTS,
+        default_runtime="runc",
+    )
+    containers.room.stdio = StandardCalls()
+    build = Door(config.data_root, _no_builds)
+    await images.start()
+    stack.push_async_callback(images.stop)
+    networks.bind(containers.registry, containers.room.save)
+    running = make_running(containers.room)
+    stack.push_async_callback(containers.close)
+    await containers.open()
+    stack.push_async_callback(running.close)
+    await running.open()
+    system = System(
+        config,
+        engine=client,
+        bus=bus,
+        identity=IDENTITY,
+        facts=FACTS,
+        probe=PROBE,
+        snapshotter=SNAPSHOTTER,
+        containers=containers,
+        images=images,
+        volumes=volumes,
+        build=build,
+    )
+    return Services(
+        engine=client,
+        events=bus,
+        images=images,
+        networks=networks,
+        volumes=volumes,
+        containers=containers,
+        exec=running.exec,
+        logs=running.logs,
+        attachments=running.attachments,
+        stats=running.stats,
+        build=build,
+        system=system,
+        metrics=Metrics(containers, bus, FACTS, identity=IDENTITY, snapshotter=SNAPSHOTTER),
+    )
+
+
+@contextmanager
+def serving(directory: Path, **settings: Any) -> Iterator[Daemon]:
+    """A daemon with its roots below ``directory``. ``settings``: fields of the configuration."""
+    config = Config(data_root=directory / "data", exec_root=directory / "run", userland_proxy=False, **settings)
+    config.data_root.mkdir()
+    config.exec_root.mkdir()
+    engine = FakeServer(directory)
+    # Inspect asks the kernel whether a process lives: this one does, and wharfd signals none by its pid.
+    engine.tasks.pids = itertools.repeat(os.getpid())
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            services = runner.run(_opened(stack, engine, config))
+            yield Daemon(services, engine, runner, EngineApp(all_routes(), services))
+        finally:
+            runner.run(stack.aclose())

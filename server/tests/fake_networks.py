@@ -1,0 +1,78 @@
+"""The network service without a kernel: records are real, what reaches for links and rules is absent."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
+
+from server.config.model import Config
+from server.containers.model import Container
+from server.networks.context import Bus, Room, Store
+from server.networks.ipam.allocator import default_pool
+from server.networks.model import BRIDGE, HOST, NULL, Network, PoolConfig, SandboxRecord
+from server.networks.netlink.namespace_pool import NamespacePool
+from server.networks.netlink.rtnetlink import Netlink
+from server.networks.nftables.firewall import Firewall
+from server.networks.proxy_client import Forwarder
+from server.networks.service import Networks
+
+T = TypeVar("T")
+
+
+def _absent(kind: type[T]) -> T:
+    """A part that no test reaches; one that does fails with an AttributeError."""
+    return cast(T, None)
+
+
+class NoNetworks:
+    """A store that keeps nothing."""
+
+    async def put(self, network: Network) -> None:
+        return
+
+    async def delete(self, network: Network) -> None:
+        return
+
+    async def put_sandbox(self, sandbox: SandboxRecord) -> None:
+        return
+
+    async def delete_sandbox(self, container: str) -> None:
+        return
+
+    async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]:
+        return (), ()
+
+
+class FakeNetworks(Networks):
+    """The predefined networks, with fixed ids; containers may be made on them, but not started.
+
+    A subclass, so that mypy holds it to the service's interface; the constructor makes no netlink socket and no thread.
+    """
+
+    def __init__(self, config: Config, bus: Bus) -> None:
+        store: Store = NoNetworks()
+        pools = [default_pool(pool.base, pool.size) for pool in config.default_address_pools]
+        self.room = Room(
+            config,
+            pools,
+            store,
+            bus,
+            host=_absent(Netlink),
+            pool=_absent(NamespacePool),
+            firewall=_absent(Firewall),
+            forwarder=_absent(Forwarder),
+            workers=_absent(ThreadPoolExecutor),
+            sweepers=_absent(ThreadPoolExecutor),
+        )
+        subnet = PoolConfig(subnet="172.17.0.0/16", gateway="172.17.0.1")
+        for number, (name, driver) in enumerate((("bridge", BRIDGE), ("host", HOST), ("none", NULL))):
+            network = Network(f"{number}{'0' * 63}", name, driver, 1_600_000_000_000_000_000, predefined=True)
+            if driver == BRIDGE:
+                network.ipam = [subnet]
+                network.pools = network.make_pools()
+            self.room.add(network)
+
+    async def recover(self, running: Sequence[Container]) -> None:
+        return
+
+    async def close(self) -> None:
+        return
