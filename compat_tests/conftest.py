@@ -42,12 +42,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, kinds, indirect=True, scope=scope)  # type: ignore[arg-type]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here drives real engines. The mark comes before pytest selects by `-m`: `not root` leaves this out."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     reason = "needs root" if os.geteuid() else f"needs {', '.join(missing)}" if missing else ""
     for item in items:
-        if reason and "compat_tests" in item.path.parts:
-            item.add_marker(pytest.mark.skip(reason=reason))
+        if "compat_tests" in item.path.parts:
+            item.add_marker(pytest.mark.root)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 # How much log there was of each daemon when a test began, by the log's path.

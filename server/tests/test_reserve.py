@@ -16,7 +16,7 @@ from engine.common.errors import Kind, WharfError
 from engine.supervisor.store.database import Database as Metadata
 from server.store.database import Database, Documents
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a tmpfs")
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a tmpfs")]
 
 
 @pytest.fixture

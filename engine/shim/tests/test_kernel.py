@@ -7,7 +7,7 @@ import pytest
 
 from engine.shim import kernel
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a device")
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a device")]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import pytest
 from engine.common.errors import Kind, WharfError
 from engine.supervisor.store.database import Database
 
+pytestmark = pytest.mark.root  # the directory of a database is made root's
+
 
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
     """Also where the metadata, not a blob, meets it first; what takes less goes on."""

@@ -15,6 +15,8 @@ from engine.supervisor.snapshots.copy import CopySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database
 
+pytestmark = pytest.mark.root  # the directories of snapshots are made root's
+
 CALL = Call("test")
 
 

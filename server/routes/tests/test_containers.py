@@ -83,9 +83,9 @@ def test_refusals(shared_daemon: Daemon, method: str, path: str, status: int, se
             "can't create 'AutoRemove' container with restart policy",
         ),
         (
-            {"HostConfig": {"LogConfig": {"Type": "nope"}}},
+            {"HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"nope": "1"}}}},
             400,
-            'error looking up logging plugin nope: plugin "nope" not found',
+            "unknown log opt 'nope' for json-file log driver",
         ),
         (
             {"HostConfig": {"Binds": ["/a:b"]}},

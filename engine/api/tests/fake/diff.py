@@ -57,12 +57,14 @@ def _decompressed(data: bytes) -> bytes:
 def _extract(plain: bytes, root: Path) -> None:
     try:
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as archive:
+            # The argument ``filter`` is missing in 3.11.0 to 3.11.3, and later versions warn where there is no filter.
+            archive.extraction_filter = lambda member, path: member
             for member in archive:
                 folder, name = os.path.split(member.name)
                 if name.startswith(_WHITEOUT):
                     _remove(root / folder / name.removeprefix(_WHITEOUT))
                 else:
-                    archive.extract(member, root, numeric_owner=True, filter="tar")
+                    archive.extract(member, root, numeric_owner=True)
     except tarfile.ReadError:
         raise invalid("archive/tar: invalid tar header") from None
 

@@ -34,6 +34,7 @@ def _file(path: str, content: bytes, *, mtime: int = 7, mode: int = FILE) -> tup
     return Entry(path=path, mode=mode, size=len(content), mtime_ns=mtime), content
 
 
+@pytest.mark.root  # files get the owners that the client names
 def test_first_time_all_then_only_what_changed(tmp_path: Path) -> None:
     root = tmp_path / "m"
     tree = [
@@ -61,6 +62,7 @@ def test_first_time_all_then_only_what_changed(tmp_path: Path) -> None:
     assert sorted(entry.path for entry in walk(str(root))) == ["Dockerfile", "d", "d/a"]
 
 
+@pytest.mark.root  # files get the owners that the client names
 def test_kinds_replace_one_another(tmp_path: Path) -> None:
     root = tmp_path / "m"
     _sync(root, [(Entry(path="x", mode=DIR), b""), _file("x/y", b"1")])
@@ -78,6 +80,7 @@ def test_a_path_that_leaves_the_tree_is_refused(tmp_path: Path, path: str) -> No
         _sync(tmp_path / "m", [_file(path, b"x")])
 
 
+@pytest.mark.root  # files get the owners that the client names
 def test_a_symlink_leads_nowhere(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

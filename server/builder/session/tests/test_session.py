@@ -191,6 +191,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.root  # files get the owners that the client names
 @pytest.mark.parametrize("connect", [_hijacked, _within_a_call])
 def test_files_secrets_and_output(tmp_path: Path, folder: Path, connect: Connect) -> None:
     client = Client(folder)
