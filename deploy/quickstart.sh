@@ -131,7 +131,7 @@ install_wharf() {
   fi
   # from a copy: a build leaves files in its folder, and this one belongs to somebody
   copy=$(mktemp -d)
-  cp -r "$ROOT/pyproject.toml" "$ROOT/README.md" "$ROOT/LICENSE" "$ROOT/NOTICE" "$ROOT/server" "$ROOT/engine" "$ROOT/api_models" "$copy"
+  cp -r "$ROOT"/{pyproject.toml,README.md,LICENSE,NOTICE,server,engine,api_models} "$copy"
   local status=0
   timeout -k 10 240 "$HOME_DIR/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
     --force-reinstall "$copy" </dev/null >&2 || status=$?
