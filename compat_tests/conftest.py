@@ -42,6 +42,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, kinds, indirect=True, scope=scope)  # type: ignore[arg-type]
 
 
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """The unit loop imports nothing of this: the clients' libraries alone take seconds."""
+    return True if config.option.markexpr == "not root" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here drives real engines. The mark comes before pytest selects by `-m`: `not root` leaves this out."""

@@ -113,7 +113,8 @@ def test_a_reader_between_any_two_steps_of_a_rotation(tmp_path: Path, driver: st
         directory = tmp_path / str(step)
         directory.mkdir()
         path = str(directory / "log")
-        writer = Writer(Path(path), driver, gz=gz)
+        # Each name that a rotation may have is a step: no more of them than these lines need.
+        writer = Writer(Path(path), driver, files=12, gz=gz)
         follower = LogReader(path, format_of(driver), Query(framed=False))
         late = LogReader(path, format_of(driver), Query(framed=False))
         last = LogReader(path, format_of(driver), Query(framed=False, tail=9))
