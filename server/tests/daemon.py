@@ -26,20 +26,21 @@ from engine.api.types import ContainerRecord
 from engine.common.system.cgroups import CgroupLayout
 from engine.runtime.probe import Binary, Probe
 from server.app import EngineApp
+from server.builder.changes import apply_changes
 from server.builder.facade import Door
 from server.builder.service import Builds
 from server.config import Config
-from server.containers.exec.wiring import make_running
 from server.containers.model import Container
 from server.containers.mounts.initlayer import layer_of
 from server.containers.run.process import started_time
+from server.containers.running import make_running
 from server.containers.spec.host import HostFacts
-from server.containers.stdio.stdio_backend import Embedded
+from server.containers.stdio_backend import Embedded
+from server.containers.store import ContainerStore
 from server.containers.wiring import make_containers
 from server.events import EventBus
 from server.images.service import Images
 from server.routes import all_routes
-from server.store.containers import ContainerStore
 from server.store.database import Database
 from server.system.metrics import Metrics
 from server.system.service import System
@@ -56,12 +57,6 @@ FACTS = HostFacts(kernel=(6, 18), arch="amd64", cgroups=CgroupLayout("v2", froze
 PROBE = Probe(Binary("runc", "/usr/bin/runc", "1.1.5", "v1.1.5"), {"runc": Binary("runc", "/usr/bin/runc", "1.1.5")})
 IDENTITY = "11111111-2222-4333-8444-555555555555"
 SNAPSHOTTER = "native"
-
-
-class StandardCalls(Embedded):
-    """Execs run by the calls of containerd's API, which the fake knows; it has no shim to run one in one word."""
-
-    runs_execs = False
 
 
 @dataclass(slots=True)
@@ -181,7 +176,7 @@ async def _opened(stack: AsyncExitStack, engine: FakeServer, config: Config) -> 
     stack.callback(database.close)
     networks = FakeNetworks(config, bus)
     volumes = Volumes(MemoryStore(), bus, LocalDriver(config.data_root / "volumes"))
-    images = Images(client, bus, lambda: list(containers.registry))
+    images = Images(client, bus, lambda: list(containers.registry), apply_changes=apply_changes)
     containers = make_containers(
         config,
         engine=client,
@@ -193,7 +188,7 @@ async def _opened(stack: AsyncExitStack, engine: FakeServer, config: Config) -> 
         facts=FACTS,
         default_runtime="runc",
     )
-    containers.room.stdio = StandardCalls()
+    containers.room.stdio = Embedded()
     build = Door(config.data_root, _no_builds)
     await images.start()
     stack.push_async_callback(images.stop)

@@ -120,7 +120,8 @@ def test_places_of_mounts_are_made_inside(root: int, tmp_path: Path) -> None:
         with contextlib.suppress(OSError):
             os.close(paths.make_place(str(tmp_path / "root"), f"/w/d/new/{number}", directory=bool(number % 2)))
     assert not (tmp_path / "outside/new").exists()
-    assert True in repeat((tmp_path / "root/w/d/new").exists)
+    # The exchange goes on, or stands still on a busy host: the directory has either name.
+    assert True in repeat(lambda: any((tmp_path / "root/w" / name / "new").exists() for name in ("d", "l")))
 
 
 def test_links_are_followed_as_inside(root: int, tmp_path: Path) -> None:
