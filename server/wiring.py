@@ -16,6 +16,7 @@ from engine.api.client import Engine
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from engine.common.files import place
+from engine.runtime.probe import Probe
 from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.oci import RUNC
 from engine.shim.zygote import Handle
@@ -29,7 +30,7 @@ from server.containers.remap import Remap
 from server.containers.running import make_running
 from server.containers.service import Containers
 from server.containers.spec import apparmor
-from server.containers.spec.host import probe
+from server.containers.spec.host import HostFacts, probe
 from server.containers.stdio.attach import Attachments
 from server.containers.store import ContainerStore
 from server.containers.wiring import make_containers
@@ -122,68 +123,103 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         await asyncio.to_thread(prepare_cgroup_parent, config)
         facts = probe(cgroup_driver=cgroup_driver(config), init_path=config.init_path, apparmor=confined)
         runtimes = await asyncio.to_thread(probe_runtimes)
-        # crun makes the streams that it is given the container's user's. containerd's own shims give it the host's
-        # /dev/null (ours a sealed one), so that users would take that from the host.
-        runtime = runtimes.require("" if config.embedded else RUNC)
-        users: list[Containers] = []
-        images = Images(engine, bus, partial(_users, users), registry_settings(config), apply_changes=apply_changes)
-        await images.start()
-        stack.push_async_callback(images.stop)
-
-        store = ContainerStore(database)
-        containers = make_containers(
+        yield await make_services(
             config,
+            stack,
             engine=engine,
-            store=store,
+            database=database,
             bus=bus,
-            images=images,
             networks=networks,
             volumes=volumes,
             facts=facts,
-            default_runtime=config.default_runtime or runtime.dialect,
+            runtimes=runtimes,
+            snapshotter=snapshotter,
             zygote=zygote,
             remap=remap,
         )
-        users.append(containers)
-        identity = await engine_id(database)
-        build = Door(config.data_root, partial(_make_builds, config, containers, images, networks, identity))
-        running = make_running(containers.room)
-        await containers.load()
-        networks.bind(containers.registry, containers.room.save)
-        await build.start()
-        stack.push_async_callback(build.stop)
-        stack.push_async_callback(containers.close)
-        await containers.open()
-        stack.push_async_callback(running.close)
-        await running.open()
-        system = System(
-            config,
-            engine=engine,
-            bus=bus,
-            identity=identity,
-            facts=facts,
-            probe=runtimes,
-            snapshotter=snapshotter,
-            containers=containers,
-            images=images,
-            volumes=volumes,
-            build=build,
-        )
-        yield Services(
-            engine=engine,
-            events=bus,
-            images=images,
-            networks=networks,
-            volumes=volumes,
-            containers=containers,
-            exec=running.exec,
-            logs=running.logs,
-            attachments=running.attachments,
-            stats=running.stats,
-            build=build,
-            system=system,
-            metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
-        )
+
+
+async def make_services(
+    config: Config,
+    stack: AsyncExitStack,
+    *,
+    engine: Engine,
+    database: Database,
+    bus: EventBus,
+    networks: Networks,
+    volumes: Volumes,
+    facts: HostFacts,
+    runtimes: Probe,
+    snapshotter: str,
+    zygote: Handle | None = None,
+    remap: Remap | None = None,
+) -> Services:
+    """The services over what ``opened`` has made of the kernel, the engine and the disk. They are closed by ``stack``.
+
+    :raises WharfError: no OCI runtime works on this host, or the engine can't be asked.
+    """
+    # crun makes the streams that it is given the container's user's. containerd's own shims give it the host's
+    # /dev/null (ours a sealed one), so that users would take that from the host.
+    runtime = runtimes.require("" if config.embedded else RUNC)
+    users: list[Containers] = []
+    images = Images(engine, bus, partial(_users, users), registry_settings(config), apply_changes=apply_changes)
+    await images.start()
+    stack.push_async_callback(images.stop)
+
+    store = ContainerStore(database)
+    containers = make_containers(
+        config,
+        engine=engine,
+        store=store,
+        bus=bus,
+        images=images,
+        networks=networks,
+        volumes=volumes,
+        facts=facts,
+        default_runtime=config.default_runtime or runtime.dialect,
+        zygote=zygote,
+        remap=remap,
+    )
+    users.append(containers)
+    identity = await engine_id(database)
+    build = Door(config.data_root, partial(_make_builds, config, containers, images, networks, identity))
+    running = make_running(containers.room)
+    await containers.load()
+    networks.bind(containers.registry, containers.room.save)
+    await build.start()
+    stack.push_async_callback(build.stop)
+    stack.push_async_callback(containers.close)
+    await containers.open()
+    stack.push_async_callback(running.close)
+    await running.open()
+    system = System(
+        config,
+        engine=engine,
+        bus=bus,
+        identity=identity,
+        facts=facts,
+        probe=runtimes,
+        snapshotter=snapshotter,
+        containers=containers,
+        images=images,
+        volumes=volumes,
+        build=build,
+    )
+    return Services(
+        engine=engine,
+        events=bus,
+        images=images,
+        networks=networks,
+        volumes=volumes,
+        containers=containers,
+        exec=running.exec,
+        logs=running.logs,
+        attachments=running.attachments,
+        stats=running.stats,
+        build=build,
+        system=system,
+        metrics=Metrics(containers, bus, facts, identity=identity, snapshotter=snapshotter),
+    )
 
 
 def _make_builds(config: Config, containers: Containers, images: Images, networks: Networks, identity: str) -> "Builds":

@@ -26,36 +26,25 @@ from engine.api.types import ContainerRecord
 from engine.common.system.cgroups import CgroupLayout
 from engine.runtime.probe import Binary, Probe
 from server.app import EngineApp
-from server.builder.changes import apply_changes
-from server.builder.facade import Door
-from server.builder.service import Builds
 from server.config import Config
 from server.containers.model import Container
 from server.containers.mounts.initlayer import layer_of
 from server.containers.run.process import started_time
-from server.containers.running import make_running
 from server.containers.spec.host import HostFacts
-from server.containers.stdio_backend import Embedded
-from server.containers.store import ContainerStore
-from server.containers.wiring import make_containers
 from server.events import EventBus
-from server.images.service import Images
 from server.routes import all_routes
 from server.store.database import Database
-from server.system.metrics import Metrics
-from server.system.service import System
 from server.tests import samples
 from server.tests.fake_networks import FakeNetworks
 from server.volumes.local import LocalDriver
 from server.volumes.service import Volumes
 from server.volumes.tests.stores import MemoryStore
-from server.wiring import Services
+from server.wiring import Services, make_services
 
 T = TypeVar("T")
 
 FACTS = HostFacts(kernel=(6, 18), arch="amd64", cgroups=CgroupLayout("v2", frozenset(("cpu", "memory"))), cpus=2)
 PROBE = Probe(Binary("runc", "/usr/bin/runc", "1.1.5", "v1.1.5"), {"runc": Binary("runc", "/usr/bin/runc", "1.1.5")})
-IDENTITY = "11111111-2222-4333-8444-555555555555"
 SNAPSHOTTER = "native"
 
 
@@ -165,66 +154,20 @@ class Daemon:
         return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def _no_builds() -> Builds:
-    raise AssertionError("nothing is built here")
-
-
 async def _opened(stack: AsyncExitStack, engine: FakeServer, config: Config) -> Services:
-    client = engine.client(snapshotter=SNAPSHOTTER)
-    bus = EventBus()
-    database = Database(config.data_root / "wharf.db")
+    bus, database = EventBus(), Database(config.data_root / "wharf.db")
     stack.callback(database.close)
-    networks = FakeNetworks(config, bus)
-    volumes = Volumes(MemoryStore(), bus, LocalDriver(config.data_root / "volumes"))
-    images = Images(client, bus, lambda: list(containers.registry), apply_changes=apply_changes)
-    containers = make_containers(
+    return await make_services(
         config,
-        engine=client,
-        store=ContainerStore(database),
+        stack,
+        engine=engine.client(snapshotter=SNAPSHOTTER),
+        database=database,
         bus=bus,
-        images=images,
-        networks=networks,
-        volumes=volumes,
+        networks=FakeNetworks(config, bus),
+        volumes=Volumes(MemoryStore(), bus, LocalDriver(config.data_root / "volumes")),
         facts=FACTS,
-        default_runtime="runc",
-    )
-    containers.room.stdio = Embedded()
-    build = Door(config.data_root, _no_builds)
-    await images.start()
-    stack.push_async_callback(images.stop)
-    networks.bind(containers.registry, containers.room.save)
-    running = make_running(containers.room)
-    stack.push_async_callback(containers.close)
-    await containers.open()
-    stack.push_async_callback(running.close)
-    await running.open()
-    system = System(
-        config,
-        engine=client,
-        bus=bus,
-        identity=IDENTITY,
-        facts=FACTS,
-        probe=PROBE,
+        runtimes=PROBE,
         snapshotter=SNAPSHOTTER,
-        containers=containers,
-        images=images,
-        volumes=volumes,
-        build=build,
-    )
-    return Services(
-        engine=client,
-        events=bus,
-        images=images,
-        networks=networks,
-        volumes=volumes,
-        containers=containers,
-        exec=running.exec,
-        logs=running.logs,
-        attachments=running.attachments,
-        stats=running.stats,
-        build=build,
-        system=system,
-        metrics=Metrics(containers, bus, FACTS, identity=IDENTITY, snapshotter=SNAPSHOTTER),
     )
 
 

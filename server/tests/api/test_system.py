@@ -8,7 +8,7 @@ import pytest
 
 from server.config.model import AddressPool
 from server.routes import metrics
-from server.tests.daemon import IDENTITY, Daemon, serving
+from server.tests.daemon import Daemon, serving
 from server.version import SERVER_VERSION
 
 CONFINED = ["name=seccomp,profile=builtin", "name=cgroupns"]
@@ -34,7 +34,7 @@ def test_version(shared_daemon: Daemon) -> None:
 
 def test_info_counts_containers_and_images(shared_daemon: Daemon) -> None:
     document = shared_daemon.get("/info").json()
-    assert document["ID"] == IDENTITY
+    assert document["ID"] == shared_daemon.services.system.identity
     counts = ("Containers", "ContainersRunning", "ContainersPaused", "ContainersStopped", "Images")
     assert [document[key] for key in counts] == [2, 1, 0, 1, 1]
     assert (document["Driver"], document["ServerVersion"], document["OSType"]) == ("native", SERVER_VERSION, "linux")
