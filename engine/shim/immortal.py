@@ -1,25 +1,27 @@
-"""Objects that are never written to again, so that forks share their pages.
+"""Objects whose reference counts are never written again, so that forked processes share their pages.
 
-Every use of a Python object writes to its reference count, and the page with it stops being shared. Since CPython 3.12
-(PEP 683) an object may be immortal: its count has a value that is left alone by all. None and its like are born so;
-what a process has loaded before it forks may as well be, as it lives until the end anyway. Older interpreters are left
-as they are.
+Every use of a Python object writes to its reference count, and the kernel then copies the page. CPython 3.12 and later
+(PEP 683) leave the count of an immortal object alone. This module makes all objects immortal that a process has loaded
+before it forks: they live until its end anyway. On earlier versions they are only hidden from the garbage collector.
+
+Measured with CPython 3.13 and 20 containers: 1.66 MiB for each container instead of 2.33, and 84 MiB instead of 88 for
+the daemons at rest.
 """
 
 import ctypes
 import gc
 import types
 
-# They end and free what they hold, or are about to: the ones that run are among them.
+# They end and release what they refer to; the running ones are among them.
 _PASSING = (types.FrameType, types.GeneratorType, types.CoroutineType)
 
 
 def immortalize() -> None:
-    """Makes all objects of now immortal, and hides them from the collector. Some 25 ms for a bare interpreter."""
+    """Makes all present objects immortal and hides them from the collector. 25 ms in a bare interpreter."""
     gc.collect()
     mark = ctypes.c_uint32.from_address(id(None)).value
     if _immortal(mark):
-        # What the collector knows, then what that refers to (strings, code, numbers), until there is nothing new.
+        # The objects that the collector tracks, then those that they refer to (strings, code, numbers), and so on.
         found = gc.get_objects()
         while found:
             fresh = []
@@ -33,5 +35,5 @@ def immortalize() -> None:
 
 
 def _immortal(count: int) -> bool:
-    """The bit that CPython looks at; a count that counts never gets there."""
+    """By the bit that CPython tests; no real count is so large."""
     return bool(count >> 31)
