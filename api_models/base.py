@@ -10,7 +10,7 @@ default is ``None`` is written as ``null`` when it was not given and as ``[]``/`
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -39,16 +39,6 @@ def _text(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _one_or_many(value: Any) -> Any:
-    if isinstance(value, list) and not all(each is None or isinstance(each, str) for each in value):
-        raise ValueError("Go's decoder of this type blames the array, not what is in it")
-    return [value] if isinstance(value, str) else value
-
-
-def _object(value: Any) -> Any:
-    return {} if value is None else value
-
-
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("int64")]
 Int = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("int")]
 Uint = Annotated[int, Field(ge=0, le=2**64 - 1), Go("uint")]
@@ -58,10 +48,6 @@ Uint64 = Annotated[int, Field(ge=0, le=2**64 - 1), Go("uint64")]
 Text = Annotated[str, BeforeValidator(_text)]
 Strings = list[Text]
 StringMap = dict[str, Text]
-# A command: a JSON string is a list of one.
-StrSlice = Annotated[list[Text], BeforeValidator(_one_or_many)]
-# Go's map[string]struct{}: only the keys matter.
-KeySet = dict[str, Annotated[dict[str, Any], BeforeValidator(_object), Go("struct {}")]]
 
 
 def _pascal(name: str) -> str:
@@ -103,10 +89,6 @@ class Model(BaseModel):
         """The object as the API writes it (a fresh dict of JSON values)."""
         return wire(self)
 
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some attributes changed; nothing is validated again."""
-        return self.model_copy(update=changes)
-
 
 @cache
 def _names(cls: type[Model]) -> Mapping[str, str]:
@@ -130,7 +112,7 @@ def _plan(cls: type[Model]) -> tuple[tuple[str, str, bool, bool], ...]:
     )
 
 
-def _empty(value: object, pointer: bool) -> bool:  # noqa: FBT001
+def empty(value: object, *, pointer: bool) -> bool:
     """Go's idea of empty: false, 0, nil, "", a list or map without elements; of a pointer only nil."""
     if pointer and isinstance(value, bool | int | str):
         return False
@@ -155,17 +137,7 @@ def wire(model: Model) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for attribute, alias, omit, pointer in _plan(type(model)):
         value = getattr(model, attribute)
-        if omit and _empty(value, pointer):
+        if omit and empty(value, pointer=pointer):
             continue
         document[alias] = value if type(value) in _SCALARS else _value(value)
     return document
-
-
-def inner_models(annotation: Any) -> tuple[type[Model], ...]:
-    """The models that an annotation mentions, however deep."""
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return (annotation,) if issubclass(annotation, Model) else ()
-    found: tuple[type[Model], ...] = ()
-    for argument in get_args(annotation):
-        found += inner_models(argument)
-    return found

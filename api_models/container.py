@@ -1,22 +1,27 @@
 """Containers: the bodies of create, update and their like, and the shapes of list and inspect."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from api_models.base import OMIT, Go, Int, Int64, KeySet, Model, StringMap, Strings, StrSlice, Uint
+from api_models.base import OMIT, Go, Int, Int64, Model, Text, Uint
 from api_models.mount import Mount
 from api_models.network import EndpointSettings, NetworkingConfig
+from api_models.record import KeySet, Record, StringMap, Strings, StrSlice
 from api_models.resources import Resources, RestartPolicy
 from api_models.versions import Adapted, Checked, Implied, Shown, Since, Version
 from engine.common.errors import invalid
 
 #: Names of networks that no user made.
 _PREDEFINED = frozenset(("default", "bridge", "host", "none", ""))
+_NO_POLICY = RestartPolicy()
 Duration = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Go("time.Duration")]
 
 
-class HealthConfig(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthConfig(Record):
     """Durations in nanoseconds; 0 inherits (from the image, then the default)."""
 
     go_name: ClassVar[str] = "v1.HealthcheckConfig"
@@ -29,7 +34,8 @@ class HealthConfig(Model):
     retries: Annotated[Int, OMIT] = 0
 
 
-class ContainerConfig(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerConfig(Record):
     """What an image gives and a container may change: the process and its metadata."""
 
     go_name: ClassVar[str] = "container.Config"
@@ -62,20 +68,26 @@ class ContainerConfig(Model):
     shell: Annotated[StrSlice | None, Go("string"), OMIT] = None
 
 
-class LogConfig(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig(Record):
     go_name: ClassVar[str] = "container.LogConfig"
 
     type: str = ""
     config: StringMap | None = None
 
 
-class PortBinding(Model):
+_NO_LOG_CONFIG = LogConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortBinding(Record):
     go_name: ClassVar[str] = "nat.PortBinding"
 
     host_ip: str = ""
     host_port: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostConfig(Resources):
     """What belongs to this host: limits, mounts, ports, namespaces, security, lifecycle."""
 
@@ -83,17 +95,17 @@ class HostConfig(Resources):
 
     binds: Strings | None = None
     container_id_file: Annotated[str, Field(alias="ContainerIDFile")] = ""
-    log_config: LogConfig = Field(default_factory=LogConfig)
+    log_config: LogConfig = _NO_LOG_CONFIG
     network_mode: Annotated[str, Go("container.NetworkMode")] = ""
-    port_bindings: Annotated[dict[str, list[PortBinding] | None] | None, Go("nat.PortMap")] = None
-    restart_policy: RestartPolicy = Field(default_factory=RestartPolicy)
+    port_bindings: Annotated[Mapping[str, tuple[PortBinding, ...] | None] | None, Go("nat.PortMap")] = None
+    restart_policy: RestartPolicy = _NO_POLICY
     auto_remove: Annotated[bool, Since((1, 25))] = False
     volume_driver: str = ""
     volumes_from: Strings | None = None
     # [height, width]
-    console_size: Annotated[list[Uint], Go("[2]uint"), Since((1, 42))] = Field(default_factory=lambda: [0, 0])
+    console_size: Annotated[tuple[Uint, ...], Go("[2]uint"), Since((1, 42))] = (0, 0)
     annotations: Annotated[StringMap | None, OMIT, Since((1, 43))] = None
-    mounts: Annotated[list[Mount] | None, OMIT] = None
+    mounts: Annotated[tuple[Mount, ...] | None, OMIT] = None
     cap_add: Annotated[StrSlice | None, Go("string")] = None
     cap_drop: Annotated[StrSlice | None, Go("string")] = None
     # "" means the daemon's default; api_models.changes.CGROUPNS_DEFAULT.
@@ -126,6 +138,12 @@ class HostConfig(Resources):
     init: Annotated[bool | None, OMIT] = None
 
 
+def _some_key_of_config(body: Model, version: Version) -> None:
+    """dockerd tells a body without any key of ContainerConfig from one whose keys are all empty."""
+    if not body.model_fields_set - {"host_config", "networking_config"}:
+        raise invalid("config cannot be empty in order to create a container")
+
+
 def _one_endpoint_before_1_44(request: "CreateRequest", version: Version) -> None:
     config = request.networking_config
     endpoints = (config.endpoints_config if config else None) or {}
@@ -134,6 +152,7 @@ def _one_endpoint_before_1_44(request: "CreateRequest", version: Version) -> Non
         raise invalid(f"Container cannot be created with multiple network endpoints: {names}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest(ContainerConfig):
     """The body of ``POST /containers/create``: a ContainerConfig with two more keys."""
 
@@ -141,33 +160,27 @@ class CreateRequest(ContainerConfig):
     go_embedded: ClassVar[str] = ""
 
     host_config: HostConfig | None = None
-    networking_config: Annotated[NetworkingConfig | None, Checked(_one_endpoint_before_1_44)] = None
-
-    @property
-    def empty(self) -> bool:
-        """True if no key of the ContainerConfig was given (dockerd refuses that)."""
-        return not self.model_fields_set - {"host_config", "networking_config"}
+    networking_config: Annotated[
+        NetworkingConfig | None, Checked(_one_endpoint_before_1_44), Checked(_some_key_of_config)
+    ] = None
 
     def config(self) -> ContainerConfig:
         """The ContainerConfig alone."""
-        fields = {name: getattr(self, name) for name in ContainerConfig.model_fields}
-        return ContainerConfig.model_construct(self.model_fields_set & fields.keys(), **fields)
+        return ContainerConfig(**{field.name: getattr(self, field.name) for field in fields(ContainerConfig)})
 
 
-def _no_pids_limit_before_1_40(request: "UpdateRequest", version: Version) -> None:
+def _no_pids_limit_before_1_40(body: Any, version: Version) -> None:
     if version < (1, 40):
-        request.pids_limit = None
+        body.pids_limit = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRequest(Resources):
     """The body of ``POST /containers/{id}/update``. What isn't given is kept."""
 
     go_name: ClassVar[str] = "container.UpdateConfig"
 
-    restart_policy: Annotated[RestartPolicy, Checked(_no_pids_limit_before_1_40)] = Field(default_factory=RestartPolicy)
-
-
-# ---- answers: the fields whose presence depends on the version, the rest passes as it is -------------------
+    restart_policy: Annotated[RestartPolicy, Checked(_no_pids_limit_before_1_40)] = _NO_POLICY
 
 
 class CheckpointRequest(Model):
@@ -180,9 +193,12 @@ class CheckpointRequest(Model):
     exit: bool = False
 
 
+# ---- answers: the fields whose presence depends on the version, the rest passes as it is -------------------
+
+
 class SummaryHostConfig(Model):
     network_mode: Annotated[str, OMIT] = ""
-    annotations: Annotated[StringMap | None, OMIT, Shown((1, 46))] = None
+    annotations: Annotated[dict[str, Text] | None, OMIT, Shown((1, 46))] = None
 
 
 class SummaryNetworks(Model):
@@ -193,7 +209,7 @@ class ContainerSummary(Model):
     """One element of ``GET /containers/json``."""
 
     id: str = ""
-    names: Strings = Field(default_factory=list)
+    names: list[Text] = Field(default_factory=list)
     image: str = ""
     image_id: Annotated[str, Field(alias="ImageID")] = ""
     image_manifest_descriptor: Annotated[dict[str, Any] | None, OMIT, Shown((1, 48))] = None
@@ -202,7 +218,7 @@ class ContainerSummary(Model):
     ports: list[dict[str, Any]] = Field(default_factory=list)
     size_rw: Annotated[Int64, OMIT] = 0
     size_root_fs: Annotated[Int64, OMIT] = 0
-    labels: StringMap = Field(default_factory=dict)
+    labels: dict[str, Text] = Field(default_factory=dict)
     state: str = ""
     status: str = ""
     host_config: SummaryHostConfig = Field(default_factory=SummaryHostConfig)
@@ -247,7 +263,7 @@ class ContainerInspect(Model):
     id: str = ""
     created: str = ""
     path: str = ""
-    args: Strings = Field(default_factory=list)
+    args: list[Text] = Field(default_factory=list)
     state: dict[str, Any] = Field(default_factory=dict)
     image: str = ""
     resolv_conf_path: str = ""
@@ -262,7 +278,7 @@ class ContainerInspect(Model):
     mount_label: str = ""
     process_label: str = ""
     app_armor_profile: str = ""
-    exec_ids: Annotated[Strings | None, Field(alias="ExecIDs")] = None
+    exec_ids: Annotated[list[Text] | None, Field(alias="ExecIDs")] = None
     host_config: HostConfig = Field(default_factory=HostConfig)
     graph_driver: dict[str, Any] | None = None
     size_rw: Annotated[Int64 | None, OMIT] = None

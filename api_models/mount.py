@@ -1,13 +1,16 @@
 """Mounts as a client asks for them (``HostConfig.Mounts``)."""
 
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
-from api_models.base import OMIT, Go, Int64, Model, StringMap, Strings, Uint32
+from api_models.base import OMIT, Go, Int64, Uint32
+from api_models.record import Record, StringMap, Strings
 from api_models.versions import Checked, Needs, Since, Version
 from engine.common.errors import invalid
 
 
-class BindOptions(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindOptions(Record):
     go_name: ClassVar[str] = "mount.BindOptions"
 
     propagation: Annotated[str, Go("mount.Propagation"), OMIT] = ""
@@ -18,14 +21,16 @@ class BindOptions(Model):
     read_only_force_recursive: Annotated[bool, OMIT, Needs((1, 44), "BindOptions.ReadOnlyForceRecursive")] = False
 
 
-class DriverConfig(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverConfig(Record):
     go_name: ClassVar[str] = "mount.Driver"
 
     name: Annotated[str, OMIT] = ""
     options: Annotated[StringMap | None, OMIT] = None
 
 
-class VolumeOptions(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeOptions(Record):
     go_name: ClassVar[str] = "mount.VolumeOptions"
 
     no_copy: Annotated[bool, OMIT] = False
@@ -34,22 +39,25 @@ class VolumeOptions(Model):
     driver_config: Annotated[DriverConfig | None, OMIT] = None
 
 
-class ImageOptions(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions(Record):
     go_name: ClassVar[str] = "mount.ImageOptions"
 
     subpath: Annotated[str, OMIT] = ""
 
 
-class TmpfsOptions(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TmpfsOptions(Record):
     go_name: ClassVar[str] = "mount.TmpfsOptions"
 
     size_bytes: Annotated[Int64, OMIT] = 0
     mode: Annotated[Uint32, Go("fs.FileMode"), OMIT] = 0
     # [["noexec"], ["uid", "1000"], ...]
-    options: Annotated[list[Strings] | None, OMIT, Since((1, 46))] = None
+    options: Annotated[tuple[Strings, ...] | None, OMIT, Since((1, 46))] = None
 
 
-class ClusterOptions(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions(Record):
     go_name: ClassVar[str] = "mount.ClusterOptions"
 
 
@@ -70,13 +78,14 @@ def _options_fit_type(mount: "Mount", version: Version) -> None:
         raise invalid('Mount type "Image" needs API v1.48 or newer')
 
 
-def _read_only_at_the_top(mount: "Mount", version: Version) -> None:
+def _read_only_at_the_top(body: Any, version: Version) -> None:
     """Clients below 1.44 know of no binds that are read-only all the way down."""
-    if version < (1, 44) and mount.bind_options is not None:
-        mount.bind_options.read_only_non_recursive = mount.read_only
+    if version < (1, 44) and body.bind_options is not None:
+        body.bind_options.read_only_non_recursive = body.read_only
 
 
-class Mount(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount(Record):
     go_name: ClassVar[str] = "mount.Mount"
 
     type: Annotated[str, Go("mount.Type"), OMIT, Checked(_options_fit_type)] = ""

@@ -1,14 +1,18 @@
 """Networks and endpoints."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from api_models.base import OMIT, Go, Int, Model, StringMap, Strings
+from api_models.base import OMIT, Go, Int, Model, Text
+from api_models.record import Record, StringMap, Strings
 from api_models.versions import Emptied, Shown, Since
 
 
-class EndpointIPAMConfig(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointIPAMConfig(Record):
     go_name: ClassVar[str] = "network.EndpointIPAMConfig"
 
     ipv4_address: Annotated[str, Field(alias="IPv4Address"), OMIT] = ""
@@ -16,7 +20,8 @@ class EndpointIPAMConfig(Model):
     link_local_ips: Annotated[Strings | None, Field(alias="LinkLocalIPs"), OMIT] = None
 
 
-class EndpointSettings(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings(Record):
     """One container on one network: what was asked for, and on inspect what it got."""
 
     go_name: ClassVar[str] = "network.EndpointSettings"
@@ -39,11 +44,12 @@ class EndpointSettings(Model):
     dns_names: Annotated[Strings | None, Field(alias="DNSNames")] = None
 
 
-class NetworkingConfig(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkingConfig(Record):
     go_name: ClassVar[str] = "network.NetworkingConfig"
 
     endpoints_config: Annotated[
-        dict[str, EndpointSettings | None] | None, Go("map[string]*network.EndpointSettings")
+        Mapping[str, EndpointSettings | None] | None, Go("map[string]*network.EndpointSettings")
     ] = None
 
 
@@ -55,14 +61,14 @@ class IPAMPool(Model):
     subnet: Annotated[str, OMIT] = ""
     ip_range: Annotated[str, Field(alias="IPRange"), OMIT] = ""
     gateway: Annotated[str, OMIT] = ""
-    auxiliary_addresses: Annotated[StringMap | None, OMIT] = None
+    auxiliary_addresses: Annotated[dict[str, Text] | None, OMIT] = None
 
 
 class IPAM(Model):
     go_name: ClassVar[str] = "network.IPAM"
 
     driver: str = ""
-    options: StringMap | None = None
+    options: dict[str, Text] | None = None
     config: list[IPAMPool] | None = None
 
 
@@ -86,8 +92,8 @@ class NetworkCreate(Model):
     ingress: bool = False
     config_only: bool = False
     config_from: ConfigReference | None = None
-    options: StringMap | None = None
-    labels: StringMap | None = None
+    options: dict[str, Text] | None = None
+    labels: dict[str, Text] | None = None
 
 
 class NetworkCreateRequest(NetworkCreate):
@@ -100,7 +106,8 @@ class NetworkCreateRequest(NetworkCreate):
     check_duplicate: bool = False
 
 
-class NetworkConnect(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConnect(Record):
     """The body of ``POST /networks/{id}/connect``."""
 
     go_name: ClassVar[str] = "types.NetworkConnect"
@@ -135,8 +142,8 @@ class NetworkInspect(Model):
     config_from: ConfigReference | None = None
     config_only: bool = False
     containers: dict[str, dict[str, Any]] | None = None
-    options: StringMap | None = None
-    labels: StringMap | None = None
+    options: dict[str, Text] | None = None
+    labels: dict[str, Text] | None = None
 
 
 class NetworkSummary(NetworkInspect):

@@ -1,31 +1,36 @@
 """What bounds a container: cgroup limits, devices, ulimits (also the body of update)."""
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from api_models.base import OMIT, Go, Int, Int64, Model, StringMap, Strings, Uint16, Uint64
+from api_models.base import OMIT, Go, Int, Int64, Uint16, Uint64
+from api_models.record import Record, StringMap, Strings
 from api_models.versions import Gone, Since
 
 
-class WeightDevice(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightDevice(Record):
     go_name: ClassVar[str] = "blkiodev.WeightDevice"
 
     path: str = ""
     weight: Uint16 = 0
 
 
-class ThrottleDevice(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThrottleDevice(Record):
     go_name: ClassVar[str] = "blkiodev.ThrottleDevice"
 
     path: str = ""
     rate: Uint64 = 0
 
 
-Throttles = Annotated[list[ThrottleDevice] | None, Go("[]*blkiodev.ThrottleDevice")]
+Throttles = Annotated[tuple[ThrottleDevice, ...] | None, Go("[]*blkiodev.ThrottleDevice")]
 
 
-class DeviceMapping(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMapping(Record):
     go_name: ClassVar[str] = "container.DeviceMapping"
 
     path_on_host: str = ""
@@ -33,17 +38,19 @@ class DeviceMapping(Model):
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRequest(Record):
     go_name: ClassVar[str] = "container.DeviceRequest"
 
     driver: str = ""
     count: Int = 0
     device_ids: Annotated[Strings | None, Field(alias="DeviceIDs")] = None
-    capabilities: list[Strings] | None = None
+    capabilities: tuple[Strings, ...] | None = None
     options: StringMap | None = None
 
 
-class Ulimit(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit(Record):
     go_name: ClassVar[str] = "units.Ulimit"
 
     name: str = ""
@@ -51,7 +58,8 @@ class Ulimit(Model):
     soft: Int64 = 0
 
 
-class RestartPolicy(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy(Record):
     """``name``: "", "no", "always", "unless-stopped" or "on-failure"."""
 
     go_name: ClassVar[str] = "container.RestartPolicy"
@@ -60,7 +68,8 @@ class RestartPolicy(Model):
     maximum_retry_count: Int = 0
 
 
-class Resources(Model):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources(Record):
     """Sizes in bytes, CPU periods and quotas in microseconds, NanoCpus in 1e-9 CPUs."""
 
     go_name: ClassVar[str] = "container.Resources"
@@ -71,7 +80,7 @@ class Resources(Model):
     nano_cpus: Int64 = 0
     cgroup_parent: str = ""
     blkio_weight: Uint16 = 0
-    blkio_weight_device: Annotated[list[WeightDevice] | None, Go("[]*blkiodev.WeightDevice")] = None
+    blkio_weight_device: Annotated[tuple[WeightDevice, ...] | None, Go("[]*blkiodev.WeightDevice")] = None
     blkio_device_read_bps: Throttles = None
     blkio_device_write_bps: Throttles = None
     blkio_device_read_iops: Annotated[Throttles, Field(alias="BlkioDeviceReadIOps")] = None
@@ -82,9 +91,9 @@ class Resources(Model):
     cpu_realtime_runtime: Int64 = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
-    devices: list[DeviceMapping] | None = None
+    devices: tuple[DeviceMapping, ...] | None = None
     device_cgroup_rules: Strings | None = None
-    device_requests: list[DeviceRequest] | None = None
+    device_requests: tuple[DeviceRequest, ...] | None = None
     kernel_memory: Annotated[Int64, OMIT, Gone((1, 42))] = 0
     kernel_memory_tcp: Annotated[Int64, Field(alias="KernelMemoryTCP"), OMIT, Since((1, 40))] = 0
     memory_reservation: Int64 = 0
@@ -94,7 +103,7 @@ class Resources(Model):
     oom_kill_disable: bool | None = None
     # None: not given (update: keep); 0 or less: unlimited.
     pids_limit: Int64 | None = None
-    ulimits: Annotated[list[Ulimit] | None, Go("[]*units.Ulimit")] = None
+    ulimits: Annotated[tuple[Ulimit, ...] | None, Go("[]*units.Ulimit")] = None
     # What Windows alone knows; shown, and refused where a value makes no sense on Linux.
     cpu_count: Int64 = 0
     cpu_percent: Int64 = 0

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from api_models.base import Model, inner_models
+from api_models.base import Model
+from api_models.record import inner_models
 from engine.common.errors import invalid
 
 Version = tuple[int, int]

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from api_models.base import Model, wire
+from api_models.base import Model
 from api_models.container import ContainerSummary, CreateRequest, HostConfig
 from api_models.decode import decode
 from api_models.exec import ExecCreateRequest
 from api_models.gojson import explain
 from api_models.image import ImageInspect, ImageSummary
 from api_models.network import NetworkCreateRequest
+from api_models.record import Record, body_of, freeze, wire
 from api_models.resources import DeviceMapping
 from api_models.system import DiskUsage, Info
 from api_models.versions import Version, accept, shape
@@ -139,9 +140,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("model", "body", "sentence"), WRONG)
-def test_wrong_types_are_refused_in_dockerds_words(model: type[Model], body: str, sentence: str) -> None:
+def test_wrong_types_are_refused_in_dockerds_words(model: type[Model] | type[Record], body: str, sentence: str) -> None:
     with pytest.raises(WharfError) as caught:
-        decode(model, body.encode())
+        decode(body_of(model) if issubclass(model, Record) else model, body.encode())
     assert caught.value.kind is Kind.INVALID_ARGUMENT
     assert caught.value.message == f"invalid JSON: json: cannot unmarshal {sentence}"
 
@@ -164,28 +165,29 @@ def test_wrong_types_are_refused_in_dockerds_words(model: type[Model], body: str
 )
 def test_bad_json_is_explained_as_go_does(body: bytes, message: str) -> None:
     with pytest.raises(WharfError) as caught:
-        decode(CreateRequest, body)
+        read(body)
     assert caught.value.message == message
 
 
+def read(body: bytes) -> CreateRequest:
+    return freeze(CreateRequest, decode(body_of(CreateRequest), body))
+
+
 def test_null_means_absent_and_keys_match_in_any_case() -> None:
-    request = decode(CreateRequest, b'{"image":"x","CMD":"sh","Env":null,"Labels":{"a":null},"HostConfig":null}')
+    request = read(b'{"image":"x","CMD":"sh","Env":null,"Labels":{"a":null},"HostConfig":null}')
     assert (request.image, request.cmd, request.env, request.labels, request.host_config) == (
         "x",
-        ["sh"],
+        ("sh",),
         None,
         {"a": ""},
         None,
     )
-    assert not request.empty
-    assert decode(CreateRequest, b'{"HostConfig":{},"Nonsense":1}').empty
-    assert decode(CreateRequest, b"null").empty
     # As an element it is Go's zero value.
-    request = decode(CreateRequest, b'{"Volumes":{"/a":null},"HostConfig":{"Devices":[null]}}')
+    request = read(b'{"Volumes":{"/a":null},"HostConfig":{"Devices":[null]}}')
     assert request.volumes == {"/a": {}}
     assert request.host_config is not None
-    assert request.host_config.devices == [DeviceMapping()]
-    assert decode(CreateRequest, b'{"Labels":{"a":"\xff"}}').labels == {"a": "\ufffd"}
+    assert request.host_config.devices == (DeviceMapping(),)
+    assert read(b'{"Labels":{"a":"\xff"}}').labels == {"a": "\ufffd"}
 
 
 def test_what_was_given_comes_back() -> None:
@@ -196,7 +198,7 @@ def test_what_was_given_comes_back() -> None:
         "StopTimeout": 0,
         "HostConfig": {"Init": False, "MaskedPaths": []},
     }
-    document = wire(decode(CreateRequest, json.dumps(given).encode()))
+    document = wire(read(json.dumps(given).encode()))
     assert document["Cmd"] == []
     assert document["Entrypoint"] is None
     assert document["StopTimeout"] == 0
@@ -208,14 +210,14 @@ def test_what_was_given_comes_back() -> None:
     assert host["ReadonlyPaths"] is None
     assert "Tmpfs" not in host
     assert host["NetworkMode"] == ""
-    assert wire(decode(CreateRequest, json.dumps(document).encode())) == document
-    assert wire(HostConfig.model_validate(host)) == host
+    assert wire(read(json.dumps(document).encode())) == document
+    assert wire(HostConfig.parse(host)) == host
 
 
 def accepted(body: dict[str, Any], version: Version) -> CreateRequest:
-    request = decode(CreateRequest, json.dumps(body).encode())
-    accept(request, version)
-    return request
+    decoded = decode(body_of(CreateRequest), json.dumps({"Image": "x", **body}).encode())
+    accept(decoded, version)
+    return freeze(CreateRequest, decoded)
 
 
 def test_older_clients_requests_are_read_as_they_meant_them() -> None:
@@ -227,7 +229,7 @@ def test_older_clients_requests_are_read_as_they_meant_them() -> None:
     new = accepted(body, (1, 51))
     assert new.host_config is not None
     assert new.host_config.annotations == {"a": "b"}
-    assert new.host_config.console_size == [1, 2]
+    assert new.host_config.console_size == (1, 2)
     assert new.host_config.kernel_memory == 0
     assert new.host_config.ipc_mode == ""
     assert new.healthcheck is not None
@@ -235,7 +237,7 @@ def test_older_clients_requests_are_read_as_they_meant_them() -> None:
     old = accepted(body, (1, 24))
     assert old.host_config is not None
     assert old.host_config.annotations is None
-    assert old.host_config.console_size == [0, 0]
+    assert old.host_config.console_size == (0, 0)
     assert old.host_config.kernel_memory == 7
     assert old.host_config.ipc_mode == "shareable"
     assert old.host_config.auto_remove is False
@@ -274,6 +276,12 @@ def test_what_a_version_refuses(body: dict[str, Any], version: Version, message:
         accepted(body, version)
     assert caught.value.message == message
     accepted(body, (1, 51) if "TmpfsOptions" not in message else (1, 41))
+
+
+@pytest.mark.parametrize("body", [b"null", b'{"HostConfig":{},"Nonsense":1,"Image":null}'])
+def test_a_body_without_a_key_of_the_configuration(body: bytes) -> None:
+    with pytest.raises(WharfError, match="config cannot be empty in order to create a container"):
+        accept(decode(body_of(CreateRequest), body), (1, 51))
 
 
 IMAGE = {"RepoTags": [], "RepoDigests": [], "Size": 5, "Containers": 2, "Descriptor": {}, "Manifests": []}
@@ -370,12 +378,12 @@ def test_answers_by_version(schema: type[Model], full: dict[str, Any], version: 
 
 def test_the_values_of_a_body_are_counted() -> None:
     some = limits.JSON_VALUES // 2
-    decode(CreateRequest, b'{"Env":[' + b'"",' * some + b'""],"Unknown":{"a":[[1],{}]}}')
+    read(b'{"Env":[' + b'"",' * some + b'""],"Unknown":{"a":[[1],{}]}}')
     for body in (b'{"a":[' + b'"",' * 2 * some + b'""]}', b'{"HostConfig":{"Mounts":[' + b'{"a":1},' * some + b"{}]}}"):
         with pytest.raises(
             WharfError, match=r"the number of values in the body exceeds the limit JSON_VALUES \(300000\)"
         ):
-            decode(CreateRequest, body)
+            read(body)
 
 
 @pytest.mark.parametrize(

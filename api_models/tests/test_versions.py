@@ -9,6 +9,7 @@ from api_models.base import Model
 from api_models.container import ContainerInspect, CreateRequest, UpdateRequest
 from api_models.image import ImageInspect
 from api_models.network import NetworkInspect, NetworkSummary
+from api_models.record import body_of
 from api_models.versions import Fixed, QueryMark, Since, Version, accept, fills, shape
 
 
@@ -75,13 +76,13 @@ def accepted(model: Model, version: Version) -> Any:
 )
 def test_read_only_binds_were_so_at_the_top_only(version: Version, read_only: bool, given: bool, seen: bool) -> None:
     mount = {"Type": "bind", "ReadOnly": read_only, "BindOptions": {"ReadOnlyNonRecursive": given}}
-    body = CreateRequest.model_validate({"Image": "i", "HostConfig": {"Mounts": [mount]}})
+    body = body_of(CreateRequest).model_validate({"Image": "i", "HostConfig": {"Mounts": [mount]}})
     assert accepted(body, version).host_config.mounts[0].bind_options.read_only_non_recursive is seen
 
 
 @pytest.mark.parametrize(("version", "seen"), [((1, 39), None), ((1, 40), 5)])
 def test_an_update_has_a_limit_of_processes_since_1_40(version: Version, seen: int | None) -> None:
-    assert accepted(UpdateRequest.model_validate({"PidsLimit": 5}), version).pids_limit == seen
+    assert accepted(body_of(UpdateRequest).model_validate({"PidsLimit": 5}), version).pids_limit == seen
 
 
 def test_every_change_has_a_version_in_which_it_came() -> None:

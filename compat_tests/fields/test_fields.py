@@ -29,9 +29,10 @@ def model_fields() -> set[str]:
     script = (
         "from api_models.container import ContainerConfig, HostConfig\n"
         "from api_models.network import EndpointSettings\n"
+        "from api_models.record import body_of\n"
         "named = {'Config': ContainerConfig, 'HostConfig': HostConfig, 'Endpoint': EndpointSettings}\n"
-        "for name, model in named.items():\n"
-        "    for attribute, field in model.model_fields.items():\n"
+        "for name, record in named.items():\n"
+        "    for attribute, field in body_of(record).model_fields.items():\n"
         "        print(f'{name}.{field.alias or attribute}')\n"
     )
     done = subprocess.run(

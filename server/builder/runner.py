@@ -92,29 +92,33 @@ class TaskRunner:
 
     def _container(self, job: Job) -> Container:
         id, limits = secrets.token_hex(32), self._limits
-        host = HostConfig()
-        host.network_mode = job.network or "default"
-        host.privileged = job.privileged
+        host = HostConfig(
+            network_mode=job.network or "default",
+            privileged=job.privileged,
+            memory=limits.memory,
+            memory_swap=limits.memory_swap,
+            cpu_shares=limits.cpu_shares,
+            cpu_period=limits.cpu_period,
+            cpu_quota=limits.cpu_quota,
+            cpuset_cpus=limits.cpuset_cpus,
+            cpuset_mems=limits.cpuset_mems,
+            shm_size=limits.shm_size,
+            cgroup_parent=limits.cgroup_parent,
+            ulimits=tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in limits.ulimits),
+            extra_hosts=tuple(limits.extra_hosts),
+        )
         if self._room.remap is not None and (job.privileged or host.network_mode == "host"):
             what = "privileged mode" if job.privileged else "the host's network"
             raise invalid(f"{what} is incompatible with user namespaces: the daemon runs with userns-remap")
-        host.memory, host.memory_swap = limits.memory, limits.memory_swap
-        host.cpu_shares, host.cpu_period, host.cpu_quota = limits.cpu_shares, limits.cpu_period, limits.cpu_quota
-        host.cpuset_cpus, host.cpuset_mems = limits.cpuset_cpus, limits.cpuset_mems
-        host.shm_size, host.cgroup_parent = limits.shm_size, limits.cgroup_parent
-        host.ulimits = [Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in limits.ulimits]
-        host.extra_hosts = list(limits.extra_hosts)
-        adapt_host_config(self._room, host)
-        config = ContainerConfig()
-        config.hostname = limits.hostname or id[:12]
-        config.env = list(job.env)
-        config.working_dir, config.user = job.cwd, job.user
+        config = ContainerConfig(
+            hostname=limits.hostname or id[:12], env=tuple(job.env), working_dir=job.cwd, user=job.user
+        )
         return Container(
             id=id,
             name=f"build-{id[:12]}",
             created_ns=time.time_ns(),
             config=config,
-            host_config=host,
+            host_config=adapt_host_config(self._room, host),
             path=job.args[0],
             args=list(job.args[1:]),
             directory=f"{self._room.settings.exec_root}/build/{id}",

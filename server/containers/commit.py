@@ -30,7 +30,7 @@ _KEPT = (
 
 def image_config(config: ContainerConfig) -> dict[str, Any]:
     """A container's configuration as an image's."""
-    document = config.model_dump(by_alias=True, exclude_none=True)
+    document = config.wire()
     return {key: document[key] for key in _KEPT if document.get(key) not in (None, "", [], {}, False)}
 
 

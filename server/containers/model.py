@@ -150,7 +150,7 @@ class Container:
         return f"{self.directory}/resolv.conf"
 
     @property
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> Mapping[str, str]:
         return self.config.labels or {}
 
     @property
@@ -180,9 +180,9 @@ class Container:
             state["health"] = Health(**state["health"])
         return cls(
             **{name: raw[name] for name in _PLAIN if name in raw},
-            config=ContainerConfig.model_validate(raw["config"]),
-            host_config=HostConfig.model_validate(raw["host_config"]),
-            networking={name: EndpointSettings.model_validate(value) for name, value in raw["networking"].items()},
+            config=ContainerConfig.parse(raw["config"]),
+            host_config=HostConfig.parse(raw["host_config"]),
+            networking={name: EndpointSettings.parse(value) for name, value in raw["networking"].items()},
             mounts={path: MountPoint(**value) for path, value in raw["mounts"].items()},
             state=State(**state),
         )

@@ -13,12 +13,14 @@ from api_models.base import Model
 from api_models.changes import Change
 from api_models.decode import decode
 from api_models.filters import Filters
+from api_models.record import Record, body_of, freeze
 from api_models.system import AuthConfig
 from api_models.versions import QueryMark, Version, accept
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
 
 M = TypeVar("M", bound=Model)
+R = TypeVar("R", bound=Record)
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 # The seconds that have a date: nothing that is asked for happened before or will after.
@@ -153,11 +155,19 @@ async def body(request: Request, model: type[M], *, optional: bool = True) -> M:
     return parsed
 
 
-def left_out(request: Request, model: type[M]) -> M:
+async def record(request: Request, kind: type[R], *, optional: bool = True) -> R:
+    """The JSON body as a frozen record: ``body`` of its model, which nothing sees after this.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
+    return freeze(kind, await body(request, body_of(kind), optional=optional))
+
+
+def left_out(request: Request, kind: type[R]) -> R:
     """An object that the client left out of its body, as its version means it."""
-    parsed = model.model_validate({})
+    parsed = body_of(kind).model_validate({})
     accept(parsed, version_of(request))
-    return parsed
+    return freeze(kind, parsed)
 
 
 async def decoded(model: type[M], data: bytes) -> M:

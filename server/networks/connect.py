@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, invalid
@@ -37,8 +38,8 @@ async def connect(room: Room, network: Network, container: Container, settings: 
     if running and record is not None:
         await _connect_running(room, network, container, settings, record)
     else:
-        names_there = endpoints.dns_names(container, settings, network) or None
-        container.networking[network.name] = settings.replace(dns_names=names_there)
+        names_there = tuple(endpoints.dns_names(container, settings, network)) or None
+        container.networking[network.name] = replace(settings, dns_names=names_there)
     await _save(room, container)
 
 

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 
 from api_models.network import EndpointSettings
@@ -57,8 +58,8 @@ def normalize(room: Room, container: Container) -> None:
             continue
         if network.name in found and key != main:
             settings = settings if settings != EndpointSettings() else found[network.name]
-        found[network.name] = settings.replace(
-            network_id="", endpoint_id="", gateway="", ip_address="", ip_prefix_len=0, ipv6_gateway="",
+        found[network.name] = replace(
+            settings, network_id="", endpoint_id="", gateway="", ip_address="", ip_prefix_len=0, ipv6_gateway="",
             global_ipv6_address="", global_ipv6_prefix_len=0, dns_names=None,
         )  # fmt: skip
     container.networking = found

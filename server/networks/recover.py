@@ -71,7 +71,7 @@ async def _agree(room: Room, container: Container, record: SandboxRecord) -> Non
         del container.networking[name]
     for name, endpoint in there.items():
         if name not in container.networking:
-            container.networking[name] = EndpointSettings.model_validate(endpoint.settings)
+            container.networking[name] = EndpointSettings.parse(endpoint.settings)
     if room.save_container is not None:
         await room.save_container(container)
 

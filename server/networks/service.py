@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from api_models.filters import Filters
@@ -147,8 +148,7 @@ class Networks:
         if other is None:
             return  # the start will say so, as dockerd's does
         # It shares the name too.
-        container.config.hostname = other.config.hostname
-        container.config.domainname = other.config.domainname
+        container.config = replace(container.config, hostname=other.config.hostname, domainname=other.config.domainname)
 
     async def start(self, container: Container) -> Sandbox:
         """At start: see ``sandbox.start``."""
@@ -208,8 +208,9 @@ class Networks:
         :raises WharfError: NOT_FOUND; INTERNAL for a container's own name.
         """
         client, server, alias = hosts_file.find_link(self.room, key)
-        links = client.host_config.links or []
-        client.host_config.links = [text for text in links if endpoints.parse_link(text)[1] != alias]
+        links = client.host_config.links or ()
+        kept = tuple(text for text in links if endpoints.parse_link(text)[1] != alias)
+        client.host_config = replace(client.host_config, links=kept)
         if self.room.save_container is not None:
             await self.room.save_container(client)
         if client.id in self.room.sandboxes:

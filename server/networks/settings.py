@@ -72,7 +72,7 @@ def _endpoint(
 ) -> dict[str, Any]:
     names = wanted.dns_names
     if network is not None and container.started_before:
-        names = endpoints.dns_names(container, wanted, network) or None
+        names = tuple(endpoints.dns_names(container, wanted, network)) or None
     # Before its first start dockerd has not looked the network up yet.
     network_id = network.id if network is not None and (endpoint or container.started_before) else ""
     asked = wanted.wire()

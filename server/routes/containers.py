@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -47,25 +48,24 @@ async def list_containers(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
-    body = await params.body(request, CreateBody, optional=False)
-    if body.empty:
-        raise invalid("config cannot be empty in order to create a container")
+    body = await params.record(request, CreateBody, optional=False)
     config, host = body.config(), body.host_config or params.left_out(request, HostConfig)
     if body.host_config is not None and config.volumes is None:
-        config.volumes = {}
+        config = replace(config, volumes={})
     endpoints: dict[str, EndpointSettings] = {}
     for name, endpoint in ((body.networking_config and body.networking_config.endpoints_config) or {}).items():
         if endpoint is None:
             raise invalid(f"invalid config for network {name}: EndpointsConfig is nil")
         endpoints[name] = endpoint
     containers = _containers(request)
-    compat.default_network(host, endpoints)
+    host = compat.default_network(host, endpoints)
     if not params.has(request, changes.CGROUPNS_DEFAULT):
-        compat.share_cgroups(host, cgroup_v2=containers.room.limits.unified)
+        host = compat.share_cgroups(host, cgroup_v2=containers.room.limits.unified)
+    deprecated = ""
     if params.has(request, changes.ENDPOINT_MAC_ADDRESS):
-        deprecated = compat.move_mac_address(config, host, endpoints)
+        config, deprecated = compat.move_mac_address(config, host, endpoints)
     else:
-        deprecated = compat.spread_mac_address(config, host, endpoints)
+        compat.spread_mac_address(config, host, endpoints)
     container, warnings = await containers.create(
         CreateRequest(
             config=config,

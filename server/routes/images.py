@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from api_models.container import ContainerConfig
 from api_models.image import ImageInspect, ImageSummary
+from api_models.record import body_of, freeze
 from api_models.versions import Since, shape
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError, invalid
@@ -186,7 +187,7 @@ async def commit(request: Request) -> Response:
     data = await params.raw_body(request)
     body = None
     if data.strip() not in (b"", b"null"):
-        body = await params.decoded(ContainerConfig, data)
+        body = freeze(ContainerConfig, await params.decoded(body_of(ContainerConfig), data))
     containers: Containers = request.app.state.services.containers
     image_id = await commit_container(
         _images(request),

@@ -44,7 +44,7 @@ async def create(request: Request) -> Response:
 
 
 async def connect(request: Request) -> Response:
-    wanted = await params.body(request, NetworkConnect, optional=False)
+    wanted = await params.record(request, NetworkConnect, optional=False)
     await _networks(request).connect(request.path_params["id"], wanted.container, wanted.endpoint_config)
     return no_content(200)
 

@@ -1,28 +1,30 @@
 """What older clients mean by a create request, beyond what single fields declare (``api_models``)."""
 
+from dataclasses import replace
+
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
 from engine.common.errors import invalid
 from server.containers import modes
 
 
-def default_network(host: HostConfig, endpoints: dict[str, EndpointSettings]) -> None:
-    """``default`` and nothing mean the default bridge, also as the name of an endpoint."""
-    if host.network_mode in ("", "default"):
-        host.network_mode = "bridge"
-        if "default" in endpoints:
-            endpoints["bridge"] = endpoints.pop("default")
+def default_network(host: HostConfig, endpoints: dict[str, EndpointSettings]) -> HostConfig:
+    """``default`` and nothing mean the default bridge, also as the name of an endpoint (renamed in place)."""
+    if host.network_mode not in ("", "default"):
+        return host
+    if "default" in endpoints:
+        endpoints["bridge"] = endpoints.pop("default")
+    return replace(host, network_mode="bridge")
 
 
-def share_cgroups(host: HostConfig, *, cgroup_v2: bool) -> None:
+def share_cgroups(host: HostConfig, *, cgroup_v2: bool) -> HostConfig:
     """Clients from before ``api_models.changes.CGROUPNS_DEFAULT`` expect the host's cgroups on v1."""
-    if not cgroup_v2 and not host.cgroupns_mode:
-        host.cgroupns_mode = "host"
+    return host if cgroup_v2 or host.cgroupns_mode else replace(host, cgroupns_mode="host")
 
 
-def spread_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]) -> str:
+def spread_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]) -> None:
     """For clients from before ``api_models.changes.ENDPOINT_MAC_ADDRESS``: the container's MAC address is that of all
-    its endpoints. Returns no warning.
+    its endpoints (in ``endpoints``).
 
     :raises WharfError: INVALID_ARGUMENT: a network mode without endpoints.
     """
@@ -31,23 +33,25 @@ def spread_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dic
             raise invalid("conflicting options: mac-address and the network mode")
         if not endpoints:
             endpoints[host.network_mode] = EndpointSettings()
-    for endpoint in endpoints.values():
-        endpoint.mac_address = config.mac_address
-    return ""
+    for name, endpoint in endpoints.items():
+        endpoints[name] = replace(endpoint, mac_address=config.mac_address)
 
 
 def _on_network(mode: str) -> bool:
     return mode == "bridge" or modes.user_defined(mode)
 
 
-def move_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]) -> str:
-    """Moves the container-wide MAC address to the endpoint it belongs to; returns a warning or ``""``.
+def move_mac_address(
+    config: ContainerConfig, host: HostConfig, endpoints: dict[str, EndpointSettings]
+) -> tuple[ContainerConfig, str]:
+    """Moves the container-wide MAC address to the endpoint it belongs to (in ``endpoints``); returns the configuration
+    and a warning or ``""``.
 
     :raises WharfError: INVALID_ARGUMENT where it is not clear which endpoint that is.
     """
     address, mode = config.mac_address, host.network_mode
     if not address:
-        return ""
+        return config, ""
     if _on_network(mode):
         if not endpoints:
             endpoints[mode] = EndpointSettings(mac_address=address)
@@ -62,6 +66,7 @@ def move_mac_address(config: ContainerConfig, host: HostConfig, endpoints: dict[
                 "or be left empty"
             )
         else:
-            endpoints[mode].mac_address = address
-    config.mac_address = ""
-    return "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+            endpoints[mode] = replace(endpoints[mode], mac_address=address)
+    return replace(config, mac_address=""), (
+        "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+    )

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api_models.container import ContainerConfig, HostConfig
@@ -42,7 +42,7 @@ from server.images.model import Image
 from server.registry import oci
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CreateRequest:
     """A request as the route has read it. ``plain_readonly``: see ``mounts.register``."""
 
@@ -65,31 +65,34 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
     check_counts(config, host, request.endpoints)
     refuse_unsupported(config, host, room)
     if not host.restart_policy.name:
-        host.restart_policy.name = "no"
-    validate.check_config(config)
+        host = replace(host, restart_policy=replace(host.restart_policy, name="no"))
+    config = validate.check_config(config)
     if host.mounts:
         # The sources of binds are looked for, which may be on a file system that doesn't answer.
-        warnings = await apart(validate.check_host_config, host, rules)
+        host, warnings = await apart(validate.check_host_config, host, rules)
     else:
-        warnings = validate.check_host_config(host, rules)
+        host, warnings = validate.check_host_config(host, rules)
     image = None
     if config.image:
         image = await room.images.resolve(config.image, platform=request.platform)
         if request.platform is None and (warning := _platform_warning(image.platform)):
             warnings.append(warning)
     timeline.mark("checks")
-    if host.pids_limit is not None and host.pids_limit <= 0:
-        host.pids_limit = None
-    adapt_host_config(room, host)
-    merge_config(config, image.container_config if image is not None else {})
+    host = adapt_host_config(room, host)
+    config = merge_config(config, image.container_config if image is not None else {})
     validate.check_paths(config, host)
-    if not config.volumes:
-        config.volumes = None if image is not None else {}
-    host.log_config = merge_log_config(host.log_config, room.settings.log_config)
+    host = replace(
+        host,
+        pids_limit=host.pids_limit if host.pids_limit is not None and host.pids_limit > 0 else None,
+        log_config=merge_log_config(host.log_config, room.settings.log_config),
+    )
     options = security.parse(host.security_opt)
 
     container_id = secrets.token_hex(32)
-    config.hostname = hostname(config, host, container_id)
+    no_volumes: dict[str, dict[str, Any]] | None = None if image is not None else {}
+    config = replace(
+        config, hostname=hostname(config, host, container_id), volumes=config.volumes if config.volumes else no_volumes
+    )
     async with AsyncExitStack() as undo:
         name = room.registry.reserve(request.name, container_id)
         undo.callback(room.registry.release, name)

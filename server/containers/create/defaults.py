@@ -1,6 +1,7 @@
 """What create fills in: the daemon's defaults for what a request leaves open, as inspect shows it afterwards."""
 
 import socket
+from dataclasses import replace
 
 from api_models.container import ContainerConfig, HostConfig
 from engine.common.errors import invalid
@@ -9,37 +10,41 @@ from server.containers.context import Room
 from server.containers.spec.build import READONLY_PATHS, masked_paths
 
 
-def adapt_host_config(room: Room, host: HostConfig) -> None:
-    """Fills ``host`` in place. Names of containers in namespace modes become ids, which survive a rename.
+def adapt_host_config(room: Room, host: HostConfig) -> HostConfig:
+    """``host`` with the daemon's defaults. Names of containers in namespace modes become ids, which survive a rename.
 
     :raises WharfError: INVALID_ARGUMENT for a container that isn't there.
     """
     settings = room.settings
-    if host.memory > 0 and host.memory_swap == 0:
-        host.memory_swap = host.memory * 2
-    host.shm_size = host.shm_size or settings.default_shm_size
-    host.ipc_mode = host.ipc_mode or settings.default_ipc_mode
-    if not host.cgroupns_mode:
-        # On v1 a privileged container sees the host's hierarchy, or it could not manage it.
-        privileged_v1 = host.privileged and not room.limits.unified
-        host.cgroupns_mode = "host" if privileged_v1 else settings.default_cgroupns_mode
-    host.runtime = host.runtime or room.runtimes.default
-    host.pid_mode = _by_id(room, host.pid_mode, required=True)
-    host.ipc_mode = _by_id(room, host.ipc_mode, required=True)
-    # Here dockerd finds out at the start.
-    host.network_mode = _by_id(room, host.network_mode, required=False)
-    if (host.privileged or host.ipc_mode == "host" or host.pid_mode == "host") and not any(
-        option.partition("=")[0] == "label" for option in host.security_opt or ()
+    pid_mode = _by_id(room, host.pid_mode, required=True)
+    ipc_mode = _by_id(room, host.ipc_mode or settings.default_ipc_mode, required=True)
+    # On v1 a privileged container sees the host's hierarchy, or it could not manage it.
+    privileged_v1 = host.privileged and not room.limits.unified
+    security_opt = host.security_opt
+    if (host.privileged or ipc_mode == "host" or pid_mode == "host") and not any(
+        option.partition("=")[0] == "label" for option in security_opt or ()
     ):
         # Sharing the host's namespaces makes a label of one's own pointless.
-        host.security_opt = [*(host.security_opt or ()), "label=disable"]
-    if host.oom_kill_disable is None:
-        host.oom_kill_disable = False
+        security_opt = (*(security_opt or ()), "label=disable")
+    masked, readonly = host.masked_paths, host.readonly_paths
     if not host.privileged:
-        if host.masked_paths is None:
-            host.masked_paths = list(masked_paths())
-        if host.readonly_paths is None:
-            host.readonly_paths = list(READONLY_PATHS)
+        masked = masked_paths() if masked is None else masked
+        readonly = READONLY_PATHS if readonly is None else readonly
+    return replace(
+        host,
+        memory_swap=host.memory * 2 if host.memory > 0 and host.memory_swap == 0 else host.memory_swap,
+        shm_size=host.shm_size or settings.default_shm_size,
+        ipc_mode=ipc_mode,
+        pid_mode=pid_mode,
+        # Here dockerd finds out at the start.
+        network_mode=_by_id(room, host.network_mode, required=False),
+        cgroupns_mode=host.cgroupns_mode or ("host" if privileged_v1 else settings.default_cgroupns_mode),
+        runtime=host.runtime or room.runtimes.default,
+        security_opt=security_opt,
+        oom_kill_disable=bool(host.oom_kill_disable),
+        masked_paths=masked,
+        readonly_paths=readonly,
+    )
 
 
 def _by_id(room: Room, mode: str, *, required: bool) -> str:

@@ -1,55 +1,64 @@
 """The request's config merged with the image's (``dockerd``'s rules: what the request leaves open)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from api_models.container import ContainerConfig, HealthConfig
 from engine.common.errors import invalid
 
 
-def merge_config(config: ContainerConfig, image_config: Mapping[str, Any]) -> None:
-    """Fills ``config`` in place. ``image_config`` is the ``config`` object of the image's configuration.
+def merge_config(config: ContainerConfig, image_config: Mapping[str, Any]) -> ContainerConfig:
+    """``config`` completed by ``image_config``, the ``config`` object of the image's configuration.
 
     :raises WharfError: INVALID_ARGUMENT ``no command specified``.
     """
     if image_config:
-        _merge(config, ContainerConfig.model_validate(dict(image_config)))
-    if config.entrypoint == [""]:
-        config.entrypoint = None
+        config = _merge(config, ContainerConfig.parse(image_config))
+    if config.entrypoint == ("",):
+        config = replace(config, entrypoint=None)
     if not config.entrypoint and not config.cmd:
         raise invalid("no command specified")
+    return config
 
 
-def _merge(config: ContainerConfig, image: ContainerConfig) -> None:
-    config.user = config.user or image.user
-    if not config.exposed_ports:
-        config.exposed_ports = image.exposed_ports
-    else:
-        config.exposed_ports = {**config.exposed_ports, **(image.exposed_ports or {})}
-    config.env = merge_env(config.env, image.env)
-    # What the container says wins; a missing map becomes an empty one, as clients see it in inspect.
-    config.labels = {
-        **(config.labels or {}),
-        **{key: value for key, value in (image.labels or {}).items() if key not in (config.labels or {})},
-    }
-    if not config.entrypoint:
-        if not config.cmd:
-            config.cmd = image.cmd
-        if config.entrypoint is None:
-            config.entrypoint = image.entrypoint
+def _merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
+    cmd, entrypoint = config.cmd, config.entrypoint
+    if not entrypoint:
+        cmd = cmd or image.cmd
+        entrypoint = image.entrypoint if entrypoint is None else entrypoint
+    healthcheck = config.healthcheck
     if image.healthcheck is not None:
-        config.healthcheck = _merge_health(config.healthcheck, image.healthcheck)
-    config.working_dir = config.working_dir or image.working_dir
-    config.volumes = {**config.volumes, **(image.volumes or {})} if config.volumes else image.volumes
-    config.stop_signal = config.stop_signal or image.stop_signal
+        healthcheck = _merge_health(healthcheck, image.healthcheck)
+    own_labels = config.labels or {}
+    env = merge_env(config.env, image.env)
+    return replace(
+        config,
+        user=config.user or image.user,
+        exposed_ports=(
+            {**config.exposed_ports, **(image.exposed_ports or {})} if config.exposed_ports else image.exposed_ports
+        ),
+        env=None if env is None else tuple(env),
+        # What the container says wins; a missing map becomes an empty one, as clients see it in inspect.
+        labels={
+            **own_labels,
+            **{key: value for key, value in (image.labels or {}).items() if key not in own_labels},
+        },
+        cmd=cmd,
+        entrypoint=entrypoint,
+        healthcheck=healthcheck,
+        working_dir=config.working_dir or image.working_dir,
+        volumes={**config.volumes, **(image.volumes or {})} if config.volumes else image.volumes,
+        stop_signal=config.stop_signal or image.stop_signal,
+    )
 
 
-def merge_env(own: list[str] | None, image: list[str] | None) -> list[str] | None:
+def merge_env(own: Sequence[str] | None, image: Sequence[str] | None) -> Sequence[str] | None:
     """The own variables, then those of the image that aren't set (nor named alone, to unset them)."""
     if not own:
         return image
     names = {variable.partition("=")[0] for variable in own}
-    return own + [variable for variable in image or () if variable.partition("=")[0] not in names]
+    return [*own, *(variable for variable in image or () if variable.partition("=")[0] not in names)]
 
 
 def _merge_health(own: HealthConfig | None, image: HealthConfig) -> HealthConfig:

@@ -1,8 +1,11 @@
 """Limits checked against what this host can do, in dockerd's sentences and order.
 
-Shared by create, start and update. What the kernel can't enforce is reset in the request and named in a
-warning; what makes no sense is refused.
+Shared by create and update. What the kernel can't enforce is reset and named in a warning; what makes no sense
+is refused.
 """
+
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from api_models.resources import Resources
 from engine.common.errors import invalid
@@ -11,38 +14,40 @@ from server.containers.host.limits import HostLimits
 _MIN_MEMORY = 6 * 1024 * 1024
 _MAX_CPU = 8192
 
+#: A request's Resources, or what extends them: HostConfig, UpdateRequest.
+R = TypeVar("R", bound=Resources)
 
-def check_resources(res: Resources, host: HostLimits, *, update: bool = False) -> list[str]:
-    """Checks and adjusts ``res`` in place; returns the warnings.
+
+def check_resources(res: R, host: HostLimits, *, update: bool = False) -> tuple[R, list[str]]:
+    """Returns ``res`` as this host can enforce it, and the warnings.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
     warnings: list[str] = []
     if res.memory_swappiness == -1:
         # The API's "not set".
-        res.memory_swappiness = None
-    _memory(res, host, warnings, update=update)
-    _oom_and_pids(res, host, warnings)
-    _cpu(res, host, warnings)
-    _cpuset(res, host, warnings)
-    _blkio(res, host, warnings)
-    return warnings
+        res = replace(res, memory_swappiness=None)
+    res = _memory(res, host, warnings, update=update)
+    res = _oom_and_pids(res, host, warnings)
+    res = _cpu(res, host, warnings)
+    res = _cpuset(res, host, warnings)
+    return _blkio(res, host, warnings), warnings
 
 
-def _memory(res: Resources, host: HostLimits, warnings: list[str], *, update: bool) -> None:
+def _memory(res: R, host: HostLimits, warnings: list[str], *, update: bool) -> R:
     if res.memory != 0 and res.memory < _MIN_MEMORY:
         raise invalid("Minimum memory limit allowed is 6MB")
     if res.memory > 0 and not host.memory:
         warnings.append(
             "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded."
         )
-        res.memory, res.memory_swap = 0, -1
+        res = replace(res, memory=0, memory_swap=-1)
     if res.memory > 0 and res.memory_swap != -1 and not host.swap:
         warnings.append(
             "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
             "Memory limited without swap."
         )
-        res.memory_swap = -1
+        res = replace(res, memory_swap=-1)
     if res.memory > 0 and 0 < res.memory_swap < res.memory:
         raise invalid("Minimum memoryswap limit should be larger than memory limit, see usage")
     if res.memory == 0 and res.memory_swap > 0 and not update:
@@ -52,7 +57,7 @@ def _memory(res: Resources, host: HostLimits, warnings: list[str], *, update: bo
             "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. "
             "Memory swappiness discarded."
         )
-        res.memory_swappiness = None
+        res = replace(res, memory_swappiness=None)
     if res.memory_swappiness is not None and not 0 <= res.memory_swappiness <= 100:
         raise invalid(f"Invalid value: {res.memory_swappiness}, valid memory swappiness range is 0-100")
     if res.memory_reservation > 0 and not host.reservation:
@@ -60,7 +65,7 @@ def _memory(res: Resources, host: HostLimits, warnings: list[str], *, update: bo
             "Your kernel does not support memory soft limit capabilities or the cgroup is not mounted. "
             "Limitation discarded."
         )
-        res.memory_reservation = 0
+        res = replace(res, memory_reservation=0)
     if 0 < res.memory_reservation < _MIN_MEMORY:
         raise invalid("Minimum memory reservation allowed is 6MB")
     if res.memory > 0 and res.memory_reservation > res.memory:
@@ -71,21 +76,22 @@ def _memory(res: Resources, host: HostLimits, warnings: list[str], *, update: bo
             "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. "
             "Limitation discarded."
         )
-        res.kernel_memory = 0
+        res = replace(res, kernel_memory=0)
     if res.kernel_memory_tcp > 0:
         # dockerd takes it, and runc drops it without a word.
         warnings.append(
             "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. "
             "Limitation discarded."
         )
-        res.kernel_memory_tcp = 0
+        res = replace(res, kernel_memory_tcp=0)
+    return res
 
 
-def _oom_and_pids(res: Resources, host: HostLimits, warnings: list[str]) -> None:
+def _oom_and_pids(res: R, host: HostLimits, warnings: list[str]) -> R:
     if res.oom_kill_disable is not None and not host.oom_kill_disable:
         if res.oom_kill_disable:
             warnings.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
-        res.oom_kill_disable = None
+        res = replace(res, oom_kill_disable=None)
     if res.oom_kill_disable and res.memory == 0:
         warnings.append(
             "OOM killer is disabled for the container, but no memory limit is set, "
@@ -97,10 +103,11 @@ def _oom_and_pids(res: Resources, host: HostLimits, warnings: list[str]) -> None
                 "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. "
                 "PIDs limit discarded."
             )
-        res.pids_limit = None
+        res = replace(res, pids_limit=None)
+    return res
 
 
-def _cpu(res: Resources, host: HostLimits, warnings: list[str]) -> None:
+def _cpu(res: R, host: HostLimits, warnings: list[str]) -> R:
     if res.nano_cpus > 0 and res.cpu_period > 0:
         raise invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if res.nano_cpus > 0 and res.cpu_quota > 0:
@@ -113,26 +120,27 @@ def _cpu(res: Resources, host: HostLimits, warnings: list[str]) -> None:
         raise invalid(f"range of CPUs is from 0.01 to {host.ncpu}.00, as there are only {host.ncpu} CPUs available")
     if res.cpu_shares > 0 and not host.cpu_shares:
         warnings.append("Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.")
-        res.cpu_shares = 0
+        res = replace(res, cpu_shares=0)
     if (res.cpu_period or res.cpu_quota) and not host.cpu_cfs:
         warnings.append("Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.")
-        res.cpu_period = res.cpu_quota = 0
+        res = replace(res, cpu_period=0, cpu_quota=0)
     if res.cpu_period and not 1000 <= res.cpu_period <= 1000000:
         raise invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < res.cpu_quota < 1000:
         raise invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if res.cpu_percent > 0:
         warnings.append("linux does not support CPU percent. Percent discarded.")
-        res.cpu_percent = 0
+        res = replace(res, cpu_percent=0)
     if res.cpu_count > 0:
         warnings.append("linux does not support CPU count. Count discarded.")
-        res.cpu_count = 0
+        res = replace(res, cpu_count=0)
+    return res
 
 
-def _cpuset(res: Resources, host: HostLimits, warnings: list[str]) -> None:
+def _cpuset(res: R, host: HostLimits, warnings: list[str]) -> R:
     if (res.cpuset_cpus or res.cpuset_mems) and not host.cpuset:
         warnings.append("Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.")
-        res.cpuset_cpus = res.cpuset_mems = ""
+        res = replace(res, cpuset_cpus="", cpuset_mems="")
     for wanted, available, kind, what in (
         (res.cpuset_cpus, host.cpus, "cpus", "CPUs"),
         (res.cpuset_mems, host.mems, "mems", "memory nodes"),
@@ -146,6 +154,7 @@ def _cpuset(res: Resources, host: HostLimits, warnings: list[str]) -> None:
             raise invalid(f"Invalid value {wanted} for cpuset {kind}: {error}") from None
         if not asked <= there:
             raise invalid(f"Requested {what} are not available - requested {wanted}, available: {available}")
+    return res
 
 
 def parse_list(text: str, maximum: int) -> set[int]:
@@ -167,10 +176,10 @@ def parse_list(text: str, maximum: int) -> set[int]:
     return found
 
 
-def _blkio(res: Resources, host: HostLimits, warnings: list[str]) -> None:
+def _blkio(res: R, host: HostLimits, warnings: list[str]) -> R:
     if res.blkio_weight > 0 and not host.blkio_weight:
         warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
-        res.blkio_weight = 0
+        res = replace(res, blkio_weight=0)
     if res.blkio_weight > 0 and not 10 <= res.blkio_weight <= 1000:
         raise invalid("Range of blkio weight is from 10 to 1000")
     if res.io_maximum_bandwidth or res.io_maximum_iops:
@@ -180,7 +189,7 @@ def _blkio(res: Resources, host: HostLimits, warnings: list[str]) -> None:
             "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. "
             "Weight-device discarded."
         )
-        res.blkio_weight_device = []
+        res = replace(res, blkio_weight_device=())
     for attribute, can, first, second in (
         ("blkio_device_read_bps", host.blkio_read_bps, "BPS Block I/O read limit", "Block I/O BPS read limit"),
         ("blkio_device_write_bps", host.blkio_write_bps, "BPS Block I/O write limit", "Block I/O BPS write limit"),
@@ -189,4 +198,6 @@ def _blkio(res: Resources, host: HostLimits, warnings: list[str]) -> None:
     ):
         if getattr(res, attribute) and not can:
             warnings.append(f"Your kernel does not support {first} or the cgroup is not mounted. {second} discarded.")
-            setattr(res, attribute, [])
+            none: dict[str, Any] = {attribute: ()}
+            res = replace(res, **none)
+    return res

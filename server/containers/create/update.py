@@ -1,6 +1,7 @@
 """``docker update``: limits changed on a living container, and the restart policy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from api_models.container import HostConfig
@@ -52,16 +53,14 @@ def merged(now: HostConfig, wanted: Resources, policy: RestartPolicy | None) -> 
     :raises WharfError: CONFLICT for what doesn't go together with what is set.
     """
     _conflicts(wanted, now)
-    changes: dict[str, object] = {
-        name: value for name in _FIELDS if (value := getattr(wanted, name)) not in (0, "", None)
-    }
+    changes: dict[str, Any] = {name: value for name in _FIELDS if (value := getattr(wanted, name)) not in (0, "", None)}
     if wanted.pids_limit is not None:
         changes["pids_limit"] = wanted.pids_limit
     if policy is not None and policy.name:
         if now.auto_remove and policy.name != "no":
             raise conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
         changes["restart_policy"] = policy
-    return now.model_copy(update=changes)
+    return replace(now, **changes)
 
 
 async def update(room: Room, container: Container, wanted: Resources, policy: RestartPolicy | None) -> Sequence[str]:
@@ -69,12 +68,12 @@ async def update(room: Room, container: Container, wanted: Resources, policy: Re
 
     :raises WharfError: INVALID_ARGUMENT for values that make no sense, CONFLICT for the container's state.
     """
-    warnings = check_resources(wanted, room.limits, update=True)
+    wanted, warnings = check_resources(wanted, room.limits, update=True)
     if policy is not None and policy.name:
         check_restart_policy(policy.name, policy.maximum_retry_count)
     if wanted.pids_limit is not None and wanted.pids_limit <= 0:
         # Unlimited, which is shown as 0.
-        wanted.pids_limit = 0
+        wanted = replace(wanted, pids_limit=0)
     async with container.lock:
         try:
             if container.state.removing or container.state.dead:

@@ -8,7 +8,7 @@ import ipaddress
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api_models.container import ContainerConfig, HealthConfig, HostConfig, PortBinding
 from engine.common.errors import WharfError, invalid
@@ -56,15 +56,15 @@ def check_request(config: ContainerConfig, host: HostConfig, rules: Rules) -> No
         raise invalid("cpu real-time runtime cannot be higher than cpu real-time period")
 
 
-def check_config(config: ContainerConfig) -> None:
-    """The process's part. Normalises the working directory.
+def check_config(config: ContainerConfig) -> ContainerConfig:
+    """The process's part. Returns it with a normal form of the working directory.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
     if config.working_dir:
         if not config.working_dir.startswith("/"):
             raise invalid(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
-        config.working_dir = "/" + posixpath.normpath(config.working_dir).lstrip("/")
+        config = replace(config, working_dir="/" + posixpath.normpath(config.working_dir).lstrip("/"))
     if config.stop_signal:
         signals.parse(config.stop_signal)
     for variable in config.env or ():
@@ -72,6 +72,7 @@ def check_config(config: ContainerConfig) -> None:
             raise invalid(f"invalid environment variable: {variable}")
     if config.healthcheck is not None:
         _check_health(config.healthcheck)
+    return config
 
 
 def check_paths(config: ContainerConfig, host: HostConfig) -> None:
@@ -129,8 +130,8 @@ def _check_health(health: HealthConfig) -> None:
             raise invalid(f"{name} in Healthcheck cannot be less than 1ms")
 
 
-def check_host_config(host: HostConfig, rules: Rules) -> list[str]:
-    """The host's part; adjusts limits in place, fills in the runtime's name, returns warnings.
+def check_host_config(host: HostConfig, rules: Rules) -> tuple[HostConfig, list[str]]:
+    """The host's part; returns it with the limits that this host can enforce, and the warnings.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -150,7 +151,7 @@ def check_host_config(host: HostConfig, rules: Rules) -> list[str]:
     for key in host.annotations or ():
         if not key:
             raise invalid("invalid Annotations: the empty string is not permitted as an annotation key")
-    warnings = check_resources(host, rules.limits)
+    host, warnings = check_resources(host, rules.limits)
     modes.check_namespaces(host)
     if not -1000 <= host.oom_score_adj <= 1000:
         raise invalid(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
@@ -164,7 +165,7 @@ def check_host_config(host: HostConfig, rules: Rules) -> list[str]:
     modes.check_cgroupns(host.cgroupns_mode)
     if host.cgroupns_mode == "private" and not rules.limits.cgroup_namespaces:
         warnings.append("Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.")
-    return warnings
+    return host, warnings
 
 
 def _check_userns(host: HostConfig, rules: Rules) -> None:
@@ -212,7 +213,7 @@ def _valid_range(text: str) -> bool:
     return first <= last <= 65535
 
 
-def _check_ports(bindings: dict[str, list[PortBinding] | None]) -> None:
+def _check_ports(bindings: Mapping[str, Sequence[PortBinding] | None]) -> None:
     for port, hosts in bindings.items():
         number = port.partition("/")[0]
         if not _valid_port(number):

@@ -8,6 +8,7 @@ CDI devices ``nvidia.com/gpu``, where only those are there.
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from api_models.container import HostConfig
@@ -40,7 +41,7 @@ def _inject(directories: tuple[str, ...], request: DeviceRequest, spec: dict[str
             raise internal("unexpected count in CDI device request")
         if request.options:
             raise internal("unexpected options in CDI device request")
-        _cdi(cdi.load(directories), request.device_ids or [], spec)
+        _cdi(cdi.load(directories), request.device_ids or (), spec)
         return
     chosen = _chosen(request)
     if request.driver not in ("", "nvidia") or chosen is None:
@@ -78,7 +79,7 @@ def _chosen(request: DeviceRequest) -> list[str] | None:
     return None
 
 
-def _cdi(registry: cdi.Registry, names: list[str], spec: dict[str, Any]) -> None:
+def _cdi(registry: cdi.Registry, names: Sequence[str], spec: dict[str, Any]) -> None:
     try:
         cdi.inject(spec, names, registry)
     except cdi.CdiError as error:

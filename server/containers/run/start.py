@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from functools import partial
 
 from engine.api.types import ContainerRecord, Mount
@@ -174,7 +175,7 @@ async def _start(
         sandbox = await _networking(room, container)
         if sandbox.joins is not None:
             # It has no name of its own: Docker shows the other's.
-            container.config.hostname = sandbox.hostname
+            container.config = replace(container.config, hostname=sandbox.hostname)
         timeline.mark("network")
         binds = await mounting.set_up(room, container, brief)
         shm = await mounting.shared_memory(room, container)

@@ -88,9 +88,9 @@ class World:
             id=identity,
             name=name,
             created_ns=1,
-            config=ContainerConfig.model_validate({"Hostname": identity[:12], **config}),
-            host_config=HostConfig.model_validate({"NetworkMode": network, **host}),
-            networking={key: EndpointSettings.model_validate(value) for key, value in endpoints.items()},
+            config=ContainerConfig.parse({"Hostname": identity[:12], **config}),
+            host_config=HostConfig.parse({"NetworkMode": network, **host}),
+            networking={key: EndpointSettings.parse(value) for key, value in endpoints.items()},
             directory=str(self.root / "data" / "containers" / identity),
         )
         return container

@@ -33,10 +33,10 @@ def rules(limits: HostLimits = FULL, *, systemd: bool = False) -> validate.Rules
 
 
 def check(host: dict[str, Any], config: dict[str, Any] | None = None, limits: HostLimits = FULL) -> list[str]:
-    wanted, settings = ContainerConfig.model_validate(config or {}), HostConfig.model_validate(host)
+    wanted, settings = ContainerConfig.parse(config or {}), HostConfig.parse(host)
     validate.check_request(wanted, settings, rules(limits))
     validate.check_config(wanted)
-    return validate.check_host_config(settings, rules(limits, systemd=True))
+    return validate.check_host_config(settings, rules(limits, systemd=True))[1]
 
 
 M = 1 << 20
@@ -135,10 +135,10 @@ def test_refused_process(config: dict[str, Any], sentence: str) -> None:
 
 def test_discarded_with_a_warning() -> None:
     bare = HostLimits(unified=True, ncpu=1)
-    host = HostConfig.model_validate(
+    host = HostConfig.parse(
         {"Memory": 64 * M, "MemorySwappiness": 10, "CpuShares": 5, "PidsLimit": 3, "OomKillDisable": True}
     )
-    warnings = validate.check_host_config(host, rules(bare))
+    host, warnings = validate.check_host_config(host, rules(bare))
     assert len(warnings) == 5
     assert (host.memory, host.memory_swappiness, host.cpu_shares, host.pids_limit) == (0, None, 0, None)
 

@@ -21,7 +21,7 @@ def make(name: str = "one", id: str = "a" * 64, **config: object) -> Container:
         id=id,
         name=name,
         created_ns=1,
-        config=ContainerConfig.model_validate(config),
+        config=ContainerConfig.parse(config),
         host_config=HostConfig(restart_policy=RestartPolicy(name="always")),
     )
 
@@ -35,7 +35,7 @@ def test_record_survives_storage() -> None:
     again = Container.from_doc(container.to_doc())
     container.state.removing = False
     assert again.to_doc() == container.to_doc()
-    assert again.config.cmd == []
+    assert again.config.cmd == ()
     assert again.config.entrypoint is None
     assert again.state == container.state
 
@@ -138,23 +138,21 @@ def test_merge_with_the_image() -> None:
         "WorkingDir": "/w",
         "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5},
     }
-    own = ContainerConfig.model_validate(
+    request = ContainerConfig.parse(
         {"Env": ["B=3"], "Labels": {"a": "own"}, "ExposedPorts": {"81/tcp": {}}, "Healthcheck": {"Retries": 4}}
     )
-    merge_config(own, image)
-    assert own.env == ["B=3", "PATH=/bin"]
-    assert (own.entrypoint, own.cmd, own.working_dir) == (["/entry"], ["sh"], "/w")
+    own = merge_config(request, image)
+    assert own.env == ("B=3", "PATH=/bin")
+    assert (own.entrypoint, own.cmd, own.working_dir) == (("/entry",), ("sh",), "/w")
     assert own.labels == {"a": "own", "b": "image"}
     assert set(own.exposed_ports or ()) == {"80/tcp", "81/tcp"}
     assert own.healthcheck is not None
-    assert (own.healthcheck.test, own.healthcheck.interval, own.healthcheck.retries) == (["CMD", "true"], 5, 4)
+    assert (own.healthcheck.test, own.healthcheck.interval, own.healthcheck.retries) == (("CMD", "true"), 5, 4)
     # An entrypoint of one's own drops the image's command; [""] means none at all.
-    other = ContainerConfig.model_validate({"Entrypoint": ["/mine"]})
-    merge_config(other, image)
-    assert (other.entrypoint, other.cmd) == (["/mine"], None)
-    cleared = ContainerConfig.model_validate({"Entrypoint": [""], "Cmd": ["x"]})
-    merge_config(cleared, image)
-    assert (cleared.entrypoint, cleared.cmd) == (None, ["x"])
+    other = merge_config(ContainerConfig.parse({"Entrypoint": ["/mine"]}), image)
+    assert (other.entrypoint, other.cmd) == (("/mine",), None)
+    cleared = merge_config(ContainerConfig.parse({"Entrypoint": [""], "Cmd": ["x"]}), image)
+    assert (cleared.entrypoint, cleared.cmd) == (None, ("x",))
     with pytest.raises(WharfError, match="no command specified"):
         merge_config(ContainerConfig(), {})
 

@@ -14,7 +14,7 @@ EVERYWHERE = ["0.0.0.0", "::"]
 
 
 def published(bindings: dict[str, Any], target: Target | None = None, ports: PortAllocator | None = None) -> Published:
-    wanted = portmap.wishes(ContainerConfig(), HostConfig.model_validate({"PortBindings": bindings}), EVERYWHERE)
+    wanted = portmap.wishes(ContainerConfig(), HostConfig.parse({"PortBindings": bindings}), EVERYWHERE)
     allocator = ports if ports is not None else PortAllocator()
     return portmap.allocate(allocator, "owner", wanted, target or Target("br", "10.0.0.2", ""), lambda *_: False)
 

@@ -47,11 +47,11 @@ def test_ranges_that_overlap() -> None:
 
 
 def test_ports_with_many_bindings() -> None:
-    many = [PortBinding(host_port="1")] * 100
-    ranges = {f"{first}-65535/tcp": None for first in range(1, 10)}
-    for bindings in ({"1-65535/tcp": many}, {**ranges}):
+    many = (PortBinding(host_port="1"),) * 100
+    ranges: dict[str, tuple[PortBinding, ...] | None] = {f"{first}-65535/tcp": None for first in range(1, 10)}
+    for bindings in ({"1-65535/tcp": many}, ranges):
         with pytest.raises(WharfError, match=r"exceeds the limit CONTAINER_PORTS \(200000\)"):
-            portmap.wishes(ContainerConfig(), HostConfig(port_bindings=dict(bindings)), ["0.0.0.0"])
+            portmap.wishes(ContainerConfig(), HostConfig(port_bindings=bindings), ["0.0.0.0"])
     spans = [PortSpan(1, "tcp", ("0.0.0.0",), host, 1) for host in range(1, 65536)]
     begin = time.monotonic()
     rows = portmap.shown(spans, ContainerConfig(), HostConfig())["1/tcp"]

@@ -1,0 +1,226 @@
+"""Objects of the Engine API that outlive a request: frozen dataclasses, each the only description of its object.
+
+A :class:`Record` declares every field once: its name, type and default, and in ``Annotated[...]`` what else is known of
+it: the JSON name where it doesn't follow from the attribute's, how Go calls the type, whether answers omit the field
+while it is empty (``api_models.base.OMIT``), what API versions do with it (``api_models.versions``) and where the OCI
+spec has it (``api_models.oci``). Everything else is derived from the declaration:
+
+* :func:`body_of` is the pydantic model that reads the object from JSON. It exists only while a request is decoded:
+  ``api_models.versions.accept`` applies the client's version to it, :func:`freeze` makes the record of it, and the
+  services get the record;
+* :func:`wire` is the object as answers and stored documents have it, with null, empty and absent as Go writes them;
+* ``server.containers.spec.simple`` writes the fields that the OCI spec has as they are.
+
+Arrays are tuples, objects are ``Mapping``. ``dataclasses.replace`` makes a changed copy.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BeforeValidator, create_model
+from pydantic import Field as Declared
+
+from api_models.base import OMIT, Go, Model, Text, empty
+
+R = TypeVar("R", bound="Record")
+
+
+def _one_or_many(value: Any) -> Any:
+    if isinstance(value, list) and not all(each is None or isinstance(each, str) for each in value):
+        raise ValueError("Go's decoder of this type blames the array, not what is in it")
+    return [value] if isinstance(value, str) else value
+
+
+def _struct(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Strings = tuple[Text, ...]
+StringMap = Mapping[str, Text]
+#: A command: a JSON string is an array of one.
+StrSlice = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
+#: Go's map[string]struct{}: only the keys matter.
+KeySet = Mapping[str, Annotated[Mapping[str, Any], BeforeValidator(_struct), Go("struct {}")]]
+
+
+class Record:
+    """Base of the records. A subclass is a ``@dataclass(frozen=True, slots=True, kw_only=True)`` whose fields all
+    have a default. A record that extends another one is what Go calls embedding."""
+
+    __slots__ = ()
+
+    #: The type's name in dockerd's errors, "package.Name".
+    go_name: ClassVar[str] = ""
+    #: How Go calls this struct where another one embeds it.
+    go_embedded: ClassVar[str] = ""
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Self:
+        """The record of a JSON object under Docker's names: a stored document's, or an image's configuration.
+
+        :raises ValueError: a field has the wrong type.
+        """
+        return freeze(cls, body_of(cls).model_validate(document))
+
+    def wire(self) -> dict[str, Any]:
+        """The object as the API writes it (a fresh dict of JSON values)."""
+        return wire(self)
+
+
+# ---- what is derived ----------------------------------------------------------------------------------------
+
+_Convert = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Derived:
+    """``conversions``: (attribute, what makes a record's value of a body's; None: it stays as it is) of each field.
+    ``layout``: (attribute, JSON name, omitted while empty, a pointer in Go) of each field, in declared order."""
+
+    body: type[Model]
+    conversions: tuple[tuple[str, _Convert | None], ...]
+    layout: tuple[tuple[str, str, bool, bool], ...]
+
+
+_derived: dict[type[Record], _Derived] = {}
+_lock = threading.RLock()  # large bodies are decoded in threads
+
+
+def _derive(record: type[Record]) -> _Derived:
+    found = _derived.get(record)
+    if found is None:
+        with _lock:
+            found = _derived.get(record) or _make(record)
+            _derived[record] = found
+    return found
+
+
+def _make(record: type[Record]) -> _Derived:
+    hints = get_type_hints(record, include_extras=True)
+    declared: dict[str, Field[Any]] = {field.name: field for field in fields(record)}  # type: ignore[arg-type]
+    own: dict[str, Any] = {
+        name: (_body_type(hints[name]), _default(declared[name]))
+        for name in inspect.get_annotations(record)
+        if name in declared
+    }
+    parent = record.__bases__[0]
+    base = body_of(parent) if parent is not Record else Model
+    create: Callable[..., type[Model]] = create_model  # mypy's plugin takes a direct call for a class statement
+    body = create(record.__name__, __base__=base, __module__=record.__module__, __doc__=record.__doc__, **own)
+    body.go_name, body.go_embedded = record.go_name, record.go_embedded
+    return _Derived(
+        body,
+        tuple((name, _conversion(hints[name])) for name in declared),
+        tuple(
+            (name, info.alias or name, OMIT in info.metadata, info.default is None)
+            for name, info in body.model_fields.items()
+        ),
+    )
+
+
+# ---- reading -------------------------------------------------------------------------------------------------
+
+
+def body_of(record: type[Record]) -> type[Model]:
+    """The pydantic model with the fields, names and marks of ``record``, and of the records inside it."""
+    return _derive(record).body
+
+
+def _default(field: Field[Any]) -> Any:
+    """A default as the body has it: what is immutable in a record is not in its body."""
+    if field.default is MISSING:
+        raise TypeError(f"the field {field.name} of a record has no default")
+    if isinstance(field.default, Record):
+        return Declared(default_factory=body_of(type(field.default)))
+    if isinstance(field.default, tuple):
+        return Declared(default_factory=lambda: list(field.default))
+    return field.default
+
+
+def _body_type(annotation: Any) -> Any:
+    """The annotation of a body's field: lists for tuples, dicts for mappings, bodies for records."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return Annotated[(_body_type(arguments[0]), *arguments[1:])]
+    if origin in (Union, UnionType):
+        return Union[tuple(_body_type(each) for each in arguments)]  # noqa: UP007
+    if origin is tuple:
+        return list[_body_type(arguments[0])]  # type: ignore[misc]
+    if origin is Mapping:
+        return dict[arguments[0], _body_type(arguments[1])]  # type: ignore[misc,valid-type]
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return body_of(annotation)
+    return annotation
+
+
+def freeze(record: type[R], body: Model) -> R:
+    """The record with the values of ``body``, a ``body_of(record)`` that must not be changed afterwards."""
+    return record(
+        **{
+            name: value if convert is None or value is None else convert(value)
+            for name, convert in _derive(record).conversions
+            for value in (getattr(body, name),)
+        }
+    )
+
+
+def _conversion(annotation: Any) -> _Convert | None:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _conversion(arguments[0])
+    if origin in (Union, UnionType):
+        return _conversion(next(each for each in arguments if each is not NoneType))
+    if origin is tuple:
+        element = _conversion(arguments[0])
+        return tuple if element is None else lambda values: tuple(None if v is None else element(v) for v in values)
+    if origin is Mapping:
+        value = _conversion(arguments[1])
+        if value is None:
+            return None
+        return lambda values: {key: None if each is None else value(each) for key, each in values.items()}
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return lambda body: freeze(annotation, body)
+    return None
+
+
+# ---- writing -------------------------------------------------------------------------------------------------
+
+_SCALARS = frozenset((str, int, bool, float, type(None)))
+
+
+def wire(record: Record) -> dict[str, Any]:
+    """``record`` as a dict ready for JSON, under the policy described in ``api_models.base``."""
+    document: dict[str, Any] = {}
+    for attribute, name, omit, pointer in _derive(type(record)).layout:
+        value = getattr(record, attribute)
+        if omit and empty(value, pointer=pointer):
+            continue
+        document[name] = value if type(value) in _SCALARS else _value(value)
+    return document
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [each if type(each) in _SCALARS else _value(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: each if type(each) in _SCALARS else _value(each) for key, each in value.items()}
+    return wire(value) if isinstance(value, Record) else value
+
+
+# ---- both kinds of models -------------------------------------------------------------------------------------
+
+
+def inner_models(annotation: Any) -> tuple[type[Model], ...]:
+    """The models that an annotation mentions, however deep; of a record its body."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        if issubclass(annotation, Record):
+            return (body_of(annotation),)
+        return (annotation,) if issubclass(annotation, Model) else ()
+    found: tuple[type[Model], ...] = ()
+    for argument in get_args(annotation):
+        found += inner_models(argument)
+    return found
