@@ -9,6 +9,7 @@ from pydantic import Field
 from api_models.base import OMIT, Go, Int, Int64, Model, Text, Uint
 from api_models.mount import Mount
 from api_models.network import EndpointSettings, NetworkingConfig
+from api_models.oci import Oci, always
 from api_models.record import KeySet, Record, StringMap, Strings, StrSlice
 from api_models.resources import Resources, RestartPolicy
 from api_models.versions import Adapted, Checked, Implied, Shown, Since, Version
@@ -104,7 +105,7 @@ class HostConfig(Resources):
     volumes_from: Strings | None = None
     # [height, width]
     console_size: Annotated[tuple[Uint, ...], Go("[2]uint"), Since((1, 42))] = (0, 0)
-    annotations: Annotated[StringMap | None, OMIT, Since((1, 43))] = None
+    annotations: Annotated[StringMap | None, OMIT, Since((1, 43)), Oci("annotations")] = None
     mounts: Annotated[tuple[Mount, ...] | None, OMIT] = None
     cap_add: Annotated[StrSlice | None, Go("string")] = None
     cap_drop: Annotated[StrSlice | None, Go("string")] = None
@@ -118,11 +119,11 @@ class HostConfig(Resources):
     ipc_mode: Annotated[str, Go("container.IpcMode"), Implied((1, 40), "shareable")] = ""
     cgroup: Annotated[str, Go("container.CgroupSpec")] = ""
     links: Strings | None = None
-    oom_score_adj: Int = 0
+    oom_score_adj: Annotated[Int, Oci("process.oomScoreAdj", always)] = 0
     pid_mode: Annotated[str, Go("container.PidMode")] = ""
     privileged: bool = False
     publish_all_ports: bool = False
-    readonly_rootfs: bool = False
+    readonly_rootfs: Annotated[bool, Oci("root.readonly")] = False
     security_opt: Strings | None = None
     storage_opt: Annotated[StringMap | None, OMIT] = None
     tmpfs: Annotated[StringMap | None, OMIT] = None

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from api_models.base import OMIT, Go, Int, Int64, Uint16, Uint64
+from api_models.oci import Oci, not_negative, positive
 from api_models.record import Record, StringMap, Strings
 from api_models.versions import Gone, Since
 
@@ -75,32 +76,40 @@ class Resources(Record):
     go_name: ClassVar[str] = "container.Resources"
     go_embedded: ClassVar[str] = "Resources"
 
-    cpu_shares: Int64 = 0
-    memory: Int64 = 0
+    cpu_shares: Annotated[Int64, Oci("linux.resources.cpu.shares")] = 0
+    memory: Annotated[Int64, Oci("linux.resources.memory.limit", positive)] = 0
     nano_cpus: Int64 = 0
     cgroup_parent: str = ""
-    blkio_weight: Uint16 = 0
+    blkio_weight: Annotated[Uint16, Oci("linux.resources.blockIO.weight")] = 0
     blkio_weight_device: Annotated[tuple[WeightDevice, ...] | None, Go("[]*blkiodev.WeightDevice")] = None
     blkio_device_read_bps: Throttles = None
     blkio_device_write_bps: Throttles = None
     blkio_device_read_iops: Annotated[Throttles, Field(alias="BlkioDeviceReadIOps")] = None
     blkio_device_write_iops: Annotated[Throttles, Field(alias="BlkioDeviceWriteIOps")] = None
-    cpu_period: Int64 = 0
-    cpu_quota: Int64 = 0
-    cpu_realtime_period: Int64 = 0
-    cpu_realtime_runtime: Int64 = 0
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
+    cpu_period: Annotated[Int64, Oci("linux.resources.cpu.period")] = 0
+    cpu_quota: Annotated[Int64, Oci("linux.resources.cpu.quota")] = 0
+    cpu_realtime_period: Annotated[Int64, Oci("linux.resources.cpu.realtimePeriod", cgroup_v1=True)] = 0
+    cpu_realtime_runtime: Annotated[Int64, Oci("linux.resources.cpu.realtimeRuntime", cgroup_v1=True)] = 0
+    cpuset_cpus: Annotated[str, Oci("linux.resources.cpu.cpus")] = ""
+    cpuset_mems: Annotated[str, Oci("linux.resources.cpu.mems")] = ""
     devices: tuple[DeviceMapping, ...] | None = None
     device_cgroup_rules: Strings | None = None
     device_requests: tuple[DeviceRequest, ...] | None = None
     kernel_memory: Annotated[Int64, OMIT, Gone((1, 42))] = 0
-    kernel_memory_tcp: Annotated[Int64, Field(alias="KernelMemoryTCP"), OMIT, Since((1, 40))] = 0
-    memory_reservation: Int64 = 0
+    kernel_memory_tcp: Annotated[
+        Int64,
+        Field(alias="KernelMemoryTCP"),
+        OMIT,
+        Since((1, 40)),
+        Oci("linux.resources.memory.kernelTCP", positive, cgroup_v1=True),
+    ] = 0
+    memory_reservation: Annotated[Int64, Oci("linux.resources.memory.reservation", positive)] = 0
     # -1: unlimited; 0: not given, which means twice the memory.
-    memory_swap: Int64 = 0
-    memory_swappiness: Int64 | None = None
-    oom_kill_disable: bool | None = None
+    memory_swap: Annotated[Int64, Oci("linux.resources.memory.swap")] = 0
+    memory_swappiness: Annotated[
+        Int64 | None, Oci("linux.resources.memory.swappiness", not_negative, cgroup_v1=True)
+    ] = None
+    oom_kill_disable: Annotated[bool | None, Oci("linux.resources.memory.disableOOMKiller", cgroup_v1=True)] = None
     # None: not given (update: keep); 0 or less: unlimited.
     pids_limit: Int64 | None = None
     ulimits: Annotated[tuple[Ulimit, ...] | None, Go("[]*units.Ulimit")] = None

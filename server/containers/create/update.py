@@ -12,7 +12,6 @@ from server.containers.create.resources import check_resources
 from server.containers.create.validate import check_restart_policy
 from server.containers.model import Container
 from server.containers.spec import resources as spec_resources
-from server.containers.spec.input import Resources as Limits
 
 #: Fields that are taken over when they say something; everything else of ``Resources`` is fixed at create.
 _FIELDS = (
@@ -95,7 +94,7 @@ async def _apply(room: Room, container: Container, wanted: Resources) -> None:
     named: dict[str, Any] = {name: getattr(wanted, name) for name in (*_FIELDS, "pids_limit")}
     if named["pids_limit"] == 0:
         named["pids_limit"] = -1
-    limits = spec_resources.build(Limits(**named), room.facts)
+    limits = spec_resources.build(Resources(**named), room.facts)
     if not limits:
         return
     try:

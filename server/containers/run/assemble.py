@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api_models.container import HostConfig
+from api_models.resources import Ulimit
 from engine.common.errors import WharfError, conflict, internal
 from server.containers import modes
 from server.containers.context import Room
@@ -13,19 +14,7 @@ from server.containers.model import Container
 from server.containers.mounts.snapshot import ContainerFiles
 from server.containers.run.process import namespace_of
 from server.containers.spec.build import build, cgroups_path
-from server.containers.spec.input import (
-    HOST,
-    PRIVATE,
-    BindMount,
-    Device,
-    Namespaces,
-    Resources,
-    SpecInput,
-    ThrottleDevice,
-    TmpfsMount,
-    Ulimit,
-    WeightDevice,
-)
+from server.containers.spec.input import HOST, PRIVATE, BindMount, Namespaces, SpecInput, TmpfsMount
 from server.containers.spec.security import parse as parse_security
 
 
@@ -52,56 +41,33 @@ def assemble(room: Room, container: Container, around: Surroundings) -> dict[str
     """
     config, host = container.config, container.host_config
     settings = room.settings
-    init = settings.init if host.init is None else host.init
     security = parse_security(host.security_opt)
-    seccomp = container.seccomp_profile or settings.seccomp_profile
     remap = room.remap_of(container)
-    height, width = (*host.console_size, 0, 0)[:2]
     spec = build(
         SpecInput(
             id=container.id,
             rootfs="rootfs",
             args=(container.path, *container.args),
+            config=config,
+            host=host,
             files=ContainerFiles(container.rootfs, f"{settings.exec_root}/containers/{container.id}/passwd"),
-            env=tuple(config.env or ()),
             link_env=tuple(around.link_env),
-            cwd=config.working_dir or "/",
-            user=config.user,
-            group_add=tuple(host.group_add or ()),
             hostname=around.hostname,
             domainname=around.domainname,
-            tty=config.tty,
-            console_size=(height, width),
-            readonly_rootfs=host.readonly_rootfs,
             mounts=tuple(around.mounts),
-            shm_size=host.shm_size,
             shm_path=around.shm_path,
             namespaces=_namespaces(room, container, around),
-            privileged=host.privileged,
-            cap_add=tuple(host.cap_add or ()),
-            cap_drop=tuple(host.cap_drop or ()),
             no_new_privileges=container.no_new_privileges,
-            seccomp=seccomp,
+            seccomp=container.seccomp_profile or settings.seccomp_profile,
             apparmor=container.apparmor_profile,
             process_label=container.process_label,
             mount_label=container.mount_label,
             writable_cgroups=bool(security.writable_cgroups),
-            masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
-            readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
-            devices=tuple(
-                Device(each.path_on_host, each.path_in_container or each.path_on_host, each.cgroup_permissions or "rwm")
-                for each in host.devices or ()
-            ),
-            device_cgroup_rules=tuple(host.device_cgroup_rules or ()),
-            resources=resources_of(host),
             ulimits=_ulimits(room, host),
-            sysctls=host.sysctls or {},
-            oom_score_adj=host.oom_score_adj,
-            annotations=host.annotations or {},
             cgroups_path=cgroups_path(
                 container.id, host.cgroup_parent or settings.cgroup_parent, settings.cgroup_driver
             ),
-            init=init,
+            init=settings.init if host.init is None else host.init,
             id_maps=remap.maps if remap is not None else None,
         ),
         room.facts,
@@ -113,41 +79,9 @@ def assemble(room: Room, container: Container, around: Surroundings) -> dict[str
     return spec
 
 
-def resources_of(host: HostConfig) -> Resources:
-    """The limits (also for update)."""
-    return Resources(
-        cpu_shares=host.cpu_shares,
-        nano_cpus=host.nano_cpus,
-        cpu_period=host.cpu_period,
-        cpu_quota=host.cpu_quota,
-        cpu_realtime_period=host.cpu_realtime_period,
-        cpu_realtime_runtime=host.cpu_realtime_runtime,
-        cpuset_cpus=host.cpuset_cpus,
-        cpuset_mems=host.cpuset_mems,
-        memory=host.memory,
-        memory_swap=host.memory_swap,
-        memory_reservation=host.memory_reservation,
-        memory_swappiness=host.memory_swappiness,
-        kernel_memory_tcp=host.kernel_memory_tcp,
-        oom_kill_disable=host.oom_kill_disable,
-        pids_limit=host.pids_limit,
-        blkio_weight=host.blkio_weight,
-        blkio_weight_device=tuple(WeightDevice(each.path, each.weight) for each in host.blkio_weight_device or ()),
-        blkio_device_read_bps=_throttles(host.blkio_device_read_bps),
-        blkio_device_write_bps=_throttles(host.blkio_device_write_bps),
-        blkio_device_read_iops=_throttles(host.blkio_device_read_iops),
-        blkio_device_write_iops=_throttles(host.blkio_device_write_iops),
-    )
-
-
-def _throttles(devices: Sequence[Any] | None) -> tuple[ThrottleDevice, ...]:
-    return tuple(ThrottleDevice(each.path, each.rate) for each in devices or ())
-
-
 def _ulimits(room: Room, host: HostConfig) -> tuple[Ulimit, ...]:
     own = {limit.name: limit for limit in host.ulimits or ()}
-    merged = {**room.settings.default_ulimits, **own}
-    return tuple(Ulimit(limit.name, limit.soft, limit.hard) for limit in merged.values())
+    return tuple({**room.settings.default_ulimits, **own}.values())
 
 
 def _joined(other: Container, kind: str, around: Surroundings) -> str:

@@ -6,12 +6,11 @@ import os
 
 from engine.common.errors import internal, invalid
 from engine.common.ids import IdMapping
-from server.containers.spec import devices, mounts, resources, seccomp
+from server.containers.spec import devices, mounts, resources, seccomp, simple
 from server.containers.spec.host import SYSTEMD, HostFacts
 from server.containers.spec.input import HOST, PRIVATE, SpecInput
 from server.containers.spec.process import CREATE_REFUSED, container_process
-
-Json = dict[str, object]
+from server.containers.spec.simple import Json, section
 
 OCI_VERSION = "1.1.0"
 _MASKED_PATHS = (
@@ -91,10 +90,11 @@ def _sysctls(inp: SpecInput) -> dict[str, str]:
             found[_PORT_START] = "0"
         if inp.id_maps is None and os.path.exists("/proc/sys/net/ipv4/ping_group_range"):
             found[_PING_GROUPS] = "0 2147483647"
-    for name, value in inp.sysctls.items():
+    asked = inp.host.sysctls or {}
+    for name, value in asked.items():
         if "\0" in value:  # crun would write what comes before it
             raise internal(f"{CREATE_REFUSED}write /proc/sys/{name.replace('.', '/')}: invalid argument: unknown")
-    return {**found, **inp.sysctls}
+    return {**found, **asked}
 
 
 def _mappings(mappings: tuple[IdMapping, ...]) -> list[Json]:
@@ -102,10 +102,9 @@ def _mappings(mappings: tuple[IdMapping, ...]) -> list[Json]:
 
 
 def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
-    nodes, rules = devices.plan(inp.devices, inp.device_cgroup_rules, privileged=inp.privileged)
-    limits = resources.build(inp.resources, host)
-    limits["devices"] = rules
-    linux: Json = {"resources": limits, "namespaces": _namespaces(inp)}
+    wanted = inp.host
+    nodes, rules = devices.plan(wanted.devices or (), wanted.device_cgroup_rules or (), privileged=wanted.privileged)
+    linux: Json = {"resources": {"devices": rules}, "namespaces": _namespaces(inp)}
     if sysctls := _sysctls(inp):
         linux["sysctl"] = sysctls
     if inp.cgroups_path:
@@ -117,8 +116,8 @@ def _linux(inp: SpecInput, host: HostFacts, root_propagation: str) -> Json:
     if inp.id_maps is not None:
         linux["uidMappings"] = _mappings(inp.id_maps.uids)
         linux["gidMappings"] = _mappings(inp.id_maps.gids)
-    masked, readonly = inp.masked_paths, inp.readonly_paths
-    if not inp.privileged:
+    masked, readonly = wanted.masked_paths, wanted.readonly_paths
+    if not wanted.privileged:
         masked = masked_paths() if masked is None else masked
         readonly = READONLY_PATHS if readonly is None else readonly
     if masked:
@@ -140,22 +139,24 @@ def build(inp: SpecInput, host: HostFacts) -> Json:
     process = container_process(inp, host)
     all_mounts, root_propagation = mounts.plan(inp, host)
     linux = _linux(inp, host, root_propagation)
+    spec: Json = {
+        "ociVersion": OCI_VERSION,
+        "process": process,
+        "root": {"path": inp.rootfs},
+        "mounts": all_mounts,
+        "linux": linux,
+    }
+    simple.write(spec, inp.host, cgroup_v2=host.cgroup_v2)
+    resources.complete(section(linux, "resources"), inp.host, host)
     # A privileged container has no filter unless one was given by name.
-    profile = inp.seccomp or (seccomp.UNCONFINED if inp.privileged else "")
+    profile = inp.seccomp or (seccomp.UNCONFINED if inp.host.privileged else "")
     capabilities = process["capabilities"]
     assert isinstance(capabilities, dict)
     if (filters := seccomp.resolve(profile, capabilities["bounding"], host)) is not None:
         linux["seccomp"] = filters
-    root: Json = {"path": inp.rootfs}
-    if inp.readonly_rootfs:
-        root["readonly"] = True
-    spec: Json = {"ociVersion": OCI_VERSION, "process": process, "root": root, "mounts": all_mounts, "linux": linux}
     if inp.namespaces.uts != HOST and inp.hostname:
         spec["hostname"] = inp.hostname
-    annotations = dict(inp.annotations)
     if host.cgroup_driver == SYSTEMD:
         # crun would put the container one cgroup below its scope, where nobody looks for it.
-        annotations.setdefault(_CRUN_SUBGROUP, "")
-    if annotations:
-        spec["annotations"] = annotations
+        section(spec, "annotations").setdefault(_CRUN_SUBGROUP, "")
     return spec

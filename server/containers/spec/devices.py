@@ -6,8 +6,8 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 
+from api_models.resources import DeviceMapping
 from engine.common.errors import internal
-from server.containers.spec.input import Device
 
 Json = dict[str, object]
 
@@ -101,30 +101,34 @@ def rule_for(node: Json, permissions: str) -> Json:
     }
 
 
-def resolve(device: Device) -> tuple[list[Json], list[Json]]:
+def _inside(device: DeviceMapping) -> str:
+    return device.path_in_container or device.path_on_host
+
+
+def resolve(device: DeviceMapping) -> tuple[list[Json], list[Json]]:
     """The nodes and the cgroup rules of one ``--device``.
 
     :raises WharfError: INTERNAL with dockerd's sentence if there is no such device (found at start).
     """
-    problem = "not a device node"
+    problem, inside = "not a device node", _inside(device)
     nodes: list[Json] = []
     try:
         if not device.path_on_host.startswith("/"):  # the daemon's directory is nobody's business
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         path = os.path.realpath(device.path_on_host)
-        if (node := _node(path, device.path_in_container)) is not None:
+        if (node := _node(path, inside)) is not None:
             nodes = [node]
         elif os.path.isdir(path):
-            nodes = list(_walk(path, device.path_in_container.rstrip("/"), skip=False))
+            nodes = list(_walk(path, inside.rstrip("/"), skip=False))
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
     if not nodes:
         where = device.path_on_host
         raise internal(f'error gathering device information while adding custom device "{where}": {problem}')
-    return nodes, [rule_for(node, device.permissions or "rwm") for node in nodes]
+    return nodes, [rule_for(node, device.cgroup_permissions or "rwm") for node in nodes]
 
 
-def plan(devices: Sequence[Device], rules: Sequence[str], *, privileged: bool) -> tuple[list[Json], list[Json]]:
+def plan(devices: Sequence[DeviceMapping], rules: Sequence[str], *, privileged: bool) -> tuple[list[Json], list[Json]]:
     """``linux.devices`` and ``linux.resources.devices`` of a container."""
     nodes: list[Json] = []
     if privileged:
@@ -132,7 +136,7 @@ def plan(devices: Sequence[Device], rules: Sequence[str], *, privileged: bool) -
         known = {node["path"] for node in nodes}
         for device in devices:
             # A privileged container sees the host's nodes already; only other names for them are added.
-            if device.path_in_container not in known:
+            if _inside(device) not in known:
                 nodes += resolve(device)[0]
         return nodes, [{"allow": True, "access": "rwm"}]
     allowed = default_rules()

@@ -1,13 +1,14 @@
 """What a container's OCI spec is made from: everything already decided, nothing to look up but two files.
 
-The fields follow Docker's ``Config`` and ``HostConfig`` with references resolved: other containers' namespaces
+Docker's ``Config`` and ``HostConfig`` as they are, and what of them had to be resolved: other containers' namespaces
 are paths, volumes are directories, the cgroup is a path. Sizes are bytes, CPU times microseconds.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from api_models.container import ContainerConfig, HostConfig
+from api_models.resources import Ulimit
 from engine.common.ids import IdMaps
 
 PRIVATE = "private"
@@ -70,110 +71,37 @@ class Namespaces:
     network_joined: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """``--device``: ``path_on_host`` may be a device, a link to one, or a directory of them."""
-
-    path_on_host: str
-    path_in_container: str
-    permissions: str = "rwm"
-
-
-@dataclass(frozen=True, slots=True)
-class Ulimit:
-    """``name`` as in ``ulimit`` files (``nofile``). -1: unlimited."""
-
-    name: str
-    soft: int
-    hard: int
-
-
-@dataclass(frozen=True, slots=True)
-class WeightDevice:
-    path: str
-    weight: int
-
-
-@dataclass(frozen=True, slots=True)
-class ThrottleDevice:
-    path: str
-    rate: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Limits as ``HostConfig`` has them, after validation (``limits.verify``). 0, "" or None: not limited."""
-
-    cpu_shares: int = 0
-    nano_cpus: int = 0
-    cpu_period: int = 0
-    cpu_quota: int = 0
-    cpu_realtime_period: int = 0
-    cpu_realtime_runtime: int = 0
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
-    memory: int = 0
-    memory_swap: int = 0
-    memory_reservation: int = 0
-    memory_swappiness: int | None = None
-    kernel_memory_tcp: int = 0
-    oom_kill_disable: bool | None = None
-    pids_limit: int | None = None
-    blkio_weight: int = 0
-    blkio_weight_device: tuple[WeightDevice, ...] = ()
-    blkio_device_read_bps: tuple[ThrottleDevice, ...] = ()
-    blkio_device_write_bps: tuple[ThrottleDevice, ...] = ()
-    blkio_device_read_iops: tuple[ThrottleDevice, ...] = ()
-    blkio_device_write_iops: tuple[ThrottleDevice, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecInput:
-    """See the module. ``args`` is entrypoint plus command; ``env`` the container's own (image and request).
+    """See the module. ``args`` is entrypoint plus command. ``config`` and ``host`` are the container's, with the
+    image's configuration and the daemon's defaults filled in.
 
-    ``link_env`` comes from links and lies below ``env``. ``seccomp``: "" the default profile, ``unconfined``, or
+    ``link_env`` comes from links and lies below ``config.env``. ``seccomp``: "" the default profile, ``unconfined``, or
     a profile's JSON. ``apparmor``: "" Docker's default profile where the kernel has AppArmor, or a name.
-    ``masked_paths``/``readonly_paths``: None Docker's defaults. ``shm_path``: a directory for ``/dev/shm`` instead
-    of a tmpfs of ``shm_size``. ``mounts`` in any order, with the files for ``/etc/hosts`` and the like at the end.
+    ``ulimits`` are those of the request and the daemon's. ``shm_path``: a directory for ``/dev/shm`` instead of a tmpfs
+    of ``host.shm_size``. ``mounts`` in any order, with the files for ``/etc/hosts`` and the like at the end.
     ``id_maps``: those of the user namespace that ``namespaces.user`` leads to (the daemon's ``userns-remap``).
     """
 
     id: str
     rootfs: str
     args: tuple[str, ...]
+    config: ContainerConfig
+    host: HostConfig
     files: RootFiles
-    env: tuple[str, ...] = ()
     link_env: tuple[str, ...] = ()
-    cwd: str = "/"
-    user: str = ""
-    group_add: tuple[str, ...] = ()
     hostname: str = ""
     domainname: str = ""
-    tty: bool = False
-    console_size: tuple[int, int] = (0, 0)  # height, width
-    readonly_rootfs: bool = False
     mounts: tuple[BindMount | TmpfsMount, ...] = ()
-    shm_size: int = 67108864
     shm_path: str = ""
     namespaces: Namespaces = field(default_factory=Namespaces)
-    privileged: bool = False
-    cap_add: tuple[str, ...] = ()
-    cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = False
     seccomp: str = ""
     apparmor: str = ""
     process_label: str = ""
     mount_label: str = ""
     writable_cgroups: bool = False
-    masked_paths: tuple[str, ...] | None = None
-    readonly_paths: tuple[str, ...] | None = None
-    devices: tuple[Device, ...] = ()
-    device_cgroup_rules: tuple[str, ...] = ()
-    resources: Resources = field(default_factory=Resources)
     ulimits: tuple[Ulimit, ...] = ()
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-    oom_score_adj: int = 0
-    annotations: Mapping[str, str] = field(default_factory=dict)
     cgroups_path: str = ""
     init: bool = False
     id_maps: IdMaps | None = None

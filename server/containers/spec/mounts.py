@@ -82,8 +82,8 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> Json:
 def defaults(inp: SpecInput) -> list[Json]:
     """``/proc``, ``/dev`` and ``/sys`` as Docker mounts them."""
     quiet = ("nosuid", "noexec", "nodev")
-    sysfs_ro = () if inp.privileged else ("ro",)
-    cgroup_ro = () if inp.privileged or inp.writable_cgroups else ("ro",)
+    sysfs_ro = () if inp.host.privileged else ("ro",)
+    cgroup_ro = () if inp.host.privileged or inp.writable_cgroups else ("ro",)
     pts = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
     return [
         _mount("/proc", "proc", "proc", *quiet),
@@ -92,7 +92,7 @@ def defaults(inp: SpecInput) -> list[Json]:
         _mount("/sys", "sysfs", "sysfs", *quiet, *sysfs_ro),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", *cgroup_ro, *quiet),
         _mount("/dev/mqueue", "mqueue", "mqueue", *quiet),
-        _mount("/dev/shm", "tmpfs", "shm", *quiet, "mode=1777", f"size={inp.shm_size}"),
+        _mount("/dev/shm", "tmpfs", "shm", *quiet, "mode=1777", f"size={inp.host.shm_size}"),
     ]
 
 
@@ -177,7 +177,7 @@ def plan(
     ]
     if inp.init and inp.namespaces.pid == "private":
         result.append(_mount(INIT_PATH, "bind", host.init_path, "bind", "ro"))
-    if inp.readonly_rootfs:
+    if inp.host.readonly_rootfs:
         for mount in result:
             options = mount["options"]
             assert isinstance(options, list)

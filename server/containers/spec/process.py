@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from api_models.resources import Ulimit
 from engine.common.errors import internal
 from server.containers.spec import caps, users
 from server.containers.spec.host import HostFacts
-from server.containers.spec.input import RootFiles, SpecInput, Ulimit
+from server.containers.spec.input import RootFiles, SpecInput
 from server.containers.spec.mounts import INIT_PATH
 
 Json = dict[str, object]
@@ -87,30 +88,35 @@ def container_process(inp: SpecInput, host: HostFacts) -> Json:
 
     :raises WharfError: INTERNAL for a user that isn't there, or ``--init`` without an init on the host.
     """
-    names = caps.tweak(inp.cap_add, inp.cap_drop, privileged=inp.privileged, available=host.capabilities)
+    config, wanted = inp.config, inp.host
+    names = caps.tweak(
+        wanted.cap_add or (), wanted.cap_drop or (), privileged=wanted.privileged, available=host.capabilities
+    )
     args = list(inp.args)
     if inp.init and inp.namespaces.pid == "private":
         if not host.init_path:
             raise internal('exec: "docker-init": executable file not found in $PATH')
         args = [INIT_PATH, "--", *args]
     process: Json = {
-        "user": _user(users.lookup(inp.user, inp.group_add, inp.files)),
+        "user": _user(users.lookup(config.user, wanted.group_add or (), inp.files)),
         "args": args,
-        "env": _env(merge_env(daemon_env(inp.hostname, inp.link_env, tty=inp.tty), inp.env), refused=CREATE_REFUSED),
-        "cwd": inp.cwd or "/",
+        "env": _env(
+            merge_env(daemon_env(inp.hostname, inp.link_env, tty=config.tty), config.env or ()), refused=CREATE_REFUSED
+        ),
+        "cwd": config.working_dir or "/",
         "capabilities": _capabilities(names),
-        "oomScoreAdj": inp.oom_score_adj,
     }
-    if inp.tty:
+    if config.tty:
         process["terminal"] = True
-        if inp.console_size != (0, 0):
-            process["consoleSize"] = {"height": inp.console_size[0], "width": inp.console_size[1]}
+        height, width = (*wanted.console_size, 0, 0)[:2]
+        if (height, width) != (0, 0):
+            process["consoleSize"] = {"height": height, "width": width}
     if inp.ulimits:
         process["rlimits"] = rlimits(inp.ulimits)
     if inp.no_new_privileges:
         process["noNewPrivileges"] = True
     if host.apparmor:
-        process["apparmorProfile"] = inp.apparmor or ("unconfined" if inp.privileged else DOCKER_APPARMOR)
+        process["apparmorProfile"] = inp.apparmor or ("unconfined" if wanted.privileged else DOCKER_APPARMOR)
     if host.selinux and inp.process_label:
         process["selinuxLabel"] = inp.process_label
     return process

@@ -1,13 +1,13 @@
-"""``linux.resources`` from Docker's limits, for a new container and for ``docker update``."""
+"""What ``linux.resources`` has in another form than Docker's limits; the rest is written by ``simple``."""
 
 import os
 from collections.abc import Sequence
 
+from api_models.resources import Resources, ThrottleDevice, WeightDevice
 from engine.common.errors import internal
+from server.containers.spec import simple
 from server.containers.spec.host import SYSTEMD, HostFacts
-from server.containers.spec.input import Resources, ThrottleDevice, WeightDevice
-
-Json = dict[str, object]
+from server.containers.spec.simple import Json, section
 
 CFS_PERIOD = 100_000
 _MIN_SHARES, _MAX_SHARES = 2, 262_144
@@ -37,60 +37,19 @@ def _weighted(devices: Sequence[WeightDevice]) -> list[Json]:
     return found
 
 
-def memory(limits: Resources, *, v2: bool) -> Json:
-    """What v2 doesn't know (swappiness, switching the OOM killer off) isn't passed on: create warned of it."""
-    found: Json = {}
-    if limits.memory > 0:
-        found["limit"] = limits.memory
-    if limits.memory_reservation > 0:
-        found["reservation"] = limits.memory_reservation
-    if limits.memory_swap != 0:
-        found["swap"] = limits.memory_swap
-    if not v2:
-        if limits.memory_swappiness is not None and limits.memory_swappiness >= 0:
-            found["swappiness"] = limits.memory_swappiness
-        if limits.oom_kill_disable:
-            found["disableOOMKiller"] = True
-        if limits.kernel_memory_tcp > 0:
-            found["kernelTCP"] = limits.kernel_memory_tcp
-    return found
-
-
-def cpu(limits: Resources, *, v2: bool) -> Json:
-    """``--cpus`` becomes a quota of Docker's period of 100 ms.
-
+def _check_shares(shares: int) -> None:
+    """
     :raises WharfError: INTERNAL for shares that the kernel would silently replace, as runc does.
     """
-    found: Json = {}
-    if limits.cpu_shares != 0:
-        if limits.cpu_shares < _MIN_SHARES:
+    if shares != 0:
+        if shares < _MIN_SHARES:
             raise internal(f"the minimum allowed cpu-shares is {_MIN_SHARES}")
-        if limits.cpu_shares > _MAX_SHARES:
+        if shares > _MAX_SHARES:
             raise internal(f"the maximum allowed cpu-shares is {_MAX_SHARES}")
-        found["shares"] = limits.cpu_shares
-    if limits.nano_cpus > 0:
-        found["period"] = CFS_PERIOD
-        found["quota"] = limits.nano_cpus * CFS_PERIOD // 1_000_000_000
-    if limits.cpu_period != 0:
-        found["period"] = limits.cpu_period
-    if limits.cpu_quota != 0:
-        found["quota"] = limits.cpu_quota
-    if not v2:
-        if limits.cpu_realtime_period != 0:
-            found["realtimePeriod"] = limits.cpu_realtime_period
-        if limits.cpu_realtime_runtime != 0:
-            found["realtimeRuntime"] = limits.cpu_realtime_runtime
-    if limits.cpuset_cpus:
-        found["cpus"] = limits.cpuset_cpus
-    if limits.cpuset_mems:
-        found["mems"] = limits.cpuset_mems
-    return found
 
 
-def block_io(limits: Resources) -> Json:
+def _devices(limits: Resources) -> Json:
     found: Json = {}
-    if limits.blkio_weight:
-        found["weight"] = limits.blkio_weight
     if limits.blkio_weight_device:
         found["weightDevice"] = _weighted(limits.blkio_weight_device)
     for name, devices in (
@@ -120,22 +79,36 @@ def _swap_alone(given: Json) -> Json:
     return {"memory.swap.max": found}
 
 
-def build(limits: Resources, host: HostFacts) -> Json:
-    """Everything but the device rules.
+def complete(resources: Json, limits: Resources, host: HostFacts) -> None:
+    """Adds to ``linux.resources``, which has the limits that ``simple`` writes, the others but the device rules.
 
-    :raises WharfError: INTERNAL if a throttled device isn't there.
+    :raises WharfError: INTERNAL for a number of shares out of range, and if a throttled device isn't there.
     """
-    limits_of_memory = memory(limits, v2=host.cgroup_v2)
-    by_systemd = host.cgroup_v2 and host.cgroup_driver == SYSTEMD
-    found: Json = {}
-    for name, part in (
-        ("unified", _swap_alone(limits_of_memory) if by_systemd else {}),
-        ("memory", limits_of_memory),
-        ("cpu", cpu(limits, v2=host.cgroup_v2)),
-        ("blockIO", block_io(limits)),
-    ):
-        if part:
-            found[name] = part
+    _check_shares(limits.cpu_shares)
+    if limits.nano_cpus > 0:
+        # ``--cpus`` becomes a quota of Docker's period of 100 ms.
+        cpu = section(resources, "cpu")
+        cpu.setdefault("period", CFS_PERIOD)
+        cpu.setdefault("quota", limits.nano_cpus * CFS_PERIOD // 1_000_000_000)
+    if devices := _devices(limits):
+        section(resources, "blockIO").update(devices)
     if limits.pids_limit is not None and limits.pids_limit != 0:
-        found["pids"] = {"limit": limits.pids_limit if limits.pids_limit > 0 else -1}
-    return found
+        resources["pids"] = {"limit": limits.pids_limit if limits.pids_limit > 0 else -1}
+    memory = resources.get("memory")
+    if host.cgroup_v2 and host.cgroup_driver == SYSTEMD and isinstance(memory, dict):
+        if swap := _swap_alone(memory):
+            resources["unified"] = swap
+        if not memory:
+            del resources["memory"]
+
+
+def build(limits: Resources, host: HostFacts) -> Json:
+    """``linux.resources`` of limits alone, for ``docker update``.
+
+    :raises WharfError: as :func:`complete`.
+    """
+    spec: Json = {}
+    simple.write(spec, limits, cgroup_v2=host.cgroup_v2)
+    resources = section(section(spec, "linux"), "resources")
+    complete(resources, limits, host)
+    return resources

@@ -1,5 +1,9 @@
 """A request, and the host and files that it meets: what the tests of specs begin with."""
 
+from dataclasses import replace
+from typing import Any
+
+from api_models.container import ContainerConfig, HostConfig
 from engine.common.system.cgroups import CgroupLayout
 from server.containers.spec.host import HostFacts
 from server.containers.spec.input import BindMount, Namespaces, SpecInput
@@ -37,10 +41,16 @@ BASE = SpecInput(
     id="ID",
     rootfs="/rootfs",
     args=("sleep", "100"),
+    config=ContainerConfig(env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)),
+    host=HostConfig(shm_size=64 << 20),
     files=Files(),
     hostname="hostname",
-    env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",),
     mounts=etc(),
     namespaces=Namespaces(cgroup="host"),
     cgroups_path="/wharf/ID",
 )
+
+
+def with_host(inp: SpecInput, **changes: Any) -> SpecInput:
+    """``inp`` with some fields of its HostConfig changed."""
+    return replace(inp, host=replace(inp.host, **changes))

@@ -8,22 +8,27 @@ from typing import Any
 
 import pytest
 
+from api_models.resources import DeviceMapping
 from engine.common.errors import Kind, WharfError
 from engine.common.system.mounts import MountInfo
 from server.containers.spec import build, caps, devices, mounts, process, seccomp, security, users
 from server.containers.spec.host import HostFacts, kernel_version
-from server.containers.spec.input import BindMount, Device, RootFiles
+from server.containers.spec.input import BindMount, RootFiles
 from server.containers.spec.tests.samples import BASE, HOST, Files
+
+
+def device(host: str, inside: str, permissions: str = "") -> DeviceMapping:
+    return DeviceMapping(path_on_host=host, path_in_container=inside, cgroup_permissions=permissions)
 
 
 def test_devices_from_a_directory(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/dev/zero")
-    nodes, rules = devices.resolve(Device(str(tmp_path / "link"), "/dev/z", "rw"))
+    nodes, rules = devices.resolve(device(str(tmp_path / "link"), "/dev/z", "rw"))
     assert (nodes[0]["path"], nodes[0]["minor"], rules[0]["access"]) == ("/dev/z", 5, "rw")
     with pytest.raises(WharfError, match='custom device "/nosuch": no such file or directory'):
-        devices.resolve(Device("/nosuch", "/x"))
+        devices.resolve(device("/nosuch", "/x"))
     with pytest.raises(WharfError, match="not a device node"):
-        devices.resolve(Device(str(tmp_path), "/x"))
+        devices.resolve(device(str(tmp_path), "/x"))
 
 
 @pytest.mark.parametrize("text", ["c 1:3 rwm", "a *:* m", "b 8:* r"])

@@ -11,29 +11,26 @@ from typing import Any
 
 import pytest
 
+from api_models.container import HostConfig
+from api_models.resources import DeviceMapping, Resources, ThrottleDevice, Ulimit
 from engine.common.errors import WharfError
 from engine.common.system.mounts import MountInfo
 from server.containers.spec import build, caps, mounts, process, resources
-from server.containers.spec.input import (
-    BindMount,
-    Device,
-    Namespaces,
-    Resources,
-    SpecInput,
-    ThrottleDevice,
-    TmpfsMount,
-    Ulimit,
-)
-from server.containers.spec.tests.samples import BASE, HOST, V2, Files, etc
+from server.containers.spec.input import BindMount, Namespaces, SpecInput, TmpfsMount
+from server.containers.spec.tests.samples import BASE, HOST, V2, Files, etc, with_host
 
 GOLDEN = Path(__file__).with_name("golden")
 
 
+def ulimit(name: str, soft: int, hard: int) -> Ulimit:
+    return Ulimit(name=name, soft=soft, hard=hard)
+
+
 MANY = replace(
     BASE,
-    user="www",
-    group_add=("extra", "99"),
-    resources=Resources(
+    config=replace(BASE.config, user="www", working_dir="/work", tty=True, env=(*(BASE.config.env or ()), "A=b")),
+    host=HostConfig(
+        group_add=("extra", "99"),
         memory=100 << 20,
         memory_swap=200 << 20,
         memory_reservation=50 << 20,
@@ -42,23 +39,20 @@ MANY = replace(
         cpu_shares=512,
         cpuset_cpus="0-1",
         pids_limit=50,
+        cap_add=("NET_ADMIN", "PERFMON"),
+        cap_drop=("CHOWN",),
+        readonly_rootfs=True,
+        shm_size=10 << 20,
+        sysctls={"net.core.somaxconn": "100"},
+        device_cgroup_rules=("c 1:* r",),
+        oom_score_adj=10,
+        annotations={"a": "b"},
     ),
-    ulimits=(Ulimit("core", 0, 0), Ulimit("nofile", 100, 200)),
-    cap_add=("NET_ADMIN", "PERFMON"),
-    cap_drop=("CHOWN",),
+    ulimits=(ulimit("core", 0, 0), ulimit("nofile", 100, 200)),
     no_new_privileges=True,
-    readonly_rootfs=True,
-    shm_size=10 << 20,
-    sysctls={"net.core.somaxconn": "100"},
-    device_cgroup_rules=("c 1:* r",),
     init=True,
-    oom_score_adj=10,
-    annotations={"a": "b"},
     hostname="foo",
     domainname="bar",
-    cwd="/work",
-    tty=True,
-    env=(*BASE.env, "A=b"),
     mounts=(
         TmpfsMount("/t", "size=1m"),
         BindMount("/srv/img", "/ro", writable=False, propagation="rprivate"),
@@ -72,12 +66,17 @@ MANY = replace(
 HOST_NAMESPACES = replace(
     BASE,
     hostname="vm",
-    user="5:6",
+    config=replace(BASE.config, user="5:6"),
+    host=replace(
+        BASE.host,
+        memory=50 << 20,
+        memory_swap=100 << 20,
+        cpu_period=50000,
+        cpu_quota=20000,
+        oom_kill_disable=True,
+    ),
     seccomp="unconfined",
     namespaces=Namespaces("host", "host", "host", "host", "host"),
-    resources=Resources(
-        memory=50 << 20, memory_swap=100 << 20, cpu_period=50000, cpu_quota=20000, oom_kill_disable=True
-    ),
     mounts=(
         TmpfsMount("/tt"),
         TmpfsMount("/t3", "mode=700,size=1000"),
@@ -93,12 +92,15 @@ HOST_NAMESPACES = replace(
 
 JOINED = replace(
     BASE,
-    user="1:1",
-    group_add=("5",),
-    cap_drop=("ALL",),
-    cap_add=("CHOWN",),
-    devices=(Device("/dev/null", "/dev/nil", "r"),),
-    readonly_rootfs=True,
+    config=replace(BASE.config, user="1:1"),
+    host=replace(
+        BASE.host,
+        group_add=("5",),
+        cap_drop=("ALL",),
+        cap_add=("CHOWN",),
+        devices=(DeviceMapping(path_on_host="/dev/null", path_in_container="/dev/nil", cgroup_permissions="r"),),
+        readonly_rootfs=True,
+    ),
     namespaces=Namespaces(network="/proc/77/ns/net", pid="/proc/77/ns/pid", cgroup="host", network_joined=True),
     cgroups_path="/foo/bar/ID",
     shm_path="/data/c/mounts/shm",
@@ -141,7 +143,7 @@ def normal(spec: dict[str, Any], name: str) -> dict[str, Any]:
     ("name", "inp"),
     [
         ("default", replace(BASE, args=("sleep", "100"))),
-        ("privileged", replace(BASE, privileged=True)),
+        ("privileged", with_host(BASE, privileged=True)),
         ("many", MANY),
         ("host_namespaces", HOST_NAMESPACES),
         ("joined", JOINED),
@@ -206,32 +208,33 @@ def test_systemd_is_told_of_swap_without_memory() -> None:
 
 
 def test_cgroup_v2_leaves_out_what_it_does_not_know() -> None:
-    limits = Resources(memory=1 << 30, memory_swappiness=5, oom_kill_disable=True, cpu_realtime_runtime=10)
+    inp = with_host(BASE, memory=1 << 30, memory_swappiness=5, oom_kill_disable=True, cpu_realtime_runtime=10)
     host = replace(HOST, cgroups=V2)
-    linux: Any = build.build(replace(BASE, resources=limits, namespaces=Namespaces()), host)["linux"]
+    linux: Any = build.build(replace(inp, namespaces=Namespaces()), host)["linux"]
     assert linux["resources"]["memory"] == {"limit": 1 << 30}
     assert "cpu" not in linux["resources"]
     assert {"type": "cgroup"} in linux["namespaces"]
 
 
 def test_block_io_limits_name_the_device() -> None:
-    limits = Resources(blkio_weight=300, blkio_device_write_iops=(ThrottleDevice("/dev/null", 5),))
-    linux: Any = build.build(replace(BASE, resources=limits), HOST)["linux"]
+    limited = (ThrottleDevice(path="/dev/null", rate=5),)
+    linux: Any = build.build(with_host(BASE, blkio_weight=300, blkio_device_write_iops=limited), HOST)["linux"]
     throttle = {"major": 1, "minor": 3, "rate": 5}
     assert linux["resources"]["blockIO"] == {"weight": 300, "throttleWriteIOPSDevice": [throttle]}
     with pytest.raises(WharfError, match="no such file or directory"):
-        build.build(replace(BASE, resources=Resources(blkio_device_read_bps=(ThrottleDevice("/no/disk", 5),))), HOST)
+        build.build(with_host(BASE, blkio_device_read_bps=(ThrottleDevice(path="/no/disk", rate=5),)), HOST)
 
 
 def test_privileged_has_the_hosts_devices_and_no_filter() -> None:
-    spec: Any = build.build(replace(BASE, privileged=True, devices=(Device("/dev/null", "/dev/nil"),)), HOST)
+    nil = DeviceMapping(path_on_host="/dev/null", path_in_container="/dev/nil")
+    spec: Any = build.build(with_host(BASE, privileged=True, devices=(nil,)), HOST)
     paths = [node["path"] for node in spec["linux"]["devices"]]
     assert "/dev/null" in paths
     assert "/dev/nil" in paths
     assert not any(path.startswith("/dev/pts/") for path in paths)
     for key in ("seccomp", "maskedPaths", "readonlyPaths"):
         assert key not in spec["linux"]
-    filtered: Any = build.build(replace(BASE, privileged=True, seccomp='{"defaultAction":"X"}'), HOST)
+    filtered: Any = build.build(replace(with_host(BASE, privileged=True), seccomp='{"defaultAction":"X"}'), HOST)
     assert filtered["linux"]["seccomp"]["defaultAction"] == "X"
 
 
@@ -248,17 +251,17 @@ def test_mounts_inside_proc() -> None:
 def test_shares_that_the_kernel_would_replace() -> None:
     for shares, word in ((1, "minimum"), (262_145, "maximum")):
         with pytest.raises(WharfError, match=f"the {word} allowed cpu-shares is"):
-            resources.build(replace(MANY.resources, cpu_shares=shares), HOST)
+            resources.build(replace(MANY.host, cpu_shares=shares), HOST)
 
 
 def test_an_empty_home_is_the_users() -> None:
-    process: Any = build.build(replace(BASE, env=("HOME=", "A=")), HOST)["process"]
+    process: Any = build.build(replace(BASE, config=replace(BASE.config, env=("HOME=", "A="))), HOST)["process"]
     assert "A=" in process["env"]
     assert not [entry for entry in process["env"] if entry.startswith("HOME")]
 
 
 def test_exec_process_keeps_the_containers_confinement() -> None:
-    container: Any = build.build(replace(MANY, console_size=(24, 80)), HOST)["process"]
+    container: Any = build.build(with_host(MANY, console_size=(24, 80)), HOST)["process"]
     made: Any = process.exec_process(
         container, args=["id"], env=["A=1"], files=Files(), host=HOST, user="daemon", cwd=""
     )
