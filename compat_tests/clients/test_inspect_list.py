@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.api import Api
 from compat_tests.support.engines import Dockerd, Engine
 
@@ -246,6 +247,7 @@ def test_sizes(engine: Engine) -> None:
         assert row["SizeRw"] == document["SizeRw"]
 
 
+@honours("Config.ExposedPorts")
 def test_filters(engine: Engine) -> None:
     first = {"Image": "busybox", "Cmd": ["sleep", "600"], "Labels": {"a": "1"}, "ExposedPorts": {"99/udp": {}}}
     second = {"Image": "busybox", "Cmd": ["sh", "-c", "exit 3"], "HostConfig": {"Binds": ["named:/v"]}}

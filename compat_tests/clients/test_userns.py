@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support import engines
 from compat_tests.support.engines import Wharf
 from compat_tests.support.subids import COUNT, FIRST, USER, subordinate_ids
@@ -189,6 +190,7 @@ def test_builds(mapped: Wharf, buildkit: str, tmp_path: Path) -> None:
     mapped.docker("rmi", "built")
 
 
+@honours("HostConfig.UsernsMode")
 def test_host_ids_on_request(mapped: Wharf) -> None:
     script = "cat /proc/self/uid_map; stat -c %u /proc/1"
     done = mapped.docker("run", "--rm", "--userns", "host", "--privileged", "busybox", "sh", "-c", script).stdout

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, docker_archive, layer
 from compat_tests.support.plugins import VolumePlugin
@@ -34,6 +35,7 @@ def sh(engine: Engine, *options: str, script: str, check: bool = True) -> str:
 
 
 @pytest.mark.core
+@honours("HostConfig.Mounts")
 def test_a_named_volume_keeps_what_is_written(engine: Engine, volume: str) -> None:
     sh(engine, "-v", "data:/d", script="echo kept > /d/file")
     assert sh(engine, "--mount", "type=volume,src=data,dst=/d,readonly", script="cat /d/file") == "kept"
@@ -62,6 +64,7 @@ def test_a_mounts_volume_has_its_labels(engine: Engine) -> None:
 
 
 @pytest.mark.core
+@honours("HostConfig.Binds")
 def test_binds(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     assert sh(engine, "-v", f"{tmp_path}:/d:ro", script="cat /d/file; touch /d/x || true") == "text"
@@ -134,6 +137,7 @@ def test_a_tmpfs_of_another_propagation(engine: Engine, runtime: str) -> None:
         assert sh(engine, "--runtime", runtime, "--tmpfs", f"/t:{word}", script=script).startswith(field), word
 
 
+@honours("HostConfig.Tmpfs")
 def test_tmpfs(engine: Engine) -> None:
     script = "grep ' /t ' /proc/mounts; stat -c %a /t"
     line, mode = sh(engine, "--tmpfs", "/t:size=1m,mode=1700", script=script).splitlines()
@@ -169,6 +173,7 @@ def test_what_the_image_has_is_copied_into_an_empty_volume(engine: Engine, volum
         engine.docker("volume", "rm", "bare")
 
 
+@honours("Config.Volumes", "HostConfig.VolumesFrom")
 def test_a_volume_of_the_image_and_volumes_from(engine: Engine) -> None:
     layers = [busybox_layer(), layer({"data/file": "from the image"})]
     archive = docker_archive("withvolume:1", layers, Cmd=["sleep", "600"], Volumes={"/data": {}})
@@ -321,6 +326,7 @@ def test_a_file_system_that_never_answers_holds_up_only_who_wants_it(engine: Eng
 
 
 @pytest.mark.core
+@honours("HostConfig.VolumeDriver")
 def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
     name = f"wharf-volumes-{engine.kind}-{os.getpid()}"
     theirs = {"Name": "theirs", "Driver": name, "Labels": None, "Options": None, "Scope": "global"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.boxes import output, running
 from compat_tests.support.engines import Engine
 
@@ -32,6 +33,7 @@ def on_both(**second: Any) -> dict[str, Any]:
     }
 
 
+@honours("Endpoint.GwPriority")
 def test_a_gateways_priority(engine: Engine, networks: dict[str, str]) -> None:
     if engine.kind == "dockerd":
         pytest.skip("new in API 1.48")
@@ -40,6 +42,7 @@ def test_a_gateways_priority(engine: Engine, networks: dict[str, str]) -> None:
     assert output(engine, on_both(GwPriority=1), script) == [networks[SECOND]]
 
 
+@honours("Endpoint.DriverOpts")
 def test_an_endpoints_sysctls(engine: Engine, networks: dict[str, str]) -> None:
     if engine.kind == "dockerd":
         pytest.skip("new in Docker 27")
@@ -49,6 +52,7 @@ def test_an_endpoints_sysctls(engine: Engine, networks: dict[str, str]) -> None:
     assert output(engine, on_both(DriverOpts=options), script) == ["0", "7"]
 
 
+@honours("Endpoint.Links")
 def test_an_endpoints_links(engine: Engine, networks: dict[str, str]) -> None:
     """An alias that only this container knows, and only on that network."""
     with running(engine, {"HostConfig": {"NetworkMode": SECOND}}, name="fields-target") as target:

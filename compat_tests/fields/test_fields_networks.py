@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.boxes import output, running
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.traces import until
@@ -21,6 +22,7 @@ def network_settings(engine: Engine, identity: str) -> dict[str, Any]:
     return found
 
 
+@honours("HostConfig.NetworkMode")
 def test_network_modes(engine: Engine) -> None:
     count = "ls /sys/class/net | wc -l"
     assert output(engine, {"HostConfig": {"NetworkMode": "none"}}, count) == ["1"]
@@ -70,11 +72,13 @@ def test_the_hosts_network_goes_with_no_other(engine: Engine) -> None:
         assert "network" in answer.message
 
 
+@honours("Config.NetworkDisabled")
 def test_network_disabled(engine: Engine) -> None:
     body = {"NetworkDisabled": True, "HostConfig": {"NetworkMode": "bridge"}}
     assert output(engine, body, "ls /sys/class/net") == ["lo"]
 
 
+@honours("Config.MacAddress", "Endpoint.MacAddress")
 def test_mac_address(engine: Engine) -> None:
     mac = "02:42:ac:11:00:77"
     bridge = {"NetworkMode": "bridge"}
@@ -85,6 +89,7 @@ def test_mac_address(engine: Engine) -> None:
     assert output(engine, body, "cat /sys/class/net/eth0/address") == [mac]
 
 
+@honours("Endpoint.IPAMConfig", "Endpoint.Aliases")
 def test_endpoint_settings(engine: Engine) -> None:
     pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
     *_, subnet = pool.subnets(new_prefix=26)  # networks without one lie lower
@@ -138,6 +143,7 @@ def names_of(engine: Engine, name: str) -> list[str]:
     return sorted(rows[0]["Names"], key=len)
 
 
+@honours("HostConfig.Links")
 def test_links(engine: Engine) -> None:
     with running(engine, {"HostConfig": {"NetworkMode": "bridge"}, "ExposedPorts": {"99/tcp": {}}}, name="target"):
         body: dict[str, Any] = {"HostConfig": {"NetworkMode": "bridge", "Links": ["target:alias"]}}
@@ -169,6 +175,7 @@ def test_links(engine: Engine) -> None:
             engine.api.delete("/networks/linked")
 
 
+@honours("HostConfig.PortBindings", "HostConfig.PublishAllPorts")
 def test_published_ports(engine: Engine) -> None:
     """`-P` and `-p` with a port of the engine's choice: a program answers behind both."""
     serve = ["sh", "-c", "while :; do echo answer | nc -l -p 80; done"]

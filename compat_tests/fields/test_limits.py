@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.boxes import (
     MIB,
     UNIFIED,
@@ -51,6 +52,19 @@ V2_LIMITS = {
 }
 
 
+@honours(
+    "HostConfig.CpuShares",
+    "HostConfig.Memory",
+    "HostConfig.NanoCpus",
+    "HostConfig.CpuPeriod",
+    "HostConfig.CpuQuota",
+    "HostConfig.CpusetCpus",
+    "HostConfig.CpusetMems",
+    "HostConfig.MemoryReservation",
+    "HostConfig.MemorySwap",
+    "HostConfig.MemorySwappiness",
+    "HostConfig.PidsLimit",
+)
 def test_limits_reach_the_kernel(engine: Engine) -> None:
     limits = {
         "Memory": 64 * MIB,
@@ -83,6 +97,7 @@ def test_limits_reach_the_kernel(engine: Engine) -> None:
             assert (directory / "cpu.cfs_quota_us").read_text().strip() == "50000"
 
 
+@honours("HostConfig.OomKillDisable")
 def test_oom_kill_disable(engine: Engine) -> None:
     if UNIFIED:
         pytest.skip("cgroup v2 has no such switch")
@@ -100,6 +115,12 @@ def block_device() -> str | None:
     return None
 
 
+@honours(
+    "HostConfig.BlkioDeviceReadBps",
+    "HostConfig.BlkioDeviceWriteBps",
+    "HostConfig.BlkioDeviceReadIOps",
+    "HostConfig.BlkioDeviceWriteIOps",
+)
 def test_block_devices(engine: Engine) -> None:
     absent = {"BlkioDeviceReadBps": [{"Path": "/dev/nosuch", "Rate": 1000}]}
     identity, _ = create(engine, {"Cmd": ["true"], "HostConfig": absent})
@@ -155,6 +176,7 @@ GPU = {
 }
 
 
+@honours("HostConfig.DeviceRequests")
 def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
     engine.cdi.mkdir(exist_ok=True)
     (tmp_path / "file").write_text("mounted")
@@ -187,6 +209,7 @@ def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
     assert "could not select device driver" in fails(engine, asking("odd"))
 
 
+@honours("HostConfig.CgroupParent")
 def test_cgroup_parent(engine: Engine) -> None:
     own = engine.place.footprint.cgroup
     if systemd_cgroups():
@@ -212,6 +235,7 @@ def remove_empty(folder: Path) -> bool:
     return True
 
 
+@honours("HostConfig.BlkioWeight")
 def test_a_weight_of_block_devices(engine: Engine) -> None:
     # By these dockerd knows whether there are weights: that of BFQ alone is none for it on cgroup v1.
     files = ("io.weight", "io.bfq.weight") if UNIFIED else ("blkio.weight",)
@@ -232,6 +256,7 @@ def test_a_weight_of_block_devices(engine: Engine) -> None:
     assert any(value == ("2930" if name == "io.weight" else "300") for name, value in told.items()), told
 
 
+@honours("HostConfig.BlkioWeightDevice")
 def test_a_weight_of_one_block_device(engine: Engine) -> None:
     weight = {"Path": "/dev/nosuch", "Weight": 200}
     made, warnings = create_and_remove(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
@@ -269,6 +294,7 @@ def real_time(engine: Engine) -> Iterator[None]:
     assert until(taken_back)
 
 
+@honours("HostConfig.CpuRealtimePeriod", "HostConfig.CpuRealtimeRuntime")
 def test_real_time(engine: Engine, real_time: None) -> None:
     host = {"CpuRealtimePeriod": PERIOD, "CpuRealtimeRuntime": RUNTIME}
     with running(engine, {"HostConfig": host}) as identity:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support import engines
 from compat_tests.support.engines import Engine, Wharf
 
@@ -41,6 +42,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
 FILL = "dd if=/dev/zero of={} bs=1M count=50 2>&1; stat -c %s {}"
 
 
+@honours("HostConfig.StorageOpt")
 def test_a_container_is_full(limited: Wharf) -> None:
     script = FILL.format("/big", "/big") + "; rm /big && mkdir /a && mv /a /b && echo room > /again && cat /again"
     done = limited.docker(

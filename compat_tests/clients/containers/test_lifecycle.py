@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
 from compat_tests.support.traces import until
 
@@ -51,6 +52,7 @@ def message(answer: Any) -> tuple[int, str]:
 
 
 @pytest.mark.core
+@honours("Config.Labels")
 def test_from_created_to_removed(engine: Engine) -> None:
     began = int(time.time()) - 1
     identity = create(engine, name="life", Cmd=["sh", "-c", "exit 3"], Labels={"color": "red"})

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support import images
 from compat_tests.support.engines import Engine
 from compat_tests.support.traces import cgroups_named, start_time, until
@@ -42,6 +43,7 @@ def inspect(engine: Engine, identity: str) -> dict[str, Any]:
     return found
 
 
+@honours("HostConfig.RestartPolicy")
 def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
     began = int(time.time()) - 1
     identity = create(engine, "echo run; exit 7", "on-failure", 2)

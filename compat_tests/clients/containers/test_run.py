@@ -6,6 +6,7 @@ import concurrent.futures
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
 from compat_tests.support.traces import until
 
@@ -23,6 +24,7 @@ def test_output_and_exit_code(engine: Engine) -> None:
     )
 
 
+@honours("Config.OpenStdin", "Config.StdinOnce")
 def test_stdin_reaches_the_process_and_its_end_too(engine: Engine) -> None:
     text = "".join(f"line {number}\n" for number in range(5000))
     assert engine.docker(*RUN, "-i", "busybox", "cat", input=text).stdout == text
@@ -51,6 +53,7 @@ def test_a_command_that_cannot_run(engine: Engine, argv: tuple[str, ...], status
     assert words in done.stderr
 
 
+@honours("Config.Image")
 def test_a_missing_image_and_a_bad_option(engine: Engine) -> None:
     done = engine.docker("run", "--pull", "never", "--rm", "nosuchimage", "true", check=False)
     assert done.status == 125
@@ -60,6 +63,9 @@ def test_a_missing_image_and_a_bad_option(engine: Engine) -> None:
     assert "Minimum memory limit allowed is 6MB" in done.stderr
 
 
+@honours(
+    "Config.Hostname", "Config.User", "Config.Env", "Config.WorkingDir", "HostConfig.Ulimits", "HostConfig.OomScoreAdj"
+)
 def test_what_the_process_is_given(engine: Engine) -> None:
     script = "id -u; id -g; pwd; hostname; echo $HOSTNAME $A $HOME; tty; cat /proc/self/oom_score_adj; ulimit -n"
     done = engine.docker(
@@ -71,6 +77,7 @@ def test_what_the_process_is_given(engine: Engine) -> None:
     assert lines[5:] == ["not a tty", "77", "123"]
 
 
+@honours("Config.Cmd", "Config.Entrypoint")
 def test_entrypoint_and_command(engine: Engine) -> None:
     assert engine.docker(*RUN, "--entrypoint", "echo", "busybox", "a", "b").stdout == "a b\n"
     done = engine.docker(*RUN, "--entrypoint", "", "busybox", check=False)
@@ -78,6 +85,7 @@ def test_entrypoint_and_command(engine: Engine) -> None:
     assert "no command specified" in done.stderr
 
 
+@honours("Config.Tty")
 def test_a_terminal(engine: Engine) -> None:
     # Without a terminal of its own the CLI asks for one in the container only when nothing is attached to stdin.
     name = engine.docker("run", "-d", "-t", "--network", "none", "busybox", "sh", "-c", "tty; stty size").stdout.strip()
@@ -88,11 +96,13 @@ def test_a_terminal(engine: Engine) -> None:
         engine.docker("rm", "-f", name)
 
 
+@honours("HostConfig.Init")
 def test_init_reaps_and_forwards(engine: Engine) -> None:
     done = engine.docker(*RUN, "--init", "busybox", "sh", "-c", "cat /proc/1/comm; exit 3", check=False)
     assert (done.status, done.stdout.strip()) == (3, "docker-init")
 
 
+@honours("HostConfig.CapAdd", "HostConfig.CapDrop", "HostConfig.SecurityOpt")
 def test_security_of_an_ordinary_container(engine: Engine) -> None:
     script = (
         "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; echo x > /proc/sys/kernel/hostname || echo refused"
@@ -106,6 +116,7 @@ def test_security_of_an_ordinary_container(engine: Engine) -> None:
     assert done.stdout.split()[:6] == ["CapEff:", "0000000000000001", "NoNewPrivs:", "1", "Seccomp:", "0"]
 
 
+@honours("HostConfig.ReadonlyRootfs")
 def test_a_read_only_root(engine: Engine) -> None:
     script = "touch /x 2>/dev/null || echo refused; touch /t/x && touch /dev/shm/x && echo fine"
     done = engine.docker(*RUN, "--read-only", "--tmpfs", "/t", "busybox", "sh", "-c", script)
@@ -120,6 +131,7 @@ def test_many_at_once(engine: Engine) -> None:
         assert list(pool.map(one, range(12))) == [str(number) for number in range(12)]
 
 
+@honours("HostConfig.AutoRemove")
 def test_rm_leaves_no_container_and_no_anonymous_volume(engine: Engine) -> None:
     engine.docker(*RUN, "-v", "/data", "--name", "gone", "busybox", "touch", "/data/x")
     assert until(lambda: engine.api.get("/containers/gone/json").status == 404)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from compat_tests.fields.matrix import honours
 from compat_tests.support.engines import Engine
 from compat_tests.support.streams import container
 from compat_tests.support.traces import until
@@ -212,6 +213,7 @@ def check(*test: str, **more: int) -> dict[str, Any]:
 
 
 @pytest.mark.core
+@honours("Config.Healthcheck")
 def test_health_follows_its_probe(engine: Engine) -> None:
     began = int(time.time()) - 1
     # The first probes may come before the file: they don't count.
@@ -239,6 +241,7 @@ def test_health_follows_its_probe(engine: Engine) -> None:
         assert actions == ["health_status: healthy", "health_status: unhealthy", "health_status: healthy"]
 
 
+@honours("Config.Shell")
 def test_a_probe_runs_in_the_shell_of_its_container(engine: Engine) -> None:
     with container(
         engine, Cmd=["sleep", "600"], Shell=["echo", "by mine:"], Healthcheck=check("CMD-SHELL", "words")

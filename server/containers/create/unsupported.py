@@ -1,7 +1,6 @@
 """Fields of the API that this engine cannot honour: each is refused by name, none is silently dropped.
 
-The matrix in ``compat_tests/fields/matrix.py`` lists every field with the place that honours it; what is listed there
-as refused is refused here, or by the check that owns the field.
+What a test of ``compat_tests`` names with ``@refuses`` is refused here, or by the check that owns the field.
 """
 
 from api_models.container import ContainerConfig, HostConfig
