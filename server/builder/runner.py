@@ -1,4 +1,4 @@
-"""One ``RUN`` as a task of the engine: a container without a record of its own, gone when its process has ended."""
+"""One ``RUN`` as a task of the engine, made from a plan as a container's is. It is deleted when its process ends."""
 
 import asyncio
 import contextlib
@@ -29,9 +29,9 @@ from server.builder.solver.output import STARTED
 from server.builder.stubs import remove_stubs, settle
 from server.containers.context import Room
 from server.containers.create.defaults import adapt_host_config
-from server.containers.model import Container
 from server.containers.mounts import mounting
 from server.containers.mounts.snapshot import mount_at, task_rootfs
+from server.containers.plan import ContainerPlan
 from server.containers.remap import Remap
 from server.containers.run.assemble import Surroundings, assemble
 from server.containers.run.start import engine_record, forget_container, forget_task
@@ -62,7 +62,7 @@ class TaskRunner:
 
         :raises WharfError: the network, a mount or the runtime refused it.
         """
-        container = self._container(job)
+        container = self._plan(job)
         output(STARTED, container.id.encode())
         around, task = AsyncExitStack(), AsyncExitStack()
         try:
@@ -90,7 +90,7 @@ class TaskRunner:
         if job.binds or job.files:
             await rest
 
-    def _container(self, job: Job) -> Container:
+    def _plan(self, job: Job) -> ContainerPlan:
         id, limits = secrets.token_hex(32), self._limits
         host = HostConfig(
             network_mode=job.network or "default",
@@ -113,7 +113,7 @@ class TaskRunner:
         config = ContainerConfig(
             hostname=limits.hostname or id[:12], env=tuple(job.env), working_dir=job.cwd, user=job.user
         )
-        return Container(
+        return ContainerPlan(
             id=id,
             name=f"build-{id[:12]}",
             created_ns=time.time_ns(),
@@ -128,7 +128,7 @@ class TaskRunner:
     async def _run(
         self,
         job: Job,
-        container: Container,
+        container: ContainerPlan,
         output: Output,
         stack: AsyncExitStack,
         task: AsyncExitStack,
@@ -186,7 +186,9 @@ class TaskRunner:
         timeline.done()
         return end.status
 
-    async def _watch(self, container: Container, place: str, stdio: Stdio, output: Output, timeline: Timeline) -> Exit:
+    async def _watch(
+        self, container: ContainerPlan, place: str, stdio: Stdio, output: Output, timeline: Timeline
+    ) -> Exit:
         """Starts the task, passes its output on, and waits for both to end."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)

@@ -18,6 +18,7 @@ from server.containers.host.limits import HostLimits
 from server.containers.host.runtimes import Runtimes
 from server.containers.model import Container, event_attributes
 from server.containers.neighbours import Bus, Images, Networks, Store, Volumes
+from server.containers.plan import ContainerPlan
 from server.containers.registry import Registry
 from server.containers.remap import Remap
 from server.containers.restarts import Restarts
@@ -134,7 +135,7 @@ class Room:
         finally:
             self._unsaved.discard(container.id)
 
-    def remap_of(self, container: Container) -> Remap | None:
+    def remap_of(self, container: ContainerPlan) -> Remap | None:
         """How this container's ids are mapped; None: they are the host's."""
         return None if container.host_config.userns_mode == "host" else self.remap
 

@@ -13,33 +13,10 @@ import orjson
 
 from api_models.container import ContainerConfig, HostConfig
 from api_models.network import EndpointSettings
-from engine.api.types import Mount
 from server.containers.layersize import LayerSize
+from server.containers.plan import ContainerPlan, MountPoint
 
 SCHEMA = 1
-
-
-@dataclass(slots=True)
-class MountPoint:
-    """One mount of a container as decided at create (inspect's ``Mounts`` entry, and what start mounts).
-
-    ``kind`` is bind, volume, tmpfs, image or cluster. ``source`` is the host path (binds, and volumes of the
-    local driver), ``name``/``driver`` name the volume. ``spec`` is the ``Mount`` of the request in Docker's
-    field names; an entry of ``Binds`` is turned into one. ``anonymous`` volumes go away with the container.
-    """
-
-    kind: str
-    destination: str
-    source: str = ""
-    name: str = ""
-    driver: str = ""
-    mode: str = ""
-    rw: bool = True
-    propagation: str = ""
-    copy_data: bool = False
-    anonymous: bool = False
-    create_source: bool = False
-    spec: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -89,46 +66,23 @@ class State:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Container:
-    """A container. ``name`` is without the leading slash that the API shows.
-
-    ``config`` is the request merged with the image's, ``host_config`` the request with the daemon's defaults
-    filled in. ``networking`` are the endpoints asked for (network name or id → settings); what the networks
-    made of them is theirs to tell (``Networks.settings``). ``path`` and ``args`` are entrypoint and command.
-    ``lock`` serialises everything that changes the state.
+class Container(ContainerPlan):
+    """A container: its plan, what was decided at create besides, and its state. What the networks made of
+    ``networking`` is theirs to tell (``Networks.settings``). ``lock`` serialises everything that changes the state.
     """
 
-    id: str
-    name: str
-    created_ns: int
-    config: ContainerConfig
-    host_config: HostConfig
-    networking: dict[str, EndpointSettings] = field(default_factory=dict)
-    image_id: str = ""
     image_manifest: dict[str, Any] | None = None
     platform: str = "linux"
     driver: str = "overlayfs"
-    path: str = ""
-    args: list[str] = field(default_factory=list)
-    mounts: dict[str, MountPoint] = field(default_factory=dict)
-    directory: str = ""
     log_path: str = ""
-    apparmor_profile: str = ""
-    no_new_privileges: bool = False
-    seccomp_profile: str = ""
-    mount_label: str = ""
-    process_label: str = ""
     restart_count: int = 0
     manually_stopped: bool = False
     manually_restarted: bool = False
-    started_before: bool = False
     state: State = field(default_factory=State)
 
     # Of this daemon's life only.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     exec_ids: set[str] = field(default_factory=set, repr=False)
-    # How the root file system is mounted; the engine tells it again after a restart of the daemon.
-    rootfs: tuple[Mount, ...] = field(default=(), repr=False)
     # What is known of the size of its writable layer.
     layer: LayerSize = field(default_factory=LayerSize, repr=False)
     # Clients that attached before the start: each is called between create and start of the task.
@@ -136,18 +90,6 @@ class Container:
     #: Whether its task is there though it doesn't run yet: who attaches now joins it at once.
     joinable: bool = field(default=False, repr=False)
     row: dict[str, Any] | None = field(default=None, repr=False)
-
-    @property
-    def hostname_path(self) -> str:
-        return f"{self.directory}/hostname"
-
-    @property
-    def hosts_path(self) -> str:
-        return f"{self.directory}/hosts"
-
-    @property
-    def resolv_conf_path(self) -> str:
-        return f"{self.directory}/resolv.conf"
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from engine.api.types import Mount
 from server.containers.model import Container
+from server.containers.plan import ContainerPlan
 from server.images.model import Image
 from server.volumes.base import Volume
 
@@ -94,13 +95,13 @@ class Networks(Protocol):
         """Once, at the daemon's start: the containers in ``running`` keep their network, and everything else that an
         earlier daemon left in the kernel and in the records is removed."""
 
-    async def check(self, container: Container) -> None:
+    async def check(self, container: ContainerPlan) -> None:
         """At create: checks modes, names and addresses, and completes ``container.networking``. Allocates nothing.
 
         :raises WharfError: INVALID_ARGUMENT; NOT_FOUND: a network of a legacy link or of a joined container.
         """
 
-    async def start(self, container: Container) -> Sandbox:
+    async def start(self, container: ContainerPlan) -> Sandbox:
         """Makes the namespace, the interfaces, the addresses, the published ports and the files in the container's
         directory. Waits for the teardown of its last run. A failure leaves nothing behind.
 
@@ -108,11 +109,11 @@ class Networks(Protocol):
             or an address is in use; INTERNAL: a port is taken.
         """
 
-    async def stop(self, container: Container) -> None:
+    async def stop(self, container: ContainerPlan) -> None:
         """Releases what ``start`` made, in the background; the next ``start`` waits for it. Idempotent. At the end of
         the daemon it does nothing: the next daemon's ``recover`` releases it."""
 
-    async def remove(self, container: Container) -> None:
+    async def remove(self, container: ContainerPlan) -> None:
         """``stop``, and forgets what the container's last run had. Idempotent."""
 
     async def rename(self, container: Container, old: str) -> None:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_net
 from api_models.network import EndpointSettings
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from server.containers.model import Container
+from server.containers.plan import ContainerPlan
 from server.networks import options
 from server.networks.context import Room
 from server.networks.ipam.allocator import Address, AddressInUse, PoolExhausted, mac_from_address
@@ -18,7 +19,7 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
 _DEFAULT_MODES = ("", "default", "bridge")
 
 
-def mode_of(container: Container) -> str:
+def mode_of(container: ContainerPlan) -> str:
     """own, host, none or container: what kind of sandbox the container gets."""
     mode = container.host_config.network_mode
     if mode.startswith("container:"):
@@ -30,13 +31,13 @@ def mode_of(container: Container) -> str:
     return "none" if mode == "none" and not container.networking else "own"
 
 
-def network_key(container: Container) -> str:
+def network_key(container: ContainerPlan) -> str:
     """The network that the container's mode names."""
     mode = container.host_config.network_mode
     return "bridge" if mode in _DEFAULT_MODES else mode
 
 
-def normalize(room: Room, container: Container) -> None:
+def normalize(room: Room, container: ContainerPlan) -> None:
     """Makes ``container.networking`` complete: by name, the mode's network first. It is on the networks that the
     request has endpoints for, and on the one of its mode only if there are none.
 
@@ -139,7 +140,7 @@ def check_together(networks: Sequence[Network], mode: str) -> None:
         )
 
 
-def dns_names(container: Container, settings: EndpointSettings, network: Network) -> list[str]:
+def dns_names(container: ContainerPlan, settings: EndpointSettings, network: Network) -> list[str]:
     """The names by which others on the network find the container, without doubles."""
     if not network.user_defined:
         return []
@@ -149,13 +150,13 @@ def dns_names(container: Container, settings: EndpointSettings, network: Network
     return list(dict.fromkeys(name for name in names if name))
 
 
-def without_ipv6(container: Container) -> bool:
+def without_ipv6(container: ContainerPlan) -> bool:
     """Whether the container's own sysctls switch IPv6 off: it gets no such address, and no name has one."""
     sysctls = container.host_config.sysctls or {}
     return any(sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6") == "1" for name in ("all", "lo"))
 
 
-def make(room: Room, container: Container, network: Network, settings: EndpointSettings) -> Endpoint:
+def make(room: Room, container: ContainerPlan, network: Network, settings: EndpointSettings) -> Endpoint:
     """An endpoint with its addresses taken. Undone by :func:`release`.
 
     :raises WharfError: an address is taken or none is left; NOT_FOUND: the network was removed since it was looked up.
@@ -265,7 +266,7 @@ def release(network: Network, endpoint: Endpoint) -> None:
         del network.endpoints[endpoint.container]
 
 
-def link_targets(room: Room, container: Container, *, strict: bool = True) -> list[tuple[Container, str]]:
+def link_targets(room: Room, container: ContainerPlan, *, strict: bool = True) -> list[tuple[Container, str]]:
     """The containers of ``--link`` (default bridge), each with its alias.
 
     :raises WharfError: INVALID, NOT_FOUND: as dockerd at create.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.common.errors import Kind, WharfError
 from engine.proxy.forward import Listen
-from server.containers.model import Container
+from server.containers.plan import ContainerPlan
 from server.networks import endpoints, options
 from server.networks.context import Room
 from server.networks.model import BRIDGE, Endpoint, Network, SandboxRecord
@@ -50,7 +50,7 @@ def publisher(room: Room, record: SandboxRecord) -> Endpoint | None:
     return found.endpoint if found else None
 
 
-async def publish(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def publish(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """Takes and holds the container's host ports; the rules follow with the interface.
 
     :raises WharfError: ``driver failed programming external connectivity on endpoint …``

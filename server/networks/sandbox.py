@@ -13,8 +13,8 @@ from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
 from engine.common.errors import Kind, WharfError, not_found
-from server.containers.model import Container
 from server.containers.neighbours import Sandbox
+from server.containers.plan import ContainerPlan
 from server.networks import endpoints, options, publish
 from server.networks.bridges import attach, bridge_repair, interfaces
 from server.networks.context import Room
@@ -31,7 +31,7 @@ from server.networks.ports import portmap
 log = logging.getLogger(__name__)
 
 
-async def start(room: Room, container: Container) -> Sandbox:
+async def start(room: Room, container: ContainerPlan) -> Sandbox:
     """What the container's mode asks for, ready to be run in.
 
     :raises WharfError: in dockerd's words; nothing is left behind.
@@ -70,7 +70,7 @@ async def start(room: Room, container: Container) -> Sandbox:
     )
 
 
-async def _join(room: Room, container: Container) -> Sandbox:
+async def _join(room: Room, container: ContainerPlan) -> Sandbox:
     """Another container's network: its namespace, files and name."""
     key = container.host_config.network_mode.partition(":")[2]
     assert room.containers is not None
@@ -104,7 +104,7 @@ async def _join(room: Room, container: Container) -> Sandbox:
     )
 
 
-async def _plain(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def _plain(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """The modes host and none: an endpoint to show, and for none a namespace with nothing but a loopback."""
     for name in container.networking:
         network = room.get(name)
@@ -117,7 +117,7 @@ async def _plain(room: Room, container: Container, record: SandboxRecord, undo: 
         await room.work(_build, room, record, (), (), owned)
 
 
-async def _own(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def _own(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """A namespace on one or more networks."""
     for name, settings in container.networking.items():
         network = room.find(name)
@@ -143,7 +143,7 @@ async def _own(room: Room, container: Container, record: SandboxRecord, undo: As
     await names.announce(room, container, record, undo)
 
 
-async def _allocated(room: Room, container: Container, network: Network) -> Endpoint:
+async def _allocated(room: Room, container: ContainerPlan, network: Network) -> Endpoint:
     settings = wanted(container.networking, network.name)
     try:
         return endpoints.make(room, container, network, settings)
@@ -251,7 +251,7 @@ def default_routes(room: Room, present: Sequence[Endpoint]) -> list[interfaces.D
     return found
 
 
-def _open_links(room: Room, container: Container, record: SandboxRecord) -> None:
+def _open_links(room: Room, container: ContainerPlan, record: SandboxRecord) -> None:
     """Where a bridge keeps its containers apart, a link opens the server's exposed ports to the client."""
     for other, _ in hosts_file.legacy_links(room, container):
         server = room.sandboxes.get(other.id)
@@ -270,7 +270,7 @@ def _open_links(room: Room, container: Container, record: SandboxRecord) -> None
                         endpoint.links.append((client, target, protocol, port))
 
 
-async def stop(room: Room, container: Container) -> None:
+async def stop(room: Room, container: ContainerPlan) -> None:
     """Takes the container off its networks. Returns at once; a start of it waits for the rest.
 
     While the daemon ends, the sandbox stays on record: the next daemon finds that its container has ended.

@@ -15,6 +15,7 @@ from engine.common.system import private
 from server.config.model import Config
 from server.containers.model import Container
 from server.containers.neighbours import Sandbox
+from server.containers.plan import ContainerPlan
 from server.networks import connect, create, endpoints, predefined, query, recover, sandbox, settings
 from server.networks.bridges import attach, bridge, ownership
 from server.networks.bridges.restore import Restorer
@@ -112,7 +113,7 @@ class Networks:
 
     # What containers need.
 
-    async def check(self, container: Container) -> None:
+    async def check(self, container: ContainerPlan) -> None:
         """At create: modes, names and addresses. Completes ``container.networking``.
 
         :raises WharfError: as dockerd at create.
@@ -135,13 +136,13 @@ class Networks:
         if container.host_config.network_mode.startswith("container:"):
             self._check_joined(container)
 
-    def _check_links(self, container: Container) -> None:
+    def _check_links(self, container: ContainerPlan) -> None:
         default = self.room.by_name("bridge")
         for other, _ in endpoints.link_targets(self.room, container):
             if default is None or default.name not in other.networking:
                 raise invalid(f"Cannot link to /{other.name}, as it does not belong to the default network")
 
-    def _check_joined(self, container: Container) -> None:
+    def _check_joined(self, container: ContainerPlan) -> None:
         key = container.host_config.network_mode.partition(":")[2]
         assert self.room.containers is not None
         other = self.room.containers.find(key)
@@ -150,15 +151,15 @@ class Networks:
         # It shares the name too.
         container.config = replace(container.config, hostname=other.config.hostname, domainname=other.config.domainname)
 
-    async def start(self, container: Container) -> Sandbox:
+    async def start(self, container: ContainerPlan) -> Sandbox:
         """At start: see ``sandbox.start``."""
         return await sandbox.start(self.room, container)
 
-    async def stop(self, container: Container) -> None:
+    async def stop(self, container: ContainerPlan) -> None:
         """When it has ended: gives everything back, in the background. Harmless if it has nothing."""
         await sandbox.stop(self.room, container)
 
-    async def remove(self, container: Container) -> None:
+    async def remove(self, container: ContainerPlan) -> None:
         """When its record goes."""
         await sandbox.stop(self.room, container)
         self.room.last.pop(container.id, None)

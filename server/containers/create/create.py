@@ -30,12 +30,13 @@ from server.containers.create.merge import merge_config
 from server.containers.create.unsupported import refuse_unsupported
 from server.containers.layersize import LayerSize
 from server.containers.logs.config import merge_log_config
-from server.containers.model import Container, MountPoint
+from server.containers.model import Container
 from server.containers.mounts import disklimit, initlayer, left_volumes
 from server.containers.mounts import mounts as mount_points
 from server.containers.mounts.mounting import open_below
 from server.containers.mounts.rootfs import mounted, mounts_of
 from server.containers.mounts.snapshot import Found, look
+from server.containers.plan import MountPoint
 from server.containers.remap import Remap, acting
 from server.containers.spec import security
 from server.images.model import Image

@@ -18,9 +18,10 @@ from engine.common.system import linux, mounts, private
 from engine.common.threads import apart
 from server.containers import modes
 from server.containers.context import GC_ROOT, ROOT_LABEL, Room
-from server.containers.model import Container, MountPoint
+from server.containers.model import Container
 from server.containers.mounts import mountspec
 from server.containers.mounts.snapshot import mount_at, unmount_at
+from server.containers.plan import ContainerPlan, MountPoint
 from server.containers.remap import Remap
 from server.containers.spec.input import BindMount, TmpfsMount
 from server.containers.spec.mounts import check_tmpfs_options
@@ -240,7 +241,7 @@ def _bind(point: MountPoint, source: str) -> BindMount:
     )
 
 
-def network_files(container: Container, paths: Mapping[str, str], remap: Remap | None = None) -> list[BindMount]:
+def network_files(container: ContainerPlan, paths: Mapping[str, str], remap: Remap | None = None) -> list[BindMount]:
     """The binds of ``/etc/hosts`` and the like; what the user mounts there himself wins."""
     if remap is not None:
         for path in paths.values():

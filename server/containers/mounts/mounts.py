@@ -12,8 +12,9 @@ from engine.common.errors import WharfError, invalid
 from engine.common.threads import apart
 from server.containers.context import Room
 from server.containers.counts import check_mounts
-from server.containers.model import Container, MountPoint
+from server.containers.model import Container
 from server.containers.mounts import left_volumes, mountspec
+from server.containers.plan import MountPoint
 
 
 async def register(room: Room, container: Container, undo: AsyncExitStack, *, plain_readonly: bool) -> None:

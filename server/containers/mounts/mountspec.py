@@ -9,7 +9,7 @@ import posixpath
 from typing import Any
 
 from engine.common.errors import Kind, WharfError, internal, invalid
-from server.containers.model import MountPoint
+from server.containers.plan import MountPoint
 
 _RW = frozenset(("rw", "ro"))
 _LABEL = frozenset(("z", "Z"))

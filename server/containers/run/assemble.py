@@ -12,6 +12,7 @@ from server.containers import modes
 from server.containers.context import Room
 from server.containers.model import Container
 from server.containers.mounts.snapshot import ContainerFiles
+from server.containers.plan import ContainerPlan
 from server.containers.run.process import namespace_of
 from server.containers.spec.build import build, cgroups_path
 from server.containers.spec.input import HOST, PRIVATE, BindMount, Namespaces, SpecInput, TmpfsMount
@@ -34,7 +35,7 @@ class Surroundings:
     held: ExitStack = field(default_factory=ExitStack)
 
 
-def assemble(room: Room, container: Container, around: Surroundings) -> dict[str, Any]:
+def assemble(room: Room, container: ContainerPlan, around: Surroundings) -> dict[str, Any]:
     """The container's OCI spec. Reads a few small files; quick enough for the loop.
 
     :raises WharfError: what only shows at start, in dockerd's words and kinds.
@@ -95,7 +96,7 @@ def _joined(other: Container, kind: str, around: Surroundings) -> str:
         raise conflict(f"failed to join {kind} namespace: container {other.id} is not running") from None
 
 
-def _namespaces(room: Room, container: Container, around: Surroundings) -> Namespaces:
+def _namespaces(room: Room, container: ContainerPlan, around: Surroundings) -> Namespaces:
     host = container.host_config
     remap = room.remap_of(container)
     user = HOST if remap is None else remap.userns

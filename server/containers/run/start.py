@@ -21,6 +21,7 @@ from server.containers.model import Container
 from server.containers.modes import check_nameservers, joined
 from server.containers.mounts import mounting, rootfs, snapshot
 from server.containers.neighbours import Sandbox
+from server.containers.plan import ContainerPlan
 from server.containers.run import checkpoint, devicerequests
 from server.containers.run.assemble import Surroundings, assemble
 from server.containers.run.failures import UNKNOWN, StartFailure, is_temporary, start_failure
@@ -264,7 +265,9 @@ def _joinable_no_more(container: Container) -> None:
     container.joinable = False
 
 
-def engine_record(room: Room, container: Container, spec: dict[str, object], *, snapshot_key: str) -> ContainerRecord:
+def engine_record(
+    room: Room, container: ContainerPlan, spec: dict[str, object], *, snapshot_key: str
+) -> ContainerRecord:
     """What the engine keeps of a container that is about to run.
 
     :raises WharfError: INVALID_ARGUMENT: its runtime can't be used.
@@ -285,7 +288,7 @@ def engine_record(room: Room, container: Container, spec: dict[str, object], *, 
     )
 
 
-def _image_name(container: Container) -> str:
+def _image_name(container: ContainerPlan) -> str:
     """What the engine's own tools show as its image: the whole name, if it was asked for by one."""
     asked = container.config.image or ""
     if container.image_id.removeprefix("sha256:").startswith(asked.removeprefix("sha256:")):

@@ -14,6 +14,7 @@ from server.containers.logs.fields import log_attributes, render_tag
 from server.containers.logs.plugin import fifo_path
 from server.containers.logs.remote import remote_options
 from server.containers.model import Container
+from server.containers.plan import ContainerPlan
 from server.containers.stdio_backend import Embedded
 from server.logdrivers.options import FILES, parse_bool
 from server.units import parse_size
@@ -45,13 +46,13 @@ def stdio_uri(room: Room, container: Container) -> StdioUri:
     return StdioUri(path, options)
 
 
-def task_owner(room: Room, container: Container) -> tuple[int, int] | None:
+def task_owner(room: Room, container: ContainerPlan) -> tuple[int, int] | None:
     """Whose the pipes are to be that a stock containerd makes; None: root's, or they are made by our own shim."""
     remap = room.remap_of(container)
     return remap.root if remap is not None and not isinstance(room.stdio, Embedded) else None
 
 
-def owner(room: Room, container: Container) -> dict[str, str]:
+def owner(room: Room, container: ContainerPlan) -> dict[str, str]:
     """Whose the pipes are that our own shim makes, where it is not root."""
     remap = room.remap_of(container)
     return {"owner": "{}:{}".format(*remap.root)} if remap is not None else {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from engine.common.errors import internal, not_found
 from engine.common.system import private
 from server.containers.model import Container
+from server.containers.plan import ContainerPlan
 from server.networks import endpoints
 from server.networks.context import Room
 from server.networks.dns import files
@@ -38,12 +39,12 @@ class Plan:
     without_ipv6: bool
 
 
-def paths(container: Container) -> dict[str, str]:
+def paths(container: ContainerPlan) -> dict[str, str]:
     """Path inside → path on the host."""
     return dict(zip(_FILES, (container.hosts_path, container.hostname_path, container.resolv_conf_path), strict=True))
 
 
-def plan(room: Room, container: Container, record: SandboxRecord) -> tuple[Plan]:
+def plan(room: Room, container: ContainerPlan, record: SandboxRecord) -> tuple[Plan]:
     """Reads the records (on the loop); the writing is for a thread."""
     record.hosts = [*_extra_hosts(room, container), *_links(room, container, record)]
     own = [line for endpoint in record.endpoints for line in own_lines(container, endpoint)]
@@ -66,7 +67,7 @@ def uses_embedded(room: Room, record: SandboxRecord) -> bool:
     return record.mode == "own" and any(room.networks[endpoint.network].user_defined for endpoint in record.endpoints)
 
 
-def own_lines(container: Container, endpoint: Endpoint) -> list[tuple[str, str]]:
+def own_lines(container: ContainerPlan, endpoint: Endpoint) -> list[tuple[str, str]]:
     """The container's own lines of ``/etc/hosts`` for one network."""
     name = container.config.hostname
     if container.config.domainname:
@@ -76,7 +77,7 @@ def own_lines(container: Container, endpoint: Endpoint) -> list[tuple[str, str]]
     return [(address, name) for address in (endpoint.ip4, endpoint.ip6) if address]
 
 
-def _extra_hosts(room: Room, container: Container) -> list[tuple[str, str]]:
+def _extra_hosts(room: Room, container: ContainerPlan) -> list[tuple[str, str]]:
     found = []
     for text in container.host_config.extra_hosts or ():
         cut = min((index for index in (text.find(":"), text.find("=")) if index > 0), default=-1)
@@ -98,7 +99,7 @@ def host_gateways(room: Room) -> list[str]:
     return [gateway for gateway in (network.gateway(4), network.gateway(6)) if gateway]
 
 
-def _links(room: Room, container: Container, record: SandboxRecord) -> list[tuple[str, str]]:
+def _links(room: Room, container: ContainerPlan, record: SandboxRecord) -> list[tuple[str, str]]:
     found = []
     for other, alias in legacy_links(room, container):
         server = room.sandboxes.get(other.id)
@@ -110,7 +111,7 @@ def _links(room: Room, container: Container, record: SandboxRecord) -> list[tupl
     return found
 
 
-def legacy_links(room: Room, container: Container, *, strict: bool = True) -> list[tuple[Container, str]]:
+def legacy_links(room: Room, container: ContainerPlan, *, strict: bool = True) -> list[tuple[Container, str]]:
     """The links of a container on the default bridge; user networks have theirs in the name service.
 
     Without ``strict`` those to containers that are gone are left out.
@@ -137,7 +138,7 @@ def find_link(room: Room, key: str) -> tuple[Container, Container, str]:
     raise not_found(f"No such container: {key}")
 
 
-def link_environment(room: Room, container: Container, linked: Iterable[tuple[Container, str]]) -> list[str]:
+def link_environment(room: Room, container: ContainerPlan, linked: Iterable[tuple[Container, str]]) -> list[str]:
     """The variables of legacy links (``ALIAS_PORT_80_TCP_ADDR`` …), as dockerd sets them."""
     found: list[str] = []
     for other, alias in linked:
@@ -165,7 +166,7 @@ def link_environment(room: Room, container: Container, linked: Iterable[tuple[Co
     return found
 
 
-def _overrides(room: Room, container: Container) -> files.Overrides:
+def _overrides(room: Room, container: ContainerPlan) -> files.Overrides:
     host, settings = container.host_config, room.config
 
     def chosen(own: Sequence[str] | None, daemon: Sequence[str]) -> tuple[str, ...] | None:
@@ -205,7 +206,7 @@ def upstreams(wanted: files.Overrides) -> list[tuple[str, bool]]:
     return files.embedded(files.host_resolv_conf(), wanted)[1]
 
 
-def overrides(room: Room, container: Container) -> files.Overrides:
+def overrides(room: Room, container: ContainerPlan) -> files.Overrides:
     return _overrides(room, container)
 
 
@@ -247,7 +248,7 @@ def rewrite_resolv_conf(path: str, wanted: files.Overrides, *, embedded: bool, i
     _write_unless_edited(path, text)
 
 
-async def tell_linkers(room: Room, container: Container) -> None:
+async def tell_linkers(room: Room, container: ContainerPlan) -> None:
     """Running containers that link to this one by the default bridge learn its new address."""
     record = room.sandboxes.get(container.id)
     bridge = room.by_name("bridge")

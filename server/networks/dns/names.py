@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from engine.proxy.resolver import LISTEN, Upstream
-from server.containers.model import Container
+from server.containers.plan import ContainerPlan
 from server.networks import endpoints
 from server.networks.context import Room
 from server.networks.dns import hosts_file
@@ -16,7 +16,7 @@ from server.networks.proxy_client import ViewRequest, Zone
 _TABLE = "wharf-dns"
 
 
-async def announce(room: Room, container: Container, record: SandboxRecord, undo: AsyncExitStack) -> None:
+async def announce(room: Room, container: ContainerPlan, record: SandboxRecord, undo: AsyncExitStack) -> None:
     """The container can be found by its names, and can ask for those of others."""
     undo.push_async_callback(withdraw, room, record)
     await tell_zones(room, record)
@@ -48,7 +48,7 @@ def zone_of(network: Network) -> Zone:
     return Zone(network.name, found, pointers)
 
 
-async def view_request(room: Room, container: Container, record: SandboxRecord) -> ViewRequest:
+async def view_request(room: Room, container: ContainerPlan, record: SandboxRecord) -> ViewRequest:
     """What the container's name service needs."""
     links: dict[str, dict[str, str]] = {}
     zones = []
@@ -67,7 +67,7 @@ async def view_request(room: Room, container: Container, record: SandboxRecord) 
     return ViewRequest(record.path, tuple(zones), links, tuple(upstreams))
 
 
-async def tell_view(room: Room, container: Container, record: SandboxRecord) -> None:
+async def tell_view(room: Room, container: ContainerPlan, record: SandboxRecord) -> None:
     """Serves (or serves no longer) 127.0.0.11 in the container's namespace."""
     if not hosts_file.uses_embedded(room, record):
         await room.forwarder.drop_view(container.id)
