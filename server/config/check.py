@@ -11,7 +11,7 @@ from engine.common.errors import WharfError
 from server.config.hosts import parse_host
 from server.config.model import Config, ConfigError
 from server.config.values import parse_size
-from server.logdrivers.options import DRIVERS
+from server.logdrivers.drivers import DRIVERS
 from server.logdrivers.options import check_log_options as check_container_log_options
 
 _LEVELS = frozenset({"panic", "fatal", "error", "warn", "info", "debug", "trace"})

@@ -13,7 +13,7 @@ from server.config.hosts import parse_host
 from server.containers.host.limits import HostLimits
 from server.containers.host.runtimes import SHIM
 from server.containers.spec.host import HostFacts
-from server.logdrivers.options import DRIVERS
+from server.logdrivers.drivers import DRIVERS
 from server.registry.reference import DEFAULT_DOMAIN
 from server.system import host
 from server.system.features import Features

@@ -136,6 +136,7 @@ def test_a_copy_is_kept_here(folder: Path) -> None:
     ("kind", "remote", "words"),
     [
         ("nosuch", {}, "none of the shim's"),
+        ("driver", {}, "none of the shim's"),  # a module beside the drivers
         (
             "syslog",
             {"scheme": "unix", "path": "/nonexistent/socket"},

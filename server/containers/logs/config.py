@@ -3,7 +3,8 @@
 from api_models.container import LogConfig
 from server.containers.logs.plugin import is_plugin
 from server.containers.model import Container
-from server.logdrivers.options import check_common, check_log_options, parse_bool
+from server.logdrivers.options import check_common, check_log_options
+from server.logdrivers.values import parse_bool
 
 
 def merge_log_config(own: LogConfig, default: LogConfig) -> LogConfig:

@@ -13,7 +13,7 @@ from engine.common.errors import WharfError, not_found
 from engine.common.system import private
 from server.containers.context import Room
 from server.containers.model import Container
-from server.logdrivers.options import DRIVERS
+from server.logdrivers.drivers import DRIVERS
 from server.volumes.plugin import LegacyPlugins, PluginClient
 
 log = logging.getLogger(__name__)

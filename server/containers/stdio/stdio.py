@@ -16,7 +16,8 @@ from server.containers.logs.remote import remote_options
 from server.containers.model import Container
 from server.containers.plan import ContainerPlan
 from server.containers.stdio_backend import Embedded
-from server.logdrivers.options import FILES, parse_bool
+from server.logdrivers.options import FILES
+from server.logdrivers.values import parse_bool
 from server.units import parse_size
 
 #: An unbounded log fills disks, so json-file rotates unless told otherwise; ``max-size=-1`` switches it off.

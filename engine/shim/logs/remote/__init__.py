@@ -1,1 +1,1 @@
-"""Log drivers that send lines to a server: syslog, gelf, fluentd, journald. Imported only by shims that need one."""
+"""Log drivers that send lines to a server, a module for each, under its name. A shim imports only the one it needs."""

@@ -3,6 +3,8 @@
 import json
 import socket
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import ModuleType
 
 from engine.shim.logs.driver import Lines, LogDriver, Mark
 from engine.shim.logs.remote.delivery import LIMIT, Delivery
@@ -89,20 +91,10 @@ def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop:
         raise ValueError("log option remote is no JSON object")
     waits = options.get("mode") != "non-blocking"
     settings = Settings(LIMIT if waits else int(options.get("buffer") or LIMIT), waits, parsed)
-    if driver == "syslog":
-        from engine.shim.logs.remote import syslog as module
-    elif driver == "gelf":
-        from engine.shim.logs.remote import gelf as module  # type: ignore[no-redef]
-    elif driver == "fluentd":
-        from engine.shim.logs.remote import fluentd as module  # type: ignore[no-redef]
-    elif driver == "journald":
-        from engine.shim.logs.remote import journald as module  # type: ignore[no-redef]
-    elif driver == "plugin":
-        from engine.shim.logs.remote import plugin as module  # type: ignore[no-redef]
-    else:
-        raise ValueError(f"log driver {driver!r} is none of the shim's")
+    module = _protocol(driver)
+    make: Callable[[Settings, Loop], tuple[Encoder, Delivery]] = module.make
     try:
-        encoder, delivery = module.make(settings, loop)
+        encoder, delivery = make(settings, loop)
     except socket.gaierror:
         host = settings.text("host")
         raise ValueError(f"dial {settings.text('scheme')}: lookup {host}: no such host") from None
@@ -114,16 +106,32 @@ def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop:
         delivery.open()
     except OSError as error:
         delivery.abandon()
-        raise ValueError(_explain(driver, settings, error)) from None
+        raise ValueError(_explain(module, settings, error)) from None
     return log
 
 
-def _explain(driver: str, settings: Settings, error: OSError) -> str:
-    """dockerd's sentence for a server that can't be reached."""
+def _protocol(driver: str) -> ModuleType:
+    """The module of this package that has the driver's name. Its ``make`` makes encoder and delivery; ``unreachable``,
+    if it has that, dockerd's sentence for a server that can't be reached. Only this one is imported: shims are small.
+
+    :raises ValueError: there is none.
+    """
+    name = f"{__package__}.{driver}"
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+    else:
+        if hasattr(module, "make"):
+            return module
+    raise ValueError(f"log driver {driver!r} is none of the shim's")
+
+
+def _explain(module: ModuleType, settings: Settings, error: OSError) -> str:
     scheme = settings.text("scheme")
-    if driver == "syslog" and not scheme:
-        return "Unix syslog delivery error"
     network = {"tcp+tls": "tcp", "tls": "tcp"}.get(scheme, scheme or "unixgram")
     place = settings.text("path") or f"{settings.text('host')}:{settings.number('port', 0)}"
     text = f"dial {network} {place}: connect: {(error.strerror or str(error)).lower()}"
-    return f"gelf: cannot connect to GELF endpoint: {place} {text}" if driver == "gelf" else text
+    unreachable: Callable[[Settings, str, str], str] | None = getattr(module, "unreachable", None)
+    return unreachable(settings, place, text) if unreachable is not None else text

@@ -88,3 +88,7 @@ def make(settings: Settings, loop: Loop) -> tuple[Gelf, Delivery]:
         # The first is no reconnect.
         attempts=settings.number("attempts", 3) + 1,
     )
+
+
+def unreachable(_settings: Settings, place: str, text: str) -> str:
+    return f"gelf: cannot connect to GELF endpoint: {place} {text}"

@@ -100,3 +100,7 @@ def make(settings: Settings, loop: Loop) -> tuple[Syslog, Delivery]:
         tls = context(settings)
     found = resolve(settings.text("host"), settings.number("port", 514), socket.SOCK_STREAM)
     return encoder, Stream(loop, found, limit=settings.limit, waits=settings.waits, tls=tls, host=settings.text("host"))
+
+
+def unreachable(settings: Settings, _place: str, text: str) -> str:
+    return text if settings.text("scheme") else "Unix syslog delivery error"
