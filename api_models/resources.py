@@ -1,7 +1,7 @@
 """What bounds a container: cgroup limits, devices, ulimits (also the body of update)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args, get_type_hints
 
 from pydantic import Field
 
@@ -9,6 +9,16 @@ from api_models.base import OMIT, Go, Int, Int64, Uint16, Uint64
 from api_models.oci import Oci, not_negative, positive
 from api_models.record import Record, StringMap, Strings
 from api_models.versions import Gone, Since
+
+
+class _Updatable:
+    """Marks a limit that ``docker update`` can change; every other one is fixed at create."""
+
+    def __repr__(self) -> str:
+        return "UPDATABLE"
+
+
+UPDATABLE = _Updatable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,22 +86,22 @@ class Resources(Record):
     go_name: ClassVar[str] = "container.Resources"
     go_embedded: ClassVar[str] = "Resources"
 
-    cpu_shares: Annotated[Int64, Oci("linux.resources.cpu.shares")] = 0
-    memory: Annotated[Int64, Oci("linux.resources.memory.limit", positive)] = 0
-    nano_cpus: Int64 = 0
+    cpu_shares: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.shares")] = 0
+    memory: Annotated[Int64, UPDATABLE, Oci("linux.resources.memory.limit", positive)] = 0
+    nano_cpus: Annotated[Int64, UPDATABLE] = 0
     cgroup_parent: str = ""
-    blkio_weight: Annotated[Uint16, Oci("linux.resources.blockIO.weight")] = 0
+    blkio_weight: Annotated[Uint16, UPDATABLE, Oci("linux.resources.blockIO.weight")] = 0
     blkio_weight_device: Annotated[tuple[WeightDevice, ...] | None, Go("[]*blkiodev.WeightDevice")] = None
     blkio_device_read_bps: Throttles = None
     blkio_device_write_bps: Throttles = None
     blkio_device_read_iops: Annotated[Throttles, Field(alias="BlkioDeviceReadIOps")] = None
     blkio_device_write_iops: Annotated[Throttles, Field(alias="BlkioDeviceWriteIOps")] = None
-    cpu_period: Annotated[Int64, Oci("linux.resources.cpu.period")] = 0
-    cpu_quota: Annotated[Int64, Oci("linux.resources.cpu.quota")] = 0
-    cpu_realtime_period: Annotated[Int64, Oci("linux.resources.cpu.realtimePeriod", cgroup_v1=True)] = 0
-    cpu_realtime_runtime: Annotated[Int64, Oci("linux.resources.cpu.realtimeRuntime", cgroup_v1=True)] = 0
-    cpuset_cpus: Annotated[str, Oci("linux.resources.cpu.cpus")] = ""
-    cpuset_mems: Annotated[str, Oci("linux.resources.cpu.mems")] = ""
+    cpu_period: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.period")] = 0
+    cpu_quota: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.quota")] = 0
+    cpu_realtime_period: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.realtimePeriod", cgroup_v1=True)] = 0
+    cpu_realtime_runtime: Annotated[Int64, UPDATABLE, Oci("linux.resources.cpu.realtimeRuntime", cgroup_v1=True)] = 0
+    cpuset_cpus: Annotated[str, UPDATABLE, Oci("linux.resources.cpu.cpus")] = ""
+    cpuset_mems: Annotated[str, UPDATABLE, Oci("linux.resources.cpu.mems")] = ""
     devices: tuple[DeviceMapping, ...] | None = None
     device_cgroup_rules: Strings | None = None
     device_requests: tuple[DeviceRequest, ...] | None = None
@@ -103,18 +113,24 @@ class Resources(Record):
         Since((1, 40)),
         Oci("linux.resources.memory.kernelTCP", positive, cgroup_v1=True),
     ] = 0
-    memory_reservation: Annotated[Int64, Oci("linux.resources.memory.reservation", positive)] = 0
+    memory_reservation: Annotated[Int64, UPDATABLE, Oci("linux.resources.memory.reservation", positive)] = 0
     # -1: unlimited; 0: not given, which means twice the memory.
-    memory_swap: Annotated[Int64, Oci("linux.resources.memory.swap")] = 0
+    memory_swap: Annotated[Int64, UPDATABLE, Oci("linux.resources.memory.swap")] = 0
     memory_swappiness: Annotated[
         Int64 | None, Oci("linux.resources.memory.swappiness", not_negative, cgroup_v1=True)
     ] = None
     oom_kill_disable: Annotated[bool | None, Oci("linux.resources.memory.disableOOMKiller", cgroup_v1=True)] = None
     # None: not given (update: keep); 0 or less: unlimited.
-    pids_limit: Int64 | None = None
+    pids_limit: Annotated[Int64 | None, UPDATABLE] = None
     ulimits: Annotated[tuple[Ulimit, ...] | None, Go("[]*units.Ulimit")] = None
     # What Windows alone knows; shown, and refused where a value makes no sense on Linux.
     cpu_count: Int64 = 0
     cpu_percent: Int64 = 0
     io_maximum_iops: Annotated[Uint64, Field(alias="IOMaximumIOps")] = 0
     io_maximum_bandwidth: Annotated[Uint64, Field(alias="IOMaximumBandwidth")] = 0
+
+
+#: The attributes of the limits that ``docker update`` can change.
+UPDATABLE_FIELDS = tuple(
+    name for name, hint in get_type_hints(Resources, include_extras=True).items() if UPDATABLE in get_args(hint)
+)

@@ -1,5 +1,6 @@
 """``NetworkSettings`` of a container, before, during and after its run, as dockerd shows it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from api_models.network import EndpointSettings
@@ -70,9 +71,9 @@ def _ports(room: Room, container: Container, record: SandboxRecord | None) -> di
 def _endpoint(
     container: Container, network: Network | None, wanted: EndpointSettings, endpoint: Endpoint | None
 ) -> dict[str, Any]:
-    names = wanted.dns_names
+    names: Sequence[str] | None = wanted.dns_names
     if network is not None and container.started_before:
-        names = tuple(endpoints.dns_names(container, wanted, network)) or None
+        names = endpoints.dns_names(container, wanted, network) or None
     # Before its first start dockerd has not looked the network up yet.
     network_id = network.id if network is not None and (endpoint or container.started_before) else ""
     asked = wanted.wire()
@@ -89,5 +90,5 @@ def _endpoint(
         "IPv6Gateway": endpoint.gateway6 if endpoint else "",
         "GlobalIPv6Address": endpoint.ip6 if endpoint else "",
         "GlobalIPv6PrefixLen": prefix6,
-        "DNSNames": names,
+        "DNSNames": None if names is None else list(names),
     }

@@ -5,29 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from api_models.container import HostConfig
-from api_models.resources import Resources, RestartPolicy
+from api_models.resources import UPDATABLE_FIELDS, Resources, RestartPolicy
 from engine.common.errors import Kind, WharfError, conflict
 from server.containers.context import Room
 from server.containers.create.resources import check_resources
 from server.containers.create.validate import check_restart_policy
 from server.containers.model import Container
 from server.containers.spec import resources as spec_resources
-
-#: Fields that are taken over when they say something; everything else of ``Resources`` is fixed at create.
-_FIELDS = (
-    "blkio_weight",
-    "cpu_shares",
-    "nano_cpus",
-    "cpu_period",
-    "cpu_quota",
-    "cpuset_cpus",
-    "cpuset_mems",
-    "memory",
-    "memory_swap",
-    "memory_reservation",
-    "cpu_realtime_period",
-    "cpu_realtime_runtime",
-)
 
 
 def _conflicts(wanted: Resources, now: Resources) -> None:
@@ -52,9 +36,11 @@ def merged(now: HostConfig, wanted: Resources, policy: RestartPolicy | None) -> 
     :raises WharfError: CONFLICT for what doesn't go together with what is set.
     """
     _conflicts(wanted, now)
-    changes: dict[str, Any] = {name: value for name in _FIELDS if (value := getattr(wanted, name)) not in (0, "", None)}
+    changes: dict[str, Any] = {
+        name: value for name in UPDATABLE_FIELDS if (value := getattr(wanted, name)) not in (0, "", None)
+    }
     if wanted.pids_limit is not None:
-        changes["pids_limit"] = wanted.pids_limit
+        changes["pids_limit"] = wanted.pids_limit  # 0: unlimited
     if policy is not None and policy.name:
         if now.auto_remove and policy.name != "no":
             raise conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
@@ -91,7 +77,7 @@ async def update(room: Room, container: Container, wanted: Resources, policy: Re
 
 async def _apply(room: Room, container: Container, wanted: Resources) -> None:
     # Only what update takes over: the runtime shall see nothing else.
-    named: dict[str, Any] = {name: getattr(wanted, name) for name in (*_FIELDS, "pids_limit")}
+    named: dict[str, Any] = {name: getattr(wanted, name) for name in UPDATABLE_FIELDS}
     if named["pids_limit"] == 0:
         named["pids_limit"] = -1
     limits = spec_resources.build(Resources(**named), room.facts)

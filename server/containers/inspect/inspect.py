@@ -113,8 +113,6 @@ def _host_config(room: Room, container: Container) -> dict[str, Any]:
     host = container.host_config
     document = host.wire()
     document["Links"] = room.networks.links_of(container)
-    if host.init is None:
-        document.pop("Init", None)
     own = {limit.name for limit in host.ulimits or ()}
     extra = [limit for name, limit in room.settings.default_ulimits.items() if name not in own]
     if extra:
@@ -126,8 +124,6 @@ def _host_config(room: Room, container: Container) -> dict[str, Any]:
 def _config(container: Container) -> dict[str, Any]:
     config = container.config
     document = config.wire()
-    if config.stop_timeout is None:
-        document.pop("StopTimeout", None)
     # The default network's address was a field of the container before endpoints had their own.
     mode = container.host_config.network_mode
     if not config.mac_address and (mode == "bridge" or modes.user_defined(mode)):
