@@ -227,9 +227,9 @@ class EngineProtocol(HttpToolsProtocol):
         )
         if self._body.done:
             self._end_body()
-        self._start_asgi_task(self.cycle, self.app)
+        self._run_app(self.cycle, self.app)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _run_app(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if self._body is None and not self.upgrade and not self.flow.write_paused:
             instant = cast(Application, app).instant(self.scope["method"], self.scope["path"])
             if instant is not None:

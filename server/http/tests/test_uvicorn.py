@@ -17,7 +17,7 @@ MODULES = {
 PROTOCOL = """
 access_logger app connections cycle expect_100_continue flow headers logger loop scheme scope server_state tasks
 transport on_message_begin on_url on_header on_headers_complete on_body on_message_complete on_response_complete
-_start_asgi_task pause_writing resume_writing shutdown
+pause_writing resume_writing shutdown
 """
 CYCLE_OPTIONS = """
 scope transport flow logger access_logger access_log default_headers message_event expect_100_continue keep_alive
