@@ -74,18 +74,13 @@ class Services:
     metrics: Metrics
 
 
-async def snapshotter_of(address: str, config: Config) -> str:
-    """The snapshotter to use: the one configured, or overlayfs where the engine can, else the copying one.
+async def find_snapshotter(engine: Engine, config: Config) -> str:
+    """The snapshotter that is configured, or overlayfs where the engine can use it, else the copying one.
 
     :raises WharfError: the engine doesn't have the one that is configured.
     """
     wanted = {"overlay2": "overlayfs"}.get(config.storage_driver, config.storage_driver)
-    engine = Engine(address, namespace=config.containerd_namespace)
-    try:
-        await engine.connect(deadline=timeouts.seconds("engine.connect"))
-        plugins = await engine.introspection.plugins(["type==io.containerd.snapshotter.v1"])
-    finally:
-        await engine.close()
+    plugins = await engine.introspection.plugins(["type==io.containerd.snapshotter.v1"])
     usable = [plugin.id for plugin in plugins if not plugin.error]
     for name in (wanted,) if wanted else ("overlayfs", "native"):
         if name in usable:
@@ -104,10 +99,10 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         database = Database(config.data_root / "wharf.db")
         stack.callback(database.close)
         bus = EventBus()
-        snapshotter = await snapshotter_of(config.engine_address, config)
-        engine = Engine(config.engine_address, namespace=config.containerd_namespace, snapshotter=snapshotter)
+        engine = Engine(config.engine_address, namespace=config.containerd_namespace)
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
+        snapshotter = engine.snapshots.snapshotter = await find_snapshotter(engine, config)
         await engine.leases.release_left()
 
         remap = await _remap(config, stack)

@@ -1,4 +1,4 @@
-"""Root filesystems. One snapshotter for each engine."""
+"""Root filesystems. One snapshotter for each engine, chosen before the first call."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
