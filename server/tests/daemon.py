@@ -4,14 +4,15 @@
         answer = daemon.get("/v1.41/containers/json", all=1)
         assert (answer.status_code, answer.json()) == (200, [])
 
-No root, no supervisor, no sockets. Containers are made but not started: :meth:`Daemon.run` gives one a task of the
-fake.
+No root and no supervisor; a socket only where a handler takes the connection over (:meth:`Daemon.hijack`). Containers
+are made but not started: :meth:`Daemon.run` gives one a task of the fake.
 """
 
 import asyncio
 import itertools
 import json
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
@@ -32,6 +33,8 @@ from server.containers.mounts.initlayer import layer_of
 from server.containers.run.process import started_time
 from server.containers.spec.host import HostFacts
 from server.events import EventBus
+from server.http.server import HttpServer
+from server.http.versioning import common_headers
 from server.routes import all_routes
 from server.store.database import Database
 from server.tests import samples
@@ -96,6 +99,34 @@ class Daemon:
                 return await work
 
         return self._runner.run(bounded())
+
+    def hijack(self, method: str, path: str, body: object = None, *, upgrade: bool = True) -> tuple[bytes, bytes]:
+        """A request over a real socket, whose connection the handler may take over: the head and all that follows."""
+        data = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", "Host: docker", f"Content-Length: {len(data)}"]
+        lines += ["Content-Type: application/json"] if data else []
+        lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
+        request = "\r\n".join([*lines, "", ""]).encode() + data
+        head, _, rest = self.wait(self._exchange(request)).partition(b"\r\n\r\n")
+        return head, rest
+
+    async def _exchange(self, request: bytes) -> bytes:
+        server = HttpServer(self._app, common_headers(experimental=False))
+        path = self.services.system.config.exec_root / "api.sock"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            try:
+                await server.listen(listener)
+                reader, writer = await asyncio.open_unix_connection(path)
+                writer.write(request)
+                writer.write_eof()
+                answer = await reader.read()
+                writer.close()
+                await writer.wait_closed()
+            finally:
+                await server.close(5)
+                path.unlink()
+        return answer
 
     async def _request(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         async def app(scope: MutableMapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
