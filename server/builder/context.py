@@ -1,6 +1,6 @@
-"""The files of a build: an archive that the client sends, or what a URL or a git repository gives.
+"""The build context: an archive that the client sends, the content of a URL, or a git repository.
 
-They are laid out in a folder of the engine's own, confined while they are extracted, and gone when the build is.
+The files are extracted, confined, to a directory of the engine, which is removed with the build.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ from server.builder.operations import folders
 DEFAULT = "Dockerfile"
 AT_ONCE = 256 << 10
 MAX_DOCKERFILE = 4 << 20
-FETCH_SECONDS = 900.0  # a large repository over a slow line
+FETCH_SECONDS = 900.0  # allows for a large repository over a slow line
 T = TypeVar("T")
 
-#: What git says of a web server that only has files.
+#: git's error for a web server that only serves files.
 _NO_SHALLOW = b"does not support shallow"
 _GIT = re.compile(r"^(git://|git@|github\.com/|ssh://git@)|^https?://.*\.git(#.*)?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A build's files below ``root``, and the text of the Dockerfile that was asked for, by the name it has."""
+    """A build's files below ``root``, and the text and name of its Dockerfile."""
 
     root: str
     dockerfile: str
@@ -48,26 +48,26 @@ class Context:
 
 
 class Contexts:
-    """Makes and clears contexts below one folder; what a killed daemon left there goes at start."""
+    """Creates contexts below one directory; the start removes what a killed daemon left there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def clear(self) -> None:
-        """Removes what is left of an earlier process. Blocks."""
+        """Remove the contexts of an earlier process. Blocks."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextlib.asynccontextmanager
     async def open(self, body: AsyncIterator[bytes], remote: str, dockerfile: str) -> AsyncIterator[Context]:
-        """The context of ``body`` or of ``remote``, for as long as the block runs.
+        """Provide the context of ``body`` or of ``remote`` during the block.
 
-        :raises WharfError: INVALID_ARGUMENT for a broken archive or a path that leaves the context; NOT_FOUND when
-            there is no such Dockerfile; INTERNAL when a URL or a repository cannot be fetched.
+        :raises WharfError: INVALID_ARGUMENT for a broken archive or a path outside the context; NOT_FOUND for a missing
+            Dockerfile; INTERNAL when a URL or a repository cannot be fetched.
         """
         async with self._place() as root:
             text = ""
             if not remote:
-                # One thread for both: a small context is no work for two.
+                # Extract and read in one thread: two hops would dominate the time of a small context.
                 yield await _extract(body, root, lambda: _found(root, dockerfile))
                 return
             if is_git(remote):
@@ -88,8 +88,9 @@ class Contexts:
     async def folder(
         self, body: AsyncIterator[bytes], remote: str, name: str = DEFAULT, *, tell: Callable[[str], object]
     ) -> AsyncIterator[str]:
-        """Like :meth:`open`, but only the files: the folder they are in. What is no archive is the Dockerfile, whatever
-        ``name`` is asked for. ``tell`` gets the digest of what was read, of a repository ``sha1:`` and the commit.
+        """Like :meth:`open`, but provide only the directory of the files. Content that is no archive is the Dockerfile,
+        whatever ``name`` is requested. ``tell``: called with the digest of the content; of a repository, ``sha1:`` and
+        the commit.
 
         :raises WharfError: as :meth:`open`.
         """
@@ -120,7 +121,7 @@ class Contexts:
 
     @contextlib.asynccontextmanager
     async def _place(self) -> AsyncIterator[str]:
-        """A new empty directory that only this engine can reach."""
+        """Create an empty directory that only this engine can access."""
         async with folders.folder(str(self._folder), "context", "context") as root:
             yield root
 
@@ -136,20 +137,20 @@ def is_git(remote: str) -> bool:
 
 
 class _Source:
-    """The blocking ``read`` of an asynchronous stream, for a thread."""
+    """A blocking ``read`` for a thread, over an asynchronous stream."""
 
     def __init__(self, body: AsyncIterator[bytes]) -> None:
         self._body = body
         self._loop = asyncio.get_running_loop()
         self._head = b""
         self.whole = False
-        """The head is all there is."""
+        """Whether the buffered head is the whole stream."""
         self._asked: Future[bytes] | None = None
         self._stopped = False
 
     async def first(self) -> bytes:
-        """The beginning, which is read again by :meth:`read`: all of a small context, so that no thread asks the loop
-        for its pieces one by one."""
+        """Read ahead; :meth:`read` returns the same bytes again. A small context is buffered completely, so that the
+        thread needs no round trips to the loop."""
         pieces, size = [self._head], len(self._head)
         while size < AT_ONCE:
             piece = await self._more()
@@ -162,13 +163,13 @@ class _Source:
         return self._head
 
     async def is_archive(self) -> bool:
-        """Whether the stream begins with a header of a plain tar."""
+        """Whether the stream starts with the header of an uncompressed tar."""
         while len(self._head) < 512 and (piece := await self._more()):
             self._head += piece
         return self._head[257:262] == b"ustar"
 
     async def rest(self, limit: int) -> bytes:
-        """All of it, for a small stream. INVALID_ARGUMENT beyond ``limit`` bytes."""
+        """Return the whole stream, for a small one. INVALID_ARGUMENT beyond ``limit`` bytes."""
         data = bytearray(self._head)
         while piece := await self._more():
             data += piece
@@ -192,14 +193,14 @@ class _Source:
         return asked.result()
 
     def stop(self) -> None:
-        """Nothing more is read; the thread may stand in :meth:`read`, waiting for a client that sends nothing."""
+        """End the stream for the reader; a thread may be blocked in :meth:`read` on a client that sends nothing."""
         self._stopped = True
         if self._asked is not None:
             self._asked.cancel()
 
 
 async def _extract(body: "AsyncIterator[bytes] | _Source", root: str, then: Callable[[], T]) -> T:
-    """Lays a tar out, in whatever compression; its files belong to root, as dockerd's do. What ``then`` gives."""
+    """Extract a tar of any compression with root as owner, as dockerd does; return the result of ``then``."""
     source = body if isinstance(body, _Source) else _Source(body)
     kind = detect(await source.first())
 
@@ -207,7 +208,7 @@ async def _extract(body: "AsyncIterator[bytes] | _Source", root: str, then: Call
         apply(source.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0), clamp=True))
         return then()
 
-    # A cancelled build must wait until the thread has left the folder.
+    # A cancelled build must wait until the thread has stopped using the directory.
     return await to_its_end(asyncio.to_thread(work) if source.whole else apart(work), source.stop)
 
 
@@ -218,14 +219,14 @@ async def _hashed(body: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncI
 
 
 async def _drained(body: AsyncIterator[bytes]) -> None:
-    """Reads what is behind the end of an archive."""
+    """Read what follows the end of an archive."""
     async for _ in body:
         pass
 
 
 async def _download(url: str, root: str) -> tuple[str, str]:
-    """A URL's archive laid out, or the text of the Dockerfile that it is; and its digest."""
-    import httpx  # a client of its own: few builds need one
+    """Extract a URL's archive, or store its text as the Dockerfile; return the directory and the digest."""
+    import httpx  # imported here: few builds need it
 
     try:
         parse_url(url)
@@ -281,9 +282,9 @@ class Repository:
 
 
 def repository(remote: str) -> Repository:
-    """Splits a git remote.
+    """Parse a git remote.
 
-    :raises WharfError: INVALID_ARGUMENT for what git would take as an option.
+    :raises WharfError: INVALID_ARGUMENT for a part that git would parse as an option.
     """
     url, _, fragment = remote.partition("#")
     ref, _, folder = fragment.partition(":")
@@ -297,7 +298,7 @@ def repository(remote: str) -> Repository:
 
 
 async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str, str]:
-    """Checks a repository out below ``root``; returns the commit, and the folder that was asked for.
+    """Check out a repository below ``root``; return the commit, and the requested subdirectory.
 
     :raises WharfError: INVALID_ARGUMENT with git's own words when it cannot be fetched.
     """
@@ -321,7 +322,7 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str,
     except WharfError as error:
         if error.reason is not Reason.SHALLOW_UNSUPPORTED:
             raise
-        # Plain files behind a web server: all of it, or nothing.
+        # A server that serves plain files can't fetch a single commit: fetch the whole repository.
         await git(*fetch)
     await git("-C", root, "-c", "advice.detachedHead=false", "checkout", "-q", "FETCH_HEAD")
     await git("-C", root, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
@@ -334,7 +335,7 @@ async def clone(remote: str, root: str, *, keep_git: bool = False) -> tuple[str,
 
 
 def folder_below(root: str, folder: str) -> str:
-    """A folder inside the context, wherever links in it lead."""
+    """Return a directory in the context; links are resolved within the root."""
     try:
         fd = open_inside(root, folder, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
@@ -346,7 +347,7 @@ def folder_below(root: str, folder: str) -> str:
 
 
 def _found(root: str, dockerfile: str) -> Context:
-    """The Dockerfile of a context. Files that ``.dockerignore`` names and the build needs are read, then removed."""
+    """Read the Dockerfile of a context. The Dockerfile and ``.dockerignore`` are deleted after reading if ignored."""
     name = dockerfile or DEFAULT
     text = _read_inside(root, name)
     if text is None and not dockerfile:
@@ -370,7 +371,7 @@ def _found(root: str, dockerfile: str) -> Context:
 
 
 def _unlink_inside(root: str, name: str) -> None:
-    """Removes a file of the context. A link above it leads where it led when the file was read: not out."""
+    """Delete a file of the context. Links in its path are resolved within the root, as when the file was read."""
     above, _, last = name.rpartition("/")
     parent = open_inside(root, above, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -380,9 +381,9 @@ def _unlink_inside(root: str, name: str) -> None:
 
 
 def _read_inside(root: str, name: str) -> str | None:
-    """A text file of the context; ``None`` if it isn't there.
+    """Read a text file of the context; ``None`` if it is missing.
 
-    :raises WharfError: INTERNAL in dockerd's words when the name leads out.
+    :raises WharfError: INTERNAL in dockerd's words for a path outside the context.
     """
     clean = posixpath.normpath(name.lstrip("/"))
     if clean.startswith("../") or clean == "..":

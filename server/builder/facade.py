@@ -1,4 +1,4 @@
-"""The way to the builder, which is loaded when it is first needed: a daemon that builds nothing is 4 MiB smaller."""
+"""Loads the builder on first use: wharfd needs 4 MiB less memory until a client builds."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Door:
-    """``start`` before use, ``stop`` at the end."""
+    """Creates the builder. Call ``start`` before use, ``stop`` at the end."""
 
     def __init__(self, root: Path, make: Callable[[], Builds]) -> None:
-        """``root``: the data root. ``make`` is called once, in the loop, when the modules are there."""
+        """``root``: the data root. ``make`` is called once, on the loop, after the modules are imported."""
         self._root, self._make = root / "build", make
         self._builds: Builds | None = None
         self._lock = asyncio.Lock()
         self._origin = installation.identity()
 
     async def start(self) -> None:
-        """Where there were builds before, what a crash left of them is put right now."""
+        """Load the builder if this data root has builds: its start cleans up after a crash."""
         if self._root.exists():
             await self.builds()
 
@@ -35,9 +35,9 @@ class Door:
             await self._builds.stop()
 
     async def builds(self) -> Builds:
-        """The builder.
+        """Return the builder; the first call imports it.
 
-        :raises WharfError: UNAVAILABLE: its modules are not those that this daemon was started with.
+        :raises WharfError: UNAVAILABLE: the installed modules differ from those that this daemon was started with.
         """
         async with self._lock:
             if self._builds is None:
@@ -51,5 +51,5 @@ class Door:
 
     @property
     def opened(self) -> Builds | None:
-        """The builder, if anything was built on this data root."""
+        """The builder, or ``None`` if it is not loaded."""
         return self._builds

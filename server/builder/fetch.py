@@ -1,4 +1,4 @@
-"""What ``ADD`` names by a URL or a repository, fetched into a folder of the build."""
+"""Fetches the remote sources of ``ADD``, files and repositories, into a directory of the build."""
 
 import asyncio
 import hashlib
@@ -15,14 +15,13 @@ from server.builder.context import clone, is_git, repository
 from server.builder.operations.work import Fetched
 
 UNNAMED = "__unnamed__"
-"""BuildKit's name of a file whose URL has none."""
+"""BuildKit's file name for a URL without one."""
 
 
 async def fetch(folder: str, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
-    """Downloads a file, or checks a repository out, into a new folder below ``folder``.
+    """Download a file, or check out a repository, into a new directory below ``folder``.
 
-    :raises WharfError: INVALID_ARGUMENT for another checksum than the one that was given; INTERNAL when it cannot
-        be fetched.
+    :raises WharfError: INVALID_ARGUMENT for a checksum mismatch; INTERNAL when the source cannot be fetched.
     """
     place = await asyncio.to_thread(tempfile.mkdtemp, prefix="fetched-", dir=folder)
     if is_git(url):
@@ -31,7 +30,7 @@ async def fetch(folder: str, url: str, *, checksum: str, keep_git_dir: bool) -> 
 
 
 async def _file(place: str, url: str, *, checksum: str) -> Fetched:
-    import httpx  # few builds need a client
+    import httpx  # few builds need it
 
     name = unquote(posixpath.basename(parse_url(url).path)) or UNNAMED
     path = os.path.join(place, "file")
@@ -57,8 +56,8 @@ async def _file(place: str, url: str, *, checksum: str) -> Fetched:
 
 
 def _moment(text: str) -> int:
-    """``Last-Modified`` as nanoseconds; 0 when there is none."""
-    import email.utils  # a heavy module, and few builds fetch anything
+    """Parse ``Last-Modified`` to nanoseconds; 0 if it is missing."""
+    import email.utils  # a large module, rarely needed
 
     try:
         return int(email.utils.parsedate_to_datetime(text).timestamp()) * 10**9

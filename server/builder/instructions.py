@@ -1,4 +1,4 @@
-"""Instructions of a Dockerfile applied to an image's configuration, with the builder's own means."""
+"""Applies Dockerfile instructions to an image's configuration, with the builder's parser and planner."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _ALLOWED = {
 
 
 class _Given:
-    """The one base image of the little Dockerfile: the configuration that is changed."""
+    """Provides the base image of the generated Dockerfile: the configuration to change."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
@@ -37,9 +37,9 @@ class _Given:
 
 
 async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, Any]:
-    """The configuration (an image config's ``config`` object) after these instructions.
+    """Apply the instructions to an image config's ``config`` object; return the new object.
 
-    :raises WharfError: INVALID_ARGUMENT for what is none that may be here.
+    :raises WharfError: INVALID_ARGUMENT for an instruction that is not allowed.
     """
     triggers = list(config.get("OnBuild") or ())
     kept: list[str] = []
@@ -56,7 +56,7 @@ async def applied(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, 
             triggers.append(instruction.text)
         else:
             kept.append(line)
-    # ONBUILD is kept apart: in a Dockerfile, the base's triggers would run.
+    # Remove ONBUILD first: as a base image's triggers, its instructions would run.
     base = {key: value for key, value in config.items() if key != "OnBuild"}
     result = base
     if kept:

@@ -1,7 +1,7 @@
-"""The lease that everything a build uses is under. Nobody waits for it longer than needed.
+"""The lease of a build: it holds everything that the build reads or writes in the engine.
 
-It is made while the build's files come in, and let go of when the client has its answer. A build of which nothing is
-asked (clients begin with some, to learn what the engine can do) has none.
+The lease is created while the client still sends files, and deleted in the background after the answer. A build that
+requests nothing (clients start some to query the engine's features) creates no lease.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from engine.api.types import Lease
 from engine.common.errors import Kind, WharfError
 from server.containers.context import Room
 
-#: What a build holds is collected this long after a crash; no build takes longer.
+#: After a crash, the collector removes what a build held after this time. No build takes longer.
 TTL = timedelta(hours=24)
 
 
 class BuildLease:
-    """``begin`` early, ``enter`` in every task that works for the build, ``close`` at the end."""
+    """Call ``begin`` early, ``enter`` in every task that works for the build, and ``close`` at the end."""
 
     def __init__(self, room: Room) -> None:
         self._room = room
@@ -26,26 +26,26 @@ class BuildLease:
         self._over = False
 
     def begin(self) -> None:
-        """Has it made, without waiting. Raises CANCELLED when the build is over."""
+        """Start creating the lease, without waiting. Raises CANCELLED after ``close``."""
         if self._over:
             raise WharfError(Kind.CANCELLED, "the build is over")
         if self._made is None:
             self._made = asyncio.create_task(self._room.engine.leases.operation(ttl=TTL), name="lease of a build")
 
     async def enter(self) -> None:
-        """What this task asks the engine for is held from now on. Raises what making the lease raises."""
+        """Make the engine calls of this task use the lease. Raises what creating the lease raises."""
         self.begin()
         assert self._made is not None
         current_lease.set((await asyncio.shield(self._made)).id)
 
     def close(self) -> None:
-        """Lets go, in the background: the engine's room waits for it when it closes."""
+        """Delete the lease in the background; the server waits for that task when it stops."""
         self._over = True
         if self._made is not None:
             made, self._made = self._made, None
             self._room.spawn(self._release(made), "end of the lease of a build")
 
     async def _release(self, made: "asyncio.Task[Lease]") -> None:
-        # What cannot be let go of now goes when the daemon starts the next time, or by its age.
+        # A lease that can't be deleted now is deleted at the next start, or expires.
         with contextlib.suppress(WharfError):
             await self._room.engine.leases.delete((await made).id)

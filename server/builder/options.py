@@ -1,4 +1,4 @@
-"""What a build may be asked for."""
+"""The options of a build, as the routes parse them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from server.builder.operations.work import Limits
 
 @dataclass(frozen=True, slots=True)
 class ClassicOptions:
-    """The query of ``POST /build``. ``build_args``: ``None`` takes no value from the client's environment."""
+    """The query of ``POST /build``. A ``None`` in ``build_args``: the client's environment has no value for it."""
 
     dockerfile: str = "Dockerfile"
     remote: str = ""

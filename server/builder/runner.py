@@ -1,4 +1,4 @@
-"""One ``RUN`` as a task of the engine, made from a plan as a container's is. It is deleted when its process ends."""
+"""Runs a ``RUN`` step as a task of the engine, from a plan as a container's; it is removed when its process exits."""
 
 import asyncio
 import contextlib
@@ -43,12 +43,12 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 B = TypeVar("B")
 Output = Callable[[int, bytes], None]
-#: How the folders of the pipes of builds begin.
+#: Prefix of the directories that hold the pipes of builds.
 STDIO = "build-"
 
 
 class TaskRunner:
-    """Runs the steps of one build. The id of each container is written first, to stream ``STARTED``."""
+    """Runs the steps of one build. The first output is the container's id, on stream ``STARTED``."""
 
     def __init__(self, room: Room, limits: Limits) -> None:
         self._room, self._limits = room, limits
@@ -58,9 +58,9 @@ class TaskRunner:
         return self._limits == Limits()
 
     async def run(self, job: Job, output: Output) -> Ended:
-        """Runs a step's process to its end; nothing of it is left, however it ends.
+        """Run a step's process until it exits; remove everything of it, however it ends.
 
-        :raises WharfError: the network, a mount or the runtime refused it.
+        :raises WharfError: the network, a mount or the runtime failed.
         """
         container = self._plan(job)
         output(STARTED, container.id.encode())
@@ -73,7 +73,7 @@ class TaskRunner:
             raise
         gone = asyncio.create_task(self._end(job, around, task))
         try:
-            # Nobody looks through the mount any more: what is below it may be changed.
+            # The root is unmounted, so the layers below it may be changed.
             kept = {bind.target for bind in job.binds if bind.kept}
             await asyncio.to_thread(remove_stubs, job.rootfs, [path for path in targets if path not in kept])
             if kept:
@@ -84,7 +84,7 @@ class TaskRunner:
         return Ended(code, gone)
 
     async def _end(self, job: Job, around: AsyncExitStack, task: AsyncExitStack) -> None:
-        """Takes the process and its root's mount away; what the next step does not wait for goes afterwards."""
+        """Remove the process and the mount of its root; remove the rest in the background of the next step."""
         await task.aclose()
         rest = self._room.spawn(around.aclose(), f"end of {job.id}")
         if job.binds or job.files:
@@ -141,7 +141,7 @@ class TaskRunner:
         await to_its_end(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
         stack.push_async_callback(room.networks.remove, container)
         stack.push_async_callback(room.networks.stop, container)
-        await room.networks.check(container)  # completes what its mode asks for
+        await room.networks.check(container)  # fills in the defaults of the network mode
         sandbox = await room.networks.start(container)
         timeline.mark("network")
         wanted = job.binds or job.files or job.tmpfs
@@ -189,7 +189,7 @@ class TaskRunner:
     async def _watch(
         self, container: ContainerPlan, place: str, stdio: Stdio, output: Output, timeline: Timeline
     ) -> Exit:
-        """Starts the task, passes its output on, and waits for both to end."""
+        """Start the task, forward its output, and wait until both have ended."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         session = None
@@ -205,7 +205,7 @@ class TaskRunner:
             end = await room.engine.tasks.wait(container.id)
             timeline.mark("process")
             await room.stdio.ended(place)
-            # What a grandchild that lives on keeps open is not waited for; what was written is all there.
+            # Output of a surviving grandchild is not waited for; the process's own output has been read.
             with contextlib.suppress(WharfError):
                 await stdio.drained()
             with contextlib.suppress(WharfError):
@@ -224,7 +224,7 @@ class TaskRunner:
 
 
 async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
-    """Two things at once; both have ended when this returns or raises."""
+    """Run two awaitables concurrently; both have ended when this returns or raises."""
     one, two = await asyncio.gather(first, second, return_exceptions=True)
     if isinstance(one, BaseException):
         raise one
@@ -234,7 +234,7 @@ async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
 
 
 async def _frames(sock: socket.socket, output: Output) -> None:
-    """Passes frames on: one byte of stream, three of nothing, four of length, then the data."""
+    """Forward frames: one byte for the stream, three zero bytes, four for the length, then the data."""
     loop = asyncio.get_running_loop()
     buffer = bytearray()
     while data := await loop.sock_recv(sock, 1 << 16):
@@ -248,7 +248,7 @@ async def _frames(sock: socket.socket, output: Output) -> None:
 
 
 def clear_left(exec_root: str) -> None:
-    """Unmounts and removes what the runs of a killed daemon left. Blocks; for the daemon's start."""
+    """Unmount and remove the leftovers of a killed daemon's steps. Blocks; for the daemon's start."""
     _clear(f"{exec_root}/build")
     for name in glob.glob(f"{exec_root}/containers/{STDIO}*"):
         shutil.rmtree(name, ignore_errors=True)
@@ -266,7 +266,7 @@ def _clear(directory: str, *more: str) -> None:
 
 
 def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount | TmpfsMount]:
-    """Everything that the process sees beside its root. Blocks."""
+    """Prepare the mounts of a process apart from its root. Blocks."""
     found: list[BindMount | TmpfsMount] = []
     for number, bind in enumerate(job.binds):
         place = f"{directory}/bind{number}"
@@ -279,7 +279,7 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
         shown = _selected(source, bind, f"{directory}/part{number}")
         found.append(BindMount(shown, bind.target, writable=not bind.readonly))
     if job.files:
-        # Secrets are never on a disk: memory of its own, which goes with the run.
+        # Secrets are never written to a disk: a tmpfs that is unmounted after the step.
         memory = f"{directory}/files"
         os.makedirs(memory, mode=0o700)
         linux.mount("files", memory, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0711")
@@ -293,14 +293,14 @@ def _binds(job: Job, directory: str, remap: Remap | None) -> Sequence[BindMount 
                 os.fchmod(fd, file.mode)
             found.append(BindMount(path, file.target, writable=False))
     for tmpfs in job.tmpfs:
-        # As in BuildKit, programs may be run from it.
+        # As in BuildKit, the tmpfs is mounted with exec.
         options = "exec,mode=1777" + (f",size={tmpfs.size}" if tmpfs.size else "")
         found.append(TmpfsMount(tmpfs.target, options))
     return found
 
 
 def _make_inside(root: str, path: str) -> None:
-    """The directory, made where it is missing; what is in the way is left for :func:`_selected` to refuse."""
+    """Create the directory if it is missing; leave conflicting files for :func:`_selected` to refuse."""
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):
@@ -310,8 +310,8 @@ def _make_inside(root: str, path: str) -> None:
 
 
 def _selected(root: str, bind: Bind, place: str) -> str:
-    """The part of ``root`` that is shown, its links followed within it. It is bound to ``place``, so that the runtime
-    gets what was found here, whatever the path leads to later."""
+    """Bind the selected part of ``root``, links resolved within it, to ``place``. The runtime then mounts exactly what
+    was found, even if the path changes."""
     if not bind.selector.strip("/."):
         return root
     try:

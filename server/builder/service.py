@@ -1,4 +1,4 @@
-"""Builds: one builder for all front doors, and what is going on in it."""
+"""Builds: the shared builder behind both front ends, and its running builds."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Builds:
-    """``start`` before use, ``stop`` at the end: builds that run are cancelled, what they made so far stays cached."""
+    """Call ``start`` before use and ``stop`` at the end, which cancels running builds; finished steps stay cached."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Builds:
     async def start(self) -> None:
         await asyncio.to_thread(self._prepare)
         await self.buildkit.mirrors.clear_unknown()
-        # A step that a killed daemon was making has a lease and no record: nobody else would ever let it go.
+        # A step of a killed daemon has a lease but no record, so nothing else deletes its lease.
         kept = {record.id for record in await self.builder.cache.all()}
         leases = self._room.engine.leases
         for lease in await leases.list([f'labels."{CACHE_LEASE}"']):
@@ -99,15 +99,15 @@ class Builds:
         await asyncio.to_thread(self._moments.close)
 
     async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
-        """``POST /build``: what it puts into ``messages`` is the answer.
+        """Run ``POST /build`` and put its response into ``messages``.
 
-        :raises WharfError: what is refused before the first message.
+        :raises WharfError: an error before the first message.
         """
         self._check(options)
         await self._cancellable(options.build_id, self._classic(options, body, messages))
 
     async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
-        """``POST /build?version=2``: as :meth:`classic`, by BuildKit."""
+        """Run ``POST /build?version=2`` as :meth:`classic`, by BuildKit."""
         self._check(options.common)
         await self._cancellable(options.common.build_id, self.buildkit.posted(options, body, messages))
 
@@ -116,9 +116,9 @@ class Builds:
             raise invalid("squash is only supported with experimental mode")
 
     async def _cancellable(self, build_id: str, work: Coroutine[None, None, None]) -> None:
-        """Runs a build that :meth:`cancel` ends.
+        """Run a build that :meth:`cancel` can cancel.
 
-        :raises WharfError: CANCELLED when it did.
+        :raises WharfError: CANCELLED when it was.
         """
         task = asyncio.create_task(work)
         key = build_id or f"{id(task):x}"
@@ -148,9 +148,9 @@ class Builds:
             await build.run(file)
 
     async def usage(self, filters: Sequence[str] = (), what: str = "diskusage") -> list[Usage]:
-        """The records of the cache that fit.
+        """Return the matching cache records.
 
-        :raises WharfError: INVALID_ARGUMENT for filters that can't be read.
+        :raises WharfError: INVALID_ARGUMENT for invalid filters.
         """
         chains = await self._images.chains()
         cache = self.builder.cache
@@ -158,7 +158,7 @@ class Builds:
         return chosen(found, filters, what) if filters else found
 
     async def prune_asked(self, filters: Filters, **wish: Any) -> list[Record]:
-        """``POST /build/prune``. ``wish``: other fields of :class:`Pruning`.
+        """Run ``POST /build/prune``. ``wish``: other fields of :class:`Pruning`.
 
         :raises WharfError: INVALID_ARGUMENT, in dockerd's words.
         """
@@ -169,9 +169,9 @@ class Builds:
             raise WharfError(error.kind, f"failed to prune build cache: {error.message}") from error
 
     async def prune(self, wish: Pruning) -> list[Record]:
-        """Removes cache records, least recently used first; gives those that went.
+        """Remove cache records, least recently used first; return the removed ones.
 
-        :raises WharfError: INVALID_ARGUMENT for filters that can't be read.
+        :raises WharfError: INVALID_ARGUMENT for invalid filters.
         """
         usage = await self.usage()
         fit = {item.record.id for item in chosen(usage, wish.filters, "prune")}
@@ -196,7 +196,7 @@ class Builds:
         return removed
 
     async def forget(self, records: Sequence[Record]) -> list[Record]:
-        """Removes these records and what only they hold; returns those that no build has begun to use meanwhile."""
+        """Remove records and the data that only they hold; return those that no build has started to use meanwhile."""
         gone = [record for record in records if record.path and await self._remove_folder(record)]
         layers = [item for item in records if not item.path and not self.builder.cache.in_use(item.id)]
         gone += layers
@@ -211,13 +211,13 @@ class Builds:
         return gone
 
     async def _remove_folder(self, record: Record) -> bool:
-        """Removes a record's folder, unless a build was given it meanwhile."""
+        """Remove a record's directory, unless a build has acquired it meanwhile."""
         if record.kind == MOUNT:
             return await self.builder.cache_mounts.remove(record)
         return await self.buildkit.mirrors.remove(record)
 
     def cancel(self, build_id: str) -> None:
-        """Ends a build by the id that its client gave; one that is over is none."""
+        """Cancel the build with the client's id; an unknown or ended build is ignored."""
         task = self._running.get(build_id)
         if task is not None:
             task.cancel()

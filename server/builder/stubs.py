@@ -1,7 +1,7 @@
-"""Mount points that a runtime makes in a step's root, taken away again before the step becomes a layer.
+"""Removes the mount points that a runtime creates in a step's root before the step becomes a layer.
 
-A runtime creates what it mounts on where it is missing: ``/etc/hosts``, ``/proc``, a ``--mount``'s target. Those
-files and directories are no work of the step's and must not be in its layer.
+A runtime creates missing mount points: ``/etc/hosts``, ``/proc``, the target of a ``--mount``. The step did not create
+these files and directories, so its layer must not contain them.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from server.containers.mounts.snapshot import layers
 
 
 def remove_stubs(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
-    """Removes what is still as empty as it was made, and directories above that changed nothing else. Blocks.
+    """Remove unchanged mount points, and parent directories without other changes. Blocks.
 
-    Works on the layers, so the root must not be mounted. A file system that is a copy keeps them: there is no telling
-    what was in it before.
+    Works on the layer directories, so the root must not be mounted. A root that is a full copy keeps its mount points:
+    its previous content is unknown.
     """
     if not rootfs or rootfs[0].type != "overlay":
         return
@@ -34,7 +34,7 @@ def remove_stubs(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
 
 
 def settle(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
-    """Gives directories that a runtime made, and that stay, the mode that dockerd's have: crun's are sticky. Blocks."""
+    """Give the directories that the runtime created and that stay dockerd's mode: crun makes them sticky. Blocks."""
     if not rootfs or rootfs[0].type != "overlay":
         return
     upper, *lowers = layers(rootfs)
@@ -49,7 +49,7 @@ def settle(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
 
 
 def _remove(upper: str, lowers: Sequence[str], parts: Sequence[str]) -> bool:
-    """Removes an empty file or directory that the layers below don't have."""
+    """Remove an empty file or directory that the lower layers don't have."""
     path = os.path.join(upper, *parts)
     if _through_link(upper, parts) or any(os.path.lexists(os.path.join(lower, *parts)) for lower in lowers):
         return False
@@ -67,7 +67,8 @@ def _remove(upper: str, lowers: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def _restore(upper: str, lowers: Sequence[str], parts: Sequence[str]) -> bool:
-    """Removes a directory that was copied up only for a stub's sake: empty, and otherwise as below."""
+    """Remove a directory that was copied up only for a mount point: it is empty, and otherwise equal to the lower
+    one."""
     path = os.path.join(upper, *parts)
     below = next((found for lower in lowers if os.path.lexists(found := os.path.join(lower, *parts))), "")
     try:
@@ -83,7 +84,7 @@ def _restore(upper: str, lowers: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def _through_link(upper: str, parts: Sequence[str]) -> bool:
-    """Whether a link is on the way: then the path names something else than it says."""
+    """Whether a path component is a link: then the path refers to another file."""
     for count in range(1, len(parts)):
         with contextlib.suppress(OSError):
             if stat.S_ISLNK(os.lstat(os.path.join(upper, *parts[:count])).st_mode):

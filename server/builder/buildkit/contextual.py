@@ -1,4 +1,4 @@
-"""What plans read of their contexts: the files that are fetched, and those that they name in vain."""
+"""Determines the files of contexts that plans read, and the copied files that ``.dockerignore`` excludes."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from server.builder.plan.steps import Copy, Origin, Run
 
 
 def needed(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
-    """What of each context the plans read; empty if that may be everything."""
+    """Return the paths that the plans read of each context; an empty list for all."""
     paths: dict[str, set[str]] = {}
 
     def add(origin: Origin | None, sources: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def needed(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
 
 
 async def left_out(plans: Sequence[Plan], patterns: Sequence[str] | None) -> Sequence[Warning]:
-    """Findings about files of the main context that are copied, and that ``.dockerignore`` leaves out."""
+    """Return findings about copied files of the main context that ``.dockerignore`` excludes."""
     copies = [
         ("Add" if step.operation.add else "Copy", step.operation.sources, step.span)
         for planned in plans

@@ -1,4 +1,4 @@
-"""moby.buildkit.v1.Control: solves with their outputs, their status, the worker, the cache."""
+"""moby.buildkit.v1.Control: solves with exporters, their status, workers, the cache, the history."""
 
 import asyncio
 import logging
@@ -33,14 +33,14 @@ from server.registry import oci
 log = logging.getLogger(__name__)
 
 Metadata = Mapping[str, str]
-"""Of a call."""
+"""The metadata of a call."""
 FrontendSolve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
 Prune = Callable[[Pruning], Awaitable[list[Record]]]
 Using = Callable[[Sequence[str]], Awaitable[list[Usage]]]
 
 
 def worker(id: str, *, version: str, host_gateway: str, platforms: Sequence[Platform]) -> worker_pb2.WorkerRecord:
-    """The one worker there is: this engine."""
+    """Describe the only worker: this engine."""
     labels = {
         "org.mobyproject.buildkit.worker.executor": "containerd",
         "org.mobyproject.buildkit.worker.snapshotter": "overlayfs",
@@ -138,7 +138,8 @@ class Control:
             for item in made:
                 job.give(item)
         elif request.HasField("Definition"):
-            # Without operations it gives a result without files. Without a definition the client's half returns one.
+            # As BuildKit: a definition without operations gives an empty result. Without any definition, the part of
+            # the build that runs in the client returns the result.
             made = [_nothing(job)] if outputs else []
         else:
             made = results_in(job, await self._returned(job, session))
@@ -151,7 +152,7 @@ class Control:
         return response | await self._caches.exported(job, session, made)
 
     async def _returned(self, job: Job, session: Session | None) -> gateway_pb2.Result:
-        """What the client's half returns; its session's end is its own end."""
+        """Return the client's result. Fails if its session ends before."""
         if session is None:
             return await job.outcome
         gone = asyncio.ensure_future(session.gone.wait())
@@ -199,7 +200,7 @@ class Control:
         return pb.UpdateBuildHistoryResponse()
 
     async def session(self, requests: AsyncIterator[pb.BytesMessage], call: Metadata) -> AsyncIterator[pb.BytesMessage]:
-        """A session within a call: what ``POST /session`` takes from its head is metadata here."""
+        """Serve a session within a call; what ``POST /session`` has in headers is metadata here."""
         id = call.get("x-docker-expose-session-uuid", "")
         if not id:
             raise invalid("x-docker-expose-session-uuid is required")
@@ -219,7 +220,7 @@ class Control:
 
 
 def _failed(job: Job, error: WharfError) -> WharfError:
-    """What the client is told, and the history."""
+    """Return the error for the client and the history."""
     job.error = error.message
     told = detailed(error)
     job.failure = told.status if isinstance(told, Detailed) else b""
@@ -227,7 +228,7 @@ def _failed(job: Job, error: WharfError) -> WharfError:
 
 
 def _nothing(job: Job) -> Made:
-    """An image without files, as BuildKit exports a result without a reference."""
+    """Return an image without files, as BuildKit exports a result without a reference."""
     host = oci.host_platform()
     config = ImageConfig.scratch(os=host.os, architecture=host.architecture, variant=host.variant)
     return Made(job.ref, describe(config, None, {}, now_ns=job.created_ns), oci.format_platform(host), (SCRATCH,))
@@ -242,7 +243,7 @@ def _check_count(request: pb.SolveRequest) -> None:
 
 
 def _refuse(request: pb.SolveRequest) -> None:
-    """What isn't supported, by name. Raises NOT_IMPLEMENTED, and INVALID_ARGUMENT in BuildKit's words."""
+    """Refuse unsupported requests by name. Raises NOT_IMPLEMENTED, or INVALID_ARGUMENT in BuildKit's words."""
     if operations(request.Definition):
         if request.Frontend:
             raise invalid("cannot solve with both Definition and Frontend specified")

@@ -1,4 +1,4 @@
-"""The built-in ``dockerfile.v0``: a client's options and sources become results."""
+"""The built-in front end ``dockerfile.v0``: turns a client's options and sources into results."""
 
 import json
 import re
@@ -49,7 +49,7 @@ class Frontend:
     imports: Sequence[RemoteCache] = ()
 
     async def ask(self) -> Mapping[str, bytes]:
-        """The answer to a subrequest, which builds nothing."""
+        """Answer a subrequest, which builds nothing."""
         options = self.options
         check_options(options)
         self.sources.named = _named(options)
@@ -64,14 +64,14 @@ class Frontend:
             raise detailed(error, file=name, text=text) from error
 
     async def _checked(self, text: bytes, name: str) -> Mapping[str, bytes]:
-        """What build checks find, and why a build would not even begin."""
+        """Return the findings of build checks, and the error that would prevent the build."""
         found: Sequence[Warning] = ()
         config, file, failed = checks.Config(), None, None
         try:
             if f"build-arg:{checks.ARGUMENT}" in self.options:
                 config = self._checks(None)
         except DockerfileError as error:
-            raise invalid(error.message) from None  # the question is wrong, not the file
+            raise invalid(error.message) from None  # the request is wrong, not the Dockerfile
         try:
             file = await parsed(text.decode("utf-8", "replace"))
             found = [*file.warnings, *findings(file)]
@@ -87,7 +87,7 @@ class Frontend:
         return checked(name, text, chosen, failed or config.violated(chosen))
 
     async def solve(self) -> list[Made]:
-        """The results, one for each platform. Raises errors with their lines (``failure.detailed``)."""
+        """Return one result per platform. Raises errors with their lines (``failure.detailed``)."""
         options = self.options
         check_options(options)
         filename = options.get("filename") or "Dockerfile"
@@ -124,7 +124,7 @@ class Frontend:
         return made
 
     async def fetch(self, remote: Remote) -> Made:
-        """A file or a repository that the client's half wants to read."""
+        """Fetch a file or a repository that the client's part of the build reads."""
         progress = StepProgress(self.job.send, self.job.ref)
         text = f"FROM scratch\nADD {json.dumps([remote.url, remote.target])}\n"
         planned, bases = await self._plan(parse(text), host_platform(), many=False)
@@ -175,7 +175,7 @@ class Frontend:
         while True:
             results = await _results(solver, target.last)
             documents = await described(target.config, target.last, results, now_ns=now_ns, epoch_ns=epoch_ns)
-            # What an image holds is there; what the cache alone knows of may have been removed.
+            # Layers of an existing image exist. Layers that only the cache refers to may have been removed.
             if await self.images.is_built(documents.id, ()) or await solver.confirmed(target.last):
                 break
         solver.show_skipped(target.last)
@@ -185,7 +185,7 @@ class Frontend:
         return Made(
             f"{self.job.ref}-{len(self.job.made)}-{platform}",
             documents,
-            # What was asked for is what a client looks for, whatever the last stage is built on.
+            # The client looks for the requested platform, whatever the platform of the base image is.
             platform if options.get("platform") else target.platform,
             await _chain(solver, target.last, llb=bool(exports)),
             tuple([await _chain(solver, last, llb=True) for last in others]),
@@ -197,9 +197,9 @@ class Frontend:
         )
 
     async def _warn(self, plans: Sequence[Plan], name: str, text: bytes) -> None:
-        """Shows what the build checks found, once for all platforms.
+        """Show the findings of build checks, once for all platforms.
 
-        Raises if the Dockerfile or the client makes errors of them.
+        Raises if the Dockerfile or the client treats findings as errors.
         """
         config = self._checks(plans[0].dockerfile)
         found = [warning for planned in plans for warning in planned.warnings]
@@ -217,7 +217,7 @@ class Frontend:
 
 
 def _check_entitlements(planned: Plan, allowed: Sequence[str]) -> None:
-    """What a step may do beyond others, its client has to allow. Raises PERMISSION_DENIED in BuildKit's words."""
+    """Check that the client allows the steps' privileges. Raises PERMISSION_DENIED in BuildKit's words."""
     for step in _steps(planned):
         operation = step.operation
         if isinstance(operation, Run):
@@ -230,7 +230,7 @@ def _check_entitlements(planned: Plan, allowed: Sequence[str]) -> None:
 
 
 def _steps(planned: Plan) -> Iterator[Step]:
-    """All of them, of all stages that are needed."""
+    """Yield all steps of all needed stages."""
     for stage in planned.stages:
         step = stage.last
         while step is not None:
@@ -239,14 +239,14 @@ def _steps(planned: Plan) -> Iterator[Step]:
 
 
 def _announce(progress: StepProgress, target: PlannedStage) -> None:
-    """Shows every step before the first runs, so that the display knows how many there are."""
+    """Announce every step before the first one runs, so that the display knows their number."""
     step = target.last
     if step is not None:
         progress.vertex(step)
 
 
 async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
-    """The results of a chain of steps, all of them solved by now."""
+    """Return the results of a chain of solved steps."""
     found: dict[int, Result] = {}
     step = last
     while step is not None:
@@ -257,16 +257,16 @@ async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
 
 
 async def _chain(solver: Solver, last: Step | None, *, llb: bool) -> tuple[Result, ...]:
-    """The known results of a chain of steps from below: its base, or an empty root, comes first."""
+    """Return the known results of a chain of steps, starting with its base or an empty root."""
     found = await solver.known(last, llb=llb)
     based = isinstance(next(upwards(last)).operation, Base) if last is not None else False
     return tuple(found if based else [SCRATCH, *found])
 
 
 def _named(options: Mapping[str, str]) -> dict[str, str]:
-    """Named contexts; names are compared in lower case."""
+    """Return the named contexts; names are case-insensitive."""
     found = {name.lower(): value for name, value in _prefixed(options, "context:").items()}
-    # The slashes may be missing.
+    # The slashes after the scheme are optional.
     return {name: re.sub(r"^(docker-image|oci-layout):(?!//)", r"\1://", value) for name, value in found.items()}
 
 
@@ -275,12 +275,12 @@ def _prefixed(options: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def _platform(text: str) -> str:
-    """A platform of the client's as it is shown. Raises INVALID_ARGUMENT."""
+    """Normalise a platform of the client. Raises INVALID_ARGUMENT."""
     return host_platform() if text == "local" else oci.format_platform(oci.parse_platform(text))
 
 
 def _syntax(text: bytes) -> Span:
-    """The line of the syntax directive."""
+    """Return the line of the syntax directive."""
     lines = text.decode("utf-8", "replace").splitlines()
     found = (number for number, line in enumerate(lines, 1) if re.match(r"\s*(#|//)\s*syntax\s*=", line, re.IGNORECASE))
     number = next(found, 1)
@@ -288,7 +288,7 @@ def _syntax(text: bytes) -> Span:
 
 
 def platforms_json(made: Sequence[Made]) -> bytes:
-    """``refs.platforms`` of a result with several platforms."""
+    """Encode ``refs.platforms`` of a result with several platforms."""
     entries = []
     for item in made:
         os, arch, variant = (*item.platform.split("/"), "", "")[:3]
@@ -298,7 +298,7 @@ def platforms_json(made: Sequence[Made]) -> bytes:
 
 
 def only(made: Sequence[Made]) -> Made:
-    """The one result of a build for one platform."""
+    """Return the single result of a build for one platform."""
     if len(made) != 1:
         raise internal("one result was expected")
     return made[0]

@@ -1,7 +1,7 @@
-"""moby.buildkit.v1.frontend.LLBBridge: the half of a build that runs in the client asks for solves here.
+"""moby.buildkit.v1.frontend.LLBBridge: serves the part of a build that runs in the client.
 
-buildx always builds this way: it solves ``dockerfile.v0`` through the gateway and returns the result. Every call says
-in metadata which build it speaks for.
+buildx builds in this way only: it solves ``dockerfile.v0`` through the gateway and returns the result. The metadata of
+every call names its build.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -41,7 +41,7 @@ CAPS = (
     "gateway.warnings",
     "reference.output",
 )
-"""What :class:`Gateway` serves, by the names that clients ask for."""
+"""The capabilities of :class:`Gateway`, by the names that clients check."""
 
 Solve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
 Ask = Callable[[Job, dict[str, str]], Awaitable[Mapping[str, bytes]]]
@@ -50,9 +50,9 @@ Resolve = Callable[[Job, str, str], Awaitable[tuple[str, bytes]]]
 
 
 class Gateway:
-    """The servicer. ``call`` is the id of the build. ``solve`` runs the built-in front end, ``ask`` asks it what
-    builds nothing, ``fetch`` gets what lies elsewhere, ``resolve`` gives an
-    image's digest and configuration, ``files`` reads results."""
+    """The servicer. ``call``: the id of the build. ``solve`` runs the built-in front end, ``ask`` its subrequests;
+    ``fetch`` fetches remote sources, ``resolve`` returns an image's digest and configuration, ``files`` reads
+    results."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Gateway:
         return gateway_pb2.InputsResponse()
 
     async def evaluate(self, request: gateway_pb2.EvaluateRequest, call: str) -> gateway_pb2.EvaluateResponse:
-        # Results are whole when a solve answers.
+        # Results are complete when a solve returns, so there is nothing to evaluate.
         (await self._job(call)).result(request.Ref)
         return gateway_pb2.EvaluateResponse()
 
@@ -175,14 +175,14 @@ class Gateway:
         return gateway_pb2.StatFileResponse(stat=await self._files.stat(made.documents.chain_id, request.Path))
 
     async def _looked_into(self, call: str, ref: str) -> Made:
-        """A result whose files are read: under the build's lease, or the view of them might be collected."""
+        """Return a result for reading files, under the build's lease: it keeps the view of the result."""
         job = await self._job(call)
         await job.lease.enter()
         return job.result(ref)
 
 
 def result_of(made: list[Made]) -> gateway_pb2.Result:
-    """A front end's results as the client's half gets them."""
+    """Convert the front end's results for the client."""
     result = gateway_pb2.Result()
     if len(made) == 1:
         _fill(result.ref, made[0])
@@ -200,12 +200,12 @@ def _fill(ref: gateway_pb2.Ref, made: Made) -> None:
     whole = getattr(ref, "def")
     for operation in definition(made.id):
         getattr(whole, "def").append(operation)
-        # Clients want metadata of each, be it empty.
+        # Clients expect metadata for each operation, even empty.
         whole.metadata[oci.digest_of(operation)].SetInParent()
 
 
 def results_in(job: Job, result: gateway_pb2.Result) -> list[Made]:
-    """What a client's half returned: the results that are to be exported, none if it has none."""
+    """Return the results that the client returned, to be exported; an empty list if it returned none."""
     kind = result.WhichOneof("result")
     if kind == "ref":
         return [job.result(result.ref.id)] if result.ref.id else []
@@ -219,6 +219,6 @@ def results_in(job: Job, result: gateway_pb2.Result) -> list[Made]:
 
 
 def _in_order(job: Job, ids: list[str]) -> list[Made]:
-    """As they were made, so that an index is always the same: a map on the wire has no order."""
+    """Sort results by creation, so that the index is reproducible: a protobuf map has no order."""
     order = {id: number for number, id in enumerate(job.made)}
     return [job.result(id) for id in sorted(ids, key=lambda id: order.get(id, len(order)))]

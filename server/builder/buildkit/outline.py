@@ -1,4 +1,4 @@
-"""What a target may be given: build arguments, secrets and agents of it and of the stages it is built from."""
+"""The inputs of a target and of its stages: build arguments, secrets and SSH agents."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
 def location(span: Span) -> dict[str, object]:
-    """Lines of the Dockerfile, as clients read them."""
+    """Encode Dockerfile lines as clients expect."""
     return {"ranges": [{"start": {"line": span.first}, "end": {"line": span.last}}]}
 
 
 class Outline:
-    """Gathers from one stage and what it stands on; what a later stage says of the same name counts."""
+    """Collects inputs from a stage and the stages that it needs; of equal names, the later stage's counts."""
 
     def __init__(self, file: Dockerfile, given: Mapping[str, str]) -> None:
         self._file, self._given = file, given
@@ -30,12 +30,12 @@ class Outline:
 
     @property
     def args(self) -> Found:
-        """The arguments, in the order of the lines that declare them."""
+        """The arguments, in the order of their declarations."""
         found = sorted(self._found.items(), key=lambda item: item[1][0])
         return {name: document for name, (_, document) in found}
 
     def stage(self, index: int) -> None:
-        """Takes a stage in, after those that it needs."""
+        """Add a stage, after the stages that it needs."""
         if index in self._seen:
             return
         self._seen.add(index)

@@ -1,4 +1,4 @@
-"""The platforms that builds may be for: this host's, and those that the kernel's binfmt_misc has an emulator for."""
+"""The platforms to build for: the host's, and those for which the kernel's binfmt_misc has an emulator."""
 
 import contextlib
 import functools
@@ -9,7 +9,7 @@ from server.registry import oci
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
-#: ``e_machine`` of an ELF file, its class and byte order (ELFCLASS, ELFDATA) → architectures as images name them.
+#: ``e_machine`` of an ELF file, its class and byte order (ELFCLASS, ELFDATA) → architecture names of images.
 _MACHINES = {
     (3, 1, 1): "386",
     (8, 2, 1): "mips64le",
@@ -23,7 +23,7 @@ _MACHINES = {
     (258, 2, 1): "loong64",
 }
 
-#: What a processor must have for each level of x86-64 (the System V ABI's supplement).
+#: Processor features of each level of x86-64 (the System V ABI's supplement).
 _LEVELS = (
     ("v2", {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
     ("v3", {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}),
@@ -32,7 +32,7 @@ _LEVELS = (
 
 
 def platforms() -> list[Platform]:
-    """This host's first. Blocks for a moment: it reads /proc."""
+    """Return the platforms, this host's first. Reads /proc; blocks briefly."""
     host = oci.host_platform()
     found = [host]
     if host.architecture == "amd64":
@@ -50,8 +50,8 @@ def platforms() -> list[Platform]:
 
 
 def _emulated() -> set[str]:
-    """Architectures whose programs the kernel gives to an interpreter that it holds open: a container has none of its
-    own (the flag F; Documentation/admin-guide/binfmt-misc.rst)."""
+    """Return architectures whose interpreter the kernel keeps open (flag F of
+    Documentation/admin-guide/binfmt-misc.rst), because a container's root has no interpreter."""
     found = set()
     for path in BINFMT.iterdir() if BINFMT.is_dir() else ():
         with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ def _emulated() -> set[str]:
 
 
 def _architecture(entry: str) -> str:
-    """What an entry of binfmt_misc is for; empty if it is off, or for no programs of an architecture."""
+    """Return the architecture of a binfmt_misc entry; empty if it is disabled or not for ELF programs."""
     lines = entry.splitlines()
     fields = {key.rstrip(":"): value for key, _, value in (line.partition(" ") for line in lines)}
     magic = bytes.fromhex(fields.get("magic", ""))

@@ -1,6 +1,6 @@
-"""``POST /build?version=2``: a build by BuildKit whose context is the request's body, a URL, or files of a session.
+"""``POST /build?version=2``: a BuildKit build with its context in the request's body, at a URL or in a session.
 
-The answer is BuildKit's status in messages of the classic stream, as old CLIs, dockerode and testcontainers read it.
+The response is BuildKit's status in messages of the classic stream, which old CLIs, dockerode and testcontainers read.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from server.builder.sources.sources import UPLOADED
 from server.messages import Progress, error_message
 
 UPLOAD = timeouts.define("build.upload", 5.0)
-"""A build that waits for its context from a second request, and the other way round."""
+"""How long a build waits for the second request with its context, and the other way round."""
 SESSION_FILES = "client-session"
 """The ``remote`` of a build whose files come from its session."""
 UPLOAD_REQUEST = "upload-request"
-"""The ``remote`` of a build whose context comes in a second request, with this before its ``buildid``."""
+"""Prefix of the ``remote`` of a build whose context comes in a second request; its ``buildid`` follows."""
 BODY = f"{UPLOADED}body"
 IMAGES = ("moby", "image")
-"""Exporters whose result is an image of this engine."""
+"""Exporters that store an image in this engine."""
 
 
 class BodySession(Session):
-    """The session of a build whose context is a request's body. All else is its client's, if that has a session."""
+    """The session of a build with its context in a request's body; other calls go to the client's session, if any."""
 
     def __init__(self, body: AsyncIterator[bytes], real: Session | None) -> None:
         super().__init__(
@@ -43,7 +43,7 @@ class BodySession(Session):
         self._body = body
 
     async def upload(self, path: str) -> AsyncIterator[bytes]:
-        """The body; the only upload that such a build is asked for."""
+        """Yield the body; such a build requests no other upload."""
         async for piece in self._body:
             yield piece
 
@@ -55,15 +55,15 @@ class _Upload:
 
 
 class Uploads:
-    """Contexts that come in a request of their own, by the id of their build."""
+    """Contexts that arrive in a second request, by the id of their build."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Upload] = {}
 
     async def offer(self, id: str, body: AsyncIterator[bytes]) -> None:
-        """Passes a body to the build of that id; returns when the build needs it no more.
+        """Pass a body to the build of that id; return when the build has finished reading.
 
-        :raises WharfError: CONFLICT if it has one; DEADLINE_EXCEEDED when no build takes it.
+        :raises WharfError: CONFLICT if the build has a context; DEADLINE_EXCEEDED if no build takes it.
         """
         upload = self._waiting.setdefault(id, _Upload())
         if upload.body.done():
@@ -79,9 +79,9 @@ class Uploads:
 
     @asynccontextmanager
     async def take(self, id: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body for a build, as long as the block runs.
+        """Provide the body for a build during the block.
 
-        :raises WharfError: DEADLINE_EXCEEDED when none comes.
+        :raises WharfError: DEADLINE_EXCEEDED if no body arrives.
         """
         upload = self._waiting.setdefault(id, _Upload())
         try:
@@ -112,9 +112,9 @@ class Posted:
         self._uploads = Uploads()
 
     async def build(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
-        """What it puts into ``messages`` is the answer; a failed build is the last of them.
+        """Run a build and put its response into ``messages``; a failure is the last message.
 
-        :raises WharfError: what is refused before the first message.
+        :raises WharfError: an error before the first message.
         """
         build_id, remote = options.common.build_id, options.common.remote
         if build_id.startswith(f"{UPLOAD_REQUEST}:"):
@@ -136,7 +136,7 @@ class Posted:
             await self._run(request, options, messages)
 
     async def _real(self, id: str) -> Session | None:
-        """The client's session. One that does not come is missed only by what needs it, as in dockerd."""
+        """Return the client's session. As in dockerd, a missing session fails only the steps that need it."""
         try:
             return await self._sessions.get(id) if id else None
         except WharfError as error:
@@ -166,7 +166,7 @@ class Posted:
 
 
 def request_of(options: PostedOptions, host_gateway: Callable[[], str]) -> pb.SolveRequest:
-    """The build as a request of BuildKit's, without its context and session.
+    """Convert the query to a request of BuildKit's, without context and session.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
@@ -191,7 +191,7 @@ def request_of(options: PostedOptions, host_gateway: Callable[[], str]) -> pb.So
 
 
 def _attributes(common: ClassicOptions, host_gateway: Callable[[], str]) -> dict[str, str]:
-    """What the front end is asked (server.builder.jobs.options)."""
+    """Return the front end's options (server.builder.jobs.options)."""
     limits = common.limits
     found = {
         "target": common.target,

@@ -1,4 +1,4 @@
-"""The connections of BuildKit's clients: ``POST /grpc`` and ``POST /session``, taken over for gRPC."""
+"""The connections of BuildKit's clients: hijacked ``POST /grpc`` and ``POST /session``, which then carry gRPC."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ from server.messages import Progress
 
 
 class BuildKit:
-    """``images`` serves builds and exports."""
+    """``images``: the image operations for builds and exports."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class BuildKit:
         ]
 
     def _controlled(self) -> Control:
-        """Control, made when it is first asked for."""
+        """Control, created on first use."""
         if self._control is None:
             self._control = Control(
                 self._room,
@@ -89,7 +89,7 @@ class BuildKit:
         return self._control
 
     def _served(self) -> Server:
-        """Control and the gateway, made when they are first asked for."""
+        """The server of Control and the gateway, created on first use."""
         if self._server is None:
             control = self._controlled()
             gateway = Gateway(
@@ -103,17 +103,17 @@ class BuildKit:
         return self._server
 
     async def stop(self) -> None:
-        """Ends every build and connection."""
+        """Cancel every build and close every connection."""
         if self._server is not None:
             await self._server.stop()
         await self._history.close()
 
     async def grpc(self, sock: socket.socket, early: bytes) -> None:
-        """Serves one client's calls on a hijacked connection, until it leaves."""
+        """Serve a client's calls on a hijacked connection, until it disconnects."""
         await self._served().serve(sock, early)
 
     async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
-        """``POST /build?version=2`` (:meth:`Posted.build`)."""
+        """Run ``POST /build?version=2`` (:meth:`Posted.build`)."""
         if self._posted is None:
             self._posted = Posted(self._sessions, self._controlled(), self._host_gateway)
         await self._posted.build(options, body, messages)
@@ -121,7 +121,7 @@ class BuildKit:
     async def session(
         self, sock: socket.socket, early: bytes, *, id: str, name: str, shared_key: str, methods: Sequence[str]
     ) -> None:
-        """Keeps one client's session on a hijacked connection, until it leaves."""
+        """Serve a client's session on a hijacked connection, until it disconnects."""
         await self._sessions.serve(sock, early=early, id=id, name=name, shared_key=shared_key, methods=methods)
 
     async def _solve(self, job: Job, options: dict[str, str]) -> list[Made]:
@@ -130,7 +130,7 @@ class BuildKit:
         job.options = {key: value for key, value in options.items() if not key.startswith("input")}
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
             imports = await self._caches.imported(job, session, options)
-            # A call through the gateway is a task of its own: it works under the lease of its build.
+            # A gateway call runs in a task of its own, which must enter the build's lease.
             await job.lease.enter()
             front = Frontend(self._room, self._images, self._builder, job, sources, options, imports)
             return await front.solve()
@@ -155,5 +155,5 @@ class BuildKit:
 
 
 def _build_of(metadata: Mapping[str, str]) -> str:
-    """Which build a call speaks for."""
+    """Return the build that a call's metadata names."""
     return metadata.get(BUILD, "")

@@ -1,4 +1,4 @@
-"""Questions about a Dockerfile that build nothing (BuildKit's subrequests): its checks, its targets, its arguments."""
+"""Queries about a Dockerfile that build nothing (BuildKit's subrequests): build checks, targets, outline."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ _VERSION = "1.0.0"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a question is about."""
+    """The subject of a query."""
 
     file: Dockerfile
     name: str
@@ -28,7 +28,7 @@ class Asked:
 
 
 def answer(request: str, asked: Asked) -> Mapping[str, bytes]:
-    """The metadata of the result. Raises NOT_IMPLEMENTED for a question that isn't known."""
+    """Return the metadata of the result. Raises NOT_IMPLEMENTED for an unknown subrequest."""
     if request == DESCRIBE:
         names = (LINT, *_QUESTIONS, DESCRIBE)
         return _result([_described(key) for key in names], "\n".join(names) + "\n")
@@ -62,12 +62,12 @@ def _source(name: str, text: bytes) -> dict[str, object]:
 
 
 def _filled(document: Mapping[str, object]) -> dict[str, object]:
-    """Without what is empty, as Go leaves it out."""
+    """Drop empty fields, as Go's omitempty does."""
     return {key: value for key, value in document.items() if value not in ("", False, [], None)}
 
 
 def checked(name: str, text: bytes, found: Sequence[Warning], error: WharfError | None) -> Mapping[str, bytes]:
-    """The answer to :data:`LINT`: findings, and the error that a build would come to."""
+    """Answer :data:`LINT`: the findings, and the error that a build would raise."""
     warnings = [
         {
             "ruleName": item.rule,

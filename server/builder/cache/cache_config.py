@@ -1,12 +1,12 @@
-"""The cache of a build as a document that travels: BuildKit's cache configuration (version 0).
+"""BuildKit's cache configuration (version 0): the document by which a build cache is exported and imported.
 
     {"layers":  [{"blob": digest, "parent": index, "annotations": {mediaType, diffID, size, createdAt}}],
      "records": [{"digest": key, "layers": [{"layer": index, "createdAt": …}],
                   "inputs": [[{"selector": digest, "link": index}]], "content": key}]}
 
-Within an image (``inline``) it is the records alone: their layers are the image's. A step has up to three records:
-one with BuildKit's key (``llbkeys.py``), which has an input for all that it stands on; one with our own key by
-definition, whose ``content`` names the key by content if that is another; and one with the latter.
+In an image (``inline``), the document has only records; their layers are the image's. A step has up to three records:
+one with BuildKit's key (``llbkeys.py``) and one input per dependency; one with our definition-based key, whose
+``content`` is the content-based key if the two differ; and one with our content-based key.
 """
 
 import json
@@ -22,18 +22,18 @@ from server.builder.plan.steps import Layer, Result
 
 MEDIA_TYPE = "application/vnd.buildkit.cacheconfig.v0"
 INLINE = "moby.buildkit.cache.v0"
-"""The key of an image's configuration under which its cache is, base64-encoded."""
+"""The field of an image's configuration that holds its cache, base64-encoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a cache knows of a key: the layer, or that there is none."""
+    """A cache's answer for a key: the layer, or ``None`` for a step that changes nothing."""
 
     layer: Layer | None
     content: str = ""
-    """The key by content, where the one that was asked for is another."""
+    """The content-based key, if the request used a different key."""
     below: tuple[str, ...] | None = None
-    """The diff ids of the layers that it stands on, where they are known."""
+    """The diff ids of the layers below, if known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _Record:
 
 @dataclass(slots=True)
 class Document:
-    """What a cache knows: by our own keys, and by BuildKit's."""
+    """The parsed document: records by our own keys and by BuildKit's."""
 
     own: Mapping[str, Known] = field(default_factory=dict)
     records: Sequence[_Record] = ()
@@ -57,7 +57,7 @@ class Document:
             self._places.setdefault(record.digest, []).append(place)
 
     def llb(self, key: Key) -> list[Known]:
-        """What there is of one of BuildKit's keys."""
+        """Return the records of one of BuildKit's keys."""
         found = []
         for place in sorted(self._fitting(key)):
             for chain in self.records[place].chains:
@@ -66,7 +66,7 @@ class Document:
         return found
 
     def _fitting(self, key: Key) -> frozenset[int]:
-        """The records of a key: for each of its inputs they name one that fits."""
+        """The indexes of records of a key that have a matching record for each of the key's inputs."""
         if id(key) not in self._found:
             places = [place for digest in key.digests for place in self._places.get(digest, ())]
             fitting = frozenset(place for place in places if self._fits(self.records[place], key))
@@ -128,7 +128,7 @@ class _Writer:
         return self._own[result.key]
 
     def _places(self, key: Key) -> list[int]:
-        """The records of one of BuildKit's keys."""
+        """The indexes of the records of one of BuildKit's keys."""
         if id(key) in self._seen:
             return self._seen[id(key)]
         inputs = []
@@ -155,13 +155,13 @@ class _Writer:
 
 
 def write(chains: Sequence[Sequence[Result]]) -> bytes:
-    """The document of results; each chain from its base on, the base itself included (``SCRATCH`` for none)."""
+    """Encode a document; each chain starts with its base (``SCRATCH`` for none)."""
     writer = _write(chains)
     return _json({"layers": writer.layers, "records": writer.records})
 
 
 def write_inline(chain: Sequence[Result]) -> bytes:
-    """The document that an image has within it: it speaks of the image's own layers."""
+    """Encode the document that an image embeds; it refers to the image's own layers."""
     return _json(_write([chain]).records)
 
 
@@ -187,8 +187,8 @@ def _about(layer: Layer) -> dict[str, object]:
 
 
 def read(data: bytes, layers: Sequence[Layer] = ()) -> Document:
-    """What a document knows. ``layers``: of the image that it is in, or of the manifest beside it, which alone tells
-    their diff ids where BuildKit wrote it. What makes no sense in it is left out: a cache is only a hint."""
+    """Parse a document. ``layers``: of the image that embeds it, or of the manifest beside it, which is the only source
+    of diff ids in caches that BuildKit wrote. Invalid parts are skipped: the cache is only a hint."""
     try:
         document = jsontext.loads(data)
         if isinstance(document, list):
@@ -227,7 +227,7 @@ def _read(records: Sequence[Any], layers: Sequence[Layer | None], parents: Mappi
 
 
 def _chain(layers: Sequence[Layer | None], parents: Mapping[int, int], top: int) -> list[Layer | None]:
-    """A layer and those below it, from below."""
+    """A layer and those below it, base first."""
     found: list[Layer | None] = []
     while top >= 0 and len(found) <= len(layers):
         found.append(layers[top])
@@ -245,7 +245,7 @@ def _layer(item: Mapping[str, object]) -> Layer | None:
 
 
 def layers_of(data: bytes) -> list[Layer]:
-    """The layers of a document, in its order."""
+    """Return the layers of a document, in its order."""
     document = jsontext.loads(data)
     found = [_layer(item) for item in document["layers"]]
     return [layer for layer in found if layer is not None]

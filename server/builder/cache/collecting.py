@@ -1,4 +1,4 @@
-"""The build cache's own clean-up: the rules of ``builder.gc``, some time after it has grown."""
+"""Garbage collection of the build cache: applies the rules of ``builder.gc`` after the cache has grown."""
 
 import asyncio
 import logging
@@ -13,12 +13,12 @@ from server.config import BuilderGc, GcRule
 
 log = logging.getLogger(__name__)
 
-# A build adds many records; they are looked at together.
+# A build adds many records; one run handles them all.
 _PAUSE = 2.0
 
 
 class Collecting:
-    """``root``: a folder on the disk of which rules may name a share."""
+    """``root``: a directory on the disk that percentages in rules refer to."""
 
     def __init__(self, settings: BuilderGc, root: Path, prune: Callable[[Pruning], Awaitable[object]]) -> None:
         self._settings = settings
@@ -28,7 +28,7 @@ class Collecting:
         self._task: asyncio.Task[None] | None = None
 
     def soon(self) -> None:
-        """The cache has grown."""
+        """Schedule a run: the cache has grown."""
         if self._settings.enabled and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._start)
 

@@ -1,8 +1,8 @@
-"""The directories of ``RUN --mount=type=cache``: who uses which, and their removal.
+"""The directories of ``RUN --mount=type=cache``: their users and their removal.
 
-A cache has directories ``<key>``, ``<key>-1`` …; each belongs to one step, or to steps that share it, as BuildKit has
-it (solver/llbsolver/mounts): ``shared`` joins the steps that share one, or takes a free directory; ``private`` takes a
-free one; both get a new one if all are in use. ``locked`` waits until one is free.
+A cache has the directories ``<key>``, ``<key>-1`` …; each is used by one step, or by steps that share it, as in
+BuildKit (solver/llbsolver/mounts): ``shared`` joins the steps that share a directory, or takes a free one; ``private``
+takes a free one; both create a new one if all are in use. ``locked`` waits until one is free.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from server.builder.cache.records import Cache, Record
 
 Fill = Callable[[str], Awaitable[None]]
-"""Puts what a new directory begins with into it."""
+"""Creates a directory with its initial content."""
 Describe = Callable[[str, str], Record]
-"""The record of a directory: its id and path."""
+"""Makes the record of a directory from its id and path."""
 
 
 @dataclass(slots=True)
 class _Use:
-    """Steps that use one directory."""
+    """The steps that use one directory."""
 
     key: str
     sharing: str
@@ -32,12 +32,12 @@ class _Use:
 
 
 def record_id(name: str) -> str:
-    """The cache record of a directory."""
+    """The id of a directory's cache record."""
     return f"{name}-build-mount"
 
 
 class CacheMounts:
-    """``root``: where the directories are; ``scratch``: a directory of the same file system for what is not whole."""
+    """``root``: the parent of the directories; ``scratch``: a directory of the same file system for partial ones."""
 
     def __init__(self, cache: Cache, root: str, scratch: str) -> None:
         self._cache, self.root, self._scratch = cache, root, scratch
@@ -46,7 +46,7 @@ class CacheMounts:
 
     @asynccontextmanager
     async def use(self, key: str, sharing: str, fill: Fill, describe: Describe) -> AsyncIterator[str]:
-        """A directory of a cache for the block. It is not removed meanwhile. Raises what ``fill`` raises."""
+        """Acquire a directory of a cache for the block; it can't be removed meanwhile. Raises what ``fill`` raises."""
         name, use = await self._claim(key, sharing)
         record, path = record_id(name), os.path.join(self.root, name)
         try:
@@ -60,13 +60,13 @@ class CacheMounts:
             await asyncio.shield(self._leave(name, use))
 
     async def remove(self, record: Record) -> bool:
-        """Removes a directory and its record, unless a step uses it."""
+        """Remove a directory and its record, unless a step uses it."""
         name = os.path.basename(record.path)
         async with self._changed:
             if name in self._uses:
                 return False
             await self._cache.remove([record.id])
-            # Who comes next finds none, and makes a new one, however long the removal takes.
+            # Move it away first: the next step creates a new directory, even while the removal still runs.
             place = await asyncio.to_thread(tempfile.mkdtemp, prefix="removed-", dir=self._scratch)
             await asyncio.to_thread(_move, record.path, os.path.join(place, name))
         await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
@@ -82,7 +82,7 @@ class CacheMounts:
             return name, use
 
     async def _choose(self, key: str, sharing: str) -> str | None:
-        """The directory for a step; ``None``: it has to wait."""
+        """Choose the directory for a step; ``None`` if the step must wait."""
         if sharing == "shared":
             for name, use in self._uses.items():
                 if use.key == key and use.sharing == "shared":
@@ -94,7 +94,7 @@ class CacheMounts:
                 exists = await asyncio.to_thread(os.path.isdir, os.path.join(self.root, name))
                 if exists or sharing != "locked" or not number:
                     return name
-                return None  # all there are are in use
+                return None  # all directories are in use
             number += 1
 
     async def _make(self, path: str, fill: Fill) -> None:

@@ -1,4 +1,4 @@
-"""What lists and prunes of the build cache are about: containerd's filters over the fields of a record."""
+"""The filters of build cache listings and prunes: containerd's filter language over the fields of a record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from engine.api.filters import compile_all
 from engine.common.errors import WharfError, invalid
 from server.builder.cache.records import Record
 
-# What ``POST /build/prune`` may be told. dockerd takes labels, too, and looks at none: it is the Engine API's prune of
-# everything that sends them. ``parent`` fits nothing: BuildKit's records have ``parents``.
+# The filters of ``POST /build/prune``. dockerd also accepts labels and ignores them, because clients of ``system
+# prune`` send the same filters to every prune. ``parent`` matches nothing: BuildKit's records have ``parents``.
 _FIELDS = ("id", "parent", "type", "description", "inuse", "shared", "private")
 _KNOWN = (*_FIELDS, "until", "unused-for", "label", "label!")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A record and who needs it: a build that runs; ``shared``: an image has its layer."""
+    """A record and its users. ``in_use``: a running build uses it; ``shared``: an image has its layer."""
 
     record: Record
     in_use: bool
@@ -25,11 +25,11 @@ class Usage:
 
     @property
     def mutable(self) -> bool:
-        """Whether it may be written to: the directory of a mount, a client's files."""
+        """Whether its files may be modified: a cache mount or a client's files."""
         return self.record.kind != "regular"
 
     def field(self, path: Sequence[str]) -> str | None:
-        """A field by the name that BuildKit's filters have for it."""
+        """Return a field by its name in BuildKit's filters."""
         record = self.record
         texts = {
             "id": record.id,
@@ -52,11 +52,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What may go, and how much of it.
+    """What a prune may remove, and how much of it.
 
-    ``everything``: also what images have. ``filters``: containerd's, of which one must fit. ``before_ns``: only what
-    was last used before (0: all). ``keep_bytes``: as much may stay; ``most_bytes``: no more may stay; ``free_bytes``:
-    until the disk has so much left.
+    ``everything``: also records whose layers images use. ``filters``: containerd's, one must match. ``before_ns``: only
+    records last used before that time (0: all). ``keep_bytes``: keep at least so much; ``most_bytes``: keep at most so
+    much; ``free_bytes``: remove until so much of the disk is free.
     """
 
     everything: bool = False
@@ -68,9 +68,9 @@ class Pruning:
 
 
 def chosen(usage: Sequence[Usage], filters: Sequence[str], what: str) -> list[Usage]:
-    """Those that fit. ``what``: who gave the filters.
+    """Return the matching records. ``what``: who gave the filters.
 
-    :raises WharfError: INVALID_ARGUMENT: they can't be read.
+    :raises WharfError: INVALID_ARGUMENT: the filters can't be parsed.
     """
     try:
         fits = compile_all(filters)
@@ -81,9 +81,9 @@ def chosen(usage: Sequence[Usage], filters: Sequence[str], what: str) -> list[Us
 
 
 def read_filters(filters: Filters) -> tuple[list[str], int]:
-    """The ``filters`` of ``POST /build/prune`` as containerd's, and since when a record may not have been used.
+    """Convert the ``filters`` of ``POST /build/prune`` to containerd's, and to the time of last use.
 
-    :raises WharfError: INVALID_ARGUMENT, in dockerd's words.
+    :raises WharfError: INVALID_ARGUMENT, with dockerd's sentences.
     """
     filters.validate(_KNOWN)
     key = "unused-for" if "unused-for" in filters else "until"

@@ -1,17 +1,17 @@
-"""Results of steps by key: kept over restarts, held by one lease each, pruned by age and size.
+"""The build cache's database: results of steps by key. Records survive restarts, each holds its data by one lease.
 
     records   id           the lease that holds the layer's blob and snapshot
-              key          what the step was made of (``steps.digest_of``); empty for a cache mount
-              chain, layer where the result is: chain id, and the layer as JSON
+              key          the digest of the step's inputs (``steps.digest_of``); empty for a cache mount
+              chain, layer the result: chain id, and the layer as JSON
               path         of a cache mount: its directory
               kind         ``regular``, ``source.local``, ``exec.cachemount``
               created, used, uses, size, description, parents
-    links     definition   a step's key by definition (``keys.py``), where it is another one
-              key          what it came to: a key of records
-              made         when that was found out
+    links     definition   a step's definition-based key (``keys.py``), if it differs from the content-based one
+              key          the content-based key that it led to, as in records
+              made         when that was found
 
-A record is only a hint: a hit is checked against the engine, and dropped if what it speaks of is gone. All records
-are in memory, too: a build of many cached steps asks for each of them.
+A record is only a hint: a hit is checked against the engine, and the record is removed if its data is gone. All
+records are also kept in memory, because a build of many cached steps looks up each of them.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ CREATE INDEX IF NOT EXISTS links_key ON links (key);
 """
 
 _PAUSE = 1.0
-"""Seconds that notes wait for others, of the next build perhaps."""
+"""Seconds that deferred writes wait for further ones, perhaps of the next build."""
 
 REGULAR = "regular"
 LOCAL = "source.local"
@@ -58,7 +58,7 @@ MOUNT = "exec.cachemount"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry. Times are nanoseconds since the epoch, ``size`` bytes on disk."""
+    """A record. Times are nanoseconds since the epoch; ``size`` is in bytes on disk."""
 
     id: str
     key: str
@@ -115,7 +115,7 @@ def _record(row: Sequence[object]) -> Record:
 def _read(db: sqlite3.Connection) -> tuple[list[Sequence[object]], list[Sequence[object]]]:
     records = db.execute("SELECT * FROM records ORDER BY created").fetchall()
     with contextlib.suppress(sqlite3.Error):
-        # A link may have been written whose record could not be.
+        # A link may have been written although its record could not be.
         db.execute("DELETE FROM links WHERE key NOT IN (SELECT key FROM records)")
     return records, db.execute("SELECT * FROM links ORDER BY made").fetchall()
 
@@ -126,7 +126,7 @@ def _int(value: object) -> int:
 
 
 class Cache:
-    """The records, in a database of their own. Every method is quick, and run off the loop."""
+    """The records in a database of their own. Every method is fast; the database is used off the loop."""
 
     def __init__(self, path: str) -> None:
         self._database = LazyDatabase(path, _SCHEMA)
@@ -138,12 +138,13 @@ class Cache:
         self._notes: list[Callable[[sqlite3.Connection], object]] = []
         self._writing: asyncio.Task[None] | None = None
         self.trusted: set[str] = set()
-        """Records that were checked against the engine, or made, by this process."""
+        """Ids of records that this process has made, or has checked against the engine."""
         self.grown: Callable[[], None] = lambda: None
-        """Called when a record was added."""
+        """Called after a record was added."""
 
     def _note(self, function: Callable[[sqlite3.Connection], object]) -> None:
-        """Writes what only helps to choose, soon: nobody waits for it, and a disk that is full fails no build."""
+        """Schedule a write of data that only improves choices: callers don't wait for it, and a full disk fails no
+        build."""
         self._notes.append(function)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="notes of the build cache")
@@ -170,7 +171,7 @@ class Cache:
                 log.warning("build cache: %s", error)
 
     async def close(self) -> None:
-        """Writes what is left to be written, and closes the database."""
+        """Write what is pending and close the database."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
@@ -189,7 +190,7 @@ class Cache:
         return self._records
 
     def _link(self, definition: str, key: str, made_ns: int) -> None:
-        """The newest of a definition is its last."""
+        """Store a link in memory; a definition's newest key is its last."""
         links = self._links.setdefault(definition, {})
         links.pop(key, None)
         links[key] = made_ns
@@ -212,7 +213,7 @@ class Cache:
                 del self._by_key[old.key]
 
     def _unlink(self, key: str) -> bool:
-        """Forgets what came to a key of which there is no record any more; whether there was something."""
+        """Remove the links to a key that has no record any more; return whether there were any."""
         if key in self._by_key or key not in self._linked:
             return False
         for definition in self._linked.pop(key):
@@ -223,13 +224,13 @@ class Cache:
         return True
 
     async def find(self, key: str) -> list[Record]:
-        """The records of a key, the newest first."""
+        """Return the records of a key, newest first."""
         await self._loaded()
         return list(self._by_key.get(key, {}).values())[::-1]
 
     async def defined(self, definition: str, *, since_ns: int = 0) -> list[Record]:
-        """The records of a definition, what was found out last first. ``since_ns``: what it is made of is as new as
-        that; what was found out before is not meant."""
+        """Return the records of a definition, last found first. ``since_ns``: when the newest of its inputs was made;
+        older links are ignored."""
         found = await self.find(definition)
         for key, made_ns in reversed(self._links.get(definition, {}).items()):
             if made_ns >= since_ns:
@@ -237,12 +238,12 @@ class Cache:
         return found
 
     async def newest_ns(self, definition: str) -> int:
-        """When the newest result of a definition was made, or found out; 0 if there is none."""
+        """Return when the newest result of a definition was made or found; 0 if there is none."""
         made = [record.created_ns for record in (await self.find(definition))[:1]]
         return max(*self._links.get(definition, {}).values(), *made, 0, 0)
 
     async def link(self, definition: str, key: str, *, since_ns: int) -> None:
-        """Notes what a definition came to, unless that is known and as new as what it is made of."""
+        """Store the key that a definition led to, unless it is stored already and not older than its inputs."""
         await self._loaded()
         links = self._links.get(definition, {})
         if definition == key or (links and next(reversed(links)) == key and links[key] >= since_ns):
@@ -253,7 +254,7 @@ class Cache:
         self._note(lambda db: db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values))
 
     async def add(self, record: Record) -> None:
-        """Adds or replaces a record, durable when this returns. Raises RESOURCE_EXHAUSTED when it can't be written."""
+        """Add or replace a record, durably. Raises RESOURCE_EXHAUSTED when it can't be written."""
         await self._loaded()
         values = (
             record.id,
@@ -278,7 +279,7 @@ class Cache:
         self.grown()
 
     async def used(self, ids: Iterable[str], *, now_ns: int) -> None:
-        """Notes that these were used."""
+        """Count a use of these records."""
         records = await self._loaded()
         known = [records[id] for id in ids if id in records]
         for record in known:
@@ -288,13 +289,13 @@ class Cache:
             self._note(lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs))
 
     def _replace(self, record: Record, **changes: int) -> None:
-        """Another version of a record in its place: the order stays."""
+        """Replace a record in memory by a changed copy; the order stays."""
         assert self._records is not None
         changed = replace(record, **changes)  # type: ignore[arg-type]
         self._records[record.id] = self._by_key[record.key][record.id] = changed
 
     async def resize(self, sizes: Mapping[str, int]) -> None:
-        """Notes what cache mounts take by now."""
+        """Store the current sizes of cache mounts."""
         records = await self._loaded()
         for id, size in sizes.items():
             if id in records:
@@ -303,7 +304,7 @@ class Cache:
         self._note(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
 
     async def remove(self, ids: Iterable[str]) -> None:
-        """Forgets records; what they held is the caller's to release."""
+        """Remove records. The caller releases what their leases hold."""
         records = await self._loaded()
         gone = [records[id] for id in ids if id in records]
         pairs = [(record.id,) for record in gone]
@@ -322,15 +323,15 @@ class Cache:
         return id in await self._loaded()
 
     async def all(self) -> list[Record]:
-        """Every record, the oldest first."""
+        """Return every record, oldest first."""
         return list((await self._loaded()).values())
 
     def hold(self, id: str) -> None:
-        """A running build needs this record: it is not pruned meanwhile."""
+        """Keep a record from being pruned: a running build needs it."""
         self._in_use[id] = self._in_use.get(id, 0) + 1
 
     def release(self, id: str) -> None:
-        """Undoes one :meth:`hold`."""
+        """Undo one :meth:`hold`."""
         left = self._in_use.get(id, 0) - 1
         if left > 0:
             self._in_use[id] = left
@@ -345,8 +346,8 @@ class Cache:
 def choose(
     records: Sequence[Record], *, free: Callable[[Record], bool], total: int, keep_bytes: int = 0
 ) -> list[Record]:
-    """What a prune takes of these: what is ``free``, least recently used first, until no more than ``keep_bytes`` of
-    ``total`` are left (0: no bound). What another record is built on stays as long as that one does.
+    """Choose the records to prune: those that are ``free``, least recently used first, until at most ``keep_bytes`` of
+    ``total`` are left (0: no bound). A record stays as long as a record that is built on it.
     """
     children = Counter(parent for record in records for parent in record.parents)
     known = {record.id: record for record in records}

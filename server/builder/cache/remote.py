@@ -1,4 +1,4 @@
-"""Caches that come from elsewhere, as the solver sees them."""
+"""The interface of imported caches."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
@@ -17,23 +17,23 @@ class Remote(Protocol):
 
     @property
     def has_llb(self) -> bool:
-        """Whether it may know any of BuildKit's keys."""
+        """Whether it may have records of BuildKit's keys."""
 
     def defined(self, key: str) -> Known | None:
-        """What it knows of a key by definition."""
+        """Look up a definition-based key."""
 
     def llb(self, key: Key) -> Sequence[Known]:
-        """What it knows of one of BuildKit's keys."""
+        """Look up one of BuildKit's keys."""
 
     def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
-        """What it knows of a key, or of a step on this result. ``files``: see :class:`Result`."""
+        """Look up a content-based key, or the step on this parent. ``files``: see :class:`Result`."""
 
     def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
-        """A layer's blob. Raises what fetching it raises."""
+        """Yield a layer's blob. Raises what fetching it raises."""
 
 
 async def download(engine: Engine, id: str, remote: Remote, layer: Layer) -> None:
-    """The layer's blob into the content store, under the lease of the caller. Raises for another content."""
+    """Fetch a layer's blob into the content store, under the caller's lease. Raises if its digest differs."""
     descriptor = layer.descriptor
     labels = {"containerd.io/uncompressed": layer.diff_id}
     async with engine.content.writer(id, expected=descriptor.digest, total=descriptor.size) as writer:

@@ -1,1 +1,1 @@
-"""The classic builder's front end (``POST /build`` version 1): its output, sentences, images and cache rules."""
+"""The classic builder's front end (``POST /build`` version 1): its output, error sentences, images and cache rules."""

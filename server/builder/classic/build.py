@@ -1,4 +1,4 @@
-"""One build as the classic builder's clients see it: steps by number, their output, ids, and the result."""
+"""Runs one build of the classic builder: numbered steps, their output and ids, and the resulting image."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ from server.registry import oci
 
 @dataclass(slots=True)
 class Bases:
-    """Base images of one build (server.builder.plan.plan.Bases). Each is asked for once."""
+    """Base images of one build (server.builder.plan.plan.Bases). Each is resolved once."""
 
     images: Images
     engine: Engine
@@ -66,7 +66,7 @@ class Bases:
         return BaseImage(Base(ref, image.id, image.chain_id, layers), image.config)
 
     async def lay_out(self, base: Base) -> None:
-        """For server.builder.operations.base_snapshots."""
+        """Unpacks a base image, for server.builder.operations.base_snapshots."""
         for image in self.found.values():
             if image.chain_id == base.chain_id:
                 await unpacked(self.engine, image)
@@ -113,7 +113,7 @@ class Sources:
 
 
 class Failed(Exception):
-    """The build ended with a sentence for the client, which has seen the steps before it."""
+    """The build failed with a sentence for the client, which has received the output of earlier steps."""
 
     def __init__(self, sentence: str, code: int | None = None) -> None:
         super().__init__(sentence)
@@ -121,14 +121,14 @@ class Failed(Exception):
 
 
 async def read(context: Context, target: str) -> Dockerfile:
-    """The parsed Dockerfile, refused before anything is streamed.
+    """Parse the Dockerfile before the response starts, so that errors become a status.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
     try:
         file = await parsed(context.dockerfile)
     except DockerfileError as error:
-        # What fails before single instructions are looked at.
+        # Errors of the file as a whole, which dockerd detects before it parses single instructions.
         start = "failed to parse Dockerfile: " if error.numbered is False else ""
         raise invalid(f"{start}{error.sentence}") from None
     names = {stage.base.name for stage in file.stages} | {str(stage.index) for stage in file.stages}
@@ -138,7 +138,7 @@ async def read(context: Context, target: str) -> Dockerfile:
 
 
 class ClassicBuild:
-    """Runs one build and prints it."""
+    """Runs one build and writes its output."""
 
     def __init__(
         self,
@@ -163,14 +163,14 @@ class ClassicBuild:
         self._times = MetadataTimes(moments, self._results, epoch_ns=self._epoch_ns, no_cache=options.no_cache)
 
     async def run(self, file: Dockerfile) -> None:
-        """The whole build. A failure is the last message of the stream."""
+        """Run the build. A failure becomes the last message of the stream."""
         options = self._options
         self._stream = Stream(self._out, quiet=options.quiet, removes=options.remove)
         root = self._context.root
         sources = Sources(building.Context(root, Checksums()), posixpath.dirname(root), self._lifetime)
         ground = Ground(self._bases.lay_out)
         candidates = self._times.candidates = await self._candidates()
-        # Every step is shown with its image, so every stage is looked at.
+        # The output shows every step with its image, so every stage must be solved (skips=False).
         runner, epoch_ns = TaskRunner(self._room, options.limits), self._epoch_ns
         solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, candidates, ground, skips=False)
         try:
@@ -183,7 +183,7 @@ class ClassicBuild:
             await asyncio.shield(solver.close())
 
     async def _candidates(self) -> list[HistoryCache]:
-        """The images of ``cachefrom`` that are here; dockerd pulls none either."""
+        """Return the local images of ``cachefrom``; dockerd pulls none either."""
         found: list[HistoryCache] = []
         for ref in self._options.cache_from:
             with contextlib.suppress(WharfError):
@@ -209,7 +209,7 @@ class ClassicBuild:
         await self._finish(made)
 
     async def _confirm(self, target: PlannedStage, solver: Solver) -> None:
-        """Makes anew what the cache was wrong about, unless an image holds it all already."""
+        """Solve the target again if cached results have gone, unless an image holds the target already."""
         documents = await self._documents(target)
         if await self._images.is_built(documents.id, ()) or await solver.confirmed(target.last):
             return
@@ -218,7 +218,7 @@ class ClassicBuild:
         await self._below(target.last, solver)
 
     def _solve(self, solver: Solver, step: Step | None) -> "asyncio.Task[Result]":
-        """The result of a step, being made from now on."""
+        """Start solving a step."""
         key = id(step)
         if key not in self._tasks:
             self._tasks[key] = asyncio.create_task(solver.solve(step))
@@ -258,7 +258,7 @@ class ClassicBuild:
             raise Failed(error.message) from None
 
     async def _show_failed(self, file: Dockerfile, fits: Callable[[Instruction], bool]) -> None:
-        """The head of the step that could not be planned."""
+        """Write the head of the step that could not be planned."""
         every: list[Instruction] = [*file.arguments]
         for stage in file.stages:
             every += [stage.base, *stage.instructions]
@@ -272,7 +272,7 @@ class ClassicBuild:
         await self._stream.step(self._number, self._total, instruction.original)
 
     async def _stage(self, stage: PlannedStage, solver: Solver, made: Plan) -> None:
-        # Stages that nobody needs are not run; the numbers are the Dockerfile's all the same.
+        # Unneeded stages are not run, but steps keep the Dockerfile's numbers.
         file = made.dockerfile
         self._number = len(file.arguments)
         self._number += sum(1 + len(each.instructions) for each in file.stages[: stage.stage.index])
@@ -293,7 +293,7 @@ class ClassicBuild:
                 await self._layer(current, solver)
             elif await self._times.apply(line.config, current):
                 await self._stream.say(" ---> Using cache\n")
-            if number >= triggers:  # those of the base are shown as one
+            if number >= triggers:  # the triggers of the base image are shown as one step
                 await self._stream.say(f" ---> {short_id((await self._times.describe(line.config, current)).id)}\n")
 
     async def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
@@ -309,7 +309,7 @@ class ClassicBuild:
         return await self._times.describe(stage.config, stage.last)
 
     async def _below(self, step: Step | None, solver: Solver) -> None:
-        """Gathers the results of a step and what it stands on, where they are not known yet."""
+        """Collect the results of a step and its ancestors."""
         while step is not None and id(step) not in self._results:
             self._results[id(step)] = await self._outcome(step, self._solve(solver, step))
             step = step.parent
@@ -380,6 +380,6 @@ class ClassicBuild:
 
 
 def _is_base(target: PlannedStage, image: Image) -> bool:
-    """Whether the target is this base image, untouched."""
+    """Whether the target is this base image, unchanged."""
     operation = None if target.last is None else target.last.operation
     return isinstance(operation, Base) and operation.digest == image.id and not target.config.history

@@ -1,8 +1,8 @@
-"""``cachefrom`` of the classic builder: the layers of images are candidates, by what their history says of them.
+"""``cachefrom`` of the classic builder: looks steps up in the history of images.
 
-An image fits a step if its history is the same up to the step, and the layers below it are those the step stands on.
-Copies are told apart by the checksum in the history, which this engine writes as dockerd does: what a dockerd has
-copied has another checksum, so only its other steps are found.
+An image's layer matches a step if the image's history is equal up to the step, and if its lower layers are the step's
+parents. Copies are compared by the checksum in the history, which Wharf computes differently than dockerd: of an image
+that a dockerd built, only the other steps match.
 """
 
 import re
@@ -24,7 +24,7 @@ _COPIED = re.compile(r"(file|dir|multi):[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class HistoryCache:
-    """One image that is here (server.builder.cache.remote.Remote)."""
+    """One local image (server.builder.cache.remote.Remote)."""
 
     engine: Engine
     image: Image
@@ -50,14 +50,14 @@ class HistoryCache:
         return Known(Layer(descriptor, self.image.diff_ids[number], ns_of(str(entry.get("created", "")))))
 
     def applied_ns(self, told: Sequence[str], diff_ids: Sequence[str]) -> int | None:
-        """When the image was given the last line of a history, which makes no layer; ``None`` if it was not."""
+        """When the image got the last line of a history, which creates no layer; ``None`` if the history differs."""
         entry = self._entry(told, diff_ids)
         if entry is None or not entry.get("empty_layer") or entry.get("created_by") != told[-1]:
             return None
         return ns_of(str(entry.get("created", "")))
 
     def _entry(self, told: Sequence[str], diff_ids: Sequence[str]) -> Mapping[str, Any] | None:
-        """The image's line in the place of the last of ``told``, if all below it is the same."""
+        """The image's history line at the position of the last of ``told``, if all lines below are equal."""
         history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
         at = len(told) - 1
         if not 0 <= at < len(history):
@@ -74,5 +74,5 @@ class HistoryCache:
 
 
 def _same(found: str, wanted: str) -> bool:
-    """Whether two lines say the same; what a line below copied is known by its layer."""
+    """Whether two lines are equal. Copies in lower lines are compared by their layers."""
     return (_COPIED.sub(FILES, found) if FILES in wanted else found) == wanted

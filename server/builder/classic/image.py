@@ -1,4 +1,4 @@
-"""From a stage's configuration and layers to an image: the two documents, and their place in the content store."""
+"""Creates an image from a stage's configuration and layers: configuration and manifest, in the content store."""
 
 import asyncio
 import datetime
@@ -18,12 +18,12 @@ from server.registry import documents, oci
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _AT_ONCE = 500
-"""Entries of a configuration that is written on the event loop: some hundred microseconds."""
+"""The most entries of a configuration that is encoded on the event loop: some hundred microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """An image's two documents. ``id`` is the manifest's digest, as for every image here."""
+    """An image's configuration and manifest. ``id`` is the manifest's digest, as for every image of Wharf."""
 
     config: bytes
     manifest: bytes
@@ -35,12 +35,12 @@ class Documents:
 
     @property
     def target(self) -> Descriptor:
-        """What a name of the image points to."""
+        """The descriptor that a name of the image refers to."""
         return Descriptor(MANIFEST, self.id, len(self.manifest))
 
 
 def chain_of(step: Step | None) -> list[Step]:
-    """The steps that make layers, from the base on."""
+    """Return the steps that create layers, base first."""
     found: list[Step] = []
     while step is not None:
         if not isinstance(step.operation, Base):
@@ -50,13 +50,13 @@ def chain_of(step: Step | None) -> list[Step]:
 
 
 async def history_key(config: ImageConfig, last: Step | None, results: Mapping[int, Result]) -> str:
-    """What the last line of the history and all below it are known by (server.builder.plan.moments)."""
+    """Return the key of a history's last line and everything below it (server.builder.plan.moments)."""
     work = functools.partial(_keys, config, last, results)
     return (work() if config.entries <= _AT_ONCE else await asyncio.to_thread(work))[-1]
 
 
 def _keys(config: ImageConfig, last: Step | None, results: Mapping[int, Result]) -> list[str]:
-    """The key of the base, and that of each own line of the history."""
+    """The key of the base, and that of each line of the history that the build added."""
     steps = chain_of(last)
     below = last if not steps else steps[0].parent
     base = "" if below is None else results[id(below)].chain_id
@@ -79,11 +79,10 @@ def describe(
     epoch_ns: int | None = None,
     times: Mapping[str, int] | None = None,
 ) -> Documents:
-    """The documents of a configuration on the result of its last step. ``results``: by ``id(step)``.
+    """Create the documents of a configuration on the result of its last step. ``results``: by ``id(step)``.
 
-    The times come from the layers, so the same steps give the same image, also when they are found in the cache;
-    ``epoch_ns`` stands for all of them. ``times``: those of lines that make no layer, by :func:`history_key`; the
-    layer below says it for the others.
+    Times come from the layers, so that a cached build gives the same image; ``epoch_ns`` replaces all of them.
+    ``times``: those of lines without a layer, by :func:`history_key`; other lines use the time of the layer below.
     """
     result = SCRATCH if last is None else results[id(last)]
     base_ns = _base_time(config) if config.base_diff_ids or config.base_history else 0
@@ -105,13 +104,13 @@ async def described(
     epoch_ns: int | None = None,
     times: Mapping[str, int] | None = None,
 ) -> Documents:
-    """:func:`describe`, in a thread where the document is long. ``results`` must not change meanwhile."""
+    """:func:`describe`, in a thread for a long document. ``results`` must not change meanwhile."""
     work = functools.partial(describe, config, last, results, now_ns=now_ns, epoch_ns=epoch_ns, times=times)
     return work() if config.entries <= _AT_ONCE else await asyncio.to_thread(work)
 
 
 def manifest_of(config: bytes, layers: Sequence[Descriptor]) -> bytes:
-    """The manifest of a configuration and its layers."""
+    """Encode the manifest of a configuration and its layers."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -128,7 +127,7 @@ def _history(
     base_ns: int,
     times: Mapping[str, int] | None,
 ) -> list[History]:
-    """The history with its times, and without claims of layers that came to nothing."""
+    """Return the history with times; lines whose step changed nothing claim no layer."""
     waiting = iter(chain_of(last))
     keys = _keys(config, last, results)[1:] if times else [""] * len(config.history)
     entries: list[History] = []
@@ -148,7 +147,7 @@ def _history(
                 entry = replace(entry, empty_layer=True)
         entries.append(replace(entry, created_ns=last_ns))
     if not base_ns:
-        # Nothing below an empty base has a time: what comes before the first layer takes that layer's.
+        # Lines below the first layer have no time: they take that of the first layer.
         first = next((entry.created_ns for entry in entries if entry.created_ns), 0)
         entries = [entry if entry.created_ns else replace(entry, created_ns=first) for entry in entries]
     return entries
@@ -169,7 +168,7 @@ def _moment(text: str) -> int:
 
 
 async def store(engine: Engine, found: Documents) -> Descriptor:
-    """Writes the documents; the answer is what a name of the image points to. Under a lease."""
+    """Write the documents, under a lease; return the descriptor that a name of the image refers to."""
     config = await documents.write(engine, found.config, CONFIG)
     if found.chain_id:
         await documents.hold_snapshot(engine, config.digest, found.chain_id)

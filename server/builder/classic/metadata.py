@@ -1,4 +1,4 @@
-"""Times of the classic builder's instructions that change metadata only (server.builder.plan.moments)."""
+"""Times of the classic builder's metadata-only instructions (server.builder.plan.moments)."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from server.builder.plan.steps import Result, Step
 
 
 class MetadataTimes:
-    """One build's. ``results``: those of its steps so far, by ``id(step)``; ``epoch_ns``: the time of everything."""
+    """The times of one build. ``results``: of its steps so far, by ``id(step)``; ``epoch_ns`` replaces all times."""
 
     candidates: Sequence[HistoryCache] = ()
-    """Images whose instructions count as an earlier build's."""
+    """Images whose instructions count as those of an earlier build."""
 
     def __init__(
         self, moments: Moments, results: Mapping[int, Result], *, epoch_ns: int | None, no_cache: bool
@@ -25,11 +25,11 @@ class MetadataTimes:
         self._new: dict[str, int] = {}
 
     async def apply(self, config: ImageConfig, last: Step | None) -> bool:
-        """Finds out the time of the last line of a history; whether it was applied by an earlier build."""
+        """Determine the time of the last line of a history; return whether an earlier build applied it."""
         if not config.history:
             return False
         key = await history_key(config, last, self._results)
-        # What was applied at another time than the epoch gives another image.
+        # Different epochs give different images.
         kept = key if self._epoch_ns is None else f"{key} {self._epoch_ns}"
         known = None if self._no_cache else await self._moments.get(kept) or self._of_candidates(config, last)
         if known is None:
@@ -44,10 +44,10 @@ class MetadataTimes:
         return next((time_ns for time_ns in found if time_ns), None)
 
     async def describe(self, config: ImageConfig, last: Step | None) -> Documents:
-        """The documents with the times that are known."""
+        """Create the documents with the known times."""
         return await described(config, last, self._results, now_ns=0, times=self._times)
 
     async def keep(self) -> None:
-        """Remembers the new times for later builds."""
+        """Store the new times for later builds."""
         if self._new:
             await self._moments.put(self._new)

@@ -1,4 +1,4 @@
-"""The sentences of dockerd's classic builder where the builder's own are BuildKit's."""
+"""The error sentences of dockerd's classic builder, where BuildKit's differ."""
 
 import os
 import re
@@ -15,7 +15,7 @@ def word(operation: Copy) -> str:
 
 
 def of_copy(operation: Copy, root: str, error: WharfError) -> str:
-    """Why files could not be copied. ``root``: the build's context. Blocks."""
+    """Return the error of a failed copy. ``root``: the build's context. Blocks."""
     nobody = _NOBODY.fullmatch(error.message)
     if nobody is not None:
         kind, name = nobody[1], nobody[2]
@@ -28,7 +28,7 @@ def of_copy(operation: Copy, root: str, error: WharfError) -> str:
 
 
 def _missing(operation: Copy, root: str, otherwise: str) -> str:
-    """For a source that isn't there."""
+    """Return the error of a missing source."""
     if operation.origin is None or operation.origin.step is not None:
         return f"{word(operation)} failed: {otherwise}"
     fd = select.open_root(root)

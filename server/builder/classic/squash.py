@@ -1,4 +1,4 @@
-"""``squash`` of the classic builder: the layers that a build made become one on its base, and the history says so."""
+"""``squash`` of the classic builder: merges the layers of a build into one on its base, noted in the history."""
 
 import asyncio
 import json
@@ -15,14 +15,14 @@ from server.registry.unpack import held
 
 
 def base_of(step: Step | None) -> Base | None:
-    """The image that a step stands on; ``None`` for an empty root."""
+    """Return the base image of a step; ``None`` for an empty root."""
     while step is not None and step.parent is not None:
         step = step.parent
     return step.operation if step is not None and isinstance(step.operation, Base) else None
 
 
 async def squashed(engine: Engine, found: Documents, result: Result, base: Base | None) -> Documents:
-    """The image with one layer more than its base. Under a lease."""
+    """Create the image with a single layer above its base. Under a lease."""
     below, layers = (base.chain_id, base.layers) if base is not None else ("", ())
     if len(result.layers) <= len(layers) + 1:
         return found

@@ -1,4 +1,4 @@
-"""The lines that clients of the classic builder read, in the order of the Dockerfile while stages run side by side."""
+"""The output of the classic builder, in the order of the Dockerfile although stages run concurrently."""
 
 import asyncio
 import codecs
@@ -9,7 +9,7 @@ from server.builder.plan.steps import Result, Step
 from server.builder.solver.output import STARTED
 from server.messages import Progress
 
-#: Output of a stage whose turn has not come is kept up to this; what is more is said to be cut.
+#: The most output bytes buffered for a stage whose turn has not come; later output is cut, with a note.
 KEPT = 16 << 20
 RED, PLAIN = "\x1b[91m", "\x1b[0m"
 CUT = "\n[output clipped]\n"
@@ -17,7 +17,7 @@ CUT = "\n[output clipped]\n"
 
 @dataclass(slots=True)
 class _Seen:
-    """What is known of one step."""
+    """The state of one step."""
 
     pieces: list[tuple[int, str]] = field(default_factory=list)
     size: int = 0
@@ -32,8 +32,8 @@ def _decoder() -> codecs.IncrementalDecoder:
 
 
 class Stream:
-    """Takes in what the solver tells of all steps, and prints one step at a time. ``quiet`` prints nothing of them,
-    unless :meth:`reveal` is called."""
+    """Receives the progress of all steps, and writes one step at a time. ``quiet`` writes nothing, unless
+    :meth:`reveal` is called."""
 
     def __init__(self, messages: Progress, *, quiet: bool, removes: bool) -> None:
         self._messages, self._quiet, self._removes = messages, quiet, removes
@@ -45,7 +45,7 @@ class Stream:
 
     @property
     def clips(self) -> bool:
-        """dockerd's classic builder clips nothing."""
+        """dockerd's classic builder does not limit output."""
         return False
 
     def started(self, step: Step, since_ns: int = 0) -> None:
@@ -79,7 +79,7 @@ class Stream:
     # to the client
 
     async def say(self, text: str) -> None:
-        """One message of the stream; held back if the client wants the id alone."""
+        """Write a message to the stream; buffer it if the client requested only the id."""
         if not self._quiet:
             await self._messages.put({"stream": text})
         elif self._holds > 0:
@@ -87,18 +87,18 @@ class Stream:
             self._held.append(text if self._holds > 0 else CUT)
 
     async def reveal(self) -> None:
-        """Says what was held back: the build has failed, and the client is to see why."""
+        """Write the buffered messages, so that the client sees why the build failed."""
         self._quiet, held, self._held = False, self._held, []
         for text in held:
             await self.say(text)
 
     async def step(self, number: int, total: int, text: str) -> None:
-        """The head of a step: dockerd sends the end of its line by itself."""
+        """Write the head of a step: dockerd sends the newline in a message of its own."""
         await self.say(f"Step {number}/{total} : {text}")
         await self.say("\n")
 
     async def follow(self, step: Step, result: "asyncio.Task[Result]") -> None:
-        """Prints what a step says, as it says it, until ``result`` is there. Doesn't raise what the step raises."""
+        """Write a step's output as it comes, until ``result`` is done. Does not raise the step's error."""
         seen = self._of(step)
         container = ""
         while True:

@@ -1,8 +1,8 @@
-"""From a Dockerfile's text to instructions.
+"""Parses a Dockerfile into instructions.
 
-``parse.parse(text)`` gives a :class:`~server.builder.dockerfile.instructions.Dockerfile`: stages of typed instructions,
-each with its lines. Words are still unexpanded; ``expand.expand`` replaces variables when the builder knows them.
-Errors are :class:`~server.builder.dockerfile.errors.DockerfileError` with the lines they speak of.
+``parse.parse(text)`` returns a :class:`~server.builder.dockerfile.instructions.Dockerfile`: stages of typed
+instructions, each with its lines. Words are unexpanded; ``expand.expand`` replaces variables once the builder knows
+them. Errors are :class:`~server.builder.dockerfile.errors.DockerfileError` with the lines concerned.
 
 Reference: docs.docker.com/reference/dockerfile.
 """

@@ -1,4 +1,4 @@
-"""Which findings of build checks count: ``# check=skip=Rule,Rule;error=true``, or the same as a build argument."""
+"""Configuration of build checks: ``# check=skip=Rule,Rule;error=true``, or the build argument of the same syntax."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 
 
 EXPERIMENTAL = {"CopyIgnoredFile", "InvalidDefinitionDescription"}
-"""Rules that count only where ``experimental=`` names them, or ``all``."""
+"""Rules that are enabled only by ``experimental=`` with their names or ``all``."""
 
 RULES: Mapping[str, str] = {
     "ConsistentInstructionCasing": "All commands within the Dockerfile should use the same casing "
@@ -44,26 +44,26 @@ RULES: Mapping[str, str] = {
     "WorkdirRelativePath": "Relative workdir without an absolute workdir declared within the build can have "
     "unexpected results if the base image changes",
 }
-"""The rules, and what each is about."""
+"""The rules and their descriptions."""
 
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 
 
 @dataclass(slots=True)
 class Config:
-    """Which findings count. ``all`` as a name stands for every rule."""
+    """Which findings to report. The name ``all`` stands for every rule."""
 
     skipped: set[str] = field(default_factory=set)
     trials: set[str] = field(default_factory=set)
     error: bool = False
 
     def chosen(self, warnings: Sequence[Warning]) -> list[Warning]:
-        """What is left of findings."""
+        """Return the findings to report."""
         out = self.skipped if "all" in self.trials else self.skipped | (EXPERIMENTAL - self.trials)
         return [] if "all" in self.skipped else [item for item in warnings if item.rule not in out]
 
     def violated(self, warnings: Sequence[Warning]) -> DockerfileError | None:
-        """The error that the findings that are left are, where they are errors."""
+        """Return the error for these findings, if findings are errors."""
         if not self.error or not warnings:
             return None
         rules = ", ".join(dict.fromkeys(item.rule for item in warnings))
@@ -71,7 +71,7 @@ class Config:
 
 
 def config(directive: str, asked: str = "") -> Config:
-    """What a Dockerfile says (``# check=``), or its client in its place. Raises :class:`DockerfileError`."""
+    """Parse the directive ``# check=``, or the client's option, which replaces it. Raises :class:`DockerfileError`."""
     found = Config()
     what = f"build-arg:{ARGUMENT}" if asked else "check options"
     for part in filter(None, (asked or directive).split(";")):
@@ -92,6 +92,6 @@ def config(directive: str, asked: str = "") -> Config:
 
 
 def url(rule: str) -> str:
-    """Where a rule is described: ``FromAsCasing`` is at ``from-as-casing``."""
+    """Return the documentation URL of a rule: ``FromAsCasing`` is at ``from-as-casing``."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", rule)
     return f"{DOCUMENTATION}{words.lower()}/"

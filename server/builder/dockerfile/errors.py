@@ -1,4 +1,4 @@
-"""Errors that point at lines, and the excerpt that a client shows for them."""
+"""Errors that refer to lines of a Dockerfile, and the excerpt that clients show for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from engine.common.errors import Kind, Reason, WharfError
 
 CONTEXT = 3
-"""Lines shown before and after the ones an error is about."""
+"""Lines shown before and after those of an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Lines of the Dockerfile, counted from 1, both ends included."""
+    """A range of Dockerfile lines, counted from 1, both ends included."""
 
     first: int
     last: int
@@ -19,7 +19,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Warning:
-    """A finding of a build check: rule, sentence, where."""
+    """A finding of a build check: rule, sentence, location."""
 
     rule: str
     message: str
@@ -27,9 +27,9 @@ class Warning:
 
 
 class DockerfileError(WharfError):
-    """A Dockerfile that can't be built. ``span`` is where; ``None`` when it is about the whole file.
+    """An invalid Dockerfile. ``span``: the lines concerned; ``None`` if the error concerns the whole file.
 
-    ``numbered``: the sentence names the line: the parser's errors do, those of later steps don't.
+    ``numbered``: the message includes the line number, as errors of the parser do and errors of later steps don't.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class DockerfileError(WharfError):
         super().__init__(Kind.INVALID_ARGUMENT, message, reason=reason)
         self.span, self.numbered = span, numbered
         self.warnings: Sequence[Warning] = ()
-        """What build checks had found before."""
+        """Findings of build checks before the error."""
 
     @property
     def sentence(self) -> str:
-        """The message as both builders of dockerd give it: with the line when there is one."""
+        """The message as both builders of dockerd send it: with the line number, if any."""
         if self.span is None or not self.numbered:
             return self.message
         return f"dockerfile parse error on line {self.span.first}: {self.message}"
 
 
 def excerpt(name: str, lines: Sequence[str], span: Span) -> str:
-    """The lines around an error, marked, as BuildKit's clients print them."""
+    """Return the lines around an error, marked, as BuildKit's clients print them."""
     first = max(1, span.first - CONTEXT)
     last = min(len(lines), span.last + CONTEXT)
     shown = [f"{name}:{span.first}", "--------------------"]

@@ -1,8 +1,8 @@
-"""Variables in a Dockerfile's words: ``$NAME``, ``${NAME}`` and the modifiers of the reference.
+"""Expands variables in a Dockerfile's words: ``$NAME``, ``${NAME}`` and the modifiers of the reference.
 
-``:-  -  :+  +  :?  ?`` as in the shell (``:`` also takes an empty value for unset), ``#  ##  %  %%`` strip a pattern,
-``/  //`` replace one. Quotes are removed; within single ones nothing is replaced; the escape character keeps the next
-character as it is.
+``:-  -  :+  +  :?  ?`` as in the shell (``:`` treats an empty value as unset), ``#  ##  %  %%`` strip a pattern,
+``/  //`` replace one. Quotes are removed; nothing is expanded within single quotes; the escape character keeps the next
+character literally.
 """
 
 import re
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*|[0-9]+|[@*#?!$-]")
 
 @dataclass(slots=True)
 class Expansion:
-    """A word's value and the variables that were asked for without being known (a build check warns of them)."""
+    """The value of a word, and the unknown variables in it (a build check reports them)."""
 
     words: list[str] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
@@ -29,13 +29,13 @@ class Expansion:
 
 
 class Budget:
-    """What the instructions of one build may expand to: ``limits.EXPANSION_BYTES`` characters in all."""
+    """The expansion limit of one build: ``limits.EXPANSION_BYTES`` characters over all instructions."""
 
     def __init__(self) -> None:
         self._left = limits.EXPANSION_BYTES
 
     def spend(self, size: int) -> None:
-        """Raises INVALID_ARGUMENT when ``size`` characters more are too many."""
+        """Count ``size`` characters. Raises INVALID_ARGUMENT beyond the limit."""
         self._left -= size
         if self._left < 0:
             raise limits.exceeded("EXPANSION_BYTES", "what the instructions expand to")
@@ -70,11 +70,11 @@ class _Reader:
         return self.text[self.at : self.at + 1]
 
     def read(self, stop: str = "") -> tuple[str, list[str]]:
-        """The expansion up to the character ``stop`` (consumed), whole and split into words."""
+        """Expand up to the character ``stop`` (consumed); return the whole text and its words."""
         whole: list[str] = []
         words: list[str] = []
         word: list[str] = []
-        started = False  # an empty pair of quotes is a word too
+        started = False  # a pair of empty quotes is a word too
         while self.at < len(self.text):
             char = self._peek()
             if stop and char == stop:
@@ -119,7 +119,7 @@ class _Reader:
         return "".join(whole), words
 
     def read_heredoc(self) -> str:
-        """The expansion of all of the text as a here-document."""
+        """Expand the whole text as a here-document."""
         out: list[str] = []
         while self.at < len(self.text):
             char = self._peek()
@@ -186,7 +186,7 @@ class _Reader:
         return self.text[start : self.at] if self.keep_unknown and self._named(start) in self.unknown else value
 
     def _named(self, start: int) -> str:
-        """The variable that the text names there."""
+        """Expand the variable whose name starts there."""
         match = _NAME.match(self.text, start + 1 + self.text.startswith("{", start + 1))
         return match[0] if match else ""
 
@@ -254,7 +254,7 @@ class _Reader:
         raise invalid(f"unsupported modifier ({operator}) in substitution")
 
     def _pattern(self, stop: str) -> str:
-        """A pattern with its variables replaced; escapes stay, as they are part of the pattern."""
+        """Expand the variables of a pattern; escapes stay, as they belong to the pattern."""
         inner = _Reader(
             self.text,
             self.variables,
@@ -272,9 +272,9 @@ class _Reader:
 
 
 def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None) -> Expansion:
-    """One word: variables replaced, quotes removed, spaces kept. Raises INVALID_ARGUMENT for bad syntax.
+    """Expand one word: replace variables, remove quotes, keep spaces. Raises INVALID_ARGUMENT for bad syntax.
 
-    Without a ``budget`` the word has one of its own.
+    Without a ``budget`` the word has a limit of its own.
     """
     reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
     whole, _ = reader.read()
@@ -284,7 +284,7 @@ def expand(text: str, variables: Mapping[str, str], *, escape: str = "\\", budge
 def expand_words(
     text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
 ) -> Expansion:
-    """Like :func:`expand`, but unquoted spaces, also those from a variable, split the result into words."""
+    """Like :func:`expand`, but split the result at unquoted spaces, including spaces in values of variables."""
     reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
     _, words = reader.read()
     return Expansion(words, reader.unknown)
@@ -293,14 +293,14 @@ def expand_words(
 def expand_raw(
     text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
 ) -> Expansion:
-    """Only variables are replaced; quotes and escapes stay: the text of a here-document or of ``--mount``."""
+    """Replace only variables, keep quotes and escapes: for the text of a here-document or of ``--mount``."""
     reader = _Reader(text, variables, escape, budget=budget, raw_quotes=True, raw_escapes=True)
     whole, _ = reader.read()
     return Expansion([whole], reader.unknown)
 
 
 def expand_known(text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None) -> str:
-    """To be shown: what is known is replaced, all else stays, quotes too."""
+    """For display: replace known variables and keep everything else, including quotes."""
     reader = _Reader(text, variables, escape, budget=budget, raw_quotes=True, raw_escapes=False, keep_unknown=True)
     try:
         return reader.read()[0]
@@ -311,6 +311,6 @@ def expand_known(text: str, variables: Mapping[str, str], *, escape: str = "\\",
 def expand_heredoc(
     text: str, variables: Mapping[str, str], *, escape: str = "\\", budget: Budget | None = None
 ) -> Expansion:
-    """The content of an unquoted here-document: quotes mean nothing in it, an escape stands for what follows it."""
+    """Expand an unquoted here-document: quotes are literal, an escape keeps the next character."""
     reader = _Reader(text, variables, escape, budget=budget, raw_quotes=False, raw_escapes=False)
     return Expansion([reader.read_heredoc()], reader.unknown)

@@ -1,4 +1,4 @@
-"""An instruction's ``--flags``, and the options of ``RUN --mount``."""
+"""Parses an instruction's ``--flags`` and the options of ``RUN --mount``."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ def _boolean(text: str, what: str) -> bool:
 
 
 class Flags:
-    """The flags of one instruction. Each reader takes its flag; :meth:`done` refuses what nobody took."""
+    """The flags of one instruction. Each method consumes its flag; :meth:`done` refuses the remaining ones."""
 
     def __init__(self, instruction: str, words: Sequence[str]) -> None:
         self._instruction = instruction
@@ -31,7 +31,7 @@ class Flags:
             self._given.setdefault(name, []).append(value if equals else None)
 
     def list(self, name: str) -> Sequence[str]:
-        """A flag that may be given several times, each with a value."""
+        """Consume a flag that may be repeated, each time with a value."""
         self._known.append(name)
         values = self._given.pop(name, [])
         for value in values:
@@ -40,21 +40,21 @@ class Flags:
         return [value for value in values if value is not None]
 
     def text(self, name: str) -> str:
-        """A flag with a value; empty when it is absent."""
+        """Consume a flag with a value; empty if absent."""
         values = self.list(name)
         if len(values) > 1:
             raise DockerfileError(f"duplicate flag specified: {name}")
         return values[0] if values else ""
 
     def choice(self, name: str, allowed: Sequence[str], *, default: str) -> str:
-        """A flag with one of some values."""
+        """Consume a flag with one of several values."""
         value = self.text(name) or default
         if value not in allowed:
             raise DockerfileError(f"unsupported {name} {json.dumps(value)}")
         return value
 
     def optional(self, name: str) -> bool | None:
-        """A boolean flag, or ``None`` when it is absent."""
+        """Consume a boolean flag; ``None`` if absent."""
         self._known.append(name)
         values = self._given.pop(name, [])
         if not values:
@@ -64,11 +64,11 @@ class Flags:
         return values[0] is None or _boolean(values[0], name)
 
     def boolean(self, name: str) -> bool:
-        """A boolean flag; false when it is absent."""
+        """Consume a boolean flag; false if absent."""
         return self.optional(name) or False
 
     def done(self) -> None:
-        """Raises :class:`DockerfileError` for a flag that this instruction does not have."""
+        """Raise :class:`DockerfileError` if a flag is left: the instruction has no such flag."""
         for name in self._given:
             meant = closest(name, self._known)
             hint = f" (did you mean {meant}?)" if meant else ""
@@ -80,7 +80,7 @@ _SHARING = ("shared", "private", "locked")
 
 
 def check_type(kind: str) -> None:
-    """Raises :class:`DockerfileError` for a kind of mount that there isn't."""
+    """Raise :class:`DockerfileError` for an unknown type of mount."""
     if kind not in _TYPES:
         meant = closest(kind, _TYPES)
         hint = f" (did you mean {meant}?)" if meant else ""
@@ -88,13 +88,13 @@ def check_type(kind: str) -> None:
 
 
 def check_target(type: str, target: str, span: Span) -> None:
-    """Raises :class:`DockerfileError` for a mount in place of the whole root."""
+    """Raise :class:`DockerfileError` for a mount over the root."""
     if type in ("bind", "cache", "tmpfs") and target and posixpath.normpath(target).strip("/") == "":
         raise DockerfileError('invalid mount target "/"', span)
 
 
 def check_sharing(sharing: str) -> None:
-    """The same for what a cache's ``sharing`` may be."""
+    """Raise :class:`DockerfileError` for an unknown ``sharing`` mode of a cache."""
     if sharing not in _SHARING:
         meant = closest(sharing, _SHARING)
         hint = f" (did you mean {meant}?)" if meant else ""
@@ -102,7 +102,7 @@ def check_sharing(sharing: str) -> None:
 
 
 def mount(text: str) -> Mount:
-    """The options of one ``--mount``; raises :class:`DockerfileError` in BuildKit's words."""
+    """Parse the options of one ``--mount``. Raises :class:`DockerfileError` in BuildKit's words."""
     try:
         fields = next(csv.reader([text]))
     except csv.Error as error:

@@ -1,7 +1,7 @@
-"""``.dockerignore``: which paths of a context are left out, and the same patterns for ``--exclude``.
+"""The patterns of ``.dockerignore`` and ``--exclude``.
 
-Patterns are Go's ``filepath.Match`` plus ``**``; ``!`` takes back; the last pattern that fits a path, or a directory
-above it, decides. A pattern is cleaned and taken relative to the context's root.
+Patterns are Go's ``filepath.Match`` plus ``**``; ``!`` negates; the last pattern that matches a path, or one of its
+parent directories, decides. A pattern is cleaned and relative to the context's root.
 """
 
 import posixpath
@@ -14,7 +14,7 @@ from engine.common.errors import invalid
 
 
 def read(text: str) -> list[str]:
-    """The patterns of a ``.dockerignore`` file: comments and blank lines dropped, paths cleaned."""
+    """Parse a ``.dockerignore`` file: drop comments and blank lines, clean paths."""
     patterns: list[str] = []
     for raw in text.removeprefix("\ufeff").splitlines():
         if raw.startswith("#"):
@@ -73,7 +73,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def component(pattern: str) -> re.Pattern[str]:
-    """One part of a path with Go's wildcards, compiled. Raises INVALID_ARGUMENT for one that can't be."""
+    """Compile one path component with Go's wildcards. Raises INVALID_ARGUMENT for an invalid pattern."""
     return _expression(pattern)
 
 
@@ -82,11 +82,11 @@ _SPECIAL = re.compile(r"[*?\[\\]")
 
 @dataclass(slots=True)
 class _Run:
-    """Neighbouring patterns that all leave out, or all take back: their order does not matter."""
+    """Consecutive patterns of the same sign: their order does not matter."""
 
     negated: bool
     names: set[str] = field(default_factory=set)
-    """Those without wildcards: thousands are looked up at once."""
+    """Patterns without wildcards: thousands are looked up at once."""
     expressions: list[re.Pattern[str]] = field(default_factory=list)
 
     def fits(self, paths: Sequence[str]) -> bool:
@@ -96,12 +96,12 @@ class _Run:
 
 
 class Ignore:
-    """A list of patterns, compiled. Raises INVALID_ARGUMENT for one that can't be, and for too many."""
+    """A compiled list of patterns. Raises INVALID_ARGUMENT for an invalid pattern, and for too many."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._runs: list[_Run] = []
         self._kept: list[str] = []
-        """Of each pattern that takes back what comes before its first wildcard: where a directory must lead to."""
+        """For each negated pattern, the path before its first wildcard: directories that may lead to a kept file."""
         for number, raw in enumerate(patterns):
             if number >= limits.IGNORE_PATTERNS:
                 raise limits.exceeded("IGNORE_PATTERNS", "the number of patterns that leave files out")
@@ -131,7 +131,7 @@ class Ignore:
         return bool(self._runs)
 
     def ignores(self, path: str) -> bool:
-        """Whether the relative path is left out, by itself or with a directory above it."""
+        """Whether the relative path is ignored, itself or by a parent directory."""
         if not self._runs:
             return False
         parts = path.split("/")
@@ -143,6 +143,6 @@ class Ignore:
         return ignored
 
     def may_hold_kept(self, directory: str) -> bool:
-        """Whether something in an ignored directory may be taken back by a ``!`` pattern."""
+        """Whether a ``!`` pattern may match below an ignored directory."""
         below = directory + "/"
         return any(kept.startswith(below) or directory.startswith(kept.rstrip("/")) for kept in self._kept)

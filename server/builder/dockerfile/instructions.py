@@ -1,5 +1,5 @@
-"""The instructions of a Dockerfile as data. Words are unexpanded where the reference says that variables are
-replaced in them; what is not expanded (``RUN``, ``CMD``, ``ENTRYPOINT``) is final.
+"""The instructions of a Dockerfile as data. Words are unexpanded where the reference specifies that variables are
+replaced; others (``RUN``, ``CMD``, ``ENTRYPOINT``) are final.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from server.builder.dockerfile.lines import Heredoc
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """What every instruction has. ``original``: its text, as ``Step 2/5 : …`` and the history show it."""
+    """Fields of every instruction. ``original``: its text, as ``Step 2/5 : …`` and the history show it."""
 
     span: Span
     original: str
@@ -21,14 +21,14 @@ class Instruction:
 class From(Instruction):
     image: str = ""
     name: str = ""
-    """Of the stage, lower case; empty without ``AS``."""
+    """The stage's name in lower case; empty without ``AS``."""
     platform: str = ""
     comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Arg(Instruction):
-    """``values``: name → default, ``None`` without one."""
+    """``values``: name → default, or ``None``."""
 
     values: tuple[tuple[str, str | None], ...] = ()
     comments: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Label(Instruction):
 class Mount:
     """``RUN --mount``. Values with variables are unexpanded.
 
-    ``mode``, ``uid``, ``gid`` and ``size`` keep the text: they may hold variables.
+    ``mode``, ``uid``, ``gid`` and ``size`` keep their text, which may contain variables.
     """
 
     type: str = "bind"
@@ -68,7 +68,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Run(Instruction):
-    """``args`` of the exec form, or one shell text. Here-documents: the script, or files of the shell."""
+    """``args`` of the exec form, or one shell text. Here-documents: the script, or files that the shell reads."""
 
     args: tuple[str, ...] = ()
     shell: bool = True
@@ -86,7 +86,7 @@ class Copy(Instruction):
     sources: tuple[str, ...] = ()
     target: str = ""
     heredocs: tuple[Heredoc, ...] = ()
-    """Sources given in the Dockerfile; their names are not among ``sources``."""
+    """Here-documents; their names are not among ``sources``."""
     add: bool = False
     from_: str = ""
     chown: str = ""
@@ -115,7 +115,7 @@ class Shell(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class Healthcheck(Instruction):
-    """Durations in nanoseconds; 0 means inherit. ``test``: ``NONE``, ``CMD …`` or ``CMD-SHELL text``."""
+    """Durations in nanoseconds; 0 inherits. ``test``: ``NONE``, ``CMD …`` or ``CMD-SHELL text``."""
 
     test: tuple[str, ...] = ()
     interval_ns: int = 0
@@ -157,14 +157,14 @@ class Maintainer(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class OnBuild(Instruction):
-    """``text``: the instruction to keep, parsed already to refuse a bad one now."""
+    """``text``: the deferred instruction; it is also parsed now, so that an invalid one fails."""
 
     text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A ``FROM`` and what follows it. ``index`` counts from 0."""
+    """A ``FROM`` and the instructions after it. ``index`` counts from 0."""
 
     index: int
     base: From
@@ -172,13 +172,13 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """As clients see it: its name, or ``stage-N``."""
+        """The name that clients see: the stage's name, or ``stage-N``."""
         return self.base.name or f"stage-{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
 class Dockerfile:
-    """A parsed Dockerfile. ``arguments``: the ``ARG`` before the first ``FROM``."""
+    """A parsed Dockerfile. ``arguments``: the ``ARG`` instructions before the first ``FROM``."""
 
     arguments: tuple[Arg, ...]
     stages: tuple[Stage, ...]

@@ -1,4 +1,4 @@
-"""Physical lines → logical lines: parser directives, comments, continuations and here-documents."""
+"""Joins physical lines to logical lines: parser directives, comments, continuations and here-documents."""
 
 import re
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ _KNOWN = frozenset(("syntax", "escape", "check"))
 _HEREDOC = re.compile(r"(?P<fd>\d{0,9})<<(?P<chomp>-?)\s*(?P<quote>['\"]?)(?P<name>[a-zA-Z_][\w.]*)(?P=quote)")
 _TAKES_HEREDOC = frozenset(("ADD", "COPY", "RUN"))
 _LARGEST = 1 << 20
-"""Bytes of one line; more is no Dockerfile (BuildKit's scanner has a bound too)."""
+"""The most bytes in a line (BuildKit's scanner has a limit too)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heredoc:
-    """A here-document. ``expand``: its name was not quoted, so variables in it are replaced."""
+    """A here-document. ``expand``: its delimiter was not quoted, so variables are expanded."""
 
     name: str
     content: str
@@ -27,29 +27,29 @@ class Heredoc:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One logical line: an instruction's words as one text, with the here-documents that follow it."""
+    """One logical line: an instruction's words as one text, with its here-documents."""
 
     text: str
     span: Span
     heredocs: tuple[Heredoc, ...] = ()
     comments: tuple[str, ...] = ()
-    """Comment lines above, without ``#``: a stage's or argument's description."""
+    """The comment lines above, without ``#``: the description of a stage or argument."""
 
 
 @dataclass(slots=True)
 class Source:
-    """What :func:`split` found."""
+    """The result of :func:`split`."""
 
     lines: list[Line] = field(default_factory=list)
     directives: dict[str, str] = field(default_factory=dict)
     escape: str = "\\"
     physical: list[str] = field(default_factory=list)
     empty: list[Span] = field(default_factory=list)
-    """Where continuations end that have empty lines in them."""
+    """Where continuations that contain empty lines end."""
 
 
 def _directives(physical: Sequence[str]) -> tuple[dict[str, str], int]:
-    """Directives stand above everything else; the first line that is none ends them."""
+    """Parse the directives at the start of the file; the first other line ends them."""
     found: dict[str, str] = {}
     for number, line in enumerate(physical):
         match = _DIRECTIVE.match(line)
@@ -65,7 +65,7 @@ def _directives(physical: Sequence[str]) -> tuple[dict[str, str], int]:
 
 
 def heredocs_of(text: str) -> list[tuple[str, bool, bool, int]]:
-    """The here-documents that a line announces, outside quotes: name, expand, chomp, file descriptor."""
+    """Return the here-documents that a line starts, outside quotes: name, expand, chomp, file descriptor."""
     found = []
     quote = ""
     at = 0
@@ -93,7 +93,7 @@ def heredocs_of(text: str) -> list[tuple[str, bool, bool, int]]:
 
 
 def split(text: str) -> Source:
-    """The logical lines of a Dockerfile. Raises :class:`DockerfileError`."""
+    """Split a Dockerfile into logical lines. Raises :class:`DockerfileError`."""
     physical = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     if physical and physical[-1] == "":
         physical.pop()
@@ -131,7 +131,7 @@ def _logical(source: Source, at: int, continued: re.Pattern[str], comments: tupl
         raw = physical[at].lstrip() if not parts else physical[at]
         stripped = raw.strip()
         if parts and (not stripped or stripped.startswith("#")):
-            # Comments and blank lines within a continued line are left out; blank ones are deprecated.
+            # Comments and blank lines within a continued line are skipped; blank lines are deprecated.
             blank = blank or not stripped
             at += 1
             continue

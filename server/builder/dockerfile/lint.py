@@ -1,6 +1,6 @@
-"""Build checks of a whole Dockerfile; what single instructions show is found while they are parsed.
+"""Build checks of a whole Dockerfile; the parser itself reports findings about single instructions.
 
-Rules and their sentences: the build checks of the published Dockerfile reference.
+Rules and sentences: the build checks of the published Dockerfile reference.
 """
 
 import json
@@ -28,7 +28,7 @@ PLATFORM_ARGS = frozenset(
 
 
 def findings(file: ins.Dockerfile) -> list[Warning]:
-    """What the text alone shows, in the order of the lines."""
+    """Return the findings about the text, in the order of the lines."""
     found = [
         *_casing(file),
         *_stage_names(file),
@@ -42,8 +42,8 @@ def findings(file: ins.Dockerfile) -> list[Warning]:
 
 
 def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ignore) -> list[Warning]:
-    """Files of the context that an instruction names and ``.dockerignore`` leaves out. ``copies``: the instructions,
-    their sources, where."""
+    """Return findings about copied files that ``.dockerignore`` excludes. ``copies``: the instructions, their sources
+    and lines."""
     found: list[Warning] = []
     named = ((name, source, span) for name, sources, span in copies for source in sources)
     for name, source, span in islice(named, limits.COMPARED_SOURCES):
@@ -55,7 +55,7 @@ def ignored(copies: Iterable[tuple[str, Sequence[str], Span | None]], ignore: Ig
 
 
 def foreign(ref: str, config: Mapping[str, object], platform: str, span: Span) -> Warning | None:
-    """A base image that is for another platform (``os/arch…``) than the one that was asked for."""
+    """Return a finding if a base image has another platform (``os/arch…``) than the requested one."""
     found, wanted = [str(config.get("os")), str(config.get("architecture"))], platform.split("/")
     if found == wanted[:2]:
         return None
@@ -65,7 +65,7 @@ def foreign(ref: str, config: Mapping[str, object], platform: str, span: Span) -
 
 
 def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[str]]]) -> list[Warning]:
-    """Variables that nothing gives a value to. ``unknown``: their names, where, and what was known there."""
+    """Return findings about variables without a value. ``unknown``: their names, locations, and known names there."""
     elsewhere = {item.span for item in file.arguments} | {stage.base.span for stage in file.stages}
     found: dict[tuple[str, Span], Warning] = {}
     for name, span, known in unknown:
@@ -78,13 +78,13 @@ def undefined(file: ins.Dockerfile, unknown: Iterable[tuple[str, Span, Sequence[
 
 
 def meant_by(name: str, known: Iterable[str], sign: str = "") -> str:
-    """The end of a sentence about a name that isn't known."""
+    """Return the end of a sentence that suggests a known name for an unknown one."""
     meant = closest(name, sorted(islice(known, limits.SUGGESTED_NAMES)))
     return f" (did you mean {sign}{meant}?)" if meant else ""
 
 
 def _declared(file: ins.Dockerfile, span: Span) -> set[str]:
-    """The arguments of the stage that a line is in, and of those that it starts from."""
+    """The arguments of the stage that contains a line, and of its parent stages."""
     names: set[str] = set()
     stage = next((each for each in reversed(file.stages) if each.base.span.first <= span.first), None)
     by_name = {each.base.name: each for each in file.stages if each.base.name}
@@ -151,7 +151,7 @@ def _froms(file: ins.Dockerfile) -> Iterator[Warning]:
         elif (
             base.platform
             and "$" not in base.platform
-            # A stage that names its platform means it.
+            # A stage whose name contains the platform uses it deliberately.
             and not any(part in base.name for part in base.platform.split("/")[:2])
         ):
             sentence = f'FROM --platform flag should not use constant value "{base.platform}"'
@@ -162,7 +162,7 @@ def _froms(file: ins.Dockerfile) -> Iterator[Warning]:
 
 
 def _invalid(image: str, given: Mapping[str, str], escape: str) -> bool:
-    """Whether the name is none with the defaults of its arguments."""
+    """Whether the image name is invalid with the defaults of the arguments."""
     try:
         text = expand(image, given, escape=escape).text
     except WharfError:

@@ -1,4 +1,4 @@
-"""Logical lines → typed instructions. Sentences are those of dockerd's two builders."""
+"""Parses logical lines to typed instructions. The error sentences are those of dockerd's two builders."""
 
 import asyncio
 import functools
@@ -18,12 +18,12 @@ _STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 
 
 class _Parser:
-    """Parses single instructions of one Dockerfile; collects warnings."""
+    """Parses the instructions of one Dockerfile; collects warnings."""
 
     def __init__(self, escape: str) -> None:
         self.escape = escape
         self.warnings: list[Warning] = []
-        self._shell = False  # whether the stage has said how commands are run
+        self._shell = False  # whether the stage has a SHELL instruction
 
     def warn(self, rule: str, message: str, span: Span) -> None:
         self.warnings.append(Warning(rule, message, span))
@@ -95,7 +95,7 @@ class _Parser:
         return ins.Arg(line.span, line.text, tuple(values), comments)
 
     def _description(self, what: str, names: Sequence[str], line: Line) -> None:
-        """The comment right above that describes none of these."""
+        """Warn about a comment directly above that describes none of the names."""
         if names and line.comments and line.comments[-1].split(" ", 1)[0] not in names:
             shown = names[0] if len(names) == 1 else "<arg_key>"
             self.warn(
@@ -313,7 +313,7 @@ def _is_heredoc(word: str, names: set[str]) -> bool:
 
 
 def _about(comments: Sequence[str], name: str) -> str:
-    """A comment ``# name text`` right above describes the stage or argument."""
+    """Return the comment ``# name text`` directly above a stage or argument."""
     for comment in comments:
         first, _, text = comment.partition(" ")
         if name and first == name and text:
@@ -332,14 +332,14 @@ def _interval(text: str, name: str) -> int:
 
 def _unknown_instruction(keyword: str, span: Span) -> DockerfileError:
     meant = closest(keyword, tuple(_HANDLERS))
-    # As BuildKit's suggest.WrapError: in upper case if the keyword is, else in lower case.
+    # As BuildKit's suggest.WrapError: upper case if the keyword is in upper case, else lower case.
     hint = f" (did you mean {meant.upper() if keyword.isupper() else meant.lower()}?)" if meant else ""
     sentence = f"unknown instruction: {keyword}{hint}"
     return DockerfileError(sentence, span, numbered=True, reason=Reason.UNKNOWN_INSTRUCTION)
 
 
 def parse_instruction(text: str, *, escape: str = "\\", span: Span | None = None) -> ins.Instruction:
-    """One instruction by itself: an ``ONBUILD`` trigger of the base image, or ``commit --change``.
+    """Parse a single instruction: an ``ONBUILD`` trigger of the base image, or ``commit --change``.
 
     Raises :class:`DockerfileError`.
     """
@@ -351,17 +351,17 @@ def parse_instruction(text: str, *, escape: str = "\\", span: Span | None = None
 
 
 def parse(text: str) -> ins.Dockerfile:
-    """Parses a Dockerfile. Raises :class:`DockerfileError` with the lines it is about."""
+    """Parse a Dockerfile. Raises :class:`DockerfileError` with the lines concerned."""
     return _again(text) if len(text) < _SMALL else _parse(text)
 
 
 async def parsed(text: str) -> ins.Dockerfile:
-    """Like :func:`parse`; a large text is parsed in a thread."""
+    """Like :func:`parse`, in a thread for a large text."""
     return await asyncio.to_thread(parse, text) if len(text) >= _SMALL else parse(text)
 
 
 _SMALL = 1 << 14
-"""Characters of a Dockerfile that is remembered: most are built again and again."""
+"""The most characters of a Dockerfile whose parse is cached: most are built repeatedly."""
 
 
 def _parse(text: str) -> ins.Dockerfile:

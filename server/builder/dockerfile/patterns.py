@@ -1,30 +1,30 @@
 """Shell patterns of substitutions (``${a#x*}``, ``${a/x?/y}``): ``*``, ``?`` and ``\\`` escapes.
 
-A pattern is cut at its ``*`` into pieces of a fixed length. The earliest place of each piece is always right, as the
-``*`` behind it can match all that follows: nothing is tried twice, and the time is that of the value's length times
-the pattern's. One regular expression for the whole pattern would backtrack.
+A pattern is split at its ``*`` into pieces of fixed length. The earliest match of each piece is always right, because
+the ``*`` after it can match everything that follows. So nothing is tried twice, and the time is bounded by the length
+of the value times that of the pattern. A single regular expression for the whole pattern would backtrack.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 
 Span = tuple[int, int]
-"""Begin and end of a match."""
+"""Start and end of a match."""
 
 
 def strip_prefix(pattern: str, value: str, *, greedy: bool) -> str:
-    """The value without the shortest prefix that fits, ``greedy`` without the longest."""
+    """Strip the shortest matching prefix; with ``greedy`` the longest."""
     return value[_prefix(_pieces(_tokens(pattern)), value, greedy=greedy) :]
 
 
 def strip_suffix(pattern: str, value: str, *, greedy: bool) -> str:
-    """The same for suffixes: prefixes of the reversed value by the reversed pattern."""
+    """Strip a suffix: a prefix of the reversed value by the reversed pattern."""
     turned = value[::-1]
     return turned[_prefix(_pieces(_tokens(pattern)[::-1]), turned, greedy=greedy) :][::-1]
 
 
 def find(pattern: str, value: str, *, everywhere: bool) -> list[Span]:
-    """The places in the value that fit, each the longest from its begin; without ``everywhere`` the first one."""
+    """Return the matches, each the longest from its start; without ``everywhere`` only the first."""
     pieces = _pieces(_tokens(pattern))
     found: list[Span] = []
     for span in _matches(pieces, value):
@@ -35,7 +35,7 @@ def find(pattern: str, value: str, *, everywhere: bool) -> list[Span]:
 
 
 def replace(value: str, spans: Sequence[Span], replacement: str) -> str:
-    """The value with ``replacement`` in these places."""
+    """Replace these spans of the value."""
     out: list[str] = []
     at = 0
     for begin, end in spans:
@@ -45,7 +45,7 @@ def replace(value: str, spans: Sequence[Span], replacement: str) -> str:
 
 
 def _tokens(pattern: str) -> list[str]:
-    """A regular expression for each character of the pattern; an empty one is a ``*``."""
+    """Return a regular expression for each character of the pattern; an empty one for ``*``."""
     tokens: list[str] = []
     characters = iter(pattern)
     for char in characters:
@@ -69,13 +69,13 @@ def _pieces(tokens: Sequence[str]) -> list[re.Pattern[str]]:
 
 
 def _prefix(pieces: Sequence[re.Pattern[str]], value: str, *, greedy: bool) -> int:
-    """Where the prefix that fits ends; 0 if none does."""
+    """Return the end of the matching prefix; 0 if none matches."""
     first = pieces[0].match(value)
     return (_rest(pieces, value, first.end(), greedy=greedy) or 0) if first else 0
 
 
 def _rest(pieces: Sequence[re.Pattern[str]], value: str, at: int, *, greedy: bool) -> int | None:
-    """Where the match ends whose first piece ends at ``at``."""
+    """Return the end of a match whose first piece ends at ``at``."""
     for piece in pieces[1:-1]:
         found = piece.search(value, at)
         if found is None:
@@ -88,7 +88,7 @@ def _rest(pieces: Sequence[re.Pattern[str]], value: str, at: int, *, greedy: boo
 
 
 def _last(piece: re.Pattern[str], value: str, at: int) -> re.Match[str] | None:
-    """The last place of a piece. All that may come before it is one ``.*``, which gives back from the end."""
+    """Return the last match of a piece. A leading ``.*`` consumes the text before it and backtracks from the end."""
     return re.compile(f"(?s:.*)(?:{piece.pattern})", re.DOTALL).match(value, at)
 
 
@@ -100,7 +100,7 @@ def _matches(pieces: Sequence[re.Pattern[str]], value: str) -> Iterator[Span]:
     while first := pieces[0].search(value, at):
         end = _rest(pieces, value, first.end(), greedy=True)
         if end is None:
-            return  # a piece that does not follow this place follows no later one
+            return  # a piece that matches nowhere after this start matches after no later one
         yield first.start(), end
         if end == len(value):
             return

@@ -1,4 +1,4 @@
-"""Splitting an instruction's text: flags in front, JSON lists, words that keep their quotes, ``name=value`` pairs."""
+"""Splits an instruction's text: leading flags, JSON lists, words that keep their quotes, ``name=value`` pairs."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 
 
 
 def split_words(text: str, escape: str) -> list[str]:
-    """Words separated by blanks outside quotes; quotes and escapes stay in them."""
+    """Split at blanks outside quotes; quotes and escapes are kept."""
     words: list[str] = []
     at = 0
     while (at := _skip_blanks(text, at)) < len(text):
@@ -29,7 +29,7 @@ def _skip_blanks(text: str, at: int) -> int:
 
 
 def _word_end(text: str, escape: str, at: int) -> int:
-    """Where the word ends that begins at ``at``."""
+    """Return the end of the word that starts at ``at``."""
     quote = ""
     while at < len(text):
         char = text[at]
@@ -48,7 +48,7 @@ def _word_end(text: str, escape: str, at: int) -> int:
 
 
 def take_flags(text: str, escape: str) -> tuple[list[str], str]:
-    """The ``--flag`` words in front of an instruction's arguments, and the rest of the text."""
+    """Split off the ``--flag`` words before an instruction's arguments."""
     flags: list[str] = []
     at = _skip_blanks(text, 0)
     while text.startswith("--", at):
@@ -82,7 +82,7 @@ def _unquoted(word: str, escape: str) -> str:
 
 
 def json_list(text: str) -> list[str] | None:
-    """The exec form's words, or ``None`` when the text is none (then it is the shell form)."""
+    """Return the words of the exec form, or ``None`` if the text is the shell form."""
     if not text.lstrip().startswith("["):
         return None
     try:
@@ -95,7 +95,8 @@ def json_list(text: str) -> list[str] | None:
 
 
 def pairs(text: str, escape: str, *, instruction: str) -> tuple[list[tuple[str, str]], bool]:
-    """``name=value …``, or the old form ``name value with blanks``; and whether it was the old form."""
+    """Parse ``name=value …``, or the old form ``name value with blanks``; the flag tells whether it was the old
+    form."""
     words = split_words(text, escape)
     if not words:
         raise DockerfileError(f"{instruction} requires at least one argument")
@@ -119,7 +120,7 @@ def pairs(text: str, escape: str, *, instruction: str) -> tuple[list[tuple[str, 
 
 
 def duration(text: str) -> int:
-    """A Go duration such as ``1m30s`` in nanoseconds. Raises :class:`DockerfileError`."""
+    """Parse a Go duration such as ``1m30s`` to nanoseconds. Raises :class:`DockerfileError`."""
     body = text.strip()
     sign = -1 if body.startswith("-") else 1
     body = body.lstrip("+-")
@@ -142,7 +143,7 @@ def duration(text: str) -> int:
 
 
 def closest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that was probably meant: at most two letters of it differ."""
+    """Return the most similar known word, with at most two different letters."""
     best: tuple[int, str] | None = None
     for candidate in known:
         if abs(len(candidate) - len(word)) > 2:

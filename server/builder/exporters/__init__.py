@@ -1,1 +1,1 @@
-"""What becomes of a build's result: a named image, an archive or a folder of the client, with provenance."""
+"""Exporters of a build's result: a named image, an archive or directory of the client, with provenance."""

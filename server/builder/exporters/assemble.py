@@ -1,5 +1,5 @@
-"""Results → the documents of an image in the content store: one manifest, or an index of several platforms and of
-what attests them."""
+"""Assembles an image from results in the content store: a manifest, or an index of several platforms and their
+attestations."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ UNKNOWN = Platform("unknown", "unknown")
 
 @dataclass(frozen=True, slots=True)
 class Assembler:
-    """``scratch``: a folder for layers that are made anew."""
+    """``scratch``: a directory for layers that are converted."""
 
     engine: Engine
     scratch: str
@@ -38,9 +38,9 @@ class Assembler:
         inline_cache: bool = False,
         origins: Callable[[Made], Origins] | None = None,
     ) -> Descriptor:
-        """What a name of the image points to. Under a lease. ``origins``: the image says where it comes from.
+        """Return the descriptor of the image. Under a lease. ``origins``: provenance to attach to the image.
 
-        Raises INVALID_ARGUMENT for annotations on an index where there is none.
+        Raises INVALID_ARGUMENT for annotations on an index if the image has no index.
         """
         entries: list[dict[str, object]] = []
         attested: list[dict[str, object]] = []
@@ -71,7 +71,7 @@ class Assembler:
     async def _attestation(self, origins: Origins, names: Sequence[str], image: Descriptor) -> dict[str, object]:
         data = statement(origins, names, image.digest)
         config, manifest = attestation(data)
-        # The statement first: what refers to it must not be collected without it.
+        # Write the statement first: the collector must not remove what refers to it.
         await documents.write(self.engine, data, "application/vnd.in-toto+json")
         await documents.write(self.engine, config, oci.OCI_CONFIG)
         written = await documents.write(self.engine, manifest, oci.OCI_MANIFEST)
@@ -114,7 +114,7 @@ class Assembler:
         return await documents.write(self.engine, _json(manifest), manifest_type)
 
     async def _layer(self, made: Made, layer: Layer, number: int, wishes: Wishes) -> Layer:
-        """The layer as it is wanted: its times if this build made it, its compression also if that is forced."""
+        """Return the layer converted as requested: new layers get the times, forced compression applies to all."""
         own = number >= made.base_layers
         clamp = made.epoch_ns if wishes.rewrite_times and own else None
         wanted = wishes.compression if own or wishes.force else None

@@ -1,4 +1,4 @@
-"""What a record of the history names by digest: results, where they come from, how a build failed."""
+"""The blobs that a history record names by digest: results, provenance, and the error of a failed build."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from server.registry import oci
 
 LOG = "application/vnd.buildkit.status.v0"
 FAILURE = "application/vnd.googeapis.google.rpc.status+proto"
-"""As BuildKit spells it."""
+"""The media type as BuildKit spells it."""
 
 
 def descriptor(media_type: str, data: bytes) -> pb.Descriptor:
@@ -19,7 +19,7 @@ def descriptor(media_type: str, data: bytes) -> pb.Descriptor:
 
 
 def attach(record: pb.BuildHistoryRecord, job: Job) -> dict[str, bytes]:
-    """Adds to the record what has come of a build; returns the blobs that it names and no image holds."""
+    """Add the build's outcome to the record; return the blobs that the record names and no image holds."""
     blobs: dict[str, bytes] = {}
     if job.error:
         if job.failure:
@@ -40,7 +40,7 @@ def attach(record: pb.BuildHistoryRecord, job: Job) -> dict[str, bytes]:
 
 
 def _image(response: Mapping[str, str]) -> pb.Descriptor | None:
-    """The image that an exporter made."""
+    """The image that an exporter created."""
     text = response.get("containerimage.descriptor")
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""Exporters: results as a named image, as an archive for the client, or as a folder of the client's."""
+"""Exporters: results as a named image, as an archive for the client, or as files in a client's directory."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ from server.registry.reference import parse
 
 
 class Exporters:
-    """Runs the exporters that a client asked for."""
+    """Runs the exporters that a client requested."""
 
     def __init__(self, engine: Engine, images: Images, files: Files, scratch: str) -> None:
         self._engine, self._images, self._files = engine, images, files
@@ -45,14 +45,14 @@ class Exporters:
     async def export(
         self, job: Job, session: Session | None, made: Sequence[Made], kind: str, attrs: Mapping[str, str], number: int
     ) -> dict[str, str]:
-        """One exporter's answer. Raises NOT_IMPLEMENTED for an exporter or an option that isn't supported."""
+        """Return an exporter's response. Raises NOT_IMPLEMENTED for an unsupported exporter or option."""
         wishes = read(kind, attrs)
         if not made:
-            return {}  # a question was answered, nothing was built
+            return {}  # a subrequest was answered, nothing was built
         if wishes.epoch_ns is not None:
             made = [replace(item, epoch_ns=wishes.epoch_ns) for item in made]
         if wishes.rewrite_times and not all(item.epoch_ns is not None for item in made):
-            # As BuildKit: without SOURCE_DATE_EPOCH there is no time to rewrite to.
+            # As BuildKit: without SOURCE_DATE_EPOCH, times are not rewritten.
             wishes = replace(wishes, rewrite_times=False)
         if kind in ("image", "moby"):
             return await self._image(job, session, made, attrs, wishes)
@@ -152,7 +152,7 @@ class Exporters:
         return {}
 
     async def _tree(self, made: Sequence[Made]) -> AsyncIterator[bytes]:
-        """The files of the results as one tar; with several platforms each in a folder of its name."""
+        """Yield the files of the results as one tar; with several platforms, each in a directory named after it."""
         for item in made:
             prefix = f"{item.platform.replace('/', '_')}/" if len(made) > 1 else ""
             chain = item.documents.chain_id
@@ -164,7 +164,7 @@ class Exporters:
         yield bytes(1024)
 
     async def _local(self, job: Job, session: Session, made: Sequence[Made], number: int) -> dict[str, str]:
-        """The files of the results; with several platforms each in a folder of its name."""
+        """Send the files of the results; with several platforms, each in a directory named after it."""
         vertex = self._vertex(job, "exporting to client directory")
         with vertex.running(), vertex.status("copying files"):
             async with AsyncExitStack() as stack:
@@ -190,7 +190,7 @@ def _names(attrs: Mapping[str, str]) -> list[str]:
 
 
 def _pack(root: str, prefix: str, epoch_ns: int | None, out: Callable[[bytes], object]) -> None:
-    """The entries of a tree's tar, without the end mark."""
+    """Write the entries of a tree's tar, without the end-of-archive blocks."""
     writer = TarWriter(out)
     pack_tree(root, writer, prefix=prefix, mtime_ns=epoch_ns)
     writer.flush()
@@ -198,16 +198,16 @@ def _pack(root: str, prefix: str, epoch_ns: int | None, out: Callable[[bytes], o
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Files to send: their root, ``None`` for none, and the time that they get, ``None`` for their own."""
+    """Files to send: their root (``None`` for no files), and the time that they get (``None``: their own)."""
 
     root: int | None
     epoch_ns: int | None
 
 
 async def send_trees(session: Session, trees: Mapping[str, Tree], number: int) -> None:
-    """Sends trees to the client, which writes them to its folder: fsutil's transfer with the roles turned round.
+    """Send trees to the client, which writes them to its directory: fsutil's transfer with the daemon as sender.
 
-    ``trees``: by the folder that each is to be in ("" for none).
+    ``trees``: by the subdirectory of each ("" for none).
     """
     call = calls.stream(session.connection, calls.SEND_TREE, (("buildkit-attachable-exporter-id", str(number)),))
     entries: list[tuple[int | None, str, fsutil_pb2.Stat]] = []
@@ -256,7 +256,7 @@ async def send_trees(session: Session, trees: Mapping[str, Tree], number: int) -
 
 
 def _entries(root: int) -> list[fsutil_pb2.Stat]:
-    """Every file below the root, in fsutil's order."""
+    """Return every file below the root, in fsutil's order."""
     found: list[fsutil_pb2.Stat] = []
     seen: dict[tuple[int, int], str] = {}
     for node in walk(root):

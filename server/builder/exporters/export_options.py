@@ -1,4 +1,4 @@
-"""What an exporter's attributes ask of an image: annotations, kinds of documents, compression, times."""
+"""Parses an exporter's attributes: annotations, media types, compression, times."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _ANNOTATION = re.compile(
 )
 COMPRESSIONS = {"gzip": Compression.GZIP, "zstd": Compression.ZSTD, "uncompressed": Compression.NONE}
 
-#: Attributes that need nothing of us, or that an exporter reads by itself.
+#: Attributes that need no parsing here, or that an exporter reads itself.
 _PLAIN = frozenset(
     (
         "name",
@@ -44,8 +44,7 @@ _KNOWN = _PLAIN | {
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """``annotations``: by what they are put on (``manifest``, ``index``, ``manifest-descriptor``), and platform ("" for
-    all)."""
+    """``annotations``: by target (``manifest``, ``index``, ``manifest-descriptor``) and platform ("" for all)."""
 
     annotations: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     oci_types: bool = True
@@ -53,12 +52,12 @@ class Wishes:
     force: bool = False
     rewrite_times: bool = False
     epoch_ns: int | None = None
-    """A time in place of the build's SOURCE_DATE_EPOCH."""
+    """A time that replaces the build's SOURCE_DATE_EPOCH."""
     split: bool = True
-    """Several platforms' files each in a folder of their own."""
+    """Write each platform's files to a directory of their own."""
 
     def on(self, what: str, platform: str = "") -> dict[str, str]:
-        """The annotations of one thing."""
+        """Return the annotations of one target."""
         found = dict(self.annotations.get((what, ""), {}))
         return {**found, **(self.annotations.get((what, platform), {}) if platform else {})}
 
@@ -75,7 +74,7 @@ def _flag(attrs: Mapping[str, str], key: str, *, default: bool = False) -> bool:
 
 
 def read(kind: str, attrs: Mapping[str, str]) -> Wishes:
-    """Raises NOT_IMPLEMENTED for an option that isn't known, INVALID_ARGUMENT for a value that makes no sense."""
+    """Parse attributes. Raises NOT_IMPLEMENTED for an unknown option, INVALID_ARGUMENT for an invalid value."""
     annotations: dict[tuple[str, str], dict[str, str]] = {}
     for key, value in attrs.items():
         match = _ANNOTATION.fullmatch(key)

@@ -1,4 +1,4 @@
-"""Reads files of results: what the client's half of a build may ask about, and what ``local`` outputs send."""
+"""Reads files of results, for the gateway's file requests and for the exporter ``local``."""
 
 import os
 import secrets
@@ -19,18 +19,18 @@ from server.builder.session.stat import entry_of, to_go
 R = TypeVar("R")
 
 LARGEST = 16 << 20
-"""Bytes that one answer may hold."""
+"""The most bytes in one response."""
 
 
 class Files:
-    """Looks into committed chains. Paths are confined to them."""
+    """Reads files of committed snapshots. Paths can't leave the snapshot."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     @asynccontextmanager
     async def mounted(self, chain: str) -> AsyncIterator[tuple[Place, str]]:
-        """The root of a chain, valid in the place's thread."""
+        """Mount a snapshot's root; the path is valid in the thread of the returned mount namespace."""
         key = f"build-read-{secrets.token_hex(8)}"
         mounts = await self._engine.snapshots.view(key, chain)
         try:
@@ -51,7 +51,7 @@ class Files:
                 raise invalid(f"{error.filename}: not a directory") from None
 
     async def read(self, chain: str, path: str, offset: int, length: int) -> bytes:
-        """A part of a file; ``length`` 0 is all of it. NOT_FOUND; INVALID_ARGUMENT beyond :data:`LARGEST`."""
+        """Read part of a file; ``length`` 0 reads all. NOT_FOUND; INVALID_ARGUMENT beyond :data:`LARGEST`."""
 
         def work(root: str) -> bytes:
             data = select.read_file(root, path, limit=LARGEST)
@@ -62,7 +62,7 @@ class Files:
         return await self._in(chain, work)
 
     async def list(self, chain: str, path: str, pattern: str) -> list[fsutil_pb2.Stat]:
-        """The entries of a directory whose names fit a pattern."""
+        """Return the entries of a directory whose names match a pattern."""
         fits = component(pattern) if pattern else None
 
         def work(root: str) -> list[fsutil_pb2.Stat]:
@@ -76,7 +76,7 @@ class Files:
         return await self._in(chain, work)
 
     async def stat(self, chain: str, path: str) -> fsutil_pb2.Stat:
-        """One file, without following a last link."""
+        """Return the status of one file; a last link is not followed."""
 
         def work(root: str) -> fsutil_pb2.Stat:
             fd = select.open_root(root)
@@ -103,7 +103,7 @@ def _stat(directory: int, name: str) -> fsutil_pb2.Stat:
 
 
 def message_of(path: str, status: os.stat_result, link: str) -> fsutil_pb2.Stat:
-    """fsutil's message of one file."""
+    """Convert a file's status to fsutil's message."""
     entry = entry_of(path, status, linkname=link)
     return fsutil_pb2.Stat(
         path=path,

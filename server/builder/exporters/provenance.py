@@ -1,4 +1,4 @@
-"""Where an image comes from: an in-toto statement with SLSA's predicate (v0.2) in BuildKit's minimal form."""
+"""The provenance of an image: an in-toto statement with SLSA's predicate (v0.2) in BuildKit's minimal form."""
 
 import json
 import re
@@ -20,14 +20,14 @@ PREDICATE = "https://slsa.dev/provenance/v0.2"
 
 _CREDENTIALS = re.compile(r"(?<=://)([^/?#@:]*)(:[^/?#@]*)?@")
 
-# Of the front end's options: those that say how a host does it, and those that have a place of their own.
+# Front end options that describe the host, or that have a field of their own in the predicate.
 _ELSEWHERE = ("cgroup-parent", "image-resolve-mode", "platform", "cache-imports", "filename")
 
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """What is told of a build. ``bases``: name and digest of each base image; ``fetched``: URLs of files and
-    repositories, and what they were (``sha256:…``, ``sha1:…``); ``options``: the front end's."""
+    """The sources of a build. ``bases``: name and digest of each base image; ``fetched``: URLs of files and
+    repositories, with their digests (``sha256:…``, ``sha1:…``); ``options``: the front end's."""
 
     build: str
     platform: str
@@ -38,12 +38,12 @@ class Origins:
     ended_ns: int
     fetched: Mapping[str, str] = field(default_factory=dict)
     local: Collection[str] = ()
-    """Names of the client's folders that were read."""
+    """Names of the client's directories that were read."""
     networked: bool = True
 
     @staticmethod
     def of(job: Job, made: Made) -> "Origins":
-        """Those of one result, as of now."""
+        """Return the sources of one result, as recorded so far."""
         options = {**job.request.FrontendAttrs, **job.options}
         times = job.created_ns, time.time_ns()
         return Origins(
@@ -52,12 +52,12 @@ class Origins:
 
 
 def redacted(url: str) -> str:
-    """A URL without its user and password."""
+    """Remove the user and password from a URL."""
     return _CREDENTIALS.sub(lambda found: "xxxxx:xxxxx@" if found[2] else "xxxxx@", url)
 
 
 def _arguments(options: Mapping[str, str]) -> dict[str, str]:
-    """The options that BuildKit's minimal form shows: no build arguments, no labels, no credentials."""
+    """The options in BuildKit's minimal form: no build arguments, no labels, no credentials."""
     context = options.get("contextkey") or "context"
     left_out = ("attest:", "vcs:", "build-arg:", "label:")
     return {
@@ -68,7 +68,7 @@ def _arguments(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def _url(name: str, platform: str) -> str:
-    """An image's package URL; one of a layout of the client's is another type."""
+    """An image's package URL; an image of a client's OCI layout has another type."""
     kind = "oci" if name.startswith(LAYOUT) else "docker"
     reference = parse(name.removeprefix(LAYOUT))
     if not reference.digest:
@@ -80,10 +80,10 @@ def _url(name: str, platform: str) -> str:
 
 
 def predicate(origins: Origins) -> dict[str, object]:
-    """What is said, whatever it is said of."""
-    bases = {_url(name, origins.platform): digest for name, digest in origins.bases}  # one may have several names
+    """Return the predicate, which is independent of the subject."""
+    bases = {_url(name, origins.platform): digest for name, digest in origins.bases}  # one image may have several names
     materials = [{"uri": url, "digest": _digest(digest)} for url, digest in sorted(bases.items())]
-    # Repositories before files, as "sha1:" comes before "sha256:".
+    # Repositories before files, as "sha1:" sorts before "sha256:".
     for url, digest in sorted(origins.fetched.items(), key=lambda item: (item[1][:5], item[0])):
         materials.append({"uri": redacted(url), "digest": _digest(digest)})
     options = origins.options
@@ -126,7 +126,7 @@ def _digest(text: str) -> dict[str, str]:
 
 
 def statement(origins: Origins, names: Sequence[str], image: str) -> bytes:
-    """The statement about an image's manifest."""
+    """Encode the statement about an image's manifest."""
     value = image.partition(":")[2]
     subjects = [{"name": _url(name, origins.platform), "digest": {"sha256": value}} for name in names]
     document = {
@@ -139,7 +139,7 @@ def statement(origins: Origins, names: Sequence[str], image: str) -> bytes:
 
 
 def attestation(data: bytes) -> tuple[bytes, bytes]:
-    """The configuration and the manifest of an attestation that holds one statement."""
+    """Return the configuration and the manifest of an attestation with one statement."""
     config = json.dumps(
         {
             "architecture": "unknown",

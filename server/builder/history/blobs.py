@@ -1,4 +1,4 @@
-"""containerd's content service beside the control: clients of the history read by it what its records name."""
+"""containerd's content service on the control connection: clients read the blobs that history records name."""
 
 from collections.abc import AsyncIterator
 
@@ -8,11 +8,11 @@ from engine.common.errors import Kind, WharfError, not_found
 from server.builder.history.history import History
 
 _PIECE = 512 << 10
-"""Bytes of one message."""
+"""The most bytes in one message."""
 
 
 class Blobs:
-    """The servicer: blobs of the history, and of the images that builds have made. Nothing can be written."""
+    """The servicer for blobs of the history and of built images; read-only."""
 
     def __init__(self, history: History, content: Content) -> None:
         self._history, self._content = history, content

@@ -1,8 +1,8 @@
-"""BuildKit's build history: what runs, and what is over, for as long as it is kept.
+"""BuildKit's build history: running builds, and completed builds for a limited time.
 
-A build that is over is in the database with its status (:mod:`records`); the newest 50 of the last 48 hours stay, as
-in BuildKit, and those that are pinned until somebody deletes them. What clients ask only to learn what the engine can
-do is no build.
+A completed build is stored with its status (:mod:`records`). As in BuildKit, the newest 50 of the last 48 hours are
+kept, and pinned builds until a client deletes them. Solve requests by which clients only query the engine's features
+are not recorded.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from server.builder.session.pb import control_pb2 as pb
 log = logging.getLogger(__name__)
 
 KEPT = 50
-"""Builds in the history, beside the pinned ones."""
+"""The most unpinned builds in the history."""
 KEPT_NS = 48 * 3600 * 10**9
-"""How long they are kept."""
+"""How long builds are kept."""
 WATCHED = 8
-"""The newest builds whose results others may still stand on."""
+"""The number of newest builds whose results later requests may use."""
 
 CANCELED = "context canceled"
-"""The error of a build whose client has left."""
+"""The error of a build whose client has disconnected."""
 
 STARTED, COMPLETE, DELETED = (
     pb.BuildHistoryEventType.STARTED,
@@ -40,31 +40,31 @@ STARTED, COMPLETE, DELETED = (
 
 
 class History:
-    """Told of every build's start and end. ``close`` at the end."""
+    """Receives every build's start and end. Call ``close`` at the end."""
 
     def __init__(self, records: Records) -> None:
         self._store = records
         self._records: dict[str, pb.BuildHistoryRecord] = {}
         self._jobs: dict[str, Job] = {}
-        self._unwritten: dict[str, bytes] = {}  # blobs that records name already
+        self._unwritten: dict[str, bytes] = {}  # blobs that records name, not yet in the database
         self._listeners: set[asyncio.Queue[pb.BuildHistoryEvent]] = set()
         self._loading: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Waits until all is written down."""
+        """Wait for pending writes."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._store.close)
 
     def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Work that nobody waits for before the end."""
+        """Run work in the background; only ``close`` waits for it."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def load(self) -> None:
-        """Reads what earlier processes have left, once; before anything is asked."""
+        """Read the records of earlier processes, once, before the first query."""
         if self._loading is None:
             self._loading = asyncio.create_task(self._load())
         await asyncio.shield(self._loading)
@@ -75,7 +75,7 @@ class History:
         self._forget_old()
 
     def started(self, job: Job) -> None:
-        """A build begins."""
+        """Record the start of a build."""
         request = job.request
         record = pb.BuildHistoryRecord(
             Ref=job.ref,
@@ -91,7 +91,7 @@ class History:
         self._tell(STARTED, record)
 
     def completed(self, job: Job) -> None:
-        """A build is over; it is written down in the background."""
+        """Record the end of a build; the database is written in the background."""
         self._jobs[job.ref] = job
         for ref in list(self._jobs)[:-WATCHED]:
             del self._jobs[ref]
@@ -110,7 +110,7 @@ class History:
         if job.error:
             record.error.CopyFrom(Status(code=1 if job.error == CANCELED else 2, message=job.error))
         else:
-            record.Result.SetInParent()  # clients look into it without asking whether it is there
+            record.Result.SetInParent()  # clients read this field without checking that it is set
         try:
             blobs = attach(record, job)
         except Exception:
@@ -130,11 +130,11 @@ class History:
                     whole.CopyFrom(record)
                     whole.logs.CopyFrom(descriptor(LOG, text))
                     await self._store.put(whole, text, blobs)
-                    # Named only once it can be read.
+                    # Name the log only once it can be read.
                     record.logs.CopyFrom(whole.logs)
                     record.Generation += 1
                     self._tell(COMPLETE, record)
-            # From now on the status is read from there; who watches it now keeps what he has.
+            # From now on the status is read from the database; current watchers keep their list.
             job.messages = []
         except Exception:
             log.warning("build=%s is not in the history", job.ref, exc_info=True)
@@ -143,7 +143,7 @@ class History:
                 self._unwritten.pop(digest, None)
 
     def _forget_old(self) -> None:
-        """Drops what is too much, and what is too old."""
+        """Drop builds beyond the limits of number and age."""
         now = time.time_ns()
         ended = [item for item in self._records.values() if item.HasField("CompletedAt") and not item.pinned]
         ended.sort(key=lambda item: item.CompletedAt.ToNanoseconds())
@@ -153,34 +153,34 @@ class History:
             self._delete(old)
 
     def job(self, ref: str) -> Job | None:
-        """One of the newest builds that are over."""
+        """Return one of the newest completed builds."""
         return self._jobs.get(ref)
 
     def jobs(self) -> list[Job]:
-        """The newest builds that are over."""
+        """Return the newest completed builds."""
         return list(self._jobs.values())
 
     def knows(self, ref: str) -> bool:
-        """Whether a build of that name is over, and its status can be had."""
+        """Whether a build of that name is completed and its status is available."""
         record = self._records.get(ref)
         return ref in self._jobs or (record is not None and record.HasField("CompletedAt"))
 
     async def status(self, ref: str) -> AsyncIterator[pb.StatusResponse]:
-        """All that was shown of a build that is over."""
+        """Yield the status messages of a completed build."""
         job = self._jobs.get(ref)
         messages = job.messages if job is not None else []
         for message in messages or await self._store.status(ref):
             yield message
 
     async def blob(self, digest: str) -> bytes | None:
-        """What a record names by its digest: a log, where a result comes from, how a build failed."""
+        """Return a blob that a record names by digest: a log, a provenance statement, an error."""
         if digest in self._unwritten:
             return self._unwritten[digest]
         ref = next((record.Ref for record in self._records.values() if record.logs.digest == digest), "")
         return await (self._store.log(ref) if ref else self._store.blob(digest))
 
     async def update(self, request: pb.UpdateBuildHistoryRequest) -> None:
-        """Pins or deletes; what is over is final anyway. Raises NOT_FOUND."""
+        """Pin or delete a record. Raises NOT_FOUND."""
         record = self._records.get(request.Ref)
         if record is None:
             raise not_found(f"no such build {request.Ref}")
@@ -188,7 +188,7 @@ class History:
             self._delete({request.Ref})
             return
         if request.Finalize:
-            await asyncio.gather(*self._tasks, return_exceptions=True)  # what is still to be written down is
+            await asyncio.gather(*self._tasks, return_exceptions=True)  # wait for pending writes of the record
             return
         record.pinned = request.Pinned
         record.Generation += 1
@@ -201,7 +201,7 @@ class History:
             await self._store.change(record)
 
     async def listen(self, request: pb.BuildHistoryRequest) -> AsyncIterator[pb.BuildHistoryEvent]:
-        """What there is, then, unless the request is for an early exit, what happens. Raises for a filter."""
+        """Yield the present records, then, unless the request has EarlyExit, changes. Raises for an invalid filter."""
         wanted = Wanted(request)
         queue: asyncio.Queue[pb.BuildHistoryEvent] = asyncio.Queue()
         self._listeners.add(queue)

@@ -1,4 +1,4 @@
-"""Which builds of the history a client asks for."""
+"""Filters of history requests."""
 
 import contextlib
 import operator
@@ -13,16 +13,16 @@ from server.builder.session.pb import control_pb2 as pb
 
 
 class Wanted:
-    """Which records a request is about. Filters, joined by commas or one by one: ``ref``, ``status`` (running,
-    completed, error, canceled) and ``repository``, each with ``=``, ``==`` or ``!=``; ``startedAt`` and ``completedAt``
-    (a time, or how long ago) and ``duration``, each with ``<``, ``<=``, ``>`` or ``>=``."""
+    """The filter of a request: ``ref``, ``status`` (running, completed, error, canceled) and ``repository`` with ``=``,
+    ``==`` or ``!=``; ``startedAt`` and ``completedAt`` (a time or an age) and ``duration`` with ``<``, ``<=``, ``>`` or
+    ``>=``. All conditions must match, whether comma-separated or in filters of their own."""
 
     def __init__(self, request: pb.BuildHistoryRequest) -> None:
         self._ref, self._active = request.Ref, request.ActiveOnly
         self._filters = [_read(part) for text in request.Filter for part in text.split(",")]
 
     def fits(self, record: pb.BuildHistoryRecord) -> bool:
-        """Whether it is asked for."""
+        """Whether a record matches."""
         if (self._ref and record.Ref != self._ref) or (self._active and record.HasField("CompletedAt")):
             return False
         return all(fits(record) for fits in self._filters)
@@ -44,7 +44,7 @@ def _read(text: str) -> Fits:
 
 
 def _limit(key: str, value: str) -> int:
-    """Nanoseconds: of a duration, or of a time since the epoch."""
+    """Parse a duration, or a time since the epoch, to nanoseconds."""
     with contextlib.suppress(WharfError):
         ns = duration(value)
         return ns if key == "duration" else time.time_ns() - ns
@@ -55,7 +55,7 @@ def _limit(key: str, value: str) -> int:
 
 
 def _time(record: pb.BuildHistoryRecord, key: str) -> int | None:
-    """``None`` for what has not come yet."""
+    """Return a time of the record; ``None`` if it is not reached yet."""
     if key != "startedAt" and not record.HasField("CompletedAt"):
         return None
     started, ended = record.CreatedAt.ToNanoseconds(), record.CompletedAt.ToNanoseconds()

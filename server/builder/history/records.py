@@ -1,13 +1,13 @@
-"""Builds that are over, on disk: their records, and what their progress displays were told.
+"""The database of completed builds: their records and progress messages.
 
 builds   ref        the client's name of the build
          completed  when it ended, nanoseconds since the epoch
-         pinned     kept until somebody deletes it
+         pinned     kept until a client deletes it
          record     a BuildHistoryRecord
-         status     its StatusResponses, each with its length in front, compressed
+         status     its StatusResponses, length-prefixed and compressed
 blobs    ref        the build that names it
          digest     of its content, ``sha256:…``
-         data       what the build left besides: where its results come from, how it failed
+         data       further documents of the build: provenance, errors
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from engine.common.system.sqlite import LazyDatabase
 from server.builder.session.pb import control_pb2 as pb
 
 STATUS_BYTES = 4 << 20
-"""Of one build's status, before it is compressed; the output in the middle of what is more is left out."""
+"""The most bytes of one build's status before compression; beyond it, output from the middle is dropped."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS builds (
@@ -35,12 +35,12 @@ CREATE INDEX IF NOT EXISTS blobs_by_digest ON blobs (digest);
 
 
 def log_of(messages: Sequence[pb.StatusResponse]) -> bytes:
-    """Messages as one blob, BuildKit's ``application/vnd.buildkit.status.v0``: of too many the first and the last ones,
-    and all that are no output."""
+    """Encode messages as one blob, BuildKit's ``application/vnd.buildkit.status.v0``. If there are too many, output
+    from the middle is dropped; the first and last output, and all other messages, stay."""
     pieces = [message.SerializeToString() for message in messages]
     spare = sum(map(len, pieces)) - STATUS_BYTES
     middle = len(pieces) // 2
-    # From the middle outwards, so that the beginning and the end are what is left.
+    # Drop from the middle outwards, so that the beginning and the end remain.
     for at in sorted(range(len(pieces)), key=lambda at: abs(at - middle)) if spare > 0 else ():
         if spare <= 0:
             break
@@ -51,7 +51,7 @@ def log_of(messages: Sequence[pb.StatusResponse]) -> bytes:
 
 
 def messages_of(text: bytes) -> Iterable[pb.StatusResponse]:
-    """The messages of :func:`log_of`."""
+    """Decode the messages of :func:`log_of`."""
     at = 0
     while at < len(text):
         (length,) = struct.unpack_from("<I", text, at)
@@ -60,22 +60,22 @@ def messages_of(text: bytes) -> Iterable[pb.StatusResponse]:
 
 
 class Records:
-    """The database, opened when it is first asked for. Every method runs off the loop."""
+    """The database, opened on first use. Every method works off the loop."""
 
     def __init__(self, path: str) -> None:
         self._database = LazyDatabase(path, _SCHEMA)
 
     def close(self) -> None:
-        """Closes the database. Blocks."""
+        """Close the database. Blocks."""
         self._database.close()
 
     async def all(self) -> list[pb.BuildHistoryRecord]:
-        """Every record, the oldest first."""
+        """Return every record, oldest first."""
         rows = await self._database.do(lambda db: db.execute("SELECT record FROM builds ORDER BY completed").fetchall())
         return [pb.BuildHistoryRecord.FromString(row[0]) for row in rows]
 
     async def put(self, record: pb.BuildHistoryRecord, log: bytes, blobs: Mapping[str, bytes]) -> None:
-        """Adds a build with its log (:func:`log_of`), and what its record names by digest."""
+        """Add a build with its log (:func:`log_of`) and the blobs that its record names."""
         ref, completed, pinned = record.Ref, record.CompletedAt.ToNanoseconds(), int(record.pinned)
         text = record.SerializeToString()
 
@@ -94,31 +94,31 @@ class Records:
         await self._database.do(work)
 
     async def blob(self, digest: str) -> bytes | None:
-        """One of those that records name."""
+        """Return a blob that a record names."""
         rows = await self._database.do(
             lambda db: db.execute("SELECT data FROM blobs WHERE digest = ? LIMIT 1", (digest,)).fetchall()
         )
         return bytes(rows[0][0]) if rows else None
 
     async def log(self, ref: str) -> bytes:
-        """The log of a build; empty for one that isn't known."""
+        """Return the log of a build; empty for an unknown build."""
         rows = await self._database.do(
             lambda db: db.execute("SELECT status FROM builds WHERE ref = ?", (ref,)).fetchall()
         )
         return await asyncio.to_thread(zlib.decompress, rows[0][0]) if rows else b""
 
     async def change(self, record: pb.BuildHistoryRecord) -> None:
-        """Replaces a record; its status stays."""
+        """Replace a record; its status stays."""
         values = (int(record.pinned), record.SerializeToString(), record.Ref)
         await self._database.do(lambda db: db.execute("UPDATE builds SET pinned = ?, record = ? WHERE ref = ?", values))
 
     async def status(self, ref: str) -> list[pb.StatusResponse]:
-        """What was shown of a build; empty for one that isn't known."""
+        """Return the status messages of a build; empty for an unknown build."""
         text = await self.log(ref)
         return await asyncio.to_thread(lambda: list(messages_of(text)))
 
     async def delete(self, refs: Sequence[str]) -> None:
-        """Forgets builds."""
+        """Delete builds."""
         pairs = [(ref,) for ref in refs]
         await self._database.do(lambda db: db.executemany("DELETE FROM builds WHERE ref = ?", pairs))
         await self._database.do(lambda db: db.executemany("DELETE FROM blobs WHERE ref = ?", pairs))

@@ -1,8 +1,8 @@
-"""One build of BuildKit's front end, below all that takes part in it.
+"""The builds of BuildKit's front end.
 
-job.py       its status for whoever watches, its results, its end
-options.py   what its client asks for
+job.py       a build: its status messages, its results, its end
+options.py   the options of ``dockerfile.v0``
 progress.py  vertexes, statuses, logs and warnings
 inputs.py    results of other builds as contexts
-failure.py   errors with the lines they are about
+failure.py   errors with Dockerfile lines
 """

@@ -1,4 +1,4 @@
-"""A failed build for a client of BuildKit: a status with the lines of the Dockerfile and the step's vertex.
+"""Converts errors of builds to gRPC statuses with the Dockerfile lines and the step's vertex.
 
 The details are gRPC's (``google.rpc.Status``); their type names are those that BuildKit's clients register, and their
 values are JSON (BuildKit's util/grpcerrors).
@@ -23,7 +23,8 @@ _TYPES = "github.com/moby/buildkit"
 
 
 PASSED_ON = (Kind.CANCELLED, Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED)
-"""Kinds that a client acts on. All others travel as UNKNOWN, as BuildKit's do: then the sentence stands alone."""
+"""Kinds that clients act on. All others are sent as UNKNOWN, as BuildKit's are; clients then show the sentence
+alone."""
 
 
 def _any(name: str, document: object) -> Any:
@@ -31,14 +32,14 @@ def _any(name: str, document: object) -> Any:
 
 
 def of_disk(error: OSError) -> WharfError | None:
-    """What the engine's own disk said, where that is no fault of ours: it is full."""
+    """Return the error for a full disk of the engine; ``None`` for other errors of the system."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return WharfError(Kind.RESOURCE_EXHAUSTED, os.strerror(error.errno).lower())
 
 
 def span_of(error: WharfError) -> Span | None:
-    """The lines that an error is about."""
+    """Return the Dockerfile lines of an error."""
     if isinstance(error, DockerfileError | StepFailed):
         return error.span
     return None
@@ -47,7 +48,7 @@ def span_of(error: WharfError) -> Span | None:
 def detailed(
     error: WharfError, *, file: str = "", text: bytes = b"", vertex: str = "", span: Span | None = None
 ) -> WharfError:
-    """The error with its details: which lines of which file, and which vertex."""
+    """Return the error with details: the lines of the file, and the vertex."""
     if isinstance(error, Detailed):
         return error
     message = error.sentence if isinstance(error, DockerfileError) else error.message
@@ -56,7 +57,7 @@ def detailed(
     status = Status(code=to_code(kind).value[0], message=message)
     if span is not None:
         lines = [{"start": {"line": line}, "end": {"line": line}} for line in range(span.first, span.last + 1)]
-        # Clients look for a definition, be it empty.
+        # Clients expect a definition, even an empty one.
         source = {"filename": file, "data": base64.b64encode(text).decode(), "language": "Dockerfile", "definition": {}}
         status.details.append(_any("Source", {"info": source, "ranges": lines}))
     if vertex:
@@ -65,7 +66,7 @@ def detailed(
 
 
 def returned(status: Status) -> WharfError:
-    """The error that a client's half of the build came to, as the outcome of the whole build."""
+    """Convert the status that the client's part of the build returned to an error of the whole build."""
     code = next((item for item in grpc.StatusCode if item.value[0] == status.code), grpc.StatusCode.UNKNOWN)
     plain = from_status(code, status.message)
     return Detailed(plain.kind, status.message, status.SerializeToString())

@@ -1,7 +1,7 @@
-"""Results as definitions: a target that is the context of another one (``target:`` in a bake file).
+"""Definitions that refer to results: the context of a target that is another target (``target:`` in a bake file).
 
-A client gets a result's definition, and hands it back as an input of another build. What is in it is for us alone:
-one source that names the result, and an end that points to it (pb.Op of BuildKit's solver, in protobuf's wire format).
+A client receives a result's definition and passes it as an input of another build. Only Wharf reads its content: one
+source operation that names the result, and a final operation (pb.Op of BuildKit's solver, in protobuf's wire format).
 """
 
 import hashlib
@@ -14,7 +14,7 @@ _NAMED = re.compile(re.escape(SCHEME.encode()) + rb"([\w./-]+)")
 
 
 def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited field."""
+    """Encode a length-delimited field."""
     size, length = len(data), b""
     while size > 127:
         length += bytes((size & 127 | 128,))
@@ -23,19 +23,19 @@ def _field(number: int, data: bytes) -> bytes:
 
 
 def definition(result: str) -> list[bytes]:
-    """The operations of a definition."""
+    """Return the operations of a definition."""
     source = _field(3, _field(1, (SCHEME + result).encode()))
     digest = "sha256:" + hashlib.sha256(source).hexdigest()
     return [source, _field(1, _field(1, digest.encode()))]
 
 
 def operations(definition: ops_pb2.Definition) -> list[bytes]:
-    """What a client wants to be solved. A definition may be there and have none: BuildKit looks at these alone."""
+    """Return the operations to solve. A definition without operations is an empty one: BuildKit checks only these."""
     return list(getattr(definition, "def"))
 
 
 def named(operations: list[bytes]) -> str:
-    """The result that a definition of ours names; empty for another's."""
+    """Return the result that one of our definitions names; empty for other definitions."""
     for operation in operations:
         match = _NAMED.search(operation)
         if match is not None:

@@ -1,4 +1,4 @@
-"""One build of a client: what it shows, what it has made, how it ends."""
+"""One build of a client: its status messages, its results and its end."""
 
 import asyncio
 import time
@@ -17,10 +17,10 @@ from server.builder.session.pb import gateway_pb2
 from server.builder.solver.solve import Solver
 
 ARRIVE = timeouts.define("build.arrive", 30.0)
-"""A client asks for the status of a build, or speaks for it, a moment before it asks for the build."""
+"""A client may request the status of a build shortly before it requests the build."""
 
 KEPT = 20_000
-"""Messages of one build that are kept for those who watch from its start."""
+"""The most messages kept for clients that watch from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ class Made:
     documents: Documents
     platform: str
     chain: tuple[Result, ...] = ()
-    """The results that the image is made of, its base first."""
+    """The results that make up the image, its base first."""
     others: tuple[tuple[Result, ...], ...] = ()
-    """Those of the stages that it was made with."""
+    """The results of its source stages."""
     base_layers: int = 0
     bases: tuple[tuple[str, str], ...] = ()
-    """Names and digests of the images that were used."""
+    """Names and digests of the images used."""
     epoch_ns: int | None = None
     dockerfile: str = "Dockerfile"
     networked: bool = True
-    """Whether a step could reach a network."""
+    """Whether a step had network access."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -49,7 +49,7 @@ class Made:
 
 @dataclass(slots=True)
 class Job:
-    """``ref`` is the client's name of the build."""
+    """``ref``: the client's name of the build."""
 
     ref: str
     session: str
@@ -61,33 +61,33 @@ class Job:
     dropped: int = 0
     ended: bool = False
     made: dict[str, Made] = field(default_factory=dict)
-    """The results that the client's half may speak of, by id."""
+    """Results that the client may refer to, by id."""
     inputs: dict[str, Made] = field(default_factory=dict)
-    """Results of other builds that this one stands on, by the name that its client gave them."""
+    """Results of other builds that are inputs of this one, by the client's names."""
     solvers: list[Solver] = field(default_factory=list)
     lifetime: Lifetime = field(default_factory=Lifetime)
-    """Of the lease and of connections to registries."""
+    """The lifetime of the lease and of connections to registries."""
     outcome: "asyncio.Future[gateway_pb2.Result]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-    """What the client's half returned."""
+    """The result that the client's part of the build returned."""
     options: dict[str, str] = field(default_factory=dict)
-    """What the front end was asked."""
+    """The options of the front end's request."""
     fetched: dict[str, str] = field(default_factory=dict)
-    """Contexts and what ``ADD`` fetched, by URL (without the folder below a repository): the digest of a file, the
-    commit of a repository."""
+    """Contexts and sources of ``ADD`` by URL (without a repository's subdirectory): the digest of a file, the commit of
+    a repository."""
     local: set[str] = field(default_factory=set)
-    """Folders of the client that were read."""
+    """The client's directories that were read."""
     results: Sequence[Made] = ()
-    """What the build as a whole has come to."""
+    """The outcome of the whole build."""
     error: str = ""
     failure: bytes = b""
-    """The error as its client was told it, a ``google.rpc.Status``."""
+    """The error as sent to the client, a ``google.rpc.Status``."""
     response: dict[str, str] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, message: pb.StatusResponse) -> None:
-        """Adds to the status; a copy, as the caller goes on changing its own."""
+        """Add a copy of the message to the status; the caller may reuse its message."""
         copy = pb.StatusResponse()
         copy.CopyFrom(message)
         if len(self.messages) >= KEPT:
@@ -101,13 +101,13 @@ class Job:
         self._news = asyncio.Event()
 
     def end(self) -> None:
-        """Nothing more will be shown."""
+        """End the status: no more messages follow."""
         self.ended = True
         self.completed_ns = time.time_ns()
         self._wake()
 
     async def watch(self) -> AsyncIterator[pb.StatusResponse]:
-        """The status from the beginning until the end."""
+        """Yield the status messages from the beginning to the end."""
         at, messages = 0, self.messages
         while True:
             news = self._news
@@ -121,18 +121,18 @@ class Job:
                 await news.wait()
 
     def give(self, made: Made) -> None:
-        """Keeps a result for the client's half of the build."""
+        """Store a result for the client."""
         self.made[made.id] = made
 
     def result(self, id: str) -> Made:
-        """A result by the id that the client was given."""
+        """Return a result by the id that the client received."""
         try:
             return self.made[id]
         except KeyError:
             raise not_found(f"no such ref: {id}") from None
 
     def settle(self, request: gateway_pb2.ReturnRequest) -> None:
-        """The client's half is over, with a result or an error."""
+        """Record the result or error that the client returned."""
         if self.outcome.done():
             return
         if request.HasField("error") and request.error.code:
@@ -141,7 +141,7 @@ class Job:
             self.outcome.set_result(request.result)
 
     async def close(self) -> None:
-        """Ends what still runs, except steps that other builds have joined."""
+        """Cancel what still runs, except steps that other builds have joined."""
         for solver in self.solvers:
             await solver.close()
         await self.lifetime.release()
@@ -152,7 +152,7 @@ class Job:
 
 
 class Jobs:
-    """The builds that run now, by ref. ``ended``: whether one is over; ``over``: the newest of those."""
+    """The running builds, by ref. ``ended``: whether a build has ended; ``over``: the newest ended builds."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Jobs:
         self._changed = asyncio.Condition()
 
     async def add(self, job: Job) -> None:
-        """Raises CONFLICT for a ref that is in use."""
+        """Add a build. Raises CONFLICT for a ref in use."""
         async with self._changed:
             if job.ref in self._jobs:
                 raise WharfError(Kind.CONFLICT, f"job ID {job.ref} exists")
@@ -172,12 +172,12 @@ class Jobs:
             self._changed.notify_all()
 
     def remove(self, job: Job) -> None:
-        """The build is over; who watches it still sees its end."""
+        """Remove an ended build; current watchers still see its end."""
         self._jobs.pop(job.ref, None)
 
     async def get(self, ref: str) -> Job | None:
-        """The build of a ref, waited for a moment; ``None`` for one that is over: a build that failed at once may be,
-        before its client has asked for its status. Raises NOT_FOUND with BuildKit's sentence.
+        """Return the build of a ref; wait for it a moment. ``None`` for an ended build: one that fails immediately may
+        end before its client requests the status. Raises NOT_FOUND with BuildKit's sentence.
         """
         try:
             async with asyncio.timeout(ARRIVE), self._changed:
@@ -187,12 +187,12 @@ class Jobs:
         return self._jobs.get(ref)
 
     def result(self, id: str) -> Made:
-        """A result of any build, running or just over. Raises INVALID_ARGUMENT for one that isn't known."""
+        """Return a result of any running or recently ended build. Raises INVALID_ARGUMENT for an unknown one."""
         for job in (*self._jobs.values(), *self._over()):
             if id and id in job.made:
                 return job.made[id]
         raise invalid("an input of the build is no result of this engine")
 
     def all(self) -> list[Job]:
-        """Those that run now."""
+        """Return the running builds."""
         return list(self._jobs.values())

@@ -1,4 +1,4 @@
-"""The options that clients give the built-in front end: which are known, and what they ask of steps."""
+"""The options of the built-in front end: checks, and their effect on steps."""
 
 import re
 from collections.abc import Mapping, Sized
@@ -8,7 +8,7 @@ from engine.common.errors import invalid, not_implemented
 from server.builder.operations.work import Limits
 
 BUILT_IN = re.compile(r"^(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")
-"""Front-end images that mean the Dockerfile syntax which is built in."""
+"""Front-end images of the Dockerfile syntax, which the built-in front end replaces."""
 
 IGNORED = frozenset(
     ("frontend.caps", "multi-platform", "build-arg-casing", "local-sessionid", "vcs:revision", "vcs:source")
@@ -47,13 +47,13 @@ KNOWN = IGNORED | {
 
 
 def check_count(*lists: Sized) -> None:
-    """Before the attributes and entries of a request are copied. Raises INVALID_ARGUMENT, naming the limit."""
+    """Check the number of options before they are copied. Raises INVALID_ARGUMENT, naming the limit."""
     if max(map(len, lists)) > bounds.BUILD_OPTIONS:
         raise bounds.exceeded("BUILD_OPTIONS", "the number of options of the build")
 
 
 def check_options(options: Mapping[str, str]) -> None:
-    """Refuses what the front end doesn't do, by name. Raises NOT_IMPLEMENTED or INVALID_ARGUMENT."""
+    """Refuse unsupported options by name. Raises NOT_IMPLEMENTED or INVALID_ARGUMENT."""
     for key, value in options.items():
         if key in KNOWN:
             continue
@@ -79,8 +79,8 @@ def _check_attestation(kind: str, value: str) -> None:
 
 
 def attests(options: Mapping[str, str]) -> bool:
-    """Whether the client wants provenance by itself: what buildx adds unasked (inline-only) would make every image
-    an index, and no two builds the same."""
+    """Whether the client requested provenance explicitly. buildx's default (inline-only) is ignored: it would turn
+    every image into an index, and make equal builds differ."""
     value = options.get("attest:provenance")
     words = dict(item.partition("=")[::2] for item in value.split(",")) if value else {}
     return value is not None and "true" not in (words.get("inline-only"), words.get("disabled"))

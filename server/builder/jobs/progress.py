@@ -1,4 +1,4 @@
-"""What a client's progress display is told: vertexes, their statuses, logs and warnings, in BuildKit's messages."""
+"""The progress of a build in BuildKit's messages: vertexes, their statuses, logs and warnings."""
 
 import hashlib
 import time
@@ -18,7 +18,7 @@ Send = Callable[[pb.StatusResponse], None]
 
 
 class Vertex:
-    """One line of the display. :meth:`status` adds a line below it, such as a transfer that goes on."""
+    """One entry of the display. :meth:`status` adds a line below it, such as a transfer's progress."""
 
     def __init__(self, send: Send, name: str, identity: str, inputs: Sequence[str] = ()) -> None:
         self._send = send
@@ -33,11 +33,11 @@ class Vertex:
         return self._message.HasField("completed")
 
     def announce(self) -> None:
-        """Shows the vertex before it starts."""
+        """Show the vertex before it starts."""
         self._send(pb.StatusResponse(vertexes=[self._message]))
 
     def start(self, at_ns: int = 0) -> None:
-        """The work begins, or began at ``at_ns``; again after an end if it is taken up anew."""
+        """The work starts, or started at ``at_ns``; may follow an end, when the work is resumed."""
         self._message.started.CopyFrom(to_timestamp(at_ns or time.time_ns()))
         self.announce()
 
@@ -51,7 +51,7 @@ class Vertex:
         self.announce()
 
     def log(self, stream: int, data: bytes, at_ns: int) -> None:
-        """Output of the vertex's process."""
+        """Send output of the vertex's process."""
         entry = pb.VertexLog(vertex=self.digest, timestamp=to_timestamp(at_ns), stream=stream, msg=data)
         self._send(pb.StatusResponse(logs=[entry]))
 
@@ -71,7 +71,7 @@ class Vertex:
 
     @contextmanager
     def status(self, name: str) -> Iterator[Callable[[int], None]]:
-        """A line below the vertex; what is yielded tells how far it is, in bytes."""
+        """Add a line below the vertex; call the yielded function with the current number of bytes."""
         message = pb.VertexStatus(ID=name, vertex=self.digest, name=name)
         message.started.CopyFrom(to_timestamp(time.time_ns()))
 
@@ -88,7 +88,7 @@ class Vertex:
             tell(message.current)
 
     def warn(self, warning: Warning, file: str, text: bytes) -> None:
-        """A finding of a build check, with its lines."""
+        """Send a finding of a build check, with its lines."""
         message = pb.VertexWarning(vertex=self.digest, level=1, url=url(warning.rule))
         message.short = f"{warning.rule}: {warning.message} (line {warning.span.first})".encode()
         message.info.CopyFrom(ops_pb2.SourceInfo(filename=file, data=text, language="Dockerfile"))
@@ -102,13 +102,13 @@ def _digest(identity: str) -> str:
 
 
 def _key(step: Step) -> int | str:
-    """Of a step among those of a build; stages that begin with the same image share the vertex of its ``FROM``."""
+    """The key of a step's vertex; stages with the same base image share the vertex of ``FROM``."""
     base = step.operation
     return f"{base.digest} {base.chain_id}" if isinstance(base, Base) else id(step)
 
 
 class StepProgress:
-    """Steps as vertexes (server.builder.operations.work.Progress)."""
+    """Shows steps as vertexes (server.builder.operations.work.Progress)."""
 
     def __init__(self, send: Send, prefix: str) -> None:
         self._send, self._prefix = send, prefix
@@ -118,7 +118,7 @@ class StepProgress:
         """The step that failed first."""
 
     def vertex(self, step: Step) -> Vertex:
-        """The vertex of a step, announced once."""
+        """Return the vertex of a step; announce it once."""
         key = _key(step)
         if key not in self._vertexes:
             inputs = [self.vertex(item).digest for item in step.inputs]
@@ -133,7 +133,7 @@ class StepProgress:
             self.vertex(step).start(since_ns)
 
     def _shown(self, step: Step) -> bool:
-        """Whether another stage's ``FROM`` has been over with this vertex."""
+        """Whether another stage's ``FROM`` has already finished this vertex."""
         return isinstance(step.operation, Base) and self.vertex(step).ended
 
     def cached(self, step: Step) -> None:

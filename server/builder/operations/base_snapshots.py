@@ -1,6 +1,6 @@
-"""The base images under a build's steps, laid out as snapshots when a step is to be made on them.
+"""The snapshots of a build's base images, unpacked when the first step runs on them.
 
-What is cached stands there already: a build of which all is cached asks for none.
+A fully cached build needs no snapshot of a base image, so it unpacks none.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ LayOut = Callable[[Base], Awaitable[None]]
 
 
 async def _nothing(_: Base) -> None:
-    """For bases that are there."""
+    """For base images that are unpacked already."""
 
 
 class Ground:
-    """One build's. ``lay_out`` sees to it that a base image has its snapshots; called once for each."""
+    """The base images of one build. ``lay_out`` unpacks a base image's layers; it is called once per image."""
 
     def __init__(self, lay_out: LayOut = _nothing) -> None:
         self._lay_out = lay_out
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def under(self, *steps: Step | None) -> None:
-        """Lays out what these steps stand on. Raises what that raises."""
+        """Unpack the base images of these steps. Raises what unpacking raises."""
         for step in steps:
             while step is not None and step.parent is not None:
                 step = step.parent
@@ -39,7 +39,7 @@ class Ground:
         await self._lay_out(base)
 
     async def close(self) -> None:
-        """Cancels what still runs."""
+        """Cancel what still runs."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -1,7 +1,7 @@
-"""The hash of a context's files as BuildKit makes it (BuildKit: cache/contenthash).
+"""The content hash of a context's files as BuildKit computes it (BuildKit: cache/contenthash).
 
-Of a file: the header of a tar entry without name and times, then the content. Of a directory: the hash of its own
-header, then the names of what is in it with their hashes, sorted. All belongs to root, as it does once it is there.
+Of a file: its tar header without name and times, then the content. Of a directory: its own header's hash, then the
+sorted names of its entries with their hashes. The owner is always root, as in the copy.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _EMPTY = "sha256:" + hashlib.sha256().hexdigest()
 
 
 def content_digest(root: str, paths: Sequence[str]) -> str:
-    """Of several paths of a context, links followed; empty if one isn't there. Blocks."""
+    """Return the digest of several paths of a context, links followed; empty if one is missing. Blocks."""
     fd = open_root(root)
     try:
         found = [_of_path(fd, path) for path in _apart(paths)]
@@ -37,7 +37,7 @@ def content_digest(root: str, paths: Sequence[str]) -> str:
 
 
 def _apart(paths: Sequence[str]) -> list[str]:
-    """Without what is below another of them."""
+    """Drop paths that are below another path."""
     every = sorted(set(paths))
     if len(every) == 1:
         return every

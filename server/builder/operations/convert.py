@@ -1,4 +1,4 @@
-"""A layer made anew from a layer: in another compression, or with no time later than a given one."""
+"""Rewrites a layer with another compression, or with times limited to a given one."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ MEDIA_TYPES = {
 def rewrite(
     read: Callable[[int], bytes], out: Callable[[bytes], object], compression: Compression, clamp_ns: int | None
 ) -> Written:
-    """Blocks. ``clamp_ns``: no entry's time is later."""
+    """Rewrite a layer's archive. ``clamp_ns``: the latest time of any entry. Blocks."""
     layer = LayerWriter(out, compression)
     archive = TarReader(decompressed(read))
     for entry, content in archive_entries(archive, iter(archive)):
@@ -42,7 +42,7 @@ def rewrite(
 async def convert(
     engine: Engine, layer: Layer, scratch: str, *, compression: Compression, clamp_ns: int | None = None
 ) -> Layer:
-    """The layer in the content store, under the lease of the caller."""
+    """Write the converted layer to the content store, under the caller's lease."""
     async with folder(scratch, "convert") as place:
         source, target = os.path.join(place, "in"), os.path.join(place, "out")
         async with aiofiles.open(source, "wb") as copy:

@@ -1,4 +1,4 @@
-"""One ``COPY``, ``ADD`` or ``WORKDIR``: the files it uses with their checksum, then its layer."""
+"""Executes a ``COPY``, ``ADD`` or ``WORKDIR``: finds and checksums its source files, then writes the layer."""
 
 import asyncio
 import hashlib
@@ -37,7 +37,7 @@ _PIECE = 1 << 20
 
 @dataclass(slots=True)
 class _Files:
-    """The sources as they were found: an open root and what was picked of it."""
+    """The sources as found: an open root and the selected files."""
 
     root: int
     picked: list[Picked]
@@ -45,7 +45,7 @@ class _Files:
 
 
 class Copier:
-    """Use: :meth:`open`, maybe :meth:`write`, and :meth:`close` always, which nobody has to wait for."""
+    """Call :meth:`open`, optionally :meth:`write`, and always :meth:`close`, which may run in the background."""
 
     def __init__(self, builder: Builder, contexts: Contexts, operation: Copy, epoch_ns: int | None) -> None:
         self._engine, self._scratch = builder.engine, builder.scratch
@@ -55,17 +55,17 @@ class Copier:
         self._files: _Files | None = None
         self._exclude = Ignore(operation.exclude)
         self.checksum = ""
-        """Of the files of a stage or a context."""
+        """The checksum of files of a stage or a context."""
         self.fetched: list[Fetched] = []
 
     async def _run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """In the thread that sees the mounts, if there are any."""
+        """Run in the thread that sees the mounts, if there are any."""
         if self._place is not None:
             return await self._place.run(function, *args, **kwargs)
         return await asyncio.to_thread(function, *args, **kwargs)
 
     async def _mount(self, chain: str) -> str:
-        """A view of a result, valid in :meth:`_run`."""
+        """Mount a view of a result; the path is valid in :meth:`_run`."""
         if self._place is None:
             self._place = await self._stack.enter_async_context(Place("build"))
         key = f"build-view-{secrets.token_hex(8)}"
@@ -76,7 +76,7 @@ class Copier:
         return path
 
     async def open(self, found: dict[int, Result]) -> None:
-        """Finds the sources. Raises NOT_FOUND for a missing one, and what fetching raises."""
+        """Find the sources. Raises NOT_FOUND for a missing source, and what fetching raises."""
         operation = self._operation
         origin = operation.origin
         if origin is not None and operation.sources:
@@ -96,7 +96,7 @@ class Copier:
             )
 
     def _look(self, path: str, checksums: Checksums, keep_owner: bool) -> tuple[_Files, str]:  # noqa: FBT001
-        """Finds the sources, and takes their checksum."""
+        """Find the sources and compute their checksum."""
         operation = self._operation
         root = select.open_root(path)
         try:
@@ -112,7 +112,7 @@ class Copier:
 
     @property
     def files(self) -> str:
-        """What is copied, in the words of a history."""
+        """The sources as shown in the image history."""
         kind = ""
         if self._files is not None:
             picked = self._files.picked
@@ -136,7 +136,7 @@ class Copier:
         return await self._run(look)
 
     async def write(self, id: str, parent: Result) -> tuple[Descriptor, str]:
-        """Writes the layer on its parent into the content store; returns its descriptor and diff id."""
+        """Write the layer on its parent to the content store; return its descriptor and diff id."""
         root = None
         if parent.chain_id and not self._operation.link:
             root = await self._mount(parent.chain_id)
@@ -149,7 +149,7 @@ class Copier:
         return Descriptor(GZIP_LAYER, written.digest, written.size), written.diff_id
 
     def _write(self, mounted: str | None, spool: Spool) -> Written:
-        """Blocks: runs where the mounts are."""
+        """Blocks; runs in the thread that sees the mounts."""
         root = select.open_root(mounted) if mounted is not None else None
         try:
             return self._pack(root, mounted, spool.write)
@@ -206,7 +206,7 @@ class Copier:
             os.close(root)
 
     def _unpacked(self, layer: CopyLayer, item: Picked, placement: Placement) -> bool:
-        """Extracts the file into the target if it is an archive; tells whether it was."""
+        """Extract the file into the target if it is an archive; return whether it was."""
         assert self._files is not None
         fd = open_inside(self._files.root, item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -219,19 +219,20 @@ class Copier:
             os.close(fd)
 
     async def close(self) -> None:
-        """Unmounts and closes everything."""
+        """Unmount and close everything."""
         await asyncio.shield(self._stack.aclose())
 
 
 async def _unlook(look: "asyncio.Future[tuple[_Files, str]]") -> None:
-    """Closes what a thread opened, also when nobody waited for it any more."""
+    """Close the descriptors that a thread opened, even if the caller was cancelled."""
     await asyncio.wait([look])
     if not look.cancelled() and look.exception() is None:
         os.close(look.result()[0].root)
 
 
 def _owner(chown: str, mounted: str | None) -> tuple[int, int] | None:
-    """``--chown``: a user without a group takes its own number, or its group in the image's ``/etc/passwd``."""
+    """Resolve ``--chown``: the default group is the user's number, or the user's group in the image's
+    ``/etc/passwd``."""
     if not chown:
         return None
     user, _, group = chown.partition(":")
@@ -243,14 +244,14 @@ def _owner(chown: str, mounted: str | None) -> tuple[int, int] | None:
 
 
 class _NoFiles:
-    """The root of ``FROM scratch``."""
+    """The root of ``FROM scratch``: it has no files."""
 
     def read(self, path: str) -> bytes | None:
         return None
 
 
 def _archive(fd: int) -> Iterator[tuple[Header, Content]] | None:
-    """The entries of a tar archive in any compression, or ``None`` if the file is none."""
+    """Return the entries of a tar archive in any compression, or ``None`` if the file is no archive."""
 
     def reader() -> tuple[TarReader, Iterator[Header]]:
         os.lseek(fd, 0, os.SEEK_SET)
@@ -267,7 +268,7 @@ def _archive(fd: int) -> Iterator[tuple[Header, Content]] | None:
 
 
 def archive_entries(archive: TarReader, entries: Iterator[Header]) -> Iterator[tuple[Header, Content]]:
-    """Entries with their content, which has to be taken before the next one; holes are written out."""
+    """Yield entries with their content, to be read before the next entry; holes are filled."""
     for entry in entries:
         if entry.sparse is None:
             yield entry, archive.copy
@@ -283,7 +284,7 @@ def _filled(
     size: int,
     out: Callable[[bytes | memoryview], object],
 ) -> None:
-    """A sparse file's content with its holes written out."""
+    """Write a sparse file's content, with its holes filled."""
     data = bytearray()
     archive.copy(data.extend)
     at = taken = 0

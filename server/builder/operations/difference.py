@@ -1,4 +1,4 @@
-"""What a process changed in its root, as a layer in the content store."""
+"""Creates a layer of the changes that a process made in its root."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 async def difference(engine: Engine, id: str, parent: str, rootfs: tuple[Mount, ...]) -> tuple[Descriptor, str]:
-    """The descriptor and the diff id. ``parent`` is the chain that the root was made from."""
+    """Return the descriptor and the diff id of the changes. ``parent``: the chain id that the root was made from."""
     lower = below(rootfs)
     view = ""
     if lower is None and parent:
@@ -34,7 +34,8 @@ async def difference(engine: Engine, id: str, parent: str, rootfs: tuple[Mount, 
 
 
 def below(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
-    """What a writable overlay stands on, read-only, as a view of its parent would be; ``None`` for another kind."""
+    """Return a read-only mount of a writable overlay's lower layers, as a view of its parent is; ``None`` for other
+    types."""
     if len(rootfs) != 1 or rootfs[0].type != "overlay":
         return None
     options = [option for option in rootfs[0].options if not option.startswith(("upperdir=", "workdir="))]
@@ -47,8 +48,8 @@ def below(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
 
 
 async def discard(engine: Engine, id: str, rootfs: Sequence[Mount]) -> None:
-    """Removes what a step that failed has written. On a full disk even that can't be written down before there is
-    space: then its files go first."""
+    """Remove the snapshot of a failed step. On a full disk the removal itself can't be recorded: then delete the files
+    of the upper directory first."""
     try:
         await engine.snapshots.remove(id)
     except WharfError as error:
@@ -71,7 +72,7 @@ def _empty(directory: str) -> None:
 
 
 async def quietly(work: Awaitable[None]) -> None:
-    """Clean-up after a failure: what is gone already is fine, and a second failure must not hide the first."""
+    """Await clean-up after a failure: ignore NOT_FOUND, and log other errors so that they don't hide the failure."""
     try:
         await work
     except WharfError as error:

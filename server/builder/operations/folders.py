@@ -1,4 +1,4 @@
-"""Directories that are there for a while."""
+"""Temporary directories."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ from engine.common.system import private
 
 @asynccontextmanager
 async def folder(within: str, prefix: str, below: str = "") -> AsyncIterator[str]:
-    """A new directory for the block, with one ``below`` it that all may read; the innermost is given.
+    """Create a directory for the block. With ``below``, also a world-readable directory in it, whose path is returned.
 
-    Who is cancelled, be it while it is made or removed, leaves nothing.
+    The directory is removed even if the caller is cancelled while it is created or removed.
     """
     path = os.path.join(within, f"{prefix}-{secrets.token_hex(8)}")
     inner = os.path.join(path, below) if below else path

@@ -1,7 +1,7 @@
-"""Releases what a build reads when neither the build nor a step that it started needs it any more.
+"""Releases the resources of a build once neither the build nor any step that it started uses them.
 
-A step may outlive the build that started it, for builds that joined it (``shared.py``). Until it ends, the files that
-it binds or copies must not change, and what it uses of its first build stays open.
+A step may outlive the build that started it if other builds joined the step (``shared.py``). Until the step ends, the
+files that it mounts or copies must not change, and the other resources that it uses must stay open.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ log = logging.getLogger("wharf.build")
 class Lifetime:
     """Counts users: the build, from construction until :meth:`release`, and each block of :meth:`use`.
 
-    The last user that ends runs the exits, newest first, and waits for them. As an async context manager it releases
-    the build's use at the end of the block.
+    When the last user ends, the exit callbacks run, newest first, and are awaited. As an async context manager it calls
+    :meth:`release` at the end of the block.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Lifetime:
         await self.release()
 
     async def enter(self, resource: AbstractAsyncContextManager[T]) -> T:
-        """Enters ``resource``, whose exit runs at the end. Raises what entering raises."""
+        """Enter ``resource``; its exit runs when the last user ends. Raises what entering raises."""
         return await self._stack.enter_async_context(resource)
 
     def at_end(self, close: Callable[[], Awaitable[None] | None]) -> None:
-        """Runs ``close`` at the end, and awaits what it returns. Call it before the end."""
+        """Run ``close`` when the last user ends, and await what it returns. Must be called before that."""
 
         async def run() -> None:
             if (closing := close()) is not None:
@@ -50,9 +50,9 @@ class Lifetime:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[None]:
-        """Defers the end until the block ends. An exit that fails then is logged: it is no failure of the block.
+        """Count the block as a user. A failure of the exit callbacks is logged, not raised: the block did not fail.
 
-        :raises WharfError: CANCELLED: it has ended.
+        :raises WharfError: CANCELLED: the last user has ended already.
         """
         if not self._users:
             raise WharfError(Kind.CANCELLED, "the build is over")
@@ -66,7 +66,8 @@ class Lifetime:
                 log.exception("a build's resources could not be released")
 
     async def release(self) -> None:
-        """The build needs nothing any more. Returns at once if a step does. Raises what the exits raise."""
+        """End the build's own use. Returns at once while a step still uses the resources. Raises what the exits
+        raise."""
         if not self._released:
             self._released = True
             await self._end_use()
@@ -74,5 +75,5 @@ class Lifetime:
     async def _end_use(self) -> None:
         self._users -= 1
         if not self._users:
-            # A cancelled caller must not leave it half done.
+            # A cancelled caller must not interrupt the callbacks.
             await asyncio.shield(self._stack.aclose())

@@ -1,7 +1,7 @@
-"""Copied files as a layer: what ``COPY``, ``ADD`` and ``WORKDIR`` put on their parent.
+"""Writes the layer of ``COPY``, ``ADD`` and ``WORKDIR``.
 
-The layer is written directly, without mounting anything writable: what exists on the parent is only looked at, so
-that directories which are there already keep their modes and links in the target's path are followed.
+The layer is written directly, without a writable mount. The parent is only read, so that existing directories keep
+their modes, and so that links in the target's path are followed.
 """
 
 import os
@@ -25,7 +25,7 @@ _CLAUSE = re.compile(r"^([ugoa]*)([+\-=])([rwxXst]*)$")
 
 
 def mode_of(text: str, old: int, *, directory: bool) -> int:
-    """``--chmod``: octal, or symbolic clauses as chmod(1) takes them. Raises INVALID_ARGUMENT."""
+    """Apply ``--chmod``: octal, or symbolic clauses as of chmod(1). Raises INVALID_ARGUMENT."""
     if not text:
         return old
     if re.fullmatch(r"0?[0-7]{1,4}", text):
@@ -65,22 +65,22 @@ def _clause(mode: int, who: str, how: str, what: str, *, directory: bool) -> int
 
 @dataclass(slots=True)
 class Placement:
-    """The parent's root as far as a copy must know it. ``root`` is ``None`` for an empty parent or ``--link``."""
+    """Resolves paths in the parent's root. ``root`` is ``None`` for an empty parent or ``--link``."""
 
     root: int | None
     made: set[str] = field(default_factory=set)
-    """Directories that this layer has put there."""
+    """Directories that this layer has created."""
 
     def real(self, path: str, *, last: bool = True) -> str:
-        """A path in the image with the parent's links followed; relative."""
+        """Return the relative path in the image with the parent's links followed."""
         if path.rpartition("/")[0] in self.made:
-            return path  # the parent has nothing there
+            return path  # the parent has no such entry
         if self.root is None:
             return os.path.normpath("/" + path).lstrip("/")
         return resolve(self.root, path, last=last)
 
     def kind(self, path: str) -> int:
-        """The file type there (``S_IFMT``), 0 if nothing is."""
+        """Return the file type at a path (``S_IFMT``), 0 if nothing exists."""
         if path in self.made or not path:
             return stat.S_IFDIR
         if self.root is None or path.rpartition("/")[0] in self.made:
@@ -93,19 +93,19 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files to copy: an open root, what was picked of it, and whether their owners are kept."""
+    """Files to copy: an open root, the selected files, and whether their owners are kept."""
 
     root: int
     picked: Sequence[Picked]
     keep_owner: bool
     keep_top: bool = False
-    """A folder that is copied is one of the files, as with ``--parents``. Else only what is in it: where that goes is
-    made as if missing, but for its time."""
+    """Copy the directory itself, as with ``--parents``. Otherwise only its content: the target directory is then
+    created as a missing one, except for its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A file whose content is at hand: a here-document, or what a URL gave (``path`` on disk)."""
+    """A file with known content: a here-document, or a download (``path`` on disk)."""
 
     name: str
     content: bytes = b""
@@ -115,11 +115,11 @@ class Given:
 
 
 Content = Callable[[Callable[[bytes | memoryview], object]], None]
-"""Passes an entry's content on, in pieces."""
+"""Passes the content of an entry on, in pieces."""
 
 
 class CopyLayer:
-    """Writes one layer. ``now_ns``: the time of what has none of its own; ``clamp_ns``: no time is later."""
+    """Writes one layer. ``now_ns``: the time of entries that have no time; ``clamp_ns``: the latest time of any."""
 
     def __init__(
         self,
@@ -138,14 +138,14 @@ class CopyLayer:
         self._packer = Packer(self._layer.tar)
 
     def finish(self) -> Written:
-        """Ends the layer."""
+        """Finish the layer."""
         return self._layer.finish()
 
     def _time(self, ns: int) -> int:
         return ns if self._clamp_ns is None else min(ns, self._clamp_ns)
 
     def directories(self, path: str) -> None:
-        """Makes the missing ones of a directory and those above it."""
+        """Create a directory and its missing parents."""
         if path in self._placement.made:
             return
         parts = path.split("/") if path else []
@@ -162,7 +162,7 @@ class CopyLayer:
             self._placement.made.add(here)
 
     def given(self, file: Given, target: str) -> None:
-        """Writes a given file under a path."""
+        """Write a file of known content."""
         self.directories(os.path.dirname(target))
         if self._placement.kind(target) == stat.S_IFDIR:
             raise invalid(f"cannot overwrite directory /{target} with a file")
@@ -180,7 +180,7 @@ class CopyLayer:
             os.close(fd)
 
     def source(self, source: Source, picked: Picked, target: str, exclude: Ignore) -> None:
-        """Copies one source to exactly ``target`` (a directory's content into it)."""
+        """Copy one source to exactly ``target`` (of a directory, its content)."""
         if not picked.is_dir and self._placement.kind(target) == stat.S_IFDIR:
             raise invalid(f"cannot overwrite directory /{target} with a file")
         for name, node in files(source.root, picked, exclude):
@@ -191,7 +191,7 @@ class CopyLayer:
             if not path:
                 continue
             if not name and directory and not picked.path and not source.keep_owner:
-                # The folder of the context itself is no file of it: where its content goes is made as if missing.
+                # The context's root directory is not copied: its target is created as a missing directory.
                 self.directories(path)
                 continue
             self.directories(os.path.dirname(path))
@@ -223,7 +223,7 @@ class CopyLayer:
                 self._placement.made.add(path)
 
     def entries(self, found: Iterator[tuple[Header, Content]], target: str) -> None:
-        """Extracts an archive into a directory, entry by entry; names are confined to it."""
+        """Extract an archive into a directory, entry by entry; names can't leave the directory."""
         self.directories(target)
         for entry, content in found:
             name = os.path.normpath("/" + entry.name).lstrip("/")
@@ -248,12 +248,12 @@ class CopyLayer:
 
 
 def targets(operation: Copy, placement: Placement, names: Sequence[tuple[str, bool]]) -> list[str | None]:
-    """Where each source goes; ``None`` for a file whose place another takes. ``names``: how each is named, and whether
-    it is a directory (whose content goes).
+    """Return the target path of each source; ``None`` for a file that a later source overwrites. ``names``: each
+    source's name, and whether it is a directory (whose content is copied).
 
-    Docker's rules: a target that ends in ``/`` or is a directory holds files under their own names; otherwise it is
-    the file's new name, and of several BuildKit keeps the last. ``--parents`` keeps the path behind ``/./``. Raises
-    INVALID_ARGUMENT for a folder on a file, and as the classic builder for several sources of one file.
+    Docker's rules: a target that ends in ``/`` or is a directory holds files under their own names; otherwise it is the
+    file's new name, and of several files BuildKit keeps the last. ``--parents`` keeps the path after ``/./``. Raises
+    INVALID_ARGUMENT for a directory on a file, and, as the classic builder, for several sources of one target file.
     """
     base = placement.real(operation.target)
     into = operation.target.endswith("/")
@@ -278,7 +278,7 @@ def targets(operation: Copy, placement: Placement, names: Sequence[tuple[str, bo
         else:
             found.append(base)
     last = {target: number for number, target in enumerate(found)}
-    # What an archive holds goes elsewhere than its own name says.
+    # An archive's entries have other paths than its own name.
     kept_all = operation.unpack
     return [
         target if directory or kept_all or last[target] == number else None

@@ -1,4 +1,4 @@
-"""The mounts of one ``RUN``: what ``--mount`` and here-documents put into the process's file system."""
+"""The mounts of a ``RUN`` step: what ``--mount`` and here-documents add to the process's file system."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ PIPES = "/dev/pipes"
 
 @dataclass(slots=True)
 class Mounts:
-    """An async context manager; inside it the lists are what the process's job needs."""
+    """An async context manager; inside its block, the lists hold what the process's job needs."""
 
     builder: Builder
     contexts: Contexts
@@ -68,7 +68,7 @@ class Mounts:
         await asyncio.shield(self._stack.aclose())
 
     async def _source(self, mount: ResolvedMount) -> tuple[str, tuple[Mount, ...]]:
-        """A directory on the host, or the mounts of a snapshot that can be written and is thrown away."""
+        """A directory on the host, or the mounts of a temporary writable snapshot."""
         origin = mount.origin
         if origin is None:
             return "", ()
@@ -84,13 +84,13 @@ class Mounts:
         return mounts
 
     async def _below(self) -> tuple[Mount, ...]:
-        """The root as it was before this step, to be written and thrown away."""
+        """A temporary writable snapshot of the parent."""
         if self._volumes is None:
             self._volumes = await self._throwaway(self.parent.chain_id)
         return self._volumes
 
     async def _over(self, path: str) -> tuple[Mount, ...]:
-        """A directory of the host with a layer of its own over it, which is thrown away."""
+        """An overlay with a temporary upper layer over a directory of the host."""
         place = await self._stack.enter_async_context(folder(self.builder.scratch, "over"))
         upper, work = os.path.join(place, "upper"), os.path.join(place, "work")
         for made in (upper, work):
@@ -105,17 +105,18 @@ class Mounts:
             mounts = await self._throwaway("")
         readonly = options.readonly is not False
         if path and not readonly:
-            # What a process writes into its context must not be there for the next: a layer over it takes it.
+            # The process's writes must not change the context for later steps: redirect them to a temporary upper
+            # layer.
             path, mounts = "", await self._over(path)
         self.binds.append(Bind(options.target, path, mounts, options.source, readonly=readonly))
 
     def _identity(self, mount: ResolvedMount) -> str:
-        """What the directories of a cache are named by."""
+        """The name of a cache's directories."""
         options, source = mount.options, ""
         if mount.origin is not None:
             step = mount.origin.step
             source = self.found[id(step)].key if step is not None else mount.origin.context
-        # One that begins with another owner or mode is another one.
+        # Caches that start with different owners or modes are different caches.
         begins = f"\0{options.mode}:{options.uid}:{options.gid}" if options.mode or options.uid or options.gid else ""
         text = f"{options.id or options.target}\0{source}\0{options.source}{begins}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -125,7 +126,7 @@ class Mounts:
         self.binds.append(Bind(mount.options.target, path, readonly=mount.options.readonly is True))
 
     async def _take_caches(self) -> None:
-        """A directory for each cache, however often it is mounted; all steps lock them in the same order."""
+        """Acquire one directory per cache, however often it is mounted; all steps lock caches in the same order."""
         wanted: dict[str, ResolvedMount] = {}
         for mount in self.operation.mounts:
             if mount.options.type == "cache":
@@ -138,7 +139,7 @@ class Mounts:
             self._stack.push_async_callback(self._measure, record_id(os.path.basename(path)), path)
 
     async def _fill(self, path: str, mount: ResolvedMount) -> None:
-        """Makes the directory of a cache; with ``from=`` it begins with what is there."""
+        """Create the directory of a cache; with ``from=`` copy its initial content."""
         options = mount.options
         mode = int(options.mode or "0755", 8)
         uid, gid = int(options.uid or 0), int(options.gid or 0)
@@ -205,7 +206,7 @@ class Mounts:
 
 
 def disk_usage(path: str) -> int:
-    """Bytes that a tree takes on disk, each inode once. Blocks."""
+    """Return the bytes that a tree uses on disk, counting each inode once. Blocks."""
     total = 0
     stack, seen = [path], set[int]()
     while stack:
@@ -226,7 +227,7 @@ def disk_usage(path: str) -> int:
 
 
 def _bytes(text: str) -> int:
-    """``64m`` and the like; 0 for nothing."""
+    """Parse a size such as ``64m``; 0 for an empty text."""
     if not text:
         return 0
     units = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}

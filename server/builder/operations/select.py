@@ -1,7 +1,7 @@
-"""Which files of a source an operation means, and their checksums.
+"""Selects the files of a source that an operation names, and computes their checksums.
 
-Everything is looked up relative to a descriptor of the source's root; symlinks are followed only where Docker
-follows them (the named source itself and the directories above it), and never out of the root.
+Every look-up is relative to a descriptor of the source's root. Symbolic links are followed only where Docker follows
+them (the named source itself and its parent directories), and never out of the root.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ _HASH = 1 << 20
 
 
 def missing(source: str) -> WharfError:
-    """A source that isn't there, in BuildKit's words."""
+    """The error for a missing source, in BuildKit's words."""
     return not_found(f'"{posixpath.normpath("/" + source.strip("/"))}": not found')
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """One source as found. ``path`` is relative to the root (``""`` is the root itself), its links followed.
+    """A source that was found. ``path`` is relative to the root (``""`` is the root itself), links resolved.
 
-    ``shown`` is how it was named: the last part is its name in the target, all of it with ``--parents``.
+    ``shown`` is the source as named: its last part is the name in the target, all of it with ``--parents``.
     """
 
     path: str
@@ -42,9 +42,9 @@ class Picked:
 
 
 def pick(root: int, sources: Sequence[str], *, may_match_nothing: bool = False) -> list[Picked]:
-    """The sources in order, wildcards replaced by what fits them (sorted).
+    """Return the sources in order, with wildcards expanded (sorted).
 
-    Raises NOT_FOUND with BuildKit's sentence for a source that names nothing.
+    Raises NOT_FOUND with BuildKit's sentence for a source that matches nothing.
     """
     found: list[Picked] = []
     for source in sources:
@@ -65,7 +65,7 @@ def pick(root: int, sources: Sequence[str], *, may_match_nothing: bool = False) 
 
 
 def _pivoted(source: str, name: str) -> str:
-    """The name with the ``/./`` of its source, after which ``--parents`` begins."""
+    """Insert the ``/./`` of the source into the name; ``--parents`` keeps the path after it."""
     before, pivot, _ = source.partition("/./")
     above = [part for part in posixpath.normpath("/" + before).split("/") if part]
     if not pivot or not above:
@@ -106,7 +106,7 @@ def _glob(root: int, above: str, parts: Sequence[str]) -> Iterator[str]:
 
 
 def files(root: int, picked: Picked, exclude: Ignore) -> Iterator[tuple[str, Node]]:
-    """What a picked source holds: names relative to it (``""`` for itself), directories first."""
+    """Yield a source's files: names relative to it (``""`` for itself), directories first."""
     above, _, name = picked.path.rpartition("/")
     if not picked.is_dir:
         parent = open_inside(root, above, _DIRECTORY)
@@ -133,7 +133,7 @@ def files(root: int, picked: Picked, exclude: Ignore) -> Iterator[tuple[str, Nod
 
 
 class Checksums:
-    """The digests of files' contents, remembered as long as inode, size and times stay the same.
+    """The digests of file contents, cached while inode, size and times stay the same.
 
     ``known`` may be kept between builds of one context (inode → size, mtime, ctime, digest).
     """
@@ -141,10 +141,10 @@ class Checksums:
     def __init__(self, known: dict[int, tuple[int, int, int, str]] | None = None) -> None:
         self.known = {} if known is None else known
         self.hashed = 0
-        """Files that were read."""
+        """The number of files that were read."""
 
     def content(self, node: Node) -> str:
-        """The hexadecimal SHA-256 of a regular file."""
+        """Return the hexadecimal SHA-256 of a regular file."""
         status = node.stat
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         old = self.known.get(status.st_ino)
@@ -163,9 +163,9 @@ class Checksums:
         return text
 
     def of(self, root: int, sources: Sequence[Picked], exclude: Ignore, *, owners: bool) -> str:
-        """One checksum of all that the sources hold: names, kinds, modes, contents; times take no part.
+        """Return one checksum of all files of the sources: names, types, modes and contents, not times.
 
-        ``owners``: uid and gid take part (files of another stage); a context's files belong to root anyway.
+        ``owners``: include uid and gid (for files of another stage); a context's files belong to root.
         """
         total = hashlib.sha256()
         for picked in sources:
@@ -204,12 +204,12 @@ def _capability(node: Node) -> str:
 
 
 def open_root(path: str) -> int:
-    """A descriptor of a source's root; the caller closes it."""
+    """Open a source's root; the caller closes the descriptor."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def read_file(root: str, path: str, *, limit: int) -> bytes | None:
-    """A small file of a source, links followed within its root; ``None`` if it isn't there.
+    """Read a small file of a source, links followed within its root; ``None`` if it is missing.
 
     Raises INVALID_ARGUMENT if it is larger than ``limit`` bytes.
     """

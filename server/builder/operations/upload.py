@@ -1,4 +1,4 @@
-"""A layer into the content store: a file, or what is being written."""
+"""Writes a layer to the content store, from a file or while the layer is generated."""
 
 import asyncio
 import os
@@ -9,12 +9,12 @@ import aiofiles
 from engine.api.client import Engine
 from engine.common.layers.blob import Written
 
-#: Bytes that are read and sent at a time.
+#: Bytes read and sent at a time.
 PIECE = 1 << 20
 
 
 class Spool:
-    """A layer while it is written: in memory as long as it is small, then in a file of ``scratch``. ``close`` it."""
+    """Buffers a generated layer: a small one in memory, a larger one in a file of ``scratch``. Call ``close``."""
 
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
@@ -22,7 +22,7 @@ class Spool:
         self._fd, self._path = -1, ""
 
     def write(self, data: bytes) -> None:
-        """Appends. Blocks."""
+        """Append data. Blocks."""
         if self._fd < 0:
             self._memory += data
             if len(self._memory) <= PIECE:
@@ -34,7 +34,8 @@ class Spool:
             view = view[os.write(self._fd, view) :]
 
     async def upload(self, engine: Engine, ref: str, written: Written) -> None:
-        """Commits it as the blob that ``written`` describes, under the caller's lease. Raises as :func:`upload`."""
+        """Commit the data as the blob that ``written`` describes, under the caller's lease. Raises as
+        :func:`upload`."""
         if self._path:
             await upload(engine, ref, self._path, written)
             return
@@ -46,16 +47,16 @@ class Spool:
             )
 
     async def close(self) -> None:
-        """Removes the file, if there is one."""
+        """Remove the file, if any."""
         if self._fd >= 0:
             os.close(self._fd)
             await asyncio.shield(asyncio.to_thread(os.unlink, self._path))
 
 
 async def upload(engine: Engine, ref: str, path: str, written: Written) -> None:
-    """Commits what ``path`` holds as the blob that ``written`` describes, under the caller's lease.
+    """Commit the file at ``path`` as the blob that ``written`` describes, under the caller's lease.
 
-    :raises WharfError: what the content store says.
+    :raises WharfError: the content store's error.
     """
     labels = {"containerd.io/uncompressed": written.diff_id}
     async with (

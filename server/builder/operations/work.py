@@ -1,4 +1,4 @@
-"""What the steps of a build need from around them: contexts, a runner of processes, a view of the progress."""
+"""The interfaces that a solver depends on: build contexts, a process runner and a progress display."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,52 +16,52 @@ from server.builder.plan.steps import Step
 
 
 class Builder(Protocol):
-    """What all builds share, as the operations use it (:class:`server.builder.solver.builder.Builder`)."""
+    """The state shared by all builds, as operations use it (:class:`server.builder.solver.builder.Builder`)."""
 
     engine: Engine
     cache: Cache
     scratch: str
-    """A directory for layers on their way into the content store."""
+    """A directory for layers before they enter the content store."""
     cache_mounts: CacheMounts
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Files on disk that a build reads: its own context, or a named one. They don't change while it runs."""
+    """A directory that a build reads: its own context or a named one. Its files do not change while the build runs."""
 
     path: str
     checksums: Checksums
 
 
 class Contexts(Protocol):
-    """Where the files of a context are."""
+    """Resolves build contexts, secrets, SSH agents and remote sources."""
 
     @property
     def lifetime(self) -> Lifetime:
-        """The files stay as they are until it ends."""
+        """The files stay unchanged until this lifetime ends."""
 
     async def open(self, name: str) -> Context:
-        """The context of a name (``""`` is the build's own), fetched when it is asked for the first time.
+        """Return the context of that name (``""`` is the build's own); the first call fetches it.
 
-        Raises what fetching it raises; INVALID_ARGUMENT for a name that nobody gave.
+        Raises what fetching raises; INVALID_ARGUMENT for an unknown name.
         """
 
     async def secret(self, id: str) -> bytes | None:
-        """A secret's content; ``None`` if the client has none of that id."""
+        """Return a secret's content; ``None`` if the client has no secret of that id."""
 
     async def ssh(self, id: str, options: Mount) -> str | None:
-        """The path of a socket that leads to the client's agent; ``None`` if it forwards none of that id.
+        """Return the path of a socket that is forwarded to the client's agent; ``None`` if it forwards none of that id.
 
-        ``options``: who owns the socket, and its mode (``0600`` if it says nothing).
+        ``options``: the owner of the socket and its mode (default ``0600``).
         """
 
     async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> "Fetched":
-        """Downloads what ``ADD`` names. Raises with BuildKit's sentences."""
+        """Download a source of ``ADD``. Raises with BuildKit's sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A downloaded file, or a repository's tree. ``digest`` takes part in the step's key."""
+    """A downloaded file, or a repository's tree. ``digest`` is part of the step's cache key."""
 
     path: str
     name: str
@@ -72,9 +72,9 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A part of a file system shown in the process's. Either ``path`` on the host or ``mounts`` of a snapshot.
+    """A bind mount of a step's process. The source is ``path`` on the host, or ``mounts`` of a snapshot.
 
-    ``selector``: the file or directory of it that is shown, links followed within it.
+    ``selector``: the file or directory of the source to mount; symbolic links are resolved within the source.
     """
 
     target: str
@@ -83,12 +83,12 @@ class Bind:
     selector: str = ""
     readonly: bool = True
     kept: bool = False
-    """A directory that is made where it is missing, in the source as in the root, whose layer keeps it."""
+    """A directory that is created where it is missing, in the source and in the root; the step's layer keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileMount:
-    """A file that exists only for the process: a secret, or a here-document's script; kept in memory."""
+    """A file that exists only for the process, in memory: a secret, or the script of a here-document."""
 
     target: str
     content: bytes
@@ -122,49 +122,49 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended. Its root may be read at once; ``gone`` is to be awaited before it is used for more."""
+    """How a process ended. The root may be read at once; await ``gone`` before using the root for anything else."""
 
     code: int
     gone: "asyncio.Task[None]"
 
 
 class Runner(Protocol):
-    """Runs a step's process as a task of the engine."""
+    """Runs the process of a step as a task of the engine."""
 
     @property
     def plain(self) -> bool:
-        """Whether no process gets anything but what its step says: no limits, no hosts."""
+        """Whether processes get only what their step defines: no resource limits, no extra hosts."""
 
     async def run(self, job: Job, output: Callable[[int, bytes], None]) -> Ended:
-        """Runs to the end; ``output`` gets stream (0 with the container's id, then 1 and 2) and bytes.
+        """Run the process until it exits; ``output`` gets the stream (0: the container's id, 1, 2) and the bytes.
 
-        Cancelled: the process is killed, and nothing of it is left. Raises the runtime's refusal.
+        On cancellation the process is killed and removed. Raises the runtime's error.
         """
 
 
 class Progress(Protocol):
-    """What the front door shows of the work. Called on the loop; must not block."""
+    """The progress display of a front end. Called on the loop; must not block."""
 
     @property
     def clips(self) -> bool:
-        """Whether output is shown within BuildKit's limits (server.builder.solver.output)."""
+        """Whether the display limits output as BuildKit does (server.builder.solver.output)."""
 
     def started(self, step: Step, since_ns: int = 0) -> None:
-        """The step begins: its inputs are there. ``since_ns``: another build runs it since then (Unix time)."""
+        """The step starts; its inputs are solved. ``since_ns``: the start in another build that runs it (Unix time)."""
 
     def cached(self, step: Step) -> None:
-        """The step's result was there already; nothing else is told of it."""
+        """The step's result was cached; only ``done`` follows."""
 
     def done(self, step: Step, error: str = "") -> None:
-        """The step ended."""
+        """The step ended, with ``error`` if it failed."""
 
     def output(self, step: Step, stream: int, data: bytes, at_ns: int) -> None:
-        """The step's process wrote to stream 1 or 2 at ``at_ns`` (Unix time); stream 0 is its container's id."""
+        """The process wrote to stream 1 or 2 at ``at_ns`` (Unix time); on stream 0 comes the container's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a front door asks for every process: ``HostConfig``'s names and units."""
+    """Resource limits and hosts that a client sets for every process: ``HostConfig``'s names and units."""
 
     memory: int = 0
     memory_swap: int = 0

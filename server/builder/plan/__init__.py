@@ -1,4 +1,4 @@
-"""From instructions and base images to stages of steps. Variables are expanded here; nothing is run.
+"""Plans a build: instructions and base images become stages of steps. Variables are expanded; nothing is run.
 
-Planning is pure: the same instructions, options and bases give the same steps. It may be long and runs in a thread.
+Planning is pure: equal instructions, options and bases give equal steps. It may take seconds, so it runs in a thread.
 """

@@ -1,4 +1,4 @@
-"""Instructions that say something of the image and make no layer: what they change in a stage's configuration."""
+"""Instructions that change only the configuration of an image and create no layer."""
 
 from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import DockerfileError
@@ -7,7 +7,7 @@ from server.builder.plan import wording
 from server.builder.plan.context import StageContext
 
 _SHOWN_PORTS = 3
-"""How often a port is written: in the configuration, and in the texts of both builders' histories."""
+"""How often a port is written: in the configuration, and in the history of each builder."""
 
 
 def label(stage: StageContext, item: ins.Label) -> None:
@@ -35,7 +35,7 @@ def command(stage: StageContext, item: ins.Command) -> None:
 
 
 def healthcheck(stage: StageContext, item: ins.Healthcheck) -> None:
-    # The classic builder merges a step's configuration with the one below.
+    # The classic builder merges a health check with the one of the parent.
     before = stage.config.config.get("Healthcheck") if stage.options.classic else None
     stage.config.config["Healthcheck"] = wording.health(item, before)
     text = item.original.split(None, 1)[1]

@@ -1,4 +1,4 @@
-"""What a stage sees of the plan that it belongs to, and an instruction of its stage."""
+"""The interfaces of a plan and of a stage, as instructions use them."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -12,17 +12,17 @@ from server.builder.plan.steps import Origin
 
 
 class PlanContext(Protocol):
-    """All stages of one Dockerfile (:class:`server.builder.plan.plan.Planner`)."""
+    """The plan of one Dockerfile (:class:`server.builder.plan.plan.Planner`)."""
 
     file: ins.Dockerfile
     options: Options
     bases: Bases
     budget: Budget
-    """Bytes that expansions may still make."""
+    """The rest of the expansion limit, in bytes."""
     names: dict[str, int]
-    """Name of a stage → its index."""
+    """Stage name → index."""
     arguments: dict[str, str]
-    """``ARG`` before the first ``FROM``, with the platform's."""
+    """The ``ARG`` instructions before the first ``FROM``, and the platform's arguments."""
     used_args: set[str]
     """Build arguments that the Dockerfile declares."""
     many: bool
@@ -32,22 +32,22 @@ class PlanContext(Protocol):
         """:raises DockerfileError: malformed, or beyond the budget."""
 
     def checked(self, function: Callable[[], Expansion], span: Span, text: str) -> Expansion:
-        """Calls an expansion. :raises DockerfileError: of ``text``, at ``span``."""
+        """Run an expansion. :raises DockerfileError: about ``text``, at ``span``."""
 
     def spend(self, size: int, span: Span) -> None:
-        """Takes bytes off the budget. :raises DockerfileError: there are not as many."""
+        """Count bytes against the expansion limit. :raises DockerfileError: the limit is exceeded."""
 
     def platform(self, base: ins.From) -> str:
-        """``--platform`` of a ``FROM``, as ``os/arch[/variant]``. :raises DockerfileError: it is none."""
+        """Return ``--platform`` of a ``FROM`` as ``os/arch[/variant]``. :raises DockerfileError: it is invalid."""
 
     async def stage(self, index: int) -> PlannedStage:
-        """Plans another stage, once."""
+        """Plan another stage, once."""
 
     async def image(self, ref: str, span: Span, *, platform: str, step: str) -> BaseImage:
-        """A base image. :raises DockerfileError: it is not to be had."""
+        """Resolve a base image. :raises DockerfileError: it is not available."""
 
     async def origin(self, name: str, span: Span, *, before: int, out_of_order: str) -> Origin:
-        """What ``--from`` names: a stage ``before`` an index, an image or a named context.
+        """Resolve ``--from`` to a stage ``before`` an index, an image or a named context.
 
         :raises DockerfileError: with ``out_of_order``: a later stage.
         """
@@ -66,10 +66,10 @@ class StageContext(Protocol):
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment, then the arguments."""
+        """The environment and the arguments."""
 
     def expand(self, text: str, span: Span) -> str:
         """:raises DockerfileError: malformed, or beyond the budget."""
 
     def history(self, buildkit: str, classic: str) -> None:
-        """Adds an entry without a layer, in the words of the builder that runs."""
+        """Add a history entry without a layer, in the words of the current builder."""

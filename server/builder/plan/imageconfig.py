@@ -1,8 +1,8 @@
 """An image's configuration while it is built: OCI image-spec config.md, with Docker's additional fields.
 
-Kept as the JSON that it is: what a base image carries and we don't know is passed on. Values are replaced and never
-changed in place, so that a copy needs to be no deeper than that. What grows with the number of instructions (the
-history, the environment, labels, ports, volumes, triggers) is kept in journals, which are copied in O(1).
+The configuration is kept as JSON, so unknown fields of a base image are preserved. Values are replaced, never changed
+in place, so a shallow copy is enough. Whatever grows with the number of instructions (history, environment, labels,
+ports, volumes, triggers) is kept in journals, which are copied in O(1).
 """
 
 import datetime
@@ -20,7 +20,7 @@ Json = dict[str, object]
 
 @functools.lru_cache(maxsize=256)
 def utc(ns: int) -> str:
-    """RFC 3339 with nanoseconds, as Go writes times (trailing zeros dropped)."""
+    """Format a time as RFC 3339 with nanoseconds, as Go does (trailing zeros dropped)."""
     seconds, rest = divmod(ns, 10**9)
     stamp = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{rest:09d}".rstrip("0") if rest else ""
@@ -28,7 +28,7 @@ def utc(ns: int) -> str:
 
 
 def ns_of(text: str) -> int:
-    """The nanoseconds of a time in UTC as :func:`utc` writes it; 0 for anything else."""
+    """Parse a UTC time in the format of :func:`utc` to nanoseconds; 0 for anything else."""
     stamp, _, rest = text.rstrip("Z").partition(".")
     try:
         moment = datetime.datetime.fromisoformat(f"{stamp}+00:00")
@@ -39,7 +39,7 @@ def ns_of(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One line of ``docker history``. ``created_ns`` is 0 where it has yet to be known: then the layer below tells."""
+    """One line of ``docker history``. ``created_ns``: 0 until it is known; the layer below then provides it."""
 
     created_by: str
     empty_layer: bool
@@ -60,21 +60,21 @@ class History:
 
 @dataclass(slots=True)
 class ImageConfig:
-    """``document``: the base image's configuration without ``rootfs`` and ``history``, which are kept apart."""
+    """``document``: the base image's configuration without ``rootfs`` and ``history``, which are stored separately."""
 
     document: Json
     base_diff_ids: tuple[str, ...] = ()
     base_history: tuple[Json, ...] = ()
     history: Journal[History] = field(default_factory=Journal)
     _maps: dict[str, JournalMap[object]] = field(default_factory=dict)
-    """Objects of ``config`` that were added to, by key; ``config`` has what the base image says of them."""
+    """Objects of ``config`` with additions, by key; ``config`` itself keeps the base image's entries."""
     _env: JournalMap[str] | None = None
     _env_changed: bool = False
     _triggers: Journal[str] | None = None
 
     @classmethod
     def scratch(cls, *, os: str, architecture: str, variant: str = "") -> "ImageConfig":
-        """The configuration of ``FROM scratch``."""
+        """Return the configuration of ``FROM scratch``."""
         document: Json = {"architecture": architecture, "os": os, "config": {}}
         if variant:
             document["variant"] = variant
@@ -84,7 +84,7 @@ class ImageConfig:
 
     @classmethod
     def of_image(cls, document: Mapping[str, object]) -> "ImageConfig":
-        """The configuration of a base image, from its JSON."""
+        """Parse the JSON of a base image's configuration."""
         own = dict(document)
         rootfs = own.pop("rootfs", None)
         history = own.pop("history", None)
@@ -97,12 +97,12 @@ class ImageConfig:
         return cls(own, tuple(diff_ids or ()), tuple(lines))
 
     def ensure_path(self) -> None:
-        """A base image that says nothing, such as an imported root file system, gets a PATH that ENV may add to."""
+        """Set the default PATH if the base image has none, as an imported root file system; ENV may refer to it."""
         if "PATH" not in self.env and self.document.get("os") != "windows":
             self.set_env("PATH", _PATH)
 
     def clone(self) -> "ImageConfig":
-        """A copy that can be changed: a stage that starts from another. Costs O(1) in the number of instructions."""
+        """Copy the configuration for a stage that starts from another one. O(1) in the number of instructions."""
         return ImageConfig(
             {**self.document, "config": dict(self.config)},
             self.base_diff_ids,
@@ -116,19 +116,19 @@ class ImageConfig:
 
     @property
     def config(self) -> Json:
-        """The ``config`` object that a container gets, without what was added to its lists and objects."""
+        """The ``config`` object of the base image, without additions to its lists and objects."""
         config = self.document["config"]
         assert isinstance(config, dict)
         return config
 
     @property
     def entries(self) -> int:
-        """About how many entries the document has: what it costs to write it."""
+        """The approximate number of entries in the document: a measure of the cost of encoding it."""
         variables = self.config.get("Env")
         return len(self.base_history) + len(self.history) + (len(variables) if isinstance(variables, list) else 0)
 
     def container(self) -> Json:
-        """The ``config`` object that a container gets: a new dict."""
+        """Return the complete ``config`` object as a new dict."""
         added: Json = {key: values.to_dict() for key, values in self._maps.items()}
         if self._env is not None and self._env_changed:
             added["Env"] = [f"{name}={value}" for name, value in self._env.to_dict().items()]
@@ -151,7 +151,7 @@ class ImageConfig:
         return self._variables().values
 
     def set_env(self, name: str, value: str) -> None:
-        """Sets a variable in place, or adds it at the end."""
+        """Set a variable in place, or append it."""
         self._variables()[name] = value
         self._env_changed = True
 
@@ -167,7 +167,7 @@ class ImageConfig:
 
     @property
     def shell(self) -> Sequence[str]:
-        """The words in front of a shell form's text."""
+        """The words before the text of the shell form."""
         windows = self.document.get("os") == "windows"
         return self._strings("Shell") or (["cmd", "/S", "/C"] if windows else ["/bin/sh", "-c"])
 
@@ -187,7 +187,7 @@ class ImageConfig:
         return self._strings("OnBuild") if self._triggers is None else list(self._triggers)
 
     def add_trigger(self, text: str) -> None:
-        """Adds an ``ONBUILD`` instruction."""
+        """Append an ``ONBUILD`` instruction."""
         if self._triggers is None:
             self._triggers = Journal(self.onbuild)
         self._triggers.append(text)
@@ -197,7 +197,7 @@ class ImageConfig:
         self._triggers = None
 
     def merge_map(self, key: str, values: Mapping[str, object]) -> None:
-        """Adds to an object of the configuration: ``Labels``, ``ExposedPorts``, ``Volumes``."""
+        """Add entries to an object of the configuration: ``Labels``, ``ExposedPorts``, ``Volumes``."""
         known = self._map(key)
         for name, value in values.items():
             known[name] = value
@@ -208,9 +208,9 @@ class ImageConfig:
         return CreatedBy(self.base_history, self.history.copy())
 
     def finished(self, diff_ids: Sequence[str], *, created_ns: int, history: Iterable[History] | None = None) -> bytes:
-        """The image's configuration: canonical JSON, so that the same build gives the same digest.
+        """Encode the image's configuration as canonical JSON, so that equal builds give equal digests.
 
-        ``history`` replaces that of this object, which does not know its times yet.
+        ``history`` replaces this object's history, which lacks times.
         """
         document = dict(self.document)
         document["created"] = utc(created_ns)
@@ -222,13 +222,13 @@ class ImageConfig:
         try:
             return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
         except TypeError:
-            # What a base image may have, such as numbers of more than 64 bits.
+            # A base image may contain values that orjson rejects, such as numbers of more than 64 bits.
             return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedBy:
-    """What the history of an image says, one text for each entry. Made in O(1), read in O(n)."""
+    """The texts of an image's history, one per entry. Created in O(1), read in O(n)."""
 
     base: tuple[Json, ...] = ()
     entries: Journal[History] = field(default_factory=Journal)

@@ -1,7 +1,7 @@
-"""Sequences and mappings that grow by one entry at a time and whose copies cost nothing.
+"""Append-only sequences and mappings with O(1) copies.
 
-A plan keeps the configuration after each of its instructions. With lists and dicts, *n* instructions would copy
-*n²/2* entries. Copies of these classes share one list and remember how much of it is theirs.
+A plan keeps the image configuration after each instruction. With lists and dicts, *n* instructions would copy *n²/2*
+entries. Copies of these classes share one list; each copy remembers the length of its own part.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Journal(Generic[T]):
-    """Appended to, read in order, copied in O(1)."""
+    """An append-only sequence that copies in O(1)."""
 
     __slots__ = ("_entries", "_length")
 
@@ -23,7 +23,7 @@ class Journal(Generic[T]):
 
     def append(self, entry: T) -> None:
         if self._length != len(self._entries):
-            # A copy has appended to the shared list: continue on one of our own.
+            # A copy has appended to the shared list: continue on a private one.
             self._entries = self._entries[: self._length]
         self._entries.append(entry)
         self._length += 1
@@ -41,7 +41,7 @@ class Journal(Generic[T]):
 
 
 class JournalMap(Generic[V]):
-    """A mapping of strings, kept as the journal of its assignments; a key keeps the place of its first assignment."""
+    """A mapping of strings, stored as the journal of its assignments; a key keeps the position of its first one."""
 
     __slots__ = ("_assigned", "_current")
 
@@ -60,11 +60,11 @@ class JournalMap(Generic[V]):
 
     @property
     def values(self) -> Mapping[str, V]:
-        """A live view. The dict behind it is kept from the first use on."""
+        """A live view. The dict behind it is kept after the first call."""
         return self._values()
 
     def to_dict(self) -> dict[str, V]:
-        """A new dict. Nothing is kept, so that each of many copies may be asked."""
+        """Return a new dict. Nothing is cached, so calling this on many copies keeps no memory."""
         return dict(self._assigned)
 
     def copy(self) -> "JournalMap[V]":

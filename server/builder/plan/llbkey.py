@@ -1,11 +1,11 @@
-"""A key that BuildKit gives to a step, and what it is made of (:mod:`server.builder.solver.llbkeys` makes them)."""
+"""BuildKit's cache key of a step, and its inputs (:mod:`server.builder.solver.llbkeys` computes them)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """A record's digests, the newest BuildKit's first, and what stands for each input."""
+    """The digests of a record, as the newest BuildKit has it first, and its inputs."""
 
     digests: tuple[str, ...]
     inputs: tuple["Input", ...] = ()
@@ -13,7 +13,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """``key``: by definition, with the selector of what is used, as different versions have it. ``content``: by the
+    """``key``: definition-based, with the selector of the files used, one per BuildKit version. ``content``: by the
     files themselves."""
 
     key: Key | None = None

@@ -1,7 +1,7 @@
-"""When the classic builder first applied instructions that change metadata only.
+"""Stores when the classic builder first applied an instruction that changes only metadata.
 
-dockerd keeps an image for each instruction, whose creation time a later build finds in its cache. Here the time alone
-is kept, by a key of the instruction and all below it.
+dockerd keeps an image per instruction, so a later build finds the creation time in its cache. Wharf stores only the
+time, by a key of the instruction and everything below it.
 """
 
 import logging
@@ -13,7 +13,7 @@ from engine.common.system.sqlite import LazyDatabase
 log = logging.getLogger("wharf.build")
 
 MAX_MOMENTS = 10_000
-"""Instructions that are remembered; beyond them, the oldest are forgotten."""
+"""The most instructions stored; the oldest are deleted first."""
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS moments (key TEXT PRIMARY KEY, created INTEGER NOT NULL);"
 
@@ -25,7 +25,7 @@ class Moments:
         self._database = LazyDatabase(path, _SCHEMA)
 
     async def get(self, key: str) -> int | None:
-        """The time of an instruction; ``None`` for one that is not known."""
+        """Return the time of an instruction; ``None`` if it is unknown."""
         try:
             row = await self._database.do(
                 lambda db: db.execute("SELECT created FROM moments WHERE key = ?", (key,)).fetchone()
@@ -36,7 +36,7 @@ class Moments:
         return int(row[0]) if row else None
 
     async def put(self, times: Mapping[str, int]) -> None:
-        """Remembers times, durable when this returns. A full disk only costs the next build its cache."""
+        """Store times durably. On a full disk the times are only logged as lost: the next build misses its cache."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("BEGIN IMMEDIATE")
@@ -55,12 +55,12 @@ class Moments:
             log.warning("times of classic builds: %s", error)
 
     async def clear(self) -> None:
-        """Forgets all of them."""
+        """Delete all times."""
         try:
             await self._database.do(lambda db: db.execute("DELETE FROM moments"))
         except sqlite3.Error as error:
             log.warning("times of classic builds: %s", error)
 
     def close(self) -> None:
-        """Blocks."""
+        """Close the database. Blocks."""
         self._database.close()

@@ -1,8 +1,8 @@
-"""Instructions and the bases' configurations → stages of steps. Variables are replaced here, nothing is run.
+"""Turns instructions and the configurations of base images into stages of steps. Variables are expanded; nothing runs.
 
-Only what the target needs is planned. The bases' configurations have to be known first, as their environment takes
-part in replacing variables; they come from a :class:`Bases`. A plan is made in a thread, as a Dockerfile of some MB
-takes seconds; what it costs is linear in the text and in what variables are replaced by.
+Only stages that the target needs are planned. The configurations of base images come from a :class:`Bases` and must be
+known first, as their environment is used in expansion. A plan is made in a thread, because a Dockerfile of several MB
+takes seconds; the cost is linear in the text and in the values of variables.
 """
 
 import asyncio
@@ -32,20 +32,20 @@ __all__ = ["BaseImage", "Bases", "Options", "Plan", "PlannedStage", "plan"]
 
 
 def platform_args(platform: str, prefix: str) -> dict[str, str]:
-    """``TARGETPLATFORM`` and its parts."""
+    """Return ``TARGETPLATFORM`` and its parts."""
     os, arch, variant = (*platform.split("/"), "", "")[:3]
     return {f"{prefix}PLATFORM": platform, f"{prefix}OS": os, f"{prefix}ARCH": arch, f"{prefix}VARIANT": variant}
 
 
 def quoted(text: str) -> str:
-    """As Go's ``%q`` shows it."""
+    """Quote a text as Go's ``%q`` does."""
     return json.dumps(text, ensure_ascii=False)
 
 
 T = TypeVar("T")
 _NAME = re.compile(r"[${}]|[:+-].*")
 _SHOWN = 4096
-"""Characters of a word that an error repeats."""
+"""The most characters of a word that an error repeats."""
 NO_REFERENCE = "invalid reference format"
 
 
@@ -58,9 +58,9 @@ class Planner:
             raise limits.exceeded("DOCKERFILE_STAGES", "the number of stages")
         self.budget = Budget()
         self.unknown: list[tuple[str, Span, Sequence[str]]] = []
-        """Variables without a value, where they are used, and some of those that are known there."""
+        """Variables that are used without a value, with their location and some known names."""
         self.mismatched: list[Warning] = []
-        """Base images that are for other platforms than was asked for."""
+        """Base images of another platform than the requested one."""
         self._planned: dict[int, PlannedStage] = {}
         self._active: list[int] = []
         self.used_args: set[str] = set()
@@ -102,7 +102,7 @@ class Planner:
             raise DockerfileError(f"failed to process {quoted(shown)}: {error.message}", span) from error
 
     def spend(self, size: int, span: Span) -> None:
-        """For what an instruction expands to without a variable. Raises :class:`DockerfileError`."""
+        """Count text that an instruction expands to without a variable. Raises :class:`DockerfileError`."""
         try:
             self.budget.spend(size)
         except WharfError as error:
@@ -114,7 +114,7 @@ class Planner:
         return self.names.get(name.lower())
 
     def refuse_cycles(self) -> None:
-        """Raises :class:`DockerfileError` for stages that need one another, before an image is asked for."""
+        """Raise :class:`DockerfileError` for a cycle of stages, before any image is requested."""
         needs = [self._needs(stage) for stage in self.file.stages]
         for stage, below in zip(self.file.stages, needs, strict=True):
             if stage.index in below:
@@ -136,7 +136,7 @@ class Planner:
             visit(index, ())
 
     def _naming(self, stage: ins.Stage) -> ins.Instruction:
-        """The instruction with which a stage names itself."""
+        """The instruction by which a stage refers to itself, for the error."""
         for item in stage.instructions:
             names = [item.from_] if isinstance(item, ins.Copy) else []
             names += [mount.from_ for mount in item.mounts] if isinstance(item, ins.Run) else []
@@ -145,7 +145,7 @@ class Planner:
         return stage.base
 
     def _needs(self, stage: ins.Stage) -> list[int]:
-        """The stages that a stage names, as far as no variable is in the name."""
+        """The stages that a stage refers to by names without variables."""
         names = [item.from_ for item in stage.instructions if isinstance(item, ins.Copy)]
         names += [mount.from_ for item in stage.instructions if isinstance(item, ins.Run) for mount in item.mounts]
         found = [index for name in names if name and (index := self._find(name)) is not None]
@@ -153,7 +153,7 @@ class Planner:
         return found if base is None or base == stage.index else [base, *found]
 
     async def target(self) -> PlannedStage:
-        """Plans the target and what it needs."""
+        """Plan the target and the stages that it needs."""
         wanted = self.options.target
         if not wanted:
             index = len(self.file.stages) - 1
@@ -167,7 +167,7 @@ class Planner:
         return await self.stage(index)
 
     async def stage(self, index: int) -> PlannedStage:
-        """Plans one stage, once. Raises :class:`DockerfileError` for a cycle."""
+        """Plan a stage, once. Raises :class:`DockerfileError` for a cycle."""
         if index in self._planned:
             return self._planned[index]
         stage = self.file.stages[index]
@@ -182,9 +182,9 @@ class Planner:
         return planned
 
     async def origin(self, name: str, span: Span, *, before: int, out_of_order: str) -> Origin:
-        """The stage, named context or image that ``--from`` and ``from=`` name.
+        """Resolve ``--from`` or ``from=`` to a stage, named context or image.
 
-        Raises :class:`DockerfileError` with ``out_of_order`` for a stage that comes later.
+        Raises :class:`DockerfileError` with ``out_of_order`` for a later stage.
         """
         index = self._find(name)
         if index is not None and not (name.isdigit() and index >= before):
@@ -212,7 +212,7 @@ class Planner:
         return Origin(Step(replace(image.base, platform=self.options.platform), None, f"FROM {ref}", span))
 
     def platform(self, base: ins.From) -> str:
-        """What ``FROM --platform`` says."""
+        """Expand ``FROM --platform``."""
         found = self.expand(base.platform, self.arguments, base.span)
         if not found and self.options.classic:
             raise invalid(
@@ -225,7 +225,7 @@ class Planner:
         return found
 
     async def image(self, ref: str, span: Span, *, platform: str, step: str) -> BaseImage:
-        """A base image; BuildKit's clients are shown the lines that name it when it can't be had."""
+        """Resolve a base image. On failure, BuildKit's clients show the lines that refer to it."""
         try:
             found = await self.bases.image(ref, platform=platform, step=step)
         except WharfError as error:
@@ -249,11 +249,11 @@ class Planner:
 
 
 class _OnLoop:
-    """The bases for a thread: they are resolved on the event loop, and the thread waits."""
+    """A :class:`Bases` for the planning thread: it resolves on the event loop while the thread waits."""
 
     def __init__(self, bases: Bases) -> None:
         self._bases, self._loop = bases, asyncio.get_running_loop()
-        self._lock = threading.Lock()  # the base may be asked for, and the plan stopped, before ``_waiting`` is set
+        self._lock = threading.Lock()  # guards against a stop before ``_waiting`` is set
         self._waiting: Future[BaseImage] | None = None
         self._stopped = False
 
@@ -269,7 +269,7 @@ class _OnLoop:
         return self._waiting.result()
 
     def stop(self) -> None:
-        """Ends a thread that waits, and that asks later."""
+        """End a waiting thread, and later requests."""
         with self._lock:
             self._stopped = True
             if self._waiting is not None:
@@ -277,7 +277,7 @@ class _OnLoop:
 
 
 def _completed(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that awaits nothing but :class:`_OnLoop`, which blocks instead of suspending."""
+    """Run a coroutine that awaits only :class:`_OnLoop`, which blocks instead of suspending; return its result."""
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -287,7 +287,7 @@ def _completed(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
-    """Plans a build in a thread. Raises :class:`DockerfileError`, and what resolving a base raises."""
+    """Plan a build in a thread. Raises :class:`DockerfileError`, and what resolving a base raises."""
     resolver = _OnLoop(bases)
 
     def work() -> Plan:
@@ -298,7 +298,7 @@ async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
             error.warnings = planner.warnings()
             raise
 
-    # A thread of its own: pulling a base image may take minutes.
+    # A thread outside the pool: pulling a base image may take minutes.
     return await to_its_end(apart(work), resolver.stop)
 
 

@@ -1,4 +1,4 @@
-"""What a plan is made of and what it comes to: the client's options, the bases, the planned stages."""
+"""The input and the output of planning: the client's options, the bases, the planned stages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from server.builder.plan.imageconfig import ImageConfig
 from server.builder.plan.steps import Base, Step
 
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-"""Predefined arguments, lower and upper case: no ``ARG`` needed, no part of the cache's key."""
+"""Predefined arguments, in lower and upper case: usable without ``ARG``, not part of cache keys."""
 
 
 class Variables(Mapping[str, str]):
-    """A live view of two mappings as one: the environment of an image hides build arguments of the same name."""
+    """A live view of two mappings: variables of the environment hide build arguments of the same name."""
 
     __slots__ = ("_args", "_env")
 
@@ -33,34 +33,34 @@ class Variables(Mapping[str, str]):
 
 
 INPUT = "input:"
-"""How a named context begins that is the result of another build."""
+"""Prefix of a named context that is the result of another build."""
 LAYOUT = "oci-layout://"
-"""How one begins that is an image in a folder of the client."""
+"""Prefix of a named context that is an image in a client's OCI layout."""
 IMAGES = ("docker-image://", INPUT, LAYOUT)
-"""How named contexts begin that have a configuration: they stand for an image."""
+"""Prefixes of named contexts that are images and have a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaseImage:
-    """A base image: its layers, and its configuration's JSON."""
+    """A base image: its layers, and the JSON of its configuration."""
 
     base: Base
     config: Mapping[str, object]
 
 
 class Bases(Protocol):
-    """Where a plan learns of images and named contexts."""
+    """Resolves the images and named contexts of a plan."""
 
     def named_context(self, name: str) -> str | None:
-        """What the client gave for a name (``docker-image://…``, ``local:…`` …); ``None`` if nothing."""
+        """Return the client's value for a name (``docker-image://…``, ``local:…`` …); ``None`` if there is none."""
 
     async def image(self, ref: str, *, platform: str, step: str) -> BaseImage:
-        """Resolves, and pulls if needed. Raises NOT_FOUND and what a registry refuses."""
+        """Resolve an image, pull it if needed. Raises NOT_FOUND and the registry's errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the client of a build may say. ``platform`` is the one to build for, ``os/arch[/variant]``."""
+    """The client's build options. ``platform``: the target platform, ``os/arch[/variant]``."""
 
     target: str = ""
     build_args: Mapping[str, str | None] = field(default_factory=dict)
@@ -70,16 +70,16 @@ class Options:
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     classic: bool = False
-    """History and sentences as the classic builder has them."""
+    """Write history and error sentences as the classic builder does."""
     network: str = "default"
     multi_platform: bool = False
     default_path: bool = True
-    """A base image without a PATH gets one."""
+    """Set the default PATH in base images that have none."""
 
 
 @dataclass(slots=True)
 class Line:
-    """One instruction as planned: its step if it makes a layer, and the configuration after it."""
+    """A planned instruction: its step if it creates a layer, and the configuration after it."""
 
     instruction: ins.Instruction
     step: Step | None
@@ -98,14 +98,14 @@ class PlannedStage:
     lines: list[Line]
     platform: str
     args: Mapping[str, str] = field(default_factory=dict)
-    """Build arguments with their values at the stage's end."""
+    """Build arguments with their values at the end of the stage."""
     names: tuple[str, ...] = ()
-    """Of the environment and the arguments, in the order in which they were set last."""
+    """Names in the environment and the arguments, in the order of their last assignment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be solved. ``stages``: those that the target needs, in the Dockerfile's order."""
+    """The planned build. ``stages``: those that the target needs, in the order of the Dockerfile."""
 
     dockerfile: ins.Dockerfile
     stages: tuple[PlannedStage, ...]

@@ -1,4 +1,4 @@
-"""One stage: its instructions walked in order, with the arguments, the configuration and the last step so far."""
+"""Plans one stage: applies its instructions in order to the arguments, the configuration and the last step."""
 
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +19,7 @@ from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Run, St
 
 
 class StagePlanner:
-    """Walks one stage's instructions and keeps its state: arguments, configuration, last step."""
+    """Applies a stage's instructions; its state is the arguments, the configuration and the last step."""
 
     def __init__(self, planner: PlanContext, stage: ins.Stage) -> None:
         self.planner, self.stage = planner, stage
@@ -33,15 +33,16 @@ class StagePlanner:
         self.no_cache = self.options.no_cache or stage.name.lower() in self.options.no_cache_stages
         self.cmd_set = False
         self.number = 0
-        """Of the step that is planned. A base image is the first one; nothing, or another stage, is none."""
+        """The number of the planned step. A base image counts as the first; an empty root or another stage does not
+        count."""
         self.names: dict[str, None] = {}
-        """Of the environment and the arguments, in the order in which they were set last."""
+        """Names in the environment and the arguments, in the order of their last assignment."""
         self.declared: dict[str, None] = {}
-        """Names of ``ARG``, in order, with or without a value."""
+        """Names declared by ``ARG``, in order, with or without a value."""
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """A live view: the environment, then the arguments."""
+        """A live view of the environment and the arguments."""
         return Variables(self.config.env, self.args)
 
     def expand(self, text: str, span: Span) -> str:
@@ -79,7 +80,7 @@ class StagePlanner:
         return f"[{' '.join(parts)}] {text}"
 
     async def _from(self, instead: str) -> None:
-        """``instead``: a named context that stands for the whole stage."""
+        """``instead``: a named context that replaces the whole stage."""
         base = self.stage.base
         known = self.planner.arguments
         name = instead or self.planner.expand(base.image, known, base.span)
@@ -92,12 +93,12 @@ class StagePlanner:
             parent = await self.planner.stage(index)
             self.base_ref, self.last, self.platform = parent.base_ref, parent.last, parent.platform
             self.config = parent.config.clone()
-            # What an image sets, the stage that stands on it sets again.
+            # A stage's environment starts with the variables of its image.
             self.names = dict.fromkeys(
                 [*(set_ for set_ in parent.names if set_ not in self.config.env), *self.config.env]
             )
             if not self.options.classic:
-                # What the other stage declared is known in this one, too.
+                # Arguments of the parent stage are visible in this one.
                 self.args = dict(parent.args)
             return
         os, arch, variant = (*self.platform.split("/"), "", "")[:3]
@@ -109,7 +110,7 @@ class StagePlanner:
                 self.config.config["WorkingDir"] = "/"
             return
         if context is not None and not context.startswith(IMAGES):
-            # A named context in place of a base: its files on an empty root.
+            # A named context replaces the base: its files on an empty root.
             self.base_ref = name
             self.config = ImageConfig.scratch(os=os, architecture=arch, variant=variant)
             origin = Origin(context=name)
@@ -176,7 +177,7 @@ class StagePlanner:
         self.names[name] = None
 
     def _env(self, item: ins.Env) -> None:
-        # All of them see the variables as they were before the instruction.
+        # All values are expanded with the variables from before the instruction.
         values = [(self.expand(name, item.span), self.expand(text, item.span)) for name, text in item.values]
         shown = []
         for key, value in values:
@@ -186,7 +187,7 @@ class StagePlanner:
         self.history(f"ENV {' '.join(shown)}", wording.nop(f"ENV {' '.join(shown)}"))
 
     def _given(self) -> str:
-        """The arguments as the history of a ``RUN`` begins: as they were declared, or sorted by the classic builder."""
+        """The arguments in the history of a ``RUN``: in order of declaration, or sorted for the classic builder."""
         names = list(self.declared)
         if self.options.classic:
             names = sorted(name for name in names if name in self.args and name not in self.config.env)
@@ -198,7 +199,7 @@ class StagePlanner:
         args = args or self._own_command(item.span)
         mounts = [await self._mount(option, item.span) for option in item.mounts]
         env = {**{key: value for key, value in self.args.items() if key not in self.config.env}, **self.config.env}
-        # Each process keeps a copy of its own.
+        # Each step stores its own copy of the environment.
         self.planner.spend(sum(len(key) + len(value) for key, value in env.items()), item.span)
         hidden = wording.proxies(self.options.build_args, env, both=not self.options.classic)
         volumes: tuple[str, ...] = ()
@@ -224,9 +225,9 @@ class StagePlanner:
         return self._step(operation, item)
 
     def _own_command(self, span: Span) -> tuple[str, ...]:
-        """What ``RUN []`` runs: the classic builder's containers get the image's own command.
+        """Return the command of ``RUN []``: the classic builder runs the image's own command.
 
-        Raises INVALID_ARGUMENT if there is none, and for BuildKit, in its words.
+        Raises INVALID_ARGUMENT if there is none, and, in BuildKit's words, for BuildKit.
         """
         if not self.options.classic:
             raise invalid("failed to marshal LLB definition: arguments are required")
@@ -285,7 +286,7 @@ class StagePlanner:
             wording.check_checksum(checksum, urls, item.span)
         chown = self.expand(item.chown, item.span)
         if self.options.classic and chown and ":" not in chown and not chown.isdigit():
-            # The group of that name, which has to be there: only BuildKit takes the user's.
+            # The classic builder looks up a group of the user's name; BuildKit uses the user's group.
             chown = f"{chown}:{chown}"
         origin: Origin | None = None
         if from_ := item.from_:

@@ -1,8 +1,7 @@
-"""The operations that make layers, as data. A step's key says what it will give: equal keys, equal results.
+"""The operations that create layers, as data. Steps with equal keys have equal results.
 
-A key is made of the operation, the keys of what it builds on, and the checksums of the files it uses
-(ownership and modes included, times not). Two stages that come to the same thing by different ways share one result.
-``keys.py`` makes them.
+A key is the digest of the operation, the keys of its inputs, and the checksums of the files used (with ownership and
+modes, without times). Stages that produce the same files in different ways share results. ``keys.py`` computes keys.
 """
 
 import hashlib
@@ -18,24 +17,24 @@ from server.builder.plan.llbkey import Key
 
 FILES = "\0files\0"
 CACHE_FORMAT = "2"
-"""Part of every key: raise it when the same operation comes to give another result."""
+"""Part of every key. Increase it when the result of an operation changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base image's layers. ``ref`` is what the Dockerfile says; the digest is what counts."""
+    """The layers of a base image. ``ref``: the name in the Dockerfile; only the digest is part of the key."""
 
     ref: str
     digest: str
     chain_id: str
     layers: tuple["Layer", ...]
     platform: str = ""
-    """``os/arch[/variant]`` that was asked for."""
+    """The requested ``os/arch[/variant]``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of a result. ``created_ns``: when it was made (cached layers keep it)."""
+    """One layer of a result. ``created_ns``: its creation time, which cached layers keep."""
 
     descriptor: Descriptor
     diff_id: str
@@ -44,7 +43,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``RUN``. ``args`` final; ``files``: here-documents that the process finds under ``/dev/pipes``."""
+    """``RUN``. ``args`` are final; ``files``: here-documents, mounted under ``/dev/pipes``."""
 
     args: tuple[str, ...]
     env: tuple[str, ...]
@@ -55,18 +54,18 @@ class Run:
     security: str = "sandbox"
     files: tuple[tuple[str, str], ...] = ()
     hidden_env: tuple[str, ...] = ()
-    """Given to the process but no part of the key: the proxies of the host."""
+    """Set for the process but not part of the key: the host's proxies."""
     volumes: tuple[str, ...] = ()
-    """Paths that the process may change for itself alone: the classic builder gives it the image's volumes."""
+    """Paths whose changes are discarded after the process: in the classic builder, the image's volumes."""
     names: tuple[str, ...] = ()
-    """Of the environment, in the order in which they were set last; no part of the key."""
+    """Names in the environment, in the order of their last assignment; not part of the key."""
     platform: str = ""
-    """``os/arch[/variant]``; the base decides what the key is, not this."""
+    """``os/arch[/variant]``; not part of the key, which the base determines."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedMount:
-    """A ``--mount`` with variables replaced. ``origin`` is the stage, image or named context of ``from=``."""
+    """A ``--mount`` with expanded variables. ``origin``: the stage, image or named context of ``from=``."""
 
     options: Mount
     origin: "Origin | None" = None
@@ -79,7 +78,7 @@ class Copy:
     sources: tuple[str, ...]
     target: str
     origin: "Origin | None" = None
-    """Where the sources are; ``None`` when all of them are here-documents or URLs."""
+    """The source of the files; ``None`` if all sources are here-documents or URLs."""
     files: tuple[tuple[str, str], ...] = ()
     """Here-documents: name and content."""
     urls: tuple[str, ...] = ()
@@ -89,17 +88,17 @@ class Copy:
     parents: bool = False
     exclude: tuple[str, ...] = ()
     unpack: bool = False
-    """``ADD`` of a local archive extracts it."""
+    """``ADD`` extracts a local archive."""
     checksum: str = ""
     keep_git_dir: bool = False
     add: bool = False
     may_match_nothing: bool = False
-    """A wildcard that fits no file is no error: BuildKit's rule, not the classic builder's."""
+    """A wildcard may match no file: BuildKit's rule; the classic builder fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workdir:
-    """Makes the directory if it is missing. ``user`` owns it, as BuildKit has it; empty for root."""
+    """Creates the directory if it is missing. ``user``: its owner, as in BuildKit; empty for root."""
 
     path: str
     user: str = ""
@@ -110,7 +109,7 @@ Operation = Base | Run | Copy | Workdir
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where files come from: another step's result, or a context by name (``""`` is the build's own)."""
+    """The source of files: another step's result, or a context by name (``""`` is the build's own)."""
 
     step: "Step | None" = None
     context: str = ""
@@ -118,23 +117,23 @@ class Origin:
 
 @dataclass(eq=False, slots=True)
 class Step:
-    """A node of the graph. Identity counts: the same instruction in two stages is two steps with one key."""
+    """A node of the graph, compared by identity: the same instruction in two stages is two steps with equal keys."""
 
     operation: Operation
     parent: "Step | None"
     name: str
-    """What progress shows: ``[build 2/5] RUN make``."""
+    """The name in the progress display: ``[build 2/5] RUN make``."""
     span: Span | None = None
     no_cache: bool = False
     stage: str = ""
     progress_id: str = ""
     created_by: CreatedBy = field(default_factory=CreatedBy)
-    """The history of an image that ends with this step, as the classic builder writes it; ``FILES`` stands for what
-    was copied."""
+    """The history of an image that ends with this step, as the classic builder writes it; ``FILES`` is a placeholder
+    for the copied files."""
 
     @property
     def description(self) -> str:
-        """What lists of the cache call the result, as BuildKit does."""
+        """The description of the result in cache listings, as in BuildKit."""
         if isinstance(self.operation, Run):
             return f"mount / from exec {' '.join(self.operation.args)}"
         return self.name
@@ -157,18 +156,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a step gives: a chain of layers whose snapshot is committed under ``chain_id`` (empty for scratch)."""
+    """The result of a step: a chain of layers; its snapshot is committed as ``chain_id`` (empty for scratch)."""
 
     key: str
     chain_id: str
     layers: tuple[Layer, ...]
     cached: bool = False
     files: str = ""
-    """Of a copy: what was copied, as the classic builder's history names it (``file:<checksum>``)."""
+    """Of a copy: the files as in the classic builder's history (``file:<checksum>``)."""
     definition: str = ""
-    """The key by definition (``keys.py``); ``key`` is the one by content."""
+    """The definition-based key (``keys.py``); ``key`` is the content-based one."""
     llb: Key | None = None
-    """BuildKit's key, where it is wanted (``llbkeys.py``)."""
+    """BuildKit's key, if requested (``llbkeys.py``)."""
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
@@ -179,14 +178,14 @@ SCRATCH = Result("scratch", "", (), definition="scratch")
 
 
 def chain_id(parent: str, diff_id: str) -> str:
-    """The chain id of a layer on a parent chain (OCI image-spec, config.md, "Layer ChainID")."""
+    """Return the chain id of a layer on a parent chain (OCI image-spec, config.md, "Layer ChainID")."""
     if not parent:
         return diff_id
     return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
 
 
 def digest_of(kind: str, parts: Mapping[str, object]) -> str:
-    """A key: the hash of named parts."""
+    """Compute a key: the digest of named parts."""
     text = json.dumps({"format": CACHE_FORMAT, "kind": kind, **parts}, sort_keys=True, default=_plain)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

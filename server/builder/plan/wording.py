@@ -1,4 +1,4 @@
-"""How instructions are shown in an image's history, and the checks of their words that need no state."""
+"""Formats instructions for the image history and the progress display; checks words that need no state."""
 
 import json
 import re
@@ -16,7 +16,7 @@ SIGNAL = re.compile(rf"\d+|(SIG)?({_NAMES}|RTMIN(\+\d+)?|RTMAX(-\d+)?)")
 
 
 def refuse_flags(item: ins.Instruction, *names: str) -> None:
-    """What the classic builder leaves to BuildKit. Raises :class:`DockerfileError` in dockerd's words."""
+    """Refuse flags that only BuildKit supports. Raises :class:`DockerfileError` in dockerd's words."""
     for word in item.original.split()[1:]:
         if not word.startswith("--"):
             return
@@ -29,7 +29,7 @@ def refuse_flags(item: ins.Instruction, *names: str) -> None:
 
 
 def refuse_variable(options: Options, from_: str) -> None:
-    """``--from`` takes names as they are. Raises :class:`DockerfileError` in BuildKit's words."""
+    """``--from`` expands no variables. Raises :class:`DockerfileError` in BuildKit's words."""
     if "$" in from_ and not options.classic:
         raise DockerfileError(
             "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope "
@@ -38,8 +38,8 @@ def refuse_variable(options: Options, from_: str) -> None:
 
 
 def proxies(given: Mapping[str, str | None], env: Container[str], *, both: bool) -> dict[str, str]:
-    """The proxies that the client gives a process, but those that the image sets. ``both``: in either case of letters,
-    as BuildKit does."""
+    """Return the client's proxy variables, without those that the image sets. ``both``: in lower and upper case, as
+    BuildKit does."""
     found: dict[str, str] = {}
     for name, value in given.items():
         if name.lower() in PROXIES and value is not None:
@@ -51,7 +51,7 @@ def proxies(given: Mapping[str, str | None], env: Container[str], *, both: bool)
 
 
 def check_checksum(checksum: str, urls: Sequence[str], span: Span) -> None:
-    """``--checksum`` of an ``ADD``. Raises :class:`DockerfileError` in BuildKit's words."""
+    """Check ``--checksum`` of an ``ADD``. Raises :class:`DockerfileError` in BuildKit's words."""
     if _COMMIT.fullmatch(checksum) and urls and not any(url.startswith("http") and ".git" not in url for url in urls):
         return
     if not _DIGEST.fullmatch(checksum):
@@ -73,15 +73,15 @@ def is_url(source: str) -> bool:
 
 
 def copied_classic(name: str, operation: Copy) -> str:
-    """A copy as the classic builder's history shows it; what was copied is known when it is done."""
+    """Format a copy as in the classic builder's history, with a placeholder for the copied files."""
     owner = f"--chown={operation.chown} " if operation.chown else ""
     return f"/bin/sh -c #(nop) {name} {owner}{FILES} in {operation.target} "
 
 
 def ports(text: str, span: Span) -> Sequence[str]:
-    """``80``, ``80/udp`` or ``8000-8010/tcp`` as the keys of ``ExposedPorts``."""
+    """Parse ``80``, ``80/udp`` or ``8000-8010/tcp`` to keys of ``ExposedPorts``."""
     numbers, _, protocol = text.partition("/")
-    # An address and a port of the host mean nothing here.
+    # A host address and a host port are ignored.
     numbers = numbers.rpartition(":")[2]
     protocol = (protocol or "tcp").lower()
     if protocol not in ("tcp", "udp", "sctp"):
@@ -98,19 +98,19 @@ def ports(text: str, span: Span) -> Sequence[str]:
 
 
 def words(items: Sequence[str]) -> str:
-    """A list of words as Go's ``%q`` shows it, without the brackets."""
+    """Format a list of words as Go's ``%q`` does, without the brackets."""
     return " ".join(quoted(item) for item in items)
 
 
 def healthcheck(item: ins.Healthcheck) -> str:
-    """A health check as BuildKit's history shows it: Go's ``%q`` of the structure."""
+    """Format a health check as in BuildKit's history: Go's ``%q`` of the structure."""
     times = (item.interval_ns, item.timeout_ns, item.start_period_ns, item.start_interval_ns)
     shown = " ".join(json.dumps(_duration(ns)) for ns in times)
     return f"HEALTHCHECK &{{[{words(item.test)}] {shown} {_rune(item.retries)}}}"
 
 
 def health(item: ins.Healthcheck, before: object) -> dict[str, object]:
-    """A health check as the configuration has it; what isn't given is as in ``before``."""
+    """Return the configuration of a health check; missing fields are taken from ``before``."""
     check: dict[str, object] = {"Test": list(item.test)}
     for key, value in (
         ("Interval", item.interval_ns),
@@ -126,7 +126,7 @@ def health(item: ins.Healthcheck, before: object) -> dict[str, object]:
 
 
 def _duration(ns: int) -> str:
-    """A time as Go writes it: ``1m0s``, ``1.5s``, ``20ms``."""
+    """Format a duration as Go does: ``1m0s``, ``1.5s``, ``20ms``."""
     if not ns:
         return "0s"
     for unit, size in (("ns", 1), ("µs", 1000), ("ms", 10**6)):
@@ -144,7 +144,7 @@ def _number(value: float) -> str:
 
 
 def _rune(number: int) -> str:
-    """Go's ``%q`` of a number: the character that it stands for."""
+    """Go's ``%q`` of a number: the character with that code point."""
     named = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 39: "\\'", 92: "\\\\"}
     if number in named:
         return f"'{named[number]}'"
@@ -154,7 +154,7 @@ def _rune(number: int) -> str:
 
 
 def copied(item: ins.Copy, sources: Sequence[str], target: str) -> str:
-    """``COPY`` and ``ADD`` as BuildKit's history shows them: with the flags that change the files."""
+    """Format ``COPY`` and ``ADD`` as in BuildKit's history: with the flags that change the files."""
     parts = ["ADD" if item.add else "COPY"]
     parts += [f"--chown={item.chown}"] if item.chown else []
     parts += [f"--chmod={item.chmod}"] if item.chmod else []
@@ -163,7 +163,7 @@ def copied(item: ins.Copy, sources: Sequence[str], target: str) -> str:
 
 
 def process(item: ins.Run, shell: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...], str]:
-    """Arguments, files for the process, and the text that the history shows."""
+    """Return the arguments, the files for the process, and the text for the history."""
     if not item.shell:
         return item.args, (), " ".join(item.args)
     text = item.args[0]
@@ -182,13 +182,13 @@ def process(item: ins.Run, shell: Sequence[str]) -> tuple[tuple[str, ...], tuple
 
 
 def _is_script(item: ins.Run) -> bool:
-    """Whether all of the command is one here-document."""
+    """Whether the whole command is one here-document."""
     name = item.heredocs[0].name if len(item.heredocs) == 1 else ""
     return bool(name) and item.args[0].strip().replace("'", "").replace('"', "") in (f"<<{name}", f"<<-{name}")
 
 
 def title(item: ins.Instruction, variables: Mapping[str, str], escape: str, budget: Budget | None = None) -> str:
-    """An instruction as the progress display names it, as BuildKit does: with the variables that are known."""
+    """Format an instruction for the progress display as BuildKit does: with known variables expanded."""
     text = item.original.split("\n", 1)[0]
     if isinstance(item, ins.Run) and item.shell and _is_script(item):
         first, *more = item.heredocs[0].content.strip().splitlines() or [""]
@@ -198,7 +198,7 @@ def title(item: ins.Instruction, variables: Mapping[str, str], escape: str, budg
 
 
 def cross(platform: str, variables: Mapping[str, str]) -> str:
-    """What is said behind a stage's platform of another one that it makes something for: ``->arm64``."""
+    """Return the suffix of a stage's platform for cross builds: ``->arm64``."""
     os, arch = platform.split("/")[:2]
     target = [variables.get(f"TARGET{part}", "") for part in ("OS", "ARCH", "VARIANT")]
     if whole := variables.get("TARGETPLATFORM"):
@@ -210,5 +210,5 @@ def cross(platform: str, variables: Mapping[str, str]) -> str:
 
 
 def nop(text: str) -> str:
-    """How the classic builder's history names a step that runs nothing."""
+    """Format the history of a classic builder step that runs no process."""
     return f"/bin/sh -c #(nop)  {text}"

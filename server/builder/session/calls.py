@@ -1,4 +1,4 @@
-"""The methods that a session's client serves: their paths and the types of their answers in one table."""
+"""The methods that a session's client serves: a table of their paths and response types."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 PULL_FILES = "/moby.filesync.v1.FileSync/DiffCopy"
 SEND_FILES = "/moby.filesync.v1.FileSend/DiffCopy"
 SEND_TREE = f"{SEND_FILES}#tree"
-"""The same method carries one file as bytes, or a tree as packets: which, the client's output decides."""
+"""The method carries either one file as bytes, or a tree as packets, depending on the client's output."""
 GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 CHECK_AGENT = "/moby.sshforward.v1.SSH/CheckAgent"
 FORWARD_AGENT = "/moby.sshforward.v1.SSH/ForwardAgent"
@@ -39,7 +39,7 @@ R = TypeVar("R", bound=Message)
 
 
 class Call(Generic[R]):
-    """One call. Every method raises a WharfError when it broke off; ``cancel`` it in the end, whatever happened."""
+    """One call. Every method raises a WharfError if the call broke off; always call ``cancel`` in the end."""
 
     def __init__(
         self, connection: Connection, path: str, reply: type[R], metadata: Sequence[tuple[str, str]] = ()
@@ -48,7 +48,7 @@ class Call(Generic[R]):
         self._stream = connection.request(path, metadata)
 
     async def write(self, message: Message | bytes) -> None:
-        """Sends a message, or the bytes of one. Raises the error that the client has ended the call with meanwhile."""
+        """Send a message, encoded or not. Raises the client's error if it has ended the call."""
         try:
             await self._stream.send(message if isinstance(message, bytes) else message.SerializeToString())
         except WharfError:
@@ -60,7 +60,7 @@ class Call(Generic[R]):
             self.check()
 
     async def write_all(self, messages: Iterable[Message]) -> None:
-        """Sends many small messages at once."""
+        """Send many small messages at once."""
         try:
             await self._stream.send_all(message.SerializeToString() for message in messages)
         except WharfError:
@@ -68,32 +68,32 @@ class Call(Generic[R]):
             raise
 
     async def read(self) -> R | None:
-        """The next answer; ``None`` at the end."""
+        """Return the next response; ``None`` at the end."""
         data = await self._stream.read()
         return None if data is None else self._reply.FromString(data)
 
     async def take(self) -> list[bytes]:
-        """All answers that have come and nobody has read, as they are on the wire; none at the end."""
+        """Return all unread responses that have arrived, encoded; an empty list at the end."""
         return await self._stream.take()
 
     async def rest(self) -> None:
-        """Takes what still comes. Raises the error that the client ended the call with."""
+        """Read and drop the remaining responses. Raises the client's error."""
         while await self._stream.take():
             continue
         self.check()
 
     def check(self) -> None:
-        """Raises the error that the client ended the call with."""
+        """Raise the client's error, if it ended the call with one."""
         code, message = self._stream.outcome()
         if code:
             raise from_status(_CODES.get(code, grpc.StatusCode.UNKNOWN), message)
 
     def done_writing(self) -> None:
-        """Says that no more messages come."""
+        """Half-close: no more messages follow."""
         self._stream.done_writing()
 
     def cancel(self) -> None:
-        """Leaves the call."""
+        """Cancel the call."""
         self._stream.cancel()
 
 
@@ -106,7 +106,7 @@ async def ask(
     metadata: Sequence[tuple[str, str]] = (),
     timeout: float | None = None,
 ) -> R:
-    """One request, one answer. Raises the error that the client answers with, UNAVAILABLE when it leaves."""
+    """Make a unary call. Raises the client's error, and UNAVAILABLE if the client disconnects."""
     call = Call(connection, path, reply, metadata)
     try:
         async with asyncio.timeout(timeout):
@@ -129,5 +129,5 @@ async def unary(connection: Connection, method: str, request: Message, *, timeou
 
 
 def stream(connection: Connection, method: str, metadata: Sequence[tuple[str, str]] = ()) -> Call[Any]:
-    """A stream each way."""
+    """Start a call that streams in both directions."""
     return Call(connection, method.partition("#")[0], _TYPES[method], metadata)

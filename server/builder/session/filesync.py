@@ -1,8 +1,8 @@
-"""``moby.filesync.v1.FileSync/DiffCopy`` as its receiver: the client's files into a :class:`Mirror`.
+"""The receiver of ``moby.filesync.v1.FileSync/DiffCopy``: writes the client's files to a :class:`Mirror`.
 
-The sender walks its tree and sends one STAT packet for each entry, and one without a body at the end. The
-receiver answers REQ with an entry's number for what it wants; content comes as DATA packets, an empty one ends
-a file. FIN both ways closes. ERR carries the sender's message (fsutil's ``send.go`` and ``receive.go``).
+The sender walks its tree and sends one STAT packet per entry, and one without a body at the end. The receiver
+requests an entry's content by REQ with the entry's number; content comes as DATA packets, an empty one ends a file.
+Both sides send FIN to close. ERR carries the sender's message (fsutil's ``send.go`` and ``receive.go``).
 """
 
 import asyncio
@@ -27,17 +27,17 @@ _FIN, _ERR = Packet.PACKET_FIN, Packet.PACKET_ERR
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is asked of the client. Patterns are those of ``.dockerignore``; empty means everything."""
+    """The files to request. Patterns are those of ``.dockerignore``; empty means all."""
 
     name: str
     """The client's name of the directory: ``context``, ``dockerfile`` or a named context."""
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     follow: Sequence[str] = ()
-    """Paths whose symlinks are to be resolved and sent with their targets."""
+    """Paths whose symbolic links are resolved and sent with their targets."""
 
     def metadata(self) -> list[tuple[str, str]]:
-        """The request's metadata; values outside ASCII are URL-encoded and flagged."""
+        """Return the request's metadata; values outside ASCII are URL-encoded and flagged."""
         pairs: list[tuple[str, str]] = [("dir-name", self.name)]
         for key, values in (
             ("include-patterns", self.include),
@@ -67,7 +67,7 @@ def _entry(stat: fsutil_pb2.Stat) -> Entry:
 
 
 class _Receiver:
-    """Feeds packets to the mirror from a thread, several at a time, and keeps the order."""
+    """Passes packets to the mirror in batches, in a thread, in order."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
@@ -76,7 +76,7 @@ class _Receiver:
         self.described = self.ended = False
 
     def handle(self, packets: Sequence[bytes]) -> list[int]:
-        """Runs in a thread. Returns the entries whose content is wanted."""
+        """Handle packets; return the entries whose content is needed. Runs in a thread."""
         wanted: list[int] = []
         mirror, parse = self._mirror, Packet.FromString
         for data in packets:
@@ -105,7 +105,7 @@ class _Receiver:
 
 
 class _Requests:
-    """Asks for contents beside receiving them: a client that waits for us to read takes no requests meanwhile."""
+    """Sends content requests in a task of its own, because a client blocked on sending reads no requests."""
 
     def __init__(self, call: calls.Call[Packet]) -> None:
         self._call = call
@@ -122,7 +122,7 @@ class _Requests:
             await self._news.wait()
             self._news.clear()
             wanted, self._wanted = self._wanted, []
-            with contextlib.suppress(WharfError):  # reading tells what ended the call
+            with contextlib.suppress(WharfError):  # the reader raises the call's error
                 await self._call.write_all(wanted)
 
     async def close(self) -> None:
@@ -133,10 +133,10 @@ class _Requests:
 async def receive(
     connection: Connection, selection: Selection, root: str, tell: Callable[[int], None] | None = None
 ) -> int:
-    """Makes ``root`` equal to the client's selection; returns how many entries changed.
+    """Make ``root`` equal to the client's selection; return the number of changed entries.
 
-    Raises INVALID_ARGUMENT with the client's message if it can't send, or for a tree that escapes; UNAVAILABLE
-    when the session breaks off. Only one synchronisation of a root may run at a time.
+    Raises INVALID_ARGUMENT with the client's message if the client fails, or for a path outside the tree; UNAVAILABLE
+    if the session breaks off. Only one synchronisation of a root may run at a time.
     """
     call = calls.stream(connection, calls.PULL_FILES, selection.metadata())
     requests = _Requests(call)
@@ -144,7 +144,7 @@ async def receive(
     made: Mirror
     job: asyncio.Future[Any] | None = None
     try:
-        # The client walks its folder while ours is walked.
+        # Walk the local directory while the client walks its own.
         job = asyncio.ensure_future(asyncio.to_thread(Mirror, root))
         mirror = made = await asyncio.shield(job)
         receiver = _Receiver(made)
@@ -175,7 +175,7 @@ async def _leave(
     await requests.close()
     call.cancel()
     if job is not None:
-        # The thread can't be interrupted; its descriptors are closed only after it has stopped.
+        # The thread can't be interrupted; close its descriptors only after it has ended.
         await asyncio.wait([job])
         if mirror is None and not job.cancelled() and job.exception() is None:
             mirror = job.result()

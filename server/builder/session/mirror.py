@@ -1,8 +1,8 @@
-"""A directory kept equal to a tree that a client describes: the context of a build, sent as differences.
+"""A directory that is kept equal to a client's tree: the build context, transferred as differences.
 
-Between two builds the mirror stays, so that only files whose metadata changed are asked for again (what
-BuildKit's ``fsutil`` does with its shared key). The description is hostile input: every step is made relative
-to a directory opened without following links, so a symlink in the tree can't lead a later entry out of it.
+The mirror is kept between builds, so that only files with changed metadata are requested again (as BuildKit's
+``fsutil`` with its shared key). The client's description is hostile input: every operation is relative to a directory
+that was opened without following links, so a symbolic link in the tree can't lead a later entry out of it.
 """
 
 import os
@@ -26,11 +26,11 @@ def _parts(path: str) -> list[str]:
 
 
 class Mirror:
-    """One synchronisation of ``root``; used from one thread at a time.
+    """One synchronisation of ``root``, for one thread at a time.
 
-    Call :meth:`add` for each entry in the sender's order (a directory before what is in it), :meth:`data` for the
-    content of the entries it asked for, :meth:`finish` at the end. An instance that is dropped before
-    :meth:`finish` leaves a tree that the next synchronisation repairs: entries are compared with the disk.
+    Call :meth:`add` for each entry in the sender's order (a directory before its entries), :meth:`data` for requested
+    content, and :meth:`finish` at the end. If :meth:`finish` is not called, the next synchronisation repairs the tree:
+    it compares entries with the disk.
     """
 
     def __init__(self, root: str) -> None:
@@ -45,10 +45,10 @@ class Mirror:
         self._rootfd = os.open(root, _DIRECTORY)
         self._parent: tuple[str, int] = ("", self._rootfd)
         self.changed = 0
-        """Entries that were made or rewritten."""
+        """The number of entries created or rewritten."""
 
     def _enter(self, directory: str) -> int:
-        """The descriptor of a directory of the tree, kept for the next entry of the same directory."""
+        """Return the descriptor of a directory of the tree; it is cached for the next entry of the same directory."""
         name, fd = self._parent
         if name == directory:
             return fd
@@ -68,9 +68,9 @@ class Mirror:
         return fresh
 
     def add(self, number: int, entry: Entry) -> bool:
-        """Makes the entry as far as metadata can; returns whether its content has to be asked for.
+        """Create an entry from its metadata; return whether its content must be requested.
 
-        Raises INVALID_ARGUMENT for a path that leaves the tree.
+        Raises INVALID_ARGUMENT for a path outside the tree.
         """
         *above, name = _parts(entry.path)
         parent = self._enter("/".join(above))
@@ -108,9 +108,9 @@ class Mirror:
         return False
 
     def data(self, number: int, chunk: bytes) -> bool:
-        """Appends to the entry's content; an empty chunk ends it. Returns whether it ended.
+        """Append to an entry's content; an empty chunk ends it. Return whether it ended.
 
-        Raises INVALID_ARGUMENT for content that nobody asked for.
+        Raises INVALID_ARGUMENT for content that was not requested.
         """
         if number not in self._open:
             self._begin(number)
@@ -125,7 +125,7 @@ class Mirror:
         return True
 
     def _begin(self, number: int) -> None:
-        """Opens a file when its first bytes come: a large context is asked for faster than it is sent."""
+        """Open a file when its first bytes arrive: the requests of a large context are sent before its content."""
         entry = self._wanted.pop(number, None)
         if entry is None:
             raise invalid(f"build context: content of entry {number} was not asked for")
@@ -148,7 +148,7 @@ class Mirror:
             os.unlink(name, dir_fd=parent)
 
     def finish(self) -> None:
-        """Links, removes what the tree no longer has, and sets the directories' times."""
+        """Create links, remove stale entries, and set the directories' times."""
         for entry in self._links:
             self._link(entry)
         for path in sorted(self._old.keys() - self._seen, reverse=True):
@@ -159,7 +159,7 @@ class Mirror:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except Exception:
-                # The directory above was replaced by something else: what was below it is gone with it.
+                # The parent was replaced by another type of file, which removed everything below it.
                 if os.path.lexists(os.path.join(self.root, path)) and not self._above_is_link(path):
                     raise
         for entry in reversed(self._directories):
@@ -180,7 +180,7 @@ class Mirror:
     def _link(self, entry: Entry) -> None:
         *above, name = _parts(entry.path)
         *source_above, source = _parts(entry.linkname)
-        # Held open apart from the cache: two directories are needed at once.
+        # Open outside the cache, which holds one directory, as two are needed at once.
         source_parent = os.dup(self._enter("/".join(source_above)))
         try:
             parent = self._enter("/".join(above))
@@ -201,7 +201,7 @@ class Mirror:
             os.close(source_parent)
 
     def close(self) -> None:
-        """Closes every descriptor; safe to call twice."""
+        """Close every descriptor. Idempotent."""
         for fd, _ in self._open.values():
             os.close(fd)
         self._open.clear()
@@ -223,7 +223,7 @@ def _same(old: Entry, new: Entry) -> bool:
 
 
 def walk(root: str) -> Iterator[Entry]:
-    """The entries below ``root`` in a sender's order: names sorted, a directory before what is in it."""
+    """Yield the entries below ``root`` in the sender's order: names sorted, a directory before its entries."""
     stack = [("", root)]
     while stack:
         prefix, directory = stack.pop()

@@ -1,7 +1,7 @@
 """A CLI's session: the services that the client of a build serves to the daemon.
 
-The client dials ``POST /session`` and then *serves* gRPC on that connection; it says beforehand, in headers, its
-id and which methods it offers. A build names its session by id. The session dies with its connection.
+The client connects to ``POST /session`` and then *serves* gRPC on that connection; headers carry its id and the
+methods that it offers. A build refers to its session by id. The session ends with its connection.
 """
 
 import asyncio
@@ -18,34 +18,34 @@ from server.builder.session.http2.connection import Connection
 from server.builder.session.pb import auth_pb2, filesync_pb2, secrets_pb2, ssh_pb2
 
 ARRIVE = timeouts.define("session.arrive", 10.0)
-"""A build can come before its session does."""
+"""A build may arrive before its session."""
 ANSWER = timeouts.define("session.answer", 60.0)
-"""A client may ask its user or a credential helper before it answers."""
+"""A client may ask its user or a credential helper before it responds."""
 
 CHUNK = 1 << 20
-"""Bytes in one message that is sent to the client."""
+"""The most bytes in a message to the client."""
 
 ABSENT = (Kind.NOT_FOUND, Kind.NOT_IMPLEMENTED)
-"""How a client answers that doesn't have what it is asked for."""
+"""The error kinds by which a client reports that it lacks a requested item."""
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(slots=True)
 class Session:
-    """One client's services. Every method raises UNAVAILABLE when the connection breaks off."""
+    """The services of one client. Every method raises UNAVAILABLE if the connection breaks off."""
 
     id: str
     name: str
     shared_key: str
     methods: frozenset[str]
     carrier: Connection | None
-    """``None``: the build has no client that could be asked."""
+    """``None``: the build has no session."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def connection(self) -> Connection:
-        """Where the client is asked. Raises NOT_IMPLEMENTED for a build without one."""
+        """The connection to the client. Raises NOT_IMPLEMENTED for a build without a session."""
         if self.carrier is None:
             raise WharfError(Kind.NOT_IMPLEMENTED, "the build has no session")
         return self.carrier
@@ -59,15 +59,15 @@ class Session:
             raise WharfError(Kind.NOT_IMPLEMENTED, f"the client of this build does not offer {what}")
 
     async def pull_files(self, selection: Selection, root: str, tell: Callable[[int], None] | None = None) -> int:
-        """Makes the directory ``root`` equal to the client's selection; returns how many entries changed.
+        """Make the directory ``root`` equal to the client's selection; return the number of changed entries.
 
-        ``tell``: is told how many bytes have come.
+        ``tell``: called with the number of received bytes.
         """
         self._need(calls.PULL_FILES, "files")
         return await receive(self.connection, selection, root, tell)
 
     async def credentials(self, host: str) -> tuple[str, str]:
-        """User and secret for a registry; empty strings if the client has none."""
+        """Return user and secret for a registry; empty strings if the client has none."""
         if not self.offers(calls.CREDENTIALS):
             return "", ""
         try:
@@ -80,7 +80,7 @@ class Session:
         return reply.Username, reply.Secret
 
     async def secret(self, name: str) -> bytes:
-        """A build's secret. Raises NOT_FOUND with BuildKit's sentence."""
+        """Return a build secret. Raises NOT_FOUND with BuildKit's sentence."""
         missing = not_found(f"secret {name}: not found")
         if not self.offers(calls.GET_SECRET):
             raise missing
@@ -94,7 +94,7 @@ class Session:
         return bytes(reply.data)
 
     async def check_ssh(self, name: str) -> None:
-        """Raises NOT_FOUND unless the client forwards an agent of that name; UNAVAILABLE if it has gone."""
+        """Raise NOT_FOUND unless the client forwards an agent of that name; UNAVAILABLE if it has disconnected."""
         if not self.offers(calls.CHECK_AGENT):
             raise not_found(f"unset ssh forward key {name}")
         try:
@@ -106,7 +106,7 @@ class Session:
             raise not_found(error.message or f"unset ssh forward key {name}") from error
 
     async def forward_ssh(self, name: str, connection: Stream) -> None:
-        """Joins one connection of a process in a build to the client's agent, until either ends."""
+        """Connect a build process to the client's agent, until either side closes."""
         call = calls.stream(self.connection, calls.FORWARD_AGENT, (("ssh.id", name),))
         reader, writer = connection
 
@@ -127,7 +127,7 @@ class Session:
             writer.close()
 
     async def upload(self, path: str) -> AsyncIterator[bytes]:
-        """What the client uploads under a path of its ``http://buildkit-session/`` URL: a context from stdin."""
+        """Yield the client's upload of a path of its ``http://buildkit-session/`` URL: a context from stdin."""
         self._need(calls.UPLOAD, "an upload")
         call = calls.stream(self.connection, calls.UPLOAD, (("urlpath", path), ("urlhost", "buildkit-session")))
         try:
@@ -141,10 +141,10 @@ class Session:
     async def send_stream(
         self, chunks: AsyncIterator[bytes], *, metadata: Mapping[str, str], exporter: int = 0
     ) -> None:
-        """Sends one file to the client: a ``tar``, ``docker`` or ``oci`` output.
+        """Send a file to the client: a ``tar``, ``docker`` or ``oci`` output.
 
-        ``metadata``: the exporter's results for the client, each under ``exporter-md-<key>``; ``exporter`` is the
-        number of the output that the client has for it.
+        ``metadata``: the exporter's response fields, each sent as ``exporter-md-<key>``; ``exporter``: the client's
+        number of the output.
         """
         self._need(calls.SEND_FILES, "a place for output")
         call = calls.stream(
@@ -170,7 +170,7 @@ class Session:
 
 @contextlib.contextmanager
 def _of_receiver() -> Iterator[None]:
-    """Errors within are the client's."""
+    """Mark errors of the block as the client's."""
     try:
         yield
     except WharfError as error:
@@ -178,7 +178,7 @@ def _of_receiver() -> Iterator[None]:
 
 
 class Sessions:
-    """The sessions that are connected now, by id."""
+    """The connected sessions, by id."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
@@ -187,9 +187,9 @@ class Sessions:
     async def serve(
         self, sock: socket.socket, *, early: bytes, id: str, name: str, shared_key: str, methods: Sequence[str]
     ) -> None:
-        """Keeps a session on a hijacked connection, which belongs to it, until the client leaves.
+        """Serve a session on a hijacked connection, which it takes over, until the client disconnects.
 
-        Raises CONFLICT if the id is connected already.
+        Raises CONFLICT if the id is in use.
         """
         if id in self._sessions:
             raise WharfError(Kind.CONFLICT, f"session {id} already exists")
@@ -208,7 +208,7 @@ class Sessions:
 
     @contextlib.contextmanager
     def held(self, session: Session) -> Iterator[None]:
-        """A session without a connection of its own, for as long as the block runs."""
+        """Register a session without a connection of its own, during the block."""
         self._sessions[session.id] = session
         try:
             yield
@@ -217,7 +217,7 @@ class Sessions:
             self._sessions.pop(session.id, None)
 
     async def get(self, id: str) -> Session:
-        """The session of that id; waits a moment, as a build can arrive before its session does.
+        """Return the session of that id; wait a moment for it, as a build may arrive before its session.
 
         Raises NOT_FOUND with BuildKit's sentence.
         """

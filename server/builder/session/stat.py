@@ -1,4 +1,4 @@
-"""File metadata as fsutil's packets carry it: modes are Go's ``os.FileMode`` bits, not the kernel's."""
+"""File metadata in fsutil's packets: modes are bits of Go's ``os.FileMode``, not the kernel's."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ __all__ = ["Entry", "entry_of", "to_go", "to_unix"]
 class Entry:
     """One file of a tree. ``path`` is relative, with ``/``; ``mode`` is ``st_mode``; ``mtime_ns`` since the epoch.
 
-    ``linkname`` is a symlink's target, or for a regular file the path of the entry it is a hard link to.
+    ``linkname``: a symbolic link's target, or for a hard link, the path of the entry that it links to.
     """
 
     path: str
@@ -28,12 +28,12 @@ class Entry:
 
     @property
     def wanted(self) -> bool:
-        """Whether its content has to be asked for."""
+        """Whether it has content to request."""
         return stat.S_ISREG(self.mode) and not self.linkname
 
 
 def entry_of(path: str, st: os.stat_result, *, linkname: str = "") -> Entry:
-    """The entry of a file on disk."""
+    """Describe a file on disk."""
     device = stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode)
     return Entry(
         path=path,

@@ -1,4 +1,4 @@
-"""A connection inside a call: what a client without ``POST /session`` does with Control's Session."""
+"""A connection inside a call: Control's Session, for clients that can't use ``POST /session``."""
 
 import asyncio
 import contextlib
@@ -6,15 +6,15 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 CHUNK = 64 * 1024
-"""Bytes in one message to the client."""
+"""The most bytes in a message to the client."""
 
 
 async def carry(
     incoming: AsyncIterator[bytes], serve: Callable[[socket.socket], Awaitable[None]]
 ) -> AsyncIterator[bytes]:
-    """Joins the socket that ``serve`` is given, and owns once it has begun, to ``incoming`` and to who iterates.
+    """Connect a socket, passed to ``serve``, which takes it over, with the ``incoming`` bytes and the yielded bytes.
 
-    Ends with either. Raises what ``serve`` refuses the connection with.
+    Ends when either side closes. Raises what ``serve`` raises before it takes the socket over.
     """
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
@@ -49,7 +49,7 @@ async def carry(
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
-    """Nothing at the end, also where the other end was closed before it had read all."""
+    """Read a piece; return nothing at the end, also if the other end closed with unread data."""
     try:
         return await reader.read(CHUNK)
     except ConnectionError:

@@ -1,4 +1,4 @@
-"""What all builds share."""
+"""State shared by all builds: the engine, the cache, and the steps that run now."""
 
 from engine.api.client import Engine
 from server.builder.cache.mounts import CacheMounts
@@ -8,13 +8,13 @@ from server.builder.solver.shared import Shared
 
 
 class Builder:
-    """What all builds share: the engine, the cache, and the work that is going on now."""
+    """State shared by all builds: the engine, the cache, and the steps that run now."""
 
     def __init__(self, engine: Engine, cache: Cache, *, scratch: str, cache_mounts: str) -> None:
         self.engine, self.cache = engine, cache
         self.scratch = scratch
-        """A directory for layers on their way into the content store."""
+        """A directory for layers before they enter the content store."""
         self.cache_mounts = CacheMounts(cache, cache_mounts, scratch)
-        """The directories of ``--mount=type=cache``, below ``cache_mounts``."""
+        """The directories of ``--mount=type=cache``, below the argument ``cache_mounts``."""
         self.flights: Shared[Result] = Shared()
         self.imports: Shared[Result | None] = Shared()

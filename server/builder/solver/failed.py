@@ -1,4 +1,4 @@
-"""How a step fails: its process ended with a code, or could not be run."""
+"""Errors of steps: the process exited with a non-zero code, or could not be started."""
 
 import json
 
@@ -8,7 +8,7 @@ from server.builder.plan.steps import Step
 
 
 class StepFailed(WharfError):
-    """A step's process ended with a code. The message is the builder's sentence; ``span`` says where it stands."""
+    """A step's process exited with a non-zero code. The message is BuildKit's sentence; ``span`` locates the step."""
 
     def __init__(self, step: Step, command: str, code: int) -> None:
         shown = json.dumps(command, ensure_ascii=False)
@@ -17,12 +17,12 @@ class StepFailed(WharfError):
 
     @property
     def span(self) -> Span | None:
-        """The lines of the step."""
+        """The lines of the step in the Dockerfile."""
         return self.step.span
 
 
 class StepRefused(WharfError):
-    """A step's process could not be run at all. ``refusal`` is the runtime's own sentence."""
+    """A step's process could not be started. ``refusal`` is the runtime's own sentence."""
 
     def __init__(self, command: str, error: WharfError) -> None:
         shown = json.dumps(command, ensure_ascii=False)

@@ -1,12 +1,11 @@
-"""The two keys of a step.
+"""The two cache keys of a step.
 
-By content: made of the operation, the key of what it builds on, and the checksums of the files that it uses. Equal
-keys, equal results, by whatever way two stages have come to the same files; but where the files are another stage's,
-that stage has to be there first.
+The content-based key is the digest of the operation, of the key of the parent, and of the checksums of the files that
+the step uses. Equal keys mean equal results, however two stages produced the files; but a stage that provides files
+must be solved first.
 
-By definition: what another stage gives is known by that stage's own definition. So it is known before anything has
-run, and a cache that has nothing but the last layers can be asked for them. A step that uses no other stage's files
-has the same key twice.
+The definition-based key uses the source stage's own definition in place of the files. It is known before any step
+runs, so a cache that holds only the last layers can be asked. A step that uses no files of other stages has equal keys.
 """
 
 import asyncio
@@ -21,20 +20,20 @@ from server.builder.solver.builder import Builder
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A step's key by definition, and what is known of all that it is made of."""
+    """A step's definition-based key, and the state of the steps that it depends on."""
 
     key: str
     made_ns: int = 0
-    """When the newest of it was made that the cache has."""
+    """When the newest cached result of these steps was made."""
     anew: bool = False
-    """Some of it is to be made anew, whatever the cache has."""
+    """Whether any of these steps must run whatever the cache has."""
 
 
 SCRATCH = Definition("scratch")
 
 
 def run_key(operation: Run, parent: str, mounts: Sequence[str]) -> str:
-    """``mounts``: of each mount what stands for the files that it shows."""
+    """``mounts``: for each mount, the key of the files that it shows."""
     shown = [
         [mount.options, key, mount.origin.context if mount.origin is not None else None]
         for mount, key in zip(operation.mounts, mounts, strict=True)
@@ -66,8 +65,8 @@ def copy_key(
     epoch_ns: int | None,
     stage: str = "",
 ) -> str:
-    """``chain``: the layers that a linked copy is put on, in place of its parent's key. ``checksum``: of the files,
-    or ``stage``: the definition of what they come from."""
+    """``chain``: the layers below a linked copy, in place of its parent's key. ``checksum``: of the files, or
+    ``stage``: the definition of the stage that they come from."""
     named = {"stage": stage, "sources": operation.sources, "lax": operation.may_match_nothing} if stage else {}
     return digest_of(
         "copy",
@@ -94,7 +93,7 @@ def workdir_key(operation: Workdir, parent: str, epoch_ns: int | None) -> str:
 
 
 def upwards(step: Step | None) -> Iterator[Step]:
-    """A step and what it stands on, from below."""
+    """A step and its ancestors, base first."""
     found = []
     while step is not None:
         found.append(step)
@@ -103,7 +102,7 @@ def upwards(step: Step | None) -> Iterator[Step]:
 
 
 class Definitions:
-    """Those of one build's steps, and the files of its contexts that they are made of, which are looked at once."""
+    """The definition-based keys of one build's steps, and the copiers of context files; each is computed once."""
 
     def __init__(self, builder: Builder, contexts: Contexts, epoch_ns: int | None) -> None:
         self._builder, self._contexts, self._epoch_ns = builder, contexts, epoch_ns
@@ -112,7 +111,7 @@ class Definitions:
         self._copiers: dict[int, asyncio.Task[Copier]] = {}
 
     async def of(self, step: Step | None) -> Definition:
-        """Raises what looking at the files of a context raises."""
+        """Return the definition of a step. Raises what reading the files of a context raises."""
         if step is not None and id(step) in self._known:
             return self._known[id(step)]
         below = SCRATCH
@@ -124,7 +123,7 @@ class Definitions:
         return below
 
     async def inputs(self, step: Step) -> Sequence[Definition]:
-        """Of the stages whose files it uses."""
+        """Return the definitions of the stages whose files the step uses."""
         return [await self.of(item) for item in step.inputs[0 if step.parent is None else 1 :]]
 
     async def _define(self, step: Step, below: Definition) -> Definition:
@@ -155,7 +154,7 @@ class Definitions:
         return Definition(key, newest, step.no_cache or any(item.anew for item in used))
 
     async def _shown(self, step: Step, number: int) -> str:
-        """What stands for the files of a mount in a definition."""
+        """Return what a definition includes for a mount: the stage's key, or the checksum of context files."""
         operation = step.operation
         assert isinstance(operation, Run)
         mount = operation.mounts[number]
@@ -166,8 +165,8 @@ class Definitions:
         return await self.content(step, number, mount, {}) if mount.options.type == "bind" else ""
 
     async def run_key(self, step: Step, operation: Run, parent: Result, found: dict[int, Result]) -> str:
-        """By content. What a process sees by ``type=bind`` counts by its content: ownership and modes included, times
-        not. Raises NOT_FOUND for a source that isn't there."""
+        """Return the content-based key. Files of a ``type=bind`` mount count by content, ownership and modes, not by
+        times. Raises NOT_FOUND for a missing source."""
         keys = []
         for number, mount in enumerate(operation.mounts):
             origin = mount.origin
@@ -178,7 +177,7 @@ class Definitions:
         return run_key(operation, parent.key, keys)
 
     async def content(self, step: Step, number: int, mount: ResolvedMount, found: dict[int, Result]) -> str:
-        """The key of what a mount shows."""
+        """Return the key of the files that a mount shows."""
         assert mount.origin is not None
         place = (id(step), number)
         task = self._tasks.get(place)
@@ -197,14 +196,14 @@ class Definitions:
             await copier.close()
 
     def prepare(self, *steps: Step) -> None:
-        """Begins to look at the files of contexts that these steps copy, all at once."""
+        """Start reading the context files that these steps copy, all at once."""
         for step in steps:
             operation = step.operation
             if isinstance(operation, Copy) and (operation.origin is None or operation.origin.step is None):
                 self._copier(step, operation, {})
 
     async def copier(self, step: Step, operation: Copy, found: dict[int, Result]) -> Copier:
-        """The copier of the step, opened. ``put`` it back. ``found``: the stages that it uses."""
+        """Return the step's opened copier; close it by ``put``. ``found``: results of the stages that the step uses."""
         return await asyncio.shield(self._copier(step, operation, found))
 
     def _copier(self, step: Step, operation: Copy, found: dict[int, Result]) -> "asyncio.Task[Copier]":
@@ -224,7 +223,7 @@ class Definitions:
         return copier
 
     async def put(self, step: Step) -> None:
-        """Closes the step's copier, if there is one."""
+        """Close the step's copier, if any."""
         await self._close(id(step))
 
     async def _close(self, key: int) -> None:
@@ -237,7 +236,7 @@ class Definitions:
             await task.result().close()
 
     async def close(self) -> None:
-        """Ends what still runs, closes everything."""
+        """Cancel what still runs and close every copier."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

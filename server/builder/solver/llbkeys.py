@@ -1,10 +1,10 @@
-"""The keys that BuildKit gives to the same steps, so that its caches are found here, and ours there.
+"""BuildKit's cache keys of steps, so that Wharf can use BuildKit's caches and BuildKit can use Wharf's.
 
-BuildKit's key of a step is the hash of its operation in JSON, as Go writes it, and of what it stands on: for each
-input the key by definition, with a selector of the files that are used, or the hash of those files (BuildKit:
-solver/llbsolver/ops, CacheMap; the Dockerfile front end decides what the operations are). What it makes of heredocs,
-URLs, repositories, ``--link``, ``--parents``, ``--exclude``, names of users and most mounts is not imitated: such a
-step has no key, nor has what stands on it.
+BuildKit's key of a step is the hash of its operation, as Go encodes it in JSON, and of its inputs: for each input the
+definition-based key with a selector of the files used, or the hash of those files (BuildKit: solver/llbsolver/ops,
+CacheMap; the Dockerfile front end defines the operations). Not covered: here-documents, URLs, repositories, ``--link``,
+``--parents``, ``--exclude``, user names and most mounts. Such a step has no BuildKit key, and neither have its
+descendants.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def digest(data: bytes | str) -> str:
 
 
 def go_json(document: object) -> str:
-    """As Go's encoding/json writes it."""
+    """Encode as Go's encoding/json does."""
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     for char, escaped in _HTML.items():
         text = text.replace(char, escaped)
@@ -39,19 +39,19 @@ def go_json(document: object) -> str:
 
 
 def numbered(of: str, output: int = 0) -> str:
-    """The digest of a record: of an operation's output; -1 for a content."""
+    """The digest of a record: of an operation's output; ``output=-1`` for a content-based key."""
     return digest(f"{of}@{output}")
 
 
 class LlbKeys:
-    """Those of one build's steps. ``plain``: no option of the client changes what BuildKit would run."""
+    """The BuildKit keys of one build's steps. ``plain``: no client option changes what BuildKit would run."""
 
     def __init__(self, contexts: Contexts, *, plain: bool) -> None:
         self._contexts, self._plain = contexts, plain
         self._known: dict[int, Key | None] = {}
 
     async def of(self, step: Step | None) -> Key | None:
-        """``None`` for a step without such a key, and for an empty root."""
+        """Return a step's key; ``None`` for a step without a BuildKit key, and for an empty root."""
         key: Key | None = None
         for item in upwards(step):
             if id(item) not in self._known:
@@ -84,7 +84,7 @@ class LlbKeys:
         paths = [posixpath.normpath(f"/{source}").replace("//", "/") for source in operation.sources]
         source = await self._source(origin, paths, digest("\0".join(sorted(paths, reverse=True))))
         if source is None or source.key is below:
-            return None  # BuildKit has one input for the two
+            return None  # BuildKit merges the two into one input
         made = []
         for owner in owners:
             actions = [
@@ -133,7 +133,7 @@ class LlbKeys:
             if found is None:
                 return None
             (secrets if mount.options.type == "secret" else mounts).append(found)
-        # To older versions a secret is a use of the first input's root.
+        # Older versions count a secret as a use of the first input's root.
         roots = dict.fromkeys((digest("/"), digest("\0".join("/" * (1 + len(secrets))))))
         sources = [Input(below, tuple(roots))]
         for origin, paths in inputs.items():
@@ -153,7 +153,7 @@ class LlbKeys:
         every = [root, *mounts, *secrets] if operation.mounts else []
         keys = []
         newer = [root, *mounts, *({**secret, "input": -1} for secret in secrets)] if every else []
-        # Older versions write numbers that are zero, too.
+        # Older versions also encode zero numbers.
         for shown in ([_set(mount) for mount in newer], every):
             executed = {
                 "meta": _set(meta),
@@ -167,7 +167,7 @@ class LlbKeys:
 
 
 def _base(operation: Base) -> Key | None:
-    """An image goes by its layers, or by the digest of what its name points to."""
+    """The key of an image: of its layers, or the digest of its manifest."""
     if not operation.chain_id:
         return None
     names = [operation.chain_id]
@@ -183,7 +183,7 @@ def _platform(text: str) -> dict[str, str]:
 
 
 def _mount(mount: ResolvedMount, inputs: dict[Origin, list[str]]) -> dict[str, object] | None:
-    """A mount in an operation; ``inputs`` gets what it shows. ``None`` for what is not imitated."""
+    """Encode a mount in an operation and add what it shows to ``inputs``. ``None`` for an unsupported mount."""
     options = mount.options
     if options.type == "bind" and mount.origin is not None:
         path = posixpath.normpath(f"/{options.source}").replace("//", "/")
@@ -208,7 +208,7 @@ def _mount(mount: ResolvedMount, inputs: dict[Origin, list[str]]) -> dict[str, o
 
 def _workdir(operation: Workdir, below: Key) -> Key | None:
     if operation.path == "/":
-        return below  # BuildKit makes nothing of it
+        return below  # BuildKit makes no operation of it
     made = [
         _file([{"path": operation.path, "mode": 0o755, "makeParents": True, **owner, "timestamp": -1}])
         for owner in _owners(operation.user)
@@ -217,7 +217,8 @@ def _workdir(operation: Workdir, below: Key) -> Key | None:
 
 
 def _owners(chown: str) -> Sequence[Mapping[str, object]]:
-    """An owner in numbers, as different versions write it; names are looked up in another input: there is none."""
+    """A numeric owner, as different versions encode it; ``None`` for a name, which BuildKit resolves in another
+    input."""
     if not chown:
         return [{}]
     parts = chown.split(":")
@@ -236,5 +237,5 @@ def _file(actions: Sequence[Mapping[str, object]]) -> str:
 
 
 def _set(values: Mapping[str, object]) -> dict[str, object]:
-    """Without what Go leaves out."""
+    """Without the fields that Go omits."""
     return {key: value for key, value in values.items() if value not in ("", 0, (), [])}

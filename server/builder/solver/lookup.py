@@ -1,4 +1,4 @@
-"""Finds steps in caches: the engine's own, and those that came from elsewhere."""
+"""Looks steps up in caches: the engine's own and imported ones."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ log = logging.getLogger("wharf.build")
 
 @dataclass(slots=True)
 class Lookup:
-    """One build's. ``imports``: caches from elsewhere, asked when the engine's own has nothing."""
+    """The lookups of one build. ``imports``: imported caches, asked when the engine's own cache has no record."""
 
     builder: Builder
     definitions: Definitions
@@ -30,15 +30,16 @@ class Lookup:
     holding: Holding
     imports: Sequence[Remote]
     in_use: Callable[[], AbstractAsyncContextManager[None]]
-    """For work that other builds may join (``Solver``)."""
+    """Keeps this build's resources open for work that other builds may join (``Solver``)."""
     _promised: dict[int, bool] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """What was said of the caches is not so any more."""
+        """Forget which steps are cached: a record turned out to be stale."""
         self._promised.clear()
 
     async def promised(self, step: Step) -> bool:
-        """Whether a step and all that it stands on are known by definition, without a look at what they are made of."""
+        """Whether the caches know a step and all its ancestors by their definition-based keys. Reads no stage's
+        files."""
         if id(step) in self._promised:
             return self._promised[id(step)]
         chain = list(upwards(step))
@@ -58,7 +59,7 @@ class Lookup:
         try:
             definition = await self.definitions.of(step)
         except (WharfError, OSError):
-            return False  # the step that it is about will tell
+            return False  # the step itself will report the error
         if definition.anew:
             return False
         if await self._defined(step, definition.key):
@@ -66,7 +67,7 @@ class Lookup:
         return bool(await self._imports(step, definition.key))
 
     async def _imports(self, step: Step, key: str) -> list[tuple[Remote, Known]]:
-        """What the caches from elsewhere know of a step, by our key or by BuildKit's."""
+        """What imported caches know of a step, by our key or by BuildKit's."""
         found = [(remote, known) for remote in self.imports if (known := remote.defined(key)) is not None]
         others = [remote for remote in self.imports if remote.has_llb] if not found else []
         key_of_others = await self.llb.of(step) if others else None
@@ -75,12 +76,13 @@ class Lookup:
         return found
 
     async def _defined(self, step: Step, key: str) -> list[Record]:
-        """The engine's own records, unless what they are made of is newer."""
+        """The engine's own records, without those that are older than the step's inputs."""
         used = await self.definitions.inputs(step)
         return await self.builder.cache.defined(key, since_ns=max((item.made_ns for item in used), default=0))
 
     async def by_definition(self, step: Step, parent: Result, *, imports: bool = True) -> Result | None:
-        """A promised result; ``None`` if it can't be had after all."""
+        """Return the result of a step that ``promised`` reported; ``None`` if its layers can't be obtained after
+        all."""
         definition = await self.definitions.of(step)
         key = definition.key
         hit = await self._hit(await self._defined(step, key), parent)
@@ -102,7 +104,7 @@ class Lookup:
         return result and replace(result, definition=key)
 
     async def by_content(self, step: Step, key: str, parent: Result, files: str) -> Result | None:
-        """A result by its key, or by what the caches have of it otherwise."""
+        """Return a result by its content-based key, from the engine's cache or an imported one."""
         hit = await self._hit(await self.builder.cache.find(key), parent)
         if hit is not None:
             return hit
@@ -110,7 +112,7 @@ class Lookup:
         return await self._imported(step, key, parent, ((remote, known) for remote, known in found if known))
 
     async def _hit(self, records: Iterable[Record], parent: Result) -> Result | None:
-        """The first record that stands on these layers."""
+        """Return the first record whose layer stacks on these layers."""
         for record in records:
             layer = record.layer
             if layer is None:
@@ -131,7 +133,7 @@ class Lookup:
     async def _imported(
         self, step: Step, key: str, parent: Result, found: Iterable[tuple[Remote, Known]]
     ) -> Result | None:
-        """A result from a cache that came from elsewhere; one that can't be had after all is made instead."""
+        """Fetch a result from an imported cache; ``None`` if no cache can deliver it, so that the step runs instead."""
         for remote, known in found:
             content = known.content or key
             try:
@@ -148,7 +150,7 @@ class Lookup:
         return None
 
     async def _is_there(self, record: Record) -> bool:
-        """Whether the engine has what a record speaks of; a record that speaks of nothing is dropped."""
+        """Whether the engine still has a record's snapshot and blob. Removes the record if not."""
         layer = record.layer
         assert layer is not None
         try:

@@ -1,7 +1,7 @@
-"""Makes the results of steps: a process is run, files are copied, a layer is fetched.
+"""Produces the results of steps: runs a process, copies files or fetches a layer.
 
-A step's result is a committed snapshot under its chain id plus the blob of its layer, both held by the lease of its
-cache record. A step that fails leaves neither: its lease goes, and the collector takes what it held.
+A result is a committed snapshot, named by its chain id, and the blob of its layer. The lease of the cache record holds
+both. A step that fails deletes its lease, so the garbage collector removes whatever the step had written.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from server.builder.solver.output import StepOutput
 from server.builder.solver.session import Holding
 from server.registry.unpack import held
 
-CACHE_LEASE = "wharf.build.cache"  # the label of leases that hold what cache records speak of, by the records' ids
+CACHE_LEASE = "wharf.build.cache"  # the label of the leases of cache records; a lease's id is its record's
 
 Work = Callable[[str], Awaitable[Layer | None]]
-"""Makes the layer of a step under a name, ``None`` if it changes nothing."""
+"""Makes the layer of a step under an id; ``None`` if the step changes nothing."""
 
 
 @dataclass(slots=True)
 class Maker:
-    """One build's. What ``make`` runs is one of the other methods."""
+    """The executor of one build. ``make`` runs one of the other methods as its ``work``."""
 
     builder: Builder
     contexts: Contexts
@@ -47,19 +47,19 @@ class Maker:
     epoch_ns: int | None
 
     async def make(self, step: Step, key: str, parent: Result, work: Work) -> Result:
-        """The step's result, under its key by content."""
+        """Run ``work`` and return the result, recorded under the content-based key ``key``."""
         engine = self.builder.engine
         await self.ground.under(step.parent)
         name = f"{secrets.token_hex(12)}-build-cache"  # clients show the first twelve characters
         self.holding.hold(name)
         token = current_lease.set(name)
         try:
-            # One that is given up halfway might be made afterwards.
+            # A cancelled create could still reach the engine after the delete below.
             await to_its_end(engine.leases.create(name, labels={CACHE_LEASE: "1"}))
             layer = await work(name)
         except BaseException:
             current_lease.reset(token)
-            # What was written of a layer is under the same name.
+            # A partial upload of the layer uses the same name.
             await asyncio.shield(quietly(engine.content.abort(name)))
             await asyncio.shield(quietly(engine.leases.delete(name)))
             raise
@@ -74,7 +74,7 @@ class Maker:
         return Result(key, chain, layers)
 
     async def fetched(self, remote: Remote, layer: Layer | None, id: str, parent: Result) -> Layer | None:
-        """The layer from another cache."""
+        """Fetch a layer from an imported cache."""
         if layer is not None:
             await download(self.builder.engine, id, remote, layer)
             if not await held(self.builder.engine, chain_id(parent.chain_id, layer.diff_id)):
@@ -82,7 +82,7 @@ class Maker:
         return layer
 
     async def workdir(self, id: str, operation: Workdir, parent: Result) -> Layer | None:
-        """The directory as a layer, or none if the parent has it."""
+        """Create a working directory as a layer; ``None`` if the parent already has it."""
         copier = Copier(self.builder, self.contexts, Copy((), operation.path, chown=operation.user), self.epoch_ns)
         try:
             if await copier.has_directory(operation.path, parent):
@@ -92,13 +92,13 @@ class Maker:
             await copier.close()
 
     async def copied(self, copier: Copier, id: str, parent: Result) -> Layer:
-        """The layer that a copier writes, as blob and snapshot."""
+        """Write the copier's files as a layer: a blob and a snapshot."""
         descriptor, diff_id = await copier.write(id, parent)
         await self._applied(descriptor, diff_id, id, parent)
         return Layer(descriptor, diff_id, self._now())
 
     async def _applied(self, descriptor: Descriptor, diff_id: str, id: str, parent: Result) -> None:
-        """The snapshot of a layer on its parent."""
+        """Apply a layer to a new snapshot of its parent, and commit it."""
         engine = self.builder.engine
         mounts = await engine.snapshots.prepare(id, parent.chain_id)
         try:
@@ -118,7 +118,7 @@ class Maker:
             except WharfError as error:
                 if error.kind is not Kind.ALREADY_EXISTS:
                     raise
-                # Somebody came to the same layer: theirs is as good, if the collector has not taken it meanwhile.
+                # Another step committed the same layer. Lease that snapshot, unless the collector removed it meanwhile.
                 if not await held(engine, chain):
                     continue
                 await engine.snapshots.remove(id)
@@ -130,7 +130,7 @@ class Maker:
     async def run(
         self, id: str, step: Step, operation: Run, parent: Result, found: dict[int, Result], output: StepOutput
     ) -> Layer:
-        """What a process changes."""
+        """Run a step's process and return the layer of its changes."""
         engine, timeline = self.builder.engine, Timeline(f"step {step.name}")
         rootfs = await engine.snapshots.prepare(id, parent.chain_id)
         try:

@@ -1,4 +1,4 @@
-"""The output of a running step, for every build that waits for the step."""
+"""The output of a running step, shared by all builds that wait for the step."""
 
 import math
 import time
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 STARTED = 0
-"""The stream that carries the id of the step's container."""
+"""Pseudo-stream that carries the id of the step's container."""
 
 MAX_BYTES = 2 << 20
-"""Bytes of one stream of a step that are shown (BuildKit's BUILDKIT_STEP_LOG_MAX_SIZE)."""
+"""Bytes shown per stream of a step (BuildKit's BUILDKIT_STEP_LOG_MAX_SIZE)."""
 MAX_BYTES_PER_SECOND = 200 << 10
-"""Their average since the step began (BUILDKIT_STEP_LOG_MAX_SPEED)."""
+"""Average output rate allowed since the step started (BUILDKIT_STEP_LOG_MAX_SPEED)."""
 TAIL_BYTES = 256 << 10
-"""The end of a clipped stream, shown when the step ends: it usually holds the error."""
+"""Bytes kept from the end of a clipped stream and shown when the step ends: they usually contain the error."""
 SIZE_CLIPPED = b"\n[output clipped, log limit 2MiB reached]\n"
 SPEED_CLIPPED = b"\n[output clipped, log limit 200KiB/s reached]\n"
 
@@ -23,17 +23,18 @@ class Listener(Protocol):
 
     @property
     def clips(self) -> bool:
-        """Whether it gets the output within BuildKit's limits; if not, all that is written while it listens."""
+        """Whether this listener gets the output within BuildKit's limits; if not, it gets every byte written from now
+        on."""
 
     def started(self, since_ns: int) -> None:
-        """The step runs, perhaps for another build, since ``since_ns`` (Unix time)."""
+        """The step is running since ``since_ns`` (Unix time), perhaps for another build."""
 
     def output(self, stream: int, data: bytes, at_ns: int) -> None:
-        """What was written to a stream at ``at_ns``."""
+        """The process wrote ``data`` to a stream at ``at_ns``."""
 
 
 class _Clip:
-    """The limits of one stream."""
+    """Applies the limits to one stream."""
 
     def __init__(self, since: float) -> None:
         self._since = since
@@ -42,7 +43,7 @@ class _Clip:
         self._tail: bytearray | None = None
 
     def passed(self, data: bytes) -> bytes:
-        """The part of ``data`` that is shown, with a note where clipping begins."""
+        """Return the part of ``data`` to show, with a note where clipping starts."""
         limit, note = max(1, math.ceil(time.monotonic() - self._since)) * MAX_BYTES_PER_SECOND, SPEED_CLIPPED
         if limit > MAX_BYTES:
             limit, note = MAX_BYTES, SIZE_CLIPPED
@@ -59,13 +60,13 @@ class _Clip:
         return data[:room] + (note if began else b"")
 
     def tail(self) -> bytes:
-        """The last bytes of a stream that was clipped."""
+        """Return the last bytes of a clipped stream; empty if it was not clipped."""
         return bytes(self._tail[-TAIL_BYTES:]) if self._tail is not None else b""
 
 
 @dataclass(slots=True)
 class StepOutput:
-    """Passes output on, and keeps it from the beginning for those who join, as far as BuildKit's limits allow."""
+    """Distributes output to listeners, and keeps it, within BuildKit's limits, for listeners that join later."""
 
     started_ns: int = field(default_factory=time.time_ns)
     _started: float = field(default_factory=time.monotonic)
@@ -74,7 +75,7 @@ class StepOutput:
     _clips: dict[int, _Clip] = field(default_factory=dict)
 
     def join(self, listener: Listener) -> None:
-        """Adds a listener, which gets what was written so far."""
+        """Add a listener and replay the output so far."""
         self._listeners.append(listener)
         listener.started(self.started_ns)
         for stream, data, at_ns in self._kept:
@@ -86,7 +87,7 @@ class StepOutput:
         self._listeners.remove(listener)
 
     def write(self, stream: int, data: bytes) -> None:
-        """What the step's process wrote."""
+        """Distribute what the step's process wrote."""
         at_ns, shown = time.time_ns(), data
         if stream != STARTED:
             shown = self._clips.setdefault(stream, _Clip(self._started)).passed(data)
@@ -97,7 +98,7 @@ class StepOutput:
                 listener.output(stream, part, at_ns)
 
     def end(self) -> None:
-        """The process has ended: shows the ends of the streams that were clipped."""
+        """The process has ended: show the tails of clipped streams."""
         self._show_tails([listener for listener in self._listeners if listener.clips])
         self._clips.clear()
 

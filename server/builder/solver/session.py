@@ -1,4 +1,4 @@
-"""What one build has of the cache: records that it uses, and those that it writes."""
+"""The cache session of one build: the records that it uses and those that it writes."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger("wharf.build")
 
 
 class Holding:
-    """``close`` it at the build's end."""
+    """Holds records against pruning while the build runs. Call ``close`` at the build's end."""
 
     def __init__(self, engine: Engine, cache: Cache) -> None:
         self._engine, self._cache = engine, cache
@@ -28,25 +28,25 @@ class Holding:
         self._tasks: list[asyncio.Task[None]] = []
 
     def hold(self, record: str) -> None:
-        """It is not pruned before the build is over."""
+        """Keep a record from being pruned until ``close``."""
         self._cache.hold(record)
         self._held.append(record)
 
     def use(self, record: str) -> None:
-        """The build uses it."""
+        """Count a use of the record."""
         self._used.add(record)
 
     def soon(self, work: Coroutine[None, None, None]) -> None:
-        """For what no step waits for; the build's end does."""
+        """Run work in the background; ``close`` waits for it."""
         self._tasks.append(asyncio.create_task(work))
 
     def record(self, record: Record, parent: Result) -> None:
-        """Adds a record. The next step does not wait for it; the build does."""
+        """Add a record in the background. The next step does not wait for it; ``close`` does."""
         self._last = asyncio.create_task(self._record(record, parent, self._last))
         self._tasks.append(self._last)
 
     async def _record(self, record: Record, parent: Result, before: "asyncio.Task[None] | None") -> None:
-        """Adds a record with its size and what it is built on: ``before`` may be about that."""
+        """Add a record with its size and parents. ``before``: the task that may be adding its parent."""
         if before is not None:
             await asyncio.wait([before])
         size = 0
@@ -57,19 +57,19 @@ class Holding:
         try:
             await self._cache.add(replace(record, size=size, parents=parents))
         except WharfError as error:
-            # The step is done all the same, and made anew the next time. Until its build is over its lease stays.
+            # The step itself succeeded; the next build runs it again. Its lease stays until this build ends.
             log.warning("step %s is not cached: %s", record.description, error.message)
             self._forgotten.append(record.id)
             return
         self._cache.trusted.add(record.id)
 
     def link(self, definition: Definition, result: Result) -> None:
-        """Notes what a definition has come to."""
+        """Store which content-based key a definition led to."""
         if definition.key != result.key:
             self.soon(self._cache.link(definition.key, result.key, since_ns=definition.made_ns))
 
     async def close(self) -> None:
-        """Waits for what is being written, and lets go."""
+        """Wait for pending writes and release the records."""
         await asyncio.gather(*self._tasks)
         for record in self._forgotten:
             await quietly(self._engine.leases.delete(record))

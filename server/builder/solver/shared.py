@@ -1,4 +1,4 @@
-"""One piece of work for several who want the same: it runs once, and ends when nobody waits any more."""
+"""Deduplicates concurrent work by key: one task serves all callers, and is cancelled when the last caller leaves."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -17,7 +17,7 @@ class _Flight(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """Runs by key. A caller that is cancelled leaves the work to the others; the last one cancels it."""
+    """Running tasks by key. A cancelled caller leaves the task to the others; the last cancelled caller cancels it."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
@@ -25,9 +25,9 @@ class Shared(Generic[T]):
     async def run(
         self, key: Hashable, work: Callable[[StepOutput], Awaitable[T]], listener: Listener | None = None
     ) -> T:
-        """The work's result. Raises what the work raises.
+        """Return the work's result; start the work if no task of that key runs. Raises what the work raises.
 
-        ``listener``: gets what the work writes to its output, from the beginning, whoever started the work.
+        ``listener``: gets the output of the work from its beginning, even if another caller started it.
         """
         flight = self._flights.get(key)
         if flight is None:

@@ -1,5 +1,7 @@
-"""Solves a plan's steps: what a cache knows by definition is taken from there, and what it was made of is not looked
-at; of all others what they need comes first, in parallel where they don't depend on one another, each key once.
+"""Solves the steps of a plan, in parallel where they do not depend on one another, and each cache key once.
+
+A step that a cache knows by its definition-based key is not run, and its source stages are not solved. All other steps
+wait for their inputs.
 """
 
 import asyncio
@@ -25,22 +27,22 @@ from server.builder.solver.session import Holding
 
 @dataclass(slots=True)
 class Solver:
-    """One build. Use inside ``engine.leases.hold()``, so that nothing it uses is collected meanwhile."""
+    """Solves one build. Use it inside ``engine.leases.hold()``, so that the collector keeps what the build uses."""
 
     builder: Builder
     contexts: Contexts
     runner: Runner
     progress: Progress
     epoch_ns: int | None = None
-    """``SOURCE_DATE_EPOCH``: the time of every layer, and no file's time is later."""
+    """``SOURCE_DATE_EPOCH``: the time of every layer, and the latest time of any file."""
     imports: Sequence[Remote] = ()
-    """Caches from elsewhere, asked when the engine's own has nothing."""
+    """Imported caches, asked when the engine's own cache has no record."""
     ground: Ground = field(default_factory=Ground)
     skips: bool = True
-    """What is known by definition is taken without a look at the stages that it was made of."""
+    """Take results by their definition-based keys without solving the stages that they copy from."""
     _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
     _lifetime: Lifetime = field(init=False)
-    """Of what the steps that run share with this build, beside the files of the contexts."""
+    """Of what running steps share with this build, apart from the files of the contexts."""
     _holding: Holding = field(init=False)
     _definitions: Definitions = field(init=False)
     _llb: LlbKeys = field(init=False)
@@ -60,7 +62,8 @@ class Solver:
         )
 
     async def solve(self, step: Step | None) -> Result:
-        """The result of a step; every step is solved once. Raises :class:`StepFailed` and what a step raises."""
+        """Return the result of a step; each step is solved once. Raises :class:`StepFailed` and what the step
+        raises."""
         if step is None:
             return SCRATCH
         task = self._tasks.get(id(step))
@@ -70,9 +73,9 @@ class Solver:
         return await asyncio.shield(task)
 
     async def confirmed(self, step: Step | None) -> bool:
-        """Whether what the cache said of a build's target is so. If not, it is to be solved once more.
+        """Whether the cached result of a build's target still exists in the engine. If not, solve it again.
 
-        Snapshots stand on one another, so the last one speaks for all below.
+        Each snapshot keeps its parents, so checking the last one is enough.
         """
         if step is not None and isinstance(step.operation, Base):
             await self.ground.under(step)
@@ -87,7 +90,7 @@ class Solver:
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
-            # Somebody else removed it from the engine: nothing is believed without a look any more.
+            # Another client removed it from the engine: check every record again before using it.
             self.builder.cache.trusted.clear()
             self._lookup.forget()
             self._tasks.clear()
@@ -95,8 +98,8 @@ class Solver:
         return True
 
     async def known(self, step: Step | None, *, llb: bool = False) -> list[Result]:
-        """The results of a step and what it stands on, from below, as far as they were asked for or the engine's own
-        cache has them; with BuildKit's keys if ``llb``."""
+        """Return the results of a step and its ancestors, base first, as far as they are solved or in the engine's own
+        cache; with BuildKit's keys if ``llb``."""
         found: list[Result] = []
         for item in upwards(step):
             task = self._tasks.get(id(item))
@@ -124,7 +127,7 @@ class Solver:
         return await self._lookup.by_definition(step, parent, imports=False)
 
     def show_skipped(self, *steps: Step | None) -> None:
-        """Tells of what these steps were made of and nobody had to look at: it is cached for all that matters."""
+        """Report the stages that were not solved, because a cached step copies from them, as cached."""
         seen: set[int] = set()
         stack = [(step, False) for step in steps if step is not None]
         while stack:
@@ -141,8 +144,8 @@ class Solver:
                 stack += [(item, False) for item in step.inputs]
 
     async def close(self) -> None:
-        """Cancels what still runs and releases the cache's records: at once, or when steps that other builds have
-        joined end."""
+        """Cancel running steps and release the cache records; records that joined builds still use are released when
+        those steps end."""
         running = [task for task in self._tasks.values() if not task.done()]
         for task in running:
             task.cancel()
@@ -150,7 +153,7 @@ class Solver:
             await asyncio.wait(running)
         for task in self._tasks.values():
             if not task.cancelled():
-                task.exception()  # told by the step that failed first
+                task.exception()  # reported by the step that failed first
         await self._lifetime.release()
 
     async def _release(self) -> None:
@@ -183,7 +186,7 @@ class Solver:
             except WharfError as error:
                 self.progress.done(step, error.message)
                 raise
-        # A failed build closes all of them at its end.
+        # Only a successful step closes its copier here; close() closes the others.
         self._holding.soon(self._definitions.put(step))
         if result.cached:
             self.progress.cached(step)
@@ -192,22 +195,22 @@ class Solver:
 
     @asynccontextmanager
     async def _in_use(self) -> AsyncIterator[None]:
-        """For work that other builds may join: what it uses of this build stays until the block ends."""
+        """Keep this build's resources open during the block, for work that other builds may join."""
         async with self.contexts.lifetime.use(), self._lifetime.use():
             yield
 
     async def _defined(self, step: Step) -> Result | None:
-        """What a cache knows of a step, be the stages that it uses there or not."""
+        """Return the cached result of a step by its definition-based key, without solving its source stages."""
         if not self.skips or not await self._lookup.promised(step):
             return None
         return await self._lookup.by_definition(step, await self.solve(step.parent))
 
     async def _result(self, step: Step, operation: Operation, parent: Result, found: dict[int, Result]) -> Result:
-        """A step's result by its content."""
+        """Return a step's result by its content-based key."""
         files, maker = "", self._maker
         work: Callable[[StepOutput], Work]
         definition = await self._definitions.of(step)
-        # Where no other stage's files are used, the two keys are one.
+        # Without files of another stage, the definition-based and the content-based key are equal.
         plain = parent.key == parent.definition and len(step.inputs) == (0 if step.parent is None else 1)
         if isinstance(operation, Run):
             await self.ground.under(*step.inputs[1 if step.parent is not None else 0 :])
@@ -240,29 +243,29 @@ class Solver:
     async def _cached_or(
         self, step: Step, key: str, parent: Result, work: Callable[[StepOutput], Work], files: str
     ) -> Result:
-        """A result from the cache, from another build that is just making it, or made now."""
+        """Return the cached result, join a build that is producing it, or produce it."""
 
         async def make(output: StepOutput) -> Result:
             async with self._in_use():
                 hit = None if step.no_cache else await self._lookup.by_content(step, key, parent, files)
                 return hit or await self._maker.make(step, key, parent, work(output))
 
-        # Without cache the step is run for itself, even beside an equal one.
+        # With no_cache the step runs for this build alone, even beside an equal one.
         name = f"{key} {id(step)}" if step.no_cache else f"{key} {parent.chain_id}"
-        # Only a process writes; its start is shown by the listener, as another build may run it already.
+        # Only a process writes output. The listener shows its start, as another build may already run it.
         listener = _Listener(self.progress, step) if isinstance(step.operation, Run) else None
         try:
             return await self.builder.flights.run(name, make, listener)
         except StepFailed as error:
             if error.step is step:
                 raise
-            # The step stands elsewhere in the Dockerfile of the build that ran it.
+            # Another build ran the step from a different line of its Dockerfile.
             raise StepFailed(step, error.command, error.code) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
-    """Shows the output of work that several builds may wait for as that of one build's step."""
+    """Shows the output of shared work as the output of one build's step."""
 
     progress: Progress
     step: Step

@@ -1,1 +1,1 @@
-"""What builds read: contexts, base images, remote sources, layouts, and caches that clients or registries provide."""
+"""Inputs of builds: contexts, base images, remote sources, OCI layouts, and imported caches."""

@@ -1,4 +1,4 @@
-"""Base images of a client's build: local ones, or pulled with the credentials that its session gives."""
+"""Base images of a client's build: local ones, or pulled with the credentials of its session."""
 
 from dataclasses import dataclass, field
 
@@ -35,7 +35,7 @@ class Bases:
 
     def named_context(self, name: str) -> str | None:
         names = (name.lower(), oci_name(name))
-        # A name may be for one platform.
+        # A named context may apply to one platform only.
         for known in (*(f"{item}::{self.platform}" for item in names), *names):
             if known in self.sources.named:
                 return self.sources.named[known]
@@ -63,13 +63,13 @@ class Bases:
         return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
 
     async def lay_out(self, base: Base) -> None:
-        """For server.builder.operations.base_snapshots."""
+        """Unpacks a base image, for server.builder.operations.base_snapshots."""
         for image in self.found.values():
             if image.chain_id == base.chain_id:
                 await unpacked(self.engine, image)
 
     def _input(self, name: str) -> BaseImage:
-        """The result of another build that the client links to this one."""
+        """The result of another build that the client passes as an input."""
         made = self.job.inputs.get(name)
         if made is None:
             raise invalid(f"invalid input context {name}: the build has no input of that name")
@@ -84,7 +84,7 @@ class Bases:
             except WharfError as error:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
-        messages = Progress(limit=0)  # nobody reads it: the vertex stands for the pull
+        messages = Progress(limit=0)  # discarded: the vertex shows the pull
 
         async def ask(registry: str) -> tuple[str, str]:
             return await self.sources.session.credentials(registry)
@@ -99,7 +99,7 @@ class Bases:
         return await self.images.resolve(ref, platform=wanted)
 
     async def _only(self, ref: str) -> Image | None:
-        """An image that is for one platform alone: BuildKit takes it for any, and a build check warns."""
+        """Return an image that exists for a single platform: BuildKit uses it for any, and a build check warns."""
         try:
             image = await self.images.resolve(ref)
         except WharfError:
@@ -108,7 +108,7 @@ class Bases:
 
 
 def oci_name(ref: str) -> str:
-    """The full name of an image, as BuildKit shows it."""
+    """Return the full name of an image, as BuildKit shows it."""
     try:
         return str(parse_reference(ref).tagged())
     except WharfError:

@@ -1,4 +1,4 @@
-"""Caches that travel: in an image (``inline``), in a registry, in a folder of the client (``local``)."""
+"""Imported and exported caches: in an image (``inline``), in a registry, in a directory of the client (``local``)."""
 
 import base64
 import json
@@ -33,18 +33,18 @@ _CREATED, _UNCOMPRESSED = "buildkit/createdat", "containerd.io/uncompressed"
 
 
 class Store(Protocol):
-    """Where a cache is read from: a registry's repository, or a folder of the client."""
+    """The source of a cache: a registry's repository, or a client's directory."""
 
     async def manifest(self, selector: str) -> tuple[bytes, str]:
-        """(data, media type) of a manifest, by its digest."""
+        """Return (data, media type) of a manifest, by its digest."""
 
     def blob(self, digest: str) -> AbstractAsyncContextManager[tuple[int, AsyncIterator[bytes]]]:
-        """(0, pieces) of a blob."""
+        """Return (0, pieces) of a blob."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """One cache of a build (server.builder.cache.remote.Remote)."""
+    """One imported cache of a build (server.builder.cache.remote.Remote)."""
 
     document: Document
     store: Store
@@ -70,7 +70,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder of the client as a store."""
+    """A client's directory as a store."""
 
     content: Content
 
@@ -84,7 +84,7 @@ class _Folder:
 
 
 def refuse_exports(exports: Iterable[pb.CacheOptionsEntry]) -> None:
-    """What isn't supported of a cache export, by name. Raises NOT_IMPLEMENTED."""
+    """Refuse unsupported options of a cache export. Raises NOT_IMPLEMENTED with the option's name."""
     for export in exports:
         if export.Type not in ("inline", "registry", "local"):
             raise not_implemented(f"cache export of type {export.Type} is not supported")
@@ -96,7 +96,7 @@ def refuse_exports(exports: Iterable[pb.CacheOptionsEntry]) -> None:
 
 
 class Caches:
-    """``images`` opens repositories and pushes."""
+    """Imports and exports caches. ``images`` opens repositories and pushes."""
 
     def __init__(self, engine: Engine, images: Images) -> None:
         self._engine, self._images = engine, images
@@ -104,7 +104,8 @@ class Caches:
     # import
 
     async def imported(self, job: Job, session: Session, options: Mapping[str, str]) -> list[Imported]:
-        """The caches that the client names. One that can't be had fails no build; its vertex tells why."""
+        """Open the caches that the client names. A failure does not fail the build; the cache's vertex shows the
+        error."""
         found: list[Imported] = []
         for kind, attrs in _wanted(job, options):
             where = attrs.get("ref") or attrs.get("src") or kind
@@ -135,8 +136,8 @@ class Caches:
         raise not_implemented(f"cache import of type {kind} is not supported")
 
     async def _known(self, store: Store, data: bytes, media_type: str) -> Document:
-        """What a manifest's configuration, or an image's, knows; of an index the part for this host. BuildKit's may be
-        an index of layers with the configuration among them."""
+        """Return the cache in a manifest's configuration or in an image's; of an index, the part for this host.
+        BuildKit may also write an index of layers that contains the configuration."""
         if oci.is_index(media_type):
             manifests = oci.parse_index(oci.load(data, "cache"))
             for desc in manifests:
@@ -160,7 +161,7 @@ class Caches:
     # export
 
     async def exported(self, job: Job, session: Session | None, made: Sequence[Made]) -> dict[str, str]:
-        """Writes the caches that the client asks for beside what the image holds; what its client wants to know."""
+        """Write the caches that the client requests, except inline ones; return the response fields for the client."""
         response: dict[str, str] = {}
         for entry in job.request.Cache.Exports:
             if entry.Type == "inline":
@@ -211,13 +212,13 @@ class Caches:
 
 
 def _described(layer: Layer) -> dict[str, object]:
-    """With what BuildKit asks of a cache's layers."""
+    """Add the annotations that BuildKit expects on a cache's layers."""
     notes = {_CREATED: utc(layer.created_ns), _UNCOMPRESSED: layer.diff_id}
     return {**oci.to_json(layer.descriptor), "annotations": notes}
 
 
 def _layers(described: Sequence[Descriptor]) -> list[Layer]:
-    """Of descriptors those that say what they are uncompressed."""
+    """Return the descriptors that name their diff ids, as layers."""
     found = []
     for desc in described:
         if diff_id := desc.annotations.get(_UNCOMPRESSED, ""):
@@ -227,7 +228,7 @@ def _layers(described: Sequence[Descriptor]) -> list[Layer]:
 
 
 async def _blob(store: Store, digest: str) -> bytes:
-    """A small document of a store."""
+    """Read a small document of a store."""
     async with store.blob(digest) as (_, pieces):
         return b"".join([piece async for piece in pieces])
 
@@ -243,7 +244,7 @@ def _chains(made: Sequence[Made], *, everything: bool) -> list[tuple[Result, ...
 
 
 def _wanted(job: Job, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
-    """The caches to import: the front end's option, or the older ones; each once."""
+    """Return the caches to import, without duplicates: from the front end's option, or from the older options."""
     found = [(entry.Type, dict(entry.Attrs)) for entry in job.request.Cache.Imports]
     if options.get("cache-imports"):
         try:

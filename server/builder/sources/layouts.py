@@ -1,4 +1,4 @@
-"""Images in a folder of the client (``--build-context name=oci-layout://folder``): its session serves their blobs."""
+"""Images in a client's OCI layout (``--build-context name=oci-layout://folder``): its session serves their blobs."""
 
 import contextlib
 import secrets
@@ -26,8 +26,8 @@ R = TypeVar("R", bound=Message)
 
 
 class ClientStore:
-    """containerd's content service as a client serves it for one of its folders. ``store``: ``local:folder``, or
-    ``oci:`` and the name that the client gave to a layout."""
+    """containerd's content service as a client serves it for one of its directories. ``store``: ``local:folder``, or
+    ``oci:`` and the client's name of a layout."""
 
     def __init__(self, session: Session, store: str) -> None:
         self.namespace = ""
@@ -82,14 +82,14 @@ class _Duplex(Generic[M, R]):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One layout of a client."""
+    """One OCI layout of a client."""
 
     engine: Engine
     content: Content
     shown: str
 
     async def image(self, digest: str, platform: str) -> Image:
-        """Brings the image here, under the caller's lease. Raises NOT_FOUND if the layout has none that fits."""
+        """Fetch an image into the content store, under the caller's lease. Raises NOT_FOUND if no image matches."""
         try:
             return await self._image(digest, platform)
         except WharfError as error:
@@ -125,7 +125,7 @@ class Layout:
         )
 
     async def _document(self, digest: str) -> tuple[Descriptor, oci.Json]:
-        """A manifest or an index, checked."""
+        """Fetch a manifest or an index and verify its digest."""
         data = await self._small(digest)
         document = oci.load(data, digest)
         return Descriptor(oci.media_type_of(document), digest, len(data)), document
@@ -158,9 +158,9 @@ def _platform(config: Mapping[str, Any]) -> Platform:
 
 
 def layout(engine: Engine, session: Session, ref: str) -> tuple[Layout, str]:
-    """The layout of ``oci-layout://<store>[:tag]@<digest>``, and the digest.
+    """Parse ``oci-layout://<store>[:tag]@<digest>`` to the layout and the digest.
 
-    :raises WharfError: INVALID_ARGUMENT for what is no such reference.
+    :raises WharfError: INVALID_ARGUMENT for another form.
     """
     name, _, digest = ref.removeprefix(LAYOUT).partition("@")
     store = name.partition(":")[0]
@@ -170,8 +170,8 @@ def layout(engine: Engine, session: Session, ref: str) -> tuple[Layout, str]:
 
 
 async def copy_blobs(source: Content, target: Content, blobs: Iterable[Descriptor]) -> None:
-    """Copies blobs into a folder of a client, each once, in this order."""
-    # Another build may be copying the same blob to the same folder.
+    """Copy blobs to a client's directory, each once, in this order."""
+    # Another build may be copying the same blob to the same directory: use a name of this copy's own.
     own = secrets.token_hex(8)
     for blob in {blob.digest: blob for blob in blobs}.values():
         async with target.writer(f"copy-{own}-{blob.digest}", expected=blob.digest, total=blob.size) as writer:
@@ -184,7 +184,7 @@ async def copy_blobs(source: Content, target: Content, blobs: Iterable[Descripto
 
 
 async def copy_image(source: Content, target: Content, image: Descriptor) -> None:
-    """Copies all that an image is made of, what it refers to first."""
+    """Copy an image and all its blobs, referenced blobs first."""
     document = oci.load(await source.read_all(image.digest), image.digest)
     if oci.is_index(image.media_type):
         for child in oci.parse_index(document):

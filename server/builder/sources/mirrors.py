@@ -1,6 +1,6 @@
-"""The mirrored folders of clients, kept between builds so that only what changed is sent again.
+"""The mirrored directories of clients, kept between builds so that only changes are transferred.
 
-Each is a record of the cache (``source.local``): shown, pruned and collected like the results of steps.
+Each mirror is a record of the cache (``source.local``), listed, pruned and collected like results of steps.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from server.builder.operations.running import disk_usage
 from server.builder.operations.select import Checksums
 
 _MEASURED = 64
-"""So many files may change before a mirror is measured anew."""
+"""Changed files after which a mirror's size is measured again."""
 
 
 class Mirror:
-    """One folder, for the time of one build. ``changed``: how many of its files were written."""
+    """A mirror in use by one build. ``changed``: the number of files written."""
 
     def __init__(self, path: str, checksums: Checksums) -> None:
         self.path, self.checksums = path, checksums
@@ -27,7 +27,7 @@ class Mirror:
 
 
 class Mirrors:
-    """A folder belongs to one build at a time: a second one with the same key takes a folder of its own."""
+    """A mirror is used by one build at a time: a concurrent build with the same key gets another directory."""
 
     def __init__(self, root: str, cache: Cache) -> None:
         self._root, self._cache = root, cache
@@ -36,7 +36,7 @@ class Mirrors:
 
     @asynccontextmanager
     async def take(self, key: str, description: str) -> AsyncIterator[Mirror]:
-        """A folder for the block, and what is remembered of its files' checksums."""
+        """Acquire a mirror for the block, with the cached checksums of its files."""
         number = 0
         while (path := os.path.join(self._root, f"{key}-{number}")) in self._busy:
             number += 1
@@ -56,7 +56,7 @@ class Mirrors:
             self._busy.discard(path)
 
     async def _remember(self, id: str, mirror: Mirror, description: str) -> None:
-        """Adds the record, or notes the use and, where much has changed, the new size."""
+        """Add the record, or update its last use and, after many changes, its size."""
         now = time.time_ns()
         known = any(record.id == id for record in await self._cache.find(id))
         if known:
@@ -68,11 +68,11 @@ class Mirrors:
         await self._cache.add(Record(id, id, "", None, mirror.path, LOCAL, now, now, 1, size, description))
 
     async def remove(self, record: Record) -> bool:
-        """Removes a folder and its record, unless a build has it."""
+        """Remove a mirror and its record, unless a build uses it."""
         path = record.path
         if path in self._busy:
             return False
-        # No build is given it before it is gone.
+        # Keeps builds from acquiring it while it is removed.
         self._busy.add(path)
         try:
             await self._cache.remove([record.id])
@@ -82,7 +82,7 @@ class Mirrors:
         return True
 
     async def clear_unknown(self) -> None:
-        """At start: removes folders that no record speaks of."""
+        """At start, remove directories without a record."""
         known = {record.path for record in await self._cache.all() if record.kind == LOCAL}
         for name in await asyncio.to_thread(_names, self._root):
             path = os.path.join(self._root, name)

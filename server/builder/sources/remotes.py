@@ -1,5 +1,5 @@
-"""Low-level definitions of one source, which clients make themselves: a Dockerfile by its URL, a repository or a file
-with the definitions of a bake. Nothing else of BuildKit's low-level language is understood.
+"""LLB definitions of a single source, which clients build themselves: a Dockerfile by URL, a repository, or a file
+with the definitions of a bake. No other LLB is supported.
 """
 
 import posixpath
@@ -19,12 +19,12 @@ CAPS = (
     "source.git.keepgitdir",
     "source.http",
 )
-"""What clients look for before they make such a definition."""
+"""The capabilities that clients check before they send such a definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """``url`` as ``ADD`` takes it, where it goes, and what the client calls it."""
+    """``url`` in the syntax of ``ADD``, the target path, and the client's name for it."""
 
     url: str
     target: str
@@ -32,9 +32,9 @@ class Remote:
 
 
 def remote(definition: ops_pb2.Definition) -> Remote:
-    """The source that a definition consists of.
+    """Return the single source of a definition.
 
-    :raises WharfError: NOT_IMPLEMENTED for any other definition; INVALID_ARGUMENT for one that can't be read.
+    :raises WharfError: NOT_IMPLEMENTED for any other definition; INVALID_ARGUMENT for an invalid one.
     """
     found = operations(definition)
     if len(found) != 2:
@@ -61,5 +61,5 @@ def remote(definition: ops_pb2.Definition) -> Remote:
 
 
 def _literal(text: str) -> str:
-    """For a Dockerfile's word."""
+    """Escape a text for use as a Dockerfile word."""
     return text.replace("\\", "\\\\").replace("$", "\\$")

@@ -1,4 +1,5 @@
-"""Contexts, secrets and agents of a build, from its client's session (server.builder.operations.work.Contexts)."""
+"""The contexts, secrets and SSH agents of a build, from its client's session
+(server.builder.operations.work.Contexts)."""
 
 import asyncio
 import hashlib
@@ -31,14 +32,14 @@ UPLOADED = "http://buildkit-session/"
 
 
 def key_of(session: Session, name: str, client: str) -> str:
-    """Which mirror a folder of a client has: its shared key, the folder's name, and what is known of where it is."""
+    """Return the key of a client directory's mirror: its shared key, the directory's name, and its path if known."""
     text = json.dumps([session.shared_key, session.name, name, client])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(slots=True)
 class Sources:
-    """One build's. ``named``: named contexts, ``name`` → what the client gave. Use as an async context manager."""
+    """The sources of one build. ``named``: named contexts and their values. Use as an async context manager."""
 
     session: Session
     mirrors: Mirrors
@@ -48,12 +49,12 @@ class Sources:
     job: Job
     named: Mapping[str, str] = field(default_factory=dict)
     follow: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Of each context (``""`` is the main one): what the build needs; nothing or empty for everything."""
+    """The paths that the build needs of each context (``""`` is the main one); missing or empty for all."""
     ignore: Sequence[str] | None = None
     definition: Vertex | None = None
-    """The vertex of the Dockerfile, which build checks are shown under."""
+    """The vertex of the Dockerfile; build checks are shown under it."""
     lifetime: Lifetime = field(default_factory=Lifetime)
-    """Of the files."""
+    """The lifetime of the files."""
     _open: dict[str, "asyncio.Task[Context]"] = field(default_factory=dict)
     _files: str = ""
     _agents: set[str] = field(default_factory=set)
@@ -88,7 +89,7 @@ class Sources:
         return Context(mirror.path, mirror.checksums)
 
     async def dockerfile(self, filename: str) -> tuple[bytes, str]:
-        """The Dockerfile's text and the name it was found under. Raises NOT_FOUND with BuildKit's sentence."""
+        """Return the Dockerfile's text and name. Raises NOT_FOUND with BuildKit's sentence."""
         vertex = self.definition = self._vertex(f"[internal] load build definition from {filename}")
         remote = self.options.get("context", "")
         with vertex.running():
@@ -97,7 +98,7 @@ class Sources:
             else:
                 names = [filename, f"{filename}.dockerignore", filename.lower()]
                 key = self.options.get("dockerfilekey", "dockerfile")
-                # The ignore file is asked for beside it: most Dockerfiles have none of their own.
+                # Request .dockerignore concurrently: most Dockerfiles have no ignore file of their own.
                 self._listing = asyncio.create_task(self._pull_ignore())
                 with vertex.status("transferring dockerfile:") as tell:
                     root = (await self._pull(Selection(name=key, follow=names), "dockerfile", tell)).path
@@ -121,7 +122,7 @@ class Sources:
         return None
 
     async def load_ignore(self) -> None:
-        """Reads ``.dockerignore`` unless the Dockerfile has one of its own."""
+        """Read ``.dockerignore``, unless the Dockerfile has an ignore file of its own."""
         if self.ignore is not None or self.options.get("context"):
             return
         vertex = self._vertex("[internal] load .dockerignore")
@@ -137,7 +138,7 @@ class Sources:
     # server.builder.operations.work.Contexts
 
     async def open(self, name: str) -> Context:
-        """Fetched once, however many steps ask."""
+        """Return a context; it is fetched once."""
         if name not in self._open:
             self._open[name] = asyncio.create_task(self._fetch(name))
         return await asyncio.shield(self._open[name])
@@ -174,7 +175,7 @@ class Sources:
         raise invalid(f"unsupported context source {kind} for {name}")
 
     async def _remote(self, remote: str) -> str:
-        """A context that is no folder of the client: an upload, an archive's URL, a repository."""
+        """Fetch a context that is no directory of the client: an upload, an archive's URL, a repository."""
         if remote not in self._remotes:
             self._remotes[remote] = asyncio.create_task(self._load(remote))
         return await asyncio.shield(self._remotes[remote])
@@ -191,7 +192,7 @@ class Sources:
             return await self.lifetime.enter(folder)
 
     def _fetched(self, url: str, digest: str) -> None:
-        """For the provenance: of a repository, the folder below it doesn't count."""
+        """Record a source for the provenance, of a repository without its subdirectory."""
         if digest.startswith("sha1:"):
             found = repository(url)
             url = f"{found.url}#{found.ref}" if found.ref else found.url
@@ -228,7 +229,7 @@ class Sources:
 
     async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> Fetched:
         fetched = await fetch(self._files, url, checksum=checksum, keep_git_dir=keep_git_dir)
-        # A repository's key is git:<commit>:<with its .git>:<folder>.
+        # A repository's key is git:<commit>:<whether .git is kept>:<subdirectory>.
         digest = fetched.digest
         self._fetched(url, f"sha1:{digest.split(':')[1]}" if fetched.is_tree else digest)
         return fetched

@@ -1,4 +1,4 @@
-"""Words between BuildKit's clients and us: exporters' options, definitions, errors' details."""
+"""The messages exchanged with BuildKit's clients: exporter options, definitions, error details."""
 
 import pytest
 

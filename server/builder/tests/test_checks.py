@@ -1,5 +1,4 @@
-"""Build checks beside BuildKit's: what dockerd 28.5.2 finds in the Dockerfiles of ``checks.json``, and why it would not
-build them."""
+"""Build checks against recorded answers: what dockerd 28.5.2 reports for the Dockerfiles of ``checks.json``."""
 
 import asyncio
 import json
@@ -19,7 +18,7 @@ CASES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("checks.j
 
 
 class Bases:
-    """Every image is busybox."""
+    """Resolves every image to busybox."""
 
     def named_context(self, name: str) -> str | None:
         return None

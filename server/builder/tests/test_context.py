@@ -1,4 +1,4 @@
-"""Contexts: what is laid out, what is refused, and that nothing stays."""
+"""Build contexts: extraction, refused archives, and removal."""
 
 import asyncio
 import gzip
@@ -42,7 +42,7 @@ def listed(root: Path) -> list[str]:
 
 
 def opened(folder: Path, data: bytes, *, dockerfile: str = "") -> tuple[str, str, list[str]]:
-    """The Dockerfile's text, its name, and the files there were; after it, nothing is left."""
+    """Return the Dockerfile's text, its name and the files of the context; check that nothing is left afterwards."""
 
     async def work() -> tuple[str, str, list[str]]:
         async with Contexts(folder).open(pieces(data), "", dockerfile) as context:
@@ -66,7 +66,7 @@ def test_ignored_dockerfile_is_read_and_then_gone(tmp_path: Path) -> None:
 
 
 def test_an_ignored_dockerfile_is_not_deleted_outside_of_the_context(tmp_path: Path) -> None:
-    """The same name leads to a file of the context when it is read, and to one of the host without the root."""
+    """The name refers to a file of the context while it is read; outside the root it would name a file of the host."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "D").write_text("the host's")
@@ -116,7 +116,7 @@ def test_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["git", "clone", "-q", "--bare", str(work), str(bare)], check=True, timeout=60)
     (bare / "git-daemon-export-ok").touch()
 
-    # A daemon doesn't let a client name its own files as a repository; here they stand for a server.
+    # The daemon forbids file: repositories; the test allows them in place of a server.
     monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
 
     def read(remote: str) -> str:
@@ -129,7 +129,7 @@ def test_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"file://{bare}"
     assert read(url) == "FROM top\n"
     assert read(f"{url}#other:sub") == "FROM sub\n"
-    assert read(f"{url}#main:../..") == "FROM top\n"  # the context is all there is
+    assert read(f"{url}#main:../..") == "FROM top\n"  # the root directory is the limit
     for bad in ("#nosuchbranch", "#main:nothing"):
         with pytest.raises(WharfError) as caught:
             read(url + bad)

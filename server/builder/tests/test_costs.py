@@ -1,4 +1,4 @@
-"""What planning may cost: linear in the Dockerfile's text, bounded in what its variables are replaced by."""
+"""The cost of planning is linear in the Dockerfile's text; expansion is limited."""
 
 import asyncio
 import contextlib
@@ -20,11 +20,11 @@ from server.builder.plan.plan import BaseImage, Options, Plan, plan
 from server.builder.plan.steps import Base
 
 GENEROUS = 60.0
-"""Seconds; what is quadratic or exponential takes hours."""
+"""Seconds; a quadratic or exponential algorithm would take hours."""
 
 
 def run(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """A test in an event loop of its own."""
+    """Run a test in an event loop of its own."""
 
     @functools.wraps(test)
     def synchronous(*args: Any, **kwargs: Any) -> None:
@@ -88,7 +88,7 @@ async def test_many_instructions(word: str) -> None:
     lines = [f"VOLUME /a{number}" if word == "VOLUME" else f"{word} A{number}=x" for number in range(20_000)]
     made = await planned(*lines, classic=True)
     assert len(made.target.lines) == 20_000
-    # Each line has the configuration of its moment.
+    # Each line has the configuration after its own instruction.
     for number in (0, 9_999, 19_999):
         config = made.target.lines[number].config
         assert len(config.history) == number + 1
@@ -157,7 +157,7 @@ async def test_a_plan_that_is_cancelled_lets_its_base_go() -> None:
 )
 def test_linear(work: Callable[[], object]) -> None:
     begin = time.monotonic()
-    with contextlib.suppress(WharfError):  # some are refused; what is neither would be an internal error
+    with contextlib.suppress(WharfError):  # some are refused; another exception would be an internal error
         work()
     assert time.monotonic() - begin < GENEROUS
 

@@ -1,4 +1,4 @@
-"""What builds write for others to read: caches that travel, histories, findings of checks."""
+"""The documents that builds write: exported caches, histories, findings of checks."""
 
 import hashlib
 import re

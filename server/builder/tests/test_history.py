@@ -1,4 +1,4 @@
-"""The build history: what is kept, for how long, over restarts, and what is asked of it."""
+"""The build history: retention, restarts, and filters."""
 
 import asyncio
 import base64
@@ -63,7 +63,7 @@ def test_the_newest_and_what_is_pinned_are_kept_over_a_restart(tmp_path: Path) -
             await history.update(pb.UpdateBuildHistoryRequest(Ref="r0", Pinned=False))
         async with opened(tmp_path) as history:
             assert "r7" not in await refs(history)
-            # no longer pinned, it is the oldest of 50
+            # unpinned, it is the oldest of 50
             assert len(await refs(history)) == KEPT
             with pytest.raises(WharfError):
                 await history.update(pb.UpdateBuildHistoryRequest(Ref="none"))
@@ -98,7 +98,7 @@ def test_what_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_records_name_can_be_read(tmp_path: Path) -> None:
-    """By its digest, before and after a restart; gone with the record."""
+    """Blobs are read by digest, before and after a restart; they are deleted with their record."""
 
     async def work() -> None:
         async with opened(tmp_path) as history:
@@ -109,7 +109,7 @@ def test_what_records_name_can_be_read(tmp_path: Path) -> None:
             job.response = {"containerimage.descriptor": base64.b64encode(IMAGE.encode()).decode()}
             job.end()
             history.completed(job)
-            # at once: clients ask as soon as they have their answer
+            # immediately: clients query as soon as the build has returned
             told = [event.record async for event in history.listen(pb.BuildHistoryRequest(EarlyExit=True))]
             assert await history.blob(told[0].Results["linux/arm64"].Attestations[0].digest) is not None
             bad = Job("bad", "", pb.SolveRequest(), cast(BuildLease, None), error="alas", failure=b"status")

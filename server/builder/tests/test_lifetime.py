@@ -1,4 +1,4 @@
-"""What a build reads stays until the last step that uses it has ended."""
+"""The resources of a build stay open until the last step that uses them has ended."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Keys of steps as BuildKit has them: what it wrote itself into images' caches of the same steps."""
+"""Computed keys equal those that BuildKit wrote to the caches of images with the same steps."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ ROOT = "sha256:8a5edab282632443219e051e4ade2d1d5bbc671c781051bf1437897cbdfea0f1"
 
 
 class Files:
-    """One folder as every context."""
+    """One directory as every context."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,7 +38,7 @@ def run(command: str, parent: Step, *env: str, cwd: str = "/") -> Step:
 
 
 def steps() -> list[Step]:
-    """Of a stage that is copied from, and of the one that copies."""
+    """The steps of a source stage, and of the stage that copies from it."""
     base = Step(Base("busybox", "sha256:b", DIFF, ()), None, "FROM")
     workdir = Step(Workdir("/src"), base, "WORKDIR")
     copied = Step(Copy(("a",), "/src/", Origin()), workdir, "COPY")
@@ -110,7 +110,7 @@ def test_a_document_of_buildkits_is_understood(keys: list[Key]) -> None:
     for number, known in enumerate(found[4:], 1):
         assert [item.layer and item.layer.diff_id for item in known] == [layers[number].diff_id]
         assert known[0].below == tuple(item.diff_id for item in layers[:number])
-    # Another file in the context: nothing that stands on it is known any more.
+    # A changed file in the context invalidates all steps that depend on it.
     records[7]["digest"] = "sha256:changed"
     document = cache_config.read(json.dumps(records).encode(), layers)
     assert [bool(document.llb(key)) for key in keys[4:]] == [True, False, False]
@@ -133,7 +133,7 @@ def test_content_of_folders_and_links(tmp_path: Path) -> None:
 
 
 def test_layers_of_a_cache_are_told_by_its_manifest() -> None:
-    # As BuildKit writes it: no annotations, and no number where it is zero.
+    # As BuildKit writes it: no annotations, and no zero numbers.
     layers = [layer("base"), layer("one"), layer("two")]
     document = {
         "layers": [

@@ -1,4 +1,4 @@
-"""The output of a step that several builds wait for: from the beginning for each, within BuildKit's limits."""
+"""The output of a step shared by several builds: complete for each, within BuildKit's limits."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from server.builder.solver.shared import Shared
 
 
 class Build:
-    """A listener that remembers."""
+    """A listener that records its calls."""
 
     def __init__(self, *, clips: bool = True) -> None:
         self.clips = clips
@@ -59,7 +59,7 @@ def test_the_limits_are_buildkits(monkeypatch: pytest.MonkeyPatch) -> None:
     now += 0.5
     output.write(1, b"a" * MAX_BYTES_PER_SECOND + b"b")
     assert shown.text(1) == b"a" * MAX_BYTES_PER_SECOND + SPEED_CLIPPED
-    now += 1  # the next second has room again
+    now += 1  # the next second has a new allowance
     output.write(1, b"c")
     assert shown.text(1).endswith(SPEED_CLIPPED + b"c")
     now += 1000

@@ -1,4 +1,4 @@
-"""Which platforms binfmt_misc has an emulator for."""
+"""The platforms for which binfmt_misc has an emulator."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ S390X = "7f454c4602020100000000000000000000020016"
 
 
 def entry(magic: str, *, state: str = "enabled", flags: str = "OCF", offset: int = 0) -> str:
-    """As the kernel writes one."""
+    """Format an entry as the kernel does."""
     return f"{state}\ninterpreter /usr/bin/qemu\nflags: {flags}\noffset {offset}\nmagic {magic}\nmask ff\n"
 
 
@@ -25,7 +25,7 @@ def test_platforms_of_binfmt_misc(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "status": "enabled\n",
         "any-name": entry(ARM64),
         "qemu-s390x": entry(S390X, flags="F"),
-        # an interpreter that a container doesn't have, one that is off, and others than for programs
+        # without flag F, disabled, or not for ELF programs
         "qemu-riscv64": entry("7f454c460201010000000000000000000200f300", flags=""),
         "qemu-loongarch64": entry("7f454c4602010100000000000000000002000201", state="disabled"),
         "python3": entry("cb0d0d0a", flags="F"),

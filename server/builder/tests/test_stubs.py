@@ -1,4 +1,4 @@
-"""Mount points of a runtime leave a step's layer; what the step did stays."""
+"""Mount points of a runtime are removed from a step's layer; the step's own changes stay."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How steps are named in a progress display; the expectations are those of BuildKit (dockerd 28.5.2)."""
+"""The names of steps in a progress display; the expectations are BuildKit's (dockerd 28.5.2)."""
 
 import pytest
 

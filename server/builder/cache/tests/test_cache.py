@@ -1,4 +1,4 @@
-"""What a prune takes: leaves first, the least recently used of them, down to a size; what definitions have come to."""
+"""Pruning removes leaves first, least recently used first, down to a size; links of definitions live with records."""
 
 import asyncio
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_down_to_a_size(keep: int, chosen: str) -> None:
 def test_what_is_not_free_keeps_what_it_stands_on() -> None:
     assert [item.id for item in choose(TREE, free=lambda item: item.id != "c", total=70)] == ["d", "e", "b"]
     assert [item.id for item in choose(TREE, free=lambda item: item.id in "ac", total=70)] == []
-    # a parent that is not known is nobody's
+    # an unknown parent is ignored
     assert [item.id for item in choose((record("x", 1, "gone"),), free=lambda _: True, total=10)] == ["x"]
 
 
@@ -53,7 +53,7 @@ def test_definitions_are_kept_as_long_as_what_they_came_to(tmp_path: Path) -> No
         assert await ids(cache, "plain") == ["d"]
         newest = await cache.newest_ns("def")
         assert await ids(cache, "def", newest + 1) == []
-        # What a stage gives anew is what counts from then on.
+        # A newer build of the source stage replaces the link.
         await cache.link("def", "k1", since_ns=newest + 1)
         assert await ids(cache, "def") == ["a", "c", "b"]
         await cache.remove(["b"])

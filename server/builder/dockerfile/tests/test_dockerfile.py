@@ -1,4 +1,4 @@
-"""The Dockerfile front end: what is read, and the sentences for what can't be."""
+"""The Dockerfile parser: accepted syntax, and the error sentences for invalid syntax."""
 
 import textwrap
 import time

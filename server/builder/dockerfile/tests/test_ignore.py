@@ -1,4 +1,4 @@
-"""Wildcards of paths: the earliest place is enough, and nothing is tried again and again."""
+"""Wildcards of paths: the earliest match is enough, and there is no backtracking."""
 
 import itertools
 import re

@@ -1,8 +1,8 @@
-"""The frames of one connection (RFC 9113), for the side that calls and for the side that serves.
+"""The frames of one connection (RFC 9113), for clients and servers.
 
-Flow control: a call may send :data:`~server.builder.session.http2.stream.WINDOW` bytes that nobody has taken,
-beyond the message that it is in; all calls together may hold :data:`~server.builder.session.http2.stream.HELD`.
-What we send waits for the peer's windows and for the socket.
+Flow control: a call may send :data:`~server.builder.session.http2.stream.WINDOW` unread bytes beyond its current
+message; all calls together may buffer :data:`~server.builder.session.http2.stream.HELD` bytes. Sending waits for the
+peer's windows and for the socket.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 from server.builder.session.http2.stream import WINDOW, Header, Stream
 
-timeouts.define("build.goodbye", 5.0)  # what was written last to a client of a build leaves
+timeouts.define("build.goodbye", 5.0)  # to flush what was written to a build's client
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
@@ -28,23 +28,23 @@ COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME = 16384
-"""The largest frame that either side may send: the protocol's default."""
+"""The largest frame in either direction: the protocol's default."""
 BLOCK = 1 << 20
-"""The largest header block that is read."""
+"""The largest header block accepted."""
 _HEADER_TABLE_SIZE, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 3, 4, 5
 _DEFAULT_WINDOW, _MOST = 65535, (1 << 31) - 1
 _CREDIT = 1 << 24
-"""So many bytes are received before the connection's window is opened again."""
+"""Received bytes after which the connection's window is updated."""
 _STREAMS = 1000
 _UNREAD = 4 << 20
-"""So many bytes may wait for a peer that doesn't read while it wants still more answers."""
+"""The most buffered replies to a peer that requests more without reading."""
 _HEAD = struct.Struct(">HBBBL")
 _LONG = struct.Struct(">L")
 _SETTING = struct.Struct(">HL")
 
 
 class Broken(Exception):
-    """The peer doesn't keep to the protocol: the connection ends with this code."""
+    """The peer violates the protocol: the connection ends with this code."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -52,13 +52,13 @@ class Broken(Exception):
 
 
 def frame(kind: int, flags: int, id: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Encode a frame."""
     size = len(payload)
     return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, id) + payload
 
 
 class Connection(asyncio.Protocol):
-    """One end. Without ``accept`` it is the one that calls; with it the one that serves, told of every new call."""
+    """One end of a connection. With ``accept`` it is a server, which calls ``accept`` for each new call."""
 
     def __init__(self, accept: Callable[[Stream], None] | None = None) -> None:
         self._accept = accept
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._preface = len(PREFACE) if accept is not None else 0
         self._decoder, self._encoder = hpack.Decoder(max_header_list_size=BLOCK), hpack.Encoder()
         self._block: tuple[int, int, bytearray] | None = None
-        """A header block that goes on: the call, the flags, and what there is of it."""
+        """An incomplete header block: the call, the flags, and the bytes so far."""
         self._streams: dict[int, Stream] = {}
         self._newest = 0
         self._next = 1
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._changed = asyncio.Event()
         self.held = 0
-        """Bytes that the calls hold and nobody has taken; they count it."""
+        """Unread bytes buffered by all calls, as the calls report them."""
         self.window = _DEFAULT_WINDOW
         self._initial, self.frame_size = _DEFAULT_WINDOW, FRAME
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -86,10 +86,10 @@ class Connection(asyncio.Protocol):
     async def on(
         cls, sock: socket.socket, early: bytes, accept: Callable[[Stream], None] | None = None
     ) -> "Connection":
-        """Speaks on a connected socket, which belongs to it from now on. ``early``: what was read of it before."""
+        """Take over a connected socket. ``early``: bytes that were read from it before."""
         connection = cls(accept)
-        # uvloop takes the socket over only when this is done: if it ends before, by a write that fails or a caller that
-        # is cancelled, the descriptor is closed a second time when another has its number.
+        # uvloop takes over the socket only when this completes. If it fails or is cancelled before, the descriptor is
+        # closed a second time, possibly after its number was reused.
         loop = asyncio.get_running_loop()
         making = asyncio.ensure_future(loop.create_connection(lambda: connection, sock=sock))
         try:
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def begin(self, early: bytes) -> None:
-        """Says hello and reads what has come; nothing is done before."""
+        """Send the preface and settings, and parse what has arrived. Nothing happens before this call."""
         assert self._transport is not None
         settings = ((_MAX_CONCURRENT_STREAMS, _STREAMS), (_INITIAL_WINDOW_SIZE, WINDOW))
         start = b"" if self._accept is not None else PREFACE
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         self.wake()
 
     def eof_received(self) -> None:
-        """The peer has left: closes."""
+        """The peer has closed: close."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         gone = WharfError(Kind.UNAVAILABLE, "the connection to the client of the build was lost")
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
             return
         self._rest = data[at:]
 
-    # what comes in
+    # receiving
 
     def _data(self, flags: int, id: int, data: bytes) -> None:
         self._received += len(data)
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
                 stream.reset(_LONG.unpack(payload)[0])
                 self.wake()
         elif kind == GOAWAY:
-            # The calls that are going on may end; there are no new ones.
+            # GOAWAY: running calls may end; no new ones start.
             self._away = True
             self._leave()
         elif kind in (PUSH_PROMISE, CONTINUATION):
@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
         stream = self._streams.get(id)
         if stream is None:
             if self._accept is None or id <= self._newest:
-                return  # of a call that was given up
+                return  # of a cancelled call
             if not id & 1:
                 raise Broken(PROTOCOL_ERROR, "a client's calls have odd numbers")
             self._newest = id
@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol):
         return stream
 
     def _leave(self) -> None:
-        """A client that has said good-bye waits for us to close."""
+        """Close once the client that sent GOAWAY has no calls left: it waits for us to close."""
         if self._away and self._accept is not None and not self._streams:
             asyncio.get_running_loop().call_soon(self.close)
 
@@ -298,17 +298,17 @@ class Connection(asyncio.Protocol):
                 raise Broken(FLOW_CONTROL_ERROR, "window too large")
         self.wake()
 
-    # what goes out
+    # sending
 
     def write(self, data: bytes) -> None:
-        """Writes whole frames, if there is still somebody to read them."""
+        """Write whole frames, unless the connection is closed."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def _answer(self) -> None:
-        """Sends what has to be answered at once, together; who asks and never reads is sent away.
+        """Send pending control replies together; disconnect a peer that requests replies without reading them.
 
-        Also the ends of calls are such answers: no window bounds them.
+        Ends of calls count as replies too, as no window limits them.
         """
         if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD:
             raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
@@ -318,7 +318,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def blocked(self) -> bool:
-        """Whether the socket takes no more for now."""
+        """Whether the socket's send buffer is full."""
         return self._paused
 
     def wake(self) -> None:
@@ -326,11 +326,11 @@ class Connection(asyncio.Protocol):
         self._changed = asyncio.Event()
 
     async def change(self) -> None:
-        """Waits until there may be room to send."""
+        """Wait until sending may be possible again."""
         await self._changed.wait()
 
     def send_headers(self, id: int, headers: Sequence[Header], *, last: bool = False) -> None:
-        """Writes a block of headers."""
+        """Write a header block."""
         block = self._encoder.encode(headers, huffman=False)
         pieces = [block[at : at + FRAME] for at in range(0, len(block), FRAME)]
         for number, piece in enumerate(pieces):
@@ -339,7 +339,7 @@ class Connection(asyncio.Protocol):
             self.write(frame(CONTINUATION if number else HEADERS, flags, id, piece))
 
     def request(self, path: str, metadata: Sequence[Header]) -> Stream:
-        """Begins a call. Raises UNAVAILABLE when the peer has gone."""
+        """Start a call. Raises UNAVAILABLE if the peer has disconnected."""
         if self._away or self._transport is None or self._transport.is_closing():
             raise WharfError(Kind.UNAVAILABLE, "the client of the build has gone")
         stream = self._add(self._next)
@@ -356,13 +356,13 @@ class Connection(asyncio.Protocol):
             self._remove(stream.id)
 
     def drop(self, stream: Stream, code: int) -> None:
-        """Ends a call at once."""
+        """Reset a call."""
         if self._remove(stream.id) is not None:
             self.write(frame(RST_STREAM, 0, stream.id, _LONG.pack(code)))
             self.wake()
 
     def close(self, code: int = NO_ERROR) -> None:
-        """Says good-bye and closes, when what was written has left: a peer that doesn't read is not waited for long."""
+        """Send GOAWAY and close when the output is flushed; a peer that doesn't read delays this only briefly."""
         self._away = True
         if self._transport is not None and not self._transport.is_closing():
             with suppress(OSError):
@@ -371,7 +371,7 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(timeouts.seconds("build.goodbye"), self.abort)
 
     def abort(self) -> None:
-        """Closes without waiting for a peer that may not read."""
+        """Close without flushing."""
         self._away = True
         if self._transport is not None:
             self._transport.abort()

@@ -1,8 +1,8 @@
-"""Serves plain objects as gRPC services on connections that are open already, as ``engine.api.serving`` on a socket.
+"""Serves gRPC services, implemented by plain objects, on open connections, as ``engine.api.serving`` does on a socket.
 
-One coroutine method, or asynchronous generator, for each method of a service, in snake case. ``call`` is what the
-service's ``caller`` makes of a call's metadata; where the client streams, the request is an iterator. A WharfError
-becomes the status of its kind; what else is raised is a fault of ours, and logged.
+Each method of a service is a coroutine method or asynchronous generator in snake case. Its argument ``call`` is the
+value that the service's ``caller`` makes of the call's metadata; for a client stream, the request is an iterator. A
+WharfError becomes the status of its kind; any other exception is logged as an internal error.
 """
 
 import asyncio
@@ -38,14 +38,14 @@ class Detailed(WharfError):
 
 
 class Server:
-    """The services; ``serve`` for each connection, ``stop`` at the end."""
+    """The services. Call ``serve`` for each connection, and ``stop`` at the end."""
 
     def __init__(self) -> None:
         self._methods: dict[str, tuple[MethodDescriptor, Callable[..., object], Any, Caller]] = {}
         self._connections: dict[Connection, dict[asyncio.Task[None], Stream]] = {}
 
     def add(self, service: ServiceDescriptor, servicer: object, caller: Caller) -> None:
-        """Serves what the object has methods for; the others answer UNIMPLEMENTED."""
+        """Register an object for a service; methods that it lacks return UNIMPLEMENTED."""
         for method in service.methods:
             name = snake_case(method.name)
             function = getattr(servicer, f"{name}_" if iskeyword(name) else name, None)
@@ -54,7 +54,7 @@ class Server:
                 self._methods[path] = (method, function, GetMessageClass(method.input_type), caller)
 
     async def serve(self, sock: socket.socket, early: bytes) -> None:
-        """Serves one connection until its client leaves; its calls end with it."""
+        """Serve one connection until its client disconnects; its calls end with it."""
         calls: dict[asyncio.Task[None], Stream] = {}
 
         def accept(stream: Stream) -> None:
@@ -75,7 +75,7 @@ class Server:
             del self._connections[connection]
 
     async def stop(self) -> None:
-        """Ends every connection and its calls."""
+        """Close every connection and cancel its calls."""
         calls = {task: stream for found in self._connections.values() for task, stream in found.items()}
         for connection in list(self._connections):
             connection.abort()

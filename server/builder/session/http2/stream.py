@@ -1,4 +1,4 @@
-"""One gRPC call on a connection: its messages each way, and how it ends."""
+"""One gRPC call on a connection: its messages in both directions, and its status."""
 
 import asyncio
 import base64
@@ -12,13 +12,13 @@ from engine.common.errors import Kind, WharfError
 Header = tuple[str, str]
 
 WINDOW = 4 << 20
-"""Bytes of one call that may wait here until somebody takes them."""
+"""The most bytes of one call buffered here until they are read."""
 MESSAGE = 16 << 20
-"""The largest message that is received."""
+"""The largest message accepted."""
 HELD = 256 << 20
-"""Bytes that all calls of a connection may hold here together."""
+"""The most bytes that all calls of a connection may buffer here."""
 _OVERHEAD = 64
-"""What a message counts beyond its bytes: millions of empty ones take memory too."""
+"""Overhead counted per message, because millions of empty ones use memory too."""
 _DATA, _WINDOW_UPDATE, _END_STREAM = 0, 8, 1
 _CANCEL, _REFUSED, _NO_ERROR = 8, 7, 0
 _PREFIX = struct.Struct(">BL")
@@ -30,65 +30,66 @@ class Frames(Protocol):
     """The connection of a call, as the call uses it (:mod:`server.builder.session.http2.connection`)."""
 
     held: int
-    """Bytes that all calls of the connection hold."""
+    """Unread bytes buffered by all calls of the connection."""
     window: int
-    """Bytes that the peer still takes, of all calls together."""
+    """The peer's connection window, in bytes."""
     frame_size: int
-    """Bytes of the largest frame that the peer takes."""
+    """The peer's maximum frame size, in bytes."""
 
     @property
     def blocked(self) -> bool:
-        """Whether the socket takes no more for now."""
+        """Whether the socket's send buffer is full."""
 
     def write(self, data: bytes) -> None:
-        """Writes whole frames."""
+        """Write whole frames."""
 
     def send_headers(self, id: int, headers: "Sequence[Header]", *, last: bool = False) -> None:
-        """Writes a block of headers."""
+        """Write a header block."""
 
     def wake(self) -> None:
-        """Wakes all that wait in :meth:`change`."""
+        """Wake all tasks that wait in :meth:`change`."""
 
     async def change(self) -> None:
-        """Waits until there may be room to send."""
+        """Wait until sending may be possible again."""
 
     def finished(self, stream: "Stream") -> None:
         """This side of a call has ended."""
 
     def drop(self, stream: "Stream", code: int) -> None:
-        """Resets a call."""
+        """Reset a call."""
 
 
 class Stream:
-    """Made by its connection, which alone calls ``opened``, ``received``, ``end``, ``reset`` and ``fail``."""
+    """Created by its connection; only the connection calls ``opened``, ``received``, ``end``, ``reset`` and
+    ``fail``."""
 
     def __init__(self, connection: Frames, id: int, window: int) -> None:
         self.id, self.window = id, window
         self._connection = connection
         self.headers: dict[str, str] = {}
-        """The peer's: of a call that is served its metadata, of one that is made those of the answer and its end."""
+        """The peer's headers: a request's metadata, or a response's headers and trailers."""
         self._messages: list[bytes] = []
         self._partial = bytearray()
         self._waiting = self._owed = self._held = 0
         self._news = asyncio.Event()
         self._error: WharfError | None = None
         self.over = False
-        """The peer sends nothing more."""
+        """The peer has half-closed."""
         self.sent = False
-        """We send nothing more."""
+        """We have half-closed."""
         self.made = False
-        """Whether the call is ours: once it is answered, nobody reads what we would still send."""
+        """Whether we made the call: after the response, nobody reads what we would still send."""
         self.began = False
-        """Whether the head of an answer has left."""
+        """Whether the response headers are sent."""
         self.task: asyncio.Task[None] | None = None
-        """What serves the call; it ends with it."""
+        """The task that serves the call; it is cancelled with the call."""
 
-    # the connection's side
+    # for the connection
 
     def opened(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         for key, data in headers:
             name, value = key.decode("latin-1"), data.decode("latin-1")
-            # gRPC's metadata may repeat a name: its values are a list.
+            # gRPC metadata may repeat a name; the values form a list.
             self.headers[name] = f"{self.headers[name]},{value}" if name in self.headers else value
         self._news.set()
 
@@ -98,7 +99,7 @@ class Stream:
             self.refuse(Kind.RESOURCE_EXHAUSTED, "more data than the window allows")
             return
         if not self._partial and len(data) >= 5:
-            # Most frames are one message.
+            # Fast path: most frames are exactly one message.
             flag, length = _PREFIX.unpack_from(data)
             if length == len(data) - 5 and not flag:
                 self._messages.append(data[5:])
@@ -133,26 +134,26 @@ class Stream:
         self._credit()
 
     def _count(self) -> None:
-        """Tells the connection what this call holds."""
+        """Report the buffered bytes to the connection."""
         held = self._waiting + len(self._partial)
         self._connection.held += held - self._held
         self._held = held
 
     def _forget(self) -> None:
-        """Drops what nobody will take."""
+        """Drop buffered messages."""
         self._messages.clear()
         self._partial.clear()
         self._waiting = 0
         self._count()
 
     def _credit(self) -> None:
-        """Opens the window again for what was received, unless too much waits to be taken."""
+        """Update the peer's window for received data, unless too much is unread."""
         if self._owed >= WINDOW // 4 and self._waiting < WINDOW // 2 and not self.over:
             self._connection.write(_UPDATE.pack(0, 4, _WINDOW_UPDATE, 0, self.id, self._owed))
             self._owed = 0
 
     def refuse(self, kind: Kind, reason: str) -> None:
-        """Gives a call up whose peer sends what can't be taken."""
+        """Fail a call whose peer sends unacceptable data."""
         self.fail(WharfError(kind, reason))
         self._connection.drop(self, _CANCEL)
 
@@ -179,8 +180,8 @@ class Stream:
         self.stop()
 
     def stop(self) -> None:
-        """Cancels what serves the call. Only once: a stream that is reset and a connection that is lost, one after the
-        other, must not disturb it while it tidies up."""
+        """Cancel the task that serves the call, at most once: a stream reset followed by a lost connection must not
+        cancel its clean-up."""
         task, self.task = self.task, None
         if task is not None:
             task.cancel()
@@ -188,7 +189,7 @@ class Stream:
     # receiving
 
     async def take(self) -> list[bytes]:
-        """All messages that have come, at least one; none at the end. Raises when the call broke off."""
+        """Return all buffered messages, at least one; an empty list at the end. Raises if the call broke off."""
         while not self._messages and not self.over:
             self._news.clear()
             await self._news.wait()
@@ -201,7 +202,7 @@ class Stream:
         return messages
 
     async def read(self) -> bytes | None:
-        """The next message; ``None`` at the end. Raises as :meth:`take`."""
+        """Return the next message; ``None`` at the end. Raises as :meth:`take`."""
         while not self._messages and not self.over:
             self._news.clear()
             await self._news.wait()
@@ -216,18 +217,18 @@ class Stream:
         return message
 
     def outcome(self) -> tuple[int, str]:
-        """gRPC's status and message of a call that is over; 2 (UNKNOWN) if the peer gave none."""
+        """Return gRPC's status and message of an ended call; 2 (UNKNOWN) if the peer sent none."""
         text = self.headers.get("grpc-status", "")
         return (int(text) if text.isdigit() else 2), unquote(self.headers.get("grpc-message", ""))
 
     # sending
 
     async def send(self, message: bytes) -> None:
-        """Sends one message. Raises when the call is over."""
+        """Send a message. Raises if the call has ended."""
         await self._push(_PREFIX.pack(0, len(message)) + message)
 
     async def send_all(self, messages: Iterable[bytes]) -> None:
-        """Sends messages, in as few frames as they fit in."""
+        """Send messages in as few frames as possible."""
         await self._push(b"".join([_PREFIX.pack(0, len(message)) + message for message in messages]))
 
     async def _push(self, data: bytes) -> None:
@@ -247,14 +248,14 @@ class Stream:
             connection.write(header + piece)
 
     def done_writing(self) -> None:
-        """Says that no more messages come."""
+        """Half-close: no more messages follow."""
         if not self.sent:
             self.sent = True
             self._connection.write(_HEAD.pack(0, 0, _DATA, _END_STREAM, self.id))
             self._connection.finished(self)
 
     def cancel(self) -> None:
-        """Leaves the call, whatever its state."""
+        """Cancel the call, in any state."""
         self.sent = True
         self._connection.drop(self, _CANCEL if not self.over else _NO_ERROR)
         self.over = True
@@ -263,13 +264,13 @@ class Stream:
     # serving
 
     def start(self) -> None:
-        """Begins the answer, once."""
+        """Send the response headers, once."""
         if not self.began and not self.sent:
             self.began = True
             self._connection.send_headers(self.id, _ANSWER)
 
     def finish(self, code: int = 0, message: str = "", details: bytes = b"") -> None:
-        """Ends the answer with gRPC's status."""
+        """End the response with gRPC's status."""
         if self.sent:
             return
         headers: list[Header] = [] if self.began else list(_ANSWER)
@@ -281,7 +282,7 @@ class Stream:
         self.sent = True
         self._connection.send_headers(self.id, headers, last=True)
         if not self.over:
-            # gRPC's way to say that the rest of the request isn't wanted.
+            # Reset with NO_ERROR: the rest of the request is not needed.
             self._connection.drop(self, _NO_ERROR)
         self._connection.finished(self)
         self._forget()

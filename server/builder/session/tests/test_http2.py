@@ -1,4 +1,4 @@
-"""HTTP/2 from hostile and broken peers: the connection ends or the call does, and nothing is kept for them."""
+"""HTTP/2 with hostile and broken peers: the connection or the call ends, and no state is kept."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ DEADLINE = 60.0
 
 
 class Peer:
-    """The other end of a connection that serves: raw frames."""
+    """A client that sends raw frames."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Peer:
         self.send(frame(h2.HEADERS, h2.END_HEADERS | (h2.END_STREAM if last else 0), id, block))
 
     async def frame(self, *kinds: int) -> tuple[int, int, int, bytes]:
-        """The next frame of one of these kinds."""
+        """Return the next frame of one of these types."""
         while True:
             high, low, kind, flags, id = struct.unpack(">HBBBL", await self.reader.readexactly(9))
             payload = await self.reader.readexactly(high << 8 | low)
@@ -47,7 +47,7 @@ class Peer:
                 return kind, flags, id, payload
 
     async def goodbye(self, code: int) -> None:
-        """The connection ends with this code. What it has not read may make a reset of that, which can overtake it."""
+        """Expect the connection to end with this code. Unread data may make the kernel send a reset before it."""
         try:
             _, _, _, payload = await self.frame(h2.GOAWAY)
             assert struct.unpack(">L", payload[4:8])[0] == code
@@ -57,12 +57,12 @@ class Peer:
         await self.connection.closed
 
     async def opened(self) -> Stream:
-        """The next call that has come."""
+        """Return the next accepted call."""
         return await self.calls.get()
 
 
 def served(work: Callable[[Peer], Awaitable[None]], *, preface: bytes = h2.PREFACE) -> None:
-    """Runs a peer against a connection that serves."""
+    """Run a peer against a server connection."""
 
     async def run() -> None:
         ours, theirs = socket.socketpair()
@@ -138,7 +138,7 @@ def test_endless_header_blocks_end_the_connection() -> None:
 
 def test_small_blocks_of_many_headers_end_the_connection() -> None:
     async def work(peer: Peer) -> None:
-        # One large header in the table, spoken of again and again.
+        # One large header in the dynamic table, referenced repeatedly.
         block = peer.encoder.encode([*HEAD, ("a", "x" * 3000)], huffman=False)
         peer.send(frame(h2.HEADERS, h2.END_HEADERS, 1, block + b"\xbe" * 1000))
         await peer.goodbye(h2.PROTOCOL_ERROR)
@@ -169,14 +169,14 @@ def test_a_call_that_sends_more_than_its_window_is_given_up() -> None:
         peer.call()
         call = await peer.opened()
         piece = frame(h2.DATA, 0, 1, message(bytes(h2.FRAME - 5)))
-        for _ in range(2 * WINDOW // h2.FRAME):  # what nobody takes, and what was allowed anew before
+        for _ in range(2 * WINDOW // h2.FRAME):  # unread data, and the window updates so far
             peer.send(piece)
         _, _, id, _ = await peer.frame(h2.RST_STREAM)
         assert id == 1
         with pytest.raises(WharfError) as failed:
             await call.take()
         assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
-        # The connection goes on: what else comes of the call is nobody's.
+        # The connection stays open; further data of the call is ignored.
         peer.send(piece)
         peer.call(3)
         await peer.opened()
@@ -224,7 +224,7 @@ def test_a_reset_ends_what_serves_the_call() -> None:
                 await asyncio.sleep(DEADLINE)
             except asyncio.CancelledError:
                 told.set()
-                # it tidies up, whatever else happens to its connection
+                # clean-up must run despite further events of the connection
                 await ended.wait()
                 tidy.set()
 
@@ -240,7 +240,7 @@ def test_a_reset_ends_what_serves_the_call() -> None:
         with pytest.raises(WharfError) as failed:
             await call.read()
         assert failed.value.kind is Kind.CANCELLED
-        call.finish()  # too late, and no harm
+        call.finish()  # after the end: ignored
 
     served(work)
 
@@ -316,7 +316,7 @@ def test_a_peer_that_has_gone_before_leaves_no_descriptor_behind() -> None:
         async with asyncio.timeout(DEADLINE):
             await connection.closed
         connection.abort()
-        # The loop closes it; a socket that believed to have it still would close another's.
+        # The loop closes the descriptor; a second close could hit a reused number.
         assert ours.fileno() == -1
 
     uvloop.run(run())
@@ -343,7 +343,7 @@ def test_all_calls_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("server.builder.session.http2.stream.HELD", 8 * h2.FRAME)
 
     async def work(peer: Peer) -> None:
-        # Unfinished messages: no call has one to take.
+        # Incomplete messages, which no call can read.
         start = struct.pack(">BL", 0, MESSAGE) + bytes(h2.FRAME - 5)
         for number in range(9):
             peer.call(2 * number + 1)

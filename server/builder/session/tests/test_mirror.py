@@ -1,4 +1,4 @@
-"""The mirror of a context: differences only, and no way out of its root."""
+"""The mirror of a context transfers only differences and never leaves its root."""
 
 import os
 import stat

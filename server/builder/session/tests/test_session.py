@@ -1,4 +1,4 @@
-"""A session over a hijacked connection or within a call: a gRPC server on the client's side of a socket pair."""
+"""Sessions over a hijacked connection or within a call: the client serves gRPC on one end of a socket pair."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ Packet = fsutil_pb2.Packet
 
 
 class Client(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not subscriptable at run time
-    """The CLI's side: files of a folder (as fsutil sends them), one secret, and a place for output."""
+    """The CLI's services: files of a directory (as fsutil sends them), one secret, and a target for output."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class Client(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not subscript
         async for message in requests:
             self.output += message.data
         return
-        yield  # an answer that is a stream, and empty
+        yield  # an empty response stream
 
     async def secret(self, request: Any, context: Any) -> Any:
         if request.ID != "known":
@@ -102,7 +102,7 @@ UUID, METHOD = "x-docker-expose-session-uuid", "x-docker-expose-session-grpc-met
 
 
 class Control:
-    """Sessions within calls."""
+    """Serves sessions within calls."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
@@ -123,7 +123,7 @@ async def _hijacked(sessions: Sessions, sock: socket.socket) -> None:
 
 
 async def _within_a_call(sessions: Sessions, sock: socket.socket) -> None:
-    """What the client sends on ``sock`` goes through a call of Control's, and back."""
+    """Forward between ``sock`` and a call of Control's Session."""
     here, there = socket.socketpair()
     server = Server()
     server.add(control_pb2.DESCRIPTOR.services_by_name["Control"], Control(sessions), dict)
@@ -134,7 +134,7 @@ async def _within_a_call(sessions: Sessions, sock: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=sock)
 
     async def outward() -> None:
-        with suppress(ConnectionError):  # the other end may leave before it has read all
+        with suppress(ConnectionError):  # the other end may close before it has read everything
             while data := await reader.read(1 << 16):
                 await call.write(control_pb2.BytesMessage(data=data))
         call.done_writing()
@@ -157,7 +157,7 @@ Connect = Callable[[Sessions, socket.socket], Coroutine[Any, Any, None]]
 async def _session(
     client: Client, directory: Path, connect: Connect = _hijacked
 ) -> AsyncIterator[tuple[Session, Sessions]]:
-    """A session with gRPC's own server behind the client's end of its socket."""
+    """A session whose client end is served by gRPC's own server."""
     ours, theirs = socket.socketpair()
     server = grpc.aio.server(handlers=[client])
     os.makedirs(directory)
@@ -231,7 +231,7 @@ def test_files_secrets_and_output(tmp_path: Path, folder: Path, connect: Connect
 
 
 class Full(Client):
-    """Has no room for output."""
+    """Rejects output for lack of space."""
 
     async def receive(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for _ in requests:
@@ -241,7 +241,7 @@ class Full(Client):
 
 
 def test_output_that_is_refused_in_the_middle(tmp_path: Path, folder: Path) -> None:
-    """Nobody waits for a window that will not open any more."""
+    """The sender does not wait for a window that never opens."""
 
     async def chunks() -> AsyncIterator[bytes]:
         while True:
