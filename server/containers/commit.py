@@ -1,4 +1,4 @@
-"""``docker commit``: a container's changes and its configuration become an image."""
+"""``docker commit``: creates an image from a container's changes and configuration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from server.containers.service import Containers
 from server.images.service import Images
 from server.registry.reference import Reference
 
-#: What of a container's configuration an image has.
+#: The fields of a container's configuration that an image's configuration has.
 _KEPT = (
     "User",
     "ExposedPorts",
@@ -29,13 +29,13 @@ _KEPT = (
 
 
 def image_config(config: ContainerConfig) -> dict[str, Any]:
-    """A container's configuration as an image's."""
+    """Convert a container's configuration to an image's."""
     document = config.wire()
     return {key: document[key] for key in _KEPT if document.get(key) not in (None, "", [], {}, False)}
 
 
 def _merged(own: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
-    """What the request leaves open is taken from the container."""
+    """Fill in the fields that the request lacks from the container."""
     result = {**container, **own}
     for key in ("ExposedPorts", "Volumes", "Labels"):
         if container.get(key) or own.get(key):
@@ -61,9 +61,9 @@ async def commit(
     reference: Reference | None = None,
     pause: bool = True,
 ) -> str:
-    """The new image's id. ``body`` replaces parts of the container's configuration.
+    """Commit a container; return the new image's id. ``body`` replaces parts of the container's configuration.
 
-    :raises WharfError: NOT_FOUND, CONFLICT for a container that is going away, INVALID_ARGUMENT for a change.
+    :raises WharfError: NOT_FOUND; CONFLICT for a container in removal; INVALID_ARGUMENT for a change.
     """
     container = containers.get(key)
     if container.state.dead:

@@ -1,1 +1,1 @@
-"""Images. ``service.Images`` is what routes and containers call; ``model.Image`` is one made ready for a container."""
+"""Images. ``service.Images`` is what routes and containers call; ``model.Image`` is ready for a container."""

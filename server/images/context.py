@@ -1,4 +1,4 @@
-"""What every part of the image services works with."""
+"""The shared state of the image services."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from server.images.names import Names
 from server.images.resolve import Resolver
 from server.images.unpacking import Unpacking
 
-#: Instructions of a Dockerfile (``--change``) applied to a configuration (an image config's ``config`` object). Raises
-#: INVALID_ARGUMENT for what is no such instruction.
+#: Applies Dockerfile instructions (``--change``) to an image config's ``config`` object. Raises INVALID_ARGUMENT for an
+#: instruction that is not allowed.
 ApplyChanges = Callable[[Mapping[str, Any], Sequence[str]], Awaitable[dict[str, Any]]]
 
 
@@ -34,7 +34,7 @@ class Room:
         self.bus.publish("image", action, actor, attributes)
 
     async def publish_with_labels(self, action: str, actor: str, name: str) -> None:
-        """The image's own labels go with the event, as far as the image is still there."""
+        """Publish an event with the image's own labels, if the image still exists."""
         labels: Mapping[str, str] = {}
         try:
             record = await self.resolver.record(actor)

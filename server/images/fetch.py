@@ -1,4 +1,4 @@
-"""``docker import`` from a URL: the archive is fetched by the daemon."""
+"""``docker import`` from a URL: the daemon downloads the archive."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,9 +23,9 @@ def _client() -> "httpx.AsyncClient":
 
 
 async def fetched(source: str) -> tuple[AsyncIterator[bytes], Report]:
-    """The body behind a URL (http without a scheme), and the report that has told of it.
+    """Open a URL (http without a scheme); return the body, and the report with the download's message.
 
-    :raises WharfError: INVALID_ARGUMENT for what is no URL; INTERNAL and NOT_FOUND from its server.
+    :raises WharfError: INVALID_ARGUMENT for an invalid URL; INTERNAL and NOT_FOUND from its server.
     """
     url = source if "://" in source else f"http://{source}"
     parts = parse_url(url)

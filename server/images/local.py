@@ -1,4 +1,4 @@
-"""``docker images``, ``inspect``, ``history``, ``tag``: what is read from the store and how it is named."""
+"""``docker images``, ``inspect``, ``history``, ``tag``: reads and names images in the store."""
 
 import asyncio
 from collections import Counter
@@ -36,9 +36,9 @@ class Local:
         manifests: bool = False,
         count: bool = True,
     ) -> list[Json]:
-        """One summary for each target, the newest first.
+        """Return one summary per target, newest first.
 
-        :raises WharfError: INVALID_ARGUMENT for a filter, NOT_FOUND for an image that one names.
+        :raises WharfError: INVALID_ARGUMENT for a filter, NOT_FOUND for an image that a filter names.
         """
         filters.validate(LIST_FILTERS)
         test = await selector(self._room.resolver, filters, several=True)
@@ -90,25 +90,25 @@ class Local:
         return summary
 
     async def count(self) -> int:
-        """How many images a list of all would show."""
+        """Return the number of images in a list of all images."""
         return len({record.target.digest for record in await self._room.names.all()})
 
     async def chains(self) -> set[str]:
-        """The chain ids of all layers of all images."""
+        """Return the chain ids of all layers of all images."""
         records = {record.target.digest: record for record in await self._room.names.all()}.values()
         return {
             c for record in records async for i in self._room.resolver.platforms(record) for c in distinct_chains([i])
         }
 
     async def layers_size(self) -> int:
-        """Bytes that all images take together, each blob and each layer counted once; with what is on its way."""
+        """Return the bytes of all images, each blob and layer counted once, including running downloads."""
         blobs: dict[str, int] = {}
         chains: set[str] = set()
         for record in {record.target.digest: record for record in await self._room.names.all()}.values():
             blobs |= await self._sizes.below(record.target)
             async for image in self._room.resolver.platforms(record):
                 chains.update(distinct_chains([image]))
-        # What the containers of an image share on top of it.
+        # The init layers, which the containers of an image share.
         tops = {f"{chain}-init" for chain in chains}
         chains |= {info.name async for info in self._room.engine.snapshots.walk(['name~="-init$"'])} & tops
         layers = sum([await self._sizes.snapshot(chain) or 0 for chain in chains])
@@ -120,7 +120,7 @@ class Local:
     # manifests
 
     async def manifests(self, target: Descriptor) -> list[Json]:
-        """What lies below a target, here or not (``Manifests`` of list and inspect)."""
+        """Describe the manifests below a target, local or not (``Manifests`` of list and inspect)."""
         return [await self._manifest(target, desc) async for desc in self._room.resolver.manifests(target)]
 
     async def _manifest(self, target: Descriptor, desc: Descriptor) -> Json:
@@ -160,7 +160,7 @@ class Local:
     # inspect
 
     async def inspect(self, text: str, *, platform: str | None = None, manifests: bool = False) -> Json:
-        """All fields of API 1.51.
+        """Return all fields of API 1.51.
 
         :raises WharfError: NOT_FOUND, INVALID_ARGUMENT.
         """
@@ -205,7 +205,7 @@ class Local:
     # history
 
     async def history(self, text: str, *, platform: str | None = None) -> list[Json]:
-        """The newest step first. Steps of parent images that are here carry their ids."""
+        """Return the history, newest first. Steps of local parent images have their ids."""
         record = await self._room.resolver.record(text)
         image = await self._room.resolver.resolve(text, platform=platform)
         sizes = [await self._sizes.snapshot(chain) or 0 for chain in oci.chain_ids(image.diff_ids)]
@@ -249,7 +249,8 @@ class Local:
         await self._room.publish_with_labels("tag", record.target.digest, reference.tagged().familiar)
 
     async def children(self, digest: str) -> list[str]:
-        """Ids of images made from this one: by a build step, or by having all its layers as their first."""
+        """Return the ids of child images: by the parent label of build steps, or because their first layers are
+        equal."""
         records = await self._room.names.all()
         try:
             of = await self._room.names.of_digest(digest)
@@ -273,7 +274,7 @@ class Local:
 
 
 def _names(group: list[ImageRecord]) -> tuple[list[str], list[str]]:
-    """RepoTags and RepoDigests of a target's names."""
+    """Return RepoTags and RepoDigests of a target's names."""
     tags: list[str] = []
     digests: dict[str, None] = {}
     for record in group:
@@ -281,7 +282,7 @@ def _names(group: list[ImageRecord]) -> tuple[list[str], list[str]]:
             continue
         name = parse_canonical(record.name)
         if name is None:
-            tags.append(record.name)  # another client's; shown as it is
+            tags.append(record.name)  # another client's name: shown unchanged
             continue
         if name.tag:
             tags.append(f"{name.familiar_name}:{name.tag}")
@@ -290,7 +291,7 @@ def _names(group: list[ImageRecord]) -> tuple[list[str], list[str]]:
 
 
 def _config(image: Image) -> Json:
-    """``Config`` as the image has it; what dockerd always shows is there, also when it is empty."""
+    """Return ``Config`` of the image, with the fields that dockerd shows even if empty."""
     config: Mapping[str, Any] = image.container_config
     shown = {key: value for key, value in config.items() if value is not None}
     for key in ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"):

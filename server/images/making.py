@@ -1,4 +1,4 @@
-"""Images made here: ``docker import`` of a file system, ``docker commit`` of a container, the results of builds."""
+"""Creates images: ``docker import`` of a file system, ``docker commit`` of a container, results of builds."""
 
 import asyncio
 import secrets
@@ -30,7 +30,7 @@ _SUFFIX = {Compression.NONE: "", Compression.GZIP: "+gzip", Compression.ZSTD: "+
 async def name_image(
     room: Room, target: Descriptor, names: Sequence[Reference], labels: Mapping[str, str] | None = None
 ) -> None:
-    """Gives the target its names; without any it is a dangling image."""
+    """Give the target its names; without names it becomes a dangling image."""
     for reference in names:
         await room.names.assign(ImageRecord(str(reference.tagged()), target, dict(labels or {})))
     if not names and not await room.names.of_digest(target.digest):
@@ -38,7 +38,7 @@ async def name_image(
 
 
 async def write_image(room: Room, config: Mapping[str, Any], layers: Sequence[Descriptor]) -> Descriptor:
-    """The config and the manifest. Under a lease; the layers' snapshots are there, or will be."""
+    """Write the config and the manifest. Under a lease; the layers' snapshots exist or are being unpacked."""
     engine = room.engine
     ids = oci.diff_ids(dict(config))
     chain = oci.chain_ids(ids)
@@ -66,7 +66,7 @@ async def import_image(
     changes: Sequence[str],
     platform: Platform | None,
 ) -> None:
-    """A tar of a whole file system becomes an image of one layer.
+    """Import the tar of a file system as an image of one layer.
 
     :raises WharfError: INVALID_ARGUMENT for a broken archive or change.
     """
@@ -91,7 +91,7 @@ async def import_image(
 
 
 async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descriptor, str]:
-    """The blob as it comes, and its diff id as the unpacking finds it, which an engine that can does meanwhile."""
+    """Store the blob; return it with its diff id. An engine that can apply a layer while it is written does so."""
     engine = room.engine
     ref = f"import-{secrets.token_hex(8)}"
     key = f"extract-{ref}"
@@ -106,7 +106,7 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                     if not size:
                         kind = detect(data)
                     if kind is Compression.NONE:
-                        # The id is new in any case: padding behind the archive, which may be large, is not kept.
+                        # The digest changes anyway, so drop the padding after the archive, which may be large.
                         piece = piece[: end.of(piece)]
                         if not piece:
                             continue
@@ -120,7 +120,7 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
         layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], digest, size)
         applied = await _whole(applying) if applying is not None else None
         if applied is None:
-            if applying is not None:  # it had begun
+            if applying is not None:  # it has started
                 await engine.snapshots.remove(key)
                 mounts = await engine.snapshots.prepare(key, "")
             applied = await engine.diff.apply(layer, mounts)
@@ -138,7 +138,7 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
 
 
 async def _whole(applying: "asyncio.Task[Descriptor]") -> Descriptor | None:
-    """What the engine says of a layer that it applied as it came; None if it could not follow."""
+    """Return the layer that the engine applied during the write; ``None`` if it could not."""
     try:
         return await applying
     except WharfError as error:
@@ -148,12 +148,12 @@ async def _whole(applying: "asyncio.Task[Descriptor]") -> Descriptor | None:
 
 
 async def _undone(engine: Engine, ref: str, key: str, applying: "asyncio.Task[Descriptor] | None") -> None:
-    """Takes away what an import had begun."""
+    """Undo an unfinished import."""
     if applying is not None:
         applying.cancel()
         await asyncio.wait((applying,))
         if not applying.cancelled():
-            applying.exception()  # what broke the import is told
+            applying.exception()  # retrieve it: the import's own error is reported
     await engine.content.throw_away(ref)
     with suppress(WharfError):
         await engine.snapshots.remove(key)
@@ -173,9 +173,9 @@ async def commit_snapshot(
     created_by: str = "",
     reference: Reference | None = None,
 ) -> Descriptor:
-    """The snapshot ``key`` (a container's) as a layer on its image. ``config`` is the image's new ``config``.
+    """Commit the snapshot ``key`` (a container's) as a layer on its image. ``config``: the new ``config`` object.
 
-    :raises WharfError: NOT_FOUND for a snapshot or an image's blob that isn't there.
+    :raises WharfError: NOT_FOUND for a missing snapshot or a missing blob of the image.
     """
     engine = room.engine
     async with engine.leases.hold():
@@ -208,7 +208,7 @@ async def commit_snapshot(
 
 
 async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
-    """The layer and its diff id. The view that is made for it goes with the lease."""
+    """Create the layer; return it with its diff id. The temporary view is removed with the lease."""
     engine = room.engine
     parent = (await engine.snapshots.stat(key)).parent
     view = f"commit-{secrets.token_hex(8)}"

@@ -1,4 +1,4 @@
-"""What the image services speak of: an image made ready for use, the words of dangling images, who uses images."""
+"""The model of the image services: images ready for use, names of dangling images, and users of images."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.common.errors import WharfError, not_found
 from server.registry.reference import DigestReference, Reference
 
-#: Names of images without a name; the form is dockerd's, so that both find each other's.
+#: Prefix of the names of dangling images: dockerd's form, so that each finds the other's images.
 _DANGLING = "moby-dangling@"
-#: The label that names the image which a build step started from.
+#: The label with the image that a build step started from.
 PARENT_LABEL = "org.mobyproject.image.parent"
 
 
@@ -24,12 +24,12 @@ def is_dangling(record: ImageRecord) -> bool:
 
 
 def short_id(digest: str) -> str:
-    """Twelve digits, as the CLI shows an id."""
+    """Return the twelve digits that the CLI shows."""
     return digest.partition(":")[2][:12] or digest[:12]
 
 
 def no_such_image(reference: Reference | DigestReference | str) -> WharfError:
-    """dockerd's sentence; clients choose their exception by it."""
+    """Return the error with dockerd's sentence; clients choose their exception by it."""
     if isinstance(reference, DigestReference):
         text = reference.digest
     elif isinstance(reference, Reference):
@@ -41,11 +41,11 @@ def no_such_image(reference: Reference | DigestReference | str) -> WharfError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
-    """One platform's image, ready to make a container of.
+    """The image of one platform, ready to create a container.
 
-    ``id`` is the digest of ``target``, which a name points to: an index or a manifest. ``name`` is the canonical
-    name by which it was found ("" if by its id). ``manifest_descriptor`` is the chosen manifest, with its platform;
-    ``config`` the whole OCI image config. ``chain_id`` names the root file system's snapshot ("" without layers).
+    ``id`` is the digest of ``target``, the index or manifest that a name refers to. ``name`` is the canonical name by
+    which it was found ("" if found by id). ``manifest_descriptor`` is the chosen manifest, with its platform;
+    ``config`` the complete OCI image config. ``chain_id`` names the root file system's snapshot ("" without layers).
     """
 
     id: str
@@ -65,7 +65,7 @@ class Image:
 
     @property
     def container_config(self) -> Mapping[str, Any]:
-        """The ``config`` object inside the config: Env, Cmd, Entrypoint …"""
+        """The ``config`` object of the image config: Env, Cmd, Entrypoint …"""
         return self.config.get("config") or {}
 
     @property
@@ -83,7 +83,7 @@ class _Mount(Protocol):
 
 
 class ImageUser(Protocol):
-    """A container, as far as images care."""
+    """The attributes of a container that concern images."""
 
     @property
     def id(self) -> str: ...
@@ -99,10 +99,10 @@ class ImageUser(Protocol):
     def state(self) -> _State: ...
 
 
-#: Every container there is, at the moment of the call.
+#: Returns all present containers.
 Users = Callable[[], Iterable[ImageUser]]
 
 
 def mounted(user: ImageUser) -> set[str]:
-    """Ids of the images that a container has as mounts (``type=image``)."""
+    """Return the ids of the images that a container mounts (``type=image``)."""
     return {str(point.spec.get("Source")) for point in user.mounts.values() if point.kind == "image"}

@@ -1,7 +1,7 @@
-"""The names of images, held in memory: ``docker run`` looks a name up without asking the supervisor.
+"""Caches the names of images in memory: ``docker run`` looks a name up without a call to the supervisor.
 
-The supervisor's store is the truth. Every change of ours goes there first; changes by others (``ctr``) arrive as
-events. While the stream of events is broken, every look-up reads the list anew.
+The supervisor's store is authoritative. Our own changes are written there first; changes by others (``ctr``) arrive as
+events. While the event stream is broken, every look-up reloads the list.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ _RETRY_SECONDS = 1.0
 
 
 class Names:
-    """``start`` before use, ``stop`` at the end. All methods are called on the loop."""
+    """Call ``start`` before use, ``stop`` at the end. All methods run on the loop."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._records: dict[str, ImageRecord] = {}
         self._by_digest: dict[str, set[str]] = {}
-        # Own changes of a name are counted, so that an answer asked for before one is not believed after it.
+        # Counts our own changes per name, so that a reply requested before a change does not overwrite it.
         self._changes: dict[str, int] = {}
         self._followed = False
         self._task: asyncio.Task[None] | None = None
@@ -52,12 +52,12 @@ class Names:
         return list(self._records.values())
 
     async def of_digest(self, digest: str) -> list[ImageRecord]:
-        """Every name of a target, in the order of the names."""
+        """Return every name of a target, sorted by name."""
         await self._current()
         return [self._records[name] for name in sorted(self._by_digest.get(digest, ()))]
 
     async def of_prefix(self, hexadecimal: str) -> list[ImageRecord]:
-        """Every name whose target's digest begins so."""
+        """Return every name whose target's digest starts with these digits."""
         await self._current()
         found: list[ImageRecord] = []
         start = f"sha256:{hexadecimal}"
@@ -69,7 +69,7 @@ class Names:
     # changing
 
     async def put(self, record: ImageRecord) -> ImageRecord:
-        """Creates the name, or moves it to another target."""
+        """Create the name, or move it to another target."""
         try:
             stored = await self._engine.images.create(record)
         except WharfError as error:
@@ -81,7 +81,7 @@ class Names:
         return stored
 
     async def delete(self, name: str, *, sync: bool = False) -> bool:
-        """False if it was gone already."""
+        """Delete a name; return ``False`` if it did not exist."""
         found = True
         try:
             await self._engine.images.delete(name, sync=sync)
@@ -94,14 +94,14 @@ class Names:
         return found
 
     async def ensure_dangling(self, record: ImageRecord) -> None:
-        """The target stays an image, without a name."""
+        """Keep the target as a dangling image."""
         name = dangling_name(record.target.digest)
         if await self.get(name) is None:
             await self.put(replace(record, name=name, created_at_ns=0, updated_at_ns=0))
 
     async def assign(self, record: ImageRecord) -> bool:
-        """Gives a name to a target. What the name stood for before stays as a dangling image if this was its only
-        name; a dangling image of the new target is no longer one. True if the name now stands for another target.
+        """Assign a name to a target. The name's previous target becomes a dangling image if this was its only name; a
+        dangling image of the new target loses its placeholder name. Return ``True`` if the name's target changed.
         """
         old = await self.get(record.name)
         changed = old is None or old.target.digest != record.target.digest
@@ -114,7 +114,7 @@ class Names:
                 await self.delete(dangling)
         return changed
 
-    # keeping up
+    # updates
 
     async def _current(self) -> None:
         if not self._followed:
@@ -173,7 +173,7 @@ class Names:
                     raise
                 record = None
             if self._changes.get(name) != change:
-                continue  # our own change came between; its event is still to come
+                continue  # our own change came in between; its event follows
             if record is None:
                 self._drop(name)
             else:

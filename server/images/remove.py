@@ -1,6 +1,6 @@
-"""``docker rmi`` and ``docker image prune``: names go, and with the last name the image.
+"""``docker rmi`` and ``docker image prune``: delete names, and the image with its last name.
 
-The bytes are not waited for: the engine's collector removes what nothing refers to any more.
+The removal does not wait for the data: the engine's collector removes unreferenced content in the background.
 """
 
 from collections import Counter
@@ -41,9 +41,9 @@ class Removal:
     # remove
 
     async def remove(self, text: str, *, force: bool = False, prune: bool = True) -> Lines:
-        """The lines of the answer, in dockerd's order.
+        """Remove an image; return the lines of the answer in dockerd's order.
 
-        :raises WharfError: NOT_FOUND; CONFLICT in dockerd's words when it is used or has other names.
+        :raises WharfError: NOT_FOUND; CONFLICT in dockerd's words if it is in use or has other names.
         """
         names = self._room.names
         record = await self._room.resolver.record(text)
@@ -67,17 +67,18 @@ class Removal:
             familiar = parsed.tagged().familiar
             if not force:
                 raise _conflict(familiar, f"container {user.id[:12]} is using its referenced image {short_id(digest)}")
-            # The container keeps its image, which has no name from now on.
+            # The container keeps its image, which becomes a dangling one.
             await names.ensure_dangling(record)
             return [line for one in same for line in await self._untag(one)]
         return await self._all(digest, group, force=force, prune=prune, several=False)
 
     async def remove_platforms(self, text: str, platforms: Sequence[Platform], *, force: bool = False) -> Lines:
-        """What single platforms of an index hold goes, its names stay (API 1.50). An image of one platform goes whole.
+        """Remove single platforms of an index; its names stay (API 1.50). An image of one platform is removed
+        completely.
 
-        What other images refer to as well stays, and the answer has no line of it.
+        Content that other images refer to stays; the answer does not list it.
 
-        :raises WharfError: NOT_FOUND for an image or a platform that isn't here; CONFLICT for one that is used.
+        :raises WharfError: NOT_FOUND for a missing image or platform; CONFLICT for one in use.
         """
         room = self._room
         record = await room.resolver.record(text)
@@ -102,7 +103,7 @@ class Removal:
         return lines
 
     async def _let_go(self, index: Descriptor, child: str) -> None:
-        """Takes the labels away by which an index, or one below it, holds a manifest."""
+        """Remove the labels by which an index, or an index below it, refers to a manifest."""
         engine = self._room.engine
         if not oci.is_index(index.media_type) or not await documents.has(engine, index.digest):
             return
@@ -144,7 +145,7 @@ class Removal:
         parent = next((r.labels[PARENT_LABEL] for r in group if r.labels.get(PARENT_LABEL)), "")
         children = [c for c in await self._named_children(digest) if c != digest]
         if children and not force:
-            # It still is the parent of others: only its names go.
+            # It is the parent of other images: delete only its names.
             await self._room.names.ensure_dangling(group[0])
             for record in group:
                 if not is_dangling(record):
@@ -166,7 +167,7 @@ class Removal:
         return [r.target.digest for r in records if r.labels.get(PARENT_LABEL) == digest]
 
     async def _parents(self, digest: str) -> Lines:
-        """Intermediate images without a name, which only this image kept."""
+        """Remove intermediate images without names that only this image needed."""
         lines: Lines = []
         while digest:
             group = await self._room.names.of_digest(digest)
@@ -188,7 +189,7 @@ class Removal:
     # prune
 
     async def prune(self, filters: Filters) -> dict[str, object]:
-        """Removes images that no container uses: dangling ones, or with ``dangling=false`` all of them.
+        """Remove images that no container uses: dangling ones, or with ``dangling=false`` all.
 
         :raises WharfError: CONFLICT while another prune runs; INVALID_ARGUMENT for a filter.
         """
@@ -228,21 +229,21 @@ class Removal:
             if not left:
                 self._gone(digest)
         if chosen:
-            # What the names no longer hold is collected now, so that the answer can say what came back.
+            # Run the collector now, so that the answer can report the reclaimed space.
             await self._collect()
         reclaimed = 0
         for digest, size in before.items():
             if not await documents.has(self._room.engine, digest):
                 deleted.append({"Deleted": digest})
                 reclaimed += size
-        if not list(rest):  # what is not even an image yet fits no filter
+        if not list(rest):  # a target without documents here matches no filter
             reclaimed += await self._downloads.forget_left()
         self._room.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 
     def _unused(self, names: Sequence[ImageRecord], chosen: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
-        """Those of ``chosen`` that may go. A container that asked for a name keeps that name; one that asked for an id
-        or a digest keeps the last of the image's names, in their order."""
+        """Return those of ``chosen`` that may be removed. A container that was created by name keeps that name; one
+        created by id or digest keeps the last of the image's names."""
         left = dict(chosen)
         used: set[str] = set()
         for user in self._room.users():
@@ -276,8 +277,8 @@ class Removal:
 
 
 def _same(wanted: Reference, group: list[ImageRecord]) -> list[ImageRecord]:
-    """Which of a target's names the reference means: its tag; with a digest all of the repository; and the
-    repository's names by digest go with its last tag."""
+    """Return the names that a reference removes: its tag; with a digest, all of the repository. The repository's names
+    by digest are removed with its last tag."""
     tag = "" if wanted.digest else wanted.tagged().tag
     same: list[ImageRecord] = []
     by_digest: list[ImageRecord] = []

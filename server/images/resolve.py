@@ -1,4 +1,4 @@
-"""From what a person writes to an image: names, ids, prefixes of ids, platforms."""
+"""Resolves references of clients to images: names, ids, prefixes of ids, platforms."""
 
 import re
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from server.registry import documents, oci
 from server.registry.reference import DigestReference, Reference, parse_any, parse_canonical
 
 _TRUNCATED_ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
-#: Images whose documents are kept parsed: lists of some hundreds ask the store for nothing.
+#: The number of images with cached documents: lists of some hundreds need no call to the store.
 _CACHE = 512
 
 
@@ -22,15 +22,15 @@ class Resolver:
         self._engine = engine
         self._names = names
         self.host = oci.host_platform()
-        self._images: dict[tuple[str, str], Image] = {}  # by target and platform wanted
+        self._images: dict[tuple[str, str], Image] = {}  # by target and requested platform
         self._parsed: dict[tuple[str, str], Image] = {}  # by target and manifest
 
     # records
 
     async def record(self, text: str) -> ImageRecord:
-        """The record a reference means, as dockerd finds it: a digest, a name, then a prefix of an id.
+        """Return the record of a reference, in dockerd's order: a digest, a name, then a prefix of an id.
 
-        :raises WharfError: NOT_FOUND "No such image: …", INVALID_ARGUMENT for what is no reference.
+        :raises WharfError: NOT_FOUND "No such image: …", INVALID_ARGUMENT for an invalid reference.
         """
         if text.startswith("moby-dangling@"):
             found = await self._names.get(text)
@@ -76,9 +76,9 @@ class Resolver:
     async def of_record(
         self, record: ImageRecord, wanted: Platform | None = None, *, text: str = "", exact: bool = True
     ) -> Image:
-        """The image of one platform behind a record.
+        """Return the image of one platform of a record.
 
-        :raises WharfError: NOT_FOUND when none that fits is here.
+        :raises WharfError: NOT_FOUND if no local image matches.
         """
         key = record.target.digest, oci.format_platform(wanted) if wanted else ""
         image = self._images.get(key)
@@ -89,7 +89,7 @@ class Resolver:
         return image if image.name == name else replace(image, name=name)
 
     def forget(self, digest: str) -> None:
-        """The target has lost its last name, or is here anew: its documents may go, or more of them come."""
+        """Drop cached documents of a target that lost its last name or was pulled again."""
         for cache in (self._images, self._parsed):
             for key in [key for key in cache if key[0] == digest]:
                 del cache[key]
@@ -120,15 +120,15 @@ class Resolver:
             raise (error if error.kind is Kind.NOT_FOUND else no_such_image(text)) from None
 
     async def platforms(self, record: ImageRecord) -> AsyncIterator[Image]:
-        """Every platform's image whose manifest and config are here, in the order of the index. Attestations and
-        other artifacts are no images."""
+        """Yield the images of all platforms with local manifest and config, in the order of the index. Attestations and
+        other artifacts are skipped."""
         async for desc in self.manifests(record.target):
             image = await self.image(record.target, desc)
             if image is not None:
                 yield image
 
     async def manifests(self, target: Descriptor) -> AsyncIterator[Descriptor]:
-        """The manifests below a target, here or not."""
+        """Yield the manifests below a target, local or not."""
         if not oci.is_index(target.media_type):
             yield target
             return
@@ -143,7 +143,7 @@ class Resolver:
                 yield found
 
     async def image(self, target: Descriptor, desc: Descriptor) -> Image | None:
-        """The image of a manifest; None if a document of it isn't here or it is none."""
+        """Return the image of a manifest; ``None`` if a document is missing or it is no image."""
         found = self._parsed.get((target.digest, desc.digest))
         if found is None:
             found = await self._parse(target, desc)

@@ -1,4 +1,4 @@
-"""Root file systems of images: unpacked when first needed, one writable snapshot for each container."""
+"""Root file systems of images: unpacked on first use; one writable snapshot per container."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from server.registry.unpack import Told, unpack
 
 
 async def unpacked(engine: Engine, image: Image, *, told: Told | None = None) -> None:
-    """Makes sure that the image's layers are snapshots, kept by its config. Under a lease.
+    """Unpack the image's layers to snapshots, referenced by its config's labels. Under a lease.
 
-    :raises WharfError: NOT_FOUND when a layer's blob isn't here.
+    :raises WharfError: NOT_FOUND when a layer's blob is missing.
     """
     layers = oci.parse_manifest(dict(image.manifest)).layers
     await unpack(engine, layers, image.diff_ids, told=told)
@@ -22,7 +22,7 @@ async def unpacked(engine: Engine, image: Image, *, told: Told | None = None) ->
 
 
 async def prepare(engine: Engine, image: Image, key: str, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-    """A writable snapshot under ``key``. Usually one call: the layers are there."""
+    """Create a writable snapshot ``key``. Usually a single call, as the layers are unpacked."""
     try:
         return await engine.snapshots.prepare(key, image.chain_id, labels)
     except WharfError as error:
@@ -30,5 +30,5 @@ async def prepare(engine: Engine, image: Image, key: str, labels: Mapping[str, s
             raise
     async with engine.leases.hold():
         await unpacked(engine, image)
-    # Outside of the lease above: the snapshot belongs to the caller's.
+    # Outside of the lease above: the caller's lease holds the snapshot.
     return await engine.snapshots.prepare(key, image.chain_id, labels)

@@ -17,16 +17,16 @@ from server.registry.reference import Reference, parse_canonical
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 
-# What makes a pattern of path.Match more than a name.
+# The characters that make a path.Match pattern more than a plain name.
 _SPECIAL = re.compile(r"[*?\[\\]")
 
 Selector = Callable[[ImageRecord], Awaitable[bool]]
 
 
-# As many as one request may have.
+# The most patterns of a request.
 @lru_cache(maxsize=limits.GLOB_BYTES // 2)
 def _glob(pattern: str) -> re.Pattern[str]:
-    """Go's path.Match: ``*`` and ``?`` stop at slashes.
+    """Compile a pattern of Go's path.Match: ``*`` and ``?`` do not match slashes.
 
     :raises WharfError: INVALID_ARGUMENT in Go's words.
     """
@@ -49,7 +49,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:
-    """What stands in brackets, and where it ends."""
+    """Parse a bracket expression; return it and its end."""
     negated = pattern.startswith("^", at)
     at += negated
     ranges: list[str] = []
@@ -64,7 +64,7 @@ def _class(pattern: str, at: int) -> tuple[str, int]:
             if pattern.startswith(("-", "]"), at + 1):
                 raise _bad_pattern()
             high, at = _char(pattern, at + 1)
-        if low <= high:  # else it holds nothing
+        if low <= high:  # an empty range matches nothing
             ranges.append(f"{re.escape(low)}-{re.escape(high)}")
     if not ranges:
         return r"[\s\S]" if negated else "(?!)", at + 1
@@ -72,7 +72,7 @@ def _class(pattern: str, at: int) -> tuple[str, int]:
 
 
 def _char(pattern: str, at: int) -> tuple[str, int]:
-    """One character, perhaps behind a backslash."""
+    """Parse one character, which may be escaped."""
     at += pattern.startswith("\\", at)
     if at >= len(pattern):
         raise _bad_pattern()
@@ -84,9 +84,9 @@ def _bad_pattern() -> WharfError:
 
 
 class ReferenceTest:
-    """Whether one of several patterns fits a reference.
+    """Matches references against several patterns.
 
-    :raises WharfError: INVALID_ARGUMENT: the patterns that are no plain names have more than ``limits.GLOB_BYTES``.
+    :raises WharfError: INVALID_ARGUMENT: the patterns other than plain names exceed ``limits.GLOB_BYTES``.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -96,9 +96,9 @@ class ReferenceTest:
             raise limits.exceeded("GLOB_BYTES", "the filter 'reference'")
 
     def fits(self, reference: Reference) -> bool:
-        """By the familiar name with or without its tag, or by the canonical one.
+        """Match by the familiar name with or without its tag, or by the canonical name.
 
-        :raises WharfError: INVALID_ARGUMENT: a pattern before the one that fits is malformed.
+        :raises WharfError: INVALID_ARGUMENT: a pattern before the matching one is malformed.
         """
         forms = (reference.familiar, reference.familiar_name, str(reference), reference.name)
         if not self._names.isdisjoint(forms):
@@ -113,7 +113,7 @@ def _label_test(filters: Filters) -> Callable[[dict[str, str]], bool] | None:
 
 
 async def selector(resolver: Resolver, filters: Filters, *, several: bool = False) -> Selector:
-    """A test for records. ``before`` and ``since`` name images that must exist. ``several``: also of ``until``.
+    """Return a test for records. ``before`` and ``since`` name existing images. ``several``: allow several ``until``.
 
     :raises WharfError: INVALID_ARGUMENT, NOT_FOUND.
     """

@@ -1,4 +1,4 @@
-"""Images: everything that the Engine API does with them, on the engine's content store and snapshotter."""
+"""Images: the Engine API's operations on images, on top of the engine's content store and snapshotter."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -32,14 +32,14 @@ class BuildMessages(Protocol):
     """Receives the progress of a build's pull, as messages of the classic stream."""
 
     async def put(self, message: Mapping[str, Any], /) -> None:
-        """Takes one message; waits while the reader is behind."""
+        """Accept one message; wait while the reader is behind."""
 
 
 class Images:
-    """``users`` lists the containers, for what may not be removed; ``apply_changes`` is the builder's. ``start`` before
-    use, ``stop`` at the end.
+    """``users`` lists the containers, whose images can't be removed; ``apply_changes`` is the builder's. Call ``start``
+    before use, ``stop`` at the end.
 
-    ``local`` reads (list, inspect, history, tag), ``removal`` deletes, ``transfer`` speaks to registries.
+    ``local`` reads (list, inspect, history, tag), ``removal`` deletes, ``transfer`` talks to registries.
     """
 
     def __init__(
@@ -69,40 +69,40 @@ class Images:
     # for containers
 
     async def resolve(self, ref: str, *, platform: str | None = None) -> Image:
-        """The image that a name, an id or the beginning of one means; for ``platform`` or else for this host.
+        """Return the image of a name, an id or a prefix of an id, for ``platform`` or else for this host.
 
-        :raises WharfError: NOT_FOUND "No such image: …"; INVALID_ARGUMENT for what is no reference or platform.
+        :raises WharfError: NOT_FOUND "No such image: …"; INVALID_ARGUMENT for an invalid reference or platform.
         """
         return await self._room.resolver.resolve(ref, platform=platform)
 
     async def rootfs(self, image: Image, key: str, *, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """A writable root file system under ``key``; the caller removes the snapshot.
+        """Create a writable root file system ``key``; the caller removes the snapshot.
 
-        :raises WharfError: ALREADY_EXISTS: the key is taken; NOT_FOUND: a layer's blob is missing.
+        :raises WharfError: ALREADY_EXISTS: the key is in use; NOT_FOUND: a layer's blob is missing.
         """
         return await rootfs.prepare(self._room.engine, image, key, labels)
 
     async def children(self, digest: str) -> list[str]:
-        """Ids of images made from this one."""
+        """Return the ids of child images."""
         return await self.local.children(digest)
 
     async def apply_changes(self, config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-        """A configuration with a client's changes (``--change``).
+        """Apply a client's changes (``--change``) to a configuration.
 
-        :raises WharfError: INVALID_ARGUMENT for what is no such instruction.
+        :raises WharfError: INVALID_ARGUMENT for an instruction that is not allowed.
         """
         return await self._room.apply_changes(config, changes)
 
     # archives
 
     def load(self, body: AsyncIterator[bytes], *, platform: str | None = None) -> Messages:
-        """``docker load``: the messages of the stream."""
+        """``docker load``: return the messages of the stream."""
         report = Report()
         wanted = oci.parse_platform(platform) if platform else None
         return report.run(loading.load_archive(self._room, body, report, platform=wanted))
 
     async def save(self, names: Sequence[str], *, platform: str | None = None) -> AsyncIterator[bytes]:
-        """The archive of ``docker save``; awaited, it has checked that all of it is here.
+        """``docker save``: check that all content is local, then return the archive's bytes.
 
         :raises WharfError: NOT_FOUND.
         """
@@ -122,7 +122,7 @@ class Images:
         platform: str | None = None,
         report: Report | None = None,
     ) -> Messages:
-        """``docker import``: the messages; the last is the image's id."""
+        """``docker import``: return the messages; the last one has the image's id."""
         report = report or Report()
         wanted = oci.parse_platform(platform) if platform else None
         return report.run(
@@ -149,7 +149,8 @@ class Images:
         credentials: Mapping[str, Mapping[str, Any]] | Ask,
         messages: BuildMessages,
     ) -> None:
-        """Pulls a base image. ``credentials``: the object of ``X-Registry-Config`` by registry, or who to ask."""
+        """Pull a base image. ``credentials``: the object of ``X-Registry-Config`` by registry, or a function to
+        call."""
         reference = parse(ref).tagged()
         if isinstance(credentials, Mapping):
             who = from_document(of_registry(credentials, reference))
@@ -158,14 +159,15 @@ class Images:
         async for message in self.pull(reference, credentials=who, platform=platform):
             await messages.put(message)
 
-    # making
+    # for the builder
 
     async def chains(self) -> set[str]:
-        """The chain ids of all layers of all images: what a build made and an image has is shared."""
+        """Return the chain ids of all layers of all images: the build cache shares these."""
         return await self.local.chains()
 
     async def is_built(self, digest: str, tags: Sequence[str]) -> bool:
-        """Whether :meth:`built` would change nothing: the target has these names already, or any if none are given."""
+        """Whether the target already has these names, or any name if none are given: then :meth:`built` changes
+        nothing."""
         names = self._room.names
         if not tags:
             return bool(await names.of_digest(digest))
@@ -173,7 +175,7 @@ class Images:
         return all(record is not None and record.target.digest == digest for record in found)
 
     async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "") -> None:
-        """Names the result of a build, whose documents are in the store under a lease; "" and without tags it is a
+        """Name the result of a build, whose documents are in the store under a lease; without tags it becomes a
         dangling image."""
         self._room.resolver.forget(target.digest)
         labels = {PARENT_LABEL: parent} if parent else {}
@@ -184,20 +186,20 @@ class Images:
             await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
 
     def archive(self, target: Descriptor, tags: Sequence[str]) -> AsyncIterator[bytes]:
-        """An image that need not have a name, as :meth:`save` writes it, under these names."""
+        """Save an image, which may lack a name, under these names as :meth:`save` does."""
         names = making.names_of(tags)
         records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
         return saving.save(self._room, records or [(ImageRecord(target.digest, target), None)], quiet=True)
 
     async def repository(self, ref: str, ask: Ask) -> Repository:
-        """The repository of a name, for reading: an async context manager."""
+        """Return a repository for reading: an async context manager."""
         reference = parse(ref)
         return Repository(self.transfer.settings, reference, await asked(ask, credentials_key(reference)))
 
     async def push_built(self, ref: str, target: Descriptor, ask: Ask) -> None:
-        """Pushes the result of a build under a name.
+        """Push the result of a build under a name.
 
-        :raises WharfError: what the registry refuses.
+        :raises WharfError: the registry's errors.
         """
         reference = parse(ref)
         who = await asked(ask, credentials_key(reference))
@@ -217,12 +219,12 @@ class Images:
         reference: Reference | None = None,
         platform: str | None = None,
     ) -> str:
-        """The container's snapshot ``key`` becomes an image on ``image_id`` ("" for none); returns the new id.
+        """Commit the container's snapshot ``key`` as an image on ``image_id`` ("" for none); return the new id.
 
-        ``config``: the new image's ``config`` object.
-        The caller pauses the container and tells the container's event.
+        ``config``: the new image's ``config`` object. The caller pauses the container and publishes the container's
+        event.
 
-        :raises WharfError: NOT_FOUND for a blob of the image that isn't there.
+        :raises WharfError: NOT_FOUND for a missing blob of the image.
         """
         image: Image | None = None
         if image_id:

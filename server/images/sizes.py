@@ -1,4 +1,4 @@
-"""What images take on the disk: their blobs, and their layers unpacked."""
+"""Disk usage of images: their blobs and their unpacked layers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from server.registry import documents, oci
 
 @dataclass(slots=True)
 class Sizes:
-    """Sizes of committed snapshots never change: they are asked for once."""
+    """Caches sizes of committed snapshots, which never change."""
 
     engine: Engine
     unpacking: Unpacking
     _snapshots: dict[str, int] = field(default_factory=dict)
-    _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by target, where all of them are here
+    _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by target, if complete
 
     async def snapshot(self, chain_id: str) -> int | None:
-        """One layer's own size; None if it is not unpacked."""
+        """Return one layer's own size; ``None`` if it is not unpacked."""
         size = self._snapshots.get(chain_id)
         if size is None:
             size = await self._usage(chain_id)
@@ -40,24 +40,24 @@ class Sizes:
             raise
 
     def forget(self) -> None:
-        """Layers were removed: one with the same chain id may be unpacked with another size later."""
+        """Drop cached sizes after layers were removed: a layer may be unpacked again with another size."""
         self._snapshots.clear()
         self._blobs.clear()
 
     async def unpacked(self, image: Image) -> int:
-        """All layers of the image; 0 if it is not unpacked."""
+        """Return the size of all layers of the image; 0 if it is not unpacked."""
         total = 0
         for chain in oci.chain_ids(image.diff_ids):
             total += await self.snapshot(chain) or 0
         return total
 
     async def blobs(self, image: Image) -> dict[str, int]:
-        """The blobs of a manifest that are here, itself, config and layers, and their sizes."""
+        """Return the sizes of the local blobs of a manifest: itself, config and layers."""
         return await self.below(image.manifest_descriptor)
 
     async def below(self, target: Descriptor) -> dict[str, int]:
-        """Every blob of a target that is here: indexes, manifests of images and of what else there is, what these
-        refer to; and their sizes."""
+        """Return the sizes of all local blobs of a target: indexes, manifests of images and other artifacts, and the
+        blobs that they refer to."""
         found = self._blobs.get(target.digest)
         if found is None:
             found = {}
@@ -66,7 +66,7 @@ class Sizes:
         return found
 
     async def _walk(self, desc: Descriptor, found: dict[str, int]) -> bool:
-        """Whether all of it is here."""
+        """Add the sizes below a descriptor; return whether all blobs are local."""
         if desc.digest in found:
             return True
         size = await documents.size(self.engine, desc.digest)
@@ -84,11 +84,11 @@ class Sizes:
         return all([await self._walk(child, found) for child in children])
 
     async def arriving(self) -> int:
-        """What is being written, and what pulls that were left have got so far: the next one goes on with it."""
+        """Return the bytes of running writes and of interrupted pulls, which a later pull resumes."""
         return sum(ingest.offset for ingest in await self.engine.content.statuses())
 
     async def content(self, image: Image) -> int:
-        """What those blobs take together."""
+        """Return the sum of the sizes of :meth:`blobs`."""
         return sum((await self.blobs(image)).values())
 
     async def of(self, image: Image) -> int:
@@ -96,5 +96,5 @@ class Sizes:
 
 
 def distinct_chains(images: Iterable[Image]) -> list[str]:
-    """Every layer of some images, once for each image that has it."""
+    """Return every layer of some images, once per image that has it."""
     return [chain for image in images for chain in dict.fromkeys(oci.chain_ids(image.diff_ids))]

@@ -1,4 +1,4 @@
-"""Times of image documents: RFC 3339 text to nanoseconds and back, as Go writes it."""
+"""Times of image documents: RFC 3339 in Go's format, from and to nanoseconds."""
 
 import re
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([
 
 
 def parse_ns(text: object) -> int | None:
-    """Nanoseconds since the epoch; None for what is no time, and for Go's zero time."""
+    """Return nanoseconds since the epoch; ``None`` for an invalid time and for Go's zero time."""
     found = _RFC3339.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return None
@@ -23,7 +23,7 @@ def parse_ns(text: object) -> int | None:
 
 
 def format_ns(ns: int) -> str:
-    """RFC 3339 in UTC with as many digits as needed (Go's RFC3339Nano)."""
+    """Format as RFC 3339 in UTC with as many digits as needed (Go's RFC3339Nano)."""
     seconds, nanos = divmod(ns, 1_000_000_000)
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{nanos:09d}".rstrip("0") if nanos else ""

@@ -1,4 +1,4 @@
-"""``docker pull``, ``docker push``, ``docker login`` and what else asks a registry."""
+"""``docker pull``, ``docker push``, ``docker login`` and other requests to registries."""
 
 import re
 from typing import Any
@@ -33,9 +33,9 @@ class Transfer:
     async def pull(
         self, reference: Reference, report: Report, *, credentials: Credentials = NOBODY, platform: str | None = None
     ) -> None:
-        """One tag or digest; every tag if there is neither.
+        """Pull one tag or digest; every tag if the reference has neither.
 
-        :raises WharfError: NOT_FOUND in dockerd's words for what isn't there or may not be seen.
+        :raises WharfError: NOT_FOUND in dockerd's words for a missing or inaccessible repository.
         """
         async with Repository(self.settings, reference, credentials) as repository:
             if not reference.name_only:
@@ -69,7 +69,7 @@ class Transfer:
     async def push(
         self, reference: Reference, report: Report, *, credentials: Credentials = NOBODY, platform: str | None = None
     ) -> None:
-        """One tag; every tag of the repository if there is none."""
+        """Push one tag; every tag of the repository if the reference has none."""
         await report.status(f"The push refers to repository [{reference.name}]")
         if not reference.name_only:
             await self._push_one(reference, report, credentials, platform)
@@ -78,7 +78,7 @@ class Transfer:
             await self._push_one(parse(full), report, credentials, platform)
 
     async def _tags(self, reference: Reference) -> list[str]:
-        """The local tags of a repository. NOT_FOUND if there is none."""
+        """Return the local tags of a repository. NOT_FOUND if there are none."""
         names = sorted(
             record.name
             for record in await self._room.names.all()
@@ -109,7 +109,7 @@ class Transfer:
     async def push_target(
         self, reference: Reference, target: Descriptor, report: Report, credentials: Credentials
     ) -> None:
-        """A target under a tag, or without one by its digest alone; what it needs is held by the caller."""
+        """Push a target under a tag, or by digest only. The caller holds its content by a lease."""
         async with Repository(self.settings, reference, credentials, push=True) as repository:
             try:
                 pusher = Pusher(self._room.engine, repository, report, limit=self.settings.uploads)
@@ -118,7 +118,7 @@ class Transfer:
                 raise _push_error(error) from None
 
     async def _pushable(self, record: ImageRecord, platform: str | None, report: Report) -> Descriptor:
-        """An index goes as it is if all of it is here; otherwise the one platform that is."""
+        """Return what to push: an index if all its content is local, else the single local platform."""
         target = record.target
         if not oci.is_index(target.media_type):
             if platform:
@@ -156,10 +156,10 @@ class Transfer:
         children = oci.children(await documents.read(engine, desc), desc.media_type)
         return all([await documents.has(engine, c.digest) or oci.is_foreign(c.media_type) for c in children])
 
-    # other questions
+    # other requests
 
     async def login(self, credentials: Credentials) -> str:
-        """The identity token that the registry may give.
+        """Check credentials; return the identity token, if the registry issues one.
 
         :raises WharfError: UNAUTHENTICATED for wrong credentials.
         """
@@ -173,7 +173,7 @@ class Transfer:
                 raise
 
     async def distribution(self, reference: Reference, credentials: Credentials = NOBODY) -> dict[str, Any]:
-        """What a registry has under a name: its descriptor and platforms."""
+        """Return the descriptor and the platforms of a name in a registry."""
         async with Repository(self.settings, reference, credentials) as repository:
             try:
                 data, media_type = await repository.manifest(reference.selector)
@@ -211,7 +211,7 @@ class Transfer:
         return {key: document[key] for key in keys if document.get(key)}
 
     async def search(self, term: str, limit: int, credentials: Credentials = NOBODY) -> list[dict[str, Any]]:
-        """The old index's search. A registry of today offers none: then its clear error.
+        """Search the old index. Current registries offer no search; their error is passed on.
 
         :raises WharfError: INTERNAL, NOT_FOUND.
         """
@@ -236,16 +236,16 @@ class Transfer:
             raise last
 
 
-# A name or an address with its port, as Go's net/url takes one.
+# A host or an address with a port, as Go's net/url accepts it.
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]*[A-Za-z0-9_-]|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{1,5})?")
 
 
 def _server(address: str) -> str:
-    """The registry that a login names: a host, or the URL of the old index."""
+    """Return the registry of a login: a host, or the URL of the old index."""
     bare = address.partition("://")[2] or address
     bare = bare.split("/", 1)[0]
     if bare and _HOST.fullmatch(bare) is None:
-        # It becomes a URL, a header and the name of a folder of certificates.
+        # The name is used in a URL, a header and the path of the certificates.
         raise invalid(f"unable to parse server address: parse {jsontext.dumps(bare).decode()}: invalid host name")
     return DEFAULT_DOMAIN if bare in ("", "index.docker.io", "registry-1.docker.io") else bare
 

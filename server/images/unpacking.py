@@ -1,7 +1,7 @@
-"""Layers of new images that are unpacked after the answer: ``docker commit`` has its image once the blob is written.
+"""Unpacks layers of new images in the background: ``docker commit`` returns once the blob is written.
 
-Whoever needs the snapshots meanwhile waits: a container's root file system by the lock that every unpacking takes,
-sizes by ``finished``. What was cut off by a stop is made up for by the first container of the image.
+Code that needs the snapshots waits: a container's root file system on the lock that every unpacking takes, sizes on
+``finished``. If the daemon stops before, the first container of the image unpacks the layers.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Unpacking:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, layers: Sequence[Descriptor], diff_ids: Sequence[str]) -> None:
-        """Unpacks them in the background."""
+        """Start unpacking in the background."""
         chain = chain_ids(diff_ids)[-1]
         if chain not in self._tasks:
             task = asyncio.create_task(self._run(tuple(layers), tuple(diff_ids)), name=f"unpack {chain}")
@@ -31,7 +31,7 @@ class Unpacking:
             task.add_done_callback(lambda _: self._tasks.pop(chain, None))
 
     async def finished(self, chain_id: str) -> bool:
-        """Waits for the layer of this name; False if nobody unpacks it."""
+        """Wait for a layer by its chain id; ``False`` if it is not being unpacked."""
         task = self._tasks.get(chain_id)
         if task is None:
             return False
@@ -48,5 +48,5 @@ class Unpacking:
             async with self._engine.leases.hold():
                 await unpack(self._engine, layers, diff_ids)
         except WharfError as error:
-            # The image may be gone again; else the first container of it tells what is wrong.
+            # The image may have been removed; other errors recur with its first container.
             log.info("unpacking a new image: %s", error.message)

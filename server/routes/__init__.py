@@ -1,4 +1,4 @@
-"""The endpoints of the Engine API: one module per group, each with its table ``routes``."""
+"""The endpoints of the Engine API: one module per group, each with a table ``routes``."""
 
 from collections.abc import Iterator
 
@@ -22,11 +22,11 @@ from server.routes import (
 
 
 def all_routes() -> Iterator[ApiRoute]:
-    """Every endpoint, in the order in which they are looked at."""
+    """Yield every endpoint, in the order of matching."""
     for module in (
         system,
         events,
-        checkpoints,  # before containers: the name of one that is removed may have slashes
+        checkpoints,  # before containers, whose remove route matches names with slashes
         containers,
         container_streams,
         exec,

@@ -1,4 +1,4 @@
-"""``POST /build`` and its relatives: thin handlers over ``server/builder``."""
+"""``POST /build`` and related endpoints: thin handlers over ``server/builder``."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -75,7 +75,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 
 
 def read_options(request: Request) -> ClassicOptions | PostedOptions:
-    """The query of a build, classic or by BuildKit, refused in dockerd's words and its order.
+    """Parse the query of a build, classic or BuildKit; errors have dockerd's words and order.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -136,7 +136,7 @@ def read_options(request: Request) -> ClassicOptions | PostedOptions:
 
 
 def _outputs(request: Request) -> tuple[tuple[str, dict[str, str]], ...]:
-    """``outputs``: a list of ``{"Type", "Attrs"}``."""
+    """Parse ``outputs``: a list of ``{"Type", "Attrs"}``."""
     found = _json(request, "outputs", "invalid outputs specified", list)
     if not all(isinstance(item, dict) for item in found):
         raise invalid("invalid outputs specified: json: cannot unmarshal into Go value of type ImageBuildOutput")
@@ -148,7 +148,7 @@ def _outputs(request: Request) -> tuple[tuple[str, dict[str, str]], ...]:
 
 
 def _lax(request: Request, name: str) -> int:
-    """A number; what is none counts as 0, as dockerd has it for the limits of a build."""
+    """Parse a number; an invalid one counts as 0, as in dockerd for the limits of a build."""
     try:
         return params.number(request, name) or 0
     except WharfError:
@@ -200,7 +200,7 @@ def _tag(text: str) -> str:
 
 
 def _extra_hosts(request: Request) -> tuple[str, ...]:
-    """Repeated values; docker-py sends one with all of them, joined by commas."""
+    """Parse repeated values; docker-py sends a single one, joined by commas."""
     found: list[str] = []
     for value in params.texts(request, "extrahosts"):
         found += [item.strip() for item in value.split(",") if item.strip()]
@@ -208,7 +208,7 @@ def _extra_hosts(request: Request) -> tuple[str, ...]:
 
 
 def _credentials(request: Request) -> Mapping[str, Mapping[str, Any]]:
-    """``X-Registry-Config``: registry → credentials. What can't be read counts as none, as in dockerd."""
+    """Parse ``X-Registry-Config``: registry → credentials. An invalid header counts as absent, as in dockerd."""
     header = request.headers.get("x-registry-config", "")
     if not header:
         return {}

@@ -1,4 +1,4 @@
-"""``POST /grpc`` and ``POST /session``: connections that BuildKit's clients take over for HTTP/2."""
+"""``POST /grpc`` and ``POST /session``: connections that BuildKit's clients upgrade to HTTP/2."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def _protocol(request: Request) -> str:
-    """The protocol to go on with: ``h2c``.
+    """Return the protocol of the upgrade: ``h2c``.
 
-    :raises WharfError: INVALID_ARGUMENT: another one was asked for, or none.
+    :raises WharfError: INVALID_ARGUMENT: another protocol, or none.
     """
     wanted: str = request.headers.get("upgrade", "")
     if not wanted:
@@ -31,15 +31,15 @@ def _protocol(request: Request) -> str:
 
 
 async def _upgraded(request: Request) -> tuple[BuildKit, Hijacked]:
-    """Who serves, and the connection, after the answer that HTTP/2 begins.
+    """Upgrade the connection; return its server and the connection.
 
-    :raises WharfError: INVALID_ARGUMENT: another protocol was asked for. UNAVAILABLE: there is no builder.
+    :raises WharfError: INVALID_ARGUMENT: another protocol. UNAVAILABLE: the builder can't be loaded.
     """
     wanted = _protocol(request)
     door: Door = request.app.state.services.build
     builds = await door.builds()
     taken = await hijack(request)
-    # Also for who forgot to name the header in ``Connection``.
+    # Some clients omit ``Connection: Upgrade``.
     taken.upgrade = wanted
     await taken.send(taken.head())
     return builds.buildkit, taken

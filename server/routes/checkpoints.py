@@ -1,4 +1,4 @@
-"""Checkpoints of containers: routes of an experimental daemon."""
+"""Checkpoints of containers: endpoints of an experimental daemon."""
 
 from collections.abc import Sequence
 

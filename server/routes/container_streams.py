@@ -1,4 +1,4 @@
-"""/containers/{id}: what streams (logs, attach, stats), and what acts on what runs (resize, top, update)."""
+"""/containers/{id}: streams (logs, attach, stats) and operations on running containers (resize, top, update)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def _containers(request: Request) -> Containers:
 
 
 def _tail(text: str) -> int:
-    """What is no number means all, and so does a negative one."""
+    """Parse ``tail``; an invalid or negative number means all."""
     return max(int(text), -1) if text.removeprefix("-").isdecimal() else -1
 
 
@@ -140,7 +140,7 @@ routes: Sequence[ApiRoute] = (
         "GET",
         "/containers/{name}/attach/ws",
         attach_websocket,
-        # Older clients get all streams, whatever they name.
+        # Older clients get all streams, whatever they requested.
         query={name: Fixed((1, 42), "1") for name in ("stdin", "stdout", "stderr")},
     ),
     ApiRoute("POST", "/containers/{name}/resize", resize),

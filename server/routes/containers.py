@@ -22,7 +22,7 @@ from server.http.answers import dumps_escaped, json_answer, no_content
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream
 
-#: A start request may carry no body; an empty JSON object with blanks is as good as none.
+#: The longest body of a start request, in bytes: an empty JSON object with blanks counts as no body.
 _EMPTY_BODY = 7
 
 
@@ -157,7 +157,7 @@ async def wait(request: Request) -> Response:
             condition = Condition(text)
         except ValueError:
             raise invalid(f'invalid condition: "{text}"') from None
-    # Registered before the head is sent: who has seen the head misses no exit.
+    # Register before the response head is sent: a client that has read the head must not miss an exit.
     waiter = _containers(request).wait(_key(request), condition)
     silent = condition is Condition.REMOVED and not params.has(request, changes.WAIT_TELLS_ERRORS)
     at_once = params.has(request, changes.WAIT_HEAD_AT_ONCE)
@@ -165,7 +165,7 @@ async def wait(request: Request) -> Response:
 
 
 async def _outcome(waiter: "asyncio.Future[Outcome]", *, silent: bool) -> AsyncIterator[bytes]:
-    """The one line of the answer; ``silent``: none at all for a removal that failed."""
+    """Yield the single line of the answer; ``silent``: no line for a failed removal."""
     try:
         outcome = await waiter
     finally:

@@ -28,12 +28,12 @@ def _exec(request: Request) -> Exec:
 
 
 def stream_type(request: Request, *, framed: bool, upgrade: bool) -> str:
-    """The type of a hijacked stream: frames have a name of their own since 1.42, and only after an upgrade."""
+    """Return the media type of a hijacked stream: since 1.42, after an upgrade, framed output has a type of its own."""
     return MULTIPLEXED if framed and upgrade and params.has(request, changes.MULTIPLEXED_TYPE) else RAW
 
 
 def size_of(request: Request) -> tuple[int, int]:
-    """``h`` and ``w`` of a resize, in characters; both must be given. The kernel takes 16 bits of them.
+    """Parse ``h`` and ``w`` of a resize, in characters; both are required. The kernel's fields have 16 bits.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
@@ -91,17 +91,17 @@ async def start(request: Request) -> Response | None:
     body = await params.body(request, ExecStartRequest)
     id: str = request.path_params["id"]
     service = _exec(request)
-    service.get_active(id)  # refused before the connection is taken over
+    service.get_active(id)  # fails before the connection is hijacked
     size = _console(body.console_size) if body.tty else (0, 0)
     if body.detach:
         await service.start(id, console_size=size)
         return Response(b"", 200)
     taken = await hijack(request)
-    # As in dockerd, what this request says of a terminal decides the form of the output, not the exec's own.
+    # As in dockerd, this request's Tty decides the output format, not the exec's own.
     framed = not body.tty
     head = taken.head(stream_type(request, framed=framed, upgrade=bool(taken.upgrade)))
     client = Client(taken.sock, head, taken.early)
-    # At once, as dockerd does: failures are told in the stream. A client that has gone doesn't stop its command.
+    # Answer immediately, as dockerd does: failures are reported in the stream. A disconnect doesn't stop the command.
     with contextlib.suppress(OSError):
         await client.send_head()
     await service.start(id, client=client, framed=framed, console_size=size)

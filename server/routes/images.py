@@ -36,8 +36,8 @@ def _name(request: Request) -> str:
 
 
 def _platform(request: Request, *, single: bool = False) -> str | None:
-    """``platform``: text like linux/arm64, or (newer clients) the JSON of a platform. The first of several, unless it
-    must be a ``single`` one."""
+    """Parse ``platform``: text like linux/arm64, or (newer clients) JSON. Of several, use the first, unless ``single``
+    forbids several."""
     texts = params.texts(request, "platform")
     if len(texts) > 1 and single:
         raise invalid("multiple platform parameters not supported")
@@ -50,7 +50,7 @@ def _platform(request: Request, *, single: bool = False) -> str | None:
 
 
 def _repo_tag(repo: str, tag: str) -> Reference | None:
-    """``repo`` and ``tag`` of a query as one reference; None without a repo."""
+    """Combine ``repo`` and ``tag`` of a query to a reference; ``None`` without a repo."""
     if not repo:
         return None
     reference = parse(repo)
@@ -163,8 +163,8 @@ async def push(request: Request) -> Response:
 
 
 async def load(request: Request) -> Response:
-    # Always a stream: what is wrong with an archive is told in it, with status 200. The head comes with the first
-    # image: there are clients that look no further than that.
+    # Always a stream: errors of the archive are reported in it, with status 200. The response head is sent with the
+    # first image, because some clients read no further.
     messages = _images(request).load(pieces(request), platform=_platform(request, single=True))
     return json_stream(messages, told=True, name="load")
 

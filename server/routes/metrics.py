@@ -1,4 +1,4 @@
-"""``GET /metrics``, on a socket of its own: it asks nobody for a certificate, and tells nothing else."""
+"""``GET /metrics``, on a socket of its own: without client certificates, and without any other endpoint."""
 
 from collections.abc import Sequence
 

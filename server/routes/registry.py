@@ -1,4 +1,4 @@
-"""What asks a registry: login, search, distribution."""
+"""Requests to registries: login, search, distribution."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -55,7 +55,7 @@ async def search(request: Request) -> Response:
     found = await _images(request).transfer.search(term, limit, credentials)
 
     def wanted(row: dict[str, Any]) -> bool:
-        # No image has been built by an index for years: there are none that are automated.
+        # Docker Hub's automated builds are gone, so no repository is automated.
         return (
             (official is None or bool(row.get("is_official")) == official)
             and not automated

@@ -1,4 +1,4 @@
-"""What this engine refuses by name: swarm mode and managed plugins. The sentences are dockerd's."""
+"""Endpoints that are refused by name: swarm mode and managed plugins. The sentences are dockerd's."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,1 +1,1 @@
-"""``docker load`` and ``docker save``: docker-archive in all its versions and OCI layouts, read from a stream."""
+"""``docker load`` and ``docker save``: all versions of docker-archive, and OCI layouts, read from a stream."""

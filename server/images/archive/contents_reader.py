@@ -1,8 +1,8 @@
-"""What an archive of images holds: read once, from a stream that can't be rewound.
+"""Reads the content of an image archive, once, from a stream that can't be rewound.
 
-An image's documents often come after its layers, so that a file is judged by its name. Documents are kept in memory;
-layers and blobs go into the content store as they pass, where nothing keeps them but the caller's lease. Other files
-are skipped: an archive that is no image costs no more than to be read.
+An image's documents often follow its layers, so files are classified by name. Documents are kept in memory; layers and
+blobs are written to the content store as they arrive, protected only by the caller's lease. Other files are skipped,
+so an archive that contains no image costs only the reading.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from engine.common.layers.compression import Compression, detect
 from server.images.archive.asynctar import AsyncTar, regular
 from server.registry.reference import check_digest
 
-#: Files of at most this many bytes are kept in memory, up to ``_SMALL_TOTAL`` together.
+#: Files of at most this many bytes are kept in memory, up to a total of ``_SMALL_TOTAL``.
 _SMALL = 1 << 20
 _SMALL_TOTAL = 32 << 20
 INDEX, LAYOUT, MANIFEST, REPOSITORIES = "index.json", "oci-layout", "manifest.json", "repositories"
 _DOCUMENTS = (INDEX, LAYOUT, MANIFEST, REPOSITORIES)
-#: ``<id>/json`` and ``<id>/VERSION`` are those of the format without a manifest.
+#: ``<id>/json`` and ``<id>/VERSION`` belong to the format without a manifest.
 _CONFIG = re.compile(r"[^/]+\.json|(?:sha256:)?[0-9a-f]{64}|[^/]+/(?:json|VERSION)")
-#: ``<id>/layer.tar``, ``<digest>.tar.gz``, and what other tools make of them.
+#: ``<id>/layer.tar``, ``<digest>.tar.gz``, and the names that other tools use.
 _LAYER = re.compile(r"(?:[^/]+/){0,3}(?:[^/]+\.(?:tar(?:\.[a-z0-9]+)?|tgz)|(?:sha256:)?[0-9a-f]{64})")
 
 
@@ -40,7 +40,7 @@ class _Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A file that is in the content store."""
+    """A file in the content store."""
 
     digest: str
     size: int
@@ -54,12 +54,12 @@ class Contents:
     small: dict[str, bytes] = field(default_factory=dict)
     big: dict[str, Blob] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-    _named: set[str] = field(default_factory=set)  # by the manifest, if it came first
+    _named: set[str] = field(default_factory=set)  # named by the manifest, if it was read first
     _refused: dict[str, WharfError] = field(default_factory=dict)
     _held: int = 0
 
     def follow(self, name: str) -> str:
-        """A layer that several images of an old archive share is a link in all but one."""
+        """Resolve a link: in old archives, images that share a layer link to one copy."""
         for _ in range(8):
             if name not in self.links:
                 return name
@@ -67,7 +67,7 @@ class Contents:
         raise invalid(f"{name}: too many links")
 
     async def add(self, engine: Engine, archive: AsyncTar, header: tar.Header) -> None:
-        """Keeps an entry of the archive if it may belong to an image.
+        """Store an entry of the archive if it may belong to an image.
 
         :raises WharfError: INVALID_ARGUMENT for too many files, too large documents, and a wrong digest.
         """
@@ -89,7 +89,7 @@ class Contents:
             if error := self._too_large(name, size):
                 if role is _Role.DOCUMENT:
                     raise error
-                self._refused[name] = error  # an image's config, or any file of an archive of something else
+                self._refused[name] = error  # raised only if an image refers to the file
                 return
             self._held += size
             self.small[name] = await archive.read(limits.DOCUMENT_BYTES)
@@ -109,7 +109,7 @@ class Contents:
         return None
 
     def missing(self, name: str, what: str) -> WharfError:
-        """Why a file that a manifest names is not here."""
+        """Return the error for a file that a manifest names and the archive lacks."""
         return self._refused.get(name) or invalid(f"{what} {name!r} not found: unrecognized image format")
 
     def _role(self, name: str) -> _Role | None:
@@ -119,14 +119,14 @@ class Contents:
             return _Role.BLOB
         if MANIFEST in self.small and name in self._named:
             return _Role.CONFIG if _CONFIG.fullmatch(name) else _Role.LAYER
-        # Of a name that is both, a digest alone, only the size could tell: a layer may be small, too.
+        # A bare digest matches both patterns, and the size can't decide: a layer may be small, too.
         if _LAYER.fullmatch(name):
             return _Role.LAYER
         return _Role.CONFIG if _CONFIG.fullmatch(name) else None
 
 
 async def read(engine: Engine, archive: AsyncTar) -> Contents:
-    """Reads the archive to its end. Under a lease."""
+    """Read the whole archive. Under a lease."""
     contents = Contents()
     async for header in archive:
         await contents.add(engine, archive, header)
@@ -138,7 +138,7 @@ def _clean(name: str) -> str:
 
 
 def _names_in(manifest: bytes) -> set[str]:
-    """The files that ``manifest.json`` names. What is wrong with it is told when the images are made."""
+    """The files that ``manifest.json`` names. Errors in it are reported later, when images are created."""
     try:
         images = jsontext.loads(manifest)
     except ValueError:
@@ -163,8 +163,8 @@ def _blob_digest(name: str) -> str:
 
 
 async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, name: str) -> Blob:
-    """One large file into the store. Its digest is found, or checked against the file's name."""
-    # Another client may be sending the same file, and stall: each has a ref of its own, and the first to end wins.
+    """Write a large file to the store; compute its digest, or verify the digest in its name."""
+    # Use a ref of its own: another client that sends the same file may stall. The first to finish commits.
     ref = f"load-{secrets.token_hex(8)}"
     head = b""
     written = 0
@@ -175,10 +175,10 @@ async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, nam
                     head += bytes(piece[:6])
                 await writer.write(piece)
                 written += len(piece)
-            # Asked before the commit: of a blob that it has already the store would not say which it is.
+            # Ask before the commit: if the store has the blob already, the commit does not return its digest.
             found = digest or await writer.found()
             await writer.commit(size=size, digest=found)
-    except BaseException as error:  # also a client that has gone: nobody can go on from here
+    except BaseException as error:  # the client may have disconnected too: abort the write
         await asyncio.shield(engine.content.throw_away(ref))
         refused = isinstance(error, WharfError) and error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT)
         if not refused or written < size:

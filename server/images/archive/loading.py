@@ -1,4 +1,4 @@
-"""``docker load``: an archive's images get their names, and are unpacked for this host."""
+"""``docker load``: names the images of an archive and unpacks them for this host."""
 
 from collections.abc import AsyncIterator
 
@@ -15,8 +15,8 @@ from server.registry.reference import parse
 async def load_archive(
     room: Room, body: AsyncIterator[bytes], report: Report, *, platform: Platform | None = None
 ) -> None:
-    """Loads everything in the archive, or nothing of an image that is broken."""
-    # What was in the archive for other platforms is gone with the answer.
+    """Load every image of the archive; of a broken image, nothing."""
+    # Remove the content for other platforms before the answer.
     async with room.engine.leases.hold(sync=platform is not None):
         for loaded in await load(room.engine, body, platform=platform):
             await _one(room, loaded, report, platform)

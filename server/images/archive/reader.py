@@ -1,4 +1,4 @@
-"""Images from an archive: what ``docker save`` writes in any of its versions, and OCI layouts."""
+"""Reads images from archives: every version of ``docker save``, and OCI layouts."""
 
 import posixpath
 from collections.abc import AsyncIterator, Mapping
@@ -25,17 +25,17 @@ _LAYER_SUFFIX = {Compression.NONE: "", Compression.GZIP: ".gzip", Compression.ZS
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One image of the archive; ``name`` is canonical, "" for one without a valid name."""
+    """One image of the archive; ``name`` is canonical, "" without a valid name."""
 
     name: str
     target: Descriptor
 
 
 async def load(engine: Engine, body: AsyncIterator[bytes], *, platform: Platform | None = None) -> list[Loaded]:
-    """Reads the archive into the content store, in the order of its index. Call under a lease.
+    """Read the archive into the content store; return its images in the order of its index. Call under a lease.
 
-    :raises WharfError: INVALID_ARGUMENT for what is no image archive, is broken, or holds wrong digests;
-        NOT_FOUND when it has no image for ``platform``.
+    :raises WharfError: INVALID_ARGUMENT for an archive that is not an image archive, is broken, or has wrong digests;
+        NOT_FOUND if it has no image for ``platform``.
     """
     with heap.Transfer():
         contents = await contents_reader.read(engine, AsyncTar(plain(body)))
@@ -68,7 +68,7 @@ def _name_of(annotations: Mapping[str, str]) -> str:
     if not name:
         name = annotations.get(oci.ANNOTATION_REF, "")
         if ":" not in name and "/" not in name:
-            return ""  # only a tag, of no known repository
+            return ""  # only a tag, without a repository
     try:
         return str(parse(name).tagged())
     except WharfError:
@@ -76,12 +76,12 @@ def _name_of(annotations: Mapping[str, str]) -> str:
 
 
 async def adopt(engine: Engine, desc: Descriptor, platform: Platform | None = None) -> Descriptor | None:
-    """Labels what is in the store below ``desc`` so that it is kept together. None: the blob itself is missing.
+    """Set the labels that protect everything below ``desc`` from collection. ``None`` if the blob itself is missing.
 
-    Children of an index may be missing (other platforms); a manifest must be whole.
+    Children of an index may be missing (other platforms); a manifest must be complete.
 
-    :raises WharfError: INVALID_ARGUMENT for documents that are not what they should be; NOT_FOUND for a missing
-        layer or config, or when the index has nothing for ``platform``.
+    :raises WharfError: INVALID_ARGUMENT for invalid documents; NOT_FOUND for a missing layer or config, or if the index
+        has nothing for ``platform``.
     """
     if not await documents.has(engine, desc.digest):
         return None
@@ -164,7 +164,7 @@ async def _docker_image(engine: Engine, contents: Contents, image: dict[str, Any
 
 
 async def _write(engine: Engine, data: bytes, layers: list[Descriptor]) -> Descriptor:
-    """The config and a manifest that refers to it."""
+    """Write a config and the manifest that refers to it."""
     config = await documents.write(engine, data, oci.DOCKER_CONFIG)
     manifest = {
         "schemaVersion": 2,

@@ -1,6 +1,6 @@
-"""Layers that come compressed with xz or bzip2, which no media type of a layer names: they are stored with gzip.
+"""Repacks layers compressed with xz or bzip2 as gzip, because no layer media type names those compressions.
 
-dockerd decompresses what it imports and loads by any of gzip, zstd, xz and bzip2.
+dockerd accepts gzip, zstd, xz and bzip2 for import and load.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ STORED = (Compression.NONE, Compression.GZIP, Compression.ZSTD)
 
 
 async def storable(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """An archive's bytes in large pieces: as they come, or repacked if their compression is none of a layer. What is
-    behind the end of an archive that is repacked is read, but not part of the result.
+    """Yield an archive in large pieces, repacked if no layer media type names its compression. Data after the end of a
+    repacked archive is read but dropped.
 
     :raises WharfError: INVALID_ARGUMENT for broken data.
     """
@@ -42,7 +42,7 @@ async def storable(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def repack(engine: Engine, blob: Blob) -> Blob:
-    """The same layer in a compression that may be stored. Under a lease.
+    """Repack a layer in a compression that may be stored. Under a lease.
 
     :raises WharfError: INVALID_ARGUMENT for broken data.
     """
@@ -51,7 +51,7 @@ async def repack(engine: Engine, blob: Blob) -> Blob:
     ref, size = f"repack-{secrets.token_hex(8)}", 0
     try:
         async with engine.content.writer(ref) as writer:
-            # With all of it: the layer's digest in the image's config counts what is behind the archive's end.
+            # Keep data after the end of the archive: the diff id in the image's config includes it.
             async for piece in _repacked(engine.content.read(blob.digest), None):
                 await writer.write(piece)
                 size += len(piece)
@@ -64,7 +64,7 @@ async def repack(engine: Engine, blob: Blob) -> Blob:
 
 
 async def _repacked(body: AsyncIterator[bytes], end: TarEnd | None) -> AsyncIterator[bytes]:
-    """The plain bytes of a stream, with ``end`` only those up to the archive's end, compressed with gzip."""
+    """Yield the stream decompressed and compressed again with gzip; with ``end``, up to the archive's end."""
     packer = compressor(Compression.GZIP)
     async for piece in plain(body):
         kept = piece if end is None else memoryview(piece)[: end.of(piece)]

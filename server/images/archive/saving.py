@@ -1,4 +1,4 @@
-"""``docker save``: an OCI layout that is a docker-archive as well. The same images give the same bytes."""
+"""``docker save``: an OCI layout that is also a docker-archive. Equal images give equal bytes."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ _BLOCK = 512
 
 
 async def chosen(room: Room, texts: Sequence[str]) -> list[tuple[ImageRecord, Reference | None]]:
-    """What is to be saved, each with its name (None: by id). A repository without a tag means all of its tags.
+    """Return the images to save, each with its name (``None``: by id). A repository without a tag means all its tags.
 
     :raises WharfError: NOT_FOUND "No such image: …".
     """
@@ -63,9 +63,9 @@ async def save(
     platform: Platform | None = None,
     quiet: bool = False,
 ) -> AsyncIterator[bytes]:
-    """The archive's bytes. Everything is held by a lease until the end. ``quiet`` tells no event.
+    """Yield the archive's bytes, under a lease until the end. ``quiet`` publishes no event.
 
-    :raises WharfError: NOT_FOUND when an image does not have the platform.
+    :raises WharfError: NOT_FOUND when an image lacks the platform.
     """
     async with room.engine.leases.hold() as lease:
         blobs: dict[str, Descriptor] = {}
@@ -124,7 +124,7 @@ def _entry(target: Descriptor, name: Reference | None) -> dict[str, Any]:
 
 
 async def _collect(room: Room, desc: Descriptor, blobs: dict[str, Descriptor]) -> None:
-    """What is here of a target; other platforms' parts may be missing."""
+    """Collect the local blobs of a target; parts for other platforms may be missing."""
     if desc.digest in blobs or not await documents.has(room.engine, desc.digest):
         return
     blobs[desc.digest] = desc

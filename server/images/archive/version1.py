@@ -1,4 +1,4 @@
-"""Image archives of Docker before 1.10: no manifest, a folder for each layer with its config and its parent's id.
+"""Image archives of Docker before 1.10: no manifest; a directory per layer, with its config and its parent's id.
 
 ``<id>/json`` is the config (image specification v1), ``<id>/layer.tar`` the layer, and ``repositories`` has the names:
 ``{repository: {tag: id}}``.
@@ -21,13 +21,13 @@ from server.images.archive.contents_reader import REPOSITORIES
 from server.registry import oci
 
 _ID = re.compile(r"[a-f0-9]{64}")
-#: Fields of a v1 config that say where it lies among others; the config of an image has none of them.
+#: Fields of a v1 config about the layer's position; an image's config has none of them.
 _PLACED = ("id", "parent", "parent_id", "layer_id", "Size", "throwaway")
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One folder."""
+    """The directory of one layer."""
 
     id: str
     parent: str
@@ -36,13 +36,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The folders by their ids, and the names of those that have one."""
+    """Layers by id, and the names of images."""
 
     layers: Mapping[str, Layer]
     tags: Mapping[str, Sequence[str]]
 
     def images(self) -> list[str]:
-        """What has a name, or is no other folder's parent."""
+        """Return the ids that have a name, or are no other layer's parent."""
         parents = {layer.parent for layer in self.layers.values()}
         return [id for id in self.layers if id in self.tags or id not in parents]
 
@@ -50,7 +50,7 @@ class Archive:
         return self.tags.get(id, ())
 
     def chain(self, id: str) -> list[Layer]:
-        """A folder with all below it, the lowest first.
+        """Return a layer with all its ancestors, lowest first.
 
         :raises WharfError: INVALID_ARGUMENT for a parent that is missing or its own ancestor.
         """
@@ -68,9 +68,9 @@ class Archive:
 
 
 def parse(documents: Mapping[str, bytes]) -> Archive:
-    """The archive out of its small files.
+    """Parse the archive's small files.
 
-    :raises WharfError: INVALID_ARGUMENT for a document that is not what it should be, and a name of no folder.
+    :raises WharfError: INVALID_ARGUMENT for an invalid document, and for a name of an unknown layer.
     """
     layers: dict[str, Layer] = {}
     for name in sorted(documents):
@@ -100,7 +100,7 @@ def parse(documents: Mapping[str, bytes]) -> Archive:
 
 
 def config(chain: Sequence[Layer], diff_ids: Sequence[str]) -> bytes:
-    """The image config: the last layer's, with the root file system and the history of all."""
+    """Return the image config: the last layer's, with the root file system and the history of all layers."""
     last = chain[-1].document
     document = {key: value for key, value in last.items() if key not in _PLACED}
     document.setdefault("os", "linux")
@@ -122,7 +122,7 @@ def _history(document: Mapping[str, Any]) -> oci.Json:
 
 
 async def diff_id(engine: Engine, layer: Descriptor) -> str:
-    """The digest of a layer's plain bytes.
+    """Compute the digest of a layer's decompressed bytes.
 
     :raises WharfError: INVALID_ARGUMENT for broken compression.
     """
