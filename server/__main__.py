@@ -1,7 +1,7 @@
-"""``wharfd``: the process begins here, and forks the zygote before it knows anything else.
+"""``wharfd``: the entry point; forks the zygote before it imports anything else.
 
-Shims are forks of the zygote and share its pages, so it has to be as small as it can; all the rest is imported by
-:mod:`server.boot`.
+Shims are forks of the zygote and share its pages, so the zygote must be as small as possible. Everything else is
+imported by :mod:`server.boot`.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""The ASGI application: a Starlette application with the endpoints as its route.
+"""The ASGI application: a Starlette application whose routes are the endpoints.
 
-A handler takes a connection over from HTTP through the ASGI extension ``connection`` (``server.http.hijack``); nothing
-is sent through ASGI afterwards.
+A handler hijacks a connection through the ASGI extension ``connection`` (``server.http.hijack``); nothing is sent
+through ASGI afterwards.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class _Nothing(Response):
-    """Sends nothing: the client has left, or the connection speaks HTTP no longer."""
+    """Send nothing: the client has disconnected, or the connection was hijacked."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         return
@@ -36,7 +36,7 @@ def _name(request: Request) -> str:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """An error as dockerd sends it. 304 has no body."""
+    """Return an error as dockerd sends it. 304 has no body."""
     if isinstance(error, BrokenStream):
         return _Nothing()  # reported by the stream; the server drops the connection
     report(error, _name(request))
@@ -59,7 +59,7 @@ class EngineApp(Starlette):
     def __init__(
         self, routes: Iterable[ApiRoute], services: object, observe: Callable[[str, str, float], None] | None = None
     ) -> None:
-        """``observe`` gets (method, path of the route, seconds) of each request that ended well."""
+        """``observe`` is called with (method, path of the route, seconds) for each request that succeeded."""
         endpoints = Endpoints(routes, observe)
         super().__init__(
             routes=[endpoints],
@@ -69,10 +69,10 @@ class EngineApp(Starlette):
                 OSError: _failed,
                 ClientDisconnect: _left,
                 ClientGone: _left,
-                # A defect. Starlette raises it again once it is answered; the server knows.
+                # An internal error. Starlette raises it again after the answer; the server handles that.
                 Exception: _failed,
             },
         )
         self.state.services = services
-        #: For the protocol, which answers pings without a call of the application.
+        #: For the protocol class, which answers pings without calling the application.
         self.instant = endpoints.instant

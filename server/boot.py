@@ -1,7 +1,7 @@
-"""The start of ``wharfd``: reads the configuration, binds the sockets, brings up the processes below, serves, ends.
+"""The start of ``wharfd``: reads the configuration, binds the sockets, starts the processes below, serves, stops.
 
-The heavy modules are imported by :mod:`server.daemon` alone, which this module imports when the supervisor has been
-forked off: that order is worth 15 MiB (see :mod:`server.launch`).
+Only :mod:`server.daemon` imports the large modules, and this module imports it after the supervisor was forked: that
+order saves 15 MiB (see :mod:`server.launch`).
 """
 
 import contextlib
@@ -23,11 +23,13 @@ log = logging.getLogger("wharfd")
 
 
 def boot(words: Sequence[str], handle: zygote.Handle) -> int:
-    """``words`` are the command line's; ``handle`` stays the caller's. Returns the exit status."""
+    """``words``: the command line's arguments; the caller keeps ``handle``. Returns the exit status."""
     try:
         config, given = load(list(words))
         if "validate" in given:
-            from server.sockets import tls_context  # loads OpenSSL, which the processes below shall not carry
+            from server.sockets import (
+                tls_context,
+            )  # loads OpenSSL, which must not be in the memory of the processes below
 
             tls_context(config)
     except ConfigError as error:
@@ -58,7 +60,7 @@ def _claim(pidfile: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         other = int(pidfile.read_text().strip())
         words = [os.path.basename(word) for word in Path(f"/proc/{other}/cmdline").read_bytes().split(b"\0")]
-        # Its number may have become another program's.
+        # The pid may have been reused.
         ours = b"wharfd" in words[:2] or (b"-m" in words and b"server" in words)
         if other != os.getpid() and ours:
             raise ConfigError(f"process with PID {other} is still running: the PID file is {pidfile}")
@@ -67,12 +69,12 @@ def _claim(pidfile: Path) -> None:
 
 
 def run(config: Config, given: Given, handle: zygote.Handle) -> int:
-    """Everything between the configuration and the exit status."""
+    """Run the daemon with this configuration. Returns the exit status."""
     heap.one_for_all_threads()
     os.umask(0o022)
     os.chdir("/")
-    # gRPC's C library reads these when it is loaded: no lines of its own in our log, and no work around our forks,
-    # which never use gRPC in the child.
+    # gRPC's C library reads these when it is loaded: disable its log lines, and its fork handlers, which we don't need
+    # because forked children never use gRPC.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     if config.userns_remap:
@@ -89,14 +91,14 @@ def run(config: Config, given: Given, handle: zygote.Handle) -> int:
 
 
 def close_roots(config: Config) -> None:
-    """Makes both roots, or gives those of an earlier version the modes that keep other users of the host out. A daemon
-    whose containers' ids are mapped has closed its data root already (``remap.py``)."""
+    """Create both roots, or set the modes that keep other users of the host out. With mapped container ids, the data
+    root has these modes already (``remap.py``)."""
     if config.id_maps is None:
         private.close_directory(config.data_root, 0o710)
-    # Users of the API's socket, which may lie here, pass.
+    # Users of the API socket, which may be in this directory, must be able to pass through.
     private.close_directory(config.exec_root, private.PASSABLE)
-    # What is below the data root needs no more; these hold what was secret also where the root is open by hand. None is
-    # made here: a folder of builds that is there makes the daemon load the builder.
+    # Other directories of the data root need no modes of their own; these contain secrets even if an administrator
+    # opens the root. Create none of them: an existing directory of builds makes the daemon load the builder.
     build = config.data_root / "build"
     below = 0o710 if config.id_maps is None else private.PASSABLE
     for path, mode in (
@@ -112,7 +114,7 @@ def close_roots(config: Config) -> None:
 
 
 def _warn_of_proxies(config: Config) -> None:
-    """What the configuration says goes before the environment."""
+    """Set the configured proxies, which override those of the environment."""
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         value: str = getattr(config, name)
         for variable in (name, name.upper()):
@@ -121,7 +123,7 @@ def _warn_of_proxies(config: Config) -> None:
 
 
 def _share() -> None:
-    """What wharfd and the supervisor both use, imported before the fork. Starts no thread."""
+    """Import the modules that wharfd and the supervisor share, before the fork. Starts no thread."""
     import asyncio
     import sqlite3
 
@@ -132,7 +134,7 @@ def _share() -> None:
 
 def _run(config: Config, given: Given, handle: zygote.Handle) -> int:
     supervisor: Supervisor | None = None
-    # Before the sockets are bound: no fork may hold them.
+    # Before the sockets are bound: the fork must not inherit them.
     if config.embedded:
         supervisor = Supervisor(config)
         supervisor.launch(_share, handle)
@@ -144,7 +146,7 @@ def _run(config: Config, given: Given, handle: zygote.Handle) -> int:
             supervisor.await_ready()
         return serve(config, given, supervisor, None if config.embedded else handle)
     except BaseException:
-        # A start that failed leaves no supervisor that it had started.
+        # After a failed start, stop the supervisor if this process started it.
         if supervisor is not None and supervisor.started_here:
             supervisor.stop_blocking()
         raise

@@ -1,4 +1,4 @@
-"""The running daemon: services, routes and sockets on one event loop, and the signals."""
+"""The running daemon: services, routes and sockets on one event loop, and signal handlers."""
 
 import asyncio
 import contextlib
@@ -33,21 +33,21 @@ from server.wiring import Services, opened
 
 log = logging.getLogger("wharfd")
 
-# Blocking work of handlers; more threads cost memory and help nothing on a busy disk.
+# Threads for blocking work of handlers. More cost memory and do not speed up a busy disk.
 _THREADS = 8
 
-# Seconds from the first moment of serving to the collection of what the start has left, which takes 50 ms: whoever
-# waits for the daemon shall not wait for that.
+# Seconds from the start of serving to the garbage collection of start-up objects, which takes 50 ms: clients that
+# wait for the daemon must not wait for that.
 _SETTLE = 1.0
 
 
 def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: zygote.Handle | None) -> int:
-    """Serves until SIGTERM or SIGINT. Returns the exit status.
+    """Serve until SIGTERM or SIGINT. Returns the exit status.
 
-    :raises ConfigError: a socket can't be bound. :raises StartError: a service can't be brought up.
+    :raises ConfigError: a socket can't be bound. :raises StartError: a service can't be started.
     """
-    # A connection is a descriptor, and the soft limit is often 1024. The processes below are forked already: what
-    # containers inherit stays as it was.
+    # Every connection needs a descriptor, and the soft limit is often 1024. The supervisor is forked already, so
+    # containers inherit the old limit.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = tls_context(config)
@@ -57,11 +57,11 @@ def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: z
 
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Two daemons on one data root would take each other's containers and links for rubbish.
+    """Lock the data root: a second daemon would remove the first one's containers and links as leftovers.
 
-    The descriptor is opened when all forks are done, since the lock lives as long as any copy of it.
+    The lock file is opened after all forks, because the lock lives as long as any copy of the descriptor.
 
-    :raises ConfigError: there is another.
+    :raises ConfigError: another daemon holds the lock.
     """
     fd = os.open(root / "wharfd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -89,7 +89,7 @@ def _serve(
 
 
 def notify(state: str) -> None:
-    """Tells systemd (``NOTIFY_SOCKET``), if it wants to know."""
+    """Send a state to systemd (``NOTIFY_SOCKET``), if it is set."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -101,7 +101,7 @@ def notify(state: str) -> None:
 
 def _settle() -> None:
     gc.collect()
-    # What lives from the start on is never looked at by the collector again.
+    # Objects from the start-up live forever: exclude them from later collections.
     gc.freeze()
     rest.touched()
 
@@ -128,10 +128,10 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
         stacks.told_on_sigusr1(loop)
-        # Until there is something to reload.
+        # Ignore SIGHUP until there are services to reload.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:
-            # Before the services: a supervisor that dies while they are opened is started again, too.
+            # Before the services: a supervisor that dies while they open must be restarted, too.
             if self._supervisor is not None:
                 self._spawn(self._supervisor.watch())
             async with contextlib.AsyncExitStack() as stack:
@@ -148,9 +148,9 @@ class _Daemon:
         return 0
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> Services:
-        """All services; once more if the supervisor died meanwhile.
+        """Open all services; retry once if the supervisor died meanwhile.
 
-        :raises WharfError: they can't be had.
+        :raises WharfError: a service can't be opened.
         """
         while True:
             deaths = self._supervisor.deaths if self._supervisor is not None else 0

@@ -1,12 +1,12 @@
-"""Starting the processes below wharfd, in the order that memory and safety want.
+"""Starts the processes below wharfd, in an order that saves memory and is safe for gRPC.
 
 1. The zygote, forked while this process is small (:mod:`server.__main__`): shims are forks of it and share its pages.
-2. The supervisor, forked from this process after the modules that both use are imported and before gRPC has
-   threads, so that both daemons share those pages. It gets a session of its own and outlives a wharfd that is killed.
+2. The supervisor, forked from this process after the modules that both use are imported and before gRPC starts
+   threads, so that both daemons share those pages. It has a session of its own and survives a wharfd that is killed.
 
-A supervisor that already answers on its socket is taken as it is (after a crash of wharfd), unless wharfd has been
-installed anew since: its modules are gone then, and it is replaced. One that dies under a running wharfd is started
-again, then as a fresh process: gRPC forbids a fork.
+A supervisor that already serves on its socket is reused (after a crash of wharfd), unless wharfd was upgraded since:
+then its modules are gone from the disk, and it is replaced. A supervisor that dies under a running wharfd is restarted
+as a fresh process, because gRPC does not survive a fork.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ from server.config import Config
 log = logging.getLogger(__name__)
 
 
-# A supervisor that lives shorter than this many seconds is started again after a pause, which doubles.
+# After a shorter life than this many seconds, a supervisor is restarted with a delay, which doubles.
 _STABLE = 30.0
 _PAUSE = 0.1
-_LOOK = 0.05  # seconds between two looks for a socket that is not there yet
-# How often a supervisor that is killed while it starts is started again.
+_LOOK = 0.05  # seconds between two checks for a socket that does not exist yet
+# The most restarts of a supervisor that is killed while it starts.
 _STARTS = 3
 
 
@@ -44,7 +44,7 @@ class StartError(Exception):
 
 
 def _peer(address: Path) -> int | None:
-    """The pid of who listens on the socket, or None if nobody does."""
+    """Return the pid of the process that listens on the socket, or ``None``."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(timeouts.seconds("engine.connect"))
         try:
@@ -57,33 +57,33 @@ def _peer(address: Path) -> int | None:
 
 
 class Supervisor:
-    """The embedded supervisor as wharfd's charge. Made and launched before the event loop."""
+    """The embedded supervisor, as wharfd manages it. Created and launched before the event loop."""
 
     def __init__(self, config: Config) -> None:
         self.root = config.data_root / "containerd"
         self.state = config.exec_root / "containerd"
         self.address = self.state / "containerd.sock"
-        # Which installation the supervisor was started from.
+        # The identity of the installation that the supervisor was started from.
         self._origin = self.state / "installation"
         self.pid = 0
-        # As it is now: wharfd raises its own later, containers keep this one.
+        # The present limit, which containers inherit: wharfd raises its own later.
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         level = "debug" if config.debug else config.log_level
         self._log_level = level if level in ("debug", "info", "warning", "error") else "info"
         self._ours = False
         self._pidfd = -1
-        # The pipe on which a forked supervisor says that it serves.
+        # The pipe on which a forked supervisor reports that it serves.
         self._ready = -1
         self._zygote: zygote.Handle | None = None
         self._ending = False
-        #: How often it died since :meth:`watch` began.
+        #: Deaths since :meth:`watch` started.
         self.deaths = 0
 
     def _find(self) -> int | None:
-        """The pid of a supervisor that serves, or None.
+        """Return the pid of a serving supervisor, or ``None``.
 
-        One that an earlier wharfd had begun to start holds the lock and has no socket yet: this waits for it, and ends
-        it if it does not serve in time.
+        A supervisor that an earlier wharfd was starting holds the lock but has no socket yet: wait for it, and kill it
+        if it does not serve in time.
         """
         lock, deadline = str(self.root / "lock"), time.monotonic() + timeouts.seconds("supervisor.start")
         waits = False
@@ -98,9 +98,9 @@ class Supervisor:
         return found
 
     def _take_over(self, lock: str, owner: int) -> None:
-        """Ends the process that holds the lock and does not serve."""
+        """Kill the process that holds the lock and does not serve."""
         if not owner:
-            return  # the next one says who works there, or gets the lock
+            return  # the next loop finds the new owner, or gets the lock
         self._adopt(owner)
         if rootlock.owner(lock) == owner:
             log.error("the supervisor (process %d) does not serve and is ended", owner)
@@ -110,7 +110,7 @@ class Supervisor:
             self._pidfd = -1
 
     def launch(self, share: Callable[[], None], handle: zygote.Handle) -> None:
-        """Finds the supervisor or forks it. ``share`` imports what both daemons use, without any threads; the
+        """Find the supervisor or fork it. ``share`` imports the modules of both daemons, without starting threads; the
         supervisor gets the zygote of ``handle``, which is closed here."""
         found = self._find()
         if found is not None:
@@ -139,9 +139,9 @@ class Supervisor:
         self._ready = ready
 
     def await_ready(self) -> None:
-        """Waits for a supervisor that :meth:`launch` has forked; the caller has better to do meanwhile.
+        """Wait for the supervisor that :meth:`launch` has forked.
 
-        :raises StartError: it ended or gave no sign of life in time.
+        :raises StartError: it exited, or did not serve in time.
         """
         ready, self._ready = self._ready, -1
         if ready < 0:
@@ -167,12 +167,12 @@ class Supervisor:
         raise StartError("the supervisor did not start: see its messages above")
 
     def _status(self) -> int | None:
-        """How it ended, as waitpid tells it; None: it has not ended."""
+        """Return its wait status; ``None`` if it has not exited."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return status if pid else None
 
     def _serves(self) -> bool:
-        """Waits until a spawned supervisor takes connections; False: it ended, or the time is up."""
+        """Wait until a spawned supervisor accepts connections; ``False`` if it exited or the time is up."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         deadline = time.monotonic() + timeouts.seconds("supervisor.start")
@@ -196,7 +196,7 @@ class Supervisor:
         self._origin.write_text(installation.identity())
 
     def _is_of_this_installation(self) -> bool:
-        """One that an administrator has started says nothing of it, and is his affair."""
+        """Whether it belongs to this installation. One that an administrator started has no record, and is accepted."""
         try:
             return self._origin.read_text() == installation.identity()
         except FileNotFoundError:
@@ -204,12 +204,12 @@ class Supervisor:
 
     @property
     def started_here(self) -> bool:
-        """This run of wharfd has started it."""
+        """Whether this run of wharfd started it."""
         return self._ours
 
     async def watch(self) -> None:
-        """Starts the supervisor again whenever it dies. Runs until cancelled; gRPC's channel finds the new one."""
-        import asyncio  # here and below: not a page of it goes to the zygote, and so to each shim
+        """Restart the supervisor whenever it dies. Runs until cancelled; gRPC's channel reconnects."""
+        import asyncio  # imported here and below, to keep it out of the zygote and the shims
 
         loop = asyncio.get_running_loop()
         pause = _PAUSE
@@ -250,7 +250,7 @@ class Supervisor:
                     os.waitpid(pid, os.WNOHANG)
 
     def _spawn(self) -> None:
-        """A fresh process with a session of its own."""
+        """Start a fresh process in a session of its own."""
         arguments = ["--root", str(self.root), "--state", str(self.state), "--log-level", self._log_level]
         if self._nofile > 0:
             arguments += ["--nofile", str(self._nofile)]
@@ -263,13 +263,13 @@ class Supervisor:
         self._started(pid)
 
     def signal(self, number: int) -> None:
-        """Signals it, by pidfd: never another process that got its number."""
+        """Signal the supervisor by pidfd, so that a reused pid is never signalled."""
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def stop_blocking(self) -> None:
-        """Ends the supervisor; containers go on with their shims. SIGKILL if it doesn't listen."""
+        """Stop the supervisor, with SIGKILL if needed; containers continue with their shims."""
         self._ending = True
         if self._pidfd < 0:
             return
@@ -292,20 +292,20 @@ class Supervisor:
 
 
 def _close_all_but(*keep: int) -> None:
-    """The listening sockets and files of wharfd are none of the supervisor's."""
+    """Close wharfd's listening sockets and files in the supervisor."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in keep:
-            # The directory's own descriptor is closed already.
+            # The descriptor of the directory listing itself is closed already.
             with contextlib.suppress(OSError):
                 os.close(int(name))
 
 
 def _become(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> None:
-    """The forked child: becomes the supervisor and never returns."""
+    """Run the supervisor in the forked child; never returns."""
     status = 1
 
     def _say_ready() -> None:
-        # A wharfd that was killed meanwhile does not read it; the next one finds the socket.
+        # A wharfd that was killed does not read it; the next one finds the socket.
         with contextlib.suppress(BrokenPipeError):
             os.write(signalled, b"1")
         os.close(signalled)
@@ -317,7 +317,7 @@ def _become(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> No
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         logging.getLogger().handlers.clear()
-        from engine.supervisor.server import run  # after the fork: only this process needs the rest of it
+        from engine.supervisor.server import run  # after the fork: only this process needs these modules
 
         status = run(
             root=str(supervisor.root),

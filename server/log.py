@@ -17,7 +17,7 @@ class JsonLines(logging.Formatter):
 
 
 class Lines(logging.Formatter):
-    """One line per message: what a client names can have newlines and escape sequences, which forge others."""
+    """One line per message: a client's text may contain newlines and escape sequences, which could forge log lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = record.message.translate(_CONTROLS)
@@ -28,7 +28,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 
 def set_up_log(config: Config) -> None:
-    """The daemon's log goes to stderr, one line per message."""
+    """Write the daemon's log to stderr, one line per message."""
     handler = logging.StreamHandler()
     text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.setFormatter(JsonLines() if config.log_format == "json" else Lines(text))
@@ -41,6 +41,6 @@ def set_level(config: Config) -> None:
     level = "debug" if config.debug else config.log_level
     names = {"trace": "debug", "warn": "warning", "fatal": "critical", "panic": "critical"}
     logging.getLogger().setLevel(names.get(level, level).upper())
-    # Their own chatter is of no use to whoever debugs this daemon.
+    # The loggers of these libraries do not help to debug this daemon.
     for noisy in ("asyncio", "grpc", "httpcore", "httpx", "hpack"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What clients read of work that goes on and of errors, whatever carries it: JSON messages of an answer that grows."""
+"""Progress and errors for clients, independent of the transport: JSON messages of a streamed answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -10,7 +10,7 @@ from engine.common.system.reserve import disk_error
 
 
 def message_of(error: BaseException) -> str:
-    """What a client reads of an error. A defect of ours shows no inner detail."""
+    """Return the client's view of an error. An internal error shows no detail."""
     error = disk_error(error)
     if isinstance(error, WharfError):
         return error.message
@@ -20,7 +20,7 @@ def message_of(error: BaseException) -> str:
 
 
 def error_message(error: BaseException, code: int | None = None) -> dict[str, Any]:
-    """The message that ends a failed stream."""
+    """Return the message that ends a failed stream."""
     text = message_of(error)
     detail: dict[str, Any] = {"message": text}
     if code is not None:
@@ -29,7 +29,7 @@ def error_message(error: BaseException, code: int | None = None) -> dict[str, An
 
 
 class Progress:
-    """A queue between a worker that reports and the stream that sends it.
+    """A queue between a worker that reports and the stream that sends.
 
     ``progress = Progress(); json_stream(progress.run(work(progress)))`` (:mod:`server.http.streams`).
     """
@@ -38,16 +38,16 @@ class Progress:
         self._queue: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(limit)
 
     async def put(self, message: Mapping[str, Any]) -> None:
-        """Waits while the client doesn't read: back-pressure reaches the worker."""
+        """Wait while the client doesn't read, so that the worker is slowed down."""
         await self._queue.put(message)
 
     def offer(self, message: Mapping[str, Any]) -> None:
-        """Drops the message if the client is slow: for progress bars, which the next message replaces."""
+        """Drop the message if the client is slow: for progress bars, which the next message replaces."""
         with suppress(asyncio.QueueFull):
             self._queue.put_nowait(message)
 
     async def run(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[Mapping[str, Any]]:
-        """What ``work`` puts, until it ends; raises what it raises; cancels it when the reader leaves."""
+        """Yield what ``work`` puts, until it ends; raise what it raises; cancel it when the reader disconnects."""
 
         async def worker() -> None:
             try:
@@ -63,7 +63,7 @@ class Progress:
         finally:
             if not task.done():
                 task.cancel()
-                # Whoever waits to put into a full queue is let go.
+                # Release producers that wait for space in the queue.
                 while not self._queue.empty():
                     self._queue.get_nowait()
                 await asyncio.gather(task, return_exceptions=True)

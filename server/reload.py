@@ -1,4 +1,4 @@
-"""SIGHUP: the file is read again, and what dockerd reloads is applied."""
+"""SIGHUP: reads the configuration file again and applies the settings that dockerd reloads."""
 
 import json
 import logging
@@ -33,9 +33,9 @@ class Reloader:
         self._services = services
 
     async def reload(self) -> None:
-        """A file that can't be used is logged, and everything stays as it was."""
+        """Reload the file. An invalid file is logged, and nothing changes."""
         log.info("Got signal to reload configuration, reloading from: %s", self._config.config_file)
-        # A firewall that was loaded anew has taken our rules along.
+        # A reload of the firewall has deleted our rules: restore them.
         await self._services.networks.restore()
         try:
             read = reload(self._given)

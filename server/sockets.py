@@ -1,4 +1,4 @@
-"""The sockets of the API: bound here, because they carry root's power and must never be open to the world."""
+"""Binds the sockets of the API. They grant root's power, so their modes are set before anyone can connect."""
 
 import contextlib
 import errno
@@ -23,9 +23,9 @@ _FIRST_PASSED = 3
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A bound socket. ``tls``: to be served with TLS. ``path``: a unix socket of ours, unlinked at the end.
+    """A bound socket. ``tls``: serve it with TLS. ``path``: the unix socket to unlink at the end.
 
-    ``metrics``: it serves the metrics and not the API.
+    ``metrics``: it serves the metrics instead of the API.
     """
 
     host: Host
@@ -42,9 +42,9 @@ class Listener:
 
 
 def bind_all(config: Config) -> list[Listener]:
-    """Binds every ``-H``, each once; all or none.
+    """Bind every ``-H`` once; either all or none.
 
-    :raises ConfigError: an address that can't be bound.
+    :raises ConfigError: an address can't be bound.
     """
     tls = config.tls or config.tlsverify
     listeners: list[Listener] = []
@@ -75,7 +75,7 @@ def _bind(host: Host, config: Config, *, tls: bool) -> list[Listener]:
 
 
 def _group(name: str, *, required: bool) -> int:
-    """The group that may use the socket; root's where the default one doesn't exist."""
+    """Return the group that may use the socket; root's if the default group doesn't exist."""
     if name.isdigit():
         return int(name)
     try:
@@ -93,7 +93,7 @@ def _unix(host: Host, config: Config) -> Listener:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     _clear_stale(path)
     sock = socket.socket(socket.AF_UNIX)
-    # Nobody may connect between bind and chmod.
+    # No client may connect between bind and chmod.
     mask = os.umask(0o777)
     try:
         sock.bind(str(path))
@@ -114,7 +114,7 @@ def _unix(host: Host, config: Config) -> Listener:
 
 
 def _clear_stale(path: Path) -> None:
-    """Removes a socket that nobody serves; another engine's, or what is no socket, stays."""
+    """Remove a stale socket. A socket that is served, or a file that is no socket, stays."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -163,7 +163,7 @@ def _tcp_socket(host: Host) -> socket.socket:
 
 
 def _passed(host: Host) -> list[Listener]:
-    """Sockets of systemd's: all of them, or the one named (a number or a name of LISTEN_FDNAMES)."""
+    """Return systemd's sockets: all, or the named one (a number or a name of LISTEN_FDNAMES)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise ConfigError("no sockets found via socket activation: make sure the service was started by systemd")
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -185,7 +185,7 @@ def _passed(host: Host) -> list[Listener]:
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:
-    """The TLS settings of the tcp sockets, or None if TLS is off.
+    """Return the TLS settings of the tcp sockets, or ``None`` if TLS is off.
 
     :raises ConfigError: certificate, key or CA can't be read.
     """

@@ -1,4 +1,4 @@
-"""Swarm mode is not part of this engine: dockerd's sentence for who asks for it, in one place."""
+"""dockerd's sentence for requests that need swarm mode, which this engine lacks."""
 
 NO_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '

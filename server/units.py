@@ -1,4 +1,4 @@
-"""Sizes as Docker's options give them."""
+"""Sizes as in Docker's options."""
 
 import re
 
@@ -7,7 +7,7 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 
 
 
 def parse_size(text: str) -> int:
-    """``10m`` → bytes (binary units, as ``docker`` reads memory sizes).
+    """Parse ``10m`` to bytes (binary units, as ``docker`` reads memory sizes).
 
     :raises ValueError: in dockerd's words.
     """

@@ -1,9 +1,9 @@
-"""The engine's version, in one place."""
+"""The engine's version."""
 
-# What clients see as the engine's version. The part before the "+" is the Docker release whose API 1.51 this is:
-# tools compare it as a number. The part behind it is ours.
+# The version that clients see. Before the "+" is the Docker release of API 1.51: tools compare it as a number. The
+# part after it is Wharf's own version.
 SERVER_VERSION = "28.5.2+wharf.0.2.0"
 
-# Of a release these name its commit and its day; a checkout has neither.
+# A release sets its commit and date; a checkout has neither.
 GIT_COMMIT = ""
 BUILD_TIME = ""

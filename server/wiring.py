@@ -1,7 +1,7 @@
-"""The composition root: the only place that makes the services and joins them.
+"""The composition root: the only module that creates the services and connects them.
 
-What is opened is entered on an exit stack in the order in which it depends on what came before, so a start that fails
-in the middle takes everything back, and the end of the daemon is the same way backwards.
+Each service is entered on an exit stack after those that it depends on. A start that fails undoes what was opened, and
+the daemon's end closes the services in reverse order.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What handlers find as ``request.app.state.services``."""
+    """The services that handlers find as ``request.app.state.services``."""
 
     engine: Engine
     events: EventBus
@@ -75,9 +75,9 @@ class Services:
 
 
 async def find_snapshotter(engine: Engine, config: Config) -> str:
-    """The snapshotter that is configured, or overlayfs where the engine can use it, else the copying one.
+    """Return the snapshotter to use: the configured one, or overlayfs if the engine supports it, else native.
 
-    :raises WharfError: the engine doesn't have the one that is configured.
+    :raises WharfError: the engine lacks the configured one.
     """
     wanted = {"overlay2": "overlayfs"}.get(config.storage_driver, config.storage_driver)
     plugins = await engine.introspection.plugins(["type==io.containerd.snapshotter.v1"])
@@ -90,9 +90,9 @@ async def find_snapshotter(engine: Engine, config: Config) -> str:
 
 @asynccontextmanager
 async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[Services]:
-    """All services over a running engine. ``zygote``: for a stock containerd's I/O hosts.
+    """Open all services over a running engine. ``zygote``: for a stock containerd's I/O hosts.
 
-    :raises WharfError: the engine doesn't answer, or a setting can't be fulfilled.
+    :raises WharfError: the engine does not respond, or a setting can't be applied.
     """
     place.keep_in(f"{config.exec_root}/place")
     async with AsyncExitStack() as stack:
@@ -153,8 +153,8 @@ async def make_services(
 
     :raises WharfError: no OCI runtime works on this host, or the engine can't be asked.
     """
-    # crun makes the streams that it is given the container's user's. containerd's own shims give it the host's
-    # /dev/null (ours a sealed one), so that users would take that from the host.
+    # crun changes the owner of the stdio files that it gets to the container's user. containerd's own shims pass
+    # the host's /dev/null (ours a sealed one), so the container's user would become its owner.
     runtime = runtimes.require("" if config.embedded else RUNC)
     users: list[Containers] = []
     images = Images(engine, bus, partial(_users, users), registry_settings(config), apply_changes=apply_changes)
@@ -218,7 +218,7 @@ async def make_services(
 
 
 def _make_builds(config: Config, containers: Containers, images: Images, networks: Networks, identity: str) -> "Builds":
-    from server.builder.service import Builds  # see Door
+    from server.builder.service import Builds  # see server.builder.facade
 
     return Builds(
         containers.room,
@@ -240,7 +240,7 @@ async def _remap(config: Config, stack: AsyncExitStack) -> Remap | None:
 
 
 def registry_settings(config: Config) -> RegistrySettings:
-    """What the configuration says about registries, in the words of the room that asks them."""
+    """Return the registry settings of the configuration."""
     return RegistrySettings(
         mirrors=config.registry_mirrors,
         insecure=config.insecure_registries,
@@ -254,5 +254,5 @@ def registry_settings(config: Config) -> RegistrySettings:
 
 
 def _users(containers: list[Containers]) -> Iterable[ImageUser]:
-    """Every container; images are made before the service that knows them."""
+    """Return every container. Images are created before the containers service, so the list is filled later."""
     return list(containers[0].registry) if containers else ()

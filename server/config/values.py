@@ -155,7 +155,7 @@ def from_flag(kind: Kind, texts: Sequence[str]) -> Any:
 
 
 def kind_of(value: object) -> str:
-    """The JSON kind of a value, as Go's errors name it."""
+    """Return the JSON kind of a value, as Go's errors name it."""
     kinds: Sequence[tuple[type, str]] = (
         (bool, "bool"),
         (int, "number"),

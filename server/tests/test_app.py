@@ -1,4 +1,4 @@
-"""The application as an ASGI callable: routing, versions of parameters, errors, taken connections."""
+"""The application as an ASGI callable: routing, versions of parameters, errors, hijacked connections."""
 
 import asyncio
 from collections.abc import Callable, MutableMapping
@@ -61,14 +61,14 @@ ROUTES = (
 
 @dataclass(slots=True)
 class Api:
-    """``messages``: what the application sent for the last request. ``observed``: what it measured."""
+    """``messages``: what the application sent for the last request. ``observed``: what it reported."""
 
     connection: Connection = field(default_factory=Connection)
     messages: list[MutableMapping[str, Any]] = field(default_factory=list)
     observed: list[tuple[str, str]] = field(default_factory=list)
 
     def ask(self, method: str, url: str) -> httpx.Response | None:
-        """The answer; None if nothing was sent."""
+        """Return the answer; ``None`` if nothing was sent."""
         application = EngineApp(ROUTES, None, lambda method, path, _: self.observed.append((method, path)))
         self.messages.clear()
 
@@ -117,7 +117,7 @@ def test_unknown_paths_and_wrong_methods_are_404(method: str, url: str, status: 
     ("url", "location"), [("/a//b?x=1", "/a/b?x=1"), ("/a/../echo", "/echo"), ("/a/./b/", "/a/b/")]
 )
 def test_unclean_paths_are_redirected(url: str, location: str) -> None:
-    # httpx would clean a path itself.
+    # httpx would normalise the path itself.
     answer = Api().ask("GET", url.replace("..", "%2e%2e").replace("/./", "/%2e/"))
     assert answer is not None
     assert (answer.status_code, answer.headers["location"], answer.content) == (301, location, b"")

@@ -1,4 +1,4 @@
-"""Flags and file: how they are read, merged and refused."""
+"""Flags and configuration file: parsing, merging, and errors."""
 
 import json
 from pathlib import Path

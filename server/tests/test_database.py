@@ -1,4 +1,4 @@
-"""The store: durable on return, batched, undone alone, migrated step by step."""
+"""The store: durable writes, batches whose writes fail independently, stepwise migrations."""
 
 import asyncio
 import sqlite3
@@ -77,7 +77,7 @@ def test_a_cancelled_writer_has_still_written(tmp_path: Path) -> None:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            # A later write waits for its turn behind the first.
+            # A later write queues behind the first.
             await database.write(lambda c: None)
             assert await Documents(database, "settings").get("id") == b"x"
         finally:
@@ -125,7 +125,7 @@ def test_a_full_database_still_takes_what_frees_space(tmp_path: Path) -> None:
             )
             assert results[1] is None
             assert await volumes.all() == []
-            # The reserve is made anew with the next commit.
+            # The next commit recreates the reserve.
             await volumes.put("small", None, b"1", frees=True)
             assert database.reserve.held
         finally:

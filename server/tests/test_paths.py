@@ -1,4 +1,4 @@
-"""Paths inside a root that a program changes while they are used: nothing outside is ever seen."""
+"""Paths inside a root that a program changes during use: nothing outside is ever reached."""
 
 import contextlib
 import os
@@ -47,8 +47,8 @@ def race(root: int, tmp_path: Path) -> Iterator[None]:
 
 
 def repeat(work: Callable[[], object]) -> set[object]:
-    """What the tries returned that found anything. On a busy host the exchanging program may not run for all of them;
-    then there are more, until one finds something."""
+    """Return the attempts' results that found anything. On a busy host the exchanging program may not run during all
+    attempts; then there are more, until one finds something."""
     found: set[object] = set()
     tries, deadline = 0, time.monotonic() + 30
     while tries < TRIES or (not found and time.monotonic() < deadline):
@@ -66,7 +66,7 @@ def repeat(work: Callable[[], object]) -> set[object]:
 @pytest.mark.usefixtures("race")
 def test_look_sees_nothing_outside(root: int) -> None:
     assert repeat(lambda: tree.look(root, "/w/d/file").size) == {len("inside")}
-    # There is a link of this name outside, too: where it leads is not for a container to know.
+    # There is a link of this name outside, too: a container must not learn where it leads.
     shown = repeat(lambda: tree.look(root, "/w/d/link").link_target) | repeat(lambda: paths.resolve(root, "/w/d/link"))
     assert not [path for path in shown if "secret" in str(path)]
     assert "/w/d/file" in shown

@@ -1,4 +1,4 @@
-"""``userns-remap``: names and ranges."""
+"""``userns-remap``: names and id ranges."""
 
 import grp
 import pwd
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A data root that everybody may pass through, and files of ranges for the user ``daemon``."""
+    """A data root that is accessible to everybody, and subordinate id files for the user ``daemon``."""
     for part in (tmp_path, *list(tmp_path.parents)[:2]):
         part.chmod(0o711)
     uids, gids = tmp_path / "subuid", tmp_path / "subgid"
