@@ -1,1 +1,1 @@
-"""The words of the Engine API: pydantic models by group."""
+"""The types of the Engine API: pydantic models by group."""

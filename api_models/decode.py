@@ -1,4 +1,4 @@
-"""JSON bodies in, models out; what is wrong with a body is said in the sentence of Go's decoder."""
+"""Decodes JSON bodies to models; errors have the sentences of Go's decoder."""
 
 import inspect
 from types import NoneType, UnionType
@@ -18,7 +18,7 @@ _BASIC = {str: "string", bool: "bool", int: "int64", float: "float64"}
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value of ``body``.
+    """Parse ``body``.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.
     """
@@ -29,12 +29,12 @@ def parse_json(body: bytes) -> Any:
 
 
 def decode(model: type[M], body: bytes, *, root: str = "") -> M:
-    """Reads ``body`` into ``model``. ``root`` is the Go name of the outermost struct where it isn't the model's.
+    """Decode ``body`` to ``model``. ``root``: the Go name of the outermost struct, if it isn't the model's.
 
     :raises WharfError: INVALID_ARGUMENT: no JSON, a value of the wrong type, or more than ``limits.JSON_VALUES``.
     """
     document = parse_json(body)
-    # Before models are made: one takes 100 times the bytes of its text, an error about a value even more.
+    # Check before decoding: a model takes 100 times the bytes of its text, an error about a value even more.
     if jsontext.has_more(document, limits.JSON_VALUES):
         raise limits.exceeded("JSON_VALUES", "the number of values in the body")
     try:
@@ -44,7 +44,7 @@ def decode(model: type[M], body: bytes, *, root: str = "") -> M:
 
 
 def mismatch(model: type[Model], error: ValidationError, *, root: str = "") -> str:
-    """Go's sentence about the first wrong value of a validation error."""
+    """Return Go's sentence about the first wrong value of a validation error."""
     first = error.errors(include_url=False, include_context=False)[0]
     struct_name = root or _short(model)
     annotation: Any = model
@@ -76,7 +76,7 @@ def _short(model: type[Model]) -> str:
 
 
 def _field(model: type[Model], name: str) -> tuple[str, list[str]]:
-    """The attribute of a JSON name, and how Go's path calls it: a struct embedded in another is a step too."""
+    """Return the attribute of a JSON name, and its path in Go, where an embedded struct is a step too."""
     for attribute, info in model.model_fields.items():
         if name in (attribute, info.alias):
             owner = next(base for base in model.__mro__ if attribute in inspect.get_annotations(base))
@@ -86,7 +86,7 @@ def _field(model: type[Model], name: str) -> tuple[str, list[str]]:
 
 
 def _unwrapped(annotation: Any) -> Any:
-    """The annotation without ``Annotated`` and without ``| None``."""
+    """Strip ``Annotated`` and ``| None`` from an annotation."""
     while True:
         origin = get_origin(annotation)
         if origin is Annotated:
@@ -98,7 +98,7 @@ def _unwrapped(annotation: Any) -> Any:
 
 
 def _go_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
-    for mark in reversed(metadata):  # the outermost first
+    for mark in reversed(metadata):  # outermost first
         if isinstance(mark, Go):
             return mark.name
     origin = get_origin(annotation)
@@ -117,12 +117,12 @@ def _go_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _kind(value: Any, wanted: str) -> str:
-    """The JSON kind of a value, as Go's errors name it."""
+    """Return the JSON kind of a value, as Go's errors name it."""
     match value:
         case bool():
             return "bool"
         case int() | float():
-            # A number where a number belongs, that doesn't fit, is quoted.
+            # Go quotes a number that is out of range.
             return f"number {value}" if wanted in _NUMBERS else "number"
         case str():
             return "string"

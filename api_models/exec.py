@@ -1,4 +1,4 @@
-"""Exec: a further process in a running container."""
+"""Exec: an additional process in a running container."""
 
 from typing import Annotated, ClassVar
 

@@ -1,4 +1,4 @@
-"""The ``filters`` parameter: which keys, which values, and dockerd's ways of matching them."""
+"""The ``filters`` parameter: accepted keys and values, and dockerd's ways to match them."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Any
 from engine.common import jsontext, limits, regex
 from engine.common.errors import WharfError, invalid
 
-# From so many values on, a look at each of them takes longer than a look at each beginning of a name, or a thread.
+# From this many values on, a comparison with each takes longer than looking up each prefix of a name, or a thread.
 _MANY = 64
 
 
@@ -20,7 +20,7 @@ def _bad(key: str = "", values: Collection[str] | None = None) -> WharfError:
 
 
 class Filters:
-    """Key → values. A key that wasn't given matches everything."""
+    """Key → values. A missing key matches everything."""
 
     __slots__ = ("_fields", "_found", "_regexes", "_sets")
 
@@ -32,7 +32,7 @@ class Filters:
 
     @classmethod
     def parse(cls, text: str) -> "Filters":
-        """Reads ``{"key":{"value":true}}`` or the old ``{"key":["value"]}``; "" is no filter.
+        """Parse ``{"key":{"value":true}}`` or the old form ``{"key":["value"]}``; "" is no filter.
 
         :raises WharfError: INVALID_ARGUMENT "invalid filter", or more values than ``limits.FILTER_VALUES``.
         """
@@ -73,11 +73,11 @@ class Filters:
         return f"Filters({self._fields!r})"
 
     def get(self, key: str) -> tuple[str, ...]:
-        """The values of ``key``; empty if it wasn't given."""
+        """Return the values of ``key``; empty if it is missing."""
         return self._fields.get(key, ())
 
     def validate(self, accepted: Collection[str]) -> None:
-        """:raises WharfError: INVALID_ARGUMENT: a key that this list doesn't know."""
+        """:raises WharfError: INVALID_ARGUMENT: a key outside ``accepted``."""
         for key in self._fields:
             if key not in accepted:
                 raise _bad(key)
@@ -89,7 +89,7 @@ class Filters:
                 raise _bad(key, (value,))
 
     def exact(self, key: str, value: str) -> bool:
-        """True if ``value`` is one of the key's values, or the key has none."""
+        """Whether ``value`` is one of the key's values, or the key has none."""
         values = self._sets.get(key)
         return not values or value in values
 
@@ -103,7 +103,7 @@ class Filters:
         return any(value[:end] in self._sets[key] for end in range(len(value) + 1))
 
     def match(self, key: str, value: str) -> bool:
-        """Like :meth:`exact`, and also if one of the key's values is found in ``value`` as a regular expression."""
+        """Like :meth:`exact`, and also if one of the key's values matches in ``value`` as a regular expression."""
         values = self._fields.get(key)
         if not values or value in self._sets[key]:
             return True
@@ -114,9 +114,9 @@ class Filters:
         )
 
     async def search_ahead(self, key: str, values: Iterable[str]) -> None:
-        """Lets :meth:`match` know the answers for ``values``: expressions and many texts are searched for in a thread.
+        """Compute the results of :meth:`match` for ``values``, in a thread if there are expressions or many texts.
 
-        :raises WharfError: INVALID_ARGUMENT: longer together than ``limits.REGEX_BYTES``.
+        :raises WharfError: INVALID_ARGUMENT: the expressions together exceed ``limits.REGEX_BYTES``.
         """
         if self._expressions(key) or len(self.get(key)) >= _MANY:
             texts = list(values)
@@ -124,7 +124,7 @@ class Filters:
             self._found.update({(key, text): fits for text, fits in zip(texts, found, strict=True)})
 
     def _expressions(self, key: str) -> list[regex.Regex]:
-        """The values of a key that are more than plain text; what is no regular expression matches nothing."""
+        """Compile the values of a key that are more than plain text; an invalid expression matches nothing."""
         if key not in self._regexes:
             expressions = [text for text in self.get(key) if not _plain(text)]
             if sum(map(len, expressions)) > limits.REGEX_BYTES:
@@ -137,7 +137,7 @@ class Filters:
         return self._regexes[key]
 
     def labels(self, key: str, labels: Mapping[str, str] | None) -> bool:
-        """True if each of the key's values, ``name`` or ``name=value``, is among ``labels``."""
+        """Whether each of the key's values, ``name`` or ``name=value``, is in ``labels``."""
         for wanted in self.get(key):
             name, given, value = wanted.partition("=")
             if labels is None or name not in labels or (given and labels[name] != value):
@@ -145,15 +145,15 @@ class Filters:
         return True
 
     def labelled(self, labels: Mapping[str, str] | None) -> bool:
-        """The filters ``label`` and ``label!`` of lists and prunes together."""
+        """Apply the filters ``label`` and ``label!`` of lists and prunes."""
         if not self.labels("label", labels):
             return False
         return "label!" not in self._fields or not self.labels("label!", labels)
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """A key whose value is a truth: 1, true, 0 or false.
+        """Return the boolean value of a key: 1, true, 0 or false.
 
-        :raises WharfError: INVALID_ARGUMENT: anything else, or both.
+        :raises WharfError: INVALID_ARGUMENT: another value, or several.
         """
         if key not in self._fields:
             return default
@@ -167,5 +167,5 @@ class Filters:
 
 
 def _plain(pattern: str) -> bool:
-    """Whether a regular expression matches itself and nothing else."""
+    """Whether a regular expression matches only itself."""
     return not set(pattern) & set("\\.+*?()|[]{}^$")

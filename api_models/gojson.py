@@ -1,4 +1,4 @@
-"""Why a text is no JSON, in the words of Go's scanner (dockerd's clients show them to people)."""
+"""Explains why a text is not JSON, in the sentences of Go's scanner, which dockerd's clients show."""
 
 import re
 
@@ -12,7 +12,7 @@ _SIMPLE = (
     _WS + rb"(?:" + _KEY + rb"|-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+"
     rb"|true|false|null|\{" + _WS + rb"\}|\[" + _WS + rb"\])" + _WS + rb","
 )
-# From one value to a later one of the same array or object: without these a step in Python is made for each element.
+# Matches runs of simple elements at once: a Python step per element would be slow.
 _ELEMENTS = re.compile(rb"(?:" + _SIMPLE + rb"){1,10000}+")
 _MEMBERS = re.compile(rb"(?:" + _SIMPLE + _WS + _KEY + _WS + rb":){1,10000}+")
 
@@ -34,7 +34,7 @@ def _quoted(byte: int) -> str:
 
 
 class _Scanner:
-    """Walks a document once, without building it and without recursion."""
+    """Scans a document once, without building it and without recursion."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -83,7 +83,7 @@ class _Scanner:
                 return
 
     def close(self, open_brackets: list[int]) -> bool:
-        """After a value: closes what ends here. True if another value follows."""
+        """Close brackets that end after a value. Return whether another value follows."""
         while open_brackets:
             self.skip()
             char = self.peek()
@@ -145,7 +145,7 @@ class _Scanner:
 
     def string(self) -> None:
         self.at += 1
-        # Most of a large document is in strings: a step of this loop for each byte takes seconds on the event loop.
+        # Most bytes of a large document are in strings: one iteration per byte would take seconds on the event loop.
         while (char := self._skip_plain()) != 0x22:
             if char < 0x20:
                 raise self.fail("in string literal")
@@ -164,7 +164,7 @@ class _Scanner:
 
 
 def explain(text: bytes) -> str:
-    """dockerd's sentence for a body that isn't one JSON value. Takes up to 2 µs for each byte of nested values."""
+    """Return dockerd's sentence for a body that isn't one JSON value. Takes up to 2 µs per byte of nested values."""
     scanner = _Scanner(text)
     scanner.skip()
     if scanner.at >= len(text):

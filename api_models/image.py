@@ -1,4 +1,4 @@
-"""Images: the shapes of list and inspect (no request has a JSON body but commit, whose is a ContainerConfig)."""
+"""Images: the shapes of list and inspect (only commit has a JSON body, a ContainerConfig)."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ def _size(document: dict[str, Any]) -> Any:
 
 
 def _untagged(document: dict[str, Any], version: Version) -> None:
-    """Before 1.43 an image without a name was listed as ``<none>:<none>``."""
+    """Before 1.43, an image without a name is listed as ``<none>:<none>``."""
     if version < (1, 43) and not document.get("RepoTags") and not document.get("RepoDigests"):
         document["RepoTags"] = ["<none>:<none>"]
         document["RepoDigests"] = ["<none>@<none>"]
@@ -37,7 +37,7 @@ class ImageSummary(Model):
 
 
 class ImageConfig(Model):
-    """``Config`` of an image's inspect: what a container alone has was shown empty before 1.50."""
+    """``Config`` of an image's inspect: before 1.50, with the empty fields of a container's configuration."""
 
     hostname: Annotated[str, Filled((1, 50), "")] = ""
     domainname: Annotated[str, Filled((1, 50), "")] = ""

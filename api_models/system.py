@@ -19,14 +19,14 @@ class AuthConfig(Model):
     password: Annotated[str, Field(alias="password"), OMIT] = ""
     auth: Annotated[str, Field(alias="auth"), OMIT] = ""
     email: Annotated[str, Field(alias="email"), OMIT] = ""
-    # The keys are lower case on this one object.
+    # This object has lower-case keys.
     server_address: Annotated[str, Field(alias="serveraddress"), OMIT] = ""
     identity_token: Annotated[str, Field(alias="identitytoken"), OMIT] = ""
     registry_token: Annotated[str, Field(alias="registrytoken"), OMIT] = ""
 
 
 def _commits(document: dict[str, Any], version: Version) -> None:
-    """``Expected`` repeated the commit's id until 1.48."""
+    """Before 1.48, ``Expected`` repeats the commit's id."""
     if version >= (1, 49):
         return
     for key in ("ContainerdCommit", "RuncCommit", "InitCommit"):
@@ -36,14 +36,14 @@ def _commits(document: dict[str, Any], version: Version) -> None:
 
 
 def _runtimes(document: dict[str, Any], version: Version) -> None:
-    """A runtime's features (``status``) are shown from 1.44 on."""
+    """A runtime's features (``status``) are shown since 1.44."""
     if version < (1, 44):
         for runtime in (document.get("Runtimes") or {}).values():
             runtime.pop("status", None)
 
 
 def _nondistributable(document: dict[str, Any], version: Version) -> None:
-    """The lists of registries for foreign layers: empty, then null (1.48), then gone (1.49)."""
+    """The lists of registries for foreign layers: empty, null since 1.48, absent since 1.49."""
     registry = document.get("RegistryConfig")
     if isinstance(registry, dict) and version < (1, 49):
         empty: list[str] | None = [] if version < (1, 48) else None
@@ -52,7 +52,7 @@ def _nondistributable(document: dict[str, Any], version: Version) -> None:
 
 
 def _security(document: dict[str, Any], version: Version) -> None:
-    """Before 1.25 an option was its name alone, and there was an execution driver."""
+    """Before 1.25, an option is its name only, and there is an execution driver."""
     if version < (1, 25):
         document["ExecutionDriver"] = "<not supported>"
         options = document.get("SecurityOptions") or []
@@ -60,7 +60,7 @@ def _security(document: dict[str, Any], version: Version) -> None:
 
 
 class Info(Model):
-    """The answer of ``GET /info``: what depends on the version; the rest passes as the service gives it."""
+    """The answer of ``GET /info``: only the fields that depend on the version; others are passed through."""
 
     kernel_memory: Annotated[bool | None, Filled((1, 42), value=False)] = None
     bridge_nf_iptables: Annotated[bool | None, Field(alias="BridgeNfIptables"), Filled((1, 50), value=False)] = None
@@ -76,7 +76,7 @@ class Info(Model):
 
 
 def _build_cache_parent(document: dict[str, Any], version: Version) -> None:
-    """``Parent`` became the list ``Parents`` in 1.42."""
+    """Before 1.42, ``Parents`` is a single ``Parent``."""
     if version < (1, 42):
         parents = document.pop("Parents", None) or []
         document["Parent"] = parents[0] if parents else ""
@@ -87,13 +87,13 @@ class BuildCacheRecord(Model):
 
 
 class UsedImage(ImageSummary):
-    """An image in the disk usage: how many containers it has is counted for every version."""
+    """An image in the disk usage: every version has the number of its containers."""
 
     containers: int = -1
 
 
 def _builder_size(document: dict[str, Any], version: Version) -> None:
-    """The sum of the build cache, until 1.41 and unless it is nothing."""
+    """Before 1.42, the total size of the build cache, unless it is 0."""
     size = sum(record.get("Size", 0) for record in document.get("BuildCache") or [])
     if size and version < (1, 42):
         document["BuilderSize"] = size

@@ -7,7 +7,7 @@ from api_models.versions import Since
 
 
 class VolumeCreateRequest(Model):
-    """The body of ``POST /volumes/create``. No name: a random one; no driver: "local"."""
+    """The body of ``POST /volumes/create``. Without a name: a random one; without a driver: "local"."""
 
     go_name: ClassVar[str] = "volume.CreateOptions"
 

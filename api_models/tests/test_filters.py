@@ -1,4 +1,4 @@
-"""Filters are read in both spellings and match as dockerd's do."""
+"""Filters: both forms, and matching as in dockerd."""
 
 import json
 
