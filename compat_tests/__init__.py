@@ -1,1 +1,1 @@
-"""Black-box tests through the socket: real clients, a real engine, real containers."""
+"""Black-box tests over the API socket: real clients, a real engine, real containers."""

@@ -1,4 +1,4 @@
-"""Fixtures of the black-box tests: engines, and the proof that a test leaves nothing behind."""
+"""Fixtures of the black-box tests: engines, and the check that a test leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-# How much log there was of each daemon when a test began, by the log's path.
+# The size of each daemon's log when a test started, by the log's path.
 _WRITTEN = pytest.StashKey[dict[Path, int]]()
 
 
@@ -70,7 +70,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that fails shows what the daemons said meanwhile."""
+    """Add the daemons' log output during a failed test to its report."""
     report = yield
     if report.failed:
         before = item.stash.get(_WRITTEN, {})
@@ -84,15 +84,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session", autouse=True)
 def host_as_before() -> Iterator[None]:
-    """At the end the host has the links that it had: each engine proves the rest of its own traces itself."""
+    """Check at the end that the host has its original links; each engine checks its other traces itself."""
     before = set(links()) if shutil.which("ip") else set()
     switches = {path: path.read_text() for path in FORWARDING if path.exists()}
     yield
     if others_at_work():
-        # They need what is switched on, and their links would be taken for ours.
+        # They depend on forwarding, and this check would report their links.
         return
     for path, value in switches.items():
-        # An engine switches forwarding on for good; this host gets its own setting back.
+        # An engine enables forwarding permanently; restore the host's setting.
         if path.read_text() != value and os.access(path, os.W_OK):
             path.write_text(value)
     mine = ("wt", "veth", "wharf")
@@ -106,7 +106,7 @@ def host_as_before() -> Iterator[None]:
 
 
 def others_at_work() -> bool:
-    """Whether another engine or test run is at work on this host, whose links would be taken for ours."""
+    """Whether another engine or test run is active on this host: the check would report its links."""
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
@@ -125,7 +125,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def own_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """One engine for this module alone: for tests that kill, restart or fill it."""
+    """An engine for one module: for tests that kill, restart or fill it."""
     with engines.running(request.param, "own") as engine:
         yield engine
 
@@ -142,7 +142,7 @@ def oracle() -> Iterator[Dockerd]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves containers, networks or volumes in an engine, and removes them for the next one."""
+    """Fail a test that leaves containers, networks or volumes in an engine, and remove them for the next one."""
     used: list[Engine] = [
         request.getfixturevalue(name) for name in ("engine", "own_engine", "oracle") if name in request.fixturenames
     ]
@@ -150,7 +150,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     for each, earlier in zip(used, before, strict=True):
         if not each.daemon.running:
-            each.start()  # a test that failed in the middle of a restart: the next ones need it
+            each.start()  # a test failed during a restart: restore the engine for the next ones
 
         def left(each: Engine = each, earlier: set[tuple[str, str]] = earlier) -> set[tuple[str, str]]:
             return leavings(each) - earlier
@@ -164,7 +164,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def leavings(engine: Engine) -> set[tuple[str, str]]:
-    """What an engine holds that a test should have removed, as (kind, id), containers first in the alphabet."""
+    """Return the objects that a test should have removed, as (kind, id); containers sort first."""
 
     def listed(path: str, **query: Any) -> Any:
         answer = engine.api.get(path, **query)

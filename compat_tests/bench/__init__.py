@@ -1,1 +1,1 @@
-"""The benchmark: ours and Debian's dockerd, in turn, on the same machine. `python -m compat_tests.bench --help`."""
+"""The benchmark: Wharf and Debian's dockerd in turn, on one machine. `python -m compat_tests.bench --help`."""

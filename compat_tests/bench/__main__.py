@@ -1,7 +1,7 @@
-"""python -m compat_tests.bench: measures, prints each row as it is done, and can put the table into the README.
+"""python -m compat_tests.bench: measures, prints each finished row, and can write the table into the README.
 
-The rows are kept in a file, the newest of each name: runs of parts (`--only`), and runs that were cut off, add up to
-one table, which `--table` prints without measuring and `--readme` publishes.
+A file keeps the newest row of each name, so partial (`--only`) and interrupted runs add up to one table, which
+`--table` prints without measuring and `--readme` publishes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="measure nothing: print the rows that are kept")
     parser.add_argument("--readme", action="store_true", help="put the table of all rows that are kept into README.md")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the engines go with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the engines too
     if options.readme and (options.quick or options.engine):
         parser.error("the README shows full measurements of both engines")
     partial = "-quick" * options.quick + f"-{options.engine}" * bool(options.engine)
@@ -51,14 +51,14 @@ def main() -> int:
 
 
 def measure(names: Sequence[str], kept: report.Rows, *, quick: bool, only: str | None) -> list[str]:
-    """Takes these measurements; returns the names of those that failed, which must not take the others along."""
+    """Run these measurements; return the names of those that failed, without aborting the others."""
     failed: list[str] = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_disk())
         used: list[Engine] = []
         if only != "dockerd":
             with engines.wharf("compile"):
-                pass  # an installed engine has its modules compiled; who does that has used memory for it
+                pass  # compile modules beforehand, as in an installed engine: compiling uses memory
             used.append(stack.enter_context(engines.wharf("bench")))
         if only != "wharf":
             used.append(stack.enter_context(engines.dockerd("bench")))

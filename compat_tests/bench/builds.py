@@ -1,4 +1,4 @@
-"""Builds, by both front doors: without cache, all cached, a large context with one change, stages side by side."""
+"""Builds by both front ends: without cache, fully cached, a large context with one change, parallel stages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build(engine: Engine, folder: Path, door: str, *args: str) -> None:
 
 @contextmanager
 def context(dockerfile: str, *, files: int = 1) -> Iterator[Path]:
-    """A folder to build."""
+    """Create a directory to build."""
     with tempfile.TemporaryDirectory(prefix="wharf-bench-") as name:
         folder = Path(name)
         (folder / "Dockerfile").write_text(dockerfile)
@@ -40,7 +40,7 @@ def context(dockerfile: str, *, files: int = 1) -> Iterator[Path]:
 
 @contextmanager
 def _cleared(engines: Sequence[Engine]) -> Iterator[None]:
-    """Takes the untagged images and the cache away afterwards."""
+    """Remove untagged images and the cache afterwards."""
     try:
         yield
     finally:
@@ -50,7 +50,7 @@ def _cleared(engines: Sequence[Engine]) -> Iterator[None]:
 
 
 def steps(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """Ten steps, eight of them containers: without cache, then all cached; the wall time of `docker build -q`."""
+    """Ten steps, eight of which run a process: without cache, then fully cached; wall time of `docker build -q`."""
     with context(STEPS) as folder, _cleared(engines):
         for door, aim in (("classic", at_most(0.4)), ("BuildKit", at_most(0.7))):
             anew = Row(f"build of 10 steps without cache, {door}", "ms", aim)
@@ -69,7 +69,7 @@ def steps(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def large(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """20,000 files of which one changed since this engine's last build of them, which is not in the time."""
+    """20,000 files, one of which has changed since this engine's previous (untimed) build of them."""
     count = 2000 if quick else 20000
     dockerfile = "FROM busybox\nCOPY many /many\nRUN ls /many > /list\n"
     with context(dockerfile, files=count) as folder, _cleared(engines):
@@ -89,7 +89,7 @@ def large(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def stages(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """Two stages that sleep a second each and don't need one another: side by side they take the longer one's time."""
+    """Two independent stages that sleep one second each: run in parallel they take one second."""
     with context(STAGES) as folder, _cleared(engines):
         for door in DOORS:
             row = Row(f"two independent stages of 1 s, {door}", "ms", within(1500))

@@ -1,4 +1,4 @@
-"""The disk that both engines and the files of the measurements are on."""
+"""The disk for both engines and the files of the measurements."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from compat_tests.support.traces import PREFIX
 
-_SIZE = 40 << 30  # bytes, of which only those that are used exist
+_SIZE = 40 << 30  # bytes, sparse
 
 
 @contextlib.contextmanager
 def own_disk() -> Iterator[None]:
-    """An ext4 with a journal, in a file, is the temporary directory meanwhile.
+    """Mount an ext4 with a journal, in a file, as the temporary directory during the block.
 
-    Without a journal, ext4 takes no inode again for a minute or more after its deletion and looks at each of them
-    in turn for every file that is created (`recently_deleted` in fs/ext4/ialloc.c): what the round before removed
-    would decide the time of this one, by a factor of ten.
+    Without a journal, ext4 does not reuse an inode for a minute or more after its deletion, and checks each deleted
+    one for every file that is created (`recently_deleted` in fs/ext4/ialloc.c): the files removed by one round would
+    slow the next one by a factor of ten.
     """
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-0-") as name:
@@ -33,7 +33,7 @@ def own_disk() -> Iterator[None]:
         try:
             _run("mount", "-o", "discard", device, str(mounted))
         finally:
-            _run("losetup", "--detach", device)  # takes effect once it is mounted nowhere
+            _run("losetup", "--detach", device)  # takes effect at the last unmount
         try:
             Path(name).chmod(0o711)
             mounted.chmod(0o711)

@@ -1,4 +1,4 @@
-"""The everyday load: many containers with health checks, and somebody who watches their statistics."""
+"""The everyday load: many containers with health checks, and a client that streams their statistics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def health(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
         assert until(checked, seconds=180), f"not all containers became healthy on {engine.kind}"
         with engine.popen("stats", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as watcher:
             try:
-                time.sleep(3)  # until it follows all of them
+                time.sleep(3)  # until it streams all of them
                 begin, before = time.monotonic(), used(engine)
                 time.sleep(seconds)
                 row.add(engine.kind, (used(engine) - before) / (time.monotonic() - begin) * 60)
@@ -45,7 +45,7 @@ def health(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def used(engine: Engine) -> float:
-    """Seconds of processor time of the engine's processes and of the children that they have waited for."""
+    """Return the processor seconds of the engine's processes and of their waited-for children."""
     ticks = 0
     for process in processes(engine.place.footprint.mark):
         try:

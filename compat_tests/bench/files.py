@@ -1,8 +1,8 @@
 """`docker cp` of one large file and of many small ones, into a container and out of it.
 
-Out of it twice: as a stream to nowhere, which is the engine's work, and into a folder, where the CLI itself creates
-the files, one after the other (for 20,000 of them that is nearly all of the time, whatever the engine does). Nothing
-gets another name on its way: the CLI would take the archive apart and write it anew, longer than either engine works.
+Out of it twice: as a stream to /dev/null, which measures the engine, and into a directory, where the CLI creates the
+files one by one (for 20,000 files nearly all of the time). Nothing is renamed on the way: the CLI would rewrite the
+archive, which takes longer than either engine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def copies(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The wall time of the CLI's whole command on a container that was never started, each round with a new one."""
+    """Wall time of the CLI's whole command on a container that was never started, a new one in each round."""
     large, count = (64, 2000) if quick else (1024, 20000)
     names = (f"{large} MiB in one file", f"{count:,} small files")
     ways = ("in", "out as a stream", "out")
@@ -38,7 +38,7 @@ def copies(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
             engine.docker("create", "--name", "bench-cp", "busybox", "true")
             try:
                 for subject, (there, stream, back) in zip(("large", "many"), (rows[:3], rows[3:]), strict=True):
-                    os.sync()  # what was written before is no burden of what comes
+                    os.sync()  # flush earlier writes outside the measured time
                     with clock(there, engine):
                         engine.docker("cp", str(folder / subject), "bench-cp:/", timeout=600)
                     os.sync()

@@ -1,7 +1,7 @@
-"""Images: load, save, push, rmi, pull, import and commit, of one of many small files and of one of six layers.
+"""Images: load, save, push, rmi, pull, import and commit, of one with many small files and of one with six layers.
 
-Each image is made anew, of bytes that neither engine nor registry has seen before: what a collector hasn't taken yet,
-or a registry holds from an earlier round, helps nobody. Nothing is begun before the files of the last image are gone.
+Each image is new, of bytes that neither engine nor registry has seen: uncollected content and earlier rounds help
+neither engine. A round starts only when the files of the previous image are gone.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Nodes = dict[str, images.Node | bytes | str]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A kind of image to move about."""
+    """A kind of image to transfer."""
 
     label: str
-    flat_label: str  # the same in one layer
-    files: int  # small ones, in the first layer
-    noise: tuple[int, ...]  # for each layer, the size of a file whose bytes don't compress
+    flat_label: str  # the same content in one layer
+    files: int  # small files, in the first layer
+    noise: tuple[int, ...]  # per layer, the size of a file of incompressible bytes
 
     def nodes(self, mark: str) -> list[Nodes]:
-        """What is in each layer; the files of noise carry the mark in their name."""
+        """Return the files of each layer; the names of incompressible files contain the mark."""
         small: Nodes = {}
         for number in range(self.files):
             small.setdefault(f"d{number // 100}", images.Node(kind=b"5", mode=0o755))
@@ -46,13 +46,13 @@ class Subject:
 
     @contextmanager
     def archive(self, tag: str, mark: str) -> Iterator[Path]:
-        """A new image of this kind, as `docker save` of old wrote them."""
+        """Write a new image of this kind as a docker-archive."""
         with _file(images.docker_archive(tag, [images.layer(nodes) for nodes in self.nodes(mark)])) as path:
             yield path
 
     @contextmanager
     def flat(self, mark: str) -> Iterator[Path]:
-        """A root file system of this kind in a tar."""
+        """Write a root file system of this kind as a tar."""
         with _file(images.layer({name: node for nodes in self.nodes(mark) for name, node in nodes.items()})) as path:
             yield path
 
@@ -66,7 +66,7 @@ def _file(data: bytes) -> Iterator[Path]:
 
 
 def subjects(*, quick: bool) -> list[Subject]:
-    """8,000 small files and 60 MB that don't compress; 400 MB in six layers (a tenth of it when `quick`)."""
+    """8,000 small files and 60 MB of incompressible data; 400 MB in six layers (a tenth of it when `quick`)."""
     share = 10 if quick else 1
     small, large = f"{8000 // share:,} files and {60 // share} MB", f"{400 // share} MB"
     return [
@@ -76,14 +76,14 @@ def subjects(*, quick: bool) -> list[Subject]:
 
 
 def registry_of(engine: Engine) -> AbstractContextManager[Registry]:
-    """A registry where the engine's loopback is."""
+    """Run a registry on the engine's loopback."""
     return registry(netns=engine.netns if isinstance(engine, Dockerd) else None)
 
 
 def transfers(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The wall time of the CLI's whole command. What is pulled was put into the registry by skopeo, for both alike.
+    """Wall time of the CLI's whole command. skopeo has put the pulled image into the registry, for both engines.
 
-    `rmi` is measured until its answer, and until the large files are gone: our collector begins three seconds later.
+    `rmi` is measured until its answer, and until the large files are gone: our collector starts three seconds later.
     """
     with ExitStack() as stack:
         registries = {engine.kind: stack.enter_context(registry_of(engine)) for engine in engines}
@@ -117,7 +117,7 @@ def transfers(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def made(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The wall time of `docker import` of a root file system, and of `docker commit` of one written to a container."""
+    """Wall time of `docker import` of a root file system, and of `docker commit` of one written to a container."""
     for subject in subjects(quick=quick):
         imported, committed = (Row(f"{verb}: {subject.flat_label}", "ms", AIM) for verb in ("import", "commit"))
 
@@ -132,7 +132,7 @@ def made(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
                 engine.docker("cp", "-", f"{mark}:/", input=path.read_bytes(), timeout=600)
             with clock(rows[1], engine):
                 engine.docker("commit", mark, f"{mark}:1", timeout=600)
-            files = laid_out(engine, mark)  # the container's; an engine need not lay out what it commits
+            files = laid_out(engine, mark)  # the container's: an engine need not unpack what it commits
             engine.docker("rm", mark)
             remove(engine, files, f"{mark}:1")
 
@@ -142,7 +142,7 @@ def made(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def laid_out(engine: Engine, mark: str) -> list[Path]:
-    """The files in the data root that carry the mark."""
+    """Return the files in the data root whose names contain the mark."""
     argv = ["find", str(engine.place.root / "data"), "-name", f"{mark}-*"]
     files = [Path(line) for line in engine.run(*argv, check=False).stdout.splitlines()]
     assert files, f"no file of {mark} in the data root"
@@ -152,7 +152,7 @@ def laid_out(engine: Engine, mark: str) -> list[Path]:
 def remove(
     engine: Engine, files: Sequence[Path], *names: str, answer: Row | None = None, freed: Row | None = None
 ) -> None:
-    """Removes an image by its names and waits until its files are gone."""
+    """Remove an image by its names and wait until its files are gone."""
     begin = time.perf_counter()
     engine.docker("rmi", *names, timeout=600)
     if answer is not None:

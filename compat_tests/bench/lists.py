@@ -1,4 +1,4 @@
-"""Questions to an engine that holds many containers."""
+"""Queries to an engine with many containers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIST = "/containers/json?all=1"
 
 
 def many(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """Ping, list and inspect on a kept connection, with 60 containers there, 20 of them running."""
+    """Ping, list and inspect on a persistent connection, with 60 containers, 20 of them running."""
     with _holding(engines, running=20, ended=40) as connections:
         for name, path in (
             ("`/_ping`", "/_ping"),
@@ -28,7 +28,7 @@ def many(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def crowd(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The list that `docker ps -a` asks for, on a kept connection, with 500 containers there, 20 of them running."""
+    """The list of `docker ps -a` on a persistent connection, with 500 containers, 20 of them running."""
     count = 50 if quick else 500
     row = Row(f"list of {count} containers (`ps -a`)", "ms", at_most(1))
     with _holding(engines, running=20, ended=count - 20) as connections:
@@ -41,7 +41,7 @@ Connections = Mapping[str, UnixConnection]
 
 @contextmanager
 def _holding(engines: Sequence[Engine], *, running: int, ended: int) -> Iterator[Connections]:
-    """Containers on each engine, and a connection to it."""
+    """Create containers on each engine, and connect to it."""
     body = {"Image": "busybox", "Cmd": ["sleep", "3600"]}
     with ExitStack() as stack:
         for engine in engines:

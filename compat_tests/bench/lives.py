@@ -1,4 +1,4 @@
-"""Lives of containers: `docker run`, `docker exec`, bare API calls, many at once."""
+"""Life cycles of containers: `docker run`, `docker exec`, bare API calls, many at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NETWORK = "bench-lives"
 
 
 def run(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The wall time of the CLI's whole command, on the default bridge and without network; and the difference."""
+    """Wall time of the CLI's whole command, on the default bridge and without network; and the difference."""
     bridge, none = Row("`docker run --rm busybox true`", "ms", AIM), Row("… with `--network none`", "ms", AIM)
     added = Row("… what the bridge adds", "ms", within(15))
 
@@ -24,7 +24,7 @@ def run(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
             engine.docker("run", "--rm", "busybox", "true")
         with clock(none, engine):
             engine.docker("run", "--rm", "--network", "none", "busybox", "true")
-        # of two neighbours in time: the machine's moods are larger than it
+        # of consecutive runs: the machine's speed varies more than this difference
         added.add(engine.kind, bridge.samples[engine.kind][-1] - none.samples[engine.kind][-1])
 
     for engine in engines:
@@ -36,7 +36,7 @@ def run(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def exec_true(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The wall time of the CLI's whole command in a container that runs."""
+    """Wall time of the CLI's whole command in a running container."""
     row = Row("`docker exec … true`", "ms", at_most(0.6))
 
     def once(engine: Engine) -> None:
@@ -55,7 +55,7 @@ def exec_true(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def lifecycle(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """Four requests on one kept connection: no CLI and no attach are in it."""
+    """Four requests on a persistent connection, without the CLI and without attach."""
     row = Row("create, start, wait, remove on one connection", "ms", AIM)
 
     def once(engine: Engine) -> None:
@@ -69,7 +69,7 @@ def lifecycle(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def burst(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """Twenty such lives by eight clients: the whole time, divided by twenty."""
+    """Twenty life cycles by eight clients: the total time divided by twenty."""
     row = Row("20 containers, 8 at a time: each", "ms", AIM)
 
     def life(engine: Engine) -> None:
@@ -86,7 +86,7 @@ def burst(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def at_once(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """Containers that exist are started by as many clients in one moment: until the last start is answered."""
+    """Existing containers, each started by a client of its own at the same time: until the last answer."""
     count = 10 if quick else 50
     row = Row(f"{count} containers of one network started at once: all", "ms", AIM)
 

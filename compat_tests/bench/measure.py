@@ -1,4 +1,4 @@
-"""Samples, aims and rounds: what every measurement is made of."""
+"""Samples, aims and rounds: the parts of every measurement."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OURS, THEIRS = "wharf", "dockerd"
 
 
 class Measurement(Protocol):
-    """Takes the engines to compare and yields each row once it is finished; nothing of it stays in the engines."""
+    """Measures the engines and yields each finished row; leaves nothing in the engines."""
 
     def __call__(self, engines: Sequence[Engine], *, quick: bool) -> Iterable[Row]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What is to be reached: a bound for our median, as a multiple of dockerd's or in the unit of the row."""
+    """A target: a bound for our median, as a multiple of dockerd's or in the unit of the row."""
 
     limit: float
     at_least: bool = False
@@ -36,17 +36,17 @@ class Aim:
 
 
 def at_most(limit: float) -> Aim:
-    """At most this many times dockerd's value."""
+    """At most this multiple of dockerd's value."""
     return Aim(limit)
 
 
 def at_least(limit: float) -> Aim:
-    """At least this many times dockerd's value."""
+    """At least this multiple of dockerd's value."""
     return Aim(limit, at_least=True)
 
 
 def within(limit: float) -> Aim:
-    """At most this, whatever dockerd's value is."""
+    """At most this value, independent of dockerd's."""
     return Aim(limit, absolute=True)
 
 
@@ -57,7 +57,7 @@ class Row:
     name: str
     unit: str
     aim: Aim
-    baseline: str = THEIRS  # whose samples ours are compared with: dockerd's, or ours of something simpler
+    baseline: str = THEIRS  # the reference: dockerd's samples, or ours of a simpler case
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, engine: str, value: float) -> None:
@@ -83,16 +83,16 @@ class Row:
 
 @contextmanager
 def clock(row: Row, engine: Engine, *, share: int = 1) -> Iterator[None]:
-    """Adds the wall time of the block, in milliseconds, divided by how many things it did."""
+    """Add the wall time of the block, in milliseconds, divided by the number of operations."""
     begin = time.perf_counter()
     yield
     row.add(engine.kind, (time.perf_counter() - begin) * 1000 / share)
 
 
 def in_turn(engines: Sequence[Engine], times: int, once: Callable[[Engine], None], *, seconds: float = 60) -> None:
-    """Runs a measurement on each engine in turn, so that what else the machine does hits both alike.
+    """Measure the engines in turn, so that other load on the machine affects both alike.
 
-    That is one round; there are at most `times` of them, and none is begun after `seconds`.
+    One turn of all engines is a round; there are at most `times` rounds, and none starts after `seconds`.
     """
     end = time.monotonic() + seconds
     for number in range(times):

@@ -1,4 +1,4 @@
-"""The memory of an engine: fresh, after use, and for each container."""
+"""The memory of an engine: fresh, after use, and per container."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CONTAINERS = 20
 
 
 def fresh(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """Before anything ran on it; this has to be measured first."""
+    """Before anything has run on it; must be the first measurement."""
     yield _row("memory idle, fresh (PSS of all processes)", engines)
 
 
 def used(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """After all that was measured before."""
+    """After all previous measurements."""
     yield _row("memory idle, after all of this", engines)
 
 
@@ -43,7 +43,7 @@ def each(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def settled(engine: Engine) -> float:
-    """The memory once it has stopped changing by more than half a percent, or after 20 s."""
+    """Return the memory once it changes by less than half a percent, or after 20 s."""
     values = [memory(engine)]
 
     def steady() -> bool:
@@ -56,7 +56,7 @@ def settled(engine: Engine) -> float:
 
 
 def memory(engine: Engine) -> float:
-    """MiB: the proportional set size of every process of the engine; containers' own processes are not among them."""
+    """MiB: the PSS of every process of the engine, without the containers' own processes."""
     total = 0
     for process in processes(engine.place.footprint.mark):
         try:

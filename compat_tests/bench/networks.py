@@ -1,4 +1,4 @@
-"""Networks: made and removed, ranges of published ports, names answered, bytes between containers and by a port."""
+"""Networks: create and remove, published port ranges, DNS, throughput between containers and by a published port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compat_tests.support.engines import Dockerd, Engine
 
 NETWORK = "bench-net"
 ONE_PORT = "one port"
-# Run by our Python inside a container's or an engine's network namespace: asks for a name, 32 questions on the way.
+# Runs with the host's Python in a network namespace: resolves a name, with 32 queries in flight.
 ASK = """
 import socket, struct, sys, time
 count = int(sys.argv[1])
@@ -43,7 +43,7 @@ while answered + lost < count:
         sent += 1
 print(answered / (time.perf_counter() - begin))
 """
-# Sends so many bytes to whoever connects, from memory: no program of an image is in the way of the bytes.
+# Sends this many bytes from memory to each client, so that no program of an image limits the throughput.
 SERVE = """
 import socket, sys
 data = memoryview(bytes(1 << 20))
@@ -55,7 +55,7 @@ with socket.create_server(("0.0.0.0", int(sys.argv[1]))) as server:
             for _ in range(int(sys.argv[2])):
                 sock.sendall(data)
 """
-# Reads from an address until the other side closes: MB/s.
+# Reads from an address until the other side closes; prints MB/s.
 FETCH = """
 import socket, sys, time
 begin = time.perf_counter()
@@ -69,12 +69,12 @@ print(got / 1e6 / (time.perf_counter() - begin))
 
 
 def python(namespace: Path | None, script: str, *args: object) -> list[str]:
-    """The command that runs a script of ours in a network namespace."""
+    """Return the command that runs a script in a network namespace."""
     return [*(["nsenter", f"--net={namespace}"] if namespace else []), sys.executable, "-c", script, *map(str, args)]
 
 
 def measured(namespace: Path | None, script: str, *args: object) -> float:
-    """What the script prints."""
+    """Return the number that the script prints."""
     argv = python(namespace, script, *args)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def measured(namespace: Path | None, script: str, *args: object) -> float:
 
 @contextmanager
 def serving(namespace: Path, *args: object) -> Iterator[None]:
-    """Runs the sending server in a container's network namespace."""
+    """Run the sending server in a container's network namespace."""
     argv = python(namespace, SERVE, *args)
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as server:
         try:
@@ -99,7 +99,7 @@ def namespace_of(engine: Engine, name: str) -> Path:
 
 
 def created(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The wall time of the CLI's two commands."""
+    """Wall time of the CLI's two commands."""
     row = Row("network create + rm", "ms", at_most(0.3))
 
     def once(engine: Engine) -> None:
@@ -112,9 +112,9 @@ def created(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def ports(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """A container with a range of published ports started and removed: the wall time of the CLI's two commands.
+    """Start and remove a container with a range of published ports: wall time of the CLI's two commands.
 
-    2,000 ports are measured against one, on ours: dockerd would run 4,000 processes for them.
+    2,000 ports are compared with one port, on Wharf only: dockerd would run 4,000 processes for them.
     """
     some, all_ports = 20 if quick else 200, 200 if quick else 2000
     both = Row(f"run with {some} published ports, and rm", "ms", at_most(0.3))
@@ -143,10 +143,10 @@ def ports(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def traffic(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """DNS answers with 32 questions on the way; one TCP stream between two containers, and one by a published port.
+    """DNS answers with 32 queries in flight; one TCP stream between two containers, and one by a published port.
 
-    Questions and bytes are Python's, in the containers' network namespaces; the port is asked for on the loopback of
-    where the engine's ports are.
+    Python in the containers' network namespaces sends the queries and bytes; the published port is connected on the
+    engine's loopback.
     """
     names = Row("names answered by the embedded DNS", "1/s", at_least(1))
     between = Row("TCP between two containers", "MB/s", at_least(1))

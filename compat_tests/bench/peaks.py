@@ -1,4 +1,4 @@
-"""The memory that an engine takes for a gibibyte that passes through it."""
+"""The peak memory of an engine while a gibibyte passes through it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAUSE = 0.05
 
 
 def peaks(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """The highest PSS of all processes of the engine, looked at many times a second, over what it had before all."""
+    """The highest PSS of all processes of the engine, sampled many times a second, above the initial one."""
     layers, size = 4, 16 if quick else 256
     rows = {verb: Row(f"memory added by {verb} of {layers * size:,} MiB", "MiB", within(60)) for verb in VERBS}
     subject = Subject("", "", 0, (size * MIB,) * layers)
@@ -51,7 +51,7 @@ def peaks(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 @contextmanager
 def _watched(row: Row, engine: Engine, idle: float) -> Iterator[None]:
-    """Adds what the engine's memory rose to over `idle` while the block ran."""
+    """Add the rise of the engine's memory above `idle` during the block."""
     with sampled(lambda: memory(engine), pause=PAUSE) as samples:
         yield
     row.add(engine.kind, max(idle, *samples) - idle)

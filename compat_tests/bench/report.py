@@ -1,4 +1,4 @@
-"""The rows on paper: a file that keeps them from run to run, the lines of the table, and the README's place for it."""
+"""Stores rows in a file from run to run, formats the table, and replaces it in the README."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD = ("| what | Wharf | dockerd | ratio | aim | |", "|---|---:|---:|---:|---:|
 
 
 class Rows:
-    """All rows that were ever measured into one file, the newest of each name; written after each of them."""
+    """The newest row of each name, in a file that is written after each row."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -30,7 +30,7 @@ class Rows:
         self._write()
 
     def finish(self, measurement: str, names: Iterable[str]) -> None:
-        """A measurement came to its end with these rows: what it called otherwise before is forgotten."""
+        """Complete a measurement with these rows: rows of other names, from earlier versions, are dropped."""
         wanted, kept = set(names), self._kept.get(measurement, {})
         self._kept[measurement] = {name: row for name, row in kept.items() if name in wanted}
         self._write()
@@ -47,7 +47,7 @@ class Rows:
 
 
 def line(row: Row) -> str:
-    """One row in Markdown."""
+    """Format a row in Markdown."""
     if not row.compared:
         cells = [_cell(row, OURS), _cell(row, THEIRS), "", "", ""]
     else:
@@ -66,21 +66,21 @@ def _cell(row: Row, who: str) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The whole table, and where it was measured."""
+    """Format the whole table, with a description of the machine."""
     kernel = ".".join(platform.release().split(".")[:2])
     note = f"Medians; Python {platform.python_version()}, Linux {kernel}, {_processors()}. ✗: the aim is missed."
     return "\n".join([*HEAD, *map(line, rows), "", note])
 
 
 def _processors() -> str:
-    """How many processors of which kind."""
+    """Return the number and model of the processors."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(models)} × {models[0]}" if models else platform.machine()
 
 
 def put(readme: Path, text: str) -> None:
-    """Replaces what stands between the two marks."""
+    """Replace the text between the two markers."""
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -1,4 +1,4 @@
-"""What is measured, in the order of the table. `memory-fresh` comes first: nothing may have run on the engines yet."""
+"""The measurements, in the order of the table. `memory-fresh` comes first: nothing may have run on the engines."""
 
 from __future__ import annotations
 

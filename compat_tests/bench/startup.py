@@ -12,10 +12,10 @@ from compat_tests.support.engines import Engine
 
 
 def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """With no process of the engine there, as after a boot; and of the daemon alone, as after an upgrade.
+    """Without any process of the engine, as after a boot; and of the daemon alone, as after an upgrade.
 
-    An image and no container are there. dockerd's containerd ends with it and starts again both times, as it does.
-    """
+    The engine has an image and no container. dockerd's containerd stops and starts with it in both cases, by its
+    design."""
     boot = Row("start until `/_ping`, all processes anew", "ms", at_most(1))
     again = Row("… the daemon alone", "ms", at_most(1))
 
@@ -34,7 +34,7 @@ def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def start(engine: Engine) -> None:
-    """Starts the daemon and asks until it answers: every few milliseconds, unlike the tests' own patience."""
+    """Start the daemon and poll it every few milliseconds until it answers."""
     engine.daemon.start()
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:

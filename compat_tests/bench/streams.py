@@ -1,4 +1,4 @@
-"""Bytes of containers: through attach, into their log and out of it."""
+"""The throughput of container output: through attach, into the log and out of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def attach(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
     row = Row(f"stdout through attach, {megabytes} MB", "MB/s", at_least(1))
 
     def once(engine: Engine) -> None:
-        # One write of 64 KiB at a time and the log driver off: the way of the bytes is what counts.
+        # Writes of 64 KiB and no log driver, so that the transport is measured.
         command_line = ["dd", "if=/dev/zero", "bs=65536", f"count={megabytes * MIB // 65536}"]
         body = {"Image": "busybox", "Cmd": command_line, "HostConfig": {"LogConfig": {"Type": "none"}}}
         made = engine.api.request("POST", "/containers/create", data=body).json()
@@ -29,7 +29,7 @@ def attach(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
                 f"POST {path}/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
             )
             sock.sendall(head.encode() + b"Content-Length: 0\r\n\r\n")
-            # answered at once: reading must begin before the start, or the first bytes fill the socket
+            # connect first: otherwise the first bytes would fill the socket before reading starts
             got = len(sock.recv(65536))
             begin = time.perf_counter()
             assert engine.api.request("POST", f"{path}/start").status == 204
@@ -48,7 +48,7 @@ def attach(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 
 def logs(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
-    """A json-file log: from the start of a container until it has ended, and the whole of it through the API."""
+    """A json-file log: from the start of a container until it exits, and reading the whole log through the API."""
     megabytes = 10 if quick else 60
     write = Row(f"log written, {megabytes} MB of short lines", "MB/s", at_least(1))
     read = Row(f"log read, {megabytes} MB of short lines", "MB/s", at_least(1))
@@ -56,7 +56,7 @@ def logs(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
     def once(engine: Engine) -> None:
         script = f"yes 'a line of a usual log, neither long nor short' | head -c {size}"
-        # The same on both: nothing is rotated away, which dockerd does unasked and has no word for.
+        # Disable rotation on both. dockerd's default is no rotation; it has no option value for that.
         log = {"Type": "json-file", "Config": {} if engine.kind == "dockerd" else {"max-size": "-1"}}
         body = {"Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": {"LogConfig": log}}
         made = engine.api.request("POST", "/containers/create", data=body)

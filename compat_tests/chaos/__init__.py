@@ -1,6 +1,6 @@
 """A mixed load on an engine whose processes are killed at random moments: ``python -m compat_tests.chaos``.
 
-``journal`` records operations and faults and says which failure no fault explains; ``faults`` does the kills; ``load``
-is what comes and goes; ``residents`` are the containers that must be what they should be at the end; ``storm`` joins
-them and looks at what is left.
+``journal`` records operations and faults and finds failures that no fault explains; ``faults`` kills processes;
+``load`` runs short-lived objects; ``residents`` are long-lived containers whose final state is checked; ``storm``
+combines them and checks for leftovers.
 """

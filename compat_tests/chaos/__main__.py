@@ -1,7 +1,7 @@
 """python -m compat_tests.chaos --minutes 10 --seed 1: a mixed load, and kills of every process at random moments.
 
-At the end each container is what it should be, nothing is left behind, and every operation that failed has a fault
-beside it. ``--network-faults`` also deletes the engine's own bridge and firewall table.
+At the end each resident container has its expected state, nothing is left behind, and a fault explains every failed
+operation. ``--network-faults`` also deletes the engine's bridge and firewall table.
 """
 
 from __future__ import annotations

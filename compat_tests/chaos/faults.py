@@ -1,4 +1,4 @@
-"""Kills of each kind of process at random moments, graceful restarts, and networks that somebody deletes."""
+"""Faults: kills of each kind of process at random moments, graceful restarts, and deleted networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAUSE = (0.5, 5.0)  # seconds between a recovery and the next fault
 
 
 class Faults:
-    """One fault after the other until ``over`` is set; the engine is whole when ``run`` returns."""
+    """Runs one fault after the other until ``over`` is set; the engine has recovered when ``run`` returns."""
 
     def __init__(self, engine: Wharf, journal: Journal, random: random.Random, *, networks: bool) -> None:
         self._engine, self._journal, self._random = engine, journal, random
@@ -48,7 +48,7 @@ class Faults:
                     return
 
     def _up(self) -> None:
-        """The daemon and its supervisor answer."""
+        """Wait until the daemon and its supervisor answer."""
         self._engine.daemon.wait_for(self._engine.api)
 
         def whole() -> bool:
@@ -115,23 +115,23 @@ class Faults:
         try:
             identity = os.path.basename(os.readlink(f"/proc/{victim.pid}/cwd"))
         except OSError:
-            return  # it has ended
+            return  # it has exited
         with self._journal.fault("shim", breaks=False) as fault:
             fault.containers = (identity,)
             victim.signal(signal.SIGKILL)
             self._gone([victim])
-            # The supervisor clears what it left, and wharfd hears of the end.
+            # Let the supervisor clean up, and wharfd receive the exit event.
             time.sleep(1.0)
 
     def _gone(self, victims: list[Process]) -> None:
         assert until(lambda: not any(start_time(each.pid) == each.started for each in victims))
 
     def _zygote(self) -> None:
-        """The next start makes another: no client notices."""
+        """The next start forks a new zygote: clients notice nothing."""
         self._kill_unnoticed("zygote", self._engine.find(ZYGOTE))
 
     def _proxy(self) -> None:
-        """The forwarder starts another; only what a port carries at that moment is cut."""
+        """A new proxy is started; only present connections of published ports are cut."""
         self._kill_unnoticed("proxy", listeners(self._engine.place.root / "run/proxy.sock"))
 
     def _kill_unnoticed(self, kind: str, victims: list[Process]) -> None:
@@ -148,7 +148,7 @@ class Faults:
         self._network_fault("table deleted", "nft", "delete", "table", "inet", f"wharf-{self._engine.place.bridge}")
 
     def _network_fault(self, kind: str, *argv: str) -> Fault:
-        """What an administrator deletes by mistake: the engine notices and restores it."""
+        """Delete what an administrator might delete by mistake; the engine restores it."""
         bridge = self._engine.place.bridge
         with self._journal.fault(kind, breaks=True) as fault:
             subprocess.run(argv, check=False, capture_output=True, timeout=60)

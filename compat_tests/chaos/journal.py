@@ -1,4 +1,4 @@
-"""What was done and what was broken, by time: a failed operation without a fault beside it is a failure."""
+"""Records operations and faults by time: a failed operation that no fault explains is a defect."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-SLACK = 1.0  # seconds after the recovery from a fault in which clients may still meet its consequences
+SLACK = 1.0  # seconds after a recovery in which clients may still see its consequences
 
 
 @dataclass(slots=True)
 class Fault:
-    """``over``: when everything that it broke works again. ``containers``: the ids of those that it ended; a fault
-    that ends containers, or breaks nothing that clients can see, leaves the engine usable (``breaks`` False)."""
+    """``over``: when everything works again. ``containers``: the ids that it ended; a fault that ends containers, or
+    that clients can't see, leaves the engine usable (``breaks`` is False)."""
 
     kind: str
     began: float
@@ -26,7 +26,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Operation:
-    """``containers`` are the ids that it worked with."""
+    """``containers``: the ids that it used."""
 
     name: str
     began: float
@@ -36,7 +36,7 @@ class Operation:
 
 
 class Unexpected(Exception):
-    """An answer that is wrong, whatever was killed: no fault explains it."""
+    """An answer that is wrong regardless of kills: no fault explains it."""
 
 
 class Journal:
@@ -50,7 +50,7 @@ class Journal:
 
     @contextmanager
     def operation(self, name: str) -> Iterator[Operation]:
-        """Records the block; its error ends here."""
+        """Record the block; its exception is recorded and suppressed."""
         done = Operation(name, time.monotonic())
         try:
             yield done
@@ -65,7 +65,7 @@ class Journal:
 
     @contextmanager
     def fault(self, kind: str, *, breaks: bool) -> Iterator[Fault]:
-        """Records the block, from the kill to the recovery."""
+        """Record the block, from the kill to the recovery."""
         fault = Fault(kind, time.monotonic(), breaks)
         with self.lock:
             self.faults.append(fault)
@@ -75,7 +75,7 @@ class Journal:
             fault.over = time.monotonic()
 
     def add_wrong(self, sentence: str) -> None:
-        """Something that no fault explains."""
+        """Record a defect that no fault explains."""
         with self.lock:
             self.wrong.append(sentence)
 
@@ -95,12 +95,12 @@ class Journal:
         return any(identity in fault.containers for fault in self.faults)
 
     def failures(self) -> list[str]:
-        """One line for each that nothing explains."""
+        """Return one line per unexplained failure."""
         failed = [each for each in self.operations if each.error and not self.explained(each)]
         return self.wrong + [f"{each.name}: {each.error[:1500]}" for each in failed]
 
     def figures(self) -> list[str]:
-        """The report: how often each operation was done and failed, and each fault."""
+        """Return the report: operations and failures by name, and faults by kind."""
         done, failed = Counter(each.name for each in self.operations), Counter[str]()
         failed.update(each.name for each in self.operations if each.error)
         lines = [f"{sum(done.values())} operations, {sum(failed.values())} cut short, {len(self.faults)} faults"]

@@ -1,4 +1,4 @@
-"""What comes and goes during the storm: each step is one operation with names of its own, and removes them again."""
+"""Short-lived objects during the storm: each step is one operation, which removes what it creates."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from compat_tests.support.images import busybox_layer, docker_archive, layer
 from compat_tests.support.registry import Registry
 
 LABEL = "chaos-load"
-TIMEOUT = 120.0  # seconds for one command; later answers count as failures
+TIMEOUT = 120.0  # seconds for one command; a later answer is a failure
 
 
 def expect(found: object, wanted: object, what: str) -> None:
-    """:raises Unexpected: an answer that is wrong, not late or missing."""
+    """:raises Unexpected: a wrong answer, as opposed to a late or missing one."""
     if found != wanted:
         raise Unexpected(f"{what}: {found!r} instead of {wanted!r}")
 
 
 def reachable(engine: Wharf) -> bool:
-    """Whether the daemon takes connections."""
+    """Whether the daemon accepts connections."""
     try:
         dial(engine.place.socket, timeout=10).close()
     except OSError:
@@ -33,7 +33,7 @@ def reachable(engine: Wharf) -> bool:
 
 
 class Load:
-    """``work`` is the loop of one client; any number may run at once."""
+    """``work`` is the loop of one client; any number may run concurrently."""
 
     def __init__(self, engine: Wharf, journal: Journal, registry: Registry) -> None:
         self._engine, self._journal, self._registry = engine, journal, registry
@@ -57,7 +57,7 @@ class Load:
         left: list[str] = []
         while not over.is_set():
             if not reachable(self._engine):
-                # A failure to connect says nothing: what is cut in the middle does.
+                # A refused connection is expected; a connection that breaks is recorded.
                 over.wait(0.1)
                 continue
             left = [name for name in left if not self._removed(name)]
@@ -70,7 +70,8 @@ class Load:
             over.wait(chance.uniform(0, 0.3))
 
     def _removed(self, name: str) -> bool:
-        """Whether what a cut operation made is gone; else it is tried again. An hour's would use up the addresses."""
+        """Try to remove what an interrupted operation created, so that addresses do not run out; return whether it is
+        gone."""
         removals = (
             ("rm", "-f", "-v", name, f"{name}-s", f"{name}-c"),
             ("network", "rm", "-f", name),
@@ -87,7 +88,7 @@ class Load:
         return identity
 
     def _run(self, operation: Operation, name: str) -> None:
-        """Its output is whole and its exit code its own."""
+        """The output is complete and the exit code correct."""
         self._create(operation, name, "busybox", "sh", "-c", "seq 1000; exit 3")
         done = self._engine.docker("start", "-a", name, check=False, timeout=TIMEOUT)
         if done.status not in (3,):
@@ -127,7 +128,7 @@ class Load:
         self._docker("volume", "rm", name)
 
     def _group(self, operation: Operation, name: str) -> None:
-        """As compose makes: a network, a server with an alias, a client that finds it."""
+        """As compose does: a network, a server with an alias, and a client that resolves it."""
         self._docker("network", "create", "--label", LABEL, name)
         serve = "echo group > /index.html; exec httpd -f -p 80 -h /"
         network = ("--network", name)
@@ -174,7 +175,7 @@ class Load:
         self._docker("rm", name)
 
     def clear(self) -> None:
-        """Removes what operations left that were cut short. :raises AssertionError: something can't be removed."""
+        """Remove what interrupted operations left. :raises AssertionError: an object can't be removed."""
         engine = self._engine
         label = f"label={LABEL}"
         for listing, remove in (

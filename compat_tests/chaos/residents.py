@@ -1,4 +1,4 @@
-"""The containers that live through the storm, and what each must be at its end."""
+"""Long-lived containers of the storm, and their expected final states."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from compat_tests.support.traces import until
 NETWORK = "chaos-net"
 COUNT = "echo start; i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done"
 WEB = "mkdir -p /www; echo chaos > /www/index.html; exec httpd -f -p 80 -h /www"
-ENDS = 7  # the exit code of the one that ends by itself, and of the one that fails again and again
+ENDS = 7  # the exit code of the one that exits by itself, and of the one that fails repeatedly
 KILLED = 137
 CYCLES = [f"cycle{number}" for number in range(8)]
-SETTLED = 90.0  # seconds that the longest delay of a restart may take
+SETTLED = 90.0  # seconds; at least the longest delay of a restart
 
 
 def contiguous(lines: Iterable[str]) -> str:
-    """What is wrong with the lines of ``COUNT``: a gap or a repeat within a run; "" if nothing is."""
+    """Return what is wrong with the output of ``COUNT``: a gap or a repeat within a run; "" if nothing."""
     expected: int | None = None
     for line in lines:
         if line == "start":
@@ -37,7 +37,7 @@ def contiguous(lines: Iterable[str]) -> str:
 
 
 class Residents:
-    """``check`` may be called again: nothing that it looks at is changed."""
+    """``check`` is read-only and may be called repeatedly."""
 
     def __init__(self, engine: Wharf, journal: Journal) -> None:
         self._engine, self._journal = engine, journal
@@ -55,7 +55,7 @@ class Residents:
         )
         self._run("client", "exec sleep 36000", "--restart", "always", "--network", NETWORK)
         for name in CYCLES:
-            # Long enough that each restart has the shortest delay: some always end while a daemon recovers.
+            # Long enough for the shortest restart delay, so that some always exit while a daemon recovers.
             self._run(name, f"sleep 11; exit {ENDS}", "--restart", "always", "-p", "127.0.0.1::80")
         health = ("--health-cmd", "true", "--health-interval", "1s")
         self._run("health", "exec sleep 36000", "--restart", "always", *health)
@@ -66,7 +66,7 @@ class Residents:
         self.ids[name] = self._engine.docker(*argv).stdout.strip()
 
     def follow(self, over: threading.Event) -> None:
-        """`logs -f` of a container, begun again whenever it is cut: no gap and no repeat while it lasts."""
+        """Run `logs -f` on a container, again after each cut: no gap and no repeat within one run."""
         while not over.is_set():
             if not reachable(self._engine):
                 over.wait(0.1)
@@ -88,11 +88,11 @@ class Residents:
             threading.Thread(target=end, daemon=True).start()
             out, err = client.communicate(timeout=120)
             if client.returncode and not asked:
-                over.wait(0.2)  # the daemon may be away
+                over.wait(0.2)  # the daemon may be down
                 raise AssertionError(f"logs -f ended with {client.returncode}: {err.decode(errors='replace')[-300:]}")
         lines = out.decode(errors="replace").splitlines()
         if lines and not lines[-1].isdigit() and lines[-1] != "start":
-            lines.pop()  # cut in the middle
+            lines.pop()  # incomplete line
         if wrong := contiguous(lines):
             raise Unexpected(wrong)
 
@@ -104,10 +104,10 @@ class Residents:
         found: dict[str, Any] = self.inspect(name)["State"]
         return found
 
-    # What each must be.
+    # Expected states.
 
     def check(self, when: str) -> None:
-        """Writes what is wrong into the journal."""
+        """Record deviations in the journal."""
         checks: dict[str, Callable[[], bool]] = {
             **{name: lambda name=name: self._lives(name) for name in ("count", "keeps", "web", "client", "health")},  # type: ignore[misc]
             "fails": lambda: self._fails("fails"),

@@ -1,4 +1,4 @@
-"""One storm: load, residents and faults at once; then what must be true when it is over."""
+"""One storm: load, residents and faults at once, then the checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compat_tests.support.engines import Wharf
 from compat_tests.support.registry import registry
 from compat_tests.support.traces import until
 
-#: Lines of the daemons' log that no kill explains.
+#: Log lines of daemons that no kill explains.
 BAD = re.compile(
     r"Traceback \(most recent call last\)|Task was destroyed|was never (retrieved|awaited)|another supervisor"
 )
@@ -30,7 +30,7 @@ class Report:
 
 
 def storm(engine: Wharf, *, seconds: float, seed: int, clients: int, networks: bool) -> Report:
-    """Runs for so many seconds and looks at what is left; the engine is empty again afterwards."""
+    """Run for so many seconds, then check for leftovers; the engine is empty again afterwards."""
     chance, journal = random.Random(seed), Journal()
     before = _held(engine)
     with registry() as plain:
@@ -47,7 +47,7 @@ def storm(engine: Wharf, *, seconds: float, seed: int, clients: int, networks: b
             calm.set()
             breaking.join()
         finally:
-            # Also when the program is interrupted.
+            # Stop also if the program is interrupted.
             calm.set()
             over.set()
             for thread in (*working, breaking):
@@ -84,10 +84,10 @@ def _afterwards(
 
 
 def _held(engine: Wharf) -> dict[str, list[str]]:
-    """What there is of containers (see ``crash``); of prepared namespaces and links only what exceeds the pool."""
+    """Return what exists of containers (see ``crash``), and prepared namespaces and links beyond the pool's size."""
     held = footprint(engine)
     spaces = sorted(os.listdir(engine.place.root / "run/netns"))
-    pool = 4  # as many as are kept ready, and one that is being made
+    pool = 4  # the size of the pool, and one that is being prepared
     held["namespaces"] = spaces[pool:]
     held["bridge"] = held["bridge"] if len(held["bridge"]) > pool else []
     return held

@@ -20,7 +20,7 @@ def plain() -> Iterator[Registry]:
 
 @pytest.fixture
 def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Removes the images that a test brought."""
+    """Remove the images that a test added."""
     for name in ("engine", "own_engine"):
         if name in request.fixturenames:
             engine: Engine = request.getfixturevalue(name)

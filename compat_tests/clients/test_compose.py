@@ -1,4 +1,4 @@
-"""`docker compose` as a person uses it: a project of several services that wait for each other, from up to down."""
+"""`docker compose` as users run it: a project of several dependent services, from up to down."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ networks: {back: {internal: true}, front: {}}
 
 
 class Project:
-    """A folder with a project, and compose in it."""
+    """A project directory, and compose in it."""
 
     def __init__(self, engine: Engine, folder: Path, text: str) -> None:
         self.engine, self.folder = engine, folder
@@ -87,7 +87,7 @@ class Project:
         return self.engine.docker(*words, *args, check=check, cwd=self.folder)
 
     def states(self, *more: str) -> list[str]:
-        """ "service state exit-code" of all containers, sorted."""
+        """Return "service state exit-code" of all containers, sorted."""
         listed = self.compose(*more, "ps", "-a", "--format", "{{.Service}} {{.State}} {{.ExitCode}}")
         return sorted(listed.stdout.split("\n"))[1:]
 
@@ -103,7 +103,7 @@ def needs_compose() -> None:
 
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """The project, up; each test leaves it so."""
+    """The running project, which each test must leave running."""
     engine: Engine = request.getfixturevalue("engine")
     folder = tmp_path_factory.mktemp("compose")
     (folder / "Dockerfile").write_text(DOCKERFILE)
@@ -126,15 +126,15 @@ def test_services_come_up_in_their_order(engine: Engine, shared: Project) -> Non
     assert shared.states() == ["db running 0", "init exited 0", "side running 0", "web running 0"]
     health = engine.docker("inspect", "-f", "{{.State.Health.Status}}", f"{shared.name}-db-1").stdout
     assert health == "healthy\n"
-    # Once web answers it has asked db by both of its names.
+    # Once web answers, it has connected to db by both of its names.
     page = inside(shared, "side", "until wget -q -O- http://127.0.0.1/built; do sleep 0.1; done")
     assert page == ["built for compose"]
 
     def said() -> list[str]:
-        # This compose clears the terminal's line whatever --ansi says.
+        # This compose version clears the terminal's line whatever --ansi says.
         return shared.compose("logs", "--no-log-prefix", "web").stdout.replace("\x1b[2K", "").splitlines()
 
-    # It answers before what it wrote until then is in the log.
+    # The answer may come before its log lines.
     assert until(lambda: said() == ["built for compose", "hello from db", "hello from db"]), said()
     with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as sock:
         sock.sendall(b"GET /built HTTP/1.0\r\n\r\n")
@@ -174,19 +174,19 @@ def test_stop_start_restart_pause_and_kill(engine: Engine, shared: Project) -> N
     shared.compose("pause", "db")
     assert "db paused 0" in shared.states()
     shared.compose("unpause", "db")
-    # A pause ends the probing as unhealthy: the next probe is an interval away, and what depends on db waits for it.
+    # A pause makes the health check fail: the next probe is an interval away, and what depends on db waits for it.
     name = f"{shared.name}-db-1"
     assert until(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", name).stdout == "healthy\n")
     shared.compose("restart", "-t", "0", "web")
     shared.compose("stop", "-t", "0", "side")
-    # It isn't the first process of its namespace: SIGTERM ends it, unless SIGKILL is faster.
+    # It is not PID 1 of its namespace: SIGTERM ends it, unless SIGKILL is faster.
     assert {"side exited 137", "side exited 143"} & set(shared.states())
     shared.compose("start", "side")
     assert shared.states() == ["db running 0", "init exited 0", "side running 0", "web running 0"]
     shared.compose("kill", "-s", "KILL", "side")
     shared.compose("up", "-d", "--no-build")
     assert shared.states() == ["db running 0", "init exited 0", "side running 0", "web running 0"]
-    # Nothing changed, so the containers are the same.
+    # Without changes, the containers stay the same.
     before = engine.docker("inspect", "-f", "{{.Id}}", f"{shared.name}-db-1").stdout
     shared.compose("up", "-d", "--no-build")
     assert engine.docker("inspect", "-f", "{{.Id}}", f"{shared.name}-db-1").stdout == before
@@ -196,7 +196,7 @@ def test_scale_and_profiles(engine: Engine, shared: Project) -> None:
     shared.compose("up", "-d", "--no-deps", "--scale", "extra=3", "extra")
     listed = shared.compose("--profile", "debug", "ps", "-q", "extra").stdout.split()
     assert len(listed) == 3
-    # One name, all addresses.
+    # One name with all addresses.
     addresses = inside(shared, "db", "nslookup extra | grep -c '^Address.*10\\.'")
     assert addresses == ["3"]
     shared.compose("up", "-d", "--no-deps", "--scale", "extra=1", "extra")
@@ -226,7 +226,7 @@ def test_a_changed_service_is_made_anew(engine: Engine, tmp_path: Path) -> None:
 def test_attached_up_ends_with_the_status_of_a_service(engine: Engine, tmp_path: Path) -> None:
     text = (
         "services:\n"
-        # compose itself may stop who was not started yet, and start it then
+        # compose itself may stop a container that was not started yet, and then start it
         "  a: {image: busybox, command: sh -c 'echo from a; exit 5', network_mode: none, depends_on: [b]}\n"
         "  b: {image: busybox, command: sleep 1000, network_mode: none, stop_grace_period: 0s}\n"
     )

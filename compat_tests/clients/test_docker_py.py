@@ -21,7 +21,7 @@ from compat_tests.support import images
 from compat_tests.support.engines import Engine
 from compat_tests.support.traces import until
 
-# docker-py leaves the sockets of its streams to the collector, which must find them here and not in another test.
+# docker-py leaves its stream sockets to the garbage collector; ignore its warnings here.
 pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 
@@ -40,7 +40,7 @@ def name() -> str:
 
 @pytest.fixture
 def container(client: Any, name: str) -> Iterator[Any]:
-    """A container that sleeps, with about every option."""
+    """A sleeping container with nearly every option."""
     made = client.containers.run(
         "busybox",
         "sleep 1000",
@@ -98,7 +98,7 @@ def test_exec_in_all_its_forms(container: Any) -> None:
 
 
 def test_the_head_of_an_exec_comes_alone_however_late_it_is_read(engine: Engine, container: Any) -> None:
-    # docker-py reads the head through a buffer and then the bare socket: what came with the head it never sees.
+    # docker-py reads the response head through a buffer and then the bare socket: it loses bytes sent with the head.
     made = engine.api.post(f"/containers/{container.id}/exec", {"Cmd": ["echo", "hi"], "AttachStdout": True}).json()
     with engine.api.raw() as sock:
         head = b"Host: d\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2"
@@ -112,7 +112,7 @@ def test_the_head_of_an_exec_comes_alone_however_late_it_is_read(engine: Engine,
 def test_the_request_that_starts_an_exec_says_whether_its_output_is_framed(client: Any, container: Any) -> None:
     for terminal in (True, False):
         made = client.api.exec_create(container.id, ["printf", "said"], tty=terminal)
-        # without tty: docker-py takes the first eight bytes for the head of a frame
+        # without tty: docker-py takes the first eight bytes for a frame header
         assert client.api.exec_start(made) == b"said"
     made = client.api.exec_create(container.id, ["printf", "said"], tty=True)
     assert client.api.exec_start(made, tty=True) == b"said"
@@ -155,7 +155,7 @@ def test_a_dockerfile_outside_of_the_context(client: Any, tmp_path: Path) -> Non
     context.mkdir()
     (context / "file").write_text("in the context")
     (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY . /src\nCMD cat /src/file\n")
-    # docker-py sends its name and then its text as parameters of one name
+    # docker-py sends its name and its text as parameters of the same name
     image, _ = client.images.build(path=str(context), dockerfile=str(tmp_path / "Dockerfile"))
     try:
         assert client.containers.run(image, remove=True) == b"in the context"

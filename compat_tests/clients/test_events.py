@@ -1,4 +1,4 @@
-"""`GET /events`: what is told for which action, with which attributes, and which of it a filter lets through."""
+"""`GET /events`: the events of each action, their attributes, and filters."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Event = dict[str, Any]
 
 
 def now() -> str:
-    """A moment as clients write it, with nanoseconds."""
+    """Return the current time as clients format it, with nanoseconds."""
     nanoseconds = time.time_ns()
     return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
 
 
 def told(engine: Engine, since: str, **filters: str | list[str]) -> list[Event]:
-    """The events since a moment, up to now."""
+    """Return the events from a time until now."""
     wanted = {key: [value] if isinstance(value, str) else value for key, value in filters.items()}
     answer = engine.api.get("/events", since=since, until=now(), filters=json.dumps(wanted))
     assert answer.status == 200, answer.body
@@ -70,7 +70,7 @@ def test_a_containers_life(engine: Engine, name: str) -> None:
     ]
     actions = [event["Action"] for event in events]
     assert actions[: len(expected)] == expected
-    # The end of a stop: dockerd tells "die" and "stop" in no fixed order.
+    # At the end of a stop, dockerd sends "die" and "stop" in no fixed order.
     assert sorted(actions[len(expected) : -1]) in (["die", "stop"], ["die", "kill", "stop"])
     assert actions[-1] == "destroy"
     for event in events:
@@ -80,7 +80,7 @@ def test_a_containers_life(engine: Engine, name: str) -> None:
         assert attributes["name"] in (name, f"{name}x")
         assert event["scope"] == "local"
         assert event["time"] == event["timeNano"] // 10**9
-        # What clients of old read.
+        # The fields for old clients.
         assert (event["status"], event["id"], event["from"]) == (event["Action"], key, "busybox")
     by_action = {event["Action"]: event["Actor"]["Attributes"] for event in events}
     assert by_action["rename"]["oldName"] == f"/{name}"
@@ -111,7 +111,7 @@ def test_a_containers_life(engine: Engine, name: str) -> None:
 
 
 def plain(event: Event, hidden: dict[str, str]) -> tuple[str, str, str, str]:
-    """Type, action, actor and attributes, without what must differ."""
+    """Return type, action, actor and attributes, without values that differ."""
     attributes = dict(event["Actor"]["Attributes"])
     attributes.pop("execDuration", None)
     if "execID" in attributes:
@@ -124,11 +124,11 @@ def plain(event: Event, hidden: dict[str, str]) -> tuple[str, str, str, str]:
 
 
 def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
-    """All that is told of a container, its volume and its network, of which dockerd keeps no certain order."""
+    """Return all events of a container, its volume and its network; dockerd orders some of them at random."""
     since = now()
     network = engine.docker("network", "create", "--label", "n=1", name).stdout.strip()
     create = ("create", "--name", name, "--network", name, "-v", f"{name}:/v:ro", "--label", "a=b", "--label", "empty")
-    # It ignores SIGTERM: how it ends is no matter of who is faster.
+    # It ignores SIGTERM, so the way it ends does not depend on timing.
     key = engine.docker(*create, "-e", "X=y", "busybox", "sleep", "600").stdout.strip()
     bridge = engine.api.get("/networks/bridge").json()["Id"]
     try:
@@ -152,7 +152,7 @@ def life(engine: Engine, name: str) -> list[tuple[str, str, str, str]]:
 def test_beside_dockerd(engine: Engine, oracle: Dockerd, name: str) -> None:
     ours, theirs = life(engine, name), life(oracle, name)
     assert [line for line in ours if line not in theirs] == [line for line in theirs if line not in ours] == []
-    # dockerd mounts the volumes once more for a copy, and tells twice that a container left a network.
+    # dockerd mounts volumes again for a copy, and reports twice that a container left a network.
     counted = [[line for line in each if line[0] == "container" and line[1] != "kill"] for each in (ours, theirs)]
     assert counted[0] == counted[1]
 
@@ -172,7 +172,7 @@ def test_networks_volumes_and_images(engine: Engine, name: str) -> None:
     engine.docker("volume", "prune", "-f", "--filter", f"label={name}")
     engine.docker("image", "prune", "-f", "--filter", f"label={name}")
     engine.docker("container", "prune", "-f", "--filter", f"label={name}")
-    # Others may still tell of what earlier tests have left.
+    # There may be late events of earlier tests.
     tags = [event["Actor"] for event in told(engine, since, type="image", event="tag")]
     image = next(actor["ID"] for actor in tags if actor["Attributes"]["name"] == f"{name}:one")
     events = [
@@ -198,7 +198,7 @@ def test_networks_volumes_and_images(engine: Engine, name: str) -> None:
 
 
 def test_an_image_that_is_made(engine: Engine, name: str) -> None:
-    """Imported or built: clients of before 1.46 are not told of `create`, and nobody of a step's network."""
+    """Import or build: clients before 1.46 get no `create` event, and no client gets one of a step's network."""
     archive = layer({"file": b"x"})
     for args, given, wanted in (
         (("import", "-", name), archive, ["image tag", "image import"]),
@@ -238,7 +238,7 @@ def test_filters(engine: Engine, name: str) -> None:
         engine.docker("rm", f"{name}a", f"{name}b")
     creates = ["container create"]
     assert words(told(engine, since, container=f"{name}a")) == ["container create", "container destroy"]
-    assert len(told(engine, since, container=name)) == 4  # names match by their beginning
+    assert len(told(engine, since, container=name)) == 4  # names match by prefix
     assert words(told(engine, since, container=f"{name}b", event="create")) == creates
     assert words(told(engine, since, label="which=a", event="create")) == creates
     assert len(told(engine, since, label="which")) == 4
@@ -257,7 +257,7 @@ def test_since_and_until(engine: Engine, name: str) -> None:
     assert words(told(engine, between, volume=name)) == ["volume destroy"]
     earlier = engine.api.get("/events", until=between, since=0, filters=json.dumps({"volume": [name]}))
     assert words(earlier.lines()) == ["volume create"]
-    # An end alone shows the past too.
+    # With only an end, past events are included too.
     alone = engine.api.get("/events", until=between, filters=json.dumps({"volume": [name]}))
     assert words(alone.lines()) == ["volume create"]
     for query, status, sentence in (
@@ -270,7 +270,7 @@ def test_since_and_until(engine: Engine, name: str) -> None:
     ):
         answer = engine.api.get("/events", **query)
         assert (answer.status, answer.message) == (status, sentence)
-    # One before the epoch is none to speak of.
+    # A time before the epoch is ignored.
     for early in ("0", "-5"):
         all_of_it = engine.api.get("/events", until=early, filters=json.dumps({"volume": [name]}))
         assert words(all_of_it.lines()) == ["volume create", "volume destroy"]
@@ -284,7 +284,7 @@ def test_a_listener_hears_what_happens_now_and_the_stream_ends_at_until(engine: 
     def listeners() -> int:
         return int(engine.api.get("/info").json()["NEventsListener"])
 
-    assert until(lambda: listeners() == 0)  # who listened in earlier tests is forgotten
+    assert until(lambda: listeners() == 0)  # listeners of earlier tests are gone
     with engine.popen("events", "--filter", f"volume={name}", "--format", "{{json .}}", stdin=None) as events:
         assert events.stdout is not None
         try:
@@ -295,8 +295,8 @@ def test_a_listener_hears_what_happens_now_and_the_stream_ends_at_until(engine: 
             assert json.loads(events.stdout.readline())["Action"] == "destroy"
         finally:
             events.kill()
-    # Who leaves is forgotten.
+    # A listener that disconnects is removed.
     assert until(lambda: listeners() == 0)
-    # An end that is still to come.
+    # An end in the future.
     answer = engine.api.get("/events", until=int(time.time()) + 1, filters=json.dumps({"volume": [name]}))
     assert words(answer.lines()) == ["volume create", "volume destroy"]

@@ -1,7 +1,7 @@
-"""Inspect and list beside dockerd's own answers: same fields, same null, empty and absent, per API version.
+"""Inspect and list compared with dockerd's answers: the same fields, the same null, empty and absent, per API version.
 
-Debian's dockerd is asked in the same run. For the versions of the API that it doesn't know yet there are the answers
-that a newer one gave (`golden/inspect_list.json`, written by `record`).
+Debian's dockerd answers in the same run. For API versions that it does not know there are recorded answers of a newer
+one (`golden/inspect_list.json`, written by `record`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from compat_tests.support.engines import Dockerd, Engine
 
 pytestmark = pytest.mark.root
 
-#: Those that Debian's dockerd knows, and the newest.
+#: The versions of Debian's dockerd, and the newest.
 VERSIONS = ("1.24", "1.41", "1.44", "1.45")
 NEWEST = "1.51"
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "inspect_list.json"
 
-#: What must differ between two engines: only whether it is set is compared.
+#: Values that differ between two engines: only whether they are set is compared.
 DIFFERS = frozenset(
     (
         *("Id", "ID", "Created", "Image", "ImageID", "ResolvConfPath", "HostnamePath", "HostsPath", "LogPath", "Pid"),
@@ -124,7 +124,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 
 
 def plain(value: Any, key: str = "") -> Any:
-    """The answer without what must differ."""
+    """Return the answer without the values that differ."""
     if key in DIFFERS:
         return "" if value in (None, "", 0, ZERO_TIME) else "<set>"
     if isinstance(value, dict):
@@ -139,11 +139,11 @@ def plain(value: Any, key: str = "") -> Any:
             shown["PublicPort"] = "<set>"
         return shown
     if key == "MaskedPaths" and value:
-        # Older ones show these; whether there are any of the second depends on the machine.
+        # Older dockerds show these; whether the second exists depends on the machine.
         return sorted(path for path in value if path != "/proc/interrupts" and "thermal_throttle" not in path)
     if isinstance(value, list):
         items = [plain(each) for each in value]
-        # Mounts and ports come in no certain order.
+        # The order of mounts and ports is random.
         return sorted(items, key=json.dumps) if items and isinstance(items[0], dict) else items
     return value
 
@@ -174,7 +174,7 @@ def container(engine: Engine, name: str, body: dict[str, Any]) -> Iterator[str]:
 
 
 def answers(engine: Engine, identity: str, versions: Sequence[str]) -> dict[str, Any]:
-    """Inspect and the list's row, per version."""
+    """Return inspect and the list's row, per version."""
     found: dict[str, Any] = {}
     filters = json.dumps({"id": {identity: True}})
     for version in versions:
@@ -189,7 +189,7 @@ def answers(engine: Engine, identity: str, versions: Sequence[str]) -> dict[str,
 
 
 def start(engine: Engine, identity: str) -> int:
-    """The status of a start. The oracle may ask again: its runc is reset now and then while the host is busy."""
+    """Return the status of a start. Retry dockerd's: its runc sometimes fails on a busy host."""
     for _ in range(3):
         answer = engine.api.post(f"/containers/{identity}/start")
         if answer.status == 204 or not (isinstance(engine, Dockerd) and "reset by peer" in answer.message):
@@ -198,7 +198,7 @@ def start(engine: Engine, identity: str) -> int:
 
 
 def life(engine: Engine, name: str, versions: Sequence[str]) -> dict[str, Any]:
-    """What is answered about a container that was created, that runs, and that was killed."""
+    """Return the answers about a container that is created, running, and killed."""
     with container(engine, f"golden-{name}", REQUESTS[name]) as identity:
         created = answers(engine, identity, versions)
         assert start(engine, identity) == 204
@@ -223,9 +223,9 @@ def test_as_a_newer_dockerd_answered(engine: Engine, name: str) -> None:
 
 
 def expected(line: str) -> bool:
-    """Differences that are meant: our default bridge is no libnetwork one, our image store names no directories but
-    manifests, a network's priority is shown to those who can give it, and a container that ended has no sandbox, as of
-    Docker 28."""
+    """Accept intended differences: the default bridge is not libnetwork's; the image store shows manifests instead of
+    directories; a network's priority is shown from the version that can set it; an exited container has no sandbox, as
+    in Docker 28."""
     where, _, what = line.partition(": ")
     return (
         ".GraphDriver" in where
@@ -280,7 +280,7 @@ def test_filters(engine: Engine) -> None:
         ):
             answer = engine.api.get("/containers/json", filters=json.dumps({key: [value]}))
             assert (answer.status, answer.message) == (status, text)
-        # Of several moments the earliest counts; a prune takes only one.
+        # Of several times the earliest counts; a prune accepts only one.
         moments = json.dumps({"until": ["1", "2000-01-01"]})
         assert engine.api.get("/images/json", filters=moments).json() == []
         answer = engine.api.post("/images/prune", filters=moments)
@@ -288,7 +288,7 @@ def test_filters(engine: Engine) -> None:
 
 
 def test_an_ambiguous_prefix(engine: Engine) -> None:
-    # Sixteen first digits and seventeen containers: two of them share one.
+    # Seventeen containers have at most sixteen different first digits, so two share one.
     made = [engine.api.post("/containers/create", {"Image": "busybox"}).json()["Id"] for _ in range(17)]
     try:
         shared = next(one[0] for one in made if sum(other[0] == one[0] for other in made) > 1)

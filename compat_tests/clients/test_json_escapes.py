@@ -1,4 +1,4 @@
-"""Which characters are escaped in JSON, beside dockerd: in streams those of HTML, in ordinary answers not."""
+"""Characters that are escaped in JSON, compared with dockerd: those of HTML in streams, but not in other answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAR = {"Content-Type": "application/x-tar"}
 
 
 def answers(engine: Engine) -> dict[str, bytes]:
-    """What the engine writes where ``TEXT`` is part of it, without what differs by engine."""
+    """Return the engine's output that contains ``TEXT``, without what differs by engine."""
     name = f"e{uuid.uuid4().hex[:10]}"
 
     def ask(method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
@@ -58,14 +58,14 @@ def test_escapes_beside_dockerd(engine: Engine, oracle: Dockerd) -> None:
 
 @pytest.mark.parametrize("keyword", ["FOO", "foo", "Foo", "RUNx", "runn", "enV2", "COPI"])
 def test_a_misspelt_instruction(engine: Engine, oracle: Dockerd, keyword: str) -> None:
-    """The suggestion is in the case of what was written."""
+    """The suggestion has the case of the input."""
     context = images.layer({"Dockerfile": f"FROM busybox\n{keyword} x\n".encode()})
     found = [each.api.request("POST", "/v1.45/build", body=context, headers=TAR) for each in (engine, oracle)]
     assert (found[0].status, found[0].body) == (found[1].status, found[1].body)
 
 
 def test_arguments_of_ps_with_a_nul(engine: Engine) -> None:
-    """dockerd's 500 is that of a program that could not be started."""
+    """dockerd returns 500 for a program that can't be started."""
     box = engine.docker("run", "-d", "--network", "none", "busybox", "sleep", "1000").stdout.strip()
     try:
         for arguments in ("-e%00f", "%00"):

@@ -1,4 +1,4 @@
-"""The memory of the daemons does not grow with what passes through them: streams, not buffers."""
+"""The daemons stream data: their memory does not grow with the amount transferred."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 ADDED = 60  # MiB that an operation may add
-LAYERS, SIZE = 2, 80  # MiB: several times as much passes through
+LAYERS, SIZE = 2, 80  # MiB: several times as much is transferred
 
 
 def used(pids: Sequence[int]) -> int:
-    """Bytes of their own: code that is mapped comes and goes, and is not what passes through."""
+    """Return private memory in bytes, without mapped files, whose residency varies."""
     text = ""
     for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a helper that has ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # an exited helper
             text += Path(f"/proc/{pid}/status").read_text()
     return sum(int(kib) * 1024 for kib in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", text, re.MULTILINE))
 
 
 @contextlib.contextmanager
 def within(engine: Engine, what: str) -> Iterator[None]:
-    """Fails when the memory of all the engine's daemons was too high at any moment, over what it began with."""
+    """Fail if the memory of the engine's daemons exceeded the limit above its start value at any time."""
     pids = [each.pid for each in processes(engine.place.footprint.mark) if each.comm != "wharf-shim"]
     with sampled(lambda: used(pids), pause=0.02) as samples:
         yield
@@ -50,7 +50,7 @@ def test_large_images_and_files_pass_through(own_engine: Engine, plain: Registry
     archive.write_bytes(docker_archive(name, layers))
     (tmp_path / "root.tar").write_bytes(layers[0])
     del layers
-    engine.docker("run", "--rm", "--network", "none", "busybox", "true")  # what is loaded once is loaded
+    engine.docker("run", "--rm", "--network", "none", "busybox", "true")  # load what is loaded only once
     with within(engine, "load"):
         engine.docker("load", "-q", "-i", str(archive))
     engine.docker("tag", name, remote)

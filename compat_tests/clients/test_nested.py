@@ -1,6 +1,6 @@
-"""An engine inside a privileged container of an engine: what Docker in Docker, kind and CI services do.
+"""An engine inside a privileged container of an engine, as in Docker in Docker, kind and CI services.
 
-The image is a skeleton; programs and libraries are the host's own, bound in read-only.
+The image has only directories and links; programs and libraries are read-only bind mounts of the host's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILES = {"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0
 
 
 def skeleton() -> bytes:
-    """The image: folders, the links of a merged /usr, the few files that programs look for."""
+    """Return the image: directories, the links of a merged /usr, the few files that programs read."""
     nodes: dict[str, Node | bytes | str] = {name: Node(kind=b"5", mode=0o755) for name in FOLDERS}
     nodes |= {name: Node(kind=b"2", link=f"usr/{name}") for name in LINKS if Path("/", name).is_symlink()}
     return docker_archive(IMAGE, [layer({**nodes, **FILES})], Cmd=["sh"])
@@ -40,7 +40,7 @@ def merged_usr() -> None:
 
 @contextlib.contextmanager
 def container(engine: Engine, *args: str) -> Iterator[str]:
-    """A privileged container of the host's programs."""
+    """A privileged container with the host's programs."""
     name = f"nested{uuid.uuid4().hex[:10]}"
     engine.docker("load", "-q", input=skeleton())
     try:
@@ -54,7 +54,7 @@ def container(engine: Engine, *args: str) -> Iterator[str]:
 def test_our_engine_inside_a_container_of_ours(engine: Engine) -> None:
     python = {sys.prefix, sys.base_prefix, str(ROOT)}
     binds = [f"-v={path}:{path}:ro" for path in sorted(python) if not path.startswith("/usr/")]
-    # compiled modules of this run, so that the start is no test of the compiler
+    # use this run's compiled modules, so that the start does not compile
     compiled = sys.pycache_prefix or "/var/cache/wharf/pycache"
     binds += [f"-v={compiled}:{compiled}", "-e", f"PYTHONPYCACHEPREFIX={compiled}", "-e", f"PYTHONPATH={ROOT}"]
     daemon = [sys.executable, "-m", "server", "-H", "unix:///run/docker.sock", "--data-root", "/data"]

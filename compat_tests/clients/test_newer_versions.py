@@ -1,6 +1,6 @@
-"""API 1.46 to 1.51, which Debian's dockerd does not speak: what each version adds to an answer, takes away from it or
-takes in a request, as the published description of the API tells it. Everything else stays as it was in 1.45, which is
-compared with dockerd."""
+"""API 1.46 to 1.51, which Debian's dockerd does not know: what each version adds to or removes from an answer, or
+accepts in a request, by the published API description. Everything else stays as in 1.45, which is compared with
+dockerd."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OF_CONTAINERS = (
     "Tty",
 )
 
-#: By answer and version: the keys that are new, and with "-" those that are gone.
+#: By answer and version: the added keys, and with "-" the removed ones.
 CHANGES: dict[str, dict[str, set[str]]] = {
     "/containers/{}/json": {
         "1.48": {
@@ -57,7 +57,7 @@ CHANGES: dict[str, dict[str, set[str]]] = {
 
 
 def keys(value: Any, path: str = "") -> set[str]:
-    """Every key of an answer, all the way down; of a list those of its first element."""
+    """Return every key of an answer, recursively; of a list those of its first element."""
     if isinstance(value, dict) and value:
         return set().union(*(keys(inner, f"{path}.{name}" if path else name) for name, inner in value.items()))
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -77,7 +77,7 @@ def box(engine: Engine) -> Iterator[str]:
 
 
 def test_answers_change_as_described(engine: Engine, box: str) -> None:
-    engine.load_busybox()  # an archive that an engine saved, as other tests load it, brings annotations
+    engine.load_busybox()  # an archive saved by an engine, as other tests load it, has annotations
     for path, changes in CHANGES.items():
         before: set[str] = set()
         for version in VERSIONS:

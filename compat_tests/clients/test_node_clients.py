@@ -1,6 +1,6 @@
-"""dockerode, the client under most tools of the Node world.
+"""dockerode, the client below most Node.js tools.
 
-npm needs longer to install it than all of this takes, so that is done on request: ``WHARF_NPM=1``.
+Its installation by npm takes longer than these tests, so it runs on request only: ``WHARF_NPM=1``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 
-# Kept between runs: the packages are not what is tested here.
+# Kept between runs: the packages themselves are not tested.
 FOLDER = Path("/var/cache/wharf/node-clients")
 WANTED = "dockerode@3"
 

@@ -1,4 +1,4 @@
-"""What dockerd makes of a create request from clients of each version, by field: defaults, null, empty, absent."""
+"""How dockerd interprets a create request from clients of each version, by field: defaults, null, empty, absent."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def created(engine: Engine, version: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The answer to create, and what inspect then tells a client of that version."""
+    """Return the answer to create, and inspect's answer to a client of that version."""
     api = Api(engine.place.socket, version=version)
     answer = api.post("/containers/create", {"Image": "busybox", **body}, name="by-version")
     found = {"status": answer.status, "answer": plain(answer.json())}

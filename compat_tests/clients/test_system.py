@@ -13,8 +13,8 @@ from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 
-# What one of the two has for a reason: dockerd's images aren't in containerd here, ours are always;
-# registries for foreign layers are in no engine any more; the last three a newer dockerd tells nobody.
+# Intended differences: dockerd here does not use the containerd image store, Wharf always does; registries for foreign
+# layers no longer exist; a newer dockerd does not send the last three.
 DIFFERENT = {
     "/info": (
         *(".Runtimes", ".DefaultAddressPools", ".Plugins.Log", ".Warnings", ".CDISpecDirs"),
@@ -27,7 +27,8 @@ DIFFERENT = {
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """Where two answers have other keys or other JSON types; values don't count, of lists the first element does."""
+    """Return where two answers differ in keys or JSON types; of values only the types count, of lists the first
+    element."""
     if type(ours) is not type(theirs):
         return [f"{path} {ours!r:.60} is no {type(theirs).__name__}"]
     if isinstance(ours, dict):
@@ -44,7 +45,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
 @pytest.mark.parametrize("version", ["1.24", "1.30", "1.41", "1.43", "1.45"])
 @pytest.mark.parametrize("path", ["/info", "/version", "/system/df"])
 def test_answers_have_dockerds_shape(own_engine: Engine, oracle: Dockerd, version: str, path: str) -> None:
-    # Other tests leave the oracle what has no name, and what it keeps of builds.
+    # Other tests leave dangling images and build cache in dockerd.
     for what in ("images", "build"):
         assert oracle.api.post(f"/{what}/prune").status == 200
     answers = [each.api.get(f"/v{version}{path}").json() for each in (own_engine, oracle)]
@@ -139,7 +140,7 @@ def test_prune_takes_all_that_nobody_uses(own_engine: Engine) -> None:
         left = own_engine.api.get("/system/df").json()
         assert [row["Names"] for row in left["Containers"]] == [[f"/{name}a"]]
         assert [row["RepoTags"] for row in left["Images"]] == [[f"{name}:used"]]
-        # A volume with a name may be wanted still; one without goes.
+        # Named volumes may still be needed; only anonymous ones are pruned.
         assert len(left["Volumes"]) == 2
         assert name in [row["Name"] for row in left["Volumes"]]
         assert left["BuildCache"] == []

@@ -1,4 +1,4 @@
-"""`userns-remap`: containers' ids are others of the host's, in processes, volumes, copies, images and builds."""
+"""`userns-remap`: containers' ids are mapped to other host ids, in processes, volumes, copies, images and builds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLASSIC = DOCKERFILE.replace("--mount=type=cache,target=/cache", "mkdir /cache &
 
 @pytest.fixture(scope="module")
 def ranges() -> Iterator[None]:
-    """The host's files give ids to the user `daemon` for as long as these tests run."""
+    """Assign subordinate ids to the user `daemon` in the host's files during these tests."""
     with subordinate_ids():
         yield
 
@@ -51,7 +51,7 @@ def owner(path: Path) -> tuple[int, int]:
 
 
 def members(archive: bytes) -> dict[str, tuple[int, int]]:
-    """Names and owners in a tar."""
+    """Return names and owners in a tar."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         return {item.name: (item.uid, item.gid) for item in tar}
 
@@ -67,7 +67,7 @@ def test_processes_and_their_files(mapped: Wharf) -> None:
         assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(FIRST), str(COUNT)]
         assert Path(f"/proc/{pid}/gid_map").read_text().split() == ["0", str(FIRST), str(COUNT)]
         assert owner(Path(f"/proc/{pid}")) == (FIRST + 5, FIRST + 6)
-        # Whoever is root inside rules over what is his, and his output is his own.
+        # The container's root may change its own files, and its output belongs to it.
         script = "id -u && touch /x && chown 7:8 /x && echo more >> /etc/hosts && echo said > /dev/stdout"
         assert mapped.docker("exec", "-u", "0", name, "sh", "-c", script).stdout == "0\nsaid\n"
         seen = Path(f"/proc/{pid}/root")
@@ -88,7 +88,7 @@ def test_networks_are_the_containers_own(mapped: Wharf) -> None:
     assert done.split()[-2:] == ["eth0", "lo"]
     donor = mapped.docker("run", "-d", "--ipc", "shareable", "busybox", "sleep", "1000").stdout.strip()
     try:
-        mapped.restart()  # what it has joined is then of another daemon's time
+        mapped.restart()  # the donor then belongs to an earlier run of the daemon
         shared = [f"--{kind}=container:{donor}" for kind in ("network", "ipc", "pid")]
         script = "touch /dev/shm/x && stat -c %u /dev/shm && ip addr show eth0 && ps"
         done = mapped.docker("run", "--rm", *shared, "busybox", "sh", "-c", script).stdout
@@ -114,7 +114,7 @@ def test_volumes_and_binds(mapped: Wharf) -> None:
     assert owner(data / "x") == (FIRST + 9, FIRST + 9)
     assert owner(data / "hosts.copied") == (FIRST + 2, FIRST + 3)
     assert owner(made) == owner(made.parent) == owner(made / "x") == (FIRST, FIRST)
-    # A directory of the host's root is nobody's inside.
+    # A directory of the host's root is inaccessible inside.
     closed = mapped.place.root / "closed"
     closed.mkdir(mode=0o700)
     refused = mapped.docker("run", "--rm", "-v", f"{closed}:/b", "busybox", "ls", "/b", check=False)

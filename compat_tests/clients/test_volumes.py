@@ -46,7 +46,7 @@ def test_a_named_volume_keeps_what_is_written(engine: Engine, volume: str) -> No
     missing = engine.docker(*RUN, "--mount", options + "x", "busybox", "true", check=False)
     assert missing.status in (125, 127)
     assert "no such file or directory" in missing.stderr
-    # What the image has there is copied into the part that is mounted; a link leads no further than the volume.
+    # The image's files at the mount point are copied into the volume; links are resolved within the volume.
     sh(engine, "-v", "data:/d", script="mkdir /d/empty && ln -s / /d/out")
     assert "passwd" in sh(engine, "--mount", "type=volume,src=data,dst=/etc,volume-subpath=empty", script="ls /etc")
     assert "passwd" in sh(engine, "-v", "data:/d", script="ls /d/empty")
@@ -77,7 +77,7 @@ def test_binds(engine: Engine, tmp_path: Path) -> None:
     assert f'invalid mount config for type "bind": bind source path does not exist: {absent}' in done.stderr
     done = engine.docker(*RUN, "-v", f"{tmp_path}:/d", "-v", "/tmp:/d", "busybox", "true", check=False)
     assert "Duplicate mount point: /d" in done.stderr
-    # A single file, and mounts below mounts whatever the order of the options.
+    # A single file, and nested mounts, whatever the order of the options.
     file = f"{tmp_path / 'file'}:/d/inner"
     assert sh(engine, "-v", file, "-v", f"{made}:/d", script="cat /d/inner; ls /d | tr '\\n' ' '") == "textinner x"
 
@@ -93,7 +93,7 @@ def test_propagation_and_recursion(engine: Engine, tmp_path: Path) -> None:
         assert sh(engine, "-v", f"{source}:/d", script="ls /d/inner") == "deep"
         alone = f"type=bind,src={source},dst=/d,bind-recursive=disabled"
         assert sh(engine, "--mount", alone, script="ls /d/inner") == ""
-        # Read-only goes down to what is mounted below.
+        # Read-only applies to mounts below, too.
         assert "Read-only" in sh(engine, "-v", f"{source}:/d:ro", script="touch /d/inner/y", check=False)
         script = "touch /d/inner/y && echo below; touch /d/y || echo refused"
         upper = f"type=bind,src={source},dst=/d,readonly,bind-recursive=writable"
@@ -147,7 +147,7 @@ def test_tmpfs(engine: Engine) -> None:
     line, mode = sh(engine, "--mount", mount, script=script).splitlines()
     assert "size=2048k" in line.split()[3].split(",")
     assert mode == "711"
-    # It stands in for an anonymous volume at the same place, which then isn't made.
+    # It replaces an anonymous volume at the same path, which then isn't created.
     body = {"Image": "busybox", "Volumes": {"/t": {}}, "HostConfig": {"Tmpfs": {"/t": ""}}}
     identity = engine.api.post("/containers/create", body).json()["Id"]
     try:
@@ -189,7 +189,7 @@ def test_a_volume_of_the_image_and_volumes_from(engine: Engine) -> None:
         )
         labels = engine.api.get(f"/volumes/{anonymous}").json()["Labels"]
         assert labels == {"com.docker.volume.anonymous": ""}
-        # The last one that has a volume there wins, and only its volume is in use by who asked.
+        # The last container with a volume at that path counts, and only its volume is in use.
         second = engine.docker("create", "--network", "none", "withvolume:1").stdout.strip()
         hidden = engine.api.get(f"/containers/{second}/json").json()["Mounts"][0]["Name"]
         both = ("--volumes-from", second, "--volumes-from", identity)
@@ -217,7 +217,7 @@ def test_driver_options_are_mounted_while_the_volume_is_used(engine: Engine, tmp
             *("run", "-d", "--network", "none", "-v", "memory:/m", "busybox", "sh", "-c", "touch /m/x; sleep 600")
         ).stdout.strip()
         assert until(lambda: os.path.exists(f"{memory}/x"))
-        # A second user sees the same file system, and it goes with the last one.
+        # A second container sees the same file system, which is unmounted with the last one.
         assert sh(engine, "-v", "memory:/m", script="ls /m") == "x"
         assert os.path.ismount(memory)
         engine.docker("rm", "-f", identity)
@@ -258,7 +258,7 @@ def test_the_volume_commands(engine: Engine) -> None:
         answer = engine.api.delete("/volumes/nosuch")
         assert (answer.status, answer.message) == (404, "get nosuch: no such volume")
         assert engine.api.delete("/volumes/nosuch", force=1).status == 204
-        # Named volumes stay in a prune unless all are asked for.
+        # Named volumes are pruned only with the filter all.
         assert engine.api.post("/volumes/prune").json() == {"VolumesDeleted": [], "SpaceReclaimed": 0}
         pruned = engine.api.post("/volumes/prune", filters='{"all": ["true"], "label": ["a"]}').json()
         assert pruned["VolumesDeleted"] == ["one"]
@@ -293,7 +293,7 @@ def test_a_file_system_that_never_answers_holds_up_only_who_wants_it(engine: Eng
         pytest.skip("needs /dev/fuse")
     hung = tmp_path / "hung"
     hung.mkdir()
-    # Nobody reads what the kernel asks here, as of a server that has gone.
+    # Nobody answers the kernel's requests, as with a server that hangs.
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
     mount = ["mount", "-i", "-t", "fuse", "-o", options, "hung", str(hung)]
@@ -312,7 +312,7 @@ def test_a_file_system_that_never_answers_holds_up_only_who_wants_it(engine: Eng
             assert engine.api.get("/_ping").status == 200
             assert [client.poll() for client in clients] == [None] * len(clients)
         finally:
-            os.close(fuse)  # now it is known to have gone
+            os.close(fuse)  # the kernel now knows that the server is gone
             fuse = -1
             for client in clients:
                 with client:
@@ -339,14 +339,14 @@ def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
             options = [word for each in filters for word in ("--filter", each)]
             return engine.docker("volume", "ls", "-q", *options).stdout.split()
 
-        # What the plugin has is listed though nobody made it here; its status comes with the inspection.
+        # The plugin's own volumes are listed; their status is shown by inspect only.
         assert names(f"driver={name}") == ["theirs"]
         shown = engine.api.get("/volumes/theirs").json()
         assert shown.pop("Status") == {"kept": "in a directory"}
         assert shown == theirs
         assert name in engine.api.get("/info").json()["Plugins"]["Volume"]
         assert plugin.mounted == {}
-        # A name that it has means its volume, also without the driver's name.
+        # A name that the plugin knows refers to its volume, even without the driver's name.
         keeping = ("run", "-d", "--network", "none", "-v", "theirs:/t", "busybox")
         box = engine.docker(*keeping, "sh", "-c", "cp /t/file /t/copy; sleep 600").stdout.strip()
         try:
@@ -363,14 +363,14 @@ def test_a_volume_plugin(engine: Engine, tmp_path: Path) -> None:
         assert until(lambda: not plugin.mounted["theirs"])
         assert sh(engine, "--mount", f"type=volume,src=made,dst=/m,volume-driver={name}", script="touch /m/x") == ""
         assert (tmp_path / "made" / "x").exists()
-        # The container's own driver is that of its volumes without one; what it fills it removes again.
+        # The container's VolumeDriver applies to its volumes without a driver; anonymous ones are removed again.
         seen = sh(
             engine, "--volume-driver", name, "-v", "/anonymous", script="grep ' /anonymous ' /proc/self/mountinfo"
         )
         assert str(tmp_path) in seen
         assert until(lambda: sorted(os.listdir(tmp_path)) == ["made", "theirs"])
         assert names(f"driver={name}") == ["made", "theirs"]
-        # Never pruned; removed where it is, also one that was never used here.
+        # Its volumes are never pruned; they can be removed even if they were never used here.
         (tmp_path / "unused").mkdir()
         engine.docker("volume", "prune", "-a", "-f")
         assert engine.docker("volume", "rm", "made", "theirs", "unused").stdout.split() == ["made", "theirs", "unused"]

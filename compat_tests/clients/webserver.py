@@ -1,4 +1,4 @@
-"""A web server on loopback: a folder's files, and its bare repositories by git's HTTP protocol."""
+"""A web server on loopback: a directory's files, and its bare repositories by git's HTTP protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ME = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in 
 
 
 def git(folder: Path, *args: str) -> str:
-    """git's output."""
+    """Run git; return its output."""
     done = subprocess.run(
         ["git", "-C", str(folder), *args],
         check=True,
@@ -29,7 +29,7 @@ def git(folder: Path, *args: str) -> str:
 
 
 def repository(folder: Path, name: str, files: dict[str, str]) -> str:
-    """A bare repository `<name>.git` in the folder with one commit on `main`; the commit."""
+    """Create a bare repository `<name>.git` in the directory with one commit on `main`; return the commit."""
     work = folder / f"{name}-work"
     for path, text in files.items():
         (work / path).parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         super().__init__(*args, directory=self.folder)  # type: ignore[arg-type]
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         if ".git/" in self.path:
@@ -59,7 +59,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self._git()
 
     def _git(self) -> None:
-        """As a web server runs `git http-backend`."""
+        """Run `git http-backend` as a web server does."""
         url = urlsplit(self.path)
         environment = {
             "PATH": os.environ["PATH"],
@@ -88,6 +88,6 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The server's address."""
+    """Run the server; yield its address."""
     with LoopbackServer(type("Handler", (_Handler,), {"folder": str(folder)})) as server:
         yield f"http://{server.address}"

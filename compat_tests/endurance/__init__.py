@@ -1,1 +1,1 @@
-"""By-hand programs that run an engine for minutes or hours: soak, stress, crash, vanish."""
+"""Programs, started by hand, that run an engine for minutes or hours: soak, stress, crash, vanish."""

@@ -1,8 +1,8 @@
-"""wharfd, or its supervisor, is killed at every step of what it does with a container, and started again: nothing is
-left half done.
+"""Kills wharfd or its supervisor at every step of an operation on a container, then restarts it: nothing may stay half
+done.
 
-``python -m compat_tests.endurance.crash`` sweeps all operations, or those that are named, for minutes;
-``--every 3`` tries each third step. What an operation's steps are is counted by :mod:`compat_tests.endurance.dying`.
+``python -m compat_tests.endurance.crash`` runs all operations, or the named ones, for minutes; ``--every 3`` tries
+each third step. :mod:`compat_tests.endurance.dying` counts the steps of an operation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VOLUME = "crash-volume"
 
 
 def footprint(engine: Wharf) -> dict[str, list[str]]:
-    """What there is of containers, and nothing of which an engine without any has."""
+    """Return what exists of containers; empty for an engine without containers."""
     root, stock = engine.place.root, engine.containerd
     address = str(stock.address if stock else root / "run/containerd/containerd.sock")
     bundles = (
@@ -42,7 +42,7 @@ def footprint(engine: Wharf) -> dict[str, list[str]]:
         argv = ["ctr", "--address", address, "--namespace", "moby", *args]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
-            return [done.stderr]  # the supervisor is on its way
+            return [done.stderr]  # the supervisor is starting
         return [line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()]
 
     def below(path: Path) -> list[str]:
@@ -67,15 +67,15 @@ def footprint(engine: Wharf) -> dict[str, list[str]]:
         "shims": [str(process.pid) for name in ("wharf-shim", "wharf-iohost") for process in engine.find(name)],
         "mounts": [path for path in mounts_under(root) if "/run/netns" not in path],
         "bridge": ports(),
-        # Published ports: the rest of the table is there for as long as the engine.
+        # Only published ports: the rest of the table exists as long as the engine.
         "rules": re.findall(r"\S+ \. 80\b", nft("-n", "list", "table", "inet", f"wharf-{engine.place.bridge}")),
     }
 
 
 @dataclass
 class Sweep:
-    """One engine that dies; ``passed`` are the steps of the operation that was tried last, ``known`` what earlier
-    faults have left."""
+    """An engine that dies at chosen steps; ``passed``: the steps of the last operation, ``known``: leftovers of earlier
+    faults."""
 
     engine: Wharf
     folder: Path
@@ -113,14 +113,14 @@ class Sweep:
         return found["State"] if status == 200 else None
 
     def at(self, step: int | str, act: Callable[[], object], done: Callable[[], bool]) -> bool:
-        """Acts, with a death at this step (by its number, or a part of its name); False: it was done before."""
+        """Run ``act`` with a death at this step (a number, or a part of its name); ``False`` if it completed before."""
         with locked(self.folder):
             (self.folder / DIED).unlink(missing_ok=True)
             (self.folder / PASSED).write_text("")
             (self.folder / DIE).write_text(f"{self.victim} {step}")
 
         def acting() -> None:
-            # Its client is cut off, or finds nobody to answer.
+            # The client is disconnected, or can't connect.
             with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
                 act()
 
@@ -146,7 +146,7 @@ class Sweep:
         return died
 
     def nothing_left(self) -> None:
-        """After the last container is gone, and its cleaning."""
+        """Check after the removal of the last container and its clean-up."""
         seen: dict[str, list[str]] = {}
 
         def idle() -> bool:
@@ -164,8 +164,8 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Operation:
-    """``prepare`` returns the container's id; ``act`` does it, ``done`` says when it is over, and ``check`` looks at
-    what the next daemon made of it: it is called before that is cleared away."""
+    """``prepare`` returns the container's id; ``act`` runs the operation, ``done`` tells when it is over, and ``check``
+    examines the state under the next daemon, before the clean-up."""
 
     name: str
     prepare: Callable[[Sweep], str]
@@ -181,7 +181,7 @@ def _started(sweep: Sweep, *cmd: str, **host: Any) -> str:
 
 
 def _runs_or_not(sweep: Sweep, id: str) -> None:
-    """The record and the kernel say the same, and it can be started, renamed and stopped."""
+    """Record and kernel agree, and the container can be started, renamed and stopped."""
     state = sweep.state(id)
     if state is None:
         return
@@ -192,7 +192,7 @@ def _runs_or_not(sweep: Sweep, id: str) -> None:
         state = sweep.state(id) or {}
         return bool(state["Running"]) == os.path.isdir(f"/proc/{state['Pid'] or 'none'}")
 
-    # A supervisor that died with the news is back in a moment.
+    # A supervisor that died with the exit event restarts within a moment.
     assert until(alike), state
     assert sweep.api("POST", f"/containers/{id}/start")[0] in (204, 304)
     assert sweep.api("GET", f"/containers/{id}/top")[0] == 200
@@ -202,7 +202,7 @@ def _runs_or_not(sweep: Sweep, id: str) -> None:
 
 def _gone(sweep: Sweep, id: str) -> None:
     state = sweep.state(id)
-    if state is not None and state["Running"]:  # the signal was never sent
+    if state is not None and state["Running"]:  # the signal was not sent
         sweep.must("POST", f"/containers/{id}/kill")
     assert until(lambda: sweep.state(id) is None, seconds=30), sweep.state(id)
 
@@ -227,7 +227,7 @@ def _named_alike(sweep: Sweep, id: str) -> None:
     found = sweep.must("GET", f"/containers/{id}/json")["Name"]
     other = {f"/{NAME}": "other", "/other": NAME}[found]
     assert sweep.api("GET", f"/containers/{other}/json")[0] == 404
-    # The other is free.
+    # The other name is free.
     sweep.must("POST", f"/containers/{id}/rename", name=other)
 
 
@@ -237,7 +237,7 @@ def _limited_alike(sweep: Sweep, id: str) -> None:
 
 
 def _connected_alike(sweep: Sweep, id: str) -> None:
-    """On the bridge, or not, in the eyes of both; the other is then possible."""
+    """Record and kernel agree on the connection to the bridge; the opposite operation then works."""
     own = "bridge" in sweep.must("GET", f"/containers/{id}/json")["NetworkSettings"]["Networks"]
     assert own == (id in sweep.must("GET", "/networks/bridge")["Containers"])
     verb = "disconnect" if own else "connect"
@@ -258,7 +258,7 @@ def _on_bridge_too(sweep: Sweep) -> str:
 def _there(sweep: Sweep, _id: str) -> None:
     status, found = sweep.api("GET", f"/containers/{NAME}/json")
     assert status in (200, 404), found
-    # The name is not taken for ever.
+    # The name is not reserved forever.
     _runs_or_not(sweep, found["Id"] if status == 200 else sweep.create("sleep", "600"))
 
 
@@ -292,7 +292,7 @@ OPERATIONS = (
 
 @contextlib.contextmanager
 def sweeping(engine: Engine) -> Iterator[Sweep]:
-    """The engine, which is started again as one that dies, and is at the end as it was."""
+    """Restart the engine with steps that can be killed; restore it at the end."""
     assert isinstance(engine, Wharf)
     folder = engine.place.root / "steps"
     folder.mkdir()
@@ -319,7 +319,7 @@ def sweeping(engine: Engine) -> Iterator[Sweep]:
 
 
 def one(sweep: Sweep, operation: Operation, step: int | str) -> bool:
-    """False: the operation has no such step, or fewer."""
+    """Try one step; ``False`` if the operation has fewer steps."""
     id = operation.prepare(sweep)
     died = sweep.at(step, lambda: operation.act(sweep, id), lambda: operation.done(sweep, id))
     operation.check(sweep, id)

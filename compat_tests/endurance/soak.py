@@ -1,8 +1,8 @@
-"""python -m compat_tests.endurance.soak --minutes 5: containers live their everyday life; what grows?
+"""python -m compat_tests.endurance.soak --minutes 5: an everyday load, to find what grows.
 
-Four clients create, start, watch, enter and remove containers until the time is up. Every so often they rest, and what
-the engine holds at that moment is printed: memory, descriptors, threads and children that nobody waited for, of each
-daemon; mounts, network interfaces and cgroups of all. A sound engine prints the same lines again and again.
+Four clients create, start, stream, exec into and remove containers until the time is up. At intervals they pause, and
+the state of the engine is printed: memory, descriptors, threads and zombies of each daemon; mounts, network interfaces
+and cgroups of all. Without leaks, the lines stay the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=30, metavar="SECONDS", help="how long between two looks (30)")
     parser.add_argument("--engine", choices=("wharf", "dockerd"), default="wharf")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the engine goes with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the engine too
     with (engines.wharf if options.engine == "wharf" else engines.dockerd)("soak") as engine:
         engine.load_busybox()
         end = time.monotonic() + options.minutes * 60
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def work(engine: Engine, *, seconds: float) -> int:
-    """All clients at work for so long; returns how many containers lived."""
+    """Run all clients for so long; return the number of containers they ran."""
     import docker
 
     over = threading.Event()
@@ -77,12 +77,12 @@ def work(engine: Engine, *, seconds: float) -> int:
 
 
 def short(client: Any, engine: Engine) -> None:
-    """Prints and is gone."""
+    """A container that prints and exits."""
     assert client.containers.run("busybox", "echo said", remove=True) == b"said\n"
 
 
 def long(client: Any, engine: Engine) -> None:
-    """Runs on, with a network, a volume, a health check and a port; is entered, read, watched, stopped and removed."""
+    """A container with a network, a volume, a health check and a port: exec, logs, stats, stop and remove."""
     name = f"soak{uuid.uuid4().hex[:12]}"
     network = client.networks.create(name)
     try:
@@ -116,7 +116,7 @@ def long(client: Any, engine: Engine) -> None:
 
 
 def broken(client: Any, engine: Engine) -> None:
-    """Never starts."""
+    """A container that fails to start."""
     import docker
 
     container = client.containers.create("busybox", "no-such-program")
@@ -130,7 +130,7 @@ def broken(client: Any, engine: Engine) -> None:
 
 
 def built(client: Any, engine: Engine) -> None:
-    """An image of two new layers, and its end."""
+    """Build an image of two new layers, and remove it."""
     word = uuid.uuid4().hex
     dockerfile = io.BytesIO(f"FROM busybox\nRUN echo {word} > /word\nLABEL word={word}\n".encode())
     image, _ = client.images.build(fileobj=dockerfile, rm=True)
@@ -138,7 +138,7 @@ def built(client: Any, engine: Engine) -> None:
 
 
 def left(client: Any, engine: Engine) -> None:
-    """Everything that streams is begun, and whoever asked for it is gone without a word."""
+    """Start every kind of stream, and close the connections without notice."""
     container = client.containers.create("busybox", ["sh", "-c", "while :; do echo line; sleep 0.01; done"])
     try:
         container.start()
@@ -165,13 +165,13 @@ def left(client: Any, engine: Engine) -> None:
 
 
 def settle(engine: Engine) -> None:
-    """Without what builds keep on purpose, and until no shim of a container is left."""
+    """Remove the build cache, and wait until no shim of a container is left."""
     engine.api.post("/build/prune", all=1)
     until(lambda: not any("shim" in process.comm for process in processes(engine.place.footprint.mark)), seconds=60)
 
 
 def look(engine: Engine, lives: int) -> list[str]:
-    """One line for the processes of each name, one for what all of them hold of the host."""
+    """Return one line for the processes of each name, and one for their resources on the host."""
     kinds: dict[str, list[int]] = {}
     for process in processes(engine.place.footprint.mark):
         kinds.setdefault(process.comm, []).append(process.pid)
@@ -190,7 +190,7 @@ def look(engine: Engine, lives: int) -> list[str]:
 
 
 def _status(pid: int, key: str) -> int:
-    """A number of ``/proc/<pid>/status``; 0 of a process that has ended."""
+    """Return a number of ``/proc/<pid>/status``; 0 for an exited process."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -199,12 +199,12 @@ def _status(pid: int, key: str) -> int:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory."""
+    """Return the resident memory in bytes."""
     return _status(pid, "VmRSS:") * 1024
 
 
 def descriptors(pid: int) -> int:
-    """Open files."""
+    """Return the number of open descriptors."""
     try:
         return len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
@@ -212,7 +212,7 @@ def descriptors(pid: int) -> int:
 
 
 def _zombies(parent: int) -> int:
-    """How many children of a process have ended and were not waited for."""
+    """Return the number of zombies among a process's children."""
     found = 0
     for entry in os.listdir("/proc"):
         if entry.isdigit() and _status(int(entry), "PPid:") == parent:

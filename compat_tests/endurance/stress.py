@@ -1,7 +1,7 @@
-"""Pulls, loads, builds, commits, removals, containers and prunes at once, on layers that they share.
+"""Concurrent pulls, loads, builds, commits, removals, containers and prunes on shared layers.
 
-``python -m compat_tests.endurance.stress --seconds 300`` starts an engine and a registry. What is held stays, every
-blob has its digest at the end, and the data root comes back to the files it had.
+``python -m compat_tests.endurance.stress --seconds 300`` starts an engine and a registry. Images in use stay, every
+blob matches its digest at the end, and the data root returns to its original files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RUN = ("run", "--rm", "--network", "none")
 
 
 class Stress:
-    """The workers, each with a step that it repeats; ``rounds`` counts what each has done."""
+    """The workers, each of which repeats one step; ``rounds`` counts the repetitions of each."""
 
     def __init__(self, engine: Engine, plain: Registry) -> None:
         self._engine = engine
@@ -46,7 +46,7 @@ class Stress:
         engine.docker("rmi", "-f", "used:1")  # the container keeps it
 
     def run(self, *, seconds: float = 0, rounds: int = 0) -> None:
-        """Every worker works for this long, or this often."""
+        """Run every worker for this long, or this often."""
         end = time.monotonic() + seconds if seconds else float("inf")
         steps = (self._pull, self._push, self._load, self._container, self._commit, self._build, self._prune)
         threads = [threading.Thread(target=self._repeat, args=(step, end, rounds)) for step in steps]
@@ -67,7 +67,7 @@ class Stress:
             self.failures.append(f"{name}: {error}")
 
     def finish(self) -> None:
-        """Checks what must have stayed, and takes it away."""
+        """Check what must have stayed, and remove it."""
         engine = self._engine
         assert not self.failures, self.failures
         disk.blobs_are_whole(engine)
@@ -81,7 +81,7 @@ class Stress:
         engine.docker("image", "prune", "-f")
         engine.docker("builder", "prune", "-af")
 
-    # what is repeated
+    # the repeated steps
 
     def _pull(self, number: int) -> None:
         name = self._registry.name(f"shared:{number % 2}")

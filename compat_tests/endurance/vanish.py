@@ -1,9 +1,9 @@
-"""Clients that vanish and registries that break, at random: pulls, pushes, loads, saves, imports, commits and builds
-are killed at any moment, and the registry in front of them cuts, holds or refuses what it likes.
+"""Random disconnects of clients and failures of registries: pulls, pushes, loads, saves, imports, commits and builds
+are killed at any moment, and the proxy in front of the registry cuts, delays or refuses requests.
 
-``python -m compat_tests.endurance.vanish --rounds 200 --seed 1`` starts an engine and a registry. After every round
-the engine answers at once; after every few rounds, left alone, it has no task, descriptor, lease, or half-made thing
-more than before, and a pull works.
+``python -m compat_tests.endurance.vanish --rounds 200 --seed 1`` starts an engine and a registry. The engine must
+answer after every round; at intervals, once idle, it must have no more tasks, descriptors, leases or partial data than
+before, and a pull must work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from compat_tests.support.registry import Registry, registry
 from compat_tests.support.traces import until
 from compat_tests.support.transfers import OCI, manifest, put, put_blob
 
-#: Seconds within which the engine must answer while all that goes on.
+#: Seconds within which the engine must answer under this load.
 ANSWER = 10.0
 REFUSALS = (
     Reply(500, b"no"),
@@ -41,14 +41,14 @@ REFUSALS = (
     Reply(307, b"", {"Location": "/v2/elsewhere"}),
 )
 TASK = re.compile(r"^Task (.*):$", re.MULTILINE)
-#: The rest of a pull that was left stays for the next one; it is named after its layer.
+#: The partial download of a layer stays, for the next pull to resume; it is named after the layer.
 RESUMABLE = "layer-sha256:"
-#: Folders of builds that go on; contexts' mirrors stay for the next build.
+#: Directories of running builds; mirrors of contexts stay for the next build.
 BUILDING = [["build", name] for name in ("mounts", "contexts", "scratch")]
 
 
 class Vanish:
-    """One engine, one registry behind a gate, and operations that are left in the middle."""
+    """One engine, one registry behind a proxy, and operations that are interrupted."""
 
     def __init__(self, engine: Wharf, plain: Registry, seed: int) -> None:
         self.engine = engine
@@ -70,7 +70,7 @@ class Vanish:
             self._save, self._import, self._commit, self._classic, self._buildkit, self._questions,
         )  # fmt: skip
 
-    # the registry's moods
+    # faults of the registry
 
     def _rule(self, seen: Seen) -> Cut | Hold | Reply | None:
         if not self._wild:
@@ -97,7 +97,7 @@ class Vanish:
         return [layer({f"file{n}": os.urandom(size)}) for n, size in enumerate((100_000, 1_500_000, 6_000_000))]
 
     def _fresh(self, repository: str, layers: list[bytes] | None = None) -> str:
-        """An image that nobody has, behind the gate."""
+        """Push a new image to the registry; return its name behind the proxy."""
         layers = layers or self._layers()
         data, blob = manifest(layers, layers, [f"{OCI}.layer.v1.tar"] * len(layers), Cmd=["true"])
         for part in (blob, *layers):
@@ -106,10 +106,10 @@ class Vanish:
         put(self.registry, repository, data, f"{OCI}.manifest.v1+json", tag=str(self._serial))
         return f"{repository}:{self._serial}"
 
-    # what is done, and left
+    # interrupted operations
 
     def _left(self, *args: str, input: bytes | None = None, env: dict[str, str] | None = None) -> None:
-        """The CLI, killed after a random time, or let go on to its end with the registry good again."""
+        """Run the CLI and kill it after a random time, or let it finish without registry faults."""
         environment = {**self.engine.environment(), **(env or {})}
         with tempfile.TemporaryFile() as given:
             process = subprocess.Popen(
@@ -150,7 +150,7 @@ class Vanish:
                 process.wait(60)
 
     def _raw(self, request: bytes, body: bytes = b"") -> None:
-        """A bare connection that ends with a reset, or with its sending half first."""
+        """Send on a bare connection, then reset or half-close it."""
         with contextlib.closing(self.engine.api.raw()) as sock, contextlib.suppress(OSError):
             sock.sendall(request)
             if body:
@@ -215,7 +215,7 @@ class Vanish:
         name = f"{self.gate.address}/{self._base}"
         self._raw(f"GET /distribution/{name}/json HTTP/1.1\r\nHost: d\r\n\r\n".encode())
 
-    # what must hold
+    # checks
 
     def round(self) -> str:
         wanted = [each for each in self.operations if not self.only or each.__name__.lstrip("_") in self.only]
@@ -264,7 +264,7 @@ def over(before: dict[str, int], now: dict[str, int], slack: int = 0) -> dict[st
 
 
 def quiet(vanish: Vanish, tasks: Counter[str]) -> dict[str, int]:
-    """The engine left alone: fails with what does not end."""
+    """Wait until the engine is idle; fail with the tasks and resources that remain."""
     vanish._let_go()
     seen: dict[str, int] = {}
 
@@ -291,7 +291,7 @@ def main() -> int:
         vanish.only = [name for name in given.only.split(",") if name]
         with vanish.gate:
             vanish.engine.docker("pull", "-q", f"{vanish.gate.address}/{vanish._fresh('warm')}")
-            for each in vanish.operations:  # what is made once is made
+            for each in vanish.operations:  # run each once, to create one-time files
                 each()
             assert until(lambda: not vanish.half_made(), seconds=60), vanish.half_made()
             time.sleep(5)

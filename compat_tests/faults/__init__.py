@@ -1,1 +1,1 @@
-"""Daemons that are killed and disks that are full: nothing is lost, nothing is left."""
+"""Killed daemons and full disks: nothing is lost, and nothing is left behind."""

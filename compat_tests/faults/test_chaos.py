@@ -1,4 +1,4 @@
-"""A short storm; ``python -m compat_tests.chaos`` runs for as long as one likes."""
+"""A short storm; ``python -m compat_tests.chaos`` runs longer ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_short_storm() -> None:
 
 
 def test_what_a_fault_explains() -> None:
-    """A failure needs a fault in its time; the end of another container is none."""
+    """A failure is explained only by a fault at its time that affects its container."""
     journal = Journal()
     with journal.operation("before") as before:
         raise AssertionError("no fault yet")

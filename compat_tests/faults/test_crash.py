@@ -1,6 +1,6 @@
-"""Daemons that are killed at a certain step of what they do, or while a container ends: nothing is left half done.
+"""Daemons that are killed at a given step of an operation, or while a container exits: nothing stays half done.
 
-:mod:`compat_tests.endurance.crash` tries every step; here are those at which something was lost once, or could be.
+:mod:`compat_tests.endurance.crash` tries every step; this module tries those at which something was or could be lost.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def sweep(own_engine: Engine) -> Iterator[Sweep]:
 @pytest.mark.parametrize(
     ("name", "step"),
     [
-        ("create", "/_data"),  # an anonymous volume has a folder and no record
+        ("create", "/_data"),  # an anonymous volume has a directory and no record
         ("create", "after write"),  # of the volume: the container has no record yet
         ("start", "after /containerd.services.tasks.v1.Tasks/Start"),
         ("connect", "after netlink"),
         ("rm", "before /containerd.services.tasks.v1.Tasks/Delete"),
-        ("rm", "shutil.rmtree"),  # its anonymous volume, with the container's record gone
+        ("rm", "shutil.rmtree"),  # its anonymous volume, after the container's record was deleted
         ("remove", "before /containerd.services.snapshots.v1.Snapshots/Remove"),
     ],
 )
@@ -45,7 +45,7 @@ def test_killed_at_a_step(sweep: Sweep, name: str, step: str) -> None:
 
 @pytest.mark.parametrize("away", [("wharfd",), (SUPERVISOR,), ("wharfd", SUPERVISOR)], ids=" and ".join)
 def test_rm_is_obeyed_though_nobody_saw_the_end(sweep: Sweep, away: tuple[str, ...]) -> None:
-    """The first process ends while daemons are dead."""
+    """The container's process exits while daemons are dead; --rm still removes the container."""
     engine = sweep.engine
     id = sweep.create("sh", "-c", "read x < /named/go; exit 3", AutoRemove=True)
     engine.docker("run", "--rm", "-v", "crash-volume:/v", "busybox", "mkfifo", "/v/go")
@@ -69,9 +69,9 @@ def test_rm_is_obeyed_though_nobody_saw_the_end(sweep: Sweep, away: tuple[str, .
 
 
 def test_a_kill_outlives_the_supervisor(sweep: Sweep) -> None:
-    """It dies when the signal is sent, and before it says so: the request is answered all the same."""
-    sweep.engine.kill(SUPERVISOR)  # the one that wharfd starts again is one that dies
-    # A create that meets this death fails with 503.
+    """The supervisor dies after it has sent the signal and before it answers: the request still succeeds."""
+    sweep.engine.kill(SUPERVISOR)  # wharfd restarts it as one that dies at steps
+    # A create at the moment of this death fails with 503.
     assert until(lambda: sweep.api("GET", "/version")[0] == 200)
     id = sweep.create("sleep", "600", AutoRemove=True)
     sweep.must("POST", f"/containers/{id}/start")

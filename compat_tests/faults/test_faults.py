@@ -1,6 +1,6 @@
-"""What clients see when processes of the engine are killed under them: the supervisor, a container's shim, wharfd.
+"""What clients see when processes of the engine are killed: the supervisor, a container's shim, wharfd.
 
-Streams belong to the shim, so they go on without either daemon; ends are known afterwards, whoever was away.
+Streams belong to the shim, so they continue without either daemon; exits are known after the restart.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_run_hears_of_its_shims_death(own_engine: Engine) -> None:
 
 
 def test_attached_streams_live_without_the_daemons(own_engine: Engine) -> None:
-    """Both daemons are killed; the client goes on talking, and what it said is in the log."""
+    """Both daemons are killed; the client continues to write, and its input is in the log."""
     engine = own_engine
     config: dict[str, Any] = {"Cmd": ["cat"], "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
     with container(engine, **config) as identity:
@@ -110,7 +110,7 @@ def test_it_ends_while_both_daemons_are_away(own_engine: Engine) -> None:
 
 
 def test_an_exec_goes_on_without_the_supervisor(own_engine: Engine) -> None:
-    """It ends while the supervisor is away: its status is known all the same."""
+    """The exec exits while the supervisor is dead; its status is still known."""
     engine = own_engine
     with container(engine, Cmd=["sleep", "600"]) as identity:
         name = exec_of(engine, identity, "sh", "-c", "echo one; read x; echo $x; exit 3")
@@ -125,7 +125,7 @@ def test_an_exec_goes_on_without_the_supervisor(own_engine: Engine) -> None:
             return not found["Running"] and found["ExitCode"] == 3
 
         assert until(ended), engine.api.get(f"/exec/{name}/json").json()
-        # And there are execs again.
+        # New execs work too.
         assert engine.docker("exec", identity, "echo", "again").stdout == "again\n"
 
 
@@ -159,7 +159,7 @@ def test_an_exec_hears_of_its_shims_death(own_engine: Engine) -> None:
                 client.kill()
         assert until(lambda: state(engine, identity)["Status"] == "exited")
         assert state(engine, identity)["ExitCode"] == 137
-        # It can be started again.
+        # The container can be started again.
         assert engine.api.post(f"/containers/{identity}/start").status == 204
 
 
@@ -187,10 +187,10 @@ def test_logs_follow_without_the_supervisor_and_lose_nothing_with_a_shim(own_eng
 
 @pytest.mark.parametrize("victim", [SUPERVISOR, SHIM, "wharfd"])
 def test_killed_during_a_stop(own_engine: Engine, victim: str) -> None:
-    """Whatever the request answers, the container ends, and its end is known."""
+    """Whatever the request answers, the container exits, and its exit is known."""
     engine = own_engine
     script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done"
-    # A shim is there to be killed only until the time is up; the others go on after it.
+    # The shim exists only until the timeout; the other processes continue after it.
     patience = 60 if victim == SHIM else 1
     with container(engine, Cmd=["sh", "-c", script]) as identity:
         assert until(lambda: engine.docker("logs", identity).stdout == "ready\n")
@@ -233,7 +233,7 @@ def test_a_wait_outlives_the_supervisor(own_engine: Engine) -> None:
 
 
 def test_containers_keep_the_limits_that_wharfd_was_started_with(own_engine: Engine) -> None:
-    """Both daemons raise their own; a supervisor or a zygote that comes later hands on the first one's."""
+    """Both daemons raise their own limits; a restarted supervisor or zygote passes on the original ones."""
     engine = own_engine
 
     def limit() -> str:
@@ -247,7 +247,7 @@ def test_containers_keep_the_limits_that_wharfd_was_started_with(own_engine: Eng
 
 
 def test_an_upgrade_after_a_crash_replaces_the_supervisor(own_engine: Engine) -> None:
-    """The crash left it running, and what it was started from is gone from the disk."""
+    """The crash leaves the supervisor running although its installation is gone from the disk."""
     engine = own_engine
     note = engine.place.root / "run/containerd/installation"
     with container(engine, Cmd=["sleep", "600"]) as identity:
@@ -268,7 +268,7 @@ def test_a_commit_that_its_daemon_did_not_survive_leaves_no_container_paused(own
         engine.docker("start", identity)
         assert until(lambda: "made" in engine.docker("logs", identity).stdout)
         with engine.popen("commit", identity) as client:
-            # A host that commits before we look is seen to go on just the same.
+            # The commit may finish before the check; then the container is already unpaused.
             until(lambda: client.poll() is not None or state(engine, identity)["Paused"])
             engine.kill("wharfd")
             client.communicate(timeout=DEADLINE)

@@ -1,4 +1,4 @@
-"""A full disk below a container's log: lines are lost, the container and its clients are not."""
+"""A full disk below a container's log: log lines are lost, but the container and its clients continue."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -
                 seen = stream.until(b"full\n")
                 assert joined(seen)[1].count(b"\n") == LINES + 1
                 kept = engine.docker("logs", identity).stdout.splitlines()
-                # What fitted is there in order, each record whole.
+                # The lines that fit are in order, each record complete.
                 numbers = [int(line.removeprefix("line ")) for line in kept if line != "full"]
                 assert numbers[:100] == list(range(100))
                 assert len(numbers) < LINES
                 assert numbers == sorted(set(numbers))
-                # There is space again: the log goes on, with whole records.
+                # With free space, the log continues with complete records.
                 subprocess.run(["mount", "-o", "remount,size=8m", str(directory)], check=True, timeout=60)
                 stream.write(b"again\n")
                 stream.until(b"again\n")

@@ -1,4 +1,4 @@
-"""Containers with a restart policy outlive every daemon that dies while they end and start."""
+"""Containers with a restart policy survive daemons that die while the containers exit and start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def inspect(engine: Engine, identity: str) -> dict[str, Any]:
 
 
 def lost(engine: Engine, identities: list[str]) -> list[dict[str, Any]]:
-    """The states of those that neither run nor wait for their next run."""
+    """Return the states of those that neither run nor wait for their next run."""
     states = [inspect(engine, identity)["State"] for identity in identities]
     return [state for state in states if not state["Running"]]
 
@@ -38,7 +38,7 @@ def test_restarts_go_on(own_engine: Engine, victims: tuple[str, ...]) -> None:
         for number in range(6):
             body = {
                 "Image": "busybox",
-                # Its network is what the sweep of a new daemon once took away.
+                # A new daemon's clean-up once removed its network.
                 "Cmd": ["sh", "-c", f"ip -o link show eth0 >/dev/null || exit 99; sleep {RUN}; exit {number + 1}"],
                 "HostConfig": {"RestartPolicy": {"Name": POLICIES[number % len(POLICIES)]}},
             }
@@ -47,20 +47,20 @@ def test_restarts_go_on(own_engine: Engine, victims: tuple[str, ...]) -> None:
         for number in range(ROUNDS):
             time.sleep(RUN * (1 + number / ROUNDS))
             for victim in victims:
-                # A supervisor that has just been started again gets its name late.
+                # A supervisor that was just restarted gets its process name with a delay.
                 if victim != "wharfd":
                     assert until(lambda: bool(engine.find("wharf-supervis")))
                 engine.kill(victim)
             if "wharfd" in victims:
                 engine.start()
-        # Each has another run after the last fault, and ended in its own way.
+        # Each has run again after the last fault, and exited with its own code.
         counts = {identity: inspect(engine, identity)["RestartCount"] for identity in identities}
 
         def on() -> bool:
             return all(inspect(engine, identity)["RestartCount"] > counts[identity] for identity in identities)
 
         assert until(on), lost(engine, identities)
-        # Between a failed try and the next it is restarting, with the exit code of its last run.
+        # Between a failed start and the next, it is restarting, with the exit code of its last run.
         assert not lost(engine, identities)
         for number, identity in enumerate(identities):
             assert engine.api.post(f"/containers/{identity}/stop", t=0).status in (204, 304)

@@ -1,4 +1,4 @@
-"""Daemons that are killed while they start: the next start works, and containers run on."""
+"""Daemons that are killed during their start: the next start works, and containers continue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ours_alone(own_engine: Engine) -> None:
 
 
 def holder(engine: Engine) -> Process | None:
-    """The supervisor that holds the lock on its root; the kernel tells, so that looking does not disturb it."""
+    """Return the supervisor that holds the lock on its root, from the kernel's list of locks (no side effects)."""
     try:
         inode = os.stat(engine.place.root / "data/containerd/lock").st_ino
     except FileNotFoundError:
@@ -38,7 +38,7 @@ def holder(engine: Engine) -> Process | None:
 
 
 def begin(engine: Engine) -> Process:
-    """Starts an engine whose daemons are dead; returns its supervisor as soon as that has its lock."""
+    """Start an engine whose daemons are dead; return its supervisor as soon as it holds its lock."""
     engine.daemon.start()
     found: list[Process] = []
 
@@ -51,7 +51,7 @@ def begin(engine: Engine) -> Process:
 
 
 def stopped(pid: int) -> bool:
-    """Whether all threads of a process have stopped."""
+    """Whether all threads of a process are stopped."""
     states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
     return set(states) == {"T"}
 
@@ -62,18 +62,18 @@ def listens(path: Path) -> bool:
 
 
 def stopped_in_its_start(engine: Engine) -> Process:
-    """Kills wharfd while its supervisor starts; returns the supervisor, stopped by SIGSTOP before it listens."""
+    """Kill wharfd while its supervisor starts; return the supervisor, stopped by SIGSTOP before it listens."""
     for _ in range(20):
         kill_both(engine)
         first = begin(engine)
         first.signal(signal.SIGSTOP)
         engine.kill("wharfd")
-        # The kernel continues a process group that its parent's end orphans (setpgid(2)).
+        # The kernel continues a process group that becomes orphaned (setpgid(2)): stop it again.
         first.signal(signal.SIGSTOP)
         assert until(partial(stopped, first.pid))
         if not listens(engine.place.root / "run/containerd/containerd.sock"):
             return first
-        first.signal(signal.SIGCONT)  # this test was too slow to catch it
+        first.signal(signal.SIGCONT)  # it listened before the signal: try again
     raise AssertionError("the supervisor listened each time before it was stopped")
 
 
@@ -90,7 +90,7 @@ def kill_both(engine: Engine) -> None:
 
 
 def test_a_supervisor_that_is_starting_is_waited_for(own_engine: Engine) -> None:
-    """wharfd was killed before its supervisor served: the next one takes that supervisor."""
+    """wharfd is killed before its supervisor serves; the next wharfd uses that supervisor."""
     engine = own_engine
     first = stopped_in_its_start(engine)
     try:
@@ -126,7 +126,7 @@ def test_a_supervisor_that_is_killed_while_it_starts(own_engine: Engine) -> None
 
 
 def test_starts_in_quick_succession(own_engine: Engine) -> None:
-    """Each start is cut short a little later than the one before; the container keeps its network all the while."""
+    """Each start is cut a little later than the previous one; the container keeps its network throughout."""
     engine = own_engine
     identity = engine.docker("run", "-d", "busybox", "sleep", "600").stdout.strip()
     try:

@@ -1,4 +1,4 @@
-"""A container fills the disk of the data root: what ends, stops and removes containers works all the same."""
+"""A container fills the disk of the data root; exits, stops and removals still work."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from compat_tests.support.traces import until
 pytestmark = pytest.mark.root
 
 BLOCK = 4096
-# It takes every block that becomes free.
+# It uses every block that becomes free.
 FILL = "while :; do dd if=/dev/zero bs=4k >>/f 2>/dev/null; done"
 
 
 @pytest.fixture
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Wharf, Path]]:
-    """An engine with its data root on a small ext4, and where that is mounted."""
+    """An engine with its data root on a small ext4, and the mount point."""
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("needs mkfs.ext4")
     folder = tmp_path_factory.mktemp("ext4")
@@ -33,7 +33,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Wharf, Pat
     mounted.mkdir()
     with image.open("wb") as file:
         file.truncate(96 << 20)
-    # Blocks smaller than a page of memory, as mkfs makes them on a small disk: what is mapped needs more than one.
+    # Blocks smaller than a page, as mkfs chooses for small disks: a mapped page needs several blocks.
     make = ["mkfs.ext4", "-q", "-m", "0", "-b", "1024", str(image)]
     subprocess.run(make, check=True, capture_output=True, timeout=120)
     subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True, capture_output=True, timeout=120)
@@ -70,14 +70,14 @@ def test_what_frees_space_works_on_a_full_disk(small: tuple[Wharf, Path]) -> Non
     run("filler", "busybox", "sh", "-c", FILL)
     assert until(lambda: free(mounted) < BLOCK)
 
-    # Changes of the metadata alone.
+    # Changes of metadata only.
     engine.docker("network", "create", "--internal", "meanwhile")
     engine.docker("rename", "killed", "renamed")
-    # What can't be done says why.
+    # An operation that can't succeed reports the reason.
     refused = engine.docker("commit", "stopped", "copy:1", check=False)
     assert refused.status == 1
     assert "no space left on device" in refused.stderr
-    # Ends, stops and removals.
+    # Exits, stops and removals.
     engine.docker("stop", "-t", "1", "stopped")
     engine.docker("kill", "renamed")
     assert status(engine, "stopped") == "exited 137"
@@ -86,16 +86,16 @@ def test_what_frees_space_works_on_a_full_disk(small: tuple[Wharf, Path]) -> Non
     engine.docker("volume", "rm", "before")
     engine.docker("rmi", "other:1")
     volume = Path(engine.docker("volume", "inspect", "-f", "{{.Mountpoint}}", "signals").stdout.strip())
-    (volume / "go").symlink_to("/bin/sh")  # takes an inode and no block
+    (volume / "go").symlink_to("/bin/sh")  # uses an inode and no block
     assert until(lambda: status(engine, "ends") == "exited 137")
     engine.docker("rm", "stopped")
-    # The daemon dies and is started again while the disk is full; it knows how what has ended ended.
+    # The daemon is killed and restarted while the disk is full; it knows how the exited containers exited.
     engine.daemon.stop(signal_number=signal.SIGKILL)
     engine.start()
     assert status(engine, "ends") == "exited 137"
     assert status(engine, "renamed") == "exited 137"
 
-    (volume / "go").unlink()  # early: the restarts' delay doubles
+    (volume / "go").unlink()  # early: the delay of restarts doubles
     engine.docker("rm", "-f", "filler")
     assert until(lambda: free(mounted) > 20 << 20)
     assert until(lambda: status(engine, "again") == "running 0")

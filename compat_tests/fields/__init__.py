@@ -1,1 +1,1 @@
-"""The matrix of create: every field is honoured or refused by name."""
+"""The matrix of create: every field is implemented or refused by name."""

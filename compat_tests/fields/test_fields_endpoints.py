@@ -1,4 +1,4 @@
-"""Fields of a container's endpoints that only two networks, or two containers, can show. See fields.py."""
+"""Endpoint fields that need two networks or two containers to test. See matrix.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRST, SECOND = "fields-a", "fields-b"
 
 @pytest.fixture
 def networks(engine: Engine) -> Iterator[dict[str, str]]:
-    """Two networks, and their gateways."""
+    """Two networks with their gateways."""
     for name in (FIRST, SECOND):
         assert engine.api.post("/networks/create", {"Name": name, "Driver": "bridge"}).status == 201
     yield {name: engine.api.get(f"/networks/{name}").json()["IPAM"]["Config"][0]["Gateway"] for name in (FIRST, SECOND)}
@@ -54,7 +54,7 @@ def test_an_endpoints_sysctls(engine: Engine, networks: dict[str, str]) -> None:
 
 @honours("Endpoint.Links")
 def test_an_endpoints_links(engine: Engine, networks: dict[str, str]) -> None:
-    """An alias that only this container knows, and only on that network."""
+    """An alias that only this container resolves, and only on that network."""
     with running(engine, {"HostConfig": {"NetworkMode": SECOND}}, name="fields-target") as target:
         shown = engine.api.get(f"/containers/{target}/json").json()["NetworkSettings"]["Networks"][SECOND]
         script = "nslookup mate | grep -c 'Address: *" + shown["IPAddress"] + "$'"

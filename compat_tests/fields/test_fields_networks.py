@@ -1,4 +1,4 @@
-"""Fields of a create request that are about networks: each is shown by a container that has it. See fields.py."""
+"""Network fields of a create request; a container shows the effect of each. See matrix.py."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_network_modes(engine: Engine) -> None:
 def test_endpoints_are_all_networks(
     engine: Engine, oracle: Dockerd, mode: str, endpoints: list[str], interfaces: int
 ) -> None:
-    """The mode's own network is one of them only if it is named."""
+    """The network of NetworkMode is included only if it is named."""
     config: dict[str, Any] = {name: {} for name in endpoints}
     body = {"HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": config}}
     shown = []
@@ -92,7 +92,7 @@ def test_mac_address(engine: Engine) -> None:
 @honours("Endpoint.IPAMConfig", "Endpoint.Aliases")
 def test_endpoint_settings(engine: Engine) -> None:
     pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
-    *_, subnet = pool.subnets(new_prefix=26)  # networks without one lie lower
+    *_, subnet = pool.subnets(new_prefix=26)  # networks without a subnet get lower ones
     chosen = str(subnet[27])
     settings = {"IPAM": {"Config": [{"Subnet": str(subnet)}]}}
     made = engine.api.post("/networks/create", {"Name": "fields", "Driver": "bridge", **settings})
@@ -155,7 +155,7 @@ def test_links(engine: Engine) -> None:
             document = engine.api.get(f"/containers/{identity}/json").json()
             assert document["HostConfig"]["Links"] == [f"/target:{document['Name']}/alias"]
             assert names_of(engine, "target") == ["/target", f"{document['Name']}/alias"]
-        # the list forgets the name of a container that is gone
+        # the list does not show links to a removed container
         assert names_of(engine, "target") == ["/target"]
         made = engine.api.post("/networks/create", {"Name": "linked", "Driver": "bridge"})
         assert made.status == 201
@@ -164,7 +164,7 @@ def test_links(engine: Engine) -> None:
             endpoint = {"EndpointsConfig": {"linked": {"Links": ["target:mate"]}}}
             body = {"HostConfig": {"NetworkMode": "linked"}, "NetworkingConfig": endpoint}
             assert output(engine, body, "nslookup mate >/dev/null && echo found") == ["found"]
-            # what a user network links is shown by its endpoint, and asked for there
+            # on a user network, a link is a property of the endpoint
             body = {"HostConfig": {"NetworkMode": "linked", "Links": ["target:mate"]}}
             with running(engine, body) as identity:
                 document = engine.api.get(f"/containers/{identity}/json").json()
@@ -177,7 +177,7 @@ def test_links(engine: Engine) -> None:
 
 @honours("HostConfig.PortBindings", "HostConfig.PublishAllPorts")
 def test_published_ports(engine: Engine) -> None:
-    """`-P` and `-p` with a port of the engine's choice: a program answers behind both."""
+    """`-P` and `-p` with a port that the engine chooses: a server answers on both."""
     serve = ["sh", "-c", "while :; do echo answer | nc -l -p 80; done"]
     host = {"NetworkMode": "bridge", "PublishAllPorts": True, "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}}
     if engine.kind == "dockerd":

@@ -1,6 +1,6 @@
-"""`--gpus` by the convention of NVIDIA's container toolkit: its hook is told by the environment what to bring in.
+"""`--gpus` by the convention of NVIDIA's container toolkit: environment variables tell its hook what to mount.
 
-A program of our own stands for the hook: it notes how it was called.
+A script of the test replaces the hook and records its arguments.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ mv {notes}/called.new {notes}/called
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An engine that finds the hook on its path; ``called``: what the hook was called with, and its input."""
+    """An engine that finds the hook on its PATH; ``called``: the hook's arguments and input."""
 
     engine: Engine
     called: Path
@@ -63,7 +63,7 @@ def test_the_hook_is_told(host: Host, asked: dict[str, Any], words: dict[str, st
     host.called.unlink(missing_ok=True)
     engine = host.engine
     with container(engine, Cmd=["env"], HostConfig={"DeviceRequests": [asked]}) as box:
-        # It was called before the container's own program: the start waits for it.
+        # The hook ran before the container's process: the start waits for it.
         arguments, _, state = host.called.read_text().partition("\n")
         assert arguments == "prestart"
         assert json.loads(state)["id"] == box

@@ -1,4 +1,4 @@
-"""Limits and devices of a create request: what reaches the kernel, also what not every kernel has."""
+"""Limits and devices of a create request: what the kernel gets, including what only some kernels support."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_limits_reach_the_kernel(engine: Engine) -> None:
             if path.exists():
                 assert path.read_text().strip() == value, name
         swap = cgroup_of(engine, identity, "memory") / ("memory.swap.max" if UNIFIED else "memory.memsw.limit_in_bytes")
-        if engine.kind == "wharf":  # most machines have one node, and then the kernel shows it anyway
+        if engine.kind == "wharf":  # most machines have one node, and then the kernel reports it anyway
             assert spec_of(engine, identity)["linux"]["resources"]["cpu"]["mems"] == "0"
         if swap.exists():
             assert swap.read_text().strip() == str((32 if UNIFIED else 96) * MIB)
@@ -191,7 +191,7 @@ def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
         both = asking("cdi", "example.com/thing=one", "example.com/thing=two")
         script = "echo $THINGS $ONE; cat /thing/file; echo; ls /dev | grep thing"
         script += "; head -c 2 /dev/thing1 | wc -c"
-        # dockerd's watch of the directory may see the files a little later.
+        # dockerd watches the directory and may see the files with a delay.
         assert until(lambda: fails(engine, asking("cdi", "example.com/thing=two")) == "")
         assert output(engine, both, script) == ["yes first", "mounted", "thing1", "thing2", "2"]
         assert fails(engine, asking("cdi", "example.com/thing=none")) == (
@@ -221,7 +221,7 @@ def test_cgroup_parent(engine: Engine) -> None:
             path = str(cgroup_of(engine, identity, "pids"))
             assert path.endswith(end.format(identity)), path
     finally:
-        # A parent of one's own stays, as with dockerd: it may hold other things.
+        # As with dockerd, a cgroup parent given by the client is not removed: it may contain other groups.
         for folder in cgroups_named(engine.place.footprint.cgroup):
             if "below" in folder.name:
                 until(lambda folder=folder: remove_empty(folder))  # type: ignore[misc]
@@ -237,7 +237,7 @@ def remove_empty(folder: Path) -> bool:
 
 @honours("HostConfig.BlkioWeight")
 def test_a_weight_of_block_devices(engine: Engine) -> None:
-    # By these dockerd knows whether there are weights: that of BFQ alone is none for it on cgroup v1.
+    # dockerd checks these for weight support; on cgroup v1, BFQ's alone does not count.
     files = ("io.weight", "io.bfq.weight") if UNIFIED else ("blkio.weight",)
     with running(engine, {}) as identity:
         directory = cgroup_of(engine, identity, "blkio")
@@ -252,7 +252,7 @@ def test_a_weight_of_block_devices(engine: Engine) -> None:
     with running(engine, {"HostConfig": {"BlkioWeight": 300}}) as identity:
         directory = cgroup_of(engine, identity, "blkio")
         told = {name: (directory / name).read_text().split()[-1] for name in found}
-    # io.weight has a scale of its own: 10 to 1000 are 1 to 10000 there.
+    # io.weight scales 10…1000 to 1…10000.
     assert any(value == ("2930" if name == "io.weight" else "300") for name, value in told.items()), told
 
 
@@ -267,16 +267,16 @@ def test_a_weight_of_one_block_device(engine: Engine) -> None:
         ]
         assert not made["HostConfig"]["BlkioWeightDevice"]
     else:
-        # Not each device's scheduler takes one, but it is looked for.
+        # Not every device's scheduler supports weights, but the file is looked up.
         assert "no such file or directory" in fails(engine, {"HostConfig": {"BlkioWeightDevice": [weight]}})
 
 
 @pytest.fixture
 def real_time(engine: Engine) -> Iterator[None]:
-    """The engine's cgroup has a little of the host's time for real-time processes, which it can hand on."""
+    """Give the engine's cgroup some real-time runtime, which it can pass on."""
     if UNIFIED or not Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists():
         pytest.skip("this kernel gives no real-time to cgroups")
-    with running(engine, {}):  # its parent is there
+    with running(engine, {}):  # its cgroup parent exists
         parents = [path for path in cgroups_named(engine.place.cgroup) if path.parent == Path("/sys/fs/cgroup/cpu")]
         (file,) = [path / "cpu.rt_runtime_us" for path in parents]
         try:
@@ -286,7 +286,7 @@ def real_time(engine: Engine) -> Iterator[None]:
         yield
 
     def taken_back() -> bool:
-        with contextlib.suppress(OSError):  # a container's group that the kernel has not let go of yet
+        with contextlib.suppress(OSError):  # the kernel may not have removed a container's group yet
             file.write_text("0")
             return True
         return not file.exists()
@@ -301,7 +301,7 @@ def test_real_time(engine: Engine, real_time: None) -> None:
         directory = cgroup_of(engine, identity, "cpu")
         told = [(directory / f"cpu.rt_{name}_us").read_text().strip() for name in ("period", "runtime")]
         assert told == [str(PERIOD), str(RUNTIME)]
-        # The kernel has it so: without such time of its group no process becomes one.
+        # Without runtime of its group, the kernel lets no process become a real-time one.
         pid = pid_of(engine, identity)
         os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
         assert os.sched_getscheduler(pid) == os.SCHED_FIFO

@@ -1,4 +1,4 @@
-"""The tests' own ground: what a killed run left is swept, an engine's place is free, the made image is stable."""
+"""The test harness: the sweep of killed runs, unique resources per engine, a reproducible image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 
 def ended_pid() -> int:
-    """A pid that was ours and is nobody's: the kernel gives it out again only after all others."""
+    """Return the pid of an exited child: the kernel reuses it last."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait(60)
     return process.pid
@@ -54,7 +54,7 @@ def test_what_a_killed_run_left_is_swept() -> None:
 
 
 def test_a_process_without_the_mark_is_known_by_its_socket() -> None:
-    """As the proxy, which gets an environment of its own; also when the engine's files are gone already."""
+    """As the proxy, which has an environment of its own; also after the engine's files are gone."""
     place = places.take("unmarked")
     path = place.root / "run.sock"
     try:

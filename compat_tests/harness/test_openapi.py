@@ -1,7 +1,7 @@
-"""The published description of the API against what the engine serves: each endpoint is there, or refused by name.
+"""Compares the published API description with the engine: each endpoint exists or is refused by name.
 
-An endpoint is asked for in an API version that doesn't exist. dockerd looks for the route first and for the version
-then, so what is there says that the version is too new, and nothing is ever carried out.
+Requests use an API version that doesn't exist. dockerd matches the route before the version, so an existing endpoint
+answers that the version is too new, and no request is executed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
 
-# Debian's package golang-github-docker-docker-dev
+# from Debian's package golang-github-docker-docker-dev
 REFERENCES = Path(os.environ.get("WHARF_REFERENCES", "/usr/share/gocode/src"))
 DESCRIPTION = REFERENCES / "github.com/docker/docker/api/swagger.yaml"
 REFUSED = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
 
 
 def described() -> Iterator[tuple[str, str]]:
-    """(method, path) of every endpoint, read from the lines of the document: paths by two spaces, methods by four."""
+    """Yield (method, path) of every endpoint, by indentation: paths have two spaces, methods four."""
     path = ""
     inside = False
     for line in DESCRIPTION.read_text().splitlines():

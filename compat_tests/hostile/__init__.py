@@ -1,1 +1,1 @@
-"""Hostile input and races: what a container, an image or a client does to reach what isn't its own."""
+"""Hostile input and races: containers, images and clients that try to access what is not theirs."""

@@ -1,4 +1,4 @@
-"""What others notice of a costly request: how long pings beside it take, and how much memory the daemons hold."""
+"""Side effects of a costly request: the latency of concurrent pings, and the memory of the daemons."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from compat_tests.support.patience import FACTOR
 from compat_tests.support.traces import processes
 
 MIB = 1 << 20
-PING = 10.0 * FACTOR  # seconds that a ping may take: an event loop that stands still takes longer than any of these
-ADDED = 700  # MiB that one request may add; what is not bounded takes GiB
-KILL = 3000  # MiB at which the daemon is killed, so that a failed test does not take the host along
+PING = 10.0 * FACTOR  # seconds that a ping may take: a blocked event loop takes longer than any of these
+ADDED = 700  # MiB that one request may add; unbounded requests add GiB
+KILL = 3000  # MiB at which the daemon is killed, so that a failed test does not exhaust the host's memory
 
 
 @dataclass(slots=True)
 class Beside:
-    """The worst that was seen."""
+    """The worst values seen."""
 
     slowest: float = 0.0
     pings: int = 0
@@ -35,13 +35,13 @@ class Beside:
 
     @property
     def added(self) -> int:
-        """MiB at the peak over those at the beginning."""
+        """MiB of the peak above the start."""
         return (self.peak - self.first) // MIB
 
 
 @contextlib.contextmanager
 def beside(engine: Engine, *, added: int = ADDED) -> Iterator[Beside]:
-    """Pings and measures while the block runs; fails when a ping was too slow or the memory too much."""
+    """Ping and sample memory during the block; fail if a ping was too slow or the memory too high."""
     seen, over = Beside(), threading.Event()
     pids = [each.pid for each in processes(engine.place.footprint.mark) if each.comm != "wharf-shim"]
     seen.first = seen.peak = _held(pids)
@@ -92,9 +92,9 @@ def send(
     headers: Mapping[str, str] | None = None,
     seconds: float = 10.0,
 ) -> tuple[int, bytes]:
-    """The status of a request and what was answered within ``seconds``; then the client leaves.
+    """Return the status of a request and what is received within ``seconds``; then disconnect.
 
-    The status is 0 if there was no answer by then.
+    The status is 0 without an answer in that time.
     """
     connection = engine.api.connection(timeout=seconds + 5)
     url = path + (f"?{urlencode(query, doseq=True)}" if query else "")
@@ -104,7 +104,7 @@ def send(
     timer = threading.Timer(seconds, connection.sock.shutdown, (socket.SHUT_RDWR,))
     timer.start()
     try:
-        # What is refused early may not be read to its end.
+        # A request that is refused early may not be read completely.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, url, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
@@ -121,7 +121,7 @@ def send(
 
 
 def _held(pids: list[int]) -> int:
-    """Bytes that these processes hold for themselves, together."""
+    """Return the private memory of these processes, in bytes."""
     text = ""
     for pid in pids:
         with contextlib.suppress(OSError):

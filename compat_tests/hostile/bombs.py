@@ -1,9 +1,10 @@
-"""python -m compat_tests.hostile.bombs --gib 10: compressed archives that grow a thousandfold, in every way in.
+"""python -m compat_tests.hostile.bombs --gib 10: archives that decompress to a thousand times their size, on every
+path.
 
-A bomb is a tar with one file of zeros (``file``: it takes the disk that it says, as dockerd lets it), or one with
-nothing but zeros behind its end (``padding``: it takes time only). For each way in and each compression the program
-prints how long it took, the slowest ping beside it, the memory that was added, and the disk that was not given back.
-It fails when a ping, the memory or the disk is beyond the bounds.
+A bomb is a tar with one file of zeros (``file``: it uses disk space, as in dockerd), or one followed by zeros
+(``padding``: it uses only time). For each path and each compression the program prints the duration, the slowest
+concurrent ping, the added memory, and the disk space that was not freed. It fails if the ping, the memory or the disk
+exceeds its limit.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 @dataclass(frozen=True, slots=True)
 class Bomb:
-    """``packed``: the compressed tar; its digest unpacked is known only of small ones."""
+    """``packed``: the compressed tar; the digest of its content is computed for small ones only."""
 
     kind: str
     packed: bytes
@@ -57,7 +58,7 @@ class Bomb:
 
 
 def bomb(kind: str, shape: str, size: int) -> Bomb:
-    """A tar of about ``size`` bytes as members of a compressed stream, each of 64 MiB; so it is made in no time."""
+    """Create a tar of about ``size`` bytes from compressed members of 64 MiB each, which is fast."""
     head = tarfile.TarInfo("zeros")
     head.size = size if shape == "file" else 0
     begin, end = head.tobuf(tarfile.GNU_FORMAT), _END
@@ -97,7 +98,7 @@ def load_whole(engine: Engine, _: Registry, bomb: Bomb) -> tuple[int, bytes]:
 
 
 def load_layer(engine: Engine, _: Registry, bomb: Bomb) -> tuple[int, bytes]:
-    """A packed layer in an image's archive."""
+    """A compressed layer in an image archive."""
     document = _document(bomb)
     manifest = json.dumps([{"Config": "config.json", "RepoTags": ["bomb:1"], "Layers": ["layer.tar"]}])
     archive = layer({"config.json": document, "layer.tar": bomb.packed, "manifest.json": manifest})
@@ -109,7 +110,7 @@ def import_(engine: Engine, _: Registry, bomb: Bomb) -> tuple[int, bytes]:
 
 
 def context(engine: Engine, _: Registry, bomb: Bomb) -> tuple[int, bytes]:
-    """A packed context; it has no Dockerfile, which is known at its end only."""
+    """A compressed context; only its end shows that it has no Dockerfile."""
     return _post(engine, "/build", bomb.packed)
 
 
@@ -126,7 +127,7 @@ def put(engine: Engine, _: Registry, bomb: Bomb) -> tuple[int, bytes]:
 
 
 def pull(engine: Engine, source: Registry, bomb: Bomb) -> tuple[int, bytes]:
-    """A registry's layer. Of xz and bzip2 its media type says gzip, as there is none for them."""
+    """A registry's layer. For xz and bzip2, which have no media type, its media type is gzip's."""
     name = source.name("bomb")
     host, _, repository = name.partition("/")
     document = _document(bomb)
@@ -169,7 +170,7 @@ WAYS: dict[str, Way] = {
 
 
 def clear(engine: Engine) -> None:
-    """Removes what a bomb has made."""
+    """Remove what a bomb has created."""
     engine.remove_all()
     for image in engine.api.get("/images/json").json():
         if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or ()):
@@ -179,7 +180,7 @@ def clear(engine: Engine) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What came of one bomb. ``left``: MiB of disk."""
+    """The result of one bomb. ``left``: MiB of disk."""
 
     seconds: float
     status: int
@@ -189,7 +190,7 @@ class Seen:
 
 
 def explode(engine: Engine, source: Registry, way: str, made: Bomb) -> Seen:
-    """One bomb, one way. Fails by the bounds of this module."""
+    """Try one bomb on one path. Fails beyond the limits of this module."""
     before = _used(engine)
     begin = time.monotonic()
     with beside(engine, added=ADDED) as seen:
@@ -215,7 +216,7 @@ def main() -> int:
     parser.add_argument("--way", choices=WAYS, action="append", help="ways in (all)")
     parser.add_argument("--shape", choices=("file", "padding"), action="append", help="of the tar (both)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the engine goes with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the engine too
     failed = 0
     with registry() as source, engines.wharf("bombs") as engine:
         engine.load_busybox()

@@ -1,4 +1,4 @@
-"""Much of one thing: subscribers of events that all get every event, and a container that publishes many ports.
+"""Large numbers: event subscribers that must all get every event, and a container that publishes many ports.
 
 ``python -m compat_tests.hostile.crowds`` starts an engine of its own, with 1,000 subscribers and 2,000 ports.
 """
@@ -22,7 +22,7 @@ SERVE = "for p in {ports}; do while true; do echo served-$p | nc -l -p $p; done 
 
 
 class Subscribers:
-    """Connections to ``GET /events`` that are read by one thread; a context manager."""
+    """Connections to ``GET /events`` that one thread reads; a context manager."""
 
     def __init__(self, engine: Engine, count: int, container: str) -> None:
         filters = quote(json.dumps({"container": [container], "event": ["create", "start", "die", "destroy"]}))
@@ -48,7 +48,7 @@ class Subscribers:
         self._stack.close()
 
     def read(self, enough: bytes, *, seconds: float = 90) -> int:
-        """Reads until each has got these bytes, or the time is up; how many have."""
+        """Read until every connection has these bytes, or the time is up; return how many have."""
         end = time.monotonic() + seconds
         waiting = {fd for fd, data in self.received.items() if enough not in data}
         while waiting and time.monotonic() < end:
@@ -65,7 +65,7 @@ class Subscribers:
 
 
 def subscribers(engine: Engine, count: int) -> None:
-    """Every subscriber gets every event, in order; the engine answers others meanwhile and forgets them all."""
+    """Every subscriber gets every event in order; the engine answers others meanwhile, and frees all resources."""
     before = engine.api.get("/info").json()["NEventsListener"]
     with Subscribers(engine, count, "crowd") as crowd:
         assert crowd.read(b"\r\n\r\n") == count, "not every subscription was answered"
@@ -83,7 +83,7 @@ def subscribers(engine: Engine, count: int) -> None:
 
 
 def _events(data: bytes) -> list[dict[str, object]]:
-    """The events in a chunked answer."""
+    """Parse the events of a chunked answer."""
     lines = data.partition(b"\r\n\r\n")[2].split(b"\r\n")
     return [json.loads(line) for chunk in lines for line in chunk.splitlines() if line.startswith(b"{")]
 
@@ -93,7 +93,7 @@ def _actions(data: bytes) -> list[object]:
 
 
 def _last(crowd: Subscribers) -> bytes:
-    """The id of the last container, from the first subscriber that has heard of it."""
+    """Return the id of the last container, from the first subscriber that received it."""
     assert crowd.read(b'"the":"last"') == len(crowd.received)
     actor = next(
         event["Actor"]
@@ -105,7 +105,7 @@ def _last(crowd: Subscribers) -> bytes:
 
 
 def ports(engine: Engine, count: int) -> None:
-    """One container with single ports, each bound anywhere: all shown, all reached, all given back."""
+    """One container with single ports: all are shown, reachable, and released."""
     first = 2000
     served = sorted({first, first + count // 2, first + count - 1})
     names = [f"{port}/tcp" for port in range(first, first + count)]
@@ -130,7 +130,7 @@ def ports(engine: Engine, count: int) -> None:
             assert until(lambda port=port: _says(hosts[f"{port}/tcp"]) == f"served-{port}\n"), port  # type: ignore[misc]
         rules = nft(*table)
         assert all(f"tcp . {host} :" in rules for host in hosts.values())
-        # A part of the table that somebody takes away comes back whole.
+        # A deleted part of the table is restored.
         nft("flush", "map", *table[2:], "ports4")
         assert until(lambda: all(f"tcp . {host} :" in nft(*table) for host in list(hosts.values())[::97]))
         assert engine.api.get("/_ping").status == 200

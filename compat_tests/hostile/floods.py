@@ -1,7 +1,7 @@
-"""Many clients, many execs and many processes at once: the engine answers beside them and keeps nothing afterwards.
+"""Many clients, many execs and many processes at once: the engine still answers, and frees everything afterwards.
 
-``python -m compat_tests.hostile.floods`` runs them at full size (1,000 followers of a log, 500 execs at once) on an
-engine of its own; ``test_floods`` runs them small.
+``python -m compat_tests.hostile.floods`` runs them at full size (1,000 followers of a log, 500 concurrent execs) on an
+engine of its own; ``test_floods`` runs small versions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from compat_tests.support.engines import Engine
 from compat_tests.support.streams import container, frames, hijack
 from compat_tests.support.traces import until
 
-#: Seconds for an answer beside a flood; generous, for a loaded machine.
+#: Seconds for an answer during a flood; generous, for a loaded machine.
 ANSWER = 60.0
 
 
@@ -27,7 +27,7 @@ def answers(engine: Engine) -> None:
 
 
 def execs_at_once(engine: Engine, count: int) -> None:
-    """Each of ``count`` execs, started at the same time, has its own output and exit code."""
+    """Each of ``count`` concurrent execs has its own output and exit code."""
 
     def run(number: int) -> None:
         config = {"AttachStdout": True, "Cmd": ["sh", "-c", f"echo {number}; exit {number % 100}"]}
@@ -47,7 +47,7 @@ def execs_at_once(engine: Engine, count: int) -> None:
 
 
 def followers(engine: Engine, count: int) -> None:
-    """``count`` clients follow one log; each gets each line, and all are ended with the container."""
+    """``count`` clients follow one log; each gets each line, and all end with the container."""
     with contextlib.ExitStack() as stack:
         box = stack.enter_context(container(engine, Cmd=["sh", "-c", "read x; seq 100"], OpenStdin=True))
         path = f"/containers/{box}/logs?follow=1&stdout=1"
@@ -69,7 +69,7 @@ def followers(engine: Engine, count: int) -> None:
 
 
 def client_that_does_not_read(engine: Engine, megabytes: int) -> None:
-    """Its container goes on and ends, and its log is whole."""
+    """The container of a client that does not read continues and exits, and its log is complete."""
     script = f"read x; dd if=/dev/zero bs=1M count={megabytes} 2>/dev/null | tr '\\0' a | fold -w 99; echo; echo end"
     with (
         container(engine, Cmd=["sh", "-c", script], OpenStdin=True) as box,
@@ -82,7 +82,7 @@ def client_that_does_not_read(engine: Engine, megabytes: int) -> None:
 
 
 def fork_bomb(engine: Engine, limit: int) -> None:
-    """Within its limit of processes the bomb goes off; the engine answers, and the container can be killed."""
+    """A fork bomb reaches its process limit; the engine answers, and the container can be killed."""
     bomb = "b() { b | b & }; b; while :; do sleep 1; done"
     with container(engine, Cmd=["sh", "-c", bomb], HostConfig={"PidsLimit": limit, "NanoCpus": 500_000_000}) as box:
         assert until(lambda: "fork" in engine.docker("logs", box).stderr, seconds=ANSWER)
@@ -92,7 +92,7 @@ def fork_bomb(engine: Engine, limit: int) -> None:
 
 
 def release_agent(engine: Engine) -> None:
-    """A container can't have the kernel run a program outside of it (CVE-2022-0492)."""
+    """A container can't make the kernel run a program outside of it (CVE-2022-0492)."""
     script = (
         "for f in /sys/fs/cgroup/*/release_agent /sys/fs/cgroup/release_agent; do "
         "[ -e $f ] && echo /x >$f && echo written; done; "

@@ -1,7 +1,7 @@
-"""python -m compat_tests.hostile.fuzz --minutes 5: spoilt requests by the API's description, and spoilt HTTP.
+"""python -m compat_tests.hostile.fuzz --minutes 5: invalid requests by the API's description, and invalid HTTP.
 
-Every request is answered; no answer is 5xx but those that are named here; the log has no stack; and what the engine
-holds at the end (memory, descriptors, tasks of its loop) is what it held after the first requests. A seed repeats a
+Every request is answered; no answer is 5xx except those listed here; the log has no stack trace; and the engine's
+resources (memory, descriptors, tasks of its loop) at the end equal those after the first requests. A seed reproduces a
 run.
 """
 
@@ -27,11 +27,11 @@ from compat_tests.support import engines
 from compat_tests.support.engines import Engine
 from compat_tests.support.traces import until
 
-#: Seconds within which the head of an answer comes.
+#: Seconds within which the head of an answer must arrive.
 DEADLINE = 60.0
-#: Seconds that an answer without an end is read.
+#: Seconds to read from an answer without an end.
 PATIENCE = 0.05
-#: Answers that go on until the client leaves.
+#: Answers that end only when the client disconnects.
 ENDLESS = frozenset(
     {
         "ContainerAttach",
@@ -44,7 +44,7 @@ ENDLESS = frozenset(
         "SystemEvents",
     }
 )
-#: 500s that dockerd answers as well: operation (a pattern) → the beginning of its sentence (a pattern).
+#: 500s that dockerd returns too: operation (a pattern) → the start of its sentence (a pattern).
 AS_DOCKERD = (
     ("ContainerExec", r"Invalid escape keys \("),
     ("NetworkDisconnect", r"container \S+ is not connected to (the )?network"),
@@ -53,12 +53,12 @@ AS_DOCKERD = (
     ("ContainerUnpause", r"Container \S+ is not paused"),
     ("ContainerTop", r"ps: |Couldn't find PID field"),
     ("ContainerStop", r"cannot stop container: .*: invalid signal: "),
-    # A registry that can't be reached: the fuzz names some.
+    # Registries that can't be reached: the fuzzer invents some.
     ("SystemAuth|DistributionInspect|ImageCreate", r'(Get|Head) \\"https?://\S+\\": (dial tcp|\[SSL|tls: )'),
     ("ContainerStart|ContainerRestart", r"(Cannot restart container \S+: )?failed to create task for container: "),
 )
 MEMORY = 64 << 20
-#: What a defect leaves in the log.
+#: Log output of defects.
 DEFECTS = re.compile(r"Traceback \(most|was destroyed but|never retrieved|never awaited|Unhandled|Fatal error on")
 NAMES = {
     "containers": ("fuzz-running", "fuzz-stopped"),
@@ -71,7 +71,7 @@ NAMES = {
 
 @dataclass(slots=True)
 class Findings:
-    """What a run has found."""
+    """The findings of a run."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run")
     parser.add_argument("--engine", choices=("wharf", "dockerd"), default="wharf")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the engine ends with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the engine too
     seed = options.seed if options.seed is not None else random.randrange(2**32)
     print(f"seed {seed}", flush=True)
     with (engines.wharf if options.engine == "wharf" else engines.dockerd)("fuzz") as engine:
@@ -100,7 +100,7 @@ def main() -> int:
 
 
 def run(engine: Engine, seed: int, *, seconds: float) -> Findings:
-    """Both fuzzers for so long, a quarter of the time for the malformed."""
+    """Run both fuzzers, the one of malformed HTTP for a quarter of the time."""
     found = Findings()
     written = engine.daemon.written
     requests = Generator(Description(DESCRIPTION), seed, NAMES).endless()
@@ -147,7 +147,7 @@ def _spoil(engine: Engine, requests: Iterator[Request], found: Findings, *, unti
 
 
 def ask(connection: http.client.HTTPConnection, request: Request) -> tuple[int, bytes]:
-    """The status and as much of the body as comes."""
+    """Return the status and as much of the body as arrives."""
     connection.putrequest(request.method, request.target, skip_accept_encoding=True)
     for name, value in request.headers.items():
         connection.putheader(name, value)
@@ -158,7 +158,7 @@ def ask(connection: http.client.HTTPConnection, request: Request) -> tuple[int, 
         connection.putheader("Upgrade", "websocket" if request.operation.endswith("Websocket") else "tcp")
     connection.endheaders(request.body or None)
     if request.operation == "ContainerWait":
-        # Its head comes with its answer, as dockerd's, unless a condition is given.
+        # As dockerd, the engine sends the head with the body, unless a condition is given.
         assert connection.sock is not None
         connection.sock.settimeout(PATIENCE)
         try:
@@ -182,7 +182,7 @@ def ask(connection: http.client.HTTPConnection, request: Request) -> tuple[int, 
 
 
 def _as_dockerd(request: Request, body: bytes) -> bool:
-    """Whether a 500 is dockerd's own answer to this."""
+    """Whether dockerd also answers this with 500."""
     sentence = re.search(rb'"message":"(.*)', body)
     return sentence is not None and any(
         re.fullmatch(operation, request.operation) and re.match(words.encode(), sentence[1])
@@ -192,7 +192,7 @@ def _as_dockerd(request: Request, body: bytes) -> bool:
 
 @contextlib.contextmanager
 def objects(engine: Engine) -> Iterator[None]:
-    """At the end everything that the requests have made is removed."""
+    """Remove at the end what the requests have created."""
     try:
         yield
     finally:
@@ -207,7 +207,7 @@ def objects(engine: Engine) -> Iterator[None]:
 
 
 def prepare(engine: Engine) -> None:
-    """The objects that requests name, and none of those that they have made: too many would slow it down."""
+    """Create the objects that requests refer to; remove those that requests created, as they would slow it down."""
     api = engine.api
     for container in api.get("/containers/json", all=1).json():
         api.delete(f"/containers/{container['Id']}", force=1, v=1)
@@ -241,7 +241,7 @@ def _held(engine: Engine) -> _Held:
 
 
 def _grown(engine: Engine, before: _Held) -> list[str]:
-    """What is more than before, once the engine has come to rest."""
+    """Return the resources that have grown, once the engine is idle."""
     now = before
 
     def same() -> bool:

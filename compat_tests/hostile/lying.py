@@ -1,4 +1,4 @@
-"""A registry whose documents say what a test wants, true or not."""
+"""A registry that serves documents chosen by a test, consistent or not."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def described(data: bytes, media_type: str, **more: object) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Truth:
-    """An honest image, whose parts a test replaces. ``blobs``: what the registry sends for a digest."""
+    """A consistent image, whose parts a test replaces. ``blobs``: the registry's content for a digest."""
 
     layers: Sequence[bytes]
     packed: list[bytes] = field(init=False)
     config: dict[str, Any] = field(init=False)
     manifest: dict[str, Any] = field(init=False)
     blobs: dict[str, bytes] = field(default_factory=dict)
-    documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # beside the top, by digest
-    top: bytes = b""  # instead of the manifest
+    documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # further documents by digest
+    top: bytes = b""  # replaces the manifest
 
     def __post_init__(self) -> None:
         self.packed = [gzip.compress(data, mtime=0) for data in self.layers]
@@ -50,13 +50,13 @@ class Truth:
         self.describe()
 
     def describe(self, data: bytes | None = None) -> None:
-        """The manifest refers to the config as it is now, or to these bytes in its place."""
+        """Make the manifest refer to the current config, or to these bytes."""
         data = json.dumps(self.config).encode() if data is None else data
         self.blobs[digest(data)] = data
         self.manifest["config"] = described(data, f"{OCI}.config.v1+json")
 
     def index(self, **child: object) -> None:
-        """The top is an index of the manifest; ``child`` replaces fields of its entry."""
+        """Make the top document an index of the manifest; ``child`` replaces fields of its entry."""
         data = json.dumps(self.manifest).encode()
         self.documents[digest(data)] = MANIFEST, data
         platform = {"architecture": "amd64", "os": "linux"}
@@ -64,7 +64,7 @@ class Truth:
         self.top = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
 
     def archive(self, tag: str) -> bytes:
-        """The image as an OCI layout in a tar."""
+        """Return the image as an OCI layout in a tar."""
         data = json.dumps(self.manifest).encode()
         entry = described(data, MANIFEST, annotations={"io.containerd.image.name": f"docker.io/library/{tag}"})
         blobs = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in (*self.blobs.values(), data)}
@@ -76,7 +76,7 @@ Lie = Callable[[Truth], None]
 
 
 class LyingRegistry(LoopbackServer):
-    """``asked`` has the digests of the blobs that were asked for."""
+    """``asked``: the digests of the requested blobs."""
 
     def __init__(self) -> None:
         self.truth = Truth([layer({"empty": b""})])

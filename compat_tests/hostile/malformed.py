@@ -1,4 +1,4 @@
-"""Bytes that are nearly HTTP/1.1: requests cut, doubled, spoilt and put in pieces, by a seed."""
+"""Byte sequences close to HTTP/1.1: requests cut, duplicated, corrupted and split, by a seed."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ _BODIES = (
     b"\x81\x85abcdhello",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
 )
-#: Seconds to wait for what the server says of it.
+#: Seconds to wait for the server's response.
 PATIENCE = 0.05
 
 
 def message(chance: random.Random) -> bytes:
-    """One request, or what is left of it."""
+    """Return one request, or a part of it."""
     method = chance.choice((b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PRI", b"get", b"\x16\x03", b""))
     version = chance.choice((b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"", b"HTTP/1.1 x"))
     lines = [b" ".join((method, chance.choice(_PATHS), version))]
@@ -73,7 +73,7 @@ def message(chance: random.Random) -> bytes:
 
 
 def send(connect: Callable[[], socket.socket], chance: random.Random) -> bytes:
-    """Sends a few messages on one connection, in pieces, and leaves in one of several ways. Returns what came back."""
+    """Send some messages on one connection, in pieces, and end in one of several ways. Returns what was received."""
     answer = b""
     with connect() as sock:
         sock.settimeout(PATIENCE)
@@ -87,5 +87,5 @@ def send(connect: Callable[[], socket.socket], chance: random.Random) -> bytes:
             while part := sock.recv(65536):
                 answer += part
         except OSError:
-            pass  # the server has closed in the middle, or waits for the rest
+            pass  # the server has closed early, or waits for the rest
     return answer

@@ -1,9 +1,9 @@
 """Containers that exchange a directory for a link out of them, while the engine reads and writes their files.
 
-`python -m compat_tests.hostile.racer` tries every way 10,000 times (CVE-2018-15664's class): `docker cp` in both
+`python -m compat_tests.hostile.racer` tries every operation 10,000 times (CVE-2018-15664's class): `docker cp` in both
 directions and its HEAD, for a running container's own files, for a volume, for a stopped container that shares the
-volume; exec's look-up of users, export, subpaths of volumes; and all of it with `--userns-remap`. What it finds of the
-host is counted; nothing may be. `--kind dockerd` asks Debian's dockerd the same.
+volume; exec's look-up of users, export, subpaths of volumes; and all of it with `--userns-remap`. It counts accesses
+to the host, of which there must be none. `--kind dockerd` tests Debian's dockerd.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from compat_tests.support.subids import USER as REMAPPED
 from compat_tests.support.subids import subordinate_ids
 
 ATTEMPTS = 10_000
-#: Ways that take a tenth of a second and more are tried that much less often.
+#: The slow operations (a tenth of a second and more) are tried this much less often.
 SLOW = 100
 STAT = "X-Docker-Container-Path-Stat"
 SECRET = "a secret of the host"
@@ -38,7 +38,7 @@ USER = "hostuser"
 
 
 class Race:
-    """One engine, a directory of the host that nobody may reach, and containers with links to it."""
+    """One engine, a directory of the host that must stay unreachable, and containers with links to it."""
 
     def __init__(self, engine: Engine, outside: Path) -> None:
         self.engine = engine
@@ -66,7 +66,8 @@ class Race:
         self.engine.docker("volume", "rm", "-f", self.volume)
 
     def ways(self) -> Iterator[tuple[str, Path, int, Callable[[], bool]]]:
-        """(name, directory that is raced, divisor of the attempts, a try that tells whether it reached the host)."""
+        """Yield (name, raced directory, divisor of the attempts, an attempt that returns whether it reached the
+        host)."""
         for name, box, raced, at in (
             ("running, own files", self.running, self.own, "/r"),
             ("running, volume", self.running, self.shared, "/w"),
@@ -110,7 +111,7 @@ class Race:
         return SECRET.encode() in self.engine.api.get(f"/containers/{self.running}/export").body
 
     def _user(self) -> bool:
-        """`/etc` is a link to what is raced: the host's file would know a user whom the container doesn't."""
+        """`/etc` is a link to the raced directory: the host's file knows a user that the container's lacks."""
         made = self.engine.api.post(f"/containers/{self.running}/exec", {"Cmd": ["true"], "User": USER})
         return made.status == 201
 
@@ -121,7 +122,7 @@ class Race:
 
 
 def race(engine: Engine, attempts: int, *, quiet: bool = False) -> dict[str, int]:
-    """How often each way reached the host. Prints a line for each."""
+    """Return how often each operation reached the host. Prints a line for each."""
     found = {}
     outside = Path(tempfile.mkdtemp(prefix="wharf-racer-")) / "outside"
     races = Race(engine, outside)

@@ -1,6 +1,6 @@
 """Clients that stop in the middle of a request's body, and clients that never read their answer.
 
-As in dockerd (``ReadHeaderTimeout`` of Go's http.Server, none for bodies) nothing but TCP's keepalive ends them.
+As in dockerd (Go's http.Server with a ReadHeaderTimeout and no limit for bodies), only TCP keepalive ends them.
 ``python -m compat_tests.hostile.stalled`` starts an engine of its own, with 200 of each kind, one kind after another.
 """
 
@@ -29,7 +29,7 @@ _HOST = " HTTP/1.1\r\nHost: x\r\n"
 
 
 def _half(line: str, sent: bytes) -> bytes:
-    """A request that announces more than it sends."""
+    """Return a request that announces more than it sends."""
     return f"{line}{_HOST}Content-Type: application/x-tar\r\nContent-Length: {1 << 30}\r\n\r\n".encode() + sent
 
 
@@ -54,7 +54,7 @@ KINDS = {**BODIES, **ANSWERS}
 
 
 def _costs(engine: Engine) -> tuple[int, int]:
-    """Threads and open descriptors of the engine's processes, without the shims'."""
+    """Return the threads and open descriptors of the engine's processes, without the shims'."""
     threads = descriptors = 0
     for process in processes(engine.place.footprint.mark):
         if process.comm != "wharf-shim":
@@ -66,20 +66,20 @@ def _costs(engine: Engine) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def stalled(engine: Engine, requests: Sequence[bytes], count: int) -> Iterator[None]:
-    """So many clients of each request, which stay for the block."""
+    """Hold so many clients of each request open during the block."""
     with contextlib.ExitStack() as stack:
         for request in requests:
             for _ in range(count):
                 sock = stack.enter_context(engine.api.raw())
                 sock.settimeout(2)
-                # What is not taken for want of a reader is not sent.
+                # Without a reader, the kernel's buffers fill up and sending blocks.
                 with contextlib.suppress(TimeoutError):
                     sock.sendall(request)
         yield
 
 
 def _work(engine: Engine, box: str) -> None:
-    """What others do meanwhile, also with the container that the stalled clients have asked for."""
+    """Ordinary work meanwhile, also on the container that the stalled clients use."""
     engine.docker("run", "--rm", "--network", "none", "busybox", "true")
     engine.docker("exec", box, "true")
     for method, url, query, body, status in (
@@ -97,7 +97,7 @@ def _work(engine: Engine, box: str) -> None:
 
 
 def stall(engine: Engine, kinds: Sequence[str], count: int) -> None:
-    """Others work beside ``count`` stalled clients of each kind; what those cost is bounded, and given back."""
+    """Work beside ``count`` stalled clients of each kind; their cost is bounded, and freed afterwards."""
     with running(engine, {"HostConfig": {"NetworkMode": "none"}}) as box:
         loud = engine.docker("run", "-d", "--network", "none", "busybox", "sh", "-c", LOUD).stdout.strip()
         try:
@@ -106,9 +106,9 @@ def stall(engine: Engine, kinds: Sequence[str], count: int) -> None:
             requests = [KINDS[kind].replace(b"{box}", box.encode()).replace(b"{loud}", loud.encode()) for kind in kinds]
             with beside(engine, added=100 + EACH * count * len(kinds)), stalled(engine, requests, count):
                 _work(engine, box)
-                threading.Event().wait(1)  # for what would grow
+                threading.Event().wait(1)  # for delayed growth
                 _work(engine, box)
-            # The pools of threads for ordinary work keep those that they have started.
+            # Thread pools keep their threads.
             back = lambda: _costs(engine)[0] <= threads + 40 and _costs(engine)[1] <= descriptors + 20  # noqa: E731
             assert until(back, seconds=60), f"{_costs(engine)} after, {(threads, descriptors)} before"
         finally:

@@ -1,7 +1,7 @@
-"""Requests made from the published description of the API (Swagger 2.0), valid ones and spoilt ones, by a seed.
+"""Generates requests from the published description of the API (Swagger 2.0), valid and invalid ones, by a seed.
 
-A generator of our own and not schemathesis: that one speaks HTTP over TCP, waits for the end of every answer (here
-attach, events, logs and statistics have none), knows no names of existing objects, and brings twenty packages.
+Not schemathesis: it uses HTTP over TCP, waits for the end of every answer (attach, events, logs and statistics have
+none), knows no names of existing objects, and depends on twenty packages.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
 
-#: What is refused whole, as it needs a swarm.
+#: Groups that are refused completely, as they need a swarm.
 REFUSED = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/plugins")
-#: Values that belong nowhere, or only just.
+#: Values that are invalid everywhere, or nearly.
 HOSTILE: tuple[Any, ...] = (
     None,
     "",
@@ -73,7 +73,7 @@ HOSTILE: tuple[Any, ...] = (
     {"\0": {"\ud800": []}},
 )
 _METHODS = ("get", "post", "put", "delete", "head")
-#: What none of the made containers may do to this host, and what other tests look at: left out of every body.
+#: Fields that could harm this host or disturb other tests: left out of every body.
 _LEFT_OUT = frozenset(
     {
         "ArgsEscaped",
@@ -87,7 +87,7 @@ _LEFT_OUT = frozenset(
         "CapAdd",
     }
 )
-#: What a body needs to come through its first checks.
+#: Fields that a body needs to pass its first checks.
 _LIKELY: dict[str, dict[str, Any]] = {
     "ContainerExec": {"Cmd": ["true"], "ConsoleSize": None},
     "NetworkConnect": {"Container": "fuzz-running"},
@@ -98,7 +98,7 @@ _LIKELY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as bytes would say it. ``operation``: the description's name of it."""
+    """One request. ``operation``: its name in the description."""
 
     operation: str
     method: str
@@ -112,7 +112,7 @@ class Request:
 
 
 class Description:
-    """The API, as far as requests go."""
+    """The parts of the API description that requests need."""
 
     def __init__(self, path: Path) -> None:
         import yaml
@@ -142,7 +142,7 @@ class Description:
 
 
 class Generator:
-    """Requests in an order that the seed decides. ``names``: existing objects by the first segment of the path."""
+    """Generates requests in an order by the seed. ``names``: existing objects by the first segment of the path."""
 
     def __init__(self, description: Description, seed: int, names: Mapping[str, Sequence[str]]) -> None:
         self._description = description
@@ -151,7 +151,7 @@ class Generator:
         self._spoilt = 0.0
 
     def endless(self) -> Iterator[Request]:
-        """Every operation once, in an order by chance, and again."""
+        """Yield every operation once, in random order, repeatedly."""
         while True:
             operations = list(self._description.operations)
             self._random.shuffle(operations)
@@ -159,12 +159,12 @@ class Generator:
                 if route.startswith(REFUSED) and self._random.random() < 0.8:
                     continue  # a third of the API, and always the same answer
                 if route.endswith("/push") and self._random.random() < 0.8:
-                    continue  # tried again and again, for seconds
+                    continue  # retried for seconds
                 yield self._request(method, route, operation)
 
     def _request(self, method: str, route: str, operation: Mapping[str, Any]) -> Request:
         chance = self._random
-        # Most requests have few faults: many would all end at the first check.
+        # Most requests have few faults: many faults would all fail the first check.
         self._spoilt = chance.choice((0.0, 0.03, 0.1, 0.5))
         target, query, headers, body = route, [], {}, b""
         for parameter in operation.get("parameters", ()):
@@ -202,9 +202,9 @@ class Generator:
         chance = self._random
         if name == "container" and chance.random() < 0.8:
             return "fuzz-stopped"
-        if name == "t":  # seconds that a stop may take
+        if name == "t":  # the timeout of a stop, in seconds
             return chance.choice(("0", "1", "-1", "x"))
-        if name in ("fromImage", "repo", "remote", "fromSrc"):  # nothing leaves this host
+        if name in ("fromImage", "repo", "remote", "fromSrc"):  # keep requests on this host
             return chance.choice(("127.0.0.1:1/a", "fuzz", "http://127.0.0.1:1/x", "-", "127.0.0.1:1/\0"))
         if name in ("filters", "buildargs", "labels", "cachefrom") and chance.random() < 0.8:
             keys = ("label", "name", "id", "status", "until", "reference", "type", "driver", "dangling", "a", "label!")
@@ -240,7 +240,7 @@ class Generator:
         return data
 
     def _value(self, schema: Mapping[str, Any], depth: int) -> Any:
-        """A value of this schema, or something else."""
+        """Return a value of this schema, or another one."""
         chance = self._random
         if chance.random() < self._spoilt or depth > 8:
             return chance.choice(HOSTILE)
@@ -272,7 +272,7 @@ class Generator:
 
 
 def text(value: Any) -> str:
-    """A value as a parameter has it."""
+    """Format a value as a query parameter."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value)

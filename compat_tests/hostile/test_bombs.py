@@ -1,4 +1,4 @@
-"""Small bombs of every kind, in every way in; ``python -m compat_tests.hostile.bombs`` has those of 10 GiB."""
+"""Small bombs of every kind, on every path; ``python -m compat_tests.hostile.bombs`` runs those of 10 GiB."""
 
 from __future__ import annotations
 

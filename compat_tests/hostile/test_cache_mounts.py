@@ -1,4 +1,4 @@
-"""Cache mounts (``RUN --mount=type=cache``) raced by builds at the same time, with prunes of the cache beside them."""
+"""Concurrent builds on cache mounts (``RUN --mount=type=cache``), with concurrent prunes of the cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUILDS = 6
 
 @contextmanager
 def pruned(engine: Engine) -> Iterator[None]:
-    """Prunes the build cache again and again beside the block."""
+    """Prune the build cache repeatedly during the block."""
     over = threading.Event()
 
     def prune() -> None:
@@ -40,13 +40,13 @@ def pruned(engine: Engine) -> Iterator[None]:
 
 
 def build(engine: Engine, mount: str, script: str) -> Posted:
-    """One step with the mount at ``/c``; never an equal one of another build."""
+    """Build one step with the mount at ``/c``, different from every other step."""
     line = f"RUN --mount=type=cache,target=/c,{mount} : {uuid.uuid4()}; {script}"
     return post(engine, context(f"FROM busybox\n{line}\n"), outputs='[{"Type": "cacheonly"}]')
 
 
 def together(engine: Engine, mount: str, scripts: Sequence[str]) -> list[Posted]:
-    """Builds that begin at the same time."""
+    """Start builds at the same time."""
     barrier = threading.Barrier(len(scripts))
 
     def one(script: str) -> Posted:
@@ -64,9 +64,9 @@ def succeeded(builds: Sequence[Posted]) -> list[str]:
 
 
 def test_shared_loses_nothing(engine: Engine) -> None:
-    """All that begin while another has it see one directory, be it new, and keep it while the cache is pruned."""
+    """All builds that start while one uses the cache share a directory, even a new one, and keep it despite prunes."""
     mount = f"id=shared-{uuid.uuid4()},sharing=shared"
-    # Each waits for the files of all others, which it sees only in the same directory.
+    # Each waits for the files of all others, which exist only in a shared directory.
     count = f"until [ $(ls /c | wc -l) -ge {BUILDS} ]; do sleep 0.05; done"
     scripts = [f"touch /c/{number}; {count}; sleep 0.5; ls /c" for number in range(BUILDS)]
     with pruned(engine):
@@ -79,7 +79,7 @@ def test_locked_is_exclusive(engine: Engine) -> None:
     script = "mkdir /c/busy || exit 9; sleep 0.2; echo x >> /c/all; rmdir /c/busy"
     succeeded(together(engine, mount, [script] * BUILDS))
     assert succeeded([build(engine, mount, "cat /c/all")]) == ["x\n" * BUILDS]
-    with pruned(engine):  # what a step has is not pruned; between two of them it may be
+    with pruned(engine):  # a directory in use is not pruned; between two steps it may be
         succeeded(together(engine, mount, [script] * BUILDS))
 
 
@@ -93,11 +93,11 @@ def test_private_gets_its_own(engine: Engine) -> None:
 
 
 def test_ways_of_sharing_do_not_meet(engine: Engine) -> None:
-    """A directory that steps share is nobody's own at the same time, and the other way round."""
+    """A shared directory is never used as a private one at the same time, and vice versa."""
     id = f"mixed-{uuid.uuid4()}"
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(build, engine, f"id={id},sharing=shared", "touch /c/shared; sleep 3; ls /c")
-        # Begins in the middle of the first; one that comes late sees the first's directory, which is free then.
+        # Start in the middle of the first build; after its end, the directory would be free.
         private = build(engine, f"id={id},sharing=private", "touch /c/private; sleep 1; ls /c")
         assert "private" not in succeeded([first.result()])[0]
     assert "private" in succeeded([private])[0]
@@ -112,7 +112,7 @@ def test_one_step_mounts_a_cache_twice(engine: Engine) -> None:
 
 
 def test_a_new_cache_begins_with_its_files_for_all(engine: Engine) -> None:
-    """``from=``: nobody sees a directory that is still being filled."""
+    """``from=``: no step sees a directory while it is being filled."""
     mount = f"id=filled-{uuid.uuid4()},sharing=shared,from=busybox,source=/bin"
     outputs = succeeded(together(engine, mount, ["ls /c | wc -l"] * BUILDS))
     assert len(set(outputs)) == 1

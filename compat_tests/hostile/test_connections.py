@@ -1,4 +1,4 @@
-"""Clients that only connect: all at once, or without ever saying anything."""
+"""Clients that only connect: many at once, or without sending a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEADLINE = 60.0
 
 @contextlib.contextmanager
 def stopped(engine: Engine) -> Iterator[None]:
-    """None of the engine's processes accepts anything meanwhile."""
+    """Stop the engine's processes, so that none accepts connections."""
     pids = [process.pid for process in processes(engine.place.footprint.mark)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -39,9 +39,9 @@ def stopped(engine: Engine) -> Iterator[None]:
 
 
 def refused(path: Path, count: int) -> int:
-    """How many of so many clients find the queue full."""
+    """Return how many of so many clients find the queue full."""
     directory = os.open(path.parent, os.O_PATH)
-    short = f"/proc/self/fd/{directory}/{path.name}"  # a socket's address has 107 bytes
+    short = f"/proc/self/fd/{directory}/{path.name}"  # a socket's address has at most 107 bytes
     failed = 0
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, directory)
@@ -56,7 +56,7 @@ def refused(path: Path, count: int) -> int:
 
 
 def sockets(root: Path) -> list[Path]:
-    """Those below a folder on which somebody listens."""
+    """Return the listening sockets below a directory."""
     found = []
     for folder, _folders, files in os.walk(root):
         for path in (Path(folder, name) for name in files):
@@ -72,7 +72,7 @@ def sockets(root: Path) -> list[Path]:
 
 
 def test_a_thousand_clients_at_once(own_engine: Engine) -> None:
-    """Every socket's queue takes them: the API's, the supervisor's, a shim's."""
+    """The queue of every socket is long enough: the API's, the supervisor's, a shim's."""
     engine = own_engine
     if engine.kind != "wharf":
         pytest.skip("the supervisor's and the shims' sockets are those of ours")
@@ -97,7 +97,7 @@ LEFT = [
 
 
 def test_clients_that_leave_before_their_answer(own_engine: Engine) -> None:
-    """Nobody to tell, and nothing to say of it in the log."""
+    """Clients that disconnect before their answer cause no log line."""
     engine = own_engine
     before = engine.daemon.written
     with running(engine, {"HostConfig": {"NetworkMode": "none"}}) as identity:
@@ -112,7 +112,7 @@ def test_clients_that_leave_before_their_answer(own_engine: Engine) -> None:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Engine]:
-    """An engine whose clients must finish their heads within two seconds."""
+    """An engine whose clients must send their request heads within two seconds."""
     patience = os.environ.get("WHARF_TIMEOUTS", "")
     os.environ["WHARF_TIMEOUTS"] = ",".join(filter(None, [patience, "http.head=2", "http.linger=2"]))
     try:
@@ -125,7 +125,7 @@ def impatient() -> Iterator[Engine]:
 
 
 def ended(sock: socket.socket, trickle: bytes) -> bool:
-    """Whether the server ends the connection, however the client keeps it busy."""
+    """Whether the server closes the connection although the client sends bytes now and then."""
     end = time.monotonic() + DEADLINE
     sock.settimeout(0.2)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -1,4 +1,4 @@
-"""Dockerfiles that would cost much: pings beside them are answered, memory stays bounded, the limit is named."""
+"""Costly Dockerfiles: concurrent pings are answered, memory stays bounded, and the error names the limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compat_tests.support.images import layer
 pytestmark = pytest.mark.root
 
 TAR = {"Content-Type": "application/x-tar"}
-SECONDS = 2.0  # then the client leaves; what is not bounded stops the event loop at once
+SECONDS = 2.0  # then the client disconnects; an unbounded build blocks the event loop at once
 
 REFUSED = {
     "exponential": (["ENV A=aaaaaaaaaa", *["ENV A=$A$A$A$A$A$A$A$A$A$A"] * 10], "EXPANSION_BYTES (16777216)"),

@@ -1,4 +1,4 @@
-"""Images whose configs are large: pings beside all that reads them are answered, memory stays bounded."""
+"""Images with large configs: while they are read, pings are answered and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGS: dict[str, dict[str, object]] = {
 
 
 def with_history(tag: str, steps: list[object]) -> bytes:
-    """A docker-archive of an image with these steps."""
+    """Return a docker-archive of an image with this history."""
     data = busybox_layer()
     document = json.dumps({**json.loads(config([data])), "history": steps}).encode()
     image, name = f"{hashlib.sha256(document).hexdigest()}.json", f"{hashlib.sha256(data).hexdigest()}.tar"

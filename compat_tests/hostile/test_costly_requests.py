@@ -1,4 +1,4 @@
-"""Requests that would cost much: pings beside them are answered, memory stays bounded, what is refused is a 4xx."""
+"""Costly requests: concurrent pings are answered, memory stays bounded, refusals are 4xx."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_log_tags(own_engine: Engine, tag: str) -> None:
 
 
 def test_long_queries(own_engine: Engine) -> None:
-    """As ``docker build`` with many --build-arg sends them. Go's server reads heads of 1 MiB and of 4 KiB more."""
+    """As ``docker build`` with many --build-arg sends them. Go's server accepts heads of 1 MiB plus 4 KiB."""
     arguments = {f"NAME_{number}": "x" * 1000 for number in range(700)}
     archive = layer({"Dockerfile": "FROM busybox\nARG NAME_699\nLABEL found=$NAME_699\n"})
     query = {"buildargs": json.dumps(arguments), "t": "long-query"}

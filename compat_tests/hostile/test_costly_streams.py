@@ -1,4 +1,4 @@
-"""BuildKit's messages that would cost much: pings beside them are answered, memory stays bounded."""
+"""Costly BuildKit messages: concurrent pings are answered, memory stays bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floods of ``compat_tests.hostile.floods``, small."""
+"""Small versions of ``compat_tests.hostile.floods``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short run of the fuzz, always with the same requests."""
+"""A short run of the fuzzer, always with the same requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 20.0
 
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[Engine]:
-    """An engine for this module alone: its log and its memory are looked at."""
+    """An engine for this module: the test examines its log and its memory."""
     with engines.running("wharf", "fuzzed") as engine:
         yield engine
 
@@ -30,5 +30,5 @@ def test_spoilt_requests(fuzzed: Engine) -> None:
     found = fuzz.run(fuzzed, SEED, seconds=SECONDS)
     assert not found.wrong, "\n".join(found.wrong)
     assert found.requests > 100
-    assert found.statuses[201] > 0  # else all ended at the first check
+    assert found.statuses[201] > 0  # otherwise all failed the first check
     assert found.raw > 20

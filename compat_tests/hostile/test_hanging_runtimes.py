@@ -1,5 +1,5 @@
-"""Runtimes that hang while they create a container or start an exec: a FIFO in the place of a file that they read, or a
-runtime's own fault. The deadline's error names it, and no process is left."""
+"""Runtimes that hang while they create a container or start an exec, because a file that they read is a FIFO, or by
+themselves. The deadline's error names the runtime, and no process is left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compat_tests.support.traces import cgroups_named, until
 pytestmark = pytest.mark.root
 
 DEADLINE = 4 + FACTOR
-# The words of a program that nothing else on the host runs.
+# An argument that identifies the process on this host.
 SLEEP = f"{86400 + os.getpid()}"
 HANGS = f"""#!/bin/sh
 for word in "$@"; do
@@ -29,7 +29,7 @@ exec runc "$@"
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine whose runtimes must be done soon, and which has one that never is."""
+    """An engine with a short deadline for runtimes, and one runtime that hangs."""
     program = tmp_path_factory.mktemp("runtime") / "hangs"
     program.write_text(HANGS)
     program.chmod(0o755)
@@ -42,7 +42,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def members(engine: Engine) -> list[int]:
-    """The processes in the cgroups of the engine's containers, and those of the runtime that hangs."""
+    """Return the processes in the cgroups of the engine's containers, and those of the hanging runtime."""
     found = set()
     for cgroup in cgroups_named(engine.place.cgroup):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Images that hold what no honest image does."""
+"""Images with hostile content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
     ],
 )
 def test_users_in_a_file_that_is_none(engine: Engine, script: str, user: str, sentence: str) -> None:
-    """Neither we nor the runtime wait for a FIFO or read a device to its end; nothing half-started is left."""
+    """Neither the engine nor the runtime blocks on a FIFO or reads a device to its end; nothing is left."""
     name = engine.docker("run", "-d", "--network", "none", "busybox", "sh", "-c", script).stdout.strip()
     engine.docker("wait", name)
     engine.docker("commit", name, "hostile")

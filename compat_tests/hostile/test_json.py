@@ -1,4 +1,4 @@
-"""JSON with lone surrogates and invalid UTF-8, in every place where a request carries JSON: dockerd reads U+FFFD."""
+"""JSON with lone surrogates and invalid UTF-8, wherever requests carry JSON: dockerd reads U+FFFD."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compat_tests.support.images import layer
 pytestmark = pytest.mark.root
 
 JSON = {"Content-Type": "application/json"}
-# How a value may be spelled in a document, each read as "a" and U+FFFD.
+# Spellings of a value that are all read as "a" and U+FFFD.
 SPELLINGS = [rb"a\ud800", rb"a\uDFFF", b"a\xff"]
 READ = "a\ufffd"
 
@@ -28,7 +28,7 @@ def post(engine: Engine, path: str, body: bytes, **headers: str) -> Answer:
 
 @pytest.fixture(params=["engine", "oracle"])
 def either(request: pytest.FixtureRequest, engine: Engine, oracle: Engine) -> Engine:
-    """Ours and dockerd: the same is true of both."""
+    """Wharf and dockerd: both must pass."""
     found = engine if request.param == "engine" else oracle
     found.load_busybox()
     return found
@@ -125,7 +125,7 @@ def test_credentials(either: Engine, spelled: bytes) -> None:
 
 
 def archive(spelled: bytes) -> bytes:
-    """A docker-archive whose image config and manifest have such strings."""
+    """Return a docker-archive with such strings in image config and manifest."""
     config: Any = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
     config = config.encode()[:-1] + b',"config":{"Labels":{"k":"%b"}},"author":"%b"}' % (spelled, spelled)
     manifest = b'[{"Config":"c.json","RepoTags":["surrogates:latest"],"Layers":[],"More":"%b"}]' % spelled
@@ -149,7 +149,7 @@ def test_image_configs(engine: Engine, spelled: bytes) -> None:
 
 
 def test_names_of_files_that_are_no_utf8(either: Engine) -> None:
-    """Answers are JSON: such a name has U+FFFD in it."""
+    """Answers are JSON, so such a name contains U+FFFD."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", errors="surrogateescape", encoding="utf-8") as made:
         made.addfile(tarfile.TarInfo("caf\udce9"))

@@ -1,4 +1,4 @@
-"""A user of the host without rights: nothing below the data root and the exec root is theirs to read, enter or run."""
+"""An unprivileged user of the host can't read, enter or run anything below the data root and the exec root."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCKERFILE = """FROM busybox
 ARG PASSWORD
 RUN echo $PASSWORD; cp /bin/busybox /suid; chmod 4755 /suid
 """
-#: Asks the kernel about each path as another user: what may be read, listed, written, run or connected to.
+#: Tests access to each path as another user: read, list, write, run, connect.
 _PROGRAM = """
 import os, socket, stat, sys
 paths = sys.stdin.buffer.read().split(b"\\0")
@@ -58,7 +58,7 @@ def everything(root: Path) -> list[bytes]:
 
 
 def open_to_others(root: Path) -> list[str]:
-    """What another user can do below a root, as `rx /path`."""
+    """Return what another user can access below a root, as `rx /path`."""
     done = subprocess.run(
         [sys.executable, "-S", "-c", _PROGRAM, str(UID)],
         input=b"\0".join(everything(root)),
@@ -70,7 +70,7 @@ def open_to_others(root: Path) -> list[str]:
 
 
 def use(engine: Engine) -> str:
-    """Leaves one of everything: a running container with a volume, logs, a build, an exec's files."""
+    """Create one of everything: a running container with a volume, logs, a build, an exec's files."""
     context = engine.place.root / "context"
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text(DOCKERFILE)
@@ -84,7 +84,7 @@ def use(engine: Engine) -> str:
 
 
 def use_and_leave(engine: Engine) -> str:
-    """The databases of builds are there, and an image is."""
+    """The same, with databases of builds and an image."""
     engine.docker("build", "-q", "-t", "open", "-", input=DOCKERFILE)
     return "open"
 
@@ -96,7 +96,7 @@ def check(engine: Wharf) -> None:
         found = open_to_others(root / "data") + open_to_others(root / "run")
         assert not found, "\n".join(found[:80])
         suid = [path for path in everything(root / "data") if path.endswith(b"/suid")]
-        # In the volume and in the layer, which a stock containerd has in a root of its own.
+        # In the volume and in the layer; a stock containerd has its layers in a root of its own.
         layers = any((root / "data").glob("**/io.containerd.snapshotter.v1.overlayfs/snapshots"))
         assert len(suid) >= 1 + layers
         for path in suid:
@@ -117,7 +117,7 @@ def test_with_remapped_ids() -> None:
     with subordinate_ids(), engines.wharf("others", "--userns-remap", USER) as engine:
         engine.load_busybox()
         check(engine)
-        # The way down is the containers' root's alone.
+        # Only the containers' root may pass through.
         root = engine.place.root / "data" / f"{FIRST}.{FIRST}"
         for directory in (root.parent, root):
             found = directory.stat()

@@ -1,4 +1,4 @@
-"""Manifests, indexes and configs that lie: each is refused by name, and nothing of it stays."""
+"""Inconsistent manifests, indexes and configs: each is refused by name, and nothing of it is stored."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def config_is_a_layer(truth: Truth) -> None:
 
 
 def index_of_itself(truth: Truth) -> None:
-    """No document holds its own digest; a chain of indexes does what such a one would."""
+    """A long chain of indexes: an index can't contain its own digest, but a chain has the same effect."""
     data = json.dumps(truth.manifest).encode()
     truth.documents[digest(data)] = MANIFEST, data
     media_type = MANIFEST
@@ -105,7 +105,7 @@ def in_index(**fields: object) -> Lie:
     return lambda truth: truth.index(**fields)
 
 
-#: (name, lie, what the error says, whether any blob may be asked for)
+#: (name, inconsistency, part of the error, whether blobs may be requested)
 LIES: list[tuple[str, Lie, str, bool]] = [
     ("layer of 2^62 bytes", in_layer(size=1 << 62), "LAYER_BYTES", False),
     ("layer of 2^63 bytes", in_layer(size=1 << 63), "without a valid digest and size", False),
@@ -152,7 +152,7 @@ LIES: list[tuple[str, Lie, str, bool]] = [
 
 @pytest.fixture(scope="module")
 def liar(engine: Engine) -> Iterator[LyingRegistry]:
-    """In the end nothing of all that was refused is left in the store."""
+    """At the end nothing of the refused images is in the store."""
     before = blobs_in(engine)
     with LyingRegistry() as found:
         yield found
@@ -160,7 +160,7 @@ def liar(engine: Engine) -> Iterator[LyingRegistry]:
 
 
 def pull(engine: Engine, name: str) -> str:
-    """How a pull ends: its error, or ""."""
+    """Pull an image; return the error, or ""."""
     answer = engine.api.request("POST", "/images/create", query={"fromImage": name, "tag": "1"})
     assert answer.status in (200, 400, 404), (answer.status, answer.body)
     last: Any = answer.lines()[-1]
@@ -187,7 +187,7 @@ def test_the_truth_is_pulled(engine: Engine, liar: LyingRegistry) -> None:
 
 
 def test_another_size_of_a_blob_that_is_here(engine: Engine, liar: LyingRegistry) -> None:
-    """Nothing is fetched then, so nothing would be compared: the lie would be shown as the image's size."""
+    """The blob exists already, so it is not fetched and compared; the wrong size must not be shown as the image's."""
     layers = [layer({"file": os.urandom(100)})]
     liar.truth = Truth(layers)
     name = f"{liar.address}/lie"

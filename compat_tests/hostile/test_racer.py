@@ -1,4 +1,4 @@
-"""A short run of the racer: no file of the host through a link that a container exchanges."""
+"""A short run of the racer: a link that a container exchanges never leads to a file of the host."""
 
 from __future__ import annotations
 

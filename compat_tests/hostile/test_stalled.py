@@ -1,4 +1,4 @@
-"""Some clients of each kind that stall; ``python -m compat_tests.hostile.stalled`` has 200 of each."""
+"""A few stalled clients of each kind; ``python -m compat_tests.hostile.stalled`` runs 200 of each."""
 
 from __future__ import annotations
 

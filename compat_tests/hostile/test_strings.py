@@ -1,5 +1,5 @@
-"""Strings that no path, device or host can have, and numbers that no date has: refused by name, with no stack in the
-log; what dockerd takes is taken."""
+"""Strings that are invalid as path, device or host name, and numbers beyond any date: refused by name, without a stack
+trace in the log; what dockerd accepts is accepted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HUGE = 9_223_372_036_854_775_807
 
 @pytest.fixture(autouse=True)
 def no_stack_in_the_log(engine: Engine) -> Iterator[None]:
-    """An error of the client's is one line, if any."""
+    """A client's error logs at most one line."""
     before = engine.daemon.written
     yield
     said = engine.daemon.tail(1_000_000, since=before)
@@ -80,7 +80,7 @@ def test_no_host_or_link_has_such_a_name(engine: Engine, method: str, path: str,
 
 
 def test_what_a_runtime_refuses_is_one_line(engine: Engine) -> None:
-    """A limit beyond the host's, a NUL in the environment: its own sentence, and no stack."""
+    """A limit above the host's, a NUL in the environment: the runtime's sentence, and no stack trace."""
     limit = {"Name": "nofile", "Soft": 1 << 40, "Hard": 1 << 40}
     bodies = [in_host(Ulimits=[limit]), {"Env": [f"A={NUL}"], **in_host()}, {"Hostname": NUL, **in_host()}]
     bodies.append(in_host(Sysctls={"net.ipv4.ip_default_ttl": NUL}))
@@ -110,7 +110,7 @@ def test_an_address_that_is_none_publishes_on_all(engine: Engine, oracle: Engine
 
 
 def test_a_cgroup_parent_stays_in_the_hierarchy(engine: Engine, oracle: Engine) -> None:
-    """As dockerd and runc read it: from the hierarchy's root, whatever ".." is in it."""
+    """As dockerd and runc: relative to the hierarchy's root, even with ".." in it."""
     if (CGROUPS / "cgroup.controllers").exists():
         pytest.skip("cgroup v1 or hybrid: with systemd's driver a parent is a slice")
     for each in (engine, oracle):
@@ -122,7 +122,7 @@ def test_a_cgroup_parent_stays_in_the_hierarchy(engine: Engine, oracle: Engine) 
             pid = each.api.get(f"/containers/{identity}/json").json()["State"]["Pid"]
             with open(f"/proc/{pid}/cgroup") as file:
                 paths = {line.rstrip().split(":", 2)[2] for line in file if ":memory:" in line or ":pids:" in line}
-            # The hierarchy's root may itself be a part of the host's, as in a container.
+            # The hierarchy's root may be a subtree of the host's, as in a container.
             assert paths
             assert all(path.endswith(f"{each.place.cgroup_parent}/{identity}") for path in paths), paths
             assert not any("etc" in path.split("/") for path in paths), paths

@@ -1,4 +1,4 @@
-"""URLs that can't be read are the client's errors, wherever a request or a Dockerfile has one."""
+"""Invalid URLs are the client's errors, wherever a request or a Dockerfile contains one."""
 
 from __future__ import annotations
 

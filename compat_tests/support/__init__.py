@@ -1,1 +1,1 @@
-"""What the tests share: engines, registries, gates, streams, leak checks."""
+"""Shared test support: engines, registries, proxies, streams, leak checks."""

@@ -1,4 +1,4 @@
-"""Who owns which bytes of a data root: what `docker system df` must tell to the byte, and what belongs to no object."""
+"""Attributes the bytes of a data root: to objects, exactly as in `docker system df`, or to the engine itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from compat_tests.support.disk import entries, roots
 from compat_tests.support.engines import Engine
 
-#: What objects own, by the path below the root, and whether it is counted in blocks of the disk (as containerd counts
-#: snapshots and BuildKit its cache) or in bytes of the files (blobs, logs, volumes).
+#: Data of objects, by the path below the root; whether its size counts blocks (as containerd does for snapshots and
+#: BuildKit for its cache) or bytes (blobs, logs, volumes).
 OWNED = {
     "blobs": (r"io\.containerd\.content\.v1\.content/(blobs/[^/]+/|ingest/[^/]+/data$)", False),
     "snapshots": (r"io\.containerd\.snapshotter\.v1\.overlayfs/snapshots/\d+/fs(/|$)", True),
@@ -20,7 +20,7 @@ OWNED = {
     "volumes": (r"^volumes/[^/]+/_data/", False),
     "build cache": (r"^build/(mounts|mirrors)/[^/]+/", True),
 }
-#: What belongs to the engine itself, and why nobody is told of it.
+#: Data of the engine itself, and why no answer includes it.
 OF_THE_ENGINE = {
     "databases grow and shrink as SQLite and bbolt like": r"\.db(-wal|-shm)?$",
     "the lock of each daemon that has the root": r"(^|/)(wharfd\.lock|lock|uuid)$",
@@ -31,7 +31,7 @@ OF_THE_ENGINE = {
 
 @dataclass(slots=True)
 class Account:
-    """Bytes by owner, and the files that nobody owns."""
+    """Bytes by owner, and files without an owner."""
 
     owned: Counter[str] = field(default_factory=Counter)
     strays: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Account:
 
 
 def on_disk(engine: Engine) -> Account:
-    """Every file of the data root."""
+    """Attribute every file of the data root."""
     account = Account()
     seen: set[tuple[int, int]] = set()
     for root in roots(engine):
@@ -59,7 +59,8 @@ def on_disk(engine: Engine) -> Account:
 
 
 def told(engine: Engine) -> dict[str, int]:
-    """What `GET /system/df` tells, without what it tells twice: the build's cache marks what images have, too."""
+    """Return the sizes of `GET /system/df`, without those counted twice: the build cache also lists layers of
+    images."""
     document: dict[str, Any] = engine.api.get("/system/df").json()
     return {
         "images": document["LayersSize"],

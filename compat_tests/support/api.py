@@ -1,4 +1,4 @@
-"""A small HTTP client for the Engine API on a unix socket, so that tests see the bytes of an answer as they are."""
+"""A small HTTP client for the Engine API on a unix socket, which exposes the raw bytes of answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def dial(path: Path, *, timeout: float | None = DEADLINE) -> socket.socket:
-    """A connected unix socket."""
+    """Connect to a unix socket."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
@@ -39,7 +39,7 @@ def dial(path: Path, *, timeout: float | None = DEADLINE) -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, read to its end."""
+    """A complete answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -49,17 +49,17 @@ class Answer:
         return json.loads(self.body)
 
     def lines(self) -> list[Any]:
-        """The objects of a stream of JSON lines."""
+        """Return the objects of a stream of JSON lines."""
         return [json.loads(line) for line in self.body.splitlines() if line.strip()]
 
     @property
     def message(self) -> str:
-        """The sentence of an error."""
+        """Return the message of an error."""
         return str(self.json()["message"])
 
 
 class Api:
-    """Requests to one engine. Each call has its own connection; :meth:`connection` keeps one."""
+    """Sends requests to one engine. Each call uses a connection of its own, or one of :meth:`connection`."""
 
     def __init__(self, path: Path, *, version: str = "") -> None:
         self.path = path
@@ -69,7 +69,7 @@ class Api:
         return UnixConnection(self.path, timeout=timeout)
 
     def raw(self, *, timeout: float = DEADLINE) -> socket.socket:
-        """The bare socket, for requests that http.client would not send."""
+        """Return a bare socket, for requests that http.client refuses to send."""
         return dial(self.path, timeout=timeout)
 
     def request(
@@ -84,7 +84,7 @@ class Api:
         timeout: float = DEADLINE,
         on: UnixConnection | None = None,
     ) -> Answer:
-        """Sends one request (`data` as JSON, or `body` as it is) and reads the whole answer."""
+        """Send a request (`data` as JSON, or `body` unchanged) and read the whole answer."""
         connection = on or self.connection(timeout=timeout)
         try:
             sent = dict(headers or {})

@@ -1,4 +1,4 @@
-"""Containers for tests of single fields: made of a request's body, looked at from inside and from the host."""
+"""Containers for tests of single fields: created from a request's body, examined from inside and from the host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def create(engine: Engine, body: dict[str, Any], **query: str) -> tuple[str, lis
 
 @contextmanager
 def running(engine: Engine, body: dict[str, Any], **query: str) -> Iterator[str]:
-    """A container that sleeps, unless the body says what to run."""
+    """Run a container that sleeps, unless the body has a command."""
     identity, _ = create(engine, {"Cmd": ["sleep", "600"], **body}, **query)
     try:
         answer = engine.api.post(f"/containers/{identity}/start")
@@ -34,7 +34,7 @@ def running(engine: Engine, body: dict[str, Any], **query: str) -> Iterator[str]
 
 
 def output(engine: Engine, body: dict[str, Any], script: str) -> list[str]:
-    """The lines that a shell prints inside."""
+    """Return the lines that a shell prints in the container."""
     with running(engine, {**body, "Cmd": ["sh", "-c", script]}) as identity:
         engine.api.post(f"/containers/{identity}/wait")
         return engine.docker("logs", identity).output.splitlines()
@@ -45,14 +45,14 @@ def pid_of(engine: Engine, identity: str) -> int:
 
 
 def spec_of(engine: Engine, identity: str) -> dict[str, Any]:
-    """The OCI specification of a container that runs on our own supervisor: what the runtime was told."""
+    """Return the OCI specification of a container on our own supervisor: the runtime's input."""
     (path,) = engine.place.root.glob(f"run/containerd/tasks/*/{identity}/config.json")
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
 def cgroup_of(engine: Engine, identity: str, controller: str) -> Path:
-    """The container's directory in a controller's hierarchy (or the one tree of v2)."""
+    """Return the container's directory in a controller's hierarchy (or in v2's single one)."""
     for line in Path(f"/proc/{pid_of(engine, identity)}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         if UNIFIED and names == "":
@@ -71,7 +71,7 @@ def create_and_remove(engine: Engine, body: dict[str, Any]) -> tuple[dict[str, A
 
 
 def fails(engine: Engine, body: dict[str, Any]) -> str:
-    """Why such a container does not start; "" if it does."""
+    """Return the error of such a container's start; "" if it starts."""
     identity, _ = create(engine, {"Cmd": ["true"], **body})
     try:
         answer = engine.api.post(f"/containers/{identity}/start")

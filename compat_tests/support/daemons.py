@@ -1,4 +1,4 @@
-"""Background processes of the tests: started with a mark, watched by their log, ended by their pid."""
+"""Background processes of the tests: started with a mark, monitored by their log, ended by their pid."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from compat_tests.support.api import Api
 from compat_tests.support.images import ROOT
 from compat_tests.support.traces import MARK, until
 
-# The daemons that run now, for the report of a test that fails.
+# The running daemons, for the report of a failed test.
 LIVE: list[Daemon] = []
 
-START = 90.0  # seconds that a daemon may take until it answers, on a loaded machine
+START = 90.0  # seconds that a daemon may take to answer, on a loaded machine
 STOP = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A finished command."""
+    """A completed command."""
 
     argv: tuple[str, ...]
     status: int
@@ -35,14 +35,14 @@ class Completed:
         return self.stdout + self.stderr
 
     def checked(self) -> Completed:
-        """Itself, or an AssertionError with all that the command said."""
+        """Return self; raise an AssertionError with the command's output if it failed."""
         shown = " ".join(self.argv)
         assert self.status == 0, f"`{shown}` ended with {self.status}\n{self.stdout[-4000:]}\n{self.stderr[-4000:]}"
         return self
 
 
 class Daemon:
-    """One background process with a log file; ended by its pid only."""
+    """A background process with a log file; ended by its pid only."""
 
     def __init__(self, argv: Sequence[str], log: Path, *, mark: str, env: Mapping[str, str] | None = None) -> None:
         self.argv, self.log, self.mark, self.env = list(argv), log, mark, dict(env or {})
@@ -50,7 +50,7 @@ class Daemon:
 
     def start(self) -> None:
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "PYTEST_"))}
-        # An installed engine runs from compiled modules; a session that forbids writing them would slow it down.
+        # An installed engine has compiled modules; without bytecode files, its start would be slower.
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
         environ.setdefault("PYTHONPYCACHEPREFIX", "/var/cache/wharf/pycache")
         environ |= {MARK: self.mark, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **self.env}
@@ -77,7 +77,7 @@ class Daemon:
         return self.process is not None and self.process.poll() is None
 
     def stop(self, *, signal_number: int = signal.SIGTERM) -> int | None:
-        """Signals it and waits; SIGKILL when it does not end in time. Returns the exit status."""
+        """Send a signal and wait; SIGKILL if it does not exit in time. Returns the exit status."""
         if self.process is None:
             return None
         if self.process.poll() is None:
@@ -91,13 +91,13 @@ class Daemon:
         return self.process.returncode
 
     def tail(self, size: int = 6000, *, since: int = 0) -> str:
-        """The end of the log, at most `size` characters of what was written after the byte `since`."""
+        """Return the end of the log, at most `size` characters of the output since byte `since`."""
         with contextlib.suppress(OSError):
             return self.log.read_bytes()[since:].decode(errors="replace")[-size:]
         return ""
 
     def stacks(self) -> str:
-        """What an engine of ours does now (threads, then tasks); without its tasks if its loop is stuck."""
+        """Return stack traces of our engine's threads, then of its tasks unless its loop is blocked."""
         if not self.running or "server" not in self.argv:
             return ""
         before = self.written
@@ -107,13 +107,13 @@ class Daemon:
 
     @property
     def written(self) -> int:
-        """How many bytes of log there are."""
+        """Return the size of the log in bytes."""
         with contextlib.suppress(OSError):
             return self.log.stat().st_size
         return 0
 
     def wait_for(self, api: Api) -> None:
-        """Until the API answers a ping; fails with the log when the process ends or the time is up."""
+        """Wait until the API answers a ping; fail with the log if the process exits or the time is up."""
 
         def answers() -> bool:
             if not self.running:
@@ -129,6 +129,6 @@ class Daemon:
 
 
 def forget(daemon: Daemon) -> None:
-    """Takes a daemon that has ended off the list of those that run."""
+    """Remove an exited daemon from the list of running ones."""
     if daemon in LIVE:
         LIVE.remove(daemon)

@@ -1,4 +1,4 @@
-"""What an engine has on the disk: its files, whether all blobs are whole, what differs from before."""
+"""The files of an engine: whether blobs match their digests, and differences from an earlier state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def roots(engine: Engine) -> list[Path]:
 
 
 def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything below a folder, while others may take it away."""
+    """Yield everything below a directory, tolerating concurrent removal."""
     for folder, folders, names in os.walk(root):
         for name in (*folders, *names):
             path = os.path.join(folder, name)
@@ -31,7 +31,7 @@ def entries(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def files(engine: Engine) -> dict[str, int]:
-    """Every file of the data root with its size. Databases grow and shrink as they like."""
+    """Return every file of the data root with its size, except databases, whose size varies."""
     return {
         path: found.st_size
         for root in roots(engine)
@@ -46,15 +46,15 @@ def differ(engine: Engine, before: dict[str, int]) -> dict[str, int]:
 
 
 def collect(engine: Engine) -> None:
-    """Starts containerd's collector again. Its scheduler drops the event of a deletion that arrives while a collection
-    ends (``lastCollection.After``): what was deleted then stays until the next deletion."""
+    """Make containerd's collector run again: its scheduler drops a deletion event that arrives while a collection ends
+    (``lastCollection.After``), and deleted content then stays until the next deletion."""
     if isinstance(engine, Wharf) and engine.containerd is not None:
         engine.containerd.ctr("leases", "create", "--id", "collect")
         engine.containerd.ctr("leases", "delete", "--sync", "collect")
 
 
 def back_to(engine: Engine, before: dict[str, int]) -> None:
-    """Fails with what is there, or missing, if the files don't become what they were."""
+    """Wait until the files are as before; fail with the difference."""
     if not until(lambda: not differ(engine, before), seconds=10):
         collect(engine)
         until(lambda: not differ(engine, before), seconds=50)
@@ -62,7 +62,7 @@ def back_to(engine: Engine, before: dict[str, int]) -> None:
 
 
 def blobs_are_whole(engine: Engine) -> None:
-    """Every blob's bytes have the digest that it is called by."""
+    """Check every blob against its digest."""
     for path in content(engine).glob("blobs/sha256/*"):
         try:
             data = path.read_bytes()
@@ -72,7 +72,7 @@ def blobs_are_whole(engine: Engine) -> None:
 
 
 def as_it_is(engine: Engine) -> dict[str, int]:
-    """The files once the first container has made what is made once, and is gone."""
+    """Return the files after a first container has been run and removed, which creates one-time files."""
     engine.docker("run", "--rm", "--network", "none", "busybox", "true")
 
     def gone() -> bool:

@@ -1,7 +1,7 @@
-"""Engines for the tests: ours, ours on a stock containerd, and the dockerd that answers are compared with.
+"""Engines for the tests: Wharf, Wharf on a stock containerd, and the dockerd whose answers are the reference.
 
-Each runs on a data root, a bridge, a subnet and a cgroup parent of its own, and :meth:`Engine.destroy` proves that
-nothing of it is left. ``python -m compat_tests.support.engines sweep`` clears up after test runs that were killed.
+Each has a data root, a bridge, a subnet and a cgroup parent of its own, and :meth:`Engine.destroy` checks that nothing
+of it is left. ``python -m compat_tests.support.engines sweep`` cleans up after killed test runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ AnyEngine = TypeVar("AnyEngine", bound="Engine")
 
 
 class Engine(ABC):
-    """A running Docker Engine and the clients to talk to it with."""
+    """A running Docker Engine, with the clients to use it."""
 
     kind: str
 
@@ -39,7 +39,7 @@ class Engine(ABC):
         self.place = place
         self.api = Api(place.socket)
         self.env: dict[str, str] = {}
-        self.cdi = place.root / "cdi"  # where it looks for specifications of devices
+        self.cdi = place.root / "cdi"  # where it looks for CDI specifications
         self.plugins = Path("/run/docker/plugins")  # where it looks for plugins
         self._client: docker.DockerClient | None = None
         self._config = place.root / "cli"
@@ -56,7 +56,7 @@ class Engine(ABC):
 
     @property
     def client(self) -> docker.DockerClient:
-        """docker-py on this engine, with the API version that both know."""
+        """Return docker-py connected to this engine, with the highest common API version."""
         if self._client is None:
             import docker
 
@@ -64,9 +64,9 @@ class Engine(ABC):
         return self._client
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment of a client program: this engine, folders of its own, nothing inherited.
+        """Return the environment of a client program: this engine's address, directories of its own, nothing inherited.
 
-        Its temporary files count as traces of the engine: the CLI and buildx leave some behind.
+        Temporary files count as traces of the engine, because the CLI and buildx leave some behind.
         """
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "BUILDX_", "COMPOSE_"))}
         own = {"DOCKER_HOST": self.host, "DOCKER_CONFIG": str(self._config), "TMPDIR": str(self._config)}
@@ -81,7 +81,7 @@ class Engine(ABC):
         timeout: float = 90,
         cwd: Path | str | None = None,
     ) -> Completed:
-        """Runs a client program against this engine, with nothing or `input` on its standard input."""
+        """Run a client program against this engine, with `input` or nothing on its standard input."""
         done = subprocess.run(
             argv,
             input=input.encode() if isinstance(input, str) else (b"" if input is None else input),
@@ -105,11 +105,11 @@ class Engine(ABC):
         timeout: float = 90,
         cwd: Path | str | None = None,
     ) -> Completed:
-        """Runs the docker CLI."""
+        """Run the docker CLI."""
         return self.run("docker", *args, input=input, env=env, check=check, timeout=timeout, cwd=cwd)
 
     def popen(self, *args: str, **options: object) -> subprocess.Popen[bytes]:
-        """Starts the docker CLI and returns at once; the caller ends and waits for it (use it as a context manager)."""
+        """Start the docker CLI; the caller must end it and wait for it (use it as a context manager)."""
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(["docker", *args], env=self.environment(), **streams)  # type: ignore[call-overload,no-any-return]
 
@@ -124,12 +124,12 @@ class Engine(ABC):
         self.daemon.wait_for(self.api)
 
     def restart(self) -> None:
-        """A graceful stop of the API daemon and a new start, as an upgrade does."""
+        """Stop the API daemon gracefully and start it again, as an upgrade does."""
         self.daemon.stop()
         self.start()
 
     def find(self, name: str) -> list[Process]:
-        """The engine's processes of this name (the kernel keeps 15 characters of it), without the API daemon."""
+        """Return the engine's processes of this name (the kernel keeps 15 characters), except the API daemon."""
         return [
             process
             for process in self.place.footprint.processes()
@@ -137,7 +137,7 @@ class Engine(ABC):
         ]
 
     def kill(self, name: str, *, signal_number: int = signal.SIGKILL) -> None:
-        """Ends the API daemon (`wharfd`, `dockerd`) or all other processes of a name, and waits until they are gone."""
+        """Kill the API daemon (`wharfd`, `dockerd`) or all processes of a name, and wait until they are gone."""
         if name in ("wharfd", "dockerd"):
             assert self.daemon.process is not None
             self.daemon.process.send_signal(signal_number)
@@ -150,12 +150,12 @@ class Engine(ABC):
         assert until(lambda: not {p.pid for p in found} & {p.pid for p in self.find(name)}), f"{name} did not end"
 
     def remove_all(self) -> None:
-        """Removes every container, by force."""
+        """Remove every container by force."""
         for item in self.api.get("/containers/json", all=1).json():
             self.api.delete(f"/containers/{item['Id']}", force=1, v=1)
 
     def destroy(self) -> list[str]:
-        """Stops the engine and takes away all of it; returns what a clean stop should not have left behind."""
+        """Stop the engine and remove everything of it; return what a clean stop should not have left."""
         if self._client is not None:
             self._client.close()
         try:
@@ -170,12 +170,12 @@ class Engine(ABC):
             places.clear(self.place.root)
 
     def shut_down(self) -> list[str]:
-        """A clean stop; returns one line for each thing that it left and should not have."""
+        """Stop cleanly; return one line for each thing that was left behind by mistake."""
         self.daemon.stop()
         return []
 
     def end_all(self) -> None:
-        """Ends every process of this engine by force."""
+        """Kill every process of this engine."""
         process = self.daemon.process
         if process is not None and process.poll() is None:
             process.kill()
@@ -183,7 +183,7 @@ class Engine(ABC):
 
 
 class Wharf(Engine):
-    """Ours. Without a containerd it brings its own supervisor."""
+    """Wharf. Without a containerd it starts its own supervisor."""
 
     kind = "wharf"
 
@@ -200,7 +200,7 @@ class Wharf(Engine):
             argv += ["--containerd", str(containerd.address)]
         if not any(arg == "--config-file" for arg in args):
             (place.root / "daemon.json").write_text("{}")
-        # Of its own: what one engine is given to ask, no other that runs beside it shall ask as well.
+        # A directory of its own: engines that run at the same time must not use each other's plugins.
         self.plugins = place.root / "plugins"
         environ = {"WHARF_PLUGINS": str(self.plugins)}
         self._daemon = Daemon([*argv, *args], place.root / "wharfd.log", mark=place.footprint.mark, env=environ)
@@ -209,7 +209,7 @@ class Wharf(Engine):
     def daemon(self) -> Daemon:
         return self._daemon
 
-    # What stays by design when wharfd ends, as containers would go on: the processes below it, bridge and rules.
+    # What stays by design when wharfd stops, so that containers continue: the processes below it, bridge and rules.
     STAYS = ("process", "rule")
 
     def shut_down(self) -> list[str]:
@@ -226,7 +226,7 @@ class Wharf(Engine):
 
 
 class Containerd:
-    """Debian's containerd, on roots of its own."""
+    """Debian's containerd, with roots of its own."""
 
     def __init__(self, place: places.Place) -> None:
         self.place = place
@@ -269,7 +269,7 @@ class Containerd:
 
 
 class Dockerd(Engine):
-    """Debian's dockerd in a network namespace of its own: its bridge and firewall rules never touch the host's."""
+    """Debian's dockerd in a network namespace of its own, so that it never changes the host's bridges and rules."""
 
     kind = "dockerd"
 
@@ -292,26 +292,26 @@ class Dockerd(Engine):
     def start(self) -> None:
         if not self.netns.exists():
             self.netns.touch()
-            # util-linux's unshare binds the new namespace to the file; the process itself ends at once
+            # util-linux's unshare binds the new namespace to the file; the process itself exits immediately
             argv = ["unshare", f"--net={self.netns}", "ip", "link", "set", "lo", "up"]
             subprocess.run(argv, check=True, capture_output=True, timeout=60)
         super().start()
 
     def inside(self, *argv: str, timeout: float = 60) -> Completed:
-        """Runs a program of the host in dockerd's network namespace."""
+        """Run a program of the host in dockerd's network namespace."""
         return self.run("nsenter", f"--net={self.netns}", *argv, timeout=timeout)
 
 
 @contextlib.contextmanager
 def wharf(name: str, *args: str, containerd: Containerd | None = None) -> Iterator[Wharf]:
-    """Our engine with these further flags; fails when its clean stop leaves something behind."""
+    """Run Wharf with these additional flags; fail if its clean stop leaves something behind."""
     with _running(Wharf(places.take(name), args, containerd=containerd)) as engine:
         yield engine
 
 
 @contextlib.contextmanager
 def stock_containerd(name: str) -> Iterator[Containerd]:
-    """A stock containerd for `wharf(..., containerd=...)`."""
+    """Run a stock containerd for `wharf(..., containerd=...)`."""
     containerd = Containerd(places.take(name))
     try:
         containerd.start()
@@ -322,14 +322,14 @@ def stock_containerd(name: str) -> Iterator[Containerd]:
 
 @contextlib.contextmanager
 def dockerd(name: str, *args: str, containerd_store: bool = False) -> Iterator[Dockerd]:
-    """The oracle: the dockerd of the OS, with its own image store or with containerd's."""
+    """Run the reference: the OS's dockerd, with its own image store or containerd's."""
     with _running(Dockerd(places.take(name), args, containerd_store=containerd_store)) as engine:
         yield engine
 
 
 @contextlib.contextmanager
 def on_backend(kind: str, name: str) -> Iterator[Wharf]:
-    """Ours with busybox:latest loaded, on its own supervisor ("wharf") or on a "containerd"."""
+    """Run Wharf with busybox:latest loaded, on its own supervisor ("wharf") or on a "containerd"."""
     with contextlib.ExitStack() as stack:
         stock = stack.enter_context(stock_containerd(f"{name}-ctd")) if kind == "containerd" else None
         engine = stack.enter_context(wharf(name, containerd=stock))
@@ -339,7 +339,7 @@ def on_backend(kind: str, name: str) -> Iterator[Wharf]:
 
 @contextlib.contextmanager
 def running(kind: str, name: str) -> Iterator[Engine]:
-    """An engine of this kind with busybox:latest loaded: see ``on_backend``, or a "dockerd"."""
+    """Run an engine of this kind with busybox:latest loaded: see ``on_backend``, or a "dockerd"."""
     if kind == "dockerd":
         with dockerd(name) as oracle:
             oracle.load_busybox()
@@ -355,7 +355,7 @@ def _running(engine: AnyEngine) -> Iterator[AnyEngine]:
         engine.start()
         yield engine
     except BaseException:
-        engine.destroy()  # what failed inside matters more than what it left
+        engine.destroy()  # the error inside the block matters more than leftovers
         raise
     left = engine.destroy()
     assert not left, "a stopped engine left behind:\n" + "\n".join(left)

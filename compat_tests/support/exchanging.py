@@ -1,4 +1,4 @@
-"""A program that exchanges two names without pause, as a hostile container does while its files are read."""
+"""A program that exchanges two names continuously, as a hostile container does while its files are read."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A process of its own: a thread of this one would only run when the code under test gives the interpreter away.
+# A process of its own: a thread would run only when the code under test releases the interpreter lock.
 _PROGRAM = """
 import ctypes, os, sys
 rename = ctypes.CDLL(None).renameat2
@@ -19,7 +19,7 @@ while os.getppid() > 1:
 
 @contextmanager
 def exchanging(one: Path, two: Path) -> Iterator[None]:
-    """Exchanges the two paths until the end of the block (``renameat2(2)``, ``RENAME_EXCHANGE``)."""
+    """Exchange the two paths until the end of the block (``renameat2(2)``, ``RENAME_EXCHANGE``)."""
     argv = [sys.executable, "-S", "-c", _PROGRAM, str(one), str(two)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -1,4 +1,4 @@
-"""A gate in front of a registry: sees every request, and cuts, holds or answers those that a test picks."""
+"""A proxy in front of a registry: records every request, and cuts, delays or answers those that a test selects."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Seen:
 
     @property
     def offset(self) -> int:
-        """Where a range begins; 0 for the whole."""
+        """The start of the requested range; 0 for the whole."""
         return int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The connection breaks off after this many bytes of the body (of an upload: the request's)."""
+    """Breaks the connection after this many bytes of the body (of an upload: of the request's body)."""
 
     after: int
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """After this many bytes of the answer's body nothing comes until ``go``."""
+    """Sends this many bytes of the answer's body, then waits for ``go``."""
 
     after: int = 0
     go: threading.Event = field(default_factory=threading.Event)
@@ -43,7 +43,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer in the registry's place."""
+    """An answer in place of the registry's."""
 
     status: int
     body: bytes = b""
@@ -54,13 +54,13 @@ Rule = Callable[[Seen], Cut | Hold | Reply | None]
 
 
 class Gate(LoopbackServer):
-    """``address`` stands in front of a repository's name. ``rule`` may be replaced at any time."""
+    """``address`` replaces the registry's address in names. ``rule`` may be changed at any time."""
 
     def __init__(self, registry: str, rule: Rule = lambda seen: None) -> None:
         self.registry = registry
         self.rule = rule
         self.seen: list[Seen] = []
-        self.left: list[Seen] = []  # requests whose client went away while they were held
+        self.left: list[Seen] = []  # requests whose client disconnected while they were delayed
         gate = self
 
         class Handler(QuietHandler):
@@ -79,13 +79,13 @@ class Gate(LoopbackServer):
         super().__init__(Handler)
 
     def asked(self, method: str, part: str) -> list[Seen]:
-        """The requests so far whose path holds this text."""
+        """Return the requests so far whose path contains this text."""
         return [seen for seen in list(self.seen) if seen.method == method and part in seen.path]
 
     # one request
 
     def _serve(self, handler: http.server.BaseHTTPRequestHandler, seen: Seen) -> bool:
-        """False: the connection is of no more use."""
+        """Serve a request; return ``False`` if the connection can't be used again."""
         action = self.rule(seen)
         length = int(seen.headers.get("content-length", "0"))
         if isinstance(action, Reply):
@@ -145,7 +145,7 @@ class Gate(LoopbackServer):
         return True
 
     def _held(self, handler: http.server.BaseHTTPRequestHandler, action: Hold) -> bool:
-        """False when the client goes away before the test lets it go on."""
+        """Wait for ``go``; return ``False`` if the client disconnects first."""
         handler.connection.settimeout(0.05)
         gone = False
 
@@ -155,7 +155,7 @@ class Gate(LoopbackServer):
                 gone = not handler.connection.recv(1)
             except TimeoutError:
                 pass
-            except ConnectionError:  # it went with bytes unread: its kernel resets the connection
+            except ConnectionError:  # it closed with unread data, so its kernel reset the connection
                 gone = True
             return gone or action.go.is_set()
 

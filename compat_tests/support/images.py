@@ -1,4 +1,4 @@
-"""Images made by the tests themselves: archives in both formats that `docker load` reads."""
+"""Images built by the tests: archives in both formats that `docker load` reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENV = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One entry of a layer: a file unless `kind` says otherwise."""
+    """One entry of a layer: a file, unless `kind` says otherwise."""
 
     data: bytes = b""
     mode: int = 0o644
@@ -32,14 +32,14 @@ class Node:
 
 @functools.cache
 def busybox_archive() -> bytes:
-    """The docker-archive of busybox:latest that the quickstart loads too."""
+    """Return the docker-archive of busybox:latest that the quickstart also loads."""
     script = ROOT / "deploy" / "busybox_image.py"
     return subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=120).stdout
 
 
 @functools.cache
 def busybox_layer() -> bytes:
-    """The only layer of it, as an uncompressed tar."""
+    """Return its only layer as an uncompressed tar."""
     with tarfile.open(fileobj=io.BytesIO(busybox_archive())) as archive:
         for member in archive:
             if member.name.endswith("/layer.tar"):
@@ -50,7 +50,7 @@ def busybox_layer() -> bytes:
 
 
 def layer(nodes: Mapping[str, Node | bytes | str]) -> bytes:
-    """A layer tar with these entries, in this order, at the epoch."""
+    """Return a layer tar of these entries, in this order, with times at the epoch."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, given in nodes.items():
@@ -64,7 +64,7 @@ def layer(nodes: Mapping[str, Node | bytes | str]) -> bytes:
 
 
 def config(layers: Sequence[bytes], **fields: object) -> bytes:
-    """An image config for these layers; `fields` are those of its `config` (Cmd, Env, User …)."""
+    """Return an image config for these layers; `fields` are those of its `config` (Cmd, Env, User …)."""
     document = {
         "architecture": "amd64",
         "os": "linux",
@@ -77,7 +77,7 @@ def config(layers: Sequence[bytes], **fields: object) -> bytes:
 
 
 def docker_archive(tag: str, layers: Sequence[bytes], **fields: object) -> bytes:
-    """What `docker save` wrote before OCI layouts: config, layers, manifest.json."""
+    """Return a docker-archive as `docker save` wrote it before OCI layouts: config, layers, manifest.json."""
     blob = config(layers, **fields)
     names = [f"{hashlib.sha256(data).hexdigest()}.tar" for data in layers]
     image = f"{hashlib.sha256(blob).hexdigest()}.json"
@@ -90,7 +90,7 @@ def descriptor(data: bytes, media_type: str, **more: object) -> dict[str, object
 
 
 def oci_archive(tag: str, layers: Sequence[bytes], **fields: object) -> bytes:
-    """An OCI layout in a tar, with gzip layers."""
+    """Return an OCI layout in a tar, with gzip layers."""
     blob = config(layers, **fields)
     packed = [gzip.compress(data, mtime=0) for data in layers]
     manifest = json.dumps(

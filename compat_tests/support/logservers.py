@@ -1,4 +1,4 @@
-"""Log servers for the tests: they take what a log driver sends, and decode it."""
+"""Log servers for the tests: they receive and decode the messages of log drivers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from compat_tests.support.traces import until
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A protobuf integer at ``at``, and where the next field begins."""
+    """Decode a protobuf integer at ``at``; return it and the start of the next field."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -64,7 +64,7 @@ class Collector:
 
     @property
     def parts(self) -> list[bytes]:
-        """The datagrams, or what each read got."""
+        """Return the datagrams, or the data of each read."""
         with self._lock:
             return list(self._data)
 
@@ -73,7 +73,7 @@ class Collector:
         return b"".join(self.parts)
 
     def lines(self, count: int) -> list[bytes]:
-        """At least so many lines, in their order."""
+        """Return at least so many lines, in order."""
         assert until(lambda: self.data.count(b"\n") >= count), self.data[-2000:]
         return self.data.splitlines()
 
@@ -116,10 +116,10 @@ class Collector:
             connection.close()
 
     def answer(self, connection: socket.socket, data: bytes) -> None:
-        """What a server says to ``data``: nothing, unless a subclass knows better."""
+        """Respond to ``data``: no response, unless a subclass sends one."""
 
     def cut(self) -> None:
-        """Breaks the connections off; new ones are taken."""
+        """Close the connections; new ones are accepted."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -128,7 +128,7 @@ class Collector:
         self._closing = True
         self._go.set()
         with contextlib.suppress(OSError):
-            # Wakes a thread that waits in accept or recv.
+            # Wakes a thread blocked in accept or recv.
             self.sock.shutdown(socket.SHUT_RDWR)
         self.cut()
         self.sock.close()
@@ -144,7 +144,7 @@ class Collector:
 
 
 class Fluentd(Collector):
-    """Acknowledges each message that asks for it."""
+    """Acknowledges each message that requests it."""
 
     def answer(self, connection: socket.socket, data: bytes) -> None:
         for chunk in re.findall(rb"\xa5chunk\xb8(.{24})", data, re.DOTALL):
@@ -152,7 +152,7 @@ class Fluentd(Collector):
 
 
 def unpack(data: bytes) -> list[Any]:
-    """The MessagePack values of a stream, as far as they are complete."""
+    """Return the complete MessagePack values at the start of a stream."""
     found, at = [], 0
     with contextlib.suppress(IndexError, struct.error):
         while at < len(data):
@@ -210,7 +210,7 @@ def _pairs(data: bytes, at: int, count: int) -> tuple[dict[Any, Any], int]:
 
 
 def gelf_messages(datagrams: list[bytes]) -> list[dict[str, Any]]:
-    """The messages of GELF datagrams, put together and unpacked."""
+    """Reassemble and decompress GELF datagrams."""
     found, chunks = [], dict[bytes, dict[int, bytes]]()
     for datagram in datagrams:
         if datagram[:2] != b"\x1e\x0f":
@@ -233,7 +233,7 @@ def _unpacked(data: bytes) -> dict[str, Any]:
 
 
 class LogPlugin(Plugin):
-    """A log driver. ``lines``: (stream, line, whole)."""
+    """A log driver. ``lines``: (stream, line, complete)."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.lines: list[tuple[str, bytes, bool]] = []
@@ -245,7 +245,7 @@ class LogPlugin(Plugin):
         if method == "LogDriver.StartLogging":
             if body["Info"]["Config"].get("refuse"):
                 return {"Err": "not in this mood"}
-            # Opened before the answer: what nobody has open when its writer leaves is lost.
+            # Open before the answer: data in a FIFO without a reader is lost when its writer closes.
             fifo = os.open(body["File"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.go(self._read, fifo)
         return {"Err": ""}
@@ -253,7 +253,7 @@ class LogPlugin(Plugin):
     def _read(self, fd: int) -> None:
         waiting = select.poll()
         waiting.register(fd, select.POLLIN)
-        waiting.poll()  # until somebody writes: before that there would be an end
+        waiting.poll()  # wait for a writer; until then, a read would return end-of-file
         os.set_blocking(fd, True)
         with open(fd, "rb") as fifo:
             while len(head := fifo.read(4)) == 4:

@@ -1,7 +1,7 @@
-"""How much longer than usual a slow machine (an emulated one) may take: ``WHARF_TEST_PATIENCE=8``.
+"""Stretches deadlines on a slow machine (an emulated one): ``WHARF_TEST_PATIENCE=8``.
 
-The deadlines of the tests end hangs, so that they may all be stretched alike: those of programs and of sockets here,
-those that the harness counts itself where it counts them. The engines that it starts get the same.
+Deadlines of the tests only end hangs, so all may be multiplied: those of programs and sockets here, those that the
+harness computes itself in its own code. Engines that the harness starts get the same factor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FACTOR = float(os.environ.get("WHARF_TEST_PATIENCE", "1"))
 
 
 def stretch() -> None:
-    """Makes every deadline given to a program, a socket or an event longer by the factor; called once."""
+    """Multiply every deadline of programs, sockets and events by the factor; called once."""
     if FACTOR == 1:
         return
     os.environ.setdefault("WHARF_TIMEOUTS", f"*={FACTOR}")
@@ -31,7 +31,7 @@ def stretch() -> None:
 
 
 def _stretched(method: Callable[..., Any], position: int) -> Callable[..., Any]:
-    """The method with its deadline, at this position or by keyword, made longer."""
+    """Return the method with its deadline, at this position or by keyword, multiplied."""
 
     def call(*args: Any, **named: Any) -> Any:
         if len(args) > position and args[position] is not None:

@@ -1,6 +1,6 @@
-"""Names, folders, bridges and subnets for the engines that tests start: unique, and free on this host.
+"""Allocates names, directories, bridges and subnets for the engines of tests: unique, and free on this host.
 
-Everything carries the pid of the test run, so that a later run can see whose it was and sweep what a killed run left.
+Each contains the pid of the test run, so that a later run can find and sweep the leftovers of a killed run.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 from compat_tests.support.traces import CGROUPS, PREFIX, Footprint, ip_json, links, mounts_under
 
 _serial = itertools.count(1)
-# Ranges of addresses that are this process's for as long as it lives: each by a name that only one can have.
+# Address ranges that this process has claimed: each by an abstract socket name that only one process can bind.
 _given: dict[int, socket.socket] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What one engine may use of the host."""
+    """The host resources of one engine."""
 
     name: str
     root: Path
-    bridge: str  # <= 15 characters, the kernel's bound
+    bridge: str  # at most 15 characters, the kernel's limit
     bip: str  # the bridge's address with its prefix length
-    pool: str  # where user-defined networks are taken from
+    pool: str  # the source of subnets for user-defined networks
     cgroup: str
 
     @property
@@ -40,7 +40,7 @@ class Place:
 
     @property
     def cgroup_parent(self) -> str:
-        """In the form that the host's cgroup driver wants."""
+        """Return the cgroup parent in the form of the host's cgroup driver."""
         return f"{self.cgroup}.slice" if systemd_cgroups() else f"/{self.cgroup}"
 
     @property
@@ -49,12 +49,12 @@ class Place:
 
 
 def systemd_cgroups() -> bool:
-    """Whether engines use systemd's cgroup driver here: cgroup v2 and systemd as the init."""
+    """Whether engines use systemd's cgroup driver here: cgroup v2 and systemd as init."""
     return (CGROUPS / "cgroup.controllers").exists() and Path("/run/systemd/system").exists()
 
 
 def take(name: str) -> Place:
-    """A new place; the folder exists, nothing else does."""
+    """Allocate resources; only the directory exists yet."""
     serial, pid = next(_serial), os.getpid()
     root = Path(tempfile.gettempdir()) / f"{PREFIX}{pid}-{serial}-{name}"
     root.mkdir(mode=0o711)
@@ -71,7 +71,7 @@ def take(name: str) -> Place:
 
 
 def _free_network(pid: int, serial: int) -> ipaddress.IPv4Network:
-    """A /20 of 10.128.0.0/9 that no route of this host touches, spread by pid so that parallel runs differ."""
+    """Return a /20 of 10.128.0.0/9 without a route on this host; offset by pid so that parallel runs differ."""
     used = [ipaddress.IPv4Network("0.0.0.0/32")]
     for route in ip_json("-4", "route", "show", "table", "all"):
         with contextlib.suppress(ValueError):
@@ -88,7 +88,7 @@ def _free_network(pid: int, serial: int) -> ipaddress.IPv4Network:
 
 
 def _claim(index: int) -> bool:
-    """Whether the range is ours now: another run may have just taken it, and no bridge shows it yet."""
+    """Claim a range; ``False`` if another run has claimed it, whose bridge may not exist yet."""
     name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         name.bind(f"\0{PREFIX}network-{index}")
@@ -100,7 +100,7 @@ def _claim(index: int) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    """Whether the test run with this pid may still be at work: any live Python under that number counts as one."""
+    """Whether the test run with this pid may be alive: any live Python process of that pid counts."""
     try:
         return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -108,7 +108,7 @@ def _alive(pid: int) -> bool:
 
 
 def sweep() -> list[str]:
-    """Removes what test runs left that were killed; returns what was found, one line for each thing."""
+    """Remove the leftovers of killed test runs; return one line for each."""
     swept: list[str] = []
     marks: dict[tuple[int, int], str] = {}
     for root in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -133,6 +133,6 @@ def sweep() -> list[str]:
 
 
 def clear(root: Path) -> None:
-    """Deletes an engine's folder once nothing is mounted in it: never a file through a mount."""
+    """Delete an engine's directory, only if nothing is mounted in it."""
     if root.exists() and not mounts_under(root):
         shutil.rmtree(root, ignore_errors=True)

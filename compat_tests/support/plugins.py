@@ -1,4 +1,4 @@
-"""Plugins of Docker's legacy protocol: JSON over HTTP on a socket where one engine looks for them."""
+"""Plugins of Docker's legacy protocol: JSON over HTTP on a socket in an engine's plugin directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compat_tests.support.engines import Engine
 
 
 class Plugin:
-    """A plugin, as far as an engine can see in a process of its own. ``calls``: (method, body), once answered."""
+    """A plugin in the test's process. ``calls``: (method, body), appended after the answer."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class Plugin:
         self.go(self._serve)
 
     def go(self, work: Any, *args: object) -> None:
-        """Runs it in a thread that is waited for at the end."""
+        """Run work in a thread that is joined at the end."""
         self.threads.append(threading.Thread(target=work, args=args, daemon=True))
         self.threads[-1].start()
 
@@ -72,7 +72,7 @@ class Plugin:
 
 
 class VolumePlugin(Plugin):
-    """A volume driver that keeps its volumes below a directory. ``mounted``: who has one mounted, by its name."""
+    """A volume driver with its volumes below a directory. ``mounted``: the users of a volume, by its name."""
 
     def __init__(self, engine: Engine, name: str, directory: Path) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""Ports of the host for published ports, and datagrams to and from a network namespace."""
+"""Free host ports for published ports, and datagrams to and from a network namespace."""
 
 import contextlib
 import errno
@@ -8,15 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-#: Where tests take their ports from: below those that the kernel gives out, so that what is bound later is free then.
+#: The start of the ports for tests: below the ephemeral range, so that no connection takes one before it is bound.
 FIRST_PORT, SHARES, PORTS = 10000, 4, 5500
 _share: list[socket.socket] = []
 _next_port = 0
 
 
 def free_ports(count: int = 1, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """The first of ``count`` neighbouring ports that nobody has. Processes that run side by side take theirs from
-    shares of their own, and none is given out twice before all others of the share were."""
+    """Return the first of ``count`` consecutive free ports. Concurrent processes use separate ranges, and no port is
+    returned twice before all others of the range were."""
     global _next_port
     if not _share:
         _take_share()
@@ -38,7 +38,7 @@ def free_ports(count: int = 1, kind: socket.SocketKind = socket.SOCK_STREAM) -> 
 
 
 def _take_share() -> None:
-    """A share that no other process has, as long as there is one: by a name that only one can have."""
+    """Claim a range that no other process has, by an abstract socket name that only one process can bind."""
     global _next_port
     for number in range(SHARES):
         name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -59,7 +59,7 @@ def _free(port: int, kind: socket.SocketKind) -> bool:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind((host, port))
     except OSError as error:
-        return error.errno != errno.EADDRINUSE  # a host may have one family only
+        return error.errno != errno.EADDRINUSE  # a host may lack one family
     return True
 
 
@@ -72,7 +72,7 @@ while True:
     data, peer = sock.recvfrom(2048)
     sock.sendto(b"echo " + peer[0].encode(), peer)
 """
-# A datagram may get lost: it is sent again as long as there is no answer.
+# Datagrams may get lost: repeat until there is an answer.
 _ASK = """
 import socket, sys
 host, port = sys.argv[1], int(sys.argv[2])
@@ -91,7 +91,7 @@ with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SO
 
 @contextlib.contextmanager
 def udp_echo(namespace: str, port: int) -> Iterator[None]:
-    """A server on a UDP port of the network namespace at a path; it answers "echo" and the peer's address."""
+    """Run a server on a UDP port of the network namespace at a path; it answers "echo" and the peer's address."""
     argv = ["nsenter", f"--net={namespace}", sys.executable, "-c", _ECHO, str(port)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -103,7 +103,7 @@ def udp_echo(namespace: str, port: int) -> Iterator[None]:
 
 
 def udp_ask(host: str, port: int, *, namespace: str = "") -> str:
-    """The answer to a datagram that is sent from the host, or from the network namespace at a path; "" without one."""
+    """Return the answer to a datagram sent from the host or from the network namespace at a path; "" without one."""
     enter = ["nsenter", f"--net={namespace}"] if namespace else []
     argv = [*enter, sys.executable, "-c", _ASK, host, str(port)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False).stdout.strip()

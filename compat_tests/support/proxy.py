@@ -1,4 +1,4 @@
-"""An HTTP proxy on loopback: tunnels (CONNECT) and requests in absolute form, to where the test says a host is."""
+"""An HTTP proxy on loopback: tunnels (CONNECT) and absolute-form requests, to addresses that the test assigns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compat_tests.support.serving import DEADLINE, LoopbackServer
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the proxy was asked for: ``CONNECT host:port``, or a method and a whole URL."""
+    """A request to the proxy: ``CONNECT host:port``, or a method and a full URL."""
 
     method: str
     target: str
@@ -27,7 +27,7 @@ class Asked:
 
 
 class Proxy(LoopbackServer):
-    """``hosts``: the address behind each host:port; others are refused with 502."""
+    """``hosts``: the address for each host:port; others are refused with 502."""
 
     def __init__(self, hosts: Mapping[str, str]) -> None:
         self.hosts = dict(hosts)
@@ -45,7 +45,7 @@ class Proxy(LoopbackServer):
         super().__init__(Handler, speaks=Server)
 
     def hosts_asked(self) -> set[tuple[str, str]]:
-        """(method, host) of all requests: CONNECT, or "plain" for every other method."""
+        """Return (method, host) of all requests: CONNECT, or "plain" for every other method."""
         return {(one.method if one.method == "CONNECT" else "plain", one.host) for one in list(self.asked)}
 
     def _serve(self, client: socket.socket) -> None:
@@ -69,13 +69,13 @@ class Proxy(LoopbackServer):
         with socket.create_connection((host, int(port)), timeout=DEADLINE) as there:
             if method == "CONNECT":
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            else:  # servers take the absolute form; what follows on the connection is for the same host
+            else:  # servers accept the absolute form; later requests of the connection go to the same host
                 there.sendall(received)
             _relay(client, there)
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:
-    """Both ways until either side ends."""
+    """Forward in both directions until either side closes."""
     with selectors.DefaultSelector() as selector:
         selector.register(one, selectors.EVENT_READ, other)
         selector.register(other, selectors.EVENT_READ, one)

@@ -1,4 +1,4 @@
-"""Debian's docker-registry on a loopback port that the kernel picks: plain, with TLS, with a password, with tokens."""
+"""Debian's docker-registry on a free loopback port: plain, with TLS, with a password, or with tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from compat_tests.support.serving import LoopbackServer, QuietHandler
 from compat_tests.support.traces import until
 
 USER, PASSWORD = "ali", "open sesame"
-# bcrypt of PASSWORD at its cheapest cost; the registry takes no other kind of hash
+# bcrypt of PASSWORD at the lowest cost; the registry accepts no other hash
 HTPASSWD = f"{USER}:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
 SERVICE = "registry of the tests"
 Auth = Literal["", "basic", "token"]
@@ -38,25 +38,25 @@ Auth = Literal["", "basic", "token"]
 class Registry:
     """A running registry."""
 
-    address: str  # host:port, as it stands in front of a repository's name
+    address: str  # host:port, the first part of image names
     root: Path
-    ca: Path | None = None  # the authority to trust, when it speaks TLS
-    client: tuple[Path, Path] | None = None  # certificate and key of a client, when it asks for one
+    ca: Path | None = None  # the CA to trust, if it uses TLS
+    client: tuple[Path, Path] | None = None  # client certificate and key, if it requires one
     tokens: TokenServer | None = None
     log: Path = field(default=Path("/dev/null"))
-    netns: Path | None = None  # where its loopback is
+    netns: Path | None = None  # the network namespace of its loopback
 
     def name(self, repository: str) -> str:
-        """A full image name in this registry."""
+        """Return a full image name in this registry."""
         return f"{self.address}/{repository}"
 
     def blob(self, digest: str) -> Path:
-        """Where the registry keeps a blob, for tests that damage one."""
+        """Return the registry's file of a blob, for tests that damage it."""
         algorithm, value = digest.split(":")
         return self.root / "docker/registry/v2/blobs" / algorithm / value[:2] / value / "data"
 
     def copy_archive(self, archive: bytes | Path, repository: str, *, format: str = "docker-archive") -> None:
-        """Puts an image archive into the registry by skopeo, which is nobody's under test."""
+        """Copy an image archive to the registry with skopeo, which is not under test."""
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
             if isinstance(archive, bytes):
                 file.write(archive)
@@ -92,8 +92,8 @@ def registry(
     delete: bool = True,
     clients: bool = False,
 ) -> Iterator[Registry]:
-    """Starts a registry and ends it again. With `netns` it listens on the loopback of that network namespace; with
-    `clients` it lets only those in that have a certificate."""
+    """Run a registry. With `netns` it listens on the loopback of that network namespace; with `clients` it requires a
+    client certificate."""
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="wharf-registry-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -104,7 +104,7 @@ def registry(
             "log": {"accesslog": {"disabled": False}},
             "storage": {"filesystem": {"rootdirectory": str(found.root)}, "delete": {"enabled": delete}},
             "http": http,
-            # layers that lie elsewhere
+            # allows layers with external URLs
             "validation": {"manifests": {"urls": {"allow": ["^http://127[.]0[.]0[.]1"]}}},
         }
         if tls:
@@ -138,7 +138,7 @@ def registry(
                     "rootcertbundle": str(folder / "issuer.crt"),
                 }
             }
-        # JSON is YAML
+        # JSON is valid YAML
         (folder / "config.yml").write_text(json.dumps(config))
         argv = ["docker-registry", "serve", str(folder / "config.yml")]
         log = stack.enter_context(found.log.open("wb"))
@@ -163,7 +163,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class TokenServer(LoopbackServer):
-    """The token service of the distribution specification: signs what USER may do; if ``public``, all may pull."""
+    """The token service of the distribution specification: signs USER's permissions; if ``public``, anyone may pull."""
 
     ISSUER = "tests"
 
@@ -218,7 +218,7 @@ class TokenServer(LoopbackServer):
         return f"http://{self.address}/token"
 
     def sign(self, user: str, scopes: list[str]) -> str:
-        """A JWT for these scopes, `repository:name:pull,push` each."""
+        """Sign a JWT for these scopes, each `repository:name:pull,push`."""
         access = []
         for scope in scopes:
             kind, _, rest = scope.partition(":")
@@ -245,7 +245,7 @@ class TokenServer(LoopbackServer):
 
 
 def _basic(header: str) -> str:
-    """The user of a Basic header: empty without one, `refused` when it is wrong."""
+    """Return the user of a Basic header: empty without one, `refused` if it is wrong."""
     if not header:
         return ""
     with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Servers of the tests in a thread, on a loopback port that the kernel picks."""
+"""Servers of the tests, in a thread, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ DEADLINE = 60.0
 
 
 class LoopbackServer:
-    """A context manager: it serves within the block. ``handler`` is called for each connection, in a thread of its own.
+    """Serves during the block. ``handler`` is called for each connection, in a thread of its own.
 
-    ``speaks``: the kind of server, HTTP unless another one is given.
+    ``speaks``: the server class, HTTP by default.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LoopbackServer:
 
 
 class QuietHandler(http.server.BaseHTTPRequestHandler):
-    """Writes no log."""
+    """A handler that writes no log."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""

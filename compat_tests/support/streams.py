@@ -1,4 +1,4 @@
-"""Hijacked connections as a client sees them: the head, then bytes both ways; and stdcopy frames."""
+"""Hijacked connections from a client's view: the response head, then raw bytes both ways; and stdcopy frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEADLINE = 60.0
 
 
 class Stream:
-    """One hijacked connection. ``status`` and ``headers`` are of its head."""
+    """One hijacked connection. ``status`` and ``headers`` are those of the response head."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -39,14 +39,14 @@ class Stream:
         self.headers = {key.title(): value for key, _, value in (line.partition(": ") for line in lines[1:])}
 
     def read(self) -> bytes:
-        """All that comes until the server closes its side."""
+        """Read until the server closes its side."""
         parts, self._rest = [self._rest], b""
         while more := self.sock.recv(1 << 18):
             parts.append(more)
         return b"".join(parts)
 
     def until(self, wanted: bytes) -> bytes:
-        """Reads until ``wanted`` was seen; returns everything up to and with it."""
+        """Read until ``wanted`` appears; return everything up to and including it."""
         while wanted not in self._rest:
             more = self.sock.recv(65536)
             assert more, f"the stream ended without {wanted!r}: {self._rest!r}"
@@ -75,7 +75,7 @@ class Stream:
 def hijack(
     engine: Engine, path: str, body: dict[str, Any] | None = None, *, upgrade: bool = True, early: bytes = b""
 ) -> Stream:
-    """POSTs ``path``; ``early`` is sent in the same write as the request."""
+    """POST ``path``; ``early`` is sent in the same write as the request."""
     data = b"" if body is None else json.dumps(body).encode()
     lines = [f"POST {path} HTTP/1.1", "Host: docker", f"Content-Length: {len(data)}"]
     if data:
@@ -92,7 +92,7 @@ def hijack(
 
 
 def upgrade(sock: socket.socket, request: bytes) -> None:
-    """Asks for another protocol, and reads the answer's head and not a byte more."""
+    """Request an upgrade; read exactly the response head."""
     sock.sendall(request)
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -103,7 +103,7 @@ def upgrade(sock: socket.socket, request: bytes) -> None:
 
 
 def frames(data: bytes) -> list[tuple[int, bytes]]:
-    """The stdcopy frames of a stream; AssertionError where it is cut."""
+    """Parse the stdcopy frames of a stream; AssertionError if the stream is truncated."""
     found, at = [], 0
     while at < len(data):
         assert at + 8 <= len(data), f"a cut frame at {at} of {len(data)}"
@@ -115,7 +115,7 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def joined(data: bytes) -> dict[int, bytes]:
-    """Each stream's bytes: 1 stdout, 2 stderr."""
+    """Return the bytes of each stream: 1 stdout, 2 stderr."""
     found: dict[int, list[bytes]] = {}
     for kind, part in frames(data):
         found.setdefault(kind, []).append(part)
@@ -123,13 +123,13 @@ def joined(data: bytes) -> dict[int, bytes]:
 
 
 def raw_socket(found: Any) -> socket.socket:
-    """The socket of what docker-py returns for ``socket=True``."""
+    """Return the socket of docker-py's result for ``socket=True``."""
     sock: socket.socket = getattr(found, "_sock", found)
     return sock
 
 
 def let_go(found: Any) -> None:
-    """Closes it for good: the wrapper, the response that it belongs to, and the connection below."""
+    """Close it completely: the wrapper, its response, and the connection below."""
     response, sock = getattr(found, "_response", None), raw_socket(found)
     if response is not None:
         response.close()
@@ -139,7 +139,7 @@ def let_go(found: Any) -> None:
 
 @contextlib.contextmanager
 def container(engine: Engine, *, start: bool = True, **config: Any) -> Iterator[str]:
-    """A container without network; removed at the end."""
+    """Create a container without network; remove it at the end."""
     host = {"NetworkMode": "none", **config.pop("HostConfig", {})}
     answer = engine.api.post("/containers/create", {"Image": "busybox", **config, "HostConfig": host})
     assert answer.status == 201, answer.body
@@ -166,7 +166,7 @@ class Terminal:
             stderr=slave,
             env=engine.environment(TERM="xterm"),
             start_new_session=True,
-            # Its controlling terminal: without one the CLI hears of no resize.
+            # Its controlling terminal: otherwise the CLI gets no SIGWINCH.
             preexec_fn=_take_terminal,
         )
         os.close(slave)
@@ -182,13 +182,13 @@ class Terminal:
         os.write(self.master, data)
 
     def until(self, wanted: bytes) -> bytes:
-        """Reads until ``wanted`` was shown."""
+        """Read until ``wanted`` was displayed."""
         end = time.monotonic() + DEADLINE * FACTOR
         while wanted not in self._seen:
             ready, _, _ = select.select([self.master], [], [], 1)
             if not ready:
                 assert time.monotonic() < end, f"no {wanted!r} in {self._seen!r}"
-                # The CLI hears of a new size only after it has told the first one: it is told again.
+                # The CLI watches for resizes only after it has sent the initial size: repeat the signal.
                 self.process.send_signal(signal.SIGWINCH)
                 continue
             try:
@@ -201,7 +201,7 @@ class Terminal:
         return found + wanted
 
     def wait(self) -> int:
-        """Reads away what is shown until the program has ended; its status."""
+        """Drain the output until the program exits; return its status."""
         while True:
             try:
                 ready, _, _ = select.select([self.master], [], [], DEADLINE * FACTOR)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 USER = "daemon"
-#: Far from what a host gives its users.
+#: Outside the ranges that hosts assign to users.
 FIRST, COUNT = 1_700_000_000, 65_536
 
 
 @contextlib.contextmanager
 def subordinate_ids() -> Iterator[None]:
-    """The host's files give the ids from FIRST to the user `daemon`; afterwards they are as before."""
+    """Assign the ids from FIRST to the user `daemon` in the host's files, and restore the files afterwards."""
     before: dict[Path, bytes | None] = {}
     for path in (Path("/etc/subuid"), Path("/etc/subgid")):
         before[path] = path.read_bytes() if path.exists() else None

@@ -1,8 +1,8 @@
-"""What an engine can leave behind on a host, and how to see it: the tests' leak check.
+"""Finds what an engine leaves behind on a host: the tests' leak check.
 
-Everything here is read-only except :func:`remove`, which takes away what one test engine left. Attribution is by
-name only (roots below /tmp/wharf-test-*, bridges, a mark in the environment of processes, the cgroup parent), so
-that a Docker, or another test run, on the same machine is neither reported nor touched.
+Everything here is read-only except :func:`remove`, which removes the leftovers of one test engine. Resources are
+attributed by name only (roots below /tmp/wharf-test-*, bridges, a mark in the environment of processes, the cgroup
+parent), so a Docker or another test run on the same machine is neither reported nor changed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One live process that carries an engine's mark."""
+    """A live process that carries an engine's mark."""
 
     pid: int
     comm: str
     argv: tuple[str, ...]
-    started: int  # clock ticks since boot: with the pid, the identity of a process
+    started: int  # clock ticks since boot; with the pid, it identifies a process
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -45,7 +45,7 @@ class Process:
 
 
 def start_time(pid: int) -> int | None:
-    """The start time in clock ticks, or None when there is no such process (or only its zombie)."""
+    """Return the start time in clock ticks, or ``None`` if there is no such process (or only a zombie)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -54,7 +54,7 @@ def start_time(pid: int) -> int | None:
 
 
 def processes(mark: str) -> list[Process]:
-    """The live processes whose environment carries the mark; forks and execs of an engine inherit it."""
+    """Return the live processes whose environment has the mark; children of an engine inherit it."""
     wanted = f"{MARK}={mark}".encode()
     found = []
     for entry in os.listdir("/proc"):
@@ -70,17 +70,17 @@ def processes(mark: str) -> list[Process]:
                 argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").split("\0"))
                 found.append(Process(pid, comm, argv, started))
         except OSError:
-            continue  # it ended while we looked
+            continue  # it exited meanwhile
     return found
 
 
 def listeners(path: Path) -> list[Process]:
-    """The processes that hold a listening unix socket of this name, or of one below this folder: how those without an
-    engine's mark are known, as the proxy, which gets an environment of its own. The name outlives its file."""
+    """Return the processes that listen on this unix socket, or on one below this directory: finds processes without an
+    engine's mark, such as the proxy, which has an environment of its own. The name outlives the socket's file."""
     wanted = set()
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=7)
-        if fields[3] == "00010000" and len(fields) > 7:  # it listens
+        if fields[3] == "00010000" and len(fields) > 7:  # a listening socket
             name = fields[7]
             if name == str(path) or name.startswith(f"{path}/"):
                 wanted.add(f"socket:[{fields[6]}]")
@@ -99,7 +99,7 @@ def listeners(path: Path) -> list[Process]:
 
 
 def mounts_under(root: Path) -> list[str]:
-    """Mount points at or below a folder, the deepest first."""
+    """Return mount points at or below a directory, deepest first."""
     points = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         point = line.split()[4].encode().decode("unicode_escape")
@@ -109,29 +109,29 @@ def mounts_under(root: Path) -> list[str]:
 
 
 def ip_json(*args: str) -> list[dict[str, object]]:
-    """The answer of iproute2 in JSON."""
+    """Return iproute2's output, parsed from JSON."""
     done = subprocess.run(["ip", "-json", *args], capture_output=True, text=True, timeout=60, check=True)
     answer: list[dict[str, object]] = json.loads(done.stdout or "[]")
     return answer
 
 
 def links() -> dict[str, str]:
-    """Interface names of this network namespace, with the bridge that each belongs to."""
+    """Return the interfaces of this network namespace with their bridges."""
     return {str(link["ifname"]): str(link.get("master", "")) for link in ip_json("link", "show")}
 
 
 def nft(*args: str) -> str:
-    """What nft prints; nothing when it refuses."""
+    """Return nft's output; empty if it fails."""
     return subprocess.run(["nft", *args], capture_output=True, text=True, timeout=60, check=False).stdout
 
 
 def rules() -> str:
-    """The whole nftables ruleset, iptables-nft's included."""
+    """Return the whole nftables ruleset, including iptables-nft's."""
     return nft("-n", "list", "ruleset")
 
 
 def delete_rules(family: str, table: str, word: str) -> None:
-    """Deletes the rules that name a bridge from a table that belongs to somebody else."""
+    """Delete the rules that name a bridge from a table of another owner."""
     chain = ""
     for line in nft("-n", "-a", "list", "table", family, table).splitlines():
         words = line.split()
@@ -142,12 +142,12 @@ def delete_rules(family: str, table: str, word: str) -> None:
 
 
 def rules_naming(word: str) -> list[str]:
-    """Lines of the ruleset that name a bridge."""
+    """Return the lines of the ruleset that name a bridge."""
     return [line.strip() for line in rules().splitlines() if word in line]
 
 
 def cgroups_named(name: str) -> list[Path]:
-    """The cgroup directories of an engine's cgroup parent, in every hierarchy, children first."""
+    """Return the cgroup directories of an engine's cgroup parent, in every hierarchy, children first."""
     roots = [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())] if CGROUPS.is_dir() else []
     found: list[Path] = []
     for root in roots:
@@ -158,7 +158,7 @@ def cgroups_named(name: str) -> list[Path]:
 
 
 def until(true: Callable[[], bool], *, seconds: float = 60) -> bool:
-    """Asks again until the answer is true or the time is up; returns the last answer."""
+    """Poll until the condition is true or the time is up; return the last result."""
     deadline = time.monotonic() + seconds * FACTOR
     pause = 0.01
     while not true():
@@ -171,7 +171,7 @@ def until(true: Callable[[], bool], *, seconds: float = 60) -> bool:
 
 @contextlib.contextmanager
 def sampled(look: Callable[[], float], *, pause: float) -> Iterator[list[float]]:
-    """What was seen from before the block to its end, by a thread that looks again and again."""
+    """Poll a value in a thread during the block; yields the list of samples."""
     samples, over = [look()], threading.Event()
 
     def watch() -> None:
@@ -188,13 +188,13 @@ def sampled(look: Callable[[], float], *, pause: float) -> Iterator[list[float]]
 
 
 def false_or(true: Callable[[], bool]) -> bool:
-    """One last look after the deadline: a loaded machine may have slept through it."""
+    """Poll once more after the deadline: a loaded machine may have slept through it."""
     return bool(true())
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Where one engine's traces would be."""
+    """Where the traces of one engine would be."""
 
     mark: str
     root: Path
@@ -202,11 +202,11 @@ class Footprint:
     cgroup: str
 
     def processes(self) -> list[Process]:
-        """Those that carry the mark, and those that listen at a socket below the root."""
+        """Return the processes with the mark, and those that listen on a socket below the root."""
         return list(dict.fromkeys([*processes(self.mark), *listeners(self.root)]))
 
     def left(self) -> list[str]:
-        """One line for each thing that is there."""
+        """Return one line for each leftover."""
         lines = [f"process {p.pid} {p.comm} {' '.join(p.argv)[:120]}" for p in self.processes()]
         lines += [f"mount {point}" for point in mounts_under(self.root)]
         lines += [f"link {name}" for name, master in links().items() if self.bridge in (name, master)]
@@ -215,7 +215,7 @@ class Footprint:
         return lines
 
     def remove(self) -> None:
-        """Takes all of it away, by force. Only names of this footprint are touched."""
+        """Remove all leftovers by force. Changes only names of this footprint."""
         self.end_processes()
         for path in cgroups_named(self.cgroup):
             self._end_members(path)
@@ -232,7 +232,7 @@ class Footprint:
                 delete_rules(family, table, self.bridge)
 
     def end_processes(self) -> None:
-        """SIGKILL, again and again while a killed parent's children appear, until none is left."""
+        """Send SIGKILL repeatedly, as killed parents may leave children, until no process is left."""
 
         def gone() -> bool:
             found = self.processes()
@@ -262,7 +262,7 @@ class Footprint:
 
 
 def tables_naming(word: str) -> Iterator[tuple[str, str]]:
-    """Family and name of the nft tables whose name or content names a bridge."""
+    """Yield family and name of the nft tables whose name or content names a bridge."""
     for line in nft("list", "tables").splitlines():
         _, family, table = line.split(maxsplit=2)
         if word in nft("-n", "list", "table", family, table):

@@ -1,4 +1,4 @@
-"""What the tests of registries share: images of any form put into one, progress streams, the content store's files."""
+"""Shared helpers of the registry tests: images of any form, progress streams, the content store's files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tags(engine: Engine) -> set[str]:
 
 
 def fresh(count: int = 2, size: int = 100) -> list[bytes]:
-    """Layers that no other test has."""
+    """Return layers that are unique to this test."""
     return [layer({f"file{number}": os.urandom(size)}) for number in range(count)]
 
 
@@ -42,7 +42,7 @@ def short(data: bytes) -> str:
 
 
 def put(found: Registry, repository: str, data: bytes, media_type: str, *, tag: str = "") -> None:
-    """A manifest or an index, by the registry's own API."""
+    """Put a manifest or an index by the registry's API."""
     ask(found, "PUT", f"/v2/{repository}/manifests/{tag or digest(data)}", data, media_type)
 
 
@@ -65,7 +65,7 @@ def ask(found: Registry, method: str, path: str, data: bytes = b"", media_type: 
 
 
 def manifest(layers: list[bytes], packed: list[bytes], kinds: list[str], **fields: object) -> tuple[bytes, bytes]:
-    """(manifest, config) of an OCI image with layers of any media types."""
+    """Return (manifest, config) of an OCI image with layers of any media types."""
     blob = config(layers, **fields)
     document = {
         "schemaVersion": 2,
@@ -77,7 +77,7 @@ def manifest(layers: list[bytes], packed: list[bytes], kinds: list[str], **field
 
 
 def stream(engine: Engine, method: str, path: str, **query: object) -> list[Any]:
-    """The messages of an operation's progress stream."""
+    """Return the messages of an operation's progress stream."""
     headers = {"X-Registry-Auth": "e30="}
     answer = engine.api.request(method, path, query=query, headers=headers)
     assert answer.status == 200, answer.body
@@ -85,7 +85,7 @@ def stream(engine: Engine, method: str, path: str, **query: object) -> list[Any]
 
 
 def states(messages: list[Any], id: str) -> list[str]:
-    """What a stream says of one layer; how far it is depends on the time."""
+    """Return the statuses of one layer; their progress depends on time."""
     found: list[str] = []
     for message in messages:
         if message.get("id") == id and message["status"] not in ("Downloading", "Pushing", *found[-1:]):
@@ -95,14 +95,14 @@ def states(messages: list[Any], id: str) -> list[str]:
 
 @contextlib.contextmanager
 def gated(found: Registry, repository: str, layers: list[bytes], rule: Rule) -> Iterator[tuple[Gate, list[str]]]:
-    """An image behind a gate; with its layers' digests."""
+    """Put an image into the registry behind a proxy; yield the proxy and the layers' digests."""
     found.copy_archive(oci_archive("x:1", layers), f"{repository}:1", format="oci-archive")
     with Gate(found.address, rule) as gate:
         yield gate, [digest(gzip.compress(data, mtime=0)) for data in layers]
 
 
 def content(engine: Engine) -> Path:
-    """The folder of the content store."""
+    """Return the content store's directory."""
     root = engine.place.root / "data"
     if isinstance(engine, Wharf) and engine.containerd is not None:
         root = engine.containerd.place.root
@@ -114,7 +114,7 @@ def blobs_in(engine: Engine) -> set[str]:
 
 
 def ingested(engine: Engine) -> int:
-    """Bytes of what is being written. What is just done is no more."""
+    """Return the bytes of partial writes, except of one that was just committed."""
     size = 0
     for folder in os.listdir(content(engine) / "ingest"):
         with contextlib.suppress(FileNotFoundError):
@@ -124,8 +124,7 @@ def ingested(engine: Engine) -> int:
 
 @contextlib.contextmanager
 def trusted(address: str, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """A registry's directory of certificates on this host, taken away again; those above it, too, if nobody else
-    uses them."""
+    """Create a registry's certificate directory on this host; at the end remove it, and empty parent directories."""
     folder = CERTS / address
     made = [path for path in (CERTS, *CERTS.parents) if not path.exists()]
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Contexts to build, and what came of them, in a form that two engines can be compared by."""
+"""Build contexts, and results in a form that can be compared between two engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Case:
     query: Mapping[str, object] = field(default_factory=dict)
 
     def context(self) -> bytes:
-        """The tar that a client would send; directories are there before what is in them."""
+        """Return the tar that a client would send; directories come before their entries."""
         nodes: dict[str, Node | bytes | str] = {}
         for name, node in {"Dockerfile": self.dockerfile, **self.files}.items():
             parts = name.split("/")[:-1]
@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a classic build streamed."""
+    """The output of a classic build."""
 
     answer: Answer
 
@@ -54,21 +54,21 @@ class Built:
 
     @property
     def error(self) -> str:
-        """The error's sentence, from the stream or the status."""
+        """Return the error's sentence, from the stream or the response."""
         if self.answer.status != 200:
             return self.answer.message
         return next((str(m["error"]) for m in self.messages if "error" in m), "")
 
     @property
     def image(self) -> str:
-        """The id of the result."""
+        """Return the id of the result."""
         found = [str(message["aux"]["ID"]) for message in self.messages if "aux" in message]
         assert found, self.text + self.error
         return found[-1]
 
 
 def classic(engine: Engine, case: Case, *, body: bytes | None = None, **query: object) -> Built:
-    """`POST /build` with the context as the body."""
+    """Run `POST /build` with the context as the body."""
     answer = engine.api.request(
         "POST",
         "/build",
@@ -81,7 +81,7 @@ def classic(engine: Engine, case: Case, *, body: bytes | None = None, **query: o
 
 
 def by_buildx(engine: Engine, case: Case, folder: Path, *args: str) -> Completed:
-    """`docker build` of a case with buildx; the query's entries become flags."""
+    """Run `docker build` of a case with buildx; entries of the query become flags."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=io.BytesIO(case.context())) as archive:
         archive.extractall(folder, filter="fully_trusted")
@@ -98,13 +98,13 @@ def by_buildx(engine: Engine, case: Case, folder: Path, *args: str) -> Completed
 
 
 def plain(text: str) -> str:
-    """Without what differs between clients: newer ones have more words, and which of their halves ends first, and says
-    so, is a race of theirs."""
+    """Remove what differs between clients: additional words of newer ones, and a suffix that depends on a race between
+    the client's two halves."""
     return text.replace("failed to build: ", "").replace("failed to run Build function: ", "failed to solve: ")
 
 
 def sentence(done: Completed) -> str:
-    """What a client of BuildKit is told at the end of a failed build, from the excerpt of the Dockerfile on."""
+    """Return the end of a failed build's output, from the excerpt of the Dockerfile on."""
     start = re.search(r"^(\S+:\d+\n-----|ERROR:)", done.stderr, re.MULTILINE)
     text = done.stderr[start.start() :] if start else ""
     text = plain(re.sub(r"ref \S+::\w+", "ref R", text))
@@ -128,20 +128,22 @@ CONFIG = (
 
 
 def config(engine: Engine, image: str) -> dict[str, Any]:
-    """What a container of the image gets. Empty and absent are the same here: image tests tell them apart."""
+    """Return the configuration for containers of the image. Empty and absent are equal here; image tests compare
+    them."""
     inspected = engine.api.get(f"/images/{image}/json").json()
     found = {key: inspected["Config"].get(key) or None for key in CONFIG}
     return {**found, "Author": inspected.get("Author") or "", "Os": inspected["Os"]}
 
 
 def history(engine: Engine, image: str) -> list[str]:
-    """The instructions in the history, newest first, without the checksums that name copied files."""
+    """Return the instructions in the history, newest first, without the checksums of copied files."""
     lines = engine.api.get(f"/images/{image}/history").json()
     return [str(line["CreatedBy"]) for line in lines]
 
 
 def tree(engine: Engine, image: str) -> dict[str, str]:
-    """Every path of the image's root with its kind, mode, owner and content; busybox's own files and times left out."""
+    """Return every path of the image's root with type, mode, owner and content, without busybox's own files and
+    times."""
     made = engine.api.post("/containers/create", {"Image": image, "Cmd": ["true"], "Entrypoint": []})
     assert made.status == 201, made.body
     path = f"/containers/{made.json()['Id']}"
@@ -162,21 +164,21 @@ def tree(engine: Engine, image: str) -> dict[str, str]:
     return found
 
 
-# An engine lays these into every container, each in its own way.
+# Engines add these to every container, each with different content.
 MADE_AT_START = {"dev", "proc", "sys", ".dockerenv", "etc", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}
 MADE_AT_START |= {f"dev/{name}" for name in ("console", "pts", "shm")}
 
 
 def facts(engine: Engine, image: str) -> dict[str, Any]:
-    """All that is compared of an image."""
+    """Return everything about an image that is compared."""
     return {"config": config(engine, image), "tree": tree(engine, image), "history": history(engine, image)}
 
 
 def run(engine: Engine, image: str, *command: str) -> str:
-    """The output of a container of the image."""
+    """Return the output of a container of the image."""
     return engine.docker("run", "--rm", image, *command).stdout
 
 
 def dumped(value: object) -> str:
-    """For a comparison whose difference can be read."""
+    """Format a value so that the difference of a failed comparison is readable."""
     return json.dumps(value, indent=1, sort_keys=True)

@@ -1,4 +1,4 @@
-"""A client of BuildKit's gRPC services over `POST /grpc`, for what no released CLI asks."""
+"""A client of BuildKit's gRPC services over `POST /grpc`, for requests that no released CLI makes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextlib.contextmanager
 def relayed(one: socket.socket, other: socket.socket) -> Iterator[None]:
-    """Copies between two sockets both ways, until one of them is closed. The block has to end that way, too."""
+    """Copy between two sockets in both directions, until one of them is closed; closing one also ends the block."""
     threads = [threading.Thread(target=_pump, args=pair, daemon=True) for pair in ((one, other), (other, one))]
     for thread in threads:
         thread.start()
@@ -43,7 +43,8 @@ def relayed(one: socket.socket, other: socket.socket) -> Iterator[None]:
 
 @contextlib.contextmanager
 def control(engine: Engine) -> Iterator[Control]:
-    """`moby.buildkit.v1.Control` of an engine. gRPC dials a socket of our own, which leads to the upgraded one."""
+    """Connect to an engine's `moby.buildkit.v1.Control`. gRPC dials a local socket that forwards to the upgraded
+    one."""
     with tempfile.TemporaryDirectory(prefix="wharf-control-") as folder, engine.api.raw() as theirs:
         theirs.settimeout(60)
         upgrade(theirs, UPGRADE)
@@ -75,7 +76,7 @@ class Control:
         return list(call(request, timeout=60))
 
     def history(self, **wanted: Any) -> list[Any]:
-        """What there is now, the oldest first."""
+        """Return the present records, oldest first."""
         request = pb.BuildHistoryRequest(EarlyExit=True, **wanted)
         return [event.record for event in self._many("ListenBuildHistory", request, pb.BuildHistoryEvent)]
 
@@ -88,7 +89,7 @@ class Control:
         )(request, timeout=60)
 
     def solve(self, **wanted: Any) -> Any:
-        """A build to its end."""
+        """Run a build to its end."""
         call = self._channel.unary_unary(
             "/moby.buildkit.v1.Control/Solve",
             request_serializer=pb.SolveRequest.SerializeToString,
@@ -97,18 +98,18 @@ class Control:
         return call(pb.SolveRequest(**wanted), timeout=90)
 
     def logs(self, ref: str) -> str:
-        """What the steps of a build wrote."""
+        """Return the output of a build's steps."""
         messages = self._many("Status", pb.StatusRequest(Ref=ref), pb.StatusResponse)
         return b"".join(log.msg for message in messages for log in message.logs).decode()
 
     def blob(self, digest: str) -> bytes:
-        """A blob that a record of the history names, from containerd's content service beside the control."""
+        """Return a blob that a history record names, from containerd's content service on the same connection."""
         request = content.ReadContentRequest(digest=digest)
         messages = self._many("Read", request, content.ReadContentResponse, "containerd.services.content.v1.Content")
         return b"".join(message.data for message in messages)
 
     def info(self, digest: str) -> int:
-        """The size of a blob."""
+        """Return the size of a blob."""
         call = self._channel.unary_unary(
             "/containerd.services.content.v1.Content/Info",
             request_serializer=content.InfoRequest.SerializeToString,

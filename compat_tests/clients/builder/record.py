@@ -1,6 +1,6 @@
 """python -m compat_tests.clients.builder.record: records the answers of Debian's dockerd to the corpus.
 
-One that knows the newest API (Debian unstable has it) answers for inspect and list alone.
+A dockerd of the newest API (from Debian unstable) records only inspect and list.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def classic_facts(engine: engines.Engine, built: builds.Built) -> object:
-    """An image's configuration and files, or why there is none."""
+    """Return an image's configuration and files, or the error."""
     if built.error:
         return built.error
     return {"config": builds.config(engine, built.image), "tree": builds.tree(engine, built.image)}
@@ -57,7 +57,7 @@ def record_inspect_list(dockerd: engines.Dockerd) -> None:
 
 
 def record_buildkit(dockerd: engines.Dockerd) -> None:
-    """The same by buildx, with the history, and what only BuildKit knows."""
+    """Record the corpus by buildx, with the history, and the cases for BuildKit only."""
     images: dict[str, object] = {}
     errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="wharf-record-") as name:

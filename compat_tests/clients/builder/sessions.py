@@ -1,4 +1,4 @@
-"""A client of BuildKit of our own: it serves a session as buildx does, and leaves in the middle of a call of it."""
+"""A BuildKit client of the tests: it serves a session as buildx does, and disconnects during a chosen call."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _PIECE = 32 << 10
 
 
 class Client:
-    """Serves files by folder (``dockerfile``, ``context``) and name, a secret, an agent that says nothing.
+    """Serves files by directory (``dockerfile``, ``context``) and name, a secret, and a silent SSH agent.
 
-    ``leaves``: the call in which it goes away, a method's path and, of files, ``#`` and the folder.
+    ``leaves``: the call during which it disconnects: a method's path and, for files, ``#`` and the directory.
     """
 
     def __init__(self, engine: Engine, files: Mapping[str, Mapping[str, bytes]], leaves: str) -> None:
@@ -46,20 +46,20 @@ class Client:
         self._socket: socket.socket | None = None
 
     def _at(self, call: str) -> None:
-        """Leaves if this is the call; nothing of an answer comes any more."""
+        """Disconnect if this is the chosen call, without an answer."""
         self.asked.append(call)
         if call == self.leaves and self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def build(self, attrs: Mapping[str, str], exporter: str = "", **more: Any) -> Any:
-        """Solves with the built-in front end; what it answered. Raises gRPC's errors."""
+        """Solve with the built-in front end; return the response. Raises gRPC's errors."""
         return self.serve(lambda session: self._solve(session, dict(attrs), exporter, more))
 
     def serve(self, work: Callable[[str], T]) -> T:
-        """What ``work`` returns, called with the id of a session that is served meanwhile.
+        """Return what ``work`` returns, called with the id of a session that is served meanwhile.
 
-        gRPC's server listens on a socket of our own; what the engine asks on the upgraded connection goes there.
+        gRPC's server listens on a local socket; requests of the engine on the upgraded connection are forwarded to it.
         """
         session = secrets.token_hex(12)
         methods = self._methods()
@@ -107,7 +107,7 @@ class Client:
                 **more,
             )
 
-    # the methods of a session
+    # The methods of a session.
 
     def _methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         one, many = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler

@@ -1,4 +1,4 @@
-"""The classic builder: `POST /build` raw, by docker-py and by the CLI, with the answers that Debian's dockerd gave."""
+"""The classic builder: raw `POST /build`, docker-py and the CLI, compared with recorded answers of Debian's dockerd."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HELLO = Case('FROM busybox\nENV A=b\nRUN echo hello; echo oops >&2\nCOPY f /x/\n
 
 @pytest.fixture(autouse=True)
 def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Removes the images that a test built."""
+    """Remove the images that a test built."""
     if "engine" not in request.fixturenames:
         yield
         return
@@ -47,7 +47,7 @@ def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @functools.cache
 def golden() -> dict[str, Any]:
-    """What Debian's dockerd made of the corpus; `--engine dockerd` shows whether it still does."""
+    """Debian's dockerd's results of the corpus; `--engine dockerd` verifies that they are current."""
     answers: dict[str, Any] = json.loads(GOLDEN.read_text())
     return answers
 
@@ -73,7 +73,7 @@ def test_refused_in_dockerds_words(engine: Engine, name: str) -> None:
 
 
 def test_same_again_where_builders_differ(engine: Engine) -> None:
-    """Two builds at a time."""
+    """Run two builds at a time."""
     with ThreadPoolExecutor(2) as pool:
         built = dict(zip(MORE, pool.map(lambda case: classic(engine, case), MORE.values()), strict=True))
         refused = dict(zip(MORE_BAD, pool.map(lambda case: classic(engine, case), MORE_BAD.values()), strict=True))
@@ -253,7 +253,7 @@ def test_cancelled_by_a_client_that_leaves(engine: Engine) -> None:
 
 
 def running_commands(engine: Engine) -> str:
-    """The commands of all processes in this engine's cgroups."""
+    """Return the commands of all processes in this engine's cgroups."""
     from compat_tests.support.traces import cgroups_named
 
     found = []
@@ -316,7 +316,7 @@ def test_onbuild_triggers_of_a_base(engine: Engine) -> None:
 
 
 def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
-    """`cachefrom`: an image's layers serve a build by its history, when the engine's own cache is gone."""
+    """`cachefrom`: with the engine's cache gone, an image's layers are matched by its history."""
     dockerfile = (
         "FROM busybox\nARG A=1\nENV X=$A\nRUN head -c 20 /dev/urandom | od > /r\nCOPY f d /x/\nWORKDIR /w\n"
         "RUN head -c 20 /dev/urandom | od > /q\nCMD true\n"
@@ -333,7 +333,7 @@ def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
     again = build(cachefrom=candidates)
     assert again.image == first.image
     assert again.text.count("Using cache") == 7
-    # another file: what comes after it is made anew
+    # a changed file invalidates the following steps
     changed = build("9", cachefrom=candidates)
     assert changed.text.count("Using cache") == 3
     assert build(cachefrom=candidates, buildargs=json.dumps({"A": "2"})).text.count("Using cache") == 1
@@ -343,7 +343,7 @@ def test_images_are_candidates_for_the_cache(engine: Engine) -> None:
 
 @pytest.mark.parametrize("door", ["0", "1"])
 def test_a_base_without_a_path_gets_one(engine: Engine, door: str) -> None:
-    """An imported root file system has no environment: dockerd's builders give it a PATH that ENV may add to."""
+    """An imported root file system has no environment: dockerd's builders set a PATH that ENV may refer to."""
     with io.BytesIO() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
             archive.addfile(tarfile.TarInfo("empty"))

@@ -1,4 +1,4 @@
-"""Many builds at once: bake's files with all that they can say, here and elsewhere, and compose's builds."""
+"""Many builds at once: bake files with all their features, local and remote, and compose's builds."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ COPY --from=shared f /f
 
 
 def bake(engine: Engine, folder: Path | None, *args: str, **env: str) -> str:
-    """What it printed."""
+    """Run bake and return its output."""
     words = ("buildx", "bake", "--progress=plain", *args)
     return engine.docker(*words, cwd=folder, env=env, timeout=110).stdout
 
 
 def test_a_bake_file(engine: Engine, tmp_path: Path) -> None:
-    """Variables, functions, a matrix, what targets inherit and make of each other; what the command line says."""
+    """Variables, functions, a matrix, inheritance, targets as contexts, and overrides on the command line."""
     root = context(tmp_path, {"docker-bake.hcl": BAKE, "Dockerfile": BAKED, "shared/f": "shared\n"})
     printed: dict[str, Any] = json.loads(bake(engine, root, "--print", WHO="you"))["target"]
     assert set(printed) == {"each-one", "each-two", "whole"}
@@ -101,7 +101,7 @@ def test_a_bake_file(engine: Engine, tmp_path: Path) -> None:
 
 @needs_git
 def test_definitions_that_lie_elsewhere(engine: Engine, tmp_path: Path) -> None:
-    """A bake of a repository, of a folder in it, of a file behind a URL; a Dockerfile by its URL with local files."""
+    """Bake files of a repository, of a directory in it, at a URL; a Dockerfile by URL with local files."""
     files = {
         "docker-bake.hcl": 'target "default" {\n dockerfile = "D"\n tags = ["far:1"]\n}\n',
         "D": "FROM busybox\nCOPY f /f\n",
@@ -122,7 +122,7 @@ def test_definitions_that_lie_elsewhere(engine: Engine, tmp_path: Path) -> None:
         assert engine.docker("image", "inspect", "-f", "{{.Config.Labels.from}}", "far:2").stdout == "sub\n"
         bake(engine, near, f"{url}/file.hcl")
         assert shown(engine, "far:3", "cat", "/f") == "inline\n"
-        for _ in range(2):  # the second time out of the cache
+        for _ in range(2):  # the second time from the cache
             build(engine, "-f", f"{url}/Far%20%24%20file", "-t", "far:4", str(near))
         assert shown(engine, "far:4", "cat", "/f") == "near\n"
         missing = build(engine, "-f", f"{url}/none", str(near), check=False)
@@ -172,11 +172,11 @@ RUN exit 2
 
 @contextlib.contextmanager
 def agent(folder: Path) -> Iterator[str]:
-    """An ssh-agent's socket."""
+    """Run an ssh-agent; yield its socket."""
     path = folder / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # it says where it listens once it does
+        process.stdout.readline()  # it prints its address once it listens
         try:
             yield str(path)
         finally:
@@ -200,7 +200,7 @@ def test_all_that_compose_says_of_a_build(engine: Engine, tmp_path: Path) -> Non
         labels = json.loads(engine.docker("image", "inspect", "-f", "{{json .Config.Labels}}", "composed:also").stdout)
         assert labels["made.by"] == "compose"
         first = shown(engine, "composed:web", "cat", "/uuid")
-        # out of the cache in the registry, with nothing left here
+        # from the cache in the registry, without local images
         engine.docker("rmi", "-f", "composed:web", "composed:also")
         engine.docker("builder", "prune", "-af")
         engine.docker(*words, "web", cwd=root, env=env, timeout=110)

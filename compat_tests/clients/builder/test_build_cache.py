@@ -1,4 +1,4 @@
-"""What lies in the build cache, and what a prune takes of it: filters and sizes, beside the BuildKit of dockerd."""
+"""The records of the build cache, and prunes by filters and sizes, compared with dockerd's BuildKit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def records(engine: Engine) -> list[dict[str, Any]]:
 
 
 def listed(engine: Engine, *filters: str) -> str:
-    """`buildx du`: the sentence of a refusal, or how many records there are."""
+    """Run `buildx du`; return the error, or the number of records."""
     args = [word for text in filters for word in ("--filter", text)]
     done = engine.docker("buildx", "du", *args, check=False)
     if done.status:
@@ -101,13 +101,13 @@ def test_refused_lists_and_prunes_in_dockerds_words(engine: Engine, oracle: Dock
 
 
 def fields(text: str) -> list[tuple[str, ...]]:
-    """The steps of `du --verbose`: what each tells of itself, and which of its values don't depend on the disk."""
+    """Return the fields of each step in `du --verbose`, and the values that don't depend on the disk."""
     found = []
     for block in text.split("\n\n"):
         values = dict(re.findall(r"^([A-Z][\w ]*):[\t ]+(.*)$", block, re.MULTILINE))
         if "exec" in values.get("Description", ""):
             same = [values[name] for name in ("Mutable", "Reclaimable", "Shared", "Description", "Type")]
-            # a base image is a record of its own there
+            # dockerd has a record for the base image
             found.append((*sorted(set(values) - {"Parent", "Parents"}), *same))
     return sorted(found)
 
@@ -159,7 +159,7 @@ def test_so_much_may_stay(engine: Engine, root: Path) -> None:
     engine.docker("buildx", "prune", "-af", "--keep-storage", "100MB")
     assert len(records(engine)) == before
     engine.docker("buildx", "prune", "-af", "--keep-storage", "310kB")
-    # the first step's layer is on the disk twice: as its snapshot and as its blob
+    # the layer of the first step is stored as a snapshot and as a blob
     assert sum(record["Size"] for record in records(engine)) <= 310_000
     build(engine, root)
     engine.docker("rmi", "-f", "cached:1")

@@ -1,4 +1,5 @@
-"""The lines of the classic builder beside dockerd's: cached steps, triggers, ids, times, odd instructions, contexts."""
+"""The classic builder's output compared with dockerd's: cached steps, triggers, ids, times, odd instructions,
+contexts."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ CONTAINER = re.compile(r" ---> (Running in|Removed intermediate container) .*\n"
 
 
 def shown(text: str) -> str:
-    """The lines without containers (instructions that run nothing have none here), ids by their order."""
+    """Normalise the output: drop containers of metadata steps, which Wharf does not create; number the ids."""
     text = CONTAINER.sub("", text)
     for number, id in enumerate(dict.fromkeys(re.findall(r"\b[0-9a-f]{12}\b", text))):
         text = text.replace(id, f"id{number}")
@@ -87,7 +88,7 @@ def test_metadata_has_the_time_of_its_first_build(engine: Engine) -> None:
 
 
 def packed(*entries: tuple[str, str, str]) -> bytes:
-    """Names, texts and, of hard links, the target."""
+    """Pack names with texts and, for hard links, targets."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, text, target in entries:

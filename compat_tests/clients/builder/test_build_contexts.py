@@ -1,4 +1,4 @@
-"""What builds see of their contexts: changed files, named contexts, several platforms; where copies go."""
+"""Contexts of builds: changed files, named contexts, several platforms; targets of copies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_step_runs_again_when_its_mount_changed_and_only_then(engine: Engine, 
     first = built()
     assert first["context"] == "1\n2\n1\n"
     (root / "sub/two").write_text("changed\n")
-    # The stage that is mounted is made anew, but what is mounted of it is as it was.
+    # The mounted stage is rebuilt, but the mounted files are unchanged.
     (root / "other").write_text("changed\n")
     second = built()
     assert second == {"context": "1\nchanged\n1\n", "stage": first["stage"]}

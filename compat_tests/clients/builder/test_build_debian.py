@@ -1,5 +1,4 @@
-"""A project on a Debian base: `apt-get` and `dpkg` of the host in a small root of their own, packages of a local
-repository."""
+"""A Debian base: the host's `apt-get` and `dpkg` in a small root of their own, with packages of a local repository."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ pytestmark = [
 
 
 def root_file_system() -> bytes:
-    """The programs with the libraries that they need, and what dpkg and apt want to find."""
+    """Return a root with these programs, their libraries, and the files that dpkg and apt need."""
     programs = [found(name) for name in PROGRAMS] + [path for path in METHODS if os.path.exists(path)]
     done = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False, timeout=60)
     words = {word for line in done.stdout.splitlines() if not line.endswith(":") for word in line.split()}
@@ -81,7 +80,7 @@ def root_file_system() -> bytes:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with two packages, of which one needs the other; each says when it is configured."""
+    """A repository with two packages, one of which depends on the other; each prints when it is configured."""
     repository, index = tmp_path_factory.mktemp("repository"), ""
     for name, needs in (("below", ""), ("above", "Depends: below (>= 1)\n")):
         control = f"Package: {name}\nVersion: 1.2\nArchitecture: all\nMaintainer: t <t@t>\n{needs}Description: {name}\n"

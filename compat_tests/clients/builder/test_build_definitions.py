@@ -1,4 +1,4 @@
-"""Steps that are known by definition: a cache that has the last layers is enough, the stages behind them don't run."""
+"""Definition-based cache keys: a cache with only the last layers is enough, and the source stages don't run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def root(engine: Engine, tmp_path: Path) -> str:
 
 
 def made(engine: Engine, *args: str) -> tuple[dict[str, str], set[str]]:
-    """A build's files, and the steps that were run for it; all others were cached."""
+    """Build; return the files, and the steps that ran rather than being cached."""
     shown = build(engine, "--output=type=docker", "-t", "defined:1", *args).stderr
     text = engine.docker(
         "run", "--rm", "--network=none", "defined:1", "head", "-n", "99", "/one", "/two", "/three", "/four"
@@ -67,7 +67,7 @@ def made(engine: Engine, *args: str) -> tuple[dict[str, str], set[str]]:
 
 
 def records(engine: Engine) -> dict[str, str]:
-    """The cache's descriptions by id."""
+    """Return the cache's descriptions by id."""
     found = engine.api.get("/system/df", type="build-cache").json()["BuildCache"]
     return {record["ID"]: record["Description"] for record in found if record["Type"] == "regular"}
 
@@ -77,7 +77,7 @@ def test_a_stage_that_was_pruned_is_not_missed(engine: Engine, root: str) -> Non
     assert len(ran) == STEPS
     assert made(engine, root) == (files, set())
     behind = re.compile(r"\[(one|two) |urandom .* > /(one|two/two)$")
-    # A record goes before those that it stands on.
+    # Records are removed before their parents.
     for id in [id for id, text in records(engine).items() if behind.search(text)][::-1]:
         engine.docker("buildx", "prune", "-af", "--filter", f"id={id}")
     assert len(records(engine)) == 4, records(engine)
@@ -97,13 +97,13 @@ def test_a_cache_of_the_last_layers_is_enough(
     }[kind]
     files, _ = made(engine, root)
     build(engine, "--cache-to", to, *more, root)
-    # Neither the engine's own cache nor an image of these layers is left.
+    # Remove the image; the engine's own cache is pruned.
     engine.docker("rmi", "-f", "defined:1", *more[1:2])
     engine.docker("builder", "prune", "-af")
     assert not records(engine)
     assert made(engine, "--cache-from", from_, root) == (files, set())
     assert len(records(engine)) == 4, records(engine)
-    # What came that way is known like what was made here.
+    # Imported steps are now cached as local ones.
     assert made(engine, root) == (files, set())
 
 
@@ -118,7 +118,7 @@ def test_what_changed_is_made_and_what_needs_it(engine: Engine, root: str) -> No
         "stage-2 COPY --from=two",
         "stage-2 RUN --mount=type",
     }
-    # Both states are known.
+    # Results of both states of the file are cached.
     Path(root, "two").write_text("2\n")
     assert made(engine, root) == (files, set())
     Path(root, "two").write_text("other\n")
@@ -131,7 +131,7 @@ def test_a_stage_without_cache_is_run_anew_and_counts_from_then_on(engine: Engin
     assert {name for name in files if files[name] != anew[name]} == {"one", "three"}
     assert not any(name.startswith("two") for name in ran)
     assert made(engine, root) == (anew, set())
-    # A stage that was made by itself is what others are made of, although they are known as made of an older one.
+    # After a separate build of the source stage, its new result is used, although older results match by definition.
     build(engine, "--no-cache", "--target=two", root)
     after, ran = made(engine, root)
     assert {name for name in anew if anew[name] != after[name]} == {"two", "four"}
@@ -208,7 +208,7 @@ def test_caches_are_shared_with_buildkit(
             to = [f"--cache-to=type=registry,ref={ref},mode=max"]
         try:
             build(maker, *to, *args)
-            # One loopback is not the other's: what the registry has is carried over.
+            # The engines have separate loopbacks: copy the registry's content.
             shutil.copytree(source.root, target.root, dirs_exist_ok=True)
             shown = build(user, f"--cache-from={target.name(name)}", *args).stderr
         finally:

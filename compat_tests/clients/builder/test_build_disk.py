@@ -1,4 +1,4 @@
-"""Builds by an engine of their own: a disk that is full in the middle, and what only an experimental engine does."""
+"""Builds on an engine of their own: a full disk during a build, and features of an experimental engine."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BEFORE = "FROM busybox\nRUN head -c 1000 /dev/urandom > /before\n"
 FAILS = {
     # the step's own files
     "files": ("RUN head -c 100000000 /dev/zero > /big\n", "exit code: 1", "non-zero code: 1"),
-    # its layer: what the step wrote has space once, not twice
+    # its layer: there is space for the step's files once, not twice
     "layer": ("RUN head -c 30000000 /dev/urandom > /big\n", "no space left", "no space left"),
 }
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
-    """An engine whose disk has 64 MiB, of which 18 are kept for its databases."""
+    """An engine whose disk has 64 MiB, of which 18 are reserved for its databases."""
     path = tmp_path_factory.mktemp("small")
     with small_disk(path, "64m"), engines.wharf("small", "--experimental", "--data-root", str(path / "data")) as engine:
         engine.load_busybox()
@@ -48,7 +48,7 @@ def test_full_in_the_middle(small: tuple[Engine, Path], tmp_path: Path, door: st
     step, buildkit_says, dockerd_says = FAILS[how]
 
     def build(dockerfile: str) -> tuple[str, str]:
-        """What failed, and what was shown."""
+        """Build; return the error and the output."""
         case = Case(dockerfile)
         if door == "classic":
             built = classic(engine, case, t=f"full-{how}")
@@ -60,19 +60,19 @@ def test_full_in_the_middle(small: tuple[Engine, Path], tmp_path: Path, door: st
     left = free(disk)
     error, _ = build(BEFORE + step)
     assert (dockerd_says if door == "classic" else buildkit_says) in error.lower()
-    # databases grow a little; what the step wrote is gone, and so is what was written of its layer
+    # databases grow a little; the step's files and the partial layer are removed
     assert until(lambda: free(disk) >= left - 8 * MIB, seconds=60)
     assert until(lambda: not list(disk.glob("data/containerd/*content*/ingest/*")), seconds=60)
-    # the cache is unharmed, and goes on
+    # the cache still works
     error, shown = build(BEFORE + "RUN echo fits > /small\n")
     assert error == ""
     assert ("Using cache" if door == "classic" else "CACHED") in shown
 
 
 EXPORTERS = {
-    # they write layers anew, for which the engine's disk has no room
+    # these exporters rewrite layers, for which the engine's disk has no space
     "engine": ["type=image,name=full:export", "type=oci,dest={}/o.tar"],
-    # they write to a disk of the client's
+    # these write to a disk of the client's
     "client": [
         "type=oci,dest={}/o.tar",
         "type=tar,dest={}/t.tar",
@@ -88,7 +88,7 @@ def test_full_while_results_are_written(small: tuple[Engine, Path], tmp_path: Pa
     engine.docker("builder", "prune", "-af")
     context = tmp_path / "c"
     context.mkdir()
-    # twice on the disk: as files and as a layer; a third time is too much
+    # stored as files and as a layer; there is no space for a third copy
     (context / "Dockerfile").write_text("FROM busybox\nRUN head -c 12000000 /dev/urandom > /big\n")
 
     def build(*words: str) -> Completed:
@@ -119,7 +119,7 @@ def test_full_while_results_are_written(small: tuple[Engine, Path], tmp_path: Pa
 
 
 def test_squashed_into_one_layer(small: tuple[Engine, Path]) -> None:
-    """What an experimental dockerd does with `squash`."""
+    """`squash`, as an experimental dockerd does it."""
     engine, _ = small
     dockerfile = (
         "FROM busybox\nRUN echo 1 > /one; head -c 100000 /dev/urandom > /big\nENV A=b\n"

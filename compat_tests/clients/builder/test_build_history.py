@@ -1,4 +1,4 @@
-"""The history of builds: who built what, with what came of it and what the steps wrote; over restarts, too."""
+"""The build history: records, results and logs of builds, also after restarts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_builds_are_remembered_with_their_logs(own_engine: Engine, tmp_path: Pat
 
 @needs_git
 def test_what_builds_come_to_can_be_read(own_engine: Engine, tmp_path: Path) -> None:
-    """The image, where it comes from, the log; of a failed build its error with the lines: by containerd's service."""
+    """The image, provenance, log, and the error with its lines, read through containerd's content service."""
     dockerfile = "FROM busybox\nARG U\nCOPY f /f\nCOPY --from=named g /g\nADD $U /u\n"
     files = {"Dockerfile": dockerfile, "f": "f\n", "sub/Dockerfile": "FROM busybox\nCOPY f /f\n", "sub/f": "f\n"}
     main = repository(tmp_path, "main", files)
@@ -67,7 +67,7 @@ def test_what_builds_come_to_can_be_read(own_engine: Engine, tmp_path: Path) -> 
     with serving(tmp_path) as url, control(own_engine) as client:
 
         def predicate() -> dict[str, Any]:
-            """Where the newest build's result comes from."""
+            """Return the provenance of the newest build."""
             (item,) = newest(client).Result.Attestations
             assert item.annotations["in-toto.io/predicate-type"] == "https://slsa.dev/provenance/v0.2"
             data = client.blob(item.digest)
@@ -92,7 +92,7 @@ def test_what_builds_come_to_can_be_read(own_engine: Engine, tmp_path: Path) -> 
         assert found["invocation"]["parameters"]["args"]["context:named"] == f"{url}/named.git#main"
         assert found["metadata"]["completeness"]["materials"] is True
         assert found["metadata"]["https://mobyproject.org/buildkit@v1#hermetic"] is True
-        # the folder below a repository is no part of what it is
+        # the provenance omits the directory below a repository
         build(own_engine, f"{url}/main.git#main:sub")
         found = predicate()
         assert found["materials"][1:] == [{"uri": f"{url}/main.git#main", "digest": {"sha1": main}}]

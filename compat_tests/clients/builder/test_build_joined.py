@@ -1,4 +1,4 @@
-"""Builds that wait for the same running step: each shows the step's output from the beginning and its own lines."""
+"""Builds that join the same running step: each shows the step's output from the beginning, and its own lines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Step:
 
 
 class Client:
-    """A build by the CLI, and what it has shown so far."""
+    """A build by the CLI, with its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process, self.text = process, ""
@@ -60,14 +60,14 @@ class Client:
 
     @property
     def id(self) -> str:
-        """The random id, shown while the step runs."""
+        """Return the random id, which is shown while the step runs."""
         assert until(lambda: UUID.search(self.text) is not None, seconds=60), self.text
         found = UUID.search(self.text)
         assert found is not None
         return found[0]
 
     def whole(self) -> str:
-        """All that was shown, once the build is over."""
+        """Return the complete output after the build's end."""
         self.process.wait(60)
         self._reader.join()
         return self.text
@@ -102,7 +102,7 @@ def test_a_build_that_joins_a_running_step(engine: Engine, tmp_path: Path, step:
     for client, line in ((first, 2), (second, 4)):
         shown = client.whole()
         assert client.process.returncode == 1
-        # As it came, and once more in the excerpt.
+        # Once as output, once in the excerpt.
         assert shown.count(id) == shown.count("at the end") == 2, shown
         assert f"Dockerfile:{line}\n" in shown
         assert f"{line:4} | >>> RUN cat" in shown
@@ -127,7 +127,7 @@ def test_the_first_client_leaves(engine: Engine, tmp_path: Path, step: Step) -> 
 
 
 def test_the_files_of_the_first_client_stay_as_they_are(engine: Engine, tmp_path: Path, step: Step) -> None:
-    """A joined step reads the context of the build that started it, which is over before the step is."""
+    """A joined step uses the context of the build that started it, which may end before the step."""
     line = f"RUN --mount=type=bind,target=/c cat /proc/sys/kernel/random/uuid; sleep {step.marker}; cat /c/f; exit 7"
     files = {"Dockerfile": f"FROM busybox\n{line}\n", "f": "old content\n"}
     one, two = context(tmp_path / "one", files), context(tmp_path / "two", files)
@@ -201,7 +201,7 @@ def test_long_output_is_clipped_as_buildkit_does(engine: Engine, tmp_path: Path)
     assert "[output clipped, log limit 200KiB/s reached]" in shown
     assert " the end\n" in shown
     assert " error\n" in shown
-    # The limit of a second, or of several on a slow machine, and 256 KiB of the end.
+    # The limit of one second, or of several on a slow machine, and the tail of 256 KiB.
     assert shown.count("6789\n") < 45_000
     case = Case(f"FROM busybox\n{line}\n")
     assert classic(engine, case).text.count("6789\n") == 50_000

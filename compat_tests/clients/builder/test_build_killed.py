@@ -1,5 +1,5 @@
-"""Clients of builds that are killed at any moment, or leave in the middle of what they are asked, and daemons that are:
-nothing of a build stays, and the next one works."""
+"""Clients of builds that are killed at any moment or disconnect during a call, and daemons that are killed: nothing of
+a build stays, and the next one works."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CLASSIC = "FROM busybox\nARG R\nCOPY many /many\nRUN echo $R > /r; sleep 0.1\n"
 
 
 def ctr(engine: Wharf, *args: str) -> list[str]:
-    """The lines that containerd's own client prints."""
+    """Return the output lines of ctr."""
     own = engine.place.root / "run" / "containerd" / "containerd.sock"
     address = str(own if engine.containerd is None else engine.containerd.address)
     done = subprocess.run(
@@ -51,10 +51,10 @@ def ctr(engine: Wharf, *args: str) -> list[str]:
 
 
 def left(engine: Wharf) -> set[str]:
-    """What builds may leave: folders, tasks, snapshots in use, and leases that hold no record of the cache."""
+    """Return the leftovers of builds: directories, tasks, active snapshots, and leases without a cache record."""
     build = engine.place.root / "data" / "build"
     folders = [build / "scratch", build / "contexts", engine.place.root / "run" / "build"]
-    # A copy: the daemon has the database for itself.
+    # Read a copy: the daemon locks the database.
     with tempfile.TemporaryDirectory() as folder:
         for path in build.glob("cache.db*"):
             shutil.copy(path, folder)
@@ -117,7 +117,7 @@ def test_killed_at_any_moment(own_engine: Wharf, tmp_path: Path) -> None:
 
 
 def works(engine: Wharf, before: set[str]) -> None:
-    """The next build does, and what was there before is all that is there."""
+    """Check that the next build works, and that there is nothing more than before."""
     done = engine.docker("build", "-q", "-", input="FROM busybox\nRUN echo next > /next\n", timeout=110)
     assert engine.docker("run", "--rm", "--network", "none", done.stdout.strip(), "cat", "/next").stdout == "next\n"
     assert until(lambda: not left(engine) - before, seconds=60), left(engine) - before
@@ -132,7 +132,7 @@ FILES = b"FROM busybox\nCOPY large /large\n"
 SECRET = b"FROM busybox\nRUN --mount=type=secret,id=k cat /run/secrets/k > /k\n"
 AGENT = b"FROM busybox\nRUN --mount=type=ssh sleep 600\n"
 
-# The call in which a client leaves, its Dockerfile, what it says of the build, where the result goes.
+# The call during which a client disconnects, its Dockerfile, its build options, its exporter.
 LEAVING = [
     (f"{sessions.PULL_FILES}#dockerfile", FILES, {}, ""),
     (CONTEXT, FILES, {}, ""),
@@ -161,7 +161,7 @@ def test_clients_that_leave_when_they_are_asked(own_engine: Wharf) -> None:
 
 
 def test_a_daemon_killed_in_the_middle(own_engine: Wharf, tmp_path: Path) -> None:
-    """With a build of each kind, which have got as far as their second step."""
+    """One build of each front end, each in its second step."""
     before = kept(own_engine)
     marker = f"95{os.getpid()}"
     (tmp_path / "k").write_text("hidden")
@@ -198,7 +198,7 @@ def test_a_daemon_killed_in_the_middle(own_engine: Wharf, tmp_path: Path) -> Non
     works(own_engine, before)
     assert until(lambda: not running(marker), seconds=60)
     for kit, argv, _ in clients:
-        # what was done before is in the cache
+        # finished steps are cached
         (tmp_path / kit / "Dockerfile").write_text(done.format(kit))
         again = own_engine.run(*argv, env={"DOCKER_BUILDKIT": kit}, timeout=110)
         assert "CACHED" in again.stderr or "Using cache" in again.stdout

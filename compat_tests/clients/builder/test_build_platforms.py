@@ -1,4 +1,4 @@
-"""Builds for several platforms: binfmt_misc gives another architecture's programs to an emulator of the test's own."""
+"""Builds for several platforms: binfmt_misc runs another architecture's programs with the test's own emulator."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ pytestmark = [
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 OURS = "wharf-test-"
 
-#: Architectures as images name them, with their ``e_machine``; all of 64 bits, the least significant byte first.
+#: Architectures as images name them, with their ``e_machine``; all are 64-bit little-endian.
 MACHINES = {"riscv64": 243, "arm64": 183, "loong64": 258}
 
 
 def header(machine: int) -> bytes:
-    """The first bytes of a program of that architecture."""
+    """Return the first bytes of a program of that architecture."""
     return b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00" + machine.to_bytes(2, "little")
 
 
@@ -53,7 +53,7 @@ class Foreign:
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
-    """The emulator is a shell, and the programs that it runs are scripts behind the head of an ELF file."""
+    """The emulator is a shell, and its programs are scripts behind an ELF header."""
     with contextlib.ExitStack() as stack:
         if not (BINFMT / "register").exists():
             argv = ["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)]
@@ -63,7 +63,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
             stack.callback(subprocess.run, ["umount", str(BINFMT)], check=True, timeout=60)
         for path in BINFMT.glob(f"{OURS}*"):
             if not Path("/proc", path.name.removeprefix(OURS)).exists():
-                path.write_text("-1")  # of a run that was killed
+                path.write_text("-1")  # from a killed run
         known = [path.read_text() for path in BINFMT.iterdir() if path.name not in ("register", "status")]
         free = (name for name, machine in MACHINES.items() if not any(header(machine).hex() in text for text in known))
         architecture = next(free, "")
@@ -159,7 +159,7 @@ def test_the_classic_builder_for_another_platform(engine: Engine, foreign: Forei
     shutil.copy(busybox, Path(root, "busybox"))
     words = ("build", "--platform", f"linux/{foreign.architecture}", root)
     done = engine.docker(*words, env={"DOCKER_BUILDKIT": "0"}, timeout=110)
-    # The shell's complaint about the ELF header comes by stderr: its order beside stdout's line is not defined.
+    # The shell complains about the ELF header on stderr, in no defined order with stdout.
     assert "yes" in re.sub(r"\x1b\[\d*m", "", done.stdout).splitlines()
     image = done.stdout.split("Successfully built ")[1].strip()
     assert engine.docker("image", "inspect", "-f", "{{.Architecture}}", image).stdout.strip() == foreign.architecture

@@ -1,4 +1,4 @@
-"""``POST /build?version=2``: BuildKit without buildx, as dockerode, testcontainers and old CLIs ask for it."""
+"""``POST /build?version=2``: BuildKit without buildx, as dockerode, testcontainers and old CLIs request it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAILS = "FROM busybox\nRUN echo out''put; exit 4\n"
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What such a build answered."""
+    """The answer of such a build."""
 
     answer: Answer
 
@@ -53,7 +53,7 @@ class Posted:
 
     @property
     def steps(self) -> dict[str, Any]:
-        """The vertexes by name as they ended."""
+        """Return the vertexes by name, in their final state."""
         return {vertex.name: vertex for status in self.statuses for vertex in status.vertexes}
 
     @property
@@ -162,7 +162,7 @@ def test_remote_contexts(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_a_session_as_an_old_cli_has_it(engine: Engine) -> None:
-    """DOCKER_BUILDKIT=1 without buildx: files, secrets and credentials by the session, the build by this request."""
+    """DOCKER_BUILDKIT=1 without buildx: the session serves files, secrets and credentials, this request the build."""
     files = {
         "dockerfile": {"Dockerfile": b"FROM busybox\nCOPY f /f\nRUN --mount=type=secret,id=s cat /f /run/secrets/s\n"},
         "context": {"f": b"from the session\n"},
@@ -180,7 +180,7 @@ def test_a_session_as_an_old_cli_has_it(engine: Engine) -> None:
     assert sessions.SEND_FILES in client.asked
 
     def upload(session: str) -> Posted:
-        """A context from stdin comes in a request of its own, before or after the build's."""
+        """A context from stdin comes in a second request, before or after the build's."""
         answers: list[Posted] = []
         arguments = {"buildid": f"upload-request:{session}", "session": session}
         secret = context("FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s\n")

@@ -1,4 +1,4 @@
-"""What a build shows: the CLI's display on a terminal, as text, as JSON, quietly; the classic builder's lines."""
+"""The output of builds: on a terminal, plain, JSON, quiet; and the classic builder's lines."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ Dockerfile:6
 
 @pytest.fixture
 def root(tmp_path: Path) -> str:
-    """A context whose ``Dockerfile`` fails in its last step, and whose ``Good`` doesn't."""
+    """A context with a ``Dockerfile`` whose last step fails, and a ``Good`` one."""
     files = {"Dockerfile": STEPS.format("exit 7"), "Good": STEPS.format("true"), "f": "f"}
     return str(context(tmp_path / "c", files))
 
 
 def on_terminal(engine: Engine, *args: str) -> tuple[int, str]:
-    """The CLI's status, and all that a terminal of 40 lines was sent."""
+    """Return the CLI's exit code, and its output on a terminal of 40 lines."""
     with Terminal(engine, *args, rows=40, columns=120) as terminal:
         shown, end = b"", time.monotonic() + 2 * DEADLINE
         while time.monotonic() < end:
@@ -54,14 +54,14 @@ def on_terminal(engine: Engine, *args: str) -> tuple[int, str]:
                 continue
             try:
                 data = os.read(terminal.master, 65536)
-            except OSError:  # nobody has the other side any more
+            except OSError:  # the other side is closed
                 break
             shown += data
         return terminal.process.wait(DEADLINE), shown.decode().replace("\r\n", "\n")
 
 
 def last_frame(shown: str) -> dict[str, float]:
-    """The lines of the display as it stood at the end: the seconds of each."""
+    """Return the final lines of the display with the seconds of each."""
     frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown[shown.rindex("[+] Building") :]).partition("------")[0]
     assert re.match(r"\[\+\] Building \d+\.\ds \((\d+)/\1\) FINISHED +docker:default\n", frame), frame
     lines = re.findall(r"^ => (.*?) +(\d+\.\d)s$", frame, re.MULTILINE)
@@ -94,7 +94,7 @@ def test_on_a_terminal(engine: Engine, root: str) -> None:
         image,
         "=> naming to docker.io/library/progress:tty",
     }
-    # once more: what is taken from the cache is said to be
+    # again: cached steps are marked
     status, shown = on_terminal(engine, "build", "-t", "progress:tty", "-f", f"{root}/Good", root)
     assert status == 0
     assert {"CACHED [stage-1 3/4] COPY f /f", "CACHED [a 2/2] RUN sleep 1; echo fir''st"} <= last_frame(shown).keys()
@@ -106,7 +106,7 @@ def test_a_failure_on_a_terminal(engine: Engine, root: str) -> None:
     frame = last_frame(shown)
     assert "ERROR [stage-1 4/4] RUN echo wo''rds; exit 7" in frame
     assert not [name for name in frame if "exporting" in name]
-    # the last words of the step, the excerpt, the sentence; after the display, which left the cursor to be seen
+    # after the display: the end of the step's output, the excerpt, the sentence
     told = shown[shown.rindex("\x1b[?25h") + len("\x1b[?25h") :]
     told = re.sub(r"^\d+\.\d+ ", "T ", told, flags=re.MULTILINE)
     head = "------\n > [stage-1 4/4] RUN echo wo''rds; exit 7:\nT words\n------\n"
@@ -114,7 +114,7 @@ def test_a_failure_on_a_terminal(engine: Engine, root: str) -> None:
 
 
 def test_quietly(engine: Engine, root: str) -> None:
-    """The id alone of what was built, the excerpt of what failed."""
+    """Only the id of a successful build, the excerpt of a failed one."""
     for flags in (["-q"], ["--progress=quiet"]):
         good = engine.docker("buildx", "build", *flags, "-t", "progress:quiet", "-f", f"{root}/Good", root, timeout=110)
         shown = engine.docker("image", "inspect", "-f", "{{.Id}}", "progress:quiet").stdout
@@ -126,7 +126,7 @@ def test_quietly(engine: Engine, root: str) -> None:
 
 
 def test_the_classic_builder_aloud_and_quietly(engine: Engine, root: str) -> None:
-    """A quiet build that fails shows after all what it was about to keep for itself, as dockerd's does."""
+    """A quiet build that fails prints its buffered output, as dockerd's does."""
     classic = {"DOCKER_BUILDKIT": "0"}
     good = engine.docker("build", "-q", "-f", f"{root}/Good", "-t", "progress:c", root, env=classic, timeout=110)
     assert good.stdout == engine.docker("image", "inspect", "-f", "{{.Id}}", "progress:c").stdout

@@ -1,5 +1,5 @@
-"""Bases of builds in registries that ask who it is: passwords and tokens, by every way that a build has to tell them;
-and that nothing of them is kept."""
+"""Base images in registries with authentication: passwords and tokens, in every form that a build can pass them; and
+that none of them is stored."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from compat_tests.support.transfers import fresh
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
-#: Text of a log or a database is read whole, of blobs and layers what may be a document.
+#: Logs and databases are read completely, of blobs and layers only files that may be documents.
 LARGE = 8 << 20
 
 
 @pytest.fixture(scope="module", params=["basic", "token"])
 def private(request: pytest.FixtureRequest) -> Iterator[Registry]:
-    """A registry that lets nobody pull who does not say who it is."""
+    """A registry that requires authentication for pulls."""
     with registry(auth=request.param) as found:
         if found.tokens is not None:
             found.tokens.public = False
@@ -38,7 +38,7 @@ def private(request: pytest.FixtureRequest) -> Iterator[Registry]:
 
 
 def given(engine: Engine, base: str, config: Mapping[str, object] | None) -> Built:
-    """A classic build whose request carries this ``X-Registry-Config``."""
+    """Run a classic build whose request carries this ``X-Registry-Config``."""
     headers = {"Content-Type": "application/x-tar"}
     if config is not None:
         headers["X-Registry-Config"] = base64.urlsafe_b64encode(json.dumps(config).encode()).decode()
@@ -47,13 +47,13 @@ def given(engine: Engine, base: str, config: Mapping[str, object] | None) -> Bui
 
 
 def where_secrets_are(engine: Engine) -> list[str]:
-    """The files of the engine (its log, its databases, blobs, layers, contexts) that hold the password in any form."""
+    """Return the engine's files (log, databases, blobs, layers, contexts) that contain the password in any encoding."""
     packed = base64.b64encode(f"{USER}:{PASSWORD}".encode())[:-3]
     forms = (PASSWORD.encode(), packed, b"open+sesame", b"open%20sesame", base64.b64encode(PASSWORD.encode())[:-3])
     root = engine.place.root
     found = []
     for path in [root / "wharfd.log", *(Path(p) for place in ("data", "run") for p, _ in entries(root / place))]:
-        with contextlib.suppress(OSError):  # what comes and goes
+        with contextlib.suppress(OSError):  # files may disappear
             if path.is_file() and not path.is_symlink() and path.stat().st_size < LARGE:
                 data = path.read_bytes()
                 found += [str(path) for form in forms if form in data]
@@ -77,7 +77,7 @@ def test_classic_builds_are_told_who_pulls(engine: Engine, private: Registry) ->
     accepted: list[Mapping[str, object]] = [
         {private.address: mine},
         {private.address: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}},
-        {f"http://{private.address}/v1/": mine},  # a key as old configurations have it
+        {f"http://{private.address}/v1/": mine},  # a key of old configurations
         {"elsewhere:5000": {"username": "x", "password": "y"}, private.address: {**mine, "serveraddress": "z"}},
     ]
     if private.tokens is not None:
@@ -90,7 +90,7 @@ def test_classic_builds_are_told_who_pulls(engine: Engine, private: Registry) ->
 
 
 def test_clients_tell_it_themselves(engine: Engine, private: Registry, tmp_path: Path) -> None:
-    """The CLI and docker-py with the classic builder, and buildx, which is asked in the middle of the build."""
+    """The CLI and docker-py with the classic builder, and buildx, which is asked for credentials during the build."""
     for name in ("cli", "py", "buildkit"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "Dockerfile").write_text(f"FROM {private.name(f'team/{name}:1')}\nRUN echo built > /it\n")
@@ -113,7 +113,7 @@ def test_clients_tell_it_themselves(engine: Engine, private: Registry, tmp_path:
             client.images.build(path=str(tmp_path / "py"), tag="private:py")
         client.login(USER, PASSWORD, registry=private.address)
         client.images.build(path=str(tmp_path / "py"), tag="private:py")
-        # and once more by its low-level interface, which sends the same header
+        # again by its low-level interface, which sends the same header
         lines = client.api.build(fileobj=io.BytesIO(b"FROM " + private.name("team/py:1").encode()), pull=True)
         assert b"Successfully built" in b"".join(lines)
     for name in ("cli", "py", "buildkit"):

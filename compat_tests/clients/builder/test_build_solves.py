@@ -1,4 +1,4 @@
-"""Solves that a client of BuildKit's API may ask for and buildx does not."""
+"""Solve requests that a client of BuildKit's API may send and buildx does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_BYTES: dict[str, Any] = {"def": [b""]}  # "def" is a keyword of Python
 
 
 def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
-    """How a solve ends: the error, and the keys of the answer."""
+    """Return the error of a solve, and the keys of the response."""
     with control(engine) as client:
         try:
             return "", sorted(client.solve(Ref=secrets.token_hex(12), **wanted).ExporterResponse)
@@ -39,11 +39,11 @@ def solved(engine: Engine, **wanted: Any) -> tuple[str, list[str]]:
     ids=["empty", "metadata", "session", "image", "both"],
 )
 def test_a_definition_without_operations(engine: Engine, oracle: Dockerd, wanted: dict[str, Any]) -> None:
-    """A definition that is there and empty gives an empty result, as BuildKit has it; without one a solve waits for
-    its client's half."""
+    """As in BuildKit, an empty definition gives an empty result; without a definition, the solve waits for the client's
+    result."""
     ours, theirs = solved(engine, **wanted), solved(oracle, **wanted)
     assert ours[0] == theirs[0]
-    # dockerd without containerd's store names the configuration, too.
+    # dockerd without containerd's image store also returns the configuration's digest.
     assert set(theirs[1]) - {"containerimage.config.digest"} <= set(ours[1])
     for image in engine.api.get("/images/json", filters='{"dangling":["true"]}').json():
         engine.api.delete(f"/images/{image['Id']}")

@@ -1,4 +1,4 @@
-"""Where builds take files from: repositories, URLs, layouts, caches; what steps may do; questions."""
+"""Sources of builds: repositories, URLs, OCI layouts, caches; privileges of steps; subrequests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_repositories_as_contexts(engine: Engine, tmp_path: Path) -> None:
             assert shown(engine, "src:git", "cat", "/f") == text
             build(engine, "-t", "src:bk", remote)
             assert shown(engine, "src:bk", "cat", "/f") == text
-        # several at once, beside a main context that is one itself
+        # several at once, beside a main context that is a repository
         named = [f"--build-context={name}={url}/{name}.git" for name in ("two", "three")]
         both = "FROM busybox\nCOPY f /f\nCOPY --from=two g /two\nCOPY --from=three g /three\n"
         repository(tmp_path, "main", {"Dockerfile": both, "f": "main\n"})
@@ -75,7 +75,7 @@ def test_add_of_repositories_and_urls(engine: Engine, tmp_path: Path) -> None:
         assert f"digest mismatch {digest}" in build(engine, "-", input=wrong.encode(), check=False).stderr
         again = build(engine, "-", input=good.encode())
         assert again.stderr.count("CACHED") == 5
-        # a folder of a repository is another thing than all of it
+        # a directory of a repository is a different source than the whole
         for fragment, name in (("main:in", "f"), ("main", "in")):
             out = tmp_path / name
             build(engine, "-o", str(out), "-", input=f"FROM scratch\nADD {url}/repo.git#{fragment} /\n".encode())
@@ -96,7 +96,7 @@ def test_a_layout_of_the_client_as_a_base(engine: Engine, tmp_path: Path) -> Non
     build(engine, f"--build-context=base=oci-layout://{layout}", "-t", "src:layout", str(root))
     words = shown(engine, "src:layout", "sh", "-c", "cat /copy /again /mounted; echo $FROM_LAYOUT")
     assert words == "laid\nlaid\nlaid\n1\n"
-    # a blob that is another than its name says
+    # a blob that does not match its digest
     for blob in (layout / "blobs/sha256").iterdir():
         blob.write_bytes(b"{}")
     engine.docker("rmi", "-f", "src:layout")
@@ -105,7 +105,7 @@ def test_a_layout_of_the_client_as_a_base(engine: Engine, tmp_path: Path) -> Non
 
 
 def test_caches_of_steps(engine: Engine) -> None:
-    """A cache that begins with what another stage has, and one that only one step at a time may use."""
+    """A cache mount initialised from another stage, and one that only one step at a time may use."""
     dockerfile = (
         "FROM busybox AS seed\nRUN mkdir /seed && echo seed > /seed/f && chown 5:6 /seed/f\n"
         "FROM busybox\nARG N\n"
@@ -133,7 +133,7 @@ def test_entitlements(engine: Engine) -> None:
 
 
 def test_limits_of_classic_steps(engine: Engine) -> None:
-    """What a build allows its steps is what the kernel says."""
+    """The kernel shows the privileges that a build grants to its steps."""
     dockerfile = (
         "FROM busybox\n"
         "RUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null | head -1\n"
@@ -185,7 +185,7 @@ def test_questions_about_a_dockerfile(engine: Engine, tmp_path: Path) -> None:
     ]
     found = [line.split()[1] for line in ask("lint").splitlines() if line.startswith("WARNING:")]
     assert found == ["FromAsCasing", "UndefinedVar"]
-    # the same, when it is built
+    # the same in a build
     named = build(engine, "-", input=b"FROM busybox\nRUN true\nENV A=$NOBODY\n")
     assert "UndefinedVar: Usage of undefined variable '$NOBODY' (line 3)" in named.stderr
     strict = build(engine, "-", input=b"# check=error=true\nFROM busybox as a\n", check=False)
@@ -195,7 +195,7 @@ def test_questions_about_a_dockerfile(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_some_stages_without_cache(engine: Engine, tmp_path: Path) -> None:
-    """`--no-cache-filter` runs the stages that it names anew, and no others."""
+    """`--no-cache-filter` reruns only the named stages."""
     dockerfile = (
         "FROM busybox AS base\nRUN cat /proc/sys/kernel/random/uuid > /base\n"
         "FROM base AS some\nRUN cat /proc/sys/kernel/random/uuid > /some\n"
@@ -214,7 +214,7 @@ def test_some_stages_without_cache(engine: Engine, tmp_path: Path) -> None:
     again = made("--no-cache-filter", "some")
     assert again[0] == first[0]
     assert again[1] != first[1]
-    # what is built on it is another build, too
+    # steps on top of it are rebuilt too
     assert again[2] != first[2]
     assert made() == again
 

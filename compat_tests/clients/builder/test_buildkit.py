@@ -1,4 +1,4 @@
-"""`docker build`, `buildx`, `bake` and compose's builds: BuildKit's protocol, spoken by the real buildx."""
+"""`docker build`, `buildx`, `bake` and compose's builds: BuildKit's protocol with the real buildx."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Removes the images that a test built."""
+    """Remove the images that a test built."""
     engine: Engine = request.getfixturevalue("engine")
     before = _images(engine)
     yield
@@ -63,7 +63,7 @@ def test_a_build_and_its_cache(engine: Engine, tmp_path: Path) -> None:
         "Dockerfile": 'FROM busybox\nENV A=b\nRUN echo hel\'\'lo; echo oops >&2\nCOPY f /x/\nCMD ["cat", "/x/f"]\n'
     }
     root = context(tmp_path, {**files, "f": "data\n", "unused": "u"})
-    # `docker build` itself, as everybody types it
+    # `docker build` itself, as users type it
     done = engine.docker("build", "--progress=plain", "-t", "bk:1", "-t", "bk:2", str(root), timeout=110)
     assert "[2/3] RUN echo hel''lo" in done.stderr
     assert " hello\n" in done.stderr
@@ -111,7 +111,7 @@ def test_refusals(engine: Engine, tmp_path: Path, dockerfile: str, sentence: str
 
 @functools.cache
 def golden() -> dict[str, Any]:
-    """What the BuildKit of Debian's dockerd made of the corpus (clients/record.py)."""
+    """Debian's dockerd's BuildKit results of the corpus (clients/builder/record.py)."""
     answers: dict[str, Any] = json.loads(BUILDKIT_GOLDEN.read_text())
     return answers
 
@@ -130,7 +130,7 @@ def test_same_images_as_dockerds_buildkit(engine: Engine, tmp_path: Path) -> Non
 
 
 def test_refused_in_buildkits_words(engine: Engine, tmp_path: Path) -> None:
-    """The sentence, and the lines of the Dockerfile that it is about."""
+    """The error's sentence, and its lines of the Dockerfile."""
 
     def found(name: str, case: Case) -> str:
         return builds.sentence(builds.by_buildx(engine, case, tmp_path / name))
@@ -214,7 +214,7 @@ def test_contexts_from_stdin_and_ignored_files(engine: Engine, tmp_path: Path) -
     build(engine, "-t", "bk:stdin", "-", input=b"FROM busybox\nRUN echo in > /f\n")
     assert engine.docker("run", "--rm", "--network", "none", "bk:stdin", "cat", "/f").stdout == "in\n"
     packed = tmp_path / "c.tar"
-    # the CLI knows a tar by its first header, which a pax one would hide
+    # the CLI detects a tar by its first header, which a pax header would hide
     with tarfile.open(packed, "w", format=tarfile.GNU_FORMAT) as archive:
         archive.add(root, arcname=".")
     build(engine, "-t", "bk:tar", "-", input=packed.read_bytes())
@@ -313,7 +313,7 @@ def test_a_client_that_vanishes_ends_its_build(engine: Engine, tmp_path: Path) -
         assert until(lambda: _running(marker), seconds=60)
         client.send_signal(signal.SIGKILL)
         client.wait()
-        # buildx is a child of the docker CLI: the plugin goes with its parent's socket, or is ended here.
+        # buildx is a child of the docker CLI: it exits with its parent's socket, or is killed here.
         for pid in _pids("docker-buildx", str(root)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What `buildx` makes of a build: caches that travel, pushes, provenance, annotations, times; cancelled builds."""
+"""Results of `buildx`: exported caches, pushes, provenance, annotations, times; cancelled builds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def store() -> Iterator[Registry]:
 
 
 def layout(path: Path) -> dict[str, Any]:
-    """An OCI archive: its blobs by digest, parsed where they are JSON, and the index under ``""``."""
+    """Return an OCI archive's blobs by digest, JSON parsed, and its index under ``""``."""
     found: dict[str, Any] = {}
     with tarfile.open(path) as archive:
         for member in archive:
@@ -71,7 +71,7 @@ def test_a_cache_travels(engine: Engine, store: Registry, tmp_path: Path, kind: 
     build(engine, "--cache-to", to, *more, root)
     show = ("run", "--rm", "--network", "none")
     before = engine.docker(*show, ref, "cat", "/b").stdout
-    # neither the engine's own cache nor the image is left
+    # remove the engine's own cache and the image
     engine.docker("buildx", "prune", "-af")
     engine.docker("rmi", "-f", ref)
     again = build(engine, "--cache-from", from_, "-t", ref, root)
@@ -102,7 +102,7 @@ def test_provenance_and_annotations(engine: Engine, tmp_path: Path) -> None:
         "pkg:docker/busybox@latest?platform=linux%2Famd64"
     ]
     assert "https://mobyproject.org/buildkit@v1#metadata" not in statement["predicate"]["metadata"]
-    # nothing of it unless it is asked for: an image stays what its steps are
+    # no provenance unless requested: equal steps give equal images
     plain = tmp_path / "plain.tar"
     build(engine, f"--output=type=oci,dest={plain}", root)
     blobs = layout(plain)
@@ -113,7 +113,7 @@ def test_provenance_and_annotations(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["oci", "docker", "tar", "local"])
 def test_the_same_build_gives_the_same_bytes(engine: Engine, tmp_path: Path, kind: str) -> None:
-    """Steps that give the same files at other times, and a client's files that were touched, under one epoch."""
+    """With one epoch, steps that run at different times, and touched files of the client, give equal images."""
     dockerfile = "FROM busybox\nCOPY f d/ /c/\nRUN mkdir /d && echo 1 > /d/f && ln -s f /d/l && ln /d/f /d/h\n"
     root = context(tmp_path / "c", {"Dockerfile": dockerfile, "f": "x", "d/g": "y", "d/old": "z"})
     os.utime(root / "d/old", (1000, 1000))
@@ -135,7 +135,7 @@ def test_the_same_build_gives_the_same_bytes(engine: Engine, tmp_path: Path, kin
 
 
 def listed(root: Path) -> list[str]:
-    """Every file with its time, mode and content."""
+    """Return every file with its time, mode and content."""
     lines = []
     for path in sorted(root.rglob("*")):
         status = path.lstat()
@@ -145,7 +145,7 @@ def listed(root: Path) -> list[str]:
 
 
 def test_provenance_tells_no_secrets(engine: Engine, tmp_path: Path) -> None:
-    """Sources with their digests; arguments, labels and the credentials of URLs are left out, as BuildKit does."""
+    """Sources with their digests; as in BuildKit, without arguments, labels and credentials of URLs."""
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "file").write_bytes(b"fetched")
     with serving(tmp_path / "web") as web:
@@ -205,7 +205,7 @@ def test_progress_is_json(engine: Engine, tmp_path: Path) -> None:
     vertexes = {v["digest"]: v for m in messages for v in m.get("vertexes") or ()}
     names = [v["name"] for v in vertexes.values()]
     assert "[2/2] RUN echo spoken" in names
-    # as times: texts that end after other digits have another order
+    # compare as times: as text, different numbers of digits sort wrongly
     assert all(
         datetime.fromisoformat(v["started"]) <= datetime.fromisoformat(v["completed"]) and not v.get("error")
         for v in vertexes.values()
@@ -234,7 +234,7 @@ def test_a_build_that_is_cancelled_leaves_nothing(engine: Engine, tmp_path: Path
 
     def mounts() -> set[str]:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        # namespaces are kept ready for the next containers: they come and go
+        # prepared namespaces come and go
         return {line.split()[4] for line in lines if below in line and "/netns/" not in line.split()[4]}
 
     before = mounts()
@@ -255,7 +255,7 @@ def sleeping(marker: str) -> list[str]:
 
 @pytest.mark.parametrize("path", ["/grpc", "/session"])
 def test_garbage_after_the_upgrade(engine: Engine, path: str) -> None:
-    """Neither the daemon nor other clients are harmed by what is no HTTP/2."""
+    """Input that is not HTTP/2 harms neither the daemon nor other clients."""
     headers = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
     if path == "/session":
         headers += "X-Docker-Expose-Session-Uuid: none\r\nX-Docker-Expose-Session-Name: n\r\n"

@@ -1,1 +1,1 @@
-"""Containers: their lives, streams, logs, files and terminals."""
+"""Containers: life cycle, streams, logs, files and terminals."""

@@ -1,4 +1,4 @@
-"""`docker attach`: before start, while it runs, replay, detach, websocket."""
+"""`docker attach`: before start, while running, replay, detach, websocket."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_attached_before_start_nothing_is_missed(engine: Engine) -> None:
 def test_input_before_and_after_start_and_its_end(engine: Engine) -> None:
     config: dict[str, Any] = {"Cmd": ["cat"], "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
     with container(engine, start=False, **config) as box:
-        # dockerd loses what comes with the head.
+        # dockerd loses bytes that come with the request head.
         early = b"" if engine.kind == "dockerd" else b"with the head, "
         with hijack(engine, f"/containers/{box}/attach?{ALL}", early=early) as stream:
             stream.write(b"before, ")
@@ -126,7 +126,7 @@ def test_detach_and_attach_again_on_a_terminal(engine: Engine) -> None:
             terminal.until(b"o-6")
             terminal.enter(b"\x10\x11\x01q")
             terminal.wait()
-        # The CLI looks for the keys itself and only leaves; from others the engine takes them.
+        # The CLI detects the keys itself and disconnects; for other clients the engine detects them.
         with hijack(engine, f"/containers/{box}/attach?{ALL}") as stream:
             stream.write(b"\x10\x11")
             stream.read()
@@ -174,7 +174,7 @@ def test_a_failed_start_lets_the_client_go(engine: Engine) -> None:
 
 
 def test_a_slow_client_loses_nothing(engine: Engine) -> None:
-    """It reads nothing until the container has written far more than sockets and pipes hold."""
+    """The client reads nothing until the container has written far more than sockets and pipes can buffer."""
     count = 300_000
     with container(engine, start=False, Cmd=["seq", str(count)]) as box:
         with hijack(engine, f"/containers/{box}/attach?stream=1&stdout=1") as stream:
@@ -186,7 +186,7 @@ def test_a_slow_client_loses_nothing(engine: Engine) -> None:
 
 
 def _realigned(stream: Stream) -> bytes:
-    """The rest of a frame that was begun, as a frame of its own, and all that follows it."""
+    """Return the remainder of a partial frame as a frame of its own, and everything after it."""
     data = stream.read()
     at = data.find(b"\x01\0\0\0")
     assert at >= 0
@@ -203,7 +203,7 @@ def test_run_on_a_terminal(engine: Engine) -> None:
 
 
 class WebSocket:
-    """As much of a client as the test needs."""
+    """A minimal client for the test."""
 
     def __init__(self, engine: Engine, path: str) -> None:
         key = base64.b64encode(os.urandom(16)).decode()
@@ -265,7 +265,7 @@ def test_websocket(engine: Engine) -> None:
             client.send(struct.pack(">H", 1000), opcode=8)
         finally:
             client.sock.close()
-        # The container's stdin was for once: it ends with its client.
+        # StdinOnce: the container's stdin closes with its client.
         assert exit_code(engine, box) == 0
 
 
@@ -287,7 +287,8 @@ def test_docker_py_attach_socket(engine: Engine) -> None:
 @pytest.mark.parametrize("driver", ["json-file", "local"])
 @pytest.mark.parametrize("terminal", [False, True])
 def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: bool) -> None:
-    """With `logs` and `stream`, each client gets every byte once, whenever it comes: also a line without its end."""
+    """With `logs` and `stream`, each client gets every byte once, whenever it attaches, even within an unfinished
+    line."""
     script = "seq 1 3000; printf pro; until [ -e /go ]; do sleep 0.1; done; echo mpt; seq 1 1000"
     made = engine.client.containers.create(
         "busybox", ["sh", "-c", script], tty=terminal, network_mode="none", log_config=LogConfig(type=driver)
@@ -297,7 +298,7 @@ def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: 
     before = whole[: whole.index(b"pro") + 3]
 
     def newcomer() -> tuple[Any, bytes]:
-        """A new client, and what it got up to the unfinished line."""
+        """Attach a client; return it with the output up to the unfinished line."""
         pieces = made.attach(stdout=True, stderr=True, logs=True, stream=True)
         data = b""
         while len(data) < len(before):
@@ -306,7 +307,7 @@ def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: 
 
     try:
         made.start()
-        clients = [newcomer() for _ in range(3)]  # the first in the middle of it, the others after "pro"
+        clients = [newcomer() for _ in range(3)]  # the first within the line, the others after "pro"
         assert all(data == before for _, data in clients)
         assert made.exec_run(["touch", "/go"]).exit_code == 0
         assert all(data + b"".join(pieces) == whole for pieces, data in clients)
@@ -322,10 +323,10 @@ def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: 
         (["-a"], {"Cmd": ["sh", "-c", "echo out; echo err >&2; exit 7"]}, "", (7, "out\n", "err\n")),
         (["-i"], {"Cmd": ["sh", "-c", "read x; echo got $x; exit 3"], **INPUT}, "it\n", (3, "got it\n", "")),
         (["-ai"], {"Cmd": ["cat"], **INPUT}, "all of it", (0, "all of it", "")),
-        # Nobody reads: what is given goes nowhere.
+        # Input without a reader is discarded.
         (["-ai"], {"Cmd": ["sh", "-c", "read x; echo got $x; exit 4"]}, "it\n", (4, "got\n", "")),
         (["-a"], {"Cmd": ["sh", "-c", "exit 5"], "Tty": True}, "", (5, "", "")),
-        # Of one that is started again by its policy, the first run.
+        # With a restart policy, the exit code of the first run.
         (["-a"], {"Cmd": ["sh", "-c", "exit 6"], "HostConfig": {"RestartPolicy": {"Name": "always"}}}, "", (6, "", "")),
         (["-a"], {"Cmd": ["sh", "-c", "echo x; exit 8"], "HostConfig": {"AutoRemove": True}}, "", (8, "x\n", "")),
     ],
@@ -346,7 +347,7 @@ def test_signals_go_on_to_the_container(engine: Engine, verb: str) -> None:
         with engine.popen(*args, stdin=None) as client:
             try:
                 assert until(lambda: "ready" in engine.docker("logs", box).stdout)
-                # It takes signals before it attaches, which an event tells.
+                # The container is ready for signals once it is attached, which an event reports.
                 assert until(lambda: attached(engine, box))
                 client.send_signal(signal.SIGTERM)
                 out, _ = client.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""`docker checkpoint` and a start from one: a counter goes on where it was. Needs CRIU, and a kernel that lets it."""
+"""`docker checkpoint` and start from a checkpoint: a counter continues. Needs CRIU and a kernel that supports it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def state(engine: Engine, name: str) -> tuple[str, int]:
 
 
 def criu(engine: Engine, *argv: str) -> str:
-    """What such a command prints. CRIU's own failure, with what a kernel does not let it see, is none of ours."""
+    """Return the command's output. Skip if CRIU itself fails because the kernel denies access."""
     done = engine.docker(*argv, check=False)
     if done.status and "criu" in done.stderr.lower():
         pytest.skip(done.stderr)
@@ -64,11 +64,11 @@ def test_it_goes_on_where_it_was(experimental: Engine, tmp_path: Path) -> None:
         assert engine.docker("checkpoint", "ls", "counter").stdout.split()[-1] == "first"
         criu(engine, "start", "--checkpoint", "first", "counter")
         assert until(lambda: len(lines(engine, "counter")) > len(before) + 3)
-        # No number twice and none left out: it is the same process, not a new one.
+        # No number is repeated or missing: the same process continues.
         after = lines(engine, "counter")
         assert after == list(range(len(after)))
         assert engine.docker("exec", "counter", "cat", "/proc/1/comm").stdout == "docker-init\n"
-        # One that is left running, in a directory of the client's choice.
+        # One that keeps running, in a directory that the client chooses.
         options = ("--leave-running", "--checkpoint-dir", str(tmp_path / "images"))
         criu(engine, "checkpoint", "create", *options, "counter", "second")
         assert state(engine, "counter") == ("running", 0)

@@ -1,4 +1,4 @@
-"""`--storage-opt size=` and volumes with a size: project quotas, where an XFS has them."""
+"""`--storage-opt size=` and volumes with a size: project quotas on XFS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
     image, mounted = folder / "image", folder / "data"
     mounted.mkdir()
     with image.open("wb") as file:
-        file.truncate(400 << 20)  # XFS is made no smaller than 300 MB
+        file.truncate(400 << 20)  # the minimum size of an XFS is 300 MB
     subprocess.run(["mkfs.xfs", "-q", str(image)], check=True, capture_output=True, timeout=120)
     tried = subprocess.run(
         ["mount", "-o", "loop,prjquota", str(image), str(mounted)], check=False, capture_output=True, timeout=120

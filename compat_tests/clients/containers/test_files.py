@@ -21,7 +21,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(params=["running", "stopped"])
 def box(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Iterator[str]:
-    """A container with a volume, a bind and a link out of its root."""
+    """A container with a volume, a bind mount and a link that points out of its root."""
     bind = tmp_path / "bind"
     bind.mkdir()
     (bind / "f").write_text("bound")
@@ -48,7 +48,7 @@ def test_out_and_in(engine: Engine, box: str, tmp_path: Path) -> None:
     assert (tmp_path / "v").read_text() == "vol\n"
     engine.docker("cp", f"{box}:/bind/f", str(tmp_path / "f"))
     assert (tmp_path / "f").read_text() == "bound"
-    # in: a folder into a folder, a file under a new name, into a volume, by a stream
+    # in: a directory into a directory, a file under a new name, into a volume, by a stream
     new = tmp_path / "new"
     (new / "deep").mkdir(parents=True)
     (new / "deep/x").write_text("x")
@@ -60,7 +60,7 @@ def test_out_and_in(engine: Engine, box: str, tmp_path: Path) -> None:
     assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o4750
     engine.docker("cp", f"{box}:/vol/renamed", str(tmp_path / "renamed"))
     assert (tmp_path / "renamed").read_text() == "x"
-    # the link in the container leads inside the container
+    # the link resolves inside the container
     engine.docker("cp", str(new / "deep/x"), f"{box}:/data/etc/from-host")
     assert not Path("/etc/from-host").exists()
     engine.docker("cp", f"{box}:/etc/from-host", str(tmp_path / "from-host"))
@@ -80,7 +80,7 @@ def test_refusals(engine: Engine, box: str, tmp_path: Path) -> None:
     answer = engine.api.get(f"/containers/{box}/archive")
     assert answer.status == 400
     answer = put(engine, box, "/data/sub/a", _tar({"a": b"1"}))
-    assert answer.status in (400, 500)  # dockerd says 500 where its documentation says 400
+    assert answer.status in (400, 500)  # dockerd returns 500 where its documentation says 400
     assert answer.message == "extraction point is not a directory"
     answer = put(engine, box, "/data", b"no archive at all" * 100)
     assert answer.status in (400, 500)
@@ -92,14 +92,14 @@ def test_the_stat_header(engine: Engine, box: str) -> None:
     assert (stat["name"], stat["linkTarget"], stat["mode"] >> 27 & 1) == ("etc", "/etc", 1)
     stat = head(engine, box, "/data/sub/")
     assert (stat["name"], stat["mode"] >> 31) == ("sub", 1)
-    # The names in an archive of a root or of a directory's content, however the path is written.
+    # The names in an archive of a root or of a directory's content, for each spelling of the path.
     for path, first, below in (
         ("/", "", "/data/sub/a"), ("./", ".", "./data/sub/a"), ("/./", ".", "./data/sub/a"),
         ("/data/sub/.", ".", "./a"), ("/data/sub", "sub", "sub/a"),
     ):  # fmt: skip
         answer = engine.api.get(f"/containers/{box}/archive?path={path}")
         with tarfile.open(fileobj=io.BytesIO(answer.body)) as archive:
-            names = archive.getnames()  # without the slash of directories
+            names = archive.getnames()  # without the trailing slash of directories
         assert names[0] == first, path
         assert below in names, path
 
@@ -112,7 +112,7 @@ SLASHES = (
 
 
 def test_slashes_at_the_end(engine: Engine, oracle: Dockerd) -> None:
-    """What is no directory is refused before a slash, and links are followed there, with dockerd's answers."""
+    """A file before a slash is refused, and links are followed there, with dockerd's answers."""
     links = "mkdir /data; ln -s /etc /data/etc; ln -s /etc/passwd /data/file; ln -s /nowhere /data/none"
     found = []
     for each in (engine, oracle):
@@ -130,7 +130,7 @@ def test_slashes_at_the_end(engine: Engine, oracle: Dockerd) -> None:
                 if stat := answer.headers.get("X-Docker-Container-Path-Stat"):
                     told = json.loads(base64.b64decode(stat))
                     said = (said, told["name"], told["mode"], told["linkTarget"])
-                # To extract into a file: 500, where the API documentation says 400; and a sentence without its name.
+                # Extracting into a file: 500 where the API documentation says 400; the sentence has no name.
                 if method != "PUT" or path not in ("/data/file", "/data/etc/passwd", "/etc/passwd/x"):
                     answers[method, path] = (answer.status, said)
         each.docker("rm", name)
@@ -190,7 +190,7 @@ def test_deletions_in_diff(engine: Engine) -> None:
 
 
 def test_what_every_container_has(engine: Engine, tmp_path: Path) -> None:
-    """Docker's own files in the root are neither the image's nor changes of the container."""
+    """Docker's own files in the root belong neither to the image nor to the container's changes."""
     run = ("run", "-d", "--network", "none", "-v", f"{tmp_path}:/here/below", "-w", "/made")
     box = engine.docker(*run, "busybox", "sleep", "600").stdout.strip()
     try:
@@ -205,7 +205,7 @@ def test_what_every_container_has(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_owners(engine: Engine, tmp_path: Path) -> None:
-    """They stay as the archive has them; with -a they become the container's user's."""
+    """Files keep the archive's owners; with -a they get the container's user."""
     source = tmp_path / "f"
     source.write_text("x")
     os.chown(source, 1234, 567)

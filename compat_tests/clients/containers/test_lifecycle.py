@@ -1,4 +1,4 @@
-"""Start, stop, kill, pause, rename, wait and rm, with the statuses, states and events that dockerd gives."""
+"""Start, stop, kill, pause, rename, wait and rm, with dockerd's statuses, states and events."""
 
 from __future__ import annotations
 
@@ -162,14 +162,14 @@ def test_restart_keeps_the_container(engine: Engine, sleeper: str) -> None:
 
 @pytest.mark.core
 def test_wait_conditions(engine: Engine) -> None:
-    """Each waiter is registered before the event it waits for: the head is sent at once."""
+    """Each waiter is registered before the event: the response head is sent immediately."""
     identity = create(engine, Cmd=["sh", "-c", "exit 4"], HostConfig={"AutoRemove": True})
     answers: dict[str, Any] = {}
     waiting: list[threading.Thread] = []
     for condition in ("next-exit", "removed"):
         connection = engine.api.connection()
         connection.request("POST", f"/containers/{identity}/wait?condition={condition}")
-        response = connection.getresponse()  # returns with the head, before the container has run
+        response = connection.getresponse()  # returns with the response head, before the container runs
         assert response.status == 200
 
         def read(condition: str = condition, response: Any = response, connection: Any = connection) -> None:
@@ -188,7 +188,7 @@ def test_wait_conditions(engine: Engine) -> None:
 
 
 def test_renamed_and_updated_while_many_wait(engine: Engine, sleeper: str) -> None:
-    """Nobody who waits is lost, no name stays taken, and what was set last counts."""
+    """No waiter is lost, no name stays reserved, and the last update counts."""
     codes: list[int] = []
     faults: list[tuple[str, int, bytes]] = []
 
@@ -250,7 +250,7 @@ def test_names(engine: Engine, sleeper: str) -> None:
             400,
             "Invalid container name (a b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
         )
-        # A name that is free again can be taken.
+        # A released name can be used.
         assert engine.api.post(f"/containers/{sleeper}/rename", name="once-more").status == 204
         assert engine.api.post(f"/containers/{other}/rename", name="renamed").status == 204
     finally:
@@ -269,7 +269,7 @@ def test_errors_name_the_container(engine: Engine, sleeper: str) -> None:
     assert message(answer) == (500, "Cannot mkdir: /etc/passwd is not a directory")
     identity = create(engine, WorkingDir="/home/new/place")
     try:
-        # create makes it: files can be copied to it before the first start
+        # create makes the working directory, so files can be copied before the first start
         there = engine.api.request("HEAD", f"/containers/{identity}/archive", query={"path": "/home/new/place"})
         assert there.status == 200
     finally:
@@ -320,7 +320,7 @@ def test_prune(engine: Engine, sleeper: str) -> None:
 
 @pytest.mark.parametrize("by_name", [True, False])
 def test_what_containerds_own_client_shows(engine: Engine, *, by_name: bool) -> None:
-    """`docker info` says where to ask it."""
+    """`docker info` names its address."""
     told = engine.api.get("/v1.51/info").json()["Containerd"]
     id = engine.api.get("/images/busybox/json").json()["Id"]
     asked = "busybox" if by_name else id[7:19]

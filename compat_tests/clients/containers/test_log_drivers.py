@@ -1,4 +1,4 @@
-"""Log drivers that send lines away: what a server gets, what stays to be read here, and when the container waits."""
+"""Remote log drivers: what a server receives, what stays readable here, and when the container blocks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def reachable(engine: Engine) -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that a socket's name fits into."""
+    """A directory with a short path, for the address of a socket."""
     with tempfile.TemporaryDirectory(prefix="wharf-test-logs-") as name:
         yield Path(name)
 
@@ -178,7 +178,7 @@ def test_gelf_over_tcp_comes_back(engine: Engine) -> None:
             server.cut()
             enter("two\n")
             finish(engine, box)
-            # dockerd writes the first line after a break into the void.
+            # dockerd loses the first line after a disconnect.
             assert until(lambda: said() == ["one", "two"]), server.data
 
 
@@ -217,7 +217,7 @@ def test_fluentd(engine: Engine) -> None:
 
 
 def test_fluentd_with_receipts_loses_nothing(engine: Engine) -> None:
-    """The connection breaks in the middle: what was not acknowledged is sent again."""
+    """The connection breaks during transfer: unacknowledged messages are sent again."""
     count = 3000
     with Fluentd("stream") as server:
         wanted = settings(
@@ -232,7 +232,7 @@ def test_fluentd_with_receipts_loses_nothing(engine: Engine) -> None:
             finish(engine, box)
 
             def numbers() -> set[int]:
-                # A read that the break cut short leaves half a message: found by their shape, not by position.
+                # A message may be cut by the disconnect, so find messages by their form.
                 return {int(text) for text in re.findall(rb"\xa3log[\xa0-\xbf](\d+)", server.data)}
 
             assert until(lambda: numbers() >= set(range(1, count + 1)))
@@ -257,7 +257,7 @@ def test_non_blocking_never_waits(engine: Engine) -> None:
         address = f"tcp://127.0.0.1:{server.port}"
         wanted = settings("syslog", syslog_address=address, mode="non-blocking", max_buffer_size="64k")
         with container(engine, Cmd=["seq", "60000"], **wanted) as box:
-            # Nobody reads: it ends all the same, and the copy is whole.
+            # Without a reader, the container still exits, and the local copy is complete.
             assert finish(engine, box) == 0
             assert logs(engine, box)[1].split() == [b"%d" % number for number in range(1, 60_001)]
 

@@ -1,4 +1,4 @@
-"""Clients that get the log and what follows it, while the log is rotated and containers start."""
+"""Clients that read and follow the log while it is rotated and containers start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
 
-# Longer than a socket's buffers: a client that doesn't read is not told all of the log.
+# Exceeds the socket buffers: a client that doesn't read is not sent the whole log.
 COUNT = 8000
 DRIVERS = pytest.mark.parametrize(("driver", "compress"), [("json-file", "false"), ("local", "true")])
 
@@ -23,7 +23,7 @@ def count(begin: int, end: int) -> str:
 
 
 def numbers(data: bytes) -> list[int]:
-    """What was counted; AssertionError where a line or a frame is cut."""
+    """Parse the numbers; AssertionError for a truncated line or frame."""
     text = b"".join(part for _, part in frames(data))
     assert text[-1:] in (b"", b"\n")
     assert all(len(line) == 100 for line in text.split())
@@ -50,7 +50,7 @@ def test_a_start_while_a_client_is_told_the_log(engine: Engine) -> None:
             assert engine.api.post(f"/containers/{box}/start").status == 204
             assert engine.api.post(f"/containers/{box}/wait").json()["StatusCode"] == 0
             assert numbers(stream.read()) == list(range(1, COUNT + 301))
-        # One that comes with the start, before the first, or after all.
+        # Clients that come with the start, before the first line, or after the last.
         with hijack(engine, f"/containers/{box}/attach?logs=1&stdout=1") as stream:
             assert numbers(stream.read()) == list(range(1, COUNT + 301))
     with container(engine, start=False, Cmd=["sh", "-c", count(1, 300)]) as box:
@@ -61,7 +61,7 @@ def test_a_start_while_a_client_is_told_the_log(engine: Engine) -> None:
 
 @DRIVERS
 def test_a_client_that_joins_a_log_that_is_dropped(engine: Engine, driver: str, compress: str) -> None:
-    """The whole log is rotated away while the client is told it; then it gets what was written meanwhile."""
+    """The log is completely rotated while the client reads; then the client gets what was written meanwhile."""
     last = 4 * COUNT
     script = f"{count(1, COUNT)}; read x; {count(COUNT + 1, last)}"
     with container(engine, Cmd=["sh", "-c", script], OpenStdin=True, **settings(driver, compress, "700k", 3)) as box:
@@ -77,7 +77,7 @@ def test_a_client_that_joins_a_log_that_is_dropped(engine: Engine, driver: str, 
 
 @DRIVERS
 def test_tails_that_follow_across_rotation(engine: Engine, driver: str, compress: str) -> None:
-    """They begin anywhere in a log that is rotated all the time."""
+    """Followers start at any position of a log that is constantly rotated."""
     if engine.kind == "dockerd":
         pytest.skip("dockerd's followers lose lines")
     last, found = 3 * COUNT, dict[int, list[int]]()

@@ -1,4 +1,4 @@
-"""`docker logs`: what is there, what comes, across rotation, and what is refused."""
+"""`docker logs`: stored and new lines, rotation, and refused parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names: what containers find in `/etc/hosts` and `/etc/resolv.conf`, and what the server at 127.0.0.11 tells them."""
+"""Name resolution: `/etc/hosts` and `/etc/resolv.conf` of containers, and the DNS server at 127.0.0.11."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD = (
 
 @contextlib.contextmanager
 def network(engine: Engine, name: str, *containers: str) -> Iterator[str]:
-    """A network, and containers of these names that will be taken away with it."""
+    """Create a network; at the end remove it and the containers of these names."""
     engine.docker("network", "create", name)
     try:
         yield name
@@ -40,7 +40,7 @@ def run(engine: Engine, name: str, *args: str, command: tuple[str, ...] = ("slee
 
 
 def addresses(engine: Engine, client: str, name: str) -> list[str]:
-    """What nslookup finds; a final dot keeps the search list out."""
+    """Return nslookup's addresses; a trailing dot disables the search list."""
     done = engine.docker("exec", client, "nslookup", f"{name}.", check=False)
     found = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("Address")]
     return sorted(found[1:])
@@ -95,7 +95,7 @@ def test_names_aliases_and_short_ids(engine: Engine) -> None:
         assert addresses(engine, "names-one", "both") == sorted([first, second])
         pointer = engine.docker("exec", "names-one", "nslookup", second).stdout
         assert f"name = names-two.{net}" in pointer
-        # a name is there as soon as its container runs, goes with it, and follows a rename
+        # a name resolves while its container runs, and follows a rename
         done = engine.docker(
             "run", "--rm", "--network", net, "--name", "names-three", "busybox", "nslookup", "names-three."
         )
@@ -117,7 +117,7 @@ def test_links_on_a_user_network(engine: Engine) -> None:
         assert addresses(engine, "links-other", "db") == []
 
 
-#: Asks until it is told to end, and counts what was not answered.
+# Sends queries until it is stopped, and counts missing answers.
 LOOP = """
 good=0 bad=0
 touch /tmp/asking
@@ -148,7 +148,7 @@ def test_names_hold_while_the_daemon_restarts_and_is_killed(own_engine: Engine) 
 
 
 def test_a_thousand_questions(engine: Engine) -> None:
-    """Sixteen clients at once, each with many questions: all are answered."""
+    """Sixteen concurrent clients with many queries each: all are answered."""
     with network(engine, "many-net", "many-one", "many-two") as net:
         run(engine, "many-one", "--network", net)
         script = "for n in $(seq 60); do nslookup many-one. >/dev/null || echo lost; done; echo done"

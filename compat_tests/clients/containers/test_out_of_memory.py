@@ -11,7 +11,7 @@ from compat_tests.support.traces import until
 pytestmark = [pytest.mark.root, pytest.mark.core]
 
 LIMIT = 16 << 20
-# In a process of its own: the first one survives its end. Memory of a user is waited for, a file system is refused it.
+# In a child process, which the first process survives. Allocations of user memory wait; file systems get an error.
 GROW = "x=0123456789abcdef; while :; do x=$x$x; done"
 
 
@@ -21,7 +21,7 @@ def oom_killed(engine: Engine, identity: str) -> bool:
 
 @pytest.mark.parametrize("disabled", [False, True])
 def test_an_oom_event(engine: Engine, disabled: bool) -> None:
-    """With the killer disabled the program waits for memory, and the event says so."""
+    """With the OOM killer disabled, the process waits for memory, and an event reports it."""
     if disabled and not engine.api.get("/info").json()["OomKillDisable"]:
         pytest.skip("this host's cgroups can't disable the OOM killer")
     host = {"Memory": LIMIT, "MemorySwap": LIMIT, "OomKillDisable": disabled}

@@ -1,4 +1,4 @@
-"""Restart policies, `--rm`, and what becomes of containers when a daemon goes away and comes back."""
+"""Restart policies, `--rm`, and containers across restarts of the daemon."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
         lines = engine.api.get("/events", since=began, until=int(time.time()) + 1, filters=filters).lines()
         words = [line["Action"] for line in lines if line["Type"] == "container"]
         assert words == ["create"] + ["start", "die"] * 3
-        # A start on request begins a new count.
+        # A start by request resets the count.
         engine.api.post(f"/containers/{identity}/start")
         assert until(lambda: inspect(engine, identity)["State"]["Status"] == "exited")
         assert inspect(engine, identity)["RestartCount"] == 2
@@ -66,7 +66,7 @@ def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
 
 
 def test_who_waits_hears_of_each_run(engine: Engine) -> None:
-    """The end of a run is one, though the policy starts the next; a removal comes after the last."""
+    """Each exit is an exit, even if the policy restarts the container; the removal comes after the last."""
     script = "n=$(cat /n 2>/dev/null); n=$((n+1)); echo $n > /n; exit $n"
     identity = create(engine, script, "on-failure", 2)
     answers: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def test_who_waits_hears_of_each_run(engine: Engine) -> None:
         for condition in ("next-exit", "removed"):
             connection = engine.api.connection()
             connection.request("POST", f"/containers/{identity}/wait?condition={condition}")
-            response = connection.getresponse()  # the head comes when it waits
+            response = connection.getresponse()  # the response head comes once it waits
             waiting.append(threading.Thread(target=hear, args=(condition, response, connection)))
             waiting[-1].start()
         engine.api.post(f"/containers/{identity}/start")
@@ -99,7 +99,7 @@ def test_always_until_somebody_stops_it(engine: Engine) -> None:
         assert until(lambda: inspect(engine, identity)["RestartCount"] >= 3)
         answer = engine.api.delete(f"/containers/{identity}")
         assert answer.status == 409
-        # It may be in a run or between two: both ways a stop ends it for good.
+        # During a run or between two runs, a stop is final.
         assert engine.api.post(f"/containers/{identity}/stop").status == 204
         now = inspect(engine, identity)
         assert (now["State"]["Status"], now["State"]["Restarting"]) == ("exited", False)
@@ -126,7 +126,7 @@ def test_a_container_that_waits_for_its_restart_can_be_removed(engine: Engine) -
 
 @pytest.mark.slow
 def test_the_daemon_goes_and_comes_back(own_engine: Engine) -> None:
-    """A graceful restart and a `kill -9`: who ran runs on, who ended meanwhile is known, policies hold."""
+    """A graceful restart and a `kill -9`: running containers continue, exits are known, policies apply."""
     engine = own_engine
     if engine.kind == "dockerd":
         pytest.skip("dockerd takes its containers along")
@@ -163,7 +163,7 @@ def test_the_daemon_goes_and_comes_back(own_engine: Engine) -> None:
         assert inspect(engine, runs)["State"]["Pid"] == pid
         assert inspect(engine, again)["State"]["Running"]
         assert engine.api.post(f"/containers/{paused}/unpause").status == 204
-        # No line was lost while nobody looked.
+        # No line was lost without the daemon.
         lines = engine.docker("logs", runs).stdout.split()
         assert lines == [str(number) for number in range(len(lines))]
     finally:
@@ -198,7 +198,7 @@ def test_a_shim_or_the_supervisor_that_dies(own_engine: Engine) -> None:
 
 @pytest.mark.slow
 def test_everything_is_gone_at_once(own_engine: Engine) -> None:
-    """As after a loss of power: who has a policy runs again, who has none is known to have ended, `--rm` is obeyed."""
+    """As after a power loss: containers with a policy restart, others are known to have exited, `--rm` removes."""
     engine = own_engine
     if engine.kind != "wharf":
         pytest.skip("the embedded supervisor only")
@@ -234,7 +234,7 @@ def test_everything_is_gone_at_once(own_engine: Engine) -> None:
 
 @pytest.mark.slow
 def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
-    """What had not reached the disk is unpacked anew: for new containers, and below those that are there."""
+    """Layers that had not reached the disk are unpacked again: for new containers, and below existing ones."""
     engine = own_engine
     if engine.kind != "wharf":
         pytest.skip("the embedded supervisor only")
@@ -263,8 +263,8 @@ def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 4, 6])
 def test_killed_in_the_middle_of_everything(own_engine: Engine, after: int) -> None:
-    """`kill -9` while containers are created, started and removed: the next daemon finds a consistent world, and what
-    nobody's record holds is gone."""
+    """`kill -9` while containers are created, started and removed: the next daemon finds a consistent state and removes
+    what no record refers to."""
     engine = own_engine
     if engine.kind == "dockerd":
         pytest.skip("dockerd's own matter")
@@ -307,7 +307,7 @@ def test_killed_in_the_middle_of_everything(own_engine: Engine, after: int) -> N
     assert until(lambda: not os.listdir(directories))
     assert until(lambda: not engine.find("wharf-shim"))
     assert until(lambda: not cgroups_of_containers(engine))
-    # Anonymous volumes whose create was not finished belong to nobody: a prune takes them.
+    # Anonymous volumes of unfinished creates are removed by a prune.
     engine.api.post("/volumes/prune")
     assert engine.api.get("/volumes").json()["Volumes"] == []
 

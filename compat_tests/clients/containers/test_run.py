@@ -1,4 +1,4 @@
-"""`docker run`: output, exit codes, what the process gets, errors in dockerd's words."""
+"""`docker run`: output, exit codes, the process's environment, errors in dockerd's words."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_entrypoint_and_command(engine: Engine) -> None:
 
 @honours("Config.Tty")
 def test_a_terminal(engine: Engine) -> None:
-    # Without a terminal of its own the CLI asks for one in the container only when nothing is attached to stdin.
+    # Without a terminal, the CLI requests one in the container only if stdin is not attached.
     name = engine.docker("run", "-d", "-t", "--network", "none", "busybox", "sh", "-c", "tty; stty size").stdout.strip()
     try:
         assert engine.docker("wait", name).stdout.strip() == "0"

@@ -23,7 +23,7 @@ V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def keys(value: Any) -> Any:
-    """The shape of a record: its keys, all the way down."""
+    """Return the keys of a record, recursively."""
     return {key: keys(inner) for key, inner in value.items()} if isinstance(value, dict) else None
 
 
@@ -109,7 +109,7 @@ def test_the_cli_shows_them(engine: Engine) -> None:
             identity, _, _, limit, pids = done.stdout.split()
             return [identity, limit, pids]
 
-        # It waits for two seconds, of which two samples take one; what is not there then it shows as nothing.
+        # The CLI waits two seconds, of which two samples take one; a missing value is shown as zero.
         assert until(lambda: shown() == [box[:12], "64MiB", "1"]), shown()
 
 
@@ -146,7 +146,7 @@ def test_top(engine: Engine) -> None:
 
 
 def memory_limit(engine: Engine, box: str) -> int:
-    """What the kernel enforces, as the container sees it."""
+    """Return the kernel's limit, as the container sees it."""
     file = "/sys/fs/cgroup/memory.max" if V2 else "/sys/fs/cgroup/memory/memory.limit_in_bytes"
     return int(engine.docker("exec", box, "cat", file).stdout)
 
@@ -216,7 +216,7 @@ def check(*test: str, **more: int) -> dict[str, Any]:
 @honours("Config.Healthcheck")
 def test_health_follows_its_probe(engine: Engine) -> None:
     began = int(time.time()) - 1
-    # The first probes may come before the file: they don't count.
+    # Probes before the file exists don't count.
     early = {"StartPeriod": 60 * SECOND, "StartInterval": SECOND // 5}
     test = check("CMD-SHELL", "echo checked; test -e /tmp/well", **early)
     with container(engine, Cmd=["sh", "-c", "touch /tmp/well; sleep 600"], Healthcheck=test) as box:
@@ -258,7 +258,7 @@ def test_a_probe_that_takes_too_long(engine: Engine) -> None:
         def told() -> list[tuple[int, str]]:
             return [(entry["ExitCode"], entry["Output"]) for entry in health(engine, box)["Log"]]
 
-        # On a busy host a probe may not come to speak in its time; then the next one does.
+        # On a busy host a probe may produce no output in time; then the next one does.
         wanted = (-1, "Health check exceeded timeout (1s): said\n")
         assert until(lambda: wanted in told(), seconds=60), told()
 
@@ -274,7 +274,7 @@ def test_a_probe_that_cannot_run(engine: Engine) -> None:
 
 def test_as_many_failures_as_asked_for(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], Healthcheck=check("CMD", "false", Retries=1000)) as box:
-        assert until(lambda: health(engine, box)["FailingStreak"] > 3, seconds=60)  # three are enough by default
+        assert until(lambda: health(engine, box)["FailingStreak"] > 3, seconds=60)  # the default is three
         assert health(engine, box)["Status"] == "starting"
 
 
@@ -285,7 +285,7 @@ def test_failures_in_the_start_period_do_not_count(engine: Engine) -> None:
         now = health(engine, box)
         assert (now["Status"], now["FailingStreak"]) == ("starting", 0)
         began = [calendar.timegm(time.strptime(entry["Start"][:19], "%Y-%m-%dT%H:%M:%S")) for entry in now["Log"]]
-        # Who asks for no interval gets five seconds.
+        # The default start interval is five seconds.
         assert min(later - earlier for earlier, later in itertools.pairwise(began)) < 5
         assert "(health: starting)" in engine.docker("ps", "--format", "{{.Status}}", "-f", f"id={box}").stdout
 

@@ -1,4 +1,4 @@
-"""Streams at their limits: TLS, slow and vanishing clients, a daemon that is killed, many containers at once."""
+"""Streams under load: TLS, slow and disconnected clients, a killed daemon, many containers at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_LOG = {"LogConfig": {"Type": "none", "Config": {}}}
 
 
 class Secure:
-    """An engine that listens with TLS, too, and how the CLI is told so."""
+    """An engine that also listens with TLS, and the CLI's flags for it."""
 
     def __init__(self, engine: Wharf, address: str, folder: Path) -> None:
         self.engine = engine
@@ -50,7 +50,7 @@ def secure(request: pytest.FixtureRequest) -> Iterator[Secure]:
 
 
 def _listening(folder: Path, authority: Any, address: str) -> list[str]:
-    """Keys for both sides in ``folder``, and the daemon's flags."""
+    """Create keys for both sides in ``folder``; return the daemon's flags."""
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     for name, identity in (("server", "127.0.0.1"), ("client", "client@example.org")):
         issued = authority.issue_cert(identity)
@@ -62,14 +62,14 @@ def _listening(folder: Path, authority: Any, address: str) -> list[str]:
 
 
 def highest(pid: int) -> int:
-    """The most memory that a process ever had, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) << 10
 
 
 def shim_of(engine: Wharf, box: str) -> int:
-    """The parent of the container's first process."""
+    """Return the parent of the container's first process."""
     pid = engine.api.get(f"/containers/{box}/json").json()["State"]["Pid"]
     found = re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
@@ -81,7 +81,7 @@ def descriptors(pid: int) -> int:
 
 
 def started(engine: Wharf, identity: str) -> dict[str, Any]:
-    """An exec once it has a process, or has had one: its head may come before that."""
+    """Return an exec once it has, or has had, a process: the response head may come before that."""
     found: dict[str, Any] = {}
 
     def begun() -> bool:
@@ -136,7 +136,7 @@ def test_who_does_not_read_costs_no_memory_and_loses_nothing(secure: Secure) -> 
         body = {"AttachStdout": True, "Cmd": ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}"]}
         identity = engine.api.post(f"/containers/{box}/exec", body).json()["Id"]
         with hijack(engine, f"/exec/{identity}/start", {}) as stream:
-            # Nobody reads, and it ends all the same: what the client missed waits in a file.
+            # Without a reader it still exits: the unread output is in a file.
             pid = started(engine, identity)["Pid"]
             assert until(lambda: not Path(f"/proc/{pid}").exists(), seconds=90)
             assert highest(shim) < 64 * MIB
@@ -165,14 +165,14 @@ def test_clients_that_vanish(secure: Secure) -> None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
             if number % 2:
-                # A terminal has no end of input: its process stays, as with dockerd.
+                # A terminal has no end of input, so its process stays, as with dockerd.
                 found = started(engine, identity)
                 if found["Running"]:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(found["Pid"], signal.SIGKILL)
-        # Without a terminal they end with their input.
+        # Without a terminal they exit at the end of their input.
         assert until(lambda: len(engine.api.get(f"/containers/{box}/top").json()["Processes"]) == 1)
-        # A few are opened once, at the first use.
+        # Some descriptors are opened once, on first use.
         assert until(lambda: descriptors(shim) <= before + 4), descriptors(shim)
         assert until(lambda: descriptors(engine.daemon.pid) <= daemon + 4), descriptors(engine.daemon.pid)
         assert engine.docker("exec", box, "echo", "well").stdout == "well\n"

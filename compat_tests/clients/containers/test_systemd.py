@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def root_file_system() -> bytes:
-    """The host's systemd with its libraries, and its targets without their services."""
+    """Return the host's systemd with its libraries, and its targets without their services."""
     programs = [path for path in (SYSTEMD, EXECUTOR, Path(shutil.which("busybox") or "")) if path.exists()]
     done = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False, timeout=60)
     words = {word for line in done.stdout.splitlines() if not line.endswith(":") for word in line.split()}
@@ -64,7 +64,7 @@ def root_file_system() -> bytes:
 
 def test_systemd_reaches_its_targets_on_a_terminal(engine: Engine) -> None:
     engine.docker("load", input=docker_archive(TAG, [root_file_system()]))
-    # systemd refuses a host with cgroup v1 without this word (a container's "kernel command line" is its arguments).
+    # systemd refuses cgroup v1 without this argument (in a container, its arguments replace the kernel command line).
     command = [str(SYSTEMD), "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.show_status=1"]
     host = {"Privileged": True, "CgroupnsMode": "private", "Tmpfs": {"/run": "", "/tmp": ""}}
     try:

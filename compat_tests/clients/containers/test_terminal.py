@@ -41,7 +41,7 @@ def test_input_and_size_reach_a_terminal_that_was_closed(engine: Engine) -> None
             engine.docker("exec", box, "touch", "/open")
             stream.until(b"33 99\r\n")
             stream.until(b"got-typed\r\n")
-            stream.write(b"\x10\x11")  # the keys that detach
+            stream.write(b"\x10\x11")  # the detach keys
             stream.read()
         assert engine.docker("inspect", "-f", "{{.State.Running}}", box).stdout == "true\n"
         with hijack(engine, f"/containers/{box}/attach?stream=1&stdout=1") as stream:
@@ -52,7 +52,7 @@ def test_input_and_size_reach_a_terminal_that_was_closed(engine: Engine) -> None
 
 
 def test_all_output_of_a_terminal_precedes_its_end(engine: Engine) -> None:
-    """The process exits with output unread; its terminal's buffer is read to the end."""
+    """The process exits with unread output; its terminal's buffer is read to the end."""
     script = f"seq 20000; {CLOSE}; echo last >/dev/console"
     with container(engine, start=False, Cmd=["sh", "-c", script], Tty=True) as box:
         assert engine.docker("start", "-a", box).stdout.splitlines()[-2:] == ["20000", "last"]
@@ -60,7 +60,7 @@ def test_all_output_of_a_terminal_precedes_its_end(engine: Engine) -> None:
 
 
 def test_an_exec_ends_with_its_process_and_not_with_its_terminals_last_user(engine: Engine) -> None:
-    """Children keep the exec's terminal open, before and after it was closed by the exec itself."""
+    """Children keep the exec's terminal open, before and after the exec's process closes it."""
     with container(engine, Cmd=["sleep", "600"]) as box:
         began = time.monotonic()
         with Terminal(engine, "exec", "-it", box, "sh", "-c", "trap '' HUP; sleep 300 & seq 3000; exit 3") as terminal:
@@ -71,7 +71,7 @@ def test_an_exec_ends_with_its_process_and_not_with_its_terminals_last_user(engi
         with Terminal(engine, "exec", "-it", box, "sh", "-c", script) as terminal:
             terminal.until(b"late\r\n")
             assert terminal.wait() == 4
-        # An exec's own terminal, by its name, after every process has closed it.
+        # An exec's own terminal, by name, after every process has closed it.
         script = f"t=$(tty); {CLOSE}; sleep 1; echo back >$t; exit 5"
         with Terminal(engine, "exec", "-it", box, "sh", "-c", script) as terminal:
             terminal.until(b"back\r\n")

@@ -39,7 +39,7 @@ def images_as_before(engine: Engine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def container(engine: Engine, *args: str, running: bool = True) -> Iterator[str]:
-    """A container that writes what it is told and stays."""
+    """A container that runs the given script and keeps running."""
     id = engine.docker("create", "--network", "none", *args).stdout.strip()
     try:
         if running:
@@ -86,7 +86,7 @@ def test_commit(engine: Engine) -> None:
         # Without a name it is a dangling image.
         dangling = json.dumps({"dangling": ["true"]})
         assert [image["Id"] for image in engine.api.get("/images/json", filters=dangling).json()] == [unpaused]
-        # The base stays as long as there are images made from it.
+        # The base image can't be removed while it has child images.
         assert "No such container: none" in engine.docker("commit", "none", check=False).stderr
         assert engine.docker("commit", "-c", "FROM x", id, check=False).status == 1
         assert "is not a valid change command" in engine.docker("commit", "-c", "NO x", id, check=False).stderr
@@ -98,7 +98,7 @@ def test_commit(engine: Engine) -> None:
 
 
 def test_commit_of_large_files(engine: Engine) -> None:
-    """What compresses and what does not, over the bounds of its pieces."""
+    """Compressible and incompressible data, larger than the pieces of the transfer."""
     data = os.urandom(3_500_000) + bytes(3_000_000) + b"text " * 300_000
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -111,7 +111,7 @@ def test_commit_of_large_files(engine: Engine) -> None:
         engine.docker("commit", id, "large:1")
     shown = engine.docker(*RUN, "large:1", "sha256sum", "/large").stdout
     assert shown.split()[0] == hashlib.sha256(data).hexdigest()
-    assert inspect(engine, "large:1")["Size"] < 6_500_000  # what compresses does
+    assert inspect(engine, "large:1")["Size"] < 6_500_000  # compressible data is compressed
     saved = engine.api.get("/images/large:1/get").body
     engine.docker("rmi", "large:1")
     engine.docker("load", "-q", input=saved)
@@ -136,12 +136,12 @@ def test_import_and_export(engine: Engine) -> None:
     assert document["Config"]["Env"] == ["A=b"]
     assert (document["Comment"], document["Architecture"], document["Os"]) == ("a message", "amd64", "linux")
     assert engine.docker(*RUN, "imported:1").stdout == "exported\n"
-    # Compressed, without a name, from docker-py; a default message tells the source.
+    # Compressed, without a name, by docker-py; the default message names the source.
     for pack in (gzip.compress, zstandard.ZstdCompressor().compress, bz2.compress, lzma.compress):
         id = engine.docker("import", "-", input=pack(layer({"x": os.urandom(5)}))).stdout.strip()
         assert inspect(engine, id)["RepoTags"] == []
         assert inspect(engine, id)["Comment"] == "Imported from -"
-    # docker-py has no check of its own: the status is the last line.
+    # docker-py does not check for errors: the status is the last line.
     lines = engine.client.api.import_image_from_data(layer({"y": "z"}), repository="bypy/imported", tag="3")
     assert "sha256:" in str(lines)
     assert inspect(engine, "bypy/imported:3")["RepoTags"] == ["bypy/imported:3"]
@@ -155,7 +155,7 @@ def test_import_and_export(engine: Engine) -> None:
 
 @pytest.mark.parametrize("pack", [bytes, bz2.compress, lzma.compress], ids=["plain", "bzip2", "xz"])
 def test_padding_behind_an_imported_archive_is_not_kept(engine: Engine, pack: Callable[[bytes], bytes]) -> None:
-    """It is read, as senders are not cut off, and nobody's."""
+    """The data after the archive's end is read, so that senders can finish, but not stored."""
     data = layer({"x": os.urandom(300_000), "zeros": bytes(700_000)})
     sizes = []
     for behind in (0, 64 << 20):
@@ -167,7 +167,7 @@ def test_padding_behind_an_imported_archive_is_not_kept(engine: Engine, pack: Ca
         engine.docker("rm", made)
         with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
             assert archive.getmember("zeros").size == 700_000
-    assert abs(sizes[0] - sizes[1]) < 100  # the times of two configs may differ in length
+    assert abs(sizes[0] - sizes[1]) < 100  # the times in the two configs may differ in length
     assert sizes[0] < len(data) + 10_240
 
 
@@ -198,7 +198,7 @@ def test_commit_of_what_just_ends(engine: Engine) -> None:
     for _ in range(8):
         id = engine.docker("create", "busybox", "touch", "/made").stdout.strip()
         try:
-            # two requests without a pause: the process ends before, in or after the commit
+            # two requests without a pause: the process exits before, during or after the commit
             assert engine.api.post(f"/containers/{id}/start").status == 204
             answer = engine.api.post("/commit", container=id)
             assert answer.status == 201, answer.body

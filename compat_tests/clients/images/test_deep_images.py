@@ -1,4 +1,4 @@
-"""Images of many layers, whose overlay's options are longer than the page that mount(2) takes: everything that mounts
+"""Images of many layers, whose overlay options exceed the page that mount(2) accepts, in everything that mounts
 them."""
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from compat_tests.support.subids import USER, subordinate_ids
 
 pytestmark = pytest.mark.root
 
-STEPS = 60  # a page holds some 40 paths of layers here
+STEPS = 60  # here a page holds about 40 layer paths
 CASE = Case("\n".join(["FROM busybox", *(f"COPY f /f{n}" for n in range(STEPS)), "RUN ls / | grep -c f"]), {"f": "x"})
 LAYERS = 120
 
 
 @pytest.fixture
 def mapped() -> Iterator[Engine]:
-    """An engine with `userns-remap`, whose containers get other paths of their layers."""
+    """An engine with `userns-remap`, whose layers have other paths."""
     with subordinate_ids(), wharf("deep", "--userns-remap", USER) as engine:
         yield engine
 
 
 def load(engine: Engine, count: int) -> None:
-    """An image `deep` whose every layer but the first adds one file."""
+    """Load an image `deep`; every layer but the first adds one file."""
     layers = [busybox_layer(), *(layer({f"file{number}": str(number)}) for number in range(count - 1))]
     engine.docker("load", "-q", input=docker_archive("deep:latest", layers))
 
 
 def check(engine: Engine, tmp_path: Path) -> None:
-    """Runs the image `deep`, and uses all that looks into its container."""
+    """Run the image `deep`, and use every operation that mounts its layers."""
     (tmp_path / "in").write_text("brought")
     docker = engine.docker
     files = docker("run", "--name", "deep", "deep", "sh", "-c", "rm /file0; echo a > /a; ls / | grep -c file").stdout

@@ -1,5 +1,5 @@
-"""The disk comes back: after everything is removed the data root has the files that it had, also when many work at
-once; what is held stays; and `docker system df` accounts for what is there."""
+"""Disk space is freed: after removal the data root has its original files, also after concurrent work; what is in use
+stays; and `docker system df` accounts for all of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def test_everything_is_given_back(own_engine: Engine, plain: Registry) -> None:
     name = plain.name("app:1")
     engine.docker("pull", "-q", name)
     engine.docker("load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(2, 200_000)]))
-    engine.docker("load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(1)]))  # leaves one dangling
+    engine.docker(
+        "load", "-q", input=docker_archive("loaded:1", [busybox_layer(), *fresh(1)])
+    )  # leaves a dangling image
     engine.docker("import", "-", "imported:1", input=layer({"x": os.urandom(200_000)}))
     id = engine.docker(
         "create", "-v", "/volume", "loaded:1", "sh", "-c", "echo x > /volume/x; echo y > /y"
@@ -61,7 +63,7 @@ def balanced(engine: Engine) -> bool:
 
 @pytest.mark.core
 def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_path: Path) -> None:
-    """Whatever an engine has in its data root, ``system df`` tells, but for the engine's own."""
+    """``system df`` accounts for everything in the data root, except for the engine's own data."""
     engine = own_engine
     layers = [busybox_layer(), *fresh(2, 300_000)]
 
@@ -76,7 +78,7 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_pat
     one, two = rows["df/one:1"], rows["df/two:1"]
     assert one["SharedSize"] == two["SharedSize"] > 600_000
     assert "df/one" in engine.docker("system", "df", "-v").stdout
-    engine.docker("load", "-q", input=docker_archive("df/two:1", fresh(1, 100_000)))  # leaves one dangling
+    engine.docker("load", "-q", input=docker_archive("df/two:1", fresh(1, 100_000)))  # leaves a dangling image
     check("a dangling one")
     script = "head -c 100000 /dev/urandom > /v/x; ln /v/x /v/y; head -c 70000 /dev/urandom > /w; ln /w /u; seq 3000"
     engine.docker("run", "--network", "none", "--name", "df-c", "-v", "df-v:/v", "df/one:1", "sh", "-c", script)
@@ -103,7 +105,7 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_pat
             client.kill()
         check("a pull that was left")
         left = ingested(engine)
-        assert left >= 1 << 20 or engine.kind == "containerd"  # its lease takes that along
+        assert left >= 1 << 20 or engine.kind == "containerd"  # its lease also removes that
         assert engine.api.post("/images/prune").json()["SpaceReclaimed"] >= left
         assert ingested(engine) == 0
         hold.go.set()
@@ -119,7 +121,7 @@ def test_df_accounts_for_every_byte(own_engine: Engine, plain: Registry, tmp_pat
 
 @pytest.mark.core
 def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Path) -> None:
-    """Sizes of containers are remembered; whatever writes into a layer is seen, and a new daemon measures the same."""
+    """Sizes of containers are cached; every writer to a layer is noticed, and a new daemon measures the same."""
     engine = own_engine
     before = as_it_is(engine)
     (tmp_path / "f").write_bytes(os.urandom(1 << 20))
@@ -168,7 +170,7 @@ def test_remembered_sizes_are_those_of_the_disk(own_engine: Engine, tmp_path: Pa
 
 
 def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
-    """Some seconds of what ``python -m compat_tests.endurance.stress`` does for minutes."""
+    """A few seconds of ``python -m compat_tests.endurance.stress``."""
     before = as_it_is(own_engine)
     stress = Stress(own_engine, plain)
     stress.run(rounds=3)
@@ -177,7 +179,7 @@ def test_many_at_once(own_engine: Engine, plain: Registry) -> None:
 
 
 def bomb(name: str) -> bytes:
-    """An archive of about one MiB whose layer holds a file of 10 GB of zeros."""
+    """Return an archive of about one MiB whose layer has a file of 10 GB of zeros."""
     size = 10_000_000_000
     packer = zstandard.ZstdCompressor(level=3)
     piece = 100_000_000
@@ -200,7 +202,7 @@ def bomb(name: str) -> bytes:
 
 
 def test_a_full_disk(plain: Registry, tmp_path: Path) -> None:
-    """It is told as such, what was begun goes, and what fits still works."""
+    """The error is reported, partial data is removed, and smaller images still work."""
     root = tmp_path / "small"
     root.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=42m", "wharf-test", str(root)], check=True, timeout=60)

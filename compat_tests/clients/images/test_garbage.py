@@ -1,4 +1,4 @@
-"""Garbage on the API's socket: what is no HTTP, what never ends, who never speaks. The daemon lives and stays small."""
+"""Invalid input on the API's socket: no HTTP, endless requests, silent clients. The daemon survives and stays small."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD = b"Host: d\r\n"
 
 
 def exchange(engine: Engine, sent: bytes, *, end: bool = False) -> bytes:
-    """What comes back until the engine closes or says nothing more."""
+    """Return what is received until the engine closes or falls silent."""
     with engine.api.raw(timeout=30) as sock, contextlib.suppress(OSError):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(sent)
@@ -31,7 +31,7 @@ def exchange(engine: Engine, sent: bytes, *, end: bool = False) -> bytes:
 
 
 def memory(engine: Engine) -> int:
-    """Bytes of the daemon's own memory."""
+    """Return the daemon's private memory in bytes."""
     for line in Path(f"/proc/{engine.daemon.pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -106,7 +106,7 @@ def test_uploads_that_stall_keep_no_thread_from_others(engine: Engine, path: str
     with contextlib.ExitStack() as stack:
         for _ in range(20):
             sock = stack.enter_context(contextlib.closing(engine.api.raw(timeout=30)))
-            with contextlib.suppress(TimeoutError):  # who is served later is not read either
+            with contextlib.suppress(TimeoutError):  # clients served later are not read either
                 sock.sendall(head + b"\r\n" + body[: len(body) // 2])
         small = images.layer({"Dockerfile": b"FROM scratch\nLABEL a=b\n", "other": os.urandom(2 << 20)})
         archive = {"Content-Type": "application/x-tar"}
@@ -125,7 +125,7 @@ def test_idle_and_slow_clients_block_nobody(engine: Engine) -> None:
             sock: list[socket.socket] = []
 
             def connected(sock: list[socket.socket] = sock) -> bool:
-                # A full backlog refuses at once where the connection would wait.
+                # With a full backlog, a blocking connect would wait; a non-blocking one fails.
                 with contextlib.suppress(BlockingIOError):
                     sock.append(engine.api.raw(timeout=30))
                 return bool(sock)

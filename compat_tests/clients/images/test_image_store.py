@@ -1,4 +1,4 @@
-"""Sizes and archives as of a dockerd that keeps its images as containerd does, which is how this engine keeps them."""
+"""Sizes and archives compared with a dockerd that uses the containerd image store, as Wharf does."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def store() -> Iterator[Dockerd]:
 
 @pytest.fixture(scope="module")
 def loaded(engine: Engine, store: Dockerd) -> Iterator[tuple[Engine, Engine]]:
-    """Both with the same images."""
+    """Both engines with the same images."""
     for make, name in ((oci_archive, NAMES[0]), (docker_archive, NAMES[1])):
-        # No layer is in both: dockerd takes a layer that it has in another compression for the same one.
+        # The images share no layer: dockerd treats a layer with another compression as the same one.
         archive = make(name, [busybox_layer() if make is docker_archive else layer({"small": name}), big()])
         for each in (engine, store):
             each.docker("load", "-q", input=archive)
@@ -56,7 +56,7 @@ def sizes(engine: Engine, name: str) -> dict[str, Any]:
 
 
 def test_sizes(loaded: tuple[Engine, Engine]) -> None:
-    """What `docker images` prints is content and layers unpacked, together; inspect has the content alone."""
+    """`docker images` shows content plus unpacked layers; inspect shows the content only."""
     ours, theirs = loaded
     for name in NAMES:
         assert sizes(ours, name) == sizes(theirs, name)
@@ -67,8 +67,8 @@ def test_sizes(loaded: tuple[Engine, Engine]) -> None:
 
 
 def test_the_manifest_of_an_archive(loaded: tuple[Engine, Engine]) -> None:
-    """Its configs are those of the layout, and an image's id is its manifest's digest. A tool that takes the one for
-    the other (Ansible's docker_image_export) writes the archive again on every run, with dockerd as well."""
+    """Configs are named as in the OCI layout, and an image's id is its manifest's digest. Tools that mix up the two
+    (Ansible's docker_image_export) rewrite the archive on every run, with dockerd too."""
     for name in NAMES:
         found = []
         for each in loaded:

@@ -1,4 +1,4 @@
-"""Local images: list, inspect, history, tag, rmi and prune, as dockerd with containerd's image store answers."""
+"""Local images: list, inspect, history, tag, rmi and prune, as dockerd with the containerd image store answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(autouse=True)
 def images_as_before(engine: Engine) -> Iterator[None]:
-    engine.api.post("/images/prune")  # what other tests left without a name is counted here
+    engine.api.post("/images/prune")  # dangling images of other tests would be counted
     before = {image["Id"] for image in images(engine, all=1)}
     yield
     for image in images(engine, all=1):
@@ -41,7 +41,7 @@ def images(engine: Engine, **query: Any) -> list[dict[str, Any]]:
 
 
 def load(engine: Engine, name: str, *, size: int = 20, **fields: object) -> str:
-    """An image of its own; its id."""
+    """Load a unique image; return its id."""
     layers = [busybox_layer(), layer({"own": os.urandom(size)})]
     engine.docker("load", "-q", input=docker_archive(name, layers, **fields))
     return str(engine.api.get(f"/images/{name}/json").json()["Id"])
@@ -75,14 +75,14 @@ def test_list(engine: Engine) -> None:
     assert (row["Containers"], row["SharedSize"], row["ParentId"]) == (0, -1, "")
     assert row["Created"] == 1704164645
     assert row["Descriptor"]["digest"] == one
-    assert row["Size"] > 1.5 * len(busybox_layer())  # the blobs and what they are unpacked
+    assert row["Size"] > 1.5 * len(busybox_layer())  # blobs plus unpacked layers
     assert names(engine, "list/one") == ["list/one:1", "list/one:other"]
     assert names(engine, "list/one:other") == ["list/one:other"]
     assert names(engine, "-f", "reference=list/*:[12]") == ["list/one:1", "list/two:2"]
     assert names(engine, "-f", "label=kind=b") == ["list/two:2"]
     assert names(engine, "-f", "label=kind", "-f", "label=x") == ["list/one:1", "list/one:other"]
     assert names(engine, "-f", "dangling=true") == []
-    assert names(engine, "-f", "before=list/two:2", "-f", "reference=list/*") == []  # both are of the same second
+    assert names(engine, "-f", "before=list/two:2", "-f", "reference=list/*") == []  # created in the same second
     assert names(engine, "-f", "since=busybox", "-f", "label=kind=a") == []
     assert names(engine, "-f", "until=1h", "-f", "reference=list/*") == []
     assert "invalid filter" in engine.docker("images", "-f", "no=1", check=False).stderr
@@ -91,7 +91,7 @@ def test_list(engine: Engine) -> None:
     assert len(busybox_layer()) * 0.9 < shared["SharedSize"] < shared["Size"]
     digests = engine.docker("images", "--digests", "--no-trunc", "list/two").stdout.splitlines()[1].split()
     assert digests[:4] == ["list/two", "2", two, two]
-    # A name that moves leaves the old image without one.
+    # Moving a name leaves the old image dangling.
     load(engine, "list/two:2")
     assert [image["Id"] for image in images(engine, filters={"dangling": ["true"]})] == [two]
     assert two[7:19] in engine.docker("images").stdout
@@ -135,7 +135,7 @@ def test_inspect(engine: Engine) -> None:
     }
     assert {key: document[key] for key in wanted} == wanted
     assert document["Metadata"]["LastTagTime"].startswith("20")
-    # What the image takes in a registry, as dockerd says.
+    # The size in a registry, as in dockerd.
     assert document["Descriptor"]["size"] < document["Size"] < len(busybox_layer())
     for text in (
         document["Id"],
@@ -159,7 +159,7 @@ def test_inspect(engine: Engine) -> None:
 
 def test_a_name_comes_before_the_beginning_of_an_id(engine: Engine) -> None:
     one = load(engine, "ambiguous:1")
-    name = one[7:15]  # a repository's name may look like the beginning of an id
+    name = one[7:15]  # a repository's name may look like a prefix of an id
     two = load(engine, f"{name}:latest")
     assert engine.api.get(f"/images/{name}/json").json()["Id"] == two
     assert engine.api.get(f"/images/{one[7:19]}/json").json()["Id"] == one
@@ -233,7 +233,7 @@ def test_rmi_of_what_is_used(engine: Engine) -> None:
         reason = f"image is being used by running container {container[:12]}"
         assert f"conflict: unable to delete {short} (cannot be forced) - {reason}" in done.stderr
         assert engine.api.delete("/images/used:1").status == 409
-        # By force the name goes, the container keeps its image.
+        # With force the name is removed; the container keeps its image.
         assert engine.docker("rmi", "-f", "used:1").stdout.splitlines() == ["Untagged: used:1"]
         assert engine.docker("exec", container, "ls", "/own").stdout == "/own\n"
         assert [image["Id"] for image in images(engine, filters={"dangling": ["true"]})] == [id]
@@ -286,7 +286,7 @@ def test_prune(engine: Engine) -> None:
 
 
 def test_prune_keeps_what_containers_asked_for(engine: Engine) -> None:
-    """By an id or a digest, the last of the image's names in their order; by a name, that name."""
+    """By id or digest, the last of the image's sorted names; by name, that name."""
     id = load(engine, "asked:b", Labels={"asked": "yes"})
 
     def untagged(asked: str) -> list[str]:
@@ -308,7 +308,7 @@ def test_prune_keeps_what_containers_asked_for(engine: Engine) -> None:
 
 
 def test_events(engine: Engine, tmp_path: Path) -> None:
-    """Names and labels as dockerd with the containerd image store has them."""
+    """Names and labels equal those of dockerd with the containerd image store."""
     one, two, made, name = (f"events-{uuid.uuid4().hex[:8]}" for _ in range(4))
     since = time.time()
     load(engine, f"{one}:1", Labels={"a": "b"})

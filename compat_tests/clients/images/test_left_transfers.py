@@ -1,4 +1,4 @@
-"""Archives and pulls whose client goes away in the middle: nothing of them stays, and nobody else waits for them."""
+"""Transfers whose client disconnects or stalls: nothing of them stays, and other clients don't wait for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
 
 @contextlib.contextmanager
 def deaf() -> Iterator[str]:
-    """host:port of a server whose kernel has no room for another connection: who connects waits."""
+    """host:port of a server with a full accept queue: a connect waits."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -39,7 +39,7 @@ def deaf() -> Iterator[str]:
 
 @contextlib.contextmanager
 def sending(engine: Engine, path: str, body: bytes, upto: int) -> Iterator[socket.socket]:
-    """A client that sends so much of a body, and then says nothing more."""
+    """A client that sends part of a body and then stalls."""
     with contextlib.closing(engine.api.raw()) as sock:
         sock.sendall(f"POST {path} HTTP/1.1\r\nHost: d\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:upto])
         yield sock
@@ -54,7 +54,7 @@ def test_a_load_that_stalls_and_is_left(engine: Engine, archived: type[object]) 
     upto = len(archive) // 4 * 3
     with sending(engine, "/images/load?quiet=1", archive, upto) as sock:
         assert until(lambda: ingested(engine) > begun, seconds=60)
-        # The same image from somebody else: it does not wait for the one who stalls.
+        # Another client with the same image does not wait for the stalled one.
         assert "Loaded image: left:1" in engine.docker("load", input=archive).stdout
         engine.docker("rmi", "left:1")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -77,7 +77,7 @@ def test_an_import_that_is_left(engine: Engine) -> None:
 
 
 def test_a_save_that_is_left(engine: Engine) -> None:
-    """What is saved is held no longer than somebody reads it."""
+    """The lease of a save ends when its reader disconnects."""
     before = blobs_in(engine)
     engine.docker("load", "-q", input=docker_archive("left:saved", [busybox_layer(), *fresh(1, 8 * MIB)]))
     own = blobs_in(engine) - before
@@ -91,7 +91,7 @@ def test_a_save_that_is_left(engine: Engine) -> None:
 
 
 def test_a_stop_waits_for_no_registry(plain: Registry) -> None:
-    """One that says nothing more, and one that takes no connection."""
+    """A registry that stalls, and one that accepts no connection."""
     hold = Hold(MIB)
 
     def held(seen: Seen) -> Hold | None:

@@ -1,4 +1,4 @@
-"""One image of two platforms: every call that takes ``platform`` or ``platforms`` (API 1.46 to 1.51)."""
+"""An image of two platforms: every call with ``platform`` or ``platforms`` (API 1.46 to 1.51)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_is_asked_of_one_platform(engine: Engine) -> None:
         for platform, architecture in ((AMD64, "amd64"), (ARM64, "arm64"), ("linux/arm64", "arm64")):
             document = engine.api.get(f"/images/{made.name}/json", platform=platform).json()
             assert (document["Architecture"], document["Id"]) == (architecture, made.index)
-        # History came with 1.48, inspect with 1.49: older clients' words are not looked at.
+        # The parameter exists in history since 1.48, in inspect since 1.49: for older clients it is ignored.
         assert (
             Api(engine.api.path, version="1.48").get(f"/images/{made.name}/json", platform=ARM64).json()["Architecture"]
             == "amd64"
@@ -155,13 +155,13 @@ def test_one_platform_is_removed(engine: Engine) -> None:
             assert until(lambda: not blob(made.manifests[1]))
             assert engine.api.delete(path, platforms=ARM64).status == 404
             assert engine.api.delete(path, platforms="linux/arm64").status == 400
-            # What both had is still there for the other, and for its container.
+            # The shared layer is still there for the other platform and its container.
             assert engine.docker("start", "-a", container).stdout.startswith("amd64 of ")
         finally:
             engine.docker("rm", "-f", container)
         assert engine.api.delete(path, platforms=AMD64).json() == [{"Deleted": made.manifests[0]}]
         assert until(lambda: not blob(made.manifests[0]))
-        # The name stays until it goes itself; what was removed can be loaded again.
+        # The name stays until it is removed itself; a removed platform can be loaded again.
         engine.docker("load", "-q", input=made.archive)
         assert available(engine, made.name) == [True, True]
         assert engine.docker("rmi", made.name).stdout.splitlines()[0] == f"Untagged: {made.name}"
@@ -169,7 +169,7 @@ def test_one_platform_is_removed(engine: Engine) -> None:
 
 
 def test_a_platform_that_another_index_has_too(engine: Engine) -> None:
-    """Only the index that was asked lets go of it; the answer has no line of what stays for the other."""
+    """Only the given index drops its reference; the answer does not list what the other index keeps."""
     with loaded(engine) as made:
         other = f"also-{made.name}"
         manifest = json.loads(engine.api.get(f"/images/{made.name}/json", manifests=1).body)["Manifests"][0]
@@ -192,7 +192,7 @@ def test_a_platform_that_another_index_has_too(engine: Engine) -> None:
         try:
             answer = engine.api.delete(f"/images/{made.name}", platforms=AMD64)
             assert (answer.status, answer.json()) == (200, [])
-            assert available(engine, made.name) == [True, True]  # of the store, as dockerd tells it
+            assert available(engine, made.name) == [True, True]  # of the content store, as dockerd shows it
             shown = engine.docker("run", "--rm", "--network", "none", other).stdout
             assert shown.startswith("amd64 of ")
             assert engine.api.delete(f"/images/{other}", platforms=AMD64).json() == [{"Deleted": made.manifests[0]}]

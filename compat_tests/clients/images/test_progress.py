@@ -1,4 +1,4 @@
-"""What pulls and pushes tell their client, line for line beside dockerd."""
+"""The progress messages of pulls and pushes, compared line by line with dockerd's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 def shape(message: dict[str, Any], hidden: Mapping[str, str]) -> tuple[object, ...]:
-    """A message without what must differ: names, sizes, digests, how far it is."""
+    """Normalise a message: names, sizes, digests and progress differ."""
     text = str(message.get("status", ""))
     for name, word in hidden.items():
         text = text.replace(name, word)
@@ -34,8 +34,8 @@ def shape(message: dict[str, Any], hidden: Mapping[str, str]) -> tuple[object, .
 
 @dataclass(slots=True)
 class Told:
-    """What an operation said: of the whole and of each layer, in order; and the forms of its bars, which come as
-    often as time allows."""
+    """The messages of an operation: of the whole and of each layer, in order; and the forms of progress bars, whose
+    number depends on time."""
 
     whole: list[tuple[object, ...]] = field(default_factory=list)
     layers: list[list[tuple[object, ...]]] = field(default_factory=list)
@@ -85,14 +85,14 @@ def session(engine: Engine, archive: bytes) -> list[Told]:
 
 
 def test_beside_dockerd(engine: Engine, oracle: Dockerd) -> None:
-    # Large enough for bars of both directions, on a loaded machine too.
+    # Large enough for progress bars in both directions, even on a loaded machine.
     archive = oci_archive("x:1", fresh(3, 9 * MIB))
     for ours, theirs in zip(session(engine, archive), session(oracle, archive), strict=True):
         assert ours.whole == theirs.whole
         assert ours.bars >= theirs.bars
         assert len(ours.layers) == len(theirs.layers)
         for mine, other in zip(ours.layers, theirs.layers, strict=True):
-            # dockerd tells the newest state only: one that passes quickly may be left out.
+            # dockerd sends only the newest state, so it may omit a short one.
             rest = iter(mine)
             assert all(line in rest for line in other), (mine, other)
             assert mine[-1] == other[-1]

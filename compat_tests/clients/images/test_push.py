@@ -1,4 +1,4 @@
-"""Pushes to Debian's docker-registry, and questions to it."""
+"""Pushes to Debian's docker-registry, and queries to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIB = 1 << 20
 def test_push(engine: Engine, plain: Registry) -> None:
     layers = [busybox_layer(), *fresh()]
     engine.docker("load", "-q", input=oci_archive("pushed:1", layers))
-    first = f"one-{engine.kind}/app"  # what another engine has pushed there already would not be pushed again
+    first = f"one-{engine.kind}/app"  # blobs that another engine has pushed would not be pushed again
     second = f"two-{engine.kind}/app"
     one, two = plain.name(f"{first}:1"), plain.name(f"{second}:1")
     engine.docker("tag", "pushed:1", one)
@@ -64,7 +64,8 @@ def test_push(engine: Engine, plain: Registry) -> None:
 
 
 def test_every_repository_that_may_have_a_blob_is_tried(engine: Engine, plain: Registry) -> None:
-    """The one that got it last is gone: the registry begins an upload, and the blob is mounted from another one."""
+    """The repository of the last push is gone: the registry starts an upload, and the blob is mounted from another
+    one."""
     engine.docker("load", "-q", input=oci_archive("mounted:1", fresh()))
     names = [f"mount-{name}/app" for name in ("one", "two", "three", "four", "five", "new")]
     for name in names:
@@ -75,7 +76,7 @@ def test_every_repository_that_may_have_a_blob_is_tried(engine: Engine, plain: R
         shutil.rmtree(plain.root / "docker/registry/v2/repositories" / name)
     pushed = engine.docker("push", f"{plain.name(names[-1])}:1").stdout
     assert pushed.count(f"Mounted from {names[0]}") == 2
-    # Uploads that were begun meanwhile are ended: of two layers and a config, in four repositories.
+    # Uploads started meanwhile are cancelled: of two layers and a config, in four repositories.
     assert until(lambda: plain.log.read_text().count(f'"DELETE /v2/{names[-1]}/blobs/uploads/') == 12)
 
 
@@ -122,7 +123,8 @@ def test_questions_to_a_registry(engine: Engine, plain: Registry, tmp_path: Path
 
 
 def test_lists_of_manifests(engine: Engine, plain: Registry) -> None:
-    """``docker manifest`` and ``buildx imagetools`` make indexes of what was pushed; they pull as one image."""
+    """``docker manifest`` and ``buildx imagetools`` create indexes of pushed images; they can be pulled as one
+    image."""
     names = [plain.name(f"parts:{architecture}") for architecture in ("amd64", "arm64")]
     for name in names:
         engine.docker("load", "-q", input=oci_archive("part:1", [busybox_layer(), *fresh(1)]))

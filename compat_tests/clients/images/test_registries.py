@@ -1,4 +1,4 @@
-"""Ways to a registry: passwords, tokens, certificates of an own authority; and that secrets stay secret."""
+"""Authentication at registries: passwords, tokens, private CAs; and that secrets stay secret."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def header(document: Mapping[str, object]) -> dict[str, str]:
 
 
 def last(engine: Engine, name: str, auth: Mapping[str, object]) -> str:
-    """How a pull ends: the status of the last message, or the error."""
+    """Pull; return the status of the last message, or the error."""
     repository, _, tag = name.rpartition(":")
     query = {"fromImage": repository, "tag": tag}
     answer = engine.api.request("POST", "/images/create", query=query, headers=header(auth))
@@ -89,7 +89,7 @@ def test_credentials_in_every_form(engine: Engine, basic: Registry) -> None:
         assert "for " + name in last(engine, name, good)
     for bad in ({}, {"username": USER}, {"username": USER, "password": "x"}, {"auth": "%"}, {"registrytoken": "x"}):
         assert "denied" in last(engine, name, bad)
-    # What can't be read is nobody, whatever the client meant.
+    # An invalid header counts as no credentials.
     answer = engine.api.request(
         "POST", "/images/create", query={"fromImage": name}, headers={"X-Registry-Auth": "n0t base64!"}
     )
@@ -105,7 +105,7 @@ def test_tokens(engine: Engine, token: Registry) -> None:
     assert token.tokens is not None
     name, mine = token.name("team/app:1"), token.name("team/mine:1")
     token.tokens.seen.clear()
-    engine.docker("pull", "-q", name)  # anybody may
+    engine.docker("pull", "-q", name)  # anonymous pulls are allowed
     assert {scope for query in token.tokens.seen for scope in query["scope"]} == {"repository:team/app:pull"}
     engine.docker("tag", name, mine)
     assert engine.docker("push", mine, check=False).status == 1
@@ -117,10 +117,10 @@ def test_tokens(engine: Engine, token: Registry) -> None:
     engine.docker("push", mine)
     asked = {scope for query in token.tokens.seen for scope in query["scope"]}
     assert any("repository:team/mine:pull,push" in scope for scope in asked)
-    # Each other repository that may have the blobs is asked for with its own scope.
+    # A token is requested for each other repository that may have the blobs.
     assert any("repository:team/app:pull" in scope for scope in asked)
     engine.docker("logout", token.address)
-    # The token of a login, and one that a client got itself.
+    # An identity token of a login, and a registry token that a client obtained itself.
     answer = engine.api.post("/auth", {"username": USER, "password": PASSWORD, "serveraddress": token.address})
     assert answer.json() == {"Status": "Login Succeeded", "IdentityToken": "identity"}
     assert "for " + mine in last(engine, mine, {"identitytoken": "identity"})
@@ -131,7 +131,7 @@ def test_tokens(engine: Engine, token: Registry) -> None:
 
 
 def test_a_registry_that_is_not_there(engine: Engine, oracle: Dockerd) -> None:
-    """500 as dockerd: 503 would say that the engine itself is not available."""
+    """500 as dockerd: 503 would mean that the engine is unavailable."""
     found = []
     for each in (engine, oracle):
         name, login = "127.0.0.1:1/a/x", {"username": USER, "password": PASSWORD, "serveraddress": "127.0.0.1:1"}
@@ -159,7 +159,7 @@ def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Regist
     assert len(places) > 2
     for path in places:
         data = b""
-        with contextlib.suppress(FileNotFoundError):  # a database's own log comes and goes
+        with contextlib.suppress(FileNotFoundError):  # SQLite's log may disappear
             data = path.read_bytes()
         for secret in (PASSWORD.encode(), packed, b"open+sesame", b"open%20sesame"):
             assert secret not in data, path
@@ -171,7 +171,7 @@ def test_certificates(engine: Engine) -> None:
         engine.docker("login", "-u", USER, "--password-stdin", found.address, input=PASSWORD)
         name = found.name("secure:1")
         engine.docker("tag", "busybox", name)
-        engine.docker("push", name)  # loopback: nobody's authority is asked for
+        engine.docker("push", name)  # on loopback, certificates are not verified
         with trusted(found.address, {"ca.crt": trustme.CA().cert_pem.bytes()}):
             done = engine.docker("pull", name, check=False)
             assert done.status == 1

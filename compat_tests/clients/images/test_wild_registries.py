@@ -1,4 +1,4 @@
-"""Registries as they are in the wild: behind proxies, without TLS, asking for certificates, stalled or in loops."""
+"""Difficult registries: behind proxies, without TLS, with client certificates, stalled, or with redirect loops."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 
 def configure(engine: Wharf, keys: Mapping[str, object]) -> None:
-    """What the daemon reads again while it runs."""
+    """Change settings that the daemon reloads."""
     wanted: list[str] = [PLAIN]
     if isinstance(given := keys.get("insecure-registries"), list):
         wanted = given
@@ -52,12 +52,12 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def wild(proxy: Proxy) -> Iterator[Wharf]:
-    """An engine that has the proxy in its environment, and little patience."""
+    """An engine with the proxy in its environment and short timeouts."""
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("HTTP_PROXY", f"http://{proxy.address}")
         patch.setenv("HTTPS_PROXY", proxy.address)
         patch.delenv("no_proxy", raising=False)
-        patch.setenv("NO_PROXY", "10.128.0.0/9")  # where the bridges of the tests' engines are
+        patch.setenv("NO_PROXY", "10.128.0.0/9")  # contains the bridges of the tests' engines
         patch.setenv("WHARF_TIMEOUTS", "registry.answer=5")
         engine = stack.enter_context(engines.wharf("wild", "--max-download-attempts", "2"))
         engine.load_busybox()
@@ -74,12 +74,12 @@ def images_as_before(wild: Wharf) -> Iterator[None]:
 
 
 def there_and_back(engine: Wharf, name: str) -> None:
-    """A push and a pull of an image that nobody has."""
+    """Push and pull an image that no registry has."""
     engine.docker("load", "-q", input=oci_archive("wild:1", fresh(1, 3 * MIB)))
     engine.docker("tag", "wild:1", name)
     assert "digest: sha256:" in engine.docker("push", name).stdout
     engine.docker("rmi", name, "wild:1")
-    assert until(lambda: len(blobs_in(engine)) == 3)  # busybox's
+    assert until(lambda: len(blobs_in(engine)) == 3)  # those of busybox
     assert "Downloaded newer image" in engine.docker("pull", name).stdout
     engine.docker("rmi", name)
 
@@ -96,9 +96,9 @@ def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain: Re
         assert ("plain", PLAIN) in proxy.hosts_asked()
         assert ("CONNECT", secure.address) in proxy.hosts_asked()
         proxy.asked.clear()
-        wild.docker("pull", "-q", plain.name("proxied:1"))  # loopback is reached directly, always
+        wild.docker("pull", "-q", plain.name("proxied:1"))  # loopback is never proxied
         assert not proxy.asked
-        # Who can't be reached by the proxy can't be reached.
+        # A host that the proxy can't reach is unreachable.
         done = wild.docker("pull", "gone.wharf.test:5000/x", check=False)
         assert done.status == 1
         assert ("CONNECT", "gone.wharf.test:5000") in proxy.hosts_asked()
@@ -115,7 +115,7 @@ def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain: 
             proxy.asked.clear()
             there_and_back(wild, f"{PLAIN}/configured:1")
             assert ("plain", PLAIN) in other.hosts_asked()
-            assert not proxy.asked  # the file counts more than the environment
+            assert not proxy.asked  # the file overrides the environment
             expected = "Basic " + base64.b64encode(b"ali:hidden").decode()
             assert {one.authorization for one in other.asked} == {expected}
             other.asked.clear()
@@ -135,7 +135,7 @@ def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain: 
 
 
 def test_without_tls_beyond_loopback(wild: Wharf) -> None:
-    """A registry on the address of the engine's bridge, which is nobody's loopback."""
+    """A registry on the address of the engine's bridge, which is not a loopback address."""
     address = wild.place.bip.partition("/")[0]
     network = str(ipaddress.ip_network(wild.place.bip, strict=False))
     with registry(listen=address, host=address) as found:
@@ -175,7 +175,7 @@ def test_certificates_of_clients(wild: Wharf) -> None:
 
 
 def test_what_a_registry_may_do(wild: Wharf, plain: Registry) -> None:
-    """A clear error, the store as before, and the next pull works."""
+    """A clear error, the store unchanged, and the next pull works."""
     layers = [busybox_layer(), *fresh(1, 2 * MIB)]
     blob = digest(gzip.compress(layers[1], mtime=0))
     with gated(plain, "bad", layers, lambda seen: None) as (gate, _):
@@ -207,14 +207,14 @@ def test_what_a_registry_may_do(wild: Wharf, plain: Registry) -> None:
             assert done.status == 1, sentence
             assert sentence in done.stderr, (sentence, done.stderr)
             assert wild.api.get(f"/images/{name}/json").status == 404
-        # what earlier tests have left may be collected meanwhile
+        # blobs of earlier tests may be collected meanwhile
         assert until(lambda: blobs_in(wild) <= before), blobs_in(wild) - before
-        # One that says nothing more is given up after the named deadline, and the next attempt goes on from there.
+        # A stalled registry is given up after its deadline, and the next attempt resumes.
         hold = Hold(MIB)
         gate.rule = lambda seen: hold if seen.method == "GET" and blob in seen.path and not seen.offset else None
         gate.seen.clear()
         wild.docker("pull", "-q", name)
         assert [seen.offset for seen in gate.asked("GET", blob)] == [0, MIB]
         hold.go.set()
-        # Other layers, whose downloads that failure had ended, went on from there, too: nothing is half done.
+        # Other layers, whose downloads were cancelled, resumed too: no partial data is left.
         assert ingested(wild) == 0

@@ -1,4 +1,4 @@
-"""docker-py's ``networking_config`` and options of networks, beside dockerd."""
+"""docker-py's ``networking_config`` and network options, compared with dockerd."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from docker.types import IPAMConfig, IPAMPool
 
 from compat_tests.support.engines import Dockerd, Engine
 
-# docker-py leaves the sockets of its streams to the collector.
+# docker-py leaves its stream sockets to the garbage collector.
 pytestmark = [pytest.mark.root, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
-# Options of a bridge: of dockerd, of others, and values that are refused.
+# Options of a bridge: dockerd's, unknown ones, and invalid values.
 BRIDGE = "com.docker.network.bridge."
 BRIDGE_OPTIONS: list[dict[str, str]] = [
     {"nobody.knows": "1", f"{BRIDGE}enable_icc": "false", "": "x"},
@@ -30,7 +30,7 @@ BRIDGE_OPTIONS: list[dict[str, str]] = [
     {"com.docker.network.driver.mtu": "-1"},
     {"com.docker.network.internal": "true", "com.docker.network.windowsshim.x": "y", "icc": "maybe"},
 ]
-# networking_config of containers on the networks "a" (10.214.1.0/24, the container's mode) and "b".
+# networking_config of containers on the networks "a" (10.214.1.0/24, the network mode) and "b".
 ENDPOINTS: list[dict[str, dict[str, Any]]] = [
     {"a": {"driver_opt": {"nobody.knows": "b", "com.docker.network.endpoint.ifname": "foo0"}}},
     {"a": {"aliases": ["x", "y"], "ipv4_address": "10.214.1.77", "mac_address": "02:42:0a:d6:01:4d"}},
@@ -47,7 +47,7 @@ ENDPOINTS: list[dict[str, dict[str, Any]]] = [
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """What a call returns, or the status and the sentence that refuse it."""
+    """Return a call's result, or the status and sentence of its error."""
     try:
         return call()
     except errors.APIError as error:
@@ -55,10 +55,10 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 
 class Networking:
-    """``networking_config`` and driver options through docker-py, without what is random."""
+    """Uses ``networking_config`` and driver options through docker-py; random values are removed."""
 
     def __init__(self, engine: Engine, name: str) -> None:
-        # The newest version that the oracle speaks: later ones have other fields.
+        # The reference's newest version: later versions have other fields.
         self._client: Any = docker.DockerClient(base_url=engine.host, version="1.45", timeout=90)
         self._name = name
         self._names = {word: f"{name}{word}" for word in "ab"}

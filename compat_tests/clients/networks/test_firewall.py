@@ -1,4 +1,5 @@
-"""The engine's rules on this host: an admin's stay, lost ones come back, and a killed daemon leaves nothing odd."""
+"""The engine's firewall rules: an administrator's rules stay, deleted ones are restored, a killed daemon leaves
+none."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def served(port: int) -> bool:
 
 
 def start(engine: Engine, name: str, **host: Any) -> int:
-    """A serving container with a random published port; returns the port."""
+    """Start a server with a random published port; return the port."""
     body = {"Image": "busybox", "Cmd": ["sh", "-c", SERVE], "HostConfig": {"PortBindings": {"80/tcp": [{}]}, **host}}
     created = engine.api.request("POST", "/containers/create", query={"name": name}, data=body)
     assert created.status == 201, created.body
@@ -57,12 +58,12 @@ def test_rules_come_back_and_an_admins_stay(own_engine: Engine) -> None:
     assert element in dump(engine)
     rule = 'ip saddr 192.0.2.99 drop comment "an admin\'s"'
     subprocess.run(["nft", "-f", "-"], input=f"add rule inet {table(engine)} wharf-user {rule}", text=True, check=True)
-    # another firewall takes chains away; the next use sees it
+    # another firewall flushes chains; the next use restores them
     nft("flush", "chain", "inet", table(engine), "forward")
     start(engine, "next")
     assert "ct state established,related accept" in dump(engine)
     assert rule in dump(engine)
-    # so does a reload, also of the whole table
+    # a reload restores them too, even the whole table
     nft("delete", "table", "inet", table(engine))
     engine.daemon.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
     assert until(lambda: element in dump(engine))
@@ -102,7 +103,7 @@ def test_a_bridge_that_was_removed_comes_back_by_itself(own_engine: Engine) -> N
 
 
 class Churn:
-    """Verbs that come one after the other while the daemon is killed under them."""
+    """Runs operations in sequence while the daemon is killed."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine, self.name, self.net = engine, name, f"{name}-net"
@@ -133,7 +134,7 @@ class Churn:
 
 
 def odd(engine: Engine) -> list[str]:
-    """Where the kernel and the records of the engine differ."""
+    """Return the differences between the kernel and the records of the engine."""
     found = []
     running = [
         engine.api.get(f"/containers/{item['Id']}/json").json() for item in engine.api.get("/containers/json").json()
@@ -148,7 +149,7 @@ def odd(engine: Engine) -> list[str]:
     plugged = [link for link in ours if link.get("master")]
     if len(plugged) != len(endpoints):
         found.append(f"{len(plugged)} links are plugged in for {len(endpoints)} endpoints")
-    # ready-made namespaces have one link each that is not plugged in yet
+    # each prepared namespace has one link that is not attached to a bridge yet
     spare = len(present) - len(bridges) - len(plugged)
     namespaces = len(list((engine.place.root / "run" / "netns").iterdir()))
     if namespaces != len(running) + spare:
@@ -164,7 +165,7 @@ def odd(engine: Engine) -> list[str]:
 
 @pytest.mark.parametrize("moment", [0.05, 0.2, 0.45, 0.8])
 def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, moment: float) -> None:
-    """The moments only spread the kill over the verbs: what is asked for holds whenever it comes."""
+    """The delays only spread the kill over the operations: the result must be right at any moment."""
     engine = own_engine
     port = start(engine, "steady")
     assert until(lambda: served(port))
@@ -173,7 +174,7 @@ def test_nothing_is_lost_or_left_by_a_kill(own_engine: Engine, moment: float) ->
         work = [pool.submit(churn.run) for churn in churns]
         concurrent.futures.wait(work, timeout=moment)
         engine.kill("wharfd")
-        # its server is a program that is started anew for each connection
+        # its server starts a new process for each connection
         assert until(lambda: served(port)), "a running container keeps its traffic while nobody looks after it"
         concurrent.futures.wait(work)
     engine.start()

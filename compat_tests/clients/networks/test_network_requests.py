@@ -1,4 +1,4 @@
-"""What a request for a network may say: by the API, as the docker CLI refuses some of it itself."""
+"""Requests for networks, by the API, because the docker CLI itself refuses some of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def network(engine: Engine, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_families_as_options(
     engine: Engine, body: dict[str, Any], families: tuple[bool, bool], shown: dict[str, str]
 ) -> None:
-    """As Compose files say it; what the request asks for by its own fields goes before."""
+    """As Compose files specify them; the request's own fields override."""
     with network(engine, body) as found:
         assert (found["EnableIPv4"], found["EnableIPv6"]) == families
         assert found["Options"] == shown
@@ -63,7 +63,7 @@ def test_families_that_make_no_sense(engine: Engine, body: dict[str, Any], messa
 
 def test_addresses_that_nobody_can_have(engine: Engine) -> None:
     pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
-    *_, subnet = pool.subnets(new_prefix=26)  # networks without one lie lower
+    *_, subnet = pool.subnets(new_prefix=26)  # networks without a subnet get lower ones
     first, last, usual = str(subnet[0]), str(subnet[-1]), str(subnet[1])
     config = {"Subnet": str(subnet)}
     for more, message in (
@@ -77,7 +77,7 @@ def test_addresses_that_nobody_can_have(engine: Engine) -> None:
         body = {"Name": "asked", "IPAM": {"Config": [{**config, **more}]}}
         answer = engine.api.post("/networks/create", body)
         assert (answer.status, answer.message) == (500, message)
-    # The subnet is free for one that makes sense.
+    # The subnet can be used by a valid request.
     with network(engine, {"IPAM": {"Config": [{**config, "Gateway": str(subnet[-2])}]}}) as found:
         assert found["IPAM"]["Config"] == [{**config, "Gateway": str(subnet[-2])}]
 
@@ -121,7 +121,7 @@ def test_options_that_no_driver_knows_are_kept(engine: Engine, oracle: Engine) -
 
 
 def test_a_link_is_of_one_network(engine: Engine, oracle: Engine) -> None:
-    """Once its target has left the network, the alias names nothing, also where another network has them both."""
+    """After the target has left the network, the alias does not resolve, even if both are on another network."""
     found = []
     for each in (engine, oracle):
         seen = []

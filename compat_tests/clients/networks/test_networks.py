@@ -1,4 +1,4 @@
-"""Networks and containers on them, with the docker CLI, compose and the bare API: real traffic, dockerd's words."""
+"""Networks and their containers, with the docker CLI, compose and the bare API: real traffic, dockerd's words."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.root
 
 
 class Stage:
-    """What one test makes on an engine, under names of its own; taken away at its end."""
+    """Creates a test's objects under names of its own; removes them at the end."""
 
     def __init__(self, engine: Engine, prefix: str) -> None:
         self.engine, self.prefix = engine, prefix
         self.containers: list[str] = []
         self.networks: list[str] = []
         pool = engine.place.pool.partition("=")[2].partition(",")[0]
-        # The upper half of the engine's own range: its lower half is where its networks without a subnet lie.
+        # The upper half of the engine's range: networks without a subnet get the lower half.
         self._subnets = list(ipaddress.IPv4Network(pool).subnets(new_prefix=26))[::-1]
 
     def name(self, name: str) -> str:
@@ -86,7 +86,7 @@ SERVE = ("sh", "-c", "mkdir /w; hostname >/w/index.html; exec httpd -f -h /w -p 
 
 
 def fetch(stage: Stage, client: str, url: str) -> str:
-    """What a container gets from a server that may just be starting."""
+    """Fetch from a server that may still be starting."""
     answer = ""
 
     def served() -> bool:
@@ -120,7 +120,7 @@ def test_a_network_from_create_to_rm(stage: Stage) -> None:
     listed = docker("network", "ls", "-q", "--no-trunc", "--filter", "label=a=b", "--filter", f"name={net}").stdout
     assert listed.split() == [identity]
     assert docker("network", "ls", "-q", "--filter", f"name={net}", "--filter", "label=a=x").stdout == ""
-    # the range's first free address, the auxiliary one left out; a chosen one may lie outside the range
+    # the first free address of the range, except auxiliary ones; a chosen address may be outside the range
     stage.run("one", "--network", net)
     stage.run("two", "--network", net, "--ip", str(subnet[5]), "--mac-address", "02:42:de:ad:be:ef")
     assert stage.endpoint("one", net)["IPAddress"] == str(subnet[32])
@@ -132,7 +132,7 @@ def test_a_network_from_create_to_rm(stage: Stage) -> None:
     members = json.loads(docker("network", "inspect", net).stdout)[0]["Containers"]
     assert sorted(item["Name"] for item in members.values()) == [stage.name("one"), stage.name("two")]
     assert f"{low}" not in json.dumps(members)
-    # the client does not look at a gateway's subnet as closely
+    # the CLI checks the gateway's subnet less strictly
     config = {"Config": [{"Subnet": "10.99.0.0/24", "Gateway": "10.98.0.1"}]}
     answer = stage.engine.api.post("/networks/create", {"Name": "x", "IPAM": config})
     assert (answer.status, answer.message) == (
@@ -240,7 +240,7 @@ def test_connect_and_disconnect_while_it_runs(stage: Stage) -> None:
     done = docker("network", "disconnect", two, stage.name("web"), check=False)
     identity = stage.inspect("web")["Id"]
     assert done.stderr == f"Error response from daemon: container {identity} is not connected to network {two}\n"
-    # off the last one, and back
+    # disconnect the last network, and reconnect
     docker("network", "disconnect", one, stage.name("web"))
     assert "eth" not in stage.exec("web", "ip", "addr")
     docker("network", "connect", one, stage.name("web"))
@@ -289,7 +289,7 @@ def test_modes_that_share(stage: Stage) -> None:
     stage.run("alone", "--network", "none")
     assert stage.exec("alone", "ls", "/sys/class/net").split() == ["lo"]
     stage.run("host", "--network", "host")
-    # a mount of sysfs shows the namespace of who mounted it: the host's links, also those of other tests
+    # sysfs shows the namespace of the process that mounted it: the host's links, including those of other tests
     assert {"lo", stage.engine.place.bridge} <= set(stage.exec("host", "ls", "/sys/class/net").split())
 
 
@@ -306,12 +306,12 @@ def test_legacy_links(stage: Stage) -> None:
         f"DB_PORT=tcp://{address}:80", f"DB_PORT_80_TCP_ADDR={address}", "DB_ENV_COLOUR=red",
         f"DB_NAME=/{stage.name('client')}/db",
     } <= set(environment)  # fmt: skip
-    # The link is a name of the server, also after the client got another.
+    # The link resolves to the server, also after a rename of the client.
     stage.engine.docker("rename", stage.name("client"), stage.name("client") + "2")
     found = stage.engine.api.get(f"/containers/{stage.name('client')}2/db/json").json()
     stage.engine.docker("rename", stage.name("client") + "2", stage.name("client"))
     assert found["Name"] == f"/{server}"
-    # Who switches IPv6 off for itself is told of no such address.
+    # A container that disables IPv6 gets no IPv6 address.
     stage.run("four", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
     assert ":" not in stage.exec("four", "cat", "/etc/hosts")
 
@@ -332,7 +332,7 @@ def test_who_switches_ipv6_off_has_no_such_address(stage: Stage) -> None:
 
 @pytest.mark.parametrize("option", ["inhibit_ipv4=true", "gateway_mode_ipv4=isolated"])
 def test_two_containers_alone_in_a_subnet(stage: Stage, option: str) -> None:
-    """Where no gateway is used, none takes an address."""
+    """Without a gateway, no address is reserved for one."""
     subnet = f"{stage.subnet()[0]}/31"
     stage.network("pair", "--internal", "--subnet", subnet, "-o", f"com.docker.network.bridge.{option}")
     for name in ("one", "two"):
@@ -343,7 +343,7 @@ def test_two_containers_alone_in_a_subnet(stage: Stage, option: str) -> None:
 
 
 def test_sysctls_of_an_interface(stage: Stage) -> None:
-    """The CLI gives them in small letters."""
+    """The CLI sends them in lower case."""
     wanted = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
     stage.run("one", "--network", f"name=bridge,driver-opt={wanted}")
     assert stage.exec("one", "cat", "/proc/sys/net/ipv4/conf/eth0/log_martians").strip() == "1"
@@ -401,7 +401,7 @@ def test_with_docker_py(stage: Stage) -> None:
         network.remove()
     assert caught.value.status_code == 403
     assert "has active endpoints" in str(caught.value.explanation)
-    # A container that has ended leaves a network that is gone meanwhile.
+    # An exited container disconnects from a network that was removed meanwhile.
     one.stop(timeout=0)
     network.remove()
     with pytest.raises(docker.errors.NotFound):
@@ -434,7 +434,7 @@ def test_events_of_a_network(stage: Stage) -> None:
 
 @contextlib.contextmanager
 def parent(name: str) -> Iterator[str]:
-    """A link of this test's own for macvlan networks to sit on; its other end leads nowhere."""
+    """A link for macvlan networks; its other end is unused."""
     subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True, timeout=60)
     try:
         for end in (name, f"{name}p"):

@@ -1,4 +1,4 @@
-"""Published ports: every form of `-p`, who reaches them, what is refused, and that many cost about what one costs."""
+"""Published ports: every form of `-p`, reachability, refusals, and that many ports cost about as much as one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(
 
 @contextlib.contextmanager
 def removed(engine: Engine, *names: str) -> Iterator[None]:
-    """Takes the containers of these names away at the end, made or not."""
+    """Remove the containers of these names at the end, whether or not they exist."""
     try:
         yield
     finally:
@@ -42,7 +42,7 @@ def ports(engine: Engine, name: str) -> dict[str, Any]:
 
 
 def said(host: str, port: int) -> str:
-    """What a server says, asked until one answers: a container's server may still be starting."""
+    """Return a server's response; retry while the container's server starts."""
     answer = ""
 
     def asked() -> bool:
@@ -75,7 +75,7 @@ def test_from_the_hosts_addresses_and_from_containers(engine: Engine) -> None:
         for client in ("reach-peer", "reach"):
 
             def served(client: str = client) -> bool:
-                # the server is a program that is started anew for each connection
+                # the server starts a new process for each connection
                 done = engine.docker("exec", client, "nc", gateway, str(port), input="", check=False)
                 return done.stdout == "served\n"
 
@@ -90,7 +90,7 @@ def test_udp(engine: Engine) -> None:
         run(engine, "-p", f"{port}:81/udp", name="datagrams")
         run(engine, name="datagrams-peer")
         inside, peer = (namespace(engine, name) for name in ("datagrams", "datagrams-peer"))
-        # busybox has no UDP server: this one stands inside the container's namespace
+        # busybox has no UDP server: this one runs in the container's namespace
         with udp_echo(inside, 81):
             gateway = engine.place.bip.partition("/")[0]
             for host in ("127.0.0.1", gateway, "::1"):
@@ -126,7 +126,7 @@ def test_every_form(engine: Engine) -> None:
         for key, hosts in {"80/tcp": ["0.0.0.0", "::"], "83/udp": ["127.0.0.1"], "88/sctp": ["0.0.0.0", "::"]}.items():
             assert [item["HostIp"] for item in shown[key]] == hosts
             assert len({item["HostPort"] for item in shown[key]}) == 1
-        # a kernel without SCTP sockets still has it in its rules
+        # without SCTP sockets, the kernel still supports SCTP in rules
         table = nft("list", "table", "inet", f"wharf-{engine.place.bridge}")
         assert re.search(rf"sctp \. {shown['88/sctp'][0]['HostPort']} : [\d.]+ \. 88", table)
         assert engine.docker("port", "forms", "81").stdout.splitlines() == [f"0.0.0.0:{first}", f"[::]:{first}"]
@@ -157,7 +157,7 @@ def test_a_port_in_use_is_refused_whole(engine: Engine) -> None:
         done = run(engine, "-p", f"{first + 1}-{first + 2}:80-81", name="later", check=False)
         words = f"Error starting userland proxy: listen tcp4 0.0.0.0:{first + 2}: bind: address already in use"
         assert words in done.stderr
-        # what could have been had is free again
+        # the available ports are released again
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("0.0.0.0", first + 1))
@@ -195,9 +195,9 @@ def test_two_thousand_ports_cost_about_what_one_costs(engine: Engine) -> None:
     first = free_ports(2000)
 
     def resident() -> int:
-        """Of the forwarder, in KiB."""
+        """Return the proxy's memory, in KiB."""
         found = [process for process in engine.find("python") if "engine.proxy.proxy" in " ".join(process.argv)]
-        (process,) = found  # one serves all ports
+        (process,) = found  # one process serves all ports
         with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
             return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1])  # type: ignore[index]
 
