@@ -103,7 +103,7 @@ class Supervisor:
             return  # the next loop finds the new owner, or gets the lock
         self._adopt(owner)
         if rootlock.owner(lock) == owner:
-            log.error("the supervisor (process %d) does not serve and is ended", owner)
+            log.error("the supervisor (process %d) does not serve and is killed", owner)
             self.stop_blocking()
         elif self._pidfd >= 0:
             os.close(self._pidfd)
@@ -116,11 +116,11 @@ class Supervisor:
         if found is not None:
             self._adopt(found)
             if self._is_of_this_installation():
-                log.info("the supervisor runs already as process %d", found)
+                log.info("the supervisor is already running as process %d", found)
                 handle.close()
                 share()
                 return
-            log.info("the supervisor (process %d) is of an installation that was replaced, and so is it", found)
+            log.info("the supervisor (process %d) belongs to a replaced installation: restarting it", found)
             self.stop_blocking()
         self._zygote = handle
         share()
@@ -219,7 +219,7 @@ class Supervisor:
             if self._ending:
                 return
             self.deaths += 1
-            log.error("the supervisor (process %d) has died; starting it again", self.pid)
+            log.error("the supervisor (process %d) has died; restarting it", self.pid)
             self._reap()
             if loop.time() - since < _STABLE:
                 await asyncio.sleep(pause)
@@ -277,7 +277,7 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         if not poll.poll(timeouts.seconds("supervisor.stop") * 1000):
-            log.error("the supervisor does not end and is killed")
+            log.error("the supervisor does not stop and is killed")
             self.signal(signal.SIGKILL)
             poll.poll(timeouts.seconds("supervisor.stop") * 1000)
         self._reap()

@@ -114,7 +114,7 @@ class History:
         try:
             blobs = attach(record, job)
         except Exception:
-            log.exception("build=%s: what has come of it is not in the history", job.ref)
+            log.exception("build=%s: the result is not in the history", job.ref)
             blobs = {}
         self._unwritten |= blobs
         self._tell(COMPLETE, record)
