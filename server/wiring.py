@@ -21,7 +21,7 @@ from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.oci import RUNC
 from engine.shim.zygote import Handle
 from server.builder.changes import apply_changes
-from server.builder.facade import Door
+from server.builder.facade import BuilderFacade
 from server.config import Config
 from server.containers.exec.service import Exec
 from server.containers.inspect.stats import Stats
@@ -69,7 +69,7 @@ class Services:
     logs: Logs
     attachments: Attachments
     stats: Stats
-    build: Door
+    build: BuilderFacade
     system: System
     metrics: Metrics
 
@@ -177,7 +177,7 @@ async def make_services(
     )
     users.append(containers)
     identity = await engine_id(database)
-    build = Door(config.data_root, partial(_make_builds, config, containers, images, networks, identity))
+    build = BuilderFacade(config.data_root, partial(_make_builds, config, containers, images, networks, identity))
     running = make_running(containers.room)
     await containers.load()
     networks.bind(containers.registry, containers.room.save)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from server.builder.service import Builds
 
 
-class Door:
+class BuilderFacade:
     """Creates the builder. Call ``start`` before use, ``stop`` at the end."""
 
     def __init__(self, root: Path, make: Callable[[], Builds]) -> None:
@@ -50,6 +50,6 @@ class Door:
             return self._builds
 
     @property
-    def opened(self) -> Builds | None:
+    def loaded(self) -> Builds | None:
         """The builder, or ``None`` if it is not loaded."""
         return self._builds

@@ -12,7 +12,7 @@ import aiofiles
 from engine.common.errors import internal, invalid
 from engine.common.urls import parse_url
 from server.builder.context import clone, is_git, repository
-from server.builder.operations.work import Fetched
+from server.builder.operations.interfaces import Fetched
 
 UNNAMED = "__unnamed__"
 """BuildKit's file name for a URL without one."""

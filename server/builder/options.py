@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.builder.operations.work import Limits
+from server.builder.operations.interfaces import Limits
 
 
 @dataclass(frozen=True, slots=True)

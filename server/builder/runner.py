@@ -24,7 +24,7 @@ from engine.common.files.paths import make_directories, open_inside
 from engine.common.system import linux, mounts, private
 from engine.common.threads import to_its_end
 from engine.common.timeline import Timeline
-from server.builder.operations.work import Bind, Ended, Job, Limits
+from server.builder.operations.interfaces import Bind, Job, Limits, ProcessExit
 from server.builder.solver.output import STARTED
 from server.builder.stubs import remove_stubs, settle
 from server.containers.context import Room
@@ -57,7 +57,7 @@ class TaskRunner:
     def plain(self) -> bool:
         return self._limits == Limits()
 
-    async def run(self, job: Job, output: Output) -> Ended:
+    async def run(self, job: Job, output: Output) -> ProcessExit:
         """Run a step's process until it exits; remove everything of it, however it ends.
 
         :raises WharfError: the network, a mount or the runtime failed.
@@ -71,7 +71,7 @@ class TaskRunner:
         except BaseException:
             await asyncio.shield(self._end(job, around, task))
             raise
-        gone = asyncio.create_task(self._end(job, around, task))
+        removal = asyncio.create_task(self._end(job, around, task))
         try:
             # The root is unmounted, so the layers below it may be changed.
             kept = {bind.target for bind in job.binds if bind.kept}
@@ -79,9 +79,9 @@ class TaskRunner:
             if kept:
                 await asyncio.to_thread(settle, job.rootfs, kept)
         except BaseException:
-            await asyncio.shield(gone)
+            await asyncio.shield(removal)
             raise
-        return Ended(code, gone)
+        return ProcessExit(code, removal)
 
     async def _end(self, job: Job, around: AsyncExitStack, task: AsyncExitStack) -> None:
         """Remove the process and the mount of its root; remove the rest in the background of the next step."""

@@ -18,13 +18,13 @@ from server.builder.classic.build import ClassicBuild, read
 from server.builder.context import Contexts
 from server.builder.lease import BuildLease
 from server.builder.neighbours import Images
-from server.builder.operations.difference import quietly
+from server.builder.operations.difference import clean_up
 from server.builder.operations.lifetime import Lifetime
 from server.builder.options import ClassicOptions, PostedOptions
 from server.builder.plan.moments import Moments
 from server.builder.runner import clear_left
 from server.builder.solver.builder import Builder
-from server.builder.solver.making import CACHE_LEASE
+from server.builder.solver.executor import CACHE_LEASE
 from server.config import BuilderGc
 from server.containers.context import Room
 from server.messages import Progress
@@ -79,7 +79,7 @@ class Builds:
         leases = self._room.engine.leases
         for lease in await leases.list([f'labels."{CACHE_LEASE}"']):
             if lease.id not in kept:
-                await quietly(leases.delete(lease.id))
+                await clean_up(leases.delete(lease.id))
 
     def _prepare(self) -> None:
         self._contexts.clear()

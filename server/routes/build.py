@@ -9,8 +9,8 @@ from starlette.responses import Response
 from api_models.versions import Since
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
-from server.builder.facade import Door
-from server.builder.operations.work import Limits
+from server.builder.facade import BuilderFacade
+from server.builder.operations.interfaces import Limits
 from server.builder.options import ClassicOptions, PostedOptions
 from server.http import params
 from server.http.answers import json_answer, no_content
@@ -21,14 +21,14 @@ from server.registry.oci import parse_platform
 from server.registry.reference import parse
 
 
-def _door(request: Request) -> Door:
-    door: Door = request.app.state.services.build
-    return door
+def _facade(request: Request) -> BuilderFacade:
+    facade: BuilderFacade = request.app.state.services.build
+    return facade
 
 
 async def build(request: Request) -> Response:
     options = read_options(request)
-    builds = await _door(request).builds()
+    builds = await _facade(request).builds()
     progress = Progress()
     if isinstance(options, PostedOptions):
         work = builds.posted(options, _body(request), progress)
@@ -38,7 +38,7 @@ async def build(request: Request) -> Response:
 
 
 async def prune(request: Request) -> Response:
-    builds = await _door(request).builds()
+    builds = await _facade(request).builds()
     removed = await builds.prune_asked(
         params.filters(request),
         everything=params.flag(request, "all"),
@@ -63,7 +63,7 @@ async def cancel(request: Request) -> Response:
     build_id = params.text(request, "id")
     if not build_id:
         raise invalid("build ID not specified")
-    opened = _door(request).opened
+    opened = _facade(request).loaded
     if opened is not None:
         opened.cancel(build_id)
     return no_content(200)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.common.errors import invalid
-from server.builder.facade import Door
+from server.builder.facade import BuilderFacade
 from server.http.hijack import Hijacked, hijack
 from server.http.routing import ApiRoute
 
@@ -36,8 +36,8 @@ async def _upgraded(request: Request) -> tuple[BuildKit, Hijacked]:
     :raises WharfError: INVALID_ARGUMENT: another protocol. UNAVAILABLE: the builder can't be loaded.
     """
     wanted = _protocol(request)
-    door: Door = request.app.state.services.build
-    builds = await door.builds()
+    facade: BuilderFacade = request.app.state.services.build
+    builds = await facade.builds()
     taken = await hijack(request)
     # Some clients omit ``Connection: Upgrade``.
     taken.upgrade = wanted

@@ -18,7 +18,7 @@ from engine.common.errors import WharfError, invalid
 from engine.common.system.groups import together
 from engine.common.system.run import run_sync
 from engine.runtime.probe import Binary, Probe
-from server.builder.facade import Door
+from server.builder.facade import BuilderFacade
 from server.config import Config
 from server.containers.run import devicerequests
 from server.containers.service import Containers
@@ -52,7 +52,7 @@ class System:
         containers: Containers,
         images: Images,
         volumes: Volumes,
-        build: Door,
+        build: BuilderFacade,
     ) -> None:
         self.config = config
         self.identity = identity
@@ -173,7 +173,7 @@ class System:
             document["BuildCache"] = await self._cache_records()
 
     async def _cache_records(self) -> list[dict[str, Any]]:
-        builds = self._build.opened
+        builds = self._build.loaded
         if builds is None:
             return []
         return [

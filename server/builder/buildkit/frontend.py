@@ -22,12 +22,12 @@ from server.builder.jobs.job import Job, Made
 from server.builder.jobs.options import BUILT_IN, check_options, limits
 from server.builder.jobs.progress import StepProgress
 from server.builder.neighbours import Images
-from server.builder.operations.base_snapshots import Ground
+from server.builder.operations.base_snapshots import BaseSnapshots
 from server.builder.plan.plan import Options, Plan, PlannedStage, plan
 from server.builder.plan.steps import SCRATCH, Base, Copy, Result, Run, Step
 from server.builder.runner import TaskRunner
 from server.builder.solver.builder import Builder
-from server.builder.solver.keys import upwards
+from server.builder.solver.keys import ancestry
 from server.builder.solver.solve import Solver
 from server.builder.sources.bases import Bases
 from server.builder.sources.remotes import Remote
@@ -166,8 +166,8 @@ class Frontend:
         epoch = options.get("build-arg:SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
         runner = TaskRunner(self.room, limits(options))
-        ground = Ground(bases.lay_out)
-        solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports, ground)
+        base_snapshots = BaseSnapshots(bases.unpack)
+        solver = Solver(self.builder, self.sources, runner, progress, epoch_ns, self.imports, base_snapshots)
         self.job.solvers.append(solver)
         target = planned.target
         _announce(progress, target)
@@ -176,7 +176,7 @@ class Frontend:
             results = await _results(solver, target.last)
             documents = await described(target.config, target.last, results, now_ns=now_ns, epoch_ns=epoch_ns)
             # Layers of an existing image exist. Layers that only the cache refers to may have been removed.
-            if await self.images.is_built(documents.id, ()) or await solver.confirmed(target.last):
+            if await self.images.is_built(documents.id, ()) or await solver.verify(target.last):
                 break
         solver.show_skipped(target.last)
         exports = self.job.request.Cache.Exports
@@ -258,8 +258,8 @@ async def _results(solver: Solver, last: Step | None) -> dict[int, Result]:
 
 async def _chain(solver: Solver, last: Step | None, *, llb: bool) -> tuple[Result, ...]:
     """Return the known results of a chain of steps, starting with its base or an empty root."""
-    found = await solver.known(last, llb=llb)
-    based = isinstance(next(upwards(last)).operation, Base) if last is not None else False
+    found = await solver.known_results(last, llb=llb)
+    based = isinstance(next(ancestry(last)).operation, Base) if last is not None else False
     return tuple(found if based else [SCRATCH, *found])
 
 

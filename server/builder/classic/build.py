@@ -20,8 +20,8 @@ from server.builder.dockerfile.instructions import Dockerfile, Instruction, Moun
 from server.builder.dockerfile.parse import parsed
 from server.builder.fetch import fetch
 from server.builder.neighbours import Images
-from server.builder.operations import work as building
-from server.builder.operations.base_snapshots import Ground
+from server.builder.operations import interfaces
+from server.builder.operations.base_snapshots import BaseSnapshots
 from server.builder.operations.lifetime import Lifetime
 from server.builder.operations.select import Checksums
 from server.builder.options import ClassicOptions
@@ -30,7 +30,7 @@ from server.builder.plan.plan import BaseImage, Options, Plan, PlannedStage, pla
 from server.builder.plan.steps import Base, Copy, Layer, Result, Step
 from server.builder.runner import TaskRunner
 from server.builder.solver.builder import Builder
-from server.builder.solver.failed import StepFailed, StepRefused
+from server.builder.solver.errors import StepFailed, StepRefused
 from server.builder.solver.solve import Solver
 from server.containers.context import Room
 from server.images.model import Image, short_id
@@ -65,7 +65,7 @@ class Bases:
         )
         return BaseImage(Base(ref, image.id, image.chain_id, layers), image.config)
 
-    async def lay_out(self, base: Base) -> None:
+    async def unpack(self, base: Base) -> None:
         """Unpacks a base image, for server.builder.operations.base_snapshots."""
         for image in self.found.values():
             if image.chain_id == base.chain_id:
@@ -91,13 +91,13 @@ def host_platform() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The files of one build (server.builder.operations.work.Contexts)."""
+    """The files of one build (server.builder.operations.interfaces.Contexts)."""
 
-    context: building.Context
+    context: interfaces.Context
     folder: str
     lifetime: Lifetime
 
-    async def open(self, name: str) -> building.Context:
+    async def open(self, name: str) -> interfaces.Context:
         if name:
             raise invalid(f"no build context named {name}")
         return self.context
@@ -108,7 +108,7 @@ class Sources:
     async def ssh(self, id: str, options: Mount) -> str | None:
         return None
 
-    async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> building.Fetched:
+    async def fetch(self, url: str, *, checksum: str, keep_git_dir: bool) -> interfaces.Fetched:
         return await fetch(self.folder, url, checksum=checksum, keep_git_dir=keep_git_dir)
 
 
@@ -167,12 +167,14 @@ class ClassicBuild:
         options = self._options
         self._stream = Stream(self._out, quiet=options.quiet, removes=options.remove)
         root = self._context.root
-        sources = Sources(building.Context(root, Checksums()), posixpath.dirname(root), self._lifetime)
-        ground = Ground(self._bases.lay_out)
+        sources = Sources(interfaces.Context(root, Checksums()), posixpath.dirname(root), self._lifetime)
+        base_snapshots = BaseSnapshots(self._bases.unpack)
         candidates = self._times.candidates = await self._candidates()
-        # The output shows every step with its image, so every stage must be solved (skips=False).
+        # The output shows every step with its image, so every stage must be solved (skip_sources=False).
         runner, epoch_ns = TaskRunner(self._room, options.limits), self._epoch_ns
-        solver = Solver(self._builder, sources, runner, self._stream, epoch_ns, candidates, ground, skips=False)
+        solver = Solver(
+            self._builder, sources, runner, self._stream, epoch_ns, candidates, base_snapshots, skip_sources=False
+        )
         try:
             await self._all(file, solver)
         except Failed as failure:
@@ -211,7 +213,7 @@ class ClassicBuild:
     async def _confirm(self, target: PlannedStage, solver: Solver) -> None:
         """Solve the target again if cached results have gone, unless an image holds the target already."""
         documents = await self._documents(target)
-        if await self._images.is_built(documents.id, ()) or await solver.confirmed(target.last):
+        if await self._images.is_built(documents.id, ()) or await solver.verify(target.last):
             return
         self._tasks.clear()
         self._results.clear()

@@ -8,7 +8,7 @@ import time
 from engine.api.client import Engine
 from engine.common import jsontext
 from server.builder.classic.image import Documents, manifest_of
-from server.builder.operations.difference import GZIP_LAYER, quietly
+from server.builder.operations.difference import GZIP_LAYER, clean_up
 from server.builder.plan.imageconfig import utc
 from server.builder.plan.steps import Base, Result, Step, chain_id
 from server.registry.unpack import held
@@ -34,7 +34,7 @@ async def squashed(engine: Engine, found: Documents, result: Result, base: Base 
         descriptor = await engine.diff.diff(left, right, media_type=GZIP_LAYER, ref=id)
     finally:
         for view in views:
-            await asyncio.shield(quietly(engine.snapshots.remove(view)))
+            await asyncio.shield(clean_up(engine.snapshots.remove(view)))
     info = await engine.content.info(descriptor.digest)
     diff_id = info.labels["containerd.io/uncompressed"]
     chain = chain_id(below, diff_id)
@@ -44,7 +44,7 @@ async def squashed(engine: Engine, found: Documents, result: Result, base: Base 
             await engine.diff.apply(descriptor, mounts)
             await engine.snapshots.commit(chain, id)
         except BaseException:
-            await asyncio.shield(quietly(engine.snapshots.remove(id)))
+            await asyncio.shield(clean_up(engine.snapshots.remove(id)))
             raise
     document = jsontext.loads(found.config)
     kept, now = len(layers), utc(time.time_ns())

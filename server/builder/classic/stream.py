@@ -41,7 +41,7 @@ class Stream:
         self._held: list[str] = []
         self._holds = KEPT
 
-    # from the solver (server.builder.operations.work.Progress)
+    # from the solver (server.builder.operations.interfaces.Progress)
 
     @property
     def clips(self) -> bool:

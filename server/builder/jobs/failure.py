@@ -17,7 +17,7 @@ from engine.api.pb.rpc_status_pb2 import Status
 from engine.common.errors import Kind, WharfError
 from server.builder.dockerfile.errors import DockerfileError, Span
 from server.builder.session.http2.serving import Detailed
-from server.builder.solver.failed import StepFailed
+from server.builder.solver.errors import StepFailed
 
 _TYPES = "github.com/moby/buildkit"
 

@@ -108,7 +108,7 @@ def _key(step: Step) -> int | str:
 
 
 class StepProgress:
-    """Shows steps as vertexes (server.builder.operations.work.Progress)."""
+    """Shows steps as vertexes (server.builder.operations.interfaces.Progress)."""
 
     def __init__(self, send: Send, prefix: str) -> None:
         self._send, self._prefix = send, prefix

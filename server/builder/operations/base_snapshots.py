@@ -8,21 +8,21 @@ from collections.abc import Awaitable, Callable
 
 from server.builder.plan.steps import Base, Step
 
-LayOut = Callable[[Base], Awaitable[None]]
+Unpack = Callable[[Base], Awaitable[None]]
 
 
 async def _nothing(_: Base) -> None:
     """For base images that are unpacked already."""
 
 
-class Ground:
-    """The base images of one build. ``lay_out`` unpacks a base image's layers; it is called once per image."""
+class BaseSnapshots:
+    """The base images of one build. ``unpack`` unpacks a base image's layers; it is called once per image."""
 
-    def __init__(self, lay_out: LayOut = _nothing) -> None:
-        self._lay_out = lay_out
+    def __init__(self, unpack: Unpack = _nothing) -> None:
+        self._unpack = unpack
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def under(self, *steps: Step | None) -> None:
+    async def unpack(self, *steps: Step | None) -> None:
         """Unpack the base images of these steps. Raises what unpacking raises."""
         for step in steps:
             while step is not None and step.parent is not None:
@@ -36,7 +36,7 @@ class Ground:
             await asyncio.shield(task)
 
     async def _do(self, base: Base) -> None:
-        await self._lay_out(base)
+        await self._unpack(base)
 
     async def close(self) -> None:
         """Cancel what still runs."""

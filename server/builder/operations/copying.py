@@ -21,10 +21,10 @@ from engine.common.layers.tarread import TarReader
 from server.builder.dockerfile.ignore import Ignore
 from server.builder.operations import select
 from server.builder.operations.folders import folder
+from server.builder.operations.interfaces import Builder, Contexts, Fetched
 from server.builder.operations.pack import Content, CopyLayer, Given, Placement, Source, targets
 from server.builder.operations.select import Checksums, Picked
 from server.builder.operations.upload import Spool
-from server.builder.operations.work import Builder, Contexts, Fetched
 from server.builder.plan.steps import Copy, Result
 from server.containers.spec.users import DirectoryRoot, lookup
 

@@ -19,7 +19,7 @@ GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 async def difference(engine: Engine, id: str, parent: str, rootfs: tuple[Mount, ...]) -> tuple[Descriptor, str]:
     """Return the descriptor and the diff id of the changes. ``parent``: the chain id that the root was made from."""
-    lower = below(rootfs)
+    lower = lower_mounts(rootfs)
     view = ""
     if lower is None and parent:
         view = f"{id}-lower"
@@ -28,12 +28,12 @@ async def difference(engine: Engine, id: str, parent: str, rootfs: tuple[Mount, 
         descriptor = await engine.diff.diff(lower or (), rootfs, media_type=GZIP_LAYER, ref=id)
     finally:
         if view:
-            await asyncio.shield(quietly(engine.snapshots.remove(view)))
+            await asyncio.shield(clean_up(engine.snapshots.remove(view)))
     info = await engine.content.info(descriptor.digest)
     return descriptor, info.labels["containerd.io/uncompressed"]
 
 
-def below(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
+def lower_mounts(rootfs: Sequence[Mount]) -> tuple[Mount, ...] | None:
     """Return a read-only mount of a writable overlay's lower layers, as a view of its parent is; ``None`` for other
     types."""
     if len(rootfs) != 1 or rootfs[0].type != "overlay":
@@ -59,7 +59,7 @@ async def discard(engine: Engine, id: str, rootfs: Sequence[Mount]) -> None:
         upper = next((option.removeprefix("upperdir=") for option in options if option.startswith("upperdir=")), "")
         if upper:
             await asyncio.to_thread(_empty, upper)
-        await quietly(engine.snapshots.remove(id))
+        await clean_up(engine.snapshots.remove(id))
 
 
 def _empty(directory: str) -> None:
@@ -71,7 +71,7 @@ def _empty(directory: str) -> None:
                 os.unlink(entry.path)
 
 
-async def quietly(work: Awaitable[None]) -> None:
+async def clean_up(work: Awaitable[None]) -> None:
     """Await clean-up after a failure: ignore NOT_FOUND, and log other errors so that they don't hide the failure."""
     try:
         await work

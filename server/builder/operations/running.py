@@ -16,7 +16,7 @@ from engine.common.files.place import Place
 from server.builder.cache.mounts import record_id
 from server.builder.cache.records import MOUNT, Record
 from server.builder.operations.folders import folder
-from server.builder.operations.work import Bind, Builder, Contexts, FileMount, Tmpfs
+from server.builder.operations.interfaces import Bind, Builder, Contexts, FileMount, Tmpfs
 from server.builder.plan.steps import ResolvedMount, Result, Run
 
 SECRETS = "/run/secrets"

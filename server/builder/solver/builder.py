@@ -4,7 +4,7 @@ from engine.api.client import Engine
 from server.builder.cache.mounts import CacheMounts
 from server.builder.cache.records import Cache
 from server.builder.plan.steps import Result
-from server.builder.solver.shared import Shared
+from server.builder.solver.shared_tasks import SharedTasks
 
 
 class Builder:
@@ -16,5 +16,5 @@ class Builder:
         """A directory for layers before they enter the content store."""
         self.cache_mounts = CacheMounts(cache, cache_mounts, scratch)
         """The directories of ``--mount=type=cache``, below the argument ``cache_mounts``."""
-        self.flights: Shared[Result] = Shared()
-        self.imports: Shared[Result | None] = Shared()
+        self.steps: SharedTasks[Result] = SharedTasks()
+        self.imports: SharedTasks[Result | None] = SharedTasks()

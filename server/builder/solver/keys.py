@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from server.builder.operations.copying import Copier
-from server.builder.operations.work import Contexts, Fetched
+from server.builder.operations.interfaces import Contexts, Fetched
 from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Result, Run, Step, Workdir, digest_of
 from server.builder.solver.builder import Builder
 
@@ -25,7 +25,7 @@ class Definition:
     key: str
     made_ns: int = 0
     """When the newest cached result of these steps was made."""
-    anew: bool = False
+    no_cache: bool = False
     """Whether any of these steps must run whatever the cache has."""
 
 
@@ -92,7 +92,7 @@ def workdir_key(operation: Workdir, parent: str, epoch_ns: int | None) -> str:
     return digest_of("workdir", {"path": operation.path, "parent": parent, "user": operation.user, "epoch": epoch_ns})
 
 
-def upwards(step: Step | None) -> Iterator[Step]:
+def ancestry(step: Step | None) -> Iterator[Step]:
     """A step and its ancestors, base first."""
     found = []
     while step is not None:
@@ -110,12 +110,12 @@ class Definitions:
         self._tasks: dict[tuple[int, int], asyncio.Task[object]] = {}
         self._copiers: dict[int, asyncio.Task[Copier]] = {}
 
-    async def of(self, step: Step | None) -> Definition:
+    async def get(self, step: Step | None) -> Definition:
         """Return the definition of a step. Raises what reading the files of a context raises."""
         if step is not None and id(step) in self._known:
             return self._known[id(step)]
         below = SCRATCH
-        for item in upwards(step):
+        for item in ancestry(step):
             known = self._known.get(id(item))
             if known is None:
                 known = self._known[id(item)] = await self._define(item, below)
@@ -124,19 +124,19 @@ class Definitions:
 
     async def inputs(self, step: Step) -> Sequence[Definition]:
         """Return the definitions of the stages whose files the step uses."""
-        return [await self.of(item) for item in step.inputs[0 if step.parent is None else 1 :]]
+        return [await self.get(item) for item in step.inputs[0 if step.parent is None else 1 :]]
 
     async def _define(self, step: Step, below: Definition) -> Definition:
         operation = step.operation
         if isinstance(operation, Base):
             return Definition(operation.digest)
         if isinstance(operation, Run):
-            stand = [await self._shown(step, number) for number in range(len(operation.mounts))]
-            key = run_key(operation, below.key, stand)
+            mounts = [await self._mount_definition(step, number) for number in range(len(operation.mounts))]
+            key = run_key(operation, below.key, mounts)
         elif isinstance(operation, Copy):
             origin = operation.origin
             if origin is not None and origin.step is not None and operation.sources:
-                stage = (await self.of(origin.step)).key
+                stage = (await self.get(origin.step)).key
                 key = copy_key(operation, below.key, epoch_ns=self._epoch_ns, stage=stage)
             else:
                 copier = await self.copier(step, operation, {})
@@ -151,9 +151,9 @@ class Definitions:
             key = workdir_key(operation, below.key, self._epoch_ns)
         used = [below, *await self.inputs(step)]
         newest = max(await self._builder.cache.newest_ns(key), *(item.made_ns for item in used))
-        return Definition(key, newest, step.no_cache or any(item.anew for item in used))
+        return Definition(key, newest, step.no_cache or any(item.no_cache for item in used))
 
-    async def _shown(self, step: Step, number: int) -> str:
+    async def _mount_definition(self, step: Step, number: int) -> str:
         """Return what a definition includes for a mount: the stage's key, or the checksum of context files."""
         operation = step.operation
         assert isinstance(operation, Run)
@@ -161,7 +161,7 @@ class Definitions:
         if mount.origin is None:
             return ""
         if mount.origin.step is not None:
-            return (await self.of(mount.origin.step)).key
+            return (await self.get(mount.origin.step)).key
         return await self.content(step, number, mount, {}) if mount.options.type == "bind" else ""
 
     async def run_key(self, step: Step, operation: Run, parent: Result, found: dict[int, Result]) -> str:
@@ -203,7 +203,8 @@ class Definitions:
                 self._copier(step, operation, {})
 
     async def copier(self, step: Step, operation: Copy, found: dict[int, Result]) -> Copier:
-        """Return the step's opened copier; close it by ``put``. ``found``: results of the stages that the step uses."""
+        """Return the step's opened copier; close it by ``close_copier``. ``found``: results of the stages that the step
+        uses."""
         return await asyncio.shield(self._copier(step, operation, found))
 
     def _copier(self, step: Step, operation: Copy, found: dict[int, Result]) -> "asyncio.Task[Copier]":
@@ -222,7 +223,7 @@ class Definitions:
             raise
         return copier
 
-    async def put(self, step: Step) -> None:
+    async def close_copier(self, step: Step) -> None:
         """Close the step's copier, if any."""
         await self._close(id(step))
 

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from engine.common.errors import WharfError
 from server.builder.operations.contenthash import content_digest
-from server.builder.operations.work import Contexts
+from server.builder.operations.interfaces import Contexts
 from server.builder.plan.llbkey import Input, Key
 from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
-from server.builder.solver.keys import upwards
+from server.builder.solver.keys import ancestry
 
 _HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _NETWORKS = {"default": 0, "host": 1, "none": 2}
@@ -50,10 +50,10 @@ class LlbKeys:
         self._contexts, self._plain = contexts, plain
         self._known: dict[int, Key | None] = {}
 
-    async def of(self, step: Step | None) -> Key | None:
+    async def get(self, step: Step | None) -> Key | None:
         """Return a step's key; ``None`` for a step without a BuildKit key, and for an empty root."""
         key: Key | None = None
-        for item in upwards(step):
+        for item in ancestry(step):
             if id(item) not in self._known:
                 self._known[id(item)] = await self._make(item, key)
             key = self._known[id(item)]
@@ -108,7 +108,7 @@ class LlbKeys:
 
     async def _source(self, origin: Origin, paths: Sequence[str], selector: str) -> Input | None:
         if origin.step is not None:
-            key = await self.of(origin.step)
+            key = await self.get(origin.step)
             return Input(key, (selector,)) if key is not None else None
         if any(_WILD.intersection(path) for path in paths):
             return None
@@ -154,14 +154,14 @@ class LlbKeys:
         keys = []
         newer = [root, *mounts, *({**secret, "input": -1} for secret in secrets)] if every else []
         # Older versions also encode zero numbers.
-        for shown in ([_set(mount) for mount in newer], every):
+        for shown in ([_without_zeros(mount) for mount in newer], every):
             executed = {
-                "meta": _set(meta),
+                "meta": _without_zeros(meta),
                 "mounts": shown,
                 "network": _NETWORKS[operation.network],
                 "security": int(operation.security == "insecure"),
             }
-            document = {"Type": "buildkit.exec.v0", "Exec": _set(executed), **platform}
+            document = {"Type": "buildkit.exec.v0", "Exec": _without_zeros(executed), **platform}
             keys.append(numbered(digest(go_json(document))))
         return Key(tuple(dict.fromkeys(keys)), tuple(sources))
 
@@ -236,6 +236,6 @@ def _file(actions: Sequence[Mapping[str, object]]) -> str:
     return numbered(digest(go_json({"Type": "buildkit.file.v0", "Actions": written})))
 
 
-def _set(values: Mapping[str, object]) -> dict[str, object]:
+def _without_zeros(values: Mapping[str, object]) -> dict[str, object]:
     """Without the fields that Go omits."""
     return {key: value for key, value in values.items() if value not in ("", 0, (), [])}

@@ -10,57 +10,57 @@ from server.builder.cache.records import Record
 from server.builder.cache.remote import Known, Remote
 from server.builder.plan.steps import Base, Result, Step, chain_id
 from server.builder.solver.builder import Builder
-from server.builder.solver.keys import Definitions, upwards
+from server.builder.solver.executor import StepExecutor
+from server.builder.solver.keys import Definitions, ancestry
 from server.builder.solver.llbkeys import LlbKeys
-from server.builder.solver.making import Maker
 from server.builder.solver.output import StepOutput
-from server.builder.solver.session import Holding
+from server.builder.solver.session import CacheSession
 
 log = logging.getLogger("wharf.build")
 
 
 @dataclass(slots=True)
-class Lookup:
+class CacheLookup:
     """The lookups of one build. ``imports``: imported caches, asked when the engine's own cache has no record."""
 
     builder: Builder
     definitions: Definitions
     llb: LlbKeys
-    maker: Maker
-    holding: Holding
+    executor: StepExecutor
+    cache_session: CacheSession
     imports: Sequence[Remote]
     in_use: Callable[[], AbstractAsyncContextManager[None]]
     """Keeps this build's resources open for work that other builds may join (``Solver``)."""
-    _promised: dict[int, bool] = field(default_factory=dict)
+    _known: dict[int, bool] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Forget which steps are cached: a record turned out to be stale."""
-        self._promised.clear()
+        self._known.clear()
 
-    async def promised(self, step: Step) -> bool:
+    async def is_known(self, step: Step) -> bool:
         """Whether the caches know a step and all its ancestors by their definition-based keys. Reads no stage's
         files."""
-        if id(step) in self._promised:
-            return self._promised[id(step)]
-        chain = list(upwards(step))
-        self.definitions.prepare(*(item for item in chain if id(item) not in self._promised))
-        promised = True
+        if id(step) in self._known:
+            return self._known[id(step)]
+        chain = list(ancestry(step))
+        self.definitions.prepare(*(item for item in chain if id(item) not in self._known))
+        known = True
         for item in chain:
-            if id(item) not in self._promised:
-                self._promised[id(item)] = promised and await self._knows(item)
-            promised = self._promised[id(item)]
-        return promised
+            if id(item) not in self._known:
+                self._known[id(item)] = known and await self._check_known(item)
+            known = self._known[id(item)]
+        return known
 
-    async def _knows(self, step: Step) -> bool:
+    async def _check_known(self, step: Step) -> bool:
         if isinstance(step.operation, Base):
             return True
         if step.no_cache:
             return False
         try:
-            definition = await self.definitions.of(step)
+            definition = await self.definitions.get(step)
         except (WharfError, OSError):
             return False  # the step itself will report the error
-        if definition.anew:
+        if definition.no_cache:
             return False
         if await self._defined(step, definition.key):
             return True
@@ -70,7 +70,7 @@ class Lookup:
         """What imported caches know of a step, by our key or by BuildKit's."""
         found = [(remote, known) for remote in self.imports if (known := remote.defined(key)) is not None]
         others = [remote for remote in self.imports if remote.has_llb] if not found else []
-        key_of_others = await self.llb.of(step) if others else None
+        key_of_others = await self.llb.get(step) if others else None
         if key_of_others is not None:
             found = [(remote, known) for remote in others for known in remote.llb(key_of_others)]
         return found
@@ -81,9 +81,9 @@ class Lookup:
         return await self.builder.cache.defined(key, since_ns=max((item.made_ns for item in used), default=0))
 
     async def by_definition(self, step: Step, parent: Result, *, imports: bool = True) -> Result | None:
-        """Return the result of a step that ``promised`` reported; ``None`` if its layers can't be obtained after
+        """Return the result of a step that ``is_known`` reported; ``None`` if its layers can't be obtained after
         all."""
-        definition = await self.definitions.of(step)
+        definition = await self.definitions.get(step)
         key = definition.key
         hit = await self._hit(await self._defined(step, key), parent)
         if hit is not None or not imports:
@@ -100,7 +100,7 @@ class Lookup:
 
         result = await self.builder.imports.run(name, make)
         if result is not None:
-            self.holding.link(definition, result)
+            self.cache_session.link(definition, result)
         return result and replace(result, definition=key)
 
     async def by_content(self, step: Step, key: str, parent: Result, files: str) -> Result | None:
@@ -117,16 +117,16 @@ class Lookup:
             layer = record.layer
             if layer is None:
                 if record.chain_id == parent.chain_id:
-                    self.holding.hold(record.id)
-                    self.holding.use(record.id)
+                    self.cache_session.hold(record.id)
+                    self.cache_session.use(record.id)
                     return replace(parent, key=record.key, cached=True)
                 continue
             if record.chain_id != chain_id(parent.chain_id, layer.diff_id):
                 continue
-            self.holding.hold(record.id)
-            if record.id not in self.builder.cache.trusted and not await self._is_there(record):
+            self.cache_session.hold(record.id)
+            if record.id not in self.builder.cache.trusted and not await self._exists(record):
                 continue
-            self.holding.use(record.id)
+            self.cache_session.use(record.id)
             return Result(record.key, record.chain_id, (*parent.layers, layer), cached=True)
         return None
 
@@ -137,11 +137,11 @@ class Lookup:
         for remote, known in found:
             content = known.content or key
             try:
-                result = await self.maker.make(
+                result = await self.executor.execute(
                     step,
                     content,
                     parent,
-                    lambda id: self.maker.fetched(remote, known.layer, id, parent),  # noqa: B023
+                    lambda id: self.executor.fetch(remote, known.layer, id, parent),  # noqa: B023
                 )
             except (WharfError, OSError) as error:
                 log.warning("step %s from an imported cache: %s", step.name, error)
@@ -149,7 +149,7 @@ class Lookup:
             return replace(result, cached=True)
         return None
 
-    async def _is_there(self, record: Record) -> bool:
+    async def _exists(self, record: Record) -> bool:
         """Whether the engine still has a record's snapshot and blob. Removes the record if not."""
         layer = record.layer
         assert layer is not None

@@ -33,7 +33,7 @@ class Listener(Protocol):
         """The process wrote ``data`` to a stream at ``at_ns``."""
 
 
-class _Clip:
+class _OutputLimit:
     """Applies the limits to one stream."""
 
     def __init__(self, since: float) -> None:
@@ -42,14 +42,14 @@ class _Clip:
         self._clipping = False
         self._tail: bytearray | None = None
 
-    def passed(self, data: bytes) -> bytes:
+    def clip(self, data: bytes) -> bytes:
         """Return the part of ``data`` to show, with a note where clipping starts."""
         limit, note = max(1, math.ceil(time.monotonic() - self._since)) * MAX_BYTES_PER_SECOND, SPEED_CLIPPED
         if limit > MAX_BYTES:
             limit, note = MAX_BYTES, SIZE_CLIPPED
-        room = max(0, limit - self._size)
+        available = max(0, limit - self._size)
         self._size += len(data)
-        clipped = len(data) > room
+        clipped = len(data) > available
         if clipped and self._tail is None:
             self._tail = bytearray()
         if self._tail is not None:
@@ -57,7 +57,7 @@ class _Clip:
             if len(self._tail) > 2 * TAIL_BYTES:
                 del self._tail[:-TAIL_BYTES]
         began, self._clipping = clipped and not self._clipping, clipped
-        return data[:room] + (note if began else b"")
+        return data[:available] + (note if began else b"")
 
     def tail(self) -> bytes:
         """Return the last bytes of a clipped stream; empty if it was not clipped."""
@@ -72,7 +72,7 @@ class StepOutput:
     _started: float = field(default_factory=time.monotonic)
     _listeners: list[Listener] = field(default_factory=list)
     _kept: list[tuple[int, bytes, int]] = field(default_factory=list)
-    _clips: dict[int, _Clip] = field(default_factory=dict)
+    _limits: dict[int, _OutputLimit] = field(default_factory=dict)
 
     def join(self, listener: Listener) -> None:
         """Add a listener and replay the output so far."""
@@ -90,7 +90,7 @@ class StepOutput:
         """Distribute what the step's process wrote."""
         at_ns, shown = time.time_ns(), data
         if stream != STARTED:
-            shown = self._clips.setdefault(stream, _Clip(self._started)).passed(data)
+            shown = self._limits.setdefault(stream, _OutputLimit(self._started)).clip(data)
         if shown:
             self._kept.append((stream, shown, at_ns))
         for listener in self._listeners:
@@ -100,11 +100,11 @@ class StepOutput:
     def end(self) -> None:
         """The process has ended: show the tails of clipped streams."""
         self._show_tails([listener for listener in self._listeners if listener.clips])
-        self._clips.clear()
+        self._limits.clear()
 
     def _show_tails(self, listeners: list[Listener]) -> None:
         at_ns = time.time_ns()
-        for stream, clip in self._clips.items():
+        for stream, clip in self._limits.items():
             if tail := clip.tail():
                 for listener in listeners:
                     listener.output(stream, tail, at_ns)

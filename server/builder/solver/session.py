@@ -9,14 +9,14 @@ from dataclasses import replace
 from engine.api.client import Engine
 from engine.common.errors import WharfError
 from server.builder.cache.records import Cache, Record
-from server.builder.operations.difference import quietly
+from server.builder.operations.difference import clean_up
 from server.builder.plan.steps import Result
 from server.builder.solver.keys import Definition
 
 log = logging.getLogger("wharf.build")
 
 
-class Holding:
+class CacheSession:
     """Holds records against pruning while the build runs. Call ``close`` at the build's end."""
 
     def __init__(self, engine: Engine, cache: Cache) -> None:
@@ -36,7 +36,7 @@ class Holding:
         """Count a use of the record."""
         self._used.add(record)
 
-    def soon(self, work: Coroutine[None, None, None]) -> None:
+    def defer(self, work: Coroutine[None, None, None]) -> None:
         """Run work in the background; ``close`` waits for it."""
         self._tasks.append(asyncio.create_task(work))
 
@@ -66,13 +66,13 @@ class Holding:
     def link(self, definition: Definition, result: Result) -> None:
         """Store which content-based key a definition led to."""
         if definition.key != result.key:
-            self.soon(self._cache.link(definition.key, result.key, since_ns=definition.made_ns))
+            self.defer(self._cache.link(definition.key, result.key, since_ns=definition.made_ns))
 
     async def close(self) -> None:
         """Wait for pending writes and release the records."""
         await asyncio.gather(*self._tasks)
         for record in self._forgotten:
-            await quietly(self._engine.leases.delete(record))
+            await clean_up(self._engine.leases.delete(record))
         for record in self._held:
             self._cache.release(record)
         await self._cache.used(self._used, now_ns=time.time_ns())

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field, replace
 
 from engine.common.errors import Kind, WharfError
 from server.builder.cache.remote import Remote
-from server.builder.operations.base_snapshots import Ground
+from server.builder.operations.base_snapshots import BaseSnapshots
+from server.builder.operations.interfaces import Contexts, Progress, Runner
 from server.builder.operations.lifetime import Lifetime
-from server.builder.operations.work import Contexts, Progress, Runner
 from server.builder.plan.steps import SCRATCH, Base, Copy, Operation, Result, Run, Step, Workdir
 from server.builder.solver.builder import Builder
-from server.builder.solver.failed import StepFailed
-from server.builder.solver.keys import Definitions, copy_key, upwards, workdir_key
+from server.builder.solver.errors import StepFailed
+from server.builder.solver.executor import StepExecutor, Work
+from server.builder.solver.keys import Definitions, ancestry, copy_key, workdir_key
 from server.builder.solver.llbkeys import LlbKeys
-from server.builder.solver.lookup import Lookup
-from server.builder.solver.making import Maker, Work
+from server.builder.solver.lookup import CacheLookup
 from server.builder.solver.output import StepOutput
-from server.builder.solver.session import Holding
+from server.builder.solver.session import CacheSession
 
 
 @dataclass(slots=True)
@@ -37,28 +37,30 @@ class Solver:
     """``SOURCE_DATE_EPOCH``: the time of every layer, and the latest time of any file."""
     imports: Sequence[Remote] = ()
     """Imported caches, asked when the engine's own cache has no record."""
-    ground: Ground = field(default_factory=Ground)
-    skips: bool = True
+    base_snapshots: BaseSnapshots = field(default_factory=BaseSnapshots)
+    skip_sources: bool = True
     """Take results by their definition-based keys without solving the stages that they copy from."""
     _tasks: dict[int, "asyncio.Task[Result]"] = field(default_factory=dict)
     _lifetime: Lifetime = field(init=False)
     """Of what running steps share with this build, apart from the files of the contexts."""
-    _holding: Holding = field(init=False)
+    _cache_session: CacheSession = field(init=False)
     _definitions: Definitions = field(init=False)
     _llb: LlbKeys = field(init=False)
-    _maker: Maker = field(init=False)
-    _lookup: Lookup = field(init=False)
+    _executor: StepExecutor = field(init=False)
+    _lookup: CacheLookup = field(init=False)
 
     def __post_init__(self) -> None:
         builder = self.builder
         self._lifetime = Lifetime()
         self._lifetime.at_end(self._release)
-        self._holding = Holding(builder.engine, builder.cache)
+        self._cache_session = CacheSession(builder.engine, builder.cache)
         self._definitions = Definitions(builder, self.contexts, self.epoch_ns)
-        self._maker = Maker(builder, self.contexts, self.runner, self.ground, self._holding, self.epoch_ns)
+        self._executor = StepExecutor(
+            builder, self.contexts, self.runner, self.base_snapshots, self._cache_session, self.epoch_ns
+        )
         self._llb = LlbKeys(self.contexts, plain=self.runner.plain and self.epoch_ns is None)
-        self._lookup = Lookup(
-            builder, self._definitions, self._llb, self._maker, self._holding, self.imports, self._in_use
+        self._lookup = CacheLookup(
+            builder, self._definitions, self._llb, self._executor, self._cache_session, self.imports, self._in_use
         )
 
     async def solve(self, step: Step | None) -> Result:
@@ -72,13 +74,13 @@ class Solver:
             self._tasks[id(step)] = task
         return await asyncio.shield(task)
 
-    async def confirmed(self, step: Step | None) -> bool:
+    async def verify(self, step: Step | None) -> bool:
         """Whether the cached result of a build's target still exists in the engine. If not, solve it again.
 
         Each snapshot keeps its parents, so checking the last one is enough.
         """
         if step is not None and isinstance(step.operation, Base):
-            await self.ground.under(step)
+            await self.base_snapshots.unpack(step)
         result = await self.solve(step)
         if not (result.cached and result.layers):
             return True
@@ -97,32 +99,32 @@ class Solver:
             return False
         return True
 
-    async def known(self, step: Step | None, *, llb: bool = False) -> list[Result]:
+    async def known_results(self, step: Step | None, *, llb: bool = False) -> list[Result]:
         """Return the results of a step and its ancestors, base first, as far as they are solved or in the engine's own
         cache; with BuildKit's keys if ``llb``."""
         found: list[Result] = []
-        for item in upwards(step):
+        for item in ancestry(step):
             task = self._tasks.get(id(item))
             if task is not None:
                 found.append(await asyncio.shield(task))
                 continue
             parent = found[-1] if found else SCRATCH
             try:
-                result = await self._found(item, parent)
+                result = await self._cached_result(item, parent)
             except WharfError:
                 break
             if result is None:
                 break
             found.append(result)
         if llb:
-            pairs = zip(found, upwards(step), strict=False)
-            return [replace(result, llb=await self._llb.of(item)) for result, item in pairs]
+            pairs = zip(found, ancestry(step), strict=False)
+            return [replace(result, llb=await self._llb.get(item)) for result, item in pairs]
         return found
 
-    async def _found(self, step: Step, parent: Result) -> Result | None:
+    async def _cached_result(self, step: Step, parent: Result) -> Result | None:
         if isinstance(step.operation, Base):
-            return _of_base(step.operation)
-        if (await self._definitions.of(step)).anew:
+            return _base_result(step.operation)
+        if (await self._definitions.get(step)).no_cache:
             return None
         return await self._lookup.by_definition(step, parent, imports=False)
 
@@ -157,9 +159,9 @@ class Solver:
         await self._lifetime.release()
 
     async def _release(self) -> None:
-        await self.ground.close()
+        await self.base_snapshots.close()
         await self._definitions.close()
-        await self._holding.close()
+        await self._cache_session.close()
 
     async def _solve(self, step: Step) -> Result:
         operation = step.operation
@@ -167,8 +169,8 @@ class Solver:
         if isinstance(operation, Base):
             self.progress.started(step)
             self.progress.done(step)
-            return _of_base(operation)
-        result = await self._defined(step)
+            return _base_result(operation)
+        result = await self._by_definition(step)
         if result is not None:
             self.progress.started(step)
         else:
@@ -187,7 +189,7 @@ class Solver:
                 self.progress.done(step, error.message)
                 raise
         # Only a successful step closes its copier here; close() closes the others.
-        self._holding.soon(self._definitions.put(step))
+        self._cache_session.defer(self._definitions.close_copier(step))
         if result.cached:
             self.progress.cached(step)
         self.progress.done(step)
@@ -199,26 +201,26 @@ class Solver:
         async with self.contexts.lifetime.use(), self._lifetime.use():
             yield
 
-    async def _defined(self, step: Step) -> Result | None:
+    async def _by_definition(self, step: Step) -> Result | None:
         """Return the cached result of a step by its definition-based key, without solving its source stages."""
-        if not self.skips or not await self._lookup.promised(step):
+        if not self.skip_sources or not await self._lookup.is_known(step):
             return None
         return await self._lookup.by_definition(step, await self.solve(step.parent))
 
     async def _result(self, step: Step, operation: Operation, parent: Result, found: dict[int, Result]) -> Result:
         """Return a step's result by its content-based key."""
-        files, maker = "", self._maker
+        files, executor = "", self._executor
         work: Callable[[StepOutput], Work]
-        definition = await self._definitions.of(step)
+        definition = await self._definitions.get(step)
         # Without files of another stage, the definition-based and the content-based key are equal.
         plain = parent.key == parent.definition and len(step.inputs) == (0 if step.parent is None else 1)
         if isinstance(operation, Run):
-            await self.ground.under(*step.inputs[1 if step.parent is not None else 0 :])
+            await self.base_snapshots.unpack(*step.inputs[1 if step.parent is not None else 0 :])
             key = definition.key if plain else await self._definitions.run_key(step, operation, parent, found)
-            work = lambda output: lambda id: maker.run(id, step, operation, parent, found, output)  # noqa: E731
+            work = lambda output: lambda id: executor.run(id, step, operation, parent, found, output)  # noqa: E731
         elif isinstance(operation, Copy):
             if operation.origin is not None:
-                await self.ground.under(operation.origin.step)
+                await self.base_snapshots.unpack(operation.origin.step)
             copier = await self._definitions.copier(step, operation, found)
             files, linked = copier.files, operation.link
             key = definition.key
@@ -231,16 +233,16 @@ class Solver:
                     fetched=copier.fetched,
                     epoch_ns=self.epoch_ns,
                 )
-            work = lambda _: lambda id: maker.copied(copier, id, parent)  # noqa: E731
+            work = lambda _: lambda id: executor.copy(copier, id, parent)  # noqa: E731
         else:
             assert isinstance(operation, Workdir)
             key = definition.key if plain else workdir_key(operation, parent.key, self.epoch_ns)
-            work = lambda _: lambda id: maker.workdir(id, operation, parent)  # noqa: E731
-        result = await self._cached_or(step, key, parent, work, files)
-        self._holding.link(definition, result)
+            work = lambda _: lambda id: executor.workdir(id, operation, parent)  # noqa: E731
+        result = await self._cached_or_executed(step, key, parent, work, files)
+        self._cache_session.link(definition, result)
         return replace(result, files=files, definition=definition.key)
 
-    async def _cached_or(
+    async def _cached_or_executed(
         self, step: Step, key: str, parent: Result, work: Callable[[StepOutput], Work], files: str
     ) -> Result:
         """Return the cached result, join a build that is producing it, or produce it."""
@@ -248,14 +250,14 @@ class Solver:
         async def make(output: StepOutput) -> Result:
             async with self._in_use():
                 hit = None if step.no_cache else await self._lookup.by_content(step, key, parent, files)
-                return hit or await self._maker.make(step, key, parent, work(output))
+                return hit or await self._executor.execute(step, key, parent, work(output))
 
         # With no_cache the step runs for this build alone, even beside an equal one.
         name = f"{key} {id(step)}" if step.no_cache else f"{key} {parent.chain_id}"
         # Only a process writes output. The listener shows its start, as another build may already run it.
         listener = _Listener(self.progress, step) if isinstance(step.operation, Run) else None
         try:
-            return await self.builder.flights.run(name, make, listener)
+            return await self.builder.steps.run(name, make, listener)
         except StepFailed as error:
             if error.step is step:
                 raise
@@ -281,5 +283,5 @@ class _Listener:
         self.progress.output(self.step, stream, data, at_ns)
 
 
-def _of_base(operation: Base) -> Result:
+def _base_result(operation: Base) -> Result:
     return Result(operation.digest, operation.chain_id, operation.layers, definition=operation.digest)

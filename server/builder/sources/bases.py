@@ -62,7 +62,7 @@ class Bases:
         shown = f"{oci_name(ref)}@{image.target.digest}" if "@" not in ref else ref
         return BaseImage(Base(shown, image.id, image.chain_id, layers), image.config)
 
-    async def lay_out(self, base: Base) -> None:
+    async def unpack(self, base: Base) -> None:
         """Unpacks a base image, for server.builder.operations.base_snapshots."""
         for image in self.found.values():
             if image.chain_id == base.chain_id:

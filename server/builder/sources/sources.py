@@ -1,5 +1,5 @@
 """The contexts, secrets and SSH agents of a build, from its client's session
-(server.builder.operations.work.Contexts)."""
+(server.builder.operations.interfaces.Contexts)."""
 
 import asyncio
 import hashlib
@@ -21,9 +21,9 @@ from server.builder.jobs.job import Job
 from server.builder.jobs.progress import Vertex
 from server.builder.operations import select
 from server.builder.operations.folders import folder
+from server.builder.operations.interfaces import Context, Fetched
 from server.builder.operations.lifetime import Lifetime
 from server.builder.operations.select import Checksums
-from server.builder.operations.work import Context, Fetched
 from server.builder.session.filesync import Selection
 from server.builder.session.session import Session
 from server.builder.sources.mirrors import Mirrors
@@ -135,7 +135,7 @@ class Sources:
         key = self.options.get("contextkey", "context")
         return await self._pull(Selection(name=key, follow=(".dockerignore",)), "ignore")
 
-    # server.builder.operations.work.Contexts
+    # server.builder.operations.interfaces.Contexts
 
     async def open(self, name: str) -> Context:
         """Return a context; it is fetched once."""

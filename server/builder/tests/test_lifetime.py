@@ -9,13 +9,13 @@ import pytest
 from engine.common.errors import Kind, WharfError
 from server.builder.operations.lifetime import Lifetime
 from server.builder.solver.output import StepOutput
-from server.builder.solver.shared import Shared
+from server.builder.solver.shared_tasks import SharedTasks
 
 
 def test_a_joined_step_keeps_what_its_first_build_opened() -> None:
     async def check() -> None:
         ended: list[str] = []
-        shared: Shared[str] = Shared()
+        shared: SharedTasks[str] = SharedTasks()
         over = asyncio.Event()
 
         @contextlib.asynccontextmanager

@@ -9,8 +9,8 @@ import pytest
 
 from server.builder.cache import cache_config
 from server.builder.operations.contenthash import content_digest
+from server.builder.operations.interfaces import Context
 from server.builder.operations.select import Checksums
-from server.builder.operations.work import Context
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Base, Copy, Origin, Run, Step, Workdir
 from server.builder.solver.llbkeys import LlbKeys, numbered
@@ -68,7 +68,7 @@ def keys(tmp_path: Path) -> list[Key]:
     llb = LlbKeys(Files(tmp_path), plain=True)  # type: ignore[arg-type]
 
     async def every() -> list[Key | None]:
-        return [await llb.of(step) for step in steps()]
+        return [await llb.get(step) for step in steps()]
 
     found = asyncio.run(every())
     assert None not in found

@@ -14,7 +14,7 @@ from server.builder.solver.output import (
     TAIL_BYTES,
     StepOutput,
 )
-from server.builder.solver.shared import Shared
+from server.builder.solver.shared_tasks import SharedTasks
 
 
 class Build:
@@ -84,7 +84,7 @@ def test_the_limits_are_buildkits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_that_leaves_leaves_the_output_to_the_others() -> None:
     async def check() -> None:
-        shared: Shared[str] = Shared()
+        shared: SharedTasks[str] = SharedTasks()
         outputs: list[StepOutput] = []
         over = asyncio.Event()
 

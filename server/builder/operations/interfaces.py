@@ -121,11 +121,11 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a process ended. The root may be read at once; await ``gone`` before using the root for anything else."""
+class ProcessExit:
+    """How a process ended. The root may be read at once; await ``removal`` before using the root for anything else."""
 
     code: int
-    gone: "asyncio.Task[None]"
+    removal: "asyncio.Task[None]"
 
 
 class Runner(Protocol):
@@ -135,7 +135,7 @@ class Runner(Protocol):
     def plain(self) -> bool:
         """Whether processes get only what their step defines: no resource limits, no extra hosts."""
 
-    async def run(self, job: Job, output: Callable[[int, bytes], None]) -> Ended:
+    async def run(self, job: Job, output: Callable[[int, bytes], None]) -> ProcessExit:
         """Run the process until it exits; ``output`` gets the stream (0: the container's id, 1, 2) and the bytes.
 
         On cancellation the process is killed and removed. Raises the runtime's error.

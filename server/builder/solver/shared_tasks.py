@@ -9,18 +9,18 @@ from server.builder.solver.output import Listener, StepOutput
 T = TypeVar("T")
 
 
-class _Flight(Generic[T]):
+class _SharedTask(Generic[T]):
     def __init__(self, task: "asyncio.Task[T]", output: StepOutput) -> None:
         self.task = task
         self.waiting = 0
         self.output = output
 
 
-class Shared(Generic[T]):
+class SharedTasks(Generic[T]):
     """Running tasks by key. A cancelled caller leaves the task to the others; the last cancelled caller cancels it."""
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, _Flight[T]] = {}
+        self._running: dict[Hashable, _SharedTask[T]] = {}
 
     async def run(
         self, key: Hashable, work: Callable[[StepOutput], Awaitable[T]], listener: Listener | None = None
@@ -29,26 +29,26 @@ class Shared(Generic[T]):
 
         ``listener``: gets the output of the work from its beginning, even if another caller started it.
         """
-        flight = self._flights.get(key)
-        if flight is None:
+        shared = self._running.get(key)
+        if shared is None:
             output = StepOutput()
-            flight = _Flight(asyncio.ensure_future(work(output)), output)
-            self._flights[key] = flight
-            flight.task.add_done_callback(lambda _, flight=flight: self._drop(key, flight))  # type: ignore[misc]
-        flight.waiting += 1
+            shared = _SharedTask(asyncio.ensure_future(work(output)), output)
+            self._running[key] = shared
+            shared.task.add_done_callback(lambda _, shared=shared: self._drop(key, shared))  # type: ignore[misc]
+        shared.waiting += 1
         if listener is not None:
-            flight.output.join(listener)
+            shared.output.join(listener)
         try:
-            return await asyncio.shield(flight.task)
+            return await asyncio.shield(shared.task)
         finally:
-            flight.waiting -= 1
+            shared.waiting -= 1
             if listener is not None:
-                flight.output.leave(listener)
-            if not flight.waiting and not flight.task.done():
-                flight.task.cancel()
-                self._drop(key, flight)
-                await asyncio.wait([flight.task])
+                shared.output.leave(listener)
+            if not shared.waiting and not shared.task.done():
+                shared.task.cancel()
+                self._drop(key, shared)
+                await asyncio.wait([shared.task])
 
-    def _drop(self, key: Hashable, flight: _Flight[T]) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def _drop(self, key: Hashable, shared: _SharedTask[T]) -> None:
+        if self._running.get(key) is shared:
+            del self._running[key]

@@ -17,16 +17,16 @@ from engine.common.threads import to_its_end
 from engine.common.timeline import Timeline
 from server.builder.cache.records import REGULAR, Record
 from server.builder.cache.remote import Remote, download
-from server.builder.operations.base_snapshots import Ground
+from server.builder.operations.base_snapshots import BaseSnapshots
 from server.builder.operations.copying import Copier
-from server.builder.operations.difference import difference, discard, quietly
+from server.builder.operations.difference import clean_up, difference, discard
+from server.builder.operations.interfaces import Contexts, Job, Runner
 from server.builder.operations.running import Mounts
-from server.builder.operations.work import Contexts, Job, Runner
 from server.builder.plan.steps import Copy, Layer, Result, Run, Step, Workdir, chain_id
 from server.builder.solver.builder import Builder
-from server.builder.solver.failed import StepFailed, StepRefused
+from server.builder.solver.errors import StepFailed, StepRefused
 from server.builder.solver.output import StepOutput
-from server.builder.solver.session import Holding
+from server.builder.solver.session import CacheSession
 from server.registry.unpack import held
 
 CACHE_LEASE = "wharf.build.cache"  # the label of the leases of cache records; a lease's id is its record's
@@ -36,22 +36,22 @@ Work = Callable[[str], Awaitable[Layer | None]]
 
 
 @dataclass(slots=True)
-class Maker:
-    """The executor of one build. ``make`` runs one of the other methods as its ``work``."""
+class StepExecutor:
+    """The executor of one build. ``execute`` runs one of the other methods as its ``work``."""
 
     builder: Builder
     contexts: Contexts
     runner: Runner
-    ground: Ground
-    holding: Holding
+    base_snapshots: BaseSnapshots
+    cache_session: CacheSession
     epoch_ns: int | None
 
-    async def make(self, step: Step, key: str, parent: Result, work: Work) -> Result:
+    async def execute(self, step: Step, key: str, parent: Result, work: Work) -> Result:
         """Run ``work`` and return the result, recorded under the content-based key ``key``."""
         engine = self.builder.engine
-        await self.ground.under(step.parent)
+        await self.base_snapshots.unpack(step.parent)
         name = f"{secrets.token_hex(12)}-build-cache"  # clients show the first twelve characters
-        self.holding.hold(name)
+        self.cache_session.hold(name)
         token = current_lease.set(name)
         try:
             # A cancelled create could still reach the engine after the delete below.
@@ -60,8 +60,8 @@ class Maker:
         except BaseException:
             current_lease.reset(token)
             # A partial upload of the layer uses the same name.
-            await asyncio.shield(quietly(engine.content.abort(name)))
-            await asyncio.shield(quietly(engine.leases.delete(name)))
+            await asyncio.shield(clean_up(engine.content.abort(name)))
+            await asyncio.shield(clean_up(engine.leases.delete(name)))
             raise
         current_lease.reset(token)
         chain, layers = parent.chain_id, parent.layers
@@ -70,15 +70,15 @@ class Maker:
         else:
             chain, layers = chain_id(chain, layer.diff_id), (*layers, layer)
         record = Record(name, key, chain, layer, "", REGULAR, time.time_ns(), time.time_ns(), 1, 0, step.description)
-        self.holding.record(record, parent)
+        self.cache_session.record(record, parent)
         return Result(key, chain, layers)
 
-    async def fetched(self, remote: Remote, layer: Layer | None, id: str, parent: Result) -> Layer | None:
+    async def fetch(self, remote: Remote, layer: Layer | None, id: str, parent: Result) -> Layer | None:
         """Fetch a layer from an imported cache."""
         if layer is not None:
             await download(self.builder.engine, id, remote, layer)
             if not await held(self.builder.engine, chain_id(parent.chain_id, layer.diff_id)):
-                await self._applied(layer.descriptor, layer.diff_id, id, parent)
+                await self._apply(layer.descriptor, layer.diff_id, id, parent)
         return layer
 
     async def workdir(self, id: str, operation: Workdir, parent: Result) -> Layer | None:
@@ -87,17 +87,17 @@ class Maker:
         try:
             if await copier.has_directory(operation.path, parent):
                 return None
-            return await self.copied(copier, id, parent)
+            return await self.copy(copier, id, parent)
         finally:
             await copier.close()
 
-    async def copied(self, copier: Copier, id: str, parent: Result) -> Layer:
+    async def copy(self, copier: Copier, id: str, parent: Result) -> Layer:
         """Write the copier's files as a layer: a blob and a snapshot."""
         descriptor, diff_id = await copier.write(id, parent)
-        await self._applied(descriptor, diff_id, id, parent)
+        await self._apply(descriptor, diff_id, id, parent)
         return Layer(descriptor, diff_id, self._now())
 
-    async def _applied(self, descriptor: Descriptor, diff_id: str, id: str, parent: Result) -> None:
+    async def _apply(self, descriptor: Descriptor, diff_id: str, id: str, parent: Result) -> None:
         """Apply a layer to a new snapshot of its parent, and commit it."""
         engine = self.builder.engine
         mounts = await engine.snapshots.prepare(id, parent.chain_id)
@@ -107,7 +107,7 @@ class Maker:
                 raise internal(f"the layer {descriptor.digest} is {applied.digest}, not {diff_id}")
             await self._commit(id, parent, diff_id)
         except BaseException:
-            await asyncio.shield(quietly(engine.snapshots.remove(id)))
+            await asyncio.shield(clean_up(engine.snapshots.remove(id)))
             raise
 
     async def _commit(self, id: str, parent: Result, diff_id: str) -> None:
@@ -162,7 +162,7 @@ class Maker:
                     descriptor, diff_id = await difference(engine, id, parent.chain_id, rootfs)
                 finally:
                     timeline.mark("difference")
-                    await asyncio.shield(ended.gone)
+                    await asyncio.shield(ended.removal)
             timeline.mark("end of the task")
             await self._commit(id, parent, diff_id)
             timeline.mark("commit")
