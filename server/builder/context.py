@@ -25,7 +25,7 @@ from engine.common.system.run import run
 from engine.common.threads import apart, to_its_end
 from engine.common.urls import parse_url
 from server.builder.dockerfile.ignore import Ignore, read
-from server.builder.operations import folders
+from server.builder.operations.temporary import temporary_directory
 
 DEFAULT = "Dockerfile"
 AT_ONCE = 256 << 10
@@ -122,7 +122,7 @@ class Contexts:
     @contextlib.asynccontextmanager
     async def _place(self) -> AsyncIterator[str]:
         """Create an empty directory that only this engine can access."""
-        async with folders.folder(str(self._folder), "context", "context") as root:
+        async with temporary_directory(str(self._folder), "context", "context") as root:
             yield root
 
 

@@ -11,7 +11,7 @@ from api_models.filters import Filters
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.system import private
 from server.builder.buildkit.service import BuildKit
-from server.builder.cache.collecting import Collecting
+from server.builder.cache.garbage_collection import GarbageCollector
 from server.builder.cache.pruning import Pruning, Usage, chosen, read_filters
 from server.builder.cache.records import MOUNT, Cache, Record, choose
 from server.builder.classic.build import ClassicBuild, read
@@ -21,7 +21,7 @@ from server.builder.neighbours import Images
 from server.builder.operations.difference import clean_up
 from server.builder.operations.lifetime import Lifetime
 from server.builder.options import ClassicOptions, PostedOptions
-from server.builder.plan.moments import Moments
+from server.builder.plan.instruction_times import InstructionTimes
 from server.builder.runner import clear_left
 from server.builder.solver.builder import Builder
 from server.builder.solver.executor import CACHE_LEASE
@@ -54,7 +54,7 @@ class Builds:
             cache_mounts=str(self._root / "mounts"),
         )
         self._contexts = Contexts(self._root / "contexts")
-        self._moments = Moments(str(self._root / "moments.db"))
+        self._instruction_times = InstructionTimes(str(self._root / "moments.db"))
         self.buildkit = BuildKit(
             room,
             images,
@@ -68,8 +68,8 @@ class Builds:
             host_gateway=host_gateway,
         )
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._collecting = Collecting(gc or BuilderGc(), self._root, self.prune)
-        self.builder.cache.grown = self._collecting.soon
+        self._garbage_collector = GarbageCollector(gc or BuilderGc(), self._root, self.prune)
+        self.builder.cache.grown = self._garbage_collector.schedule
 
     async def start(self) -> None:
         await asyncio.to_thread(self._prepare)
@@ -94,9 +94,9 @@ class Builds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.buildkit.stop()
-        await self._collecting.stop()
+        await self._garbage_collector.stop()
         await self.builder.cache.close()
-        await asyncio.to_thread(self._moments.close)
+        await asyncio.to_thread(self._instruction_times.close)
 
     async def classic(self, options: ClassicOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         """Run ``POST /build`` and put its response into ``messages``.
@@ -143,7 +143,7 @@ class Builds:
             file = await read(context, options.target)
             await lease.enter()
             build = ClassicBuild(
-                self._room, self._images, self.builder, self._moments, options, context, messages, lifetime
+                self._room, self._images, self.builder, self._instruction_times, options, context, messages, lifetime
             )
             await build.run(file)
 
@@ -192,7 +192,7 @@ class Builds:
         )
         removed = await self.forget(removed)
         if wish.everything and not (wish.filters or bound or before):
-            await self._moments.clear()
+            await self._instruction_times.clear()
         return removed
 
     async def forget(self, records: Sequence[Record]) -> list[Record]:

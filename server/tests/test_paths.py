@@ -16,7 +16,7 @@ from engine.common.files import paths
 from engine.common.files.copyup import copy_up
 from engine.common.files.gomode import to_unix
 from server.builder.dockerfile.ignore import Ignore
-from server.builder.operations import select
+from server.builder.operations import selection
 from server.containers.archive import tree
 from server.containers.spec.users import DirectoryRoot
 
@@ -96,11 +96,11 @@ def test_pack_reads_nothing_outside(root: int) -> None:
 @pytest.mark.usefixtures("race")
 def test_what_builds_pick_is_inside(root: int) -> None:
     def work() -> tuple[str, ...]:
-        (picked,) = select.pick(root, ["w/d/below"])
-        return tuple(name for name, _ in select.files(root, picked, Ignore([])))
+        (picked,) = selection.pick(root, ["w/d/below"])
+        return tuple(name for name, _ in selection.files(root, picked, Ignore([])))
 
     assert repeat(work) == {("",)}
-    assert repeat(lambda: select.pick(root, ["w/d/f*"])[0].stat.st_size) == {len("inside")}
+    assert repeat(lambda: selection.pick(root, ["w/d/f*"])[0].stat.st_size) == {len("inside")}
 
 
 @pytest.mark.usefixtures("race")

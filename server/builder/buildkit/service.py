@@ -55,7 +55,7 @@ class BuildKit:
         self._sessions = Sessions()
         self._history = History(Records(os.path.join(root, "history.db")))
         self._caches = Caches(room.engine, images)
-        self._jobs = Jobs(self._history.knows, self._history.jobs)
+        self._jobs = Jobs(self._history.contains, self._history.jobs)
         self._files = Files(room.engine)
         self._server: Server | None = None
         self._control: Control | None = None

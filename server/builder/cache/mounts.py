@@ -53,7 +53,7 @@ class CacheMounts:
             async with use.ready:
                 if not await asyncio.to_thread(os.path.isdir, path):
                     await self._make(path, fill)
-                if not await self._cache.knows(record):
+                if not await self._cache.contains(record):
                     await self._cache.add(describe(record, path))
             yield path
         finally:

@@ -318,7 +318,7 @@ class Cache:
 
         await self._database.do(delete)
 
-    async def knows(self, id: str) -> bool:
+    async def contains(self, id: str) -> bool:
         """Whether there is a record of that id."""
         return id in await self._loaded()
 

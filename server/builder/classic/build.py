@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.api.client import Engine
 from engine.common.errors import Kind, WharfError, invalid
-from server.builder.classic import sentences
+from server.builder.classic import copy_errors
 from server.builder.classic.history_cache import HistoryCache
 from server.builder.classic.image import Documents, store
 from server.builder.classic.metadata import MetadataTimes
@@ -23,9 +23,9 @@ from server.builder.neighbours import Images
 from server.builder.operations import interfaces
 from server.builder.operations.base_snapshots import BaseSnapshots
 from server.builder.operations.lifetime import Lifetime
-from server.builder.operations.select import Checksums
+from server.builder.operations.selection import Checksums
 from server.builder.options import ClassicOptions
-from server.builder.plan.moments import Moments
+from server.builder.plan.instruction_times import InstructionTimes
 from server.builder.plan.plan import BaseImage, Options, Plan, PlannedStage, plan
 from server.builder.plan.steps import Base, Copy, Layer, Result, Step
 from server.builder.runner import TaskRunner
@@ -145,7 +145,7 @@ class ClassicBuild:
         room: Room,
         images: Images,
         builder: Builder,
-        moments: Moments,
+        instruction_times: InstructionTimes,
         options: ClassicOptions,
         context: Context,
         out: Progress,
@@ -160,7 +160,9 @@ class ClassicBuild:
         self._number = self._total = 0
         epoch = options.build_args.get("SOURCE_DATE_EPOCH") or ""
         self._epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
-        self._times = MetadataTimes(moments, self._results, epoch_ns=self._epoch_ns, no_cache=options.no_cache)
+        self._times = MetadataTimes(
+            instruction_times, self._results, epoch_ns=self._epoch_ns, no_cache=options.no_cache
+        )
 
     async def run(self, file: Dockerfile) -> None:
         """Run the build. A failure becomes the last message of the stream."""
@@ -322,7 +324,8 @@ class ClassicBuild:
             for source in operation.sources:
                 if posixpath.normpath(source.lstrip("/")).split("/")[0] == "..":
                     raise Failed(
-                        f"{sentences.word(operation)} failed: forbidden path outside the build context: {source} ()"
+                        f"{copy_errors.instruction(operation)} failed: "
+                        f"forbidden path outside the build context: {source} ()"
                     )
         task = self._solve(solver, step)
         await self._stream.follow(step, task)
@@ -340,7 +343,7 @@ class ClassicBuild:
         except WharfError as error:
             if isinstance(step.operation, Copy):
                 root = self._context.root
-                raise Failed(await asyncio.to_thread(sentences.of_copy, step.operation, root, error)) from None
+                raise Failed(await asyncio.to_thread(copy_errors.copy_error, step.operation, root, error)) from None
             raise Failed(error.message) from None
 
     async def _finish(self, made: Plan) -> None:

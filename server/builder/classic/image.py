@@ -50,7 +50,7 @@ def chain_of(step: Step | None) -> list[Step]:
 
 
 async def history_key(config: ImageConfig, last: Step | None, results: Mapping[int, Result]) -> str:
-    """Return the key of a history's last line and everything below it (server.builder.plan.moments)."""
+    """Return the key of a history's last line and everything below it (server.builder.plan.instruction_times)."""
     work = functools.partial(_keys, config, last, results)
     return (work() if config.entries <= _AT_ONCE else await asyncio.to_thread(work))[-1]
 

@@ -1,4 +1,4 @@
-"""Times of the classic builder's metadata-only instructions (server.builder.plan.moments)."""
+"""Times of the classic builder's metadata-only instructions (server.builder.plan.instruction_times)."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from server.builder.classic.history_cache import HistoryCache
 from server.builder.classic.image import Documents, described, history_key
 from server.builder.plan.imageconfig import ImageConfig
-from server.builder.plan.moments import Moments
+from server.builder.plan.instruction_times import InstructionTimes
 from server.builder.plan.steps import Result, Step
 
 
@@ -17,9 +17,14 @@ class MetadataTimes:
     """Images whose instructions count as those of an earlier build."""
 
     def __init__(
-        self, moments: Moments, results: Mapping[int, Result], *, epoch_ns: int | None, no_cache: bool
+        self,
+        instruction_times: InstructionTimes,
+        results: Mapping[int, Result],
+        *,
+        epoch_ns: int | None,
+        no_cache: bool,
     ) -> None:
-        self._moments, self._results = moments, results
+        self._instruction_times, self._results = instruction_times, results
         self._epoch_ns, self._no_cache = epoch_ns, no_cache
         self._times: dict[str, int] = {}
         self._new: dict[str, int] = {}
@@ -31,7 +36,7 @@ class MetadataTimes:
         key = await history_key(config, last, self._results)
         # Different epochs give different images.
         kept = key if self._epoch_ns is None else f"{key} {self._epoch_ns}"
-        known = None if self._no_cache else await self._moments.get(kept) or self._of_candidates(config, last)
+        known = None if self._no_cache else await self._instruction_times.get(kept) or self._of_candidates(config, last)
         if known is None:
             self._new[kept] = time.time_ns() if self._epoch_ns is None else self._epoch_ns
         self._times[key] = self._new[kept] if known is None else known
@@ -50,4 +55,4 @@ class MetadataTimes:
     async def keep(self) -> None:
         """Store the new times for later builds."""
         if self._new:
-            await self._moments.put(self._new)
+            await self._instruction_times.put(self._new)

@@ -14,7 +14,7 @@ from server.builder.cache import cache_config
 from server.builder.exporters.export_options import DOCKER_TYPES, Wishes
 from server.builder.exporters.provenance import Origins, attestation, statement
 from server.builder.jobs.job import Made
-from server.builder.operations.convert import MEDIA_TYPES, convert
+from server.builder.operations.conversion import MEDIA_TYPES, convert
 from server.builder.plan.imageconfig import utc
 from server.builder.plan.steps import Layer, Result
 from server.registry import documents, oci

@@ -25,7 +25,7 @@ from server.builder.jobs.job import Job, Made
 from server.builder.jobs.options import attests
 from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
-from server.builder.operations import select
+from server.builder.operations import selection
 from server.builder.session import calls
 from server.builder.session.pb import fsutil_pb2
 from server.builder.session.session import Session
@@ -173,7 +173,7 @@ class Exporters:
                     root: int | None = None
                     if item.documents.chain_id:
                         place, path = await stack.enter_async_context(self._files.mounted(item.documents.chain_id))
-                        root = await place.run(select.open_root, path)
+                        root = await place.run(selection.open_root, path)
                         stack.callback(os.close, root)
                     folder = item.platform.replace("/", "_") if len(made) > 1 else ""
                     trees[folder] = Tree(root, item.epoch_ns)

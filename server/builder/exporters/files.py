@@ -12,7 +12,7 @@ from engine.common.errors import invalid, not_found
 from engine.common.files.paths import open_inside, resolve
 from engine.common.files.place import Place
 from server.builder.dockerfile.ignore import component
-from server.builder.operations import select
+from server.builder.operations import selection
 from server.builder.session.pb import fsutil_pb2
 from server.builder.session.stat import entry_of, to_go
 
@@ -54,7 +54,7 @@ class Files:
         """Read part of a file; ``length`` 0 reads all. NOT_FOUND; INVALID_ARGUMENT beyond :data:`LARGEST`."""
 
         def work(root: str) -> bytes:
-            data = select.read_file(root, path, limit=LARGEST)
+            data = selection.read_file(root, path, limit=LARGEST)
             if data is None:
                 raise FileNotFoundError(2, "no such file", path)
             return data[offset : offset + length if length else None]
@@ -79,7 +79,7 @@ class Files:
         """Return the status of one file; a last link is not followed."""
 
         def work(root: str) -> fsutil_pb2.Stat:
-            fd = select.open_root(root)
+            fd = selection.open_root(root)
             try:
                 found = resolve(fd, path, last=False)
                 above, _, name = found.rpartition("/")

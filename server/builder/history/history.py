@@ -15,7 +15,7 @@ from engine.api.pb.rpc_status_pb2 import Status
 from engine.api.types import to_timestamp
 from engine.common.errors import not_found
 from server.builder.exporters.attachments import LOG, attach, descriptor
-from server.builder.history.queries import Wanted
+from server.builder.history.filters import HistoryFilter
 from server.builder.history.records import Records, log_of
 from server.builder.jobs.job import Job
 from server.builder.session.pb import control_pb2 as pb
@@ -57,7 +57,7 @@ class History:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._store.close)
 
-    def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run work in the background; only ``close`` waits for it."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
@@ -88,7 +88,7 @@ class History:
         if request.Internal:
             return
         self._records[job.ref] = record
-        self._tell(STARTED, record)
+        self._notify(STARTED, record)
 
     def completed(self, job: Job) -> None:
         """Record the end of a build; the database is written in the background."""
@@ -117,8 +117,8 @@ class History:
             log.exception("build=%s: the result is not in the history", job.ref)
             blobs = {}
         self._unwritten |= blobs
-        self._tell(COMPLETE, record)
-        self._later(self._keep(job, record, blobs), "record of a build")
+        self._notify(COMPLETE, record)
+        self._spawn(self._keep(job, record, blobs), "record of a build")
         self._forget_old()
 
     async def _keep(self, job: Job, record: pb.BuildHistoryRecord, blobs: Mapping[str, bytes]) -> None:
@@ -133,7 +133,7 @@ class History:
                     # Name the log only once it can be read.
                     record.logs.CopyFrom(whole.logs)
                     record.Generation += 1
-                    self._tell(COMPLETE, record)
+                    self._notify(COMPLETE, record)
             # From now on the status is read from the database; current watchers keep their list.
             job.messages = []
         except Exception:
@@ -160,7 +160,7 @@ class History:
         """Return the newest completed builds."""
         return list(self._jobs.values())
 
-    def knows(self, ref: str) -> bool:
+    def contains(self, ref: str) -> bool:
         """Whether a build of that name is completed and its status is available."""
         record = self._records.get(ref)
         return ref in self._jobs or (record is not None and record.HasField("CompletedAt"))
@@ -192,8 +192,8 @@ class History:
             return
         record.pinned = request.Pinned
         record.Generation += 1
-        self._tell(COMPLETE if record.HasField("CompletedAt") else STARTED, record)
-        self._later(self._change(record), "pin of a build")
+        self._notify(COMPLETE if record.HasField("CompletedAt") else STARTED, record)
+        self._spawn(self._change(record), "pin of a build")
         self._forget_old()
 
     async def _change(self, record: pb.BuildHistoryRecord) -> None:
@@ -202,11 +202,11 @@ class History:
 
     async def listen(self, request: pb.BuildHistoryRequest) -> AsyncIterator[pb.BuildHistoryEvent]:
         """Yield the present records, then, unless the request has EarlyExit, changes. Raises for an invalid filter."""
-        wanted = Wanted(request)
+        history_filter = HistoryFilter(request)
         queue: asyncio.Queue[pb.BuildHistoryEvent] = asyncio.Queue()
         self._listeners.add(queue)
         try:
-            found = [record for record in self._records.values() if wanted.fits(record)]
+            found = [record for record in self._records.values() if history_filter.matches(record)]
             if request.Limit:
                 found = sorted(found, key=lambda record: record.CreatedAt.ToNanoseconds())[-request.Limit :]
             for record in found:
@@ -214,7 +214,9 @@ class History:
                 yield pb.BuildHistoryEvent(type=COMPLETE if over else STARTED, record=record)
             while not request.EarlyExit:
                 event = await queue.get()
-                if request.Ref in ("", event.record.Ref) and (event.type == DELETED or wanted.fits(event.record)):
+                if request.Ref in ("", event.record.Ref) and (
+                    event.type == DELETED or history_filter.matches(event.record)
+                ):
                     yield event
         finally:
             self._listeners.discard(queue)
@@ -222,14 +224,14 @@ class History:
     def _delete(self, refs: set[str]) -> None:
         for ref in refs:
             self._jobs.pop(ref, None)
-            self._tell(DELETED, self._records.pop(ref))
-        self._later(self._remove(refs), "end of records of builds")
+            self._notify(DELETED, self._records.pop(ref))
+        self._spawn(self._remove(refs), "end of records of builds")
 
     async def _remove(self, refs: set[str]) -> None:
         async with self._writing:
             await self._store.delete(sorted(refs))
 
-    def _tell(self, kind: "pb.BuildHistoryEventType.ValueType", record: pb.BuildHistoryRecord) -> None:
+    def _notify(self, kind: "pb.BuildHistoryEventType.ValueType", record: pb.BuildHistoryRecord) -> None:
         event = pb.BuildHistoryEvent(type=kind, record=record)
         for queue in self._listeners:
             queue.put_nowait(event)

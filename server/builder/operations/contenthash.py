@@ -10,7 +10,7 @@ import stat
 from collections.abc import Sequence
 
 from engine.common.files.paths import open_inside, resolve
-from server.builder.operations.select import open_root
+from server.builder.operations.selection import open_root
 
 _PIECE = 1 << 20
 _KINDS = {
@@ -28,7 +28,7 @@ def content_digest(root: str, paths: Sequence[str]) -> str:
     """Return the digest of several paths of a context, links followed; empty if one is missing. Blocks."""
     fd = open_root(root)
     try:
-        found = [_of_path(fd, path) for path in _apart(paths)]
+        found = [_hash_path(fd, path) for path in _topmost(paths)]
     finally:
         os.close(fd)
     if "" in found:
@@ -36,7 +36,7 @@ def content_digest(root: str, paths: Sequence[str]) -> str:
     return "sha256:" + hashlib.sha256("\0".join(found).encode()).hexdigest()
 
 
-def _apart(paths: Sequence[str]) -> list[str]:
+def _topmost(paths: Sequence[str]) -> list[str]:
     """Drop paths that are below another path."""
     every = sorted(set(paths))
     if len(every) == 1:
@@ -44,7 +44,7 @@ def _apart(paths: Sequence[str]) -> list[str]:
     return [path for path in every if not any(path != top and path.startswith(top.rstrip("/") + "/") for top in every)]
 
 
-def _of_path(root: int, path: str) -> str:
+def _hash_path(root: int, path: str) -> str:
     inner = resolve(root, path)
     if not inner:
         return _directory(root, _EMPTY)

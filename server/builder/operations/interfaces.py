@@ -11,7 +11,7 @@ from server.builder.cache.mounts import CacheMounts
 from server.builder.cache.records import Cache
 from server.builder.dockerfile.instructions import Mount
 from server.builder.operations.lifetime import Lifetime
-from server.builder.operations.select import Checksums
+from server.builder.operations.selection import Checksums
 from server.builder.plan.steps import Step
 
 

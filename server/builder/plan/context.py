@@ -7,7 +7,7 @@ from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import Span
 from server.builder.dockerfile.expand import Budget, Expansion
 from server.builder.plan.imageconfig import ImageConfig
-from server.builder.plan.planned import BaseImage, Bases, Options, PlannedStage
+from server.builder.plan.model import BaseImage, Bases, Options, PlannedStage
 from server.builder.plan.steps import Origin
 
 

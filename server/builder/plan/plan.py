@@ -22,9 +22,9 @@ from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.expand import Budget, Expansion, expand
 from server.builder.dockerfile.lint import findings, foreign, meant_by, undefined
-from server.builder.plan import wording
+from server.builder.plan import formatting
 from server.builder.plan.imageconfig import History
-from server.builder.plan.planned import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
+from server.builder.plan.model import IMAGES, PROXIES, BaseImage, Bases, Options, Plan, PlannedStage
 from server.builder.plan.stage import StagePlanner
 from server.builder.plan.steps import SCRATCH, Base, Origin, Step
 
@@ -311,5 +311,5 @@ async def _planned(planner: Planner) -> Plan:
         target.config.merge_map("Labels", dict(options.labels))
         if options.classic:
             shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
-            target.config.history.append(History(wording.nop(f"LABEL {shown}"), empty_layer=True))
+            target.config.history.append(History(formatting.nop(f"LABEL {shown}"), empty_layer=True))
     return planner.plan(target)

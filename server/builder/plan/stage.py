@@ -11,10 +11,10 @@ from server.builder.dockerfile.errors import DockerfileError, Span
 from server.builder.dockerfile.expand import expand_heredoc
 from server.builder.dockerfile.flags import check_sharing, check_target, check_type
 from server.builder.dockerfile.parse import parse_instruction
-from server.builder.plan import configured, wording
+from server.builder.plan import formatting, metadata
 from server.builder.plan.context import PlanContext
 from server.builder.plan.imageconfig import CreatedBy, History, ImageConfig
-from server.builder.plan.planned import IMAGES, Line, PlannedStage, Variables
+from server.builder.plan.model import IMAGES, Line, PlannedStage, Variables
 from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Run, Step, Workdir
 
 
@@ -73,7 +73,7 @@ class StagePlanner:
     def _name(self, text: str, variables: Mapping[str, str]) -> str:
         parts = []
         if self.options.multi_platform:
-            parts.append(self.platform + wording.cross(self.platform, variables))
+            parts.append(self.platform + formatting.cross(self.platform, variables))
         if self.planner.many:
             parts.append(self.stage.name)
         parts.append(f"{self.number:{len(str(self.total))}}/{self.total}")
@@ -129,7 +129,7 @@ class StagePlanner:
 
     def _step(self, operation: Run | Copy | Workdir, instruction: ins.Instruction) -> Step:
         self.number += 1
-        shown = wording.title(instruction, self.variables, self.planner.file.escape, self.planner.budget)
+        shown = formatting.title(instruction, self.variables, self.planner.file.escape, self.planner.budget)
         self.last = Step(
             operation,
             self.last,
@@ -170,7 +170,7 @@ class StagePlanner:
                 self.args[name] = value
                 self._named(name)
         text = item.original.split(None, 1)[1]
-        self.history(f"ARG {text}", wording.nop(f"ARG {text}"))
+        self.history(f"ARG {text}", formatting.nop(f"ARG {text}"))
 
     def _named(self, name: str) -> None:
         self.names.pop(name, None)
@@ -184,7 +184,7 @@ class StagePlanner:
             self.config.set_env(key, value)
             self._named(key)
             shown.append(f"{key}={value}")
-        self.history(f"ENV {' '.join(shown)}", wording.nop(f"ENV {' '.join(shown)}"))
+        self.history(f"ENV {' '.join(shown)}", formatting.nop(f"ENV {' '.join(shown)}"))
 
     def _given(self) -> str:
         """The arguments in the history of a ``RUN``: in order of declaration, or sorted for the classic builder."""
@@ -195,16 +195,16 @@ class StagePlanner:
         return f"|{len(given)} {' '.join(given)} " if given else ""
 
     async def _run(self, item: ins.Run) -> Step:
-        args, files, shown = wording.process(item, self.config.shell)
+        args, files, shown = formatting.process(item, self.config.shell)
         args = args or self._own_command(item.span)
         mounts = [await self._mount(option, item.span) for option in item.mounts]
         env = {**{key: value for key, value in self.args.items() if key not in self.config.env}, **self.config.env}
         # Each step stores its own copy of the environment.
         self.planner.spend(sum(len(key) + len(value) for key, value in env.items()), item.span)
-        hidden = wording.proxies(self.options.build_args, env, both=not self.options.classic)
+        hidden = formatting.proxies(self.options.build_args, env, both=not self.options.classic)
         volumes: tuple[str, ...] = ()
         if self.options.classic:
-            wording.refuse_flags(item, "mount", "network", "security")
+            formatting.refuse_flags(item, "mount", "network", "security")
             volumes = tuple(path for path in sorted(self.config.volumes) if path.startswith("/"))
         network = item.network if item.network != "default" else self.options.network
         operation = Run(
@@ -261,7 +261,7 @@ class StagePlanner:
 
     async def _copy(self, item: ins.Copy) -> Step:
         if self.options.classic:
-            wording.refuse_flags(item, "chmod")
+            formatting.refuse_flags(item, "chmod")
         sources = tuple(self.expand(source, item.span) for source in item.sources)
         target = self.expand(item.target, item.span)
         files = tuple(
@@ -279,18 +279,18 @@ class StagePlanner:
                 "and end with a /",
                 item.span,
             )
-        urls = tuple(source for source in sources if item.add and wording.is_url(source))
+        urls = tuple(source for source in sources if item.add and formatting.is_url(source))
         local = tuple(source for source in sources if source not in urls)
         checksum = self.expand(item.checksum, item.span)
         if checksum and not self.options.classic:
-            wording.check_checksum(checksum, urls, item.span)
+            formatting.check_checksum(checksum, urls, item.span)
         chown = self.expand(item.chown, item.span)
         if self.options.classic and chown and ":" not in chown and not chown.isdigit():
             # The classic builder looks up a group of the user's name; BuildKit uses the user's group.
             chown = f"{chown}:{chown}"
         origin: Origin | None = None
         if from_ := item.from_:
-            wording.refuse_variable(self.options, from_)
+            formatting.refuse_variable(self.options, from_)
             name = self.stage.base.name or str(self.stage.index)
             sentence = f'cannot copy from stage "{from_}", it needs to be defined before current stage "{name}"'
             origin = await self.planner.origin(from_, item.span, before=self.stage.index, out_of_order=sentence)
@@ -315,8 +315,8 @@ class StagePlanner:
             add=item.add,
             may_match_nothing=not self.options.classic,
         )
-        text = f"{wording.copied(item, sources, target)} # buildkit"
-        self.history(text, wording.copied_classic(name, operation), layer=True)
+        text = f"{formatting.copied(item, sources, target)} # buildkit"
+        self.history(text, formatting.copied_classic(name, operation), layer=True)
         return self._step(operation, item)
 
     def _heredoc(self, content: str, span: Span) -> str:
@@ -332,25 +332,25 @@ class StagePlanner:
         path = posixpath.normpath(posixpath.join(self.config.workdir, self.expand(item.path, item.span)))
         path = "/" if path == "//" else path
         self.config.config["WorkingDir"] = path
-        self.history(f"WORKDIR {path}", wording.nop(f"WORKDIR {path}"), layer=True)
+        self.history(f"WORKDIR {path}", formatting.nop(f"WORKDIR {path}"), layer=True)
         user = "" if self.options.classic else self.config.user
         return self._step(Workdir(path, user), item)
 
 
 _APPLY: Mapping[type[ins.Instruction], Callable[..., Step | Awaitable[Step] | None]] = {
     ins.Arg: StagePlanner._arg,
-    ins.Command: configured.command,
+    ins.Command: metadata.command,
     ins.Copy: StagePlanner._copy,
     ins.Env: StagePlanner._env,
-    ins.Expose: configured.expose,
-    ins.Healthcheck: configured.healthcheck,
-    ins.Label: configured.label,
-    ins.Maintainer: configured.maintainer,
-    ins.OnBuild: configured.onbuild,
+    ins.Expose: metadata.expose,
+    ins.Healthcheck: metadata.healthcheck,
+    ins.Label: metadata.label,
+    ins.Maintainer: metadata.maintainer,
+    ins.OnBuild: metadata.onbuild,
     ins.Run: StagePlanner._run,
-    ins.Shell: configured.shell,
-    ins.StopSignal: configured.stopsignal,
-    ins.User: configured.user,
-    ins.Volume: configured.volume,
+    ins.Shell: metadata.shell,
+    ins.StopSignal: metadata.stopsignal,
+    ins.User: metadata.user,
+    ins.Volume: metadata.volume,
     ins.Workdir: StagePlanner._workdir,
 }

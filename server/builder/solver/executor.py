@@ -18,10 +18,10 @@ from engine.common.timeline import Timeline
 from server.builder.cache.records import REGULAR, Record
 from server.builder.cache.remote import Remote, download
 from server.builder.operations.base_snapshots import BaseSnapshots
-from server.builder.operations.copying import Copier
+from server.builder.operations.copier import Copier
 from server.builder.operations.difference import clean_up, difference, discard
 from server.builder.operations.interfaces import Contexts, Job, Runner
-from server.builder.operations.running import Mounts
+from server.builder.operations.run_mounts import Mounts
 from server.builder.plan.steps import Copy, Layer, Result, Run, Step, Workdir, chain_id
 from server.builder.solver.builder import Builder
 from server.builder.solver.errors import StepFailed, StepRefused

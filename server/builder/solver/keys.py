@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from server.builder.operations.copying import Copier
+from server.builder.operations.copier import Copier
 from server.builder.operations.interfaces import Contexts, Fetched
 from server.builder.plan.steps import Base, Copy, Origin, ResolvedMount, Result, Run, Step, Workdir, digest_of
 from server.builder.solver.builder import Builder

@@ -9,8 +9,8 @@ from server.builder.classic.build import host_platform
 from server.builder.jobs.job import Job
 from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
+from server.builder.plan.model import INPUT, LAYOUT
 from server.builder.plan.plan import BaseImage
-from server.builder.plan.planned import INPUT, LAYOUT
 from server.builder.plan.steps import Base, Layer
 from server.builder.sources.layouts import layout
 from server.builder.sources.sources import Sources

@@ -13,7 +13,7 @@ from engine.api.content import Content
 from engine.api.types import Descriptor, Platform
 from engine.common import limits, timeouts
 from engine.common.errors import WharfError, internal, invalid, not_found
-from server.builder.plan.planned import LAYOUT
+from server.builder.plan.model import LAYOUT
 from server.builder.session import calls
 from server.builder.session.session import Session
 from server.images.model import Image

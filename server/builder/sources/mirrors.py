@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.builder.cache.records import LOCAL, Cache, Record
-from server.builder.operations.running import disk_usage
-from server.builder.operations.select import Checksums
+from server.builder.operations.run_mounts import disk_usage
+from server.builder.operations.selection import Checksums
 
 _MEASURED = 64
 """Changed files after which a mirror's size is measured again."""

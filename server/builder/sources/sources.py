@@ -19,11 +19,10 @@ from server.builder.dockerfile.instructions import Mount
 from server.builder.fetch import fetch
 from server.builder.jobs.job import Job
 from server.builder.jobs.progress import Vertex
-from server.builder.operations import select
-from server.builder.operations.folders import folder
 from server.builder.operations.interfaces import Context, Fetched
 from server.builder.operations.lifetime import Lifetime
-from server.builder.operations.select import Checksums
+from server.builder.operations.selection import Checksums, read_file
+from server.builder.operations.temporary import temporary_directory
 from server.builder.session.filesync import Selection
 from server.builder.session.session import Session
 from server.builder.sources.mirrors import Mirrors
@@ -63,7 +62,7 @@ class Sources:
 
     async def __aenter__(self) -> "Sources":
         await self.lifetime.enter(self.job.lifetime.use())
-        self._files = await self.lifetime.enter(folder(self.scratch, "build"))
+        self._files = await self.lifetime.enter(temporary_directory(self.scratch, "build"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -108,7 +107,7 @@ class Sources:
                     Kind.NOT_FOUND, f"failed to read dockerfile: open {filename}: no such file or directory"
                 )
             text, name = found
-            own = await asyncio.to_thread(select.read_file, root, f"{name}.dockerignore", limit=MAX_DOCKERFILE)
+            own = await asyncio.to_thread(read_file, root, f"{name}.dockerignore", limit=MAX_DOCKERFILE)
         if own is not None:
             self.ignore = read(own.decode("utf-8", "replace"))
         return text, name
@@ -116,7 +115,7 @@ class Sources:
     @staticmethod
     def _first(root: str, names: Sequence[str]) -> tuple[bytes, str] | None:
         for name in names:
-            data = select.read_file(root, name, limit=MAX_DOCKERFILE)
+            data = read_file(root, name, limit=MAX_DOCKERFILE)
             if data is not None:
                 return data, name
         return None
@@ -128,7 +127,7 @@ class Sources:
         vertex = self._vertex("[internal] load .dockerignore")
         with vertex.running(), vertex.status("transferring context:"):
             folder = await (self._listing or self._pull_ignore())
-            data = await asyncio.to_thread(select.read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
+            data = await asyncio.to_thread(read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
         self.ignore = read(data.decode("utf-8", "replace")) if data is not None else ()
 
     async def _pull_ignore(self) -> Context:
@@ -164,7 +163,7 @@ class Sources:
             vertex = self._vertex(f"[context {name}] load .dockerignore")
             with vertex.running(), vertex.status(f"transferring {name}:") as tell:
                 folder = await self._pull(Selection(name=rest, follow=(".dockerignore",)), "named ignore", tell)
-                ignore = await asyncio.to_thread(select.read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
+                ignore = await asyncio.to_thread(read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
             exclude = tuple(read(ignore.decode("utf-8", "replace"))) if ignore is not None else ()
             vertex = self._vertex(f"[context {name}] load from client")
             with vertex.running(), vertex.status(f"transferring {name}:") as tell:

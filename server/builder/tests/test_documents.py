@@ -10,7 +10,7 @@ from server.builder.cache import cache_config
 from server.builder.dockerfile import checks
 from server.builder.dockerfile.errors import DockerfileError
 from server.builder.dockerfile.parse import parse
-from server.builder.plan import wording
+from server.builder.plan import formatting
 from server.builder.plan.steps import Layer, Result
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -49,7 +49,7 @@ def test_a_cache_without_sense_knows_nothing(data: bytes) -> None:
 def test_health_checks_are_shown_as_go_shows_them() -> None:
     text = 'FROM x\nHEALTHCHECK --interval=90s --timeout=20ms --start-period=1h --retries=48 CMD ["a", "b c"]\n'
     item = parse(text).stages[0].instructions[0]
-    assert wording.healthcheck(item) == 'HEALTHCHECK &{["CMD" "a" "b c"] "1m30s" "20ms" "1h0m0s" "0s" \'0\'}'  # type: ignore[arg-type]
+    assert formatting.healthcheck(item) == 'HEALTHCHECK &{["CMD" "a" "b c"] "1m30s" "20ms" "1h0m0s" "0s" \'0\'}'  # type: ignore[arg-type]
 
 
 def test_checks_are_skipped_or_made_errors() -> None:

@@ -57,8 +57,8 @@ def test_the_newest_and_what_is_pinned_are_kept_over_a_restart(tmp_path: Path) -
         async with opened(tmp_path) as history:
             assert await refs(history) == found
             assert [item.logs[0].msg async for item in history.status("r7")] == [b"says r7"]
-            assert history.knows("r7")
-            assert not history.knows("r1")
+            assert history.contains("r7")
+            assert not history.contains("r1")
             await history.update(pb.UpdateBuildHistoryRequest(Ref="r7", Delete=True))
             await history.update(pb.UpdateBuildHistoryRequest(Ref="r0", Pinned=False))
         async with opened(tmp_path) as history:

@@ -10,7 +10,7 @@ import pytest
 from server.builder.cache import cache_config
 from server.builder.operations.contenthash import content_digest
 from server.builder.operations.interfaces import Context
-from server.builder.operations.select import Checksums
+from server.builder.operations.selection import Checksums
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Base, Copy, Origin, Run, Step, Workdir
 from server.builder.solver.llbkeys import LlbKeys, numbered

@@ -3,7 +3,7 @@
 import pytest
 
 from server.builder.dockerfile.parse import parse
-from server.builder.plan import wording
+from server.builder.plan import formatting
 
 VARIABLES = {"X": "1", "Y": "two words", "Z": "lit$X", "V": "a.b"}
 
@@ -28,7 +28,7 @@ VARIABLES = {"X": "1", "Y": "two words", "Z": "lit$X", "V": "a.b"}
 )  # fmt: skip
 def test_titles(instruction: str, shown: str) -> None:
     file = parse(f"FROM x\n{instruction}\n")
-    assert wording.title(file.stages[0].instructions[0], VARIABLES, file.escape) == shown
+    assert formatting.title(file.stages[0].instructions[0], VARIABLES, file.escape) == shown
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_titles(instruction: str, shown: str) -> None:
     ],
 )
 def test_what_is_made_for_another_platform(platform: str, variables: dict[str, str], shown: str) -> None:
-    assert wording.cross(platform, variables) == shown
+    assert formatting.cross(platform, variables) == shown

@@ -11,7 +11,7 @@ from engine.common.system import private
 
 
 @asynccontextmanager
-async def folder(within: str, prefix: str, below: str = "") -> AsyncIterator[str]:
+async def temporary_directory(within: str, prefix: str, below: str = "") -> AsyncIterator[str]:
     """Create a directory for the block. With ``below``, also a world-readable directory in it, whose path is returned.
 
     The directory is removed even if the caller is cancelled while it is created or removed.

@@ -162,7 +162,7 @@ class Checksums:
         self.known[status.st_ino] = (*stamp, text)
         return text
 
-    def of(self, root: int, sources: Sequence[Picked], exclude: Ignore, *, owners: bool) -> str:
+    def compute(self, root: int, sources: Sequence[Picked], exclude: Ignore, *, owners: bool) -> str:
         """Return one checksum of all files of the sources: names, types, modes and contents, not times.
 
         ``owners``: include uid and gid (for files of another stage); a context's files belong to root.

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import DockerfileError, Span
 from server.builder.dockerfile.expand import Budget, expand_known
-from server.builder.plan.planned import PROXIES, Options
+from server.builder.plan.model import PROXIES, Options
 from server.builder.plan.steps import FILES, Copy
 
 _NAMES = "|".join(name.name.removeprefix("SIG") for name in signal.Signals)

@@ -19,11 +19,11 @@ from engine.common.layers.compression import decompressed
 from engine.common.layers.header import Header
 from engine.common.layers.tarread import TarReader
 from server.builder.dockerfile.ignore import Ignore
-from server.builder.operations import select
-from server.builder.operations.folders import folder
+from server.builder.operations import selection
+from server.builder.operations.copy_layer import Content, CopyLayer, FileContent, Placement, Source, targets
 from server.builder.operations.interfaces import Builder, Contexts, Fetched
-from server.builder.operations.pack import Content, CopyLayer, Given, Placement, Source, targets
-from server.builder.operations.select import Checksums, Picked
+from server.builder.operations.selection import Checksums, Picked
+from server.builder.operations.temporary import temporary_directory
 from server.builder.operations.upload import Spool
 from server.builder.plan.steps import Copy, Result
 from server.containers.spec.users import DirectoryRoot, lookup
@@ -87,28 +87,28 @@ class Copier:
             else:
                 context = await self._contexts.open(origin.context)
                 path, checksums, keep = context.path, context.checksums, False
-            look = asyncio.ensure_future(self._run(self._look, path, checksums, keep))
-            self._stack.push_async_callback(_unlook, look)
-            self._files, self.checksum = await asyncio.shield(look)
+            scan = asyncio.ensure_future(self._run(self._scan, path, checksums, keep))
+            self._stack.push_async_callback(_close_scan, scan)
+            self._files, self.checksum = await asyncio.shield(scan)
         for url in operation.urls:
             self.fetched.append(
                 await self._contexts.fetch(url, checksum=operation.checksum, keep_git_dir=operation.keep_git_dir)
             )
 
-    def _look(self, path: str, checksums: Checksums, keep_owner: bool) -> tuple[_Files, str]:  # noqa: FBT001
+    def _scan(self, path: str, checksums: Checksums, keep_owner: bool) -> tuple[_Files, str]:  # noqa: FBT001
         """Find the sources and compute their checksum."""
         operation = self._operation
-        root = select.open_root(path)
+        root = selection.open_root(path)
         try:
-            picked = select.pick(root, operation.sources, may_match_nothing=operation.may_match_nothing)
-            checksum = checksums.of(root, picked, self._exclude, owners=keep_owner)
+            picked = selection.pick(root, operation.sources, may_match_nothing=operation.may_match_nothing)
+            checksum = checksums.compute(root, picked, self._exclude, owners=keep_owner)
         except BaseException:
             os.close(root)
             raise
         return _Files(root, picked, keep_owner), checksum
 
     async def _empty(self) -> str:
-        return await self._stack.enter_async_context(folder(self._scratch, "empty"))
+        return await self._stack.enter_async_context(temporary_directory(self._scratch, "empty"))
 
     @property
     def files(self) -> str:
@@ -126,14 +126,14 @@ class Copier:
             return path == "/"
         root = await self._mount(parent.chain_id)
 
-        def look() -> bool:
+        def scan() -> bool:
             try:
                 os.close(open_inside(root, path, os.O_PATH | os.O_DIRECTORY))
             except OSError:
                 return False
             return True
 
-        return await self._run(look)
+        return await self._run(scan)
 
     async def write(self, id: str, parent: Result) -> tuple[Descriptor, str]:
         """Write the layer on its parent to the content store; return its descriptor and diff id."""
@@ -150,7 +150,7 @@ class Copier:
 
     def _write(self, mounted: str | None, spool: Spool) -> Written:
         """Blocks; runs in the thread that sees the mounts."""
-        root = select.open_root(mounted) if mounted is not None else None
+        root = selection.open_root(mounted) if mounted is not None else None
         try:
             return self._pack(root, mounted, spool.write)
         finally:
@@ -170,7 +170,7 @@ class Copier:
             clamp_ns=self._epoch_ns,
         )
         picked: Sequence[Picked] = self._files.picked if self._files is not None else ()
-        given = [Given(name, content.encode()) for name, content in operation.files]
+        given = [FileContent(name, content.encode()) for name, content in operation.files]
         names = [(item.shown, item.is_dir) for item in picked]
         names += [(item.name, item.is_tree) for item in self.fetched]
         names += [(file.name, False) for file in given]
@@ -183,29 +183,31 @@ class Copier:
         if self._files is not None:
             source = Source(self._files.root, picked, self._files.keep_owner, operation.parents)
             for item, target in zip(picked, where, strict=False):
-                unpacked = operation.unpack and not item.is_dir and self._unpacked(layer, item, placement)
+                unpacked = operation.unpack and not item.is_dir and self._unpack(layer, item, placement)
                 if target is not None and not unpacked:
                     layer.source(source, item, target, self._exclude)
         for fetched, target in zip(self.fetched, where, strict=False):
             if target is not None:
-                self._place_fetched(layer, fetched, target)
+                self._add_fetched(layer, fetched, target)
         for file, target in zip(given, where, strict=False):
             if target is not None:
-                layer.given(file, target)
+                layer.file_content(file, target)
         return layer.finish()
 
-    def _place_fetched(self, layer: CopyLayer, fetched: Fetched, target: str) -> None:
+    def _add_fetched(self, layer: CopyLayer, fetched: Fetched, target: str) -> None:
         if not fetched.is_tree:
-            layer.given(Given(fetched.name, path=fetched.path, mode=0o600, mtime_ns=fetched.mtime_ns), target)
+            layer.file_content(
+                FileContent(fetched.name, path=fetched.path, mode=0o600, mtime_ns=fetched.mtime_ns), target
+            )
             return
-        root = select.open_root(fetched.path)
+        root = selection.open_root(fetched.path)
         try:
             top = Picked("", "", os.fstat(root))
             layer.source(Source(root, [top], keep_owner=False), top, target, self._exclude)
         finally:
             os.close(root)
 
-    def _unpacked(self, layer: CopyLayer, item: Picked, placement: Placement) -> bool:
+    def _unpack(self, layer: CopyLayer, item: Picked, placement: Placement) -> bool:
         """Extract the file into the target if it is an archive; return whether it was."""
         assert self._files is not None
         fd = open_inside(self._files.root, item.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -223,11 +225,11 @@ class Copier:
         await asyncio.shield(self._stack.aclose())
 
 
-async def _unlook(look: "asyncio.Future[tuple[_Files, str]]") -> None:
+async def _close_scan(scan: "asyncio.Future[tuple[_Files, str]]") -> None:
     """Close the descriptors that a thread opened, even if the caller was cancelled."""
-    await asyncio.wait([look])
-    if not look.cancelled() and look.exception() is None:
-        os.close(look.result()[0].root)
+    await asyncio.wait([scan])
+    if not scan.cancelled() and scan.exception() is None:
+        os.close(scan.result()[0].root)
 
 
 def _owner(chown: str, mounted: str | None) -> tuple[int, int] | None:
@@ -275,10 +277,10 @@ def archive_entries(archive: TarReader, entries: Iterator[Header]) -> Iterator[t
             continue
         fragments, size = entry.sparse, entry.size
         entry.sparse = None
-        yield entry, lambda out, fragments=fragments, size=size: _filled(archive, fragments, size, out)  # type: ignore[misc]
+        yield entry, lambda out, fragments=fragments, size=size: _write_sparse(archive, fragments, size, out)  # type: ignore[misc]
 
 
-def _filled(
+def _write_sparse(
     archive: TarReader,
     fragments: Sequence[tuple[int, int]],
     size: int,

@@ -15,8 +15,8 @@ from engine.common.files.copyup import copy_up
 from engine.common.files.place import Place
 from server.builder.cache.mounts import record_id
 from server.builder.cache.records import MOUNT, Record
-from server.builder.operations.folders import folder
 from server.builder.operations.interfaces import Bind, Builder, Contexts, FileMount, Tmpfs
+from server.builder.operations.temporary import temporary_directory
 from server.builder.plan.steps import ResolvedMount, Result, Run
 
 SECRETS = "/run/secrets"
@@ -54,11 +54,11 @@ class Mounts:
                 "secret": self._secret,
                 "ssh": self._ssh,
             }
-            await self._take_caches()
+            await self._acquire_caches()
             for mount in self.operation.mounts:
                 await handlers[mount.options.type](mount)
             for path in self.operation.volumes:
-                self.binds.append(Bind(path, "", await self._below(), path, readonly=False, kept=True))
+                self.binds.append(Bind(path, "", await self._parent_copy(), path, readonly=False, kept=True))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -74,24 +74,24 @@ class Mounts:
             return "", ()
         if origin.step is not None:
             chain = self.found[id(origin.step)].chain_id
-            return "", await self._throwaway(chain)
+            return "", await self._temporary(chain)
         return (await self.contexts.open(origin.context)).path, ()
 
-    async def _throwaway(self, chain: str) -> tuple[Mount, ...]:
+    async def _temporary(self, chain: str) -> tuple[Mount, ...]:
         key = f"{self.id}-mount-{secrets.token_hex(4)}"
         mounts = await self.builder.engine.snapshots.prepare(key, chain)
         self._stack.push_async_callback(self.builder.engine.snapshots.remove, key)
         return mounts
 
-    async def _below(self) -> tuple[Mount, ...]:
+    async def _parent_copy(self) -> tuple[Mount, ...]:
         """A temporary writable snapshot of the parent."""
         if self._volumes is None:
-            self._volumes = await self._throwaway(self.parent.chain_id)
+            self._volumes = await self._temporary(self.parent.chain_id)
         return self._volumes
 
-    async def _over(self, path: str) -> tuple[Mount, ...]:
+    async def _overlay(self, path: str) -> tuple[Mount, ...]:
         """An overlay with a temporary upper layer over a directory of the host."""
-        place = await self._stack.enter_async_context(folder(self.builder.scratch, "over"))
+        place = await self._stack.enter_async_context(temporary_directory(self.builder.scratch, "over"))
         upper, work = os.path.join(place, "upper"), os.path.join(place, "work")
         for made in (upper, work):
             await asyncio.to_thread(os.mkdir, made, 0o755)
@@ -102,12 +102,12 @@ class Mounts:
         options = mount.options
         path, mounts = await self._source(mount)
         if not path and not mounts:
-            mounts = await self._throwaway("")
+            mounts = await self._temporary("")
         readonly = options.readonly is not False
         if path and not readonly:
             # The process's writes must not change the context for later steps: redirect them to a temporary upper
             # layer.
-            path, mounts = "", await self._over(path)
+            path, mounts = "", await self._overlay(path)
         self.binds.append(Bind(options.target, path, mounts, options.source, readonly=readonly))
 
     def _identity(self, mount: ResolvedMount) -> str:
@@ -125,7 +125,7 @@ class Mounts:
         path = self._caches[self._identity(mount)]
         self.binds.append(Bind(mount.options.target, path, readonly=mount.options.readonly is True))
 
-    async def _take_caches(self) -> None:
+    async def _acquire_caches(self) -> None:
         """Acquire one directory per cache, however often it is mounted; all steps lock caches in the same order."""
         wanted: dict[str, ResolvedMount] = {}
         for mount in self.operation.mounts:

@@ -12,7 +12,7 @@ from server.builder.dockerfile.words import duration
 from server.builder.session.pb import control_pb2 as pb
 
 
-class Wanted:
+class HistoryFilter:
     """The filter of a request: ``ref``, ``status`` (running, completed, error, canceled) and ``repository`` with ``=``,
     ``==`` or ``!=``; ``startedAt`` and ``completedAt`` (a time or an age) and ``duration`` with ``<``, ``<=``, ``>`` or
     ``>=``. All conditions must match, whether comma-separated or in filters of their own."""
@@ -21,17 +21,17 @@ class Wanted:
         self._ref, self._active = request.Ref, request.ActiveOnly
         self._filters = [_read(part) for text in request.Filter for part in text.split(",")]
 
-    def fits(self, record: pb.BuildHistoryRecord) -> bool:
+    def matches(self, record: pb.BuildHistoryRecord) -> bool:
         """Whether a record matches."""
         if (self._ref and record.Ref != self._ref) or (self._active and record.HasField("CompletedAt")):
             return False
-        return all(fits(record) for fits in self._filters)
+        return all(matches(record) for matches in self._filters)
 
 
-Fits = Callable[[pb.BuildHistoryRecord], bool]
+Matches = Callable[[pb.BuildHistoryRecord], bool]
 
 
-def _read(text: str) -> Fits:
+def _read(text: str) -> Matches:
     match = _FILTER.fullmatch(text.strip())
     if match is None:
         names = ", ".join((*_FIELDS, *_TIMES))

@@ -18,7 +18,7 @@ MAX_MOMENTS = 10_000
 _SCHEMA = "CREATE TABLE IF NOT EXISTS moments (key TEXT PRIMARY KEY, created INTEGER NOT NULL);"
 
 
-class Moments:
+class InstructionTimes:
     """Times by key, in Unix nanoseconds."""
 
     def __init__(self, path: str) -> None:

@@ -18,7 +18,7 @@ from engine.common.layers.compression import Compression
 from engine.common.layers.header import Header
 from engine.common.layers.pack import Packer
 from server.builder.dockerfile.ignore import Ignore
-from server.builder.operations.select import Picked, files
+from server.builder.operations.selection import Picked, files
 from server.builder.plan.steps import Copy
 
 _CLAUSE = re.compile(r"^([ugoa]*)([+\-=])([rwxXst]*)$")
@@ -104,7 +104,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class FileContent:
     """A file with known content: a here-document, or a download (``path`` on disk)."""
 
     name: str
@@ -161,7 +161,7 @@ class CopyLayer:
             self._layer.tar.add(entry)
             self._placement.made.add(here)
 
-    def given(self, file: Given, target: str) -> None:
+    def file_content(self, file: FileContent, target: str) -> None:
         """Write a file of known content."""
         self.directories(os.path.dirname(target))
         if self._placement.kind(target) == stat.S_IFDIR:

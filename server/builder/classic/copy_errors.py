@@ -4,17 +4,17 @@ import os
 import re
 
 from engine.common.errors import Kind, WharfError
-from server.builder.operations import select
+from server.builder.operations import selection
 from server.builder.plan.steps import Copy
 
 _NOBODY = re.compile(r"unable to find (user|group) (.+): no matching entries in \w+ file")
 
 
-def word(operation: Copy) -> str:
+def instruction(operation: Copy) -> str:
     return "ADD" if operation.add else "COPY"
 
 
-def of_copy(operation: Copy, root: str, error: WharfError) -> str:
+def copy_error(operation: Copy, root: str, error: WharfError) -> str:
     """Return the error of a failed copy. ``root``: the build's context. Blocks."""
     nobody = _NOBODY.fullmatch(error.message)
     if nobody is not None:
@@ -30,20 +30,20 @@ def of_copy(operation: Copy, root: str, error: WharfError) -> str:
 def _missing(operation: Copy, root: str, otherwise: str) -> str:
     """Return the error of a missing source."""
     if operation.origin is None or operation.origin.step is not None:
-        return f"{word(operation)} failed: {otherwise}"
-    fd = select.open_root(root)
+        return f"{instruction(operation)} failed: {otherwise}"
+    fd = selection.open_root(root)
     try:
         for source in operation.sources:
             try:
-                select.pick(fd, [source])
+                selection.pick(fd, [source])
             except WharfError:
                 if any(char in source for char in "*?["):
-                    return f"{word(operation)} failed: no source files were specified"
+                    return f"{instruction(operation)} failed: no source files were specified"
                 name = source.lstrip("/")
                 return (
-                    f"{word(operation)} failed: file not found in build context or excluded by .dockerignore: "
+                    f"{instruction(operation)} failed: file not found in build context or excluded by .dockerignore: "
                     f"stat {name}: file does not exist"
                 )
     finally:
         os.close(fd)
-    return f"{word(operation)} failed: {otherwise}"
+    return f"{instruction(operation)} failed: {otherwise}"

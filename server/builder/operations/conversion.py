@@ -12,8 +12,8 @@ from engine.common.layers.blob import LayerWriter, Written
 from engine.common.layers.compression import Compression, decompressed
 from engine.common.layers.tarread import TarReader
 from engine.common.threads import to_its_end
-from server.builder.operations.copying import archive_entries
-from server.builder.operations.folders import folder
+from server.builder.operations.copier import archive_entries
+from server.builder.operations.temporary import temporary_directory
 from server.builder.operations.upload import upload
 from server.builder.plan.steps import Layer
 
@@ -43,7 +43,7 @@ async def convert(
     engine: Engine, layer: Layer, scratch: str, *, compression: Compression, clamp_ns: int | None = None
 ) -> Layer:
     """Write the converted layer to the content store, under the caller's lease."""
-    async with folder(scratch, "convert") as place:
+    async with temporary_directory(scratch, "convert") as place:
         source, target = os.path.join(place, "in"), os.path.join(place, "out")
         async with aiofiles.open(source, "wb") as copy:
             async for piece in engine.content.read(layer.descriptor.digest):

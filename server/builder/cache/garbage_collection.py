@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _PAUSE = 2.0
 
 
-class Collecting:
+class GarbageCollector:
     """``root``: a directory on the disk that percentages in rules refer to."""
 
     def __init__(self, settings: BuilderGc, root: Path, prune: Callable[[Pruning], Awaitable[object]]) -> None:
@@ -27,7 +27,7 @@ class Collecting:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def soon(self) -> None:
+    def schedule(self) -> None:
         """Schedule a run: the cache has grown."""
         if self._settings.enabled and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._start)
@@ -37,7 +37,7 @@ class Collecting:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
         else:
-            self.soon()
+            self.schedule()
 
     def _rules(self) -> Sequence[GcRule]:
         own = self._settings
