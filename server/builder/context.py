@@ -64,16 +64,16 @@ class Contexts:
         :raises WharfError: INVALID_ARGUMENT for a broken archive or a path outside the context; NOT_FOUND for a missing
             Dockerfile; INTERNAL when a URL or a repository cannot be fetched.
         """
-        async with self._place() as root:
+        async with self._create_root() as root:
             text = ""
             if not remote:
                 # Extract and read in one thread: two hops would dominate the time of a small context.
-                yield await _extract(body, root, lambda: _found(root, dockerfile))
+                yield await _extract(body, root, lambda: _read_dockerfile(root, dockerfile))
                 return
             if is_git(remote):
                 _, root_below = await clone(remote, root)
                 if root_below != root:
-                    yield await asyncio.to_thread(_found, root_below, dockerfile)
+                    yield await asyncio.to_thread(_read_dockerfile, root_below, dockerfile)
                     return
             elif remote.startswith(("http://", "https://")):
                 text, _ = await _download(remote, root)
@@ -82,45 +82,45 @@ class Contexts:
             if text:
                 yield Context(root, text, dockerfile or DEFAULT)
             else:
-                yield await asyncio.to_thread(_found, root, dockerfile)
+                yield await asyncio.to_thread(_read_dockerfile, root, dockerfile)
 
     @contextlib.asynccontextmanager
     async def folder(
-        self, body: AsyncIterator[bytes], remote: str, name: str = DEFAULT, *, tell: Callable[[str], object]
+        self, body: AsyncIterator[bytes], remote: str, name: str = DEFAULT, *, on_digest: Callable[[str], object]
     ) -> AsyncIterator[str]:
         """Like :meth:`open`, but provide only the directory of the files. Content that is no archive is the Dockerfile,
-        whatever ``name`` is requested. ``tell``: called with the digest of the content; of a repository, ``sha1:`` and
-        the commit.
+        whatever ``name`` is requested. ``on_digest``: called with the digest of the content; of a repository, ``sha1:``
+        and the commit.
 
         :raises WharfError: as :meth:`open`.
         """
-        async with self._place() as root:
+        async with self._create_root() as root:
             text: str | None = None
             below = root
             if not remote:
                 digest = hashlib.sha256()
-                hashed = _hashed(body, digest)
+                hashed = _hash_pieces(body, digest)
                 source = _Source(hashed)
-                head = await source.first()
+                head = await source.read_head()
                 if detect(head) is Compression.NONE and not await source.is_archive():
-                    text = (await source.rest(MAX_DOCKERFILE)).decode(errors="replace")
+                    text = (await source.read_all(MAX_DOCKERFILE)).decode(errors="replace")
                 else:
                     await _extract(source, root, lambda: None)
-                    await _drained(hashed)
-                tell(f"sha256:{digest.hexdigest()}")
+                    await _drain(hashed)
+                on_digest(f"sha256:{digest.hexdigest()}")
             elif is_git(remote):
                 commit, below = await clone(remote, root)
-                tell(f"sha1:{commit}")
+                on_digest(f"sha1:{commit}")
             else:
                 downloaded, found = await _download(remote, root)
                 text = downloaded or None
-                tell(found)
+                on_digest(found)
             if text is not None:
                 await asyncio.to_thread(_write, Path(root, posixpath.normpath(f"/{name}").lstrip("/")), text)
             yield below
 
     @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[str]:
+    async def _create_root(self) -> AsyncIterator[str]:
         """Create an empty directory that only this engine can access."""
         async with temporary_directory(str(self._folder), "context", "context") as root:
             yield root
@@ -148,7 +148,7 @@ class _Source:
         self._asked: Future[bytes] | None = None
         self._stopped = False
 
-    async def first(self) -> bytes:
+    async def read_head(self) -> bytes:
         """Read ahead; :meth:`read` returns the same bytes again. A small context is buffered completely, so that the
         thread needs no round trips to the loop."""
         pieces, size = [self._head], len(self._head)
@@ -168,7 +168,7 @@ class _Source:
             self._head += piece
         return self._head[257:262] == b"ustar"
 
-    async def rest(self, limit: int) -> bytes:
+    async def read_all(self, limit: int) -> bytes:
         """Return the whole stream, for a small one. INVALID_ARGUMENT beyond ``limit`` bytes."""
         data = bytearray(self._head)
         while piece := await self._more():
@@ -202,7 +202,7 @@ class _Source:
 async def _extract(body: "AsyncIterator[bytes] | _Source", root: str, then: Callable[[], T]) -> T:
     """Extract a tar of any compression with root as owner, as dockerd does; return the result of ``then``."""
     source = body if isinstance(body, _Source) else _Source(body)
-    kind = detect(await source.first())
+    kind = detect(await source.read_head())
 
     def work() -> T:
         apply(source.read, Target(root), compression=kind, diff_id="-", options=Options(owner=(0, 0), clamp=True))
@@ -212,13 +212,13 @@ async def _extract(body: "AsyncIterator[bytes] | _Source", root: str, then: Call
     return await to_its_end(asyncio.to_thread(work) if source.whole else apart(work), source.stop)
 
 
-async def _hashed(body: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:
+async def _hash_pieces(body: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:
     async for piece in body:
         digest.update(piece)
         yield piece
 
 
-async def _drained(body: AsyncIterator[bytes]) -> None:
+async def _drain(body: AsyncIterator[bytes]) -> None:
     """Read what follows the end of an archive."""
     async for _ in body:
         pass
@@ -244,7 +244,7 @@ async def _download(url: str, root: str) -> tuple[str, str]:
                     f"error downloading remote context {url}: failed to GET {url} with status {status}: {words}"
                 )
             digest = hashlib.sha256()
-            pieces = _hashed(response.aiter_bytes(), digest)
+            pieces = _hash_pieces(response.aiter_bytes(), digest)
             head = b""
             async for piece in pieces:
                 head += piece
@@ -264,7 +264,7 @@ async def _download(url: str, root: str) -> tuple[str, str]:
                         raise invalid(f"the Dockerfile at {url} is larger than {MAX_DOCKERFILE} bytes")
                 return text.decode(errors="replace"), f"sha256:{digest.hexdigest()}"
             await _extract(all_of_it(), root, lambda: None)
-            await _drained(pieces)
+            await _drain(pieces)
             return "", f"sha256:{digest.hexdigest()}"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise WharfError(
@@ -346,7 +346,7 @@ def folder_below(root: str, folder: str) -> str:
         os.close(fd)
 
 
-def _found(root: str, dockerfile: str) -> Context:
+def _read_dockerfile(root: str, dockerfile: str) -> Context:
     """Read the Dockerfile of a context. The Dockerfile and ``.dockerignore`` are deleted after reading if ignored."""
     name = dockerfile or DEFAULT
     text = _read_inside(root, name)

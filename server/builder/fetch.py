@@ -52,10 +52,10 @@ async def _file(place: str, url: str, *, checksum: str) -> Fetched:
     found = f"sha256:{digest.hexdigest()}"
     if checksum and checksum != found:
         raise invalid(f"digest mismatch {found}: {checksum}")
-    return Fetched(path, name, found, is_tree=False, mtime_ns=_moment(modified))
+    return Fetched(path, name, found, is_tree=False, mtime_ns=_last_modified(modified))
 
 
-def _moment(text: str) -> int:
+def _last_modified(text: str) -> int:
     """Parse ``Last-Modified`` to nanoseconds; 0 if it is missing."""
     import email.utils  # a large module, rarely needed
 

@@ -22,30 +22,30 @@ class BuildLease:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._made: asyncio.Task[Lease] | None = None
-        self._over = False
+        self._lease: asyncio.Task[Lease] | None = None
+        self._closed = False
 
     def begin(self) -> None:
         """Start creating the lease, without waiting. Raises CANCELLED after ``close``."""
-        if self._over:
+        if self._closed:
             raise WharfError(Kind.CANCELLED, "the build is over")
-        if self._made is None:
-            self._made = asyncio.create_task(self._room.engine.leases.operation(ttl=TTL), name="lease of a build")
+        if self._lease is None:
+            self._lease = asyncio.create_task(self._room.engine.leases.operation(ttl=TTL), name="lease of a build")
 
     async def enter(self) -> None:
         """Make the engine calls of this task use the lease. Raises what creating the lease raises."""
         self.begin()
-        assert self._made is not None
-        current_lease.set((await asyncio.shield(self._made)).id)
+        assert self._lease is not None
+        current_lease.set((await asyncio.shield(self._lease)).id)
 
     def close(self) -> None:
         """Delete the lease in the background; the server waits for that task when it stops."""
-        self._over = True
-        if self._made is not None:
-            made, self._made = self._made, None
-            self._room.spawn(self._release(made), "end of the lease of a build")
+        self._closed = True
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            self._room.spawn(self._release(lease), "end of the lease of a build")
 
-    async def _release(self, made: "asyncio.Task[Lease]") -> None:
+    async def _release(self, lease: "asyncio.Task[Lease]") -> None:
         # A lease that can't be deleted now is deleted at the next start, or expires.
         with contextlib.suppress(WharfError):
-            await self._room.engine.leases.delete((await made).id)
+            await self._room.engine.leases.delete((await lease).id)

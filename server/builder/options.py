@@ -32,7 +32,7 @@ class ClassicOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class PostedOptions:
+class BuildKitOptions:
     """The query of ``POST /build?version=2``. ``outputs``: exporters with their attributes."""
 
     common: ClassicOptions

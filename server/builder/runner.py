@@ -26,7 +26,7 @@ from engine.common.threads import to_its_end
 from engine.common.timeline import Timeline
 from server.builder.operations.interfaces import Bind, Job, Limits, ProcessExit
 from server.builder.solver.output import STARTED
-from server.builder.stubs import remove_stubs, settle
+from server.builder.stubs import fix_modes, remove_stubs
 from server.containers.context import Room
 from server.containers.create.defaults import adapt_host_config
 from server.containers.mounts import mounting
@@ -64,29 +64,29 @@ class TaskRunner:
         """
         container = self._plan(job)
         output(STARTED, container.id.encode())
-        around, task = AsyncExitStack(), AsyncExitStack()
+        resources, task = AsyncExitStack(), AsyncExitStack()
         try:
             targets: list[str] = []
-            code = await self._run(job, container, output, around, task, targets)
+            code = await self._run(job, container, output, resources, task, targets)
         except BaseException:
-            await asyncio.shield(self._end(job, around, task))
+            await asyncio.shield(self._end(job, resources, task))
             raise
-        removal = asyncio.create_task(self._end(job, around, task))
+        removal = asyncio.create_task(self._end(job, resources, task))
         try:
             # The root is unmounted, so the layers below it may be changed.
             kept = {bind.target for bind in job.binds if bind.kept}
             await asyncio.to_thread(remove_stubs, job.rootfs, [path for path in targets if path not in kept])
             if kept:
-                await asyncio.to_thread(settle, job.rootfs, kept)
+                await asyncio.to_thread(fix_modes, job.rootfs, kept)
         except BaseException:
             await asyncio.shield(removal)
             raise
         return ProcessExit(code, removal)
 
-    async def _end(self, job: Job, around: AsyncExitStack, task: AsyncExitStack) -> None:
+    async def _end(self, job: Job, resources: AsyncExitStack, task: AsyncExitStack) -> None:
         """Remove the process and the mount of its root; remove the rest in the background of the next step."""
         await task.aclose()
-        rest = self._room.spawn(around.aclose(), f"end of {job.id}")
+        rest = self._room.spawn(resources.aclose(), f"end of {job.id}")
         if job.binds or job.files:
             await rest
 
@@ -147,13 +147,13 @@ class TaskRunner:
         wanted = job.binds or job.files or job.tmpfs
         binds = await to_its_end(asyncio.to_thread(_binds, job, container.directory, room.remap)) if wanted else ()
         root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)
-        around = Surroundings(
+        resources = Surroundings(
             network=sandbox.netns_path or "host",
             network_joined=sandbox.joins is not None,
             mounts=[*mounting.network_files(container, sandbox.files, room.remap), *binds],
             hostname=sandbox.hostname or container.config.hostname,
         )
-        spec = assemble(room, container, around)
+        spec = assemble(room, container, resources)
         spec_mounts = spec.get("mounts")
         if isinstance(spec_mounts, list):
             targets += [str(mount["destination"]) for mount in spec_mounts]
@@ -172,7 +172,7 @@ class TaskRunner:
                 await room.engine.tasks.delete(container.id)
 
         task.push_async_callback(forget)
-        _, pipes = await _both(room.engine.containers.create(record), room.stdio.open(stdio, "", uri, terminal=False))
+        _, pipes = await _join(room.engine.containers.create(record), room.stdio.open(stdio, "", uri, terminal=False))
         timeline.mark("container")
         try:
             await room.engine.tasks.create(
@@ -223,7 +223,7 @@ class TaskRunner:
             ours.close()
 
 
-async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
+async def _join(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
     """Run two awaitables concurrently; both have ended when this returns or raises."""
     one, two = await asyncio.gather(first, second, return_exceptions=True)
     if isinstance(one, BaseException):
@@ -247,7 +247,7 @@ async def _frames(sock: socket.socket, output: Output) -> None:
             del buffer[: 8 + length]
 
 
-def clear_left(exec_root: str) -> None:
+def remove_leftovers(exec_root: str) -> None:
     """Unmount and remove the leftovers of a killed daemon's steps. Blocks; for the daemon's start."""
     _clear(f"{exec_root}/build")
     for name in glob.glob(f"{exec_root}/containers/{STDIO}*"):

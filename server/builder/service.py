@@ -12,7 +12,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from engine.common.system import private
 from server.builder.buildkit.service import BuildKit
 from server.builder.cache.garbage_collection import GarbageCollector
-from server.builder.cache.pruning import Pruning, Usage, chosen, read_filters
+from server.builder.cache.pruning import PruneOptions, Usage, matching, read_filters
 from server.builder.cache.records import MOUNT, Cache, Record, choose
 from server.builder.classic.build import ClassicBuild, read
 from server.builder.context import Contexts
@@ -20,9 +20,9 @@ from server.builder.lease import BuildLease
 from server.builder.neighbours import Images
 from server.builder.operations.difference import clean_up
 from server.builder.operations.lifetime import Lifetime
-from server.builder.options import ClassicOptions, PostedOptions
+from server.builder.options import BuildKitOptions, ClassicOptions
 from server.builder.plan.instruction_times import InstructionTimes
-from server.builder.runner import clear_left
+from server.builder.runner import remove_leftovers
 from server.builder.solver.builder import Builder
 from server.builder.solver.executor import CACHE_LEASE
 from server.config import BuilderGc
@@ -86,7 +86,7 @@ class Builds:
         shutil.rmtree(self.builder.scratch, ignore_errors=True)
         for folder in (self.builder.scratch, self.builder.cache_mounts.root):
             private.make_directory(folder, 0o710)
-        clear_left(self._room.settings.exec_root)
+        remove_leftovers(self._room.settings.exec_root)
 
     async def stop(self) -> None:
         tasks = list(self._running.values())
@@ -106,10 +106,10 @@ class Builds:
         self._check(options)
         await self._cancellable(options.build_id, self._classic(options, body, messages))
 
-    async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+    async def post_build(self, options: BuildKitOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         """Run ``POST /build?version=2`` as :meth:`classic`, by BuildKit."""
         self._check(options.common)
-        await self._cancellable(options.common.build_id, self.buildkit.posted(options, body, messages))
+        await self._cancellable(options.common.build_id, self.buildkit.post_build(options, body, messages))
 
     def _check(self, options: ClassicOptions) -> None:
         if options.squash and not self._room.settings.experimental:
@@ -155,35 +155,35 @@ class Builds:
         chains = await self._images.chains()
         cache = self.builder.cache
         found = [Usage(item, cache.in_use(item.id), item.chain_id in chains) for item in await cache.all()]
-        return chosen(found, filters, what) if filters else found
+        return matching(found, filters, what) if filters else found
 
-    async def prune_asked(self, filters: Filters, **wish: Any) -> list[Record]:
-        """Run ``POST /build/prune``. ``wish``: other fields of :class:`Pruning`.
+    async def prune_by_filters(self, filters: Filters, **options: Any) -> list[Record]:
+        """Run ``POST /build/prune``. ``options``: other fields of :class:`PruneOptions`.
 
         :raises WharfError: INVALID_ARGUMENT, in dockerd's words.
         """
         try:
             texts, before_ns = read_filters(filters)
-            return await self.prune(Pruning(filters=texts, before_ns=before_ns, **wish))
+            return await self.prune(PruneOptions(filters=texts, before_ns=before_ns, **options))
         except WharfError as error:
             raise WharfError(error.kind, f"failed to prune build cache: {error.message}") from error
 
-    async def prune(self, wish: Pruning) -> list[Record]:
+    async def prune(self, options: PruneOptions) -> list[Record]:
         """Remove cache records, least recently used first; return the removed ones.
 
         :raises WharfError: INVALID_ARGUMENT for invalid filters.
         """
         usage = await self.usage()
-        fit = {item.record.id for item in chosen(usage, wish.filters, "prune")}
+        fit = {item.record.id for item in matching(usage, options.filters, "prune")}
         total = sum(item.record.size for item in usage if not item.shared)
-        bound = min((value for value in (wish.keep_bytes, wish.most_bytes) if value), default=0)
-        if wish.free_bytes:
+        bound = min((value for value in (options.keep_bytes, options.most_bytes) if value), default=0)
+        if options.free_bytes:
             free = (await asyncio.to_thread(shutil.disk_usage, self._root)).free
-            if free >= wish.free_bytes and not bound:
+            if free >= options.free_bytes and not bound:
                 return []
-            bound = max(1, total - max(0, wish.free_bytes - free), bound)
-        fit -= {item.record.id for item in usage if item.in_use or (item.shared and not wish.everything)}
-        before = wish.before_ns
+            bound = max(1, total - max(0, options.free_bytes - free), bound)
+        fit -= {item.record.id for item in usage if item.in_use or (item.shared and not options.everything)}
+        before = options.before_ns
         removed = choose(
             [item.record for item in usage],
             free=lambda record: record.id in fit and not (before and record.used_ns > before),
@@ -191,7 +191,7 @@ class Builds:
             keep_bytes=bound,
         )
         removed = await self.forget(removed)
-        if wish.everything and not (wish.filters or bound or before):
+        if options.everything and not (options.filters or bound or before):
             await self._instruction_times.clear()
         return removed
 

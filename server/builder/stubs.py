@@ -33,7 +33,7 @@ def remove_stubs(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
                 break
 
 
-def settle(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
+def fix_modes(rootfs: Sequence[Mount], targets: Iterable[str]) -> None:
     """Give the directories that the runtime created and that stay dockerd's mode: crun makes them sticky. Blocks."""
     if not rootfs or rootfs[0].type != "overlay":
         return

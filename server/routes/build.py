@@ -11,7 +11,7 @@ from engine.common import jsontext
 from engine.common.errors import WharfError, invalid
 from server.builder.facade import BuilderFacade
 from server.builder.operations.interfaces import Limits
-from server.builder.options import ClassicOptions, PostedOptions
+from server.builder.options import BuildKitOptions, ClassicOptions
 from server.http import params
 from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
@@ -30,8 +30,8 @@ async def build(request: Request) -> Response:
     options = read_options(request)
     builds = await _facade(request).builds()
     progress = Progress()
-    if isinstance(options, PostedOptions):
-        work = builds.posted(options, _body(request), progress)
+    if isinstance(options, BuildKitOptions):
+        work = builds.post_build(options, _body(request), progress)
     else:
         work = builds.classic(options, _body(request), progress)
     return json_stream(progress.run(work), name="build")
@@ -39,7 +39,7 @@ async def build(request: Request) -> Response:
 
 async def prune(request: Request) -> Response:
     builds = await _facade(request).builds()
-    removed = await builds.prune_asked(
+    removed = await builds.prune_by_filters(
         params.filters(request),
         everything=params.flag(request, "all"),
         keep_bytes=_bytes(request, "reserved-space") or _bytes(request, "keep-storage"),
@@ -74,7 +74,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         yield piece
 
 
-def read_options(request: Request) -> ClassicOptions | PostedOptions:
+def read_options(request: Request) -> ClassicOptions | BuildKitOptions:
     """Parse the query of a build, classic or BuildKit; errors have dockerd's words and order.
 
     :raises WharfError: INVALID_ARGUMENT.
@@ -132,7 +132,7 @@ def read_options(request: Request) -> ClassicOptions | PostedOptions:
         build_id=params.text(request, "buildid"),
         squash=params.flag(request, "squash"),
     )
-    return PostedOptions(options, params.text(request, "session"), outputs) if version == "2" else options
+    return BuildKitOptions(options, params.text(request, "session"), outputs) if version == "2" else options
 
 
 def _outputs(request: Request) -> tuple[tuple[str, dict[str, str]], ...]:

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from engine.api.types import Platform, to_timestamp
 from engine.common.errors import WharfError, invalid, not_implemented
-from server.builder.buildkit.gateway import results_in
-from server.builder.cache.pruning import Pruning, Usage
+from server.builder.buildkit.gateway import returned_results
+from server.builder.cache.pruning import PruneOptions, Usage
 from server.builder.cache.records import Record
 from server.builder.classic.image import describe
 from server.builder.exporters.export import Exporters
 from server.builder.history.history import CANCELED, History
-from server.builder.jobs.failure import detailed, of_disk
+from server.builder.jobs.failure import disk_full_error, with_details
 from server.builder.jobs.inputs import operations
-from server.builder.jobs.job import Job, Jobs, Made
+from server.builder.jobs.job import Job, Jobs, SolvedTarget
 from server.builder.jobs.options import check_count
 from server.builder.lease import BuildLease
 from server.builder.plan.imageconfig import ImageConfig
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 Metadata = Mapping[str, str]
 """The metadata of a call."""
-FrontendSolve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
-Prune = Callable[[Pruning], Awaitable[list[Record]]]
+FrontendSolve = Callable[[Job, dict[str, str]], Awaitable[list[SolvedTarget]]]
+Prune = Callable[[PruneOptions], Awaitable[list[Record]]]
 Using = Callable[[Sequence[str]], Awaitable[list[Usage]]]
 
 
@@ -95,7 +95,7 @@ class Control:
         try:
             _check_count(request)
         except WharfError as error:
-            raise detailed(error) from error
+            raise with_details(error) from error
         job = Job(request.Ref, request.Session, request, BuildLease(self._room))
         job.lifetime.at_end(job.lease.close)
         await self._jobs.add(job)
@@ -106,11 +106,11 @@ class Control:
             job.response = response
             return pb.SolveResponse(ExporterResponse=response)
         except WharfError as error:
-            raise _failed(job, error) from error
+            raise _record_failure(job, error) from error
         except OSError as error:
             job.error = str(error)
-            if full := of_disk(error):
-                raise _failed(job, full) from error
+            if full := disk_full_error(error):
+                raise _record_failure(job, full) from error
             raise
         except Exception as error:
             job.error = str(error) or type(error).__name__
@@ -136,26 +136,26 @@ class Control:
         if request.Frontend:
             made = await self._front(job, dict(request.FrontendAttrs))
             for item in made:
-                job.give(item)
+                job.add_result(item)
         elif request.HasField("Definition"):
             # As BuildKit: a definition without operations gives an empty result. Without any definition, the part of
             # the build that runs in the client returns the result.
-            made = [_nothing(job)] if outputs else []
+            made = [_empty_result(job)] if outputs else []
         else:
-            made = results_in(job, await self._returned(job, session))
+            made = returned_results(job, await self._client_result(job, session))
         job.results = made
         response: dict[str, str] = {}
         if made:
             await job.lease.enter()
         for number, (kind, attrs) in enumerate(outputs):
             response |= await self._exporters.export(job, session, made, kind, attrs, number)
-        return response | await self._caches.exported(job, session, made)
+        return response | await self._caches.export_caches(job, session, made)
 
-    async def _returned(self, job: Job, session: Session | None) -> gateway_pb2.Result:
+    async def _client_result(self, job: Job, session: Session | None) -> gateway_pb2.Result:
         """Return the client's result. Fails if its session ends before."""
         if session is None:
             return await job.outcome
-        gone = asyncio.ensure_future(session.gone.wait())
+        gone = asyncio.ensure_future(session.closed.wait())
         try:
             await asyncio.wait({job.outcome, gone}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         finally:
@@ -168,20 +168,20 @@ class Control:
         try:
             found = await self._usage(list(request.filter))
         except WharfError as error:
-            raise detailed(error) from error
+            raise with_details(error) from error
         return pb.DiskUsageResponse(record=[_usage(item) for item in found])
 
     async def prune(self, request: pb.PruneRequest, call: Metadata) -> AsyncIterator[pb.UsageRecord]:
-        wish = Pruning(
+        options = PruneOptions(
             everything=request.all,
             filters=list(request.filter),
             before_ns=time.time_ns() - request.keepDuration if request.keepDuration else 0,
             keep_bytes=request.keepBytes,
         )
         try:
-            removed = await self._prune(wish)
+            removed = await self._prune(options)
         except WharfError as error:
-            raise detailed(error) from error
+            raise with_details(error) from error
         for record in removed:
             yield _usage(Usage(record, in_use=False, shared=False))
 
@@ -219,19 +219,21 @@ class Control:
             yield pb.BytesMessage(data=data)
 
 
-def _failed(job: Job, error: WharfError) -> WharfError:
+def _record_failure(job: Job, error: WharfError) -> WharfError:
     """Return the error for the client and the history."""
     job.error = error.message
-    told = detailed(error)
-    job.failure = told.status if isinstance(told, Detailed) else b""
-    return told
+    sent = with_details(error)
+    job.failure = sent.status if isinstance(sent, Detailed) else b""
+    return sent
 
 
-def _nothing(job: Job) -> Made:
+def _empty_result(job: Job) -> SolvedTarget:
     """Return an image without files, as BuildKit exports a result without a reference."""
     host = oci.host_platform()
     config = ImageConfig.scratch(os=host.os, architecture=host.architecture, variant=host.variant)
-    return Made(job.ref, describe(config, None, {}, now_ns=job.created_ns), oci.format_platform(host), (SCRATCH,))
+    return SolvedTarget(
+        job.ref, describe(config, None, {}, now_ns=job.created_ns), oci.format_platform(host), (SCRATCH,)
+    )
 
 
 def _check_count(request: pb.SolveRequest) -> None:

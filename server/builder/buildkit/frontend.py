@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found, not_implemented
-from server.builder.buildkit.contextual import left_out, needed
-from server.builder.buildkit.subrequests import LINT, Asked, answer, checked
+from server.builder.buildkit.context_files import excluded_files, needed_paths
+from server.builder.buildkit.subrequests import LINT, Subrequest, answer, lint_result
 from server.builder.cache.remote import Remote as RemoteCache
 from server.builder.classic.build import host_platform
-from server.builder.classic.image import chain_of, described
+from server.builder.classic.image import chain_of, describe_in_thread
 from server.builder.dockerfile import checks
 from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.instructions import Dockerfile
 from server.builder.dockerfile.lint import findings
 from server.builder.dockerfile.parse import parse, parsed
-from server.builder.jobs.failure import detailed
-from server.builder.jobs.job import Job, Made
+from server.builder.jobs.failure import with_details
+from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.jobs.options import BUILT_IN, check_options, limits
 from server.builder.jobs.progress import StepProgress
 from server.builder.neighbours import Images
@@ -59,9 +59,9 @@ class Frontend:
                 return await self._checked(text, name)
             file = await parsed(text.decode("utf-8", "replace"))
             given = _prefixed(options, "build-arg:")
-            return answer(options["requestid"], Asked(file, name, text, options.get("target", ""), given))
+            return answer(options["requestid"], Subrequest(file, name, text, options.get("target", ""), given))
         except WharfError as error:
-            raise detailed(error, file=name, text=text) from error
+            raise with_details(error, file=name, text=text) from error
 
     async def _checked(self, text: bytes, name: str) -> Mapping[str, bytes]:
         """Return the findings of build checks, and the error that would prevent the build."""
@@ -78,16 +78,16 @@ class Frontend:
             config = self._checks(file)
             planned, _ = await self._plan(file, host_platform(), many=False)
             await self.sources.load_ignore()
-            found = [*planned.warnings, *await left_out([planned], self.sources.ignore)]
+            found = [*planned.warnings, *await excluded_files([planned], self.sources.ignore)]
         except WharfError as error:
             failed = error
             if isinstance(error, DockerfileError):
                 found = error.warnings or found
         chosen = config.chosen(list(dict.fromkeys(found)))
-        return checked(name, text, chosen, failed or config.violated(chosen))
+        return lint_result(name, text, chosen, failed or config.violated(chosen))
 
-    async def solve(self) -> list[Made]:
-        """Return one result per platform. Raises errors with their lines (``failure.detailed``)."""
+    async def solve(self) -> list[SolvedTarget]:
+        """Return one result per platform. Raises errors with their lines (``failure.with_details``)."""
         options = self.options
         check_options(options)
         filename = options.get("filename") or "Dockerfile"
@@ -103,7 +103,7 @@ class Frontend:
                 refused = not_implemented(
                     f"front-end image {syntax} is not supported: only docker/dockerfile is, built in"
                 )
-                raise detailed(refused, file=name, text=text, span=_syntax(text))
+                raise with_details(refused, file=name, text=text, span=_syntax(text))
             await self.sources.load_ignore()
             platforms = [_platform(item) for item in options.get("platform", "").split(",") if item]
             platforms = platforms or [host_platform()]
@@ -111,19 +111,21 @@ class Frontend:
             for _, planned, _ in plans:
                 _check_entitlements(planned, self.job.request.Entitlements)
             await self._warn([planned for _, planned, _ in plans], name, text)
-            self.sources.follow = needed([planned for _, planned, _ in plans])
+            self.sources.follow = needed_paths([planned for _, planned, _ in plans])
             made = [await self._made(item, planned, bases, progress, name) for item, planned, bases in plans]
         except WharfError as error:
             step = progress.failed
             if step is None:
-                raise detailed(error, file=name, text=text) from error
+                raise with_details(error, file=name, text=text) from error
             if error.kind is Kind.NOT_FOUND and isinstance(step.operation, Copy):
                 what = f"failed to calculate checksum of ref {self.job.ref}::{progress.vertex(step).digest[7:32]}"
                 error = not_found(f"failed to compute cache key: {what}: {error.message}")
-            raise detailed(error, file=name, text=text, vertex=progress.vertex(step).digest, span=step.span) from error
+            raise with_details(
+                error, file=name, text=text, vertex=progress.vertex(step).digest, span=step.span
+            ) from error
         return made
 
-    async def fetch(self, remote: Remote) -> Made:
+    async def fetch(self, remote: Remote) -> SolvedTarget:
         """Fetch a file or a repository that the client's part of the build reads."""
         progress = StepProgress(self.job.send, self.job.ref)
         text = f"FROM scratch\nADD {json.dumps([remote.url, remote.target])}\n"
@@ -161,7 +163,9 @@ class Frontend:
         )
         return planned, bases
 
-    async def _made(self, platform: str, planned: Plan, bases: Bases, progress: StepProgress, name: str) -> Made:
+    async def _made(
+        self, platform: str, planned: Plan, bases: Bases, progress: StepProgress, name: str
+    ) -> SolvedTarget:
         options = self.options
         epoch = options.get("build-arg:SOURCE_DATE_EPOCH", "")
         epoch_ns = int(epoch) * 10**9 if epoch.isdigit() else None
@@ -174,7 +178,7 @@ class Frontend:
         now_ns = time.time_ns()
         while True:
             results = await _results(solver, target.last)
-            documents = await described(target.config, target.last, results, now_ns=now_ns, epoch_ns=epoch_ns)
+            documents = await describe_in_thread(target.config, target.last, results, now_ns=now_ns, epoch_ns=epoch_ns)
             # Layers of an existing image exist. Layers that only the cache refers to may have been removed.
             if await self.images.is_built(documents.id, ()) or await solver.verify(target.last):
                 break
@@ -182,7 +186,7 @@ class Frontend:
         exports = self.job.request.Cache.Exports
         everything = any(entry.Attrs.get("mode") == "max" for entry in exports)
         others = [stage.last for stage in planned.stages if stage is not target] if everything else []
-        return Made(
+        return SolvedTarget(
             f"{self.job.ref}-{len(self.job.made)}-{platform}",
             documents,
             # The client looks for the requested platform, whatever the platform of the base image is.
@@ -203,7 +207,7 @@ class Frontend:
         """
         config = self._checks(plans[0].dockerfile)
         found = [warning for planned in plans for warning in planned.warnings]
-        found = sorted([*found, *await left_out(plans, self.sources.ignore)], key=lambda item: item.span.first)
+        found = sorted([*found, *await excluded_files(plans, self.sources.ignore)], key=lambda item: item.span.first)
         chosen = config.chosen(list(dict.fromkeys(found)))
         for warning in chosen:
             if self.sources.definition is not None:
@@ -287,7 +291,7 @@ def _syntax(text: bytes) -> Span:
     return Span(number, number)
 
 
-def platforms_json(made: Sequence[Made]) -> bytes:
+def platforms_json(made: Sequence[SolvedTarget]) -> bytes:
     """Encode ``refs.platforms`` of a result with several platforms."""
     entries = []
     for item in made:
@@ -297,7 +301,7 @@ def platforms_json(made: Sequence[Made]) -> bytes:
     return json.dumps({"Platforms": entries}).encode()
 
 
-def only(made: Sequence[Made]) -> Made:
+def only(made: Sequence[SolvedTarget]) -> SolvedTarget:
     """Return the single result of a build for one platform."""
     if len(made) != 1:
         raise internal("one result was expected")

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from engine.common.errors import WharfError, invalid, not_found, not_implemented
 from server.builder.buildkit.frontend import platforms_json
 from server.builder.exporters.files import Files
-from server.builder.jobs.failure import detailed, of_disk
-from server.builder.jobs.inputs import definition, named, operations
-from server.builder.jobs.job import Job, Jobs, Made
+from server.builder.jobs.failure import disk_full_error, with_details
+from server.builder.jobs.inputs import definition, operations, result_named
+from server.builder.jobs.job import Job, Jobs, SolvedTarget
 from server.builder.jobs.options import check_count
 from server.builder.session.pb import caps_pb2, gateway_pb2, worker_pb2
 from server.builder.sources import remotes
@@ -43,9 +43,9 @@ CAPS = (
 )
 """The capabilities of :class:`Gateway`, by the names that clients check."""
 
-Solve = Callable[[Job, dict[str, str]], Awaitable[list[Made]]]
+Solve = Callable[[Job, dict[str, str]], Awaitable[list[SolvedTarget]]]
 Ask = Callable[[Job, dict[str, str]], Awaitable[Mapping[str, bytes]]]
-Fetch = Callable[[Job, Remote], Awaitable[Made]]
+Fetch = Callable[[Job, Remote], Awaitable[SolvedTarget]]
 Resolve = Callable[[Job, str, str], Awaitable[tuple[str, bytes]]]
 
 
@@ -87,23 +87,23 @@ class Gateway:
         try:
             return await self._solved(job, request)
         except WharfError as error:
-            raise detailed(error) from error
+            raise with_details(error) from error
         except OSError as error:
-            raise of_disk(error) or error from error
+            raise disk_full_error(error) or error from error
 
     async def _solved(self, job: Job, request: gateway_pb2.SolveRequest) -> gateway_pb2.SolveResponse:
         check_count(request.FrontendOpt, request.FrontendInputs)
         for name, given in request.FrontendInputs.items():
             if not operations(given):
                 raise invalid("invalid nil input definition to definition op")
-            job.inputs[name] = self._jobs.result(named(operations(given)))
+            job.inputs[name] = self._jobs.result(result_named(operations(given)))
         if request.Frontend and operations(request.Definition):
             raise invalid("cannot solve with both Definition and Frontend specified")
         if not request.Frontend:
             if operations(request.Definition):
                 fetched = await self._fetch(job, remote(request.Definition))
-                job.give(fetched)
-                return gateway_pb2.SolveResponse(result=result_of([fetched]))
+                job.add_result(fetched)
+                return gateway_pb2.SolveResponse(result=encode_results([fetched]))
             return gateway_pb2.SolveResponse(result=gateway_pb2.Result())
         if request.Frontend not in ("dockerfile.v0", "gateway.v0"):
             raise not_implemented(f"front end {request.Frontend} is not supported")
@@ -117,11 +117,11 @@ class Gateway:
             return gateway_pb2.SolveResponse(result=gateway_pb2.Result(metadata=await self._ask(job, options)))
         made = await self._solve(job, options)
         for item in made:
-            job.give(item)
-        return gateway_pb2.SolveResponse(result=result_of(made))
+            job.add_result(item)
+        return gateway_pb2.SolveResponse(result=encode_results(made))
 
     async def return_(self, request: gateway_pb2.ReturnRequest, call: str) -> gateway_pb2.ReturnResponse:
-        (await self._job(call)).settle(request)
+        (await self._job(call)).set_outcome(request)
         return gateway_pb2.ReturnResponse()
 
     async def inputs(self, request: gateway_pb2.InputsRequest, call: str) -> gateway_pb2.InputsResponse:
@@ -158,7 +158,7 @@ class Gateway:
         return gateway_pb2.ResolveImageConfigResponse(Digest=digest, Config=config, Ref=request.Ref)
 
     async def read_file(self, request: gateway_pb2.ReadFileRequest, call: str) -> gateway_pb2.ReadFileResponse:
-        made = await self._looked_into(call, request.Ref)
+        made = await self._readable_result(call, request.Ref)
         span = request.Range if request.HasField("Range") else None
         data = await self._files.read(
             made.documents.chain_id, request.FilePath, span.Offset if span else 0, span.Length if span else 0
@@ -166,22 +166,22 @@ class Gateway:
         return gateway_pb2.ReadFileResponse(Data=data)
 
     async def read_dir(self, request: gateway_pb2.ReadDirRequest, call: str) -> gateway_pb2.ReadDirResponse:
-        made = await self._looked_into(call, request.Ref)
+        made = await self._readable_result(call, request.Ref)
         entries = await self._files.list(made.documents.chain_id, request.DirPath, request.IncludePattern)
         return gateway_pb2.ReadDirResponse(entries=entries)
 
     async def stat_file(self, request: gateway_pb2.StatFileRequest, call: str) -> gateway_pb2.StatFileResponse:
-        made = await self._looked_into(call, request.Ref)
+        made = await self._readable_result(call, request.Ref)
         return gateway_pb2.StatFileResponse(stat=await self._files.stat(made.documents.chain_id, request.Path))
 
-    async def _looked_into(self, call: str, ref: str) -> Made:
+    async def _readable_result(self, call: str, ref: str) -> SolvedTarget:
         """Return a result for reading files, under the build's lease: it keeps the view of the result."""
         job = await self._job(call)
         await job.lease.enter()
         return job.result(ref)
 
 
-def result_of(made: list[Made]) -> gateway_pb2.Result:
+def encode_results(made: list[SolvedTarget]) -> gateway_pb2.Result:
     """Convert the front end's results for the client."""
     result = gateway_pb2.Result()
     if len(made) == 1:
@@ -195,7 +195,7 @@ def result_of(made: list[Made]) -> gateway_pb2.Result:
     return result
 
 
-def _fill(ref: gateway_pb2.Ref, made: Made) -> None:
+def _fill(ref: gateway_pb2.Ref, made: SolvedTarget) -> None:
     ref.id = made.id
     whole = getattr(ref, "def")
     for operation in definition(made.id):
@@ -204,7 +204,7 @@ def _fill(ref: gateway_pb2.Ref, made: Made) -> None:
         whole.metadata[oci.digest_of(operation)].SetInParent()
 
 
-def results_in(job: Job, result: gateway_pb2.Result) -> list[Made]:
+def returned_results(job: Job, result: gateway_pb2.Result) -> list[SolvedTarget]:
     """Return the results that the client returned, to be exported; an empty list if it returned none."""
     kind = result.WhichOneof("result")
     if kind == "ref":
@@ -212,13 +212,13 @@ def results_in(job: Job, result: gateway_pb2.Result) -> list[Made]:
     if kind == "refDeprecated":
         return [job.result(result.refDeprecated)] if result.refDeprecated else []
     if kind == "refs":
-        return _in_order(job, [item.id for item in result.refs.refs.values() if item.id])
+        return _sorted(job, [item.id for item in result.refs.refs.values() if item.id])
     if kind == "refsDeprecated":
-        return _in_order(job, [item for item in result.refsDeprecated.refs.values() if item])
+        return _sorted(job, [item for item in result.refsDeprecated.refs.values() if item])
     return []
 
 
-def _in_order(job: Job, ids: list[str]) -> list[Made]:
+def _sorted(job: Job, ids: list[str]) -> list[SolvedTarget]:
     """Sort results by creation, so that the index is reproducible: a protobuf map has no order."""
     order = {id: number for number, id in enumerate(job.made)}
     return [job.result(id) for id in sorted(ids, key=lambda id: order.get(id, len(order)))]

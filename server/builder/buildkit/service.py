@@ -9,16 +9,16 @@ from server.builder.buildkit.control import Control, Prune, Using, worker
 from server.builder.buildkit.frontend import Frontend
 from server.builder.buildkit.gateway import BUILD, Gateway
 from server.builder.buildkit.platforms import platforms
-from server.builder.buildkit.posted import Posted
+from server.builder.buildkit.post_build import PostBuild
 from server.builder.context import Contexts
 from server.builder.exporters.export import Exporters
 from server.builder.exporters.files import Files
 from server.builder.history.blobs import Blobs
 from server.builder.history.history import History
 from server.builder.history.records import Records
-from server.builder.jobs.job import Job, Jobs, Made
+from server.builder.jobs.job import Job, Jobs, SolvedTarget
 from server.builder.neighbours import Images
-from server.builder.options import PostedOptions
+from server.builder.options import BuildKitOptions
 from server.builder.session.http2.serving import Server
 from server.builder.session.pb import control_pb2, gateway_pb2, worker_pb2
 from server.builder.session.session import Sessions
@@ -59,7 +59,7 @@ class BuildKit:
         self._files = Files(room.engine)
         self._server: Server | None = None
         self._control: Control | None = None
-        self._posted: Posted | None = None
+        self._post_build: PostBuild | None = None
 
     def _workers(self) -> list[worker_pb2.WorkerRecord]:
         return [
@@ -71,7 +71,7 @@ class BuildKit:
             )
         ]
 
-    def _controlled(self) -> Control:
+    def _get_control(self) -> Control:
         """Control, created on first use."""
         if self._control is None:
             self._control = Control(
@@ -88,10 +88,10 @@ class BuildKit:
             )
         return self._control
 
-    def _served(self) -> Server:
+    def _get_server(self) -> Server:
         """The server of Control and the gateway, created on first use."""
         if self._server is None:
-            control = self._controlled()
+            control = self._get_control()
             gateway = Gateway(
                 self._jobs, self._solve, self._ask, self._fetch, self._resolve, self._files, self._workers
             )
@@ -110,13 +110,13 @@ class BuildKit:
 
     async def grpc(self, sock: socket.socket, early: bytes) -> None:
         """Serve a client's calls on a hijacked connection, until it disconnects."""
-        await self._served().serve(sock, early)
+        await self._get_server().serve(sock, early)
 
-    async def posted(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
-        """Run ``POST /build?version=2`` (:meth:`Posted.build`)."""
-        if self._posted is None:
-            self._posted = Posted(self._sessions, self._controlled(), self._host_gateway)
-        await self._posted.build(options, body, messages)
+    async def post_build(self, options: BuildKitOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+        """Run ``POST /build?version=2`` (:meth:`PostBuild.build`)."""
+        if self._post_build is None:
+            self._post_build = PostBuild(self._sessions, self._get_control(), self._host_gateway)
+        await self._post_build.build(options, body, messages)
 
     async def session(
         self, sock: socket.socket, early: bytes, *, id: str, name: str, shared_key: str, methods: Sequence[str]
@@ -124,12 +124,12 @@ class BuildKit:
         """Serve a client's session on a hijacked connection, until it disconnects."""
         await self._sessions.serve(sock, early=early, id=id, name=name, shared_key=shared_key, methods=methods)
 
-    async def _solve(self, job: Job, options: dict[str, str]) -> list[Made]:
+    async def _solve(self, job: Job, options: dict[str, str]) -> list[SolvedTarget]:
         session = await self._sessions.get(job.session)
         job.lease.begin()
         job.options = {key: value for key, value in options.items() if not key.startswith("input")}
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
-            imports = await self._caches.imported(job, session, options)
+            imports = await self._caches.import_caches(job, session, options)
             # A gateway call runs in a task of its own, which must enter the build's lease.
             await job.lease.enter()
             front = Frontend(self._room, self._images, self._builder, job, sources, options, imports)
@@ -141,7 +141,7 @@ class BuildKit:
         async with Sources(session, self.mirrors, self._uploads, options, self._builder.scratch, job) as sources:
             return await Frontend(self._room, self._images, self._builder, job, sources, options).ask()
 
-    async def _fetch(self, job: Job, remote: Remote) -> Made:
+    async def _fetch(self, job: Job, remote: Remote) -> SolvedTarget:
         session = await self._sessions.get(job.session)
         job.lease.begin()
         async with Sources(session, self.mirrors, self._uploads, {}, self._builder.scratch, job) as sources:

@@ -17,7 +17,7 @@ _VERSION = "1.0.0"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Subrequest:
     """The subject of a query."""
 
     file: Dockerfile
@@ -27,18 +27,18 @@ class Asked:
     build_args: Mapping[str, str] = field(default_factory=dict)
 
 
-def answer(request: str, asked: Asked) -> Mapping[str, bytes]:
+def answer(request: str, subrequest: Subrequest) -> Mapping[str, bytes]:
     """Return the metadata of the result. Raises NOT_IMPLEMENTED for an unknown subrequest."""
     if request == DESCRIBE:
-        names = (LINT, *_QUESTIONS, DESCRIBE)
-        return _result([_described(key) for key in names], "\n".join(names) + "\n")
-    question = _QUESTIONS.get(request)
-    if question is None:
+        names = (LINT, *_HANDLERS, DESCRIBE)
+        return _result([_description(key) for key in names], "\n".join(names) + "\n")
+    handler = _HANDLERS.get(request)
+    if handler is None:
         raise not_implemented(f"the front end's subrequest {request} is not supported")
-    return question(asked)
+    return handler(subrequest)
 
 
-def _described(name: str) -> dict[str, object]:
+def _description(name: str) -> dict[str, object]:
     return {
         "name": name,
         "version": _VERSION,
@@ -61,12 +61,12 @@ def _source(name: str, text: bytes) -> dict[str, object]:
     return {"filename": name, "language": "Dockerfile", "data": base64.b64encode(text).decode()}
 
 
-def _filled(document: Mapping[str, object]) -> dict[str, object]:
+def _without_empty(document: Mapping[str, object]) -> dict[str, object]:
     """Drop empty fields, as Go's omitempty does."""
     return {key: value for key, value in document.items() if value not in ("", False, [], None)}
 
 
-def checked(name: str, text: bytes, found: Sequence[Warning], error: WharfError | None) -> Mapping[str, bytes]:
+def lint_result(name: str, text: bytes, found: Sequence[Warning], error: WharfError | None) -> Mapping[str, bytes]:
     """Answer :data:`LINT`: the findings, and the error that a build would raise."""
     warnings = [
         {
@@ -92,13 +92,13 @@ def checked(name: str, text: bytes, found: Sequence[Warning], error: WharfError 
     return _result(document, "".join(shown), statuscode="1" if found or error is not None else "0")
 
 
-def _targets(asked: Asked) -> dict[str, bytes]:
+def _targets(subrequest: Subrequest) -> dict[str, bytes]:
     targets = []
     shown = ["TARGET\tDESCRIPTION"]
-    for stage in asked.file.stages:
-        base, default = stage.base, stage is asked.file.stages[-1]
+    for stage in subrequest.file.stages:
+        base, default = stage.base, stage is subrequest.file.stages[-1]
         targets.append(
-            _filled(
+            _without_empty(
                 {
                     "name": base.name,
                     "default": default,
@@ -110,26 +110,26 @@ def _targets(asked: Asked) -> dict[str, bytes]:
             )
         )
         shown.append(f"{base.name or stage.index}{' (default)' if default else ''}\t{base.comment}")
-    document = {"targets": targets, "sources": [base64.b64encode(asked.text).decode()]}
+    document = {"targets": targets, "sources": [base64.b64encode(subrequest.text).decode()]}
     return _result(document, "\n".join(shown) + "\n")
 
 
-def _outline(asked: Asked) -> dict[str, bytes]:
-    file, target = asked.file, asked.target.lower()
+def _outline(subrequest: Subrequest) -> dict[str, bytes]:
+    file, target = subrequest.file, subrequest.target.lower()
     names = [stage.base.name for stage in file.stages]
     if target and target not in names and not (target.isdigit() and int(target) < len(names)):
-        raise invalid(f'target stage "{asked.target}" could not be found')
+        raise invalid(f'target stage "{subrequest.target}" could not be found')
     number = len(names) - 1 if not target else int(target) if target.isdigit() else names.index(target)
-    outline = Outline(file, asked.build_args)
+    outline = Outline(file, subrequest.build_args)
     outline.stage(number)
     stage = file.stages[number]
     parts = {"args": outline.args, "secrets": outline.secrets, "ssh": outline.agents}
-    document = _filled(
+    document = _without_empty(
         {
             "name": stage.base.name,
             "description": stage.base.comment,
-            **{key: [_filled(item) for item in found.values()] for key, found in parts.items()},
-            "sources": [base64.b64encode(asked.text).decode()],
+            **{key: [_without_empty(item) for item in found.values()] for key, found in parts.items()},
+            "sources": [base64.b64encode(subrequest.text).decode()],
         }
     )
     shown = [f"TARGET:\t{stage.base.name or 'default'}", "BUILD ARG\tVALUE\tDESCRIPTION"]
@@ -137,7 +137,7 @@ def _outline(asked: Asked) -> dict[str, bytes]:
     return _result(document, "\n".join(shown) + "\n")
 
 
-_QUESTIONS: Mapping[str, Callable[[Asked], dict[str, bytes]]] = {
+_HANDLERS: Mapping[str, Callable[[Subrequest], dict[str, bytes]]] = {
     "frontend.outline": _outline,
     "frontend.targets": _targets,
 }

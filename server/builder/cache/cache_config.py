@@ -26,13 +26,13 @@ INLINE = "moby.buildkit.cache.v0"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CacheHit:
     """A cache's answer for a key: the layer, or ``None`` for a step that changes nothing."""
 
     layer: Layer | None
     content: str = ""
     """The content-based key, if the request used a different key."""
-    below: tuple[str, ...] | None = None
+    lower_diff_ids: tuple[str, ...] | None = None
     """The diff ids of the layers below, if known."""
 
 
@@ -47,44 +47,44 @@ class _Record:
 class Document:
     """The parsed document: records by our own keys and by BuildKit's."""
 
-    own: Mapping[str, Known] = field(default_factory=dict)
+    own: Mapping[str, CacheHit] = field(default_factory=dict)
     records: Sequence[_Record] = ()
-    _places: dict[str, list[int]] = field(default_factory=dict)
+    _indexes: dict[str, list[int]] = field(default_factory=dict)
     _found: dict[int, tuple[Key, frozenset[int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for place, record in enumerate(self.records):
-            self._places.setdefault(record.digest, []).append(place)
+        for index, record in enumerate(self.records):
+            self._indexes.setdefault(record.digest, []).append(index)
 
-    def llb(self, key: Key) -> list[Known]:
+    def llb(self, key: Key) -> list[CacheHit]:
         """Return the records of one of BuildKit's keys."""
         found = []
-        for place in sorted(self._fitting(key)):
-            for chain in self.records[place].chains:
+        for index in sorted(self._matching(key)):
+            for chain in self.records[index].chains:
                 below = tuple(layer.diff_id for layer in chain[:-1])
-                found.append(Known(chain[-1], below=below))
+                found.append(CacheHit(chain[-1], lower_diff_ids=below))
         return found
 
-    def _fitting(self, key: Key) -> frozenset[int]:
+    def _matching(self, key: Key) -> frozenset[int]:
         """The indexes of records of a key that have a matching record for each of the key's inputs."""
         if id(key) not in self._found:
-            places = [place for digest in key.digests for place in self._places.get(digest, ())]
-            fitting = frozenset(place for place in places if self._fits(self.records[place], key))
+            places = [index for digest in key.digests for index in self._indexes.get(digest, ())]
+            fitting = frozenset(index for index in places if self._matches(self.records[index], key))
             self._found[id(key)] = (key, fitting)
         return self._found[id(key)][1]
 
-    def _fits(self, record: _Record, key: Key) -> bool:
+    def _matches(self, record: _Record, key: Key) -> bool:
         if len(record.inputs) != len(key.inputs):
             return False
         pairs = zip(key.inputs, record.inputs, strict=True)
-        return all(any(self._is(wanted, *link) for link in links) for wanted, links in pairs)
+        return all(any(self._matches_input(expected, *link) for link in links) for expected, links in pairs)
 
-    def _is(self, wanted: Input, selector: str, place: int) -> bool:
-        if not 0 <= place < len(self.records):
+    def _matches_input(self, expected: Input, selector: str, index: int) -> bool:
+        if not 0 <= index < len(self.records):
             return False
-        if wanted.content is not None and not selector and self.records[place].digest in wanted.content.digests:
+        if expected.content is not None and not selector and self.records[index].digest in expected.content.digests:
             return True
-        return wanted.key is not None and selector in wanted.selectors and place in self._fitting(wanted.key)
+        return expected.key is not None and selector in expected.selectors and index in self._matching(expected.key)
 
 
 class _Writer:
@@ -100,13 +100,13 @@ class _Writer:
         below, parent, link = 0, -1, -1
         for number, result in enumerate(chain):
             for layer in result.layers[below:]:
-                place = (parent, layer.descriptor.digest)
-                if place not in self._numbers:
-                    self._numbers[place] = len(self.layers)
+                layer_key = (parent, layer.descriptor.digest)
+                if layer_key not in self._numbers:
+                    self._numbers[layer_key] = len(self.layers)
                     self.layers.append(
-                        {"blob": layer.descriptor.digest, "parent": parent, "annotations": _about(layer)}
+                        {"blob": layer.descriptor.digest, "parent": parent, "annotations": _annotations(layer)}
                     )
-                parent = self._numbers[place]
+                parent = self._numbers[layer_key]
             made: dict[str, object] = {}
             if len(result.layers) > below:
                 made["layers"] = [{"layer": parent, "createdAt": utc(result.layers[-1].created_ns)}]
@@ -123,20 +123,22 @@ class _Writer:
                     [[{"link": link}]] if link >= 0 else [],
                     {"content": result.key} if key != result.key else {},
                 )
-        for place in self._places(result.llb) if result.llb is not None else ():
-            self.records[place] |= made
+        for index in self._indexes(result.llb) if result.llb is not None else ():
+            self.records[index] |= made
         return self._own[result.key]
 
-    def _places(self, key: Key) -> list[int]:
+    def _indexes(self, key: Key) -> list[int]:
         """The indexes of the records of one of BuildKit's keys."""
         if id(key) in self._seen:
             return self._seen[id(key)]
         inputs = []
-        for wanted in key.inputs:
+        for expected in key.inputs:
             links: list[dict[str, object]] = []
-            for place in self._places(wanted.key) if wanted.key is not None else ():
-                links += [{**({"selector": text} if text else {}), "link": place} for text in wanted.selectors]
-            links += [{"link": place} for place in (self._places(wanted.content) if wanted.content is not None else ())]
+            for index in self._indexes(expected.key) if expected.key is not None else ():
+                links += [{**({"selector": text} if text else {}), "link": index} for text in expected.selectors]
+            links += [
+                {"link": index} for index in (self._indexes(expected.content) if expected.content is not None else ())
+            ]
             inputs.append(links)
         found = []
         for digest in key.digests:
@@ -176,7 +178,7 @@ def _json(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
-def _about(layer: Layer) -> dict[str, object]:
+def _annotations(layer: Layer) -> dict[str, object]:
     return {
         "mediaType": layer.descriptor.media_type,
         "diffID": layer.diff_id,
@@ -203,7 +205,7 @@ def read(data: bytes, layers: Sequence[Layer] = ()) -> Document:
 
 
 def _read(records: Sequence[Any], layers: Sequence[Layer | None], parents: Mapping[int, int]) -> Document:
-    own: dict[str, Known] = {}
+    own: dict[str, CacheHit] = {}
     found: list[_Record] = []
     for record in records:
         digest = str(record["digest"])
@@ -222,7 +224,7 @@ def _read(records: Sequence[Any], layers: Sequence[Layer | None], parents: Mappi
         )
         found.append(_Record(digest, inputs, tuple(whole)))
         if whole or not chains:
-            own[digest] = Known(whole[0][-1] if whole else None, str(record.get("content", "")))
+            own[digest] = CacheHit(whole[0][-1] if whole else None, str(record.get("content", "")))
     return Document(own, found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from api_models.filters import Filters
 from engine.common.errors import WharfError
-from server.builder.cache.pruning import Pruning, read_filters
+from server.builder.cache.pruning import PruneOptions, read_filters
 from server.config import BuilderGc, GcRule
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _PAUSE = 2.0
 class GarbageCollector:
     """``root``: a directory on the disk that percentages in rules refer to."""
 
-    def __init__(self, settings: BuilderGc, root: Path, prune: Callable[[Pruning], Awaitable[object]]) -> None:
+    def __init__(self, settings: BuilderGc, root: Path, prune: Callable[[PruneOptions], Awaitable[object]]) -> None:
         self._settings = settings
         self._root = root
         self._prune = prune
@@ -56,7 +56,7 @@ class GarbageCollector:
             try:
                 texts, before_ns = read_filters(Filters(filters))
                 await self._prune(
-                    Pruning(
+                    PruneOptions(
                         everything=rule.everything,
                         filters=texts,
                         before_ns=before_ns,

@@ -51,7 +51,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruning:
+class PruneOptions:
     """What a prune may remove, and how much of it.
 
     ``everything``: also records whose layers images use. ``filters``: containerd's, one must match. ``before_ns``: only
@@ -67,7 +67,7 @@ class Pruning:
     free_bytes: int = 0
 
 
-def chosen(usage: Sequence[Usage], filters: Sequence[str], what: str) -> list[Usage]:
+def matching(usage: Sequence[Usage], filters: Sequence[str], what: str) -> list[Usage]:
     """Return the matching records. ``what``: who gave the filters.
 
     :raises WharfError: INVALID_ARGUMENT: the filters can't be parsed.

@@ -137,12 +137,12 @@ class Cache:
         self._linked: dict[str, set[str]] = {}
         self._notes: list[Callable[[sqlite3.Connection], object]] = []
         self._writing: asyncio.Task[None] | None = None
-        self.trusted: set[str] = set()
+        self.verified: set[str] = set()
         """Ids of records that this process has made, or has checked against the engine."""
         self.grown: Callable[[], None] = lambda: None
         """Called after a record was added."""
 
-    def _note(self, function: Callable[[sqlite3.Connection], object]) -> None:
+    def _defer_write(self, function: Callable[[sqlite3.Connection], object]) -> None:
         """Schedule a write of data that only improves choices: callers don't wait for it, and a full disk fails no
         build."""
         self._notes.append(function)
@@ -205,7 +205,7 @@ class Cache:
     def _drop(self, id: str) -> None:
         assert self._records is not None
         old = self._records.pop(id, None)
-        self.trusted.discard(id)
+        self.verified.discard(id)
         if old is not None:
             found = self._by_key[old.key]
             found.pop(id, None)
@@ -251,7 +251,7 @@ class Cache:
         made_ns = time.time_ns()
         self._link(definition, key, made_ns)
         values = (definition, key, made_ns)
-        self._note(lambda db: db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values))
+        self._defer_write(lambda db: db.execute("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", values))
 
     async def add(self, record: Record) -> None:
         """Add or replace a record, durably. Raises RESOURCE_EXHAUSTED when it can't be written."""
@@ -286,7 +286,9 @@ class Cache:
             self._replace(record, used_ns=now_ns, uses=record.uses + 1)
         pairs = [(now_ns, record.id) for record in known]
         if pairs:
-            self._note(lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs))
+            self._defer_write(
+                lambda db: db.executemany("UPDATE records SET used = ?, uses = uses + 1 WHERE id = ?", pairs)
+            )
 
     def _replace(self, record: Record, **changes: int) -> None:
         """Replace a record in memory by a changed copy; the order stays."""
@@ -301,7 +303,7 @@ class Cache:
             if id in records:
                 self._replace(records[id], size=size)
         pairs = [(size, id) for id, size in sizes.items()]
-        self._note(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
+        self._defer_write(lambda db: db.executemany("UPDATE records SET size = ? WHERE id = ?", pairs))
 
     async def remove(self, ids: Iterable[str]) -> None:
         """Remove records. The caller releases what their leases hold."""

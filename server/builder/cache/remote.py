@@ -5,11 +5,11 @@ from typing import Protocol
 
 from engine.api.client import Engine
 from engine.api.types import Descriptor
-from server.builder.cache.cache_config import Known
+from server.builder.cache.cache_config import CacheHit
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import Layer, Result, Step
 
-__all__ = ["Known", "Remote", "download"]
+__all__ = ["CacheHit", "Remote", "download"]
 
 
 class Remote(Protocol):
@@ -19,13 +19,13 @@ class Remote(Protocol):
     def has_llb(self) -> bool:
         """Whether it may have records of BuildKit's keys."""
 
-    def defined(self, key: str) -> Known | None:
+    def defined(self, key: str) -> CacheHit | None:
         """Look up a definition-based key."""
 
-    def llb(self, key: Key) -> Sequence[Known]:
+    def llb(self, key: Key) -> Sequence[CacheHit]:
         """Look up one of BuildKit's keys."""
 
-    def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
+    def find(self, key: str, step: Step, parent: Result, files: str) -> CacheHit | None:
         """Look up a content-based key, or the step on this parent. ``files``: see :class:`Result`."""
 
     def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from server.builder.classic import copy_errors
 from server.builder.classic.history_cache import HistoryCache
 from server.builder.classic.image import Documents, store
 from server.builder.classic.metadata import MetadataTimes
-from server.builder.classic.squash import base_of, squashed
+from server.builder.classic.squash import base_of, squash
 from server.builder.classic.stream import Stream
 from server.builder.context import Context
 from server.builder.dockerfile.errors import DockerfileError
@@ -112,7 +112,7 @@ class Sources:
         return await fetch(self.folder, url, checksum=checksum, keep_git_dir=keep_git_dir)
 
 
-class Failed(Exception):
+class BuildFailed(Exception):
     """The build failed with a sentence for the client, which has received the output of earlier steps."""
 
     def __init__(self, sentence: str, code: int | None = None) -> None:
@@ -179,9 +179,9 @@ class ClassicBuild:
         )
         try:
             await self._all(file, solver)
-        except Failed as failure:
-            await self._times.keep()
-            await self._stream.reveal()
+        except BuildFailed as failure:
+            await self._times.save()
+            await self._stream.flush()
             await self._out.put(error_message(invalid(failure.sentence), failure.code))
         finally:
             await asyncio.shield(solver.close())
@@ -219,7 +219,7 @@ class ClassicBuild:
             return
         self._tasks.clear()
         self._results.clear()
-        await self._below(target.last, solver)
+        await self._collect_results(target.last, solver)
 
     def _solve(self, solver: Solver, step: Step | None) -> "asyncio.Task[Result]":
         """Start solving a step."""
@@ -256,10 +256,10 @@ class ClassicBuild:
         except DockerfileError as error:
             span = error.span
             await self._show_failed(file, lambda item: span is not None and item.span.first == span.first)
-            raise Failed(error.message) from None
+            raise BuildFailed(error.message) from None
         except WharfError as error:
             await self._show_failed(file, lambda item: item.original.split()[1:2] == [self._bases.asked])
-            raise Failed(error.message) from None
+            raise BuildFailed(error.message) from None
 
     async def _show_failed(self, file: Dockerfile, fits: Callable[[Instruction], bool]) -> None:
         """Write the head of the step that could not be planned."""
@@ -283,12 +283,12 @@ class ClassicBuild:
         await self._head(stage.stage.base)
         steps = [line.step for line in stage.lines if line.step is not None]
         current = steps[0].parent if steps else stage.last
-        await self._below(current, solver)
+        await self._collect_results(current, solver)
         triggers = sum(line.trigger for line in stage.lines)
         if triggers:
-            await self._stream.say(f"# Executing {triggers} build trigger{'s' if triggers > 1 else ''}\n")
+            await self._stream.write(f"# Executing {triggers} build trigger{'s' if triggers > 1 else ''}\n")
         else:
-            await self._stream.say(f" ---> {await self._base_id(stage, current, made)}\n")
+            await self._stream.write(f" ---> {await self._base_id(stage, current, made)}\n")
         for number, line in enumerate(stage.lines, 1):
             if not line.trigger:
                 await self._head(line.instruction)
@@ -296,9 +296,9 @@ class ClassicBuild:
                 current = line.step
                 await self._layer(current, solver)
             elif await self._times.apply(line.config, current):
-                await self._stream.say(" ---> Using cache\n")
+                await self._stream.write(" ---> Using cache\n")
             if number >= triggers:  # the triggers of the base image are shown as one step
-                await self._stream.say(f" ---> {short_id((await self._times.describe(line.config, current)).id)}\n")
+                await self._stream.write(f" ---> {short_id((await self._times.describe(line.config, current)).id)}\n")
 
     async def _base_id(self, stage: PlannedStage, current: Step | None, made: Plan) -> str:
         name = stage.stage.base.image.lower()
@@ -312,7 +312,7 @@ class ClassicBuild:
     async def _documents(self, stage: PlannedStage) -> Documents:
         return await self._times.describe(stage.config, stage.last)
 
-    async def _below(self, step: Step | None, solver: Solver) -> None:
+    async def _collect_results(self, step: Step | None, solver: Solver) -> None:
         """Collect the results of a step and its ancestors."""
         while step is not None and id(step) not in self._results:
             self._results[id(step)] = await self._outcome(step, self._solve(solver, step))
@@ -323,28 +323,30 @@ class ClassicBuild:
         if isinstance(operation, Copy) and operation.origin is not None and operation.origin.step is None:
             for source in operation.sources:
                 if posixpath.normpath(source.lstrip("/")).split("/")[0] == "..":
-                    raise Failed(
+                    raise BuildFailed(
                         f"{copy_errors.instruction(operation)} failed: "
                         f"forbidden path outside the build context: {source} ()"
                     )
         task = self._solve(solver, step)
         await self._stream.follow(step, task)
         self._results[id(step)] = await self._outcome(step, task)
-        await self._below(step.parent, solver)
+        await self._collect_results(step.parent, solver)
 
     async def _outcome(self, step: Step, task: "asyncio.Task[Result]") -> Result:
         try:
             return await asyncio.shield(task)
         except StepFailed as error:
             sentence = f"The command '{error.command}' returned a non-zero code: {error.code}"
-            raise Failed(sentence, error.code) from None
+            raise BuildFailed(sentence, error.code) from None
         except StepRefused as error:
-            raise Failed(error.refusal) from None
+            raise BuildFailed(error.refusal) from None
         except WharfError as error:
             if isinstance(step.operation, Copy):
                 root = self._context.root
-                raise Failed(await asyncio.to_thread(copy_errors.copy_error, step.operation, root, error)) from None
-            raise Failed(error.message) from None
+                raise BuildFailed(
+                    await asyncio.to_thread(copy_errors.copy_error, step.operation, root, error)
+                ) from None
+            raise BuildFailed(error.message) from None
 
     async def _finish(self, made: Plan) -> None:
         target, options = made.target, self._options
@@ -352,25 +354,25 @@ class ClassicBuild:
             shown = " ".join(f"{name}={value}" for name, value in sorted(options.labels.items()))
             await self._stream.step(self._total, self._total, f"LABEL {shown}")
             if await self._times.apply(target.config, target.last):
-                await self._stream.say(" ---> Using cache\n")
+                await self._stream.write(" ---> Using cache\n")
         documents = await self._documents(target)
         if options.squash and target.last is not None:
             result = self._results[id(target.last)]
-            documents = await squashed(self._room.engine, documents, result, base_of(target.last))
+            documents = await squash(self._room.engine, documents, result, base_of(target.last))
         if options.labels:
-            await self._stream.say(f" ---> {short_id(documents.id)}\n")
+            await self._stream.write(f" ---> {short_id(documents.id)}\n")
         base = self._bases.found
         image = next((found for found in base.values() if _is_base(target, found)), None)
         if image is not None:
             descriptor = image.target
         elif target.last is None and not target.config.history:
-            raise Failed("No image was generated. Is your Dockerfile empty?")
+            raise BuildFailed("No image was generated. Is your Dockerfile empty?")
         else:
             descriptor = documents.target
         if not await self._images.is_built(descriptor.digest, options.tags):
             if image is None:
                 await store(self._room.engine, documents)
-                await self._times.keep()
+                await self._times.save()
             await self._images.built(descriptor, options.tags)
         if options.quiet:
             await self._out.put({"stream": f"{descriptor.digest}\n"})
@@ -378,10 +380,10 @@ class ClassicBuild:
         await self._out.put({"aux": {"ID": descriptor.digest}})
         if made.unused_args:
             names = " ".join(made.unused_args)
-            await self._stream.say(f"[Warning] One or more build-args [{names}] were not consumed\n")
-        await self._stream.say(f"Successfully built {short_id(descriptor.digest)}\n")
+            await self._stream.write(f"[Warning] One or more build-args [{names}] were not consumed\n")
+        await self._stream.write(f"Successfully built {short_id(descriptor.digest)}\n")
         for tag in options.tags:
-            await self._stream.say(f"Successfully tagged {tag}\n")
+            await self._stream.write(f"Successfully tagged {tag}\n")
 
 
 def _is_base(target: PlannedStage, image: Image) -> bool:

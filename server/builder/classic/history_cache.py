@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.api.client import Engine
 from engine.api.types import Descriptor
-from server.builder.cache.cache_config import Known
+from server.builder.cache.cache_config import CacheHit
 from server.builder.plan.imageconfig import ns_of
 from server.builder.plan.llbkey import Key
 from server.builder.plan.steps import FILES, Layer, Result, Step
@@ -33,13 +33,13 @@ class HistoryCache:
     def has_llb(self) -> bool:
         return False
 
-    def llb(self, key: Key) -> Sequence[Known]:
+    def llb(self, key: Key) -> Sequence[CacheHit]:
         return ()
 
-    def defined(self, key: str) -> Known | None:
+    def defined(self, key: str) -> CacheHit | None:
         return None
 
-    def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
+    def find(self, key: str, step: Step, parent: Result, files: str) -> CacheHit | None:
         entry = self._entry(step.created_by.texts(), parent.diff_ids)
         number = len(parent.diff_ids)
         if entry is None or entry.get("empty_layer") or number >= len(self.image.diff_ids):
@@ -47,22 +47,22 @@ class HistoryCache:
         if entry.get("created_by") != step.created_by.texts()[-1].replace(FILES, files):
             return None
         descriptor = oci.descriptor(self.image.layers[number], "layer")
-        return Known(Layer(descriptor, self.image.diff_ids[number], ns_of(str(entry.get("created", "")))))
+        return CacheHit(Layer(descriptor, self.image.diff_ids[number], ns_of(str(entry.get("created", "")))))
 
-    def applied_ns(self, told: Sequence[str], diff_ids: Sequence[str]) -> int | None:
+    def applied_ns(self, lines: Sequence[str], diff_ids: Sequence[str]) -> int | None:
         """When the image got the last line of a history, which creates no layer; ``None`` if the history differs."""
-        entry = self._entry(told, diff_ids)
-        if entry is None or not entry.get("empty_layer") or entry.get("created_by") != told[-1]:
+        entry = self._entry(lines, diff_ids)
+        if entry is None or not entry.get("empty_layer") or entry.get("created_by") != lines[-1]:
             return None
         return ns_of(str(entry.get("created", "")))
 
-    def _entry(self, told: Sequence[str], diff_ids: Sequence[str]) -> Mapping[str, Any] | None:
-        """The image's history line at the position of the last of ``told``, if all lines below are equal."""
+    def _entry(self, lines: Sequence[str], diff_ids: Sequence[str]) -> Mapping[str, Any] | None:
+        """The image's history line at the position of the last of ``lines``, if all lines below are equal."""
         history: Sequence[Mapping[str, Any]] = self.image.config.get("history") or ()
-        at = len(told) - 1
+        at = len(lines) - 1
         if not 0 <= at < len(history):
             return None
-        below = zip(history[:at], told, strict=False)
+        below = zip(history[:at], lines, strict=False)
         if not all(_same(str(entry.get("created_by", "")), text) for entry, text in below):
             return None
         number = sum(not entry.get("empty_layer") for entry in history[:at])
@@ -73,6 +73,6 @@ class HistoryCache:
             yield piece
 
 
-def _same(found: str, wanted: str) -> bool:
+def _same(found: str, expected: str) -> bool:
     """Whether two lines are equal. Copies in lower lines are compared by their layers."""
-    return (_COPIED.sub(FILES, found) if FILES in wanted else found) == wanted
+    return (_COPIED.sub(FILES, found) if FILES in expected else found) == expected

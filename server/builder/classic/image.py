@@ -95,7 +95,7 @@ def describe(
     return Documents(data, manifest, result.chain_id)
 
 
-async def described(
+async def describe_in_thread(
     config: ImageConfig,
     last: Step | None,
     results: Mapping[int, Result],
@@ -154,11 +154,11 @@ def _history(
 
 
 def _base_time(config: ImageConfig) -> int:
-    return _moment(str(config.document.get("created")))
+    return _parse_time(str(config.document.get("created")))
 
 
 @functools.lru_cache(maxsize=64)
-def _moment(text: str) -> int:
+def _parse_time(text: str) -> int:
     try:
         moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:

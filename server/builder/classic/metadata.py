@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from server.builder.classic.history_cache import HistoryCache
-from server.builder.classic.image import Documents, described, history_key
+from server.builder.classic.image import Documents, describe_in_thread, history_key
 from server.builder.plan.imageconfig import ImageConfig
 from server.builder.plan.instruction_times import InstructionTimes
 from server.builder.plan.steps import Result, Step
@@ -50,9 +50,9 @@ class MetadataTimes:
 
     async def describe(self, config: ImageConfig, last: Step | None) -> Documents:
         """Create the documents with the known times."""
-        return await described(config, last, self._results, now_ns=0, times=self._times)
+        return await describe_in_thread(config, last, self._results, now_ns=0, times=self._times)
 
-    async def keep(self) -> None:
+    async def save(self) -> None:
         """Store the new times for later builds."""
         if self._new:
             await self._instruction_times.put(self._new)

@@ -21,7 +21,7 @@ def base_of(step: Step | None) -> Base | None:
     return step.operation if step is not None and isinstance(step.operation, Base) else None
 
 
-async def squashed(engine: Engine, found: Documents, result: Result, base: Base | None) -> Documents:
+async def squash(engine: Engine, found: Documents, result: Result, base: Base | None) -> Documents:
     """Create the image with a single layer above its base. Under a lease."""
     below, layers = (base.chain_id, base.layers) if base is not None else ("", ())
     if len(result.layers) <= len(layers) + 1:

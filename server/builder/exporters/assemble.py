@@ -11,9 +11,9 @@ from engine.api.types import Descriptor, Platform
 from engine.common import jsontext
 from engine.common.errors import invalid
 from server.builder.cache import cache_config
-from server.builder.exporters.export_options import DOCKER_TYPES, Wishes
+from server.builder.exporters.export_options import DOCKER_TYPES, ExportOptions
 from server.builder.exporters.provenance import Origins, attestation, statement
-from server.builder.jobs.job import Made
+from server.builder.jobs.job import SolvedTarget
 from server.builder.operations.conversion import MEDIA_TYPES, convert
 from server.builder.plan.imageconfig import utc
 from server.builder.plan.steps import Layer, Result
@@ -31,12 +31,12 @@ class Assembler:
 
     async def image(
         self,
-        made: Sequence[Made],
-        wishes: Wishes,
+        made: Sequence[SolvedTarget],
+        options: ExportOptions,
         *,
         names: Sequence[str] = (),
         inline_cache: bool = False,
-        origins: Callable[[Made], Origins] | None = None,
+        origins: Callable[[SolvedTarget], Origins] | None = None,
     ) -> Descriptor:
         """Return the descriptor of the image. Under a lease. ``origins``: provenance to attach to the image.
 
@@ -46,13 +46,13 @@ class Assembler:
         attested: list[dict[str, object]] = []
         single: Descriptor | None = None
         indexed = len(made) > 1 or origins is not None
-        if not indexed and (wishes.on("index") or wishes.on("manifest-descriptor")):
+        if not indexed and (options.annotations_of("index") or options.annotations_of("manifest-descriptor")):
             raise invalid("index annotations not supported for single platform export")
         for item in made:
-            single = await self._manifest(item, wishes, inline_cache=inline_cache)
+            single = await self._manifest(item, options, inline_cache=inline_cache)
             platform = oci.parse_platform(item.platform)
             entry = {**oci.to_json(single), "platform": oci.platform_json(platform)}
-            notes = wishes.on("manifest-descriptor", item.platform)
+            notes = options.annotations_of("manifest-descriptor", item.platform)
             entries.append({**entry, "annotations": notes} if notes else entry)
             if origins is not None:
                 attested.append(await self._attestation(origins(item), names, single))
@@ -61,11 +61,11 @@ class Assembler:
             return single
         index: dict[str, object] = {
             "schemaVersion": 2,
-            "mediaType": self._type(wishes, oci.OCI_INDEX),
+            "mediaType": self._type(options, oci.OCI_INDEX),
             "manifests": [*entries, *attested],
         }
-        if wishes.on("index"):
-            index["annotations"] = wishes.on("index")
+        if options.annotations_of("index"):
+            index["annotations"] = options.annotations_of("index")
         return await documents.write(self.engine, _json(index), str(index["mediaType"]))
 
     async def _attestation(self, origins: Origins, names: Sequence[str], image: Descriptor) -> dict[str, object]:
@@ -78,10 +78,10 @@ class Assembler:
         notes = {"vnd.docker.reference.digest": image.digest, oci.ATTESTATION: "attestation-manifest"}
         return {**oci.to_json(written), "annotations": notes, "platform": oci.platform_json(UNKNOWN)}
 
-    async def _manifest(self, made: Made, wishes: Wishes, *, inline_cache: bool) -> Descriptor:
+    async def _manifest(self, made: SolvedTarget, options: ExportOptions, *, inline_cache: bool) -> Descriptor:
         config, layers = made.documents.config, list(made.layers)
         chain = made.documents.chain_id
-        converted = [await self._layer(made, layer, number, wishes) for number, layer in enumerate(layers)]
+        converted = [await self._layer(made, layer, number, options) for number, layer in enumerate(layers)]
         document = jsontext.loads(config)
         if converted != layers:
             document["rootfs"]["diff_ids"] = [layer.diff_id for layer in converted]
@@ -89,13 +89,13 @@ class Assembler:
         if inline_cache:
             data = cache_config.write_inline(_with(made, converted))
             document[cache_config.INLINE] = base64.b64encode(data).decode()
-        if wishes.epoch_ns is not None:
-            document["created"] = utc(wishes.epoch_ns)
+        if options.epoch_ns is not None:
+            document["created"] = utc(options.epoch_ns)
             document["history"] = [{**entry, "created": document["created"]} for entry in document["history"]]
-        if converted != layers or inline_cache or wishes.epoch_ns is not None:
+        if converted != layers or inline_cache or options.epoch_ns is not None:
             config = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        manifest_type = self._type(wishes, oci.OCI_MANIFEST)
-        config_type = self._type(wishes, oci.OCI_CONFIG)
+        manifest_type = self._type(options, oci.OCI_MANIFEST)
+        config_type = self._type(options, oci.OCI_CONFIG)
         stored = await documents.write(self.engine, config, config_type)
         if chain and chain == made.documents.chain_id:
             await documents.hold_snapshot(self.engine, stored.digest, chain)
@@ -104,20 +104,20 @@ class Assembler:
             "mediaType": manifest_type,
             "config": oci.to_json(stored),
             "layers": [
-                {**oci.to_json(layer.descriptor), "mediaType": self._type(wishes, layer.descriptor.media_type)}
+                {**oci.to_json(layer.descriptor), "mediaType": self._type(options, layer.descriptor.media_type)}
                 for layer in converted
             ],
         }
-        notes = wishes.on("manifest", made.platform)
+        notes = options.annotations_of("manifest", made.platform)
         if notes:
             manifest["annotations"] = notes
         return await documents.write(self.engine, _json(manifest), manifest_type)
 
-    async def _layer(self, made: Made, layer: Layer, number: int, wishes: Wishes) -> Layer:
+    async def _layer(self, made: SolvedTarget, layer: Layer, number: int, options: ExportOptions) -> Layer:
         """Return the layer converted as requested: new layers get the times, forced compression applies to all."""
         own = number >= made.base_layers
-        clamp = made.epoch_ns if wishes.rewrite_times and own else None
-        wanted = wishes.compression if own or wishes.force else None
+        clamp = made.epoch_ns if options.rewrite_times and own else None
+        wanted = options.compression if own or options.force else None
         same = wanted is None or layer.descriptor.media_type == MEDIA_TYPES[wanted]
         if clamp is None and same:
             return layer
@@ -127,11 +127,11 @@ class Assembler:
         return await convert(self.engine, layer, self.scratch, compression=kind, clamp_ns=clamp)
 
     @staticmethod
-    def _type(wishes: Wishes, media_type: str) -> str:
-        return media_type if wishes.oci_types else DOCKER_TYPES.get(media_type, media_type)
+    def _type(options: ExportOptions, media_type: str) -> str:
+        return media_type if options.oci_types else DOCKER_TYPES.get(media_type, media_type)
 
 
-def _with(made: Made, layers: Sequence[Layer]) -> list[Result]:
+def _with(made: SolvedTarget, layers: Sequence[Layer]) -> list[Result]:
     """The results of a chain, with the layers as they are in the image."""
     return [replace(result, layers=tuple(layers[: len(result.layers)])) for result in made.chain]
 

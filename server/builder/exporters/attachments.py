@@ -30,7 +30,7 @@ def attach(record: pb.BuildHistoryRecord, job: Job) -> dict[str, bytes]:
         record.Result.ResultDeprecated.CopyFrom(image)
         record.Result.Results[0].CopyFrom(image)
     for made in job.results:
-        data = json.dumps(predicate(Origins.of(job, made)), indent=2).encode()
+        data = json.dumps(predicate(Origins.from_job(job, made)), indent=2).encode()
         item = descriptor(STATEMENT, data)
         item.annotations["in-toto.io/predicate-type"] = PREDICATE
         blobs[item.digest] = data

@@ -18,10 +18,10 @@ from engine.common.errors import internal, invalid, not_implemented
 from engine.common.layers.pack import pack_tree, walk
 from engine.common.layers.tarwrite import TarWriter
 from server.builder.exporters.assemble import Assembler
-from server.builder.exporters.export_options import Wishes, read
+from server.builder.exporters.export_options import ExportOptions, read
 from server.builder.exporters.files import Files, message_of
 from server.builder.exporters.provenance import Origins
-from server.builder.jobs.job import Job, Made
+from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.jobs.options import attests
 from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
@@ -43,24 +43,30 @@ class Exporters:
         self._assembler = Assembler(engine, scratch)
 
     async def export(
-        self, job: Job, session: Session | None, made: Sequence[Made], kind: str, attrs: Mapping[str, str], number: int
+        self,
+        job: Job,
+        session: Session | None,
+        made: Sequence[SolvedTarget],
+        kind: str,
+        attrs: Mapping[str, str],
+        number: int,
     ) -> dict[str, str]:
         """Return an exporter's response. Raises NOT_IMPLEMENTED for an unsupported exporter or option."""
-        wishes = read(kind, attrs)
+        options = read(kind, attrs)
         if not made:
             return {}  # a subrequest was answered, nothing was built
-        if wishes.epoch_ns is not None:
-            made = [replace(item, epoch_ns=wishes.epoch_ns) for item in made]
-        if wishes.rewrite_times and not all(item.epoch_ns is not None for item in made):
+        if options.epoch_ns is not None:
+            made = [replace(item, epoch_ns=options.epoch_ns) for item in made]
+        if options.rewrite_times and not all(item.epoch_ns is not None for item in made):
             # As BuildKit: without SOURCE_DATE_EPOCH, times are not rewritten.
-            wishes = replace(wishes, rewrite_times=False)
+            options = replace(options, rewrite_times=False)
         if kind in ("image", "moby"):
-            return await self._image(job, session, made, attrs, wishes)
+            return await self._image(job, session, made, attrs, options)
         if session is None:
             raise invalid(f"the exporter {kind} needs a session")
         if kind in ("docker", "oci"):
-            return await self._archive(job, session, made, attrs, wishes, kind, number)
-        if len(made) > 1 and not wishes.split:
+            return await self._archive(job, session, made, attrs, options, kind, number)
+        if len(made) > 1 and not options.split:
             raise not_implemented("the exporter option platform-split=false is not supported for several platforms")
         if kind == "tar":
             return await self._tar(job, session, made, number)
@@ -71,30 +77,37 @@ class Exporters:
     def _vertex(self, job: Job, name: str) -> Vertex:
         return Vertex(job.send, name, f"{job.ref} {name}")
 
-    async def _assembled(self, job: Job, made: Sequence[Made], wishes: Wishes, names: Sequence[str]) -> Descriptor:
+    async def _assemble(
+        self, job: Job, made: Sequence[SolvedTarget], options: ExportOptions, names: Sequence[str]
+    ) -> Descriptor:
         inline = any(entry.Type == "inline" for entry in job.request.Cache.Exports)
         return await self._assembler.image(
             made,
-            wishes,
+            options,
             names=names,
             inline_cache=inline,
-            origins=partial(Origins.of, job) if attests({**job.request.FrontendAttrs, **job.options}) else None,
+            origins=partial(Origins.from_job, job) if attests({**job.request.FrontendAttrs, **job.options}) else None,
         )
 
     async def _image(
-        self, job: Job, session: Session | None, made: Sequence[Made], attrs: Mapping[str, str], wishes: Wishes
+        self,
+        job: Job,
+        session: Session | None,
+        made: Sequence[SolvedTarget],
+        attrs: Mapping[str, str],
+        options: ExportOptions,
     ) -> dict[str, str]:
         names = _names(attrs)
         by_digest = attrs.get("push-by-digest") == "true"
         vertex = self._vertex(job, "exporting to image")
         with vertex.running():
             kept = names if attrs.get("store", "true") != "false" and not by_digest else ()
-            plain = len(made) == 1 and wishes == Wishes() and not job.request.Cache.Exports
+            plain = len(made) == 1 and options == ExportOptions() and not job.request.Cache.Exports
             if plain and not attests(job.options) and await self._images.is_built(made[0].documents.id, kept):
                 target = made[0].documents.target
             else:
                 with vertex.status("exporting layers"):
-                    target = await self._assembled(job, made, wishes, names)
+                    target = await self._assemble(job, made, options, names)
                 with vertex.status(f"writing image {target.digest}"):
                     await self._images.built(target, kept)
             for name in kept:
@@ -120,9 +133,9 @@ class Exporters:
         self,
         job: Job,
         session: Session,
-        made: Sequence[Made],
+        made: Sequence[SolvedTarget],
         attrs: Mapping[str, str],
-        wishes: Wishes,
+        options: ExportOptions,
         kind: str,
         number: int,
     ) -> dict[str, str]:
@@ -130,9 +143,9 @@ class Exporters:
         vertex = self._vertex(job, f"exporting to {kind} image format")
         with vertex.running():
             with vertex.status("exporting layers"):
-                target = await self._assembled(job, made, wishes, names)
+                target = await self._assemble(job, made, options, names)
             response = {"containerimage.digest": target.digest}
-            if len(made) == 1 and wishes == Wishes():
+            if len(made) == 1 and options == ExportOptions():
                 response["containerimage.config.digest"] = oci.digest_of(made[0].documents.config)
             if names:
                 response["image.name"] = ",".join(names)
@@ -145,13 +158,13 @@ class Exporters:
                 await session.send_stream(self._images.archive(target, names), metadata=response, exporter=number)
         return response
 
-    async def _tar(self, job: Job, session: Session, made: Sequence[Made], number: int) -> dict[str, str]:
+    async def _tar(self, job: Job, session: Session, made: Sequence[SolvedTarget], number: int) -> dict[str, str]:
         vertex = self._vertex(job, "exporting to client tarball")
         with vertex.running(), vertex.status("sending tarball"):
             await session.send_stream(self._tree(made), metadata={}, exporter=number)
         return {}
 
-    async def _tree(self, made: Sequence[Made]) -> AsyncIterator[bytes]:
+    async def _tree(self, made: Sequence[SolvedTarget]) -> AsyncIterator[bytes]:
         """Yield the files of the results as one tar; with several platforms, each in a directory named after it."""
         for item in made:
             prefix = f"{item.platform.replace('/', '_')}/" if len(made) > 1 else ""
@@ -163,7 +176,7 @@ class Exporters:
                     yield piece
         yield bytes(1024)
 
-    async def _local(self, job: Job, session: Session, made: Sequence[Made], number: int) -> dict[str, str]:
+    async def _local(self, job: Job, session: Session, made: Sequence[SolvedTarget], number: int) -> dict[str, str]:
         """Send the files of the results; with several platforms, each in a directory named after it."""
         vertex = self._vertex(job, "exporting to client directory")
         with vertex.running(), vertex.status("copying files"):

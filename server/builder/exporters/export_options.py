@@ -43,7 +43,7 @@ _KNOWN = _PLAIN | {
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ExportOptions:
     """``annotations``: by target (``manifest``, ``index``, ``manifest-descriptor``) and platform ("" for all)."""
 
     annotations: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Wishes:
     split: bool = True
     """Write each platform's files to a directory of their own."""
 
-    def on(self, what: str, platform: str = "") -> dict[str, str]:
+    def annotations_of(self, what: str, platform: str = "") -> dict[str, str]:
         """Return the annotations of one target."""
         found = dict(self.annotations.get((what, ""), {}))
         return {**found, **(self.annotations.get((what, platform), {}) if platform else {})}
@@ -73,7 +73,7 @@ def _flag(attrs: Mapping[str, str], key: str, *, default: bool = False) -> bool:
     raise invalid(f"non-bool value {attrs[key]!r} specified for {key}")
 
 
-def read(kind: str, attrs: Mapping[str, str]) -> Wishes:
+def read(kind: str, attrs: Mapping[str, str]) -> ExportOptions:
     """Parse attributes. Raises NOT_IMPLEMENTED for an unknown option, INVALID_ARGUMENT for an invalid value."""
     annotations: dict[tuple[str, str], dict[str, str]] = {}
     for key, value in attrs.items():
@@ -94,7 +94,7 @@ def read(kind: str, attrs: Mapping[str, str]) -> Wishes:
     oci_types = _flag(attrs, "oci-mediatypes", default=True)
     if wanted == "zstd" and not oci_types:
         raise invalid("zstd compression needs oci-mediatypes=true")
-    return Wishes(
+    return ExportOptions(
         annotations,
         oci_types,
         COMPRESSIONS.get(wanted),

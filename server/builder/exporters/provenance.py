@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from engine.api.types import Descriptor
-from server.builder.jobs.job import Job, Made
+from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.plan.imageconfig import utc
 from server.registry import oci
 from server.registry.reference import parse
@@ -42,7 +42,7 @@ class Origins:
     networked: bool = True
 
     @staticmethod
-    def of(job: Job, made: Made) -> "Origins":
+    def from_job(job: Job, made: SolvedTarget) -> "Origins":
         """Return the sources of one result, as recorded so far."""
         options = {**job.request.FrontendAttrs, **job.options}
         times = job.created_ns, time.time_ns()
@@ -51,7 +51,7 @@ class Origins:
         )
 
 
-def redacted(url: str) -> str:
+def redact(url: str) -> str:
     """Remove the user and password from a URL."""
     return _CREDENTIALS.sub(lambda found: "xxxxx:xxxxx@" if found[2] else "xxxxx@", url)
 
@@ -61,7 +61,7 @@ def _arguments(options: Mapping[str, str]) -> dict[str, str]:
     context = options.get("contextkey") or "context"
     left_out = ("attest:", "vcs:", "build-arg:", "label:")
     return {
-        key: redacted(value) if key.startswith("context:") else value
+        key: redact(value) if key.startswith("context:") else value
         for key, value in options.items()
         if key not in _ELSEWHERE and key != context and not key.startswith(left_out)
     }
@@ -85,14 +85,14 @@ def predicate(origins: Origins) -> dict[str, object]:
     materials = [{"uri": url, "digest": _digest(digest)} for url, digest in sorted(bases.items())]
     # Repositories before files, as "sha1:" sorts before "sha256:".
     for url, digest in sorted(origins.fetched.items(), key=lambda item: (item[1][:5], item[0])):
-        materials.append({"uri": redacted(url), "digest": _digest(digest)})
+        materials.append({"uri": redact(url), "digest": _digest(digest)})
     options = origins.options
     source: dict[str, object] = {"entryPoint": origins.dockerfile}
     if context := options.get(options.get("contextkey") or "context"):
-        source["uri"] = redacted(context)
+        source["uri"] = redact(context)
         if found := origins.fetched.get(context):
             source["digest"] = _digest(found)
-    vcs = {key[4:]: redacted(value) for key, value in options.items() if key.startswith("vcs:") and value}
+    vcs = {key[4:]: redact(value) for key, value in options.items() if key.startswith("vcs:") and value}
     hidden = any(key.startswith(("build-arg:", "label:")) for key in options)
     parameters: dict[str, object] = {"frontend": "dockerfile.v0"}
     if arguments := _arguments(options):

@@ -31,7 +31,7 @@ def _any(name: str, document: object) -> Any:
     return Any(type_url=f"{_TYPES}/errdefs.{name}+json", value=orjson.dumps(document))
 
 
-def of_disk(error: OSError) -> WharfError | None:
+def disk_full_error(error: OSError) -> WharfError | None:
     """Return the error for a full disk of the engine; ``None`` for other errors of the system."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
@@ -45,7 +45,7 @@ def span_of(error: WharfError) -> Span | None:
     return None
 
 
-def detailed(
+def with_details(
     error: WharfError, *, file: str = "", text: bytes = b"", vertex: str = "", span: Span | None = None
 ) -> WharfError:
     """Return the error with details: the lines of the file, and the vertex."""
@@ -65,7 +65,7 @@ def detailed(
     return Detailed(kind, message, status.SerializeToString())
 
 
-def returned(status: Status) -> WharfError:
+def error_from_status(status: Status) -> WharfError:
     """Convert the status that the client's part of the build returned to an error of the whole build."""
     code = next((item for item in grpc.StatusCode if item.value[0] == status.code), grpc.StatusCode.UNKNOWN)
     plain = from_status(code, status.message)

@@ -34,7 +34,7 @@ def operations(definition: ops_pb2.Definition) -> list[bytes]:
     return list(getattr(definition, "def"))
 
 
-def named(operations: list[bytes]) -> str:
+def result_named(operations: list[bytes]) -> str:
     """Return the result that one of our definitions names; empty for other definitions."""
     for operation in operations:
         match = _NAMED.search(operation)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.builder.classic.image import Documents
-from server.builder.jobs.failure import returned
+from server.builder.jobs.failure import error_from_status
 from server.builder.lease import BuildLease
 from server.builder.operations.lifetime import Lifetime
 from server.builder.plan.steps import Layer, Result
@@ -24,7 +24,7 @@ KEPT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class SolvedTarget:
     """A solved target: its image's documents and the chain of its files. ``platform``: ``os/arch[/variant]``."""
 
     id: str
@@ -60,9 +60,9 @@ class Job:
     messages: list[pb.StatusResponse] = field(default_factory=list)
     dropped: int = 0
     ended: bool = False
-    made: dict[str, Made] = field(default_factory=dict)
+    made: dict[str, SolvedTarget] = field(default_factory=dict)
     """Results that the client may refer to, by id."""
-    inputs: dict[str, Made] = field(default_factory=dict)
+    inputs: dict[str, SolvedTarget] = field(default_factory=dict)
     """Results of other builds that are inputs of this one, by the client's names."""
     solvers: list[Solver] = field(default_factory=list)
     lifetime: Lifetime = field(default_factory=Lifetime)
@@ -78,13 +78,13 @@ class Job:
     a repository."""
     local: set[str] = field(default_factory=set)
     """The client's directories that were read."""
-    results: Sequence[Made] = ()
+    results: Sequence[SolvedTarget] = ()
     """The outcome of the whole build."""
     error: str = ""
     failure: bytes = b""
     """The error as sent to the client, a ``google.rpc.Status``."""
     response: dict[str, str] = field(default_factory=dict)
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed_event: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, message: pb.StatusResponse) -> None:
         """Add a copy of the message to the status; the caller may reuse its message."""
@@ -97,8 +97,8 @@ class Job:
         self._wake()
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._changed_event.set()
+        self._changed_event = asyncio.Event()
 
     def end(self) -> None:
         """End the status: no more messages follow."""
@@ -110,33 +110,33 @@ class Job:
         """Yield the status messages from the beginning to the end."""
         at, messages = 0, self.messages
         while True:
-            news = self._news
+            news = self._changed_event
             at = max(at, self.dropped)
             while at < self.dropped + len(messages):
                 yield messages[at - self.dropped]
                 at += 1
             if self.ended:
                 return
-            if news is self._news:
+            if news is self._changed_event:
                 await news.wait()
 
-    def give(self, made: Made) -> None:
+    def add_result(self, made: SolvedTarget) -> None:
         """Store a result for the client."""
         self.made[made.id] = made
 
-    def result(self, id: str) -> Made:
+    def result(self, id: str) -> SolvedTarget:
         """Return a result by the id that the client received."""
         try:
             return self.made[id]
         except KeyError:
             raise not_found(f"no such ref: {id}") from None
 
-    def settle(self, request: gateway_pb2.ReturnRequest) -> None:
+    def set_outcome(self, request: gateway_pb2.ReturnRequest) -> None:
         """Record the result or error that the client returned."""
         if self.outcome.done():
             return
         if request.HasField("error") and request.error.code:
-            self.outcome.set_exception(returned(request.error))
+            self.outcome.set_exception(error_from_status(request.error))
         else:
             self.outcome.set_result(request.result)
 
@@ -152,15 +152,15 @@ class Job:
 
 
 class Jobs:
-    """The running builds, by ref. ``ended``: whether a build has ended; ``over``: the newest ended builds."""
+    """The running builds, by ref. ``ended``: whether a build has ended; ``recent``: the newest ended builds."""
 
     def __init__(
         self,
         ended: Callable[[str], bool] = lambda ref: False,
-        over: Callable[[], "list[Job]"] = list,
+        recent: Callable[[], "list[Job]"] = list,
     ) -> None:
         self._jobs: dict[str, Job] = {}
-        self._ended, self._over = ended, over
+        self._ended, self._recent = ended, recent
         self._changed = asyncio.Condition()
 
     async def add(self, job: Job) -> None:
@@ -186,9 +186,9 @@ class Jobs:
             raise not_found(f"no such job {ref}") from None
         return self._jobs.get(ref)
 
-    def result(self, id: str) -> Made:
+    def result(self, id: str) -> SolvedTarget:
         """Return a result of any running or recently ended build. Raises INVALID_ARGUMENT for an unknown one."""
-        for job in (*self._jobs.values(), *self._over()):
+        for job in (*self._jobs.values(), *self._recent()):
             if id and id in job.made:
                 return job.made[id]
         raise invalid("an input of the build is no result of this engine")

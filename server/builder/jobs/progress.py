@@ -75,17 +75,17 @@ class Vertex:
         message = pb.VertexStatus(ID=name, vertex=self.digest, name=name)
         message.started.CopyFrom(to_timestamp(time.time_ns()))
 
-        def tell(current: int = 0) -> None:
+        def report(current: int = 0) -> None:
             message.current = current
             message.timestamp.CopyFrom(to_timestamp(time.time_ns()))
             self._send(pb.StatusResponse(statuses=[message]))
 
-        tell()
+        report()
         try:
-            yield tell
+            yield report
         finally:
             message.completed.CopyFrom(to_timestamp(time.time_ns()))
-            tell(message.current)
+            report(message.current)
 
     def warn(self, warning: Warning, file: str, text: bytes) -> None:
         """Send a finding of a build check, with its lines."""

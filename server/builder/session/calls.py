@@ -72,13 +72,13 @@ class Call(Generic[R]):
         data = await self._stream.read()
         return None if data is None else self._reply.FromString(data)
 
-    async def take(self) -> list[bytes]:
+    async def read_buffered(self) -> list[bytes]:
         """Return all unread responses that have arrived, encoded; an empty list at the end."""
-        return await self._stream.take()
+        return await self._stream.read_buffered()
 
-    async def rest(self) -> None:
+    async def drain(self) -> None:
         """Read and drop the remaining responses. Raises the client's error."""
-        while await self._stream.take():
+        while await self._stream.read_buffered():
             continue
         self.check()
 
@@ -113,7 +113,7 @@ async def ask(
             await call.write(request)
             call.done_writing()
             answer = await call.read()
-            await call.rest()
+            await call.drain()
     except TimeoutError:
         raise WharfError(Kind.DEADLINE_EXCEEDED, f"no answer to {path} after {timeout:g} seconds") from None
     finally:

@@ -131,7 +131,7 @@ class _Requests:
 
 
 async def receive(
-    connection: Connection, selection: Selection, root: str, tell: Callable[[int], None] | None = None
+    connection: Connection, selection: Selection, root: str, on_progress: Callable[[int], None] | None = None
 ) -> int:
     """Make ``root`` equal to the client's selection; return the number of changed entries.
 
@@ -149,10 +149,10 @@ async def receive(
         mirror = made = await asyncio.shield(job)
         receiver = _Receiver(made)
         finished, size = False, 0
-        while not receiver.ended and (packets := await call.take()):
+        while not receiver.ended and (packets := await call.read_buffered()):
             size += sum(map(len, packets))
-            if tell is not None:
-                tell(size)
+            if on_progress is not None:
+                on_progress(size)
             job = asyncio.ensure_future(asyncio.to_thread(receiver.handle, packets))
             requests.add(Packet(type=_REQ, ID=number) for number in await asyncio.shield(job))
             if receiver.complete and not finished:

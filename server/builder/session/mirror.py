@@ -94,7 +94,7 @@ class Mirror:
             return False
         if stat.S_ISREG(entry.mode):
             if entry.size == 0:
-                self._settle(os.open(name, _NEW_FILE, 0o600, dir_fd=parent), entry)
+                self._apply_metadata(os.open(name, _NEW_FILE, 0o600, dir_fd=parent), entry)
                 return False
             self._wanted[number] = entry
             return True
@@ -121,7 +121,7 @@ class Mirror:
                 view = view[os.write(fd, view) :]
             return False
         del self._open[number]
-        self._settle(fd, entry)
+        self._apply_metadata(fd, entry)
         return True
 
     def _begin(self, number: int) -> None:
@@ -133,7 +133,7 @@ class Mirror:
         self._open[number] = (os.open(name, _NEW_FILE, 0o600, dir_fd=self._enter(above)), entry)
 
     @staticmethod
-    def _settle(fd: int, entry: Entry) -> None:
+    def _apply_metadata(fd: int, entry: Entry) -> None:
         try:
             os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, stat.S_IMODE(entry.mode))

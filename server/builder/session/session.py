@@ -41,7 +41,7 @@ class Session:
     methods: frozenset[str]
     carrier: Connection | None
     """``None``: the build has no session."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def connection(self) -> Connection:
@@ -54,17 +54,19 @@ class Session:
         """Whether the client serves ``/package.Service/Method``."""
         return method.casefold() in self.methods
 
-    def _need(self, method: str, what: str) -> None:
+    def _require(self, method: str, what: str) -> None:
         if not self.offers(method):
             raise WharfError(Kind.NOT_IMPLEMENTED, f"the client of this build does not offer {what}")
 
-    async def pull_files(self, selection: Selection, root: str, tell: Callable[[int], None] | None = None) -> int:
+    async def pull_files(
+        self, selection: Selection, root: str, on_progress: Callable[[int], None] | None = None
+    ) -> int:
         """Make the directory ``root`` equal to the client's selection; return the number of changed entries.
 
-        ``tell``: called with the number of received bytes.
+        ``on_progress``: called with the number of received bytes.
         """
-        self._need(calls.PULL_FILES, "files")
-        return await receive(self.connection, selection, root, tell)
+        self._require(calls.PULL_FILES, "files")
+        return await receive(self.connection, selection, root, on_progress)
 
     async def credentials(self, host: str) -> tuple[str, str]:
         """Return user and secret for a registry; empty strings if the client has none."""
@@ -128,7 +130,7 @@ class Session:
 
     async def upload(self, path: str) -> AsyncIterator[bytes]:
         """Yield the client's upload of a path of its ``http://buildkit-session/`` URL: a context from stdin."""
-        self._need(calls.UPLOAD, "an upload")
+        self._require(calls.UPLOAD, "an upload")
         call = calls.stream(self.connection, calls.UPLOAD, (("urlpath", path), ("urlhost", "buildkit-session")))
         try:
             call.done_writing()
@@ -146,7 +148,7 @@ class Session:
         ``metadata``: the exporter's response fields, each sent as ``exporter-md-<key>``; ``exporter``: the client's
         number of the output.
         """
-        self._need(calls.SEND_FILES, "a place for output")
+        self._require(calls.SEND_FILES, "a place for output")
         call = calls.stream(
             self.connection,
             calls.SEND_FILES,
@@ -159,17 +161,17 @@ class Session:
             async for chunk in chunks:
                 for at in range(0, len(chunk), CHUNK):
                     message = filesync_pb2.BytesMessage(data=chunk[at : at + CHUNK])
-                    with _of_receiver():
+                    with _client_errors():
                         await call.write(message)
             call.done_writing()
-            with _of_receiver():
-                await call.rest()
+            with _client_errors():
+                await call.drain()
         finally:
             call.cancel()
 
 
 @contextlib.contextmanager
-def _of_receiver() -> Iterator[None]:
+def _client_errors() -> Iterator[None]:
     """Mark errors of the block as the client's."""
     try:
         yield
@@ -202,18 +204,18 @@ class Sessions:
                 self._arrived.notify_all()
             await asyncio.shield(connection.closed)
         finally:
-            session.gone.set()
+            session.closed.set()
             self._sessions.pop(id, None)
             connection.close()
 
     @contextlib.contextmanager
-    def held(self, session: Session) -> Iterator[None]:
+    def registered(self, session: Session) -> Iterator[None]:
         """Register a session without a connection of its own, during the block."""
         self._sessions[session.id] = session
         try:
             yield
         finally:
-            session.gone.set()
+            session.closed.set()
             self._sessions.pop(session.id, None)
 
     async def get(self, id: str) -> Session:

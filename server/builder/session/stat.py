@@ -27,7 +27,7 @@ class Entry:
     devminor: int = 0
 
     @property
-    def wanted(self) -> bool:
+    def has_content(self) -> bool:
         """Whether it has content to request."""
         return stat.S_ISREG(self.mode) and not self.linkname
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from engine.common.errors import Kind, WharfError
 from server.builder.cache.records import Record
-from server.builder.cache.remote import Known, Remote
+from server.builder.cache.remote import CacheHit, Remote
 from server.builder.plan.steps import Base, Result, Step, chain_id
 from server.builder.solver.builder import Builder
 from server.builder.solver.executor import StepExecutor
@@ -66,7 +66,7 @@ class CacheLookup:
             return True
         return bool(await self._imports(step, definition.key))
 
-    async def _imports(self, step: Step, key: str) -> list[tuple[Remote, Known]]:
+    async def _imports(self, step: Step, key: str) -> list[tuple[Remote, CacheHit]]:
         """What imported caches know of a step, by our key or by BuildKit's."""
         found = [(remote, known) for remote in self.imports if (known := remote.defined(key)) is not None]
         others = [remote for remote in self.imports if remote.has_llb] if not found else []
@@ -89,7 +89,7 @@ class CacheLookup:
         if hit is not None or not imports:
             return hit and replace(hit, definition=key)
         known = await self._imports(step, key)
-        known = [(remote, found) for remote, found in known if found.below in (None, parent.diff_ids)]
+        known = [(remote, found) for remote, found in known if found.lower_diff_ids in (None, parent.diff_ids)]
         if not known:
             return None
         name = f"defined {key} {parent.chain_id}"
@@ -124,14 +124,14 @@ class CacheLookup:
             if record.chain_id != chain_id(parent.chain_id, layer.diff_id):
                 continue
             self.cache_session.hold(record.id)
-            if record.id not in self.builder.cache.trusted and not await self._exists(record):
+            if record.id not in self.builder.cache.verified and not await self._exists(record):
                 continue
             self.cache_session.use(record.id)
             return Result(record.key, record.chain_id, (*parent.layers, layer), cached=True)
         return None
 
     async def _imported(
-        self, step: Step, key: str, parent: Result, found: Iterable[tuple[Remote, Known]]
+        self, step: Step, key: str, parent: Result, found: Iterable[tuple[Remote, CacheHit]]
     ) -> Result | None:
         """Fetch a result from an imported cache; ``None`` if no cache can deliver it, so that the step runs instead."""
         for remote, known in found:
@@ -161,5 +161,5 @@ class CacheLookup:
                 raise
             await self.builder.cache.remove([record.id])
             return False
-        self.builder.cache.trusted.add(record.id)
+        self.builder.cache.verified.add(record.id)
         return True

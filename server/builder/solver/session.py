@@ -61,7 +61,7 @@ class CacheSession:
             log.warning("step %s is not cached: %s", record.description, error.message)
             self._forgotten.append(record.id)
             return
-        self._cache.trusted.add(record.id)
+        self._cache.verified.add(record.id)
 
     def link(self, definition: Definition, result: Result) -> None:
         """Store which content-based key a definition led to."""

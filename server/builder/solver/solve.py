@@ -93,7 +93,7 @@ class Solver:
             if error.kind is not Kind.NOT_FOUND:
                 raise
             # Another client removed it from the engine: check every record again before using it.
-            self.builder.cache.trusted.clear()
+            self.builder.cache.verified.clear()
             self._lookup.forget()
             self._tasks.clear()
             return False

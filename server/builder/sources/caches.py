@@ -14,8 +14,8 @@ from engine.api.types import Descriptor
 from engine.common import jsontext
 from engine.common.errors import WharfError, invalid, not_implemented
 from server.builder.cache import cache_config
-from server.builder.cache.cache_config import Document, Known
-from server.builder.jobs.job import Job, Made
+from server.builder.cache.cache_config import CacheHit, Document
+from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.jobs.progress import Vertex
 from server.builder.neighbours import Images
 from server.builder.plan.imageconfig import ns_of, utc
@@ -43,7 +43,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportedCache:
     """One imported cache of a build (server.builder.cache.remote.Remote)."""
 
     document: Document
@@ -53,13 +53,13 @@ class Imported:
     def has_llb(self) -> bool:
         return bool(self.document.records)
 
-    def llb(self, key: Key) -> Sequence[Known]:
+    def llb(self, key: Key) -> Sequence[CacheHit]:
         return self.document.llb(key)
 
-    def defined(self, key: str) -> Known | None:
+    def defined(self, key: str) -> CacheHit | None:
         return self.document.own.get(key)
 
-    def find(self, key: str, step: Step, parent: Result, files: str) -> Known | None:
+    def find(self, key: str, step: Step, parent: Result, files: str) -> CacheHit | None:
         return self.document.own.get(key)
 
     async def fetch(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
@@ -103,11 +103,11 @@ class Caches:
 
     # import
 
-    async def imported(self, job: Job, session: Session, options: Mapping[str, str]) -> list[Imported]:
+    async def import_caches(self, job: Job, session: Session, options: Mapping[str, str]) -> list[ImportedCache]:
         """Open the caches that the client names. A failure does not fail the build; the cache's vertex shows the
         error."""
-        found: list[Imported] = []
-        for kind, attrs in _wanted(job, options):
+        found: list[ImportedCache] = []
+        for kind, attrs in _requested_imports(job, options):
             where = attrs.get("ref") or attrs.get("src") or kind
             name = f"importing cache manifest from {where}"
             vertex = Vertex(job.send, name, f"{job.ref} {name}")
@@ -121,21 +121,21 @@ class Caches:
                 vertex.finish()
         return found
 
-    async def _open(self, job: Job, session: Session, kind: str, attrs: Mapping[str, str]) -> Imported:
+    async def _open(self, job: Job, session: Session, kind: str, attrs: Mapping[str, str]) -> ImportedCache:
         if kind == "registry":
             repository = await self._images.repository(attrs.get("ref", ""), session.credentials)
             await job.lifetime.enter(repository)
             data, media_type = await repository.manifest(parse(attrs["ref"]).tagged().selector)
-            return Imported(await self._known(repository, data, media_type), repository)
+            return ImportedCache(await self._read_cache(repository, data, media_type), repository)
         if kind == "local":
             if not attrs.get("digest"):
                 raise invalid(f"the cache folder {attrs.get('src', '')} has no index.json")
             folder = _Folder(Content(ClientStore(session, f"local:{attrs['src']}")))
             data, media_type = await folder.manifest(attrs["digest"])
-            return Imported(await self._known(folder, data, media_type), folder)
+            return ImportedCache(await self._read_cache(folder, data, media_type), folder)
         raise not_implemented(f"cache import of type {kind} is not supported")
 
-    async def _known(self, store: Store, data: bytes, media_type: str) -> Document:
+    async def _read_cache(self, store: Store, data: bytes, media_type: str) -> Document:
         """Return the cache in a manifest's configuration or in an image's; of an index, the part for this host.
         BuildKit may also write an index of layers that contains the configuration."""
         if oci.is_index(media_type):
@@ -145,7 +145,7 @@ class Caches:
                     return cache_config.read(await _blob(store, desc.digest), _layers(manifests))
             for desc in oci.best([item for item in manifests if item.platform != _UNKNOWN], oci.host_platform())[:1]:
                 child, _ = await store.manifest(desc.digest)
-                return await self._known(store, child, oci.media_type_of(oci.load(child, desc.digest)))
+                return await self._read_cache(store, child, oci.media_type_of(oci.load(child, desc.digest)))
             return Document()
         manifest = oci.parse_manifest(oci.load(data, "cache"))
         text = await _blob(store, manifest.config.digest)
@@ -160,7 +160,7 @@ class Caches:
 
     # export
 
-    async def exported(self, job: Job, session: Session | None, made: Sequence[Made]) -> dict[str, str]:
+    async def export_caches(self, job: Job, session: Session | None, made: Sequence[SolvedTarget]) -> dict[str, str]:
         """Write the caches that the client requests, except inline ones; return the response fields for the client."""
         response: dict[str, str] = {}
         for entry in job.request.Cache.Exports:
@@ -177,7 +177,7 @@ class Caches:
         return response
 
     async def _export(
-        self, job: Job, session: Session, made: Sequence[Made], kind: str, attrs: Mapping[str, str]
+        self, job: Job, session: Session, made: Sequence[SolvedTarget], kind: str, attrs: Mapping[str, str]
     ) -> dict[str, str]:
         vertex = Vertex(job.send, "exporting cache", f"{job.ref} exporting cache {kind}")
         with vertex.running():
@@ -202,7 +202,7 @@ class Caches:
             "schemaVersion": 2,
             "mediaType": oci.OCI_MANIFEST,
             "config": oci.to_json(config),
-            "layers": [_described(layer) for layer in layers.values()],
+            "layers": [_cache_descriptor(layer) for layer in layers.values()],
         }
         text = json.dumps(manifest, separators=(",", ":")).encode()
         return await documents.write(self._engine, text, oci.OCI_MANIFEST), [
@@ -211,7 +211,7 @@ class Caches:
         ]
 
 
-def _described(layer: Layer) -> dict[str, object]:
+def _cache_descriptor(layer: Layer) -> dict[str, object]:
     """Add the annotations that BuildKit expects on a cache's layers."""
     notes = {_CREATED: utc(layer.created_ns), _UNCOMPRESSED: layer.diff_id}
     return {**oci.to_json(layer.descriptor), "annotations": notes}
@@ -236,14 +236,14 @@ async def _blob(store: Store, digest: str) -> bytes:
 _UNKNOWN = oci.platform_of({"os": "unknown", "architecture": "unknown"})
 
 
-def _chains(made: Sequence[Made], *, everything: bool) -> list[tuple[Result, ...]]:
+def _chains(made: Sequence[SolvedTarget], *, everything: bool) -> list[tuple[Result, ...]]:
     chains: list[tuple[Result, ...]] = [item.chain for item in made]
     if everything:
         chains += [chain for item in made for chain in item.others]
     return chains
 
 
-def _wanted(job: Job, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+def _requested_imports(job: Job, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     """Return the caches to import, without duplicates: from the front end's option, or from the older options."""
     found = [(entry.Type, dict(entry.Attrs)) for entry in job.request.Cache.Imports]
     if options.get("cache-imports"):

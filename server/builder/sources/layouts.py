@@ -73,7 +73,7 @@ class _Duplex(Generic[M, R]):
     async def finish(self) -> None:
         self._on.done_writing()
         with contextlib.suppress(WharfError):
-            await self._on.rest()
+            await self._on.drain()
         self._on.cancel()
 
     def cancel(self) -> None:

@@ -35,7 +35,7 @@ class Mirrors:
         self._known: dict[str, dict[int, tuple[int, int, int, str]]] = {}
 
     @asynccontextmanager
-    async def take(self, key: str, description: str) -> AsyncIterator[Mirror]:
+    async def acquire(self, key: str, description: str) -> AsyncIterator[Mirror]:
         """Acquire a mirror for the block, with the cached checksums of its files."""
         number = 0
         while (path := os.path.join(self._root, f"{key}-{number}")) in self._busy:
@@ -50,12 +50,12 @@ class Mirrors:
                 await asyncio.to_thread(os.makedirs, path, 0o700)
             mirror = Mirror(path, Checksums(self._known.setdefault(path, {})))
             yield mirror
-            await self._remember(record, mirror, description)
+            await self._update_record(record, mirror, description)
         finally:
             self._cache.release(record)
             self._busy.discard(path)
 
-    async def _remember(self, id: str, mirror: Mirror, description: str) -> None:
+    async def _update_record(self, id: str, mirror: Mirror, description: str) -> None:
         """Add the record, or update its last use and, after many changes, its size."""
         now = time.time_ns()
         known = any(record.id == id for record in await self._cache.find(id))

@@ -30,7 +30,7 @@ from server.builder.sources.mirrors import Mirrors
 UPLOADED = "http://buildkit-session/"
 
 
-def key_of(session: Session, name: str, client: str) -> str:
+def mirror_key(session: Session, name: str, client: str) -> str:
     """Return the key of a client directory's mirror: its shared key, the directory's name, and its path if known."""
     text = json.dumps([session.shared_key, session.name, name, client])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -79,12 +79,14 @@ class Sources:
     def _vertex(self, name: str) -> Vertex:
         return Vertex(self.job.send, name, f"{self.job.ref} {name}")
 
-    async def _pull(self, selection: Selection, purpose: str, tell: Callable[[int], None] | None = None) -> Context:
-        key = key_of(self.session, selection.name, f"{purpose} {self.options.get('contextsubdir', '')}")
+    async def _pull(
+        self, selection: Selection, purpose: str, on_progress: Callable[[int], None] | None = None
+    ) -> Context:
+        key = mirror_key(self.session, selection.name, f"{purpose} {self.options.get('contextsubdir', '')}")
         description = f"local source for {selection.name if purpose == 'context' else purpose}"
-        mirror = await self.lifetime.enter(self.mirrors.take(key, description))
+        mirror = await self.lifetime.enter(self.mirrors.acquire(key, description))
         self.job.local.add(selection.name)
-        mirror.changed = await self.session.pull_files(selection, mirror.path, tell)
+        mirror.changed = await self.session.pull_files(selection, mirror.path, on_progress)
         return Context(mirror.path, mirror.checksums)
 
     async def dockerfile(self, filename: str) -> tuple[bytes, str]:
@@ -99,8 +101,8 @@ class Sources:
                 key = self.options.get("dockerfilekey", "dockerfile")
                 # Request .dockerignore concurrently: most Dockerfiles have no ignore file of their own.
                 self._listing = asyncio.create_task(self._pull_ignore())
-                with vertex.status("transferring dockerfile:") as tell:
-                    root = (await self._pull(Selection(name=key, follow=names), "dockerfile", tell)).path
+                with vertex.status("transferring dockerfile:") as on_progress:
+                    root = (await self._pull(Selection(name=key, follow=names), "dockerfile", on_progress)).path
             found = await asyncio.to_thread(self._first, root, (filename, filename.lower()))
             if found is None:
                 raise WharfError(
@@ -152,23 +154,23 @@ class Sources:
                 return Context(root, Checksums())
             vertex = self._vertex("[internal] load build context")
             key = self.options.get("contextkey", "context")
-            with vertex.running(), vertex.status("transferring context:") as tell:
+            with vertex.running(), vertex.status("transferring context:") as on_progress:
                 selection = Selection(name=key, exclude=tuple(self.ignore or ()), follow=tuple(self.follow.get("", ())))
-                return await self._pull(selection, "context", tell)
+                return await self._pull(selection, "context", on_progress)
         given = self.named.get(name)
         if given is None:
             raise invalid(f"no build context named {name}")
         kind, _, rest = given.partition(":")
         if kind == "local":
             vertex = self._vertex(f"[context {name}] load .dockerignore")
-            with vertex.running(), vertex.status(f"transferring {name}:") as tell:
-                folder = await self._pull(Selection(name=rest, follow=(".dockerignore",)), "named ignore", tell)
+            with vertex.running(), vertex.status(f"transferring {name}:") as on_progress:
+                folder = await self._pull(Selection(name=rest, follow=(".dockerignore",)), "named ignore", on_progress)
                 ignore = await asyncio.to_thread(read_file, folder.path, ".dockerignore", limit=MAX_DOCKERFILE)
             exclude = tuple(read(ignore.decode("utf-8", "replace"))) if ignore is not None else ()
             vertex = self._vertex(f"[context {name}] load from client")
-            with vertex.running(), vertex.status(f"transferring {name}:") as tell:
+            with vertex.running(), vertex.status(f"transferring {name}:") as on_progress:
                 selection = Selection(name=rest, exclude=exclude, follow=tuple(self.follow.get(name, ())))
-                return await self._pull(selection, "named", tell)
+                return await self._pull(selection, "named", on_progress)
         if given.startswith(("http://", "https://", "git@", "git://", "ssh://")):
             return Context(await self._remote(given), Checksums())
         raise invalid(f"unsupported context source {kind} for {name}")
@@ -187,7 +189,7 @@ class Sources:
             (self.session.upload(urlsplit(remote).path), "") if remote.startswith(UPLOADED) else (_nothing(), remote)
         )
         with vertex.running():
-            folder = self.uploads.folder(pieces, url, name, tell=partial(self._fetched, remote))
+            folder = self.uploads.folder(pieces, url, name, on_digest=partial(self._fetched, remote))
             return await self.lifetime.enter(folder)
 
     def _fetched(self, url: str, digest: str) -> None:

@@ -18,10 +18,10 @@ def test_annotations_by_place_and_platform() -> None:
             "oci-mediatypes": "false",
         },
     )
-    assert found.on("manifest", "linux/amd64") == {"a": "1", "b": "2"}
-    assert found.on("manifest", "linux/arm64") == {"a": "1"}
-    assert found.on("index") == {"c": "3"}
-    assert found.on("manifest-descriptor") == {"d.e": "4"}
+    assert found.annotations_of("manifest", "linux/amd64") == {"a": "1", "b": "2"}
+    assert found.annotations_of("manifest", "linux/arm64") == {"a": "1"}
+    assert found.annotations_of("index") == {"c": "3"}
+    assert found.annotations_of("manifest-descriptor") == {"d.e": "4"}
     assert not found.oci_types
 
 
@@ -41,6 +41,6 @@ def test_exporters_refuse_by_name(attrs: dict[str, str]) -> None:
 
 
 def test_a_definition_names_its_result() -> None:
-    assert inputs.named(inputs.definition("ref-0-linux/amd64")) == "ref-0-linux/amd64"
-    assert inputs.named(inputs.definition("r" * 200)) == "r" * 200
-    assert inputs.named([b"\x1a\x10docker-image://x"]) == ""
+    assert inputs.result_named(inputs.definition("ref-0-linux/amd64")) == "ref-0-linux/amd64"
+    assert inputs.result_named(inputs.definition("r" * 200)) == "r" * 200
+    assert inputs.result_named([b"\x1a\x10docker-image://x"]) == ""

@@ -14,7 +14,7 @@ from engine.common.errors import WharfError
 from server.builder.classic.image import Documents
 from server.builder.history.history import CANCELED, KEPT, KEPT_NS, History
 from server.builder.history.records import STATUS_BYTES, Records, log_of, messages_of
-from server.builder.jobs.job import Job, Made
+from server.builder.jobs.job import Job, SolvedTarget
 from server.builder.lease import BuildLease
 from server.builder.session.pb import control_pb2 as pb
 
@@ -105,7 +105,9 @@ def test_what_records_name_can_be_read(tmp_path: Path) -> None:
             job = Job("good", "", pb.SolveRequest(), cast(BuildLease, None))
             history.started(job)
             job.send(pb.StatusResponse(logs=[pb.VertexLog(vertex="v", msg=b"said")]))
-            job.results = [Made("id", cast(Documents, None), platform) for platform in ("linux/amd64", "linux/arm64")]
+            job.results = [
+                SolvedTarget("id", cast(Documents, None), platform) for platform in ("linux/amd64", "linux/arm64")
+            ]
             job.response = {"containerimage.descriptor": base64.b64encode(IMAGE.encode()).decode()}
             job.end()
             history.completed(job)

@@ -109,7 +109,7 @@ def test_a_document_of_buildkits_is_understood(keys: list[Key]) -> None:
     assert found[:4] == [[], [], [], []]
     for number, known in enumerate(found[4:], 1):
         assert [item.layer and item.layer.diff_id for item in known] == [layers[number].diff_id]
-        assert known[0].below == tuple(item.diff_id for item in layers[:number])
+        assert known[0].lower_diff_ids == tuple(item.diff_id for item in layers[:number])
     # A changed file in the context invalidates all steps that depend on it.
     records[7]["digest"] = "sha256:changed"
     document = cache_config.read(json.dumps(records).encode(), layers)
@@ -145,5 +145,5 @@ def test_layers_of_a_cache_are_told_by_its_manifest() -> None:
     }
     found = cache_config.read(json.dumps(document).encode(), layers).llb(Key(("sha256:older", "sha256:k")))
     diffs = [item.diff_id for item in layers]
-    assert [item.below for item in found] == [(diffs[0], diffs[1]), (diffs[0],)]
+    assert [item.lower_diff_ids for item in found] == [(diffs[0], diffs[1]), (diffs[0],)]
     assert cache_config.read(json.dumps(document).encode()).llb(Key(("sha256:k",))) == []

@@ -43,7 +43,7 @@ _LONG = struct.Struct(">L")
 _SETTING = struct.Struct(">HL")
 
 
-class Broken(Exception):
+class ProtocolError(Exception):
     """The peer violates the protocol: the connection ends with this code."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._answers = bytearray()
         self._paused = False
         self._changed = asyncio.Event()
-        self.held = 0
+        self.buffered = 0
         """Unread bytes buffered by all calls, as the calls report them."""
         self.window = _DEFAULT_WINDOW
         self._initial, self.frame_size = _DEFAULT_WINDOW, FRAME
@@ -149,13 +149,13 @@ class Connection(asyncio.Protocol):
                 at = min(self._preface, end)
                 start = len(PREFACE) - self._preface
                 if data[:at] != PREFACE[start : start + at]:
-                    raise Broken(PROTOCOL_ERROR, "no preface")
+                    raise ProtocolError(PROTOCOL_ERROR, "no preface")
                 self._preface -= at
             while end - at >= 9:
                 high, low, kind, flags, id = _HEAD.unpack_from(data, at)
                 stop = at + 9 + (high << 8 | low)
                 if stop - at - 9 > FRAME:
-                    raise Broken(FRAME_SIZE_ERROR, "frame too large")
+                    raise ProtocolError(FRAME_SIZE_ERROR, "frame too large")
                 if stop > end:
                     break
                 if kind == DATA and self._block is None:
@@ -164,9 +164,9 @@ class Connection(asyncio.Protocol):
                     self._frame(kind, flags, id & _MOST, data[at + 9 : stop])
                 at = stop
             self._answer()
-        except (Broken, hpack.HPACKError, struct.error, IndexError) as error:
+        except (ProtocolError, hpack.HPACKError, struct.error, IndexError) as error:
             self._rest = b""
-            self.close(error.code if isinstance(error, Broken) else PROTOCOL_ERROR)
+            self.close(error.code if isinstance(error, ProtocolError) else PROTOCOL_ERROR)
             return
         self._rest = data[at:]
 
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
         stream = self._streams.get(id)
         if stream is None:
             if id > self._newest or not id:
-                raise Broken(PROTOCOL_ERROR, "data of no call")
+                raise ProtocolError(PROTOCOL_ERROR, "data of no call")
             return
         stream.received(_unpadded(data) if flags & PADDED else data, len(data))
         if flags & END_STREAM:
@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
     def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
         if self._block is not None:
             if kind != CONTINUATION or id != self._block[0]:
-                raise Broken(PROTOCOL_ERROR, "header block interrupted")
+                raise ProtocolError(PROTOCOL_ERROR, "header block interrupted")
             self._continue(flags, payload)
         elif kind == HEADERS:
             if flags & PADDED:
@@ -216,14 +216,14 @@ class Connection(asyncio.Protocol):
             self._away = True
             self._leave()
         elif kind in (PUSH_PROMISE, CONTINUATION):
-            raise Broken(PROTOCOL_ERROR, "unexpected frame")
+            raise ProtocolError(PROTOCOL_ERROR, "unexpected frame")
 
     def _continue(self, flags: int, payload: bytes) -> None:
         assert self._block is not None
         id, first, block = self._block
         block += payload
         if len(block) > BLOCK:
-            raise Broken(COMPRESSION_ERROR, "header block too large")
+            raise ProtocolError(COMPRESSION_ERROR, "header block too large")
         if flags & END_HEADERS:
             self._block = None
             self._headers(id, list(self._decoder.decode(bytes(block), raw=True)), last=bool(first & END_STREAM))
@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
             if self._accept is None or id <= self._newest:
                 return  # of a cancelled call
             if not id & 1:
-                raise Broken(PROTOCOL_ERROR, "a client's calls have odd numbers")
+                raise ProtocolError(PROTOCOL_ERROR, "a client's calls have odd numbers")
             self._newest = id
             if len(self._streams) >= _STREAMS:
                 self.write(frame(RST_STREAM, 0, id, _LONG.pack(REFUSED_STREAM)))
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
         for key, value in _SETTING.iter_unpack(payload):
             if key == _INITIAL_WINDOW_SIZE:
                 if value > _MOST:
-                    raise Broken(FLOW_CONTROL_ERROR, "window too large")
+                    raise ProtocolError(FLOW_CONTROL_ERROR, "window too large")
                 for stream in self._streams.values():
                     stream.window += value - self._initial
                 self._initial = value
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
                 self._encoder.header_table_size = min(value, 4096)
             elif key == _MAX_FRAME_SIZE:
                 if not FRAME <= value < 1 << 24:
-                    raise Broken(PROTOCOL_ERROR, "frame size")
+                    raise ProtocolError(PROTOCOL_ERROR, "frame size")
                 self.frame_size = min(value, 1 << 20)
         self._answers += frame(SETTINGS, ACK, 0)
         self.wake()
@@ -291,11 +291,11 @@ class Connection(asyncio.Protocol):
         if not id:
             self.window += size
             if self.window > _MOST:
-                raise Broken(FLOW_CONTROL_ERROR, "window too large")
+                raise ProtocolError(FLOW_CONTROL_ERROR, "window too large")
         elif stream is not None:
             stream.window += size
             if stream.window > _MOST:
-                raise Broken(FLOW_CONTROL_ERROR, "window too large")
+                raise ProtocolError(FLOW_CONTROL_ERROR, "window too large")
         self.wake()
 
     # sending
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
         Ends of calls count as replies too, as no window limits them.
         """
         if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD:
-            raise Broken(ENHANCE_YOUR_CALM, "answers are not read")
+            raise ProtocolError(ENHANCE_YOUR_CALM, "answers are not read")
         if self._answers:
             self.write(bytes(self._answers))
             self._answers.clear()
@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
 
     def finished(self, stream: Stream) -> None:
         """Our side of a call has ended."""
-        if stream.over:
+        if stream.ended:
             self._remove(stream.id)
 
     def drop(self, stream: Stream, code: int) -> None:
@@ -380,5 +380,5 @@ class Connection(asyncio.Protocol):
 def _unpadded(data: bytes) -> bytes:
     padding = data[0]
     if padding >= len(data):
-        raise Broken(PROTOCOL_ERROR, "more padding than frame")
+        raise ProtocolError(PROTOCOL_ERROR, "more padding than frame")
     return data[1 : len(data) - padding]

@@ -29,7 +29,7 @@ _UPDATE = struct.Struct(">HBBBLL")
 class Frames(Protocol):
     """The connection of a call, as the call uses it (:mod:`server.builder.session.http2.connection`)."""
 
-    held: int
+    buffered: int
     """Unread bytes buffered by all calls of the connection."""
     window: int
     """The peer's connection window, in bytes."""
@@ -73,7 +73,7 @@ class Stream:
         self._waiting = self._owed = self._held = 0
         self._news = asyncio.Event()
         self._error: WharfError | None = None
-        self.over = False
+        self.ended = False
         """The peer has half-closed."""
         self.sent = False
         """We have half-closed."""
@@ -128,7 +128,7 @@ class Stream:
     def _came(self) -> None:
         self._news.set()
         self._count()
-        if self._connection.held > HELD:
+        if self._connection.buffered > HELD:
             self.refuse(Kind.RESOURCE_EXHAUSTED, f"the calls of this connection hold more than {HELD} bytes")
             return
         self._credit()
@@ -136,7 +136,7 @@ class Stream:
     def _count(self) -> None:
         """Report the buffered bytes to the connection."""
         held = self._waiting + len(self._partial)
-        self._connection.held += held - self._held
+        self._connection.buffered += held - self._held
         self._held = held
 
     def _forget(self) -> None:
@@ -148,7 +148,7 @@ class Stream:
 
     def _credit(self) -> None:
         """Update the peer's window for received data, unless too much is unread."""
-        if self._owed >= WINDOW // 4 and self._waiting < WINDOW // 2 and not self.over:
+        if self._owed >= WINDOW // 4 and self._waiting < WINDOW // 2 and not self.ended:
             self._connection.write(_UPDATE.pack(0, 4, _WINDOW_UPDATE, 0, self.id, self._owed))
             self._owed = 0
 
@@ -158,13 +158,13 @@ class Stream:
         self._connection.drop(self, _CANCEL)
 
     def end(self) -> None:
-        self.over = True
+        self.ended = True
         self._news.set()
         if self.made:
             self._connection.wake()
 
     def reset(self, code: int) -> None:
-        if code == _NO_ERROR and self.over:
+        if code == _NO_ERROR and self.ended:
             return
         kind = {_CANCEL: Kind.CANCELLED, _REFUSED: Kind.UNAVAILABLE}.get(code, Kind.INTERNAL)
         self.fail(
@@ -172,10 +172,10 @@ class Stream:
         )
 
     def fail(self, error: WharfError) -> None:
-        if not (self.over and self.sent):
+        if not (self.ended and self.sent):
             self._error = self._error or error
             self._forget()
-        self.over = self.sent = True
+        self.ended = self.sent = True
         self._news.set()
         self.stop()
 
@@ -188,9 +188,9 @@ class Stream:
 
     # receiving
 
-    async def take(self) -> list[bytes]:
+    async def read_buffered(self) -> list[bytes]:
         """Return all buffered messages, at least one; an empty list at the end. Raises if the call broke off."""
-        while not self._messages and not self.over:
+        while not self._messages and not self.ended:
             self._news.clear()
             await self._news.wait()
         if self._error is not None:
@@ -202,8 +202,8 @@ class Stream:
         return messages
 
     async def read(self) -> bytes | None:
-        """Return the next message; ``None`` at the end. Raises as :meth:`take`."""
-        while not self._messages and not self.over:
+        """Return the next message; ``None`` at the end. Raises as :meth:`read_buffered`."""
+        while not self._messages and not self.ended:
             self._news.clear()
             await self._news.wait()
         if self._error is not None:
@@ -235,7 +235,7 @@ class Stream:
         connection, size, at = self._connection, len(data), 0
         while at < size:
             room = min(self.window, connection.window, connection.frame_size)
-            if self.sent or (self.over and self.made):
+            if self.sent or (self.ended and self.made):
                 raise self._error or WharfError(Kind.CANCELLED, "the call is over")
             if room <= 0 or connection.blocked:
                 await connection.change()
@@ -257,8 +257,8 @@ class Stream:
     def cancel(self) -> None:
         """Cancel the call, in any state."""
         self.sent = True
-        self._connection.drop(self, _CANCEL if not self.over else _NO_ERROR)
-        self.over = True
+        self._connection.drop(self, _CANCEL if not self.ended else _NO_ERROR)
+        self.ended = True
         self._forget()
 
     # serving
@@ -281,7 +281,7 @@ class Stream:
             headers.append(("grpc-status-details-bin", base64.b64encode(details).decode().rstrip("=")))
         self.sent = True
         self._connection.send_headers(self.id, headers, last=True)
-        if not self.over:
+        if not self.ended:
             # Reset with NO_ERROR: the rest of the request is not needed.
             self._connection.drop(self, _NO_ERROR)
         self._connection.finished(self)

@@ -174,7 +174,7 @@ def test_a_call_that_sends_more_than_its_window_is_given_up() -> None:
         _, _, id, _ = await peer.frame(h2.RST_STREAM)
         assert id == 1
         with pytest.raises(WharfError) as failed:
-            await call.take()
+            await call.read_buffered()
         assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
         # The connection stays open; further data of the call is ignored.
         peer.send(piece)
@@ -332,9 +332,9 @@ def test_empty_messages_that_nobody_takes_close_the_window() -> None:
         _, _, id, _ = await peer.frame(h2.RST_STREAM)
         assert id == 1
         with pytest.raises(WharfError) as failed:
-            await call.take()
+            await call.read_buffered()
         assert failed.value.kind is Kind.RESOURCE_EXHAUSTED
-        assert peer.connection.held == 0
+        assert peer.connection.buffered == 0
 
     served(work)
 
@@ -349,10 +349,10 @@ def test_all_calls_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> Non
             peer.call(2 * number + 1)
             peer.send(frame(h2.DATA, 0, 2 * number + 1, start))
         assert (await peer.frame(h2.RST_STREAM))[2] == 17
-        assert peer.connection.held == 8 * h2.FRAME
+        assert peer.connection.buffered == 8 * h2.FRAME
         for _ in range(8):
             (await peer.opened()).finish()
-        assert peer.connection.held == 0
+        assert peer.connection.buffered == 0
 
     served(work)
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid
 from server.builder.buildkit.control import Control
-from server.builder.options import ClassicOptions, PostedOptions
+from server.builder.options import BuildKitOptions, ClassicOptions
 from server.builder.session.pb import control_pb2 as pb
 from server.builder.session.session import Session, Sessions
 from server.builder.sources.sources import UPLOADED
@@ -51,7 +51,7 @@ class BodySession(Session):
 class _Upload:
     def __init__(self) -> None:
         self.body: asyncio.Future[AsyncIterator[bytes]] = asyncio.get_running_loop().create_future()
-        self.taken, self.over = asyncio.Event(), asyncio.Event()
+        self.taken, self.finished = asyncio.Event(), asyncio.Event()
 
 
 class Uploads:
@@ -72,7 +72,7 @@ class Uploads:
         try:
             async with _limit():
                 await upload.taken.wait()
-            await upload.over.wait()
+            await upload.finished.wait()
         finally:
             if self._waiting.get(id) is upload:
                 del self._waiting[id]
@@ -90,7 +90,7 @@ class Uploads:
             upload.taken.set()
             yield body
         finally:
-            upload.over.set()
+            upload.finished.set()
             if self._waiting.get(id) is upload:
                 del self._waiting[id]
 
@@ -104,14 +104,14 @@ async def _limit() -> AsyncIterator[None]:
         raise WharfError(Kind.DEADLINE_EXCEEDED, "context deadline exceeded") from None
 
 
-class Posted:
+class PostBuild:
     """Runs the builds of ``POST /build?version=2``."""
 
     def __init__(self, sessions: Sessions, control: Control, host_gateway: Callable[[], str]) -> None:
         self._sessions, self._control, self._host_gateway = sessions, control, host_gateway
         self._uploads = Uploads()
 
-    async def build(self, options: PostedOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
+    async def build(self, options: BuildKitOptions, body: AsyncIterator[bytes], messages: Progress) -> None:
         """Run a build and put its response into ``messages``; a failure is the last message.
 
         :raises WharfError: an error before the first message.
@@ -131,7 +131,7 @@ class Posted:
             else:
                 request.FrontendAttrs["context"] = remote or BODY
                 session = BodySession(body, await self._real(options.session))
-                stack.enter_context(self._sessions.held(session))
+                stack.enter_context(self._sessions.registered(session))
                 request.Session = session.id
             await self._run(request, options, messages)
 
@@ -144,7 +144,7 @@ class Posted:
                 raise
             return None
 
-    async def _run(self, request: pb.SolveRequest, options: PostedOptions, messages: Progress) -> None:
+    async def _run(self, request: pb.SolveRequest, options: BuildKitOptions, messages: Progress) -> None:
         quiet = options.common.quiet
         solving = asyncio.create_task(self._control.solve(request, {}), name=f"build {request.Ref}")
         try:
@@ -165,7 +165,7 @@ class Posted:
         await messages.put({"stream": f"{id}\n"} if quiet else {"id": "moby.image.id", "aux": {"ID": id}})
 
 
-def request_of(options: PostedOptions, host_gateway: Callable[[], str]) -> pb.SolveRequest:
+def request_of(options: BuildKitOptions, host_gateway: Callable[[], str]) -> pb.SolveRequest:
     """Convert the query to a request of BuildKit's, without context and session.
 
     :raises WharfError: INVALID_ARGUMENT in dockerd's words.

@@ -11,7 +11,7 @@ from server.builder.plan.plan import Plan
 from server.builder.plan.steps import Copy, Origin, Run
 
 
-def needed(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
+def needed_paths(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
     """Return the paths that the plans read of each context; an empty list for all."""
     paths: dict[str, set[str]] = {}
 
@@ -35,7 +35,7 @@ def needed(plans: Sequence[Plan]) -> Mapping[str, Sequence[str]]:
     }
 
 
-async def left_out(plans: Sequence[Plan], patterns: Sequence[str] | None) -> Sequence[Warning]:
+async def excluded_files(plans: Sequence[Plan], patterns: Sequence[str] | None) -> Sequence[Warning]:
     """Return findings about copied files of the main context that ``.dockerignore`` excludes."""
     copies = [
         ("Add" if step.operation.add else "Copy", step.operation.sources, step.span)
