@@ -29,7 +29,7 @@ from server.launch import StartError, Supervisor
 from server.reload import Reloader
 from server.routes import all_routes, metrics
 from server.sockets import Listener, bind_all, tls_context
-from server.wiring import Services, opened
+from server.wiring import Services, open_services
 
 log = logging.getLogger("wharfd")
 
@@ -38,7 +38,7 @@ _THREADS = 8
 
 # Seconds from the start of serving to the garbage collection of start-up objects, which takes 50 ms: clients that
 # wait for the daemon must not wait for that.
-_SETTLE = 1.0
+_FREEZE_DELAY = 1.0
 
 
 def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: zygote.Handle | None) -> int:
@@ -51,12 +51,12 @@ def serve(config: Config, given: Given, supervisor: Supervisor | None, handle: z
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = tls_context(config)
-    with _alone(config.data_root):
+    with _lock_data_root(config.data_root):
         return _serve(config, given, supervisor, handle, context)
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _lock_data_root(root: Path) -> Iterator[None]:
     """Lock the data root: a second daemon would remove the first one's containers and links as leftovers.
 
     The lock file is opened after all forks, because the lock lives as long as any copy of the descriptor.
@@ -99,7 +99,7 @@ def notify(state: str) -> None:
         sock.sendall(state.encode())
 
 
-def _settle() -> None:
+def _freeze_objects() -> None:
     gc.collect()
     # Objects from the start-up live forever: exclude them from later collections.
     gc.freeze()
@@ -155,7 +155,7 @@ class _Daemon:
         while True:
             deaths = self._supervisor.deaths if self._supervisor is not None else 0
             try:
-                return await stack.enter_async_context(opened(self._config, self._zygote))
+                return await stack.enter_async_context(open_services(self._config, self._zygote))
             except WharfError as error:
                 if error.kind is not Kind.UNAVAILABLE or self._supervisor is None or self._supervisor.deaths == deaths:
                     raise
@@ -172,7 +172,7 @@ class _Daemon:
                 continue
             await server.listen(listener.sock, context if listener.tls else None)
             log.info("API listen on %s", listener.host)
-        asyncio.get_running_loop().call_later(_SETTLE, _settle)
+        asyncio.get_running_loop().call_later(_FREEZE_DELAY, _freeze_objects)
         notify("READY=1")
         log.info("Daemon has completed initialization")
         await ending.wait()

@@ -70,7 +70,7 @@ class Supervisor:
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         level = "debug" if config.debug else config.log_level
         self._log_level = level if level in ("debug", "info", "warning", "error") else "info"
-        self._ours = False
+        self._started_here = False
         self._pidfd = -1
         # The pipe on which a forked supervisor reports that it serves.
         self._ready = -1
@@ -79,7 +79,7 @@ class Supervisor:
         #: Deaths since :meth:`watch` started.
         self.deaths = 0
 
-    def _find(self) -> int | None:
+    def _find_running(self) -> int | None:
         """Return the pid of a serving supervisor, or ``None``.
 
         A supervisor that an earlier wharfd was starting holds the lock but has no socket yet: wait for it, and kill it
@@ -112,10 +112,10 @@ class Supervisor:
     def launch(self, share: Callable[[], None], handle: zygote.Handle) -> None:
         """Find the supervisor or fork it. ``share`` imports the modules of both daemons, without starting threads; the
         supervisor gets the zygote of ``handle``, which is closed here."""
-        found = self._find()
+        found = self._find_running()
         if found is not None:
             self._adopt(found)
-            if self._is_of_this_installation():
+            if self._same_installation():
                 log.info("the supervisor is already running as process %d", found)
                 handle.close()
                 share()
@@ -133,7 +133,7 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             os.close(ready)
-            _become(self, handle, signalled)
+            _run_supervisor(self, handle, signalled)
         os.close(signalled)
         self._started(pid)
         self._ready = ready
@@ -161,7 +161,7 @@ class Supervisor:
             log.error("the supervisor (process %d) was killed while it started; starting it again", self.pid)
             self._reap()
             self._spawn()
-            if self._serves():
+            if self._wait_ready():
                 return
         self.stop_blocking()
         raise StartError("the supervisor did not start: see its messages above")
@@ -171,7 +171,7 @@ class Supervisor:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return status if pid else None
 
-    def _serves(self) -> bool:
+    def _wait_ready(self) -> bool:
         """Wait until a spawned supervisor accepts connections; ``False`` if it exited or the time is up."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
@@ -189,13 +189,13 @@ class Supervisor:
             self._pidfd = os.pidfd_open(pid)
 
     def _started(self, pid: int) -> None:
-        self._ours = True
+        self._started_here = True
         self._adopt(pid)
         private.make_directory(self.state, private.PASSABLE)
         private.make_file(self._origin)
         self._origin.write_text(installation.identity())
 
-    def _is_of_this_installation(self) -> bool:
+    def _same_installation(self) -> bool:
         """Whether it belongs to this installation. One that an administrator started has no record, and is accepted."""
         try:
             return self._origin.read_text() == installation.identity()
@@ -205,7 +205,7 @@ class Supervisor:
     @property
     def started_here(self) -> bool:
         """Whether this run of wharfd started it."""
-        return self._ours
+        return self._started_here
 
     async def watch(self) -> None:
         """Restart the supervisor whenever it dies. Runs until cancelled; gRPC's channel reconnects."""
@@ -215,7 +215,7 @@ class Supervisor:
         pause = _PAUSE
         while True:
             since = loop.time()
-            await self._gone()
+            await self._wait_exit()
             if self._ending:
                 return
             self.deaths += 1
@@ -228,7 +228,7 @@ class Supervisor:
                 pause = _PAUSE
             self._spawn()
 
-    async def _gone(self) -> None:
+    async def _wait_exit(self) -> None:
         if self._pidfd < 0:
             return
         import asyncio
@@ -300,11 +300,11 @@ def _close_all_but(*keep: int) -> None:
                 os.close(int(name))
 
 
-def _become(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> None:
+def _run_supervisor(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> None:
     """Run the supervisor in the forked child; never returns."""
     status = 1
 
-    def _say_ready() -> None:
+    def _report_ready() -> None:
         # A wharfd that was killed does not read it; the next one finds the socket.
         with contextlib.suppress(BrokenPipeError):
             os.write(signalled, b"1")
@@ -325,7 +325,7 @@ def _become(supervisor: Supervisor, handle: zygote.Handle, signalled: int) -> No
             address=str(supervisor.address),
             log_level=supervisor._log_level,
             handle=handle,
-            ready=_say_ready,
+            ready=_report_ready,
         )
     except BaseException as error:
         print(f"wharf-supervisor: {error!r}", file=sys.stderr)  # noqa: T201

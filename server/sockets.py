@@ -68,7 +68,7 @@ def _bind(host: Host, config: Config, *, tls: bool) -> list[Listener]:
             case "tcp":
                 return [_tcp(host, tls=tls)]
             case _:
-                return _passed(host)
+                return _from_systemd(host)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"failed to load listeners: listen {host}: {reason}") from error
@@ -162,7 +162,7 @@ def _tcp_socket(host: Host) -> socket.socket:
     return sock
 
 
-def _passed(host: Host) -> list[Listener]:
+def _from_systemd(host: Host) -> list[Listener]:
     """Return systemd's sockets: all, or the named one (a number or a name of LISTEN_FDNAMES)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise ConfigError("no sockets found via socket activation: make sure the service was started by systemd")

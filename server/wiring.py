@@ -74,7 +74,7 @@ class Services:
     metrics: Metrics
 
 
-async def find_snapshotter(engine: Engine, config: Config) -> str:
+async def choose_snapshotter(engine: Engine, config: Config) -> str:
     """Return the snapshotter to use: the configured one, or overlayfs if the engine supports it, else native.
 
     :raises WharfError: the engine lacks the configured one.
@@ -89,7 +89,7 @@ async def find_snapshotter(engine: Engine, config: Config) -> str:
 
 
 @asynccontextmanager
-async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[Services]:
+async def open_services(config: Config, zygote: Handle | None = None) -> AsyncIterator[Services]:
     """Open all services over a running engine. ``zygote``: for a stock containerd's I/O hosts.
 
     :raises WharfError: the engine does not respond, or a setting can't be applied.
@@ -102,7 +102,7 @@ async def opened(config: Config, zygote: Handle | None = None) -> AsyncIterator[
         engine = Engine(config.engine_address, namespace=config.containerd_namespace)
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
-        snapshotter = engine.snapshots.snapshotter = await find_snapshotter(engine, config)
+        snapshotter = engine.snapshots.snapshotter = await choose_snapshotter(engine, config)
         await engine.leases.release_left()
 
         remap = await _remap(config, stack)
@@ -149,7 +149,8 @@ async def make_services(
     zygote: Handle | None = None,
     remap: Remap | None = None,
 ) -> Services:
-    """The services over what ``opened`` has made of the kernel, the engine and the disk. They are closed by ``stack``.
+    """The services over what ``open_services`` has made of the kernel, the engine and the disk. They are closed by
+    ``stack``.
 
     :raises WharfError: no OCI runtime works on this host, or the engine can't be asked.
     """

@@ -10,7 +10,7 @@ from server.events.bus import EventBus
 from server.images.model import Users
 from server.images.names import Names
 from server.images.resolve import Resolver
-from server.images.unpacking import Unpacking
+from server.images.unpacker import Unpacker
 
 #: Applies Dockerfile instructions (``--change``) to an image config's ``config`` object. Raises INVALID_ARGUMENT for an
 #: instruction that is not allowed.
@@ -24,7 +24,7 @@ class Room:
     resolver: Resolver
     bus: EventBus
     users: Users
-    unpacking: Unpacking
+    unpacker: Unpacker
     apply_changes: ApplyChanges
 
     def publish(self, action: str, actor: str, name: str, labels: Mapping[str, str] | None = None) -> None:
@@ -38,7 +38,7 @@ class Room:
         labels: Mapping[str, str] = {}
         try:
             record = await self.resolver.record(actor)
-            labels = (await self.resolver.of_record(record)).labels
+            labels = (await self.resolver.resolve_record(record)).labels
         except WharfError:
             pass
         self.publish(action, actor, name, labels)

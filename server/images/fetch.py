@@ -22,7 +22,7 @@ def _client() -> "httpx.AsyncClient":
     return httpx.AsyncClient(follow_redirects=True, max_redirects=10, timeout=timeout)
 
 
-async def fetched(source: str) -> tuple[AsyncIterator[bytes], Report]:
+async def open_url(source: str) -> tuple[AsyncIterator[bytes], Report]:
     """Open a URL (http without a scheme); return the body, and the report with the download's message.
 
     :raises WharfError: INVALID_ARGUMENT for an invalid URL; INTERNAL and NOT_FOUND from its server.

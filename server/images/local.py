@@ -10,8 +10,8 @@ from api_models.filters import Filters
 from engine.api.types import Descriptor, ImageRecord
 from engine.common.errors import Kind, WharfError, invalid
 from server.images.context import Room
+from server.images.filters import LIST_FILTERS, selector
 from server.images.model import PARENT_LABEL, Image, is_dangling
-from server.images.select import LIST_FILTERS, selector
 from server.images.sizes import Sizes, distinct_chains
 from server.images.timestamps import format_ns, parse_ns
 from server.registry import documents, oci
@@ -20,7 +20,7 @@ from server.registry.reference import Reference, parse_canonical
 Json = dict[str, Any]
 
 
-class Local:
+class LocalImages:
     def __init__(self, room: Room, sizes: Sizes) -> None:
         self._room = room
         self._sizes = sizes
@@ -69,9 +69,9 @@ class Local:
         record = group[0]
         if not images:
             return None
-        best = await self._room.resolver.of_record(record)
+        best = await self._room.resolver.resolve_record(record)
         tags, digests = _names(group)
-        total = sum([await self._sizes.of(image) for image in images])
+        total = sum([await self._sizes.get(image) for image in images])
         created = parse_ns(best.config.get("created"))
         summary: Json = {
             "Containers": self._users(record.target.digest) if count else -1,
@@ -168,7 +168,7 @@ class Local:
             raise invalid("conflicting options: manifests and platform options cannot both be set")
         record = await self._room.resolver.record(text)
         image = await self._room.resolver.resolve(text, platform=platform)
-        group = await self._room.names.of_digest(record.target.digest)
+        group = await self._room.names.find_by_digest(record.target.digest)
         tags, digests = _names(group)
         index = oci.is_index(image.target.media_type)
         config = image.config
@@ -230,10 +230,10 @@ class Local:
             if current is None:
                 break
             row["Id"] = current.target.digest
-            tags, _ = _names(await self._room.names.of_digest(current.target.digest))
+            tags, _ = _names(await self._room.names.find_by_digest(current.target.digest))
             row["Tags"] = tags or None
             parent = current.labels.get(PARENT_LABEL, "")
-            parents = await self._room.names.of_digest(parent) if parent else []
+            parents = await self._room.names.find_by_digest(parent) if parent else []
             current = parents[0] if parents else None
         return rows
 
@@ -253,8 +253,8 @@ class Local:
         equal."""
         records = await self._room.names.all()
         try:
-            of = await self._room.names.of_digest(digest)
-            base = (await self._room.resolver.of_record(of[0])).diff_ids if of else ()
+            of = await self._room.names.find_by_digest(digest)
+            base = (await self._room.resolver.resolve_record(of[0])).diff_ids if of else ()
         except WharfError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise

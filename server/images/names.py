@@ -51,19 +51,19 @@ class Names:
         await self._current()
         return list(self._records.values())
 
-    async def of_digest(self, digest: str) -> list[ImageRecord]:
+    async def find_by_digest(self, digest: str) -> list[ImageRecord]:
         """Return every name of a target, sorted by name."""
         await self._current()
         return [self._records[name] for name in sorted(self._by_digest.get(digest, ()))]
 
-    async def of_prefix(self, hexadecimal: str) -> list[ImageRecord]:
+    async def find_by_prefix(self, hexadecimal: str) -> list[ImageRecord]:
         """Return every name whose target's digest starts with these digits."""
         await self._current()
         found: list[ImageRecord] = []
         start = f"sha256:{hexadecimal}"
         for digest in sorted(self._by_digest):
             if digest.startswith(start):
-                found += await self.of_digest(digest)
+                found += await self.find_by_digest(digest)
         return found
 
     # changing
@@ -105,7 +105,7 @@ class Names:
         """
         old = await self.get(record.name)
         changed = old is None or old.target.digest != record.target.digest
-        if old is not None and changed and len(await self.of_digest(old.target.digest)) == 1:
+        if old is not None and changed and len(await self.find_by_digest(old.target.digest)) == 1:
             await self.ensure_dangling(old)
         await self.put(record)
         if not is_dangling(record):

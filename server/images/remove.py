@@ -10,9 +10,9 @@ from api_models.filters import Filters
 from engine.api.types import Descriptor, ImageRecord, Platform
 from engine.common.errors import WharfError, conflict
 from server.images.context import Room
-from server.images.local import Local
+from server.images.filters import PRUNE_FILTERS, selector
+from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, dangling_name, is_dangling, mounted, no_such_image, short_id
-from server.images.select import PRUNE_FILTERS, selector
 from server.images.sizes import Sizes
 from server.registry import documents, oci
 from server.registry.download import Downloads
@@ -31,7 +31,7 @@ def _conflict(reference: str, reason: str, *, hard: bool = False) -> WharfError:
 
 
 class Removal:
-    def __init__(self, room: Room, local: Local, sizes: Sizes, downloads: Downloads) -> None:
+    def __init__(self, room: Room, local: LocalImages, sizes: Sizes, downloads: Downloads) -> None:
         self._room = room
         self._local = local
         self._sizes = sizes
@@ -48,13 +48,13 @@ class Removal:
         names = self._room.names
         record = await self._room.resolver.record(text)
         digest = record.target.digest
-        group = await names.of_digest(digest)
+        group = await names.find_by_digest(digest)
         parsed = parse_any(text) if not text.startswith("moby-dangling@") else DigestReference(digest)
         by_name = isinstance(parsed, Reference) and (
             record.name == str(parsed.tagged()) or (bool(parsed.digest) and not is_dangling(record))
         )
         if not by_name and _is_id(digest, text.removeprefix("moby-dangling@")):
-            return await self._all(digest, group, force=force, prune=prune, several=not force)
+            return await self._remove_image(digest, group, force=force, prune=prune, several=not force)
         assert isinstance(parsed, Reference)
         same = _same(parsed, group)
         if not same:
@@ -70,7 +70,7 @@ class Removal:
             # The container keeps its image, which becomes a dangling one.
             await names.ensure_dangling(record)
             return [line for one in same for line in await self._untag(one)]
-        return await self._all(digest, group, force=force, prune=prune, several=False)
+        return await self._remove_image(digest, group, force=force, prune=prune, several=False)
 
     async def remove_platforms(self, text: str, platforms: Sequence[Platform], *, force: bool = False) -> Lines:
         """Remove single platforms of an index; its names stay (API 1.50). An image of one platform is removed
@@ -84,17 +84,17 @@ class Removal:
         record = await room.resolver.record(text)
         lines: Lines = []
         for platform in platforms:
-            image = await room.resolver.of_record(record, platform, text=text)
+            image = await room.resolver.resolve_record(record, platform, text=text)
             manifest = image.manifest_descriptor.digest
             if manifest == record.target.digest:
-                return await self._all(
-                    manifest, await room.names.of_digest(manifest), force=force, prune=False, several=False
+                return await self._remove_image(
+                    manifest, await room.names.find_by_digest(manifest), force=force, prune=False, several=False
                 )
             for user in room.users():
                 if not force and user.image_id == image.id and (user.image_manifest or {}).get("digest") == manifest:
                     reason = f"container {user.id[:12]} is using its referenced image {short_id(image.id)}"
                     raise _conflict(text, reason)
-            await self._let_go(record.target, manifest)
+            await self._remove_labels(record.target, manifest)
             room.resolver.forget(record.target.digest)
             self._sizes.forget()
             await self._collect()
@@ -102,19 +102,19 @@ class Removal:
                 lines.append({"Deleted": manifest})
         return lines
 
-    async def _let_go(self, index: Descriptor, child: str) -> None:
+    async def _remove_labels(self, index: Descriptor, child: str) -> None:
         """Remove the labels by which an index, or an index below it, refers to a manifest."""
         engine = self._room.engine
         if not oci.is_index(index.media_type) or not await documents.has(engine, index.digest):
             return
         info = await engine.content.info(index.digest)
-        held: dict[str, str | None] = {
+        references: dict[str, str | None] = {
             key: None for key, digest in info.labels.items() if digest == child and key.startswith(oci.REF)
         }
-        if held:
-            await engine.content.update_labels(index.digest, held)
+        if references:
+            await engine.content.update_labels(index.digest, references)
         for nested in oci.parse_index(await documents.read(engine, index)):
-            await self._let_go(nested, child)
+            await self._remove_labels(nested, child)
 
     async def _untag(self, record: ImageRecord) -> Lines:
         await self._room.names.delete(record.name)
@@ -139,7 +139,9 @@ class Removal:
             if several and (len({name.name for name in parsed}) > 1 or len([n for n in parsed if n.tag]) > 1):
                 raise _conflict(shown, "image is referenced in multiple repositories")
 
-    async def _all(self, digest: str, group: list[ImageRecord], *, force: bool, prune: bool, several: bool) -> Lines:
+    async def _remove_image(
+        self, digest: str, group: list[ImageRecord], *, force: bool, prune: bool, several: bool
+    ) -> Lines:
         self._check(digest, group, force=force, several=several)
         lines: Lines = []
         parent = next((r.labels[PARENT_LABEL] for r in group if r.labels.get(PARENT_LABEL)), "")
@@ -156,7 +158,7 @@ class Removal:
                 await self._room.names.delete(record.name)
             else:
                 lines += await self._untag(record)
-        self._gone(digest)
+        self._removed(digest)
         lines.append({"Deleted": digest})
         if prune:
             lines += await self._parents(parent)
@@ -170,18 +172,18 @@ class Removal:
         """Remove intermediate images without names that only this image needed."""
         lines: Lines = []
         while digest:
-            group = await self._room.names.of_digest(digest)
+            group = await self._room.names.find_by_digest(digest)
             used = any(user.image_id == digest or digest in mounted(user) for user in self._room.users())
             if not group or used or not all(is_dangling(r) for r in group) or await self._named_children(digest):
                 break
             for record in group:
                 await self._room.names.delete(record.name)
-            self._gone(digest)
+            self._removed(digest)
             lines.append({"Deleted": digest})
             digest = group[0].labels.get(PARENT_LABEL, "")
         return lines
 
-    def _gone(self, digest: str) -> None:
+    def _removed(self, digest: str) -> None:
         self._room.resolver.forget(digest)
         self._sizes.forget()
         self._room.publish("delete", digest, digest)
@@ -219,7 +221,7 @@ class Removal:
                 continue
             before |= await self._sizes.below(record.target)
             digest = record.target.digest
-            left = [r for r in await self._room.names.of_digest(digest) if r.name != record.name]
+            left = [r for r in await self._room.names.find_by_digest(digest) if r.name != record.name]
             await self._room.names.delete(record.name)
             name = parse_canonical(record.name)
             untagged = digest if is_dangling(record) else name.familiar if name is not None else record.name
@@ -227,7 +229,7 @@ class Removal:
             if not is_dangling(record):
                 self._room.publish("untag", digest, untagged)
             if not left:
-                self._gone(digest)
+                self._removed(digest)
         if chosen:
             # Run the collector now, so that the answer can report the reclaimed space.
             await self._collect()

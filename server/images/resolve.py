@@ -46,7 +46,7 @@ class Resolver:
         match = _TRUNCATED_ID.fullmatch(text)
         if match is None:
             raise no_such_image(parsed)
-        records = await self._names.of_prefix(match[1])
+        records = await self._names.find_by_prefix(match[1])
         if not records:
             raise no_such_image(parsed)
         if len({record.target.digest for record in records}) > 1:
@@ -54,7 +54,7 @@ class Resolver:
         return records[0]
 
     async def _by_digest(self, parsed: Reference | DigestReference) -> ImageRecord:
-        records = await self._names.of_digest(parsed.digest)
+        records = await self._names.find_by_digest(parsed.digest)
         if isinstance(parsed, DigestReference):
             if not records:
                 raise no_such_image(parsed)
@@ -71,9 +71,9 @@ class Resolver:
         """See ``Images.resolve``."""
         record = await self.record(text)
         wanted = oci.parse_platform(platform) if platform else None
-        return await self.of_record(record, wanted, text=text)
+        return await self.resolve_record(record, wanted, text=text)
 
-    async def of_record(
+    async def resolve_record(
         self, record: ImageRecord, wanted: Platform | None = None, *, text: str = "", exact: bool = True
     ) -> Image:
         """Return the image of one platform of a record.

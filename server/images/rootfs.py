@@ -10,7 +10,7 @@ from server.registry import documents, oci
 from server.registry.unpack import Told, unpack
 
 
-async def unpacked(engine: Engine, image: Image, *, told: Told | None = None) -> None:
+async def unpack_image(engine: Engine, image: Image, *, told: Told | None = None) -> None:
     """Unpack the image's layers to snapshots, referenced by its config's labels. Under a lease.
 
     :raises WharfError: NOT_FOUND when a layer's blob is missing.
@@ -29,6 +29,6 @@ async def prepare(engine: Engine, image: Image, key: str, labels: Mapping[str, s
         if error.kind is not Kind.NOT_FOUND or not image.chain_id:
             raise
     async with engine.leases.hold():
-        await unpacked(engine, image)
+        await unpack_image(engine, image)
     # Outside of the lease above: the caller's lease holds the snapshot.
     return await engine.snapshots.prepare(key, image.chain_id, labels)

@@ -7,17 +7,17 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Mount
 from engine.common.errors import Kind, WharfError
 from server.events.bus import EventBus
-from server.images import making, rootfs
+from server.images import creation, rootfs
 from server.images.archive import loading, saving
 from server.images.context import ApplyChanges, Room
-from server.images.local import Local
+from server.images.local import LocalImages
 from server.images.model import PARENT_LABEL, Image, Users
 from server.images.names import Names
 from server.images.remove import Removal
 from server.images.resolve import Resolver
 from server.images.sizes import Sizes
 from server.images.transfer import Transfer
-from server.images.unpacking import Unpacking
+from server.images.unpacker import Unpacker
 from server.registry import oci
 from server.registry.auth import NOBODY, Ask, Credentials, asked, credentials_key, from_document, of_registry
 from server.registry.client import Repository
@@ -52,10 +52,10 @@ class Images:
         apply_changes: ApplyChanges,
     ) -> None:
         names = Names(engine)
-        unpacking = Unpacking(engine)
-        self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacking, apply_changes)
-        sizes = Sizes(engine, unpacking)
-        self.local = Local(self._room, sizes)
+        unpacker = Unpacker(engine)
+        self._room = Room(engine, names, Resolver(engine, names), bus, users, unpacker, apply_changes)
+        sizes = Sizes(engine, unpacker)
+        self.local = LocalImages(self._room, sizes)
         self.transfer = Transfer(self._room, registries or Settings())
         self.removal = Removal(self._room, self.local, sizes, self.transfer.downloads)
 
@@ -63,7 +63,7 @@ class Images:
         await self._room.names.start()
 
     async def stop(self) -> None:
-        await self._room.unpacking.stop()
+        await self._room.unpacker.stop()
         await self._room.names.stop()
 
     # for containers
@@ -107,9 +107,9 @@ class Images:
         :raises WharfError: NOT_FOUND.
         """
         wanted = oci.parse_platform(platform) if platform else None
-        images = await saving.chosen(self._room, names)
+        images = await saving.select_images(self._room, names)
         for record, _ in images:
-            await self._room.resolver.of_record(record, wanted)
+            await self._room.resolver.resolve_record(record, wanted)
         return saving.save(self._room, images, platform=wanted)
 
     def import_(
@@ -126,7 +126,7 @@ class Images:
         report = report or Report()
         wanted = oci.parse_platform(platform) if platform else None
         return report.run(
-            making.import_image(
+            creation.import_image(
                 self._room, body, report, reference=reference, message=message, changes=changes, platform=wanted
             )
         )
@@ -170,8 +170,8 @@ class Images:
         nothing."""
         names = self._room.names
         if not tags:
-            return bool(await names.of_digest(digest))
-        found = [await names.get(str(reference.tagged())) for reference in making.names_of(tags)]
+            return bool(await names.find_by_digest(digest))
+        found = [await names.get(str(reference.tagged())) for reference in creation.names_of(tags)]
         return all(record is not None and record.target.digest == digest for record in found)
 
     async def built(self, target: Descriptor, tags: Sequence[str], *, parent: str = "") -> None:
@@ -179,15 +179,15 @@ class Images:
         dangling image."""
         self._room.resolver.forget(target.digest)
         labels = {PARENT_LABEL: parent} if parent else {}
-        references = making.names_of(tags)
-        await making.name_image(self._room, target, references, labels)
+        references = creation.names_of(tags)
+        await creation.name_image(self._room, target, references, labels)
         await self._room.publish_with_labels("create", target.digest, target.digest)
         for reference in references:
             await self._room.publish_with_labels("tag", target.digest, reference.tagged().familiar)
 
     def archive(self, target: Descriptor, tags: Sequence[str]) -> AsyncIterator[bytes]:
         """Save an image, which may lack a name, under these names as :meth:`save` does."""
-        names = making.names_of(tags)
+        names = creation.names_of(tags)
         records = [(ImageRecord(str(name.tagged()), target), name.tagged()) for name in names]
         return saving.save(self._room, records or [(ImageRecord(target.digest, target), None)], quiet=True)
 
@@ -236,7 +236,7 @@ class Images:
                 raise WharfError(
                     Kind.NOT_FOUND, f"failed to commit: the container's image {image_id} is gone"
                 ) from None
-        target = await making.commit_snapshot(
+        target = await creation.commit_snapshot(
             self._room,
             key,
             image,

@@ -7,7 +7,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError
 from server.images.model import Image
-from server.images.unpacking import Unpacking
+from server.images.unpacker import Unpacker
 from server.registry import documents, oci
 
 
@@ -16,7 +16,7 @@ class Sizes:
     """Caches sizes of committed snapshots, which never change."""
 
     engine: Engine
-    unpacking: Unpacking
+    unpacker: Unpacker
     _snapshots: dict[str, int] = field(default_factory=dict)
     _blobs: dict[str, dict[str, int]] = field(default_factory=dict)  # by target, if complete
 
@@ -25,7 +25,7 @@ class Sizes:
         size = self._snapshots.get(chain_id)
         if size is None:
             size = await self._usage(chain_id)
-            if size is None and await self.unpacking.finished(chain_id):
+            if size is None and await self.unpacker.finished(chain_id):
                 size = await self._usage(chain_id)
             if size is not None:
                 self._snapshots[chain_id] = size
@@ -91,7 +91,7 @@ class Sizes:
         """Return the sum of the sizes of :meth:`blobs`."""
         return sum((await self.blobs(image)).values())
 
-    async def of(self, image: Image) -> int:
+    async def get(self, image: Image) -> int:
         return await self.unpacked(image) + await self.content(image)
 
 

@@ -122,11 +122,11 @@ class Transfer:
         target = record.target
         if not oci.is_index(target.media_type):
             if platform:
-                await self._room.resolver.of_record(record, oci.parse_platform(platform), text=record.name)
+                await self._room.resolver.resolve_record(record, oci.parse_platform(platform), text=record.name)
             return target
         resolver = self._room.resolver
         if platform:
-            image = await resolver.of_record(record, oci.parse_platform(platform), text=record.name)
+            image = await resolver.resolve_record(record, oci.parse_platform(platform), text=record.name)
             return image.manifest_descriptor
         missing = [d async for d in resolver.manifests(target) if not await self._whole(d)]
         if not missing:

@@ -116,11 +116,11 @@ def read_options(request: Request) -> ClassicOptions | BuildKitOptions:
         network_mode=params.text(request, "networkmode") or "default",
         platform=platform,
         limits=Limits(
-            memory=_lax(request, "memory"),
-            memory_swap=_lax(request, "memswap"),
-            cpu_shares=_lax(request, "cpushares"),
-            cpu_period=_lax(request, "cpuperiod"),
-            cpu_quota=_lax(request, "cpuquota"),
+            memory=_lenient_int(request, "memory"),
+            memory_swap=_lenient_int(request, "memswap"),
+            cpu_shares=_lenient_int(request, "cpushares"),
+            cpu_period=_lenient_int(request, "cpuperiod"),
+            cpu_quota=_lenient_int(request, "cpuquota"),
             cpuset_cpus=params.text(request, "cpusetcpus"),
             cpuset_mems=params.text(request, "cpusetmems"),
             cgroup_parent=params.text(request, "cgroupparent"),
@@ -147,7 +147,7 @@ def _outputs(request: Request) -> tuple[tuple[str, dict[str, str]], ...]:
     )
 
 
-def _lax(request: Request, name: str) -> int:
+def _lenient_int(request: Request, name: str) -> int:
     """Parse a number; an invalid one counts as 0, as in dockerd for the limits of a build."""
     try:
         return params.number(request, name) or 0
@@ -167,11 +167,11 @@ def _json(request: Request, name: str, what: str, kind: type) -> Any:
     if document is None:
         return kind()
     if not isinstance(document, kind):
-        raise invalid(f"{what}: json: cannot unmarshal {_go(document)} into Go value")
+        raise invalid(f"{what}: json: cannot unmarshal {_go_kind(document)} into Go value")
     return document
 
 
-def _go(value: object) -> str:
+def _go_kind(value: object) -> str:
     names = {dict: "object", list: "array", str: "string", bool: "bool"}
     return names.get(type(value), "number")
 
@@ -179,13 +179,17 @@ def _go(value: object) -> str:
 def _strings(document: Mapping[str, Any], what: str, *, optional: bool = False) -> dict[str, str | None]:
     for value in document.values():
         if not isinstance(value, str) and not (optional and value is None):
-            raise invalid(f"error reading {what}: json: cannot unmarshal {_go(value)} into Go value of type string")
+            raise invalid(
+                f"error reading {what}: json: cannot unmarshal {_go_kind(value)} into Go value of type string"
+            )
     return dict(document)
 
 
 def _ulimit(item: Any) -> tuple[str, int, int]:
     if not isinstance(item, dict) or not isinstance(item.get("Name"), str):
-        raise invalid(f"error reading ulimit settings: json: cannot unmarshal {_go(item)} into Go value of type Ulimit")
+        raise invalid(
+            f"error reading ulimit settings: json: cannot unmarshal {_go_kind(item)} into Go value of type Ulimit"
+        )
     soft, hard = item.get("Soft", 0), item.get("Hard", 0)
     if not isinstance(soft, int) or not isinstance(hard, int):
         raise invalid("error reading ulimit settings: json: cannot unmarshal into Go struct field Ulimit of type int64")

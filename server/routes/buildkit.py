@@ -30,7 +30,7 @@ def _protocol(request: Request) -> str:
     return wanted
 
 
-async def _upgraded(request: Request) -> tuple[BuildKit, Hijacked]:
+async def _upgrade(request: Request) -> tuple[BuildKit, Hijacked]:
     """Upgrade the connection; return its server and the connection.
 
     :raises WharfError: INVALID_ARGUMENT: another protocol. UNAVAILABLE: the builder can't be loaded.
@@ -46,7 +46,7 @@ async def _upgraded(request: Request) -> tuple[BuildKit, Hijacked]:
 
 
 async def grpc(request: Request) -> Response | None:
-    buildkit, taken = await _upgraded(request)
+    buildkit, taken = await _upgrade(request)
     await buildkit.grpc(taken.sock, taken.early)
     return None
 
@@ -57,7 +57,7 @@ async def session(request: Request) -> Response | None:
     _protocol(request)
     if not id:
         raise invalid("X-Docker-Expose-Session-Uuid header is required")
-    buildkit, taken = await _upgraded(request)
+    buildkit, taken = await _upgrade(request)
     await buildkit.session(
         taken.sock,
         taken.early,

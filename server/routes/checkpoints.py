@@ -15,7 +15,7 @@ from server.http.answers import json_answer, no_content
 from server.http.routing import ApiRoute
 
 
-def _found(request: Request) -> tuple[Room, Container, str]:
+def _get_container(request: Request) -> tuple[Room, Container, str]:
     containers: Containers = request.app.state.services.containers
     checkpoint.check_enabled(containers.room)
     key: str = request.path_params["name"]
@@ -23,12 +23,12 @@ def _found(request: Request) -> tuple[Room, Container, str]:
 
 
 async def listing(request: Request) -> Response:
-    _, container, key = _found(request)
+    _, container, key = _get_container(request)
     return json_answer(checkpoint.listing(container, params.text(request, "dir"), key))
 
 
 async def create(request: Request) -> Response:
-    room, container, key = _found(request)
+    room, container, key = _get_container(request)
     wanted = await params.body(request, CheckpointRequest)
     leave = not wanted.exit
     await checkpoint.create(room, container, key, wanted.checkpoint_id, wanted.checkpoint_dir, leave=leave)
@@ -36,7 +36,7 @@ async def create(request: Request) -> Response:
 
 
 async def remove(request: Request) -> Response:
-    _, container, key = _found(request)
+    _, container, key = _get_container(request)
     await checkpoint.remove(container, request.path_params["checkpoint"], params.text(request, "dir"), key)
     return no_content()
 

@@ -57,7 +57,7 @@ async def logs(request: Request) -> Response:
     return byte_stream(service.open(container, query), media_type=kind, early=True, name="logs")
 
 
-def _wanted(request: Request) -> Wanted:
+def _attach_options(request: Request) -> Wanted:
     return Wanted(
         logs=params.flag(request, "logs"),
         stream=params.flag(request, "stream"),
@@ -71,7 +71,7 @@ def _wanted(request: Request) -> Wanted:
 async def attach(request: Request) -> Response | None:
     key = request.path_params["name"]
     service: Attachments = request.app.state.services.attachments
-    wanted = _wanted(request)
+    wanted = _attach_options(request)
     container = _containers(request).get(key)
     service.check(container, key, wanted)
     framed = not container.config.tty
@@ -86,7 +86,7 @@ async def attach_websocket(request: Request) -> Response | None:
 
     key = request.path_params["name"]
     service: Attachments = request.app.state.services.attachments
-    wanted = _wanted(request)
+    wanted = _attach_options(request)
     container = _containers(request).get(key)
     service.check(container, key, wanted)
     socket = await websocket(request, text=not params.has(request, changes.WEBSOCKET_BINARY))

@@ -22,7 +22,7 @@ from server.http.streams import byte_stream
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 
-def _found(request: Request) -> tuple[Room, Container]:
+def _get_container(request: Request) -> tuple[Room, Container]:
     containers: Containers = request.app.state.services.containers
     return containers.room, containers.get(_key(request))
 
@@ -51,18 +51,18 @@ def _stat_header(found: PathStat) -> dict[str, str]:
 
 
 async def head(request: Request) -> Response:
-    room, container = _found(request)
+    room, container = _get_container(request)
     return Response(headers=_stat_header(await service.stat_path(room, container, _key(request), _path(request))))
 
 
 async def get(request: Request) -> Response:
-    room, container = _found(request)
+    room, container = _get_container(request)
     found, packed = await service.get(room, container, _key(request), _path(request))
     return byte_stream(packed, media_type="application/x-tar", headers=_stat_header(found))
 
 
 async def put(request: Request) -> Response:
-    room, container = _found(request)
+    room, container = _get_container(request)
     await service.put(
         room,
         container,
@@ -76,12 +76,12 @@ async def put(request: Request) -> Response:
 
 
 async def export(request: Request) -> Response:
-    room, container = _found(request)
+    room, container = _get_container(request)
     return byte_stream(await service.export(room, container))
 
 
 async def changes(request: Request) -> Response:
-    room, container = _found(request)
+    room, container = _get_container(request)
     return json_answer(await service.diff(room, container) or None)
 
 

@@ -18,7 +18,7 @@ from server.http.answers import json_answer, no_content
 from server.http.bodies import pieces
 from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
-from server.images.fetch import fetched
+from server.images.fetch import open_url
 from server.images.service import Images
 from server.registry.auth import NOBODY, Credentials, from_document, from_header
 from server.registry.oci import format_platform, parse_platform, platform_from_json
@@ -132,7 +132,7 @@ async def create(request: Request) -> Response:
     source = params.text(request, "fromSrc")
     reference_or_none = _repo_tag(params.text(request, "repo"), tag)
     message = params.text(request, "message") or f"Imported from {source}"
-    body, report = (pieces(request), None) if source == "-" else await fetched(source)
+    body, report = (pieces(request), None) if source == "-" else await open_url(source)
     return json_stream(
         _images(request).import_(
             body,

@@ -29,7 +29,7 @@ async def no_manager(request: Request) -> Response:
     raise WharfError(Kind.UNAVAILABLE, NO_MANAGER)
 
 
-async def no_member(request: Request) -> Response:
+async def not_in_swarm(request: Request) -> Response:
     raise WharfError(Kind.UNAVAILABLE, "This node is not part of a swarm")
 
 
@@ -61,7 +61,7 @@ routes: Sequence[ApiRoute] = (
     *_swarm_routes(),
     ApiRoute("POST", "/swarm/init", no_swarm),
     ApiRoute("POST", "/swarm/join", no_swarm),
-    ApiRoute("POST", "/swarm/leave", no_member),
+    ApiRoute("POST", "/swarm/leave", not_in_swarm),
     ApiRoute("GET", "/plugins", no_plugins),
     ApiRoute("GET", "/plugins/privileges", no_managed_plugins),
     ApiRoute("POST", "/plugins/pull", no_managed_plugins),

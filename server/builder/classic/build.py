@@ -34,7 +34,7 @@ from server.builder.solver.errors import StepFailed, StepRefused
 from server.builder.solver.solve import Solver
 from server.containers.context import Room
 from server.images.model import Image, short_id
-from server.images.rootfs import unpacked
+from server.images.rootfs import unpack_image
 from server.messages import Progress, error_message
 from server.registry import oci
 
@@ -69,7 +69,7 @@ class Bases:
         """Unpacks a base image, for server.builder.operations.base_snapshots."""
         for image in self.found.values():
             if image.chain_id == base.chain_id:
-                await unpacked(self.engine, image)
+                await unpack_image(self.engine, image)
 
     async def _find(self, ref: str, platform: str) -> Image:
         wanted = platform if self.options.platform or platform != host_platform() else None

@@ -15,7 +15,7 @@ from server.builder.plan.steps import Base, Layer
 from server.builder.sources.layouts import layout
 from server.builder.sources.sources import Sources
 from server.images.model import Image
-from server.images.rootfs import unpacked
+from server.images.rootfs import unpack_image
 from server.messages import Progress
 from server.registry import oci
 from server.registry.reference import parse as parse_reference
@@ -66,7 +66,7 @@ class Bases:
         """Unpacks a base image, for server.builder.operations.base_snapshots."""
         for image in self.found.values():
             if image.chain_id == base.chain_id:
-                await unpacked(self.engine, image)
+                await unpack_image(self.engine, image)
 
     def _input(self, name: str) -> BaseImage:
         """The result of another build that the client passes as an input."""

@@ -56,7 +56,7 @@ class Contents:
     links: dict[str, str] = field(default_factory=dict)
     _named: set[str] = field(default_factory=set)  # named by the manifest, if it was read first
     _refused: dict[str, WharfError] = field(default_factory=dict)
-    _held: int = 0
+    _in_memory: int = 0
 
     def follow(self, name: str) -> str:
         """Resolve a link: in old archives, images that share a layer link to one copy."""
@@ -91,12 +91,12 @@ class Contents:
                     raise error
                 self._refused[name] = error  # raised only if an image refers to the file
                 return
-            self._held += size
+            self._in_memory += size
             self.small[name] = await archive.read(limits.DOCUMENT_BYTES)
             if name == MANIFEST:
                 self._named = _names_in(self.small[name])
-        elif role is _Role.LAYER and size <= _SMALL and self._held + size <= _SMALL_TOTAL:
-            self._held += size
+        elif role is _Role.LAYER and size <= _SMALL and self._in_memory + size <= _SMALL_TOTAL:
+            self._in_memory += size
             self.small[name] = await archive.read(_SMALL)
         else:
             self.big[name] = await _ingest(engine, archive, size, _blob_digest(name), name)
@@ -104,7 +104,7 @@ class Contents:
     def _too_large(self, name: str, size: int) -> WharfError | None:
         if size > limits.DOCUMENT_BYTES:
             return limits.exceeded("DOCUMENT_BYTES", f"{name}: its size {size}")
-        if self._held + size > limits.ARCHIVE_DOCUMENT_BYTES:
+        if self._in_memory + size > limits.ARCHIVE_DOCUMENT_BYTES:
             return limits.exceeded("ARCHIVE_DOCUMENT_BYTES", "the size of all documents in the archive")
         return None
 

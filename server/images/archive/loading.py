@@ -7,7 +7,7 @@ from engine.common.errors import Kind, WharfError
 from server.images.archive.reader import Loaded, load
 from server.images.context import Room
 from server.images.model import dangling_name
-from server.images.rootfs import unpacked
+from server.images.rootfs import unpack_image
 from server.registry.progress import Report
 from server.registry.reference import parse
 
@@ -27,12 +27,12 @@ async def _one(room: Room, loaded: Loaded, report: Report, platform: Platform | 
     record = ImageRecord(loaded.name or dangling_name(digest), loaded.target)
     room.resolver.forget(digest)
     try:
-        image = await room.resolver.of_record(record, platform)
+        image = await room.resolver.resolve_record(record, platform)
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
     else:
-        await unpacked(room.engine, image)
+        await unpack_image(room.engine, image)
     if loaded.name:
         old = await room.names.get(loaded.name)
         familiar = parse(loaded.name).familiar
@@ -41,7 +41,7 @@ async def _one(room: Room, loaded: Loaded, report: Report, platform: Platform | 
             await report.stream(f"{text} to empty string\n")
         await report.stream(f"Loaded image: {familiar}\n")
     else:
-        if not await room.names.of_digest(digest):
+        if not await room.names.find_by_digest(digest):
             await room.names.put(record)
         await report.stream(f"Loaded image ID: {digest}\n")
     await room.publish_with_labels("load", digest, digest)

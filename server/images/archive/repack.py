@@ -17,7 +17,7 @@ from server.images.archive.contents_reader import Blob
 STORED = (Compression.NONE, Compression.GZIP, Compression.ZSTD)
 
 
-async def storable(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def repack_if_needed(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield an archive in large pieces, repacked if no layer media type names its compression. Data after the end of a
     repacked archive is read but dropped.
 

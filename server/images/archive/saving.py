@@ -20,7 +20,7 @@ from server.registry.reference import Reference, parse, parse_canonical
 _BLOCK = 512
 
 
-async def chosen(room: Room, texts: Sequence[str]) -> list[tuple[ImageRecord, Reference | None]]:
+async def select_images(room: Room, texts: Sequence[str]) -> list[tuple[ImageRecord, Reference | None]]:
     """Return the images to save, each with its name (``None``: by id). A repository without a tag means all its tags.
 
     :raises WharfError: NOT_FOUND "No such image: …".
@@ -72,7 +72,7 @@ async def save(
         entries: list[dict[str, Any]] = []
         legacy: dict[str, dict[str, Any]] = {}
         for record, name in images:
-            image = await room.resolver.of_record(record, platform, exact=platform is not None)
+            image = await room.resolver.resolve_record(record, platform, exact=platform is not None)
             target = record.target
             if platform is not None:
                 target = replace(image.manifest_descriptor, annotations={})

@@ -120,7 +120,7 @@ async def selector(resolver: Resolver, filters: Filters, *, several: bool = Fals
 
     async def created(record: ImageRecord) -> int | None:
         try:
-            return parse_ns((await resolver.of_record(record)).config.get("created"))
+            return parse_ns((await resolver.resolve_record(record)).config.get("created"))
         except WharfError as error:
             if error.kind is Kind.NOT_FOUND:
                 return None

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.common.errors import WharfError
-from server.images.select import ReferenceTest
+from server.images.filters import ReferenceTest
 from server.registry.reference import parse
 
 NAME = parse("registry.test/team/app:v1").tagged()

@@ -16,7 +16,7 @@ from engine.common.errors import Kind, WharfError, invalid
 from engine.common.layers.compression import Compression, detect
 from engine.common.layers.ends import TarEnd
 from engine.common.system import heap
-from server.images.archive.repack import storable
+from server.images.archive.repack import repack_if_needed
 from server.images.context import Room
 from server.images.model import PARENT_LABEL, Image, dangling_name
 from server.images.timestamps import format_ns
@@ -33,7 +33,7 @@ async def name_image(
     """Give the target its names; without names it becomes a dangling image."""
     for reference in names:
         await room.names.assign(ImageRecord(str(reference.tagged()), target, dict(labels or {})))
-    if not names and not await room.names.of_digest(target.digest):
+    if not names and not await room.names.find_by_digest(target.digest):
         await room.names.put(ImageRecord(dangling_name(target.digest), target, dict(labels or {})))
 
 
@@ -101,7 +101,7 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
         with heap.Transfer():
             async with engine.content.writer(ref) as writer:
                 kind, size, end = Compression.NONE, 0, TarEnd()
-                async for data in storable(body):
+                async for data in repack_if_needed(body):
                     piece = memoryview(data)
                     if not size:
                         kind = detect(data)
@@ -118,7 +118,7 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                 digest = await writer.found()
                 await writer.commit(size=size, digest=digest)
         layer = Descriptor(oci.OCI_LAYER + _SUFFIX[kind], digest, size)
-        applied = await _whole(applying) if applying is not None else None
+        applied = await _wait_applied(applying) if applying is not None else None
         if applied is None:
             if applying is not None:  # it has started
                 await engine.snapshots.remove(key)
@@ -131,13 +131,13 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                 raise
             await engine.snapshots.remove(key)
     except BaseException:
-        await asyncio.shield(_undone(engine, ref, key, applying))
+        await asyncio.shield(_undo(engine, ref, key, applying))
         raise
     await engine.content.update_labels(digest, {oci.UNCOMPRESSED: applied.digest})
     return layer, applied.digest
 
 
-async def _whole(applying: "asyncio.Task[Descriptor]") -> Descriptor | None:
+async def _wait_applied(applying: "asyncio.Task[Descriptor]") -> Descriptor | None:
     """Return the layer that the engine applied during the write; ``None`` if it could not."""
     try:
         return await applying
@@ -147,7 +147,7 @@ async def _whole(applying: "asyncio.Task[Descriptor]") -> Descriptor | None:
         return None
 
 
-async def _undone(engine: Engine, ref: str, key: str, applying: "asyncio.Task[Descriptor] | None") -> None:
+async def _undo(engine: Engine, ref: str, key: str, applying: "asyncio.Task[Descriptor] | None") -> None:
     """Undo an unfinished import."""
     if applying is not None:
         applying.cancel()
@@ -184,7 +184,7 @@ async def commit_snapshot(
         layers = list(oci.parse_manifest(dict(image.manifest)).layers) if image is not None else []
         ids = [*oci.diff_ids(dict(base)), diff_id]
         layers.append(layer)
-        room.unpacking.begin(layers, ids)
+        room.unpacker.begin(layers, ids)
         now = format_ns(time.time_ns())
         step: dict[str, Any] = {"created": now, "created_by": created_by}
         if author:
@@ -212,7 +212,7 @@ async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
     engine = room.engine
     parent = (await engine.snapshots.stat(key)).parent
     view = f"commit-{secrets.token_hex(8)}"
-    upper, lower = await asyncio.gather(engine.snapshots.mounts(key), _below(engine, view, parent))
+    upper, lower = await asyncio.gather(engine.snapshots.mounts(key), _parent_view(engine, view, parent))
     layer = await engine.diff.diff(lower, upper, media_type=oci.OCI_LAYER + "+gzip", ref=view)
     info = await engine.content.info(layer.digest)
     diff_id = info.labels.get(oci.UNCOMPRESSED, "")
@@ -221,7 +221,7 @@ async def _difference(room: Room, key: str) -> tuple[Descriptor, str]:
     return Descriptor(layer.media_type, layer.digest, info.size), diff_id
 
 
-async def _below(engine: Engine, view: str, parent: str) -> Sequence[Mount]:
+async def _parent_view(engine: Engine, view: str, parent: str) -> Sequence[Mount]:
     return await engine.snapshots.view(view, parent) if parent else ()
 
 

@@ -17,7 +17,7 @@ from server.registry.unpack import unpack
 log = logging.getLogger(__name__)
 
 
-class Unpacking:
+class Unpacker:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._tasks: dict[str, asyncio.Task[None]] = {}
