@@ -122,7 +122,7 @@ def inside(project: Project, service: str, script: str) -> list[str]:
     return project.compose("exec", "-T", service, "sh", "-c", script).stdout.splitlines()
 
 
-def test_services_come_up_in_their_order(engine: Engine, shared: Project) -> None:
+def test_services_start_in_order(engine: Engine, shared: Project) -> None:
     assert shared.states() == ["db running 0", "init exited 0", "side running 0", "web running 0"]
     health = engine.docker("inspect", "-f", "{{.State.Health.Status}}", f"{shared.name}-db-1").stdout
     assert health == "healthy\n"
@@ -142,7 +142,7 @@ def test_services_come_up_in_their_order(engine: Engine, shared: Project) -> Non
     assert shared.compose("port", "web", "80").stdout.strip() == f"127.0.0.1:{shared.port}"
 
 
-def test_what_a_service_is_given(engine: Engine, shared: Project) -> None:
+def test_settings_of_services(engine: Engine, shared: Project) -> None:
     assert inside(shared, "db", "cat /run/secrets/token /etc/conf.txt /data/x") == ["s3cret", "conf", "init done"]
     script = (
         "echo $A $B; ulimit -n; cat /proc/sys/net/core/somaxconn; grep other /etc/hosts; grep -c /scratch /proc/mounts"

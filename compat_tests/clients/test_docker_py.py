@@ -97,7 +97,7 @@ def test_exec_in_all_its_forms(container: Any) -> None:
         assert sock.read().endswith(b"hello\n")
 
 
-def test_the_head_of_an_exec_comes_alone_however_late_it_is_read(engine: Engine, container: Any) -> None:
+def test_response_head_of_an_exec_comes_alone(engine: Engine, container: Any) -> None:
     # docker-py reads the response head through a buffer and then the bare socket: it loses bytes sent with the head.
     made = engine.api.post(f"/containers/{container.id}/exec", {"Cmd": ["echo", "hi"], "AttachStdout": True}).json()
     with engine.api.raw() as sock:
@@ -109,7 +109,7 @@ def test_the_head_of_an_exec_comes_alone_however_late_it_is_read(engine: Engine,
         assert sock.makefile("rb").read() == b"\x01\0\0\0\0\0\0\x03hi\n"
 
 
-def test_the_request_that_starts_an_exec_says_whether_its_output_is_framed(client: Any, container: Any) -> None:
+def test_start_request_decides_framing_of_exec_output(client: Any, container: Any) -> None:
     for terminal in (True, False):
         made = client.api.exec_create(container.id, ["printf", "said"], tty=terminal)
         # without tty: docker-py takes the first eight bytes for a frame header
@@ -338,7 +338,7 @@ def test_the_low_level_interface(client: Any, name: str) -> None:
         api.remove_volume(name)
 
 
-def test_the_daemon_and_what_it_refuses(client: Any) -> None:
+def test_daemon_and_errors(client: Any) -> None:
     assert client.ping()
     assert client.info()["OSType"] == "linux"
     assert client.version()["ApiVersion"] == "1.51"

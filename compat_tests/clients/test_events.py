@@ -217,7 +217,7 @@ def test_an_image_that_is_made(engine: Engine, name: str) -> None:
             engine.docker("rmi", name)
 
 
-def test_health_and_oom_are_told(engine: Engine, name: str) -> None:
+def test_health_and_oom_events(engine: Engine, name: str) -> None:
     since = now()
     engine.docker(
         "run", "-d", "--name", name, "--health-cmd", "true", "--health-interval", "1s", "busybox", "sleep", "600"
@@ -280,7 +280,7 @@ def test_since_and_until(engine: Engine, name: str) -> None:
     assert done.stdout.split() == ["create", "destroy"]
 
 
-def test_a_listener_hears_what_happens_now_and_the_stream_ends_at_until(engine: Engine, name: str) -> None:
+def test_live_events_and_until(engine: Engine, name: str) -> None:
     def listeners() -> int:
         return int(engine.api.get("/info").json()["NEventsListener"])
 

@@ -84,7 +84,7 @@ def test_info_tells_how_things_are(own_engine: Engine) -> None:
     assert shown == [before["ServerVersion"], "0"]
 
 
-def test_df_counts_what_takes_room(own_engine: Engine) -> None:
+def test_df_counts_disk_usage(own_engine: Engine) -> None:
     name = f"df{uuid.uuid4().hex[:8]}"
     script = "dd if=/dev/zero of=/file bs=1M count=2; dd if=/dev/zero of=/v/file bs=1M count=1; yes | head -c 600000"
     try:
@@ -122,7 +122,7 @@ def test_df_counts_what_takes_room(own_engine: Engine) -> None:
         own_engine.docker("builder", "prune", "-af")
 
 
-def test_prune_takes_all_that_nobody_uses(own_engine: Engine) -> None:
+def test_system_prune(own_engine: Engine) -> None:
     name = f"pr{uuid.uuid4().hex[:8]}"
     own_engine.docker("build", "-q", "-t", name, "-", input="FROM busybox\nRUN echo x > /x\n")
     own_engine.docker("build", "-q", "-t", f"{name}:used", "-", input="FROM busybox\nRUN echo y > /y\n")

@@ -213,7 +213,7 @@ def test_host_ids_on_request(mapped: Wharf) -> None:
         ({"PidMode": "host"}, "cannot share the host PID namespace when user namespaces are enabled"),
     ],
 )
-def test_what_does_not_go_together(mapped: Wharf, host: dict[str, object], words: str) -> None:
+def test_incompatible_options(mapped: Wharf, host: dict[str, object], words: str) -> None:
     answer = mapped.api.post("/containers/create", {"Image": "busybox", "HostConfig": host})
     assert (answer.status, words in answer.json()["message"]) == (400, True), json.dumps(answer.json())
 

@@ -107,7 +107,7 @@ def test_propagation_and_recursion(engine: Engine, tmp_path: Path) -> None:
         subprocess.run(["umount", "-R", str(source)], check=True, timeout=60)
 
 
-def test_what_only_the_api_says_of_a_bind(engine: Engine, tmp_path: Path) -> None:
+def test_bind_options_of_the_api(engine: Engine, tmp_path: Path) -> None:
     def start(**mount: Any) -> str:
         bind = {"Type": "bind", "Source": str(tmp_path / "made" / "here"), "Target": "/d", **mount}
         body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "Mounts": [bind]}}
@@ -157,7 +157,7 @@ def test_tmpfs(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_what_the_image_has_is_copied_into_an_empty_volume(engine: Engine, volume: str) -> None:
+def test_image_content_is_copied_to_an_empty_volume(engine: Engine, volume: str) -> None:
     script = "stat -c %a /etc; cat /etc/passwd | head -1; ls -l /bin/ls | wc -l"
     plain = sh(engine, script=script)
     assert sh(engine, "-v", "data:/etc", script=script) == plain
@@ -288,7 +288,7 @@ BAD_VOLUMES: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
-def test_a_file_system_that_never_answers_holds_up_only_who_wants_it(engine: Engine, tmp_path: Path) -> None:
+def test_hanging_file_system_blocks_only_its_users(engine: Engine, tmp_path: Path) -> None:
     if not os.path.exists("/dev/fuse"):
         pytest.skip("needs /dev/fuse")
     hung = tmp_path / "hung"

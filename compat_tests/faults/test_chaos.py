@@ -21,7 +21,7 @@ def test_a_short_storm() -> None:
     assert not report.failures, "\n".join([*report.figures, *report.failures])
 
 
-def test_what_a_fault_explains() -> None:
+def test_faults_explain_failures() -> None:
     """A failure is explained only by a fault at its time that affects its container."""
     journal = Journal()
     with journal.operation("before") as before:

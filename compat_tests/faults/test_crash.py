@@ -44,7 +44,7 @@ def test_killed_at_a_step(sweep: Sweep, name: str, step: str) -> None:
 
 
 @pytest.mark.parametrize("away", [("wharfd",), (SUPERVISOR,), ("wharfd", SUPERVISOR)], ids=" and ".join)
-def test_rm_is_obeyed_though_nobody_saw_the_end(sweep: Sweep, away: tuple[str, ...]) -> None:
+def test_auto_remove_after_an_unobserved_exit(sweep: Sweep, away: tuple[str, ...]) -> None:
     """The container's process exits while daemons are dead; --rm still removes the container."""
     engine = sweep.engine
     id = sweep.create("sh", "-c", "read x < /named/go; exit 3", AutoRemove=True)
@@ -68,7 +68,7 @@ def test_rm_is_obeyed_though_nobody_saw_the_end(sweep: Sweep, away: tuple[str, .
     assert engine.api.get(f"/containers/{NAME}/json").status == 404
 
 
-def test_a_kill_outlives_the_supervisor(sweep: Sweep) -> None:
+def test_kill_survives_the_supervisor(sweep: Sweep) -> None:
     """The supervisor dies after it has sent the signal and before it answers: the request still succeeds."""
     sweep.engine.kill(SUPERVISOR)  # wharfd restarts it as one that dies at steps
     # A create at the moment of this death fails with 503.

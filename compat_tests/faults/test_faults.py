@@ -47,7 +47,7 @@ def read_line(client: subprocess.Popen[bytes]) -> bytes:
     return client.stdout.readline()
 
 
-def test_run_goes_on_without_the_supervisor(own_engine: Engine) -> None:
+def test_run_continues_without_the_supervisor(own_engine: Engine) -> None:
     engine = own_engine
     args = ("run", "--rm", "-i", "--network", "none", "busybox", "sh", "-c", "echo one; read x; echo $x; exit 4")
     with engine.popen(*args) as client:
@@ -60,7 +60,7 @@ def test_run_goes_on_without_the_supervisor(own_engine: Engine) -> None:
             client.kill()
 
 
-def test_run_hears_of_its_shims_death(own_engine: Engine) -> None:
+def test_run_ends_when_its_shim_dies(own_engine: Engine) -> None:
     engine = own_engine
     with engine.popen("run", "--rm", "--network", "none", "busybox", "sh", "-c", "echo one; sleep 600") as client:
         try:
@@ -94,7 +94,7 @@ def test_attached_streams_live_without_the_daemons(own_engine: Engine) -> None:
         assert engine.docker("logs", identity).stdout == "before\nwithout\nafter\n"
 
 
-def test_it_ends_while_both_daemons_are_away(own_engine: Engine) -> None:
+def test_exit_while_both_daemons_are_dead(own_engine: Engine) -> None:
     engine = own_engine
     config: dict[str, Any] = {"Cmd": ["sh", "-c", "read x; echo $x; exit 9"], "OpenStdin": True, "StdinOnce": True}
     with container(engine, **config) as identity:
@@ -109,7 +109,7 @@ def test_it_ends_while_both_daemons_are_away(own_engine: Engine) -> None:
         assert engine.docker("logs", identity).stdout == "last words\n"
 
 
-def test_an_exec_goes_on_without_the_supervisor(own_engine: Engine) -> None:
+def test_exec_continues_without_the_supervisor(own_engine: Engine) -> None:
     """The exec exits while the supervisor is dead; its status is still known."""
     engine = own_engine
     with container(engine, Cmd=["sleep", "600"]) as identity:
@@ -146,7 +146,7 @@ def test_an_execs_stream_lives_without_wharfd(own_engine: Engine) -> None:
         assert engine.docker("exec", identity, "echo", "again").stdout == "again\n"
 
 
-def test_an_exec_hears_of_its_shims_death(own_engine: Engine) -> None:
+def test_exec_ends_when_its_shim_dies(own_engine: Engine) -> None:
     engine = own_engine
     with container(engine, Cmd=["sleep", "600"]) as identity:
         with engine.popen("exec", identity, "sh", "-c", "echo one; sleep 600") as client:
@@ -218,7 +218,7 @@ def test_killed_during_a_stop(own_engine: Engine, victim: str) -> None:
         assert engine.docker("logs", identity).stdout.startswith("ready\nasked\n")
 
 
-def test_a_wait_outlives_the_supervisor(own_engine: Engine) -> None:
+def test_wait_survives_the_supervisor(own_engine: Engine) -> None:
     engine = own_engine
     with container(engine, Cmd=["sleep", "600"]) as identity:
         answers: list[Any] = []
@@ -261,7 +261,7 @@ def test_an_upgrade_after_a_crash_replaces_the_supervisor(own_engine: Engine) ->
             assert engine.docker("exec", identity, "echo", "alive").stdout == "alive\n"
 
 
-def test_a_commit_that_its_daemon_did_not_survive_leaves_no_container_paused(own_engine: Engine) -> None:
+def test_commit_interrupted_by_a_crash_unpauses(own_engine: Engine) -> None:
     engine = own_engine
     fill = "head -c 200000000 /dev/urandom > /big; echo made; sleep 600"
     with container(engine, Cmd=["sh", "-c", fill]) as identity:

@@ -89,7 +89,7 @@ def kill_both(engine: Engine) -> None:
         engine.kill(SUPERVISOR)
 
 
-def test_a_supervisor_that_is_starting_is_waited_for(own_engine: Engine) -> None:
+def test_starting_supervisor_is_reused(own_engine: Engine) -> None:
     """wharfd is killed before its supervisor serves; the next wharfd uses that supervisor."""
     engine = own_engine
     first = stopped_in_its_start(engine)
@@ -104,7 +104,7 @@ def test_a_supervisor_that_is_starting_is_waited_for(own_engine: Engine) -> None
     engine.docker("run", "--rm", "busybox", "true")
 
 
-def test_one_that_never_serves_is_replaced(own_engine: Engine) -> None:
+def test_supervisor_that_never_serves_is_replaced(own_engine: Engine) -> None:
     engine = own_engine
     first = stopped_in_its_start(engine)
     engine.daemon.env["WHARF_TIMEOUTS"] = "supervisor.start=8,supervisor.stop=1"

@@ -53,7 +53,7 @@ def status(engine: Wharf, name: str) -> str:
     return engine.docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name).stdout.strip()
 
 
-def test_what_frees_space_works_on_a_full_disk(small: tuple[Wharf, Path]) -> None:
+def test_removals_work_on_a_full_disk(small: tuple[Wharf, Path]) -> None:
     engine, mounted = small
 
     def run(name: str, *arguments: str) -> None:

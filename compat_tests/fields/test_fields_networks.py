@@ -64,7 +64,7 @@ def test_endpoints_are_all_networks(
     assert shown[0] == shown[1]
 
 
-def test_the_hosts_network_goes_with_no_other(engine: Engine) -> None:
+def test_host_network_excludes_others(engine: Engine) -> None:
     for mode, name in (("host", "bridge"), ("bridge", "host")):
         body = {"HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": {name: {}}}}
         answer = engine.api.post("/containers/create", {"Image": "busybox", **body})

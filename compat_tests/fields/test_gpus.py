@@ -59,7 +59,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     ],
     ids=["all", "two", "by name"],
 )
-def test_the_hook_is_told(host: Host, asked: dict[str, Any], words: dict[str, str]) -> None:
+def test_hook_arguments(host: Host, asked: dict[str, Any], words: dict[str, str]) -> None:
     host.called.unlink(missing_ok=True)
     engine = host.engine
     with container(engine, Cmd=["env"], HostConfig={"DeviceRequests": [asked]}) as box:
@@ -72,7 +72,7 @@ def test_the_hook_is_told(host: Host, asked: dict[str, Any], words: dict[str, st
         assert words == dict(line.split("=", 1) for line in lines if line.startswith("NVIDIA_"))
 
 
-def test_the_cli_asks_so(host: Host) -> None:
+def test_requests_of_the_cli(host: Host) -> None:
     run = ("run", "--rm", "--network", "none", "--gpus", 'device=5,"capabilities=video,utility"')
     lines = host.engine.docker(*run, "busybox", "env").stdout.splitlines()
     assert "NVIDIA_VISIBLE_DEVICES=5" in lines

@@ -25,7 +25,7 @@ def ended_pid() -> int:
     return process.pid
 
 
-def test_what_a_killed_run_left_is_swept() -> None:
+def test_leftovers_of_a_killed_run_are_swept() -> None:
     pid, serial = ended_pid(), 7
     root = Path(tempfile.gettempdir()) / f"{PREFIX}{pid}-{serial}-killed"
     bridge, group = f"wt{pid}n{serial}", f"wharftest{pid}n{serial}"

@@ -57,7 +57,7 @@ def test_every_endpoint_is_there(engine: Engine) -> None:
     assert not missing
 
 
-def test_what_is_refused_says_why(engine: Engine) -> None:
+def test_refused_endpoints_explain(engine: Engine) -> None:
     if not DESCRIPTION.exists():
         pytest.skip("needs the package golang-github-docker-docker-dev")
     words = re.compile("not a swarm manager|not part of a swarm|swarm mode is not part of this engine")

@@ -83,7 +83,7 @@ def test_locked_is_exclusive(engine: Engine) -> None:
         succeeded(together(engine, mount, [script] * BUILDS))
 
 
-def test_private_gets_its_own(engine: Engine) -> None:
+def test_private_gets_separate_directories(engine: Engine) -> None:
     mount = f"id=private-{uuid.uuid4()},sharing=private"
     script = "mkdir /c/busy || exit 9; touch /c/kept; sleep 0.5; ls /c; rmdir /c/busy"
     with pruned(engine):
@@ -92,7 +92,7 @@ def test_private_gets_its_own(engine: Engine) -> None:
     assert "again" in succeeded([build(engine, mount, "ls /c")])[0]
 
 
-def test_ways_of_sharing_do_not_meet(engine: Engine) -> None:
+def test_sharing_modes_use_separate_directories(engine: Engine) -> None:
     """A shared directory is never used as a private one at the same time, and vice versa."""
     id = f"mixed-{uuid.uuid4()}"
     with ThreadPoolExecutor(2) as pool:

@@ -156,7 +156,7 @@ def test_a_client_that_never_ends_its_head(impatient: Engine, begin: bytes, tric
         assert ended(sock, trickle)
 
 
-def test_many_of_them_harm_nobody(impatient: Engine) -> None:
+def test_many_slow_clients_do_not_block_others(impatient: Engine) -> None:
     files = Path(f"/proc/{impatient.daemon.pid}/fd")
     before = len(list(files.iterdir()))
     with contextlib.ExitStack() as stack:

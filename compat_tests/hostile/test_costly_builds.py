@@ -54,7 +54,7 @@ def test_refused_with_the_limit(own_engine: Engine, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_others_are_served_meanwhile(own_engine: Engine, name: str) -> None:
+def test_other_requests_are_served(own_engine: Engine, name: str) -> None:
     with beside(own_engine):
         status, answer = send(
             own_engine, "POST", "/build", body=dockerfile(ENDLESS[name]), headers=TAR, seconds=SECONDS

@@ -76,7 +76,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("path", "body"), REFUSED, ids=[path for path, _ in REFUSED])
-def test_refusals_quote_what_was_read(either: Engine, path: str, body: bytes) -> None:
+def test_errors_quote_the_decoded_text(either: Engine, path: str, body: bytes) -> None:
     answers = [post(either, path, body % spelled) for spelled in SPELLINGS]
     for answer in answers:
         assert 400 <= answer.status <= 503, (answer.status, answer.body)
@@ -148,7 +148,7 @@ def test_image_configs(engine: Engine, spelled: bytes) -> None:
         engine.api.delete("/images/surrogates")
 
 
-def test_names_of_files_that_are_no_utf8(either: Engine) -> None:
+def test_file_names_with_invalid_utf8(either: Engine) -> None:
     """Answers are JSON, so such a name contains U+FFFD."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", errors="surrogateescape", encoding="utf-8") as made:

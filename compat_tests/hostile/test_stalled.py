@@ -12,9 +12,9 @@ pytestmark = pytest.mark.root
 COUNT = 20
 
 
-def test_bodies_that_do_not_end(own_engine: Engine) -> None:
+def test_unfinished_bodies(own_engine: Engine) -> None:
     stall(own_engine, list(BODIES), COUNT)
 
 
-def test_answers_that_nobody_reads(own_engine: Engine) -> None:
+def test_unread_answers(own_engine: Engine) -> None:
     stall(own_engine, list(ANSWERS), COUNT)

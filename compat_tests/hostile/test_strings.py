@@ -79,7 +79,7 @@ def test_no_host_or_link_has_such_a_name(engine: Engine, method: str, path: str,
     assert "internal error" not in answer.message
 
 
-def test_what_a_runtime_refuses_is_one_line(engine: Engine) -> None:
+def test_runtime_errors_are_one_log_line(engine: Engine) -> None:
     """A limit above the host's, a NUL in the environment: the runtime's sentence, and no stack trace."""
     limit = {"Name": "nofile", "Soft": 1 << 40, "Hard": 1 << 40}
     bodies = [in_host(Ulimits=[limit]), {"Env": [f"A={NUL}"], **in_host()}, {"Hostname": NUL, **in_host()}]

@@ -17,7 +17,7 @@ def read(tmp_path: Path, document: Any = None, *flags: str) -> Config:
     return load(["--config-file", str(file), *flags])[0]
 
 
-def test_what_nobody_sets(tmp_path: Path) -> None:
+def test_defaults(tmp_path: Path) -> None:
     config = read(tmp_path)
     assert config.hosts == ("unix:///run/wharf/docker.sock",)
     assert (config.log_driver, config.group, config.shutdown_timeout) == ("json-file", "docker", 15)
@@ -100,7 +100,7 @@ def test_features_as_flags(tmp_path: Path) -> None:
         read(tmp_path, {"features": {"cdi": False}}, "--feature", "cdi")
 
 
-def test_runtimes_alone_may_be_in_both(tmp_path: Path) -> None:
+def test_only_runtimes_may_be_in_flags_and_file(tmp_path: Path) -> None:
     document = {"runtimes": {"one": {"path": "/bin/one"}}}
     assert set(read(tmp_path, document, "--add-runtime", "two=/bin/two").runtimes) == {"one", "two"}
     with pytest.raises(ConfigError, match=r"both as a flag and in the configuration file: hosts: \(from flag: \[unix"):
@@ -133,7 +133,7 @@ def test_runtimes_alone_may_be_in_both(tmp_path: Path) -> None:
         ({"hosts": ["foo://x"]}, "unsupported proto 'foo'"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, document: Any, words: str) -> None:
+def test_errors_name_the_option(tmp_path: Path, document: Any, words: str) -> None:
     with pytest.raises(ConfigError) as raised:
         read(tmp_path, document)
     assert words in str(raised.value)

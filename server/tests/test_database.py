@@ -45,7 +45,7 @@ def test_documents_are_durable_and_names_unique(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
-def test_writes_that_meet_fail_alone(tmp_path: Path) -> None:
+def test_concurrent_writes_fail_independently(tmp_path: Path) -> None:
     async def scenario() -> None:
         database = Database(tmp_path / "wharf.db")
 

@@ -59,26 +59,26 @@ def test_numbers_and_another_group(config: Config) -> None:
         ("nobody:users", "Can't create ID mappings: no subuid ranges found for user"),
     ],
 )
-def test_who_can_not_be(config: Config, text: str, words: str) -> None:
+def test_invalid_users(config: Config, text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         remap.remapped(replace(config, userns_remap=text))
     assert words in str(caught.value)
     assert not config.data_root.exists()
 
 
-def test_a_line_that_is_none(config: Config) -> None:
+def test_invalid_range_line(config: Config) -> None:
     Path(remap.SUBUID).write_text("daemon:x:5\n")
     with pytest.raises(ConfigError, match="invalid line"):
         remap.remapped(config)
 
 
-def test_a_way_that_is_closed(config: Config) -> None:
+def test_inaccessible_parent_directory(config: Config) -> None:
     config.data_root.parent.chmod(0o700)
     with pytest.raises(ConfigError, match="restricts access to the remapped root"):
         remap.remapped(config)
 
 
-def test_a_data_root_that_is_closed_to_containers_is_opened_to_their_root(config: Config) -> None:
+def test_data_root_becomes_accessible_to_mapped_root(config: Config) -> None:
     config.data_root.mkdir(mode=0o700)
     remap.remapped(config)
     info = config.data_root.stat()

@@ -84,7 +84,7 @@ def test_same_again_where_builders_differ(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_stream_is_what_clients_parse(engine: Engine) -> None:
+def test_stream_format(engine: Engine) -> None:
     built = classic(engine, HELLO, t=["hello:1", "hello:2"])
     assert built.answer.headers["Content-Type"] == "application/json"
     short = built.image.removeprefix("sha256:")[:12]
@@ -168,19 +168,19 @@ def test_hostile_context(engine: Engine, how: str) -> None:
     assert not Path("/tmp/wharf-escaped").exists()
 
 
-def test_quiet_prints_the_id_alone(engine: Engine) -> None:
+def test_quiet_prints_only_the_id(engine: Engine) -> None:
     built = classic(engine, HELLO, q=1)
     assert [message.keys() for message in built.messages] == [{"stream"}]
     assert built.text.startswith("sha256:")
     assert built.text.strip() == classic(engine, HELLO).image
 
 
-def test_unused_build_args_are_told(engine: Engine) -> None:
+def test_unused_build_args_are_reported(engine: Engine) -> None:
     built = classic(engine, HELLO, buildargs=json.dumps({"NOBODY": "1"}))
     assert "[Warning] One or more build-args [NOBODY] were not consumed" in built.text
 
 
-def test_failing_run_leaves_nothing_and_the_cache_goes_on(engine: Engine) -> None:
+def test_failing_step_leaves_nothing_and_cache_still_works(engine: Engine) -> None:
     head = "FROM busybox\nRUN date +%N > /when\n"
     failed = classic(engine, Case(head + "RUN sh -c 'exit 42'\n"), forcerm=1)
     assert failed.error == "The command '/bin/sh -c sh -c 'exit 42'' returned a non-zero code: 42"

@@ -100,7 +100,7 @@ def test_a_bake_file(engine: Engine, tmp_path: Path) -> None:
 
 
 @needs_git
-def test_definitions_that_lie_elsewhere(engine: Engine, tmp_path: Path) -> None:
+def test_remote_definitions(engine: Engine, tmp_path: Path) -> None:
     """Bake files of a repository, of a directory in it, at a URL; a Dockerfile by URL with local files."""
     files = {
         "docker-bake.hcl": 'target "default" {\n dockerfile = "D"\n tags = ["far:1"]\n}\n',
@@ -185,7 +185,7 @@ def agent(folder: Path) -> Iterator[str]:
 
 @needs_compose
 @pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="needs ssh-agent")
-def test_all_that_compose_says_of_a_build(engine: Engine, tmp_path: Path) -> None:
+def test_build_options_of_compose(engine: Engine, tmp_path: Path) -> None:
     with registry() as store, agent(tmp_path) as socket:
         text = COMPOSE.replace("REGISTRY", store.address)
         files = {"compose.yaml": text.replace("NO_CACHE", "false"), "Dockerfile": COMPOSED, "other/f": "other\n"}

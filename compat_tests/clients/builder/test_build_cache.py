@@ -112,7 +112,7 @@ def fields(text: str) -> list[tuple[str, ...]]:
     return sorted(found)
 
 
-def test_the_long_list_tells_what_buildkits_does(engine: Engine, oracle: Dockerd, root: Path) -> None:
+def test_verbose_list_equals_buildkits(engine: Engine, oracle: Dockerd, root: Path) -> None:
     texts = []
     for each in (engine, oracle):
         build(each, root)
@@ -126,7 +126,7 @@ def test_the_long_list_tells_what_buildkits_does(engine: Engine, oracle: Dockerd
 
 
 @pytest.mark.core
-def test_a_prune_takes_what_no_image_has(engine: Engine, root: Path) -> None:
+def test_prune_removes_what_no_image_has(engine: Engine, root: Path) -> None:
     build(engine, root)
     assert {record["Shared"] for record in records(engine) if record["Type"] == "regular"} == {True}
     engine.docker("builder", "prune", "-f")
@@ -140,7 +140,7 @@ def test_a_prune_takes_what_no_image_has(engine: Engine, root: Path) -> None:
     assert records(engine) == []
 
 
-def test_a_prune_leaves_what_results_stand_on(engine: Engine, root: Path) -> None:
+def test_prune_keeps_parents_of_results(engine: Engine, root: Path) -> None:
     build(engine, root)
     engine.docker("rmi", "-f", "cached:1")
     one = next(str(record["ID"]) for record in records(engine) if "/one" in record["Description"])

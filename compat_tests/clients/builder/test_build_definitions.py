@@ -107,7 +107,7 @@ def test_a_cache_of_the_last_layers_is_enough(
     assert made(engine, root) == (files, set())
 
 
-def test_what_changed_is_made_and_what_needs_it(engine: Engine, root: str) -> None:
+def test_changed_steps_and_their_dependents_run(engine: Engine, root: str) -> None:
     files, _ = made(engine, root)
     Path(root, "two").write_text("other\n")
     changed, ran = made(engine, root)

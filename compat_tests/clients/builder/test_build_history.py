@@ -54,7 +54,7 @@ def test_builds_are_remembered_with_their_logs(own_engine: Engine, tmp_path: Pat
 
 
 @needs_git
-def test_what_builds_come_to_can_be_read(own_engine: Engine, tmp_path: Path) -> None:
+def test_results_of_builds_can_be_read(own_engine: Engine, tmp_path: Path) -> None:
     """The image, provenance, log, and the error with its lines, read through containerd's content service."""
     dockerfile = "FROM busybox\nARG U\nCOPY f /f\nCOPY --from=named g /g\nADD $U /u\n"
     files = {"Dockerfile": dockerfile, "f": "f\n", "sub/Dockerfile": "FROM busybox\nCOPY f /f\n", "sub/f": "f\n"}

@@ -147,7 +147,7 @@ LEAVING = [
 ]
 
 
-def test_clients_that_leave_when_they_are_asked(own_engine: Wharf) -> None:
+def test_clients_that_disconnect_during_a_call(own_engine: Wharf) -> None:
     before = kept(own_engine)
     large = os.urandom(3_000_000)
     with registry(auth="basic") as private:

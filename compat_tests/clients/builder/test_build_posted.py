@@ -106,7 +106,7 @@ def test_a_build(engine: Engine) -> None:
     assert quiet.messages == [{"stream": f"{post(engine, context()).image}\n"}]
 
 
-def test_a_dockerfile_alone_and_outputs(engine: Engine) -> None:
+def test_single_dockerfile_and_outputs(engine: Engine) -> None:
     alone = post(engine, b"FROM busybox\nLABEL alone=1\n")
     assert engine.api.get(f"/images/{alone.image}/json").json()["Config"]["Labels"] == {"alone": "1"}
     assert post(engine, context(), outputs='[{"Type": "moby", "Attrs": {}}]', t="posted:out").image
@@ -196,7 +196,7 @@ def test_a_session_as_an_old_cli_has_it(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_cancelled_and_left(engine: Engine, version: int) -> None:
+def test_cancel_and_disconnect(engine: Engine, version: int) -> None:
     marker = str(10**8 + uuid.uuid4().int % 10**8)
     body = context(f"FROM busybox\nRUN sleep {marker}\n")
     answers: list[Posted] = []

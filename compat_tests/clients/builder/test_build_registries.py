@@ -60,7 +60,7 @@ def where_secrets_are(engine: Engine) -> list[str]:
     return found
 
 
-def test_classic_builds_are_told_who_pulls(engine: Engine, private: Registry) -> None:
+def test_credentials_of_classic_builds(engine: Engine, private: Registry) -> None:
     base = private.name("team/classic:1")
     mine = {"username": USER, "password": PASSWORD}
     refused: list[Mapping[str, object] | None] = [

@@ -140,7 +140,7 @@ def test_refused_in_buildkits_words(engine: Engine, tmp_path: Path) -> None:
     assert builds.dumped(answers) == builds.dumped(golden()["errors"])
 
 
-def test_what_is_not_supported_is_named(engine: Engine, tmp_path: Path) -> None:
+def test_unsupported_options_are_named(engine: Engine, tmp_path: Path) -> None:
     root = str(context(tmp_path, {"Dockerfile": "FROM busybox\nRUN true\n"}))
     for option, name in (
         ("--sbom=true", "sbom"),

@@ -222,7 +222,7 @@ def test_parallel_builds_share_their_steps(engine: Engine, tmp_path: Path) -> No
     assert len(ids) == 1
 
 
-def test_a_build_that_is_cancelled_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+def test_cancelled_build_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
     marker = f"96{os.getpid()}"
     dockerfile = (
         f"FROM busybox AS a\nRUN sleep {marker}\nFROM busybox\n"

@@ -87,7 +87,7 @@ def test_replay_then_stream(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_who_saw_the_end_finds_it_stopped(engine: Engine) -> None:
+def test_container_is_stopped_when_attach_ends(engine: Engine) -> None:
     for code in range(3, 8):
         with container(engine, start=False, Cmd=["sh", "-c", f"echo x; exit {code}"]) as box:
             with hijack(engine, f"/containers/{box}/attach?{ALL}") as stream:
@@ -157,7 +157,7 @@ def test_refusals(engine: Engine) -> None:
         assert engine.api.post(f"/containers/{box}/unpause").status == 204
 
 
-def test_a_client_that_leaves_before_start_is_forgotten(engine: Engine) -> None:
+def test_disconnect_before_start(engine: Engine) -> None:
     with container(engine, start=False, Cmd=["echo", "hi"]) as box:
         path = f"/containers/{box}/attach?stream=1&stdout=1"
         hijack(engine, path).close()
@@ -166,7 +166,7 @@ def test_a_client_that_leaves_before_start_is_forgotten(engine: Engine) -> None:
             assert joined(stream.read()) == {1: b"hi\n"}
 
 
-def test_a_failed_start_lets_the_client_go(engine: Engine) -> None:
+def test_failed_start_disconnects_the_client(engine: Engine) -> None:
     with container(engine, start=False, Cmd=["nosuchprogram"]) as box:
         with hijack(engine, f"/containers/{box}/attach?stream=1&stdout=1&stderr=1") as stream:
             assert engine.api.post(f"/containers/{box}/start").status == 400
@@ -286,7 +286,7 @@ def test_docker_py_attach_socket(engine: Engine) -> None:
 
 @pytest.mark.parametrize("driver", ["json-file", "local"])
 @pytest.mark.parametrize("terminal", [False, True])
-def test_what_was_and_what_comes_join(engine: Engine, driver: str, *, terminal: bool) -> None:
+def test_logs_and_stream_join_without_gap(engine: Engine, driver: str, *, terminal: bool) -> None:
     """With `logs` and `stream`, each client gets every byte once, whenever it attaches, even within an unfinished
     line."""
     script = "seq 1 3000; printf pro; until [ -e /go ]; do sleep 0.1; done; echo mpt; seq 1 1000"

@@ -52,7 +52,7 @@ def criu(engine: Engine, *argv: str) -> str:
     return done.checked().stdout
 
 
-def test_it_goes_on_where_it_was(experimental: Engine, tmp_path: Path) -> None:
+def test_restored_container_continues(experimental: Engine, tmp_path: Path) -> None:
     engine = experimental
     run = ("run", "-d", "--runtime", "runc", "--network", "none", "--init", "-v", f"{tmp_path}:/bound")
     engine.docker(*run, "--name", "counter", "busybox", "sh", "-c", COUNT)

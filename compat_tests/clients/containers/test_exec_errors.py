@@ -83,7 +83,7 @@ def test_refusals(engine: Engine, box: str) -> None:
         ("nosuch:0", "unable to find user nosuch: no matching entries in passwd file"),
     ],
 )
-def test_a_user_nobody_knows_is_refused_at_once(engine: Engine, box: str, user: str, words: str) -> None:
+def test_unknown_user_is_refused(engine: Engine, box: str, user: str, words: str) -> None:
     answer = engine.api.post(f"/containers/{box}/exec", {"Cmd": ["true"], "User": user})
     assert (answer.status, answer.message) == (400, words)
     assert words in engine.docker("exec", "-u", user, box, "true", check=False).stderr

@@ -189,7 +189,7 @@ def test_deletions_in_diff(engine: Engine) -> None:
     engine.docker("rm", box)
 
 
-def test_what_every_container_has(engine: Engine, tmp_path: Path) -> None:
+def test_files_of_docker_are_not_changes(engine: Engine, tmp_path: Path) -> None:
     """Docker's own files in the root belong neither to the image nor to the container's changes."""
     run = ("run", "-d", "--network", "none", "-v", f"{tmp_path}:/here/below", "-w", "/made")
     box = engine.docker(*run, "busybox", "sleep", "600").stdout.strip()
@@ -223,7 +223,7 @@ def test_owners(engine: Engine, tmp_path: Path) -> None:
         engine.docker("rm", box)
 
 
-def test_a_read_only_root_takes_files_only_on_its_volumes(engine: Engine, tmp_path: Path) -> None:
+def test_cp_into_a_read_only_root(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     options = ("--network", "none", "--read-only", "-v", "/data", "busybox", "true")
     box = engine.docker("create", *options).stdout.strip()

@@ -114,7 +114,7 @@ def test_states_that_do_not_fit(engine: Engine, sleeper: str) -> None:
 @pytest.mark.parametrize(
     ("path", "query"), [("stop", {}), ("stop", {"signal": "SIGTERM", "t": 60}), ("kill", {"signal": "15"})]
 )
-def test_stop_gives_time_and_takes_a_signal(engine: Engine, path: str, query: dict[str, object]) -> None:
+def test_stop_timeout_and_signal(engine: Engine, path: str, query: dict[str, object]) -> None:
     identity = create(engine, Cmd=["sh", "-c", TRAP], StopTimeout=60)
     try:
         engine.api.post(f"/containers/{identity}/start")
@@ -278,7 +278,7 @@ def test_errors_name_the_container(engine: Engine, sleeper: str) -> None:
     assert message(answer)[1].startswith("Error when allocating new name: Invalid container name (/a b), only")
 
 
-def test_a_start_that_fails_is_told_by_the_container_too(engine: Engine) -> None:
+def test_failed_start_is_shown_in_state(engine: Engine) -> None:
     identity = create(engine, Cmd=["/no/such/program"])
     try:
         status, text = message(engine.api.post(f"/containers/{identity}/start"))
@@ -319,7 +319,7 @@ def test_prune(engine: Engine, sleeper: str) -> None:
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-def test_what_containerds_own_client_shows(engine: Engine, *, by_name: bool) -> None:
+def test_containers_in_ctr(engine: Engine, *, by_name: bool) -> None:
     """`docker info` names its address."""
     told = engine.api.get("/v1.51/info").json()["Containerd"]
     id = engine.api.get("/images/busybox/json").json()["Id"]

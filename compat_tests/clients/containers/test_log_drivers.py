@@ -158,7 +158,7 @@ def test_gelf_over_udp(engine: Engine) -> None:
             assert logs(engine, box)[1] == noise.encode() + b"\n"
 
 
-def test_gelf_over_tcp_comes_back(engine: Engine) -> None:
+def test_gelf_over_tcp_reconnects(engine: Engine) -> None:
     with Collector("stream") as server:
         script = "read a; echo $a; read b; echo $b"
         wanted = settings("gelf", gelf_address=f"tcp://127.0.0.1:{server.port}", gelf_tcp_reconnect_delay="0")

@@ -40,7 +40,7 @@ def settings(driver: str, compress: str, size: str, files: int) -> dict[str, Any
 
 
 @pytest.mark.core
-def test_a_start_while_a_client_is_told_the_log(engine: Engine) -> None:
+def test_start_while_a_client_reads_the_log(engine: Engine) -> None:
     if engine.kind == "dockerd":
         pytest.skip("dockerd's client misses what is written meanwhile")
     script = f"if [ -e /ran ]; then {count(COUNT + 1, COUNT + 300)}; else touch /ran; {count(1, COUNT)}; fi"

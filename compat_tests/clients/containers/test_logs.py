@@ -163,7 +163,7 @@ def test_docker_py_yields_lines(engine: Engine) -> None:
         assert held.logs(tail=1) == b"b\n"
 
 
-def test_a_follower_that_leaves_is_noticed(engine: Engine) -> None:
+def test_disconnected_follower_is_noticed(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"]) as box:
         for _ in range(5):
             with engine.popen("logs", "-f", box) as following:

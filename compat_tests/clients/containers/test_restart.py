@@ -65,7 +65,7 @@ def test_on_failure_gives_up_after_its_count(engine: Engine) -> None:
         engine.api.delete(f"/containers/{identity}", force=1)
 
 
-def test_who_waits_hears_of_each_run(engine: Engine) -> None:
+def test_waiters_get_each_exit(engine: Engine) -> None:
     """Each exit is an exit, even if the policy restarts the container; the removal comes after the last."""
     script = "n=$(cat /n 2>/dev/null); n=$((n+1)); echo $n > /n; exit $n"
     identity = create(engine, script, "on-failure", 2)
@@ -125,7 +125,7 @@ def test_a_container_that_waits_for_its_restart_can_be_removed(engine: Engine) -
 
 
 @pytest.mark.slow
-def test_the_daemon_goes_and_comes_back(own_engine: Engine) -> None:
+def test_restart_of_the_daemon(own_engine: Engine) -> None:
     """A graceful restart and a `kill -9`: running containers continue, exits are known, policies apply."""
     engine = own_engine
     if engine.kind == "dockerd":
@@ -197,7 +197,7 @@ def test_a_shim_or_the_supervisor_that_dies(own_engine: Engine) -> None:
 
 
 @pytest.mark.slow
-def test_everything_is_gone_at_once(own_engine: Engine) -> None:
+def test_kill_of_all_processes(own_engine: Engine) -> None:
     """As after a power loss: containers with a policy restart, others are known to have exited, `--rm` removes."""
     engine = own_engine
     if engine.kind != "wharf":

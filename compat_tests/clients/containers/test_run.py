@@ -25,13 +25,13 @@ def test_output_and_exit_code(engine: Engine) -> None:
 
 
 @honours("Config.OpenStdin", "Config.StdinOnce")
-def test_stdin_reaches_the_process_and_its_end_too(engine: Engine) -> None:
+def test_stdin_and_end_of_input(engine: Engine) -> None:
     text = "".join(f"line {number}\n" for number in range(5000))
     assert engine.docker(*RUN, "-i", "busybox", "cat", input=text).stdout == text
     assert engine.docker(*RUN, "-i", "busybox", "wc", "-l", input=text).stdout.strip() == "5000"
 
 
-def test_a_burst_of_output_is_whole(engine: Engine) -> None:
+def test_burst_of_output_is_complete(engine: Engine) -> None:
     script = "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done"
     for _ in range(3):
         assert engine.docker(*RUN, "busybox", "sh", "-c", script).stdout.split() == [str(i) for i in range(3000)]
@@ -66,7 +66,7 @@ def test_a_missing_image_and_a_bad_option(engine: Engine) -> None:
 @honours(
     "Config.Hostname", "Config.User", "Config.Env", "Config.WorkingDir", "HostConfig.Ulimits", "HostConfig.OomScoreAdj"
 )
-def test_what_the_process_is_given(engine: Engine) -> None:
+def test_environment_of_the_process(engine: Engine) -> None:
     script = "id -u; id -g; pwd; hostname; echo $HOSTNAME $A $HOME; tty; cat /proc/self/oom_score_adj; ulimit -n"
     done = engine.docker(
         *(*RUN, "-u", "12:34", "-w", "/made/here", "-h", "somename", "-e", "A=b c", "--oom-score-adj", "77"),
@@ -132,7 +132,7 @@ def test_many_at_once(engine: Engine) -> None:
 
 
 @honours("HostConfig.AutoRemove")
-def test_rm_leaves_no_container_and_no_anonymous_volume(engine: Engine) -> None:
+def test_rm_removes_anonymous_volumes(engine: Engine) -> None:
     engine.docker(*RUN, "-v", "/data", "--name", "gone", "busybox", "touch", "/data/x")
     assert until(lambda: engine.api.get("/containers/gone/json").status == 404)
     assert until(lambda: not engine.docker("volume", "ls", "-q").stdout)

@@ -250,7 +250,7 @@ def test_a_probe_runs_in_the_shell_of_its_container(engine: Engine) -> None:
         assert health(engine, box)["Log"][-1]["Output"] == "by mine: words\n"
 
 
-def test_a_probe_that_takes_too_long(engine: Engine) -> None:
+def test_probe_timeout(engine: Engine) -> None:
     test = check("CMD", "sh", "-c", "echo said; sleep 600", Timeout=SECOND, Retries=1)
     with container(engine, Cmd=["sleep", "600"], Healthcheck=test) as box:
         assert until(lambda: health(engine, box)["Status"] == "unhealthy", seconds=60)
@@ -272,7 +272,7 @@ def test_a_probe_that_cannot_run(engine: Engine) -> None:
         assert "executable file not found" in last["Output"]
 
 
-def test_as_many_failures_as_asked_for(engine: Engine) -> None:
+def test_retries_of_probes(engine: Engine) -> None:
     with container(engine, Cmd=["sleep", "600"], Healthcheck=check("CMD", "false", Retries=1000)) as box:
         assert until(lambda: health(engine, box)["FailingStreak"] > 3, seconds=60)  # the default is three
         assert health(engine, box)["Status"] == "starting"

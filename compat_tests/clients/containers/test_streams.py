@@ -109,7 +109,7 @@ def test_run_and_exec_over_tls(secure: Secure) -> None:
         assert docker("exec", box, "sh", "-c", "exit 5")[0] == 5
 
 
-def test_what_flows_through_is_not_kept(secure: Secure) -> None:
+def test_streams_use_bounded_memory(secure: Secure) -> None:
     engine, size = secure.engine, 192 * MIB
     before = highest(engine.daemon.pid)
     command = ["sh", "-c", f"read go; exec dd if=/dev/zero bs=1M count={size // MIB}"]
@@ -128,7 +128,7 @@ def test_what_flows_through_is_not_kept(secure: Secure) -> None:
     assert highest(engine.daemon.pid) < before + 32 * MIB
 
 
-def test_who_does_not_read_costs_no_memory_and_loses_nothing(secure: Secure) -> None:
+def test_slow_reader_uses_no_memory_and_loses_nothing(secure: Secure) -> None:
     engine, size = secure.engine, 48 * MIB
     with container(engine, Cmd=["sleep", "600"], HostConfig=NO_LOG) as box:
         before = highest(engine.daemon.pid)

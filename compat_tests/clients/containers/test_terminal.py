@@ -51,7 +51,7 @@ def test_input_and_size_reach_a_terminal_that_was_closed(engine: Engine) -> None
             stream.read()
 
 
-def test_all_output_of_a_terminal_precedes_its_end(engine: Engine) -> None:
+def test_terminal_output_is_complete_at_exit(engine: Engine) -> None:
     """The process exits with unread output; its terminal's buffer is read to the end."""
     script = f"seq 20000; {CLOSE}; echo last >/dev/console"
     with container(engine, start=False, Cmd=["sh", "-c", script], Tty=True) as box:

@@ -194,7 +194,7 @@ def test_import_from_a_url(engine: Engine) -> None:
     assert "dial tcp 127.0.0.1:1: connect: connection refused" in done.output
 
 
-def test_commit_of_what_just_ends(engine: Engine) -> None:
+def test_commit_of_an_exiting_container(engine: Engine) -> None:
     for _ in range(8):
         id = engine.docker("create", "busybox", "touch", "/made").stdout.strip()
         try:

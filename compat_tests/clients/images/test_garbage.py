@@ -38,7 +38,7 @@ def memory(engine: Engine) -> int:
     raise AssertionError("no RssAnon")
 
 
-def test_what_is_not_http_is_answered_and_closed(engine: Engine) -> None:
+def test_invalid_http_is_answered_and_closed(engine: Engine) -> None:
     create = b"POST /containers/create HTTP/1.1\r\n" + HEAD + b"Content-Type: application/json\r\n"
     for sent in (
         *(
@@ -117,7 +117,7 @@ def test_uploads_that_stall_keep_no_thread_from_others(engine: Engine, path: str
         assert engine.api.delete(f"/images/{identity}").status == 200
 
 
-def test_idle_and_slow_clients_block_nobody(engine: Engine) -> None:
+def test_idle_and_slow_clients_do_not_block_others(engine: Engine) -> None:
     descriptors = Path(f"/proc/{engine.daemon.pid}/fd")
     before = len(os.listdir(descriptors))
     with contextlib.ExitStack() as stack:

@@ -157,7 +157,7 @@ def test_inspect(engine: Engine) -> None:
     assert json.loads(done.stdout)[0]["Id"] == document["Id"]
 
 
-def test_a_name_comes_before_the_beginning_of_an_id(engine: Engine) -> None:
+def test_name_precedes_id_prefix(engine: Engine) -> None:
     one = load(engine, "ambiguous:1")
     name = one[7:15]  # a repository's name may look like a prefix of an id
     two = load(engine, f"{name}:latest")
@@ -222,7 +222,7 @@ def test_rmi(engine: Engine) -> None:
 
 
 @pytest.mark.core
-def test_rmi_of_what_is_used(engine: Engine) -> None:
+def test_rmi_of_an_image_in_use(engine: Engine) -> None:
     id = load(engine, "used:1")
     short = id[7:19]
     with user(engine, "used:1", running=True) as container:
@@ -285,7 +285,7 @@ def test_prune(engine: Engine) -> None:
     assert engine.api.get("/images/prune/kept:1/json").json()["Id"] == kept
 
 
-def test_prune_keeps_what_containers_asked_for(engine: Engine) -> None:
+def test_prune_keeps_names_used_by_containers(engine: Engine) -> None:
     """By id or digest, the last of the image's sorted names; by name, that name."""
     id = load(engine, "asked:b", Labels={"asked": "yes"})
 

@@ -47,7 +47,7 @@ def sending(engine: Engine, path: str, body: bytes, upto: int) -> Iterator[socke
 
 @pytest.mark.core
 @pytest.mark.parametrize("archived", [oci_archive, docker_archive])
-def test_a_load_that_stalls_and_is_left(engine: Engine, archived: type[object]) -> None:
+def test_stalled_and_interrupted_load(engine: Engine, archived: type[object]) -> None:
     archive = archived("left:1", [busybox_layer(), *fresh(1, 4 * MIB)])  # type: ignore[call-arg]
     assert isinstance(archive, bytes)
     blobs, begun = blobs_in(engine), ingested(engine)
@@ -64,7 +64,7 @@ def test_a_load_that_stalls_and_is_left(engine: Engine, archived: type[object]) 
 
 
 @pytest.mark.core
-def test_an_import_that_is_left(engine: Engine) -> None:
+def test_interrupted_import(engine: Engine) -> None:
     begun, before = ingested(engine), blobs_in(engine)
     data = fresh(1, 8 * MIB)[0]
     path = "/images/create?fromSrc=-&repo=left&tag=imported"
@@ -76,7 +76,7 @@ def test_an_import_that_is_left(engine: Engine) -> None:
     assert engine.docker("import", "-", "left:imported", input=data).stdout.startswith("sha256:")
 
 
-def test_a_save_that_is_left(engine: Engine) -> None:
+def test_interrupted_save(engine: Engine) -> None:
     """The lease of a save ends when its reader disconnects."""
     before = blobs_in(engine)
     engine.docker("load", "-q", input=docker_archive("left:saved", [busybox_layer(), *fresh(1, 8 * MIB)]))

@@ -86,7 +86,7 @@ def saved(data: bytes) -> set[str]:
         return {f"sha256:{Path(name).name}" for name in archive.getnames() if name.startswith("blobs/sha256/")}
 
 
-def test_what_is_asked_of_one_platform(engine: Engine) -> None:
+def test_queries_for_one_platform(engine: Engine) -> None:
     with loaded(engine) as made:
         assert available(engine, made.name) == [True, True]
         for platform, architecture in ((AMD64, "amd64"), (ARM64, "arm64"), ("linux/arm64", "arm64")):

@@ -80,7 +80,7 @@ def test_every_repository_that_may_have_a_blob_is_tried(engine: Engine, plain: R
     assert until(lambda: plain.log.read_text().count(f'"DELETE /v2/{names[-1]}/blobs/uploads/') == 12)
 
 
-def test_a_push_that_breaks_off_goes_on(engine: Engine, plain: Registry) -> None:
+def test_interrupted_push_resumes(engine: Engine, plain: Registry) -> None:
     layers = fresh(1, 3 * MIB)
     engine.docker("load", "-q", input=oci_archive("broken:1", layers))
     cuts = iter([MIB])

@@ -174,7 +174,7 @@ def test_certificates_of_clients(wild: Wharf) -> None:
             )
 
 
-def test_what_a_registry_may_do(wild: Wharf, plain: Registry) -> None:
+def test_registry_failures(wild: Wharf, plain: Registry) -> None:
     """A clear error, the store unchanged, and the next pull works."""
     layers = [busybox_layer(), *fresh(1, 2 * MIB)]
     blob = digest(gzip.compress(layers[1], mtime=0))

@@ -50,7 +50,7 @@ def start(engine: Engine, name: str, **host: Any) -> int:
     return int(ports["80/tcp"][0]["HostPort"])
 
 
-def test_rules_come_back_and_an_admins_stay(own_engine: Engine) -> None:
+def test_rules_are_restored_and_admin_rules_stay(own_engine: Engine) -> None:
     engine = own_engine
     port = start(engine, "kept")
     assert until(lambda: served(port))
@@ -76,7 +76,7 @@ def test_rules_come_back_and_an_admins_stay(own_engine: Engine) -> None:
     assert until(lambda: element not in dump(engine))
 
 
-def test_a_link_that_was_removed_comes_back(own_engine: Engine) -> None:
+def test_deleted_link_is_restored(own_engine: Engine) -> None:
     engine = own_engine
     identity = engine.docker("network", "create", "fallen").stdout.strip()
     subprocess.run(["ip", "link", "del", f"br-{identity[:12]}"], check=True, timeout=60)
@@ -88,7 +88,7 @@ def test_a_link_that_was_removed_comes_back(own_engine: Engine) -> None:
     engine.docker("network", "rm", "fallen")
 
 
-def test_a_bridge_that_was_removed_comes_back_by_itself(own_engine: Engine) -> None:
+def test_deleted_bridge_is_restored(own_engine: Engine) -> None:
     engine = own_engine
     port = start(engine, "stays")
     assert until(lambda: served(port))

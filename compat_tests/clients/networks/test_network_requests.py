@@ -61,7 +61,7 @@ def test_families_that_make_no_sense(engine: Engine, body: dict[str, Any], messa
     assert (answer.status, answer.message) == (400, message)
 
 
-def test_addresses_that_nobody_can_have(engine: Engine) -> None:
+def test_invalid_addresses(engine: Engine) -> None:
     pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
     *_, subnet = pool.subnets(new_prefix=26)  # networks without a subnet get lower ones
     first, last, usual = str(subnet[0]), str(subnet[-1]), str(subnet[1])

@@ -170,7 +170,7 @@ BAD: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def test_what_is_wrong_is_refused_in_dockerds_words(stage: Stage) -> None:
+def test_errors_in_dockerds_words(stage: Stage) -> None:
     engine = stage.engine
     before = {item["Id"] for item in engine.api.get("/networks").json()}
     for args, words in BAD:
@@ -247,7 +247,7 @@ def test_connect_and_disconnect_while_it_runs(stage: Stage) -> None:
     assert "default via" in stage.exec("web", "ip", "route")
 
 
-def test_what_inspect_shows_before_and_after_the_start(stage: Stage) -> None:
+def test_inspect_before_and_after_start(stage: Stage) -> None:
     net = stage.name("net")
     identity = stage.network("net", "--subnet", str(stage.subnet()), "--ipv6", "--subnet", "fd5e:7::/64")
     asked = {"IPv4Address": str(stage.subnet()[20]), "IPv6Address": "fd5e:7::20"}
@@ -316,7 +316,7 @@ def test_legacy_links(stage: Stage) -> None:
     assert ":" not in stage.exec("four", "cat", "/etc/hosts")
 
 
-def test_who_switches_ipv6_off_has_no_such_address(stage: Stage) -> None:
+def test_container_with_disabled_ipv6_has_no_ipv6_address(stage: Stage) -> None:
     network = stage.name("six")
     stage.network("six", "--ipv6", "--subnet", str(stage.subnet()), "--subnet", "fd00:57:12::/64")
     stage.run("with", "--network", network)
@@ -331,7 +331,7 @@ def test_who_switches_ipv6_off_has_no_such_address(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("option", ["inhibit_ipv4=true", "gateway_mode_ipv4=isolated"])
-def test_two_containers_alone_in_a_subnet(stage: Stage, option: str) -> None:
+def test_smallest_subnet(stage: Stage, option: str) -> None:
     """Without a gateway, no address is reserved for one."""
     subnet = f"{stage.subnet()[0]}/31"
     stage.network("pair", "--internal", "--subnet", subnet, "-o", f"com.docker.network.bridge.{option}")
@@ -366,7 +366,7 @@ def test_a_configuration_network(stage: Stage) -> None:
     assert f'configuration network "{stage.name("config")}" is in use' in done.stderr
 
 
-def test_addresses_run_out_and_come_back(stage: Stage) -> None:
+def test_addresses_are_exhausted_and_released(stage: Stage) -> None:
     tiny = next(stage.subnet().subnets(new_prefix=30))
     stage.network("tiny", "--subnet", str(tiny))
     net = ("--network", stage.name("tiny"))

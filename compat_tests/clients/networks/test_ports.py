@@ -140,7 +140,7 @@ def test_all_exposed_ports(engine: Engine) -> None:
         assert all(32768 <= int(item["HostPort"]) <= 60999 for items in shown.values() for item in items)
 
 
-def test_a_port_in_use_is_refused_whole(engine: Engine) -> None:
+def test_port_in_use_fails_the_whole_start(engine: Engine) -> None:
     first = free_ports(3)
     sentence = "driver failed programming external connectivity on endpoint"
     with removed(engine, "holder", "late", "later"), socket.socket() as taken:
@@ -191,7 +191,7 @@ def test_random_ports_are_never_given_out_twice(engine: Engine) -> None:
         assert len(set(given)) == 24
 
 
-def test_two_thousand_ports_cost_about_what_one_costs(engine: Engine) -> None:
+def test_cost_of_two_thousand_ports(engine: Engine) -> None:
     first = free_ports(2000)
 
     def resident() -> int:

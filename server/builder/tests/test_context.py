@@ -97,7 +97,7 @@ def test_refused(tmp_path: Path, data: bytes, dockerfile: str, sentence: str) ->
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_names_that_climb_stay_in_the_context(tmp_path: Path) -> None:
+def test_parent_references_stay_in_the_context(tmp_path: Path) -> None:
     """As in dockerd, which extracts in a chroot."""
     data = packed({"../Dockerfile": "FROM a\n", "../../up": "x", "a/../../over": "y", "/top": "z"})
     assert opened(tmp_path / "c" / "d", data) == ("FROM a\n", "Dockerfile", ["Dockerfile", "over", "top", "up"])

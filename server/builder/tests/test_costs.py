@@ -65,7 +65,7 @@ async def test_expansion_is_bounded() -> None:
     ids=["replace", "heredoc", "environments", "ports", "mount"],
 )
 @run
-async def test_whatever_grows_is_bounded(lines: list[str]) -> None:
+async def test_growing_values_are_bounded(lines: list[str]) -> None:
     with pytest.raises(DockerfileError, match="EXPANSION_BYTES"):
         await planned(*lines)
 
@@ -102,7 +102,7 @@ async def test_many_instructions(word: str) -> None:
 
 
 @run
-async def test_the_loop_turns_meanwhile() -> None:
+async def test_planning_does_not_block_the_loop() -> None:
     turns = 0
 
     async def turn() -> None:
@@ -118,7 +118,7 @@ async def test_the_loop_turns_meanwhile() -> None:
 
 
 @run
-async def test_a_plan_that_is_cancelled_lets_its_base_go() -> None:
+async def test_cancelled_plan_cancels_its_base() -> None:
     left = asyncio.Event()
 
     class Bases(_Bases):

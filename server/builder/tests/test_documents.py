@@ -23,7 +23,7 @@ def layer(name: str) -> Layer:
     )
 
 
-def test_a_cache_comes_back_as_it_was_written() -> None:
+def test_cache_round_trip() -> None:
     base, one, two = layer("base"), layer("one"), layer("two")
     chain = [
         Result("base", "c0", (base,)),
@@ -40,7 +40,7 @@ def test_a_cache_comes_back_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{}", b'{"layers":[{}],"records":[{"digest":"k","layers":[{"layer":7}]}]}']
 )
-def test_a_cache_without_sense_knows_nothing(data: bytes) -> None:
+def test_invalid_cache_is_empty(data: bytes) -> None:
     found = cache_config.read(data)
     assert not found.own
     assert not found.records

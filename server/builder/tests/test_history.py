@@ -42,7 +42,7 @@ async def refs(history: History, **wanted: object) -> list[str]:
     return [event.record.Ref async for event in history.listen(request)]
 
 
-def test_the_newest_and_what_is_pinned_are_kept_over_a_restart(tmp_path: Path) -> None:
+def test_newest_and_pinned_survive_a_restart(tmp_path: Path) -> None:
     async def work() -> None:
         async with opened(tmp_path) as history:
             for number in range(KEPT + 3):
@@ -71,7 +71,7 @@ def test_the_newest_and_what_is_pinned_are_kept_over_a_restart(tmp_path: Path) -
     asyncio.run(work())
 
 
-def test_what_is_asked_for(tmp_path: Path) -> None:
+def test_filters_of_requests(tmp_path: Path) -> None:
     async def work() -> None:
         async with opened(tmp_path) as history:
             build(history, "good")
@@ -97,7 +97,7 @@ def test_what_is_asked_for(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_what_records_name_can_be_read(tmp_path: Path) -> None:
+def test_blobs_of_records_can_be_read(tmp_path: Path) -> None:
     """Blobs are read by digest, before and after a restart; they are deleted with their record."""
 
     async def work() -> None:

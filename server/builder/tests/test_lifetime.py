@@ -50,7 +50,7 @@ def test_a_joined_step_keeps_what_its_first_build_opened() -> None:
     asyncio.run(check())
 
 
-def test_the_end_is_once_and_final(caplog: pytest.LogCaptureFixture) -> None:
+def test_exits_run_once(caplog: pytest.LogCaptureFixture) -> None:
     async def check() -> None:
         ended: list[int] = []
         lifetime = Lifetime()

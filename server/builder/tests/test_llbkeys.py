@@ -86,7 +86,7 @@ def test_keys_are_buildkits(keys: list[Key]) -> None:
     assert taken.inputs[1].selectors == (SELECTED,)
 
 
-def test_a_document_of_buildkits_is_understood(keys: list[Key]) -> None:
+def test_document_of_buildkit_is_parsed(keys: list[Key]) -> None:
     names = [f"sha256:{key}" for key in KEYS]
     inputs: list[Any] = [
         [],
@@ -132,7 +132,7 @@ def test_content_of_folders_and_links(tmp_path: Path) -> None:
     assert numbered("sha256:x", -1) != numbered("sha256:x")
 
 
-def test_layers_of_a_cache_are_told_by_its_manifest() -> None:
+def test_layers_of_a_cache_come_from_its_manifest() -> None:
     # As BuildKit writes it: no annotations, and no zero numbers.
     layers = [layer("base"), layer("one"), layer("two")]
     document = {

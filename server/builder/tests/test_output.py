@@ -35,7 +35,7 @@ class Build:
         return b"".join(data for number, data, _ in self.seen if number == stream)
 
 
-def test_who_joins_sees_it_from_the_beginning() -> None:
+def test_joining_listener_gets_complete_output() -> None:
     output, first, second = StepOutput(), Build(), Build(clips=False)
     output.join(first)
     output.write(STARTED, b"id")
@@ -82,7 +82,7 @@ def test_the_limits_are_buildkits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert later.text(1).endswith(b"d" * 1000 + b"the end")
 
 
-def test_one_that_leaves_leaves_the_output_to_the_others() -> None:
+def test_leaving_listener_does_not_end_output() -> None:
     async def check() -> None:
         shared: SharedTasks[str] = SharedTasks()
         outputs: list[StepOutput] = []

@@ -34,7 +34,7 @@ def test_only_what_the_runtime_made_is_removed(tmp_path: Path) -> None:
     assert left == ["dev", "etc", "etc/hostname", "etc/hosts", "kept", "kept/file", "link"]
 
 
-def test_a_directory_copied_up_for_a_stub_goes_with_it(tmp_path: Path) -> None:
+def test_copied_up_directory_is_removed_with_its_stub(tmp_path: Path) -> None:
     lower, upper = tmp_path / "lower", tmp_path / "upper"
     for root in (lower, upper):
         (root / "etc").mkdir(parents=True)

@@ -41,5 +41,5 @@ def test_titles(instruction: str, shown: str) -> None:
         ("linux/amd64", {"TARGETOS": "windows"}, "->windows/amd64"),
     ],
 )
-def test_what_is_made_for_another_platform(platform: str, variables: dict[str, str], shown: str) -> None:
+def test_cross_platform_suffix(platform: str, variables: dict[str, str], shown: str) -> None:
     assert formatting.cross(platform, variables) == shown

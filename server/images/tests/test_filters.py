@@ -32,7 +32,7 @@ def test_patterns(pattern: str, fits: bool) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["[", "a[", "[]a]", "[^]", "[a-]", "[-a]", "x\\", "[a", "[a-b"])
-def test_what_is_no_pattern(pattern: str) -> None:
+def test_invalid_patterns(pattern: str) -> None:
     with pytest.raises(WharfError, match=r"^syntax error in pattern$"):
         ReferenceTest([pattern]).fits(NAME)
 

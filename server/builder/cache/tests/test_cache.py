@@ -24,7 +24,7 @@ def test_down_to_a_size(keep: int, chosen: str) -> None:
     assert " ".join(item.id for item in found) == chosen
 
 
-def test_what_is_not_free_keeps_what_it_stands_on() -> None:
+def test_records_in_use_keep_their_parents() -> None:
     assert [item.id for item in choose(TREE, free=lambda item: item.id != "c", total=70)] == ["d", "e", "b"]
     assert [item.id for item in choose(TREE, free=lambda item: item.id in "ac", total=70)] == []
     # an unknown parent is ignored
@@ -35,7 +35,7 @@ def made(key: str, id: str) -> Record:
     return Record(id, key, f"chain of {id}", None, "", REGULAR, 1, 1, 1, 0, id)
 
 
-def test_definitions_are_kept_as_long_as_what_they_came_to(tmp_path: Path) -> None:
+def test_links_live_as_long_as_their_records(tmp_path: Path) -> None:
     path = str(tmp_path / "cache.db")
 
     async def ids(cache: Cache, definition: str, since_ns: int = 0) -> list[str]:

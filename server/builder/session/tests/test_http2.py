@@ -108,7 +108,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_breaks_the_protocol_ends_the_connection(name: str) -> None:
+def test_protocol_errors_close_the_connection(name: str) -> None:
     data, code = BAD[name]
 
     async def work(peer: Peer) -> None:
@@ -146,7 +146,7 @@ def test_small_blocks_of_many_headers_end_the_connection() -> None:
     served(work)
 
 
-def test_pings_of_a_peer_that_never_reads_end_the_connection() -> None:
+def test_unread_ping_replies_close_the_connection() -> None:
     async def work(peer: Peer) -> None:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         pings = frame(h2.PING, 0, 0, bytes(8)) * 10_000
@@ -164,7 +164,7 @@ def test_pings_of_a_peer_that_never_reads_end_the_connection() -> None:
     served(work)
 
 
-def test_a_call_that_sends_more_than_its_window_is_given_up() -> None:
+def test_call_beyond_its_window_is_reset() -> None:
     async def work(peer: Peer) -> None:
         peer.call()
         call = await peer.opened()
@@ -187,7 +187,7 @@ def test_a_call_that_sends_more_than_its_window_is_given_up() -> None:
 @pytest.mark.parametrize(
     ("head", "kind"), [((1, 4), Kind.NOT_IMPLEMENTED), ((0, MESSAGE + 1), Kind.RESOURCE_EXHAUSTED)]
 )
-def test_messages_that_are_not_taken(head: tuple[int, int], kind: Kind) -> None:
+def test_unread_messages(head: tuple[int, int], kind: Kind) -> None:
     async def work(peer: Peer) -> None:
         peer.call()
         call = await peer.opened()
@@ -273,7 +273,7 @@ def test_too_many_calls_at_once_are_refused() -> None:
     served(work)
 
 
-def test_a_peer_that_leaves_takes_its_calls_along() -> None:
+def test_disconnect_cancels_calls() -> None:
     async def work(peer: Peer) -> None:
         peer.call()
         call = await peer.opened()
@@ -307,7 +307,7 @@ def test_an_answer_and_its_error() -> None:
     served(work)
 
 
-def test_a_peer_that_has_gone_before_leaves_no_descriptor_behind() -> None:
+def test_early_disconnect_leaks_no_descriptor() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
@@ -322,7 +322,7 @@ def test_a_peer_that_has_gone_before_leaves_no_descriptor_behind() -> None:
     uvloop.run(run())
 
 
-def test_empty_messages_that_nobody_takes_close_the_window() -> None:
+def test_unread_empty_messages_close_the_window() -> None:
     async def work(peer: Peer) -> None:
         peer.call()
         call = await peer.opened()
@@ -339,7 +339,7 @@ def test_empty_messages_that_nobody_takes_close_the_window() -> None:
     served(work)
 
 
-def test_all_calls_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_of_all_calls_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.builder.session.http2.stream.HELD", 8 * h2.FRAME)
 
     async def work(peer: Peer) -> None:
@@ -357,7 +357,7 @@ def test_all_calls_together_hold_so_much(monkeypatch: pytest.MonkeyPatch) -> Non
     served(work)
 
 
-def test_ends_of_calls_that_are_never_read_end_the_connection() -> None:
+def test_unread_ends_of_calls_close_the_connection() -> None:
     async def work(peer: Peer) -> None:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         id = 1

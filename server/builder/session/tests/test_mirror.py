@@ -63,7 +63,7 @@ def test_first_time_all_then_only_what_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.root  # files get the owners that the client names
-def test_kinds_replace_one_another(tmp_path: Path) -> None:
+def test_types_replace_each_other(tmp_path: Path) -> None:
     root = tmp_path / "m"
     _sync(root, [(Entry(path="x", mode=DIR), b""), _file("x/y", b"1")])
     _sync(root, [_file("x", b"a file now")])
@@ -81,7 +81,7 @@ def test_a_path_that_leaves_the_tree_is_refused(tmp_path: Path, path: str) -> No
 
 
 @pytest.mark.root  # files get the owners that the client names
-def test_a_symlink_leads_nowhere(tmp_path: Path) -> None:
+def test_symlinks_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     tree = [(Entry(path="a", mode=LINK, linkname=str(outside)), b""), _file("a/evil", b"x")]
@@ -95,5 +95,5 @@ def test_a_symlink_leads_nowhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [DIR, FILE, LINK, stat.S_IFREG | 0o6711, stat.S_IFDIR | 0o1777, stat.S_IFIFO | 0o600])
-def test_modes_go_round(mode: int) -> None:
+def test_modes_round_trip(mode: int) -> None:
     assert to_unix(to_go(mode)) == mode
