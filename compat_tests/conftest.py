@@ -83,12 +83,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session", autouse=True)
-def host_as_before() -> Iterator[None]:
+def restore_host() -> Iterator[None]:
     """Check at the end that the host has its original links; each engine checks its other traces itself."""
     before = set(links()) if shutil.which("ip") else set()
     switches = {path: path.read_text() for path in FORWARDING if path.exists()}
     yield
-    if others_at_work():
+    if other_runs_active():
         # They depend on forwarding, and this check would report their links.
         return
     for path, value in switches.items():
@@ -105,7 +105,7 @@ def host_as_before() -> Iterator[None]:
         assert not left(), f"links left behind: {sorted(left())}"
 
 
-def others_at_work() -> bool:
+def other_runs_active() -> bool:
     """Whether another engine or test run is active on this host: the check would report its links."""
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
@@ -141,19 +141,19 @@ def oracle() -> Iterator[Dockerd]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+def check_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves containers, networks or volumes in an engine, and remove them for the next one."""
     used: list[Engine] = [
         request.getfixturevalue(name) for name in ("engine", "own_engine", "oracle") if name in request.fixturenames
     ]
-    before = [leavings(each) for each in used]
+    before = [leftovers(each) for each in used]
     yield
     for each, earlier in zip(used, before, strict=True):
         if not each.daemon.running:
             each.start()  # a test failed during a restart: restore the engine for the next ones
 
         def left(each: Engine = each, earlier: set[tuple[str, str]] = earlier) -> set[tuple[str, str]]:
-            return leavings(each) - earlier
+            return leftovers(each) - earlier
 
         # `docker run --rm` may return while the engine still removes the container
         if not until(lambda: not left(), seconds=60):
@@ -163,7 +163,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
             pytest.fail(f"the test left in {each.kind}: {found}")
 
 
-def leavings(engine: Engine) -> set[tuple[str, str]]:
+def leftovers(engine: Engine) -> set[tuple[str, str]]:
     """Return the objects that a test should have removed, as (kind, id); containers sort first."""
 
     def listed(path: str, **query: Any) -> Any:

@@ -47,7 +47,7 @@ def health(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 def used(engine: Engine) -> float:
     """Return the processor seconds of the engine's processes and of their waited-for children."""
     ticks = 0
-    for process in processes(engine.place.footprint.mark):
+    for process in processes(engine.resources.footprint.mark):
         try:
             fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:

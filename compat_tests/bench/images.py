@@ -143,7 +143,7 @@ def made(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
 def laid_out(engine: Engine, mark: str) -> list[Path]:
     """Return the files in the data root whose names contain the mark."""
-    argv = ["find", str(engine.place.root / "data"), "-name", f"{mark}-*"]
+    argv = ["find", str(engine.resources.root / "data"), "-name", f"{mark}-*"]
     files = [Path(line) for line in engine.run(*argv, check=False).stdout.splitlines()]
     assert files, f"no file of {mark} in the data root"
     return files

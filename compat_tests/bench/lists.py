@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 
-from compat_tests.bench.lives import ok
+from compat_tests.bench.lifecycle import ok
 from compat_tests.bench.measure import Row, at_most, clock, in_turn
 from compat_tests.support.api import UnixConnection
 from compat_tests.support.engines import Engine

@@ -58,7 +58,7 @@ def settled(engine: Engine) -> float:
 def memory(engine: Engine) -> float:
     """MiB: the PSS of every process of the engine, without the containers' own processes."""
     total = 0
-    for process in processes(engine.place.footprint.mark):
+    for process in processes(engine.resources.footprint.mark):
         try:
             text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         except OSError:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from compat_tests.bench import builds, everyday, files, images, lists, lives, memory, networks, peaks, startup, streams
+from compat_tests.bench import (
+    builds,
+    everyday,
+    files,
+    images,
+    lifecycle,
+    lists,
+    memory,
+    networks,
+    peaks,
+    startup,
+    streams,
+)
 from compat_tests.bench.measure import Measurement
 
 ROWS: dict[str, Measurement] = {
     "memory-fresh": memory.fresh,
     "startup": startup.startup,
-    "run": lives.run,
-    "exec": lives.exec_true,
-    "lifecycle": lives.lifecycle,
-    "burst": lives.burst,
-    "at-once": lives.at_once,
+    "run": lifecycle.run,
+    "exec": lifecycle.exec_true,
+    "lifecycle": lifecycle.lifecycle,
+    "burst": lifecycle.burst,
+    "at-once": lifecycle.at_once,
     "many": lists.many,
     "crowd": lists.crowd,
     "memory-each": memory.each,

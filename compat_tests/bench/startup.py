@@ -21,7 +21,7 @@ def startup(engines: Sequence[Engine], *, quick: bool) -> Iterator[Row]:
 
     def once(engine: Engine) -> None:
         engine.daemon.stop()
-        engine.place.footprint.end_processes()
+        engine.resources.footprint.end_processes()
         with clock(boot, engine):
             start(engine)
         engine.daemon.stop()

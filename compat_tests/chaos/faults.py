@@ -132,7 +132,7 @@ class Faults:
 
     def _proxy(self) -> None:
         """A new proxy is started; only present connections of published ports are cut."""
-        self._kill_unnoticed("proxy", listeners(self._engine.place.root / "run/proxy.sock"))
+        self._kill_unnoticed("proxy", listeners(self._engine.resources.root / "run/proxy.sock"))
 
     def _kill_unnoticed(self, kind: str, victims: list[Process]) -> None:
         if victims:
@@ -142,14 +142,14 @@ class Faults:
                 self._gone(victims)
 
     def _bridge(self) -> None:
-        self._network_fault("bridge deleted", "ip", "link", "del", self._engine.place.bridge)
+        self._network_fault("bridge deleted", "ip", "link", "del", self._engine.resources.bridge)
 
     def _table(self) -> None:
-        self._network_fault("table deleted", "nft", "delete", "table", "inet", f"wharf-{self._engine.place.bridge}")
+        self._network_fault("table deleted", "nft", "delete", "table", "inet", f"wharf-{self._engine.resources.bridge}")
 
     def _network_fault(self, kind: str, *argv: str) -> Fault:
         """Delete what an administrator might delete by mistake; the engine restores it."""
-        bridge = self._engine.place.bridge
+        bridge = self._engine.resources.bridge
         with self._journal.fault(kind, breaks=True) as fault:
             subprocess.run(argv, check=False, capture_output=True, timeout=60)
 

@@ -26,7 +26,7 @@ def expect(found: object, wanted: object, what: str) -> None:
 def reachable(engine: Wharf) -> bool:
     """Whether the daemon accepts connections."""
     try:
-        dial(engine.place.socket, timeout=10).close()
+        dial(engine.resources.socket, timeout=10).close()
     except OSError:
         return False
     return True

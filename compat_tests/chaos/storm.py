@@ -86,7 +86,7 @@ def _afterwards(
 def _held(engine: Wharf) -> dict[str, list[str]]:
     """Return what exists of containers (see ``crash``), and prepared namespaces and links beyond the pool's size."""
     held = footprint(engine)
-    spaces = sorted(os.listdir(engine.place.root / "run/netns"))
+    spaces = sorted(os.listdir(engine.resources.root / "run/netns"))
     pool = 4  # the size of the pool, and one that is being prepared
     held["namespaces"] = spaces[pool:]
     held["bridge"] = held["bridge"] if len(held["bridge"]) > pool else []

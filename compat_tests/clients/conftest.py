@@ -19,7 +19,7 @@ def plain() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
     """Remove the images that a test added."""
     for name in ("engine", "own_engine"):
         if name in request.fixturenames:

@@ -63,7 +63,7 @@ def test_unix_sockets_are_never_open_to_the_world(daemon: Wharf) -> None:
         group = grp.getgrnam("docker").gr_gid
     except KeyError:
         group = 0
-    for path in (daemon.place.socket, Path(daemon.env["SECOND"])):
+    for path in (daemon.resources.socket, Path(daemon.env["SECOND"])):
         found = path.stat()
         assert stat.S_ISSOCK(found.st_mode)
         assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o660, 0, group)
@@ -132,7 +132,7 @@ def test_ping_tells_what_clients_negotiate_by(daemon: Wharf) -> None:
 
 
 def test_sighup_applies_what_the_file_says_now(daemon: Wharf) -> None:
-    file = daemon.place.root / "daemon.json"
+    file = daemon.resources.root / "daemon.json"
 
     def info(key: str) -> object:
         return daemon.api.get("/info").json()[key]
@@ -180,18 +180,25 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
     common = [sys.executable, "-m", "server", "--config-file", str(tmp_path / "daemon.json")]
     roots = ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run")]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    same = ["--data-root", str(daemon.place.root / "data"), "--exec-root", str(daemon.place.root / "run")]
+    same = ["--data-root", str(daemon.resources.root / "data"), "--exec-root", str(daemon.resources.root / "run")]
     same += ["--pidfile", str(tmp_path / "pid"), "-H", f"unix://{tmp_path}/sock"]
     for more, words in (
         (
-            ["--pidfile", str(daemon.place.root / "wharfd.pid")],
+            ["--pidfile", str(daemon.resources.root / "wharfd.pid")],
             f"process with PID {daemon.daemon.pid} is still running",
         ),
         (["-H", daemon.host, "-H", f"tcp://127.0.0.1:{daemon.env['PORT']}"], "address already in use"),
-        (same, f"another daemon is using the data root {daemon.place.root}/data"),
+        (same, f"another daemon is using the data root {daemon.resources.root}/data"),
         (
-            ["--pidfile", str(tmp_path / "pid"), "-H", f"unix://{tmp_path}/sock", "--bridge-name", daemon.place.bridge],
-            f"bridge {daemon.place.bridge} is managed by another engine in this network namespace "
+            [
+                "--pidfile",
+                str(tmp_path / "pid"),
+                "-H",
+                f"unix://{tmp_path}/sock",
+                "--bridge-name",
+                daemon.resources.bridge,
+            ],
+            f"bridge {daemon.resources.bridge} is managed by another engine in this network namespace "
             f"(PID {daemon.daemon.pid}): choose another bridge with --bridge-name and another subnet with --bip",
         ),
     ):
@@ -201,10 +208,10 @@ def test_a_second_daemon_is_refused(daemon: Wharf, tmp_path: Path) -> None:
         assert "failed to start daemon" in done.stderr
         assert words in done.stderr
     assert daemon.api.get("/_ping").status == 200
-    assert (daemon.place.root / "wharfd.pid").read_text().strip() == str(daemon.daemon.pid)
+    assert (daemon.resources.root / "wharfd.pid").read_text().strip() == str(daemon.daemon.pid)
     assert not mounts_under(tmp_path)
-    assert daemon.place.bridge in links()
-    assert nft("list", "table", "inet", f"wharf-{daemon.place.bridge}")
+    assert daemon.resources.bridge in links()
+    assert nft("list", "table", "inet", f"wharf-{daemon.resources.bridge}")
 
 
 # SIGKILL and SIGTERM come last: they stop the daemon that the module shares.
@@ -257,7 +264,7 @@ def test_sigkill_in_the_middle_of_everything_leaves_a_whole_store(daemon: Wharf)
 
 
 def test_sigterm_ends_all_cleanly_and_who_waits_is_let_go(daemon: Wharf) -> None:
-    pidfile = daemon.place.root / "wharfd.pid"
+    pidfile = daemon.resources.root / "wharfd.pid"
     assert pidfile.read_text().strip() == str(daemon.daemon.pid)
     with daemon.popen("events", stdin=None) as events, daemon.api.raw() as idle, daemon.api.raw() as waiting:
         waiting.sendall(b"GET /events HTTP/1.1\r\n" + HEAD + b"\r\n")
@@ -267,7 +274,7 @@ def test_sigterm_ends_all_cleanly_and_who_waits_is_let_go(daemon: Wharf) -> None
         events.wait(30)
         assert idle.recv(1) == b""
     assert not pidfile.exists()
-    assert not daemon.place.socket.exists()
+    assert not daemon.resources.socket.exists()
     assert not Path(daemon.env["SECOND"]).exists()
     assert "Traceback" not in daemon.log()
     daemon.start()

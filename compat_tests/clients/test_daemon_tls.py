@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support import engines, places
+from compat_tests.support import engines, resources
 from compat_tests.support.api import TcpApi
 from compat_tests.support.engines import Wharf
 from compat_tests.support.ports import free_ports
@@ -43,11 +43,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wharf]:
     port = free_ports()
     args = ["--tlsverify", "--tlscacert", str(folder / "ca.pem"), "--tlscert", str(folder / "server-cert.pem")]
     args += ["--tlskey", str(folder / "server-key.pem"), "-H", f"tcp://127.0.0.1:{port}"]
-    engine = Wharf(places.take("guarded"), args, containerd=None)
+    engine = Wharf(resources.allocate("guarded"), args, containerd=None)
     policy = [{"all": True, "keepStorage": "3MB"}]
-    (engine.place.root / "daemon.json").write_text(json.dumps({"builder": {"gc": {"enabled": True, "policy": policy}}}))
+    (engine.resources.root / "daemon.json").write_text(
+        json.dumps({"builder": {"gc": {"enabled": True, "policy": policy}}})
+    )
     argv = ["fd://" if word == engine.host else word for word in engine.daemon.argv]
-    engine.daemon.argv[:] = [sys.executable, "-c", ACTIVATE, str(engine.place.socket), *argv]
+    engine.daemon.argv[:] = [sys.executable, "-c", ACTIVATE, str(engine.resources.socket), *argv]
     engine.env |= {"PORT": str(port), "CERTIFICATES": str(folder)}
     try:
         engine.start()
@@ -69,7 +71,7 @@ def secure(engine: Wharf, *args: str, input: str = "", check: bool = True) -> en
 def test_a_passed_socket_is_served_and_stays(guarded: Wharf) -> None:
     assert guarded.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
     guarded.daemon.stop()
-    guarded.place.socket.unlink()  # still there: it is systemd's, which serves the next start with it
+    guarded.resources.socket.unlink()  # still there: it is systemd's, which serves the next start with it
     guarded.start()
 
 

@@ -257,7 +257,7 @@ def test_images(client: Any, name: str) -> None:
 
 
 def test_networks_and_volumes(client: Any, engine: Engine, name: str) -> None:
-    subnet = engine.place.pool.split(",")[0].removeprefix("base=").split("/")[0].rsplit(".", 1)[0]
+    subnet = engine.resources.pool.split(",")[0].removeprefix("base=").split("/")[0].rsplit(".", 1)[0]
     pool = IPAMPool(subnet=f"{subnet}.0/28", gateway=f"{subnet}.1")
     network = client.networks.create(
         name, driver="bridge", labels={"a": "b"}, ipam=IPAMConfig(pool_configs=[pool]), internal=True, attachable=True

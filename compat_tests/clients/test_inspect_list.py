@@ -178,7 +178,7 @@ def answers(engine: Engine, identity: str, versions: Sequence[str]) -> dict[str,
     found: dict[str, Any] = {}
     filters = json.dumps({"id": {identity: True}})
     for version in versions:
-        api = Api(engine.place.socket, version=version)
+        api = Api(engine.resources.socket, version=version)
         found[f"{version} inspect"] = plain(api.get(f"/containers/{identity}/json").json())
         rows = api.get("/containers/json", all=1, filters=filters).json()
         assert len(rows) == 1

@@ -35,7 +35,7 @@ def used(pids: Sequence[int]) -> int:
 @contextlib.contextmanager
 def within(engine: Engine, what: str) -> Iterator[None]:
     """Fail if the memory of the engine's daemons exceeded the limit above its start value at any time."""
-    pids = [each.pid for each in processes(engine.place.footprint.mark) if each.comm != "wharf-shim"]
+    pids = [each.pid for each in processes(engine.resources.footprint.mark) if each.comm != "wharf-shim"]
     with sampled(lambda: used(pids), pause=0.02) as samples:
         yield
     idle, peak = samples[0], max(samples)

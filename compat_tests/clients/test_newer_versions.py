@@ -81,7 +81,7 @@ def test_answers_change_as_described(engine: Engine, box: str) -> None:
     for path, changes in CHANGES.items():
         before: set[str] = set()
         for version in VERSIONS:
-            answer = Api(engine.place.socket, version=version).get(path.format(box))
+            answer = Api(engine.resources.socket, version=version).get(path.format(box))
             assert answer.status == 200, answer.body
             now = keys(answer.json()) if path != "/_ping" else set()
             if version != VERSIONS[0]:
@@ -92,7 +92,7 @@ def test_answers_change_as_described(engine: Engine, box: str) -> None:
 
 def test_values_change_as_described(engine: Engine, box: str) -> None:
     def ask(version: str, path: str, **query: object) -> Any:
-        return Api(engine.place.socket, version=version).get(path, **query).json()
+        return Api(engine.resources.socket, version=version).get(path, **query).json()
 
     def image(version: str, **query: object) -> Mapping[str, Any]:
         rows = ask(version, "/images/json", **query)
@@ -119,7 +119,7 @@ def test_requests_are_read_as_described(engine: Engine) -> None:
         ("1.48", {"NetworkingConfig": priority}, 201),
     ]
     for version, body, status in asked:
-        api = Api(engine.place.socket, version=version)
+        api = Api(engine.resources.socket, version=version)
         answer = api.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], **body})
         try:
             assert answer.status == status, (version, body, answer.body)

@@ -122,4 +122,4 @@ def test_dockerode(engine: Engine, modules: Path, tmp_path: Path) -> None:
     script = tmp_path / "client.js"
     script.write_text(SCRIPT)
     name = f"node{uuid.uuid4().hex[:10]}"
-    engine.run("node", str(script), str(engine.place.socket), name, str(tmp_path), env={"NODE_PATH": str(modules)})
+    engine.run("node", str(script), str(engine.resources.socket), name, str(tmp_path), env={"NODE_PATH": str(modules)})

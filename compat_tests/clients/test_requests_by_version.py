@@ -83,7 +83,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def created(engine: Engine, version: str, body: dict[str, Any]) -> dict[str, Any]:
     """Return the answer to create, and inspect's answer to a client of that version."""
-    api = Api(engine.place.socket, version=version)
+    api = Api(engine.resources.socket, version=version)
     answer = api.post("/containers/create", {"Image": "busybox", **body}, name="by-version")
     found = {"status": answer.status, "answer": plain(answer.json())}
     if answer.status == 201:

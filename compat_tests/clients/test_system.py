@@ -61,7 +61,7 @@ def test_info_tells_how_things_are(own_engine: Engine) -> None:
     before = info()
     assert (before["OSType"], before["Swarm"]["LocalNodeState"]) == ("linux", "inactive")
     assert before["DriverStatus"][0] == ["driver-type", "io.containerd.snapshotter.v1"]
-    assert before["DockerRootDir"] == str(own_engine.place.root / "data")
+    assert before["DockerRootDir"] == str(own_engine.resources.root / "data")
     assert before["Containerd"]["Address"].startswith("/")
     assert {before["DefaultRuntime"], "io.containerd.runc.v2"} <= set(before["Runtimes"])
     features = before["Runtimes"][before["DefaultRuntime"]]["status"]["org.opencontainers.runtime-spec.features"]

@@ -42,7 +42,7 @@ def mapped(ranges: None) -> Iterator[Wharf]:
 
 
 def root_of(engine: Wharf) -> Path:
-    return engine.place.root / "data" / f"{FIRST}.{FIRST}"
+    return engine.resources.root / "data" / f"{FIRST}.{FIRST}"
 
 
 def owner(path: Path) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def test_networks_are_the_containers_own(mapped: Wharf) -> None:
 
 
 def test_volumes_and_binds(mapped: Wharf) -> None:
-    made = mapped.place.root / "made" / "below"
+    made = mapped.resources.root / "made" / "below"
     script = "touch /v/x /b/x && chown 9:9 /v/x && stat -c %u:%g /v /v/hosts.copied"
     mapped.docker("build", "-q", "-t", "withvolume", "-", input=(
         "FROM busybox\nRUN mkdir /v && touch /v/hosts.copied && chown 2:3 /v/hosts.copied\nVOLUME /v\n"
@@ -115,7 +115,7 @@ def test_volumes_and_binds(mapped: Wharf) -> None:
     assert owner(data / "hosts.copied") == (FIRST + 2, FIRST + 3)
     assert owner(made) == owner(made.parent) == owner(made / "x") == (FIRST, FIRST)
     # A directory of the host's root is inaccessible inside.
-    closed = mapped.place.root / "closed"
+    closed = mapped.resources.root / "closed"
     closed.mkdir(mode=0o700)
     refused = mapped.docker("run", "--rm", "-v", f"{closed}:/b", "busybox", "ls", "/b", check=False)
     assert "Permission denied" in refused.stderr

@@ -32,10 +32,12 @@ VOLUME = "crash-volume"
 
 def footprint(engine: Wharf) -> dict[str, list[str]]:
     """Return what exists of containers; empty for an engine without containers."""
-    root, stock = engine.place.root, engine.containerd
+    root, stock = engine.resources.root, engine.containerd
     address = str(stock.address if stock else root / "run/containerd/containerd.sock")
     bundles = (
-        stock.place.root / "containerd-state/io.containerd.runtime.v2.task" if stock else root / "run/containerd/tasks"
+        stock.resources.root / "containerd-state/io.containerd.runtime.v2.task"
+        if stock
+        else root / "run/containerd/tasks"
     )
 
     def ctr(*args: str) -> list[str]:
@@ -49,7 +51,7 @@ def footprint(engine: Wharf) -> dict[str, list[str]]:
         return sorted(os.listdir(path)) if path.is_dir() else []
 
     def ports() -> list[str]:
-        return [name for name, master in links().items() if master == engine.place.bridge]
+        return [name for name, master in links().items() if master == engine.resources.bridge]
 
     volumes = engine.api.get("/volumes").json()["Volumes"] or []
     found = engine.api.get(f"/networks/{NETWORK}")
@@ -63,12 +65,12 @@ def footprint(engine: Wharf) -> dict[str, list[str]]:
         "leases": ctr("leases", "ls"),
         "volumes": [volume["Name"] for volume in volumes if volume["Name"] != VOLUME],
         "endpoints": sorted(found.json()["Containers"]) if found.status == 200 else [],
-        "cgroups": [str(path) for path in cgroups_named(engine.place.cgroup) if len(path.name) == 64],
+        "cgroups": [str(path) for path in cgroups_named(engine.resources.cgroup) if len(path.name) == 64],
         "shims": [str(process.pid) for name in ("wharf-shim", "wharf-iohost") for process in engine.find(name)],
         "mounts": [path for path in mounts_under(root) if "/run/netns" not in path],
         "bridge": ports(),
         # Only published ports: the rest of the table exists as long as the engine.
-        "rules": re.findall(r"\S+ \. 80\b", nft("-n", "list", "table", "inet", f"wharf-{engine.place.bridge}")),
+        "rules": re.findall(r"\S+ \. 80\b", nft("-n", "list", "table", "inet", f"wharf-{engine.resources.bridge}")),
     }
 
 
@@ -294,7 +296,7 @@ OPERATIONS = (
 def sweeping(engine: Engine) -> Iterator[Sweep]:
     """Restart the engine with steps that can be killed; restore it at the end."""
     assert isinstance(engine, Wharf)
-    folder = engine.place.root / "steps"
+    folder = engine.resources.root / "steps"
     folder.mkdir()
     daemon, argv = engine.daemon, list(engine.daemon.argv)
     daemon.argv[daemon.argv.index("server")] = "compat_tests.endurance.dying"

@@ -157,7 +157,7 @@ def left(client: Any, engine: Engine) -> None:
             head = (
                 f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
             )
-            with dial(engine.place.socket) as sock:
+            with dial(engine.resources.socket) as sock:
                 sock.sendall(f"{head}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode() + body)
                 sock.recv(10)
     finally:
@@ -167,13 +167,13 @@ def left(client: Any, engine: Engine) -> None:
 def settle(engine: Engine) -> None:
     """Remove the build cache, and wait until no shim of a container is left."""
     engine.api.post("/build/prune", all=1)
-    until(lambda: not any("shim" in process.comm for process in processes(engine.place.footprint.mark)), seconds=60)
+    until(lambda: not any("shim" in process.comm for process in processes(engine.resources.footprint.mark)), seconds=60)
 
 
 def look(engine: Engine, lives: int) -> list[str]:
     """Return one line for the processes of each name, and one for their resources on the host."""
     kinds: dict[str, list[int]] = {}
-    for process in processes(engine.place.footprint.mark):
+    for process in processes(engine.resources.footprint.mark):
         kinds.setdefault(process.comm, []).append(process.pid)
     lines = []
     for comm, pids in sorted(kinds.items()):
@@ -183,10 +183,10 @@ def look(engine: Engine, lives: int) -> list[str]:
         zombies = sum(_zombies(pid) for pid in pids)
         numbers = f"{len(pids):>3} {resident:>8.1f} {descriptors:>5} {threads:>7} {zombies:>7}"
         lines.append(f"{lives:>7} {comm:<16} {numbers}")
-    place = engine.place
-    held = f"{len(mounts_under(place.root))} mounts, {len(links())} links of the host, "
-    files = sum(len(names) for _, _, names in os.walk(place.root / "data"))
-    return [*lines, f"{lives:>7} {held}{len(cgroups_named(place.cgroup))} cgroups, {files} files in the data root"]
+    resources = engine.resources
+    held = f"{len(mounts_under(resources.root))} mounts, {len(links())} links of the host, "
+    files = sum(len(names) for _, _, names in os.walk(resources.root / "data"))
+    return [*lines, f"{lives:>7} {held}{len(cgroups_named(resources.cgroup))} cgroups, {files} files in the data root"]
 
 
 def _status(pid: int, key: str) -> int:

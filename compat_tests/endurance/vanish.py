@@ -240,7 +240,7 @@ class Vanish:
 
     def ctr(self, *args: str) -> list[str]:
         stock = self.engine.containerd
-        address = stock.address if stock else next((self.engine.place.root / "run").rglob("containerd.sock"))
+        address = stock.address if stock else next((self.engine.resources.root / "run").rglob("containerd.sock"))
         argv = ["ctr", "--address", str(address), "--namespace", "moby", *args]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
         return [line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()]
@@ -249,9 +249,9 @@ class Vanish:
         found = [f"lease {id}" for id in self.ctr("leases", "ls") if not id.endswith("-build-cache")]
         found += [f"snapshot {key}" for key in self.ctr("snapshots", "ls") if not key.startswith("sha256:")]
         found += [f"ingest {ref}" for ref in self.ctr("content", "active") if not ref.startswith(RESUMABLE)]
-        groups = [Path(line.split()[1]) for line in self.engine.place.footprint.left() if line.startswith("cgroup")]
+        groups = [Path(line.split()[1]) for line in self.engine.resources.footprint.left() if line.startswith("cgroup")]
         found += [f"cgroup {path}" for path in groups if re.fullmatch("[0-9a-z]{24,64}", path.name)]
-        data = self.engine.place.root / "data"
+        data = self.engine.resources.root / "data"
         for path, _ in disk.entries(data):
             parts = path.removeprefix(f"{data}/").split("/")
             if "trash" in parts[:-1] or (parts[:2] in BUILDING and len(parts) > 2):

@@ -25,7 +25,7 @@ DEADLINE = 60.0
 
 
 @pytest.fixture(autouse=True)
-def ours_alone(own_engine: Engine) -> None:
+def wharf_only(own_engine: Engine) -> None:
     if own_engine.kind != "wharf":
         pytest.skip("the embedded supervisor and its shims only")
 
@@ -249,7 +249,7 @@ def test_containers_keep_the_limits_that_wharfd_was_started_with(own_engine: Eng
 def test_an_upgrade_after_a_crash_replaces_the_supervisor(own_engine: Engine) -> None:
     """The crash leaves the supervisor running although its installation is gone from the disk."""
     engine = own_engine
-    note = engine.place.root / "run/containerd/installation"
+    note = engine.resources.root / "run/containerd/installation"
     with container(engine, Cmd=["sleep", "600"]) as identity:
         engine.docker("start", identity)
         for origin, same in ((note.read_text(), True), ("another installation", False)):

@@ -35,7 +35,7 @@ def test_a_full_disk_loses_lines_and_nothing_else(engine: Engine, driver: str) -
     log = {"Type": driver, "Config": {"max-size": "-1"} if driver == "json-file" else {"compress": "false"}}
     config = {"Cmd": ["sh", "-c", WRITE], "OpenStdin": True, "HostConfig": {"LogConfig": log, "NetworkMode": "none"}}
     with container(engine, start=False, **config) as identity:
-        directory = engine.place.root / "data/containers" / identity
+        directory = engine.resources.root / "data/containers" / identity
         with small_disk(directory, "256k"):
             with hijack(engine, f"/containers/{identity}/attach?stream=1&stdin=1&stdout=1") as stream:
                 assert engine.api.post(f"/containers/{identity}/start").status == 204

@@ -21,7 +21,7 @@ SUPERVISOR = "wharf-supervis"
 
 
 @pytest.fixture(autouse=True)
-def ours_alone(own_engine: Engine) -> None:
+def wharf_only(own_engine: Engine) -> None:
     if own_engine.kind != "wharf":
         pytest.skip("the embedded supervisor only")
 
@@ -29,7 +29,7 @@ def ours_alone(own_engine: Engine) -> None:
 def holder(engine: Engine) -> Process | None:
     """Return the supervisor that holds the lock on its root, from the kernel's list of locks (no side effects)."""
     try:
-        inode = os.stat(engine.place.root / "data/containerd/lock").st_ino
+        inode = os.stat(engine.resources.root / "data/containerd/lock").st_ino
     except FileNotFoundError:
         return None
     with open("/proc/locks") as file:
@@ -61,7 +61,7 @@ def listens(path: Path) -> bool:
         return client.connect_ex(str(path)) == 0
 
 
-def stopped_in_its_start(engine: Engine) -> Process:
+def stop_during_start(engine: Engine) -> Process:
     """Kill wharfd while its supervisor starts; return the supervisor, stopped by SIGSTOP before it listens."""
     for _ in range(20):
         kill_both(engine)
@@ -71,7 +71,7 @@ def stopped_in_its_start(engine: Engine) -> Process:
         # The kernel continues a process group that becomes orphaned (setpgid(2)): stop it again.
         first.signal(signal.SIGSTOP)
         assert until(partial(stopped, first.pid))
-        if not listens(engine.place.root / "run/containerd/containerd.sock"):
+        if not listens(engine.resources.root / "run/containerd/containerd.sock"):
             return first
         first.signal(signal.SIGCONT)  # it listened before the signal: try again
     raise AssertionError("the supervisor listened each time before it was stopped")
@@ -92,7 +92,7 @@ def kill_both(engine: Engine) -> None:
 def test_starting_supervisor_is_reused(own_engine: Engine) -> None:
     """wharfd is killed before its supervisor serves; the next wharfd uses that supervisor."""
     engine = own_engine
-    first = stopped_in_its_start(engine)
+    first = stop_during_start(engine)
     try:
         engine.daemon.start()
         time.sleep(1)
@@ -106,7 +106,7 @@ def test_starting_supervisor_is_reused(own_engine: Engine) -> None:
 
 def test_supervisor_that_never_serves_is_replaced(own_engine: Engine) -> None:
     engine = own_engine
-    first = stopped_in_its_start(engine)
+    first = stop_during_start(engine)
     engine.daemon.env["WHARF_TIMEOUTS"] = "supervisor.start=8,supervisor.stop=1"
     try:
         engine.start()
@@ -147,7 +147,7 @@ def test_starts_in_quick_succession(own_engine: Engine) -> None:
             engine.daemon.wait_for(engine.api)
         found = state(engine, identity)
         assert (found["Running"], found["Pid"]) == (True, pid)
-        gateway = engine.place.bip.partition("/")[0]
+        gateway = engine.resources.bip.partition("/")[0]
         assert engine.docker("exec", identity, "ping", "-c", "1", "-W", "5", gateway).status == 0
     finally:
         engine.docker("rm", "-f", identity)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from compat_tests.fields.matrix import OPERATIONAL, honours, proofs, refuses, shows
-from compat_tests.support.boxes import MIB, create, create_and_remove, output, pid_of, running, spec_of
+from compat_tests.support.containers import MIB, create, create_and_remove, output, pid_of, running, spec_of
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import ROOT
 from compat_tests.support.traces import until
@@ -229,7 +229,7 @@ def test_runtimes(engine: Engine) -> None:
     assert output(engine, {"HostConfig": {"Runtime": "runc"}}, "echo fine") == ["fine"]
     for name in {"runc", default} if engine.kind == "wharf" else ():
         with running(engine, {"HostConfig": {"Runtime": name}}) as identity:
-            (state,) = engine.place.root.glob(f"run/containerd/runtime/*/*/{identity}")
+            (state,) = engine.resources.root.glob(f"run/containerd/runtime/*/*/{identity}")
             assert state.parts[-3] == name
     answer = engine.api.post("/containers/create", {"Image": "busybox", "HostConfig": {"Runtime": "odd"}})
     assert (answer.status, answer.message) == (400, "unknown or invalid runtime name: odd")

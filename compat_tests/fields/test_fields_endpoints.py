@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compat_tests.fields.matrix import honours
-from compat_tests.support.boxes import output, running
+from compat_tests.support.containers import output, running
 from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root

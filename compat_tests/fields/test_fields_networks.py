@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from compat_tests.fields.matrix import honours
-from compat_tests.support.boxes import output, running
+from compat_tests.support.containers import output, running
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.traces import until
 
@@ -91,7 +91,7 @@ def test_mac_address(engine: Engine) -> None:
 
 @honours("Endpoint.IPAMConfig", "Endpoint.Aliases")
 def test_endpoint_settings(engine: Engine) -> None:
-    pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
+    pool = ipaddress.IPv4Network(engine.resources.pool.partition("=")[2].partition(",")[0])
     *_, subnet = pool.subnets(new_prefix=26)  # networks without a subnet get lower ones
     chosen = str(subnet[27])
     settings = {"IPAM": {"Config": [{"Subnet": str(subnet)}]}}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from compat_tests.fields.matrix import honours
-from compat_tests.support.boxes import (
+from compat_tests.support.containers import (
     MIB,
     UNIFIED,
     cgroup_of,
@@ -25,7 +25,7 @@ from compat_tests.support.boxes import (
     spec_of,
 )
 from compat_tests.support.engines import Engine
-from compat_tests.support.places import systemd_cgroups
+from compat_tests.support.resources import systemd_cgroups
 from compat_tests.support.traces import cgroups_named, until
 
 pytestmark = pytest.mark.root
@@ -211,7 +211,7 @@ def test_devices_of_cdi(engine: Engine, tmp_path: Path) -> None:
 
 @honours("HostConfig.CgroupParent")
 def test_cgroup_parent(engine: Engine) -> None:
-    own = engine.place.footprint.cgroup
+    own = engine.resources.footprint.cgroup
     if systemd_cgroups():
         parent, end = f"{own}-below.slice", f"/{own}.slice/{own}-below.slice/docker-{{}}.scope"
     else:
@@ -222,7 +222,7 @@ def test_cgroup_parent(engine: Engine) -> None:
             assert path.endswith(end.format(identity)), path
     finally:
         # As with dockerd, a cgroup parent given by the client is not removed: it may contain other groups.
-        for folder in cgroups_named(engine.place.footprint.cgroup):
+        for folder in cgroups_named(engine.resources.footprint.cgroup):
             if "below" in folder.name:
                 until(lambda folder=folder: remove_empty(folder))  # type: ignore[misc]
 
@@ -277,7 +277,7 @@ def real_time(engine: Engine) -> Iterator[None]:
     if UNIFIED or not Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists():
         pytest.skip("this kernel gives no real-time to cgroups")
     with running(engine, {}):  # its cgroup parent exists
-        parents = [path for path in cgroups_named(engine.place.cgroup) if path.parent == Path("/sys/fs/cgroup/cpu")]
+        parents = [path for path in cgroups_named(engine.resources.cgroup) if path.parent == Path("/sys/fs/cgroup/cpu")]
         (file,) = [path / "cpu.rt_runtime_us" for path in parents]
         try:
             file.write_text(str(10 * RUNTIME))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support import images, places
+from compat_tests.support import images, resources
 from compat_tests.support.traces import CGROUPS, MARK, PREFIX, Footprint, links, mounts_under, processes
 
 pytestmark = pytest.mark.root
@@ -38,7 +38,7 @@ def test_leftovers_of_a_killed_run_are_swept() -> None:
         hierarchy.joinpath(group, "inner").mkdir(parents=True)
         assert any(p.pid == child.pid for p in processes(root.name))
 
-        swept = "\n".join(line for line in places.sweep() if line.startswith(root.name))
+        swept = "\n".join(line for line in resources.sweep() if line.startswith(root.name))
 
         for word in (f"process {child.pid}", f"mount {root}/a mount", f"link {bridge}", f"cgroup {hierarchy}/{group}"):
             assert word in swept
@@ -50,13 +50,13 @@ def test_leftovers_of_a_killed_run_are_swept() -> None:
         child.kill()
         child.wait(60)
         Footprint(root.name, root, bridge, group).remove()
-        places.clear(root)
+        resources.clear(root)
 
 
 def test_a_process_without_the_mark_is_known_by_its_socket() -> None:
     """As the proxy, which has an environment of its own; also after the engine's files are gone."""
-    place = places.take("unmarked")
-    path = place.root / "run.sock"
+    allocated = resources.allocate("unmarked")
+    path = allocated.root / "run.sock"
     try:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
@@ -64,28 +64,28 @@ def test_a_process_without_the_mark_is_known_by_its_socket() -> None:
             child = subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()])
         try:
             path.unlink()
-            assert [process.pid for process in place.footprint.processes()] == [child.pid]
-            assert any(f"process {child.pid} " in line for line in place.footprint.left())
-            place.footprint.end_processes()
+            assert [process.pid for process in allocated.footprint.processes()] == [child.pid]
+            assert any(f"process {child.pid} " in line for line in allocated.footprint.left())
+            allocated.footprint.end_processes()
             assert child.wait(60) == -signal.SIGKILL
         finally:
             child.kill()
             child.wait(60)
     finally:
-        places.clear(place.root)
+        resources.clear(allocated.root)
 
 
-def test_places_are_apart_and_those_of_the_living_are_not_swept() -> None:
-    first, second = places.take("one"), places.take("two")
+def test_resources_are_distinct_and_live_ones_are_not_swept() -> None:
+    first, second = resources.allocate("one"), resources.allocate("two")
     try:
         assert len({first.bridge, second.bridge, first.bip, second.bip, first.pool, second.pool}) == 6
         assert len(first.bridge) <= 15
-        places.sweep()
+        resources.sweep()
         assert first.root.is_dir()
         assert not mounts_under(first.root)
     finally:
-        for place in (first, second):
-            places.clear(place.root)
+        for allocated in (first, second):
+            resources.clear(allocated.root)
 
 
 def test_the_busybox_image_is_the_same_every_time() -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from compat_tests.hostile.beside import MIB, Beside, beside, send
+from compat_tests.hostile.side_effects import MIB, SideEffects, monitored, send
 from compat_tests.support import engines
 from compat_tests.support.disk import files
 from compat_tests.support.engines import Engine
@@ -185,7 +185,7 @@ class Seen:
     seconds: float
     status: int
     said: bytes
-    beside: Beside
+    effects: SideEffects
     left: int
 
 
@@ -193,7 +193,7 @@ def explode(engine: Engine, source: Registry, way: str, made: Bomb) -> Seen:
     """Try one bomb on one path. Fails beyond the limits of this module."""
     before = _used(engine)
     begin = time.monotonic()
-    with beside(engine, added=ADDED) as seen:
+    with monitored(engine, added=ADDED) as seen:
         status, said = WAYS[way](engine, source, made)
     seconds = time.monotonic() - begin
     clear(engine)
@@ -233,7 +233,7 @@ def main() -> int:
                         continue
                     said = seen.said.splitlines()[-1][:100] if seen.said else b""
                     print(
-                        f"{name} {seen.seconds:6.1f} s, ping {seen.beside.slowest:.2f} s, +{seen.beside.added} MiB, "
+                        f"{name} {seen.seconds:6.1f} s, ping {seen.effects.slowest:.2f} s, +{seen.effects.added} MiB, "
                         f"{seen.left} MiB left, {seen.status} {said!r}",
                         flush=True,
                     )

@@ -116,7 +116,7 @@ def ports(engine: Engine, count: int) -> None:
         "ExposedPorts": {name: {} for name in names},
         "HostConfig": {"PortBindings": {name: [{"HostIp": "127.0.0.1"}] for name in names}},
     }
-    table = ("list", "table", "inet", f"wharf-{engine.place.bridge}")
+    table = ("list", "table", "inet", f"wharf-{engine.resources.bridge}")
     answer = engine.api.request("POST", "/containers/create", query={"name": "ports"}, data=body)
     assert answer.status == 201, answer.body
     try:

@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from compat_tests.hostile.beside import beside
+from compat_tests.hostile.side_effects import monitored
 from compat_tests.support import engines
-from compat_tests.support.boxes import running
+from compat_tests.support.containers import running
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 from compat_tests.support.traces import processes, until
@@ -56,7 +56,7 @@ KINDS = {**BODIES, **ANSWERS}
 def _costs(engine: Engine) -> tuple[int, int]:
     """Return the threads and open descriptors of the engine's processes, without the shims'."""
     threads = descriptors = 0
-    for process in processes(engine.place.footprint.mark):
+    for process in processes(engine.resources.footprint.mark):
         if process.comm != "wharf-shim":
             with contextlib.suppress(OSError):
                 threads += len(os.listdir(f"/proc/{process.pid}/task"))
@@ -104,7 +104,7 @@ def stall(engine: Engine, kinds: Sequence[str], count: int) -> None:
             _work(engine, box)
             threads, descriptors = _costs(engine)
             requests = [KINDS[kind].replace(b"{box}", box.encode()).replace(b"{loud}", loud.encode()) for kind in kinds]
-            with beside(engine, added=100 + EACH * count * len(kinds)), stalled(engine, requests, count):
+            with monitored(engine, added=100 + EACH * count * len(kinds)), stalled(engine, requests, count):
                 _work(engine, box)
                 threading.Event().wait(1)  # for delayed growth
                 _work(engine, box)

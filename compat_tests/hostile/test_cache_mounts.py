@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import pytest
 
 from compat_tests.clients.builder.test_build_posted import Posted, context, post
-from compat_tests.clients.builder.test_buildkit import images_as_before
+from compat_tests.clients.builder.test_buildkit import remove_new_images
 from compat_tests.support.engines import Engine
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = pytest.mark.root
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.support.boxes import running
+from compat_tests.support.containers import running
 from compat_tests.support.engines import Engine, wharf
 from compat_tests.support.traces import processes
 
@@ -27,7 +27,7 @@ DEADLINE = 60.0
 @contextlib.contextmanager
 def stopped(engine: Engine) -> Iterator[None]:
     """Stop the engine's processes, so that none accepts connections."""
-    pids = [process.pid for process in processes(engine.place.footprint.mark)]
+    pids = [process.pid for process in processes(engine.resources.footprint.mark)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -77,7 +77,7 @@ def test_a_thousand_clients_at_once(own_engine: Engine) -> None:
     if engine.kind != "wharf":
         pytest.skip("the supervisor's and the shims' sockets are those of ours")
     with running(engine, {"HostConfig": {"NetworkMode": "none"}}):
-        found = sockets(engine.place.root)
+        found = sockets(engine.resources.root)
         assert len(found) >= 4, found  # the API, the supervisor's two, the shim's
         clients = min(CLIENTS, SOMAXCONN)
         with stopped(engine):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from compat_tests.hostile.beside import beside, send
+from compat_tests.hostile.side_effects import monitored, send
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 
@@ -45,7 +45,7 @@ def dockerfile(lines: list[str]) -> bytes:
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_the_limit(own_engine: Engine, name: str) -> None:
     lines, limit = REFUSED[name]
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(own_engine, "POST", "/build", body=dockerfile(lines), headers=TAR, seconds=60)
     assert status == 200
     last = json.loads(answer.splitlines()[-1])
@@ -55,7 +55,7 @@ def test_refused_with_the_limit(own_engine: Engine, name: str) -> None:
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_other_requests_are_served(own_engine: Engine, name: str) -> None:
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(
             own_engine, "POST", "/build", body=dockerfile(ENDLESS[name]), headers=TAR, seconds=SECONDS
         )
@@ -70,7 +70,7 @@ def test_many_patterns_that_leave_files_out(own_engine: Engine, version: int, pa
         ".dockerignore": "\n".join(pattern.format(number) for number in range(10_000)),
         **{f"file{number}": b"" for number in range(1000)},
     }
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(
             own_engine, "POST", f"/build?version={version}&t=ignore", body=layer(files), headers=TAR, seconds=120
         )

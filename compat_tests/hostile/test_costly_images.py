@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from compat_tests.hostile.beside import beside, send
+from compat_tests.hostile.side_effects import monitored, send
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import busybox_layer, config, docker_archive, layer
 
@@ -42,7 +42,7 @@ def test_large_configs(own_engine: Engine, name: str) -> None:
         archive = docker_archive("large:1", [busybox_layer()], **CONFIGS[name])
     else:
         archive = with_history("large:1", HISTORIES[name])
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(own_engine, "POST", "/images/load", body=archive, headers=TAR, seconds=60)
         assert (status, b"Loaded image" in answer) == (200, True), answer
         try:
@@ -64,6 +64,6 @@ def test_large_configs(own_engine: Engine, name: str) -> None:
 
 def test_a_config_of_too_many_values_is_refused(own_engine: Engine) -> None:
     body = with_history("large:1", [{}] * 1_000_000)
-    with beside(own_engine):
+    with monitored(own_engine):
         _, answer = send(own_engine, "POST", "/images/load", body=body, headers=TAR, seconds=60)
     assert b"exceeds the limit DOCUMENT_VALUES (500000)" in answer, answer

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from compat_tests.hostile.beside import beside, send
+from compat_tests.hostile.side_effects import monitored, send
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 
@@ -82,7 +82,7 @@ LIMITED = {
 @pytest.mark.parametrize("name", LISTS)
 def test_filters(own_engine: Engine, name: str) -> None:
     path, filters = LISTS[name]
-    with beside(own_engine):
+    with monitored(own_engine):
         packed = json.dumps(filters, separators=(",", ":"))
         status, answer = send(
             own_engine, "GET", f"{path}?since=1&until=2&filters={quote(packed, safe='[]{},:')}", seconds=60
@@ -93,7 +93,7 @@ def test_filters(own_engine: Engine, name: str) -> None:
 
 @pytest.mark.parametrize("name", BODIES)
 def test_bodies(own_engine: Engine, name: str) -> None:
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(own_engine, "POST", "/containers/create", body=BODIES[name], headers=JSON, seconds=60)
     assert status == 400, answer
 
@@ -102,7 +102,7 @@ def test_bodies(own_engine: Engine, name: str) -> None:
 def test_many_of_a_kind(own_engine: Engine, name: str) -> None:
     api = own_engine.api
     body = json.dumps({"Image": "busybox", "Cmd": ["true"], **CONTAINERS[name]}).encode()
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(own_engine, "POST", "/containers/create", body=body, headers=JSON, seconds=60)
         if name in LIMITED:
             assert status == 400
@@ -125,7 +125,7 @@ def test_log_tags(own_engine: Engine, tag: str) -> None:
     body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": host}
     created = own_engine.api.post("/containers/create", body).json()["Id"]
     try:
-        with beside(own_engine):
+        with monitored(own_engine):
             status, _ = send(own_engine, "POST", f"/containers/{created}/start", seconds=60)
         assert status in (204, 500)  # dockerd's 500 for a tag that fails
     finally:
@@ -137,7 +137,7 @@ def test_long_queries(own_engine: Engine) -> None:
     arguments = {f"NAME_{number}": "x" * 1000 for number in range(700)}
     archive = layer({"Dockerfile": "FROM busybox\nARG NAME_699\nLABEL found=$NAME_699\n"})
     query = {"buildargs": json.dumps(arguments), "t": "long-query"}
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(
             own_engine, "POST", "/build", query=query, body=archive, headers={"Content-Type": "application/x-tar"}
         )
@@ -154,7 +154,7 @@ def test_long_queries(own_engine: Engine) -> None:
 def test_subnets(own_engine: Engine) -> None:
     subnets = [{"Subnet": f"10.{number >> 8}.{number & 255}.0/24"} for number in range(20_000)]
     body = {"Name": "subnets", "Driver": "macvlan", "IPAM": {"Config": subnets}}
-    with beside(own_engine):
+    with monitored(own_engine):
         status, answer = send(
             own_engine, "POST", "/networks/create", body=json.dumps(body).encode(), headers=JSON, seconds=60
         )

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from compat_tests.clients.builder.control import control
-from compat_tests.hostile.beside import beside
+from compat_tests.hostile.side_effects import monitored
 from compat_tests.support.engines import Engine
 
 pytestmark = pytest.mark.root
@@ -24,6 +24,6 @@ MANY = range(400_000)
     ids=lambda wanted: next(iter(wanted)),
 )
 def test_options_of_a_build(own_engine: Engine, wanted: dict[str, object]) -> None:
-    with beside(own_engine), control(own_engine) as builder, pytest.raises(grpc.RpcError) as refused:
+    with monitored(own_engine), control(own_engine) as builder, pytest.raises(grpc.RpcError) as refused:
         builder.solve(Ref="many", **wanted)
     assert "exceeds the limit BUILD_OPTIONS (10000)" in str(refused.value.details())

@@ -44,7 +44,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def members(engine: Engine) -> list[int]:
     """Return the processes in the cgroups of the engine's containers, and those of the hanging runtime."""
     found = set()
-    for cgroup in cgroups_named(engine.place.cgroup):
+    for cgroup in cgroups_named(engine.resources.cgroup):
         with contextlib.suppress(OSError):
             found |= {int(line) for line in (cgroup / "cgroup.procs").read_text().split()}
     for path in Path("/proc").glob("[0-9]*/cmdline"):

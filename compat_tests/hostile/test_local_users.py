@@ -71,7 +71,7 @@ def open_to_others(root: Path) -> list[str]:
 
 def use(engine: Engine) -> str:
     """Create one of everything: a running container with a volume, logs, a build, an exec's files."""
-    context = engine.place.root / "context"
+    context = engine.resources.root / "context"
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text(DOCKERFILE)
     engine.docker("build", "-q", "-t", "open", "--build-arg", "PASSWORD=secret", str(context))
@@ -92,7 +92,7 @@ def use_and_leave(engine: Engine) -> str:
 def check(engine: Wharf) -> None:
     name = use(engine)
     try:
-        root = engine.place.root
+        root = engine.resources.root
         found = open_to_others(root / "data") + open_to_others(root / "run")
         assert not found, "\n".join(found[:80])
         suid = [path for path in everything(root / "data") if path.endswith(b"/suid")]
@@ -118,7 +118,7 @@ def test_with_remapped_ids() -> None:
         engine.load_busybox()
         check(engine)
         # Only the containers' root may pass through.
-        root = engine.place.root / "data" / f"{FIRST}.{FIRST}"
+        root = engine.resources.root / "data" / f"{FIRST}.{FIRST}"
         for directory in (root.parent, root):
             found = directory.stat()
             assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, FIRST, 0o710)
@@ -128,14 +128,14 @@ def test_roots_of_an_earlier_version_are_closed() -> None:
     with engines.wharf("upgraded") as engine:
         engine.load_busybox()
         engine.docker("rmi", "-f", use_and_leave(engine))
-        for root in (engine.place.root / "data", engine.place.root / "run"):
+        for root in (engine.resources.root / "data", engine.resources.root / "run"):
             for path in everything(root):
                 if path.endswith((b".db", b".db-wal", b".db-shm")):
                     os.chmod(path, 0o644)
                 elif os.path.isdir(path) and os.stat(path).st_mode & 0o077 and path.count(b"/") < 6:
                     os.chmod(path, 0o755)
         engine.restart()
-        for path in everything(engine.place.root / "data"):
+        for path in everything(engine.resources.root / "data"):
             if path.endswith((b".db", b".db-wal", b".db-shm")):
                 assert stat.S_IMODE(os.stat(path).st_mode) == 0o600, path
         check(engine)

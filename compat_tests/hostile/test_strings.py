@@ -114,7 +114,7 @@ def test_a_cgroup_parent_stays_in_the_hierarchy(engine: Engine, oracle: Engine) 
     if (CGROUPS / "cgroup.controllers").exists():
         pytest.skip("cgroup v1 or hybrid: with systemd's driver a parent is a slice")
     for each in (engine, oracle):
-        parent = f"../../../etc/..{each.place.cgroup_parent}"
+        parent = f"../../../etc/..{each.resources.cgroup_parent}"
         body = {"Image": "busybox", "Cmd": ["sleep", "100"], **in_host(CgroupParent=parent)}
         identity = each.api.post("/containers/create", body).json()["Id"]
         try:
@@ -124,7 +124,7 @@ def test_a_cgroup_parent_stays_in_the_hierarchy(engine: Engine, oracle: Engine) 
                 paths = {line.rstrip().split(":", 2)[2] for line in file if ":memory:" in line or ":pids:" in line}
             # The hierarchy's root may be a subtree of the host's, as in a container.
             assert paths
-            assert all(path.endswith(f"{each.place.cgroup_parent}/{identity}") for path in paths), paths
+            assert all(path.endswith(f"{each.resources.cgroup_parent}/{identity}") for path in paths), paths
             assert not any("etc" in path.split("/") for path in paths), paths
         finally:
             each.api.delete(f"/containers/{identity}", force=1)

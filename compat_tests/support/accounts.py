@@ -58,7 +58,7 @@ def on_disk(engine: Engine) -> Account:
     return account
 
 
-def told(engine: Engine) -> dict[str, int]:
+def reported_sizes(engine: Engine) -> dict[str, int]:
     """Return the sizes of `GET /system/df`, without those counted twice: the build cache also lists layers of
     images."""
     document: dict[str, Any] = engine.api.get("/system/df").json()

@@ -15,9 +15,9 @@ from compat_tests.support.transfers import content
 
 
 def roots(engine: Engine) -> list[Path]:
-    found = [engine.place.root / "data"]
+    found = [engine.resources.root / "data"]
     if isinstance(engine, Wharf) and engine.containerd is not None:
-        found.append(engine.containerd.place.root / "containerd-root")
+        found.append(engine.containerd.resources.root / "containerd-root")
     return found
 
 

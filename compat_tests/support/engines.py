@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from compat_tests.support import places
+from compat_tests.support import resources
 from compat_tests.support.api import Api
 from compat_tests.support.daemons import START, STOP, Daemon, forget
 from compat_tests.support.daemons import Completed as Completed
@@ -35,19 +35,19 @@ class Engine(ABC):
 
     kind: str
 
-    def __init__(self, place: places.Place) -> None:
-        self.place = place
-        self.api = Api(place.socket)
+    def __init__(self, resources: resources.EngineResources) -> None:
+        self.resources = resources
+        self.api = Api(resources.socket)
         self.env: dict[str, str] = {}
-        self.cdi = place.root / "cdi"  # where it looks for CDI specifications
+        self.cdi = resources.root / "cdi"  # where it looks for CDI specifications
         self.plugins = Path("/run/docker/plugins")  # where it looks for plugins
         self._client: docker.DockerClient | None = None
-        self._config = place.root / "cli"
+        self._config = resources.root / "cli"
         self._config.mkdir()
 
     @property
     def host(self) -> str:
-        return f"unix://{self.place.socket}"
+        return f"unix://{self.resources.socket}"
 
     @property
     @abstractmethod
@@ -132,7 +132,7 @@ class Engine(ABC):
         """Return the engine's processes of this name (the kernel keeps 15 characters), except the API daemon."""
         return [
             process
-            for process in self.place.footprint.processes()
+            for process in self.resources.footprint.processes()
             if process.pid != self.daemon.pid and process.comm.startswith(name[:15])
         ]
 
@@ -144,7 +144,7 @@ class Engine(ABC):
             self.daemon.process.wait(STOP)
             return
         found = self.find(name)
-        assert found, f"no process {name!r} among {[p.comm for p in self.place.footprint.processes()]}"
+        assert found, f"no process {name!r} among {[p.comm for p in self.resources.footprint.processes()]}"
         for process in found:
             process.signal(signal_number)
         assert until(lambda: not {p.pid for p in found} & {p.pid for p in self.find(name)}), f"{name} did not end"
@@ -165,9 +165,9 @@ class Engine(ABC):
             return self.shut_down()
         finally:
             self.end_all()
-            self.place.footprint.remove()
+            self.resources.footprint.remove()
             forget(self.daemon)
-            places.clear(self.place.root)
+            resources.clear(self.resources.root)
 
     def shut_down(self) -> list[str]:
         """Stop cleanly; return one line for each thing that was left behind by mistake."""
@@ -187,23 +187,33 @@ class Wharf(Engine):
 
     kind = "wharf"
 
-    def __init__(self, place: places.Place, args: Sequence[str], *, containerd: Containerd | None) -> None:
-        super().__init__(place)
+    def __init__(
+        self, resources: resources.EngineResources, args: Sequence[str], *, containerd: Containerd | None
+    ) -> None:
+        super().__init__(resources)
         self.containerd = containerd
-        argv = [sys.executable, "-m", "server", "--data-root", str(place.root / "data"), "--exec-root"]
-        argv += [str(place.root / "run"), "-H", self.host, "--bip", place.bip, "--bridge-name", place.bridge]
-        argv += ["--default-address-pool", place.pool, "--cgroup-parent", place.cgroup_parent]
-        argv += ["--config-file", str(place.root / "daemon.json"), "--pidfile", str(place.root / "wharfd.pid")]
+        argv = [sys.executable, "-m", "server", "--data-root", str(resources.root / "data"), "--exec-root"]
+        argv += [
+            str(resources.root / "run"),
+            "-H",
+            self.host,
+            "--bip",
+            resources.bip,
+            "--bridge-name",
+            resources.bridge,
+        ]
+        argv += ["--default-address-pool", resources.pool, "--cgroup-parent", resources.cgroup_parent]
+        argv += ["--config-file", str(resources.root / "daemon.json"), "--pidfile", str(resources.root / "wharfd.pid")]
         argv += ["--cdi-spec-dir", str(self.cdi)]
         if containerd is not None:
             self.kind = "containerd"
             argv += ["--containerd", str(containerd.address)]
         if not any(arg == "--config-file" for arg in args):
-            (place.root / "daemon.json").write_text("{}")
+            (resources.root / "daemon.json").write_text("{}")
         # A directory of its own: engines that run at the same time must not use each other's plugins.
-        self.plugins = place.root / "plugins"
+        self.plugins = resources.root / "plugins"
         environ = {"WHARF_PLUGINS": str(self.plugins)}
-        self._daemon = Daemon([*argv, *args], place.root / "wharfd.log", mark=place.footprint.mark, env=environ)
+        self._daemon = Daemon([*argv, *args], resources.root / "wharfd.log", mark=resources.footprint.mark, env=environ)
 
     @property
     def daemon(self) -> Daemon:
@@ -217,8 +227,8 @@ class Wharf(Engine):
 
         def odd() -> list[str]:
             shims = [f"shim {p.pid}" for p in self.find("wharf-shim")]
-            ours = (f"link {self.place.bridge}", f"/{self.place.cgroup}", f"/{self.place.cgroup}.slice")
-            left = [line for line in self.place.footprint.left() if not line.endswith(ours)]
+            ours = (f"link {self.resources.bridge}", f"/{self.resources.cgroup}", f"/{self.resources.cgroup}.slice")
+            left = [line for line in self.resources.footprint.left() if not line.endswith(ours)]
             return shims + [line for line in left if not line.startswith(self.STAYS)]
 
         until(lambda: not odd(), seconds=60)
@@ -228,18 +238,18 @@ class Wharf(Engine):
 class Containerd:
     """Debian's containerd, with roots of its own."""
 
-    def __init__(self, place: places.Place) -> None:
-        self.place = place
-        self.address = place.root / "containerd.sock"
-        config = place.root / "containerd.toml"
+    def __init__(self, resources: resources.EngineResources) -> None:
+        self.resources = resources
+        self.address = resources.root / "containerd.sock"
+        config = resources.root / "containerd.toml"
         config.write_text(
             "version = 2\n"
-            f'root = "{place.root}/containerd-root"\nstate = "{place.root}/containerd-state"\n'
+            f'root = "{resources.root}/containerd-root"\nstate = "{resources.root}/containerd-state"\n'
             'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
             f'[grpc]\naddress = "{self.address}"\n[debug]\nlevel = "warn"\n'
         )
         self.daemon = Daemon(
-            ["containerd", "--config", str(config)], place.root / "containerd.log", mark=place.footprint.mark
+            ["containerd", "--config", str(config)], resources.root / "containerd.log", mark=resources.footprint.mark
         )
 
     def start(self) -> None:
@@ -263,9 +273,9 @@ class Containerd:
         try:
             self.daemon.stop()
         finally:
-            self.place.footprint.remove()
+            self.resources.footprint.remove()
             forget(self.daemon)
-            places.clear(self.place.root)
+            resources.clear(self.resources.root)
 
 
 class Dockerd(Engine):
@@ -273,17 +283,33 @@ class Dockerd(Engine):
 
     kind = "dockerd"
 
-    def __init__(self, place: places.Place, args: Sequence[str], *, containerd_store: bool = False) -> None:
-        super().__init__(place)
+    def __init__(
+        self, resources: resources.EngineResources, args: Sequence[str], *, containerd_store: bool = False
+    ) -> None:
+        super().__init__(resources)
         features = {"cdi": True, "containerd-snapshotter": containerd_store}
-        (place.root / "daemon.json").write_text(json.dumps({"features": features}))
-        self.netns = place.root / "netns"
-        argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(place.root / "daemon.json")]
-        argv += ["--data-root", str(place.root / "data"), "--exec-root", str(place.root / "run"), "-H", self.host]
+        (resources.root / "daemon.json").write_text(json.dumps({"features": features}))
+        self.netns = resources.root / "netns"
+        argv = ["nsenter", f"--net={self.netns}", "dockerd", "--config-file", str(resources.root / "daemon.json")]
+        argv += [
+            "--data-root",
+            str(resources.root / "data"),
+            "--exec-root",
+            str(resources.root / "run"),
+            "-H",
+            self.host,
+        ]
         argv += ["--cdi-spec-dir", str(self.cdi)]
-        argv += ["--pidfile", str(place.root / "dockerd.pid"), "--bip", place.bip, "--default-address-pool", place.pool]
-        argv += ["--cgroup-parent", place.cgroup_parent]
-        self._daemon = Daemon([*argv, *args], place.root / "dockerd.log", mark=place.footprint.mark)
+        argv += [
+            "--pidfile",
+            str(resources.root / "dockerd.pid"),
+            "--bip",
+            resources.bip,
+            "--default-address-pool",
+            resources.pool,
+        ]
+        argv += ["--cgroup-parent", resources.cgroup_parent]
+        self._daemon = Daemon([*argv, *args], resources.root / "dockerd.log", mark=resources.footprint.mark)
 
     @property
     def daemon(self) -> Daemon:
@@ -305,14 +331,14 @@ class Dockerd(Engine):
 @contextlib.contextmanager
 def wharf(name: str, *args: str, containerd: Containerd | None = None) -> Iterator[Wharf]:
     """Run Wharf with these additional flags; fail if its clean stop leaves something behind."""
-    with _running(Wharf(places.take(name), args, containerd=containerd)) as engine:
+    with _running(Wharf(resources.allocate(name), args, containerd=containerd)) as engine:
         yield engine
 
 
 @contextlib.contextmanager
 def stock_containerd(name: str) -> Iterator[Containerd]:
     """Run a stock containerd for `wharf(..., containerd=...)`."""
-    containerd = Containerd(places.take(name))
+    containerd = Containerd(resources.allocate(name))
     try:
         containerd.start()
         yield containerd
@@ -323,7 +349,7 @@ def stock_containerd(name: str) -> Iterator[Containerd]:
 @contextlib.contextmanager
 def dockerd(name: str, *args: str, containerd_store: bool = False) -> Iterator[Dockerd]:
     """Run the reference: the OS's dockerd, with its own image store or containerd's."""
-    with _running(Dockerd(places.take(name), args, containerd_store=containerd_store)) as engine:
+    with _running(Dockerd(resources.allocate(name), args, containerd_store=containerd_store)) as engine:
         yield engine
 
 
@@ -365,7 +391,7 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) != ["sweep"]:
         print("usage: python -m compat_tests.support.engines sweep", file=sys.stderr)
         return 2
-    for line in places.sweep():
+    for line in resources.sweep():
         print(f"   swept {line}")
     return 0
 

@@ -128,7 +128,7 @@ def raw_socket(found: Any) -> socket.socket:
     return sock
 
 
-def let_go(found: Any) -> None:
+def close_stream(found: Any) -> None:
     """Close it completely: the wrapper, its response, and the connection below."""
     response, sock = getattr(found, "_response", None), raw_socket(found)
     if response is not None:

@@ -103,9 +103,9 @@ def gated(found: Registry, repository: str, layers: list[bytes], rule: Rule) -> 
 
 def content(engine: Engine) -> Path:
     """Return the content store's directory."""
-    root = engine.place.root / "data"
+    root = engine.resources.root / "data"
     if isinstance(engine, Wharf) and engine.containerd is not None:
-        root = engine.containerd.place.root
+        root = engine.containerd.resources.root
     return next(root.rglob("io.containerd.content.v1.content"))
 
 

@@ -33,7 +33,7 @@ HELLO = Case('FROM busybox\nENV A=b\nRUN echo hello; echo oops >&2\nCOPY f /x/\n
 
 
 @pytest.fixture(autouse=True)
-def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
     """Remove the images that a test built."""
     if "engine" not in request.fixturenames:
         yield
@@ -257,7 +257,7 @@ def running_commands(engine: Engine) -> str:
     from compat_tests.support.traces import cgroups_named
 
     found = []
-    for group in cgroups_named(engine.place.cgroup):
+    for group in cgroups_named(engine.resources.cgroup):
         with contextlib.suppress(OSError):
             for pid in (group / "cgroup.procs").read_text().split():
                 with contextlib.suppress(OSError):

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from compat_tests.clients.builder.test_build_sources import needs_git, shown
-from compat_tests.clients.builder.test_buildkit import build, context, images_as_before
+from compat_tests.clients.builder.test_buildkit import build, context, remove_new_images
 from compat_tests.clients.webserver import repository, serving
 from compat_tests.support.engines import Engine
 from compat_tests.support.registry import registry
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = [
     pytest.mark.root,

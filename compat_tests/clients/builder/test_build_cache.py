@@ -166,7 +166,7 @@ def test_so_much_may_stay(engine: Engine, root: Path) -> None:
     for name in ("reserved-space", "keep-storage", "max-used-space"):
         answer = engine.api.post("/build/prune", **{"all": 1, name: 100_000_000}).json()
         assert answer["CachesDeleted"] is None
-    free = os.statvfs(engine.place.root)
+    free = os.statvfs(engine.resources.root)
     wanted = free.f_bavail * free.f_frsize + (1 << 50)
     assert engine.api.post("/build/prune", **{"all": 1, "min-free-space": 1}).json()["CachesDeleted"] is None
     assert engine.api.post("/build/prune", **{"all": 1, "min-free-space": wanted}).json()["SpaceReclaimed"] > 300_000

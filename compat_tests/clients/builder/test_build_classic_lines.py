@@ -13,10 +13,10 @@ from datetime import datetime
 import pytest
 
 from compat_tests.clients.builder.builds import Case, classic
-from compat_tests.clients.builder.test_buildkit import images_as_before
+from compat_tests.clients.builder.test_buildkit import remove_new_images
 from compat_tests.support.engines import Dockerd, Engine
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = pytest.mark.root
 

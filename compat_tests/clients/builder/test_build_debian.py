@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from compat_tests.clients.builder.test_build_sources import shown
-from compat_tests.clients.builder.test_buildkit import context, images_as_before
+from compat_tests.clients.builder.test_buildkit import context, remove_new_images
 from compat_tests.support.engines import Engine
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 PROGRAMS = ["apt-get", "cat", "dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "diff", "gzip", "rm", "sh", "tar", "xz"]
 PROGRAMS += ["ldconfig", "start-stop-daemon"]

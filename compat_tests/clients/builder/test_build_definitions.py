@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.test_buildkit import build, context, images_as_before
+from compat_tests.clients.builder.test_buildkit import build, context, remove_new_images
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.registry import Registry, registry
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = [
     pytest.mark.root,

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from compat_tests.clients.builder.builds import Case, classic
-from compat_tests.clients.builder.test_buildkit import _pids, context, images_as_before
+from compat_tests.clients.builder.test_buildkit import _pids, context, remove_new_images
 from compat_tests.support.engines import Engine
 from compat_tests.support.traces import until
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = [
     pytest.mark.root,

@@ -42,7 +42,7 @@ CLASSIC = "FROM busybox\nARG R\nCOPY many /many\nRUN echo $R > /r; sleep 0.1\n"
 
 def ctr(engine: Wharf, *args: str) -> list[str]:
     """Return the output lines of ctr."""
-    own = engine.place.root / "run" / "containerd" / "containerd.sock"
+    own = engine.resources.root / "run" / "containerd" / "containerd.sock"
     address = str(own if engine.containerd is None else engine.containerd.address)
     done = subprocess.run(
         ["ctr", "--address", address, "--namespace", "moby", *args], capture_output=True, text=True, check=True
@@ -52,8 +52,8 @@ def ctr(engine: Wharf, *args: str) -> list[str]:
 
 def left(engine: Wharf) -> set[str]:
     """Return the leftovers of builds: directories, tasks, active snapshots, and leases without a cache record."""
-    build = engine.place.root / "data" / "build"
-    folders = [build / "scratch", build / "contexts", engine.place.root / "run" / "build"]
+    build = engine.resources.root / "data" / "build"
+    folders = [build / "scratch", build / "contexts", engine.resources.root / "run" / "build"]
     # Read a copy: the daemon locks the database.
     with tempfile.TemporaryDirectory() as folder:
         for path in build.glob("cache.db*"):
@@ -124,7 +124,7 @@ def works(engine: Wharf, before: set[str]) -> None:
 
 
 def kept(engine: Wharf) -> set[str]:
-    return left(engine) if (engine.place.root / "data/build/cache.db").exists() else set()
+    return left(engine) if (engine.resources.root / "data/build/cache.db").exists() else set()
 
 
 CONTEXT = f"{sessions.PULL_FILES}#context"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.clients.builder.test_buildkit import build, images_as_before
+from compat_tests.clients.builder.test_buildkit import build, remove_new_images
 from compat_tests.clients.builder.test_buildkit_images import layout
 from compat_tests.support.engines import Engine
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = [
     pytest.mark.root,

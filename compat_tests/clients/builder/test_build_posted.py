@@ -19,13 +19,13 @@ from compat_tests.clients.builder import sessions
 from compat_tests.clients.builder.builds import Case
 from compat_tests.clients.builder.control import pb
 from compat_tests.clients.builder.sessions import Client
-from compat_tests.clients.builder.test_buildkit import _pids, images_as_before
+from compat_tests.clients.builder.test_buildkit import _pids, remove_new_images
 from compat_tests.clients.webserver import repository, serving
 from compat_tests.support.api import Answer
 from compat_tests.support.engines import Dockerd, Engine
 from compat_tests.support.traces import until
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = pytest.mark.root
 

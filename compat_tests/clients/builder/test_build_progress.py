@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from compat_tests.clients.builder import builds
-from compat_tests.clients.builder.test_buildkit import context, images_as_before
+from compat_tests.clients.builder.test_buildkit import context, remove_new_images
 from compat_tests.support.engines import Engine
 from compat_tests.support.streams import DEADLINE, Terminal
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = [
     pytest.mark.root,

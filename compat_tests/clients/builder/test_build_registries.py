@@ -20,7 +20,7 @@ from compat_tests.support.images import busybox_layer, docker_archive
 from compat_tests.support.registry import PASSWORD, USER, Registry, registry
 from compat_tests.support.transfers import fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 #: Logs and databases are read completely, of blobs and layers only files that may be documents.
 LARGE = 8 << 20
@@ -50,7 +50,7 @@ def where_secrets_are(engine: Engine) -> list[str]:
     """Return the engine's files (log, databases, blobs, layers, contexts) that contain the password in any encoding."""
     packed = base64.b64encode(f"{USER}:{PASSWORD}".encode())[:-3]
     forms = (PASSWORD.encode(), packed, b"open+sesame", b"open%20sesame", base64.b64encode(PASSWORD.encode())[:-3])
-    root = engine.place.root
+    root = engine.resources.root
     found = []
     for path in [root / "wharfd.log", *(Path(p) for place in ("data", "run") for p, _ in entries(root / place))]:
         with contextlib.suppress(OSError):  # files may disappear

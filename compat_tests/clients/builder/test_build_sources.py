@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from compat_tests.clients.builder.builds import Case, classic
-from compat_tests.clients.builder.test_buildkit import build, context, images_as_before
+from compat_tests.clients.builder.test_buildkit import build, context, remove_new_images
 from compat_tests.clients.webserver import repository, serving
 from compat_tests.support.engines import Engine
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = [
     pytest.mark.root,
@@ -129,7 +129,7 @@ def test_entitlements(engine: Engine) -> None:
     assert build(engine, "--allow", "security.insecure", "-", input=insecure).status == 0
     assert "network.host is not allowed" in build(engine, "-", input=host, check=False).stderr
     build(engine, "--allow", "network.host", "-t", "src:host", "-", input=host)
-    assert f" {engine.place.bridge}:" in shown(engine, "src:host", "cat", "/links")
+    assert f" {engine.resources.bridge}:" in shown(engine, "src:host", "cat", "/links")
 
 
 def test_limits_of_classic_steps(engine: Engine) -> None:

@@ -32,7 +32,7 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def images_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+def remove_new_images(request: pytest.FixtureRequest) -> Iterator[None]:
     """Remove the images that a test built."""
     engine: Engine = request.getfixturevalue("engine")
     before = _images(engine)
@@ -245,7 +245,7 @@ def test_secrets_and_caches(engine: Engine, tmp_path: Path) -> None:
         "",
         "/c:\n\n/t:",
     )
-    found = subprocess.run(["grep", "-rlF", secret, str(engine.place.root)], capture_output=True, check=False)
+    found = subprocess.run(["grep", "-rlF", secret, str(engine.resources.root)], capture_output=True, check=False)
     assert found.stdout == b""
     missing = build(engine, str(root), "--no-cache", check=False)
     assert "secret k: not found" in missing.stderr

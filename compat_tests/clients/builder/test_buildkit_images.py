@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from compat_tests.clients.builder.test_buildkit import build, context, images_as_before
+from compat_tests.clients.builder.test_buildkit import build, context, remove_new_images
 from compat_tests.clients.webserver import serving
 from compat_tests.support.engines import Engine
 from compat_tests.support.registry import Registry, registry
 from compat_tests.support.traces import until
 
-__all__ = ["images_as_before"]
+__all__ = ["remove_new_images"]
 
 pytestmark = [
     pytest.mark.root,
@@ -230,7 +230,7 @@ def test_cancelled_build_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
         "COPY --from=a /etc/passwd /p\n"
     )
     root = context(tmp_path, {"Dockerfile": dockerfile, "k": "hidden"})
-    below = str(engine.place.root)
+    below = str(engine.resources.root)
 
     def mounts() -> set[str]:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -244,7 +244,7 @@ def test_cancelled_build_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
         client.communicate(timeout=60)
     assert until(lambda: not sleeping(marker), seconds=60)
     assert until(lambda: mounts() <= before, seconds=60), mounts() - before
-    folder = engine.place.root / "run" / "build"
+    folder = engine.resources.root / "run" / "build"
     assert until(lambda: not folder.exists() or not os.listdir(folder), seconds=60)
 
 

@@ -16,7 +16,7 @@ import pytest
 from docker.types import LogConfig
 
 from compat_tests.support.engines import Engine
-from compat_tests.support.streams import Stream, Terminal, container, frames, hijack, joined, let_go, raw_socket
+from compat_tests.support.streams import Stream, Terminal, close_stream, container, frames, hijack, joined, raw_socket
 from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
@@ -279,7 +279,7 @@ def test_docker_py_attach_socket(engine: Engine) -> None:
         data = b""
         while more := sock.recv(4096):
             data += more
-        let_go(found)
+        close_stream(found)
         assert joined(data) == {1: b"x\n"}
         assert exit_code(engine, box) == 0
 

@@ -11,7 +11,7 @@ import pytest
 
 from compat_tests.clients.containers.execs import create, inspect
 from compat_tests.support.engines import Engine
-from compat_tests.support.streams import container, hijack, joined, let_go
+from compat_tests.support.streams import close_stream, container, hijack, joined
 from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
@@ -149,7 +149,7 @@ def test_docker_py(engine: Engine, box: str) -> None:
     code, output = held.exec_run(["sh", "-c", "echo out; echo err >&2; exit 6"], demux=True)
     assert (code, output) == (6, (b"out\n", b"err\n"))
     result = held.exec_run("cat", stdin=True, socket=True)
-    let_go(result.output)
+    close_stream(result.output)
     stream = held.exec_run(["sh", "-c", "echo a; echo b"], stream=True).output
     assert b"".join(stream) == b"a\nb\n"
 

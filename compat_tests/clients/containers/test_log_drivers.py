@@ -17,7 +17,7 @@ import pytest
 
 from compat_tests.support.engines import Engine
 from compat_tests.support.logservers import Collector, Fluentd, LogPlugin, gelf_messages, unpack
-from compat_tests.support.streams import container, joined, let_go, raw_socket
+from compat_tests.support.streams import close_stream, container, joined, raw_socket
 from compat_tests.support.traces import until
 
 pytestmark = pytest.mark.root
@@ -171,7 +171,7 @@ def test_gelf_over_tcp_reconnects(engine: Engine) -> None:
                 held: Any = engine.client.containers.get(box)
                 found = held.attach_socket(params={"stdin": 1, "stream": 1})
                 raw_socket(found).sendall(text.encode())
-                let_go(found)
+                close_stream(found)
 
             enter("one\n")
             assert until(lambda: said() == ["one"]), server.data

@@ -244,7 +244,7 @@ def test_layers_that_a_power_cut_has_emptied(own_engine: Engine) -> None:
         assert answer.status == 200, answer.body
         for name in ("wharfd", "wharf-supervis"):
             engine.kill(name)
-        store = engine.place.root / "data/containerd"
+        store = engine.resources.root / "data/containerd"
         with contextlib.closing(sqlite3.connect(store / "metadata/meta.db")) as connection, connection:
             layers = connection.execute("SELECT number FROM snapshot WHERE kind = 3").fetchall()
             connection.executemany("INSERT OR REPLACE INTO unsettled VALUES (?, 'an earlier boot')", layers)
@@ -300,7 +300,7 @@ def test_killed_in_the_middle_of_everything(own_engine: Engine, after: int) -> N
         state = inspect(engine, identity)["State"]
         assert state["Running"] == (state["Pid"] > 0)
         assert state["Pid"] == 0 or start_time(state["Pid"]) is not None
-    directories = Path(engine.place.root, "data", "containers")
+    directories = Path(engine.resources.root, "data", "containers")
     assert until(lambda: set(os.listdir(directories)) <= known)
     for identity in known:
         assert engine.api.delete(f"/containers/{identity}", force=1, v=1).status == 204
@@ -313,4 +313,4 @@ def test_killed_in_the_middle_of_everything(own_engine: Engine, after: int) -> N
 
 
 def cgroups_of_containers(engine: Engine) -> list[Path]:
-    return [path for path in cgroups_named(engine.place.footprint.cgroup) if len(path.name) == 64]
+    return [path for path in cgroups_named(engine.resources.footprint.cgroup) if len(path.name) == 64]

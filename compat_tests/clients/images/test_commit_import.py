@@ -27,7 +27,7 @@ RUN = ("run", "--rm", "--network", "none")
 
 
 @pytest.fixture(autouse=True)
-def images_as_before(engine: Engine) -> Iterator[None]:
+def remove_new_images(engine: Engine) -> Iterator[None]:
     def ids() -> set[str]:
         return {str(image["Id"]) for image in engine.api.get("/images/json", all=1).json()}
 

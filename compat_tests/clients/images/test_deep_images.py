@@ -54,7 +54,7 @@ def check(engine: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.core
-@pytest.mark.usefixtures("images_as_before")
+@pytest.mark.usefixtures("remove_new_images")
 def test_every_use_of_a_deep_image(engine: Engine, tmp_path: Path) -> None:
     load(engine, LAYERS)
     check(engine, tmp_path)
@@ -66,7 +66,7 @@ def test_a_deep_image_with_mapped_ids(mapped: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.core
-@pytest.mark.usefixtures("images_as_before")
+@pytest.mark.usefixtures("remove_new_images")
 def test_builds_of_many_steps(engine: Engine, tmp_path: Path) -> None:
     built = classic(engine, CASE, t="deep:classic")
     assert built.error == ""

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture(autouse=True)
-def images_as_before(engine: Engine) -> Iterator[None]:
+def remove_new_images(engine: Engine) -> Iterator[None]:
     engine.api.post("/images/prune")  # dangling images of other tests would be counted
     before = {image["Id"] for image in images(engine, all=1)}
     yield

@@ -14,7 +14,7 @@ from compat_tests.support.images import Node, config, descriptor, docker_archive
 from compat_tests.support.traces import until
 from compat_tests.support.transfers import blobs_in, digest, fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 
 @pytest.mark.core

@@ -28,7 +28,7 @@ from compat_tests.support.transfers import (
     tags,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 DOCKER = "application/vnd.docker"
 LIFE = ["Pulling fs layer", "Verifying Checksum", "Download complete", "Extracting", "Pull complete"]

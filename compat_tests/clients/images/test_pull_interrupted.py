@@ -25,7 +25,7 @@ from compat_tests.support.transfers import (
     stream,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 MIB = 1 << 20
 

@@ -21,7 +21,7 @@ from compat_tests.support.transfers import (
     trusted,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 MIB = 1 << 20
 
@@ -29,7 +29,7 @@ MIB = 1 << 20
 @contextlib.contextmanager
 def hub_mirror(engine: Engine, address: str) -> Iterator[None]:
     """The engine has a mirror of Docker Hub, by its configuration."""
-    config = engine.place.root / "daemon.json"
+    config = engine.resources.root / "daemon.json"
 
     def known() -> bool:
         return f"http://{address}/" in (engine.api.get("/info").json()["RegistryConfig"]["Mirrors"] or [])

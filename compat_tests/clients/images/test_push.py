@@ -17,7 +17,7 @@ from compat_tests.support.registry import Registry
 from compat_tests.support.traces import until
 from compat_tests.support.transfers import OCI, digest, fresh, short, states, stream
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 DOCKER = "application/vnd.docker"
 MIB = 1 << 20

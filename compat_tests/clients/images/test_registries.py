@@ -36,7 +36,7 @@ def token() -> Iterator[Registry]:
 
 
 @pytest.fixture(autouse=True)
-def images_as_before(engine: Engine) -> Iterator[None]:
+def remove_new_images(engine: Engine) -> Iterator[None]:
     before = tags(engine)
     yield
     for tag in tags(engine) - before:
@@ -153,11 +153,11 @@ def test_secrets_are_kept_nowhere(engine: Engine, basic: Registry, token: Regist
             engine.api.post("/auth", auth)
             last(engine, found.name("private:1"), auth)
     packed = base64.b64encode(f"{USER}:{PASSWORD}".encode())[:-3]
-    root = engine.place.root
+    root = engine.resources.root
     names = [path for place in ("data", "run") for path, _ in entries(root / place)]
-    places = [root / "wharfd.log", *(Path(path) for path in names if ".db" in os.path.basename(path))]
-    assert len(places) > 2
-    for path in places:
+    resources = [root / "wharfd.log", *(Path(path) for path in names if ".db" in os.path.basename(path))]
+    assert len(resources) > 2
+    for path in resources:
         data = b""
         with contextlib.suppress(FileNotFoundError):  # SQLite's log may disappear
             data = path.read_bytes()

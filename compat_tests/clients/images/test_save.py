@@ -16,7 +16,7 @@ from compat_tests.support.images import busybox_layer, docker_archive, oci_archi
 from compat_tests.support.traces import until
 from compat_tests.support.transfers import digest, fresh
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 
 def test_what_is_saved(engine: Engine, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_ctr_takes_what_is_saved(engine: Engine, tmp_path: Path) -> None:
     target = tmp_path / "ctr.tar"
     engine.docker("save", "-o", str(target), "forctr:1")
     assert isinstance(engine, Wharf)
-    address = engine.place.root / "run/containerd/containerd.sock"
+    address = engine.resources.root / "run/containerd/containerd.sock"
 
     def ctr(*args: str) -> str:
         argv = ["ctr", "--address", str(address), "--namespace", "witness", *args]

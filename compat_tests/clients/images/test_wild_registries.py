@@ -34,7 +34,7 @@ def configure(engine: Wharf, keys: Mapping[str, object]) -> None:
     if isinstance(given := keys.get("insecure-registries"), list):
         wanted = given
     document = {**keys, "insecure-registries": wanted}
-    (engine.place.root / "daemon.json").write_text(json.dumps(document))
+    (engine.resources.root / "daemon.json").write_text(json.dumps(document))
     os.kill(engine.daemon.pid, signal.SIGHUP)
 
     def known() -> bool:
@@ -66,7 +66,7 @@ def wild(proxy: Proxy) -> Iterator[Wharf]:
 
 
 @pytest.fixture(autouse=True)
-def images_as_before(wild: Wharf) -> Iterator[None]:
+def remove_new_images(wild: Wharf) -> Iterator[None]:
     before = tags(wild)
     yield
     for tag in tags(wild) - before:
@@ -105,7 +105,7 @@ def test_through_a_proxy_of_the_environment(wild: Wharf, proxy: Proxy, plain: Re
 
 
 def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain: Registry) -> None:
-    config = wild.place.root / "daemon.json"
+    config = wild.resources.root / "daemon.json"
     with Proxy({PLAIN: plain.address}) as other:
         url = f"http://ali:hidden@{other.address}"
         proxies = {"http-proxy": url, "https-proxy": url, "no-proxy": "skipped.wharf.test,.direct.test"}
@@ -136,8 +136,8 @@ def test_through_a_proxy_of_the_configuration(wild: Wharf, proxy: Proxy, plain: 
 
 def test_without_tls_beyond_loopback(wild: Wharf) -> None:
     """A registry on the address of the engine's bridge, which is not a loopback address."""
-    address = wild.place.bip.partition("/")[0]
-    network = str(ipaddress.ip_network(wild.place.bip, strict=False))
+    address = wild.resources.bip.partition("/")[0]
+    network = str(ipaddress.ip_network(wild.resources.bip, strict=False))
     with registry(listen=address, host=address) as found:
         name = found.name("far:1")
         wild.docker("tag", "busybox", name)

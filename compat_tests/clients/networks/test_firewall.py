@@ -25,7 +25,7 @@ SERVE = "while true; do echo served | nc -l -p 80; done"
 
 
 def table(engine: Engine) -> str:
-    return f"wharf-{engine.place.bridge}"
+    return f"wharf-{engine.resources.bridge}"
 
 
 def dump(engine: Engine) -> str:
@@ -92,8 +92,8 @@ def test_deleted_bridge_is_restored(own_engine: Engine) -> None:
     engine = own_engine
     port = start(engine, "stays")
     assert until(lambda: served(port))
-    subprocess.run(["ip", "link", "del", engine.place.bridge], check=True, timeout=60)
-    assert until(lambda: f"bridge {engine.place.bridge} was deleted: restored, 1 links joined" in engine.log())
+    subprocess.run(["ip", "link", "del", engine.resources.bridge], check=True, timeout=60)
+    assert until(lambda: f"bridge {engine.resources.bridge} was deleted: restored, 1 links joined" in engine.log())
     nft("delete", "table", "inet", table(engine))
     assert until(lambda: f"table inet {table(engine)} was changed by another program: restored" in engine.log())
     assert until(lambda: served(port))
@@ -142,7 +142,7 @@ def odd(engine: Engine) -> list[str]:
     endpoints = [item for shown in running for item in shown["NetworkSettings"]["Networks"].values()]
     networks = [item for item in engine.api.get("/networks").json() if item["Driver"] == "bridge"]
     bridges = {item["Options"].get("com.docker.network.bridge.name") or f"br-{item['Id'][:12]}" for item in networks}
-    ours = [link for link in ip_json("link", "show") if link.get("ifalias") == f"wharf:{engine.place.bridge}"]
+    ours = [link for link in ip_json("link", "show") if link.get("ifalias") == f"wharf:{engine.resources.bridge}"]
     present = {str(link["ifname"]) for link in ours}
     if {name for name in present if not name.startswith("veth")} != bridges:
         found.append(f"bridges {present} are not {bridges}")
@@ -151,7 +151,7 @@ def odd(engine: Engine) -> list[str]:
         found.append(f"{len(plugged)} links are plugged in for {len(endpoints)} endpoints")
     # each prepared namespace has one link that is not attached to a bridge yet
     spare = len(present) - len(bridges) - len(plugged)
-    namespaces = len(list((engine.place.root / "run" / "netns").iterdir()))
+    namespaces = len(list((engine.resources.root / "run" / "netns").iterdir()))
     if namespaces != len(running) + spare:
         found.append(f"{namespaces} namespaces, {len(running)} containers and {spare} spare ones")
     addresses = {item["IPAddress"] for item in endpoints}

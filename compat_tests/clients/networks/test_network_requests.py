@@ -62,7 +62,7 @@ def test_families_that_make_no_sense(engine: Engine, body: dict[str, Any], messa
 
 
 def test_invalid_addresses(engine: Engine) -> None:
-    pool = ipaddress.IPv4Network(engine.place.pool.partition("=")[2].partition(",")[0])
+    pool = ipaddress.IPv4Network(engine.resources.pool.partition("=")[2].partition(",")[0])
     *_, subnet = pool.subnets(new_prefix=26)  # networks without a subnet get lower ones
     first, last, usual = str(subnet[0]), str(subnet[-1]), str(subnet[1])
     config = {"Subnet": str(subnet)}

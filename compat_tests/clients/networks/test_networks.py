@@ -30,7 +30,7 @@ class Stage:
         self.engine, self.prefix = engine, prefix
         self.containers: list[str] = []
         self.networks: list[str] = []
-        pool = engine.place.pool.partition("=")[2].partition(",")[0]
+        pool = engine.resources.pool.partition("=")[2].partition(",")[0]
         # The upper half of the engine's range: networks without a subnet get the lower half.
         self._subnets = list(ipaddress.IPv4Network(pool).subnets(new_prefix=26))[::-1]
 
@@ -290,7 +290,7 @@ def test_modes_that_share(stage: Stage) -> None:
     assert stage.exec("alone", "ls", "/sys/class/net").split() == ["lo"]
     stage.run("host", "--network", "host")
     # sysfs shows the namespace of the process that mounted it: the host's links, including those of other tests
-    assert {"lo", stage.engine.place.bridge} <= set(stage.exec("host", "ls", "/sys/class/net").split())
+    assert {"lo", stage.engine.resources.bridge} <= set(stage.exec("host", "ls", "/sys/class/net").split())
 
 
 def test_legacy_links(stage: Stage) -> None:
@@ -447,7 +447,7 @@ def parent(name: str) -> Iterator[str]:
 @pytest.mark.parametrize(("driver", "mode"), [("macvlan", "bridge"), ("macvlan", "private"), ("ipvlan", "l2")])
 def test_containers_on_a_parent_link(stage: Stage, driver: str, mode: str) -> None:
     docker = stage.engine.docker
-    with parent(f"{stage.engine.place.bridge[:11]}m") as link:
+    with parent(f"{stage.engine.resources.bridge[:11]}m") as link:
         options = ("-o", f"parent={link}", "-o", f"{driver}_mode={mode}")
         stage.network("net", "-d", driver, *options, "--subnet", str(stage.subnet()))
         try:

@@ -62,7 +62,7 @@ def said(host: str, port: int) -> str:
 
 def test_from_the_hosts_addresses_and_from_containers(engine: Engine) -> None:
     port = free_ports(2)
-    gateway = engine.place.bip.partition("/")[0]
+    gateway = engine.resources.bip.partition("/")[0]
     with removed(engine, "reach", "reach-peer"):
         published = ("-p", f"{port}:80", "-p", f"127.0.0.1:{port + 1}:80")
         run(engine, *published, name="reach", command=("sh", "-c", SERVER))
@@ -92,7 +92,7 @@ def test_udp(engine: Engine) -> None:
         inside, peer = (namespace(engine, name) for name in ("datagrams", "datagrams-peer"))
         # busybox has no UDP server: this one runs in the container's namespace
         with udp_echo(inside, 81):
-            gateway = engine.place.bip.partition("/")[0]
+            gateway = engine.resources.bip.partition("/")[0]
             for host in ("127.0.0.1", gateway, "::1"):
                 assert udp_ask(host, port).startswith("echo"), host
             for path in (peer, inside):
@@ -127,7 +127,7 @@ def test_every_form(engine: Engine) -> None:
             assert [item["HostIp"] for item in shown[key]] == hosts
             assert len({item["HostPort"] for item in shown[key]}) == 1
         # without SCTP sockets, the kernel still supports SCTP in rules
-        table = nft("list", "table", "inet", f"wharf-{engine.place.bridge}")
+        table = nft("list", "table", "inet", f"wharf-{engine.resources.bridge}")
         assert re.search(rf"sctp \. {shown['88/sctp'][0]['HostPort']} : [\d.]+ \. 88", table)
         assert engine.docker("port", "forms", "81").stdout.splitlines() == [f"0.0.0.0:{first}", f"[::]:{first}"]
 
@@ -215,5 +215,5 @@ def test_cost_of_two_thousand_ports(engine: Engine) -> None:
         assert len(ports(engine, "many-ports")) == 2000
         assert said("127.0.0.1", first + 1999) == "last"
         assert resident() - before < 6 << 10
-        table = nft("list", "table", "inet", f"wharf-{engine.place.bridge}")
+        table = nft("list", "table", "inet", f"wharf-{engine.resources.bridge}")
         assert len([line for line in table.splitlines() if f"{first}-" in line]) <= 3

@@ -24,7 +24,7 @@ _given: dict[int, socket.socket] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EngineResources:
     """The host resources of one engine."""
 
     name: str
@@ -53,14 +53,14 @@ def systemd_cgroups() -> bool:
     return (CGROUPS / "cgroup.controllers").exists() and Path("/run/systemd/system").exists()
 
 
-def take(name: str) -> Place:
+def allocate(name: str) -> EngineResources:
     """Allocate resources; only the directory exists yet."""
     serial, pid = next(_serial), os.getpid()
     root = Path(tempfile.gettempdir()) / f"{PREFIX}{pid}-{serial}-{name}"
     root.mkdir(mode=0o711)
     network = _free_network(pid, serial)
     first, second = network.subnets(prefixlen_diff=1)
-    return Place(
+    return EngineResources(
         name=name,
         root=root,
         bridge=f"wt{pid}n{serial}",

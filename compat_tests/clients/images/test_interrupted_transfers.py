@@ -18,7 +18,7 @@ from compat_tests.support.traces import until
 from compat_tests.support.transfers import blobs_in, fresh, gated, ingested
 
 MIB = 1 << 20
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("images_as_before")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("remove_new_images")]
 
 
 @contextlib.contextmanager

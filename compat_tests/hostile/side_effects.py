@@ -24,7 +24,7 @@ KILL = 3000  # MiB at which the daemon is killed, so that a failed test does not
 
 
 @dataclass(slots=True)
-class Beside:
+class SideEffects:
     """The worst values seen."""
 
     slowest: float = 0.0
@@ -40,10 +40,10 @@ class Beside:
 
 
 @contextlib.contextmanager
-def beside(engine: Engine, *, added: int = ADDED) -> Iterator[Beside]:
+def monitored(engine: Engine, *, added: int = ADDED) -> Iterator[SideEffects]:
     """Ping and sample memory during the block; fail if a ping was too slow or the memory too high."""
-    seen, over = Beside(), threading.Event()
-    pids = [each.pid for each in processes(engine.place.footprint.mark) if each.comm != "wharf-shim"]
+    seen, over = SideEffects(), threading.Event()
+    pids = [each.pid for each in processes(engine.resources.footprint.mark) if each.comm != "wharf-shim"]
     seen.first = seen.peak = _held(pids)
 
     def ping() -> None:

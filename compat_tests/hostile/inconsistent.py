@@ -27,7 +27,7 @@ def described(data: bytes, media_type: str, **more: object) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class Truth:
+class ValidImage:
     """A consistent image, whose parts a test replaces. ``blobs``: the registry's content for a digest."""
 
     layers: Sequence[bytes]
@@ -72,14 +72,14 @@ class Truth:
         return layer({"oci-layout": '{"imageLayoutVersion":"1.0.0"}', **blobs, "index.json": index})
 
 
-Lie = Callable[[Truth], None]
+Corruption = Callable[[ValidImage], None]
 
 
-class LyingRegistry(LoopbackServer):
+class InconsistentRegistry(LoopbackServer):
     """``asked``: the digests of the requested blobs."""
 
     def __init__(self) -> None:
-        self.truth = Truth([layer({"empty": b""})])
+        self.image = ValidImage([layer({"empty": b""})])
         self.asked: list[str] = []
         registry = self
 
@@ -104,11 +104,11 @@ class LyingRegistry(LoopbackServer):
         kind, _, selector = path.rpartition("/")
         if kind.endswith("/blobs"):
             self.asked.append(selector)
-            data = self.truth.blobs.get(selector)
+            data = self.image.blobs.get(selector)
             return None if data is None else ("application/octet-stream", data)
         if kind.endswith("/manifests"):
-            top = self.truth.top or json.dumps(self.truth.manifest).encode()
+            top = self.image.top or json.dumps(self.image.manifest).encode()
             if ":" not in selector or selector == digest(top):
                 return (INDEX if b'"manifests"' in top[:200] else MANIFEST), top
-            return self.truth.documents.get(selector)
+            return self.image.documents.get(selector)
         return "text/plain", b""

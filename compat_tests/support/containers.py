@@ -46,7 +46,7 @@ def pid_of(engine: Engine, identity: str) -> int:
 
 def spec_of(engine: Engine, identity: str) -> dict[str, Any]:
     """Return the OCI specification of a container on our own supervisor: the runtime's input."""
-    (path,) = engine.place.root.glob(f"run/containerd/tasks/*/{identity}/config.json")
+    (path,) = engine.resources.root.glob(f"run/containerd/tasks/*/{identity}/config.json")
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.hostile.lying import INDEX, MANIFEST, OCI, Lie, LyingRegistry, Truth
+from compat_tests.hostile.inconsistent import INDEX, MANIFEST, OCI, Corruption, InconsistentRegistry, ValidImage
 from compat_tests.support.engines import Engine
 from compat_tests.support.images import layer
 from compat_tests.support.traces import until
@@ -18,95 +18,95 @@ from compat_tests.support.transfers import blobs_in, digest, tags
 pytestmark = pytest.mark.root
 
 
-def in_layer(number: int = 0, **fields: object) -> Lie:
-    def lie(truth: Truth) -> None:
-        truth.manifest["layers"][number].update(fields)
+def in_layer(number: int = 0, **fields: object) -> Corruption:
+    def corrupt(image: ValidImage) -> None:
+        image.manifest["layers"][number].update(fields)
 
-    return lie
-
-
-def in_config(**fields: object) -> Lie:
-    def lie(truth: Truth) -> None:
-        truth.config.update(fields)
-        truth.describe()
-
-    return lie
+    return corrupt
 
 
-def in_manifest(**fields: object) -> Lie:
-    return lambda truth: truth.manifest.update(fields)
+def in_config(**fields: object) -> Corruption:
+    def corrupt(image: ValidImage) -> None:
+        image.config.update(fields)
+        image.describe()
+
+    return corrupt
 
 
-def claimed_config(**fields: object) -> Lie:
-    return lambda truth: truth.manifest["config"].update(fields)
+def in_manifest(**fields: object) -> Corruption:
+    return lambda image: image.manifest.update(fields)
 
 
-def content(part: str) -> Lie:
+def claimed_config(**fields: object) -> Corruption:
+    return lambda image: image.manifest["config"].update(fields)
+
+
+def content(part: str) -> Corruption:
     """The registry sends other bytes of the same length for a blob."""
 
-    def lie(truth: Truth) -> None:
-        found = truth.manifest["config"] if part == "config" else truth.manifest["layers"][0]
-        truth.blobs[found["digest"]] = os.urandom(found["size"])
+    def corrupt(image: ValidImage) -> None:
+        found = image.manifest["config"] if part == "config" else image.manifest["layers"][0]
+        image.blobs[found["digest"]] = os.urandom(found["size"])
 
-    return lie
+    return corrupt
 
 
-def length(part: str, change: int) -> Lie:
-    def lie(truth: Truth) -> None:
-        found = truth.manifest["config"] if part == "config" else truth.manifest["layers"][0]
+def length(part: str, change: int) -> Corruption:
+    def corrupt(image: ValidImage) -> None:
+        found = image.manifest["config"] if part == "config" else image.manifest["layers"][0]
         found["size"] += change
 
-    return lie
+    return corrupt
 
 
-def repeated(count: int, **fields: object) -> Lie:
-    def lie(truth: Truth) -> None:
-        first = truth.manifest["layers"][0]
+def repeated(count: int, **fields: object) -> Corruption:
+    def corrupt(image: ValidImage) -> None:
+        first = image.manifest["layers"][0]
         rows = [{**first, "digest": digest(str(number).encode()), **fields} for number in range(count)]
-        truth.manifest["layers"] = rows
+        image.manifest["layers"] = rows
 
-    return lie
-
-
-def two_sizes(truth: Truth) -> None:
-    first = truth.manifest["layers"][0]
-    truth.manifest["layers"].append({**first, "size": first["size"] + 1})
+    return corrupt
 
 
-def config_is_a_layer(truth: Truth) -> None:
-    truth.manifest["config"] = {**truth.manifest["layers"][0], "mediaType": f"{OCI}.config.v1+json"}
+def two_sizes(image: ValidImage) -> None:
+    first = image.manifest["layers"][0]
+    image.manifest["layers"].append({**first, "size": first["size"] + 1})
 
 
-def index_of_itself(truth: Truth) -> None:
+def config_is_a_layer(image: ValidImage) -> None:
+    image.manifest["config"] = {**image.manifest["layers"][0], "mediaType": f"{OCI}.config.v1+json"}
+
+
+def index_of_itself(image: ValidImage) -> None:
     """A long chain of indexes: an index can't contain its own digest, but a chain has the same effect."""
-    data = json.dumps(truth.manifest).encode()
-    truth.documents[digest(data)] = MANIFEST, data
+    data = json.dumps(image.manifest).encode()
+    image.documents[digest(data)] = MANIFEST, data
     media_type = MANIFEST
     for _ in range(6):
         entry = {"mediaType": media_type, "digest": digest(data), "size": len(data)}
         data = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
         media_type = INDEX
-        truth.documents[digest(data)] = INDEX, data
-    truth.top = data
+        image.documents[digest(data)] = INDEX, data
+    image.top = data
 
 
-def as_top(data: bytes) -> Lie:
-    def lie(truth: Truth) -> None:
-        truth.top = data
+def as_top(data: bytes) -> Corruption:
+    def corrupt(image: ValidImage) -> None:
+        image.top = data
 
-    return lie
-
-
-def as_config(data: bytes) -> Lie:
-    return lambda truth: truth.describe(data)
+    return corrupt
 
 
-def in_index(**fields: object) -> Lie:
-    return lambda truth: truth.index(**fields)
+def as_config(data: bytes) -> Corruption:
+    return lambda image: image.describe(data)
+
+
+def in_index(**fields: object) -> Corruption:
+    return lambda image: image.index(**fields)
 
 
 #: (name, inconsistency, part of the error, whether blobs may be requested)
-LIES: list[tuple[str, Lie, str, bool]] = [
+CORRUPTIONS: list[tuple[str, Corruption, str, bool]] = [
     ("layer of 2^62 bytes", in_layer(size=1 << 62), "LAYER_BYTES", False),
     ("layer of 2^63 bytes", in_layer(size=1 << 63), "without a valid digest and size", False),
     ("layer of 10^30 bytes", in_layer(size=10**30), "without a valid digest and size", False),
@@ -151,10 +151,10 @@ LIES: list[tuple[str, Lie, str, bool]] = [
 
 
 @pytest.fixture(scope="module")
-def liar(engine: Engine) -> Iterator[LyingRegistry]:
+def registry(engine: Engine) -> Iterator[InconsistentRegistry]:
     """At the end nothing of the refused images is in the store."""
     before = blobs_in(engine)
-    with LyingRegistry() as found:
+    with InconsistentRegistry() as found:
         yield found
     assert until(lambda: not blobs_in(engine) - before, seconds=60), blobs_in(engine) - before
 
@@ -167,44 +167,48 @@ def pull(engine: Engine, name: str) -> str:
     return str(last.get("error") or last.get("message") or "")
 
 
-@pytest.mark.parametrize(("lie", "sentence", "asks"), [row[1:] for row in LIES], ids=[row[0] for row in LIES])
-def test_a_lie_is_refused(engine: Engine, liar: LyingRegistry, lie: Lie, sentence: str, asks: bool) -> None:
+@pytest.mark.parametrize(
+    ("corrupt", "sentence", "asks"), [row[1:] for row in CORRUPTIONS], ids=[row[0] for row in CORRUPTIONS]
+)
+def test_corrupt_image_is_refused(
+    engine: Engine, registry: InconsistentRegistry, corrupt: Corruption, sentence: str, asks: bool
+) -> None:
     images = tags(engine)
-    liar.truth = Truth([layer({"file": os.urandom(100)})])
-    lie(liar.truth)
-    liar.asked.clear()
-    said = pull(engine, f"{liar.address}/lie")
+    registry.image = ValidImage([layer({"file": os.urandom(100)})])
+    corrupt(registry.image)
+    registry.asked.clear()
+    said = pull(engine, f"{registry.address}/corrupt")
     assert sentence in said
-    assert asks or not liar.asked
+    assert asks or not registry.asked
     assert tags(engine) == images
 
 
-def test_the_truth_is_pulled(engine: Engine, liar: LyingRegistry) -> None:
-    liar.truth = Truth([layer({"file": os.urandom(100)}) for _ in range(3)])
-    liar.truth.index()
-    assert pull(engine, f"{liar.address}/lie") == ""
-    engine.docker("rmi", f"{liar.address}/lie:1")
+def test_valid_image_is_pulled(engine: Engine, registry: InconsistentRegistry) -> None:
+    registry.image = ValidImage([layer({"file": os.urandom(100)}) for _ in range(3)])
+    registry.image.index()
+    assert pull(engine, f"{registry.address}/corrupt") == ""
+    engine.docker("rmi", f"{registry.address}/corrupt:1")
 
 
-def test_another_size_of_a_blob_that_is_here(engine: Engine, liar: LyingRegistry) -> None:
+def test_wrong_size_of_an_existing_blob(engine: Engine, registry: InconsistentRegistry) -> None:
     """The blob exists already, so it is not fetched and compared; the wrong size must not be shown as the image's."""
     layers = [layer({"file": os.urandom(100)})]
-    liar.truth = Truth(layers)
-    name = f"{liar.address}/lie"
+    registry.image = ValidImage(layers)
+    name = f"{registry.address}/corrupt"
     assert pull(engine, name) == ""
     honest = engine.api.get(f"/images/{name}:1/json").json()
     for part in ("layer", "config"):
-        liar.truth = Truth(layers)
-        length(part, 1 << 20)(liar.truth)
+        registry.image = ValidImage(layers)
+        length(part, 1 << 20)(registry.image)
         assert "where the manifest says" in pull(engine, name)
     assert engine.api.get(f"/images/{name}:1/json").json() == honest
     engine.docker("rmi", f"{name}:1")
 
 
-@pytest.mark.usefixtures("liar")
-def test_lies_in_an_archive(engine: Engine) -> None:
+@pytest.mark.usefixtures("registry")
+def test_corrupt_archive(engine: Engine) -> None:
     for size in (1 << 62, 1 << 63, -1, 5):
-        truth = Truth([layer({"file": os.urandom(100)})])
-        in_layer(size=size)(truth)
-        assert engine.docker("load", "-q", input=truth.archive("lie:1"), check=False).status == 1
+        image = ValidImage([layer({"file": os.urandom(100)})])
+        in_layer(size=size)(image)
+        assert engine.docker("load", "-q", input=image.archive("lie:1"), check=False).status == 1
         assert "lie:1" not in tags(engine)
