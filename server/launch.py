@@ -164,7 +164,7 @@ class Supervisor:
             if self._wait_ready():
                 return
         self.stop_blocking()
-        raise StartError("the supervisor did not start: see its messages above")
+        raise StartError("the supervisor did not start: see its log messages above")
 
     def _status(self) -> int | None:
         """Return its wait status; ``None`` if it has not exited."""

@@ -120,7 +120,7 @@ def _clear_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EADDRINUSE, "a file that is no socket is in the way", str(path))
+        raise OSError(errno.EADDRINUSE, "the path exists and is not a socket", str(path))
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(5)
         try:

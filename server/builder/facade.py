@@ -42,7 +42,7 @@ class BuilderFacade:
         async with self._lock:
             if self._builds is None:
                 if installation.identity() != self._origin:
-                    raise WharfError(Kind.UNAVAILABLE, "wharfd was upgraded; it must be restarted before it builds")
+                    raise WharfError(Kind.UNAVAILABLE, "wharfd was upgraded: restart it before building")
                 await asyncio.to_thread(import_module, "server.builder.service")
                 builds = self._make()
                 await builds.start()

@@ -28,7 +28,7 @@ class BuildLease:
     def begin(self) -> None:
         """Start creating the lease, without waiting. Raises CANCELLED after ``close``."""
         if self._closed:
-            raise WharfError(Kind.CANCELLED, "the build is over")
+            raise WharfError(Kind.CANCELLED, "the build has ended")
         if self._lease is None:
             self._lease = asyncio.create_task(self._room.engine.leases.operation(ttl=TTL), name="lease of a build")
 

@@ -161,7 +161,7 @@ class Control:
         finally:
             gone.cancel()
         if not job.outcome.done():
-            raise invalid("the client of the build has gone")
+            raise invalid("the client of the build has disconnected")
         return job.outcome.result()
 
     async def disk_usage(self, request: pb.DiskUsageRequest, call: Metadata) -> pb.DiskUsageResponse:

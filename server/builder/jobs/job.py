@@ -191,7 +191,7 @@ class Jobs:
         for job in (*self._jobs.values(), *self._recent()):
             if id and id in job.made:
                 return job.made[id]
-        raise invalid("an input of the build is no result of this engine")
+        raise invalid("an input of the build refers to an unknown result")
 
     def all(self) -> list[Job]:
         """Return the running builds."""

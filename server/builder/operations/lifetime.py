@@ -55,7 +55,7 @@ class Lifetime:
         :raises WharfError: CANCELLED: the last user has ended already.
         """
         if not self._users:
-            raise WharfError(Kind.CANCELLED, "the build is over")
+            raise WharfError(Kind.CANCELLED, "the build has ended")
         self._users += 1
         try:
             yield

@@ -193,4 +193,4 @@ def digest_of(kind: str, parts: Mapping[str, object]) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, Mount):
         return asdict(value)
-    raise TypeError(f"{type(value).__name__} is no part of a key")
+    raise TypeError(f"{type(value).__name__} can not be part of a key")

@@ -57,7 +57,7 @@ class Mirror:
             try:
                 deeper = os.open(part, _DIRECTORY, dir_fd=fresh)
             except OSError as error:
-                raise invalid(f"invalid build context: {directory!r} is no directory of it") from error
+                raise invalid(f"invalid build context: {directory!r} is not a directory") from error
             finally:
                 if fresh != self._rootfd:
                     os.close(fresh)
@@ -128,7 +128,7 @@ class Mirror:
         """Open a file when its first bytes arrive: the requests of a large context are sent before its content."""
         entry = self._wanted.pop(number, None)
         if entry is None:
-            raise invalid(f"build context: content of entry {number} was not asked for")
+            raise invalid(f"build context: the content of entry {number} was not requested")
         above, _, name = entry.path.rpartition("/")
         self._open[number] = (os.open(name, _NEW_FILE, 0o600, dir_fd=self._enter(above)), entry)
 

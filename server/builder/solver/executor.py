@@ -104,7 +104,7 @@ class StepExecutor:
         try:
             applied = await engine.diff.apply(descriptor, mounts)
             if applied.digest != diff_id:
-                raise internal(f"the layer {descriptor.digest} is {applied.digest}, not {diff_id}")
+                raise internal(f"the layer {descriptor.digest} has the diff ID {applied.digest} instead of {diff_id}")
             await self._commit(id, parent, diff_id)
         except BaseException:
             await asyncio.shield(clean_up(engine.snapshots.remove(id)))

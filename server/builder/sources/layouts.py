@@ -133,10 +133,10 @@ class Layout:
     async def _small(self, digest: str) -> bytes:
         info = await self.content.info(digest)
         if info.size > limits.DOCUMENT_BYTES:
-            raise invalid(f"{digest}: {info.size} bytes are too many for a document")
+            raise invalid(f"{digest}: {info.size} bytes exceed the limit of a document")
         data = await self.content.read_all(digest)
         if oci.digest_of(data) != digest:
-            raise invalid(f"{self.shown}: {digest} is another content")
+            raise invalid(f"{self.shown}: the content does not match the digest {digest}")
         return data
 
     async def _blob(self, layer: Descriptor, diff_id: str) -> None:

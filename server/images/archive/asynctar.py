@@ -157,7 +157,7 @@ class AsyncTar:
         feed.piece = b"".join(blocks)
         header = next(iter(TarReader(feed)), None)
         if header is not None and header.sparse is not None:
-            raise invalid(f"{header.name}: a sparse file in an image's archive")
+            raise invalid(f"{header.name}: sparse files are not supported in image archives")
         return header
 
     async def data(self) -> AsyncIterator[memoryview]:

@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
         Ends of calls count as replies too, as no window limits them.
         """
         if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "answers are not read")
+            raise ProtocolError(ENHANCE_YOUR_CALM, "replies are not read")
         if self._answers:
             self.write(bytes(self._answers))
             self._answers.clear()
@@ -341,7 +341,7 @@ class Connection(asyncio.Protocol):
     def request(self, path: str, metadata: Sequence[Header]) -> Stream:
         """Start a call. Raises UNAVAILABLE if the peer has disconnected."""
         if self._away or self._transport is None or self._transport.is_closing():
-            raise WharfError(Kind.UNAVAILABLE, "the client of the build has gone")
+            raise WharfError(Kind.UNAVAILABLE, "the client of the build has disconnected")
         stream = self._add(self._next)
         stream.made = True
         self._newest, self._next = self._next, self._next + 2

@@ -236,7 +236,7 @@ class Stream:
         while at < size:
             room = min(self.window, connection.window, connection.frame_size)
             if self.sent or (self.ended and self.made):
-                raise self._error or WharfError(Kind.CANCELLED, "the call is over")
+                raise self._error or WharfError(Kind.CANCELLED, "the call has ended")
             if room <= 0 or connection.blocked:
                 await connection.change()
                 continue

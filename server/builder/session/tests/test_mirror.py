@@ -85,11 +85,11 @@ def test_symlinks_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     tree = [(Entry(path="a", mode=LINK, linkname=str(outside)), b""), _file("a/evil", b"x")]
-    with pytest.raises(WharfError, match="is no directory"):
+    with pytest.raises(WharfError, match="is not a directory"):
         _sync(tmp_path / "m", tree)
     hard = [(Entry(path="a", mode=LINK, linkname=str(outside)), b""), (Entry("h", FILE, linkname="a/f"), b"")]
     (outside / "f").write_bytes(b"secret")
-    with pytest.raises(WharfError, match="is no directory"):
+    with pytest.raises(WharfError, match="is not a directory"):
         _sync(tmp_path / "m2", hard)
     assert os.listdir(outside) == ["f"]
 
