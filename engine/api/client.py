@@ -1,4 +1,4 @@
-"""The engine as a client sees it: any server of containerd's API, our supervisor or a stock containerd."""
+"""The client of containerd's API: it talks to our supervisor or to a stock containerd."""
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -20,10 +20,10 @@ from engine.common.errors import Kind, WharfError
 
 
 class Engine:
-    """One connection for one namespace; cheap to make, usable in one event loop.
+    """One connection for one namespace. Creating it costs little; it belongs to one event loop.
 
-    ``address`` is ``unix:///path`` or a path. Every method raises WharfError of the kind that the server answered;
-    UNAVAILABLE when it can't be reached, DEADLINE_EXCEEDED when a named deadline has passed.
+    ``address`` is ``unix:///path`` or a path. Every method raises WharfError with the kind that the server answered;
+    UNAVAILABLE when the server can't be reached, DEADLINE_EXCEEDED when a named deadline has passed.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Engine:
     ) -> None:
         """``connection``: carries the calls instead of one to ``address`` (unit tests)."""
         self._rpc = connection or Connection(address, namespace)
-        # What the server said of itself, and how often it had gone away until then.
+        # The version that the server answered, and the connection's count of losses at that moment.
         self._version: tuple[int, Version] | None = None
         self.address = address
         self.extensions = NONE
@@ -53,14 +53,14 @@ class Engine:
         self.introspection = Introspection(self._rpc)
 
     async def connect(self, *, deadline: float) -> None:
-        """Waits up to ``deadline`` seconds until the server answers that it serves, and takes up the extensions that
-        it declares; UNAVAILABLE after that time."""
+        """Waits up to ``deadline`` seconds until the server answers that it serves, and reads the extensions that it
+        declares; raises UNAVAILABLE after that."""
         await self._rpc.ready(deadline)
         reply = await self._rpc.call(
             "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse
         )
         if reply.status != health_pb2.HealthCheckResponse.SERVING:
-            raise WharfError(Kind.UNAVAILABLE, f"{self._rpc.address} does not serve")
+            raise WharfError(Kind.UNAVAILABLE, f"{self._rpc.address}: the server does not answer")
         plugins = await self.introspection.plugins([f"type=={PLUGIN_TYPE}"])
         self.use(Extensions.from_plugins(plugins))
 
@@ -72,7 +72,8 @@ class Engine:
         await self._rpc.close()
 
     async def version(self) -> Version:
-        """Asked for once per server; whoever listens to events (as wharfd always does) notices a new one."""
+        """The server's version. It is cached until the connection is lost: a new server may have another version. The
+        event stream, which wharfd always keeps open, notices the loss."""
         losses = self._rpc.losses
         if self._version is not None and self._version[0] == losses:
             return self._version[1]

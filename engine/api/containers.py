@@ -20,7 +20,7 @@ def _record(message: pb.Container) -> ContainerRecord:
     if message.spec.value:
         spec = jsontext.loads(message.spec.value)
         if not isinstance(spec, dict):
-            raise internal(f"container {message.id}: the spec is no JSON object")
+            raise internal(f"container {message.id}: the spec is not a JSON object")
     return ContainerRecord(
         id=message.id,
         image=message.image,
@@ -62,7 +62,7 @@ class Containers:
         self._rpc = connection
 
     async def get(self, id: str) -> ContainerRecord:
-        """NOT_FOUND when there is no such record."""
+        """Raises NOT_FOUND when there is no such record."""
         reply = await self._rpc.call(f"{_SERVICE}/Get", pb.GetContainerRequest(id=id), pb.GetContainerResponse)
         return _record(reply.container)
 
@@ -72,7 +72,7 @@ class Containers:
         return [_record(message.container) async for message in stream]
 
     async def create(self, record: ContainerRecord) -> ContainerRecord:
-        """ALREADY_EXISTS when the id is taken."""
+        """Raises ALREADY_EXISTS when the id is taken."""
         request = pb.CreateContainerRequest(container=_message(record))
         return _record((await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateContainerResponse)).container)
 
@@ -82,5 +82,5 @@ class Containers:
         return _record((await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateContainerResponse)).container)
 
     async def delete(self, id: str) -> None:
-        """The record only: a task must be deleted before, the snapshot after it."""
+        """Deletes the record only. Delete the task before it, and the snapshot after it."""
         await self._rpc.call(f"{_SERVICE}/Delete", pb.DeleteContainerRequest(id=id), Empty, again=True)

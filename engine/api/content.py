@@ -21,7 +21,7 @@ from engine.common.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.content.v1.Content"
 
-#: Bytes of one message of a write; several times below every server's limit of a message.
+#: Bytes per message of a write; well below every server's limit on the size of a message.
 _CHUNK = 1 << 20
 
 
@@ -47,14 +47,14 @@ def _status(message: pb.Status) -> IngestStatus:
 
 
 def label_mask(labels: Mapping[str, str | None]) -> FieldMask:
-    """The mask that touches these labels and no others (containerd takes a label with an empty value as removed)."""
+    """The field mask of these labels only. containerd removes a label whose value is empty."""
     return FieldMask(paths=[f"labels.{name}" for name in labels])
 
 
 class Writer:
-    """An open ingest. ``offset`` bytes are there already: go on from it, or ``truncate`` to begin again.
+    """An open ingest. The server has ``offset`` bytes already: continue there, or call ``truncate`` to start again.
 
-    ``exists``: the expected blob was there before; writing and committing then do nothing and succeed.
+    ``exists``: the expected blob was in the store before; write and commit then do nothing and succeed.
     """
 
     def __init__(self, content: "Content", call: Duplex[pb.WriteContentRequest, pb.WriteContentResponse]) -> None:
@@ -68,7 +68,7 @@ class Writer:
         self.digest = ""
         self._appender: Appender | None = None
         self._plain = False  # the server gives no descriptor of this ingest
-        self._again = False  # the server is to throw away what it has before the next bytes
+        self._again = False  # the server must discard its bytes before the next write
 
     async def begin(self, ref: str, expected: str, total: int) -> None:
         self.ref, self.expected, self.total = ref, expected, total
@@ -84,9 +84,9 @@ class Writer:
             self.offset = answer.offset
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Appends; the bytes must stay as they are. The last may still be on their way when this returns: the next
-        step tells what became of them. UNAVAILABLE: another writer has the ref; RESOURCE_EXHAUSTED: the disk is full.
-        """
+        """Appends ``data``, which must not change afterwards. The last bytes may still be in transfer when the method
+        returns: the next call raises their error. UNAVAILABLE: another writer has the ref; RESOURCE_EXHAUSTED: the disk
+        is full."""
         if self.exists:
             return
         view = memoryview(data)
@@ -95,7 +95,7 @@ class Writer:
             self._plain = self._appender is None
         if self._appender is None:
             for start in range(0, len(view), _CHUNK):
-                # One message at a time: a second one on its way would hide the reason why the server ends the call.
+                # One message at a time: a second one in flight would hide why the server ended the call.
                 answer = await self._call.exchange(lean.write_request(self.offset, view[start : start + _CHUNK]))
                 self.offset = answer.offset
             self._again = False
@@ -106,11 +106,11 @@ class Writer:
             self.offset += len(view)
 
     async def tell(self, offset: int) -> None:
-        """The file holds the bytes up to ``offset``."""
+        """Tells the server that the ingest's file has bytes up to ``offset``."""
         await self._call.exchange(lean.write_request(offset, b""))
 
     async def truncate(self) -> None:
-        """Begins again at 0: the server throws away what is there with the next bytes or the commit."""
+        """Starts again at 0: the server discards its bytes with the next write or the commit."""
         if not self.exists and self.offset:
             self.offset, self._again = 0, True
 
@@ -132,23 +132,23 @@ class Writer:
         try:
             yield
         except OSError as error:
-            # A full disk: what is there is of no use, and others may need the space.
+            # The disk is full. The bytes so far are useless and other writers may need the space, so discard them.
             self.offset, self._again = 0, True
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             kind = Kind.RESOURCE_EXHAUSTED if full else Kind.INTERNAL
             raise WharfError(kind, f"write {self.ref}: {os.strerror(error.errno or 0).lower()}") from None
 
     async def found(self) -> str:
-        """The digest of what was written so far."""
+        """Returns the digest of the bytes written so far."""
         if self.exists:
             return self.digest
         await self._flush()
         return (await self._call.exchange(pb.WriteContentRequest(action=pb.STAT, ref=self.ref))).digest
 
     async def commit(self, *, size: int = 0, digest: str = "", labels: Mapping[str, str] | None = None) -> str:
-        """Makes the blob and returns its digest. FAILED_PRECONDITION: size or digest differ from what was written.
+        """Creates the blob and returns its digest. FAILED_PRECONDITION: size or digest differ from what was written.
 
-        A blob that is there already is a success; the labels are then added to it.
+        A blob that exists already is a success; the labels are then added to it.
         """
         if not self.exists:
             await self._flush()
@@ -171,7 +171,7 @@ class Writer:
         return self.digest
 
     async def close(self) -> None:
-        """Lets go of the ref: it is free when this returns."""
+        """Closes the ingest. Its ref is free when the method returns."""
         async with timeouts.limit("engine.call"):
             if self._appender is not None:
                 with suppress(WharfError):
@@ -180,10 +180,10 @@ class Writer:
             await self._call.finish()
 
     def cancel(self) -> None:
-        # Nobody else may get the ref while a thread of ours still writes.
+        # A thread may still write: the ref must stay taken until it has ended.
         if self._appender is not None:
             self._appender.when_idle(self._call.cancel)
-            self._appender.drop()  # also where closing was cancelled
+            self._appender.drop()  # also when close is cancelled
         else:
             self._call.cancel()
 
@@ -195,7 +195,7 @@ class Content:
         self.extensions = NONE
 
     async def info(self, digest: str) -> ContentInfo:
-        """NOT_FOUND when the blob isn't there."""
+        """Raises NOT_FOUND when the blob doesn't exist."""
         reply = await self._rpc.call(f"{_SERVICE}/Info", pb.InfoRequest(digest=digest), pb.InfoResponse)
         return _info(reply.info)
 
@@ -206,7 +206,7 @@ class Content:
                 yield _info(message)
 
     async def read(self, digest: str, *, offset: int = 0, size: int = 0) -> AsyncIterator[bytes]:
-        """The blob's bytes from ``offset`` on; ``size`` 0 reads to the end. OUT_OF_RANGE past the end."""
+        """Yields the blob's bytes from ``offset`` on; ``size`` 0 reads to the end. Raises OUT_OF_RANGE past the end."""
         if (path := self.extensions.descriptors) and not size:
             fd = await open_blob(path, self._rpc.namespace, digest=digest)
             if fd >= 0:
@@ -222,9 +222,9 @@ class Content:
             yield piece.data
 
     async def read_all(self, digest: str) -> bytes:
-        """A whole small blob (a manifest, a config).
+        """Reads a whole small blob (a manifest, a config).
 
-        :raises WharfError: INVALID_ARGUMENT for one of more than ``limits.DOCUMENT_BYTES``.
+        :raises WharfError: INVALID_ARGUMENT for a blob of more than ``limits.DOCUMENT_BYTES``.
         """
         pieces: list[bytes] = []
         size = 0
@@ -236,7 +236,7 @@ class Content:
         return b"".join(pieces)
 
     async def appender(self, writer: Writer) -> Appender | None:
-        """For an ingest that is being written; None from a server that gives no descriptors."""
+        """A direct writer for an open ingest; None if the server passes no descriptors."""
         if not (path := self.extensions.descriptors):
             return None
         fd = await open_blob(path, self._rpc.namespace, ref=writer.ref)
@@ -247,7 +247,7 @@ class Content:
 
     @asynccontextmanager
     async def writer(self, ref: str, *, expected: str = "", total: int = 0) -> AsyncIterator[Writer]:
-        """Opens or resumes the ingest ``ref``. Left without a commit, it stays and can be resumed or aborted.
+        """Opens or resumes the ingest ``ref``. Without a commit the ingest stays and can be resumed or aborted.
 
         UNAVAILABLE: another writer has the ref.
         """
@@ -257,14 +257,15 @@ class Content:
             yield writer
         finally:
             try:
-                # Also after a failure: who tries again at once must find the ref free.
+                # Also after a failure: an immediate retry must find the ref free.
                 with suppress(WharfError):
                     await writer.close()
             finally:
                 writer.cancel()
 
     async def write_blob(self, ref: str, data: bytes, *, digest: str, labels: Mapping[str, str] | None = None) -> None:
-        """A whole small blob at once, in one message where it fits. ``ref`` is made unique: nobody has to wait."""
+        """Writes a whole small blob, in one message where it fits. A unique suffix is added to ``ref``, so that
+        parallel writers don't block each other."""
         ref = f"{ref}-{secrets.token_hex(4)}"
         try:
             await self._write_blob(ref, data, digest, labels)
@@ -295,13 +296,13 @@ class Content:
             call.cancel()
 
     async def update_labels(self, digest: str, labels: Mapping[str, str | None]) -> ContentInfo:
-        """Sets these labels and leaves the others; None removes one."""
+        """Sets these labels and keeps the others; None removes a label."""
         info = pb.Info(digest=digest, labels={name: value or "" for name, value in labels.items()})
         request = pb.UpdateRequest(info=info, update_mask=label_mask(labels))
         return _info((await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateResponse)).info)
 
     async def delete(self, digest: str) -> None:
-        """Takes the blob from this namespace; its bytes go with the next collection."""
+        """Removes the blob from this namespace; the next garbage collection deletes its bytes."""
         await self._rpc.call(f"{_SERVICE}/Delete", pb.DeleteContentRequest(digest=digest), Empty)
 
     async def status(self, ref: str) -> IngestStatus:
@@ -314,10 +315,10 @@ class Content:
         return [_status(message) for message in reply.statuses]
 
     async def abort(self, ref: str) -> None:
-        """Throws an ingest away; NOT_FOUND when there is none."""
+        """Discards an ingest; raises NOT_FOUND when there is none."""
         await self._rpc.call(f"{_SERVICE}/Abort", pb.AbortRequest(ref=ref), Empty)
 
     async def throw_away(self, ref: str) -> None:
-        """After a failure: an ingest that nobody will go on with, if it is there."""
+        """Discards an ingest that failed and will not be resumed; does nothing if there is none."""
         with suppress(WharfError):
             await self.abort(ref)

@@ -1,4 +1,4 @@
-"""Layers to trees and back."""
+"""The diff service: applies a layer to mounts, and writes the difference of two mounts as a layer."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +26,14 @@ class Diff:
         arriving: str = "",
         progress: Callable[[int], None] | None = None,
     ) -> Descriptor:
-        """Unpacks the layer ``desc`` onto ``mounts``; the answer describes the uncompressed tar (its diff id).
+        """Unpacks the layer ``desc`` onto ``mounts``. Returns the descriptor of the uncompressed tar (its digest is the
+        diff id).
 
-        ``arriving``: the ref under which its bytes are being written (only with ``extensions.applies_ingests``). The
-        digest may be unknown then. After any failure the caller applies the layer once more when it is complete.
+        ``arriving``: the ref under which the layer's bytes are being written (only if ``extensions.applies_ingests``).
+        The layer's digest may be unknown then. After any failure the caller applies the layer again once it is
+        complete.
 
-        ``progress`` is called with the number of bytes of the layer that are unpacked, where the server reports it.
+        ``progress`` is called with the number of layer bytes that are unpacked, where the server reports it.
         """
         if arriving:
             desc = replace(desc, annotations={**desc.annotations, ARRIVING: arriving})
@@ -55,7 +57,7 @@ class Diff:
         ref: str = "",
         labels: Mapping[str, str] | None = None,
     ) -> Descriptor:
-        """Writes what ``right`` changed over ``left`` as a layer into the content store.
+        """Writes the changes from ``left`` to ``right`` as a layer into the content store.
 
         The blob carries the label ``containerd.io/uncompressed`` with its diff id.
         """

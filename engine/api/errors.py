@@ -1,11 +1,11 @@
-"""Kind ↔ gRPC status: the only table of this kind. The supervisor's servicers raise WharfError, ``translated``
-turns it into a status on the way out; the client turns the status into a WharfError again.
+"""The table Kind ↔ gRPC status. The supervisor's servicers raise WharfError, which ``engine.api.serving`` turns into a
+status; the client turns the status into a WharfError again.
 
-CONFLICT and NOT_MODIFIED become FAILED_PRECONDITION, as with containerd: Docker's reading of them belongs to the
-server and never has to survive the wire.
+CONFLICT and NOT_MODIFIED become FAILED_PRECONDITION, as in containerd: the server decides Docker's 409 and 304, so
+these kinds never have to pass gRPC.
 
 A reason travels as a ``google.rpc.ErrorInfo`` in the status details, which only our own supervisor sends: callers that
-work on a stock containerd decide by the kind.
+support a stock containerd decide by the kind.
 """
 
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ _TO_CODE = {
     Kind.OUT_OF_RANGE: grpc.StatusCode.OUT_OF_RANGE,
     Kind.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Kind.CANCELLED: grpc.StatusCode.CANCELLED,
-    # containerd's own errors without a kind travel as UNKNOWN; clients expect no more of ours
+    # containerd sends errors of its own without a kind as UNKNOWN, and clients expect the same here.
     Kind.INTERNAL: grpc.StatusCode.UNKNOWN,
 }
 
@@ -50,8 +50,8 @@ _TO_KIND = {code: kind for kind, code in _TO_CODE.items()} | {
     grpc.StatusCode.DATA_LOSS: Kind.INTERNAL,
 }
 
-#: gRPC's words for a connection that ends or is reset in the middle of a call: the server has died. The codes are
-#: those of other failures, too, so the text decides; only here.
+#: gRPC's messages for a connection that ends or is reset during a call: the server has died. Other failures have the
+#: same codes, so only the text distinguishes them.
 _LOST = ("Stream removed", "Socket closed", "recvmsg:")
 
 
@@ -85,12 +85,12 @@ def _reason(error: AioRpcError) -> Reason | None:
 
 
 def from_status(code: grpc.StatusCode | None, message: str) -> WharfError:
-    """The error that a status and its message stand for."""
+    """The error for a status and its message."""
     return WharfError(_TO_KIND.get(code, Kind.INTERNAL) if code else Kind.INTERNAL, message)
 
 
 def from_rpc_error(error: AioRpcError) -> WharfError:
-    """The error that a failed call stands for."""
+    """The error for a failed call."""
     message = error.details() or ""
     if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) and message.startswith(_LOST):
         return WharfError(Kind.UNAVAILABLE, "containerd went away in the middle of a call")

@@ -1,4 +1,4 @@
-"""The event bus."""
+"""The event service."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ from engine.common import timeouts
 _SERVICE = "/containerd.services.events.v1.Events"
 _MARK = "/wharf/subscribed"
 
-#: Seconds between two marks while a subscription isn't there yet: the first nearly always meets it.
+#: Seconds between two marker events until the subscription is active; usually the first one arrives.
 _MARK_AGAIN = 0.1
 
 
@@ -34,7 +34,7 @@ _CLASSES = _registry()
 
 
 def decode(value: AnyValue | None) -> Message | AnyValue | None:
-    """The message inside, or the value itself when it is of a type that isn't an event of ours."""
+    """The decoded event, or the value itself when its type is not one of our event types."""
     kind = _CLASSES.get(value.type_url.rpartition("/")[2]) if value else None
     return value.unpack(kind) if value and kind else value
 
@@ -49,12 +49,12 @@ def _event(message: pb.Envelope) -> Event:
 
 
 class Subscription:
-    """Events from now on, in the order of the server. Iterate it, or enter it to be sure that it is there:
+    """Events from now on, in the server's order. Iterate it, or enter it to be sure that the subscription is active:
 
     >>> async with events.subscribe('namespace=="moby"') as subscription:   # no event after this is missed
     ...     async for event in subscription: ...
 
-    The iteration ends with UNAVAILABLE when the server goes away.
+    The iteration ends with UNAVAILABLE when the server ends.
     """
 
     def __init__(self, events: "Events", filters: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ class Subscription:
         await self.close()
 
     async def _ready(self) -> None:
-        # The protocol has no word for "you are subscribed": so an event of our own is sent round until it comes back.
+        # The protocol does not confirm a subscription, so publish marker events until one of them comes back.
         async def marks() -> None:
             while True:
                 await self._events.publish(self._mark, Empty())
@@ -124,22 +124,23 @@ class Events:
         self._rpc = connection
 
     def subscribe(self, *filters: str) -> Subscription:
-        """Events that match any of the filters (``topic~="^/tasks/"``, ``namespace=="moby",topic=="…"``)."""
+        """Subscribes to events that match any of the filters (``topic~="^/tasks/"``,
+        ``namespace=="moby",topic=="…"``)."""
         return Subscription(self, filters)
 
     async def stream(self, filters: Sequence[str]) -> AsyncGenerator[Event, None]:
         request = pb.SubscribeRequest(filters=filters)
         async for message in self._rpc.stream(f"{_SERVICE}/Subscribe", request, pb.Envelope):
             yield _event(message)
-        self._rpc.losses += 1  # only a server that leaves ends it
+        self._rpc.losses += 1  # only a server that ends closes the stream
 
     async def publish(self, topic: str, event: Message) -> None:
-        """Sends an event of one's own, in this connection's namespace and with the server's time."""
+        """Publishes an event in this connection's namespace, with the server's time."""
         request = pb.PublishRequest(topic=topic, event=AnyValue.pack(event).to_message())
         await self._rpc.call(f"{_SERVICE}/Publish", request, Empty)
 
     async def forward(self, event: Event) -> None:
-        """Sends an event with its own namespace and time."""
+        """Publishes an event with its own namespace and time."""
         value = event.event if isinstance(event.event, AnyValue) else None
         if isinstance(event.event, Message):
             value = AnyValue.pack(event.event)

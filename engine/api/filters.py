@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from engine.common import regex
 from engine.common.errors import WharfError, invalid
 
-#: Gives the value of a field by its path; None when it isn't there.
+#: Returns the value of a field by its path; None when the record has no such field.
 Fields = Callable[[Sequence[str]], str | None]
 Filter = Callable[[Fields], bool]
 
@@ -35,8 +35,8 @@ _NAMED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v":
 
 
 def compile_all(filters: Sequence[str]) -> Filter:
-    """One filter out of a request's list; none, or an empty one (``ctr content active`` sends it), match everything.
-    INVALID_ARGUMENT for a malformed one."""
+    """Compiles a request's list of filters into one. An empty list, or an empty filter (``ctr content active`` sends
+    it), matches everything. Raises INVALID_ARGUMENT for a malformed filter."""
     parsed = [_Parser(text).parse() for text in filters if text]
     if len(parsed) < len(filters) or not parsed:
         return lambda fields: True
@@ -88,7 +88,7 @@ class _Parser:
         try:
             pattern = regex.compiled(self._value(alternatives=True))
         except regex.RegexError:
-            # containerd finds out when it looks for matches, and there are none.
+            # containerd reports an invalid expression only while matching, where it counts as no match.
             return lambda fields: False
         return lambda fields: pattern.search(fields(path) or "")
 

@@ -1,7 +1,7 @@
 """Compiles the protos of ``engine/api`` and ``server/builder/session``: run ``python -m engine.api.generate``.
 
-Needs ``grpcio-tools`` and ``mypy-protobuf`` (extras ``test`` and ``dev``); what it writes is checked in, so nothing
-that runs needs them. The files are named from the repository's root inside the descriptor pool
+Needs ``grpcio-tools`` and ``mypy-protobuf`` (extras ``test`` and ``dev``). The generated files are checked in, so
+nothing else needs these packages. The files are named from the repository's root inside the descriptor pool
 (``engine/api/protos/x.proto``), so that they can't collide with another project's ``types.proto``.
 """
 
@@ -17,15 +17,15 @@ _VERSION_CHECK = re.compile(
     r"^from google\.protobuf import runtime_version[^\n]*\n|^_runtime_version\.Validate.*?^\)\n",
     re.DOTALL | re.MULTILINE,
 )
-"""It would tie the code to the release of the compiler; what the code calls (the builder) is older by far."""
+"""The version check would bind the code to the compiler's release; the builder that the code calls is much older."""
 
 PACKAGES = ("engine/api", "server/builder/session")
-"""The folders that hold ``protos/``, and get ``pb/`` from it."""
+"""The folders that hold ``protos/``; the generated code is written to ``pb/`` beside it."""
 
 
 def generate(package: str, target: Path) -> None:
     """Writes ``<name>_pb2.py`` and ``<name>_pb2.pyi`` of every proto of a package into the folder ``target``."""
-    from grpc_tools import protoc  # a tool of the developer's machine
+    from grpc_tools import protoc  # only developers need grpcio-tools
 
     protos = sorted((_ROOT / package / "protos").glob("*.proto"))
     well_known = resources.files("grpc_tools") / "_proto"

@@ -1,4 +1,4 @@
-"""Names of images."""
+"""The image service: names of images."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ class Images:
         self._rpc = connection
 
     async def get(self, name: str) -> ImageRecord:
-        """NOT_FOUND when there is no such name."""
+        """Raises NOT_FOUND when there is no such name."""
         reply = await self._rpc.call(f"{_SERVICE}/Get", pb.GetImageRequest(name=name), pb.GetImageResponse)
         return _record(reply.image)
 
@@ -44,18 +44,18 @@ class Images:
         return [_record(message) for message in reply.images]
 
     async def create(self, record: ImageRecord) -> ImageRecord:
-        """ALREADY_EXISTS when the name is taken: ``update`` moves it."""
+        """Raises ALREADY_EXISTS when the name is taken; ``update`` changes its target."""
         request = pb.CreateImageRequest(image=_message(record))
         return _record((await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateImageResponse)).image)
 
     async def update(self, record: ImageRecord, *, fields: Sequence[str] = ()) -> ImageRecord:
-        """Replaces the named fields (``target``, ``labels``, ``labels.<name>``), without names all of them."""
+        """Replaces the named fields (``target``, ``labels``, ``labels.<name>``); without ``fields``, all of them."""
         request = pb.UpdateImageRequest(image=_message(record))
         if fields:
             request.update_mask.CopyFrom(FieldMask(paths=fields))
         return _record((await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateImageResponse)).image)
 
     async def delete(self, name: str, *, sync: bool = False) -> None:
-        """``sync`` waits until what only this name held is collected."""
+        """``sync`` waits until the garbage collector has removed what only this name referenced."""
         request = pb.DeleteImageRequest(name=name, sync=sync)
         await self._rpc.call(f"{_SERVICE}/Delete", request, Empty, deadline="engine.collect" if sync else "engine.call")

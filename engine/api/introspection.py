@@ -1,4 +1,4 @@
-"""What the server is made of."""
+"""The introspection service: the server's plugins and identity."""
 
 from collections.abc import Sequence
 

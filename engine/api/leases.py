@@ -1,4 +1,5 @@
-"""Leases: what is being made is held by one, so that the collector leaves it alone."""
+"""The lease service. A lease protects content, ingests and snapshots from the garbage collector while they are in
+use."""
 
 import asyncio
 import builtins
@@ -18,9 +19,9 @@ from engine.common.errors import Kind, WharfError
 
 _SERVICE = "/containerd.services.leases.v1.Leases"
 _EXPIRE = "containerd.io/gc.expire"
-# Held while an operation of a client runs.
+# The label of a lease that protects an operation of a client.
 _OPERATION = "wharf.operation"
-#: As containerd's own client has it: longer than a pull over the slowest line.
+#: The expiry that containerd's own client uses; longer than a pull over the slowest line.
 _LIFE = timedelta(hours=24)
 
 
@@ -36,7 +37,7 @@ class Leases:
     async def create(
         self, id: str | None = None, *, labels: Mapping[str, str] | None = None, ttl: timedelta | None = None
     ) -> Lease:
-        """Without an id one is made up. After ``ttl`` the lease holds nothing and is collected itself."""
+        """Creates a lease; without ``id`` one is generated. After ``ttl`` the lease protects nothing and is deleted."""
         words = dict(labels or {})
         if ttl is not None:
             words[_EXPIRE] = (datetime.now(UTC) + ttl).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -44,7 +45,7 @@ class Leases:
         return _lease((await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateResponse)).lease)
 
     async def delete(self, id: str, *, sync: bool = False) -> None:
-        """``sync`` waits until what only this lease held is collected."""
+        """``sync`` waits until the garbage collector has removed what only this lease protected."""
         request = pb.DeleteRequest(id=id, sync=sync)
         await self._rpc.call(f"{_SERVICE}/Delete", request, Empty, deadline="engine.collect" if sync else "engine.call")
 
@@ -54,7 +55,7 @@ class Leases:
         return [_lease(message) for message in reply.leases]
 
     async def add_resource(self, lease: str, id: str, type: str) -> None:
-        """Holds one more thing; ``type`` is ``content``, ``ingests`` or ``snapshots/<snapshotter>``."""
+        """Protects one more resource; ``type`` is ``content``, ``ingests`` or ``snapshots/<snapshotter>``."""
         request = pb.AddResourceRequest(id=lease, resource=pb.Resource(id=id, type=type))
         await self._rpc.call(f"{_SERVICE}/AddResource", request, Empty)
 
@@ -68,7 +69,8 @@ class Leases:
         return [LeaseResource(message.id, message.type) for message in reply.resources]
 
     async def release_left(self) -> None:
-        """For the start of the one client of a namespace: nothing that :meth:`hold` has held goes on any more."""
+        """Deletes the leases that :meth:`hold` of an earlier process left. For the start of the only client of a
+        namespace."""
         for lease in await self.list([f'labels."{_OPERATION}"']):
             try:
                 await self.delete(lease.id)
@@ -77,17 +79,18 @@ class Leases:
                     raise
 
     async def operation(self, *, ttl: timedelta = _LIFE) -> Lease:
-        """What :meth:`hold` holds, for one who deletes it himself."""
+        """Creates a lease as :meth:`hold` does; the caller deletes it."""
         return await self.create(ttl=ttl, labels={_OPERATION: "1"})
 
     @asynccontextmanager
     async def hold(self, *, ttl: timedelta = _LIFE, sync: bool = False) -> AsyncIterator[Lease]:
-        """Every call made inside runs under a lease of its own, which is deleted at the end; ``sync`` as in ``delete``.
+        """Every call made inside the block runs under a new lease, which is deleted at the end; ``sync`` as in
+        ``delete``.
 
-        The expiry is for a crash: what a dead client held is collected after ``ttl``, or when it comes back and
+        The expiry covers a crash: the resources of a dead client are collected after ``ttl``, or when it restarts and
         calls :meth:`release_left`.
         """
-        # Clients leave at any moment, also while a lease is made or given back: that goes on to its end.
+        # Clients may cancel at any moment, also while a lease is created or deleted: both run to completion.
         making = asyncio.ensure_future(self.operation(ttl=ttl))
         try:
             lease = await asyncio.shield(making)
@@ -98,7 +101,7 @@ class Leases:
         try:
             yield lease
         finally:
-            # A generator that was left is closed by the loop, in a context of its own.
+            # The event loop closes an abandoned generator in another context.
             with contextlib.suppress(ValueError):
                 current_lease.reset(token)
             await asyncio.shield(self._give_back(lease.id, sync=sync))
@@ -119,4 +122,4 @@ class Leases:
     def _given(self, giving: "asyncio.Future[None]") -> None:
         self._giving.discard(giving)
         if not giving.cancelled():
-            giving.exception()  # it then goes by its age
+            giving.exception()  # the lease then expires

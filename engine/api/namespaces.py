@@ -1,4 +1,4 @@
-"""Namespaces."""
+"""The namespace service."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ class Namespaces:
         self._rpc = connection
 
     async def get(self, name: str) -> dict[str, str]:
-        """The namespace's labels; none for one that doesn't exist (yet): the first thing in it makes it."""
+        """The namespace's labels; none if it doesn't exist yet: the first object in it creates it."""
         request = pb.GetNamespaceRequest(name=name)
         reply = await self._rpc.call(f"{_SERVICE}/Get", request, pb.GetNamespaceResponse)
         return dict(reply.namespace.labels)
@@ -31,11 +31,11 @@ class Namespaces:
         await self._rpc.call(f"{_SERVICE}/Create", request, pb.CreateNamespaceResponse)
 
     async def update_labels(self, name: str, labels: Mapping[str, str | None]) -> None:
-        """Sets these labels and leaves the others; None removes one."""
+        """Sets these labels and keeps the others; None removes a label."""
         message = pb.Namespace(name=name, labels={key: value or "" for key, value in labels.items()})
         request = pb.UpdateNamespaceRequest(namespace=message, update_mask=label_mask(labels))
         await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateNamespaceResponse)
 
     async def delete(self, name: str) -> None:
-        """FAILED_PRECONDITION while something is in it."""
+        """Raises FAILED_PRECONDITION while the namespace is not empty."""
         await self._rpc.call(f"{_SERVICE}/Delete", pb.DeleteNamespaceRequest(name=name), Empty)

@@ -1,6 +1,5 @@
-"""One connection to a containerd-compatible server: calls with a named deadline, the namespace and lease in the
-headers, and every failure as a WharfError.
-"""
+"""One connection to a containerd-compatible server. Calls have a named deadline and send the namespace and the lease as
+headers; every failure is raised as a WharfError."""
 
 import asyncio
 import contextlib
@@ -18,13 +17,13 @@ from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
 
-#: What a stream gives at its end (missing in the type stubs).
+#: The value that a stream returns at its end (missing in the type stubs).
 EOF: object = getattr(grpc.aio, "EOF")  # noqa: B009
 
-timeouts.define("engine.collect", 600.0)  # a delete that waits for the collector
-timeouts.define("engine.end", 10.0)  # how a call has ended, once a write of it has failed
+timeouts.define("engine.collect", 600.0)  # a delete that waits for the garbage collector
+timeouts.define("engine.end", 10.0)  # the status of a call after one of its writes has failed
 
-#: How often a call is repeated at most.
+#: The maximum number of repetitions of a call.
 _REPEATS = 3
 
 M = TypeVar("M", bound=Message)
@@ -32,13 +31,13 @@ R = TypeVar("R", bound=Message)
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 R_co = TypeVar("R_co", bound=Message, covariant=True)
 
-#: The lease that calls are made under; set by ``Leases.hold``.
+#: The lease under which calls run; set by ``Leases.hold``.
 current_lease: ContextVar[str] = ContextVar("wharf_lease", default="")
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
-    # a supervisor that is started again is found at once, not after a second or more
+    # Find a restarted supervisor at once, not after gRPC's default back-off of a second or more.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -46,28 +45,28 @@ _OPTIONS = (
 
 
 def target_of(address: str) -> str:
-    """gRPC's name for a socket given as a path or as a ``unix://`` URL."""
+    """gRPC's target for a socket given as a path or as a ``unix://`` URL."""
     return address if "://" in address else f"unix://{address}"
 
 
 class Duplex(Protocol[M_contra, R_co]):
-    """A call of many requests and many replies, one reply for each request."""
+    """A bidirectional stream with one reply for each request."""
 
     async def exchange(self, request: M_contra | bytes) -> R_co:
-        """Sends one message and takes the answer to it."""
+        """Sends one message and returns the reply to it."""
 
     async def read(self) -> R_co:
-        """The next answer. Raises WharfError for a call that has ended, of the kind that it ended with."""
+        """The next reply. Raises WharfError with the call's status when the call has ended."""
 
     async def finish(self) -> None:
-        """Says that no more requests come, and waits for the server's end of it, whatever that says."""
+        """Closes the request side and waits until the server ends the call, whatever its status."""
 
     def cancel(self) -> None:
-        """Ends the call at once."""
+        """Cancels the call at once."""
 
 
 class Caller(Protocol):
-    """Whoever carries calls to a containerd-compatible server. Failures are WharfErrors."""
+    """Carries calls to a containerd-compatible server. Failures are WharfErrors."""
 
     namespace: str
 
@@ -78,28 +77,29 @@ class Caller(Protocol):
         """One request, many replies; leaving the loop early cancels the call."""
 
     def duplex(self, method: str, request: type[M], reply: type[R]) -> Duplex[M, R]:
-        """Many of both."""
+        """Many requests, many replies."""
 
 
 class Connection:
-    """The caller over gRPC. Made cheaply; ``open`` must be called in the event loop before the first call."""
+    """The caller over gRPC. Creating it costs little; call ``open`` in the event loop before the first call."""
 
     def __init__(self, address: str, namespace: str) -> None:
         self.address = target_of(address)
         self.namespace = namespace
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Callable[..., object]] = {}
-        #: How often the server went away: what it said of itself before may hold no longer.
+        #: The number of times that the connection was lost. Cached answers of an earlier server may be outdated after
+        #: it.
         self.losses = 0
 
     def open(self) -> grpc.aio.Channel:
-        """The channel, made on first use (it belongs to the running loop)."""
+        """The channel, opened on first use (it belongs to the running loop)."""
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
         return self._channel
 
     async def ready(self, deadline: float) -> None:
-        """Waits until the server takes connections; UNAVAILABLE after ``deadline`` seconds."""
+        """Waits until the server accepts connections; raises UNAVAILABLE after ``deadline`` seconds."""
         try:
             async with asyncio.timeout(deadline):
                 await self.open().channel_ready()
@@ -126,12 +126,12 @@ class Connection:
         deadline: str | None = "engine.call",
         again: bool = False,
     ) -> R:
-        """One request, one reply. ``deadline`` names an entry of ``timeouts``; None waits as long as it takes.
+        """One request, one reply. ``deadline`` names an entry of ``timeouts``; None waits without a limit.
 
-        A server that is away (a supervisor that died is started again at once) is waited for until the deadline.
-        ``again``: the call may be made twice, so one that a server took along when it died is repeated.
+        The call waits for an absent server until the deadline (a supervisor that died is restarted at once). ``again``:
+        the call is idempotent, so it is repeated when the server dies during it.
 
-        Raises WharfError of the kind that the server answered.
+        Raises WharfError with the kind that the server answered.
         """
         invoke = self._method("unary_unary", method, type(request), reply)
         left = _REPEATS if again else 0
@@ -184,10 +184,10 @@ class Connection:
 
 
 class _Ends:
-    """A call of gRPC's that believes what its server says of its end.
+    """Wraps gRPC's call so that the server's status wins over gRPC's own write error.
 
-    Where the server's end of a call overtakes a write, the write fails, and gRPC puts an error of its own in the place
-    of the status and the answers that are just coming (grpc/grpc#36066). They are waited for instead.
+    Where the server's end of a call overtakes a write, the write fails, and gRPC replaces the status and the replies
+    that are just arriving by an error of its own (grpc/grpc#36066). This wrapper waits for the real ones.
     """
 
     def __init__(self, call: Any) -> None:
@@ -212,11 +212,11 @@ class _Duplex(Generic[M, R]):
 
     async def exchange(self, request: M | bytes) -> R:
         try:
-            await self._call.write(cast(M, request))  # bytes pass the serializer as they are
+            await self._call.write(cast(M, request))  # bytes pass the serializer unchanged
         except AioRpcError as error:
             raise from_rpc_error(error) from None
         except asyncio.InvalidStateError:
-            pass  # the call has ended already: reading tells how
+            pass  # the call has ended already: ``read`` raises its status
         return await self.read()
 
     async def read(self) -> R:

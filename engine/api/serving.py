@@ -1,12 +1,13 @@
-"""Joins a plain object to a gRPC service: one coroutine method for each method of the service, in snake case::
+"""Binds an object's coroutine methods to a gRPC service, one for each method of the service, in snake case::
 
     async def info(self, request: pb.InfoRequest, call: C) -> pb.InfoResponse                    # one → one
     async def status(self, request: pb.StatusRequest, call: C) -> AsyncIterator[...]             # one → many
     async def session(self, requests: AsyncIterator[...], call: C) -> AsyncIterator[...]         # many → many
 
-``Return`` is ``return_``. A method that the object lacks answers UNIMPLEMENTED. ``call`` is what ``caller`` makes of
-the context. ``decoders`` of the object may have a decoder of its own for a method's requests, and answers may be bytes
-as they go on the wire. A WharfError becomes the status of its kind; everything else is a fault of ours, and logged.
+``Return`` is ``return_``. A method that the object lacks answers UNIMPLEMENTED. ``call`` is the result of ``caller``
+for the gRPC context. The object's ``decoders`` may hold a decoder for a method's requests. Replies may be bytes that
+are already serialized. A WharfError becomes the status of its kind; any other exception is an internal error and is
+logged.
 """
 
 import logging
@@ -46,7 +47,7 @@ def snake_case(name: str) -> str:
 
 
 def encoded(message: Message | bytes) -> bytes:
-    """The bytes on the wire; those that are it already pass."""
+    """The serialized message; bytes are returned unchanged."""
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 
@@ -59,7 +60,7 @@ def _method(
     decode = decode or GetMessageClass(method.input_type).FromString
     encode = encoded
     if method.client_streaming or method.server_streaming:
-        # Not a generator itself: gRPC would leave one suspended when the client goes, and with it what it holds.
+        # Not an asynchronous generator: when a client cancels, gRPC would leave one suspended with its resources.
         async def stream(request: object, context: Any) -> None:
             try:
                 async with aclosing(cast(AsyncGenerator[Message, None], function(request, caller(context)))) as answers:

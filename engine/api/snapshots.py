@@ -1,4 +1,4 @@
-"""Root filesystems. One snapshotter for each engine, chosen before the first call."""
+"""The snapshot service: root file systems. Each engine uses one snapshotter, chosen before the first call."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -31,7 +31,7 @@ class Snapshots:
         self.snapshotter = snapshotter
 
     async def prepare(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """A writable snapshot on ``parent`` ("" for an empty one). ALREADY_EXISTS: the key is taken."""
+        """Creates a writable snapshot on ``parent`` ("" for an empty one). ALREADY_EXISTS: the key is taken."""
         request = pb.PrepareSnapshotRequest(
             snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
         )
@@ -41,7 +41,7 @@ class Snapshots:
         return tuple(map(Mount.from_message, reply.mounts))
 
     async def view(self, key: str, parent: str, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
-        """A read-only snapshot of ``parent``."""
+        """Creates a read-only snapshot of ``parent``."""
         request = pb.ViewSnapshotRequest(
             snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
         )
@@ -49,18 +49,18 @@ class Snapshots:
         return tuple(map(Mount.from_message, reply.mounts))
 
     async def mounts(self, key: str) -> tuple[Mount, ...]:
-        """How an active or view snapshot is mounted."""
+        """The mounts of an active or view snapshot."""
         request = pb.MountsRequest(snapshotter=self.snapshotter, key=key)
         reply = await self._rpc.call(f"{_SERVICE}/Mounts", request, pb.MountsResponse)
         return tuple(map(Mount.from_message, reply.mounts))
 
     async def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        """Makes the active snapshot ``key`` a layer; ALREADY_EXISTS when the name is taken."""
+        """Commits the active snapshot ``key`` under ``name``; raises ALREADY_EXISTS when the name is taken."""
         request = pb.CommitSnapshotRequest(snapshotter=self.snapshotter, name=name, key=key, labels=dict(labels or {}))
         await self._rpc.call(f"{_SERVICE}/Commit", request, Empty, deadline="snapshot.prepare")
 
     async def remove(self, key: str) -> None:
-        """FAILED_PRECONDITION while another snapshot has it as its parent."""
+        """Raises FAILED_PRECONDITION while another snapshot has it as its parent."""
         request = pb.RemoveSnapshotRequest(snapshotter=self.snapshotter, key=key)
         await self._rpc.call(f"{_SERVICE}/Remove", request, Empty, deadline="snapshot.remove")
 
@@ -75,18 +75,18 @@ class Snapshots:
                 yield _info(message)
 
     async def usage(self, key: str) -> Usage:
-        """What the snapshot itself takes, without its parents."""
+        """The space that the snapshot itself uses, without its parents."""
         request = pb.UsageRequest(snapshotter=self.snapshotter, key=key)
         reply = await self._rpc.call(f"{_SERVICE}/Usage", request, pb.UsageResponse, deadline="snapshot.prepare")
         return Usage(size=reply.size, inodes=reply.inodes)
 
     async def update_labels(self, key: str, labels: Mapping[str, str | None]) -> SnapshotInfo:
-        """Sets these labels and leaves the others; None removes one."""
+        """Sets these labels and keeps the others; None removes a label."""
         info = pb.Info(name=key, labels={name: value or "" for name, value in labels.items()})
         request = pb.UpdateSnapshotRequest(snapshotter=self.snapshotter, info=info, update_mask=label_mask(labels))
         return _info((await self._rpc.call(f"{_SERVICE}/Update", request, pb.UpdateSnapshotResponse)).info)
 
     async def cleanup(self) -> None:
-        """Removes the directories that no snapshot has any more."""
+        """Removes the directories that belong to no snapshot."""
         request = pb.CleanupRequest(snapshotter=self.snapshotter)
         await self._rpc.call(f"{_SERVICE}/Cleanup", request, Empty, deadline="snapshot.remove")

@@ -1,7 +1,7 @@
-"""A container's stdio for the daemon: hands clients' sockets over to whoever owns the container's pipes (our shim,
-or the I/O host beside a stock containerd) and tells how their sessions ended.
+"""The daemon's side of a container's stdio: passes clients' sockets to the process that owns the container's pipes (our
+shim, or the I/O host beside a stock containerd) and reports how their sessions ended.
 
-Bytes never pass through here. A relay (TLS, websocket) makes a socket pair and hands one end over.
+Stream bytes never pass through here. A relay (TLS, websocket) creates a socket pair and passes one end.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from engine.shim.protocol import Json, ProtocolError
 
 SCHEME = "wharf"
 
-#: Seconds until a listener's full queue is tried again: nothing tells when there is room.
+#: Seconds until a connect to a listener with a full queue is retried; the kernel has no notification for free space.
 _CONNECT_AGAIN = 0.01
 
 
@@ -30,14 +30,14 @@ class Ending(Enum):
     """How a client's session ended."""
 
     EOF = "eof"
-    """The process ended and all its output was delivered."""
+    """The process exited and all its output was delivered."""
     DETACHED = "detached"
     """The client typed the detach keys."""
     GONE = "gone"
-    """The client left, or (without stdin-once) ended its input."""
+    """The client left, or (without stdin-once) closed its input."""
     UNSTARTED = "unstarted"
-    """The process could not be started. Nothing but the head was written and the socket was not shut down: a
-    caller that kept its own copy can still write to the client."""
+    """The process could not be started. Only the head was written and the socket was not shut down: a caller with a
+    copy of the socket can still write to the client."""
 
     @classmethod
     def from_message(cls, message: Json) -> "Ending":
@@ -50,8 +50,8 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """What a client wants. ``head`` is written before all else, ``early`` is read before all else. ``held``: output is
-    kept back until :meth:`AttachSession.go`."""
+    """The options of one client's session. ``head`` is written before all output, ``early`` is input read before the
+    rest. ``held``: the output is kept back until :meth:`AttachSession.go`."""
 
     exec_id: str = ""
     stdin: bool = False
@@ -64,7 +64,7 @@ class Attach:
     held: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """As the shim's ``attach.Handed`` reads it; head and early bytes follow as the frame's tail."""
+        """The JSON that the shim's ``attach.Handed`` reads; head and early bytes follow as the frame's tail."""
         return {
             "stdin": self.stdin,
             "stdout": self.stdout,
@@ -88,9 +88,9 @@ class StdioUri:
 
     @classmethod
     def parse(cls, text: str) -> "StdioUri":
-        """INVALID_ARGUMENT: not such a URI."""
+        """Raises INVALID_ARGUMENT if the text is not such a URI."""
         parts = urlsplit(text)
-        # unquote of the path: urlsplit leaves it quoted.
+        # unquote: urlsplit leaves the path quoted.
         if parts.scheme != SCHEME or parts.netloc or not parts.path.startswith("/"):
             raise invalid(f"invalid stdio URI {text!r}")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -103,7 +103,7 @@ def _refusal(message: Mapping[str, object]) -> WharfError | None:
 
 
 async def _connect(sock: socket.socket, address: str) -> None:
-    """Never by the event loop's own way: it takes a listener's full queue (EAGAIN) for a connection on its way."""
+    """Not ``loop.sock_connect``: it takes a listener's full queue (EAGAIN) for a connection in progress."""
     while True:
         try:
             sock.connect(address)
@@ -114,7 +114,7 @@ async def _connect(sock: socket.socket, address: str) -> None:
 
 
 class StdioConnection:
-    """One connection to a stdio socket: a request, then frames until the peer closes."""
+    """One connection to a stdio socket: sends a request, then receives frames until the peer closes."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -132,7 +132,7 @@ class StdioConnection:
             raise WharfError(Kind.UNAVAILABLE, f"stdio of the container: {error.strerror}") from None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            # Through the directory: the path may be longer than an address can be.
+            # Through the directory's descriptor: the path may be longer than a socket address can be.
             await _connect(sock, f"/proc/self/fd/{directory}/{os.path.basename(self._path)}")
         except OSError as error:
             sock.close()
@@ -150,7 +150,7 @@ class StdioConnection:
         assert self._sock is not None
         data = protocol.encode(message, tail)
         try:
-            # A fresh connection takes the first bytes, and with them the descriptors, at once.
+            # The socket buffer of a new connection is empty: it accepts the first bytes, with the descriptors, at once.
             sent = protocol.send_with_fds(self._sock, data, fds)
             if sent < len(data):
                 await asyncio.get_running_loop().sock_sendall(self._sock, data[sent:])
@@ -158,7 +158,7 @@ class StdioConnection:
             raise WharfError(Kind.UNAVAILABLE, f"stdio of the container: {error.strerror}") from None
 
     async def receive(self) -> Json | None:
-        """The next frame, ``None`` when the peer closed. WharfError when it refused the request."""
+        """The next frame, ``None`` when the peer closed. Raises WharfError when the peer refused the request."""
         while not self._frames:
             try:
                 data = await self._receive()
@@ -199,8 +199,8 @@ class StdioConnection:
 
 @dataclass(frozen=True, slots=True)
 class LogMark:
-    """The end of a log: ``size`` bytes of the file that ``fd`` has open (the line's, until it is closed), and by stream
-    the ``rest``, a line without its end."""
+    """The end of a log: ``size`` bytes of the file behind ``fd`` (the line owns it until it is closed), and for each
+    stream the ``rest``, an unfinished line."""
 
     fd: int
     size: int
@@ -215,27 +215,27 @@ class LogMark:
 
 
 class AttachSession:
-    """A client that was handed over. ``ended`` must be awaited (or ``abandon`` called) to free the line."""
+    """A client whose socket was passed on. Await ``ended`` (or call ``abandon``) to free the line."""
 
     def __init__(self, line: StdioConnection, mark: "LogMark | None" = None) -> None:
         self._line = line
         self.handed = True
-        #: Of a ``held`` session: where the log ended when it joined. None: there is no log here.
+        #: Of a ``held`` session: where the log ended when the session joined. None: the container has no log file.
         self.mark = mark
 
     def forget_mark(self) -> None:
-        """Closes its file."""
+        """Closes the mark's file."""
         self.mark = None
         self._line.close_fds()
 
     async def go(self) -> None:
-        """Lets the output of a ``held`` session go. A shim that is gone has none."""
+        """Releases the output of a ``held`` session. Does nothing if the shim has exited."""
         with contextlib.suppress(WharfError):
             await self._line.send({"op": "go"})
 
     async def ended(self) -> Ending:
-        """Waits, as long as it takes, for the end. A shim that vanishes counts as GONE. Cancelling the wait frees
-        the line; the session goes on without a witness."""
+        """Waits without a limit for the session's end. A shim that exits counts as GONE. Cancelling the wait frees the
+        line; the session continues unobserved."""
         try:
             message = await self._line.receive()
         finally:
@@ -243,7 +243,7 @@ class AttachSession:
         return Ending.GONE if message is None else Ending.from_message(message)
 
     def abandon(self) -> None:
-        """Stops listening for the end; the client stays attached."""
+        """Stops waiting for the end; the client stays attached."""
         self._line.close()
 
 

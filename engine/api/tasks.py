@@ -1,4 +1,4 @@
-"""Tasks: a container's processes. An empty exec id names the container's first process."""
+"""The task service: a container's processes. An empty exec id names the container's first process."""
 
 import builtins
 import json
@@ -77,7 +77,8 @@ class Tasks:
         runtime_options: AnyValue | None = None,
         checkpoint: Descriptor | None = None,
     ) -> int:
-        """Makes the process, stopped before its first instruction, and returns its pid. ALREADY_EXISTS: has one."""
+        """Creates the process, stopped before its first instruction, and returns its pid. ALREADY_EXISTS: it has a
+        task."""
         request = pb.CreateTaskRequest(
             container_id=container_id,
             rootfs=[mount.to_message() for mount in rootfs],
@@ -95,7 +96,7 @@ class Tasks:
         except WharfError as error:
             if error.kind is not Kind.UNAVAILABLE:
                 raise
-            # The server died in the middle. The shim finished it alone, or nothing is left of it.
+            # The server died during the call. The shim completed it, or nothing is left of it.
             state = await self._found(container_id, "")
             return await self._create(request) if state is None else state.pid
 
@@ -112,7 +113,7 @@ class Tasks:
             state = await self._found(container_id, exec_id)
             if state is None:
                 raise
-            # One that has ended by now was started; its end is told as every other.
+            # A process that has exited by now was started; its exit event follows as usual.
             return await self._start(request) if state.status is TaskStatus.CREATED else state.pid
 
     async def _start(self, request: pb.StartRequest) -> int:
@@ -127,7 +128,7 @@ class Tasks:
             return None
 
     async def delete(self, container_id: str) -> Exit:
-        """Cleans up after a task that has ended (or was never started); FAILED_PRECONDITION while it runs."""
+        """Cleans up after a task that has exited (or was never started); raises FAILED_PRECONDITION while it runs."""
         request = pb.DeleteTaskRequest(container_id=container_id)
         reply = await self._rpc.call(
             f"{_SERVICE}/Delete", request, pb.DeleteResponse, deadline="task.delete", again=True
@@ -165,9 +166,9 @@ class Tasks:
         await self._rpc.call(f"{_SERVICE}/Exec", request, Empty, deadline="task.exec")
 
     async def kill(self, container_id: str, signal: int, *, exec_id: str = "", everything: bool = False) -> None:
-        """NOT_FOUND when the process has ended. ``everything``: all processes of the container."""
+        """Raises NOT_FOUND when the process has exited. ``everything``: all processes of the container."""
         request = pb.KillRequest(container_id=container_id, exec_id=exec_id, signal=signal, all=everything)
-        # Who is dead stays dead; of other signals the process may have got one already.
+        # SIGKILL may be sent twice. Don't repeat other signals: the process may have received the first one.
         again = signal == SIGKILL
         await self._rpc.call(f"{_SERVICE}/Kill", request, Empty, deadline="task.kill", again=again)
 
@@ -189,13 +190,13 @@ class Tasks:
         await self._rpc.call(f"{_SERVICE}/CloseIO", request, Empty, again=True)
 
     async def pids(self, container_id: str) -> "builtins.list[int]":
-        """Every process of the container, as pids of the host."""
+        """The host pids of every process of the container."""
         request = pb.ListPidsRequest(container_id=container_id)
         reply = await self._rpc.call(f"{_SERVICE}/ListPids", request, pb.ListPidsResponse, again=True)
         return [process.pid for process in reply.processes]
 
     async def wait(self, container_id: str, exec_id: str = "") -> Exit:
-        """Returns when the process has ended, however long that takes (the answer tells no pid)."""
+        """Returns when the process has exited, without a time limit (the answer carries no pid)."""
         request = pb.WaitRequest(container_id=container_id, exec_id=exec_id)
         reply = await self._rpc.call(f"{_SERVICE}/Wait", request, pb.WaitResponse, deadline=None, again=True)
         return Exit(pid=0, status=reply.exit_status, exited_at_ns=to_ns(reply.exited_at))
@@ -231,7 +232,7 @@ class Tasks:
         await self._rpc.call(f"{_SERVICE}/Update", request, Empty)
 
     async def metrics(self, ids: Sequence[str] = ()) -> "builtins.list[Metric]":
-        """A sample of each container's counters; without ids of all. One that has ended is left out."""
+        """A sample of each container's counters; without ``ids``, of all containers. Exited containers are left out."""
         request = pb.MetricsRequest(filters=[f"id=={json.dumps(id)}" for id in ids])
         reply = await self._rpc.call(f"{_SERVICE}/Metrics", request, pb.MetricsResponse)
         return [

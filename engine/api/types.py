@@ -1,6 +1,6 @@
-"""The words of the engine's API as the rest of Wharf sees them: frozen records instead of protobuf messages.
+"""The types of the engine's API for the rest of Wharf: frozen dataclasses instead of protobuf messages.
 
-Times are integers, nanoseconds since the epoch; 0 is never. Sizes are bytes.
+Times are integers, nanoseconds since the epoch; 0 means never. Sizes are bytes.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ LEASE_HEADER = "containerd-lease"
 
 @dataclass(frozen=True, slots=True)
 class AnyValue:
-    """A value with the name of its type: a protobuf's full name, or a URL for containerd's JSON types."""
+    """A value with its type's name: a protobuf's full name, or a URL for containerd's JSON types."""
 
     type_url: str
     value: bytes
 
     @classmethod
     def pack(cls, message: Message) -> "AnyValue":
-        """The message under its bare full name, as containerd's own clients write it."""
+        """Packs the message under its bare full name, as containerd's own clients do."""
         return cls(message.DESCRIPTOR.full_name, message.SerializeToString())
 
     @classmethod
@@ -43,7 +43,7 @@ class AnyValue:
         return cls(message.type_url, message.value) if message.type_url else None
 
     def unpack(self, kind: type[_M]) -> _M:
-        """The value as ``kind``; INVALID_ARGUMENT when it is of another type or broken."""
+        """The value decoded as ``kind``; raises INVALID_ARGUMENT if it has another type or is malformed."""
         name = self.type_url.rpartition("/")[2]
         if name != kind.DESCRIPTOR.full_name:
             raise invalid(f"expected {kind.DESCRIPTOR.full_name}, got {self.type_url}")
@@ -65,7 +65,7 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A blob. ``platform`` is only known where an index tells it; it doesn't travel over gRPC."""
+    """A blob. ``platform`` is known only from an index; it doesn't travel over gRPC."""
 
     media_type: str
     digest: str
@@ -85,7 +85,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount(2); ``target`` is relative to the root that the mounts make, empty for the root itself."""
+    """One mount(2); ``target`` is relative to the root of the mounts, empty for the root itself."""
 
     type: str
     source: str
@@ -117,7 +117,7 @@ class ContentInfo:
 
 @dataclass(frozen=True, slots=True)
 class IngestStatus:
-    """A write that was begun: ``offset`` of ``total`` bytes are there (total 0: unknown)."""
+    """An open write: ``offset`` of ``total`` bytes are written (total 0: unknown)."""
 
     ref: str
     offset: int
@@ -175,7 +175,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """What a task is made from. ``spec`` is the OCI spec (a JSON object)."""
+    """The record from which a task is created. ``spec`` is the OCI spec (a JSON object)."""
 
     id: str
     image: str = ""
@@ -201,7 +201,7 @@ class TaskStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended; ``status`` is 128 + signal for one that was killed. ``pid`` is 0 where not told."""
+    """The exit of a process; ``status`` is 128 + signal for a killed one. ``pid`` is 0 if the answer has none."""
 
     pid: int
     status: int
@@ -210,7 +210,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """``id`` is the container's for its first process, else the exec's."""
+    """``id`` is the container's id for its first process, else the exec's."""
 
     container_id: str
     id: str

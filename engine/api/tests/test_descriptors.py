@@ -1,4 +1,4 @@
-"""The protos are containerd's: every message, field and method of ours is found in theirs, with the same numbers."""
+"""Our protos match containerd's: every message, field and method of ours is in theirs, with the same numbers."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ FOREIGN = {"google.rpc", "grpc.health.v1"}
 
 
 def compiled(files: list[str], *includes: Path, out: Path) -> list[FileDescriptorProto]:
-    """Compiled in a process of its own, as this one has our descriptors in its pool."""
+    """Compiles in a separate process, as this process has our descriptors in its pool."""
     pytest.importorskip("grpc_tools", reason="needs grpcio-tools")
     well_known = str(resources.files("grpc_tools") / "_proto")
     paths = [f"-I{path}" for path in (*includes, well_known)]
@@ -50,7 +50,7 @@ Symbols = dict[str, dict[str, object]]
 
 
 def symbols(files: list[FileDescriptorProto]) -> Symbols:
-    """Full name → what the wire sees of it."""
+    """Full name → the properties that are visible on the wire."""
     found: Symbols = {}
 
     def message(prefix: str, proto: DescriptorProto) -> None:

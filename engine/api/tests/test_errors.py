@@ -1,4 +1,4 @@
-"""What a failed call stands for."""
+"""The errors of failed calls."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""containerd's filter language: its own examples, and what it refuses."""
+"""containerd's filter language: its own examples, and filters that it refuses."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The lean messages are protobuf's, byte by byte, and whatever else comes is read as protobuf reads it."""
+"""The lean messages equal protobuf's, byte by byte, and protobuf decodes all other messages."""
 
 import random
 
@@ -39,7 +39,7 @@ def test_other_messages_are_read_whole() -> None:
 
 
 def test_damaged_messages() -> None:
-    """Nothing is read that protobuf would not read so."""
+    """The decoder accepts nothing that protobuf would decode differently."""
     source = random.Random(7)
     whole = lean.write_request(70_000, b"some bytes of a blob")
     for _ in range(3000):

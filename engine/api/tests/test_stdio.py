@@ -12,7 +12,7 @@ PATIENCE = 60.0
 
 
 def test_a_listener_with_a_full_queue_is_waited_for(tmp_path: Path) -> None:
-    """As when a hundred clients want to run something in one container at once."""
+    """As when a hundred clients run an exec in one container at once."""
     path = str(tmp_path / "stdio.sock")
 
     async def main(listener: socket.socket, stack: contextlib.ExitStack) -> None:

@@ -1,4 +1,4 @@
-"""What a server says of itself is asked for once, and again of the next one on the same socket."""
+"""The server's version is requested once, and again after another server has taken over the socket."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from engine.common.errors import WharfError
 
 
 class _Server:
-    """A version and a stream of events that never come."""
+    """Serves a version and a stream of events without events."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -47,8 +47,8 @@ async def _serving(path: Path, version: str) -> AsyncIterator[_Server]:
 
 
 async def _listen(engine: Engine, server: _Server) -> None:
-    """Until the server is gone. A stream does not wait for a connection: one that fails before it stands is tried
-    again."""
+    """Listens until the server has ended. A stream doesn't wait for a connection: retry one that fails before it is
+    active."""
     while True:
         with contextlib.suppress(WharfError):
             async for _ in engine.events.stream([]):
