@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine.common.errors import internal, invalid
 from engine.common.system import linux, mounts, private, projectquota
-from engine.common.threads import apart
+from engine.common.threads import run_in_thread
 from server.units import parse_size
 from server.volumes.mountopts import split_options
 
@@ -85,7 +85,7 @@ class LocalDriver:
         return str(data)
 
     async def remove(self, name: str) -> None:
-        await apart(self._remove, name)
+        await run_in_thread(self._remove, name)
 
     def _remove(self, name: str) -> None:
         home = self._root / name
@@ -104,12 +104,12 @@ class LocalDriver:
         data = self.directory(name)
         if options.get("type") or options.get("device"):
             # The name of a server may have to be found, and the server may never answer.
-            await apart(_mount, data, dict(options))
+            await run_in_thread(_mount, data, dict(options))
         return data
 
     async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
         if options.get("type") or options.get("device"):
-            await apart(_unmount, self.directory(name))
+            await run_in_thread(_unmount, self.directory(name))
 
 
 def _url_port(device: str) -> str:

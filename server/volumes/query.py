@@ -6,7 +6,7 @@ from typing import Any
 
 from api_models.filters import Filters
 from engine.common.errors import WharfError, conflict, invalid
-from engine.common.threads import apart
+from engine.common.threads import run_in_thread
 from server.volumes.base import ANONYMOUS_LABEL, Volume
 from server.volumes.service import Volumes, directory_size
 
@@ -86,7 +86,7 @@ async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:
                 continue
             if not everything and ANONYMOUS_LABEL not in (volume.labels or {}):
                 continue
-            size = await apart(directory_size, volume.mountpoint)
+            size = await run_in_thread(directory_size, volume.mountpoint)
             try:
                 await volumes.remove(volume.name)
             except WharfError as error:
@@ -117,7 +117,7 @@ async def usage(volumes: Volumes) -> list[dict[str, Any]]:
         return [directory_size(volume.mountpoint) for volume in found]
 
     found = [volume for volume in volumes.all() if volume.driver == "local" and not volume.options]
-    sizes = await apart(measure, found)
+    sizes = await run_in_thread(measure, found)
     return [
         {**show(volume), "UsageData": {"RefCount": volumes.references(volume.name), "Size": size}}
         for volume, size in zip(found, sizes, strict=True)

@@ -20,7 +20,7 @@ from engine.api.types import Platform
 from engine.common.errors import WharfError, internal
 from engine.common.files.copyup import copy_up
 from engine.common.system import private
-from engine.common.threads import apart
+from engine.common.threads import run_in_thread
 from engine.common.timeline import Timeline
 from server.containers.context import GC_ROOT, ROOT_LABEL, Room
 from server.containers.counts import check_counts
@@ -70,7 +70,7 @@ async def create(room: Room, rules: validate.Rules, request: CreateRequest) -> t
     config = validate.check_config(config)
     if host.mounts:
         # The sources of binds are looked for, which may be on a file system that doesn't answer.
-        host, warnings = await apart(validate.check_host_config, host, rules)
+        host, warnings = await run_in_thread(validate.check_host_config, host, rules)
     else:
         host, warnings = validate.check_host_config(host, rules)
     image = None
@@ -230,7 +230,7 @@ async def populate(room: Room, container: Container) -> None:
             user = f"{container.id}:copy-up"
             path = await room.volumes.mount(point.name, user)
             try:
-                await apart(_copy_up, root, point, path)
+                await run_in_thread(_copy_up, root, point, path)
             except WharfError as error:
                 raise WharfError(error.kind, f"failed to populate volume: {error.message}") from error
             except OSError as error:

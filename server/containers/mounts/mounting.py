@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 
 from engine.common.errors import Kind, WharfError, internal, invalid, not_found
 from engine.common.system import linux, mounts, private
-from engine.common.threads import apart
+from engine.common.threads import run_in_thread
 from server.containers import modes
 from server.containers.context import GC_ROOT, ROOT_LABEL, Room
 from server.containers.model import Container
@@ -83,7 +83,7 @@ async def _source(
     if point.kind == "image":
         return await _image(room, container, point, number, place, brief)
     # It may be on a file system that doesn't answer: only this start waits for that.
-    await apart(_bind_source, room, container, point)
+    await run_in_thread(_bind_source, room, container, point)
     return point.source
 
 
@@ -141,7 +141,7 @@ async def remove_snapshot(room: Room, key: str) -> None:
 
 async def _below(path: str, subpath: str, place: str, brief: AsyncExitStack) -> str:
     """``subpath`` below ``path`` bound to a place of its own: what the path leads to can't be exchanged any more."""
-    await apart(_bind_below, path, subpath, place)
+    await run_in_thread(_bind_below, path, subpath, place)
     brief.push_async_callback(asyncio.to_thread, _unbind, place)
     return place
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from engine.common.errors import WharfError, invalid
-from engine.common.threads import apart
+from engine.common.threads import run_in_thread
 from server.containers.context import Room
 from server.containers.counts import check_mounts
 from server.containers.model import Container
@@ -86,7 +86,7 @@ async def _register(room: Room, container: Container, *, plain_readonly: bool) -
     for mount in host.mounts or ():
         spec_dict = mount.wire()
         # It looks for a bind's source, which may be on a file system that doesn't answer.
-        point = await apart(mountspec.parse_mount, spec_dict)
+        point = await run_in_thread(mountspec.parse_mount, spec_dict)
         _daemon_root(room, point)
         if point.destination in taken:
             raise invalid(f"Duplicate mount point: {mount.target}")

@@ -15,7 +15,7 @@ from engine.common.layers import header as tar
 from engine.common.layers.compression import Compression, decompressed, detect
 from engine.common.layers.header import Header
 from engine.common.layers.tarread import TarReader
-from engine.common.threads import apart
+from engine.common.threads import run_in_thread
 
 _GATHER = 1 << 20
 _META_LIMIT = 1 << 20
@@ -51,7 +51,7 @@ async def plain(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     def step() -> bytes:
         return next(pieces, b"")
 
-    while piece := await apart(step):
+    while piece := await run_in_thread(step):
         yield piece
 
 
