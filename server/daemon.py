@@ -127,7 +127,7 @@ class _Daemon:
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
-        stacks.told_on_sigusr1(loop)
+        stacks.dump_on_sigusr1(loop)
         # Ignore SIGHUP until there are services to reload.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:

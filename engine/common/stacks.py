@@ -11,7 +11,7 @@ from types import CoroutineType
 from typing import Any, TextIO
 
 
-def told_on_sigusr1(loop: asyncio.AbstractEventLoop) -> None:
+def dump_on_sigusr1(loop: asyncio.AbstractEventLoop) -> None:
     """Until the loop ends. To be called on its thread."""
     loop.add_signal_handler(signal.SIGUSR1, write_tasks, sys.stderr)
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True, chain=True)

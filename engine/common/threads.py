@@ -33,7 +33,7 @@ async def run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await asyncio.wrap_future(outcome)
 
 
-async def to_its_end(work: Awaitable[T], stop: Callable[[], None] = lambda: None) -> T:
+async def run_to_completion(work: Awaitable[T], stop: Callable[[], None] = lambda: None) -> T:
     """Awaits what must not be left alone, such as a thread that writes files.
 
     A caller that is cancelled makes it ``stop``, and goes on when it has; what comes of it then is nobody's.

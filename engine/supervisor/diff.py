@@ -22,7 +22,7 @@ from engine.common.layers import extract
 from engine.common.layers.blob import Written
 from engine.common.layers.compression import Compression, detect, of_media_type
 from engine.common.system import heap
-from engine.common.threads import to_its_end
+from engine.common.threads import run_to_completion
 from engine.supervisor.blobs import BlobFiles, Follower
 from engine.supervisor.call import Call
 from engine.supervisor.content import Content
@@ -238,7 +238,7 @@ class Differ:
 
         with heap.Transfer():
             future = asyncio.get_running_loop().run_in_executor(pool or self._workers, work, stop.is_set)
-            return await to_its_end(future, leave)
+            return await run_to_completion(future, leave)
 
     async def close(self) -> None:
         for pool in (self._followers, self._workers):

@@ -60,7 +60,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    stacks.told_on_sigusr1(loop)
+    stacks.dump_on_sigusr1(loop)
     supervisor = Supervisor(settings, handle)
     await supervisor.open()
     try:

@@ -22,7 +22,7 @@ from engine.common.files.paths import open_inside
 from engine.common.layers.compression import Compression, detect
 from engine.common.layers.extract import Options, Target, apply
 from engine.common.system.run import run
-from engine.common.threads import run_in_thread, to_its_end
+from engine.common.threads import run_in_thread, run_to_completion
 from engine.common.urls import parse_url
 from server.builder.dockerfile.ignore import Ignore, read
 from server.builder.operations.temporary import temporary_directory
@@ -209,7 +209,7 @@ async def _extract(body: "AsyncIterator[bytes] | _Source", root: str, then: Call
         return then()
 
     # A cancelled build must wait until the thread has stopped using the directory.
-    return await to_its_end(asyncio.to_thread(work) if source.whole else run_in_thread(work), source.stop)
+    return await run_to_completion(asyncio.to_thread(work) if source.whole else run_in_thread(work), source.stop)
 
 
 async def _hash_pieces(body: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:

@@ -22,7 +22,7 @@ from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.files.paths import make_directories, open_inside
 from engine.common.system import linux, mounts, private
-from engine.common.threads import to_its_end
+from engine.common.threads import run_to_completion
 from engine.common.timeline import Timeline
 from server.builder.operations.interfaces import Bind, Job, Limits, ProcessExit
 from server.builder.solver.output import STARTED
@@ -138,14 +138,16 @@ class TaskRunner:
         stdio = f"{STDIO}{container.id[:32]}"
         path = f"{room.settings.exec_root}/containers/{stdio}/stdio.sock"
         stack.push_async_callback(asyncio.to_thread, _clear, container.directory, os.path.dirname(path))
-        await to_its_end(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
+        await run_to_completion(asyncio.to_thread(_prepare, container.directory, os.path.dirname(path)))
         stack.push_async_callback(room.networks.remove, container)
         stack.push_async_callback(room.networks.stop, container)
         await room.networks.check(container)  # fills in the defaults of the network mode
         sandbox = await room.networks.start(container)
         timeline.mark("network")
         wanted = job.binds or job.files or job.tmpfs
-        binds = await to_its_end(asyncio.to_thread(_binds, job, container.directory, room.remap)) if wanted else ()
+        binds = (
+            await run_to_completion(asyncio.to_thread(_binds, job, container.directory, room.remap)) if wanted else ()
+        )
         root = await task_rootfs(room.remap, job.rootfs, f"{container.directory}/rootfs", task)
         resources = Surroundings(
             network=sandbox.netns_path or "host",

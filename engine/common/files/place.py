@@ -17,7 +17,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from engine.common.errors import Kind, WharfError, internal
 from engine.common.system import idmap, linux, mounts
 from engine.common.system.processes import Process
-from engine.common.threads import to_its_end
+from engine.common.threads import run_to_completion
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -147,7 +147,7 @@ class Place:
                 loop.call_soon_threadsafe(settle, result, None)
 
         self._jobs.put(job)
-        return await to_its_end(future)
+        return await run_to_completion(future)
 
     async def mount(self, snapshot: Sequence[Mount]) -> str:
         """Mounts a snapshot in the thread's namespace; returns the path, which is valid only in :meth:`run`.

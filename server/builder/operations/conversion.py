@@ -11,7 +11,7 @@ from engine.api.types import Descriptor
 from engine.common.layers.blob import LayerWriter, Written
 from engine.common.layers.compression import Compression, decompressed
 from engine.common.layers.tarread import TarReader
-from engine.common.threads import to_its_end
+from engine.common.threads import run_to_completion
 from server.builder.operations.copier import archive_entries
 from server.builder.operations.temporary import temporary_directory
 from server.builder.operations.upload import upload
@@ -53,7 +53,7 @@ async def convert(
             with open(source, "rb") as file, open(target, "wb", 0) as out:
                 return rewrite(file.read, out.write, compression, clamp_ns)
 
-        written = await to_its_end(asyncio.to_thread(work))
+        written = await run_to_completion(asyncio.to_thread(work))
         await upload(engine, f"convert-{written.digest}", target, written)
     descriptor = Descriptor(MEDIA_TYPES[compression], written.digest, written.size)
     return Layer(descriptor, written.diff_id, layer.created_ns)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from engine.common import limits
 from engine.common.errors import WharfError, invalid
-from engine.common.threads import run_in_thread, to_its_end
+from engine.common.threads import run_in_thread, run_to_completion
 from server.builder.dockerfile import instructions as ins
 from server.builder.dockerfile.errors import DockerfileError, Span, Warning
 from server.builder.dockerfile.expand import Budget, Expansion, expand
@@ -299,7 +299,7 @@ async def plan(file: ins.Dockerfile, options: Options, bases: Bases) -> Plan:
             raise
 
     # A thread outside the pool: pulling a base image may take minutes.
-    return await to_its_end(run_in_thread(work), resolver.stop)
+    return await run_to_completion(run_in_thread(work), resolver.stop)
 
 
 async def _planned(planner: Planner) -> Plan:

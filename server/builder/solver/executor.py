@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engine.api.rpc import current_lease
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, internal
-from engine.common.threads import to_its_end
+from engine.common.threads import run_to_completion
 from engine.common.timeline import Timeline
 from server.builder.cache.records import REGULAR, Record
 from server.builder.cache.remote import Remote, download
@@ -55,7 +55,7 @@ class StepExecutor:
         token = current_lease.set(name)
         try:
             # A cancelled create could still reach the engine after the delete below.
-            await to_its_end(engine.leases.create(name, labels={CACHE_LEASE: "1"}))
+            await run_to_completion(engine.leases.create(name, labels={CACHE_LEASE: "1"}))
             layer = await work(name)
         except BaseException:
             current_lease.reset(token)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from engine.common.errors import Kind, WharfError, conflict, invalid
 from engine.common.system import inotify
-from engine.common.threads import to_its_end
+from engine.common.threads import run_to_completion
 from server.containers.context import Room
 from server.containers.logs.config import log_file
 from server.containers.logs.format import Query, format_of
@@ -132,7 +132,7 @@ class Logs:
                 # Asked before the read: what was written before the end is there to be read after it.
                 stopped = follower.stopped
                 # A client that leaves waits for the thread: it must not find its file closed.
-                data = await to_its_end(asyncio.to_thread(reader.read))
+                data = await run_to_completion(asyncio.to_thread(reader.read))
                 if data:
                     yield data
                 elif reader.done or stopped or not follow:
