@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from engine.api.client import Engine
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from engine.common.files import place
+from engine.common.files import mount_thread
 from engine.runtime.probe import Probe
 from engine.runtime.probe import probe as probe_runtimes
 from engine.shim.oci import RUNC
@@ -94,7 +94,7 @@ async def open_services(config: Config, zygote: Handle | None = None) -> AsyncIt
 
     :raises WharfError: the engine does not respond, or a setting can't be applied.
     """
-    place.keep_in(f"{config.exec_root}/place")
+    mount_thread.set_mountpoint(f"{config.exec_root}/place")
     async with AsyncExitStack() as stack:
         database = Database(config.data_root / "wharf.db")
         stack.callback(database.close)

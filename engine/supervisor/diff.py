@@ -16,7 +16,7 @@ from typing import TypeVar
 from engine.api.extensions import ARRIVING
 from engine.api.types import Descriptor, Mount
 from engine.common.errors import Kind, WharfError, invalid, not_implemented
-from engine.common.files.place import Place
+from engine.common.files.mount_thread import MountThread
 from engine.common.layers import diff as layer_diff
 from engine.common.layers import extract
 from engine.common.layers.blob import Written
@@ -214,10 +214,12 @@ class Differ:
                 if error.kind is not Kind.FAILED_PRECONDITION:
                     raise
                 await ingest.write(0, b"")  # not to be read without its lower layers: compare the mounted trees
-        async with Place("diff") as place:
-            before = await place.mount(left) if left else None
-            after = await place.mount(right)
-            return await place.run(layer_diff.write_changes, before, after, ingest.file.append, compression=compression)
+        async with MountThread("diff") as thread:
+            before = await thread.mount(left) if left else None
+            after = await thread.mount(right)
+            return await thread.run(
+                layer_diff.write_changes, before, after, ingest.file.append, compression=compression
+            )
 
     async def _run(
         self,

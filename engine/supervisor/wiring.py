@@ -28,7 +28,7 @@ from engine.api.pb import (
     tasks_pb2,
     version_pb2,
 )
-from engine.common.files import place
+from engine.common.files import mount_thread
 from engine.common.system import private
 from engine.shim.zygote import Handle
 from engine.supervisor.blobs import BlobFiles
@@ -89,7 +89,7 @@ class Supervisor:
         for directory in (settings.root, settings.state, os.path.join(settings.state, "tasks")):
             private.close_directory(directory, private.PASSABLE)
         private.close_directory(os.path.join(settings.state, "runtime"))
-        place.keep_in(os.path.join(settings.state, "place"))
+        mount_thread.set_mountpoint(os.path.join(settings.state, "place"))
         async with AsyncExitStack() as stack:
             database = Database(os.path.join(settings.root, "metadata", "meta.db"))
             stack.push_async_callback(database.close)

@@ -1,4 +1,4 @@
 """Reading and writing the files of a root file system from outside: builds, ``docker cp``, ``export``, ``diff``.
 
-``place.py`` gives a thread whose mounts nobody else sees; what is done in it is confined to the mounted root.
+``mount_thread.py`` runs work in a thread with a private mount namespace, where snapshots are mounted.
 """

@@ -12,7 +12,7 @@ import pytest
 from engine.api.client import Engine
 from engine.api.types import Mount, SnapshotKind
 from engine.common.errors import Kind, WharfError
-from engine.common.files.place import Place
+from engine.common.files.mount_thread import MountThread
 
 T = TypeVar("T")
 
@@ -26,9 +26,9 @@ async def refused(kind: Kind) -> AsyncIterator[None]:
 
 async def mounted(mounts: Sequence[Mount], work: Callable[[Path], T]) -> T:
     """Calls ``work`` with the path where the snapshot is mounted, in a mount namespace of its own."""
-    async with Place("test") as place:
-        target = await place.mount(mounts)
-        return await place.run(work, Path(target))
+    async with MountThread("test") as thread:
+        target = await thread.mount(mounts)
+        return await thread.run(work, Path(target))
 
 
 def build(root: Path) -> None:

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from engine.api.client import Engine
 from engine.common.errors import invalid, not_found
+from engine.common.files.mount_thread import MountThread
 from engine.common.files.paths import open_inside, resolve
-from engine.common.files.place import Place
 from server.builder.dockerfile.ignore import component
 from server.builder.operations import selection
 from server.builder.session.pb import fsutil_pb2
@@ -29,12 +29,12 @@ class Files:
         self._engine = engine
 
     @asynccontextmanager
-    async def mounted(self, chain: str) -> AsyncIterator[tuple[Place, str]]:
+    async def mounted(self, chain: str) -> AsyncIterator[tuple[MountThread, str]]:
         """Mount a snapshot's root; the path is valid in the thread of the returned mount namespace."""
         key = f"build-read-{secrets.token_hex(8)}"
         mounts = await self._engine.snapshots.view(key, chain)
         try:
-            async with Place("build-read") as place:
+            async with MountThread("build-read") as place:
                 yield place, await place.mount(mounts)
         finally:
             await self._engine.snapshots.remove(key)

@@ -12,8 +12,8 @@ from typing import ParamSpec, TypeVar
 
 from engine.api.types import Descriptor
 from engine.common.errors import WharfError
+from engine.common.files.mount_thread import MountThread
 from engine.common.files.paths import open_inside
-from engine.common.files.place import Place
 from engine.common.layers.blob import Written
 from engine.common.layers.compression import decompressed
 from engine.common.layers.header import Header
@@ -51,7 +51,7 @@ class Copier:
         self._engine, self._scratch = builder.engine, builder.scratch
         self._contexts, self._operation, self._epoch_ns = contexts, operation, epoch_ns
         self._stack = AsyncExitStack()
-        self._place: Place | None = None
+        self._place: MountThread | None = None
         self._files: _Files | None = None
         self._exclude = Ignore(operation.exclude)
         self.checksum = ""
@@ -67,7 +67,7 @@ class Copier:
     async def _mount(self, chain: str) -> str:
         """Mount a view of a result; the path is valid in :meth:`_run`."""
         if self._place is None:
-            self._place = await self._stack.enter_async_context(Place("build"))
+            self._place = await self._stack.enter_async_context(MountThread("build"))
         key = f"build-view-{secrets.token_hex(8)}"
         mounts = await self._engine.snapshots.view(key, chain)
         self._stack.push_async_callback(self._engine.snapshots.remove, key)

@@ -12,7 +12,7 @@ from functools import partial
 from engine.api.types import Mount
 from engine.common.errors import invalid, not_found
 from engine.common.files.copyup import copy_up
-from engine.common.files.place import Place
+from engine.common.files.mount_thread import MountThread
 from server.builder.cache.mounts import record_id
 from server.builder.cache.records import MOUNT, Record
 from server.builder.operations.interfaces import Bind, Builder, Contexts, FileMount, Tmpfs
@@ -153,7 +153,7 @@ class Mounts:
         if mount.origin is None:
             return
         root, mounts = await self._source(mount)
-        async with Place("build") as place:
+        async with MountThread("build") as place:
             if mounts:
                 root = await place.mount(mounts)
             if root and not await place.run(copy_up, root, options.source or "/", path):

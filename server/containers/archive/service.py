@@ -14,8 +14,8 @@ from typing import Any
 
 from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError, not_found
+from engine.common.files.mount_thread import MountThread
 from engine.common.files.paths import make_place
-from engine.common.files.place import Place
 from engine.common.layers.diff import changes as tree_changes
 from engine.common.system import linux
 from server.containers.archive import changes, tree
@@ -46,7 +46,7 @@ def _missing(key: str) -> Iterator[None]:
 class _Root:
     """A root to work in: the thread that sees it, and a descriptor of it."""
 
-    place: Place
+    place: MountThread
     fd: int
 
 
@@ -55,7 +55,7 @@ async def _opened(room: Room, container: Container) -> AsyncIterator[_Root]:
     """The container's root with everything mounted in it."""
     async with AsyncExitStack() as stack:
         remap = room.remap_of(container)
-        place = await stack.enter_async_context(Place(container.id[:12], owner=remap.root if remap else None))
+        place = await stack.enter_async_context(MountThread(container.id[:12], owner=remap.root if remap else None))
         # Also where files are only read: places for the mounts are made.
         stack.enter_context(container.layer.writing())
         try:
@@ -72,7 +72,7 @@ def _root_of_process(container: Container) -> int:
         return process.open("root", _ROOT)
 
 
-async def _mounted(room: Room, container: Container, place: Place, stack: AsyncExitStack) -> str:
+async def _mounted(room: Room, container: Container, place: MountThread, stack: AsyncExitStack) -> str:
     """The root of a container without a process, with its volumes and binds: its path in the place."""
     remap = room.remap_of(container)
     rootfs = await mounts_of(room, container)
@@ -236,16 +236,16 @@ async def export(room: Room, container: Container) -> AsyncIterator[bytes]:
         raise WharfError(Kind.CONFLICT, f"You cannot export container {container.id} which is Dead")
     mounts = _readable(await mounts_of(room, container))
 
-    async def shown(place: Place) -> str:
+    async def shown(place: MountThread) -> str:
         # Where ids are mapped, processes see other owners than the image has.
         if room.remap_of(container) is None:
             with suppress(OSError):
                 with process_of(container) as process:
-                    return await place.show_root(process)
+                    return await place.bind_process_root(process)
         return await place.mount(mounts)
 
     async def pieces() -> AsyncIterator[bytes]:
-        async with Place(container.id[:12]) as place:
+        async with MountThread(container.id[:12]) as place:
             path = await shown(place)
             async for piece in place.produce(lambda out: tree.pack_root(path, out)):
                 yield piece

@@ -49,7 +49,7 @@ class Mount(Protocol):
 _home = ""
 
 
-def keep_in(directory: str) -> None:
+def set_mountpoint(directory: str) -> None:
     """Has all places to come use ``directory``, which is made: one for all, as each sees but its own mount on it. So a
     daemon that is killed leaves nothing behind that the next one doesn't use."""
     global _home
@@ -75,7 +75,7 @@ def mount_all(snapshot: Sequence[Mount], target: str) -> None:
             linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
 
 
-class Place:
+class MountThread:
     """One such thread. Use as an async context manager; :meth:`run` for everything that touches the mounts.
 
     ``owner``: whose (uid, gid) the files are that the thread makes; None: root's.
@@ -85,13 +85,13 @@ class Place:
         self._owner = owner
         self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=f"place-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"mounts-{name}", daemon=True)
         self._failed: OSError | None = None
         self._base = ""
         self._count = 0
 
-    async def __aenter__(self) -> "Place":
-        self._base = _home or tempfile.mkdtemp(prefix="wharf-place-")
+    async def __aenter__(self) -> "MountThread":
+        self._base = _home or tempfile.mkdtemp(prefix="wharf-mounts-")
         self._thread.start()
         try:
             await self.run(self._check)
@@ -167,7 +167,7 @@ class Place:
         await self.run(work)
         return target
 
-    async def show_root(self, process: Process) -> str:
+    async def bind_process_root(self, process: Process) -> str:
         """Mounts the root of a process without what is mounted below it; returns the path, as :meth:`mount`.
 
         It is the same file system: an overlay that is in use is not to be mounted a second time.
