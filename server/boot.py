@@ -70,7 +70,7 @@ def _claim(pidfile: Path) -> None:
 
 def run(config: Config, given: Given, handle: zygote.Handle) -> int:
     """Run the daemon with this configuration. Returns the exit status."""
-    heap.one_for_all_threads()
+    heap.use_single_arena()
     os.umask(0o022)
     os.chdir("/")
     # gRPC's C library reads these when it is loaded: disable its log lines, and its fork handlers, which we don't need

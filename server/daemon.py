@@ -18,7 +18,7 @@ import uvloop
 
 from engine.common import stacks
 from engine.common.errors import Kind, WharfError
-from engine.common.system import rest
+from engine.common.system import idle
 from engine.shim import zygote
 from server.app import EngineApp
 from server.config import Config, ConfigError
@@ -103,7 +103,7 @@ def _freeze_objects() -> None:
     gc.collect()
     # Objects from the start-up live forever: exclude them from later collections.
     gc.freeze()
-    rest.touched()
+    idle.request_received()
 
 
 class _Daemon:

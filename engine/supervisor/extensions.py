@@ -14,7 +14,7 @@ from engine.api.extensions import APPLY_INGEST, BLOB_DESCRIPTORS, DESCRIPTORS, P
 from engine.api.pb import introspection_pb2 as pb
 from engine.common import timeouts
 from engine.common.errors import WharfError
-from engine.common.system import fds, private, rest
+from engine.common.system import fds, idle, private
 from engine.shim.protocol import BACKLOG
 from engine.supervisor.content import Content
 from engine.supervisor.diff import Differ
@@ -85,7 +85,7 @@ class DescriptorServer:
             task.add_done_callback(self._clients.discard)
 
     async def _answer(self, client: socket.socket) -> None:
-        rest.touched()
+        idle.request_received()
         with client, contextlib.suppress(OSError, EOFError, ValueError, TimeoutError):
             async with asyncio.timeout(timeouts.seconds("content.request")):
                 request, passed = await fds.recv_fds_async(client)

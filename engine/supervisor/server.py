@@ -15,7 +15,7 @@ import grpc.aio
 
 from engine.common import stacks, timeouts
 from engine.common.errors import WharfError
-from engine.common.system import heap, linux, private, rest, rootlock
+from engine.common.system import heap, idle, linux, private, rootlock
 from engine.shim.zygote import Handle
 from engine.supervisor.wiring import Settings, Supervisor
 
@@ -35,7 +35,7 @@ def run(
     """Serves until SIGTERM or SIGINT; the exit status."""
     # Threads that write metadata and files wait for the interpreter this long at most while the loop is busy.
     sys.setswitchinterval(0.0005)
-    heap.one_for_all_threads()
+    heap.use_single_arena()
     linux.prctl_set_name("wharf-supervisor")
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -70,7 +70,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
         await server.start()
         gc.collect()
         gc.freeze()  # what lives from the start on is never looked at by the collector again
-        rest.touched()
+        idle.request_received()
         log.info("serving on %s", settings.address)
         if ready is not None:
             ready()

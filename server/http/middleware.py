@@ -6,7 +6,7 @@ import urllib.parse
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.common.system import rest
+from engine.common.system import idle
 
 
 class Activity:
@@ -19,7 +19,7 @@ class Activity:
         try:
             await self._app(scope, receive, send)
         finally:
-            rest.touched()
+            idle.request_received()
 
 
 class GoPaths:

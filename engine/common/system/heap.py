@@ -2,7 +2,7 @@
 
 glibc takes every block of 128 KiB or more from the kernel and gives it back when it is freed; each MiB then costs 256
 page faults, which is more than copying it. Once there was a transfer, such blocks come from the heap, which is trimmed
-when the daemon is at rest (``engine.common.system.rest``), so that it is as small as before.
+when the daemon is at rest (``engine.common.system.idle``), so that it is as small as before.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ _running = 0
 _prepared = False
 
 
-def one_for_all_threads() -> None:
+def use_single_arena() -> None:
     """To be called before there are threads; forks inherit it. By default glibc gives each its own heap, whose top it
     keeps however large it once was: after a few builds and pulls that was 35 MiB in wharfd."""
     libc = ctypes.CDLL(None)
@@ -39,7 +39,7 @@ def _prepare() -> None:
         libc.mallopt(_TOP_PAD, 4 << 20)
 
 
-def busy() -> bool:
+def transfer_running() -> bool:
     """Whether a transfer runs: it is no time to trim."""
     return _running > 0
 

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from engine.api import serving
 from engine.api.types import LEASE_HEADER, NAMESPACE_HEADER
 from engine.common.errors import Kind, WharfError
-from engine.common.system import rest
+from engine.common.system import idle
 from engine.supervisor.call import Call
 from engine.supervisor.names import check_identifier
 
@@ -32,7 +32,7 @@ def handler(
 
 
 def _headers(context: Any) -> Call:
-    rest.touched()
+    idle.request_received()
     namespace = lease = ""
     for key, value in context.invocation_metadata() or ():
         if key == NAMESPACE_HEADER:
