@@ -94,9 +94,9 @@ def close_roots(config: Config) -> None:
     """Create both roots, or set the modes that keep other users of the host out. With mapped container ids, the data
     root has these modes already (``remap.py``)."""
     if config.id_maps is None:
-        private.close_directory(config.data_root, 0o710)
+        private.restrict_directory(config.data_root, 0o710)
     # Users of the API socket, which may be in this directory, must be able to pass through.
-    private.close_directory(config.exec_root, private.PASSABLE)
+    private.restrict_directory(config.exec_root, private.PASSABLE)
     # Other directories of the data root need no modes of their own; these contain secrets even if an administrator
     # opens the root. Create none of them: an existing directory of builds makes the daemon load the builder.
     build = config.data_root / "build"
@@ -108,7 +108,7 @@ def close_roots(config: Config) -> None:
         (build, below),
     ):
         if path.is_dir():
-            private.close_directory(path, mode)
+            private.restrict_directory(path, mode)
     for file in build.glob("*.db*"):
         private.make_file(file)
 

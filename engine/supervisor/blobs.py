@@ -25,7 +25,7 @@ _STEP = 256 << 10  # stays in the processor's cache between being read and being
 class BlobFiles:
     def __init__(self, root: str) -> None:
         self._root = os.path.join(root, "io.containerd.content.v1.content")
-        private.close_directory(self._root)
+        private.restrict_directory(self._root)
         for name in ("blobs", "ingest", "trash"):
             private.make_directory(os.path.join(self._root, name))
 

@@ -47,7 +47,7 @@ def run(
         # Two supervisors on one root would delete each other's files.
         private.make_directory(root, private.PASSABLE)
         seconds, busy = timeouts.seconds("supervisor.lock"), f"another supervisor works on {root}"
-        with rootlock.held(os.path.join(root, "lock"), seconds=seconds, busy=busy):
+        with rootlock.locked(os.path.join(root, "lock"), seconds=seconds, busy=busy):
             asyncio.run(_serve(Settings(root, state, address, soft), handle, ready))
     except WharfError as error:
         log.error("%s", error.message)

@@ -87,8 +87,8 @@ class Supervisor:
         """Opens the database, puts right what a crash left, finds the running tasks again."""
         settings = self.settings
         for directory in (settings.root, settings.state, os.path.join(settings.state, "tasks")):
-            private.close_directory(directory, private.PASSABLE)
-        private.close_directory(os.path.join(settings.state, "runtime"))
+            private.restrict_directory(directory, private.PASSABLE)
+        private.restrict_directory(os.path.join(settings.state, "runtime"))
         mount_thread.set_mountpoint(os.path.join(settings.state, "place"))
         async with AsyncExitStack() as stack:
             database = Database(os.path.join(settings.root, "metadata", "meta.db"))

@@ -37,7 +37,7 @@ def remapped(config: Config) -> Config:
     uid, gid = maps.root
     root = config.data_root / f"{uid}.{gid}"
     for directory in (config.data_root, root):
-        private.close_directory(directory, 0o710, group=gid)
+        private.restrict_directory(directory, 0o710, group=gid)
     _check_ways(config.data_root, uid, gid)
     return replace(config, data_root=root, id_maps=maps)
 

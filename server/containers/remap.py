@@ -36,7 +36,7 @@ class Remap:
         self._places: dict[str, str] = {}
         self._lock = threading.Lock()
         mounts.unmount_under(directory)
-        private.close_directory(directory, 0o710, group=maps.root[1])
+        private.restrict_directory(directory, 0o710, group=maps.root[1])
         self.userns = f"{directory}/user"
         self._namespace = -1
         try:
@@ -61,7 +61,7 @@ class Remap:
         """uid and gid of the containers' root on the host."""
         return self.maps.root
 
-    def acting(self) -> contextlib.AbstractContextManager[None]:
+    def as_container_root(self) -> contextlib.AbstractContextManager[None]:
         """This thread makes files as the containers' root: for mounting, and for writing through what is mounted."""
         return idmap.filesystem_ids(*self.root)
 
@@ -81,15 +81,15 @@ class Remap:
             if place is None:
                 place = f"{self._directory}/{len(self._places)}"
                 private.make_directory(place, private.PASSABLE)
-                idmap.show(base, place, self._namespace)
+                idmap.mount_mapped(base, place, self._namespace)
                 self._places[base] = place
             return place
 
-    def shown(self, rootfs: Sequence[Mount]) -> tuple[Mount, ...]:
-        """A snapshot's mounts with the host's ids. An overlay is to be mounted while ``acting``."""
-        return tuple(self._shown(mount) for mount in rootfs)
+    def map_mounts(self, rootfs: Sequence[Mount]) -> tuple[Mount, ...]:
+        """A snapshot's mounts with the host's ids. An overlay is to be mounted inside ``as_container_root``."""
+        return tuple(self._map_mount(mount) for mount in rootfs)
 
-    def _shown(self, mount: Mount) -> Mount:
+    def _map_mount(self, mount: Mount) -> Mount:
         if mount.type != "overlay":
             return replace(mount, source=self.path(mount.source))
         options = []
@@ -103,10 +103,10 @@ class Remap:
 
 
 @contextmanager
-def acting(remap: Remap | None) -> Iterator[None]:
-    """``remap.acting`` where ids are mapped."""
+def as_container_root(remap: Remap | None) -> Iterator[None]:
+    """``remap.as_container_root`` where ids are mapped."""
     if remap is None:
         yield
         return
-    with remap.acting():
+    with remap.as_container_root():
         yield

@@ -2,10 +2,10 @@
 
 import sys
 
-from engine.common.system.packages import enter
+from engine.common.system.packages import skip_init
 
 # uvicorn's protocol is used here; its command line and its processes would be 1.6 MiB of a daemon at rest.
-enter("uvicorn")
+skip_init("uvicorn")
 
 from uvicorn.config import Config  # noqa: E402 - only now
 

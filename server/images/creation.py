@@ -14,7 +14,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, ImageRecord, Mount, Platform
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.layers.compression import Compression, detect
-from engine.common.layers.ends import TarEnd
+from engine.common.layers.tar_end import TarEnd
 from engine.common.system import heap
 from server.images.archive.repack import repack_if_needed
 from server.images.context import Room
@@ -107,7 +107,7 @@ async def _import_layer(room: Room, body: AsyncIterator[bytes]) -> tuple[Descrip
                         kind = detect(data)
                     if kind is Compression.NONE:
                         # The digest changes anyway, so drop the padding after the archive, which may be large.
-                        piece = piece[: end.of(piece)]
+                        piece = piece[: end.archive_bytes(piece)]
                         if not piece:
                             continue
                     await writer.write(piece)

@@ -13,7 +13,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor, Platform
 from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
-from engine.common.system.groups import first_error
+from engine.common.system.task_groups import first_error
 from server.registry import documents, oci
 from server.registry.answers import RegistryError, pause
 from server.registry.client import Repository

@@ -10,7 +10,7 @@ from engine.api.client import Engine
 from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError, not_found
 from engine.common.system import heap
-from engine.common.system.groups import together
+from engine.common.system.task_groups import run_all
 from server.registry import documents, oci
 from server.registry.answers import RegistryError, pause
 from server.registry.client import Repository
@@ -41,7 +41,7 @@ class Pusher:
         layers = [blob for blob in blobs.values() if oci.is_layer(blob.media_type)]
         for layer in layers:
             await self._report.part("Preparing", layer.digest.partition(":")[2][:12])
-        await together(self._blob(blob) for blob in blobs.values() if blob.digest not in urls)
+        await run_all(self._blob(blob) for blob in blobs.values() if blob.digest not in urls)
         for desc in manifests:
             await self._manifest(desc, desc.digest)
         await self._manifest(target, selector)

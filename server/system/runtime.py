@@ -24,7 +24,7 @@ def prepare_cgroup_parent(config: Config) -> None:
     if driver == CGROUPFS:
         layout = cgroups.host_cgroups()
         with contextlib.suppress(OSError):  # then they are limited as far as they can be
-            cgroups.make_room(layout)
+            cgroups.delegate_controllers(layout)
         parent = os.path.dirname(cgroups_path("any", config.cgroup_parent, driver))
         with contextlib.suppress(OSError):  # the runtime will tell whom it concerns
             cgroups.prepare_cpuset(layout, parent)

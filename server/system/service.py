@@ -15,8 +15,8 @@ from api_models.versions import MAXIMUM, MINIMUM, spelled
 from engine.api.client import Engine
 from engine.common import timeouts
 from engine.common.errors import WharfError, invalid
-from engine.common.system.groups import together
 from engine.common.system.run import run_sync
+from engine.common.system.task_groups import run_all
 from engine.runtime.probe import Binary, Probe
 from server.builder.facade import BuilderFacade
 from server.config import Config
@@ -155,7 +155,7 @@ class System:
                 raise invalid(f"unknown object type: {name}")
         asked: Sequence[str] = [name for name in OBJECTS if not objects or name in objects]
         document: dict[str, Any] = {}
-        await together(self._usage(name, document) for name in asked)
+        await run_all(self._usage(name, document) for name in asked)
         return document
 
     async def _usage(self, name: str, document: dict[str, Any]) -> None:

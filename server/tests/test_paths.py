@@ -118,7 +118,7 @@ def test_copy_up_and_users_read_nothing_outside(root: int, tmp_path: Path) -> No
 def test_places_of_mounts_are_made_inside(root: int, tmp_path: Path) -> None:
     for number in range(TRIES // 4):
         with contextlib.suppress(OSError):
-            os.close(paths.make_place(str(tmp_path / "root"), f"/w/d/new/{number}", directory=bool(number % 2)))
+            os.close(paths.make_mountpoint(str(tmp_path / "root"), f"/w/d/new/{number}", directory=bool(number % 2)))
     assert not (tmp_path / "outside/new").exists()
     # The exchange goes on, or stands still on a busy host: the directory has either name.
     assert True in repeat(lambda: any((tmp_path / "root/w" / name / "new").exists() for name in ("d", "l")))

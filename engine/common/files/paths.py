@@ -158,7 +158,7 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     return directory
 
 
-def make_place(root: str, path: str, *, directory: bool) -> int:
+def make_mountpoint(root: str, path: str, *, directory: bool) -> int:
     """Makes where something is to be mounted, as the runtime does: missing directories, and a file at the end unless
     ``directory``. What is there already stays as it is. Returns a descriptor of the place (``O_PATH``).
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.layers import header as tar
 from engine.common.layers.header import Header
-from engine.common.layers.places import Places, is_whiteout, set_opaque
+from engine.common.layers.target_paths import TargetPaths, is_whiteout, set_opaque
 from engine.common.layers.tarread import TarReader
 from engine.common.system.fds import pwrite_all
 
@@ -63,7 +63,7 @@ class Extractor:
         self._owner = owner
         self._map_owner = map_owner
         self._base = into.strip("/")
-        self._places = Places(mark=mark, lowers=lowers, base=self._base, no_overwrite_kind=no_overwrite_kind)
+        self._paths = TargetPaths(mark=mark, lowers=lowers, base=self._base, no_overwrite_kind=no_overwrite_kind)
         self._no_overwrite_kind = no_overwrite_kind
         self._follow_dir_links = follow_dir_links
         self._map_name = map_name
@@ -117,7 +117,7 @@ class Extractor:
             return
         self._usable(name, entry)
         if kind == tar.SYMLINK:
-            self._places.make(name, lambda path: os.symlink(entry.linkname, path))
+            self._paths.make(name, lambda path: os.symlink(entry.linkname, path))
         elif kind == tar.HARDLINK:
             self._hardlink(name, _clean(entry.linkname, clamp=self._clamp))
             return
@@ -139,7 +139,7 @@ class Extractor:
             fd = os.open(name, _CREATE, mode)
         except OSError:
             self._usable(name, entry)
-            fd = self._places.make(name, lambda path: os.open(path, _CREATE, mode))
+            fd = self._paths.make(name, lambda path: os.open(path, _CREATE, mode))
         try:
             if entry.sparse is not None:
                 _write_sparse(fd, entry, reader)
@@ -194,7 +194,7 @@ class Extractor:
                     set_opaque(name)
                 return
             except FileNotFoundError:
-                self._places.ensure(os.path.dirname(name))
+                self._paths.ensure(os.path.dirname(name))
             except FileExistsError:
                 found = os.lstat(name)
                 if stat.S_ISDIR(found.st_mode):
@@ -224,14 +224,14 @@ class Extractor:
                 os.link(source, path, follow_symlinks=False)
             except FileNotFoundError:
                 # The parent of either is missing, or the source is a lower layer's: then it is copied up.
-                if not self._places.lowers or os.path.lexists(source):
+                if not self._paths.lowers or os.path.lexists(source):
                     raise
-                self._places.ensure(os.path.dirname(source))
-                if not self._places.lowers.copy_up(source):
+                self._paths.ensure(os.path.dirname(source))
+                if not self._paths.lowers.copy_up(source):
                     raise
                 os.link(source, path, follow_symlinks=False)
 
-        self._places.make(name, link)
+        self._paths.make(name, link)
         if self._delete:
             self._made.add(name)
 
@@ -240,7 +240,7 @@ class Extractor:
         if not (0 <= entry.devmajor < 1 << 32 and 0 <= entry.devminor < 1 << 32):
             raise invalid("archive/tar: invalid tar header")
         device = os.makedev(entry.devmajor, entry.devminor) if kind != stat.S_IFIFO else 0
-        self._places.make(name, lambda path: os.mknod(path, kind | entry.mode, device))
+        self._paths.make(name, lambda path: os.mknod(path, kind | entry.mode, device))
 
     def _attributes(self, name: str, entry: Header) -> None:
         """Owner, mode, attributes and times of a link or a device."""
@@ -281,7 +281,7 @@ class Extractor:
             try:
                 os.mknod(path, stat.S_IFCHR, 0)
             except FileNotFoundError:
-                self._places.ensure(parent)
+                self._paths.ensure(parent)
                 os.mknod(path, stat.S_IFCHR, 0)
             except FileExistsError:
                 # The same layer brings this name itself: a whiteout hides only what lies below the layer.
@@ -295,7 +295,7 @@ class Extractor:
             try:
                 set_opaque(parent or ".")
             except FileNotFoundError:
-                self._places.ensure(parent)
+                self._paths.ensure(parent)
                 set_opaque(parent or ".")
             return
         try:

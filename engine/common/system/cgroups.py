@@ -142,7 +142,7 @@ def prepare_cpuset(layout: CgroupLayout, cgroup: str) -> None:
         above = directory
 
 
-def make_room(layout: CgroupLayout) -> None:
+def delegate_controllers(layout: CgroupLayout) -> None:
     """Where the unified tree here is a part of a larger one, as in a container: gives its children all controllers.
 
     The kernel gives none to the children of a group that has processes of its own, unless it is the very root. So

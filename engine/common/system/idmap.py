@@ -77,7 +77,7 @@ def _inside(argv: Sequence[str]) -> Iterator[int]:
                 process.kill()
 
 
-def show(directory: str, place: str, user_namespace: int) -> None:
+def mount_mapped(directory: str, place: str, user_namespace: int) -> None:
     """Mounts ``directory`` at ``place``, its files' ids mapped. What is mounted below it is not shown.
 
     :raises OSError: EINVAL: the file system or the kernel (before 5.12) can't map ids.

@@ -4,7 +4,7 @@ import sys
 from importlib.util import find_spec, module_from_spec
 
 
-def enter(name: str) -> None:
+def skip_init(name: str) -> None:
     """Makes the modules of a package importable without running its ``__init__``; of one that is loaded, nothing.
 
     :raises ImportError: it isn't installed.

@@ -30,7 +30,7 @@ def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
             raise
 
 
-def close_directory(path: str | os.PathLike[str], mode: int = 0o700, *, group: int = 0) -> None:
+def restrict_directory(path: str | os.PathLike[str], mode: int = 0o700, *, group: int = 0) -> None:
     """Makes a directory of the engine's, or gives one that is there (of an earlier version, of an administrator) this
     mode and root and ``group`` as its owners."""
     make_directory(path, mode)

@@ -15,7 +15,7 @@ _PAUSE = 0.02  # seconds between two tries: flock has no deadline of its own
 
 
 @contextlib.contextmanager
-def held(path: str, *, seconds: float, busy: str) -> Iterator[None]:
+def locked(path: str, *, seconds: float, busy: str) -> Iterator[None]:
     """Holds the lock for the block. Blocks for at most so many seconds while another process has it.
 
     The descriptor is opened here, after all forks: the lock lives as long as any copy of it.

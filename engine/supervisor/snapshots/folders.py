@@ -12,8 +12,8 @@ from engine.common.system import mounts, private
 class Folders:
     def __init__(self, root: str) -> None:
         self.root = os.path.join(root, "snapshots")
-        private.close_directory(os.path.dirname(self.root), private.PASSABLE)
-        private.close_directory(self.root)
+        private.restrict_directory(os.path.dirname(self.root), private.PASSABLE)
+        private.restrict_directory(self.root)
 
     def path(self, number: int, name: str = "fs") -> str:
         return os.path.join(self.root, str(number), name)

@@ -50,7 +50,7 @@ class Database:
 
     def __init__(self, path: str, *, migrations: tuple[str, ...] = MIGRATIONS) -> None:
         self._path = path
-        private.close_directory(os.path.dirname(path))
+        private.restrict_directory(os.path.dirname(path))
         private.make_file(path)
         self._writer = _connect(path)
         self._writer.execute("PRAGMA journal_mode=WAL")

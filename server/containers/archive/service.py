@@ -15,7 +15,7 @@ from typing import Any
 from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError, not_found
 from engine.common.files.mount_thread import MountThread
-from engine.common.files.paths import make_place
+from engine.common.files.paths import make_mountpoint
 from engine.common.layers.diff import changes as tree_changes
 from engine.common.system import linux
 from server.containers.archive import changes, tree
@@ -76,7 +76,7 @@ async def _mounted(room: Room, container: Container, place: MountThread, stack: 
     """The root of a container without a process, with its volumes and binds: its path in the place."""
     remap = room.remap_of(container)
     rootfs = await mounts_of(room, container)
-    root = await place.mount(remap.shown(rootfs) if remap else rootfs)
+    root = await place.mount(remap.map_mounts(rootfs) if remap else rootfs)
     for point in sorted(container.mounts.values(), key=lambda point: point.destination.count("/")):
         source, subpath = point.source, ""
         if point.kind == "volume":
@@ -111,7 +111,7 @@ def _bind(root: str, source: str, subpath: str, destination: str, *, writable: b
             path = f"/proc/self/fd/{below}"
         tree = linux.open_tree(linux.AT_FDCWD, path, linux.OPEN_TREE_CLONE | linux.AT_RECURSIVE)
         fds.callback(os.close, tree)
-        target = make_place(root, destination, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+        target = make_mountpoint(root, destination, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
         fds.callback(os.close, target)
         linux.move_mount(tree, "", target, "", linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH)
         if not writable:

@@ -37,7 +37,7 @@ from server.containers.mounts.mounting import open_below
 from server.containers.mounts.rootfs import mounted, mounts_of
 from server.containers.mounts.snapshot import Found, look
 from server.containers.plan import MountPoint
-from server.containers.remap import Remap, acting
+from server.containers.remap import Remap, as_container_root
 from server.containers.spec import security
 from server.images.model import Image
 from server.registry import oci
@@ -205,7 +205,7 @@ async def make_working_directory(room: Room, container: Container) -> None:
 
 
 def _make_directories(remap: Remap | None, path: str) -> None:
-    with acting(remap):
+    with as_container_root(remap):
         os.makedirs(path, mode=0o755, exist_ok=True)
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 from engine.api.types import Mount
 from engine.common.errors import internal
 from engine.common.system import linux, mounts, private
-from server.containers.remap import Remap, acting
+from server.containers.remap import Remap, as_container_root
 from server.containers.spec.input import RootFiles
 from server.containers.spec.users import DirectoryRoot, LayeredRoot, NeedsMount
 from server.volumes.mountopts import split_options
@@ -103,10 +103,10 @@ def mount_at(rootfs: Sequence[Mount], place: str, *, read_only: bool = False, re
     """
     private.make_directory(place)
     if remap is not None:
-        rootfs = remap.shown(rootfs)
+        rootfs = remap.map_mounts(rootfs)
     try:
         for mount in rootfs:
-            with acting(remap):
+            with as_container_root(remap):
                 _mount(mount, os.path.join(place, mount.target.lstrip("/")), read_only=read_only)
     except OSError as error:
         unmount_at(place)

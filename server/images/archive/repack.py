@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from engine.api.client import Engine
 from engine.common.layers.compression import Compression, compressor, detect
-from engine.common.layers.ends import TarEnd
+from engine.common.layers.tar_end import TarEnd
 from server.images.archive.asynctar import gather, plain
 from server.images.archive.contents_reader import Blob
 
@@ -67,7 +67,7 @@ async def _repacked(body: AsyncIterator[bytes], end: TarEnd | None) -> AsyncIter
     """Yield the stream decompressed and compressed again with gzip; with ``end``, up to the archive's end."""
     packer = compressor(Compression.GZIP)
     async for piece in plain(body):
-        kept = piece if end is None else memoryview(piece)[: end.of(piece)]
+        kept = piece if end is None else memoryview(piece)[: end.archive_bytes(piece)]
         if kept and (packed := await asyncio.to_thread(packer.compress, kept)):  # type: ignore[arg-type]
             yield packed
     yield packer.flush()

@@ -7,9 +7,9 @@ message classes alone cost 2 MiB and 10 ms, so the package is entered without ru
 from importlib import import_module
 from typing import Any
 
-from engine.common.system.packages import enter
+from engine.common.system.packages import skip_init
 
-enter("pyroute2")
+skip_init("pyroute2")
 
 _rtnl = "pyroute2.netlink.rtnl"
 ifinfmsg: Any = import_module(f"{_rtnl}.ifinfmsg").ifinfmsg

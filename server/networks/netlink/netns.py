@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 def prepare(directory: str) -> None:
     """Makes ``directory`` fit for keeping namespaces: a private mount of its own, so that no copy of a bind in
     another mount namespace keeps a removed one alive. Does no harm twice."""
-    private.close_directory(directory)
+    private.restrict_directory(directory)
     directory = os.path.realpath(directory)
     if not mounts.is_mountpoint(directory):
         linux.mount(directory, directory, None, linux.MS_BIND)

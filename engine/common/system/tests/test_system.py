@@ -99,10 +99,10 @@ def test_room_is_made_below_the_root_of_a_part_of_the_tree(tmp_path: Path) -> No
     layout = cgroups.CgroupLayout("v2", frozenset({"memory", "pids"}), unified=str(tmp_path))
     (tmp_path / "cgroup.procs").write_text("0\n")  # nobody whom this PID namespace knows
     given = tmp_path / "cgroup.subtree_control"
-    cgroups.make_room(layout)
+    cgroups.delegate_controllers(layout)
     assert not given.exists()  # the very root needs none
     (tmp_path / "cgroup.type").write_text("domain\n")
-    cgroups.make_room(layout)
+    cgroups.delegate_controllers(layout)
     assert given.read_text() == "+pids"  # the last that was written, each by itself
     assert not (tmp_path / "init").exists()
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from engine.common.system.groups import together
+from engine.common.system.task_groups import run_all
 
 
 def test_the_first_error_is_raised_as_it_is() -> None:
@@ -21,5 +21,5 @@ def test_the_first_error_is_raised_as_it_is() -> None:
             ended.append("cancelled")
 
     with pytest.raises(WharfError, match="away"):
-        asyncio.run(together([waits(), fails()]))
+        asyncio.run(run_all([waits(), fails()]))
     assert ended == ["cancelled"]

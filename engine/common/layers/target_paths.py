@@ -14,7 +14,7 @@ _LINKS_MAX = 40
 _T = TypeVar("_T")
 
 
-class Places:
+class TargetPaths:
     """The target of one extraction. ``mark``: it is an overlay's upper directory, where whiteouts are devices;
     ``base``: the directory inside the root that names are relative to."""
 

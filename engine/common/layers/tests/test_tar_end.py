@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.common.layers.ends import TarEnd
+from engine.common.layers.tar_end import TarEnd
 
 MARK = 1024
 
@@ -19,7 +19,7 @@ def kept(data: bytes, source: random.Random) -> bytes:
     end, found, at = TarEnd(), bytearray(), 0
     while at < len(data):
         piece = data[at : at + int(10 ** source.uniform(0, 5.5))]
-        found += piece[: end.of(piece)]
+        found += piece[: end.archive_bytes(piece)]
         at += len(piece)
     return bytes(found)
 

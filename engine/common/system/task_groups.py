@@ -18,7 +18,7 @@ def first_error() -> Iterator[None]:
         raise error from None
 
 
-async def together(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_all(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All at once; the first failure cancels the others and is raised."""
     with first_error():
         async with asyncio.TaskGroup() as group:

@@ -27,7 +27,7 @@ class TarEnd:
         self._lost = False
         self.ended = False
 
-    def of(self, piece: bytes | memoryview) -> int:
+    def archive_bytes(self, piece: bytes | memoryview) -> int:
         """How many bytes of the next piece, from its beginning, belong to the archive."""
         if self.ended:
             return 0
