@@ -103,7 +103,7 @@ async def open_services(config: Config, zygote: Handle | None = None) -> AsyncIt
         stack.push_async_callback(engine.close)
         await engine.connect(deadline=timeouts.seconds("engine.connect"))
         snapshotter = engine.snapshots.snapshotter = await choose_snapshotter(engine, config)
-        await engine.leases.release_left()
+        await engine.leases.delete_stale()
 
         remap = await _remap(config, stack)
         networks = Networks(config, NetworkStore(database), bus, userns=remap.userns if remap else "")

@@ -68,8 +68,8 @@ class Leases:
         reply = await self._rpc.call(f"{_SERVICE}/ListResources", request, pb.ListResourcesResponse)
         return [LeaseResource(message.id, message.type) for message in reply.resources]
 
-    async def release_left(self) -> None:
-        """Deletes the leases that :meth:`hold` of an earlier process left. For the start of the only client of a
+    async def delete_stale(self) -> None:
+        """Deletes the leases that :meth:`acquire` of an earlier process left. For the start of the only client of a
         namespace."""
         for lease in await self.list([f'labels."{_OPERATION}"']):
             try:
@@ -78,20 +78,20 @@ class Leases:
                 if error.kind is not Kind.NOT_FOUND:
                     raise
 
-    async def operation(self, *, ttl: timedelta = _LIFE) -> Lease:
-        """Creates a lease as :meth:`hold` does; the caller deletes it."""
+    async def create_temporary(self, *, ttl: timedelta = _LIFE) -> Lease:
+        """Creates a lease as :meth:`acquire` does; the caller deletes it."""
         return await self.create(ttl=ttl, labels={_OPERATION: "1"})
 
     @asynccontextmanager
-    async def hold(self, *, ttl: timedelta = _LIFE, sync: bool = False) -> AsyncIterator[Lease]:
+    async def acquire(self, *, ttl: timedelta = _LIFE, sync: bool = False) -> AsyncIterator[Lease]:
         """Every call made inside the block runs under a new lease, which is deleted at the end; ``sync`` as in
         ``delete``.
 
         The expiry covers a crash: the resources of a dead client are collected after ``ttl``, or when it restarts and
-        calls :meth:`release_left`.
+        calls :meth:`delete_stale`.
         """
         # Clients may cancel at any moment, also while a lease is created or deleted: both run to completion.
-        making = asyncio.ensure_future(self.operation(ttl=ttl))
+        making = asyncio.ensure_future(self.create_temporary(ttl=ttl))
         try:
             lease = await asyncio.shield(making)
         except asyncio.CancelledError:

@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Message)
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 R_co = TypeVar("R_co", bound=Message, covariant=True)
 
-#: The lease under which calls run; set by ``Leases.hold``.
+#: The lease under which calls run; set by ``Leases.acquire``.
 current_lease: ContextVar[str] = ContextVar("wharf_lease", default="")
 
 _OPTIONS = (

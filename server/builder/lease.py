@@ -30,7 +30,9 @@ class BuildLease:
         if self._closed:
             raise WharfError(Kind.CANCELLED, "the build has ended")
         if self._lease is None:
-            self._lease = asyncio.create_task(self._room.engine.leases.operation(ttl=TTL), name="lease of a build")
+            self._lease = asyncio.create_task(
+                self._room.engine.leases.create_temporary(ttl=TTL), name="lease of a build"
+            )
 
     async def enter(self) -> None:
         """Make the engine calls of this task use the lease. Raises what creating the lease raises."""

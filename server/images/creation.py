@@ -71,7 +71,7 @@ async def import_image(
     :raises WharfError: INVALID_ARGUMENT for a broken archive or change.
     """
     config = await room.apply_changes({}, changes)
-    async with room.engine.leases.hold():
+    async with room.engine.leases.acquire():
         layer, diff_id = await _import_layer(room, body)
         where = platform or room.resolver.host
         created = format_ns(time.time_ns())
@@ -178,7 +178,7 @@ async def commit_snapshot(
     :raises WharfError: NOT_FOUND for a missing snapshot or a missing blob of the image.
     """
     engine = room.engine
-    async with engine.leases.hold():
+    async with engine.leases.acquire():
         layer, diff_id = await _difference(room, key)
         base: Mapping[str, Any] = image.config if image is not None else {}
         layers = list(oci.parse_manifest(dict(image.manifest)).layers) if image is not None else []

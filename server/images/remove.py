@@ -274,7 +274,7 @@ class Removal:
         return left
 
     async def _collect(self) -> None:
-        async with self._room.engine.leases.hold(sync=True):
+        async with self._room.engine.leases.acquire(sync=True):
             pass
 
 

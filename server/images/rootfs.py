@@ -28,7 +28,7 @@ async def prepare(engine: Engine, image: Image, key: str, labels: Mapping[str, s
     except WharfError as error:
         if error.kind is not Kind.NOT_FOUND or not image.chain_id:
             raise
-    async with engine.leases.hold():
+    async with engine.leases.acquire():
         await unpack_image(engine, image)
     # Outside of the lease above: the caller's lease holds the snapshot.
     return await engine.snapshots.prepare(key, image.chain_id, labels)

@@ -54,7 +54,7 @@ class Transfer:
         room = self._room
         wanted = oci.parse_platform(platform) if platform else room.resolver.host
         name = str(reference)
-        async with room.engine.leases.hold():
+        async with room.engine.leases.acquire():
             puller = Puller(room.engine, self.downloads, repository, report, wanted=wanted, exact=platform is not None)
             pulled = await puller.run(reference)
             room.resolver.forget(pulled.target.digest)
@@ -98,7 +98,7 @@ class Transfer:
                 raise no_such_image(reference)
             await self._tags(reference)
             raise not_found(f"tag does not exist: {reference.familiar}")
-        async with room.engine.leases.hold():
+        async with room.engine.leases.acquire():
             target = await self._pushable(record, platform, report)
             await self.push_target(reference, target, report, credentials)
         if reference.tag:

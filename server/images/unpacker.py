@@ -45,7 +45,7 @@ class Unpacker:
 
     async def _run(self, layers: Sequence[Descriptor], diff_ids: Sequence[str]) -> None:
         try:
-            async with self._engine.leases.hold():
+            async with self._engine.leases.acquire():
                 await unpack(self._engine, layers, diff_ids)
         except WharfError as error:
             # The image may have been removed; other errors recur with its first container.

@@ -88,7 +88,7 @@ def test_content_is_written_in_parts_and_resumed(run: Run) -> None:
     async def body(engine: Engine) -> None:
         digest = digest_of(data)
         # what nothing holds may be collected at any time: a stock containerd does so soon after its start
-        async with engine.leases.hold():
+        async with engine.leases.acquire():
             async with engine.content.writer("one", expected=digest, total=len(data)) as writer:
                 await writer.write(data[:1_500_000])
             status = await engine.content.status("one")
@@ -136,7 +136,7 @@ def test_content_that_is_not_what_was_promised_is_refused(run: Run) -> None:
 def test_a_small_blob_has_as_many_writers_as_want_it(run: Run) -> None:
     async def body(engine: Engine) -> None:
         for data in (b"a document", os.urandom(2_000_000)):
-            async with engine.leases.hold(), asyncio.TaskGroup() as group:
+            async with engine.leases.acquire(), asyncio.TaskGroup() as group:
                 for _ in range(8):
                     group.create_task(engine.content.write_blob("same", data, digest=digest_of(data)))
             wrong = digest_of(b"another")
@@ -164,11 +164,11 @@ def test_a_call_that_its_server_ends_at_once_ends_as_the_server_says(run: Run) -
 
 def test_a_lease_is_given_back_however_early_its_holder_leaves(run: Run) -> None:
     async def hold(engine: Engine) -> None:
-        async with engine.leases.hold():
+        async with engine.leases.acquire():
             pass
 
     async def pieces(engine: Engine) -> AsyncIterator[bytes]:
-        async with engine.leases.hold():
+        async with engine.leases.acquire():
             yield b"a piece"
 
     async def leave(engine: Engine) -> None:
@@ -291,7 +291,7 @@ def test_what_nothing_holds_is_collected(connect: Connect, run: Run) -> None:
 
     async def body(engine: Engine) -> None:
         manifest, layer, loose = b"manifest", b"layer", b"loose"
-        async with engine.leases.hold(ttl=timedelta(hours=1)) as lease:
+        async with engine.leases.acquire(ttl=timedelta(hours=1)) as lease:
             await engine.content.write_blob("l", layer, digest=digest_of(layer))
             await engine.content.write_blob(
                 "m",
@@ -381,7 +381,7 @@ def test_layers_are_applied_and_made_again(connect: Connect, run: Run) -> None:
 
     async def body(engine: Engine) -> None:
         media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
-        async with engine.leases.hold():
+        async with engine.leases.acquire():
             await engine.content.write_blob("l", blob, digest=digest_of(blob))
             native = connect(engine.namespace, "native")
             try:

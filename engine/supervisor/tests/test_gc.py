@@ -220,7 +220,7 @@ def test_what_was_answered_survives_a_kill() -> None:
     """Also: a lease that ends while nobody is there takes what it held with it at the next start."""
 
     async def before(engine: Engine) -> None:
-        async with engine.leases.hold():
+        async with engine.leases.acquire():
             await engine.content.write_blob("a", b"kept", digest=digest(b"kept"), labels={"containerd.io/gc.root": "1"})
             await engine.snapshots.prepare("k", "")
             await engine.leases.create("forever")

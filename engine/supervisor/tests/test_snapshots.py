@@ -43,7 +43,7 @@ def test_suite(server: processes.Server, snapshotter: str, name: str) -> None:
             if plugins[0].error:
                 pytest.skip(plugins[0].error)
             # Another test's collection may come at any moment.
-            async with engine.leases.hold():
+            async with engine.leases.acquire():
                 await getattr(SnapshotterSuite(), name)(engine)
         finally:
             await engine.close()

@@ -70,7 +70,7 @@ async def _make(room: Room, image: Image, name: str, container_id: str) -> None:
     engine = room.engine
     key = f"{container_id}-init"
     place = f"{room.settings.exec_root}/containers/{container_id}/init"
-    async with engine.leases.hold():
+    async with engine.leases.acquire():
         mounts = await room.images.rootfs(image, key, labels={ROOT_LABEL: room.settings.root})
         try:
             await asyncio.to_thread(mount_at, mounts, place)

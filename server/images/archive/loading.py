@@ -17,7 +17,7 @@ async def load_archive(
 ) -> None:
     """Load every image of the archive; of a broken image, nothing."""
     # Remove the content for other platforms before the answer.
-    async with room.engine.leases.hold(sync=platform is not None):
+    async with room.engine.leases.acquire(sync=platform is not None):
         for loaded in await load(room.engine, body, platform=platform):
             await _one(room, loaded, report, platform)
 

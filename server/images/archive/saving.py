@@ -67,7 +67,7 @@ async def save(
 
     :raises WharfError: NOT_FOUND when an image lacks the platform.
     """
-    async with room.engine.leases.hold() as lease:
+    async with room.engine.leases.acquire() as lease:
         blobs: dict[str, Descriptor] = {}
         entries: list[dict[str, Any]] = []
         legacy: dict[str, dict[str, Any]] = {}

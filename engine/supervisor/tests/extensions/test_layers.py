@@ -45,7 +45,7 @@ async def exists(path: Path, *, wanted: bool = True) -> None:
 @asynccontextmanager
 async def half(way: Way, blob: bytes) -> AsyncIterator[tuple[Engine, Writer, Path, asyncio.Task[str]]]:
     """An ingest of which half is written, and its layer as it is being applied: the first file is there."""
-    async with way.connected() as engine, engine.leases.hold(), engine.content.writer(REF) as writer:
+    async with way.connected() as engine, engine.leases.acquire(), engine.content.writer(REF) as writer:
         await writer.write(blob[: len(blob) // 2 + (1 << 20)])
         mounts = await engine.snapshots.prepare("k", "")
 

@@ -39,7 +39,7 @@ class Way:
         """Runs ``body`` under a lease."""
 
         async def main() -> None:
-            async with self.connected() as engine, engine.leases.hold():
+            async with self.connected() as engine, engine.leases.acquire():
                 await body(engine)
 
         asyncio.run(main())
