@@ -36,7 +36,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.api.stdio import Attach, Ending, StdioConnection
+from engine.api.stdio import Attach, SessionEnd, StdioConnection
 from engine.api.types import Plugin
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, internal
@@ -177,7 +177,7 @@ class Execution:
         self.pid = 0
         self._lost = False
         self._connection = connection
-        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._ending: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
 
     async def wait_started(self) -> None:
         """
@@ -192,7 +192,7 @@ class Execution:
 
     def _note_ending(self, message: protocol.Json) -> None:
         if "ended" in message and not self._ending.done():
-            self._ending.set_result(Ending.from_message(message))
+            self._ending.set_result(SessionEnd.from_message(message))
 
     async def exit(self) -> tuple[int, int] | None:
         """Waits for the end of the process: its status and time (ns since 1970). None: the shim is gone."""
@@ -207,15 +207,15 @@ class Execution:
         finally:
             self._connection.close()
             if not self._ending.done():
-                self._ending.set_result(Ending.GONE)
+                self._ending.set_result(SessionEnd.GONE)
 
     @property
-    def lost(self) -> bool:
+    def shim_lost(self) -> bool:
         """The shim has ended or is ending, and the process with it. A client that sees its socket closed may ask
         before this connection is closed."""
         return self._lost or kernel.leaves(self._connection.peer)
 
-    async def ended(self) -> Ending:
+    async def ended(self) -> SessionEnd:
         """Waits for the end of the client's session, while another task awaits ``exit``."""
         return await asyncio.shield(self._ending)
 

@@ -26,7 +26,7 @@ SCHEME = "wharf"
 _CONNECT_AGAIN = 0.01
 
 
-class Ending(Enum):
+class SessionEnd(Enum):
     """How a client's session ended."""
 
     EOF = "eof"
@@ -40,7 +40,7 @@ class Ending(Enum):
     copy of the socket can still write to the client."""
 
     @classmethod
-    def from_message(cls, message: Json) -> "Ending":
+    def from_message(cls, message: Json) -> "SessionEnd":
         """From the frame that ends a session; GONE for an ending that a later shim may have."""
         try:
             return cls(message.get("ended"))
@@ -51,7 +51,7 @@ class Ending(Enum):
 @dataclass(frozen=True, slots=True)
 class Attach:
     """The options of one client's session. ``head`` is written before all output, ``early`` is input read before the
-    rest. ``held``: the output is kept back until :meth:`AttachSession.go`."""
+    rest. ``hold_output``: the output is kept back until :meth:`AttachSession.release_output`."""
 
     exec_id: str = ""
     stdin: bool = False
@@ -61,7 +61,7 @@ class Attach:
     detach_keys: bytes = b""
     early: bytes = b""
     head: bytes = b""
-    held: bool = False
+    hold_output: bool = False
 
     def to_json(self) -> dict[str, object]:
         """The JSON that the shim's ``attach.Handed`` reads; head and early bytes follow as the frame's tail."""
@@ -72,7 +72,7 @@ class Attach:
             "framed": self.framed,
             "detach_keys": self.detach_keys.hex(),
             "head": len(self.head),
-            "held": self.held,
+            "held": self.hold_output,
         }
 
 
@@ -220,7 +220,7 @@ class AttachSession:
     def __init__(self, line: StdioConnection, mark: "LogMark | None" = None) -> None:
         self._line = line
         self.handed = True
-        #: Of a ``held`` session: where the log ended when the session joined. None: the container has no log file.
+        #: Of a ``hold_output`` session: the end of the log when the session joined. None: there is no log file.
         self.mark = mark
 
     def forget_mark(self) -> None:
@@ -228,19 +228,19 @@ class AttachSession:
         self.mark = None
         self._line.close_fds()
 
-    async def go(self) -> None:
-        """Releases the output of a ``held`` session. Does nothing if the shim has exited."""
+    async def release_output(self) -> None:
+        """Releases the output of a ``hold_output`` session. Does nothing if the shim has exited."""
         with contextlib.suppress(WharfError):
             await self._line.send({"op": "go"})
 
-    async def ended(self) -> Ending:
+    async def ended(self) -> SessionEnd:
         """Waits without a limit for the session's end. A shim that exits counts as GONE. Cancelling the wait frees the
         line; the session continues unobserved."""
         try:
             message = await self._line.receive()
         finally:
             self._line.close()
-        return Ending.GONE if message is None else Ending.from_message(message)
+        return SessionEnd.GONE if message is None else SessionEnd.from_message(message)
 
     def abandon(self) -> None:
         """Stops waiting for the end; the client stays attached."""
@@ -273,7 +273,7 @@ class Stdio:
             raise
         return AttachSession(line, LogMark.parse(answer.get("log"), line.fds))
 
-    async def attach(self, client: socket.socket, attach: Attach) -> Ending:
+    async def attach(self, client: socket.socket, attach: Attach) -> SessionEnd:
         """``open`` and ``ended`` in one."""
         session = await self.open(attach, client)
         return await session.ended()

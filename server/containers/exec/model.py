@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.api.extensions import Execution
-from engine.api.stdio import Ending
+from engine.api.stdio import SessionEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ DIRECT = "run-"
 class Session(Protocol):
     """A client that was handed over."""
 
-    async def ended(self) -> Ending:
+    async def ended(self) -> SessionEnd:
         """Waits for the end of the session."""
 
     def abandon(self) -> None:

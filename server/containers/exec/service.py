@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from engine.api.extensions import Execution
-from engine.api.stdio import Ending
+from engine.api.stdio import SessionEnd
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, conflict, internal, invalid, not_found
@@ -112,7 +112,7 @@ class Exec:
     async def _is_ending(self, instance: ExecInstance) -> bool:
         """Its shim was killed: its client saw the end of the output, the process is killed in this moment."""
         if instance.execution is not None:
-            return instance.execution.lost
+            return instance.execution.shim_lost
         state = await self._room.engine.tasks.get(instance.container_id, instance.key)
         return state.status is TaskStatus.STOPPED
 
@@ -150,7 +150,7 @@ class Exec:
         if client is None:
             return
         client.sock.close()
-        if session is not None and await session.ended() is Ending.DETACHED:
+        if session is not None and await session.ended() is SessionEnd.DETACHED:
             container = self._room.registry.by_id(instance.container_id)
             if container is not None:
                 self._publish(container, instance, "exec_detach")

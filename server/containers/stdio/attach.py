@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engine.api.stdio import Attach as Wishes
-from engine.api.stdio import AttachSession, Ending, LogMark, Stdio
+from engine.api.stdio import AttachSession, LogMark, SessionEnd, Stdio
 from engine.common.errors import WharfError, conflict
 from server.containers.context import Room
 from server.containers.logs.config import log_file
@@ -131,7 +131,7 @@ class Attachments:
             await client.finish(client.head)
             return
         client.sock.close()
-        if await session.ended() is Ending.DETACHED:
+        if await session.ended() is SessionEnd.DETACHED:
             self._room.publish(container, "detach")
 
     async def _with_one(
@@ -163,7 +163,7 @@ class Attachments:
         nothing is lost and nothing comes twice. None: there is no session (any more)."""
         session: AttachSession | None = None
         # Held: until the log is told, and the head before it, the session writes nothing.
-        wishes = replace(self._wishes(container, wanted, client, framed=framed), held=True, head=b"")
+        wishes = replace(self._wishes(container, wanted, client, framed=framed), hold_output=True, head=b"")
         try:
             if _streaming(container):
                 self._room.publish(container, "attach")
@@ -185,7 +185,7 @@ class Attachments:
             log.info("container=%s attach: %s", container.id, error)
         if session is not None:
             session.forget_mark()
-            await session.go()
+            await session.release_output()
         return session
 
     async def _replay(

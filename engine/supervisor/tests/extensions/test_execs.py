@@ -13,7 +13,7 @@ import pytest
 
 from engine.api.client import Engine
 from engine.api.extensions import Execution, run_exec
-from engine.api.stdio import Attach, Ending, StdioUri
+from engine.api.stdio import Attach, SessionEnd, StdioUri
 from engine.api.types import Mount, TaskStatus
 from engine.common.errors import Kind, WharfError
 from engine.shim.tests import harness
@@ -55,7 +55,7 @@ class Place:
     async def _end_extended(self, run: Execution, ours: socket.socket) -> tuple[int, bytes]:
         with ours:
             status, _ = await run.exit() or (-1, 0)
-            assert not run.lost
+            assert not run.shim_lost
             return status, await read_all(ours)
 
     async def _end_standard(self, id: str, output: Path) -> tuple[int, bytes]:
@@ -258,9 +258,9 @@ def test_an_exec_is_lost_with_its_shim(own: processes.Server, tmp_path: Path) ->
             os.kill(place.shim(), signal.SIGKILL)
             assert await read_all(ours) == b""
             # A client that saw its socket closed asks at once.
-            assert run.lost
+            assert run.shim_lost
             assert await following is None
-            assert await run.ended() is Ending.GONE
+            assert await run.ended() is SessionEnd.GONE
         assert (await place.engine.tasks.wait(place.box.id)).status == 137
 
     stage(Way(own, extended=True), tmp_path, body)
