@@ -1,4 +1,4 @@
-"""A program that exchanges two names continuously, as a hostile container does while its files are read."""
+"""A program that exchanges two names continuously, as a hostile container may do while its files are read."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A process of its own: a thread would run only when the code under test releases the interpreter lock.
+# A separate process: a thread would run only when the code under test releases the GIL.
 _PROGRAM = """
 import ctypes, os, sys
 rename = ctypes.CDLL(None).renameat2

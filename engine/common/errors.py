@@ -1,8 +1,8 @@
-"""The one error vocabulary. Domain code names the kind; two tables elsewhere turn it into a status:
-kind → HTTP in ``server/http/errors.py``, kind ↔ gRPC in ``engine/api/errors.py``.
+"""The error vocabulary. Domain code raises a kind; two tables turn it into a status: kind → HTTP in
+``server/http/errors.py``, kind ↔ gRPC in ``engine/api/errors.py``.
 
-The message is dockerd's sentence where a client can see it. No caller reads an error's text to decide: it decides by
-the kind, and where a kind is not enough by the reason.
+Where a client sees the message, it is dockerd's sentence. No code decides by an error's text: it decides by the kind,
+and where a kind is not enough by the reason.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What went wrong, as containerd's errdefs names it."""
+    """The kinds of errors, named as in containerd's errdefs."""
 
     INVALID_ARGUMENT = "invalid argument"
     NOT_FOUND = "not found"
@@ -50,7 +50,7 @@ class Reason(Enum):
 
 
 class WharfError(Exception):
-    """An error with a kind, and a reason where one is known. ``message`` is what a client reads."""
+    """An error with a kind, and a reason where one is known. ``message`` is the text that a client reads."""
 
     def __init__(self, kind: Kind, message: str, *, reason: Reason | None = None) -> None:
         super().__init__(message)
@@ -106,7 +106,8 @@ def internal(message: str, *, reason: Reason | None = None) -> WharfError:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, then what caused it (``__cause__``), each once: an error that was raised from itself ends the walk."""
+    """Yields an error, then its causes (``__cause__``), each once: an error that was raised from itself ends the
+    walk."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:

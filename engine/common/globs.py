@@ -1,9 +1,9 @@
-"""Wildcards of paths as regular expressions that do not backtrack without end.
+"""Path wildcards as regular expressions with bounded backtracking.
 
 A pattern is a list of tokens: a regular expression for exactly one character, :data:`STAR` (any characters but ``/``),
-:data:`DOUBLE` (any characters) or :data:`FOLDERS` (nothing, or any characters up to a ``/``). The earliest place of
-what follows a wildcard is always right if another wildcard of the same or a wider kind comes later, so it is put into
-an atomic group. What is left to try is quadratic in the path, whatever the pattern.
+:data:`DOUBLE` (any characters) or :data:`FOLDERS` (nothing, or any characters up to a ``/``). If another wildcard of
+the same or a wider kind follows, the earliest match of the text after a wildcard is always right, so it is put into an
+atomic group. The remaining attempts are quadratic in the path's length, whatever the pattern.
 """
 
 import re
@@ -16,7 +16,7 @@ STAR, DOUBLE, FOLDERS = "*", "**", "**/"
 
 
 def compiled(tokens: Sequence[str]) -> re.Pattern[str]:
-    """For ``fullmatch``. Raises INVALID_ARGUMENT for a pattern that is too long, or a class that can't be read."""
+    """A pattern for ``fullmatch``. Raises INVALID_ARGUMENT if the pattern is too long or has an invalid class."""
     if len(tokens) > limits.GLOB_BYTES:
         raise limits.exceeded("GLOB_BYTES", "the length of a pattern")
     segments: list[tuple[str, list[list[str]]]] = [("", [[]])]
@@ -34,11 +34,11 @@ def compiled(tokens: Sequence[str]) -> re.Pattern[str]:
 
 
 def _segment(wildcard: str, pieces: Sequence[Sequence[str]], *, last: bool) -> str:
-    """A wildcard over folders, and the pieces behind it with a :data:`STAR` between any two."""
+    """A wildcard over folders, and the pieces after it with a :data:`STAR` between any two."""
     first, *more = ("".join(piece) for piece in pieces)
     out = [first]
     for number, piece in enumerate(more, 1):
-        # The last piece of all ends where the path ends.
+        # The last piece of the pattern ends where the path ends.
         out.append(f"[^/]*{piece}" if last and number == len(more) else f"(?>[^/]*?{piece})")
     body = "".join(out)
     begin = {"": "", DOUBLE: ".*?", FOLDERS: "(?:.*?/)??"}[wildcard]

@@ -1,15 +1,15 @@
-"""Which ids of the host the ids of a user namespace are (user_namespaces(7))."""
+"""The mapping of a user namespace's ids to the host's ids (user_namespaces(7))."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: What a file shows whose owner has no id on the other side.
+#: The owner that a file has if its owner's id is not mapped.
 OVERFLOW = 65534
 
 
 @dataclass(frozen=True, slots=True)
 class IdMapping:
-    """``size`` ids from ``container_id`` on are the host's from ``host_id`` on."""
+    """``size`` ids from ``container_id`` on map to the host's from ``host_id`` on."""
 
     container_id: int
     host_id: int
@@ -18,14 +18,14 @@ class IdMapping:
 
 @dataclass(frozen=True, slots=True)
 class IdMaps:
-    """Users and groups of one kind of user namespace."""
+    """The users and groups of one user namespace."""
 
     uids: tuple[IdMapping, ...]
     gids: tuple[IdMapping, ...]
 
     @property
     def root(self) -> tuple[int, int]:
-        """uid and gid on the host of the container's root."""
+        """The host's uid and gid of the container's root."""
         return self.to_host(0, 0)
 
     def to_host(self, uid: int, gid: int) -> tuple[int, int]:
@@ -36,7 +36,7 @@ class IdMaps:
         return found[0] or 0, found[1] or 0
 
     def to_container(self, uid: int, gid: int) -> tuple[int, int]:
-        """Ids of the host as they look inside; :data:`OVERFLOW` for those that are nobody's there."""
+        """The namespace's ids of a host uid and gid; :data:`OVERFLOW` for an id that is not mapped."""
         return _container(self.uids, uid), _container(self.gids, gid)
 
 

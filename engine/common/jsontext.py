@@ -1,7 +1,7 @@
-"""JSON from outside, decoded as Go's encoding/json does, and JSON to the outside, which is always valid UTF-8.
+"""Decodes foreign JSON as Go's encoding/json does, and encodes JSON that is always valid UTF-8.
 
-Every document that another program wrote (requests, registries, archives, plugins, configuration files) is decoded
-here: a str with a surrogate in it can't be encoded again, so one would fail wherever it is sent on or stored.
+Every document of another program (requests, registries, archives, plugins, configuration files) is decoded here: a str
+with a surrogate can't be encoded again, so it would fail wherever it is sent on or stored.
 """
 
 import codecs
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-# An escape in a JSON text: a valid surrogate pair, a surrogate alone, or any other.
+# An escape in a JSON text: a valid surrogate pair, a lone surrogate, or any other.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -21,7 +21,7 @@ _ERRORS = "wharf-go"
 
 
 def _one_per_byte(error: UnicodeError) -> tuple[str, int]:
-    """Go's decoder replaces each invalid byte; Python's "replace" one sequence of them."""
+    """Go's decoder replaces each invalid byte; Python's "replace" replaces a sequence of them by one character."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return _REPLACEMENT * (error.end - error.start), error.end
@@ -31,14 +31,14 @@ codecs.register_error(_ERRORS, _one_per_byte)
 
 
 def text(data: bytes) -> str:
-    """UTF-8, each invalid byte read as U+FFFD, as Go ranges over a string."""
+    """Decodes UTF-8; each invalid byte becomes U+FFFD, as when Go ranges over a string."""
     return data.decode("utf-8", _ERRORS)
 
 
 def loads(data: bytes | str) -> Any:
     """The value of a JSON text. Invalid UTF-8 and lone surrogates become U+FFFD (encoding/json: ``unquote``).
 
-    :raises ValueError: it is no JSON, or nested deeper than 1,024.
+    :raises ValueError: invalid JSON, or nested deeper than 1,024.
     """
     try:
         return orjson.loads(data)
@@ -51,8 +51,8 @@ def loads(data: bytes | str) -> Any:
 
 
 def has_more(document: Any, most: int) -> bool:
-    """Whether arrays and objects of a decoded document have more than ``most`` elements and members together. It looks
-    at no more than that."""
+    """Whether arrays and objects of a decoded document have more than ``most`` elements and members together. Counts no
+    further than that."""
     count, unseen = 0, [document]
     while unseen:
         value = unseen.pop()
@@ -65,7 +65,7 @@ def has_more(document: Any, most: int) -> bool:
 
 
 def _valid(source: str) -> str:
-    """A text whose surrogates (undecodable bytes of an argument or a file's name) are replaced."""
+    """The text with its surrogates (undecodable bytes of an argument or a file's name) replaced."""
     return source.encode("utf-8", "surrogatepass").decode("utf-8", _ERRORS) if not source.isascii() else source
 
 
@@ -74,12 +74,12 @@ _SEPARATORS = ((b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
 
 
 def escaped(document: bytes, *, html: bool) -> bytes:
-    """A JSON text with the escapes that Go's encoding/json writes and orjson doesn't: of U+2028 and U+2029, and with
-    ``html``, Go's default (``Encoder.SetEscapeHTML``), of ``&``, ``<`` and ``>``. These are inside strings only."""
+    """Adds the escapes that Go's encoding/json writes and orjson doesn't: of U+2028 and U+2029, and with ``html``, Go's
+    default (``Encoder.SetEscapeHTML``), of ``&``, ``<`` and ``>``. These occur inside strings only."""
     if html:
         for character, escape in _HTML:
             document = document.replace(character, escape)
-    # The search for one byte is fast; most texts have none of it.
+    # Search for one byte first, which is fast; most texts don't contain it.
     if b"\xe2" in document:
         for character, escape in _SEPARATORS:
             document = document.replace(character, escape)
@@ -87,12 +87,12 @@ def escaped(document: bytes, *, html: bool) -> bytes:
 
 
 def dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
-    """Compact JSON. Surrogates (names of files that are no UTF-8) become U+FFFD.
+    """Compact JSON. Surrogates (file names that are not UTF-8) become U+FFFD.
 
     :raises TypeError: a value that ``default`` can't convert.
     """
     try:
         return orjson.dumps(value, default=default)
     except TypeError:
-        # Escapes keep the surrogates apart from the text; what else orjson refuses is refused here as well.
+        # json writes surrogates as escapes, which ``loads`` replaces; other values that orjson refuses fail here too.
         return orjson.dumps(loads(json.dumps(value, default=default)))

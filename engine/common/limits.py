@@ -1,7 +1,7 @@
-"""Limits on what one request may make this engine compute, hold in memory or write.
+"""Limits on the computing, memory and disk that one request may use.
 
-Each limit is named in the error that refuses a request (:func:`exceeded`), so that an operator can find it here.
-Both daemons import this module; it imports nothing but the errors.
+The error that refuses a request names the limit (:func:`exceeded`), so that an operator can find it here. Both daemons
+import this module; it imports only the errors.
 """
 
 from engine.common.errors import WharfError, invalid
@@ -17,14 +17,15 @@ STAGE_DEPTH = 100
 IGNORE_PATTERNS = 20_000
 """Patterns of a ``.dockerignore`` or of the ``--exclude`` of one ``COPY``."""
 COMPARED_SOURCES = 1000
-"""Sources of ``COPY`` and ``ADD`` that a build check compares with a ``.dockerignore``; further ones are not."""
+"""Sources of ``COPY`` and ``ADD`` that a build check compares with a ``.dockerignore``; further ones are not
+compared."""
 BUILD_OPTIONS = 10_000
-"""Attributes and other entries of a list in the request for one build: build arguments, labels, outputs, caches."""
+"""Entries of each list in the request for one build: build arguments, labels, outputs, caches, attributes."""
 EXPANSION_BYTES = 16 << 20
 """Characters that the instructions of one Dockerfile may expand to: the values of variables, the ports of ``EXPOSE``,
 the environment of each ``RUN``."""
 EXPANSION_DEPTH = 50
-"""Substitutions such as ``${a:-${b}}`` within one another."""
+"""Nested substitutions such as ``${a:-${b}}``."""
 UNDEFINED_VARIABLES = 500
 """Uses of undefined variables that a build check reports; further ones are not reported."""
 SUGGESTED_NAMES = 200
@@ -33,16 +34,16 @@ SUGGESTED_NAMES = 200
 # Log tags
 
 TEMPLATE_BYTES = 1 << 20
-"""Characters of a template, and of each value that it makes."""
+"""Characters of a template, and of each value that it produces."""
 TEMPLATE_STEPS = 20_000
-"""Actions that a template runs, those of its loops included."""
+"""Actions that a template executes, including those of its loops."""
 
 # Filters
 
 FILTER_VALUES = 10_000
-"""Values of all filters of one request together: each is compared with what each object of a list has."""
+"""Values of all filters of one request: each is compared with the fields of each listed object."""
 FILTER_PORTS = 200_000
-"""Ports that the ranges of one filter come to."""
+"""Ports in all ranges of one filter."""
 
 # Requests
 
@@ -53,32 +54,32 @@ JSON_VALUES = 300_000
 
 CONTAINER_MOUNTS = 10_000
 """Mount points of one container: binds, volumes, tmpfs, those of other containers and of the image. The kernel allows
-100,000 in a namespace (``fs.mount-max``), and the runtime takes longer for each than for the one before."""
+100,000 in a namespace (``fs.mount-max``), and the runtime's time per mount grows with their number."""
 CONTAINER_DEVICES = 10_000
-"""Devices of one container: those to be made, requested or limited, and the rules about them."""
+"""Devices of one container: created, requested or limited ones, and the rules about them."""
 CONTAINER_PORTS = 200_000
-"""Ports that the bindings of one container come to: all ports of TCP, UDP and SCTP once."""
+"""Ports in all bindings of one container: all ports of TCP, UDP and SCTP once."""
 CONTAINER_NETWORKS = 1000
-"""Networks that a container is to be connected to at its start."""
+"""Networks that a container joins at its start."""
 
 # Networks
 
 RANDOM_PORTS = 8192
 """Ports of one container that are published at random ports of the host."""
 NETWORK_SUBNETS = 1000
-"""Subnets of one network. A bridge has two at most, one of each family."""
+"""Subnets of one network. A bridge has at most two, one per family."""
 NETWORK_AUXILIARY = 10_000
 """Auxiliary addresses of all subnets of one network."""
 
 # Patterns and regular expressions
 
 GLOB_BYTES = 8192
-"""Characters of one pattern of a ``.dockerignore`` or of ``COPY``, or of all that one filter holds. A path has 4,096 at
-most."""
+"""Characters of one pattern of a ``.dockerignore`` or of ``COPY``, or of all patterns of one filter. A path has at most
+4,096."""
 REGEX_BYTES = 4096
-"""Characters of one regular expression, or of all that one filter holds."""
+"""Characters of one regular expression, or of all expressions of one filter."""
 REGEX_MEMORY = 1 << 20
-"""Bytes that a compiled regular expression may take, with the states that a search adds to it (RE2's ``max_mem``)."""
+"""Bytes of a compiled regular expression with the states that a search adds to it (RE2's ``max_mem``)."""
 
 # Images
 
@@ -87,9 +88,9 @@ DOCUMENT_BYTES = 8 << 20
 DOCUMENT_VALUES = 500_000
 """Elements of arrays and members of objects in such a document: 100,000 steps of a history have as many."""
 LAYER_BYTES = 1 << 40
-"""Bytes that a manifest may claim for one layer."""
+"""Bytes that a manifest may declare for one layer."""
 IMAGE_BYTES = 4 << 40
-"""Bytes that a manifest may claim for all layers together."""
+"""Bytes that a manifest may declare for all layers together."""
 IMAGE_LAYERS = 500
 """Layers of one image: Linux stacks no more directories in an overlay (``OVL_MAX_STACK``)."""
 REPOSITORY_TAGS = 100_000
@@ -97,9 +98,9 @@ REPOSITORY_TAGS = 100_000
 ARCHIVE_FILES = 100_000
 """Files of an archive for ``docker load`` whose names may be those of an image's parts."""
 ARCHIVE_DOCUMENT_BYTES = 64 << 20
-"""Bytes of all documents (manifests, configs) of such an archive outside of ``blobs/``; they are held in memory."""
+"""Bytes of all documents (manifests, configs) outside ``blobs/`` of such an archive; they are kept in memory."""
 
 
 def exceeded(name: str, what: str) -> WharfError:
-    """INVALID_ARGUMENT for ``what``, which is beyond the limit ``name`` (a constant of this module)."""
+    """INVALID_ARGUMENT for ``what``, which exceeds the limit ``name`` (a constant of this module)."""
     return invalid(f"{what} exceeds the limit {name} ({globals()[name]})")

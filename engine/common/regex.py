@@ -1,7 +1,7 @@
-"""Regular expressions of clients, in time linear in the text: RE2, whose syntax Go's ``regexp`` has.
+"""Clients' regular expressions, matched in linear time by RE2, which has the syntax of Go's ``regexp``.
 
-Python's ``re`` backtracks and keeps the interpreter's lock meanwhile: ``(a+)+$`` against thirty letters stops a daemon
-for minutes. RE2 is imported when the first expression is compiled.
+Python's ``re`` backtracks and holds the GIL meanwhile: ``(a+)+$`` against thirty letters blocks a daemon for minutes.
+RE2 is imported when the first expression is compiled.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.common import limits
 
-#: Error texts of RE2's C++ library (re2/regexp.cc) that Go's port (regexp/syntax) words otherwise.
+#: Error texts of RE2's C++ library (re2/regexp.cc) that Go's port (regexp/syntax) words differently.
 _GO_WORDS = {
     "bad repetition operator": "invalid nested repetition operator",
     "no argument for repetition operator": "missing argument to repetition operator",
@@ -25,7 +25,7 @@ _SHOWN = 200  # characters of an expression in an error
 
 
 class RegexError(ValueError):
-    """In Go's words: ``error parsing regexp: missing closing ]: `[a-z` ``."""
+    """Has Go's message: ``error parsing regexp: missing closing ]: `[a-z` ``."""
 
     def __init__(self, what: str, where: str) -> None:
         super().__init__(f"error parsing regexp: {what}: `{where[:_SHOWN]}`")
@@ -44,7 +44,10 @@ class Regex:
 
 @lru_cache(maxsize=64)
 def compiled(pattern: str) -> Regex:
-    """:raises RegexError: in Go's words, or with the limit that the pattern exceeds."""
+    """Compiles an expression.
+
+    :raises RegexError: Go's message, or the limit that the pattern exceeds.
+    """
     if len(pattern) > limits.REGEX_BYTES:
         raise RegexError(f"expression exceeds the limit REGEX_BYTES ({limits.REGEX_BYTES})", pattern)
     import re2

@@ -1,6 +1,6 @@
-"""SIGUSR1: a daemon tells what it is doing, as dockerd and containerd do, on its standard error.
+"""SIGUSR1 makes a daemon write its stacks to its standard error, as dockerd and containerd do.
 
-First what each thread does, which is told even while the loop is stuck, then what each task waits for.
+First the stack of each thread, which is written even while the loop is blocked, then the stack of each task.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from typing import Any, TextIO
 
 
 def dump_on_sigusr1(loop: asyncio.AbstractEventLoop) -> None:
-    """Until the loop ends. To be called on its thread."""
+    """Installs the signal handlers until the loop ends. Call it on the loop's thread."""
     loop.add_signal_handler(signal.SIGUSR1, write_tasks, sys.stderr)
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True, chain=True)
 
 
 def write_tasks(out: TextIO) -> None:
-    """All tasks of the running loop, each with the whole chain of what it awaits."""
+    """Writes all tasks of the running loop, each with its chain of awaits."""
     for task in asyncio.all_tasks():
         lines = "".join(f"  {line}\n" for line in _chain(task.get_coro()))
         out.write(f"Task {task.get_name()}:\n{lines}")
@@ -30,7 +30,7 @@ def _chain(awaited: Any) -> list[str]:
     while awaited is not None:
         if isinstance(awaited, CoroutineType):
             frame, after = awaited.cr_frame, awaited.cr_await
-        else:  # what an asynchronous generator waits for is not to be seen from outside
+        else:  # the await of an asynchronous generator is not accessible
             frame, after = getattr(awaited, "ag_frame", None), getattr(awaited, "ag_await", None)
         if frame is None:
             lines.append(repr(awaited))

@@ -1,4 +1,4 @@
-"""Threads for work that waits for somebody else."""
+"""Threads for work of unbounded duration."""
 
 import _thread
 import asyncio
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 async def run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """``asyncio.to_thread`` in a thread of its own.
+    """Like ``asyncio.to_thread``, in a dedicated thread.
 
-    For work whose end others decide: a client that sends as it likes, a file system on another host. A few of those
-    that stand still would keep all of the loop's threads from everybody. Raises what ``work`` raises.
+    For work that another party can delay: a slow client, a file system on another host. A few such calls would occupy
+    all threads of the loop's pool. Raises what ``work`` raises.
     """
     outcome: Future[T] = Future()
     context = contextvars.copy_context()
@@ -28,15 +28,15 @@ async def run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         except BaseException as error:
             outcome.set_exception(error)
 
-    # ``threading.Thread`` would keep the loop until the thread has begun, which takes its time where much is to do.
+    # ``threading.Thread.start`` blocks the loop until the thread runs, which takes long on a busy host.
     _thread.start_new_thread(run, ())
     return await asyncio.wrap_future(outcome)
 
 
 async def run_to_completion(work: Awaitable[T], stop: Callable[[], None] = lambda: None) -> T:
-    """Awaits what must not be left alone, such as a thread that writes files.
+    """Awaits work that must not be abandoned, such as a thread that writes files.
 
-    A caller that is cancelled makes it ``stop``, and goes on when it has; what comes of it then is nobody's.
+    If the caller is cancelled, calls ``stop``, waits until the work has ended, and ignores its result.
     """
     future = asyncio.ensure_future(work)
     try:

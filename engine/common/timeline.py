@@ -1,6 +1,6 @@
-"""A debug timeline: with ``WHARF_TIMELINE=1`` each step of a hot path logs how long it took.
+"""A debug timeline: with ``WHARF_TIMELINE=1`` each step of a hot path logs its duration.
 
-Off, a mark costs one attribute test; so the marks stay in the code and a slow start can be taken apart on any
+If disabled, a mark costs one attribute test, so the marks stay in the code and a slow start can be analyzed on any
 machine.
 """
 
@@ -13,7 +13,7 @@ ENABLED = os.environ.get("WHARF_TIMELINE", "") not in ("", "0")
 
 
 class Timeline:
-    """Marks of one operation; ``done()`` writes them as one line, in milliseconds."""
+    """The marks of one operation; ``done()`` logs them as one line, in milliseconds."""
 
     __slots__ = ("_marks", "_what")
 
@@ -22,12 +22,12 @@ class Timeline:
         self._marks: list[tuple[str, float]] | None = [("", time.perf_counter())] if ENABLED else None
 
     def mark(self, step: str) -> None:
-        """``step`` has just ended."""
+        """Marks the end of ``step``."""
         if self._marks is not None:
             self._marks.append((step, time.perf_counter()))
 
     def done(self) -> None:
-        """Log the line."""
+        """Logs the line."""
         if self._marks is None:
             return
         steps = [

@@ -12,7 +12,7 @@ _NOT_IN_HOST = re.compile(r"[ \"<>^`{}|\\]")
 
 
 def parse_url(text: str) -> SplitResult:
-    """The parts of an absolute URL; ``hostname`` and ``port`` can be read.
+    """The parts of an absolute URL; reading ``hostname`` and ``port`` raises nothing.
 
     :raises WharfError: INVALID_ARGUMENT: ``parse "http://[a": missing ']' in host``.
     """
@@ -34,7 +34,7 @@ def parse_url(text: str) -> SplitResult:
         raise _refused(text, f"invalid character {json.dumps(found[0])} in host name")
     try:
         parts = urlsplit(text)
-        _ = parts.hostname, parts.port  # computed, and checked, when they are read
+        _ = parts.hostname, parts.port  # both are computed, and validated, when they are read
     except ValueError as error:
         raise _refused(text, str(error)) from None
     return parts

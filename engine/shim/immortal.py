@@ -1,6 +1,6 @@
 """Objects whose reference counts are never written again, so that forked processes share their pages.
 
-Every use of a Python object writes to its reference count, and the kernel then copies the page. CPython 3.12 and later
+Every use of a Python object writes to its reference count, and its kernel then copies the page. CPython 3.12 and later
 (PEP 683) leave the count of an immortal object alone. This module makes all objects immortal that a process has loaded
 before it forks: they live until its end anyway. On earlier versions they are only hidden from the garbage collector.
 
@@ -12,12 +12,12 @@ import ctypes
 import gc
 import types
 
-# They end and release what they refer to; the running ones are among them.
+# Objects that end and release what they refer to; the running ones are among them.
 _PASSING = (types.FrameType, types.GeneratorType, types.CoroutineType)
 
 
 def immortalize() -> None:
-    """Makes all present objects immortal and hides them from the collector. 25 ms in a bare interpreter."""
+    """Makes all existing objects immortal and hides them from the collector. Takes 25 ms in a bare interpreter."""
     gc.collect()
     mark = ctypes.c_uint32.from_address(id(None)).value
     if _immortal(mark):

@@ -1,4 +1,4 @@
-"""Protobuf's variable-length integers, for the few messages that are written and read without its library.
+"""Protobuf's variable-length integers, for the few messages that are encoded without protobuf's library.
 
 Standard library only: shims use it. See https://protobuf.dev/programming-guides/encoding/#varints.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def encode(value: int) -> bytes:
-    """An integer ≥ 0 in groups of seven bits, the lowest first."""
+    """Encodes an integer ≥ 0 in groups of seven bits, the lowest first."""
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
@@ -17,9 +17,9 @@ def encode(value: int) -> bytes:
 
 
 def decode(data: bytes, at: int) -> tuple[int, int]:
-    """(the integer that begins at ``at``, the place behind it).
+    """Returns (the integer that starts at ``at``, the offset after it).
 
-    :raises IndexError: the data ends within it.
+    :raises IndexError: the data ends inside the integer.
     """
     value = shift = 0
     while True:

@@ -1,9 +1,9 @@
-"""Root file systems for containers whose ids are mapped (``userns-remap``).
+"""Root file systems for containers with mapped ids (``userns-remap``).
 
-On the disk every layer keeps the container's own ids: images, what containers write, what is committed. Only the mount
-that a container gets shows them as the host's, so that nothing is copied or changed, and whatever reads layers (diff,
-commit, export, the builder) needs to know of nothing. It takes a kernel and a file system that can map the ids of
-overlayfs's layers: Linux 5.19, and ext4, xfs, btrfs or the like.
+Every layer on disk has the container's own ids: images, containers' changes, commits. Only the mount that a container
+gets maps them to the host's ids, so that nothing is copied or changed, and code that reads layers (diff, commit,
+export, the builder) doesn't depend on the mapping. The kernel and the file system must support idmapped layers of
+overlayfs: Linux 5.19, and ext4, xfs, btrfs or the like.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ _LAYERS = ("lowerdir", "upperdir", "workdir")
 class Remap:
     """The mapping of one daemon. ``userns`` is the path of the user namespace that its containers share.
 
-    :param directory: of its own, for mounts; what an earlier daemon left there goes.
-    :param root: the data root, whose files shall be shown.
+    :param directory: a directory for the mounts; mounts that an earlier daemon left there are removed.
+    :param root: the data root, whose files are mapped.
     :raises WharfError: UNAVAILABLE: this host can't map ids.
     """
 
@@ -50,7 +50,7 @@ class Remap:
             raise WharfError(Kind.UNAVAILABLE, f"userns-remap: ids can't be mapped on {root}: {reason}") from error
 
     def close(self) -> None:
-        """Containers that run keep what they have."""
+        """Removes the mounts. Running containers keep theirs."""
         mounts.unmount_under(self._directory)
         if self._namespace >= 0:
             os.close(self._namespace)
@@ -58,24 +58,24 @@ class Remap:
 
     @property
     def root(self) -> tuple[int, int]:
-        """uid and gid of the containers' root on the host."""
+        """The host's uid and gid of the containers' root."""
         return self.maps.root
 
     def as_container_root(self) -> contextlib.AbstractContextManager[None]:
-        """This thread makes files as the containers' root: for mounting, and for writing through what is mounted."""
+        """This thread creates files as the containers' root: for mounting, and for writing through a mapped mount."""
         return idmap.filesystem_ids(*self.root)
 
     def path(self, path: str) -> str:
-        """Where a file or directory of the engine's own is to be seen with the host's ids."""
+        """The path at which a file or directory of the engine has the host's ids."""
         real = os.path.realpath(path)
         inside = real == self._root or real.startswith(self._root + "/")
-        # A stock containerd has snapshots elsewhere: <base>/<number>/fs.
+        # A stock containerd has its snapshots elsewhere: <base>/<number>/fs.
         base = self._root if inside else os.path.dirname(os.path.dirname(real))
         return self._tree(base) + real.removeprefix(base)
 
     def _tree(self, base: str) -> str:
         if (known := self._places.get(base)) is not None:
-            return known  # without the lock, which is held while a mount is made: this is asked on the loop
+            return known  # no lock, which is held during a mount: the event loop calls this
         with self._lock:
             place = self._places.get(base)
             if place is None:
@@ -86,7 +86,7 @@ class Remap:
             return place
 
     def map_mounts(self, rootfs: Sequence[Mount]) -> tuple[Mount, ...]:
-        """A snapshot's mounts with the host's ids. An overlay is to be mounted inside ``as_container_root``."""
+        """A snapshot's mounts with the host's ids. Mount an overlay inside ``as_container_root``."""
         return tuple(self._map_mount(mount) for mount in rootfs)
 
     def _map_mount(self, mount: Mount) -> Mount:
@@ -96,7 +96,7 @@ class Remap:
         for option in mount.options:
             key, found, value = option.partition("=")
             if key in _LAYERS:
-                # overlayfs wants upperdir and workdir on one mount, as they are here.
+                # overlayfs requires upperdir and workdir on one mount, as they are here.
                 option = key + found + ":".join(map(self.path, value.split(":")))
             options.append(option)
         return replace(mount, options=tuple(options))
@@ -104,7 +104,7 @@ class Remap:
 
 @contextmanager
 def as_container_root(remap: Remap | None) -> Iterator[None]:
-    """``remap.as_container_root`` where ids are mapped."""
+    """``remap.as_container_root`` if ids are mapped."""
     if remap is None:
         yield
         return

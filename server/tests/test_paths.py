@@ -1,4 +1,4 @@
-"""Paths inside a root that a program changes during use: nothing outside is ever reached."""
+"""Paths inside a root that a program changes while they are used: no function reads anything outside."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ TRIES = 2000
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[int]:
-    """A root with ``w/d``, a directory, and ``w/l``, a link that leads out of it to a directory of the same content."""
+    """A root with ``w/d``, a directory, and ``w/l``, a link to a directory outside with the same content."""
     inside, outside = tmp_path / "root", tmp_path / "outside"
     for directory in (inside / "w/d/below", outside / "below"):
         directory.mkdir(parents=True)
@@ -47,8 +47,8 @@ def race(root: int, tmp_path: Path) -> Iterator[None]:
 
 
 def repeat(work: Callable[[], object]) -> set[object]:
-    """Return the attempts' results that found anything. On a busy host the exchanging program may not run during all
-    attempts; then there are more, until one finds something."""
+    """Returns the results of the attempts that found anything. On a busy host the exchanging program may not run during
+    all attempts; more follow until one finds something."""
     found: set[object] = set()
     tries, deadline = 0, time.monotonic() + 30
     while tries < TRIES or (not found and time.monotonic() < deadline):
@@ -66,7 +66,7 @@ def repeat(work: Callable[[], object]) -> set[object]:
 @pytest.mark.usefixtures("race")
 def test_look_sees_nothing_outside(root: int) -> None:
     assert repeat(lambda: tree.look(root, "/w/d/file").size) == {len("inside")}
-    # There is a link of this name outside, too: a container must not learn where it leads.
+    # A link of this name exists outside, too: its target must not be disclosed to a container.
     shown = repeat(lambda: tree.look(root, "/w/d/link").link_target) | repeat(lambda: paths.resolve(root, "/w/d/link"))
     assert not [path for path in shown if "secret" in str(path)]
     assert "/w/d/file" in shown

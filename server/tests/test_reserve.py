@@ -1,4 +1,4 @@
-"""A database on a file system without a free block."""
+"""A database on a file system without free blocks."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def small_blocks(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 with blocks smaller than a page of memory, as mkfs makes it on a small disk."""
+    """An ext4 with blocks smaller than a memory page, as mkfs creates it on a small disk."""
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("needs mkfs.ext4")
     image, mounted = tmp_path / "image", tmp_path / "mounted"
@@ -81,13 +81,13 @@ def opened(folder: Path, size: int) -> None:
 
 
 def test_databases_open_on_a_full_disk_with_small_blocks(small_blocks: Path) -> None:
-    """However many blocks are free: none of them is needed to open and read."""
+    """Opening and reading need no free block."""
     opened(small_blocks, 100)
     for folder in ("server", "engine"):
         os.unlink(small_blocks / folder / "reserve")
     for free in (0, 9, 20, 33):
         for index in small_blocks.glob("*/*-shm"):
-            index.unlink()  # SQLite would, before it makes it again: another program may have taken the space
+            index.unlink()  # SQLite does so before it creates it again: another program may have taken the space
         with contextlib.suppress(OSError), open(small_blocks / "filler", "ab", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 10))
@@ -104,7 +104,7 @@ def fill(disk: Path) -> None:
 
 
 def test_a_thousand_changes_on_a_full_disk(disk: Path) -> None:
-    """Every block that is given back is taken by another program at once."""
+    """Another program takes every released block at once."""
 
     async def scenario() -> None:
         database = Database(disk / "wharf.db")

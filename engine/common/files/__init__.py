@@ -1,4 +1,4 @@
-"""Reading and writing the files of a root file system from outside: builds, ``docker cp``, ``export``, ``diff``.
+"""Reads and writes files of root file systems from outside: for builds, ``docker cp``, ``export`` and ``diff``.
 
 ``mount_thread.py`` runs work in a thread with a private mount namespace, where snapshots are mounted.
 """

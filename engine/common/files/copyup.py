@@ -1,6 +1,6 @@
-"""What the image has where a volume is mounted is copied into the volume, if the volume is empty.
+"""Copies the image's content at a volume's mount point into the volume, if the volume is empty.
 
-Owners, modes, times, extended attributes, links, devices: a volume must look as the directory of the image did.
+Owners, modes, times, extended attributes, links and devices are copied: the volume must equal the image's directory.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ _IGNORED = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 def copy_up(root: str, destination: str, volume: str) -> bool:
     """Copies ``destination`` of the file system at ``root`` into the directory ``volume``. Blocks.
 
-    False: nothing was copied, because the volume has content or the image has no such directory. Links inside
-    the image are followed as the container would follow them, never out of ``root``.
+    Returns False if nothing was copied: the volume has content, or the image has no such directory. Links inside the
+    image are followed within ``root``, as the container would follow them.
 
-    :raises OSError: reading or writing failed; what was copied so far is left.
+    :raises OSError: reading or writing failed; the files copied so far remain.
     """
     with os.scandir(volume) as entries:
         if any(entries):
@@ -59,8 +59,8 @@ def _copy_directory(source: int, target: int, linked: dict[tuple[int, int], str]
             continue
         key = (info.st_dev, info.st_ino)
         if info.st_nlink > 1 and key in linked:
-            # Paths from the volume's root: what was copied cannot hold a link that leads away yet, as
-            # directories are made by us and entered without following.
+            # Paths are relative to the volume's root. They can't contain a link that leads out: this function creates
+            # the directories and enters them without following links.
             depth = path.count("/")
             os.link("../" * depth + linked[key], name, src_dir_fd=target, dst_dir_fd=target, follow_symlinks=False)
             continue
@@ -116,7 +116,7 @@ def _copy_attributes(source: int, target: int, info: os.stat_result) -> None:
         except OSError as error:
             if error.errno not in _IGNORED:
                 raise
-    # After the owner: changing it clears set-id bits.
+    # After the owner: chown clears set-id bits.
     os.fchmod(target, stat.S_IMODE(info.st_mode))
     with contextlib.suppress(PermissionError):
         os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))

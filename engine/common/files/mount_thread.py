@@ -1,8 +1,8 @@
-"""A thread in a mount namespace of its own: snapshots are mounted there, worked on, and gone with the thread.
+"""A thread with a private mount namespace, in which snapshots are mounted and read or written.
 
-The host sees none of these mounts, and none can be left behind: the kernel drops them when the thread ends, also
-when the process is killed (mount_namespaces(7)). Mounts of the host still arrive (``MS_SLAVE``), so that an
-unmount there is never held up by a namespace that kept it.
+The host doesn't see these mounts. The kernel removes them when the thread ends, also when the process is killed
+(mount_namespaces(7)), so none remain. Mount and unmount events of the host still propagate into the namespace
+(``MS_SLAVE``), so that it never keeps a file system of the host busy.
 """
 
 import asyncio
@@ -45,20 +45,20 @@ class Mount(Protocol):
     def options(self) -> Sequence[str]: ...
 
 
-# The mount point of all places of this process, or "": then each makes one of its own below the system's /tmp.
+# The mount point for all threads of this process; "": each thread creates one below the system's /tmp.
 _home = ""
 
 
 def set_mountpoint(directory: str) -> None:
-    """Has all places to come use ``directory``, which is made: one for all, as each sees but its own mount on it. So a
-    daemon that is killed leaves nothing behind that the next one doesn't use."""
+    """Makes all later threads mount on ``directory``, which is created. One directory suffices, as each thread sees
+    only its own mount on it, and a killed daemon leaves no directory that the next one doesn't use."""
     global _home
     os.makedirs(directory, mode=0o700, exist_ok=True)
     _home = directory
 
 
 def mount_all(snapshot: Sequence[Mount], target: str) -> None:
-    """Mounts what a snapshotter answered, in order, on ``target``. Blocks.
+    """Mounts a snapshotter's mounts, in order, on ``target``. Blocks.
 
     :raises OSError: of mount(2), with the target's path.
     """
@@ -71,14 +71,14 @@ def mount_all(snapshot: Sequence[Mount], target: str) -> None:
                 data.append(option)
         mounts.mount(mount.source, target, mount.type, flags, ",".join(data))
         if flags & linux.MS_BIND and flags & linux.MS_RDONLY:
-            # A bind takes its flags only when it is mounted again (mount(2)).
+            # mount(2) applies flags to a bind mount only in a remount.
             linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
 
 
 class MountThread:
-    """One such thread. Use as an async context manager; :meth:`run` for everything that touches the mounts.
+    """One thread. Use it as an async context manager; call :meth:`run` for all work on the mounts.
 
-    ``owner``: whose (uid, gid) the files are that the thread makes; None: root's.
+    ``owner``: the (uid, gid) that own the files which the thread creates; None: root.
     """
 
     def __init__(self, name: str, *, owner: tuple[int, int] | None = None) -> None:
@@ -115,7 +115,7 @@ class MountThread:
         try:
             linux.unshare(linux.CLONE_NEWNS)
             linux.mount(None, "/", None, linux.MS_SLAVE | linux.MS_REC, None)
-            # The mount points live in memory of this namespace: nothing is made on the host's disk.
+            # Mount points are created in a tmpfs of this namespace, not on the host's disk.
             linux.mount("tmpfs", self._base, "tmpfs", 0, "mode=0700")
             if self._owner is not None:
                 idmap.set_filesystem_ids(*self._owner)
@@ -126,7 +126,7 @@ class MountThread:
             del job
 
     async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls a blocking function in the thread. If the caller is cancelled, the call is awaited first."""
+        """Runs a blocking function in the thread. A cancelled caller waits for the function's end."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
 
@@ -152,7 +152,7 @@ class MountThread:
     async def mount(self, snapshot: Sequence[Mount]) -> str:
         """Mounts a snapshot in the thread's namespace; returns the path, which is valid only in :meth:`run`.
 
-        :raises WharfError: INTERNAL naming what failed.
+        :raises WharfError: INTERNAL with the reason.
         """
         self._count += 1
         target = os.path.join(self._base, str(self._count))
@@ -168,11 +168,11 @@ class MountThread:
         return target
 
     async def bind_process_root(self, process: Process) -> str:
-        """Mounts the root of a process without what is mounted below it; returns the path, as :meth:`mount`.
+        """Binds the root of a process without the mounts below it; returns the path, as :meth:`mount`.
 
-        It is the same file system: an overlay that is in use is not to be mounted a second time.
+        An overlay that is in use must not be mounted a second time, so this binds the mounted file system.
 
-        :raises ProcessLookupError: the process has gone.
+        :raises ProcessLookupError: the process has exited.
         """
         self._count += 1
         target = os.path.join(self._base, str(self._count))
@@ -199,13 +199,13 @@ class MountThread:
         return target
 
     async def unmount(self, target: str) -> None:
-        """Takes one mount away before the thread ends."""
+        """Removes one mount before the thread ends."""
         await self.run(linux.umount, target, linux.MNT_DETACH)
 
     async def produce(self, work: Callable[[Callable[[bytes], object]], None]) -> AsyncIterator[bytes]:
-        """What a blocking producer gives to its ``out``, with back-pressure.
+        """Yields what a blocking producer passes to its argument ``out``, with back-pressure.
 
-        A reader that leaves early ends the producer: its next ``out`` raises CANCELLED.
+        If the reader stops early, the producer's next ``out`` raises CANCELLED.
         """
         pieces: asyncio.Queue[bytes | None] = asyncio.Queue(8)
         loop = asyncio.get_running_loop()
@@ -213,7 +213,7 @@ class MountThread:
 
         def out(data: bytes) -> None:
             if left:
-                raise WharfError(Kind.CANCELLED, "the reader has gone")
+                raise WharfError(Kind.CANCELLED, "the reader has stopped")
             asyncio.run_coroutine_threadsafe(pieces.put(bytes(data)), loop).result()
 
         async def run() -> None:

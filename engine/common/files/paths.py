@@ -1,10 +1,10 @@
-"""Opens paths of a tree that its owner (a container, a build context) may change meanwhile. The only module that does.
+"""Opens paths of a tree that its owner (a container, a build context) may change concurrently. No other module does.
 
-The kernel resolves each path in one call, ``openat2(RESOLVE_IN_ROOT)``: a link leads where it leads a process whose
-root the tree is, never out of it. A path that was resolved in several steps is no proof of anything: between two of
-them a program in a container can exchange a directory for a link (``renameat2(RENAME_EXCHANGE)``, CVE-2018-15664). So
-callers use the descriptor that they get here, and names in it with ``dir_fd`` and ``O_NOFOLLOW``; a path that
-:func:`resolve` returns is for showing or for opening with :func:`open_inside`, not for ``os.open``.
+The kernel resolves each path in one call, ``openat2(RESOLVE_IN_ROOT)``: it follows links as for a process whose root is
+the tree, never out of it. Resolving a path in several steps is unsafe: between two of them, a program in a container
+can exchange a directory for a link (``renameat2(RENAME_EXCHANGE)``, CVE-2018-15664). So callers use the descriptor that
+these functions return, and names in it with ``dir_fd`` and ``O_NOFOLLOW``. A path that
+:func:`resolve` returns may be displayed, or opened with :func:`open_inside`, but not with ``os.open``.
 
 All functions block. Roots are descriptors, or paths of directories that the tree's owner can't exchange.
 """
@@ -19,15 +19,15 @@ from engine.common.errors import invalid
 from engine.common.system import linux
 
 _MOST_LINKS = 40
-# A magic link of procfs (/proc/self/root, /proc/1/fd/3) leads out of every root, so none is followed.
+# A magic link of procfs (/proc/self/root, /proc/1/fd/3) leads out of every root, so don't follow any.
 _INSIDE = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-#: Opens the last part itself, also when it is a link.
+#: Opens the last component itself, also when it is a link.
 _LAST = os.O_PATH | os.O_NOFOLLOW
 
 
 def open_inside(root: int | str, path: str, flags: int, mode: int = 0) -> int:
-    """Opens ``path`` as a process whose root ``root`` is would; returns a close-on-exec descriptor.
+    """Opens ``path`` as a process whose root is ``root`` would; returns a close-on-exec descriptor.
 
     :raises OSError: of openat2(2), with the path; ELOOP also for a magic link.
     """
@@ -38,9 +38,10 @@ def open_inside(root: int | str, path: str, flags: int, mode: int = 0) -> int:
 
 
 def open_file(root: int | str, path: str) -> int:
-    """Opens a regular file for reading. To open a FIFO may wait, and to open a device may act: neither is opened.
+    """Opens a regular file for reading. Opening a FIFO may block and opening a device may have effects, so both are
+    refused.
 
-    :raises OSError: as :func:`open_inside`; EISDIR: a directory; EINVAL: no regular file.
+    :raises OSError: as :func:`open_inside`; EISDIR: a directory; EINVAL: not a regular file.
     """
     fd = open_inside(root, path, os.O_PATH)
     try:
@@ -76,7 +77,7 @@ def stat_inside(root: int, path: str) -> os.stat_result:
 
 
 def _link(root: int, path: str) -> str | None:
-    """Where the link at ``path`` leads; "" if it is no link, ``None`` if nothing is there."""
+    """The target of the link at ``path``; "" if it is not a link, ``None`` if it does not exist."""
     try:
         fd = open_inside(root, path, _LAST)
     except OSError as error:
@@ -88,7 +89,7 @@ def _link(root: int, path: str) -> str | None:
 
 
 def _has_no_link(root: int, path: str, *, last: bool) -> bool:
-    """Whether ``path`` is there and no part of it is a link; without ``last`` the last part may be one."""
+    """Whether ``path`` exists and no component is a link; without ``last`` the last component may be one."""
     try:
         fd = linux.openat2(root, path, _LAST, 0, _INSIDE | linux.RESOLVE_NO_SYMLINKS)
     except OSError:
@@ -100,10 +101,10 @@ def _has_no_link(root: int, path: str, *, last: bool) -> bool:
 
 
 def resolve(root: int, path: str, *, last: bool = True) -> str:
-    """``path`` with every symlink on the way followed within the root; ``last``: the final one too.
+    """Returns ``path`` with every symlink followed within the root; ``last``: the final one too.
 
-    What doesn't exist is kept as written, so that a target yet to be made resolves too. Returns a relative path, which
-    may be outdated when it returns: open it with :func:`open_inside`.
+    Components that don't exist are kept, so that a target to be created resolves too. The returned relative path may be
+    outdated already: open it with :func:`open_inside`.
 
     :raises WharfError: INVALID_ARGUMENT: more than 40 links.
     """
@@ -112,7 +113,7 @@ def resolve(root: int, path: str, *, last: bool = True) -> str:
         return straight
     done: list[str] = []
     links = 0
-    missing = 0  # the place in ``done`` (from 1) of the first part that doesn't exist; 0: all exist
+    missing = 0  # index in ``done`` (from 1) of the first component that doesn't exist; 0: all exist
     while todo:
         part = todo.pop()
         if part == "..":
@@ -137,9 +138,9 @@ def resolve(root: int, path: str, *, last: bool = True) -> str:
 
 
 def make_directories(root: int, path: str, mode: int = 0o755) -> int:
-    """The directory at ``path``, made with those above it where they are missing; returns a descriptor (``O_PATH``).
+    """Creates the directory at ``path`` and its missing parents; returns a descriptor (``O_PATH``).
 
-    :raises OSError: it can't be made; NotADirectoryError: a file is in the way.
+    :raises OSError: it can't be created; NotADirectoryError: a file is in the way.
     """
     parts = [part for part in resolve(root, path).split("/") if part]
     directory = open_inside(root, "", _ROOT)
@@ -159,10 +160,10 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
 
 
 def make_mountpoint(root: str, path: str, *, directory: bool) -> int:
-    """Makes where something is to be mounted, as the runtime does: missing directories, and a file at the end unless
-    ``directory``. What is there already stays as it is. Returns a descriptor of the place (``O_PATH``).
+    """Creates a mount point, as the runtime does: missing directories, and an empty file at the end unless
+    ``directory``. Keeps what exists. Returns a descriptor of the mount point (``O_PATH``).
 
-    :raises OSError: it can't be made.
+    :raises OSError: it can't be created.
     """
     with _opened(root) as fd:
         try:

@@ -1,6 +1,6 @@
-"""Layers: tar archives read and written at speed, extracted inside a confined root, and computed as differences.
+"""Layers: reads and writes tar archives, extracts them inside a confined root, and computes differences of trees.
 
-``extract`` applies an archive to a directory, ``diff`` makes a layer of a change, ``pack`` writes a tree,
-``compression`` opens and makes compressed streams, ``tarread``/``tarwrite`` know the format. All of it blocks
-and belongs into a thread.
+``extract`` applies an archive to a directory, ``diff`` writes a change as a layer, ``pack`` writes a tree,
+``compression`` decodes and encodes compressed streams, ``tarread`` and ``tarwrite`` implement the format. All functions
+block: call them in a thread.
 """

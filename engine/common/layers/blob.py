@@ -1,4 +1,4 @@
-"""The blob of a layer as it is written: archive, compressed pieces, digests, each in a thread of its own."""
+"""Writes a layer's blob: archive, compressed pieces and digests, each in its own thread."""
 
 import hashlib
 from collections import deque
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from engine.common.layers.compression import Compression, compressor, gzip_member
 from engine.common.layers.tarwrite import TarWriter
 
-#: Plain bytes of one step. Fixed, so that the same archive gives the same blob however it came in pieces.
+#: Plain bytes per step. A fixed size: the same archive gives the same blob however its bytes arrive.
 _PIECE = 1 << 20
 _COMPRESSING = 2  # threads
-_AHEAD = 6  # steps under way
+_AHEAD = 6  # queued steps
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A layer's blob as it was written: its own digest and size, and the digest of the plain tar."""
+    """A written layer blob: its digest and size, and the digest and size of the plain tar."""
 
     digest: str
     size: int
@@ -49,7 +49,7 @@ class _Steps:
             future.result()
 
     def finish(self) -> None:
-        """Everything has been given; raises what a step raised."""
+        """Waits for all steps; raises the first error of a step."""
         while self._pending:
             self._wait()
         for pool in (self._hashing, self._compressing, self._giving):
@@ -57,10 +57,11 @@ class _Steps:
 
 
 class LayerWriter:
-    """Compresses, hashes both sides, and passes the blob on. ``finish`` tells what it was.
+    """Compresses the archive, hashes plain and compressed bytes, and passes the blob on. ``finish`` returns the
+    digests.
 
-    ``out`` is called in another thread when the layer is large. ``hashed``: ``out`` hashes the blob itself and this
-    gives its digest at the end.
+    For a large layer, ``out`` is called in another thread. ``hashed``: ``out`` hashes the blob itself, and this
+    function returns the blob's digest at the end.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class LayerWriter:
         self._out = out
         self._hashed = hashed
         self._plain_is_blob = compression is Compression.NONE
-        # gzip: members of one piece each, which several threads make at once. Other kinds go through one encoder.
+        # gzip: members of one piece each, which several threads compress in parallel. Other kinds use one encoder.
         self._encoder = None if compression is Compression.GZIP else compressor(compression)
         self._plain = hashlib.sha256()
         self._blob = hashlib.sha256()
@@ -124,7 +125,7 @@ class LayerWriter:
         self.tar.close()
         if self._held:
             last = self._gathered()
-            if self._steps is None:  # a small layer: threads would cost more than they give
+            if self._steps is None:  # a small layer: threads would cost more time than they save
                 self._plain.update(last)
                 self._give(self._pack(last))
             else:

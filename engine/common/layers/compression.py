@@ -1,7 +1,7 @@
-"""Compressed streams: what an archive is compressed with, its plain bytes with bounded memory, and the way back.
+"""Compressed streams: detects the compression, decodes with bounded memory, and encodes.
 
-gzip goes through isal (several times zlib's speed), zstd through zstandard, xz and bzip2 through the standard
-library. No decoder is asked for more than ``CHUNK`` bytes at a time, so a bomb costs time but no memory.
+gzip uses isal (several times zlib's speed), zstd uses zstandard, xz and bzip2 use the standard library. A decoder
+returns at most ``CHUNK`` bytes per call, so a decompression bomb costs time but no memory.
 """
 
 import struct
@@ -11,12 +11,12 @@ from typing import IO, Protocol, cast
 
 from engine.common.errors import invalid
 
-#: Bytes per piece of plain data. Large enough that Python's cost per piece vanishes, small enough to queue several.
+#: Plain bytes per piece. Large enough that Python's cost per piece is negligible, small enough to queue several.
 CHUNK = 1 << 20
 _READ = 256 << 10
 #: The largest zstd window accepted (zstd's own limit without ``--long`` is 8 MiB, with it 128 MiB).
 _ZSTD_WINDOW = 128 << 20
-#: xz: what the decoder may use (``xz -9`` needs 65 MiB).
+#: xz: the decoder's memory limit (``xz -9`` needs 65 MiB).
 _XZ_MEMORY = 256 << 20
 
 Read = Callable[[int], bytes]
@@ -39,7 +39,7 @@ _MAGIC = (
 
 
 def detect(head: bytes) -> Compression:
-    """By the first bytes (six suffice). A zstd stream may start with a skippable frame."""
+    """The compression by the first six bytes. A zstd stream may start with a skippable frame."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
@@ -49,7 +49,7 @@ def detect(head: bytes) -> Compression:
 
 
 class _Decoder(Protocol):
-    """bz2's interface, which isal and lzma share."""
+    """The interface of bz2's decoder, which isal and lzma share."""
 
     @property
     def eof(self) -> bool: ...
@@ -80,7 +80,7 @@ def _bzip2() -> _Decoder:
 
 
 def _members(read: Read, head: bytes, make: Callable[[], _Decoder], what: str) -> Iterator[bytes]:
-    """The concatenated members of a gzip, xz or bzip2 stream. Zero padding between and after is allowed."""
+    """Decodes the concatenated members of a gzip, xz or bzip2 stream. Allows zero padding between and after them."""
     data = head or read(_READ)
     if not data:
         raise invalid("unexpected EOF")
@@ -125,9 +125,9 @@ class _Tailed:
 def _zstd(read: Read, head: bytes) -> Iterator[bytes]:
     import zstandard
 
-    # The reader ends without a word on a frame that breaks off. So a frame of our own follows the data: only if
-    # everything before it was whole does its content come out last. (A run of one byte is encoded as such: the
-    # frame's bytes never look like its content.)
+    # The zstd reader reports no error for a truncated frame. So append a known frame to the data: its content is
+    # decoded last only if everything before it was complete. (A run of one byte is encoded as such, so the frame's
+    # bytes never equal its content.)
     mark = b"\xa5" * 64
     source = _Tailed(head, read, zstandard.ZstdCompressor(level=1).compress(mark))
     decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
@@ -160,11 +160,11 @@ def _plain(read: Read, head: bytes) -> Iterator[bytes]:
 
 
 def decompressed(read: Read, *, kind: Compression | None = None) -> Iterator[bytes]:
-    """The plain bytes of a stream in pieces of at most ``CHUNK``.
+    """Yields the plain bytes of a stream in pieces of at most ``CHUNK``.
 
-    ``read(n)`` gives up to n bytes, b"" at the end. Without ``kind`` the stream's first bytes decide.
+    ``read(n)`` returns up to n bytes, b"" at the end. Without ``kind``, the stream's first bytes decide.
 
-    :raises WharfError: INVALID_ARGUMENT for broken data; "unexpected EOF" for data that breaks off.
+    :raises WharfError: INVALID_ARGUMENT for invalid data; "unexpected EOF" for truncated data.
     """
     head = b""
     while len(head) < 6 and (more := read(_READ)):
@@ -196,16 +196,16 @@ class _Pass:
 
 
 def compressor(kind: Compression) -> _Compressor:
-    """A streaming encoder. The same input gives the same output: no times, no names in the header.
+    """A streaming encoder. The same input gives the same output: the header has no time and no name.
 
-    :raises WharfError: INVALID_ARGUMENT for a kind that is only read.
+    :raises WharfError: INVALID_ARGUMENT for a kind that can only be read.
     """
     if kind is Compression.NONE:
         return _Pass()
     if kind is Compression.GZIP:
         from isal import isal_zlib
 
-        # Level 2 of isal: near zlib's level 3 in size at several times its speed.
+        # Level 2 of isal: about the size of zlib's level 3 at several times its speed.
         encoder: _Compressor = isal_zlib.compressobj(2, wbits=31)
         return encoder
     if kind is Compression.ZSTD:
@@ -213,18 +213,18 @@ def compressor(kind: Compression) -> _Compressor:
 
         made: _Compressor = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
         return made
-    raise invalid(f"compression {kind.value!r} is not offered for writing")
+    raise invalid(f"compression {kind.value!r} can't be written")
 
 
-_STORED = 0xFFFF  # deflate's largest block of bytes as they are
+_STORED = 0xFFFF  # the largest stored block of deflate
 _SAMPLE = 8 << 10
-#: A sample that shrinks by less than this part is not worth the time.
+#: If samples shrink by less than this part, the data is stored uncompressed.
 _GAIN = 0.04
 
 
 def gzip_member(data: bytes) -> bytes:
-    """The data as one member of a gzip stream (members may follow each other, RFC 1952). What does not compress, as
-    three samples tell, is stored as it is: that costs a tenth of the time. The same data gives the same bytes."""
+    """The data as one member of a gzip stream (members may be concatenated, RFC 1952). Data that hardly compresses,
+    judged by three samples, is stored, which takes a tenth of the time. The same data gives the same bytes."""
     from isal import isal_zlib
 
     if len(data) > 4 * _SAMPLE:
@@ -232,7 +232,7 @@ def gzip_member(data: bytes) -> bytes:
         sample = b"".join([data[at : at + _SAMPLE] for at in places])
         if len(isal_zlib.compress(sample, 1, wbits=-15)) > len(sample) * (1 - _GAIN):
             return _stored_member(data, isal_zlib.crc32(data))
-    # Level 2 of isal: near zlib's level 3 in size at several times its speed.
+    # Level 2 of isal: about the size of zlib's level 3 at several times its speed.
     packed: bytes = isal_zlib.compress(data, 2, wbits=31)
     return packed
 
@@ -249,7 +249,7 @@ def _stored_member(data: bytes, crc: int) -> bytes:
 
 
 def of_media_type(media_type: str) -> Compression | None:
-    """What a layer's media type says; None: it does not say, look at the data."""
+    """The compression in a layer's media type; None: the media type doesn't tell, inspect the data."""
     kind = media_type.split(";", 1)[0].strip()
     if kind.endswith(("+zstd", ".zstd")):
         return Compression.ZSTD

@@ -1,8 +1,8 @@
-"""What changed between two trees, as a layer.
+"""Writes the difference of two trees as a layer.
 
-Two ways to the same layer: an overlay's upper directory *is* the difference and is only translated (``write_upper``);
-two complete trees are walked side by side and compared (``write_changes``). Both write parents before children,
-names in byte order, deletions as whiteouts.
+Two functions give the same layer: ``write_upper`` translates an overlay's upper directory, which is the difference;
+``write_changes`` compares two complete trees. Both write parents before children, names in byte order, deletions as
+whiteouts.
 """
 
 import errno
@@ -44,9 +44,9 @@ def write_upper(
     compression: Compression = Compression.GZIP,
     hashed: Callable[[], str] | None = None,
 ) -> Written:
-    """The layer that an overlay's upper directory is. Blocks. ``hashed`` as for ``LayerWriter``.
+    """Writes an overlay's upper directory as a layer. Blocks. ``hashed`` as for ``LayerWriter``.
 
-    :raises WharfError: FAILED_PRECONDITION if the directory holds what only the mounted overlay can explain
+    :raises WharfError: FAILED_PRECONDITION if the directory has entries that only the mounted overlay can interpret
         (a renamed directory, metadata-only copies): mount both sides and use ``write_changes``.
     """
     layer = LayerWriter(out, compression, hashed=hashed)
@@ -59,7 +59,7 @@ def write_upper(
                 continue
             marks = _overlay_marks(node)
             if marks & {"redirect", "metacopy"}:
-                raise WharfError(Kind.FAILED_PRECONDITION, f"{node.path}: not to be read without its lower layers")
+                raise WharfError(Kind.FAILED_PRECONDITION, f"{node.path}: can't be read without the lower layers")
             packer.add(node, node.path)
             if "opaque" in marks:
                 layer.tar.add(Header(name=f"{node.path}/.wh..wh..opq", mode=0))
@@ -95,7 +95,7 @@ def _overlay_marks(node: Node) -> set[str]:
 def write_changes(
     left: str | None, right: str, out: Callable[[bytes], object], *, compression: Compression = Compression.GZIP
 ) -> Written:
-    """The layer that makes ``right`` of ``left`` (None: of nothing). Blocks."""
+    """Writes the layer that turns ``left`` (None: an empty tree) into ``right``. Blocks."""
     layer = LayerWriter(out, compression)
     packer = Packer(layer.tar)
     with _opened(right) as right_fd:
@@ -104,7 +104,7 @@ def write_changes(
                 packer.add(node, node.path)
             return layer.finish()
         with _opened(left) as left_fd:
-            # A changed file is told by its path; its parents come first, as a layer's reader needs them.
+            # Paths already written. A layer's reader expects the parents of a changed file before it.
             told: set[str] = set()
             for change, changed, parents in _compare(left_fd, right_fd):
                 for parent in parents:
@@ -120,7 +120,7 @@ def write_changes(
 
 
 def changes(left: str | None, right: str) -> Iterator[Change]:
-    """The differences one by one, in the order of the walk."""
+    """Yields the differences in the order of the walk."""
     with _opened(right) as right_fd:
         if left is None:
             for node in walk(right_fd):
@@ -205,7 +205,7 @@ def _entries(directory: int) -> dict[str, os.stat_result]:
 
 
 def _same(a: Node, b: Node) -> bool:
-    """As containerd compares: metadata first, and the content only where the time can't decide."""
+    """Compares as containerd does: metadata first, and the content only where the time can't decide."""
     x, y = a.stat, b.stat
     if (x.st_mode, x.st_uid, x.st_gid) != (y.st_mode, y.st_uid, y.st_gid):
         return False
@@ -221,7 +221,7 @@ def _same(a: Node, b: Node) -> bool:
         return False
     whole = x.st_mtime_ns % 1_000_000_000 == 0 or y.st_mtime_ns % 1_000_000_000 == 0
     if whole:
-        # Times from an archive have whole seconds: two writes within one would look the same.
+        # Times from an archive have whole seconds: two writes within one second have the same time.
         return x.st_mtime_ns // 1_000_000_000 == y.st_mtime_ns // 1_000_000_000 and _same_content(a, b)
     return x.st_mtime_ns == y.st_mtime_ns
 

@@ -1,4 +1,4 @@
-"""The entries of an archive become files. Runs in a thread whose root is the target (see ``extract``)."""
+"""Creates files from an archive's entries. Runs in a thread whose root is the target (see ``extract``)."""
 
 import errno
 import os
@@ -15,17 +15,17 @@ from engine.common.system.fds import pwrite_all
 _WHITEOUT = ".wh."
 _META = ".wh..wh."
 _OPAQUE = ".wh..wh..opq"
-#: Attributes that steer overlayfs itself: from an archive they could make a layer show other layers' files.
+#: Attributes that control overlayfs: from an archive they could make a layer expose other layers' files.
 _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: What utimensat(2) takes on the usual file systems (ext4 with 256-byte inodes: 1901 to 2446).
+#: The largest time that utimensat(2) accepts on the usual file systems (ext4 with 256-byte inodes: 1901 to 2446).
 _TIME_MAX = (1 << 63) - 1
 
 
 def _clean(name: str, *, clamp: bool = False) -> str:
-    """The name relative to the root, "" for the root itself. ``clamp``: the root is its own parent directory.
+    """The name relative to the root, "" for the root itself. ``clamp``: ``..`` in the root is the root.
 
-    :raises WharfError: INVALID_ARGUMENT if it climbs out.
+    :raises WharfError: INVALID_ARGUMENT if the name leads out of the root.
     """
     if ".." not in name and "//" not in name and "./" not in name and not name.startswith("/"):
         return "" if name == "." else name.rstrip("/")
@@ -42,7 +42,7 @@ def _clean(name: str, *, clamp: bool = False) -> str:
 
 
 class Extractor:
-    """One archive's extraction into the thread's root."""
+    """Extracts one archive into the thread's root."""
 
     def __init__(
         self,
@@ -68,11 +68,12 @@ class Extractor:
         self._follow_dir_links = follow_dir_links
         self._map_name = map_name
         self._clamp = clamp
-        # A directory's group bit or default ACL changes what is created below it; until one is seen, owner 0:0
-        # and the mode given at creation are exact. A target that is not a fresh layer may have both.
+        # A directory's set-group-id bit or default ACL changes the owner and mode of files created in it; until one
+        # occurs, owner 0:0 and the mode given at creation are exact. A target that is not a fresh layer may have both.
         self._restate = not mark
-        self._times: dict[str, tuple[int, int]] = {}  # directories: set last, creating below changes them
-        self._made: set[str] = set()  # plain mode: what this archive brought; its whiteouts spare it
+        # directories: set at the end, since creating files in them changes their times
+        self._times: dict[str, tuple[int, int]] = {}
+        self._made: set[str] = set()  # plain mode: paths that this archive created; its whiteouts don't remove them
 
     def run(self, reader: TarReader) -> int:
         """Extracts every entry; returns their number."""
@@ -127,7 +128,7 @@ class Extractor:
             raise invalid(f"unhandled tar header type {kind[0]} for {entry.name!r}")
         self._attributes(name, entry)
 
-    # the kinds
+    # kinds of entries
 
     def _usable(self, name: str, entry: Header) -> None:
         if not name:
@@ -161,7 +162,7 @@ class Extractor:
 
     def _directory(self, name: str, entry: Header) -> None:
         if not name and not (self._mark or self._delete):
-            return  # the target itself is not the archive's
+            return  # the archive doesn't change the target itself
         path = name or "."
         mode = entry.mode
         if name:
@@ -185,7 +186,7 @@ class Extractor:
             self._made.add(name)
 
     def _directory_again(self, name: str, mode: int) -> None:
-        """mkdir failed: the parent is missing, or something is there already."""
+        """Handles a failed mkdir: the parent is missing, or the name exists."""
         was_white = False
         for _ in range(3):
             try:
@@ -223,7 +224,7 @@ class Extractor:
             try:
                 os.link(source, path, follow_symlinks=False)
             except FileNotFoundError:
-                # The parent of either is missing, or the source is a lower layer's: then it is copied up.
+                # A parent is missing, or the source is in a lower layer: then copy it up.
                 if not self._paths.lowers or os.path.lexists(source):
                     raise
                 self._paths.ensure(os.path.dirname(source))
@@ -243,7 +244,7 @@ class Extractor:
         self._paths.make(name, lambda path: os.mknod(path, kind | entry.mode, device))
 
     def _attributes(self, name: str, entry: Header) -> None:
-        """Owner, mode, attributes and times of a link or a device."""
+        """Sets owner, mode, extended attributes and times of a link or a device."""
         if self._restate or entry.uid or entry.gid:
             os.chown(name, entry.uid, entry.gid, follow_symlinks=False)
         if entry.type != tar.SYMLINK and (self._restate or entry.mode & 0o7000):
@@ -261,7 +262,7 @@ class Extractor:
             try:
                 os.setxattr(path, key, value, follow_symlinks=False)
             except OSError as error:
-                # Not every file system, and no symlink, takes every attribute; containerd leaves these out too.
+                # Some file systems, and symlinks, don't support all attributes; containerd ignores these errors too.
                 if error.errno != errno.ENOTSUP and not (error.errno == errno.EPERM and key.startswith("user.")):
                     raise
 
@@ -272,7 +273,7 @@ class Extractor:
             self._opaque(parent)
             return
         if base.startswith(_META):
-            return  # AUFS's own bookkeeping
+            return  # AUFS metadata
         hidden = base[len(_WHITEOUT) :]
         if hidden in ("", ".", ".."):
             raise invalid(f"invalid whiteout name: {base}")
@@ -284,7 +285,7 @@ class Extractor:
                 self._paths.ensure(parent)
                 os.mknod(path, stat.S_IFCHR, 0)
             except FileExistsError:
-                # The same layer brings this name itself: a whiteout hides only what lies below the layer.
+                # This layer adds the name itself: a whiteout hides only the layers below.
                 if stat.S_ISDIR(os.lstat(path).st_mode):
                     set_opaque(path)
         else:
@@ -306,7 +307,7 @@ class Extractor:
             self._remove_below(f"{parent}/{name}" if parent else name)
 
     def _remove_below(self, path: str) -> bool:
-        """Plain mode: removes what this archive did not bring. True if nothing is left of it."""
+        """Plain mode: removes what this archive did not create. Returns True if nothing remains."""
         try:
             found = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):

@@ -1,10 +1,10 @@
 """Applies an archive to a directory: layers (with whiteouts), build contexts, files copied into a container.
 
-Confinement: the work runs in a thread of its own that has left the process's shared root (``unshare(CLONE_FS)``)
-and chrooted into the target. Whatever names, links and devices the archive holds, the kernel resolves every path
-inside that root; nothing has to be checked in Python, and a file costs four syscalls. The thread's umask is 0.
+Confinement: a dedicated thread leaves the process's shared root (``unshare(CLONE_FS)``) and chroots into the target.
+The kernel then resolves every name, link and device of the archive inside that root; Python checks nothing, and a file
+costs four system calls. The thread's umask is 0.
 
-A second thread (the caller's) meanwhile decompresses and hashes, which both happen without the GIL.
+The caller's thread decompresses and hashes meanwhile; both release the GIL.
 """
 
 import hashlib
@@ -23,26 +23,26 @@ from engine.common.layers.tarread import TarReader
 from engine.common.system import linux
 
 _CLONE_FS = 0x200
-#: Pieces waiting between the two threads: at most this many times ``compression.CHUNK`` bytes.
+#: The size of the queue between the two threads: at most this many times ``compression.CHUNK`` bytes.
 _QUEUE = 8
-#: Bytes of a file after which ``cancelled`` is asked again.
+#: Bytes of a file between two calls of ``cancelled``.
 _ASKED = 16 << 20
 
 
 class Whiteouts(Enum):
-    """What ``.wh.`` entries become."""
+    """What happens to ``.wh.`` entries."""
 
-    OVERLAY = "overlay"  # overlayfs's own marks: device 0/0 and the opaque attribute
+    OVERLAY = "overlay"  # they become overlayfs's marks: device 0/0 and the opaque attribute
     APPLY = "apply"  # the named files are deleted: the target is a plain copy of the parent
-    KEEP = "keep"  # ordinary names: the archive is not a layer
+    KEEP = "keep"  # they are ordinary names: the archive is not a layer
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an archive goes.
+    """The directory that an archive is extracted to.
 
-    ``root`` is the directory; with OVERLAY it is an upper directory and ``lowers`` are the layers below it, the
-    nearest first (a directory that the archive does not name itself takes its attributes from there).
+    ``root`` is its path; with OVERLAY it is an upper directory and ``lowers`` are the layers below it, the nearest
+    first (directories that the archive doesn't contain get their attributes from there).
     """
 
     root: str
@@ -54,18 +54,18 @@ class Target:
 class Options:
     """How an archive that is not a layer is extracted."""
 
-    owner: tuple[int, int] | None = None  # every file gets this uid, gid
-    map_owner: Callable[[int, int], tuple[int, int]] | None = None  # the archive's uid, gid to those on the disk
+    owner: tuple[int, int] | None = None  # the uid and gid of every file
+    map_owner: Callable[[int, int], tuple[int, int]] | None = None  # maps the archive's uid and gid to those on disk
     into: str = "/"  # the directory inside the root that names are relative to (links in it are followed)
-    no_overwrite_kind: bool = False  # a file may not replace a directory, nor a directory a file (``docker cp``)
-    follow_dir_links: bool = False  # a directory entry meets a link to a directory: the link stays
-    map_name: Callable[[str], str | None] | None = None  # renames or (None) leaves out an entry
+    no_overwrite_kind: bool = False  # a file must not replace a directory, nor a directory a file (``docker cp``)
+    follow_dir_links: bool = False  # a directory entry whose name is a link to a directory keeps the link
+    map_name: Callable[[str], str | None] | None = None  # renames an entry, or skips it (None)
     clamp: bool = False  # `../x` is `x` in the root, as in a chroot; otherwise it is refused
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an archive was: the digest and size of its plain bytes, and how many entries it had."""
+    """The extracted archive: the digest and size of its plain bytes, and its number of entries."""
 
     diff_id: str
     size: int
@@ -75,15 +75,15 @@ class Applied:
 @dataclass(slots=True)
 class _Job:
     pieces: "queue.Queue[bytes | None]" = field(default_factory=lambda: queue.Queue(_QUEUE))
-    plain: FileStream | None = None  # instead of the pieces
+    plain: FileStream | None = None  # used instead of the pieces
     error: BaseException | None = None
-    broken: bool = False  # the source failed: stop without a word, the source's error is the one to tell
+    broken: bool = False  # the source failed: stop without an error; the source's error is raised
     done: threading.Event = field(default_factory=threading.Event)
     entries: int = 0
 
 
 class Cancelled(WharfError):
-    """The caller's ``cancelled`` said so."""
+    """The caller's ``cancelled`` returned True."""
 
     def __init__(self) -> None:
         super().__init__(Kind.CANCELLED, "context canceled")
@@ -113,12 +113,12 @@ def apply(
     progress: Callable[[int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Applied:
-    """Extracts the archive that ``read`` gives into the target. Blocks.
+    """Extracts the archive that ``read`` returns into the target. Blocks.
 
-    ``diff_id`` spares the hashing where it is known (a layer that is not compressed). ``progress`` is told the
-    plain bytes so far, ``cancelled`` is asked about once for each MiB.
+    ``diff_id``: the known digest of an uncompressed layer, which saves the hashing. ``progress`` gets the number of
+    plain bytes so far, ``cancelled`` is called once per MiB.
 
-    :raises WharfError: INVALID_ARGUMENT for a broken archive or one that leaves its root; RESOURCE_EXHAUSTED
+    :raises WharfError: INVALID_ARGUMENT for an invalid archive or one that leaves its root; RESOURCE_EXHAUSTED
         when the disk is full; CANCELLED.
     """
     kind = compression if compression is not None else of_media_type(media_type)
@@ -152,10 +152,10 @@ def apply(
 def apply_file(
     fd: int, end: Callable[[int], int], target: Target, *, cancelled: Callable[[], bool] | None = None
 ) -> Applied:
-    """Extracts a layer that lies in a file as a plain tar; ``end``: see ``FileStream``. Blocks. It is not hashed:
-    whoever wrote the file knows its digest, which is the diff id.
+    """Extracts a layer from a file that holds a plain tar; ``end``: see ``FileStream``. Blocks. Doesn't hash the layer:
+    the writer of the file knows its digest, which is the diff id.
 
-    :raises WharfError: see ``apply``, and what ``end`` raises.
+    :raises WharfError: see ``apply``, and the errors of ``end``.
     """
 
     def ends(at: int) -> int:
@@ -174,7 +174,7 @@ def apply_file(
 
 
 def _put(job: _Job, piece: bytes | None) -> bool:
-    """Hands a piece over; False if the other side has ended."""
+    """Queues a piece; returns False if the other thread has ended."""
     while not job.done.is_set():
         try:
             job.pieces.put(piece, timeout=0.5)
@@ -192,11 +192,11 @@ def _pieces(job: _Job) -> Iterator[bytes]:
 
 
 def _run(job: _Job, target: Target, options: Options) -> None:
-    """The extracting thread. It is used once: its root and umask are nobody else's."""
+    """The extracting thread. It is used once, as its root and umask are changed."""
     lowers: list[int] = []
     outside: list[int] = []
     try:
-        for path in target.lowers:  # one by one: what is open must be closed if the next fails
+        for path in target.lowers:  # one at a time: close the open ones if the next fails
             lowers.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # noqa: PERF401
         linux.unshare(_CLONE_FS)
         outside.append(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -225,8 +225,8 @@ def _run(job: _Job, target: Target, options: Options) -> None:
     except BaseException as error:
         job.error = error
     finally:
-        # Who waits for a thread is told of its end a moment before the kernel lets go of its root: a file system could
-        # not be unmounted then.
+        # Thread.join returns a moment before the kernel releases the thread's root; the file system could not be
+        # unmounted then. So return to the process's root first.
         for fd in outside:
             os.fchdir(fd)
             os.chroot(".")

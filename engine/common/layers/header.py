@@ -1,4 +1,4 @@
-"""One entry of a tar archive, as the reader gives it and the writer takes it."""
+"""One entry of a tar archive, as ``tarread`` returns it and ``tarwrite`` accepts it."""
 
 import stat
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ XATTR = "SCHILY.xattr."
 
 @dataclass(slots=True)
 class Header:
-    """Names are text with undecodable bytes as surrogates (``os.fsdecode``). Mutable, as millions are made."""
+    """Names are text with undecodable bytes as surrogates (``os.fsdecode``). Mutable, as millions are created."""
 
     name: str
     type: bytes = REGULAR
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
-    size: int = 0  # bytes of content in the file that results; 0 for anything but a regular file
+    size: int = 0  # bytes of the extracted file; 0 for anything but a regular file
     mtime_ns: int = 0
     linkname: str = ""
     uname: str = ""
@@ -53,5 +53,5 @@ _TYPES = {
 
 
 def type_of(mode: int) -> bytes | None:
-    """The type flag for a file of this ``st_mode``; None for a socket, which no archive holds."""
+    """The type flag for a file of this ``st_mode``; None for a socket, which an archive can't contain."""
     return _TYPES.get(stat.S_IFMT(mode))

@@ -1,8 +1,8 @@
-"""Looks into the layers below an overlay's upper directory, for what an archive presupposes but does not hold.
+"""Reads the layers below an overlay's upper directory, for entries that an archive requires but doesn't contain.
 
-A tool may write ``usr/bin/x`` without an entry for ``usr/bin``: in the upper directory that parent must then be
-made with the lower one's owner, mode and attributes (or, where the lower one is a link, as that link), since a
-directory of the upper layer shadows the attributes of those below.
+A tool may write ``usr/bin/x`` without an entry for ``usr/bin``: in the upper directory that parent must then have the
+lower one's owner, mode and attributes (or be the same link), since a directory of the upper layer hides the attributes
+of those below.
 """
 
 import errno
@@ -16,13 +16,13 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(slots=True)
 class _Found:
-    parent: int  # an fd of the lower directory that holds it; the caller closes it
+    parent: int  # an fd of the lower directory that contains it; the caller closes it
     name: str
     stat: os.stat_result
 
 
 class Lowers:
-    """The lower directories, the nearest first, as fds opened before the thread's root changed."""
+    """The lower directories, the nearest first, as fds that were opened before the thread changed its root."""
 
     def __init__(self, fds: Sequence[int]) -> None:
         self._fds = fds
@@ -31,10 +31,9 @@ class Lowers:
         return bool(self._fds)
 
     def copy_up(self, path: str, *, directory: bool = False) -> int:
-        """Copies a lower file (or the directory itself, without content) to the same path in the upper directory,
-        whose parent exists. Returns its ``st_mode``; 0 if there is none, or (``directory``) if it is neither a
-        directory nor a link.
-        """
+        """Copies a lower file (or the directory itself, without content) to the same path in the upper directory, whose
+        parent exists. Returns its ``st_mode``; 0 if there is none, or (``directory``) if it is neither a directory nor
+        a link."""
         found = self._find(path)
         if found is None:
             return 0

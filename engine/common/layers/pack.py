@@ -1,7 +1,7 @@
 """Writes a tree as an archive: exported and copied files, layers, build outputs.
 
-The tree may be a running container's, changed while it is read: every step goes through the fd of the directory
-it looks into and follows no link, so that nothing outside is ever read; what vanishes on the way is left out.
+The tree may belong to a running container and change during the walk: every step uses the fd of the directory that it
+reads and follows no link, so that nothing outside is read; files that vanish meanwhile are left out.
 """
 
 import errno
@@ -21,8 +21,8 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A file of a walk. ``path`` is relative to the walk's root, "" for the root itself; ``parent`` is an fd of
-    the directory that holds ``name``, valid during the step."""
+    """A file of a walk. ``path`` is relative to the walk's root, "" for the root itself; ``parent`` is an fd of the
+    directory that contains ``name``, valid during the step."""
 
     path: str
     parent: int
@@ -31,7 +31,7 @@ class Node:
 
 
 def walk(root: int, *, skip: Callable[[Node], bool] | None = None) -> Iterator[Node]:
-    """Depth first, directories before their content, names in byte order. ``skip`` leaves a whole subtree out."""
+    """Walks depth first, directories before their content, names in byte order. ``skip`` excludes a subtree."""
     yield from _walk(root, "", skip)
 
 
@@ -59,13 +59,13 @@ def _walk(directory: int, path: str, skip: Callable[[Node], bool] | None) -> Ite
 
 
 def layer_xattr(key: str) -> bool:
-    """Which attributes an archive carries: what users and file capabilities set, not what the host's own
+    """Whether an archive carries the attribute: users' attributes and file capabilities, but not those that the host's
     security module or overlayfs added."""
     return key == "security.capability" or (key.startswith("user.") and not key.startswith("user.overlay."))
 
 
 class Packer:
-    """Adds nodes to a writer, with times in whole seconds; knows hard links by their inode."""
+    """Adds nodes to a writer, with times in whole seconds; detects hard links by their inode."""
 
     def __init__(
         self,
@@ -74,20 +74,20 @@ class Packer:
         owner: Callable[[int, int], tuple[int, int]] | None = None,
         mtime_ns: int | None = None,
     ) -> None:
-        """``mtime_ns``: the time of every entry, in place of its own."""
+        """``mtime_ns``: the time of every entry, instead of the file's own."""
         self._writer = writer
         self._mtime_ns = mtime_ns
         self._owner = owner
         self._seen: dict[tuple[int, int], str] = {}
 
     def header(self, node: Node, name: str) -> Header | None:
-        """The header for a node under another name; None for a socket."""
+        """The header of a node under another name; None for a socket."""
         status = node.stat
         kind = type_of(status.st_mode)
         if kind is None:
             return None
         mtime = status.st_mtime_ns if self._mtime_ns is None else self._mtime_ns
-        mtime -= mtime % 1_000_000_000  # as Docker's archives have it: a fraction takes a header more
+        mtime -= mtime % 1_000_000_000  # as in Docker's archives: a fraction would need another header
         uid, gid = status.st_uid, status.st_gid
         if self._owner is not None:
             uid, gid = self._owner(uid, gid)
@@ -104,20 +104,20 @@ class Packer:
         )
 
     def add(self, node: Node, name: str) -> None:
-        """The node under ``name``. One that is gone by now is left out."""
+        """Adds the node under ``name``; leaves it out if it has vanished."""
         entry = self.header(node, name)
         if entry is None:
             return
         try:
             self.add_as(node, entry)
         except OSError as error:
-            # A socket is in the file's place now (ENXIO), or something else than a link in the link's (readlink(2)).
+            # A socket has replaced the file (ENXIO), or another file has replaced the link (readlink(2)).
             no_link = entry.type == tar.SYMLINK and error.errno == errno.EINVAL
             if error.errno not in (*_GONE, errno.ENXIO) and not no_link:
                 raise
 
     def add_as(self, node: Node, entry: Header) -> None:
-        """The node under a header that the caller made of its own. Raises OSError if it is gone by now."""
+        """Adds the node under the caller's header. Raises OSError if it has vanished."""
         if entry.type == tar.SYMLINK:
             entry.linkname = os.readlink(node.name, dir_fd=node.parent)
         elif entry.type != tar.DIRECTORY and node.stat.st_nlink > 1:
@@ -131,7 +131,7 @@ class Packer:
             try:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
-                    return  # exchanged for something else since it was looked at
+                    return  # another file has replaced it since the stat
                 entry.size = status.st_size
                 entry.xattrs = _xattrs(fd)
                 self._writer.add_file(entry, fd)
@@ -163,9 +163,9 @@ def _xattrs(fd: int) -> dict[str, bytes]:
 def pack_tree(
     root: str, writer: TarWriter, *, prefix: str = "", include_root: bool = False, mtime_ns: int | None = None
 ) -> None:
-    """The tree below ``root``, names relative to it behind ``prefix``. Does not close the writer.
+    """Writes the tree below ``root``, names relative to it after ``prefix``. Does not close the writer.
 
-    ``mtime_ns``: the time of every entry, in place of its own.
+    ``mtime_ns``: the time of every entry, instead of the file's own.
     """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

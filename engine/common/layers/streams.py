@@ -1,4 +1,4 @@
-"""Where an archive's bytes come from: pieces that somebody makes, or a file of plain bytes."""
+"""Sources of an archive's bytes: an iterator of pieces, or a file of plain bytes."""
 
 import errno
 import os
@@ -8,12 +8,12 @@ from engine.common.errors import WharfError, invalid
 
 Write = Callable[[memoryview], object]
 
-#: Bytes of a file that are read at once, for headers and small files.
+#: Bytes of a file per read, for headers and small files.
 _WINDOW = 256 << 10
-#: From here on the kernel copies data from file to file.
+#: From this size on, the kernel copies data from file to file.
 _LARGE = 64 << 10
 _STEP = 4 << 20
-#: This pair of files can't be copied by the kernel.
+#: Errors if the kernel can't copy between this pair of files.
 _UNABLE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
 
 
@@ -27,7 +27,7 @@ def _write(fd: int, view: memoryview) -> None:
 
 
 class Pieces:
-    """A stream of pieces read as one: small amounts as bytes, large ones passed through without a copy."""
+    """An iterator of pieces, read as one stream: small amounts as bytes, large ones passed on without a copy."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -35,7 +35,7 @@ class Pieces:
         self._at = 0
 
     def _next(self) -> bool:
-        """Replaces the used-up buffer; False at the end."""
+        """Replaces the consumed buffer; False at the end."""
         for piece in self._pieces:
             if piece:
                 self._buffer, self._at = piece, 0
@@ -44,7 +44,7 @@ class Pieces:
         return False
 
     def take(self, size: int) -> bytes:
-        """Exactly ``size`` bytes, fewer only at the end of the stream."""
+        """Returns exactly ``size`` bytes, fewer only at the end of the stream."""
         end = self._at + size
         if end <= len(self._buffer):
             data = self._buffer[self._at : end]
@@ -76,27 +76,27 @@ class Pieces:
             size -= step
 
     def drain(self) -> None:
-        """Reads to the end: what a digest covers does not stop at the end-of-archive mark."""
+        """Reads to the end: a digest covers bytes after the end-of-archive mark, too."""
         self._buffer, self._at = b"", 0
         for _ in self._pieces:
             pass
 
     def send(self, size: int, fd: int) -> None:
-        """Puts ``size`` bytes into a file."""
+        """Writes ``size`` bytes into a file."""
         self.copy(size, lambda view: _write(fd, view))
 
 
 class FileStream:
-    """A file read as a stream, by position. Large amounts go from file to file without passing this process.
+    """A file read as a stream, by position. The kernel copies large amounts from file to file.
 
-    ``end(at)`` tells where the bytes end that are there: more than ``at``, unless that is the end of all. It may wait,
-    and may raise to end the reading.
+    ``end(at)`` returns the end of the available bytes: more than ``at``, unless the file is complete. It may block, and
+    may raise to stop the reading.
     """
 
     def __init__(self, fd: int, end: Callable[[int], int]) -> None:
         self._fd = fd
         self._end = end
-        self._there = 0  # so far
+        self._there = 0  # available bytes so far
         self._window = b""
         self._start = 0  # of the window
         self._at = 0
@@ -108,13 +108,13 @@ class FileStream:
         return self._there
 
     def _more(self, at: int) -> int:
-        """How many bytes are there from ``at`` on; 0 at the end of all."""
+        """The number of available bytes from ``at`` on; 0 at the end of the file."""
         if self._there <= at:
             self._there = self._end(at)
         return self._there - at
 
     def take(self, size: int) -> bytes:
-        """Exactly ``size`` bytes, fewer only at the end of the stream."""
+        """Returns exactly ``size`` bytes, fewer only at the end of the stream."""
         begin = self._at - self._start
         data = self._window[begin : begin + size] if begin >= 0 else b""
         self._at += len(data)
@@ -144,7 +144,7 @@ class FileStream:
             size -= step
 
     def send(self, size: int, fd: int) -> None:
-        """Puts ``size`` bytes into a file, behind what was written to it."""
+        """Appends ``size`` bytes to a file."""
         while size >= _LARGE and self._able and (step := min(size, self._more(self._at), _STEP)):
             try:
                 done = os.copy_file_range(self._fd, fd, step, offset_src=self._at)
@@ -160,6 +160,6 @@ class FileStream:
         self.copy(size, lambda view: _write(fd, view))
 
     def drain(self) -> None:
-        """To the end: what a digest covers does not stop at the end-of-archive mark."""
+        """Reads to the end: a digest covers bytes after the end-of-archive mark, too."""
         while more := self._more(self._at):
             self._at += more

@@ -1,4 +1,4 @@
-"""Where a tar archive ends in a stream: what senders append behind it is nobody's, and need not be kept."""
+"""Finds the end of a tar archive in a stream: bytes that a sender appends after it need not be stored."""
 
 from engine.common.errors import WharfError
 from engine.common.layers import header as tar
@@ -10,25 +10,24 @@ _PAX_LIMIT = 1 << 20
 
 
 class TarEnd:
-    """Fed with the pieces of an uncompressed archive, tells how much of each belongs to it.
+    """Receives the pieces of an uncompressed archive and returns how much of each belongs to it.
 
-    It reads no more than what tells where the next header is; from where it understands something differently than a
-    reader might, everything belongs to the archive.
+    It parses only what locates the next header. If a header is ambiguous, everything after it counts as archive.
     """
 
     def __init__(self) -> None:
         self._skip = 0  # bytes until the next header
-        self._block = b""  # the beginning of a header that the last piece has cut
-        self._pax: bytearray | None = None  # the records that are being read
+        self._block = b""  # the start of a header that was split between two pieces
+        self._pax: bytearray | None = None  # the pax records being read
         self._pax_size = 0
-        self._size: int | None = None  # what records say of the next entry
-        self._more = 0  # of an old sparse file, whose further headers come: the bytes behind them
-        self._zeros = False  # one block of the end's mark was there
+        self._size: int | None = None  # the size that pax records give for the next entry
+        self._more = 0  # of an old sparse file: the data bytes after its extension headers
+        self._zeros = False  # one block of the end-of-archive mark was read
         self._lost = False
         self.ended = False
 
     def archive_bytes(self, piece: bytes | memoryview) -> int:
-        """How many bytes of the next piece, from its beginning, belong to the archive."""
+        """The number of bytes of the next piece, from its start, that belong to the archive."""
         if self.ended:
             return 0
         view, at = memoryview(piece), 0
@@ -58,7 +57,7 @@ class TarEnd:
         return len(view)
 
     def _entry(self, block: bytes) -> bool:
-        """Finds out where the next header is. False for what is none."""
+        """Locates the next header. False if the block is not a header."""
         if self._more:
             if not block[504]:
                 self._skip, self._more = self._more - 1, 0
@@ -76,7 +75,7 @@ class TarEnd:
         elif kind not in b"gLK":
             size, self._size = size if self._size is None else self._size, None
             if kind in (tar.HARDLINK, tar.SYMLINK, tar.CHAR, tar.BLOCK, tar.DIRECTORY, b"6"):
-                size = 0  # whatever the field says
+                size = 0  # whatever the size field contains
         if size < 0:
             return False
         size += -size % _BLOCK
@@ -87,7 +86,7 @@ class TarEnd:
         return True
 
     def _records(self) -> bool:
-        """The records are whole."""
+        """Parses complete pax records. False if they are malformed."""
         data, self._pax = bytes(self._pax or b"")[: self._pax_size], None
         try:
             found = pax_records(data)

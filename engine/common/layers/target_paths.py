@@ -1,4 +1,4 @@
-"""Where entries go inside the confined root: what is missing on the way is made, what stands in the way is removed."""
+"""The paths of extracted entries inside the confined root: creates missing parents and removes obstacles."""
 
 import errno
 import os
@@ -25,7 +25,8 @@ class TargetPaths:
         self._no_overwrite_kind = no_overwrite_kind
 
     def make(self, name: str, operation: Callable[[str], _T]) -> _T:
-        """Runs an operation that creates ``name``; what stands in its way is moved out of it."""
+        """Calls ``operation``, which creates ``name``; creates missing parents and removes an existing file before a
+        retry."""
         for _ in range(3):
             try:
                 return operation(name)
@@ -44,7 +45,7 @@ class TargetPaths:
             os.unlink(name)
 
     def ensure(self, path: str) -> None:
-        """Makes the directories of ``path``, as the layers below have them; links on the way are followed."""
+        """Creates the directories of ``path`` with the attributes of the layers below; follows links."""
         top = f"/{self._base}" if self._base else ""
         done = top
         todo = [part for part in reversed(path.split("/")) if part]
@@ -91,7 +92,7 @@ def set_opaque(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Removes a directory inside the confined root. Nobody else works in that tree, and links are not followed."""
+    """Removes a directory inside the confined root. No other process changes that tree; links are not followed."""
     for name in os.listdir(path):
         child = f"{path}/{name}"
         if stat.S_ISDIR(os.lstat(child).st_mode):

@@ -1,8 +1,9 @@
-"""A lean reader of tar archives: v7, ustar, GNU (long names, old sparse files, base-256 numbers) and pax (with
-sparse files 0.0, 0.1 and 1.0 and extended attributes), from a stream of pieces.
+"""A fast reader of tar archives: v7, ustar, GNU (long names, old sparse files, base-256 numbers) and pax (with sparse
+files 0.0, 0.1 and 1.0 and extended attributes), from a stream of pieces.
 
-Measured with 20,000 small files: 6.5 µs for each; ``tarfile`` takes 49 µs. A header is parsed in place, and its limits
-are checked before anything is kept. Errors are worded as Go's archive/tar words them, which Docker's users know.
+Measured with 20,000 small files: 6.5 µs for each; ``tarfile`` takes 49 µs. It parses headers in place, stores no
+entries, and checks limits before it stores anything. Errors have the sentences of Go's archive/tar, which Docker's
+users know.
 """
 
 import os
@@ -14,9 +15,9 @@ from engine.common.layers.header import Header
 from engine.common.layers.streams import FileStream, Pieces, Write, truncated
 
 _BLOCK = 512
-#: The most that a long name or a pax header may hold (Go's limit for the same).
+#: The maximum length of a long name or a pax header (Go's limit).
 _META_LIMIT = 1 << 20
-#: Fragments of one sparse file.
+#: The maximum number of fragments of a sparse file.
 _SPARSE_LIMIT = 1 << 16
 _ZEROS = bytes(_BLOCK)
 _INT64 = 1 << 63
@@ -53,7 +54,7 @@ def checked(block: bytes) -> None:
     if sum(block) - sum(block[148:156]) + 256 == wanted:
         return
     signed = sum(b - 256 if b > 127 else b for b in block[:148] + block[156:]) + 256
-    if signed != wanted:  # some old archivers summed signed chars
+    if signed != wanted:  # some old archivers sum signed chars
         raise _bad()
 
 
@@ -79,7 +80,7 @@ def pax_records(data: bytes) -> dict[str, bytes]:
         if not equals or not key:
             raise _bad()
         name = os.fsdecode(key)
-        if name in ("GNU.sparse.offset", "GNU.sparse.numbytes"):  # 0.0 repeats these for each fragment
+        if name in ("GNU.sparse.offset", "GNU.sparse.numbytes"):  # format 0.0 repeats these for each fragment
             sparse.append(value)
         else:
             found[name] = value
@@ -97,7 +98,7 @@ def _pax_int(value: bytes) -> int:
 
 
 def _pax_time(value: bytes) -> int:
-    """Decimal seconds as nanoseconds."""
+    """Decimal seconds, converted to nanoseconds."""
     whole, _, fraction = value.partition(b".")
     negative = whole.startswith(b"-")
     try:
@@ -109,8 +110,8 @@ def _pax_time(value: bytes) -> int:
 
 
 class TarReader:
-    """Iterates over the entries. Between two steps the entry's data may be taken with ``copy``; what was not
-    taken is skipped.
+    """Iterates over the entries. Before the next step, the entry's data may be read with ``copy``; unread data is
+    skipped.
 
     :raises WharfError: INVALID_ARGUMENT, "archive/tar: invalid tar header" or "unexpected EOF".
     """
@@ -129,12 +130,12 @@ class TarReader:
                 stream.copy(self._left, None)
                 padding, self._left, self._padding = self._padding, 0, 0
                 if len(stream.take(padding)) < padding:
-                    return  # nothing behind the last file's data: the docker CLI writes such contexts for `-f -`
+                    return  # no padding after the last file: the docker CLI writes such contexts for `-f -`
             block = stream.take(_BLOCK)
             if len(block) < _BLOCK:
                 if block or records or long_name is not None or long_link is not None:
                     raise truncated()
-                return  # no end mark: accepted, as everybody does
+                return  # accept a missing end-of-archive mark, as all readers do
             if block == _ZEROS:
                 second = stream.take(_BLOCK)
                 if second and len(second) < _BLOCK:
@@ -151,7 +152,7 @@ class TarReader:
                 data = self._meta(size)
                 if kind == b"x":
                     records = pax_records(data)
-                continue  # global headers are read over, as Docker does
+                continue  # ignore global headers, as Docker does
             if kind == b"L":
                 long_name = _text(self._meta(size))
                 continue
@@ -213,7 +214,7 @@ class TarReader:
         if kind == b"S":
             self._old_sparse(entry, block)
         elif entry.type != tar.REGULAR and kind in b"123456":
-            entry.size = size = 0  # whatever the field says, these have no data
+            entry.size = size = 0  # these types have no data, whatever the size field contains
         entry.stored = size
         self._left = size
         self._padding = -size % _BLOCK
@@ -247,7 +248,7 @@ class TarReader:
     # sparse files
 
     def _old_sparse(self, entry: Header, block: bytes) -> None:
-        """GNU's own: four fragments in the header, more in blocks that follow it."""
+        """GNU's format: four fragments in the header, more in extension blocks."""
         entry.type = tar.REGULAR
         fields = [block[386 + i * 12 : 398 + i * 12] for i in range(8)]
         more = block[482]
@@ -282,7 +283,7 @@ class TarReader:
         self._set_sparse(entry, numbers, real, self._left)
 
     def _map_in_data(self) -> list[int]:
-        """1.0: the map stands before the data, as decimal lines padded to a block."""
+        """Format 1.0: the map precedes the data, as decimal lines padded to a block."""
         blocks: list[bytes] = []
         lines = 0
         wanted: int | None = None
@@ -320,17 +321,18 @@ class TarReader:
     # data
 
     def copy(self, write: Write | None) -> None:
-        """Passes the rest of the entry's stored data on (for a sparse file: the fragments, end to end)."""
+        """Passes on the rest of the entry's stored data (for a sparse file: the fragments, end to end)."""
         size, self._left = self._left, 0
         self.stream.copy(size, write)
 
     def send(self, fd: int) -> None:
-        """Puts the rest of the entry's stored data into a file."""
+        """Writes the rest of the entry's stored data into a file."""
         size, self._left = self._left, 0
         self.stream.send(size, fd)
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes of the entry's data, b"" at its end. "unexpected EOF" if the stream ends before."""
+        """Returns up to ``size`` bytes of the entry's data, b"" at its end. "unexpected EOF" if the stream ends
+        before."""
         wanted = min(size, self._left)
         data = self.stream.take(wanted)
         if len(data) < wanted:

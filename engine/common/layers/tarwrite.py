@@ -1,7 +1,7 @@
-"""The one writer of tar archives: layers, saved images, exported and copied files.
+"""The only writer of tar archives: layers, saved images, exported and copied files.
 
-Headers are ustar; a pax header is put before an entry only where ustar can't say it (long or non-ASCII names,
-large numbers, fractions of a second, extended attributes), so that the same tree always gives the same bytes.
+Headers are ustar; an entry gets a pax header only where ustar can't represent it (long or non-ASCII names, large
+numbers, fractions of a second, extended attributes), so that the same tree always gives the same bytes.
 
 Measured with 20,000 small files: 4.9 µs for each; ``tarfile`` takes 24 µs.
 """
@@ -70,13 +70,13 @@ def _block(entry: Header, prefix: bytes, name: bytes, link: bytes) -> bytes:
     return parts[:148] + b"%06o\0 " % sum(parts) + parts[156:]
 
 
-# What is behind the link's name in the block of an entry that says nothing of names of users, devices and a prefix.
+# The block after the link's name, for an entry without user name, group name, device numbers and prefix.
 _REST = b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
 _REST_SUM = sum(_REST) + sum(b"        ")
 
 
 def _simple(entry: Header) -> bytes | None:
-    """The block of most entries, which need nothing but ustar's numbers and a short name; None: this one needs more."""
+    """The block of most entries, which need only ustar's numbers and a short name; None if the entry needs more."""
     name = os.fsencode(entry.name)
     seconds, fraction = divmod(entry.mtime_ns, 1_000_000_000)
     if (
@@ -101,7 +101,7 @@ def _simple(entry: Header) -> bytes | None:
 
 
 def encode(entry: Header) -> bytes:
-    """The entry's header blocks. ``size`` bytes of data and the padding to a block have to follow."""
+    """The entry's header blocks. ``size`` bytes of data and the padding to a block must follow."""
     return _simple(entry) or _full(entry)
 
 
@@ -165,7 +165,7 @@ def _seconds(ns: int) -> bytes:
 
 
 class TarWriter:
-    """Writes entries through ``out``. Small pieces are gathered, so ``out`` sees few large ones."""
+    """Writes entries through ``out``. Gathers small pieces, so that ``out`` gets few large ones."""
 
     def __init__(self, out: Out) -> None:
         self._out = out
@@ -174,7 +174,7 @@ class TarWriter:
         self.size = 0  # bytes written so far
 
     def _write(self, data: bytes) -> None:
-        if len(data) >= _LARGE:  # not worth a copy
+        if len(data) >= _LARGE:  # large enough: don't copy it
             self.size += len(data)
             self.flush()
             self._out(data)
@@ -192,7 +192,7 @@ class TarWriter:
             self._held = 0
 
     def add(self, entry: Header, data: bytes | memoryview = b"") -> None:
-        """An entry with its whole data; ``entry.size`` is set from it for a regular file."""
+        """Adds an entry with its whole data; sets ``entry.size`` from it for a regular file."""
         body = bytes(data)
         if entry.type == tar.REGULAR:
             entry.size = len(body)
@@ -202,9 +202,8 @@ class TarWriter:
             self._write(_PADDING[: -len(body) % _BLOCK])
 
     def add_file(self, entry: Header, fd: int) -> None:
-        """A regular file of exactly ``entry.size`` bytes from ``fd``. A file that shrinks while it is read is
-        filled with zeros, one that grows is cut: the header is written already, and the archive must stay whole.
-        """
+        """Adds a regular file of exactly ``entry.size`` bytes from ``fd``. If the file shrinks meanwhile, zeros fill
+        the rest; if it grows, the rest is cut: the header is written already, and the archive must stay valid."""
         self._write(encode(entry))
         left = entry.size
         while left:
@@ -217,7 +216,7 @@ class TarWriter:
             self._write(_PADDING[: -entry.size % _BLOCK])
 
     def begin(self, entry: Header) -> None:
-        """The header of an entry whose data the caller then gives to ``data`` in pieces, ended by ``end``."""
+        """Writes the header of an entry whose data the caller passes to ``data`` in pieces, completed by ``end``."""
         self._write(encode(entry))
 
     def data(self, piece: bytes) -> None:
@@ -228,7 +227,7 @@ class TarWriter:
         self._write(_PADDING[: -size % _BLOCK])
 
     def close(self) -> None:
-        """The end-of-archive mark. Without it (an error), readers see a truncated archive."""
+        """Writes the end-of-archive mark. Without it (an error), readers detect a truncated archive."""
         self._write(_PADDING)
         self._write(_PADDING)
         self.flush()

@@ -1,1 +1,1 @@
-"""The doors to the kernel and to other programs; everything here is synchronous unless it says async."""
+"""System calls and external programs. Functions are synchronous unless they are declared async."""

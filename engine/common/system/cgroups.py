@@ -1,4 +1,4 @@
-"""The host's control groups: v1, hybrid or v2, where a process is, and the removal of a tree."""
+"""The host's control groups: v1, hybrid or v2, the groups of a process, and the removal of a tree."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from engine.common.system import linux, mounts
 
 ROOT = "/sys/fs/cgroup"
 
-#: Controllers that a v1 hierarchy may carry (``name=`` hierarchies have none).
+#: Controllers that a v1 hierarchy may have (``name=`` hierarchies have none).
 _V1_CONTROLLERS = frozenset(
     [
         "cpu",
@@ -32,12 +32,12 @@ _V1_CONTROLLERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CgroupLayout:
-    """How control groups are mounted.
+    """The mount points of control groups.
 
-    ``v2``: one unified tree at ``unified``. ``v1``: a hierarchy per controller. ``hybrid``: v1 hierarchies
-    and also a unified tree (which may hold controllers that no v1 hierarchy took). Docker calls hybrid "1".
-    Keys of ``mountpoints`` and ``roots`` are v1 controllers and names like ``name=systemd``; in ``roots``
-    also ``""`` for the unified tree.
+    ``v2``: one unified tree at ``unified``. ``v1``: a hierarchy per controller. ``hybrid``: v1 hierarchies and a
+    unified tree (which may have controllers that no v1 hierarchy uses). Docker calls hybrid "1". Keys of
+    ``mountpoints`` and ``roots`` are v1 controllers and names like ``name=systemd``; in ``roots`` also ``""`` for the
+    unified tree.
     """
 
     mode: str  # "v1" | "hybrid" | "v2" | "none"
@@ -48,12 +48,12 @@ class CgroupLayout:
 
     @property
     def v2(self) -> bool:
-        """Whether limits are set through the unified tree."""
+        """Whether the unified tree sets limits."""
         return self.mode == "v2"
 
 
 def host_cgroups(mountinfo: bytes | None = None) -> CgroupLayout:
-    """Finds out the layout. ``mountinfo``: other text than ``/proc/self/mountinfo``'s (tests)."""
+    """Reads the layout. ``mountinfo``: replaces the text of ``/proc/self/mountinfo`` (tests)."""
     points: dict[str, str] = {}
     roots: dict[str, str] = {}
     unified: str | None = None
@@ -83,7 +83,7 @@ def _read_controllers(directory: str) -> frozenset[str]:
 
 
 def parse_proc_cgroup(text: str) -> dict[str, str]:
-    """``/proc/<pid>/cgroup``'s text → path by controller (or ``name=x``; ``""``: the unified tree)."""
+    """Parses ``/proc/<pid>/cgroup``: path by controller (or ``name=x``; ``""``: the unified tree)."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         _, names, path = line.split(":", 2)
@@ -93,13 +93,13 @@ def parse_proc_cgroup(text: str) -> dict[str, str]:
 
 
 def pid_cgroups(pid: int | str) -> dict[str, str]:
-    """Where a process is. FileNotFoundError/ProcessLookupError if it is gone."""
+    """The groups of a process. FileNotFoundError or ProcessLookupError if it has exited."""
     with open(f"/proc/{pid}/cgroup") as file:
         return parse_proc_cgroup(file.read())
 
 
 def directories(layout: CgroupLayout, paths: Mapping[str, str]) -> dict[str, str]:
-    """Turns ``pid_cgroups``' answer into directories, for the hierarchies that are mounted here.
+    """Turns the result of ``pid_cgroups`` into directories, for the hierarchies that are mounted here.
 
     Keys: controllers, ``name=…``, and ``""`` for the unified tree.
     """
@@ -109,10 +109,10 @@ def directories(layout: CgroupLayout, paths: Mapping[str, str]) -> dict[str, str
         if point is None:
             continue
         root = layout.roots.get(name, "/")
-        # Inside a container the mount shows only a part of the hierarchy: its root is that part's path.
+        # Inside a container the mount is only a subtree of the hierarchy: its root is the subtree's path.
         if root != "/" and (path == root or path.startswith(root + "/")):
             path = path[len(root) :]
-        # Cleaned on its own first: ".." must not lead out of the hierarchy.
+        # Normalize the path first: ".." must not lead out of the hierarchy.
         found[name] = os.path.normpath(point + os.path.normpath("/" + path.lstrip("/")))
     return found
 
@@ -124,10 +124,12 @@ def container_directories(layout: CgroupLayout, cgroup: str) -> dict[str, str]:
 
 
 def prepare_cpuset(layout: CgroupLayout, cgroup: str) -> None:
-    """Makes ``cgroup`` in the v1 cpuset hierarchy, if there is one, with the CPUs and memory nodes of what is above it.
+    """Creates ``cgroup`` in the v1 cpuset hierarchy, if there is one, with the CPUs and memory nodes of its parent.
 
-    A new group there has none, and no process can enter it (ENOSPC). Runtimes fill the groups that they make, but a
-    second one that starts meanwhile finds the first's still empty. Blocks. :raises OSError: it can't be made.
+    A new group there has none, and no process can enter it (ENOSPC). Runtimes fill the groups that they create, but a
+    second runtime that starts meanwhile finds the first one's groups still empty. Blocks.
+
+    :raises OSError: it can't be created.
     """
     above = layout.mountpoints.get("cpuset")
     if above is None:
@@ -143,17 +145,19 @@ def prepare_cpuset(layout: CgroupLayout, cgroup: str) -> None:
 
 
 def delegate_controllers(layout: CgroupLayout) -> None:
-    """Where the unified tree here is a part of a larger one, as in a container: gives its children all controllers.
+    """Enables all controllers for child groups, if the unified tree here is a subtree, as in a container.
 
-    The kernel gives none to the children of a group that has processes of its own, unless it is the very root. So
-    those go into a child, ``init``, first. Blocks. :raises OSError: they can't be moved.
+    The kernel enables none for the children of a group that has processes of its own, unless it is the root group. So
+    these processes are moved into a child, ``init``, first. Blocks.
+
+    :raises OSError: they can't be moved.
     """
     root = layout.unified
     if not layout.v2 or root is None or not os.path.exists(os.path.join(root, "cgroup.type")):
         return
     below = os.path.join(root, "init")
-    for _ in range(10):  # they may fork meanwhile
-        found = [pid for pid in processes(root) if pid]  # 0: one of another PID namespace
+    for _ in range(10):  # processes may fork meanwhile
+        found = [pid for pid in processes(root) if pid]  # 0: a process of another PID namespace
         if not found:
             break
         os.makedirs(below, exist_ok=True)
@@ -171,9 +175,9 @@ def _text(directory: str, name: str) -> str:
 
 
 def scope_path(name: str) -> str:
-    """``a-b.slice:docker:id``, as runtimes are told of a systemd scope → ``/a.slice/a-b.slice/docker-id.scope``.
+    """Converts a systemd scope as runtimes get it, ``a-b.slice:docker:id``, to ``/a.slice/a-b.slice/docker-id.scope``.
 
-    Anything else is returned as it is.
+    Any other text is returned unchanged.
     """
     parent, colon, unit = name.partition(":")
     if not colon or not parent.endswith(".slice"):
@@ -184,13 +188,13 @@ def scope_path(name: str) -> str:
 
 
 def processes(directory: str) -> list[int]:
-    """The pids directly in a cgroup. FileNotFoundError if it is gone."""
+    """The pids directly in a cgroup. FileNotFoundError if it doesn't exist."""
     with open(os.path.join(directory, "cgroup.procs")) as file:
         return [int(line) for line in file.read().split()]
 
 
 def remove_tree(directory: str) -> bool:
-    """Removes a cgroup and those below it, deepest first. False: processes are still in it (EBUSY)."""
+    """Removes a cgroup and its descendants, deepest first. Returns False if processes are still in it (EBUSY)."""
     try:
         entries = list(os.scandir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -210,7 +214,7 @@ def remove_tree(directory: str) -> bool:
 
 
 def is_unified_root(path: str = ROOT) -> bool:
-    """Docker's own test for "cgroup v2": the file system at the usual place is cgroup2."""
+    """Docker's own test for "cgroup v2": the file system at the usual mount point is cgroup2."""
     try:
         return linux.filesystem_type(path) == linux.CGROUP2_SUPER_MAGIC
     except OSError:

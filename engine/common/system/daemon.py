@@ -1,4 +1,4 @@
-"""Starts a Python process of ours that outlives this one: a session of its own, no parent to reap it."""
+"""Starts a detached Python process of this project that outlives this process: own session, reaped by init."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.common.system.run import DEFAULT_ENV
 
-#: Forks once and lets the parent go, so that init reaps the daemon whenever it ends.
+#: Forks once and exits in the parent, so that init reaps the daemon.
 _LAUNCH = (
     "import os,sys\n"
     "if os.fork(): os._exit(0)\n"
@@ -19,14 +19,14 @@ _LAUNCH = (
 
 
 def start(module: str, *, stdin: int, arguments: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
-    """Runs ``python -m module`` detached. Blocks for some ten milliseconds: call it in a thread.
+    """Runs ``python -m module`` detached. Blocks for about ten milliseconds: call it in a thread.
 
-    :param stdin: the only fd that it gets besides stderr.
+    :param stdin: the only fd that it inherits besides stderr.
     :raises OSError: it can't be started.
     """
     root = str(Path(__file__).resolve().parents[3])
     environment = {**DEFAULT_ENV, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-    # -S: no site-packages, which only the standard library is allowed to need here.
+    # -S: no site-packages; the module must need the standard library only.
     argv = [sys.executable, "-S", "-c", _LAUNCH, module, *arguments]
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:

@@ -1,7 +1,6 @@
-"""File descriptors: sent over AF_UNIX stream sockets with a length-prefixed JSON header, waited for, written whole.
+"""File descriptors: sends them over AF_UNIX stream sockets with a length-prefixed JSON header, waits for them, writes.
 
-Wire of a message: 4 bytes big-endian length, then that many bytes of JSON. The fds travel as SCM_RIGHTS with the
-prefix.
+A message is a 4-byte big-endian length, then that many bytes of JSON. The fds travel as SCM_RIGHTS with the length.
 """
 
 import array
@@ -19,7 +18,7 @@ _PREFIX = struct.Struct(">I")
 
 
 class FdSet:
-    """Owns the fds that came with a message; closes those that nobody took."""
+    """Owns the fds of a message; closes those that no caller took."""
 
     def __init__(self, fds: Sequence[int] = ()) -> None:
         self._fds: list[int] = list(fds)
@@ -31,7 +30,7 @@ class FdSet:
         return iter(tuple(self._fds))
 
     def take(self, index: int) -> int:
-        """Gives up ownership of one: the caller closes it. IndexError: absent. ValueError: already taken."""
+        """Passes ownership of one fd to the caller. IndexError: absent. ValueError: already taken."""
         fd = self._fds[index]
         if fd < 0:
             raise ValueError(f"fd {index} was taken already")
@@ -81,8 +80,8 @@ def send_fds(sock: socket.socket, header: Mapping[str, object], fds: Sequence[in
 def recv_fds(sock: socket.socket) -> tuple[dict[str, object], FdSet]:
     """Receives one message from a *blocking* socket.
 
-    :raises EOFError: the peer left, between messages or inside one.
-    :raises ValueError: not a message of ours.
+    :raises EOFError: the peer closed, between messages or inside one.
+    :raises ValueError: an invalid message.
     """
     fds = FdSet()
     try:
@@ -103,7 +102,7 @@ def recv_fds(sock: socket.socket) -> tuple[dict[str, object], FdSet]:
 
 
 async def send_fds_async(sock: socket.socket, header: Mapping[str, object], fds: Sequence[int] = ()) -> None:
-    """As ``send_fds`` for a *non-blocking* socket that no transport owns."""
+    """Like ``send_fds``, for a *non-blocking* socket that no transport owns."""
     view = memoryview(_encode(header))
     rights = _rights(fds)
     while view:
@@ -116,7 +115,7 @@ async def send_fds_async(sock: socket.socket, header: Mapping[str, object], fds:
 
 
 async def recv_fds_async(sock: socket.socket) -> tuple[dict[str, object], FdSet]:
-    """As ``recv_fds`` for a *non-blocking* socket that no transport owns."""
+    """Like ``recv_fds``, for a *non-blocking* socket that no transport owns."""
     fds = FdSet()
     try:
         data = bytearray()
@@ -160,12 +159,12 @@ def _length(data: bytes | bytearray) -> int:
 def _decode(data: bytes | bytearray) -> dict[str, object]:
     header = json.loads(data)
     if not isinstance(header, dict):
-        raise ValueError("a header that is no JSON object")
+        raise ValueError("the header is not a JSON object")
     return header
 
 
 async def ready(sock: socket.socket | int, *, write: bool) -> None:
-    """Waits until a descriptor that does not block can be read, or written. One waiter at a time for each."""
+    """Waits until a non-blocking descriptor is readable, or writable. One waiter per descriptor and direction."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
@@ -187,7 +186,10 @@ async def ready(sock: socket.socket | int, *, write: bool) -> None:
 
 
 def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Writes all of it at an offset, in bytes; pwrite(2) may write less. :raises OSError: as of it."""
+    """Writes all data at an offset; pwrite(2) may write less.
+
+    :raises OSError: of pwrite(2).
+    """
     view = memoryview(data)
     while view:
         written = os.pwrite(fd, view, offset)

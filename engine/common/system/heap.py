@@ -1,37 +1,37 @@
-"""The C heap while megabytes pass through: pieces of a transfer are reused, not given to the kernel and fetched again.
+"""The C heap during large transfers: the pieces' memory is reused instead of returned to the kernel and fetched again.
 
-glibc takes every block of 128 KiB or more from the kernel and gives it back when it is freed; each MiB then costs 256
-page faults, which is more than copying it. Once there was a transfer, such blocks come from the heap, which is trimmed
-when the daemon is at rest (``engine.common.system.idle``), so that it is as small as before.
+glibc maps every block of 128 KiB or more and unmaps it when it is freed; each MiB then costs 256 page faults, which
+take longer than copying it. After the first transfer such blocks come from the heap, which
+``engine.common.system.idle`` trims when the daemon is idle.
 """
 
 import ctypes
 import threading
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # malloc.h
-_LARGE = 32 << 20  # the largest that mallopt(3) takes for a threshold on 64-bit systems
+_LARGE = 32 << 20  # the largest threshold that mallopt(3) accepts on 64-bit systems
 _lock = threading.Lock()
 _running = 0
 _prepared = False
 
 
 def use_single_arena() -> None:
-    """To be called before there are threads; forks inherit it. By default glibc gives each its own heap, whose top it
-    keeps however large it once was: after a few builds and pulls that was 35 MiB in wharfd."""
+    """Makes all threads use one malloc arena. Call it before threads start; forks inherit it. By default each thread
+    has an arena that never shrinks at its top: after a few builds and pulls these were 35 MiB in wharfd."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_ARENA_MAX, 1)
 
 
 def trim() -> None:
-    """Gives the kernel what is free, as after the imports of a start. Milliseconds."""
+    """Returns free heap pages to the kernel, for example after the imports of a start. Takes milliseconds."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def _prepare() -> None:
-    """From now on blocks below ``_LARGE`` come from the heap. Another C library than glibc is left alone."""
+    """Serves blocks below ``_LARGE`` from the heap from now on. Does nothing with a C library other than glibc."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
         libc.mallopt(_MMAP_THRESHOLD, _LARGE)
@@ -40,12 +40,12 @@ def _prepare() -> None:
 
 
 def transfer_running() -> bool:
-    """Whether a transfer runs: it is no time to trim."""
+    """Whether a transfer is running: the heap should not be trimmed."""
     return _running > 0
 
 
 class Transfer:
-    """One piece of work that moves many large pieces: from ``begin`` to ``end``, which may be called again."""
+    """One operation that moves many large pieces, from ``begin`` to ``end``, which may be called again."""
 
     __slots__ = ("_open",)
 

@@ -1,6 +1,6 @@
-"""When nothing has been asked of a daemon for a moment, the free pages within its heap go back to the kernel.
+"""Returns free heap pages to the kernel when a daemon has had no request for a moment.
 
-After a start, a build or a pull there are many, and glibc itself gives back only what is free at the heap's end.
+Many pages are free after a start, a build or a pull, and glibc itself returns only those at the heap's end.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import contextlib
 
 from engine.common.system import heap
 
-# Seconds without a request. A program that asks in turn never comes to rest; a person does.
+# Seconds without a request after which the daemon is idle.
 IDLE_SECONDS = 1.0
 
 _last = 0.0
@@ -16,7 +16,7 @@ _timer: asyncio.TimerHandle | None = None
 
 
 def request_received() -> None:
-    """Something was asked of this process, in whose loop this is called: cheap, to be called for each request."""
+    """Restarts the idle timer; call it in the loop for each request. It costs little."""
     global _last, _timer
     loop = asyncio.get_running_loop()
     _last = loop.time()
@@ -28,9 +28,9 @@ def _trim_when_idle(loop: asyncio.AbstractEventLoop) -> None:
     global _timer
     left = _last + IDLE_SECONDS - loop.time()
     if left > 0 or heap.transfer_running():
-        # What a transfer has used it needs again.
+        # A running transfer would need the memory again.
         _timer = loop.call_later(left if left > 0 else IDLE_SECONDS, _trim_when_idle, loop)
         return
     _timer = None
-    with contextlib.suppress(RuntimeError):  # the daemon is ending, and its threads are gone
+    with contextlib.suppress(RuntimeError):  # the daemon is ending, and its executor is shut down
         loop.run_in_executor(None, heap.trim)

@@ -1,7 +1,7 @@
-"""What the kernel does with the ids of user namespaces: namespaces are made, files shown and made with their ids.
+"""User namespaces and id mapping: creates namespaces, maps the owners of a mount's files, creates files as another id.
 
-A mount can show every file as another id's (``mount_setattr(2)``, ``MOUNT_ATTR_IDMAP``): what lies on the disk as
-container root's is then, through that mount, the host user's to whom the namespace maps container root.
+A mount can map every file's owner (``mount_setattr(2)``, ``MOUNT_ATTR_IDMAP``): a file of the container's root on disk
+then belongs, through that mount, to the host user to whom the namespace maps that root.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ class _CapData(ctypes.Structure):
 def user_namespace(maps: IdMaps) -> int:
     """A new user namespace with these maps; returns a descriptor, which keeps it alive. Blocks for some milliseconds.
 
-    A process with threads can't make one, so a small program does.
+    A process with threads can't create one, so a helper program does.
 
     :raises OSError: the kernel refuses the namespace or the maps.
     """
@@ -43,9 +43,10 @@ def user_namespace(maps: IdMaps) -> int:
 
 @contextmanager
 def network_namespace(owner: str) -> Iterator[str]:
-    """The path of a new network namespace that belongs to the user namespace at ``owner``: its root rules there.
+    """The path of a new network namespace that the user namespace at ``owner`` owns: its root has all capabilities
+    there.
 
-    The path leads to the namespace only inside the block. Blocks for some milliseconds.
+    The path refers to the namespace only inside the block. Blocks for some milliseconds.
     """
     with _inside(["nsenter", f"--user={owner}", "unshare", "--net"]) as pid:
         yield f"/proc/{pid}/ns/net"
@@ -53,7 +54,7 @@ def network_namespace(owner: str) -> Iterator[str]:
 
 @contextmanager
 def _inside(argv: Sequence[str]) -> Iterator[int]:
-    """The pid of a process that has done what ``argv`` says and waits for the end of the block."""
+    """The pid of a process that has run ``argv`` and waits for the end of the block."""
     with subprocess.Popen(
         [*argv, "sh", "-c", "echo; read _"],
         stdin=subprocess.PIPE,
@@ -67,7 +68,7 @@ def _inside(argv: Sequence[str]) -> Iterator[int]:
         try:
             if not process.stdout.readline():
                 said = process.stderr.read().decode(errors="replace").strip()
-                raise OSError(1, said or "no namespace could be made", argv[0])
+                raise OSError(1, said or "the namespace could not be created", argv[0])
             yield process.pid
         finally:
             process.stdin.close()
@@ -78,14 +79,14 @@ def _inside(argv: Sequence[str]) -> Iterator[int]:
 
 
 def mount_mapped(directory: str, place: str, user_namespace: int) -> None:
-    """Mounts ``directory`` at ``place``, its files' ids mapped. What is mounted below it is not shown.
+    """Mounts ``directory`` at ``place`` with mapped owners, without the mounts below it.
 
     :raises OSError: EINVAL: the file system or the kernel (before 5.12) can't map ids.
     """
     tree = linux.open_tree(linux.AT_FDCWD, directory, linux.OPEN_TREE_CLONE)
     try:
         linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, attr_set=linux.MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
-        # Nothing that is mounted in one of both shall come to the other.
+        # Mounts in one of the two must not propagate to the other.
         linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, propagation=linux.MS_PRIVATE)
         linux.move_mount(tree, "", linux.AT_FDCWD, place, linux.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
@@ -94,9 +95,9 @@ def mount_mapped(directory: str, place: str, user_namespace: int) -> None:
 
 @contextmanager
 def filesystem_ids(uid: int, gid: int) -> Iterator[None]:
-    """This *thread* makes files as another user, with all its privileges (``setfsuid(2)``).
+    """This *thread* creates files as another user, with all its privileges (``setfsuid(2)``).
 
-    Root itself has no id where ids are mapped, so that it can't make a file there (EOVERFLOW).
+    Root itself is not mapped on an idmapped mount, so that it can't create files there (EOVERFLOW).
     """
     set_filesystem_ids(uid, gid)
     try:
@@ -106,10 +107,10 @@ def filesystem_ids(uid: int, gid: int) -> Iterator[None]:
 
 
 def set_filesystem_ids(uid: int, gid: int) -> None:
-    """As :func:`filesystem_ids`, for good."""
+    """Like :func:`filesystem_ids`, permanently."""
     _libc.setfsgid(ctypes.c_uint(gid))
     _libc.setfsuid(ctypes.c_uint(uid))
-    # The kernel has taken the capabilities over files away, as it does for a file server (capabilities(7)).
+    # setfsuid(2) drops the file capabilities of the effective set (capabilities(7)): raise them again.
     header, data = _CapHeader(_CAP_VERSION, 0), (_CapData * 2)()
     _check(_libc.capget(ctypes.byref(header), data))
     for part in data:

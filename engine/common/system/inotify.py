@@ -1,4 +1,4 @@
-"""inotify(7) as an async source: what changed in files and directories, without polling."""
+"""inotify(7) as an async source of file events."""
 
 import os
 import struct
@@ -32,7 +32,7 @@ _CLOEXEC = os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``watch`` is what ``add`` returned (-1 with ``Q_OVERFLOW``: look at everything anew)."""
+    """``watch`` is the result of ``add`` (-1 with ``Q_OVERFLOW``: events were lost, scan again)."""
 
     watch: int
     mask: int
@@ -41,7 +41,7 @@ class Event:
 
 
 def parse(data: bytes) -> list[Event]:
-    """Decodes what one read(2) of an inotify fd gave."""
+    """Decodes the result of one read(2) of an inotify fd."""
     events, offset = [], 0
     while offset + _HEADER.size <= len(data):
         watch, mask, cookie, length = _HEADER.unpack_from(data, offset)
@@ -65,22 +65,22 @@ class Watcher:
         return self._fd
 
     def add(self, path: str, mask: int) -> int:
-        """Watches ``path``. FileNotFoundError if it isn't there."""
+        """Watches ``path``. FileNotFoundError if it doesn't exist."""
         return linux.inotify_add_watch(self._fd, path, mask)
 
     def remove(self, watch: int) -> None:
-        """Ends a watch; one that ended by itself (file deleted) raises OSError EINVAL."""
+        """Ends a watch; OSError EINVAL if it has ended by itself (file deleted)."""
         linux.inotify_rm_watch(self._fd, watch)
 
     def read_nowait(self) -> list[Event]:
-        """The events that are there, possibly none."""
+        """The queued events, possibly none."""
         try:
             return parse(os.read(self._fd, 65536))
         except BlockingIOError:
             return []
 
     async def read(self) -> list[Event]:
-        """Waits for events; at least one. One reader at a time."""
+        """Waits for at least one event. One reader at a time."""
         if events := self.read_nowait():
             return events
         while True:
@@ -94,7 +94,7 @@ class Watcher:
                 yield event
 
     def close(self) -> None:
-        """Ends all watches. Not while a ``read`` waits: cancel that first."""
+        """Ends all watches. Cancel a waiting ``read`` first."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

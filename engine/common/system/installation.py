@@ -1,4 +1,4 @@
-"""Which installation of the package this is: a daemon may outlive the one that it was started from."""
+"""Identifies this installation of the package: a daemon may outlive the installation that started it."""
 
 import os
 
@@ -6,6 +6,6 @@ import engine
 
 
 def identity() -> str:
-    """Other for each installation of the package, though it be at the same place."""
+    """Differs between installations of the package, even at the same path."""
     status = os.stat(engine.__file__)
     return f"{status.st_dev}:{status.st_ino}:{status.st_ctime_ns}"

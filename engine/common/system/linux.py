@@ -1,4 +1,4 @@
-"""The one door to the kernel: syscalls that Python's ``os`` does not offer.
+"""System calls that Python's ``os`` lacks. No other module uses ctypes for system calls.
 
 Every wrapper turns errno into ``OSError(errno, strerror, path)``. Constants are the kernel's own numbers
 (``<linux/mount.h>``, ``<linux/openat2.h>``, ``<linux/sched.h>``). ctypes releases the GIL during each call.
@@ -98,7 +98,7 @@ TMPFS_MAGIC = 0x01021994
 CGROUP2_SUPER_MAGIC = 0x63677270
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
-# The numbers of syscalls added since 5.0 are the same on every architecture.
+# System calls added since 5.0 have the same numbers on every architecture.
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
@@ -137,7 +137,7 @@ class _MountAttr(ctypes.Structure):
 
 
 class _StatFs(ctypes.Structure):
-    # Only f_type is read; the rest is room enough for every architecture's struct.
+    # Only f_type is read; the padding covers every architecture's struct.
     _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_char * 248))
 
 
@@ -149,7 +149,7 @@ def _encode(text: str | None) -> bytes | None:
 
 
 def _path(text: str) -> bytes:
-    """:raises OSError: EINVAL: a NUL, at which the kernel would end the string."""
+    """:raises OSError: EINVAL: the text has a NUL, where the kernel would end the string."""
     data = os.fsencode(text)
     if b"\0" in data:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), text)
@@ -169,7 +169,7 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, d
 
 
 def syncfs(fd: int) -> None:
-    """Writes the file system that holds ``fd`` to the disk."""
+    """Writes the file system of ``fd`` to the disk."""
     _check(_libc.syncfs(fd))
 
 
@@ -179,21 +179,21 @@ def umount(target: str, flags: int = 0) -> None:
 
 
 def setns(fd: int, nstype: int = 0) -> None:
-    """Moves the calling *thread* into the namespace behind ``fd`` (or, from a pidfd, several at once)."""
+    """Moves the calling *thread* into the namespace of ``fd`` (or, with a pidfd, into several at once)."""
     _check(_libc.setns(fd, nstype))
 
 
 def unshare(flags: int) -> None:
-    """Gives the calling *thread* namespaces of its own."""
+    """Moves the calling *thread* into new namespaces."""
     _check(_libc.unshare(flags))
 
 
 @contextmanager
 def in_namespace(path: str, nstype: int) -> Iterator[None]:
-    """Runs a block of one thread inside the namespace at ``path`` and returns to its own afterwards.
+    """Runs the block inside the namespace at ``path`` and returns to the thread's own afterwards.
 
-    Only for kinds that a thread of a process with several may join: net, uts, ipc, cgroup. The block must not
-    await. If the way back fails, the thread must not go on in the wrong place: the process is aborted.
+    Only for kinds that a thread of a multi-threaded process may join: net, uts, ipc, cgroup. The block must not await.
+    If returning fails, the process is aborted: the thread must not continue in the wrong namespace.
     """
     kind = {CLONE_NEWNET: "net", CLONE_NEWUTS: "uts", CLONE_NEWIPC: "ipc", CLONE_NEWCGROUP: "cgroup"}[nstype]
     home = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
@@ -224,12 +224,12 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 
 def prctl_set_child_subreaper(*, on: bool = True) -> None:
-    """Orphans below this process become its children instead of init's."""
+    """Orphaned descendants of this process become its children instead of init's."""
     prctl(PR_SET_CHILD_SUBREAPER, int(on))
 
 
 def prctl_set_pdeathsig(signal: int) -> None:
-    """The signal this process gets when the *thread* that forked it ends. Kept over execve of plain files."""
+    """The signal that this process gets when the *thread* that forked it ends. Kept over execve of plain files."""
     prctl(PR_SET_PDEATHSIG, signal)
 
 
@@ -240,7 +240,7 @@ def prctl_set_name(name: str) -> None:
 
 
 def capability_in_bounding_set(number: int) -> bool:
-    """Whether this process could ever hold the capability. OSError EINVAL: the kernel does not know it."""
+    """Whether this process could ever have the capability. OSError EINVAL: the kernel does not know it."""
     return prctl(PR_CAPBSET_READ, number) == 1
 
 
@@ -250,10 +250,10 @@ def sethostname(name: str) -> None:
 
 
 def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2): opens ``path`` below ``dirfd`` with the walk confined by ``resolve``.
+    """openat2(2): opens ``path`` below ``dirfd``; ``resolve`` confines the resolution.
 
-    Returns a close-on-exec fd. EXDEV/ELOOP: the path left its bounds. EAGAIN (a rename raced with ``..``) is
-    retried here, as the man page asks for.
+    Returns a close-on-exec fd. EXDEV/ELOOP: the path left its bounds. EAGAIN (a rename raced with ``..``) is retried
+    here, as the man page recommends.
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for attempt in range(32):
@@ -293,7 +293,7 @@ def mount_setattr(
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
-    """open_tree(2): an fd of a (with ``OPEN_TREE_CLONE`` detached copy of a) mount."""
+    """open_tree(2): an fd of a mount, with ``OPEN_TREE_CLONE`` of a detached copy of it."""
     result = _libc.syscall(
         ctypes.c_long(_SYS_OPEN_TREE),
         _c_int(dirfd),
@@ -304,7 +304,7 @@ def open_tree(dirfd: int, path: str, flags: int) -> int:
 
 
 def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int) -> None:
-    """move_mount(2): attaches what ``open_tree`` gave."""
+    """move_mount(2): attaches the result of ``open_tree``."""
     result = _libc.syscall(
         ctypes.c_long(_SYS_MOVE_MOUNT),
         _c_int(from_fd),
@@ -317,12 +317,12 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
 
 
 def fsopen(fstype: str) -> int:
-    """fsopen(2) (5.2): an fd to configure a new mount of this file system with."""
+    """fsopen(2) (5.2): an fd that configures a new mount of this file system."""
     return _check(_libc.syscall(ctypes.c_long(_SYS_FSOPEN), _c_char_p(_path(fstype)), _c_uint(FSOPEN_CLOEXEC)))
 
 
 def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None) -> None:
-    """fsconfig(2): one option (a string has at most 255 bytes), or ``FSCONFIG_CMD_CREATE``."""
+    """fsconfig(2): sets one option (a string has at most 255 bytes), or ``FSCONFIG_CMD_CREATE``."""
     result = _libc.syscall(
         ctypes.c_long(_SYS_FSCONFIG),
         _c_int(fd),
@@ -345,7 +345,7 @@ def renameat2(old: str, new: str, flags: int, *, old_dirfd: int = AT_FDCWD, new_
 
 
 def filesystem_type(path: str) -> int:
-    """``f_type`` of statfs(2): the magic number of the file system that holds ``path``."""
+    """``f_type`` of statfs(2): the magic number of the file system at ``path``."""
     buffer = _StatFs()
     _check(_libc.statfs(_encode(path), ctypes.byref(buffer)), path)
     return int(buffer.f_type) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""Mounting, what is mounted (``/proc/self/mountinfo``) and its removal."""
+"""Mounts, lists mounts (``/proc/self/mountinfo``) and unmounts."""
 
 import errno
 import os
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from engine.common.system import linux
 
 _CLONE_FS = 0x200
-#: mount(2) takes one page of options.
+#: mount(2) accepts one page of options.
 _PAGE = 4096
 #: The kernel's ``OVL_MAX_STACK``.
 MAX_LOWER_LAYERS = 500
 # The options of overlayfs that are paths.
 _PATHS = frozenset(("lowerdir", "upperdir", "workdir"))
-# What mount(2) calls a flag is of the mount or of the file system or (read-only) of both.
+# A flag of mount(2) belongs to the mount, to the file system or (read-only) to both.
 _ATTRIBUTES = {
     linux.MS_RDONLY: linux.MOUNT_ATTR_RDONLY,
     linux.MS_NOSUID: linux.MOUNT_ATTR_NOSUID,
@@ -72,14 +72,14 @@ def _parse_line(line: bytes) -> MountInfo:
 
 
 def parse(data: bytes) -> Iterator[MountInfo]:
-    """Parses mountinfo's text, in the kernel's order (a later mount lies over an earlier one)."""
+    """Parses mountinfo's text, in the kernel's order (a later mount covers an earlier one)."""
     for line in data.splitlines():
         if line:
             yield _parse_line(line)
 
 
 def _read(pid: int | str = "self") -> bytes:
-    # One read(2) per buffer: the kernel keeps the list consistent only within a read, so use a large one.
+    # The kernel keeps the list consistent only within one read(2), so use a large buffer.
     fd = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
     try:
         chunks = []
@@ -96,10 +96,10 @@ def mounts(pid: int | str = "self") -> list[MountInfo]:
 
 
 def mounts_under(path: str) -> list[MountInfo]:
-    """The mounts at ``path`` or below it, in the order they were made."""
+    """The mounts at ``path`` or below it, in the order of their creation."""
     root = os.path.realpath(path)
     prefix = root.rstrip("/") + "/"
-    # A cheap look at the bytes first: hosts with hundreds of containers have thousands of lines.
+    # Search the bytes first: hosts with hundreds of containers have thousands of lines.
     needle = re.split(rb"[ \t\n\\]", os.fsencode(root), maxsplit=1)[0]
     lines = (line for line in _read().splitlines() if needle in line)
     found = [_parse_line(line) for line in lines]
@@ -107,13 +107,14 @@ def mounts_under(path: str) -> list[MountInfo]:
 
 
 class MountTable:
-    """The mounts of one moment, to ask for many paths: it is read at the first question."""
+    """A snapshot of all mounts, for lookups of many paths; read at the first lookup."""
 
     def __init__(self) -> None:
         self._by_point: dict[str, MountInfo] = {}
 
     def mount_of(self, path: str) -> MountInfo | None:
-        """The mount that holds ``path`` (links resolved): the longest point above it, the latest if stacked."""
+        """The mount that contains ``path`` (links resolved): the longest mount point above it, the latest if
+        stacked."""
         if not self._by_point:
             self._by_point = {info.mountpoint: info for info in parse(_read())}
         at = os.path.realpath(path)
@@ -125,12 +126,12 @@ class MountTable:
 
 
 def mount_of(path: str) -> MountInfo | None:
-    """:meth:`MountTable.mount_of` as it is now."""
+    """:meth:`MountTable.mount_of` with the current mounts."""
     return MountTable().mount_of(path)
 
 
 def is_mountpoint(path: str) -> bool:
-    """Whether something is mounted at exactly ``path``; sees binds too, unlike os.path.ismount."""
+    """Whether something is mounted at exactly ``path``; detects binds too, unlike os.path.ismount."""
     real = os.path.realpath(path)
     return any(m.mountpoint == real for m in mounts_under(real))
 
@@ -138,12 +139,12 @@ def is_mountpoint(path: str) -> bool:
 def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
     """mount(2), also with options longer than a page: overlays of many layers.
 
-    The paths in those are given relative to the directory above all layers. Where that is too long as well, the
-    layers are given one by one, which takes Linux 6.7 (``lowerdir+``, filesystems/overlayfs). The working directory is
-    the process's, so a thread of its own leaves the shared one (``CLONE_FS``) first.
+    The paths in long options are given relative to the directory above all layers. If they are still too long, the
+    layers are added one at a time, which needs Linux 6.7 (``lowerdir+``, filesystems/overlayfs). The working directory
+    belongs to the process, so a dedicated thread leaves the shared one (``CLONE_FS``) first.
 
-    :raises OSError: of mount(2), with the target's path; EINVAL when the options are long and name no directories, or
-        name more layers than overlayfs takes.
+    :raises OSError: of mount(2), with the target's path; EINVAL when the options are long and have no directories, or
+        have more layers than overlayfs supports.
     """
     if len(os.fsencode(data)) < _PAGE:
         linux.mount(source, target, fstype, flags, data or None)
@@ -207,7 +208,7 @@ def _mount_by_layer(source: str, target: str, fstype: str, flags: int, options: 
         tree = linux.fsmount(context, attributes)
         linux.move_mount(tree, "", linux.AT_FDCWD, target, linux.MOVE_MOUNT_F_EMPTY_PATH)
     except OSError as error:
-        # Else the error names no path.
+        # fsconfig's error has no path: add it.
         raise OSError(error.errno, error.strerror, target) from error
     finally:
         for fd in (tree, context):
@@ -216,10 +217,10 @@ def _mount_by_layer(source: str, target: str, fstype: str, flags: int, options: 
 
 
 def unmount_under(path: str) -> int:
-    """Unmounts everything at ``path`` and below, newest first; returns how many went.
+    """Unmounts everything at ``path`` and below, newest first; returns the number of unmounted ones.
 
-    Detaches (``MNT_DETACH``): what is still in use vanishes from the tree and ends with its last user. What
-    went away meanwhile is no error.
+    Detaches (``MNT_DETACH``): a busy mount leaves the tree at once and ends with its last user. Mounts that vanish
+    meanwhile are no error.
     """
     gone = 0
     for info in reversed(mounts_under(path)):

@@ -1,11 +1,11 @@
-"""Parts of a library without the rest of it: some packages load all that they have when one module is asked for."""
+"""Imports modules of a package without running its ``__init__``: some packages import everything there."""
 
 import sys
 from importlib.util import find_spec, module_from_spec
 
 
 def skip_init(name: str) -> None:
-    """Makes the modules of a package importable without running its ``__init__``; of one that is loaded, nothing.
+    """Makes the modules of a package importable without running its ``__init__``. Does nothing if it is loaded already.
 
     :raises ImportError: it isn't installed.
     """

@@ -1,21 +1,21 @@
-"""Directories and files below the data root and the exec root: other users of the host can't list or read them.
+"""Directories and files below the data root and the exec root, which other users of the host can't list or read.
 
-What a container's root wrote into a layer or a volume may be a set-id program, and blobs, logs and databases hold what
-users don't share (CVE-2021-41091). Directories that must be passed (by the root of containers whose ids are mapped, or
-to a socket that a group may use) are 0711: what isn't known by name isn't found, and what is found is closed itself.
+A container's root may have written set-id programs into layers and volumes, and blobs, logs and databases contain
+private data (CVE-2021-41091). Directories that others must traverse (the root of containers with mapped ids, or a group
+that may use a socket) have mode 0711: others can open known names only, and the entries are restricted themselves.
 """
 
 import os
 import stat
 
-#: A directory that others may pass, but not list.
+#: The mode of a directory that others may traverse, but not list.
 PASSABLE = 0o711
 
 
 def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
-    """Makes a directory, and those above it that are missing (which can be passed). One that is there stays as it is.
+    """Creates a directory, and its missing parents (which others may traverse). An existing one is not changed.
 
-    :raises OSError: it can't be made, or a file is there.
+    :raises OSError: it can't be created, or a file exists there.
     """
     try:
         os.mkdir(path, mode)
@@ -31,8 +31,8 @@ def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
 
 
 def restrict_directory(path: str | os.PathLike[str], mode: int = 0o700, *, group: int = 0) -> None:
-    """Makes a directory of the engine's, or gives one that is there (of an earlier version, of an administrator) this
-    mode and root and ``group`` as its owners."""
+    """Creates a directory of the engine, or sets mode and owners (root, ``group``) of an existing one, which an earlier
+    version or an administrator may have created."""
     make_directory(path, mode)
     found = os.stat(path)
     if (found.st_uid, found.st_gid) != (0, group):
@@ -42,8 +42,8 @@ def restrict_directory(path: str | os.PathLike[str], mode: int = 0o700, *, group
 
 
 def make_file(path: str | os.PathLike[str]) -> None:
-    """Makes an empty file that only root reads, or makes one that is there root's alone: before a database, whose
-    further files take its mode, writes anything into it."""
+    """Creates an empty file that only root reads, or restricts an existing one to root. Call it before a database opens
+    the file: the database's further files get its mode."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if stat.S_IMODE(os.fstat(fd).st_mode) & 0o077:

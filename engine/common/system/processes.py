@@ -1,9 +1,8 @@
-"""One process that is meant, whatever process has its number later.
+"""Identifies a process even after its pid was reused.
 
-A pid is given again after its process was waited for, so a path with a pid in it (``/proc/<pid>/root``) may lead into
-another process at the next use. A descriptor of ``/proc/<pid>`` never does: once that process is gone, what is opened
-relative to it fails. The time of its start (proc_pid_stat(5)) tells whether the descriptor is of the process that is
-meant.
+The kernel reuses a pid after the process was waited for, so a path with a pid (``/proc/<pid>/root``) may refer to
+another process at its next use. A descriptor of ``/proc/<pid>`` never does: after the process has exited, opening files
+relative to it fails. The start time (proc_pid_stat(5)) tells whether the descriptor refers to the expected process.
 """
 
 import os
@@ -14,9 +13,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Process:
-    """A process that was seen as (``pid``, ``started``). A context manager, which closes the descriptor.
+    """The process with (``pid``, ``started``). A context manager, which closes the descriptor.
 
-    :raises ProcessLookupError: it is gone, or its pid is another process's.
+    :raises ProcessLookupError: it has exited, or another process has its pid.
     """
 
     def __init__(self, pid: int, started: int) -> None:
@@ -26,20 +25,20 @@ class Process:
         try:
             found = _start_time(self._directory, pid)
             if found != started:
-                raise ProcessLookupError(3, "the process has gone; its number is another's now", f"/proc/{pid}")
+                raise ProcessLookupError(3, "the process has exited; another process has its pid", f"/proc/{pid}")
         except BaseException:
             self.close()
             raise
 
     def open(self, name: str, flags: int) -> int:
-        """A close-on-exec descriptor of a file in ``/proc/<pid>``, as ``root`` or ``ns/net``.
+        """Opens a file in ``/proc/<pid>``, such as ``root`` or ``ns/net``; returns a close-on-exec descriptor.
 
-        :raises ProcessLookupError: the process has gone.
+        :raises ProcessLookupError: the process has exited.
         """
         try:
             return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._directory)
-        except FileNotFoundError as error:  # what the root link of a zombie says
-            raise ProcessLookupError(3, "the process has gone", name) from error
+        except FileNotFoundError as error:  # the error for the root link of a zombie
+            raise ProcessLookupError(3, "the process has exited", name) from error
 
     def read(self, name: str) -> bytes:
         """The content of a file in ``/proc/<pid>``; errors as :meth:`open`."""
@@ -61,9 +60,9 @@ class Process:
 
 
 def start_time(pid: int) -> int:
-    """When the process that has this pid now was started, in clock ticks since boot.
+    """The start time of the process that has this pid now, in clock ticks since boot.
 
-    :raises ProcessLookupError: there is none.
+    :raises ProcessLookupError: no process has it.
     """
     directory = _directory(pid)
     try:
@@ -88,5 +87,5 @@ def _start_time(directory: int, pid: int) -> int:
         stat = os.read(file, 4096)
     finally:
         os.close(file)
-    # The command's name may hold blanks and parentheses; fields are counted from the last one.
+    # The command's name may contain blanks and parentheses: count fields from the last parenthesis.
     return int(stat[stat.rindex(b")") + 2 :].split()[19])

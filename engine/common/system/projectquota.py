@@ -1,7 +1,7 @@
 """Limits on directories: XFS's project quotas (``quotactl(2)``, ``xfs_quota(8)``).
 
-A directory that belongs to a project hands that on to all that is made in it, and the file system counts the blocks of
-each project. Only XFS that is mounted with ``pquota`` is used, as with Docker.
+Files created in a directory inherit its project, and the file system counts the blocks of each project. Only XFS
+mounted with ``pquota`` is supported, as in Docker.
 """
 
 import ctypes
@@ -61,9 +61,9 @@ def supported(directory: str) -> bool:
 
 
 def limit(directories: Sequence[str], size: int) -> None:
-    """These directories, empty as yet, are together to hold at most ``size`` bytes.
+    """Limits these directories, which are still empty, to ``size`` bytes together.
 
-    :raises OSError: the file system can't.
+    :raises OSError: the file system doesn't support it.
     """
     fds: list[int] = []
     try:
@@ -82,7 +82,7 @@ def limit(directories: Sequence[str], size: int) -> None:
 
 
 def _unused(fd: int) -> int:
-    """A project that has no files."""
+    """A project id that has no files."""
     while True:
         number = secrets.randbelow((1 << 31) - (1 << 16)) + (1 << 16)
         try:

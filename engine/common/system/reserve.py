@@ -1,9 +1,9 @@
-"""Space for a SQLite database on a full disk, so that its daemon can still record what ends and what is removed.
+"""Reserves space for a SQLite database on a full disk, so that its daemon can still record exits and removals.
 
-Two parts. The write-ahead log is allocated in advance: SQLite writes it from its beginning after each checkpoint, so
-commits need no new space as long as the database itself does not grow. And a file without a meaning is kept beside the
-database; it is removed for the writes that free space when a commit has failed all the same. The first part comes
-first because a program that fills the disk also takes what the second one gives back.
+Two parts. The write-ahead log is allocated in advance: SQLite overwrites it from its start after each checkpoint, so
+commits need no new space as long as the database itself does not grow. A reserve file is kept beside the database; it
+is removed, for the writes that free space, when a commit fails nevertheless. The log comes first because a program that
+fills the disk may also take the blocks that the removed file releases.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ import sqlite3
 from engine.common.errors import Kind, WharfError
 
 _FILE_SIZE = 1 << 20
-#: Twice what SQLite writes until its automatic checkpoint (1,000 pages of 4 KiB).
+#: Twice the size that SQLite writes until its automatic checkpoint (1,000 pages of 4 KiB).
 _LOG_SIZE = 8 << 20
 _BLOCK = 512  # of st_blocks, stat(2)
 
 
 class Reserve:
-    """Belongs to the database at the path ``database``, whose folder exists. Its methods block, for less than a
+    """The reserve of the database at the path ``database``, whose folder exists. Its methods block for less than a
     millisecond."""
 
     def __init__(self, database: str) -> None:
@@ -29,7 +29,7 @@ class Reserve:
         self.held = False
 
     def renew(self) -> None:
-        """Allocates both parts, if there is space. The database is open: before that, it has no log."""
+        """Allocates both parts, if there is space. Call it with the database open: before that, it has no log."""
         self.held = False
         with contextlib.suppress(OSError):
             self._allocate(self._log, _LOG_SIZE, os.O_WRONLY)
@@ -42,7 +42,7 @@ class Reserve:
             self.held = True
 
     def release(self) -> bool:
-        """Removes the file. False: there was none."""
+        """Removes the reserve file. Returns False if there was none."""
         self.held = False
         try:
             os.unlink(self._file)
@@ -52,7 +52,7 @@ class Reserve:
 
     @staticmethod
     def _allocate(path: str, size: int, flags: int) -> None:
-        # SQLite takes zeros behind the last commit for the log's end: their checksum is wrong.
+        # SQLite takes zeros after the last commit for the log's end: their checksum is wrong.
         fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(fd).st_blocks * _BLOCK < size:
@@ -67,8 +67,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def disk_error(error: BaseException) -> BaseException:
-    """A full disk, or a quota that is used up, as RESOURCE_EXHAUSTED in the kernel's words; any other error as it is.
-    What a client and the log get is one sentence: it is no defect of ours."""
+    """Turns a full disk, or an exceeded quota, into RESOURCE_EXHAUSTED with the kernel's message; returns other errors
+    unchanged. Clients and the log get one sentence: it is not an internal error."""
     if is_full(error):
         return WharfError(Kind.RESOURCE_EXHAUSTED, f"write metadata: {os.strerror(errno.ENOSPC).lower()}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,6 +1,6 @@
-"""The lock of a daemon on its root directory: a flock, which ends with the process however that ends.
+"""The lock of a daemon on its root directory: an flock(2), which the kernel releases when the process ends.
 
-The file holds the owner's pid, so that another process can wait for the owner or end it.
+The file contains the owner's pid, so that another process can wait for the owner or end it.
 """
 
 import contextlib
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 from engine.common.errors import Kind, WharfError
 
-_PAUSE = 0.02  # seconds between two tries: flock has no deadline of its own
+_PAUSE = 0.02  # seconds between two attempts: flock has no timeout
 
 
 @contextlib.contextmanager
 def locked(path: str, *, seconds: float, busy: str) -> Iterator[None]:
-    """Holds the lock for the block. Blocks for at most so many seconds while another process has it.
+    """Holds the lock during the block. Blocks for at most ``seconds`` while another process has it.
 
-    The descriptor is opened here, after all forks: the lock lives as long as any copy of it.
+    Opens the descriptor here, after all forks: the lock lasts as long as any copy of the descriptor.
 
     :raises WharfError: UNAVAILABLE with the message ``busy``: another process still has it.
     """
@@ -37,7 +37,7 @@ def locked(path: str, *, seconds: float, busy: str) -> Iterator[None]:
 
 
 def owner(path: str) -> int | None:
-    """The pid of the process that holds the lock, 0 if it is held and the pid is not known; None: it is free."""
+    """The pid of the process that holds the lock, 0 if the pid is unknown; None: the lock is free."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

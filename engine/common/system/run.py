@@ -1,4 +1,4 @@
-"""The one door to other programs: explicit environment, stdin from the null device, always a deadline."""
+"""Runs external programs: explicit environment, stdin from the null device, always a deadline."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine.common.errors import Kind, WharfError
 
-#: What a tool needs and nothing that a user's shell happened to hold.
+#: The environment that tools need, without variables of a user's shell.
 DEFAULT_ENV: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -21,7 +21,7 @@ DEFAULT_ENV: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a program left: its output and its status (negative: ended by that signal)."""
+    """A finished program: its output and its status (negative: killed by that signal)."""
 
     stdout: bytes
     stderr: bytes
@@ -51,7 +51,7 @@ async def run(
 
     :param deadline: seconds; then the program's whole process group is killed.
     :param check: raise if the status isn't 0.
-    :raises WharfError: DEADLINE_EXCEEDED; INTERNAL with the program's words (``check``).
+    :raises WharfError: DEADLINE_EXCEEDED; INTERNAL with the program's error output (``check``).
     :raises FileNotFoundError, PermissionError: it can't be started.
     """
     process = await asyncio.create_subprocess_exec(
@@ -91,7 +91,7 @@ def run_sync(
     check: bool = False,
     pass_fds: Sequence[int] = (),
 ) -> Completed:
-    """As ``run``, for threads and for start-up before a loop exists."""
+    """Like ``run``, for threads and for the start before a loop exists."""
     with subprocess.Popen(
         list(argv),
         stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,

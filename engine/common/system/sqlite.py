@@ -1,5 +1,5 @@
-"""SQLite databases that one process has for itself; one that is opened when it is first asked for, and asked in
-threads: never on the loop."""
+"""SQLite databases that one process uses exclusively. ``LazyDatabase`` opens its database at the first use and runs all
+statements in threads."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ T = TypeVar("T")
 def connect(path: str, *, timeout: float = 5.0, cached_statements: int = 128) -> sqlite3.Connection:
     """A connection without implicit transactions, for any thread. It waits ``timeout`` seconds for a lock.
 
-    SQLite keeps the index of the write-ahead log in memory that the connections of this process share, and refuses
-    other processes ("database is locked") while one is open. Its default is a mapped file, ``-shm``, of which it
-    allocates one byte per page of 4 KiB: on a full file system with smaller blocks, access to the rest of a page ends
-    the process by SIGBUS. See https://www.sqlite.org/vfs.html, "unix-excl".
+    With "unix-excl", SQLite keeps the index of the write-ahead log in memory that the connections of this process
+    share, and refuses other processes ("database is locked") meanwhile. Its default is a mapped file, ``-shm``, of
+    which it allocates one byte per page of 4 KiB: on a full file system with smaller blocks, access to the rest of a
+    page kills the process with SIGBUS. See https://www.sqlite.org/vfs.html, "unix-excl".
     """
     return sqlite3.connect(
         f"file:{quote(os.path.abspath(path))}?vfs=unix-excl",
@@ -33,7 +33,7 @@ def connect(path: str, *, timeout: float = 5.0, cached_statements: int = 128) ->
 
 
 class LazyDatabase:
-    """``schema`` makes what is not there yet. One question at a time."""
+    """``schema`` creates missing tables. Runs one function at a time."""
 
     def __init__(self, path: str, schema: str) -> None:
         self._path, self._schema = path, schema
@@ -51,9 +51,10 @@ class LazyDatabase:
         return self._connection
 
     async def do(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """What the function returns; each statement of it is a transaction of its own, unless it begins one.
+        """Runs ``function`` with the connection and returns its result; each of its statements is a transaction, unless
+        it begins one.
 
-        :raises sqlite3.Error: it can't be opened, read or written.
+        :raises sqlite3.Error: the database can't be opened, read or written.
         """
 
         def work() -> T:
@@ -63,7 +64,7 @@ class LazyDatabase:
         return await asyncio.to_thread(work)
 
     def close(self) -> None:
-        """Until it is asked again. Blocks."""
+        """Closes the connection; the next use opens it again. Blocks."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()

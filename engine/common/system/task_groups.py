@@ -1,4 +1,4 @@
-"""Work that is done at once, with errors that a client can read: a task group raises a group of them."""
+"""Concurrent work that raises a single error: a task group raises an exception group, whose text clients can't use."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 @contextmanager
 def first_error() -> Iterator[None]:
-    """Out of a task group's errors, the one that came first: what a client can read."""
+    """Raises the first error of a task group's exception group."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -19,7 +19,7 @@ def first_error() -> Iterator[None]:
 
 
 async def run_all(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All at once; the first failure cancels the others and is raised."""
+    """Runs all steps concurrently; the first failure cancels the others and is raised."""
     with first_error():
         async with asyncio.TaskGroup() as group:
             for step in steps:

@@ -4,7 +4,7 @@ from engine.common.errors import causes, internal, invalid
 
 
 def test_causes_are_walked_once() -> None:
-    """An error that was raised from itself (``raise error from error``) had no end: the daemon's loop stood still."""
+    """The walk ends for an error that was raised from itself (``raise error from error``); it once blocked the loop."""
     first, second = internal("first"), invalid("second")
     first.__cause__ = second
     second.__cause__ = OSError("third")

@@ -1,4 +1,4 @@
-"""JSON from outside: what Go's encoding/json takes, and that every module which reads such JSON does so there."""
+"""Foreign JSON: decoded as Go's encoding/json does, and every module that reads it uses ``jsontext``."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ import pytest
 from engine.common import jsontext
 
 ROOT = Path(__file__).resolve().parents[3]
-# Modules that decode what this project wrote itself: databases, messages between its processes, files of a package.
+# Modules that decode this project's own JSON: databases, messages between its processes, files of the package.
 OWN_DATA = {
     "server/builder/cache/records.py",
     "engine/common/jsontext.py",
@@ -30,7 +30,7 @@ OWN_DATA = {
     "server/networks/model.py",
     "server/volumes/base.py",
 }
-# Output of programs of the host.
+# Modules that decode the output of the host's programs.
 HOST = {
     "server/networks/nftables/firewalld.py",
     "engine/shim/refusals.py",

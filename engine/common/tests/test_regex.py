@@ -1,4 +1,4 @@
-"""Regular expressions as Go reads them, in linear time."""
+"""Regular expressions have Go's syntax and match in linear time."""
 
 import re
 import time

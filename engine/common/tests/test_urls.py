@@ -1,4 +1,4 @@
-"""URLs that can't be read: Go's sentences, and never another exception."""
+"""Invalid URLs raise Go's sentences, and no other exception."""
 
 import pytest
 

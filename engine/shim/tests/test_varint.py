@@ -1,4 +1,4 @@
-"""Protobuf's variable-length integers against protobuf's own library."""
+"""Variable-length integers, compared with protobuf's own library."""
 
 from __future__ import annotations
 

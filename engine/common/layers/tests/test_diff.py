@@ -1,5 +1,4 @@
-"""Differences of trees become layers, which applied again give the same tree; the writer's archives are what other
-tools read."""
+"""Differences of trees become layers, and applying them gives the same tree; other tools read the archives."""
 
 import io
 import os
@@ -24,7 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ov
 
 
 def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
-    """All that a layer carries of a tree."""
+    """Everything of a tree that a layer carries."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()
@@ -45,7 +44,7 @@ def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.fixture
 def trees(tmp_path: Path) -> Iterator[tuple[Path, Path, Path]]:
-    """(lower, upper, merged): a base and a mounted overlay in which much has been changed."""
+    """(lower, upper, merged): a base and a mounted overlay with many changes."""
     lower, upper, work, merged = (tmp_path / name for name in ("lower", "upper", "work", "merged"))
     for path in (lower, upper, work, merged):
         path.mkdir()

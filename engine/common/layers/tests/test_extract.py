@@ -1,4 +1,4 @@
-"""Archives become files: every kind, whiteouts of layers, and archives made to do harm."""
+"""Archives become files: every kind, whiteouts of layers, and hostile archives."""
 
 import hashlib
 import io
@@ -54,7 +54,7 @@ _from_file = False
 
 @pytest.fixture(autouse=True, params=["stream", "file"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How archives come: plain layers are also extracted straight from a file."""
+    """The two sources of archives: plain layers are also extracted directly from a file."""
     monkeypatch.setattr(f"{__name__}._from_file", request.param == "file")
 
 
@@ -71,7 +71,7 @@ def extract(data: bytes, target: Target, options: Options | None = None) -> str:
 
 
 def test_a_file_that_is_still_being_written(root: Path) -> None:
-    """The end moves on while it is read, at any place; what was copied by the kernel is whole."""
+    """The end advances during the read, at any position; data that the kernel copied is complete."""
     noise = os.urandom(300_000)
 
     def build(tar: tarfile.TarFile) -> None:
@@ -113,14 +113,14 @@ def test_an_end_that_never_comes(root: Path) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    """A target directory beside a file that must stay as it is."""
+    """A target directory beside a file that must not change."""
     (tmp_path / "outside").write_text("untouched")
     place = tmp_path / "root"
     place.mkdir()
     yield place
     assert (tmp_path / "outside").read_text() == "untouched"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["outside", "root"]
-    assert os.getcwd() != "/" or Path("/proc").exists()  # this process's own root has not moved
+    assert os.getcwd() != "/" or Path("/proc").exists()  # this process's own root has not changed
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -156,7 +156,7 @@ def test_all_kinds_of_entries(root: Path, form: int) -> None:
 
 
 def test_what_the_directory_does_not_inherit(root: Path) -> None:
-    """A set-group-id parent gives its group to what is made in it; the archive says otherwise."""
+    """A set-group-id parent passes its group to new files; the archive's group must win."""
     os.chown(root, 0, 77)
     root.chmod(0o2755)
     extract(files("d/", "d/f"), Target(str(root)))
@@ -186,7 +186,8 @@ def test_compressions_are_recognised(root: Path, kind: Compression) -> None:
 
 
 def test_ends_of_archives(root: Path) -> None:
-    """As Go's reader has it: the padding of the last file and the end's mark may be missing, not a part of the mark."""
+    """As in Go's reader: the padding of the last file and the end-of-archive mark may be missing, but not a part of
+    it."""
     whole = files("f")
     for good in (513, 700, 1023, 1024, 1536, 2048):
         extract(whole[:good], Target(str(root)))
@@ -231,7 +232,7 @@ def test_attributes_and_times(root: Path) -> None:
     writer.close()
     extract(out.getvalue(), Target(str(root)))
     assert os.getxattr(root / "f", "user.colour") == b"bl\0ue"
-    assert os.listxattr(root / "f") == ["user.colour"]  # an archive has no say in overlayfs's own
+    assert os.listxattr(root / "f") == ["user.colour"]  # an archive can't set overlayfs's attributes
     assert (root / "f").stat().st_mtime_ns == 1_700_000_000_123_456_789
     assert (root / "old").stat().st_mtime_ns == -5_500_000_000
 
@@ -268,7 +269,7 @@ def test_hostile_entries_are_refused(root: Path, name: str) -> None:
 
 
 def test_links_lead_nowhere_else(root: Path) -> None:
-    """What is written through a link, absolute or climbing, lands inside the root."""
+    """Data written through an absolute or climbing link stays inside the root."""
 
     def build(tar: tarfile.TarFile) -> None:
         entry(tar, "up", type=tarfile.SYMTYPE, linkname="../../../..")
@@ -355,7 +356,7 @@ def test_full_disk(tmp_path: Path) -> None:
 
 @pytest.fixture
 def layered(tmp_path: Path) -> Iterator[tuple[Path, Path, Path]]:
-    """lower, upper and where both are mounted."""
+    """lower, upper and the mount point of both."""
     lower, upper, work, merged = (tmp_path / name for name in ("lower", "upper", "work", "merged"))
     for path in (lower, upper, work, merged):
         path.mkdir()
@@ -392,7 +393,7 @@ LAYER = (
 
 @pytest.mark.parametrize("way", [Whiteouts.OVERLAY, Whiteouts.APPLY])
 def test_whiteouts(layered: tuple[Path, Path, Path], way: Whiteouts) -> None:
-    """Both ways to apply a layer show the same tree."""
+    """Both methods to apply a layer give the same tree."""
     lower, upper, merged = layered
     extract(
         files("gone/", "gone/file", "gone/stays", "removed", "emptied/", "emptied/old", "replaced/", "replaced/old"),

@@ -1,4 +1,5 @@
-"""Where archives end, however they are cut into pieces; and that nothing of one is taken for its end."""
+"""The end of archives is found however they are split into pieces; data inside an archive is never taken for its
+end."""
 
 import io
 import os
@@ -15,7 +16,7 @@ MARK = 1024
 
 
 def kept(data: bytes, source: random.Random) -> bytes:
-    """What an ``TarEnd`` keeps of these bytes, in pieces of any size."""
+    """The bytes that a ``TarEnd`` keeps, given in pieces of any size."""
     end, found, at = TarEnd(), bytearray(), 0
     while at < len(data):
         piece = data[at : at + int(10 ** source.uniform(0, 5.5))]
@@ -56,7 +57,7 @@ def test_what_is_behind_the_end(form: int) -> None:
     for behind in (b"", bytes(9216), bytes(300_000), b"garbage" * 1000, bytes(700) + b"x"):
         for _ in range(5):
             assert kept(whole + behind, source) == whole
-    # without the mark, or with half of it, everything is of the archive
+    # without the mark, or with half of it, all bytes belong to the archive
     for cut in (512, 1024, 1025, 5000):
         assert kept(whole[:-cut], source) == whole[:-cut]
 
@@ -91,7 +92,7 @@ def test_sparse_files(tmp_path: Path, arguments: list[str]) -> None:
 
 
 def test_a_size_that_only_records_tell() -> None:
-    """Files of more than 8 GiB have it so; the field then says anything."""
+    """Files of more than 8 GiB have such records; the size field then contains anything."""
     data = os.urandom(5000)
     info = tarfile.TarInfo("f")
     info.size = len(data)

@@ -1,4 +1,4 @@
-"""Headers of the tar writer: the short way gives what the long one does."""
+"""Headers of the tar writer: the fast path gives the same bytes as the complete one."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""When a daemon gives memory back."""
+"""The trimming of an idle daemon's heap."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Overlays whose options do not fit in the page that mount(2) takes."""
+"""Overlays whose options exceed the page that mount(2) accepts."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ pytestmark = [
 
 @pytest.fixture
 def layers(tmp_path: Path) -> Iterator[Path]:
-    """Where the layers are; a tmpfs, which also carries upper directories."""
+    """The directory of the layers; a tmpfs, which also supports upper directories."""
     base = tmp_path / "a-data-root-with-a-long-name" / ("x" * 200) / "y"
     base.mkdir(parents=True)
     linux.mount("layers", str(base), "tmpfs", 0, "size=8m")
@@ -27,7 +27,7 @@ def layers(tmp_path: Path) -> Iterator[Path]:
 
 
 def _options(base: Path, count: int) -> str:
-    """The options of an overlay of ``count`` lower layers, each with a file of its own."""
+    """The options of an overlay of ``count`` lower layers, each with one file."""
     lowers = []
     for number in range(count):
         layer = base / f"{10000 + number}" / "fs"

@@ -1,4 +1,4 @@
-"""A process stays the one that is meant when its pid is given to another."""
+"""A process is identified even after its pid was reused."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def test_a_process_is_pid_and_start_time() -> None:
 
 @pytest.mark.root
 def test_a_pid_that_is_given_again() -> None:
-    """In a pid namespace of its own, where the next pid can be chosen (``ns_last_pid``)."""
+    """In a new pid namespace, where the next pid can be chosen (``ns_last_pid``)."""
     program = """
         import os, time
         from engine.common.system.processes import Process, start_time

@@ -1,4 +1,4 @@
-"""The doors to the kernel, against the real kernel where that needs no more than root."""
+"""System call wrappers, tested against the real kernel where root suffices."""
 
 import asyncio
 import os
@@ -81,7 +81,7 @@ def test_scopes_of_systemd() -> None:
 
 
 def test_a_new_cpuset_has_what_is_above_it(tmp_path: Path) -> None:
-    # A folder in the kernel's place: what is made anew is empty there, and so is here.
+    # A plain directory instead of cgroupfs: new groups are empty in both.
     layout = cgroups.CgroupLayout("v1", frozenset({"cpuset"}), {"cpuset": str(tmp_path)})
     values = {"cpuset.cpus": "0-3", "cpuset.mems": "0"}
     for folder in (tmp_path, tmp_path / "own", tmp_path / "own" / "below"):
@@ -97,13 +97,13 @@ def test_a_new_cpuset_has_what_is_above_it(tmp_path: Path) -> None:
 
 def test_room_is_made_below_the_root_of_a_part_of_the_tree(tmp_path: Path) -> None:
     layout = cgroups.CgroupLayout("v2", frozenset({"memory", "pids"}), unified=str(tmp_path))
-    (tmp_path / "cgroup.procs").write_text("0\n")  # nobody whom this PID namespace knows
+    (tmp_path / "cgroup.procs").write_text("0\n")  # a process that this PID namespace doesn't contain
     given = tmp_path / "cgroup.subtree_control"
     cgroups.delegate_controllers(layout)
-    assert not given.exists()  # the very root needs none
+    assert not given.exists()  # the root group needs no delegation
     (tmp_path / "cgroup.type").write_text("domain\n")
     cgroups.delegate_controllers(layout)
-    assert given.read_text() == "+pids"  # the last that was written, each by itself
+    assert given.read_text() == "+pids"  # the last value written, each controller separately
     assert not (tmp_path / "init").exists()
 
 
@@ -223,7 +223,7 @@ def test_named_deadlines() -> None:
         with pytest.raises(WharfError, match=r"test\.short: not done"):
             async with timeouts.limit("test.short"):
                 await asyncio.Event().wait()
-        with pytest.raises(TimeoutError):  # another's timeout stays what it is
+        with pytest.raises(TimeoutError):  # another TimeoutError passes unchanged
             async with timeouts.limit("engine.call"):
                 raise TimeoutError
 

@@ -1,4 +1,4 @@
-"""Errors of work that is done at once."""
+"""Errors of concurrent work."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Wildcards of paths: the earliest match is enough, and there is no backtracking."""
+"""Wildcards of paths: the earliest match suffices, and matching takes bounded time."""
 
 import itertools
 import re
