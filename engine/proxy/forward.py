@@ -1,8 +1,8 @@
-"""Holds published ports and carries what reaches them past the firewall's rules.
+"""Binds published ports and relays the traffic that the firewall's rules don't translate.
 
-The kernel's rules translate nearly all traffic before it gets here. What is left: ``::1`` (which nothing can
-translate), an IPv6 address of the host in front of a container that has only IPv4 and the other way round, and
-everything where the engine runs with ``--iptables=false``.
+The kernel's rules translate nearly all traffic before it reaches these sockets. The rest is: ``::1`` (which can't be
+translated), an IPv6 address of the host for a container that has only IPv4 and vice versa, and all traffic if the
+engine runs with ``--iptables=false``.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from engine.shim.protocol import BACKLOG
 _CHUNK = 1 << 16
 _HIGH_WATER = 1 << 18
 _UDP_IDLE = 90.0
-_UDP_CLIENTS = 4096  # of one port at a time: forged senders must not use up the descriptors
+_UDP_CLIENTS = 4096  # per port: forged senders must not use up the descriptors
 _CONNECT = 30.0
 _SCTP = 132
 _PKTINFO = 8  # IP_PKTINFO, missing in Python's socket before 3.14
 
 
 class Listen(NamedTuple):
-    """Host ports ``port`` … ``port + size - 1`` at ``host``, leading to those from ``to_port`` on of ``to``.
+    """Host ports ``port`` … ``port + size - 1`` at ``host``, forwarded to those from ``to_port`` on of ``to``.
 
-    ``both``: ``host`` is ``::`` and IPv4 is served by the same sockets. Without ``carry`` the ports are only
-    held, so that nobody else gets them.
+    ``both``: ``host`` is ``::`` and the same sockets serve IPv4. Without ``carry`` the ports are only bound, so that no
+    other program gets them.
     """
 
     protocol: str
@@ -52,7 +52,7 @@ class InUse(OSError):
 
 
 class Publications:
-    """The ports of each owner."""
+    """The published ports of each owner."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
@@ -65,11 +65,14 @@ class Publications:
         return list(self._owners)
 
     def publish(self, owner: str, listens: Sequence[Listen]) -> None:
-        """All or nothing. :raises InUse, OSError:"""
+        """Binds all ports, or none.
+
+        :raises InUse, OSError: a port can't be bound.
+        """
         held: list[_Held] = []
         try:
             for listen in listens:
-                # One by one: what is held already has to be known when a later one fails.
+                # One at a time: if a later port fails, the earlier ones must be closed.
                 held.extend(self._hold(listen, step) for step in range(listen.size))
         except BaseException:
             for item in held:
@@ -89,7 +92,7 @@ class Publications:
             sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, _SCTP if listen.protocol == "sctp" else 0)
         except OSError as error:
             if listen.protocol == "sctp" and error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
-                return _Held(self._reactor, None)  # a kernel without SCTP sockets: only rules can serve it
+                return _Held(self._reactor, None)  # a kernel without SCTP sockets: only rules can serve the port
             raise
         try:
             if family == socket.AF_INET6:
@@ -115,7 +118,7 @@ class Publications:
 
 
 def _free(kind: int, host: str, port: int) -> bool:
-    """Whether an IPv4 port can be had: tells which family was in the way of a socket for both."""
+    """Whether an IPv4 port is free: tells which family blocked a socket for both."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -128,7 +131,7 @@ def _free(kind: int, host: str, port: int) -> bool:
 
 
 class _Held:
-    """A port that is only held."""
+    """A port that is bound without relaying."""
 
     __slots__ = ("_reactor", "_sock")
 
@@ -157,7 +160,7 @@ class _TcpListener(_Held):
         try:
             client, _address = self._sock.accept()
         except OSError:
-            return  # the client left before it was accepted, or no fd is free: the next one may succeed
+            return  # the client left before the accept, or no fd is free: the next accept may succeed
         _Connection(self._reactor, client, self._target)
 
 
@@ -175,7 +178,7 @@ def _connect(target: tuple[str, int], kind: int) -> socket.socket:
 
 
 class _Connection:
-    """Two streams, each copied to the other; an end of one is passed on while the other flows."""
+    """Copies two streams to each other; the end of one is forwarded while the other continues."""
 
     __slots__ = ("_buffers", "_connected", "_ended", "_reactor", "_shut", "_socks", "_timer")
 
@@ -188,9 +191,9 @@ class _Connection:
             client.close()
             return
         self._socks = (client, server)
-        self._buffers = (bytearray(), bytearray())  # what is to be sent to client, to server
-        self._ended = [False, False]  # nothing more comes from client, from server
-        self._shut = [False, False]  # nothing more goes to client, to server
+        self._buffers = (bytearray(), bytearray())  # bytes to send to client, to server
+        self._ended = [False, False]  # end of file was read from client, from server
+        self._shut = [False, False]  # shut down for writing to client, to server
         self._connected = False
         self._timer: Timer = reactor.later(_CONNECT, self._close)
         for side in (0, 1):
@@ -217,7 +220,7 @@ class _Connection:
             if self._connected and not self._ended[side] and events & ~WRITE:
                 self._read(side)
             elif self._ended[side] and events & (HANGUP | ERROR):
-                # Nothing comes or goes there any more, and the kernel would say so for ever.
+                # Both directions are shut down; epoll would report the hangup forever.
                 self._reactor.forget(self._socks[side])
             self._pass_ends()
             self._update()
@@ -269,7 +272,7 @@ class _Connection:
 
 
 class _UdpListener(_Held):
-    """Datagrams: each client gets a socket of its own towards the container until it has been idle."""
+    """Datagrams: each client gets its own socket towards the container until it has been idle."""
 
     __slots__ = ("_clients", "_target")
 
@@ -277,7 +280,7 @@ class _UdpListener(_Held):
         super().__init__(reactor, sock)
         self._target = target
         self._clients: dict[object, _UdpClient] = {}
-        # The answer has to leave from the address that was asked.
+        # The answer's source address must be the address that the client used.
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
@@ -294,7 +297,7 @@ class _UdpListener(_Held):
         key = (address, *(item[2] for item in ancillary))
         client = self._clients.get(key)
         if client is None and len(self._clients) >= _UDP_CLIENTS:
-            return  # lost, as on a network that is full
+            return  # dropped, as on a congested network
         if client is None:
             try:
                 upstream = _connect(self._target, socket.SOCK_DGRAM)
@@ -315,7 +318,7 @@ def _source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, byt
     found = []
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _PKTINFO:
-            # struct in_pktinfo: the local address goes where the kernel looks for the source.
+            # struct in_pktinfo: put the local address into the field that the kernel reads as the source.
             index, local, _ = struct.unpack("=i4s4s", data[:12])
             found.append((level, kind, struct.pack("=i4s4s", 0 if local[0] != 127 else index, local, local)))
         elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:

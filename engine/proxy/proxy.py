@@ -1,9 +1,9 @@
-"""wharf-proxy: one process for all published ports and all containers' name service.
+"""wharf-proxy: one process for all published ports and the name service of all containers.
 
-It outlives wharfd, so that names resolve and ports stay held while that restarts. It ends when it has had nothing to
-serve for a while, or when no wharfd can reach it any more: its socket's name is gone. wharfd finds it by its socket,
-``<exec root>/proxy.sock``, which comes to it as its standard input. Requests and answers are JSON objects, each after
-its length (4 bytes, big endian).
+It outlives wharfd, so that names resolve and ports stay bound while wharfd restarts. It exits when it has served
+nothing for a while, or when no wharfd can reach it any more because its socket was unlinked. wharfd finds it by its
+socket, ``<exec root>/proxy.sock``, which it inherits as its standard input. Requests and answers are JSON objects, each
+after its length (4 bytes, big endian).
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from engine.proxy.forward import InUse, Listen, Publications
 from engine.proxy.reactor import READ, WRITE, Reactor
 from engine.proxy.resolver import Resolver, Upstream
 
-#: Raised whenever the requests change: wharfd replaces a proxy of another version.
+#: Incremented whenever the requests change: wharfd replaces a proxy of another version.
 VERSION = 2
-_IDLE = 60.0  # seconds without anything to serve, or without a name; it ends after two in a row
+_IDLE = 60.0  # seconds without anything to serve, or without its socket's name; it exits after two such periods
 _LENGTH = struct.Struct(">I")
 
 
 class Proxy:
-    """What wharfd asks for. Each request is answered with ``{"n": …}`` and ``error`` or its result."""
+    """Handles wharfd's requests. Each request is answered with ``{"n": …}`` and ``error`` or its result."""
 
     def __init__(self, reactor: Reactor, listener: socket.socket) -> None:
         self._reactor = reactor
@@ -50,12 +50,12 @@ class Proxy:
         self._clients.discard(client)
 
     def reachable(self) -> bool:
-        """Whether the socket's name still leads here: an engine that was killed may have been removed with its exec
-        root, and one that starts makes a new proxy where it finds no name."""
+        """Whether the socket's path still refers to this process's socket: the exec root of a killed engine may have
+        been removed, and a starting engine creates a new proxy if it finds no socket."""
         return self._identity is not None and _identity(self._path) == self._identity
 
     def _idle(self) -> None:
-        # Twice in a row: one that has just become idle may be needed again at once.
+        # Two periods: a proxy that has just become idle may be needed again soon.
         serves = bool(len(self.publications) or len(self.resolver))
         needed = serves and (bool(self._clients) or self.reachable())
         if not needed and not self._busy:
@@ -109,7 +109,7 @@ class Proxy:
         return {}
 
     def quit(self, _: dict[str, Any]) -> dict[str, Any]:
-        # After the answer went out.
+        # After the answer was sent.
         self._reactor.later(0, self._reactor.stop)
         return {}
 
@@ -136,7 +136,7 @@ _OPERATIONS = {
 
 
 class _Client:
-    """wharfd's connection."""
+    """One connection of wharfd."""
 
     def __init__(self, reactor: Reactor, sock: socket.socket, proxy: Proxy) -> None:
         self._reactor, self._sock, self._proxy = reactor, sock, proxy
@@ -182,7 +182,8 @@ class _Client:
 
 
 def main() -> None:
-    """Serves until idle. Standard input is the listening socket; the daemon that started it may end before."""
+    """Serves until idle. Standard input is the listening socket; the daemon that started this process may end before
+    it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     listener = socket.socket(fileno=os.dup(0))
@@ -193,7 +194,7 @@ def main() -> None:
     reactor = Reactor()
     proxy = Proxy(reactor, listener)
     reactor.run()
-    if proxy.reachable():  # another's is not ours to remove
+    if proxy.reachable():  # don't unlink another proxy's socket
         with contextlib.suppress(OSError):
             os.unlink(path)
     sys.exit(0)

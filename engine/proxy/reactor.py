@@ -1,4 +1,4 @@
-"""The proxy's loop: epoll, timers, nothing else. One thread; callbacks must not block.
+"""The proxy's event loop: epoll and timers. One thread; callbacks must not block.
 
 asyncio would cost 9 MiB of memory and half of the start time of a process that mostly waits.
 """
@@ -20,7 +20,7 @@ Handler = Callable[[int], None]
 
 
 class Timer:
-    """A call in the future; :meth:`cancel` makes it never happen."""
+    """A scheduled call; :meth:`cancel` prevents it."""
 
     __slots__ = ("action", "when")
 
@@ -54,7 +54,7 @@ class Reactor:
         self._epoll.modify(sock.fileno(), events)
 
     def forget(self, sock: socket.socket) -> None:
-        """Stops watching; before the socket is closed. Not watched is fine."""
+        """Stops watching; call it before closing the socket. Does nothing for a socket that isn't watched."""
         fd = sock.fileno()
         if self._handlers.pop(fd, None) is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -69,7 +69,7 @@ class Reactor:
         self._running = False
 
     def run(self) -> None:
-        """Until :meth:`stop`."""
+        """Runs until :meth:`stop`."""
         while self._running:
             for fd, events in self._epoll.poll(self._wait()):
                 handler = self._handlers.get(fd)

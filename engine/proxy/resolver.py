@@ -1,7 +1,7 @@
 """The embedded DNS server at 127.0.0.11 of containers on user networks.
 
-Names of a container's networks are answered from memory. Everything else is forwarded to its name servers,
-from inside the container's namespace, or from the host's where the server is on the host's own loopback.
+Names of a container's networks are answered from memory. Other questions are forwarded to the container's name servers,
+from inside its namespace, or from the host's if the server is on the host's own loopback.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from engine.proxy.reactor import READ, WRITE, Reactor, Timer
 from engine.shim.protocol import BACKLOG
 
 LISTEN = "127.0.0.11"
-_TRY = 3.0  # seconds for one server
-_TRIES = 3  # servers asked for one question
-_IDLE = 30.0  # seconds a silent TCP client may stay
+_TRY = 3.0  # seconds per server
+_TRIES = 3  # servers per question
+_IDLE = 30.0  # seconds until an idle TCP client is closed
 _CONCURRENT = 1024
 _DATAGRAM = 1 << 16
 
@@ -35,15 +35,15 @@ class Zone(NamedTuple):
 
 
 class Upstream(NamedTuple):
-    """A name server; ``host``: it is asked from the host's namespace."""
+    """A name server; ``host``: it is queried from the host's namespace."""
 
     address: str
     host: bool = False
 
 
 class View:
-    """What one container sees: its networks in order, its name servers, and on each network its own aliases for
-    others' names (``links``: network → lower case alias → name)."""
+    """The names visible to one container: its networks in order, its name servers, and for each network its own aliases
+    of other containers' names (``links``: network → lower case alias → name)."""
 
     __slots__ = ("clients", "links", "netns", "tcp", "udp", "upstreams", "zones")
 
@@ -79,7 +79,7 @@ class Resolver:
     def set_zone(
         self, key: str, name: str, records: dict[str, list[tuple[str, str]]], pointers: dict[str, str]
     ) -> None:
-        """Replaces what is known of one network."""
+        """Replaces the names of one network."""
         self._zones[key] = Zone(name, records, pointers)
 
     def drop_zone(self, key: str) -> None:
@@ -96,9 +96,9 @@ class Resolver:
         links: dict[str, dict[str, str]],
         upstreams: Sequence[Upstream],
     ) -> tuple[int, int]:
-        """Serves a container, or changes what it sees; returns the UDP and TCP ports at 127.0.0.11.
+        """Serves a container, or replaces its view; returns the UDP and TCP ports at 127.0.0.11.
 
-        :raises OSError: the namespace can't be entered, or has no room.
+        :raises OSError: the namespace can't be entered, or a socket can't be created there.
         """
         view = self._views.get(key)
         if view is not None and view.netns == path:
@@ -125,7 +125,7 @@ class Resolver:
             sock.close()
 
     def _datagram(self, view: View) -> None:
-        for _ in range(64):  # a flood of one container must not keep others waiting
+        for _ in range(64):  # limited: a flood from one container must not block the others
             try:
                 data, address = view.udp.recvfrom(_DATAGRAM)
             except OSError:
@@ -138,7 +138,7 @@ class Resolver:
             view.clients.add(_TcpClient(self._reactor, sock, self, view))
 
     def ask(self, view: View, data: bytes, reply: Reply, *, stream: bool) -> None:
-        """Answers one question; ``reply`` is called at once or later, or never if it makes no sense."""
+        """Answers one question; calls ``reply`` at once or later, or never for a malformed one."""
         try:
             query = dnsmessage.parse(data)
         except dnsmessage.Malformed:
@@ -161,7 +161,7 @@ class Resolver:
             family = 0 if query.type == dnsmessage.A else 1
             addresses = [pair[family] for pair in found if pair[family]]
             if len(addresses) > 1:
-                # Each of several in turn, so that clients that take the first one spread.
+                # Rotate the addresses, so that clients that use the first one are spread.
                 self._turn = (self._turn + 1) % len(addresses)
                 addresses = addresses[self._turn :] + addresses[: self._turn]
             return dnsmessage.addresses(query, addresses, stream=stream)
@@ -174,14 +174,14 @@ class Resolver:
                 if zone and address in zone.pointers:
                     return dnsmessage.pointers(query, (zone.pointers[address],), stream=stream)
             return None
-        # A name of ours has no other records, and nobody outside may say that it has.
+        # A local name has no other record types, and a server outside must not answer for it.
         if self._lookup(view, query.name) is not None:
             return dnsmessage.addresses(query, (), stream=stream)
         return None
 
     def _lookup(self, view: View, name: str) -> list[tuple[str, str]] | None:
         aliased = [(key, target) for key in view.zones if (target := view.links.get(key, {}).get(name))]
-        # An alias goes before a name, and hides it on its own network only.
+        # An alias precedes a name, and hides it on its own network only.
         hidden = {key for key, _ in aliased}
         for key, wanted in (*aliased, *((key, name) for key in view.zones if key not in hidden)):
             if (found := self._named(key, wanted)) is not None:
@@ -189,12 +189,12 @@ class Resolver:
         return None
 
     def _named(self, key: str, name: str) -> list[tuple[str, str]] | None:
-        """What is known of a name on one network."""
+        """The addresses of a name on one network."""
         zone = self._zones.get(key)
         if zone is not None:
             if name in zone.names:
                 return zone.names[name]
-            # "name.network" means the name on that network.
+            # "name.network" is the name on that network.
             suffix = f".{zone.name.lower()}"
             if name.endswith(suffix) and name[: -len(suffix)] in zone.names:
                 return zone.names[name[: -len(suffix)]]
@@ -236,14 +236,14 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
 
 def _datagram_reply(sock: socket.socket, address: Any) -> Reply:
     def reply(answer: bytes) -> None:
-        with contextlib.suppress(OSError):  # the container is gone, or its buffer is full
+        with contextlib.suppress(OSError):  # the container has stopped, or its buffer is full
             sock.sendto(answer, address)
 
     return reply
 
 
 class _Question:
-    """A question on its way to the name servers, one after the other, over the transport it came by."""
+    """A question that is forwarded to the name servers, one after the other, over the transport that it arrived on."""
 
     def __init__(
         self,
@@ -263,7 +263,7 @@ class _Question:
         self._kept: bytes | None = None
 
     def ask(self) -> None:
-        """Asks the next server, or gives up with the best answer so far."""
+        """Queries the next server, or ends with the best answer so far."""
         self._drop()
         while self._upstreams:
             upstream = self._upstreams.pop(0)
@@ -323,7 +323,7 @@ class _Question:
 
     def _finish(self, answer: bytes) -> None:
         if not dnsmessage.same_number(answer, self._data):
-            return  # a stray datagram: the real answer may still come
+            return  # a stray datagram: the real answer may still arrive
         if dnsmessage.code(answer) in (dnsmessage.SERVFAIL, dnsmessage.REFUSED) and self._upstreams:
             self._kept = answer
             self.ask()
@@ -341,7 +341,7 @@ class _Question:
 
 
 class _TcpClient:
-    """A client's TCP connection: any number of questions, answered as the answers come."""
+    """A client's TCP connection: any number of questions, answered in the order of the answers' arrival."""
 
     def __init__(self, reactor: Reactor, sock: socket.socket, resolver: Resolver, view: View) -> None:
         self._reactor, self._sock, self._resolver, self._view = reactor, sock, resolver, view

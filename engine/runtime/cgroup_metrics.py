@@ -25,7 +25,7 @@ _V1_BLKIO = (
 
 
 def _read(directory: str | None, name: str) -> str:
-    """A file's text; "" for a controller or file that isn't there."""
+    """A file's text; "" for a missing controller or file."""
     if directory is None:
         return ""
     try:
@@ -35,7 +35,7 @@ def _read(directory: str | None, name: str) -> str:
     try:
         return os.read(fd, 1 << 16).decode()
     except OSError:
-        return ""  # ENODEV: the cgroup was removed after it was opened
+        return ""  # ENODEV: the cgroup was removed after the file was opened
     finally:
         os.close(fd)
 
@@ -55,7 +55,7 @@ def _pairs(text: str) -> Iterator[tuple[str, int]]:
 
 
 def _limit_or_none(value: int) -> int:
-    """pids.max: "max" is told as no limit at all."""
+    """pids.max: "max" is reported as no limit."""
     return 0 if value == _UNLIMITED else value
 
 
@@ -112,7 +112,7 @@ def _memory_v1(metrics: v1.Metrics, directory: str | None) -> None:
 
 
 def measure_v2(directory: str) -> v2.Metrics:
-    """``directory``: the container's in the unified tree."""
+    """``directory``: the container's directory in the unified tree."""
     metrics = v2.Metrics()
     metrics.pids.current = _number(directory, "pids.current")
     metrics.pids.limit = _limit_or_none(_number(directory, "pids.max"))
@@ -124,7 +124,7 @@ def measure_v2(directory: str) -> v2.Metrics:
     for name, value in found.items():
         if name in _V2_MEMORY:
             setattr(memory, name, value)
-    # Newer kernels count them apart.
+    # Newer kernels have separate counters for anonymous and file pages.
     for name in ("workingset_refault", "workingset_activate"):
         if name not in found:
             setattr(memory, name, found.get(f"{name}_anon", 0) + found.get(f"{name}_file", 0))
@@ -151,6 +151,6 @@ def measure_v2(directory: str) -> v2.Metrics:
 
 
 def measure(directories: Mapping[str, str], *, unified: bool) -> v1.Metrics | v2.Metrics:
-    """A sample of the cgroup that ``engine.common.system.cgroups.directories`` found for a process; zeros where it is
-    gone. Blocks only on the kernel."""
+    """Samples a cgroup, given by ``engine.common.system.cgroups.directories``; zeros if it was removed. Blocks on the
+    kernel only."""
     return measure_v2(directories[""]) if unified else measure_v1(directories)

@@ -1,4 +1,4 @@
-"""Which OCI runtime this host gets: crun where it works, runc otherwise. Found out once, with the reason."""
+"""Chooses the host's OCI runtime: crun where it works, runc otherwise. Probed once, with the reason."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from engine.shim.oci import CRUN, RUNC
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A runtime's program. ``dialect``: whose command line it speaks."""
+    """A runtime's program. ``dialect``: the runtime whose command line it accepts."""
 
     dialect: str
     path: str
@@ -26,7 +26,7 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """``default`` is None where no runtime works. ``refused``: name → why it isn't used here."""
+    """``default`` is None if no runtime works. ``refused``: name → why it can't be used."""
 
     default: Binary | None
     usable: Mapping[str, Binary] = field(default_factory=dict)
@@ -34,11 +34,11 @@ class Probe:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """For ``docker info``: a preferred runtime that can't be used."""
+        """Warnings for ``docker info``: a preferred runtime that can't be used."""
         return tuple(f"WARNING: {name} is not used: {reason}" for name, reason in sorted(self.refused.items()))
 
     def require(self, preferred: str = "") -> Binary:
-        """The preferred runtime where it is usable, else the default. UNAVAILABLE: there is none."""
+        """The preferred runtime if it is usable, else the default. Raises UNAVAILABLE if there is none."""
         if preferred in self.usable:
             return self.usable[preferred]
         if self.default is None:
@@ -48,14 +48,14 @@ class Probe:
 
 
 def dialect_of(path: str) -> str:
-    """crun's command line for what is called crun, runc's for everything else."""
+    """``crun`` for a program of that name, ``runc`` for all others."""
     return CRUN if "crun" in os.path.basename(path) else RUNC
 
 
 def describe(path: str) -> Binary:
-    """Asks a runtime for its version (an answer that isn't understood leaves it empty).
+    """Asks a runtime for its version (empty if the answer can't be parsed).
 
-    :raises WharfError: it doesn't run.
+    :raises WharfError: it can't be run.
     """
     try:
         done = run_sync([path, "--version"], deadline=timeouts.seconds("runtime.probe"))
@@ -70,9 +70,9 @@ def describe(path: str) -> Binary:
 
 
 def crun_refusal(layout: cgroups.CgroupLayout) -> str:
-    """Why crun won't work with these control groups, ``""`` if it will.
+    """Why crun can't work with these control groups, ``""`` if it can.
 
-    It refuses a hybrid layout in which some controllers are left to the unified tree.
+    It refuses a hybrid layout in which the unified tree has controllers.
     """
     if layout.mode != "hybrid" or layout.unified is None:
         return ""
@@ -88,7 +88,7 @@ def crun_refusal(layout: cgroups.CgroupLayout) -> str:
 
 @cache
 def probe() -> Probe:
-    """What this host has. Blocking, some ten milliseconds; the answer is kept."""
+    """Probes the host's runtimes. Blocks for some ten milliseconds; callers keep the result."""
     usable: dict[str, Binary] = {}
     refused: dict[str, str] = {}
     for name in (CRUN, RUNC):

@@ -11,12 +11,12 @@ from engine.shim.protocol import Json, ProtocolError, RequestError
 
 Request = Callable[["Peer", Json, bytes, list[int]], None]
 
-# A peer that reads no answers any more is cut off: it can ask for the state when it comes back.
+# Disconnect a peer that doesn't read its answers: it can ask for the state when it reconnects.
 _BACKLOG = 4 << 20
 
 
 class Peer:
-    """One connection that speaks frames; closed by either side at any time."""
+    """One connection that exchanges frames; either side may close it at any time."""
 
     def __init__(
         self, loop: Loop, sock: socket.socket, on_request: Request, on_close: Callable[["Peer"], None]
@@ -29,14 +29,14 @@ class Peer:
         self._on_close = on_close
         self._decoder = protocol.Decoder()
         self._out: deque[bytes] = deque()
-        # The descriptor that goes with the first byte of what is queued; -1: none does.
+        # The descriptor to send with the first byte of the queue; -1: none.
         self._passed = -1
         self._fds: list[int] = []
         self.open = True
         loop.add(self._fd, READ, self._ready)
 
     def send(self, message: Mapping[str, object], *, fd: int = -1) -> None:
-        """Queues one frame; to a peer that left it goes nowhere. ``fd`` is taken over: it goes with the first frame."""
+        """Queues one frame; a closed peer ignores it. Takes ownership of ``fd``, which is sent with the first frame."""
         if not self.open:
             if fd >= 0:
                 os.close(fd)
@@ -53,7 +53,7 @@ class Peer:
         self.send({"id": request.get("id"), "error": error.to_json()})
 
     def finish(self) -> None:
-        """Closes after what is queued was sent (a few bytes: the socket takes them at once or never)."""
+        """Closes after the queue was sent (a few bytes: the socket accepts them at once or never)."""
         self.close()
 
     def _ready(self, events: int) -> None:
@@ -88,7 +88,7 @@ class Peer:
         except RequestError as error:
             self.refuse(message, error)
         finally:
-            # Who keeps a descriptor takes it out of the list.
+            # A handler that keeps a descriptor removes it from the list.
             for fd in fds:
                 os.close(fd)
 
@@ -130,7 +130,7 @@ class Peer:
 
 
 class Server:
-    """Listens at a path and makes peers. ``on_gone``: one of them has left; ``on_alone``: the last."""
+    """Listens at a path and creates peers. ``on_gone``: a peer has closed; ``on_alone``: the last one has."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Server:
             peer.send(message)
 
     def stop_listening(self) -> None:
-        """No new peers; the socket's name goes, unless somebody else has put one in its place."""
+        """Stops accepting, and unlinks the socket unless another process has replaced it."""
         if self._listener.fileno() < 0:
             return
         self._loop.remove(self._listener.fileno())

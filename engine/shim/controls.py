@@ -1,4 +1,4 @@
-"""What can be asked of a container's processes: signals, pause, resources, terminal size, pids."""
+"""Operations on a container's processes: signals, pause, resources, terminal size, pids."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from engine.shim.runner import Runner
 
 
 class Controls:
-    """``find("")`` is the first process, ``find(exec_id)`` an exec; RequestError for an unknown one."""
+    """``find("")`` is the first process, ``find(exec_id)`` an exec; raises RequestError for an unknown one."""
 
     def __init__(self, runner: Runner, find: Callable[[str], Process], execs: Mapping[str, Process]) -> None:
         self._runner = runner
@@ -33,7 +33,7 @@ class Controls:
         }
 
     def found(self, pid: int) -> None:
-        """The container was created. Its cgroups are looked up now: later its own init may move itself deeper."""
+        """The container was created. Look up its cgroups now: its init may move itself into a sub-cgroup later."""
         self.cgroups = kernel.own_cgroups(pid)
 
     def _running_init(self) -> Process:
@@ -70,7 +70,7 @@ class Controls:
         if not process.pid:
             raise RequestError("failed precondition", "process is not running")
         try:
-            # It is our child and not reaped: the pid can't be anybody else's.
+            # An unreaped child of this process: its pid can't be reused.
             os.kill(process.pid, number)
         except ProcessLookupError:
             raise RequestError("not found", "process already finished") from None
@@ -119,7 +119,7 @@ class Controls:
         execs = {other.pid: other.id for other in self._execs.values() if other.pid and not other.exited}
         pids = {process.pid, *execs}
         for directory in self.cgroups.values():
-            # Any hierarchy will do: all its processes are in each.
+            # Each hierarchy has all processes.
             pids.update(kernel.cgroup_pids(directory))
             break
         peer.reply(message, pids=[[pid, execs.get(pid, "")] for pid in sorted(pids)])

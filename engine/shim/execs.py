@@ -1,7 +1,6 @@
-"""The execs of a container, in two ways. The supervisor adds one, starts it, and deletes it after its end, as
-containerd's API has it. Or the daemon sends one request ``run`` to the container's stdio (``engine.api.extensions``):
-the answers to it tell the start and the end, and the shim forgets the exec then.
-"""
+"""The execs of a container, in two ways. The supervisor adds, starts and deletes an exec, as containerd's API does. The
+daemon instead sends one request ``run`` to the container's stdio (``engine.api.extensions``): its answers report the
+start and the exit, and the shim forgets the exec then."""
 
 import contextlib
 import json
@@ -21,8 +20,8 @@ from engine.shim.stdio.attach import Handed
 
 
 class Execs:
-    """``make`` makes a process of its id and stdio. ``settled`` is called when a start is over. ``tell`` tells the
-    supervisors of an event."""
+    """``make`` creates a process from its id and stdio. ``settled`` is called when a start has completed or failed.
+    ``tell`` sends an event to the supervisors."""
 
     def __init__(
         self,
@@ -40,17 +39,17 @@ class Execs:
         self._make = make
         self._settled = settled
         self._tell = tell
-        # Those that are run for the daemon: its line, by the exec's id.
+        # The daemon's connection of each exec that it runs, by the exec's id.
         self._lines: dict[str, Peer] = {}
 
     @property
     def starting(self) -> bool:
-        """Whether a start is under way."""
+        """Whether a start is in progress."""
         return any(process.started and process.status == CREATED for process in self.all.values())
 
     @property
     def running(self) -> bool:
-        """Whether the end of any is still to be told."""
+        """Whether an exec's exit is not reported yet."""
         return any(process.pid and process.status != STOPPED for process in self.all.values())
 
     def add(self, message: Json, spec: bytes) -> Process:
@@ -65,14 +64,14 @@ class Execs:
         return process
 
     def added(self, peer: Peer, message: Json) -> None:
-        """The operation ``exec`` of a supervisor."""
+        """The supervisor's operation ``exec``."""
         spec = mapping(message, "spec")
         self.add(message, json.dumps(spec).encode()).oom_score_adj = spec.get("oomScoreAdj")
         peer.reply(message)
 
     def run(self, peer: Peer, message: Json, spec: bytes, client: Handed | None) -> None:
-        """The operation ``run`` of a daemon. Told on its line: ``pid``, or why there is none; then ``ended`` of the
-        client's session, and at last ``exit``."""
+        """The daemon's operation ``run``. Sent on its connection: ``pid``, or the error; then ``ended`` of the client's
+        session, and finally ``exit``."""
         process = self.add(message, spec)
         process.oom_score_adj = message.get("oom_score_adj")
         identity = process.id
@@ -96,7 +95,8 @@ class Execs:
             raise
 
     def start(self, process: Process, done: Done) -> None:
-        """
+        """Starts the exec; calls ``done`` when it runs or has failed.
+
         :raises RequestError: the runtime can't be executed.
         """
         name = self._runner.name("exec")
@@ -122,12 +122,12 @@ class Execs:
             done(error)
             self._settled()
 
-        # crun sets it for a container's first process alone.
+        # crun applies oom_score_adj only to a container's first process.
         with kernel.oom_score_adj(process.oom_score_adj):
             launch(self._loop, self._runner, "exec", process, make, pid_file, ended)
 
     def over(self, process: Process) -> None:
-        """It has ended and its output was read."""
+        """The process has exited and its output was read."""
         end = {"status": process.exit_status, "at_ns": process.exited_at_ns}
         line = self._lines.pop(process.id, None)
         if line is not None:

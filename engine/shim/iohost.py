@@ -1,22 +1,23 @@
-"""Stdio for a stock containerd, whose shim knows FIFOs only: one process per container, outliving the daemon.
+"""The I/O host: stdio for a stock containerd, whose shim knows FIFOs only. One process per container; outlives the
+daemon.
 
-It makes the FIFOs that the task (or exec) is created with, reads them, writes the log, and serves attach on
-the same kind of ``stdio.sock`` as our own shim. Operations on its control socket (``io.sock``):
+It creates the FIFOs for the task (or exec), reads them, writes the log, and serves attach on the same kind of
+``stdio.sock`` as our own shim. Operations on its control socket (``io.sock``):
 
 * ``open`` ``{"exec_id", "socket", "terminal", "options"}`` → ``{"stdin", "stdout", "stderr"}`` (paths; empty
-  where there is none) to give to Tasks.Create or Tasks.Exec.
+  where there is none) for Tasks.Create or Tasks.Exec.
 * ``started``: the process runs → ``{"input_closed"}``. ``abandon``: it will never run; clients get their sockets
   back.
-* ``exited``: the process ended; its output is read to the end. ``close``: forget an ended process; the last one
-  ends the host. With the container's own process its execs have ended, too, whether or not somebody tells so.
-* ``discard``: the container does not run, and nobody knows what is left here.
-* ``state`` → the ids it serves, and those whose input has ended.
+* ``exited``: the process has exited; its output is read to the end. ``close``: forget an exited process; the host
+  exits with the last one. When the container's own process exits, its execs have exited too, even without a report.
+* ``discard``: the container does not run, and the state here is unknown to the daemon.
+* ``state`` → the ids that it serves, and those whose input has ended.
 
-The end of stdin is told to the daemon as ``{"event": "stdin-closed", "exec_id"}``: containerd's shim holds the
-FIFO open too, only Tasks.CloseIO ends the container's input, and that only once the process runs.
+The end of stdin is reported to the daemon as ``{"event": "stdin-closed", "exec_id"}``: containerd's shim holds the FIFO
+open too, only Tasks.CloseIO ends the container's input, and only once the process runs.
 
-While no daemon is there to tell the end of a process, the end of its output stands for it; and where the directory is
-gone none will ever come.
+While no daemon is connected to report a process's exit, the end of its output counts as its exit; if the directory was
+removed, no daemon will ever connect.
 """
 
 import os
@@ -50,14 +51,18 @@ class Pipes:
         on_finished: Callable[[], None],
         on_input_closed: Callable[[], None],
     ) -> None:
-        """:raises OSError: the FIFOs or the log can't be made. :raises ValueError: a wrong log option."""
+        """Creates the FIFOs and opens the log.
+
+        :raises OSError: the FIFOs or the log can't be created.
+        :raises ValueError: an invalid log option.
+        """
         options = {key: str(value) for key, value in mapping(message, "options").items()}
         terminal = bool(message.get("terminal"))
         path = options.get("path", "")
         self.directory = directory
         self.paths = {"stdin": "", "stdout": "", "stderr": ""}
         self.started = False
-        #: The container has ended: nobody may be there to tell the end of this process.
+        #: The container has exited: maybe no daemon reports this process's exit.
         self.orphaned = False
         self._on_input_closed = on_input_closed
         self._loop = loop
@@ -82,10 +87,10 @@ class Pipes:
     def _make(self, path: str, name: str) -> None:
         os.mkfifo(path, 0o600)
         self.paths[name] = path
-        # For both directions at first: neither containerd's shim nor we have to wait for the other.
+        # Open for both directions first: then neither containerd's shim nor this process blocks in open(2).
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         if name == "stdin":
-            # What comes before containerd opens it (for an exec: at its start) must not go when we close it.
+            # Bytes written before containerd opens the FIFO (for an exec: at its start) must survive our close.
             self._keepers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             self.streams.input.open = True
             self.streams.input.on_shut = self._input_closed
@@ -100,11 +105,11 @@ class Pipes:
 
     @property
     def input_closed(self) -> bool:
-        """Whether the process's input has ended: containerd has to be told."""
+        """Whether the process's input has ended and containerd must be told."""
         return bool(self.paths["stdin"]) and not self.streams.input.open
 
     def release(self) -> None:
-        """The shim has opened its ends: from now on the end of the output is seen."""
+        """The shim has opened its ends: from now on, end of file is detected."""
         for fd in self._keepers:
             os.close(fd)
         self._keepers.clear()
@@ -123,7 +128,7 @@ class Pipes:
 
 
 class IoHost:
-    """``directory`` holds the FIFOs and ``io.sock``; ``control`` is the launcher's end of a socket pair."""
+    """``directory`` has the FIFOs and ``io.sock``; ``control`` is the launcher's end of a socket pair."""
 
     def __init__(self, directory: str, control: socket.socket) -> None:
         self.loop = Loop(self._failed)
@@ -136,13 +141,13 @@ class IoHost:
         self._server.add(control)
 
     def _failed(self, error: BaseException) -> None:
-        import traceback  # for this alone, and so not in every shim
+        import traceback  # imported here only, to keep it out of every shim
 
         with open(os.path.join(self._directory, "iohost.log"), "a") as file:
             traceback.print_exception(error, file=file)
 
     def _alone(self) -> None:
-        """The daemon has gone."""
+        """The daemon has disconnected."""
         forgotten = not os.path.exists(self._directory)
         for identity, pipes in tuple(self._processes.items()):
             if pipes.streams.finished:
@@ -153,7 +158,7 @@ class IoHost:
             self._leave()
 
     def _finished(self) -> None:
-        """All output of some process was read."""
+        """All output of a process was read."""
         if not self._server.peers:
             self._alone()
         for identity, pipes in tuple(self._processes.items()):
@@ -161,7 +166,7 @@ class IoHost:
                 self._forget(identity, pipes)
 
     def _orphan(self) -> None:
-        """The container has ended: what ran in it, too. What is about to be started is told to be abandoned."""
+        """The container has exited, and so have its execs. The daemon abandons an exec that is about to start."""
         for pipes in tuple(self._processes.values()):
             pipes.orphaned = True
             if pipes.started:
@@ -184,7 +189,7 @@ class IoHost:
             return
         if operation == "discard":
             for name, each in tuple(self._processes.items()):
-                # What was read goes to who reads it still.
+                # Output that was read is still delivered to its clients.
                 (each.exited if each.started else each.streams.abandon)()
                 self._forget(name, each)
             self._leave()
@@ -253,7 +258,7 @@ class IoHost:
             self._leave()
 
     def _leave(self) -> None:
-        """Nothing is left to do but what is on its way: until that is done, a new process may come."""
+        """Exits once pending work is done; until then, a new process may be opened."""
         self.loop.after_round = self._leave_if_idle
 
     def _leave_if_idle(self) -> None:

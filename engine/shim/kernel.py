@@ -1,4 +1,4 @@
-"""The few things of the kernel that Python has no call for, and where a container's cgroup is."""
+"""System calls that Python lacks, and the cgroups of a container."""
 
 import contextlib
 import ctypes
@@ -30,9 +30,9 @@ def _prctl(option: int, value: int) -> None:
 
 
 def sealed_null() -> int:
-    """A descriptor of ``/dev/null``, on a read-only mount of its own: read and written as ever, but whoever gets it
-    can't change its owner and mode, which are the host's. (crun makes the streams of an exec its user's.) Linux before
-    5.12 and hosts that allow no mounts give the plain one."""
+    """A descriptor of ``/dev/null`` on a read-only mount of its own: it reads and writes as usual, but its user can't
+    change the owner and mode of the host's device. (crun makes an exec's user the owner of its streams.) Linux before
+    5.12 and hosts that allow no mounts give the plain device."""
     try:
         tree = syscalls.open_tree(syscalls.AT_FDCWD, os.devnull, syscalls.OPEN_TREE_CLONE)
         try:
@@ -45,11 +45,11 @@ def sealed_null() -> int:
 
 
 def return_null(pid: int) -> None:
-    """Makes root the owner of the ``/dev/null`` that a container which is created but not started sees.
+    """Makes root the owner of the ``/dev/null`` of a container that is created but not started.
 
-    A container without input has its own ``/dev/null`` as stdin, and crun makes the streams the user's: that user could
-    then change the device's mode for the whole container, and for the host where ``/dev`` is the host's. runc leaves
-    the device out.
+    A container without input has its own ``/dev/null`` as stdin, and crun makes the user the owner of its streams: that
+    user could then change the device's mode for the whole container, and for the host if ``/dev`` is the host's. runc
+    excludes the device.
     """
     with contextlib.suppress(OSError):
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -67,7 +67,8 @@ def return_null(pid: int) -> None:
 
 
 def open_terminal(master: int) -> int:
-    """The other side of a pty, which may be in a mount namespace that we can't see (``ioctl_tty(2)``, TIOCGPTPEER).
+    """Opens the slave of a pty, which may be in a mount namespace that this process can't see (``ioctl_tty(2)``,
+    TIOCGPTPEER).
 
     :raises OSError: Linux before 4.13.
     """
@@ -75,20 +76,20 @@ def open_terminal(master: int) -> int:
 
 
 def become_subreaper() -> None:
-    """Orphans of our descendants become our children: that is how the container's processes reach us."""
+    """Makes orphaned descendants children of this process: so the container's processes become its children."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_name(name: str) -> None:
-    """The name that ``ps`` shows (15 bytes)."""
+    """Sets the name that ``ps`` shows (15 bytes)."""
     with open("/proc/self/comm", "wb", buffering=0) as file:
         file.write(name.encode()[:15])
 
 
 @contextlib.contextmanager
 def oom_score_adj(value: object) -> Iterator[None]:
-    """Children that are started within inherit ``value`` (None: ours). Going back to where one was is always allowed;
-    a value below it, without CAP_SYS_RESOURCE, is not, and is left out."""
+    """Children started inside inherit ``value`` (None: this process's). Restoring the previous value is always allowed;
+    a lower value needs CAP_SYS_RESOURCE and is ignored without it."""
     if not isinstance(value, int):
         yield
         return
@@ -103,12 +104,12 @@ def oom_score_adj(value: object) -> Iterator[None]:
 
 
 def trim_memory() -> None:
-    """Gives freed heap back to the kernel (after a burst of output)."""
+    """Returns freed heap to the kernel (after a burst of output)."""
     _libc.malloc_trim(0)
 
 
 def leaves(pid: int) -> bool:
-    """Whether the process is gone or on its way out, which it is before any of its descriptors is closed."""
+    """Whether the process has exited or is exiting, which is visible before the kernel closes its descriptors."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read(4096)
@@ -118,7 +119,7 @@ def leaves(pid: int) -> bool:
 
 
 def start_time(pid: int) -> int:
-    """When ``pid`` started, in clock ticks since boot: with the pid it names one process for ever.
+    """The start time of ``pid`` in clock ticks since boot: with the pid it identifies the process uniquely.
 
     :raises ProcessLookupError: there is no such process.
     """
@@ -127,12 +128,12 @@ def start_time(pid: int) -> int:
             stat = file.read(4096)
     except FileNotFoundError:
         raise ProcessLookupError(pid) from None
-    # The command's name may hold blanks and parentheses; fields are counted from the last one.
+    # The command's name may contain blanks and parentheses: count fields from the last parenthesis.
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
 def alive(pid: int, started: int) -> bool:
-    """Whether the process that was once seen as (pid, start time) still is there (a zombie counts as gone)."""
+    """Whether the process with this pid and start time still exists (a zombie doesn't count)."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             fields = file.read(4096)
@@ -161,9 +162,9 @@ def _mounts() -> dict[str, tuple[str, str]]:
 
 
 def cgroup_directories(pid: int) -> dict[str, str]:
-    """Directories of the cgroups of ``pid``: v1 controller, ``name=…`` or ``""`` (v2) → directory.
+    """The directories of the cgroups of ``pid``: v1 controller, ``name=…`` or ``""`` (v2) → directory.
 
-    :raises OSError: the process is gone.
+    :raises OSError: the process has exited.
     """
     with open(f"/proc/{pid}/cgroup") as file:
         lines = file.read().splitlines()
@@ -182,7 +183,7 @@ def cgroup_directories(pid: int) -> dict[str, str]:
 
 
 def own_cgroups(pid: int) -> dict[str, str]:
-    """``cgroup_directories`` of ``pid``, but only where it isn't in the same one as we are; empty if it is gone."""
+    """``cgroup_directories`` of ``pid``, without the cgroups that this process is in; empty if it has exited."""
     try:
         ours = cgroup_directories(os.getpid())
         theirs = cgroup_directories(pid)
@@ -192,7 +193,7 @@ def own_cgroups(pid: int) -> dict[str, str]:
 
 
 def cgroup_pids(directory: str) -> list[int]:
-    """All processes in a cgroup and below it."""
+    """All processes in a cgroup and its descendants."""
     pids: list[int] = []
     for place, _directories, files in os.walk(directory):
         if "cgroup.procs" in files:
@@ -205,9 +206,9 @@ def cgroup_pids(directory: str) -> list[int]:
 
 
 def kill_call(pid: int, argv: Sequence[str]) -> None:
-    """Kills a child of ours that runs ``argv``, its descendants, and forks of it that lost their parent (crun's process
-    in the container has none but us), which are known by the same command line. Each is stopped first, so that none
-    forks meanwhile."""
+    """Kills a child that runs ``argv``, its descendants, and orphaned forks of it (crun's process in the container has
+    this process as its parent), which have the same command line. Stops each process first, so that none forks
+    meanwhile."""
     line = b"".join(os.fsencode(word) + b"\0" for word in argv)
     found, fresh = {pid}, {pid}
     while fresh:
@@ -222,7 +223,7 @@ def kill_call(pid: int, argv: Sequence[str]) -> None:
 
 
 def _processes_of(parents: Collection[int], line: bytes) -> Iterator[int]:
-    """The children of these, and all that have this command line."""
+    """The children of these processes, and all children with this command line."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
@@ -234,8 +235,8 @@ def _processes_of(parents: Collection[int], line: bytes) -> Iterator[int]:
 
 
 def kill_and_remove_cgroups(path: str) -> bool:
-    """Kills what is in the cgroups of a container in all hierarchies at ``path``, and removes them; whether nothing of
-    them is left (a process that was killed is in its cgroup until it has ended)."""
+    """Kills the processes in a container's cgroups at ``path`` in all hierarchies, and removes the cgroups. Returns
+    whether all are removed (a killed process stays in its cgroup until it has exited)."""
     gone = True
     for point in {point for point, _root in _mounts().values()}:
         for pid in cgroup_pids(point + path):
@@ -249,10 +250,10 @@ def kill_and_remove_cgroups(path: str) -> bool:
 
 
 def leave_service_cgroup() -> None:
-    """Moves us out of a systemd unit's cgroup, so that stopping the unit doesn't kill every container.
+    """Moves this process out of a systemd unit's cgroup, so that stopping the unit doesn't kill every container.
 
-    Done once, in the zygote: shims inherit the place, and a migration per shim would cost milliseconds.
-    Where there is no systemd unit around us, nothing happens.
+    Called once, in the zygote: shims inherit the cgroup, and a migration per shim would cost milliseconds. Does nothing
+    outside of a systemd unit.
     """
     try:
         directories = cgroup_directories(os.getpid())
@@ -269,5 +270,5 @@ def leave_service_cgroup() -> None:
             with open(os.path.join(place, "cgroup.procs"), "w") as file:
                 file.write(str(os.getpid()))
         except OSError:
-            # A read-only or delegated tree: the unit's KillMode=process then is what protects the shims.
+            # A read-only or delegated tree: the unit's KillMode=process protects the shims then.
             continue

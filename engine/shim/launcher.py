@@ -1,4 +1,4 @@
-"""How a process of the runtime's making becomes a child of the shim."""
+"""Makes a process that the runtime created a child of the shim."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from engine.shim.runner import Done, Runner
 def launch(
     loop: Loop, runner: Runner, verb: str, process: Process, make: Callable[[str], list[str]], pid_file: str, done: Done
 ) -> None:
-    """Runs ``create``, ``restore`` or ``exec``: the process becomes our child some time before the runtime leaves.
+    """Runs ``create``, ``restore`` or ``exec``: the process becomes our child some time before the runtime exits.
 
     :raises RequestError: the runtime can't be executed.
     """

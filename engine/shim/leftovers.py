@@ -1,4 +1,4 @@
-"""What a runtime leaves of a container that it could not create."""
+"""Removes the cgroups of a container that the runtime could not create."""
 
 import json
 import os
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from engine.shim import kernel
 from engine.shim.loop import Loop
 
-#: Seconds that a killed process may take to leave its cgroup, and between two looks.
+#: Seconds that a killed process may take to leave its cgroup, and between two checks.
 _PATIENCE, _PAUSE = 5.0, 0.02
 
 
 def take_away(loop: Loop, bundle: str, then: Callable[[], None]) -> None:
-    """Kills what is in the cgroups that the bundle's specification names, removes them, and goes on with ``then``."""
+    """Kills the processes in the cgroups of the bundle's specification, removes the cgroups, then calls ``then``."""
     path = _cgroups_path(bundle)
     end = time.monotonic() + _PATIENCE
 
@@ -27,11 +27,11 @@ def take_away(loop: Loop, bundle: str, then: Callable[[], None]) -> None:
 
 
 def _cgroups_path(bundle: str) -> str:
-    """ "" where systemd makes the cgroup, which it removes with the last process."""
+    """ "" if systemd creates the cgroup, which it removes with the last process."""
     try:
         with open(os.path.join(bundle, "config.json")) as file:
             path = json.load(file)["linux"]["cgroupsPath"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     path = os.path.normpath(path) if isinstance(path, str) else ""
-    return path if path.startswith("/") and path.strip("/") else ""  # never a whole hierarchy
+    return path if path.startswith("/") and path.strip("/") else ""  # never the root of a hierarchy

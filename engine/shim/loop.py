@@ -1,7 +1,7 @@
-"""The shim's event loop: epoll, timers and children; no asyncio, which alone costs 9 MiB.
+"""The shim's event loop: epoll, timers and child processes. It replaces asyncio, which costs 9 MiB.
 
-Callbacks run one after the other and must not block. A callback that raises ends nothing but itself: the
-error goes to ``on_error`` (a container's log goes on although one client's session broke).
+Callbacks run one after the other and must not block. An exception in a callback is passed to ``on_error`` and does not
+stop the loop (a container's log continues although one client's session failed).
 """
 
 import contextlib
@@ -21,12 +21,12 @@ PRIORITY = select.EPOLLPRI
 Ready = Callable[[int], None]
 Exited = Callable[[int, int], None]
 
-# Everything back to the default: an ignored signal would be inherited by the container.
+# Reset all to the default: the container would inherit an ignored signal.
 _DEFAULT_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
 
 
 class Timer:
-    """A call in the future; ``cancel`` may come at any time."""
+    """A scheduled call; ``cancel`` may be called at any time."""
 
     __slots__ = ("_due", "_order", "callback")
 
@@ -47,7 +47,7 @@ class Timer:
 
 
 def exit_status(wait_status: int) -> int:
-    """A wait status as Docker counts it: 128 + n for signal n."""
+    """A wait status as Docker reports it: 128 + n for signal n."""
     code = os.waitstatus_to_exitcode(wait_status)
     return code if code >= 0 else 128 - code
 
@@ -70,12 +70,12 @@ class Loop:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def catch_children(self) -> None:
-        """Takes SIGCHLD over; once, in the process that runs the loop."""
+        """Handles SIGCHLD; call it once, in the process that runs the loop."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         self.add(self._wake_read, READ, self._reap)
 
-    # Descriptors.
+    # Descriptors
 
     def add(self, fd: int, events: int, callback: Ready) -> None:
         """Watches ``fd``; the caller removes it before closing it."""
@@ -86,12 +86,12 @@ class Loop:
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Forgets ``fd``; one that isn't watched is no error."""
+        """Stops watching ``fd``; does nothing if it isn't watched."""
         if self._callbacks.pop(fd, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
-    # Time.
+    # Time
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         self._order += 1
@@ -102,7 +102,7 @@ class Loop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._soon.append(callback)
 
-    # Children.
+    # Child processes
 
     def spawn(
         self,
@@ -114,7 +114,7 @@ class Loop:
     ) -> int:
         """Starts a program with three descriptors and default signals; ``on_exit(status, time_ns)`` follows.
 
-        posix_spawn and not fork: no page table is copied, and no page of ours is touched.
+        Uses posix_spawn instead of fork: it copies no page table and writes to no page of this process.
 
         :raises OSError: the program can't be executed.
         """
@@ -126,7 +126,7 @@ class Loop:
         return pid
 
     def adopt(self, pid: int, on_exit: Exited) -> None:
-        """Watches a process that became our child; it may have ended while it was ``expected``."""
+        """Watches a process that became our child; it may have exited after ``expect``."""
         ended = self._strangers.pop(pid, None)
         if ended is None:
             self._children[pid] = on_exit
@@ -134,7 +134,7 @@ class Loop:
             self.call_soon(lambda: on_exit(*ended))
 
     def expect(self) -> None:
-        """A child whose pid we don't know yet is coming (pid file): remember all ends until ``expected``."""
+        """A child with a yet unknown pid is expected (pid file): record all exits until ``expected``."""
         self._expected += 1
 
     def expected(self) -> None:
@@ -160,7 +160,7 @@ class Loop:
             elif self._expected:
                 self._strangers[pid] = (exit_status(status), now)
 
-    # Running.
+    # Running
 
     def _guard(self, callback: Callable[..., None], *arguments: int) -> None:
         try:

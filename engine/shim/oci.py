@@ -1,7 +1,7 @@
-"""The command lines of the OCI runtimes, crun and runc.
+"""The command lines of the OCI runtimes crun and runc.
 
-Pure functions of data: nothing is executed here, so that the shim (standard library only, its own event
-loop) and the supervisor (asyncio) can both use it. Where crun and runc differ, the difference is here.
+Pure functions, which execute nothing, so that both the shim (standard library only, its own event loop) and the
+supervisor (asyncio) can use them. Only this module knows the differences between crun and runc.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ RUNC = "runc"
 
 
 class Runtime(NamedTuple):
-    """One OCI runtime as it is called for one container.
+    """One OCI runtime as called for one container.
 
-    ``name`` is ``crun`` or ``runc`` (which dialect ``path`` speaks), ``root`` the runtime's own state
+    ``name`` is ``crun`` or ``runc`` (the command line that ``path`` accepts), ``root`` the runtime's own state
     directory, ``systemd_cgroup`` whether it asks systemd for the cgroup.
     """
 
@@ -33,7 +33,7 @@ class Runtime(NamedTuple):
     def _base(self, log: str | None) -> list[str]:
         argv = [self.path, "--root", self.root]
         if log is not None:
-            # Without a log file the message would go to stderr, which belongs to the container.
+            # Without a log file the message would be written to stderr, which is the container's.
             argv += ["--log", log, "--log-format", "json"]
         if self.systemd_cgroup:
             argv.append("--systemd-cgroup")
@@ -62,13 +62,13 @@ class Runtime(NamedTuple):
     def restore(
         self, container: str, *, image: str, bundle: str, pid_file: str, log: str, console: str | None = None
     ) -> list[str]:
-        """As ``create`` and ``start`` in one, from the directory of a checkpoint."""
+        """Like ``create`` and ``start`` together, from the directory of a checkpoint."""
         argv = [*self._base(log), "restore", "--detach", "--bundle", bundle, "--pid-file", pid_file]
         argv += ["--image-path", image, "--work-path", image]
         if console is not None:
             argv += ["--console-socket", console]
         if self.name != CRUN:
-            argv.append("--no-subreaper")  # the process shall become the caller's child
+            argv.append("--no-subreaper")  # the process must become the caller's child
         return [*argv, container]
 
     def checkpoint(self, container: str, *, image: str, options: Sequence[str], log: str) -> list[str]:
@@ -79,7 +79,7 @@ class Runtime(NamedTuple):
         return [*self._base(log), "start", container]
 
     def exec(self, container: str, *, process: str, pid_file: str, log: str, console: str | None = None) -> list[str]:
-        """Detached: the runtime leaves when the process runs; ``process`` is a file with the OCI process."""
+        """Detached: the runtime exits when the process runs; ``process`` is a file with the OCI process."""
         argv = [*self._base(log), "exec", "--detach", "--process", process, "--pid-file", pid_file]
         if console is not None:
             argv += ["--console-socket", console]
@@ -106,7 +106,7 @@ class Runtime(NamedTuple):
         return [*self._base(log), "resume", container]
 
     def update(self, container: str, *, resources: str, log: str) -> list[str]:
-        """``resources`` is a file holding the OCI LinuxResources as JSON."""
+        """``resources`` is a file with the OCI LinuxResources as JSON."""
         return [*self._base(log), "update", "--resources", resources, container]
 
     def state(self, container: str) -> list[str]:

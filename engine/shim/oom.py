@@ -1,5 +1,5 @@
-"""Notice of the kernel's OOM killer at work in a container's cgroup: v1 by eventfd, v2 by ``memory.events``. With
-``--oom-kill-disable`` (v1) nothing is killed; what is noticed is that the cgroup has reached its limit."""
+"""Detects the kernel's OOM killer in a container's cgroup: v1 by eventfd, v2 by ``memory.events``. With
+``--oom-kill-disable`` (v1) no process is killed; the event then means that the cgroup has reached its limit."""
 
 import os
 import struct
@@ -8,15 +8,16 @@ from functools import partial
 
 from engine.shim.loop import PRIORITY, READ, Loop, Timer
 
-# Seconds after a notice at which the count is read again, see OomWatch._look.
+# Seconds after an event at which the count is read again, see OomWatch._look.
 _DELAYS = (0.01, 0.05, 0.25, 1.0, 5.0)
 
 
 class OomWatch:
     """Calls ``on_oom`` when a process of the cgroup was killed, or waits for memory because the killer is disabled.
-    Without a memory cgroup it stays silent.
+    Does nothing without a memory cgroup.
 
-    ``cgroups``: the container's own directories, see ``kernel.own_cgroups``."""
+    ``cgroups``: the container's own directories, see ``kernel.own_cgroups``.
+    """
 
     def __init__(self, loop: Loop, cgroups: Mapping[str, str], on_oom: Callable[[], None]) -> None:
         self._loop = loop
@@ -35,14 +36,14 @@ class OomWatch:
                     self._watch(directory, name)
                     return
         except OSError:
-            # The process or its cgroup is gone already: its exit is what there is to tell.
+            # The process has exited or its cgroup was removed: only its exit is reported.
             self.close()
 
     def _watch(self, directory: str, name: str) -> None:
         self._file = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC)
         self._seen = self._count()
         if name == "memory.events":
-            # kernfs signals a change of the file as an exceptional condition.
+            # kernfs signals a changed file as an exceptional condition.
             self._loop.add(self._file, PRIORITY, self._ready)
             return
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -51,7 +52,7 @@ class OomWatch:
         self._loop.add(self._event, READ, self._ready)
 
     def _count(self) -> int:
-        # Both files have a line "oom_kill <n>"; that of v1 also "oom_kill_disable 0" or 1.
+        # Both files have a line "oom_kill <n>"; v1's also has "oom_kill_disable 0" or 1.
         lines = os.pread(self._file, 4096, 0).split(b"\n")
         values = {key: int(value) for key, _, value in (line.partition(b" ") for line in lines) if value}
         self._kills = not values.get(b"oom_kill_disable")
@@ -66,14 +67,15 @@ class OomWatch:
         self._look(_DELAYS)
 
     def check(self) -> None:
-        """Reads the count now; the process's end may be known before the notice comes."""
+        """Reads the count now; the process's exit may be known before the event arrives."""
         self._look(None)
 
     def _look(self, delays: tuple[float, ...] | None) -> None:
-        """Reads the count and reports what has been added. ``delays``: None without a notice; else when to read again.
+        """Reads the count and reports new kills. ``delays``: None without an event; else when to read again.
 
         v1 signals the eventfd before the killer has chosen a process and counted it (mm/memcontrol-v1.c,
-        ``mem_cgroup_oom``), so the count may not have changed yet."""
+        ``mem_cgroup_oom``), so the count may not have changed yet.
+        """
         if self._file < 0:
             return
         if self._timer is not None:

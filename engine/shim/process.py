@@ -1,4 +1,4 @@
-"""One process of a container: the first one or an exec. Its stdio is made here, its end is told here."""
+"""One process of a container, the first one or an exec: creates its stdio and reports its exit."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ CREATED = "created"
 RUNNING = "running"
 STOPPED = "stopped"
 
-# How long others may hold the pipes of an ended process open before we stop listening, as dockerd.
+# Seconds that descendants may hold the pipes of an exited process open before reading stops, as in dockerd.
 DRAIN = 2.0
 
 
@@ -36,7 +36,7 @@ class Console:
         loop.add(self._listener.fileno(), READ, lambda _events: self.receive())
 
     def receive(self) -> None:
-        """Takes the master if it has been sent."""
+        """Receives the master if it has been sent."""
         if self._listener.fileno() < 0:
             return
         try:
@@ -44,7 +44,7 @@ class Console:
         except BlockingIOError:
             return
         with peer:
-            # The runtime writes name and descriptor at once, right after it connected.
+            # The runtime sends name and descriptor right after it has connected.
             peer.settimeout(10)
             _data, fds = protocol.receive_with_fds(peer)
         self.close()
@@ -62,7 +62,7 @@ class Console:
 
 
 class Process:
-    """State and stdio. ``stdio`` is what the supervisor made of the request's URIs: ``terminal``, and either
+    """State and stdio of a process. ``stdio`` is the supervisor's parse of the request's URIs: ``terminal``, and either
     ``options`` (a ``wharf://`` URI's query) or ``stdin``, ``stdout``, ``stderr`` (FIFO paths, ``file://``)."""
 
     def __init__(
@@ -75,7 +75,10 @@ class Process:
         run_child: RunChild,
         on_finished: Callable[["Process"], None],
     ) -> None:
-        """:raises RequestError: the log or a FIFO can't be opened."""
+        """Opens the log and the FIFOs.
+
+        :raises RequestError: the log or a FIFO can't be opened.
+        """
         self.id = identity
         self.stdio = stdio
         self.status = CREATED
@@ -85,7 +88,7 @@ class Process:
         self.started = False
         self.exited = False
         self.terminal = bool(stdio.get("terminal"))
-        # An exec's: the OCI process as JSON until it is started, and what its runtime is to inherit.
+        # For an exec: the OCI process as JSON until it is started, and the oom_score_adj that its runtime inherits.
         self.spec = b""
         self.oom_score_adj: object = None
         self._loop = loop
@@ -134,10 +137,10 @@ class Process:
             self.streams.input.open = True
             self._fifo = FifoInput(self._loop, path, self.streams)
 
-    # The start.
+    # The start
 
     def descriptors(self, null: int) -> tuple[int, int, int]:
-        """What the runtime gets as stdio. ``release`` closes the container's ends here."""
+        """The runtime's stdio. ``release`` closes the container's ends in this process."""
         if self.terminal:
             return null, null, null
         stdin = null
@@ -154,34 +157,34 @@ class Process:
         return stdin, outputs[0], outputs[1]
 
     def _own(self, fd: int) -> None:
-        """One of the container's ends: who opens ``/dev/stdout`` there must be its owner, which is the container's root
-        where ids are mapped (option ``owner``: ``uid:gid``)."""
+        """Changes the owner of a container's end: a process that opens ``/dev/stdout`` must own it, which is the
+        container's root if ids are mapped (option ``owner``: ``uid:gid``)."""
         self._ends.append(fd)
         if self._owner:
             uid, gid = map(int, self._owner.split(":"))
             os.fchown(fd, uid, gid)
 
     def connect(self) -> None:
-        """The process is there: its output is read. What a runtime that failed wrote to it is nobody's output."""
+        """The process exists: starts to read its output. Output of a runtime that failed is discarded."""
         for fd, stream in self._outputs:
             self.streams.add_source(fd, stream)
         self._outputs.clear()
 
     def release(self) -> None:
-        """The runtime has its own copies."""
+        """The runtime has its own copies of the descriptors: closes ours."""
         for fd in self._ends:
             os.close(fd)
         self._ends.clear()
 
     def console(self, name: str) -> str | None:
-        """The path to give as ``--console-socket``, for a terminal."""
+        """The path for ``--console-socket``, for a terminal."""
         if not self.terminal:
             return None
         self._console = Console(self._loop, os.path.join(self._bundle, name), self._take_master)
         return name
 
     def runtime_left(self) -> None:
-        """The runtime ended; what it sent to the console is there by now."""
+        """The runtime has exited; it sent the console's master before."""
         self.release()
         if self._console is not None:
             self._console.receive()
@@ -190,8 +193,8 @@ class Process:
 
     def _take_master(self, fd: int) -> None:
         self._master = fd
-        # While we have the slave open, a process that closes its terminal ends neither output nor input: it or another
-        # one may open the terminal again (systemd does so with its console).
+        # While this process has the slave open, a process that closes its terminal ends neither output nor input: it or
+        # another process may open the terminal again (systemd does so with its console).
         with contextlib.suppress(OSError):
             self._slave = kernel.open_terminal(fd)
         if self._size is not None:
@@ -199,10 +202,10 @@ class Process:
         self.streams.input.connect(os.dup(fd), terminal=True)
         self.streams.add_source(os.dup(fd), "stdout")
 
-    # Control.
+    # Control
 
     def resize(self, width: int, height: int) -> None:
-        """Rows and columns of the terminal; before there is one, they are kept for it."""
+        """Sets rows and columns of the terminal; stores them if there is no terminal yet."""
         self._size = (width, height)
         if self._master >= 0:
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -213,10 +216,10 @@ class Process:
         else:
             self.streams.input.close()
 
-    # The end.
+    # The exit
 
     def ended(self, status: int, now_ns: int) -> None:
-        """It was reaped. Its output is read to the end before anybody hears of it."""
+        """The process was reaped. Its output is read to the end before the exit is reported."""
         self.exited = True
         self.exit_status = status
         self.exited_at_ns = now_ns
@@ -228,8 +231,8 @@ class Process:
         elif self.streams.reading and not self.terminal:
             self._loop.call_later(DRAIN, self.streams.close_sources)
         else:
-            # A terminal ends with its process. Descendants of an exec that still have it open get a hangup from the
-            # kernel when the master is closed, as with containerd's shim.
+            # A terminal ends with its process. Descendants of an exec that have it open get a hangup from the kernel
+            # when the master is closed, as with containerd's shim.
             self.streams.close_sources()
 
     def _close_slave(self) -> None:
@@ -248,7 +251,7 @@ class Process:
             self._on_finished(self)
 
     def abandon(self) -> None:
-        """It never started: descriptors and clients are let go."""
+        """The process never started: closes descriptors and releases its clients."""
         self.runtime_left()
         for fd, _stream in self._outputs:
             os.close(fd)

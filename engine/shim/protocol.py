@@ -1,7 +1,7 @@
-"""The words on a shim's sockets: frames of JSON, a binary tail and file descriptors.
+"""The protocol of a shim's sockets: frames of JSON, a binary tail and file descriptors.
 
-A frame is ``!II`` (length of the JSON, length of the tail), the JSON object, the tail. Descriptors ride on
-the frame's first bytes (SCM_RIGHTS). Two sockets speak it:
+A frame is ``!II`` (length of the JSON, length of the tail), the JSON object, the tail. Descriptors travel with the
+frame's first bytes (SCM_RIGHTS). Two sockets use it:
 
 * ``shim.sock`` in the bundle, supervisor ↔ shim. Requests are ``{"id": n, "op": "start", …}``, replies
   ``{"id": n, "ok": {…}}`` or ``{"id": n, "error": {"kind": …, "message": …, "reason": …}}``,
@@ -31,11 +31,11 @@ Json = dict[str, object]
 
 
 class ProtocolError(Exception):
-    """The peer sent what is no frame."""
+    """The peer sent an invalid frame."""
 
 
 class RequestError(Exception):
-    """A request was refused; ``kind`` is the value of an ``engine.common.errors.Kind``, ``reason`` of a ``Reason``."""
+    """A refused request; ``kind`` is the value of an ``engine.common.errors.Kind``, ``reason`` of a ``Reason``."""
 
     def __init__(self, kind: str, message: str, *, reason: str = "") -> None:
         super().__init__(message)
@@ -48,13 +48,13 @@ class RequestError(Exception):
 
 
 def encode(message: Mapping[str, object], tail: bytes = b"") -> bytes:
-    """One frame as bytes."""
+    """Encodes one frame."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return HEADER.pack(len(body), len(tail)) + body + tail
 
 
 class Decoder:
-    """Turns a byte stream into frames; feed it, then iterate."""
+    """Decodes a byte stream into frames."""
 
     __slots__ = ("_buffer",)
 
@@ -62,7 +62,10 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[Json, bytes]]:
-        """:raises ProtocolError: the stream is not ours, or a frame is beyond all bounds."""
+        """Adds bytes and yields the complete frames.
+
+        :raises ProtocolError: invalid bytes, or a frame that exceeds the limits.
+        """
         self._buffer += data
         while len(self._buffer) >= HEADER.size:
             body, tail = HEADER.unpack_from(self._buffer)
@@ -83,7 +86,7 @@ class Decoder:
 
 
 def send_with_fds(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> int:
-    """Sends what the socket takes now; the descriptors go with the first byte."""
+    """Sends as much as the socket accepts now; the descriptors travel with the first byte. Returns the bytes sent."""
     ancillary = []
     if fds:
         ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds)))
@@ -91,7 +94,7 @@ def send_with_fds(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> 
 
 
 def receive_with_fds(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
-    """``(b"", [])`` at the end of the stream. Received descriptors are close-on-exec.
+    """Receives bytes and descriptors (close-on-exec); ``(b"", [])`` at the end of the stream.
 
     :raises BlockingIOError: nothing to read on a non-blocking socket.
     """
@@ -117,7 +120,7 @@ def send_blocking(sock: socket.socket, message: Mapping[str, object], fds: Seque
 def receive_blocking(sock: socket.socket) -> tuple[Json, list[int]] | None:
     """One frame from a blocking socket; ``None`` at the end of the stream.
 
-    :raises ProtocolError: the stream ends within a frame, or two frames come at once.
+    :raises ProtocolError: the stream ends inside a frame, or two frames arrive at once.
     """
     decoder = Decoder()
     fds: list[int] = []
@@ -135,41 +138,50 @@ def receive_blocking(sock: socket.socket) -> tuple[Json, list[int]] | None:
 
 
 def text(message: Mapping[str, object], key: str, default: str = "") -> str:
-    """A string member. :raises ProtocolError: it is something else."""
+    """A string member.
+
+    :raises ProtocolError: it has another type.
+    """
     value = message.get(key, default)
     if not isinstance(value, str):
-        raise ProtocolError(f"{key} is no string")
+        raise ProtocolError(f"{key} is not a string")
     return value
 
 
 def integer(message: Mapping[str, object], key: str, default: int = 0) -> int:
-    """An integer member. :raises ProtocolError: it is something else."""
+    """An integer member.
+
+    :raises ProtocolError: it has another type.
+    """
     value = message.get(key, default)
     if not isinstance(value, int):
-        raise ProtocolError(f"{key} is no integer")
+        raise ProtocolError(f"{key} is not an integer")
     return value
 
 
 def mapping(message: Mapping[str, object], key: str) -> Json:
-    """An object member, ``{}`` when absent. :raises ProtocolError: it is something else."""
+    """An object member, ``{}`` when absent.
+
+    :raises ProtocolError: it has another type.
+    """
     value = message.get(key, {})
     if not isinstance(value, dict):
-        raise ProtocolError(f"{key} is no object")
+        raise ProtocolError(f"{key} is not an object")
     return value
 
 
 def _through_directory(path: str) -> tuple[int, str]:
-    # sun_path holds 107 bytes; a path below a long state directory goes through a descriptor of it.
+    # sun_path has 107 bytes: name the directory by its descriptor, as the path may be longer.
     directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_CLOEXEC)
     return directory, f"/proc/self/fd/{directory}/{os.path.basename(path)}"
 
 
-#: Of every listening socket: the kernel cuts it to net.core.somaxconn. Clients of a full one get EAGAIN at once.
+#: For every listening socket: the kernel limits it to net.core.somaxconn. A full queue refuses clients with EAGAIN.
 BACKLOG = 65_535
 
 
 def listen(path: str, *, backlog: int = BACKLOG) -> socket.socket:
-    """A non-blocking listener at ``path``, mode 0600; what stood there before is replaced."""
+    """A non-blocking listener at ``path``, mode 0600; replaces an existing file."""
     directory, short = _through_directory(path)
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -191,7 +203,10 @@ def listen(path: str, *, backlog: int = BACKLOG) -> socket.socket:
 
 
 def connect(path: str) -> socket.socket:
-    """A connected blocking socket. :raises OSError: nobody listens there."""
+    """A connected blocking socket.
+
+    :raises OSError: no process listens there.
+    """
     directory, short = _through_directory(path)
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""What a shim writes down of its container."""
+"""The record of a container that its shim stores."""
 
 import json
 import os
@@ -9,7 +9,10 @@ from engine.shim.process import Process
 
 
 def save(path: str, state: Mapping[str, object], init: Process) -> None:
-    """Replaces the file at once. :raises OSError: it can't be written."""
+    """Replaces the file atomically.
+
+    :raises OSError: it can't be written.
+    """
     try:
         started = kernel.start_time(init.pid) if not init.exited else 0
     except ProcessLookupError:

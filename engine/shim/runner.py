@@ -1,4 +1,4 @@
-"""The shim's calls of the OCI runtime: started without waiting, their errors turned into sentences."""
+"""Runs the OCI runtime without blocking, and turns its errors into sentences."""
 
 import contextlib
 import os
@@ -12,33 +12,33 @@ from engine.shim.protocol import RequestError
 Done = Callable[[RequestError | None], None]
 Stdio = tuple[int, int, int]
 
-#: The deadlines of verbs that have none of their own name.
+#: The deadlines of verbs without a deadline of their own name.
 _DEADLINES = {"restore": "runtime.create", "resume": "runtime.pause"}
 
 
 class Runner:
-    """Runs ``runtime`` with the bundle as working directory; every call has a log file of its own."""
+    """Runs ``runtime`` with the bundle as working directory; every call has its own log file."""
 
     def __init__(self, loop: Loop, runtime: Runtime) -> None:
         self.runtime = runtime
-        # The sealed one that this process has from its zygote, opened anew: containers share nothing.
+        # The sealed null device that this process inherited, opened again: containers share no open file description.
         self.null = os.open("/proc/self/fd/0", os.O_RDWR | os.O_CLOEXEC)
         self._loop = loop
         self._counter = 0
-        self._running: dict[int, tuple[str, list[str]]] = {}  # runtimes that have not ended: pid → verb, argv
-        # Nothing else of ours: runtimes hand on what they know (NOTIFY_SOCKET) to the container.
+        self._running: dict[int, tuple[str, list[str]]] = {}  # running calls of the runtime: pid → verb, argv
+        # No other variables: runtimes pass on what they know (NOTIFY_SOCKET) to the container.
         self._environment = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
 
     def name(self, kind: str) -> str:
-        """A file name in the bundle that was never used before."""
+        """A file name in the bundle that was not used before."""
         self._counter += 1
         return f"{kind}-{os.getpid()}-{self._counter}"
 
     def call(self, verb: str, make: Callable[[str], list[str]], done: Done, *, stdio: Stdio | None = None) -> None:
         """``make`` gets the log's path and returns the command line; ``done(None)`` means success.
 
-        A runtime that hangs is killed at its deadline, with the processes that it has started: a container's file can
-        be a FIFO, which the runtime's own process inside the container waits to read.
+        A runtime is killed at its deadline, with the processes that it has started: a container's file can be a FIFO,
+        which the runtime's own process inside the container blocks on.
 
         :raises RequestError: the runtime can't be executed.
         """
@@ -79,7 +79,7 @@ class Runner:
             timer = self._loop.call_later(limit, expire)
 
     def kill(self, *verbs: str) -> None:
-        """Kills the calls of these verbs that are under way, as at their deadline; each ends with an error."""
+        """Kills running calls of these verbs, as at their deadline; each ends with an error."""
         for pid, (verb, argv) in list(self._running.items()):
             if verb in verbs:
                 kernel.kill_call(pid, argv)
@@ -96,7 +96,7 @@ def _read_log(path: str) -> str:
 
 
 def run_child(work: Callable[[], None]) -> Callable[[], None]:
-    """Runs ``work`` in a forked child at low priority; returns what waits for its end."""
+    """Runs ``work`` in a forked child at low priority; returns a function that waits for its end."""
     pid = os.fork()
     if not pid:
         status = 1
@@ -108,7 +108,7 @@ def run_child(work: Callable[[], None]) -> Callable[[], None]:
             os._exit(status)
 
     def wait() -> None:
-        # No child any more: the loop has reaped it, so it is done.
+        # No such child: the loop has reaped it.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
 

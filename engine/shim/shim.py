@@ -1,8 +1,8 @@
-"""The shim of one container: runs the OCI runtime, owns stdio, reaps, answers the supervisor.
+"""The shim of one container: runs the OCI runtime, owns stdio, reaps processes, answers the supervisor.
 
-It is forked from the zygote, is the subreaper of its container and outlives supervisor and daemon. What a
-supervisor must know that was away is in the answer to ``state`` and, should the shim itself be killed, in
-``state.json`` in the bundle.
+It is forked from the zygote, is the subreaper of its container and outlives supervisor and daemon. A restarted
+supervisor gets what it missed in the answer to ``state`` and, if the shim itself was killed, from ``state.json`` in the
+bundle.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ SOCKET = "shim.sock"
 
 
 class Shim:
-    """``bundle`` is the working directory, made by the supervisor; ``control`` its end of a socket pair."""
+    """``bundle`` is the working directory, which the supervisor created; ``control`` is its end of a socket pair."""
 
     def __init__(self, bundle: str, control: socket.socket) -> None:
         self.loop = Loop(self._failed)
@@ -51,7 +51,7 @@ class Shim:
         self._held_exit: Process | None = None
         self._stdio: StdioServer | None = None
         self._creating = False
-        self._restored = False  # it runs already, and waits for its start to be told
+        self._restored = False  # restored: it runs already, but its start has not been requested
         self._oom_seen = False
         self._when_settled: list[Callable[[], None]] = []
         self._operations: dict[str, Callable[[Peer, Json], None]] = {
@@ -68,13 +68,13 @@ class Shim:
         self._server.add(control)
 
     def _alone(self) -> None:
-        # The supervisor died before it said what to create: nobody will ever know of us.
+        # The supervisor died before it sent ``create``: no supervisor will know this shim.
         if self._init is None:
             self._leave()
 
     def _failed(self, error: BaseException) -> None:
-        # Nobody reads a shim's stderr; the bundle keeps the story as long as there is a container.
-        import traceback  # for this alone, and so not in every shim
+        # A shim's stderr is not read; write the traceback into the bundle.
+        import traceback  # imported here only, to keep it out of every shim
 
         with contextlib.suppress(OSError), open(os.path.join(self._bundle, "shim.log"), "a") as file:
             traceback.print_exception(error, file=file)
@@ -103,7 +103,7 @@ class Shim:
     def _streams(self, identity: str) -> Streams:
         return self._find(identity).streams
 
-    # Create and start.
+    # Create and start
 
     def _process(self, identity: str, stdio: Json) -> Process:
         return Process(
@@ -167,7 +167,7 @@ class Shim:
             raise
 
     def _unborn(self, process: Process) -> None:
-        """It could not be created. ``delete`` takes the rest away, as with one that has ended."""
+        """The container could not be created. ``delete`` removes the rest, as after an exit."""
         process.exited = True
         process.status = STOPPED
         process.exit_status = 255
@@ -185,7 +185,7 @@ class Shim:
                 callback()
 
     def _start_over(self) -> None:
-        """An exec has been started, or could not be."""
+        """An exec has started, or has failed."""
         self._release_exit()
         self._settled()
 
@@ -257,12 +257,12 @@ class Shim:
         if self._find("").exited:
             raise RequestError("failed precondition", "cannot exec in a stopped container")
 
-    # The end.
+    # The exit
 
     def _finished(self, process: Process) -> None:
-        """Its exit is known and its output was read: now it is told, in the contract's order."""
+        """Its exit is known and its output was read: report it in the order of containerd's contract."""
         if process is self._init:
-            # Start is answered before the end is told, and execs end before their container.
+            # Answer Start before the exit event, and report execs' exits before their container's.
             if self._starting or self._restored or self._execs.running:
                 self._held_exit = process
                 return
@@ -271,7 +271,7 @@ class Shim:
                 self._oom.close()
         process.status = STOPPED
         if process is self._init:
-            # First for the supervisor that finds us dead, then for the one that listens.
+            # First write the record, for a supervisor that finds the shim dead; then notify the connected one.
             self._save()
             self._server.broadcast(
                 {
@@ -293,11 +293,11 @@ class Shim:
             self._finished(held)
 
     def _remove(self, *, unborn: bool = False) -> None:
-        """The runtime forgets the container and its cgroup, at once: Delete shall not wait for it."""
+        """Deletes the container in the runtime, with its cgroup, right after the exit: Delete must not wait for it."""
 
         def done(error: RequestError | None) -> None:
             if unborn:
-                # crun forgets the cgroup of what it could not create.
+                # crun leaves the cgroup of a container that it could not create.
                 take_away(self.loop, self._bundle, lambda: removed(error))
             else:
                 removed(error)
@@ -317,7 +317,7 @@ class Shim:
     def _delete(self, peer: Peer, message: Json) -> None:
         identity = text(message, "exec_id")
         if self._init is None:
-            # Nothing was ever created here.
+            # No container was created here.
             peer.reply(message, pid=0, status=0, at_ns=0)
             self._leave()
             return
@@ -336,8 +336,8 @@ class Shim:
             self._leave()
 
         def removed() -> None:
-            # An exec that met the end may still be in the runtime, which writes into the bundle: whose that is next
-            # would find it there again.
+            # An exec that raced with the exit may still be in the runtime, which writes into the bundle: wait for it,
+            # since another container may get the bundle's path next.
             self._when_settled.append(settled)
             self._settled()
 
@@ -350,10 +350,10 @@ class Shim:
             self._release_exit()
             return
         if process.pid:
-            # Created and never started. Its end removes it.
+            # Created and never started: kill it, its exit removes it.
             os.kill(process.pid, signal.SIGKILL)
         elif self._creating:
-            # Whoever waited for it has given up. Its error removes the rest.
+            # The client that waited for it has given up. The failed call removes the rest.
             self._runner.kill("create", "restore")
         else:
             self._unborn(process)
@@ -362,7 +362,7 @@ class Shim:
         peer.reply(message, pid=process.pid, status=process.exit_status, at_ns=process.exited_at_ns)
 
     def _leave(self) -> None:
-        """Nobody asks any more; clients that still read the last output are served to the end."""
+        """No supervisor needs the shim any more; clients that still read the last output are served to the end."""
         self._server.stop_listening()
         if self._stdio is not None:
             self._stdio.stop_listening()
@@ -372,10 +372,10 @@ class Shim:
         if not Session.alive and not Linger.alive and not Pending.count:
             self.loop.stop()
 
-    # What there is to know.
+    # State
 
     def _state(self, peer: Peer, message: Json) -> None:
-        """Answered when what a supervisor that died had begun is over."""
+        """Answers when operations that an earlier supervisor started have completed."""
 
         def answer() -> None:
             peer.reply(message, **self._snapshot(), execs=[process.to_json() for process in self._execs.all.values()])
@@ -394,7 +394,8 @@ class Shim:
         }
 
     def _save(self) -> None:
-        """For a supervisor that finds the shim dead. Where it can't be written the container goes on all the same."""
+        """Writes the record for a supervisor that finds the shim dead. If it can't be written, the container
+        continues."""
         try:
             record.save(STATE, self._snapshot(), self._find(""))
         except OSError as error:

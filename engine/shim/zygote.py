@@ -1,9 +1,9 @@
-"""The zygote: a small, warm interpreter that forks a shim in two milliseconds.
+"""The zygote: a small, preloaded interpreter that forks a shim in two milliseconds.
 
-``start`` is called first thing in the supervisor, before gRPC is imported and while there is one thread: the
-zygote is then a fork that shares its pages. Where that can't be, a fresh interpreter is executed. The zygote
-lives as long as the supervisor's end of the socket pair is open; shims outlive it, and the next supervisor
-starts a zygote of its own (so shims always run the code of the supervisor that made them).
+``start`` is called first in the supervisor, before gRPC is imported and while there is one thread: the zygote is then a
+fork that shares its pages. Where that is impossible, a new interpreter is executed. The zygote lives as long as the
+supervisor's end of the socket pair is open; shims outlive it, and the next supervisor starts its own zygote (so shims
+always run the code of the supervisor that started them).
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Handle(NamedTuple):
     sock: socket.socket
 
     def close(self) -> None:
-        """Ends the zygote; shims live on. Blocks for the moment that it needs; again does nothing."""
+        """Ends the zygote; shims continue. Blocks until it has exited; a second call does nothing."""
         if self.sock.fileno() >= 0:
             self.sock.close()
             with contextlib.suppress(ChildProcessError):
@@ -37,8 +37,8 @@ class Handle(NamedTuple):
 
 
 def start(*, nofile: int = 0) -> Handle:
-    """Makes the zygote. Blocking, a few milliseconds. ``nofile``: the soft limit of descriptors that shims, and with
-    them containers, get, where this process has raised its own."""
+    """Starts the zygote. Blocks for a few milliseconds. ``nofile``: the soft limit of descriptors for shims, and so for
+    containers, if this process has raised its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     if "grpc" in sys.modules or threading.active_count() > 1:
         pid = _execute(theirs, nofile)
@@ -60,7 +60,7 @@ def _execute(sock: socket.socket, nofile: int) -> int:
         return os.posix_spawn(
             sys.executable,
             [sys.executable, "-SsE", "-c", program, str(nofile)],
-            # Deadlines are the same as in a zygote that was forked.
+            # The deadlines of a forked zygote.
             {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
             | {name: value for name, value in os.environ.items() if name in ("PATH", "WHARF_TIMEOUTS")},
             file_actions=[
@@ -75,18 +75,18 @@ def _execute(sock: socket.socket, nofile: int) -> int:
 
 
 def main() -> None:
-    """A fresh interpreter: the socket is descriptor 3."""
+    """Entry point in a new interpreter: the socket is descriptor 3."""
     immortalize()
     _become(socket.socket(fileno=3), int(sys.argv[1]))
 
 
 def _become(sock: socket.socket, nofile: int) -> None:
-    """Never returns."""
+    """Runs the zygote. Never returns."""
     status = 1
     try:
         _prepare(sock, nofile)
         _forget_threads()
-        # Objects of now are never looked at again by the collector: their pages stay shared.
+        # The collector never visits the existing objects again: their pages stay shared.
         gc.freeze()
         _serve(sock)
         status = 0
@@ -99,18 +99,18 @@ def _become(sock: socket.socket, nofile: int) -> None:
 def _prepare(sock: socket.socket, nofile: int) -> None:
     os.setsid()
     if nofile:
-        import resource  # for this alone
+        import resource  # imported here only
 
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Meant for the daemons: containers live on. The zygote ends with its socket.
+        # Signals are meant for the daemons: containers continue. The zygote ends with its socket.
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     keep = sock.fileno()
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
-    null = kernel.sealed_null()  # also the shims', and what of it containers get
+    null = kernel.sealed_null()  # inherited by shims, and reopened for containers
     os.dup2(null, 0)
     os.dup2(null, 1)
     if null > 2:
@@ -122,17 +122,17 @@ def _prepare(sock: socket.socket, nofile: int) -> None:
 
 
 def _forget_threads() -> None:
-    """``threading`` puts its locks right in every child. There is one thread here, so nothing is wrong; but it would
-    write to a hundred pages of each shim, which are 0.4 MiB that it doesn't share."""
+    """Removes the fork handler of ``threading``, which reinitializes its locks in every child. With one thread they are
+    valid; the handler would write to a hundred pages of each shim, 0.4 MiB that would not be shared."""
     hook = getattr(threading, "_after_fork", None)
     if hook is not None:
         hook.__code__ = (lambda: None).__code__
 
 
 def _serve(sock: socket.socket) -> None:
-    """Forks, and does as little else as can be: a page that is written here between two forks is shared by no two
-    shims. So a child reads its own request (one small write, which arrives whole, and the next one comes after its
-    answer), and the kernel reaps (SIGCHLD is ignored)."""
+    """Forks, and does little else: shims don't share a page that is written here between two forks. So a child reads
+    its own request (one small write, which arrives whole; the next one follows its answer), and the kernel reaps
+    (SIGCHLD is ignored)."""
     fork, receive = os.fork, sock.recvmsg
     space = socket.CMSG_SPACE(protocol.MAX_FDS * 4)
     while True:
@@ -153,7 +153,7 @@ def _serve(sock: socket.socket) -> None:
 
 
 def _child(zygote: socket.socket, data: bytes, fds: list[int]) -> None:
-    """The forked process: a shim or an I/O host. Never returns."""
+    """The forked process: becomes a shim or an I/O host. Never returns."""
     status = 1
     try:
         protocol.send_blocking(zygote, {"pid": os.getpid()})
@@ -173,7 +173,7 @@ def _child(zygote: socket.socket, data: bytes, fds: list[int]) -> None:
             kernel.set_name("wharf-iohost")
             IoHost(bundle, control).loop.run()
         else:
-            raise ProtocolError("the zygote makes shims and I/O hosts")
+            raise ProtocolError("the zygote starts only shims and I/O hosts")
         status = 0
     except BaseException as error:
         _complain(error)

@@ -1,4 +1,4 @@
-"""Questions off the wire, answers onto it: what is malformed is refused, never guessed at."""
+"""Parses questions and encodes answers; malformed messages are refused."""
 
 import random
 import struct

@@ -1,4 +1,4 @@
-"""When the proxy ends by itself."""
+"""The conditions under which the proxy exits."""
 
 import contextlib
 import os
@@ -16,7 +16,8 @@ from engine.proxy.reactor import Reactor
 
 @pytest.fixture
 def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Reactor, Proxy, Path]]:
-    """A proxy that holds a port, looks every few milliseconds whether it is needed, and gives up after a second."""
+    """A proxy with a bound port that checks every few milliseconds whether it is needed, and is stopped after a
+    second."""
     monkeypatch.setattr(proxy, "_IDLE", 0.01)
     path = tmp_path / "proxy.sock"
     reactor = Reactor()
@@ -30,7 +31,7 @@ def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[R
 
 
 def ends(reactor: Reactor) -> bool:
-    """Whether it ends before the time is up."""
+    """Whether it exits before the timeout."""
     late = []
 
     def give_up() -> None:

@@ -1,4 +1,4 @@
-"""Counters out of cgroup files."""
+"""Counters from cgroup files."""
 
 from pathlib import Path
 

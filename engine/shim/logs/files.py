@@ -1,6 +1,6 @@
-"""Log drivers that keep files: ``json-file`` and ``local``, in Docker's own formats.
+"""Log drivers that write files: ``json-file`` and ``local``, in Docker's own formats.
 
-Whole reads are encoded at once with ``bytes.replace`` (a Python loop over the lines would make the log the container's
+Each read is encoded at once with ``bytes.replace`` (a Python loop over the lines would make the log the container's
 bottleneck); therefore the lines of one read share their time stamp.
 """
 
@@ -33,7 +33,7 @@ _ESCAPES = [
 _ESCAPE_OF = dict(_ESCAPES)
 #: Up to so many bytes, one search for special characters is faster than one for each of them.
 _SHORT = 128
-# Stands for a question mark while "?" stands for a byte that is no UTF-8. By then no control character is left.
+# Replaces question marks while "?" marks an invalid UTF-8 byte. By then no control character is left.
 _QUESTION = b"\x01"
 _INVALID = b"\\ufffd"
 

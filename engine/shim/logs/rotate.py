@@ -1,4 +1,4 @@
-"""A log file that is rotated as Docker does: ``x`` → ``x.1`` → ``x.2`` …, gzipped when asked for."""
+"""A log file with Docker's rotation: ``x`` → ``x.1`` → ``x.2`` …, optionally gzipped."""
 
 import contextlib
 import errno
@@ -7,22 +7,22 @@ import zlib
 from collections.abc import Callable
 
 _CHUNK = 1 << 18
-# What a write says when the disk is full, over its quota, or broken.
+# Errors of a write to a disk that is full, over its quota, or broken.
 _LOSSES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS))
 
 
 def _header(inode: int) -> bytes:
-    """Of a gzip file (RFC 1952), with an extra field that tells the inode of what is packed: who reads that file knows
-    it again, and takes no other one with the same content for it."""
+    """A gzip header (RFC 1952) with an extra field: the inode of the compressed file. A reader of that file recognizes
+    it by the inode, and doesn't mistake another one with the same content for it."""
     origin = inode.to_bytes(8, "little")
     extra = b"WF" + len(origin).to_bytes(2, "little") + origin
     return b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + len(extra).to_bytes(2, "little") + extra
 
 
 def compress(source: str, target: str) -> None:
-    """Writes ``source`` gzipped to ``target`` and removes ``source``; an unfinished target is never seen.
+    """Writes ``source`` gzipped to ``target`` and removes ``source``; readers never see an unfinished target.
 
-    Where ``source`` is another file by then (its shim ended, and the next one rotates), nothing is done.
+    Does nothing if ``source`` is another file by then (its shim has ended, and the next one rotates).
     """
     partial = target + ".tmp"
     try:
@@ -36,7 +36,7 @@ def compress(source: str, target: str) -> None:
 
 
 def _pack(source: str, target: str) -> int:
-    """Returns the inode of the file that it packed."""
+    """Returns the inode of the compressed file."""
     with open(source, "rb", buffering=0) as reader, open(target, "wb") as writer:
         info = os.fstat(reader.fileno())
         os.fchmod(writer.fileno(), info.st_mode & 0o777)
@@ -53,8 +53,8 @@ def _pack(source: str, target: str) -> int:
 class LogFile:
     """Appends to ``path``; at ``max_size`` bytes (0: never) starts a new file and keeps ``max_files`` in all.
 
-    ``run_child`` starts a function in a child process (compression must not stop the container's output) and
-    returns what waits for its end.
+    ``run_child`` runs a function in a child process (compression must not block the container's output) and returns a
+    function that waits for its end.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LogFile:
         self.max_files = max(1, max_files)
         self.gzip = gzip
         self._mode = mode
-        #: How many bytes of the given ones are whole records: here, lines.
+        #: Returns how many of the given bytes are whole records: here, lines.
         self.whole: Callable[[bytes], int] = lambda data: data.rfind(b"\n") + 1
         self._run_child = run_child
         self._compressing: Callable[[], None] | None = None
@@ -87,19 +87,19 @@ class LogFile:
         self.size = os.fstat(self._fd).st_size
 
     def reading(self) -> int:
-        """A new descriptor of the file that is written now; -1: there is none."""
+        """A new descriptor of the current file; -1: there is none."""
         try:
             return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC) if self._fd >= 0 else -1
         except OSError:
             return -1
 
     def room(self) -> int:
-        """Bytes until the file is full (0 or less: it is); huge when it never is."""
+        """Bytes until the file is full (0 or less: it is); huge if there is no limit."""
         return self.max_size - self.size if self.max_size else 1 << 62
 
     def append(self, data: bytes) -> None:
-        """Writes records. A full disk loses those that don't fit, not the container, and no half record is left for
-        others to be written behind. ``lost`` counts the bytes."""
+        """Writes records. On a full disk the records that don't fit are lost, the container continues, and a partly
+        written record is removed, so that none follows it. ``lost`` counts the bytes."""
         if self._fd < 0 and not self._reopen():
             self.lost += len(data)
             return
@@ -128,10 +128,10 @@ class LogFile:
         return True
 
     def rotate(self) -> None:
-        """Goes on in a new file; where none can be made, ``append`` tries again."""
+        """Starts a new file; if none can be created, ``append`` retries."""
         self.close()
         if self._compressing is not None:
-            # The child removes x.1 at its end: before that, nothing may be renamed to x.1.
+            # The child removes x.1 at its end: nothing may be renamed to x.1 before that.
             self._compressing()
             self._compressing = None
         try:
@@ -144,8 +144,8 @@ class LogFile:
                 self._open(os.O_TRUNC if self.max_files < 2 else 0)
 
     def _replace(self) -> None:
-        """Puts an empty file in the place of the only one: who reads that can do so to its end. Where no other can be
-        made, it is emptied."""
+        """Replaces the only file by an empty one, so that its readers can read it to the end. If none can be created,
+        truncates it."""
         partial = f"{self.path}.tmp"
         with contextlib.suppress(OSError):
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode))

@@ -1,4 +1,4 @@
-"""``stdio.sock``: clients are handed over here, and the end of their sessions is told."""
+"""``stdio.sock``: the daemon passes clients' sockets to it and is notified of the end of their sessions."""
 
 import os
 import socket
@@ -10,20 +10,21 @@ from engine.shim.protocol import Json, ProtocolError, RequestError, integer, map
 from engine.shim.stdio.session import Session, Wishes
 from engine.shim.stdio.streams import Streams
 
-# What a daemon may hand over as already read from the client.
+# The maximum size of the bytes that the daemon has already read from the client.
 _MAX_EARLY = 8 << 20
 
 
 class Handed:
-    """A client's socket, as the daemon handed it over: the only descriptor of the request ``message``, whose ``tail``
-    has what is to be written and read before all else. The end of its session is told to ``peer``, which is ``last``
-    if nothing else is to be told there.
-    """
+    """A request to serve a client, whose socket is the only descriptor of ``message``; ``tail`` has the bytes to write
+    first and the input to read first. ``peer`` is notified of the session's end, and closed then if ``last``."""
 
     def __init__(
         self, loop: Loop, peer: Peer, message: Json, tail: bytes, fds: list[int], *, last: bool = True
     ) -> None:
-        """:raises RequestError: it can't be taken."""
+        """Takes the client's socket.
+
+        :raises RequestError: the request is invalid, or the socket can't be used.
+        """
         if len(fds) != 1:
             raise RequestError("invalid argument", "attach: exactly one client socket belongs to a request")
         head = integer(message, "head")
@@ -53,7 +54,7 @@ class Handed:
             raise RequestError("invalid argument", f"attach: {os.strerror(error.errno or 0)}") from None
 
     def join(self, streams: Streams) -> None:
-        """From now on it gets the output."""
+        """Adds the session to the streams: it gets all output from now on."""
         streams.attach(self.session)
 
 
@@ -61,21 +62,22 @@ Run = Callable[[Peer, Json, bytes, Handed | None], None]
 
 
 class StdioServer:
-    """Serves the streams that ``find`` names: ``find(exec_id)`` raises RequestError for an unknown one. ``run`` runs
-    another process: it gets the daemon's line, its request, the process's specification, and its client."""
+    """Serves the streams of ``find(exec_id)``, which raises RequestError for an unknown process. ``run`` runs another
+    process: it gets the daemon's connection, its request, the process's specification, and its client."""
 
     def __init__(self, loop: Loop, path: str, find: Callable[[str], Streams], run: Run | None = None) -> None:
         self.path = path
         self._loop = loop
         self._find = find
         self._run = run
-        # By the daemon's connection: who is to be told first what the log has.
+        # Sessions whose output is kept back until the daemon has sent the log to the client, by the daemon's
+        # connection.
         self._held: dict[Peer, Session] = {}
         self._server = Server(loop, path, self._request, on_gone=self._release)
 
     @property
     def busy(self) -> bool:
-        """Whether somebody still waits for an answer."""
+        """Whether a peer still waits for an answer."""
         return bool(self._server.peers)
 
     def stop_listening(self) -> None:
@@ -102,9 +104,9 @@ class StdioServer:
         handed = Handed(self._loop, peer, message, tail, fds)
         if handed.wishes.held:
             self._held[peer] = handed.session
-        # In one turn of the loop: what the log has by now, and what this client gets from now on, are all there is.
+        # In one step of the loop: the log up to now and the session's output from now on are complete together.
         if handed.wishes.held:
-            # Its file goes along: whatever rotation does to the name, that is the one.
+            # Pass the log file's descriptor along: rotation may rename the file.
             peer.send({"handed": True, "log": streams.log.mark()}, fd=streams.log.reading())
         else:
             peer.send({"handed": True})
@@ -121,7 +123,7 @@ class StdioServer:
         self._run(peer, message, tail[:size], handed)
 
     def _release(self, peer: Peer) -> None:
-        """The daemon has told the client what came before, or has left."""
+        """The daemon has sent the earlier output to the client, or has closed the connection."""
         session = self._held.pop(peer, None)
         if session is not None:
             session.release()

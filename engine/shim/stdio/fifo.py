@@ -1,4 +1,4 @@
-"""Input from a FIFO that a client of containerd made."""
+"""Input from a FIFO that a client of containerd created."""
 
 import os
 
@@ -9,11 +9,14 @@ _READ = 64 << 10
 
 
 class FifoInput:
-    """Copies a FIFO to the process's input. The end comes when the client closed its end *and* CloseIO was
-    called: until then we hold the FIFO open for writing ourselves, as containerd's shim does."""
+    """Copies a FIFO to the process's input. The input ends when the client has closed its end *and* CloseIO was called:
+    until then this object holds the FIFO open for writing, as containerd's shim does."""
 
     def __init__(self, loop: Loop, path: str, streams: Streams) -> None:
-        """:raises OSError: it can't be opened."""
+        """Opens the FIFO.
+
+        :raises OSError: it can't be opened.
+        """
         self._loop = loop
         self._streams = streams
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -26,7 +29,7 @@ class FifoInput:
         self.input_ready()
 
     def close_writer(self) -> None:
-        """CloseIO."""
+        """The operation CloseIO."""
         if self._keeper >= 0:
             os.close(self._keeper)
             self._keeper = -1

@@ -1,8 +1,8 @@
-"""The detach keys: a sequence in a client's input that ends its session and never reaches the container."""
+"""The detach keys: a sequence in a client's input that ends its session and is not passed to the container."""
 
 
 class Detach:
-    """Filters a client's input. A begun sequence is held back until it is complete or broken off."""
+    """Filters a client's input. An incomplete sequence is kept back until it is completed or broken off."""
 
     __slots__ = ("_keys", "_matched")
 
@@ -11,7 +11,7 @@ class Detach:
         self._matched = 0
 
     def filter(self, data: bytes) -> tuple[bytes, bool]:
-        """(bytes for the container, whether the sequence was completed); what follows it is dropped."""
+        """Returns (bytes for the container, whether the sequence was completed); drops the bytes after it."""
         keys = self._keys
         if not keys:
             return data, False
@@ -25,8 +25,8 @@ class Detach:
                     return bytes(out), True
                 continue
             if self._matched:
-                # Broken off: what was held back was meant for the container. As with dockerd (and the CLI, which looks
-                # for the keys first) the byte that broke it begins no other.
+                # Broken off: the bytes kept back belong to the container. As in dockerd (and the CLI, which looks for
+                # the keys first) the byte that breaks a sequence starts no other.
                 out += keys[: self._matched]
                 self._matched = 0
             out.append(byte)

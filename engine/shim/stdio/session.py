@@ -1,4 +1,4 @@
-"""One attached client: output to it (framed or raw), its input to the process, and how it ends."""
+"""One attached client: its output (framed or raw), its input to the process, and the end of its session."""
 
 import socket
 from collections.abc import Callable
@@ -13,15 +13,15 @@ DETACHED = "detached"
 GONE = "gone"
 UNSTARTED = "unstarted"
 
-# How long a client may take to close its end after our last byte. Closing earlier would answer input that
-# it still sends with a reset, and a reset makes the client's kernel forget output that it hasn't read yet.
+# Seconds for a client to close its end after our last byte. Closing earlier would answer its late input with a TCP
+# reset, and a reset makes the client's kernel discard output that the client hasn't read yet.
 LINGER = 10.0
 _READ = 64 << 10
 _STREAM_NUMBER = {"stdout": 1, "stderr": 2}
 
 
 class Wishes(NamedTuple):
-    """What a client asked for; see ``engine.api.stdio.Attach``. ``held``: nothing is written before ``release``."""
+    """The client's request; see ``engine.api.stdio.Attach``. ``held``: nothing is written before ``release``."""
 
     stdin: bool
     stdout: bool
@@ -55,12 +55,12 @@ class Session(Sink):
         Session.alive += 1
 
     def open(self) -> None:
-        """After it joined the streams: the head goes out first, early bytes go in first."""
+        """Called after joining the streams: writes the head first, and passes the early bytes to the input first."""
         if self._wishes.head:
             self.push(self._wishes.head)
         self.input_ready()
 
-    # Output.
+    # Output
 
     def wants(self, stream: str) -> bool:
         return self._wishes.stdout if stream == "stdout" else self._wishes.stderr
@@ -75,7 +75,7 @@ class Session(Sink):
         return self._client.sendmsg(parts, (), socket.MSG_NOSIGNAL)
 
     def release(self) -> None:
-        """What waited follows."""
+        """Writes the output that was kept back."""
         self._held = False
         self.flush()
 
@@ -85,7 +85,7 @@ class Session(Sink):
 
     def finish(self) -> None:
         if self._held:
-            self._finishing = True  # for when it is released
+            self._finishing = True  # finish after ``release``
         else:
             super().finish()
 
@@ -99,7 +99,7 @@ class Session(Sink):
         if not self._hung_up:
             self.loop.modify(self.fd, (READ if self._reading else 0) | (WRITE if self._want_write else 0))
 
-    # Input.
+    # Input
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -107,8 +107,8 @@ class Session(Sink):
         if self.closed:
             return
         if events & (HANGUP | ERROR):
-            # Both directions are shut. The kernel would report it for ever, so we stop asking; input that
-            # came before is still read.
+            # Both directions are shut down. The kernel would report it forever, so stop watching; input that arrived
+            # before is still read.
             self._hung_up = True
             self.loop.remove(self.fd)
             self._read_all()
@@ -127,7 +127,7 @@ class Session(Sink):
             self.interest()
 
     def input_ready(self) -> None:
-        """The process takes input again."""
+        """The process accepts input again."""
         if self.closed:
             return
         if self._early and not self._blocked():
@@ -174,17 +174,17 @@ class Session(Sink):
     def _input_eof(self) -> None:
         streams = self.streams
         if not self._wishes.stdin or streams is None:
-            # Clients without input close their side at once; output goes on.
+            # Clients without input close their side at once; output continues.
             return
         if streams.stdin_once and not streams.terminal:
             streams.input.close()
         else:
-            # As with dockerd: the end of a client's input is the end of its session, the container's input
-            # stays open for the next client.
+            # As in dockerd: the end of a client's input ends its session; the container's input stays open for the next
+            # client.
             self.end(GONE)
 
     def _end_input(self) -> None:
-        # The client left, maybe right after its last input: the container still gets that, and its end.
+        # The client left, maybe right after its last input: the container still gets that input, then its end.
         streams = self.streams
         if streams is None or not self._wishes.stdin or not streams.stdin_once or streams.terminal:
             return
@@ -195,7 +195,7 @@ class Session(Sink):
             pass
         streams.input.close()
 
-    # The end.
+    # The end
 
     def end(self, reason: str) -> None:
         """Ends the session once; later calls do nothing."""
@@ -222,12 +222,12 @@ class Session(Sink):
         Linger(self.loop, self._client)
 
     def leave(self) -> None:
-        """The process never started: the client's socket is given back as it is."""
+        """The process never started: gives the client's socket back unchanged."""
         self.end(UNSTARTED)
 
 
 class Linger:
-    """Reads and forgets until the client closed its end, at most ``LINGER`` seconds."""
+    """Reads and discards until the client has closed its end, for at most ``LINGER`` seconds."""
 
     alive = 0
 

@@ -1,13 +1,13 @@
-"""Where output goes: one bounded queue per consumer, written when the consumer can take it.
+"""Consumers of output: one bounded queue per consumer, written when the consumer can accept it.
 
 The rule for consumers that don't read, which is also the engine's promise:
 
-* Output is never lost and never piled up in memory. A consumer that is ``HIGH`` bytes behind stops the
-  reading of the container's pipe, so that the container waits, as with dockerd.
-* A client that took nothing for ``STUCK`` seconds no longer stops the others: what it misses goes to an
-  unlinked file beside the log and follows when it reads again. Log and other clients go on.
-* That file holds ``SPILL`` bytes; beyond them the container waits for this client after all.
-* FIFOs (``ctr``, stock containerd's clients) are never spilled: there the waiting is the contract.
+* Output is never lost and never accumulated in memory. A consumer that is ``HIGH`` bytes behind stops the
+  reading of the container's pipe, so that the container waits, as in dockerd.
+* A client that accepted nothing for ``STUCK`` seconds no longer stops the others: its output goes to an
+  unlinked file beside the log and follows when it reads again. Log and other clients continue.
+* That file has at most ``SPILL`` bytes; beyond them the container waits for this client after all.
+* FIFOs (``ctr``, stock containerd's clients) are never spilled: containerd's contract is to wait.
 """
 
 import contextlib
@@ -35,7 +35,10 @@ class Spill:
     __slots__ = ("_fd", "_read", "_written")
 
     def __init__(self, directory: str) -> None:
-        """:raises OSError: no file can be made there."""
+        """Creates the file.
+
+        :raises OSError: no file can be created there.
+        """
         self._fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._read = 0
         self._written = 0
@@ -44,7 +47,10 @@ class Spill:
         return self._written - self._read
 
     def append(self, parts: tuple[bytes, ...]) -> None:
-        """:raises OSError: the disk is full."""
+        """Appends to the file.
+
+        :raises OSError: the disk is full.
+        """
         view = memoryview(b"".join(parts))
         while view:
             done = os.pwrite(self._fd, view, self._written)
@@ -75,7 +81,7 @@ class FanOut(Protocol):
 
 
 class Sink:
-    """One consumer. Subclasses say how bytes are written and what the end is."""
+    """One consumer. Subclasses implement how bytes are written and how it ends."""
 
     may_spill = False
 
@@ -91,17 +97,21 @@ class Sink:
         self._want_write = False
         self._moved = time.monotonic()
 
-    # What subclasses provide.
+    # Methods of subclasses
 
     def wants(self, stream: str) -> bool:
-        """Whether this consumer takes ``stdout`` or ``stderr``."""
+        """Whether this consumer gets ``stdout`` or ``stderr``."""
         raise NotImplementedError
 
     def encode(self, stream: str, data: bytes) -> tuple[bytes, ...]:
         return (data,)
 
     def write_parts(self, parts: list[bytes | memoryview]) -> int:
-        """Writes what fits. :raises BlockingIOError: nothing fits. :raises OSError: the consumer left."""
+        """Writes as much as fits.
+
+        :raises BlockingIOError: nothing fits.
+        :raises OSError: the consumer has closed.
+        """
         return os.writev(self.fd, parts)
 
     def flushed(self) -> None:
@@ -109,18 +119,18 @@ class Sink:
         raise NotImplementedError
 
     def lost(self) -> None:
-        """The consumer left."""
+        """The consumer has closed."""
         raise NotImplementedError
 
     def interest(self) -> None:
-        """``_want_write`` changed."""
+        """``_want_write`` has changed."""
         raise NotImplementedError
 
-    # The queue.
+    # The queue
 
     @property
     def lagging(self) -> bool:
-        """Whether the container has to wait for this consumer."""
+        """Whether the container must wait for this consumer."""
         if self._spill is not None:
             return len(self._spill) >= SPILL
         return self.queued >= HIGH
@@ -133,7 +143,7 @@ class Sink:
         return now - self._moved >= STUCK
 
     def spill(self, directory: str) -> None:
-        """From now on what doesn't fit goes to a file; a directory that takes none leaves all as it was."""
+        """Writes output that doesn't fit to a file from now on; if the directory accepts none, nothing changes."""
         if self._spill is None:
             try:
                 self._spill = Spill(directory)
@@ -141,14 +151,14 @@ class Sink:
                 return
 
     def push(self, *parts: bytes) -> None:
-        """Queues bytes and writes at once what the consumer takes."""
+        """Queues bytes and writes at once as much as the consumer accepts."""
         if self.closed:
             return
         if self._spill is not None:
             try:
                 self._spill.append(parts)
             except OSError:
-                # No room on the disk: this client can't be kept without harm to the others.
+                # The disk is full: this client can't be kept without blocking the others.
                 self.lost()
             return
         if not self._queue:
@@ -159,7 +169,7 @@ class Sink:
             self.flush()
 
     def finish(self) -> None:
-        """No more output comes; ``flushed`` is called when all is delivered."""
+        """No more output follows; ``flushed`` is called when all is delivered."""
         self._finishing = True
         if not self.closed and not self.pending:
             self.flushed()
@@ -212,7 +222,7 @@ class Sink:
         return bool(data)
 
     def drop(self) -> None:
-        """Forgets what is queued and the place in the fan-out; the descriptor is the subclass's."""
+        """Discards the queue and leaves the fan-out; the subclass closes the descriptor."""
         self.closed = True
         self._queue.clear()
         self.queued = 0
@@ -224,11 +234,14 @@ class Sink:
 
 
 class FifoSink(Sink):
-    """A FIFO that a client of containerd made. Opened for both directions: a reader that left is no SIGPIPE
-    for the container, and one that comes late blocks nobody."""
+    """A FIFO that a client of containerd created. Opened for both directions: a reader that closes causes no SIGPIPE
+    for the container, and a late one blocks nothing."""
 
     def __init__(self, loop: Loop, path: str, stream: str) -> None:
-        """:raises OSError: it can't be opened."""
+        """Opens the FIFO.
+
+        :raises OSError: it can't be opened.
+        """
         super().__init__(loop, os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         self._stream = stream
         self._watched = False
@@ -260,10 +273,13 @@ class FifoSink(Sink):
 
 
 class FileSink(Sink):
-    """``file:///path``: appended to."""
+    """``file:///path``: output is appended."""
 
     def __init__(self, loop: Loop, path: str, stream: str) -> None:
-        """:raises OSError: it can't be opened."""
+        """Opens the file.
+
+        :raises OSError: it can't be opened.
+        """
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         super().__init__(loop, os.open(path, flags, 0o600))
         self._stream = stream
@@ -287,6 +303,6 @@ class FileSink(Sink):
 
 
 def shut(sock: socket.socket, how: int) -> None:
-    """Shutdown of a socket that may be gone already."""
+    """Shuts down a socket that may be disconnected already."""
     with contextlib.suppress(OSError):
         sock.shutdown(how)

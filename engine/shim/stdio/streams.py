@@ -1,4 +1,4 @@
-"""One process's stdout and stderr: its pipes or pty, fanned out to log and clients."""
+"""The stdout and stderr of one process: its pipes or pty, fanned out to log and clients."""
 
 import os
 import time
@@ -11,15 +11,15 @@ from engine.shim.stdio.sink import STUCK, Sink
 from engine.shim.stdio.stdin import Input
 
 _READ = 64 << 10
-# Reads per wake-up of one pipe, so that a chatty process starves no other.
+# Reads per wake-up of one pipe, so that a busy process doesn't starve others.
 _ROUNDS = 4
 
 
 class Streams:
-    """Fan-out of one process. ``on_finished`` is called once, when all output was read and logged.
+    """The fan-out of one process. ``on_finished`` is called once, when all output was read and logged.
 
-    Clients are told the end when the process has ended, not when it closed its output: whoever saw the end may
-    ask for the exit status.
+    Clients see the end when the process has exited, not when it closed its output: a client that saw the end may ask
+    for the exit status.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Streams:
         self._drained: list[Callable[[], None]] = []
         log.set_on_room(self.resume)
 
-    # Clients.
+    # Clients
 
     def attach(self, sink: Sink) -> None:
-        """Joins: it gets all that is read from now on. After the end it is ended at once."""
+        """Adds a consumer: it gets all output from now on. After the end it is ended at once."""
         sink.streams = self
         self._sinks.append(sink)
         if isinstance(sink, Session):
@@ -60,7 +60,7 @@ class Streams:
             sink.finish()
 
     def _may_finish(self, sink: Sink) -> bool:
-        # FIFOs are containerd's contract: they close with the process's output.
+        # containerd's contract: FIFOs close with the process's output.
         return self.ended or not isinstance(sink, Session)
 
     def remove(self, sink: Sink) -> None:
@@ -92,10 +92,10 @@ class Streams:
                 return
             session.input_ready()
 
-    # Output.
+    # Output
 
     def add_source(self, fd: int, stream: str) -> None:
-        """``fd`` (the read end of a pipe, or a pty's master) becomes ours."""
+        """Takes ownership of ``fd`` (the read end of a pipe, or a pty's master)."""
         os.set_blocking(fd, False)
         self._sources[fd] = stream
         self.loop.add(fd, 0 if self._stopped else READ, lambda _events: self._pump(fd))
@@ -106,7 +106,7 @@ class Streams:
                 return
 
     def _read(self, fd: int) -> bool:
-        """Reads once; whether more may be there."""
+        """Reads once; returns whether more may be available."""
         stream = self._sources.get(fd)
         if stream is None:
             return False
@@ -115,7 +115,8 @@ class Streams:
         except BlockingIOError:
             return False
         except OSError:
-            # EIO: the process has ended (before that, the shim has the terminal open), and no other has it open.
+            # EIO: the process has exited (before that, the shim has the terminal open), and no other process has it
+            # open.
             data = b""
         if not data:
             self._close_source(fd)
@@ -124,9 +125,9 @@ class Streams:
         return len(data) == _READ or self.terminal
 
     def output(self, stream: str, data: bytes) -> None:
-        """Logs and hands on one read."""
+        """Logs the bytes of one read and passes them to the consumers."""
         self.log.write(stream, data, time.time_ns())
-        # The list changes when a client turns out to be gone.
+        # The list changes when a client turns out to be closed.
         for sink in self._sinks[:] if len(self._sinks) > 1 else self._sinks:
             if sink.wants(stream):
                 sink.push(*sink.encode(stream, data))
@@ -137,7 +138,7 @@ class Streams:
         if not self._stopped:
             self._stopped = True
             for fd in self._sources:
-                # Removed, not muted: a pipe's hangup can't be muted.
+                # Remove it: a pipe's hangup can't be masked.
                 self.loop.remove(fd)
         if self._timer is None:
             self._timer = self.loop.call_later(STUCK, self._check_stuck)
@@ -151,7 +152,7 @@ class Streams:
         self.resume()
 
     def resume(self) -> None:
-        """Reads on, if no consumer is behind any more."""
+        """Continues to read, if no consumer is behind any more."""
         if not self._stopped:
             return
         if any(sink.lagging for sink in self._sinks):
@@ -164,10 +165,10 @@ class Streams:
         for fd in tuple(self._sources):
             self.loop.add(fd, READ, lambda _events, fd=fd: self._pump(fd))  # type: ignore[misc]
 
-    # The end.
+    # The end
 
     def process_ended(self) -> None:
-        """There is no process any more (or never was): clients are let go when all output went to them."""
+        """The process has exited (or never existed): clients are released when they have all output."""
         if self.ended:
             return
         self.ended = True
@@ -176,9 +177,9 @@ class Streams:
                 session.finish()
 
     def drain(self) -> None:
-        """The process ended: reads what is in the pipes although a client may be behind. A pipe's content
-        is bounded; sources that others hold open stay open."""
-        # 4 MiB at most: a read of a terminal returns 4 KiB, one of a pipe 64 KiB.
+        """The process has exited: reads what is in the pipes even if a client is behind. A pipe's content is bounded;
+        sources that other processes hold open stay open."""
+        # At most 4 MiB: a read of a terminal returns 4 KiB, one of a pipe 64 KiB.
         rounds = 1024 if self.terminal else 64
         for fd in tuple(self._sources):
             for _round in range(rounds):
@@ -186,7 +187,7 @@ class Streams:
                     break
 
     def close_sources(self) -> None:
-        """Gives up on whoever else holds the pipes open."""
+        """Closes pipes that other processes still hold open."""
         for fd in tuple(self._sources):
             self._close_source(fd)
         self._finish()
@@ -205,7 +206,7 @@ class Streams:
         return bool(self._sources)
 
     def finish_unless_reading(self) -> None:
-        """For a process without outputs of its own."""
+        """Finishes a process without outputs."""
         if not self._sources:
             self._finish()
 
@@ -224,7 +225,7 @@ class Streams:
         self._check_drained()
 
     def abandon(self) -> None:
-        """The process never started: clients get their sockets back untouched."""
+        """The process never started: clients get their sockets back unchanged."""
         for session in self.sessions:
             session.leave()
         self.process_ended()

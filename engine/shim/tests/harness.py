@@ -1,4 +1,4 @@
-"""Drives a real shim under a real runtime, with a root file system made of the static busybox."""
+"""Runs a real shim with a real runtime, and a root file system made of the static busybox."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from engine.shim import protocol, zygote
 from engine.shim.oci import Runtime
 from engine.shim.protocol import Json
 
-#: Seconds; generous, for a loaded machine.
+#: Seconds; long enough for a loaded machine.
 PATIENCE = 60.0
 _APPLETS = (
     "sh",
@@ -46,7 +46,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def gone(pid: int) -> bool:
-    """No such process (a zombie that its new parent hasn't reaped counts as gone)."""
+    """Whether there is no such process (a zombie that its new parent hasn't reaped counts as none)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -64,7 +64,7 @@ def make_rootfs(path: Path) -> None:
 
 
 def spec(rootfs: Path, args: Sequence[str], *, terminal: bool = False, cgroup: str = "", memory: int = 0) -> Json:
-    """An OCI spec with the least a container needs."""
+    """A minimal OCI spec."""
     capabilities = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID"]
     linux: Json = {
         "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
@@ -99,7 +99,7 @@ def spec(rootfs: Path, args: Sequence[str], *, terminal: bool = False, cgroup: s
 
 
 def remove_cgroups() -> None:
-    """The directory of all tests' cgroups, in each hierarchy; one that another run uses stays."""
+    """Removes the directory of all tests' cgroups in each hierarchy; one that another run uses stays."""
     root = Path("/sys/fs/cgroup")
     for path in (root / "wharf-test", *root.glob("*/wharf-test")):
         with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ class Refused(Exception):
 
 
 class Client:
-    """An attached client: our end of a socket pair, and the line on which the end is told."""
+    """An attached client: our end of a socket pair, and the connection that reports the end."""
 
     def __init__(self, sock: socket.socket, line: socket.socket) -> None:
         self.sock = sock
@@ -154,7 +154,7 @@ class Client:
 
 
 class Forked:
-    """A fork of the zygote, shim or I/O host, asked as daemons ask it. Everything blocks, with a deadline."""
+    """A fork of the zygote, shim or I/O host, with blocking requests as daemons send them, each with a deadline."""
 
     control_name = "shim.sock"
 
@@ -169,7 +169,7 @@ class Forked:
         self._id = 0
 
     def reconnect(self) -> None:
-        """As a supervisor that was started again."""
+        """Reconnects as a restarted supervisor does."""
         self._control.close()
         self._control = protocol.connect(str(self.bundle / self.control_name))
         self._control.settimeout(PATIENCE)
@@ -184,12 +184,12 @@ class Forked:
         return self._frames.pop(0)
 
     def send(self, operation: str, **arguments: object) -> None:
-        """Asks, and leaves the answer to ``answer``."""
+        """Sends a request; ``answer`` returns its answer."""
         self._id += 1
         protocol.send_blocking(self._control, {"id": self._id, "op": operation, **arguments})
 
     def answer(self) -> Json:
-        """The next answer as it is, whatever it answers."""
+        """The next answer, whichever request it belongs to."""
         while "event" in (frame := self._frame()):
             self.events.append(frame)
         return frame
@@ -206,7 +206,7 @@ class Forked:
                 return protocol.mapping(frame, "ok")
 
     def event(self, kind: str, exec_id: str = "") -> Json:
-        """Waits for an event of this kind, leaving others for later."""
+        """Waits for an event of this kind, keeping others for later."""
         while True:
             for event in self.events:
                 if event["event"] == kind and event.get("exec_id", "") == exec_id:
@@ -277,14 +277,14 @@ class Container(Forked):
         return self.init_pid
 
     def exit(self) -> int:
-        """Waits for the first process's end; its status."""
+        """Waits for the first process's exit; returns its status."""
         return int(str(self.event("exit")["status"]))
 
     def delete(self) -> None:
         self.ask("delete")
 
     def end(self) -> None:
-        """Whatever state it is in, nothing stays."""
+        """Removes everything, whatever the container's state."""
         self._control.close()
         with contextlib.suppress(ProcessLookupError):
             if not gone(self.shim_pid):
@@ -331,7 +331,7 @@ class Shims:
             os.waitpid(self.zygote.pid, 0)
 
     def container(self, *args: str, terminal: bool = False, memory: int = 0) -> Container:
-        """A bundle and its shim; nothing is created yet."""
+        """A bundle and its shim; no container is created yet."""
         identity = f"t{os.getpid()}-{time.monotonic_ns():x}"
         bundle = self.directory / identity
         bundle.mkdir()
@@ -364,7 +364,7 @@ def shims(directory: Path, runtime_name: str) -> Iterator[Shims]:
 
 
 def room_for(size: int) -> Callable[[int, bytes], int]:
-    """An ``os.write`` of a disk that has room for so many bytes."""
+    """An ``os.write`` of a disk that has space for that many bytes."""
     write, room = os.write, [size]
 
     def full(fd: int, data: bytes) -> int:

@@ -13,21 +13,21 @@ from engine.shim.logs.files import escape
         (b"plain text\n", b"plain text\n"),
         (b'\\ "q" <>&\n', b'\\\\ \\"q\\" \\u003c\\u003e\\u0026\n'),
         (b"\x00\x01\b\t\x0b\f\r\x1b\x1f\x7f", b"\\u0000\\u0001\\u0008\\u0009\\u000b\\u000c\\r\\u001b\\u001f\x7f"),
-        # Each byte that is no UTF-8: a lone one, surrogates, overlong and cut sequences, beyond U+10FFFF.
+        # Every invalid UTF-8 byte: a lone one, surrogates, overlong and cut sequences, beyond U+10FFFF.
         (b"a\xffb", b"a\\ufffdb"),
         (b"\xed\xa0\x80", b"\\ufffd" * 3),
         (b"\xc0\x80", b"\\ufffd" * 2),
         (b"\xe2\x82|", b"\\ufffd" * 2 + b"|"),
         (b"\xf0\x9f\x98\n", b"\\ufffd" * 3 + b"\n"),
         (b"\xf4\x90\x80\x80", b"\\ufffd" * 4),
-        # A replacement character of the program's own stays, and so do question marks.
+        # A replacement character in the program's own output stays, and so do question marks.
         ("\ufffd?\x01?é".encode() + b"\xff?", "\ufffd?\\u0001?é".encode() + b"\\ufffd?"),
         ("\u2028 日本語 \u2029 😀".encode(), "\\u2028 日本語 \\u2029 😀".encode()),
     ],
 )
 def test_one_line(data: bytes, escaped: bytes) -> None:
     assert escape(data) == escaped
-    # Long and short texts take different ways.
+    # Long and short texts use different code paths.
     assert escape(data * 100) == escaped * 100
 
 

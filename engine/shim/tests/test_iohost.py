@@ -1,4 +1,4 @@
-"""A real I/O host, its processes played by this one: it ends with what it was made for, whoever tells it so."""
+"""A real I/O host with simulated processes: it exits with the processes that it serves, whoever reports their exit."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from engine.shim.tests.harness import PATIENCE, Forked, Refused, gone, until
 
 
 class Process:
-    """Has the ends of the FIFOs that containerd's shim has."""
+    """Has the FIFO ends that containerd's shim has."""
 
     def __init__(self, paths: Json) -> None:
         self.paths = [Path(str(paths[name])) for name in ("stdout", "stderr")]
@@ -46,7 +46,7 @@ class Host(Forked):
         return process
 
     def over(self, exec_id: str = "") -> None:
-        """As a daemon that hears of the end of a process."""
+        """As a daemon that gets a process's exit event."""
         self.ask("exited", exec_id=exec_id)
         self.ask("close", exec_id=exec_id)
 
@@ -95,7 +95,7 @@ def test_it_ends_with_the_last_process(host: Host) -> None:
 
 
 def test_execs_end_with_their_container(host: Host) -> None:
-    """Whose end nobody tells: the event was lost, or was overtaken by the container's."""
+    """Their exit is not reported: the event was lost, or the container's came first."""
     first, second = host.started(), host.started("e")
     client = host.attach(exec_id="e")
     second.write(b"last words")
@@ -112,7 +112,7 @@ def test_an_exec_that_starts_while_its_container_ends(host: Host) -> None:
     client = host.attach(exec_id="failed")
     first.exit()
     host.over()
-    # Whoever starts them still waits for containerd's answer.
+    # The client that starts them still waits for containerd's answer.
     assert host.processes == ["failed", "late"]
     failed.exit()
     host.ask("abandon", exec_id="failed")
@@ -134,7 +134,7 @@ def test_while_a_client_is_slow_the_next_run_may_come(host: Host) -> None:
     first = host.started()
     slow = host.attach()
     first.exit()
-    host.over()  # it waits for the client to close its end
+    host.over()  # it waits until the client has closed its end
     again = host.started()
     client = host.attach()  # it listens
     host.reconnect()
@@ -164,7 +164,7 @@ def test_no_daemon_and_no_directory(host: Host) -> None:
     process = host.started()
     host.leave()
     shutil.rmtree(host.bundle)
-    assert not host.gone()  # its container may run on
+    assert not host.gone()  # its container may still run
     process.write(b"more")
     process.exit()
     until(host.gone, "the host leaves")

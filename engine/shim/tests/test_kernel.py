@@ -1,4 +1,4 @@
-"""What the shim does to a container's mount namespace."""
+"""The shim's changes to a container's mount namespace."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
     ("make", "owner"),
     [
         ("mknod /mnt/dev/null c 1 3 && chown 1000:1000 /mnt/dev/null", (0, 0)),
-        # Another device, a file, a link: nothing that a runtime hands over.
+        # Another device, a file, a link: not what a runtime passes.
         ("mknod /mnt/dev/null c 1 5 && chown 1000:1000 /mnt/dev/null", (1000, 1000)),
         ("touch /mnt/dev/null && chown 1000:1000 /mnt/dev/null", (1000, 1000)),
         ("mknod /mnt/dev/other c 1 3 && chown 1000:1000 /mnt/dev/other && ln -s other /mnt/dev/null", (1000, 1000)),
@@ -33,4 +33,4 @@ def test_the_null_device_is_returned_to_root(make: str, owner: tuple[int, int]) 
         assert (found.st_uid, found.st_gid) == owner
     finally:
         process.communicate("\n", timeout=60)
-    kernel.return_null(process.pid)  # a process that is gone is no error
+    kernel.return_null(process.pid)  # a process that has exited is no error

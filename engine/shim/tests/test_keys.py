@@ -1,4 +1,4 @@
-"""The detach keys in a client's input, as dockerd finds them."""
+"""The detach keys in a client's input, found as in dockerd."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from engine.shim.stdio.keys import Detach
         (b"a", [b"xya"], b"xy"),
         (b"\x00", [b"a\x00b"], b"a"),
         (b"\x01ab", [b"\x01", b"a", b"c", b"\x01", b"a", b"b"], b"\x01ac"),
-        # The key that breaks off a begun sequence begins no other.
+        # The key that breaks off a sequence starts no other.
         (b"\x10\x11", [b"\x10", b"\x10", b"\x11"], None),
         (b"\x10\x11", [b"\x10\x10\x11"], None),
         (b"\x01\x01b", [b"\x01", b"\x01", b"\x01", b"b"], None),
@@ -21,7 +21,7 @@ from engine.shim.stdio.keys import Detach
     ],
 )
 def test_a_session_ends_with_its_keys(keys: bytes, typed: list[bytes], given: bytes | None) -> None:
-    """``given``: what the container gets before; None: all that was typed, as there is no end."""
+    """``given``: the container's input before the end; None: all typed bytes, as there is no end."""
     detach, got = Detach(keys), b""
     for data in typed:
         part, ended = detach.filter(data)

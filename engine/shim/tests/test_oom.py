@@ -1,4 +1,4 @@
-"""The watch over a cgroup's OOM killer, on files that stand for the kernel's (cgroup v1)."""
+"""The watch of a cgroup's OOM killer, on files that replace the kernel's (cgroup v1)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cgroup:
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.2])
 def test_a_kill_that_is_counted_after_the_notice(tmp_path: Path, delay: float) -> None:
-    """The kernel signals first and counts later: one report, and one only."""
+    """The kernel signals first and counts later: exactly one report follows."""
     errors: list[BaseException] = []
     loop = Loop(errors.append)
     seen: list[str] = []
@@ -50,7 +50,7 @@ def test_a_kill_that_is_counted_after_the_notice(tmp_path: Path, delay: float) -
 
 
 def test_a_notice_without_a_kill(tmp_path: Path) -> None:
-    """A process of the cgroup was dying already: nothing is reported, and nothing runs after the close."""
+    """A process of the cgroup was dying already: nothing is reported, and no callback runs after the close."""
     errors: list[BaseException] = []
     loop = Loop(errors.append)
     seen: list[str] = []

@@ -1,4 +1,4 @@
-"""Drivers that send lines away, without a container: the loop is turned by hand."""
+"""Remote log drivers without a container: the tests run the loop step by step."""
 
 import json
 import socket
@@ -39,7 +39,7 @@ def server(path: Path, kind: int) -> socket.socket:
 
 
 def fields(datagram: bytes) -> dict[str, bytes]:
-    """journald's native form."""
+    """Decodes journald's native format."""
     found = {}
     while datagram:
         line, _, rest = datagram.partition(b"\n")
@@ -79,7 +79,7 @@ def test_journald(folder: Path) -> None:
 
 
 def test_who_waits(folder: Path) -> None:
-    """Nobody reads: in blocking mode the container waits, in non-blocking mode new messages are lost."""
+    """The server doesn't read: in blocking mode the container waits, in non-blocking mode new messages are lost."""
     loop = Loop(_fail)
     data = b"z" * 1000 + b"\n"
     with server(folder / "socket", socket.SOCK_STREAM) as listener:
@@ -109,7 +109,7 @@ def test_who_waits(folder: Path) -> None:
         loop.after_round = lambda: loop.stop() if room else None
         loop.run()
         assert not patient.lagging
-        # All that was written arrives, also what waits at the end.
+        # All messages arrive, also those queued at the end.
         patient.close()
         hasty.close()
         loop.after_round = lambda: loop.stop() if not Pending.count and taken[0] >= 3000 * 1000 else None
@@ -158,7 +158,8 @@ def test_what_cannot_be_opened(kind: str, remote: dict[str, Any], words: str) ->
 
 
 def test_gelf_gives_up_one_message_after_the_other() -> None:
-    """The server is gone: each message has its attempts, and what waits behind those that are lost still arrives."""
+    """The server is unreachable: each message has its attempts, and messages queued behind the lost ones still
+    arrive."""
     loop = Loop(_fail)
     # Bound, but not listening: no other program gets this port while the server is away.
     reserved = socket.socket()
@@ -170,7 +171,7 @@ def test_gelf_gives_up_one_message_after_the_other() -> None:
     assert isinstance(log, RemoteLog)
     listener.accept()[0].close()
     listener.close()
-    # What is written into a connection whose other end has gone is lost without a word, as with any TCP.
+    # Bytes written to a connection whose peer has closed are lost without an error, as with any TCP.
     loop.after_round = lambda: loop.stop() if not log.delivery.connected else None
     log.write("stdout", b"into the void\n", 1)
     loop.run()
@@ -201,5 +202,5 @@ def test_gelf_gives_up_one_message_after_the_other() -> None:
         assert b'"message 48"' in received
         assert b'"message 0"' not in received
     reserved.close()
-    log.close()  # nothing waits any more
+    log.close()  # nothing is queued any more
     assert Pending.count == 0

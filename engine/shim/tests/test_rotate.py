@@ -1,4 +1,4 @@
-"""Log files: rotation as Docker does it, and what a full disk may cost."""
+"""Log files: Docker's rotation, and the effects of a full disk."""
 
 import gzip
 import os
@@ -61,7 +61,7 @@ def test_old_files_are_compressed(tmp_path: Path) -> None:
         log.rotate()
     log.close()
     assert contents(tmp_path) == {"x.log": b"", "x.log.1.gz": b"3\n", "x.log.2.gz": b"2\n"}
-    # A rotation waits for the last one's child: two must never work on the same names.
+    # A rotation waits for the previous one's child: two must never work on the same names.
     assert waited == ["waited"] * 3
 
 

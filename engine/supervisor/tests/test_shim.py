@@ -1,4 +1,4 @@
-"""A real shim under the real runtime."""
+"""A real shim with a real runtime."""
 
 import json
 import os
@@ -62,11 +62,11 @@ def test_a_shim_without_a_container_leaves_with_its_supervisor(world: Shims) -> 
 
 
 def test_nothing_outlives_the_first_process(world: Shims) -> None:
-    """What a container's processes leave behind ends with the first one, and the shim with all of them."""
+    """A container's remaining processes end with the first one, and the shim with all of them."""
     one = world.container("sh", "-c", "(sleep 1000 &); exec sleep 1000")
     one.create()
     one.ask("start")
-    # The shells between are gone, and both run what they are to run.
+    # The intermediate shells have exited, and both run their commands.
     until(lambda: sorted(map(command, pids(one.ask("pids")))) == ["sleep", "sleep"], "both sleep")
     everyone = pids(one.ask("pids"))
     one.ask("kill", signal=9)
@@ -89,7 +89,7 @@ def pids(answer: dict[str, object]) -> list[int]:
 
 
 def test_output_is_told_before_the_end_even_if_others_hold_the_pipe(world: Shims) -> None:
-    """An exec's child that outlives it keeps the pipe open; the end is told all the same, a moment later."""
+    """A child of an exec that outlives it keeps the pipe open; the exit is reported anyway, a moment later."""
     one = world.container("sleep", "1000")
     one.create()
     one.ask("start")
@@ -130,7 +130,7 @@ def test_many_execs_at_once(world: Shims) -> None:
 
 
 def test_a_delete_waits_for_an_exec_that_is_in_the_runtime(world: Shims) -> None:
-    """It writes into the bundle, which is removed behind the delete."""
+    """The runtime writes into the bundle, which is removed after the delete."""
     entered, go = world.directory / "entered", world.directory / "go"
     os.mkfifo(go)
     slow = world.directory / "slow"
@@ -219,7 +219,7 @@ def test_a_shim_survives_those_who_talk_nonsense(world: Shims) -> None:
 
 
 def test_nothing_is_left_of_what_could_not_be_created(world: Shims) -> None:
-    """The kernel refuses a limit: by then the runtime has made cgroups."""
+    """The kernel refuses a limit after the runtime has created cgroups."""
     one = world.container("true")
     config = one.bundle / "config.json"
     spec = json.loads(config.read_text())
@@ -229,5 +229,5 @@ def test_nothing_is_left_of_what_could_not_be_created(world: Shims) -> None:
         one.create()
     one.delete()
     until(lambda: gone(one.shim_pid), "the shim leaves")
-    # Others' cgroups come and go meanwhile.
+    # Other tests' cgroups come and go meanwhile.
     assert not [place for place, _, _ in os.walk("/sys/fs/cgroup") if os.path.basename(place) == one.id]

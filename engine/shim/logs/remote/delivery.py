@@ -1,10 +1,10 @@
-"""Messages on their way to a log server: a bounded queue in front of a socket that may break and comes back.
+"""Delivers messages to a log server: a bounded queue in front of a socket that reconnects.
 
-What happens when the server doesn't take them is dockerd's behaviour, made bounded:
+If the server doesn't accept messages, it behaves as dockerd does, with bounds:
 
-* Blocking mode, the server is slow: the container waits (``lagging``).
-* The server is gone: the queue is kept for its return; beyond the limit new messages are lost, unless the driver is
-  ``patient`` (fluentd, gelf over TCP): then the container waits.
+* Blocking mode, a slow server: the container waits (``lagging``).
+* An unreachable server: the queue is kept until it returns; beyond the limit new messages are lost, unless the driver
+  is ``patient`` (fluentd, gelf over TCP): then the container waits.
 * Non-blocking mode: beyond ``max-buffer-size`` new messages are lost, the container never waits.
 """
 
@@ -15,16 +15,16 @@ from typing import Protocol
 from engine.shim.logs.driver import Pending
 from engine.shim.loop import READ, WRITE, Loop, Timer
 
-#: What may wait in blocking mode, in bytes.
+#: The maximum size of the queue in blocking mode, in bytes.
 LIMIT = 1 << 20
-#: Seconds that messages of a container that has ended may still take.
+#: Seconds for the delivery of queued messages after the container has exited.
 FLUSH = 20.0
-#: Attempts to reach the server again for their sake.
+#: Connection attempts for these messages.
 _LAST_ATTEMPTS = 3
 
 
 class Channel(Protocol):
-    """A socket, or what looks like one to the loop."""
+    """A socket, or an object that the loop can watch like one."""
 
     def fileno(self) -> int: ...
 
@@ -32,8 +32,8 @@ class Channel(Protocol):
 
 
 class Delivery:
-    """What both kinds of socket share. ``retry``: seconds between two attempts to connect; ``attempts``: how many
-    fail before a message is given up (0: never)."""
+    """The common part of both kinds of socket. ``retry``: seconds between two connection attempts; ``attempts``: failed
+    attempts after which a message is discarded (0: never)."""
 
     def __init__(self, loop: Loop, *, limit: int, waits: bool, patient: bool, retry: float, attempts: int) -> None:
         self.loop = loop
@@ -58,13 +58,13 @@ class Delivery:
 
     @property
     def lagging(self) -> bool:
-        """Whether the container has to wait."""
+        """Whether the container must wait."""
         lagging = self._waits and self.queued >= self._limit and (self.connected or self._patient)
         self._was_lagging = self._was_lagging or lagging
         return lagging
 
     def offer(self, message: bytes) -> None:
-        """Takes a message, or loses it."""
+        """Queues a message, or loses it."""
         if self._closed:
             return
         full = self.queued and self.queued + len(message) > self._limit
@@ -76,23 +76,26 @@ class Delivery:
 
     @property
     def idle(self) -> bool:
-        """Nothing is left to do."""
+        """Whether all messages are delivered."""
         return not self.queue
 
     def flush(self) -> None:
-        """Sends what the server takes."""
+        """Sends as much as the server accepts."""
         raise NotImplementedError
 
     def open(self) -> None:
-        """Connects now; may block. :raises OSError: nobody answers."""
+        """Connects now; may block.
+
+        :raises OSError: the server can't be reached.
+        """
         raise NotImplementedError
 
     def connect(self) -> None:
-        """Begins to connect; ``came`` or ``broke`` follows."""
+        """Starts to connect; ``came`` or ``broke`` follows."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """The connection is gone: what was sent in part is sent anew."""
+        """The connection was lost: a partly sent message will be sent again."""
 
     def came(self) -> None:
         self.connected = True
@@ -100,12 +103,12 @@ class Delivery:
         self.flush()
 
     def broke(self) -> None:
-        """Tries again after a while."""
+        """Reconnects after a delay."""
         self._drop()
         self._failures += 1
         last = self._closing and self._failures > _LAST_ATTEMPTS
         if self._attempts and self._failures >= self._attempts and self.queue:
-            # As dockerd's: the message is given up, and the next has as many attempts of its own.
+            # As in dockerd: the message is discarded, and the next one has the same number of attempts.
             self.lost += 1
             self.sent(self.queue.popleft())
             self._failures = 0
@@ -130,7 +133,7 @@ class Delivery:
         self._tell_room()
 
     def events(self) -> int:
-        """What the loop is asked for while connected."""
+        """The events that the loop watches while connected."""
         return READ | (WRITE if self.queue else 0)
 
     def _tell_room(self) -> None:
@@ -140,7 +143,7 @@ class Delivery:
                 self.on_room()
 
     def watch(self, events: int) -> None:
-        """Asks the loop for these events of the socket; 0: for none."""
+        """Watches these events of the socket; 0: none."""
         if self.sock is None or events == self._watched:
             return
         if not self._watched:
@@ -163,7 +166,7 @@ class Delivery:
         self.reset()
 
     def close(self) -> None:
-        """No more messages come: what waits still goes out, within ``FLUSH`` seconds."""
+        """No more messages follow: queued ones are delivered within ``FLUSH`` seconds."""
         if self._closing:
             return
         self._closing = True

@@ -1,4 +1,5 @@
-"""The driver around a delivery: cuts the output into lines, has each encoded, and keeps a copy for ``docker logs``."""
+"""A remote log driver: splits the output into lines, encodes and delivers each, and writes a copy for ``docker
+logs``."""
 
 import json
 import socket
@@ -13,7 +14,7 @@ from engine.shim.loop import Loop
 
 
 class RemoteLog:
-    """A log driver that sends lines away; ``cache`` is the copy that can be read here."""
+    """Sends lines to a server; ``cache`` is the local copy for ``docker logs``."""
 
     def __init__(self, encoder: Encoder, delivery: Delivery, cache: LogDriver) -> None:
         self._encoder = encoder
@@ -80,15 +81,17 @@ class RemoteLog:
 
 
 def open_remote(driver: str, options: Mapping[str, str], cache: LogDriver, loop: Loop) -> RemoteLog:
-    """``remote`` of the options is a JSON object with the driver's settings, ``mode`` and ``buffer`` say how to wait.
+    """Opens a driver. The option ``remote`` is a JSON object with the driver's settings; ``mode`` and ``buffer`` tell
+    whether the container waits.
 
     Blocks until the server answers, as dockerd's start does.
 
-    :raises ValueError: malformed options. :raises OSError: the server can't be reached.
+    :raises ValueError: malformed options.
+    :raises OSError: the server can't be reached.
     """
     parsed = json.loads(options.get("remote") or "{}")
     if not isinstance(parsed, dict):
-        raise ValueError("log option remote is no JSON object")
+        raise ValueError("log option remote is not a JSON object")
     waits = options.get("mode") != "non-blocking"
     settings = Settings(LIMIT if waits else int(options.get("buffer") or LIMIT), waits, parsed)
     module = _protocol(driver)

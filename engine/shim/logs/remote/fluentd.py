@@ -1,4 +1,4 @@
-"""Fluentd's forward protocol, message mode: ``[tag, time, record]`` in MessagePack, with receipts if wanted."""
+"""Fluentd's forward protocol, message mode: ``[tag, time, record]`` in MessagePack, optionally with receipts."""
 
 import base64
 import os
@@ -29,7 +29,7 @@ def _map_head(size: int) -> bytes:
 
 
 class Fluentd:
-    """``precise``: times with nanoseconds. ``receipts``: each message asks for one."""
+    """``precise``: times have nanoseconds. ``receipts``: each message requests a receipt."""
 
     def __init__(self, tag: str, record: dict[str, str], *, precise: bool, receipts: bool) -> None:
         self._head = bytes((0x94 if receipts else 0x93,)) + pack_text(tag.encode())
@@ -72,7 +72,7 @@ class Fluentd:
 
 
 class Receipts(Stream):
-    """Keeps what was sent until the server has acknowledged it; after a break it is sent again."""
+    """Keeps sent messages until the server has acknowledged them; after a reconnect, sends them again."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ class Receipts(Stream):
         self.on_data = self._receive
 
     def sent(self, message: bytes) -> None:
-        # The receipt's name ends the message: a string of 24 characters.
+        # The receipt's id ends the message: a string of 24 characters.
         self._unsure[message[-24:]] = message
 
     def _receive(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""GELF 1.1: a JSON object per line, compressed and chunked over UDP, ended by a zero byte over TCP."""
+"""GELF 1.1: a JSON object per line, compressed and chunked over UDP, terminated by a zero byte over TCP."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from engine.shim.logs.remote.sockets import Datagrams, Stream, resolve
 from engine.shim.loop import Loop
 
 _ERROR, _INFO = 3, 6
-# A datagram of a message that is cut: 12 bytes of head, and what fits into an Ethernet frame besides.
+# The payload of one chunk: 12 bytes of header precede it, and all fits into an Ethernet frame.
 _CHUNK = 1420
 _HEAD = 12
 _MAX_CHUNKS = 128
 
 
 class Gelf:
-    """``pack`` makes what is sent of a message's JSON; ``chunked`` for datagrams."""
+    """``pack`` compresses a message's JSON; ``chunked`` for datagrams."""
 
     def __init__(self, hostname: str, fields: dict[str, str], pack: Callable[[bytes], bytes], *, chunked: bool) -> None:
         self._begin = {"version": "1.1", "host": hostname}
@@ -85,7 +85,7 @@ def make(settings: Settings, loop: Loop) -> tuple[Gelf, Delivery]:
         waits=settings.waits,
         retry=max(0.1, settings.number("delay", 1)),
         patient=True,
-        # The first is no reconnect.
+        # The first attempt is not a reconnect.
         attempts=settings.number("attempts", 3) + 1,
     )
 

@@ -16,7 +16,7 @@ _ERROR, _INFO = "3", "6"
 
 
 def field(name: str, value: bytes) -> bytes:
-    """``NAME=value``; a value with a newline in it is preceded by its length."""
+    """``NAME=value``; for a value with a newline, the name, the length and the value."""
     if b"\n" not in value:
         return name.encode() + b"=" + value + b"\n"
     return name.encode() + b"\n" + struct.pack("<Q", len(value)) + value + b"\n"
@@ -30,7 +30,7 @@ def stamp(now_ns: int) -> bytes:
 
 
 class Journald:
-    """``fields`` are the same for each line of the container; lines are counted from each start of it on."""
+    """``fields`` are the same for every line of the container; each start of the container counts lines from 1."""
 
     def __init__(self, fields: dict[str, str]) -> None:
         fields = {**fields, "CONTAINER_LOG_EPOCH": os.urandom(32).hex()}
@@ -52,7 +52,10 @@ class Journald:
 
 
 def make(settings: Settings, loop: Loop) -> tuple[Journald, Delivery]:
-    """``fields``, and ``path`` where the socket is another. :raises ValueError: no journal listens there."""
+    """``fields``, and ``path`` if the socket is not the default.
+
+    :raises ValueError: no journal listens there.
+    """
     path = settings.text("path") or SOCKET
     if not os.path.exists(path):
         raise ValueError("journald is not enabled on this host")

@@ -14,7 +14,7 @@ _BATCH = 64
 
 
 class Entries:
-    """protobuf, as in the ``local`` driver's files."""
+    """protobuf messages, as in the ``local`` driver's files."""
 
     def encode(self, stream: str, line: bytes, now_ns: int, part: Part | None) -> Iterator[bytes]:
         metadata = (part.identity, part.ordinal, part.last) if part is not None else None
@@ -23,7 +23,7 @@ class Entries:
 
 
 class Fifo(Delivery):
-    """Opened for both directions: a plugin that left is no SIGPIPE, and one that comes back goes on reading."""
+    """Opened for both directions: a plugin that exits causes no SIGPIPE, and continues to read after its restart."""
 
     def __init__(self, loop: Loop, path: str, *, limit: int, waits: bool) -> None:
         super().__init__(loop, limit=limit, waits=waits, patient=True, retry=1.0, attempts=0)
@@ -31,7 +31,10 @@ class Fifo(Delivery):
         self._offset = 0
 
     def open(self) -> None:
-        """:raises OSError: it can't be opened."""
+        """Opens the FIFO.
+
+        :raises OSError: it can't be opened.
+        """
         self.sock = io.FileIO(os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), "w")
         self.came()
 
@@ -64,7 +67,7 @@ class Fifo(Delivery):
         self._offset = 0
 
     def events(self) -> int:
-        # Never readable for us: what could be read are our own words.
+        # Never watched for reading: this process would read its own messages.
         return WRITE if self.queue else 0
 
 

@@ -14,7 +14,7 @@ from engine.shim.loop import ERROR, HANGUP, READ, WRITE, Loop
 if TYPE_CHECKING:
     import ssl
 
-#: Seconds that the first connection may take: the container's start waits for it.
+#: Seconds for the first connection: the container's start waits for it.
 CONNECT = 10.0
 _BATCH = 64
 _READ = 16 << 10
@@ -32,7 +32,7 @@ def resolve(host: str, port: int, kind: int) -> list[Address]:
 
 
 class Datagrams(Delivery):
-    """UDP and datagrams on a unix socket: one message, one datagram."""
+    """UDP and unix datagrams: one message per datagram."""
 
     sock: socket.socket | None
 
@@ -41,7 +41,10 @@ class Datagrams(Delivery):
         self._addresses = addresses
 
     def open(self) -> None:
-        """:raises OSError: no socket can be connected there."""
+        """Connects the socket.
+
+        :raises OSError: no address accepts a connection.
+        """
         failure: OSError | None = None
         for family, _kind, address in self._addresses:
             sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -64,7 +67,7 @@ class Datagrams(Delivery):
 
     def ready(self, events: int) -> None:
         if events & (ERROR | READ) and self.sock is not None:
-            # An ICMP answer to an earlier datagram, which nobody can do anything about; or one that nobody asked for.
+            # An ICMP error for an earlier datagram, or an unrequested datagram: ignore it.
             with contextlib.suppress(OSError):
                 self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 self.sock.recv(_READ)
@@ -84,7 +87,7 @@ class Datagrams(Delivery):
                 if self.sock.family == socket.AF_UNIX and error.errno != errno.EMSGSIZE:
                     self.broke()
                     return
-                # UDP promises nothing: this one is lost.
+                # UDP guarantees no delivery: the message is lost.
                 self.lost += 1
             self.sent(self.queue.popleft())
         self.after_flush()
@@ -118,7 +121,10 @@ class Stream(Delivery):
         self.on_data: Callable[[bytes], None] | None = None
 
     def open(self) -> None:
-        """Connects now. Blocks, at most ``CONNECT`` seconds an address. :raises OSError: nobody answers."""
+        """Connects now. Blocks for at most ``CONNECT`` seconds per address.
+
+        :raises OSError: the server can't be reached.
+        """
         failure: OSError | None = None
         for family, kind, address in self._addresses:
             sock = socket.socket(family, kind)
@@ -145,7 +151,7 @@ class Stream(Delivery):
             self.sock.connect(address)
         except BlockingIOError:
             if family == socket.AF_UNIX:
-                # Not "in progress": its queue of connections is full.
+                # Not EINPROGRESS: the server's connection queue is full.
                 self.broke()
             else:
                 self.watch(WRITE)
@@ -205,7 +211,7 @@ class Stream(Delivery):
             self.flush()
 
     def _read(self) -> bool:
-        """What the server says (fluentd's receipts); False: it has gone."""
+        """Reads the server's data (fluentd's receipts); False: it has disconnected."""
         assert self.sock is not None
         try:
             while data := self.sock.recv(_READ):
@@ -218,7 +224,7 @@ class Stream(Delivery):
         return False
 
     def _wants(self, error: OSError) -> bool:
-        """TLS has its own way to say "not now"."""
+        """Handles TLS's equivalents of EAGAIN."""
         if self._tls is None:
             return False
         import ssl

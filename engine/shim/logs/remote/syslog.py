@@ -16,13 +16,13 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def stamp(now_ns: int) -> bytes:
-    """``Nov  7 15:04:05``, in local time and never in another language."""
+    """``Nov  7 15:04:05``, in local time and always in English."""
     now = time.localtime(now_ns // 1_000_000_000)
     return f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2d} {now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d}".encode()
 
 
 def rfc3339(now_ns: int, *, micro: bool) -> bytes:
-    """With the local offset; ``Z`` for none."""
+    """With the local offset; ``Z`` for UTC."""
     now = time.localtime(now_ns // 1_000_000_000)
     text = time.strftime("%Y-%m-%dT%H:%M:%S", now)
     if micro:
@@ -33,7 +33,7 @@ def rfc3339(now_ns: int, *, micro: bool) -> bytes:
 
 class Syslog:
     """``kind``: ``""`` (local), ``rfc3164``, ``rfc5424``, ``rfc5424micro``. ``counted``: with the octet count that RFC
-    5425 puts before a message on TLS."""
+    5425 requires before a message on TLS."""
 
     def __init__(self, kind: str, facility: int, tag: str, hostname: str, *, counted: bool) -> None:
         priority = {"stderr": facility << 3 | _ERROR, "stdout": facility << 3 | _INFO}
@@ -50,7 +50,7 @@ class Syslog:
 
 
 def _middle(kind: str, tag: bytes, hostname: bytes, pid: int) -> bytes:
-    """What stands between time stamp and line."""
+    """The fields between time stamp and line."""
     if kind == "":
         return b" %s[%d]: " % (tag, pid)
     if kind == "rfc3164":
@@ -71,7 +71,8 @@ def make(settings: Settings, loop: Loop) -> tuple[Syslog, Delivery]:
     ``port``, ``path``, ``facility``, ``format``, ``tag``, ``hostname``; for TLS ``ca``, ``cert``, ``key``,
     ``skip-verify``.
 
-    :raises OSError: the name has no address. :raises ValueError: an unknown format, or TLS files that don't fit.
+    :raises OSError: the name has no address.
+    :raises ValueError: an unknown format, or invalid TLS files.
     """
     scheme, kind = settings.text("scheme"), settings.text("format")
     if kind not in _FORMS:

@@ -6,13 +6,13 @@ from engine.shim.logs.remote.encoder import Settings
 
 
 def context(settings: Settings) -> ssl.SSLContext:
-    """``ca`` (else the host's), ``cert`` and ``key`` of ours, ``skip-verify``.
+    """``ca`` (default: the host's), client ``cert`` and ``key``, ``skip-verify``.
 
-    :raises ValueError: a file that can't be read or isn't what it should be.
+    :raises ValueError: a file can't be read or parsed.
     """
     ca, cert, key = settings.text("ca"), settings.text("cert"), settings.text("key")
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.hostname_checks_common_name = False  # as Go
+    made.hostname_checks_common_name = False  # as in Go
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if ca:
