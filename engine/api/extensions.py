@@ -213,7 +213,7 @@ class Execution:
     def shim_lost(self) -> bool:
         """The shim has ended or is ending, and the process with it. A client that sees its socket closed may ask
         before this connection is closed."""
-        return self._lost or kernel.leaves(self._connection.peer)
+        return self._lost or kernel.is_exiting(self._connection.peer)
 
     async def ended(self) -> SessionEnd:
         """Waits for the end of the client's session, while another task awaits ``exit``."""

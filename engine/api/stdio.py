@@ -64,7 +64,7 @@ class Attach:
     hold_output: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """The JSON that the shim's ``attach.Handed`` reads; head and early bytes follow as the frame's tail."""
+        """The JSON that the shim's ``attach.AttachRequest`` reads; head and early bytes follow as the frame's tail."""
         return {
             "stdin": self.stdin,
             "stdout": self.stdout,

@@ -119,11 +119,11 @@ def code(answer: bytes) -> int:
     return answer[3] & 0xF if len(answer) >= 4 else FORMERR
 
 
-def same_number(answer: bytes, query: bytes) -> bool:
+def same_id(answer: bytes, query: bytes) -> bool:
     return len(answer) >= _HEADER.size and answer[:2] == query[:2] and bool(answer[2] & 0x80)
 
 
-def address_of_pointer(name: str) -> str | None:
+def pointer_address(name: str) -> str | None:
     """The address in ``4.3.2.1.in-addr.arpa`` or its IPv6 form."""
     if name.endswith(".in-addr.arpa"):
         parts = name[: -len(".in-addr.arpa")].split(".")

@@ -56,7 +56,7 @@ class Publications:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._owners: dict[str, list[_Held]] = {}
+        self._owners: dict[str, list[_BoundPort]] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -69,22 +69,22 @@ class Publications:
 
         :raises InUse, OSError: a port can't be bound.
         """
-        held: list[_Held] = []
+        bound: list[_BoundPort] = []
         try:
             for listen in listens:
                 # One at a time: if a later port fails, the earlier ones must be closed.
-                held.extend(self._hold(listen, step) for step in range(listen.size))
+                bound.extend(self._bind(listen, step) for step in range(listen.size))
         except BaseException:
-            for item in held:
+            for item in bound:
                 item.close()
             raise
-        self._owners.setdefault(owner, []).extend(held)
+        self._owners.setdefault(owner, []).extend(bound)
 
     def release(self, owner: str) -> None:
         for item in self._owners.pop(owner, ()):
             item.close()
 
-    def _hold(self, listen: Listen, step: int) -> "_Held":
+    def _bind(self, listen: Listen, step: int) -> "_BoundPort":
         family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
         port = listen.port + step
         kind = socket.SOCK_DGRAM if listen.protocol == "udp" else socket.SOCK_STREAM
@@ -92,7 +92,7 @@ class Publications:
             sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, _SCTP if listen.protocol == "sctp" else 0)
         except OSError as error:
             if listen.protocol == "sctp" and error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
-                return _Held(self._reactor, None)  # a kernel without SCTP sockets: only rules can serve the port
+                return _BoundPort(self._reactor, None)  # a kernel without SCTP sockets: only rules can serve the port
             raise
         try:
             if family == socket.AF_INET6:
@@ -104,20 +104,20 @@ class Publications:
                 if kind == socket.SOCK_STREAM:
                     sock.listen(BACKLOG)
             except OSError as error:
-                host = "0.0.0.0" if listen.both and not _free(kind, "0.0.0.0", port) else listen.host
+                host = "0.0.0.0" if listen.both and not _is_free(kind, "0.0.0.0", port) else listen.host
                 raise InUse(error.errno or errno.EADDRINUSE, host, port) from None
         except BaseException:
             sock.close()
             raise
         if not listen.carry or listen.protocol == "sctp":
-            return _Held(self._reactor, sock)
+            return _BoundPort(self._reactor, sock)
         target = (listen.to, listen.to_port + step)
         if kind == socket.SOCK_STREAM:
             return _TcpListener(self._reactor, sock, target)
         return _UdpListener(self._reactor, sock, target)
 
 
-def _free(kind: int, host: str, port: int) -> bool:
+def _is_free(kind: int, host: str, port: int) -> bool:
     """Whether an IPv4 port is free: tells which family blocked a socket for both."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -130,7 +130,7 @@ def _free(kind: int, host: str, port: int) -> bool:
     return True
 
 
-class _Held:
+class _BoundPort:
     """A port that is bound without relaying."""
 
     __slots__ = ("_reactor", "_sock")
@@ -146,7 +146,7 @@ class _Held:
             self._sock = None
 
 
-class _TcpListener(_Held):
+class _TcpListener(_BoundPort):
     __slots__ = ("_target",)
 
     def __init__(self, reactor: Reactor, sock: socket.socket, target: tuple[str, int]) -> None:
@@ -222,7 +222,7 @@ class _Connection:
             elif self._ended[side] and events & (HANGUP | ERROR):
                 # Both directions are shut down; epoll would report the hangup forever.
                 self._reactor.forget(self._socks[side])
-            self._pass_ends()
+            self._forward_eof()
             self._update()
         except BlockingIOError:
             self._update()
@@ -242,7 +242,7 @@ class _Connection:
                 data = data[self._socks[other].send(data) :]
         self._buffers[other].extend(data)
 
-    def _pass_ends(self) -> None:
+    def _forward_eof(self) -> None:
         for side in (0, 1):
             other = 1 - side
             if self._ended[side] and not self._buffers[other] and not self._shut[other] and self._connected:
@@ -271,7 +271,7 @@ class _Connection:
                 sock.close()
 
 
-class _UdpListener(_Held):
+class _UdpListener(_BoundPort):
     """Datagrams: each client gets its own socket towards the container until it has been idle."""
 
     __slots__ = ("_clients", "_target")

@@ -166,7 +166,7 @@ class Resolver:
                 addresses = addresses[self._turn :] + addresses[: self._turn]
             return dnsmessage.addresses(query, addresses, stream=stream)
         if query.type == dnsmessage.PTR:
-            address = dnsmessage.address_of_pointer(query.name)
+            address = dnsmessage.pointer_address(query.name)
             if address is None:
                 return None
             for key in view.zones:
@@ -214,7 +214,7 @@ class Resolver:
             elif query:
                 reply(dnsmessage.failure(query, dnsmessage.SERVFAIL))
 
-        _Question(self._reactor, view.netns, data, list(view.upstreams[:_TRIES]), done, stream=stream).ask()
+        _ForwardedQuery(self._reactor, view.netns, data, list(view.upstreams[:_TRIES]), done, stream=stream).ask()
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:
@@ -242,7 +242,7 @@ def _datagram_reply(sock: socket.socket, address: Any) -> Reply:
     return reply
 
 
-class _Question:
+class _ForwardedQuery:
     """A question that is forwarded to the name servers, one after the other, over the transport that it arrived on."""
 
     def __init__(
@@ -322,7 +322,7 @@ class _Question:
             self.ask()
 
     def _finish(self, answer: bytes) -> None:
-        if not dnsmessage.same_number(answer, self._data):
+        if not dnsmessage.same_id(answer, self._data):
             return  # a stray datagram: the real answer may still arrive
         if dnsmessage.code(answer) in (dnsmessage.SERVFAIL, dnsmessage.REFUSED) and self._upstreams:
             self._kept = answer

@@ -130,7 +130,7 @@ class Peer:
 
 
 class Server:
-    """Listens at a path and creates peers. ``on_gone``: a peer has closed; ``on_alone``: the last one has."""
+    """Listens at a path and creates peers. ``on_gone``: a peer has closed; ``on_last_gone``: the last one has."""
 
     def __init__(
         self,
@@ -138,14 +138,14 @@ class Server:
         path: str,
         on_request: Request,
         *,
-        on_alone: Callable[[], None] | None = None,
+        on_last_gone: Callable[[], None] | None = None,
         on_gone: Callable[[Peer], None] | None = None,
     ) -> None:
         self._on_gone = on_gone
         self._loop = loop
         self._path = path
         self._on_request = on_request
-        self._on_alone = on_alone
+        self._on_alone = on_last_gone
         self.peers: set[Peer] = set()
         self._listener = protocol.listen(path)
         self._identity = os.stat(path).st_ino

@@ -32,7 +32,7 @@ class Controls:
             "pids": self._pids,
         }
 
-    def found(self, pid: int) -> None:
+    def container_created(self, pid: int) -> None:
         """The container was created. Look up its cgroups now: its init may move itself into a sub-cgroup later."""
         self.cgroups = kernel.own_cgroups(pid)
 

@@ -16,12 +16,12 @@ from engine.shim.oci import Runtime
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, RequestError, mapping, text
 from engine.shim.runner import Done, Runner
-from engine.shim.stdio.attach import Handed
+from engine.shim.stdio.attach import AttachRequest
 
 
 class Execs:
-    """``make`` creates a process from its id and stdio. ``settled`` is called when a start has completed or failed.
-    ``tell`` sends an event to the supervisors."""
+    """``make`` creates a process from its id and stdio. ``on_settled`` is called when a start has completed or failed.
+    ``on_event`` sends an event to the supervisors."""
 
     def __init__(
         self,
@@ -29,16 +29,16 @@ class Execs:
         runner: Runner,
         make: Callable[[str, Json], Process],
         *,
-        settled: Callable[[], None],
-        tell: Callable[[Json], None],
+        on_settled: Callable[[], None],
+        on_event: Callable[[Json], None],
     ) -> None:
         self.container = ""
         self.all: dict[str, Process] = {}
         self._loop = loop
         self._runner = runner
         self._make = make
-        self._settled = settled
-        self._tell = tell
+        self._on_settled = on_settled
+        self._on_event = on_event
         # The daemon's connection of each exec that it runs, by the exec's id.
         self._lines: dict[str, Peer] = {}
 
@@ -63,13 +63,13 @@ class Execs:
         self.all[identity] = process
         return process
 
-    def added(self, peer: Peer, message: Json) -> None:
+    def handle_exec(self, peer: Peer, message: Json) -> None:
         """The supervisor's operation ``exec``."""
         spec = mapping(message, "spec")
         self.add(message, json.dumps(spec).encode()).oom_score_adj = spec.get("oomScoreAdj")
         peer.reply(message)
 
-    def run(self, peer: Peer, message: Json, spec: bytes, client: Handed | None) -> None:
+    def run(self, peer: Peer, message: Json, spec: bytes, client: AttachRequest | None) -> None:
         """The daemon's operation ``run``. Sent on its connection: ``pid``, or the error; then ``ended`` of the client's
         session, and finally ``exit``."""
         process = self.add(message, spec)
@@ -79,7 +79,7 @@ class Execs:
         def done(error: RequestError | None) -> None:
             if error is None:
                 self._lines[identity] = peer
-                self._tell({"event": "run", "exec_id": identity, "pid": process.pid, "stdio": process.stdio})
+                self._on_event({"event": "run", "exec_id": identity, "pid": process.pid, "stdio": process.stdio})
                 peer.send({"pid": process.pid})
             else:
                 del self.all[identity]
@@ -120,19 +120,21 @@ class Execs:
                 process.exit_status = 255
                 process.exited_at_ns = time.time_ns()
             done(error)
-            self._settled()
+            self._on_settled()
 
         # crun applies oom_score_adj only to a container's first process.
         with kernel.oom_score_adj(process.oom_score_adj):
             launch(self._loop, self._runner, "exec", process, make, pid_file, ended)
 
-    def over(self, process: Process) -> None:
+    def finished(self, process: Process) -> None:
         """The process has exited and its output was read."""
         end = {"status": process.exit_status, "at_ns": process.exited_at_ns}
         line = self._lines.pop(process.id, None)
         if line is not None:
             del self.all[process.id]
-        self._tell({"event": "exit", "exec_id": process.id, "pid": process.pid, **end, "forgotten": line is not None})
+        self._on_event(
+            {"event": "exit", "exec_id": process.id, "pid": process.pid, **end, "forgotten": line is not None}
+        )
         if line is not None:
             line.send({"exit": end})
             line.finish()

@@ -63,7 +63,7 @@ class Pipes:
         self.paths = {"stdin": "", "stdout": "", "stderr": ""}
         self.started = False
         #: The container has exited: maybe no daemon reports this process's exit.
-        self.orphaned = False
+        self.container_exited = False
         self._on_input_closed = on_input_closed
         self._loop = loop
         self._keepers: list[int] = []
@@ -137,7 +137,9 @@ class IoHost:
         self._stdio: StdioServer | None = None
         self._counter = 0
         self.loop.catch_children()
-        self._server = Server(self.loop, os.path.join(directory, SOCKET), self._request, on_alone=self._alone)
+        self._server = Server(
+            self.loop, os.path.join(directory, SOCKET), self._request, on_last_gone=self._last_peer_gone
+        )
         self._server.add(control)
 
     def _failed(self, error: BaseException) -> None:
@@ -146,7 +148,7 @@ class IoHost:
         with open(os.path.join(self._directory, "iohost.log"), "a") as file:
             traceback.print_exception(error, file=file)
 
-    def _alone(self) -> None:
+    def _last_peer_gone(self) -> None:
         """The daemon has disconnected."""
         forgotten = not os.path.exists(self._directory)
         for identity, pipes in tuple(self._processes.items()):
@@ -155,20 +157,20 @@ class IoHost:
                 if forgotten:
                     self._forget(identity, pipes)
         if not self._processes:
-            self._leave()
+            self._exit()
 
     def _finished(self) -> None:
         """All output of a process was read."""
         if not self._server.peers:
-            self._alone()
+            self._last_peer_gone()
         for identity, pipes in tuple(self._processes.items()):
-            if pipes.orphaned and pipes.streams.finished:
+            if pipes.container_exited and pipes.streams.finished:
                 self._forget(identity, pipes)
 
-    def _orphan(self) -> None:
+    def _container_exited(self) -> None:
         """The container has exited, and so have its execs. The daemon abandons an exec that is about to start."""
         for pipes in tuple(self._processes.values()):
-            pipes.orphaned = True
+            pipes.container_exited = True
             if pipes.started:
                 pipes.exited()
         self._finished()
@@ -192,7 +194,7 @@ class IoHost:
                 # Output that was read is still delivered to its clients.
                 (each.exited if each.started else each.streams.abandon)()
                 self._forget(name, each)
-            self._leave()
+            self._exit()
             peer.reply(message)
             return
         identity = text(message, "exec_id")
@@ -203,8 +205,8 @@ class IoHost:
             pipes.started = True
             pipes.release()
             peer.reply(message, input_closed=pipes.input_closed)
-            if pipes.orphaned:
-                self._orphan()
+            if pipes.container_exited:
+                self._container_exited()
             return
         if operation == "exited":
             pipes.exited()
@@ -214,7 +216,7 @@ class IoHost:
         elif operation == "close":
             self._forget(identity, pipes)
             if not identity:
-                self._orphan()
+                self._container_exited()
         else:
             raise RequestError("not implemented", f"I/O host: no operation {operation!r}")
         peer.reply(message)
@@ -239,7 +241,7 @@ class IoHost:
         except (OSError, ValueError) as error:
             shutil.rmtree(directory, ignore_errors=True)
             if not self._processes:
-                self._leave()
+                self._exit()
             what = "initialize logging driver" if isinstance(error, ValueError) else "open stdio"
             raise RequestError("invalid argument", f"failed to {what}: {error}") from None
         self._processes[identity] = pipes
@@ -255,13 +257,13 @@ class IoHost:
     def _forget(self, identity: str, pipes: Pipes) -> None:
         pipes.remove()
         if self._processes.pop(identity, None) is not None and not self._processes:
-            self._leave()
+            self._exit()
 
-    def _leave(self) -> None:
+    def _exit(self) -> None:
         """Exits once pending work is done; until then, a new process may be opened."""
-        self.loop.after_round = self._leave_if_idle
+        self.loop.after_round = self._exit_if_idle
 
-    def _leave_if_idle(self) -> None:
+    def _exit_if_idle(self) -> None:
         if not Session.alive and not Linger.alive and not Pending.count:
             self._server.stop_listening()
             if self._stdio is not None:

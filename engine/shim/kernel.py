@@ -108,7 +108,7 @@ def trim_memory() -> None:
     _libc.malloc_trim(0)
 
 
-def leaves(pid: int) -> bool:
+def is_exiting(pid: int) -> bool:
     """Whether the process has exited or is exiting, which is visible before the kernel closes its descriptors."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
@@ -205,7 +205,7 @@ def cgroup_pids(directory: str) -> list[int]:
     return sorted(set(pids) - {0})
 
 
-def kill_call(pid: int, argv: Sequence[str]) -> None:
+def kill_runtime(pid: int, argv: Sequence[str]) -> None:
     """Kills a child that runs ``argv``, its descendants, and orphaned forks of it (crun's process in the container has
     this process as its parent), which have the same command line. Stops each process first, so that none forks
     meanwhile."""

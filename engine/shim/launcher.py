@@ -18,7 +18,7 @@ def launch(
     """
 
     def ended(error: RequestError | None) -> None:
-        process.runtime_left()
+        process.runtime_exited()
         if error is None:
             error = _adopt(loop, process, pid_file)
         loop.expected()

@@ -62,7 +62,7 @@ class Loop:
         self._order = 0
         self._soon: list[Callable[[], None]] = []
         self._children: dict[int, Exited] = {}
-        self._strangers: dict[int, tuple[int, int]] = {}
+        self._unexpected: dict[int, tuple[int, int]] = {}
         self._expected = 0
         self._running = False
         self._on_error = on_error
@@ -127,7 +127,7 @@ class Loop:
 
     def adopt(self, pid: int, on_exit: Exited) -> None:
         """Watches a process that became our child; it may have exited after ``expect``."""
-        ended = self._strangers.pop(pid, None)
+        ended = self._unexpected.pop(pid, None)
         if ended is None:
             self._children[pid] = on_exit
         else:
@@ -140,7 +140,7 @@ class Loop:
     def expected(self) -> None:
         self._expected -= 1
         if not self._expected:
-            self._strangers.clear()
+            self._unexpected.clear()
 
     def _reap(self, _events: int = 0) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -158,7 +158,7 @@ class Loop:
             if callback is not None:
                 self._guard(callback, exit_status(status), now)
             elif self._expected:
-                self._strangers[pid] = (exit_status(status), now)
+                self._unexpected[pid] = (exit_status(status), now)
 
     # Running
 

@@ -146,17 +146,17 @@ class Process:
         stdin = null
         if self.streams.input.open:
             stdin, ours = os.pipe2(os.O_CLOEXEC)
-            self._own(stdin)
+            self._chown(stdin)
             self.streams.input.connect(ours, terminal=False)
         outputs = []
         for stream in ("stdout", "stderr"):
             ours, theirs = os.pipe2(os.O_CLOEXEC)
-            self._own(theirs)
+            self._chown(theirs)
             outputs.append(theirs)
             self._outputs.append((ours, stream))
         return stdin, outputs[0], outputs[1]
 
-    def _own(self, fd: int) -> None:
+    def _chown(self, fd: int) -> None:
         """Changes the owner of a container's end: a process that opens ``/dev/stdout`` must own it, which is the
         container's root if ids are mapped (option ``owner``: ``uid:gid``)."""
         self._ends.append(fd)
@@ -183,7 +183,7 @@ class Process:
         self._console = Console(self._loop, os.path.join(self._bundle, name), self._take_master)
         return name
 
-    def runtime_left(self) -> None:
+    def runtime_exited(self) -> None:
         """The runtime has exited; it sent the console's master before."""
         self.release()
         if self._console is not None:
@@ -252,7 +252,7 @@ class Process:
 
     def abandon(self) -> None:
         """The process never started: closes descriptors and releases its clients."""
-        self.runtime_left()
+        self.runtime_exited()
         for fd, _stream in self._outputs:
             os.close(fd)
         self._outputs.clear()

@@ -67,7 +67,7 @@ class Runner:
         def expire() -> None:
             nonlocal late
             late = True
-            kernel.kill_call(pid, argv)
+            kernel.kill_runtime(pid, argv)
 
         null = self.null
         try:
@@ -82,7 +82,7 @@ class Runner:
         """Kills running calls of these verbs, as at their deadline; each ends with an error."""
         for pid, (verb, argv) in list(self._running.items()):
             if verb in verbs:
-                kernel.kill_call(pid, argv)
+                kernel.kill_runtime(pid, argv)
 
 
 def _read_log(path: str) -> str:

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 
 from engine.shim import kernel, record
+from engine.shim.cgroup_cleanup import remove_cgroups
 from engine.shim.control import Peer, Server
 from engine.shim.controls import Controls
 from engine.shim.execs import Execs
 from engine.shim.launcher import launch
-from engine.shim.leftovers import take_away
 from engine.shim.logs.driver import Pending
 from engine.shim.loop import Loop
 from engine.shim.oci import Runtime
@@ -25,7 +25,7 @@ from engine.shim.oom import OomWatch
 from engine.shim.process import CREATED, RUNNING, STOPPED, Process
 from engine.shim.protocol import Json, ProtocolError, RequestError, mapping, text
 from engine.shim.runner import Runner, run_child
-from engine.shim.stdio.attach import Handed, StdioServer
+from engine.shim.stdio.attach import AttachRequest, StdioServer
 from engine.shim.stdio.session import Linger, Session
 from engine.shim.stdio.streams import Streams
 
@@ -42,13 +42,15 @@ class Shim:
         self._id = ""
         self._runner = Runner(self.loop, Runtime("", "", ""))
         self._init: Process | None = None
-        self._execs = Execs(self.loop, self._runner, self._process, settled=self._start_over, tell=self._tell)
+        self._execs = Execs(
+            self.loop, self._runner, self._process, on_settled=self._exec_settled, on_event=self._publish
+        )
         self._oom: OomWatch | None = None
         self._starting = False
         self._removed = False
         self._remove_error: RequestError | None = None
         self._when_removed: list[Callable[[], None]] = []
-        self._held_exit: Process | None = None
+        self._pending_exit: Process | None = None
         self._stdio: StdioServer | None = None
         self._creating = False
         self._restored = False  # restored: it runs already, but its start has not been requested
@@ -64,13 +66,13 @@ class Shim:
         self._controls = Controls(self._runner, self._find, self._execs.all)
         self._operations.update(self._controls.operations)
         self.loop.catch_children()
-        self._server = Server(self.loop, os.path.join(bundle, SOCKET), self._request, on_alone=self._alone)
+        self._server = Server(self.loop, os.path.join(bundle, SOCKET), self._request, on_last_gone=self._last_peer_gone)
         self._server.add(control)
 
-    def _alone(self) -> None:
+    def _last_peer_gone(self) -> None:
         # The supervisor died before it sent ``create``: no supervisor will know this shim.
         if self._init is None:
-            self._leave()
+            self._exit()
 
     def _failed(self, error: BaseException) -> None:
         # A shim's stderr is not read; write the traceback into the bundle.
@@ -147,12 +149,12 @@ class Shim:
         def done(error: RequestError | None) -> None:
             self._creating = False
             if error is not None:
-                self._unborn(process)
+                self._create_failed(process)
                 peer.refuse(message, error)
             else:
                 kernel.return_null(process.pid)
                 self._restored = bool(image)
-                self._controls.found(process.pid)
+                self._controls.container_created(process.pid)
                 self._oom = OomWatch(self.loop, self._controls.cgroups, self._out_of_memory)
                 self._save()
                 peer.reply(message, pid=process.pid, cgroups=self._controls.cgroups)
@@ -163,16 +165,16 @@ class Shim:
             launch(self.loop, self._runner, "restore" if image else "create", process, make, "init.pid", done)
         except RequestError:
             self._creating = False
-            self._unborn(process)
+            self._create_failed(process)
             raise
 
-    def _unborn(self, process: Process) -> None:
+    def _create_failed(self, process: Process) -> None:
         """The container could not be created. ``delete`` removes the rest, as after an exit."""
         process.exited = True
         process.status = STOPPED
         process.exit_status = 255
         process.exited_at_ns = time.time_ns()
-        self._remove(unborn=True)
+        self._remove(create_failed=True)
 
     def _out_of_memory(self) -> None:
         self._oom_seen = True
@@ -184,12 +186,12 @@ class Shim:
             for callback in waiting:
                 callback()
 
-    def _start_over(self) -> None:
+    def _exec_settled(self) -> None:
         """An exec has started, or has failed."""
         self._release_exit()
         self._settled()
 
-    def _tell(self, event: Json) -> None:
+    def _publish(self, event: Json) -> None:
         self._server.broadcast(event)
 
     def _start(self, peer: Peer, message: Json) -> None:
@@ -242,15 +244,15 @@ class Shim:
 
     def _exec(self, peer: Peer, message: Json) -> None:
         self._check_runs()
-        self._execs.added(peer, message)
+        self._execs.handle_exec(peer, message)
 
-    def _run(self, peer: Peer, message: Json, spec: bytes, client: Handed | None) -> None:
+    def _run(self, peer: Peer, message: Json, spec: bytes, client: AttachRequest | None) -> None:
         try:
             self._check_runs()
             self._execs.run(peer, message, spec, client)
         except BaseException:
             if client is not None:
-                client.session.leave()
+                client.session.return_socket()
             raise
 
     def _check_runs(self) -> None:
@@ -264,7 +266,7 @@ class Shim:
         if process is self._init:
             # Answer Start before the exit event, and report execs' exits before their container's.
             if self._starting or self._restored or self._execs.running:
-                self._held_exit = process
+                self._pending_exit = process
                 return
             if self._oom is not None:
                 self._oom.check()
@@ -284,21 +286,21 @@ class Shim:
             )
             self._remove()
         else:
-            self._execs.over(process)
+            self._execs.finished(process)
             self._release_exit()
 
     def _release_exit(self) -> None:
-        held, self._held_exit = self._held_exit, None
-        if held is not None:
-            self._finished(held)
+        pending, self._pending_exit = self._pending_exit, None
+        if pending is not None:
+            self._finished(pending)
 
-    def _remove(self, *, unborn: bool = False) -> None:
+    def _remove(self, *, create_failed: bool = False) -> None:
         """Deletes the container in the runtime, with its cgroup, right after the exit: Delete must not wait for it."""
 
         def done(error: RequestError | None) -> None:
-            if unborn:
+            if create_failed:
                 # crun leaves the cgroup of a container that it could not create.
-                take_away(self.loop, self._bundle, lambda: removed(error))
+                remove_cgroups(self.loop, self._bundle, lambda: removed(error))
             else:
                 removed(error)
 
@@ -319,7 +321,7 @@ class Shim:
         if self._init is None:
             # No container was created here.
             peer.reply(message, pid=0, status=0, at_ns=0)
-            self._leave()
+            self._exit()
             return
         process = self._find(identity)
         if process.status not in {STOPPED, CREATED} or (process.started and process.status == CREATED):
@@ -333,7 +335,7 @@ class Shim:
 
         def settled() -> None:
             self._answer_delete(peer, message, process)
-            self._leave()
+            self._exit()
 
         def removed() -> None:
             # An exec that raced with the exit may still be in the runtime, which writes into the bundle: wait for it,
@@ -356,19 +358,19 @@ class Shim:
             # The client that waited for it has given up. The failed call removes the rest.
             self._runner.kill("create", "restore")
         else:
-            self._unborn(process)
+            self._create_failed(process)
 
     def _answer_delete(self, peer: Peer, message: Json, process: Process) -> None:
         peer.reply(message, pid=process.pid, status=process.exit_status, at_ns=process.exited_at_ns)
 
-    def _leave(self) -> None:
+    def _exit(self) -> None:
         """No supervisor needs the shim any more; clients that still read the last output are served to the end."""
         self._server.stop_listening()
         if self._stdio is not None:
             self._stdio.stop_listening()
-        self.loop.after_round = self._leave_if_idle
+        self.loop.after_round = self._exit_if_idle
 
-    def _leave_if_idle(self) -> None:
+    def _exit_if_idle(self) -> None:
         if not Session.alive and not Linger.alive and not Pending.count:
             self.loop.stop()
 

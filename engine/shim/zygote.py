@@ -47,7 +47,7 @@ def start(*, nofile: int = 0) -> Handle:
         pid = os.fork()
         if not pid:
             ours.close()
-            _become(theirs, nofile)
+            _run_zygote(theirs, nofile)
     theirs.close()
     return Handle(pid, ours)
 
@@ -77,10 +77,10 @@ def _execute(sock: socket.socket, nofile: int) -> int:
 def main() -> None:
     """Entry point in a new interpreter: the socket is descriptor 3."""
     immortalize()
-    _become(socket.socket(fileno=3), int(sys.argv[1]))
+    _run_zygote(socket.socket(fileno=3), int(sys.argv[1]))
 
 
-def _become(sock: socket.socket, nofile: int) -> None:
+def _run_zygote(sock: socket.socket, nofile: int) -> None:
     """Runs the zygote. Never returns."""
     status = 1
     try:
@@ -176,12 +176,12 @@ def _child(zygote: socket.socket, data: bytes, fds: list[int]) -> None:
             raise ProtocolError("the zygote starts only shims and I/O hosts")
         status = 0
     except BaseException as error:
-        _complain(error)
+        _log_error(error)
     finally:
         os._exit(status)
 
 
-def _complain(error: BaseException) -> None:
+def _log_error(error: BaseException) -> None:
     try:
         with open("shim.log", "a") as file:
             file.write(f"{error!r}\n")

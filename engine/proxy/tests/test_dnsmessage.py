@@ -61,8 +61,8 @@ def test_an_answer_repeats_the_question_as_it_came() -> None:
     assert struct.unpack_from(">HHHHHH", answer) == (7, 0x8180, 1, 2, 0, 0)
     assert answer[12:].startswith(WEB)
     assert answer.endswith(bytes((192, 0, 2, 2)))
-    assert dnsmessage.same_number(answer, question(WEB))
-    assert not dnsmessage.same_number(question(WEB), question(WEB))
+    assert dnsmessage.same_id(answer, question(WEB))
+    assert not dnsmessage.same_id(question(WEB), question(WEB))
 
 
 def test_what_does_not_fit_is_cut_and_said_to_be() -> None:
@@ -88,4 +88,4 @@ def test_what_does_not_fit_is_cut_and_said_to_be() -> None:
     ],
 )
 def test_addresses_of_pointers(name: str, address: str | None) -> None:
-    assert dnsmessage.address_of_pointer(name) == address
+    assert dnsmessage.pointer_address(name) == address

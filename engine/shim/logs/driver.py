@@ -27,14 +27,14 @@ class LogDriver(Protocol):
     def mark(self) -> Mark:
         """Where the log ends now."""
 
-    def reading(self) -> int:
+    def open_reader(self) -> int:
         """A new descriptor of the file that is written now; -1: there is none."""
 
     @property
     def lagging(self) -> bool:
         """Whether the container has to wait for the log."""
 
-    def set_on_room(self, callback: Callable[[], None]) -> None:
+    def set_on_writable(self, callback: Callable[[], None]) -> None:
         """``callback`` is called when it need not wait any more."""
 
 
@@ -51,7 +51,7 @@ class NeverLagging:
     def lagging(self) -> bool:
         return False
 
-    def set_on_room(self, callback: Callable[[], None]) -> None:
+    def set_on_writable(self, callback: Callable[[], None]) -> None:
         pass
 
 
@@ -61,7 +61,7 @@ class NoLog(NeverLagging):
     def mark(self) -> Mark:
         return {}
 
-    def reading(self) -> int:
+    def open_reader(self) -> int:
         return -1
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:

@@ -99,8 +99,8 @@ class _FileLog(NeverLagging):
         rest = {stream: lines.unfinished.hex() for stream, lines in self._lines.items()}
         return {"size": self.file.size, "rest": rest}
 
-    def reading(self) -> int:
-        return self.file.reading()
+    def open_reader(self) -> int:
+        return self.file.open_reader()
 
     def finish(self, stream: str, now_ns: int) -> None:
         lines = self._lines.pop(stream, None)
@@ -114,16 +114,16 @@ class _FileLog(NeverLagging):
     def _records(self, records: Iterator[bytes]) -> None:
         """Writes whole records, many at a time: a file is full with the record that reaches its size."""
         batch: list[bytes] = []
-        room = self.file.room()
+        remaining = self.file.remaining()
         for record in records:
-            if room <= 0:
+            if remaining <= 0:
                 if batch:
                     self.file.append(b"".join(batch))
                     batch.clear()
                 self.file.rotate()
-                room = self.file.room()
+                remaining = self.file.remaining()
             batch.append(record)
-            room -= len(record)
+            remaining -= len(record)
         self.file.append(b"".join(batch))
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class JsonFile(_FileLog):
             return
         after = b"\\n" + after
         lines = text.count(b"\n")
-        if len(text) + lines * (len(after) + 7) < self.file.room():
+        if len(text) + lines * (len(after) + 7) < self.file.remaining():
             encoded = (b'{"log":"' + text).replace(b"\n", after + b'{"log":"')
             self.file.append(encoded[: -len(b'{"log":"')])
             return

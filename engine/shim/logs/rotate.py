@@ -86,14 +86,14 @@ class LogFile:
         self._fd = os.open(self.path, flags, self._mode)
         self.size = os.fstat(self._fd).st_size
 
-    def reading(self) -> int:
+    def open_reader(self) -> int:
         """A new descriptor of the current file; -1: there is none."""
         try:
             return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC) if self._fd >= 0 else -1
         except OSError:
             return -1
 
-    def room(self) -> int:
+    def remaining(self) -> int:
         """Bytes until the file is full (0 or less: it is); huge if there is no limit."""
         return self.max_size - self.size if self.max_size else 1 << 62
 

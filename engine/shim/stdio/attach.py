@@ -7,14 +7,14 @@ from collections.abc import Callable
 from engine.shim.control import Peer, Server
 from engine.shim.loop import Loop
 from engine.shim.protocol import Json, ProtocolError, RequestError, integer, mapping, text
-from engine.shim.stdio.session import Session, Wishes
+from engine.shim.stdio.session import Session, SessionOptions
 from engine.shim.stdio.streams import Streams
 
 # The maximum size of the bytes that the daemon has already read from the client.
 _MAX_EARLY = 8 << 20
 
 
-class Handed:
+class AttachRequest:
     """A request to serve a client, whose socket is the only descriptor of ``message``; ``tail`` has the bytes to write
     first and the input to read first. ``peer`` is notified of the session's end, and closed then if ``last``."""
 
@@ -30,7 +30,7 @@ class Handed:
         head = integer(message, "head")
         if not 0 <= head <= len(tail) or len(tail) - head > _MAX_EARLY:
             raise RequestError("invalid argument", "attach: head and early bytes don't fit")
-        self.wishes = Wishes(
+        self.options = SessionOptions(
             stdin=bool(message.get("stdin")),
             stdout=bool(message.get("stdout")),
             stderr=bool(message.get("stderr")),
@@ -38,7 +38,7 @@ class Handed:
             detach_keys=bytes.fromhex(text(message, "detach_keys")),
             early=tail[head:],
             head=tail[:head],
-            held=bool(message.get("held")),
+            hold_output=bool(message.get("held")),
         )
         client = socket.socket(fileno=fds.pop())
 
@@ -48,7 +48,7 @@ class Handed:
                 peer.finish()
 
         try:
-            self.session = Session(loop, client, self.wishes, ended)
+            self.session = Session(loop, client, self.options, ended)
         except OSError as error:
             client.close()
             raise RequestError("invalid argument", f"attach: {os.strerror(error.errno or 0)}") from None
@@ -58,7 +58,7 @@ class Handed:
         streams.attach(self.session)
 
 
-Run = Callable[[Peer, Json, bytes, Handed | None], None]
+Run = Callable[[Peer, Json, bytes, AttachRequest | None], None]
 
 
 class StdioServer:
@@ -101,16 +101,16 @@ class StdioServer:
 
     def _attach(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:
         streams = self._find(text(message, "exec_id"))
-        handed = Handed(self._loop, peer, message, tail, fds)
-        if handed.wishes.held:
-            self._held[peer] = handed.session
+        request = AttachRequest(self._loop, peer, message, tail, fds)
+        if request.options.hold_output:
+            self._held[peer] = request.session
         # In one step of the loop: the log up to now and the session's output from now on are complete together.
-        if handed.wishes.held:
+        if request.options.hold_output:
             # Pass the log file's descriptor along: rotation may rename the file.
-            peer.send({"handed": True, "log": streams.log.mark()}, fd=streams.log.reading())
+            peer.send({"handed": True, "log": streams.log.mark()}, fd=streams.log.open_reader())
         else:
             peer.send({"handed": True})
-        handed.join(streams)
+        request.join(streams)
 
     def _start(self, peer: Peer, message: Json, tail: bytes, fds: list[int]) -> None:
         if self._run is None:
@@ -119,8 +119,8 @@ class StdioServer:
         if not 0 <= size <= len(tail):
             raise RequestError("invalid argument", "run: the specification doesn't fit")
         client = mapping(message, "client")
-        handed = Handed(self._loop, peer, client, tail[size:], fds, last=False) if client else None
-        self._run(peer, message, tail[:size], handed)
+        request = AttachRequest(self._loop, peer, client, tail[size:], fds, last=False) if client else None
+        self._run(peer, message, tail[:size], request)
 
     def _release(self, peer: Peer) -> None:
         """The daemon has sent the earlier output to the client, or has closed the connection."""

@@ -20,8 +20,8 @@ _READ = 64 << 10
 _STREAM_NUMBER = {"stdout": 1, "stderr": 2}
 
 
-class Wishes(NamedTuple):
-    """The client's request; see ``engine.api.stdio.Attach``. ``held``: nothing is written before ``release``."""
+class SessionOptions(NamedTuple):
+    """The client's request; see ``engine.api.stdio.Attach``. ``hold_output``: nothing is written before ``release``."""
 
     stdin: bool
     stdout: bool
@@ -30,7 +30,7 @@ class Wishes(NamedTuple):
     detach_keys: bytes
     early: bytes
     head: bytes
-    held: bool = False
+    hold_output: bool = False
 
 
 class Session(Sink):
@@ -39,34 +39,36 @@ class Session(Sink):
     may_spill = True
     alive = 0
 
-    def __init__(self, loop: Loop, client: socket.socket, wishes: Wishes, on_end: Callable[[str], None]) -> None:
+    def __init__(
+        self, loop: Loop, client: socket.socket, options: SessionOptions, on_end: Callable[[str], None]
+    ) -> None:
         client.settimeout(0)
         super().__init__(loop, client.fileno())
         self._client = client
-        self._wishes = wishes
+        self._options = options
         self._on_end = on_end
-        self._detach = Detach(wishes.detach_keys)
-        self._early = wishes.early
+        self._detach = Detach(options.detach_keys)
+        self._early = options.early
         self._reading = True
         self._input_ended = False
         self._hung_up = False
-        self._held = wishes.held
+        self._held = options.hold_output
         loop.add(self.fd, READ, self._ready)
         Session.alive += 1
 
     def open(self) -> None:
         """Called after joining the streams: writes the head first, and passes the early bytes to the input first."""
-        if self._wishes.head:
-            self.push(self._wishes.head)
+        if self._options.head:
+            self.push(self._options.head)
         self.input_ready()
 
     # Output
 
-    def wants(self, stream: str) -> bool:
-        return self._wishes.stdout if stream == "stdout" else self._wishes.stderr
+    def accepts(self, stream: str) -> bool:
+        return self._options.stdout if stream == "stdout" else self._options.stderr
 
     def encode(self, stream: str, data: bytes) -> tuple[bytes, ...]:
-        if self._wishes.framed:
+        if self._options.framed:
             # Docker's frame: stream, three zero bytes, length.
             return (_STREAM_NUMBER[stream] << 56 | len(data)).to_bytes(8, "big"), data
         return (data,)
@@ -92,10 +94,10 @@ class Session(Sink):
     def flushed(self) -> None:
         self.end(EOF)
 
-    def lost(self) -> None:
+    def consumer_closed(self) -> None:
         self.end(GONE)
 
-    def interest(self) -> None:
+    def update_watch(self) -> None:
         if not self._hung_up:
             self.loop.modify(self.fd, (READ if self._reading else 0) | (WRITE if self._want_write else 0))
 
@@ -124,7 +126,7 @@ class Session(Sink):
     def _set_reading(self, *, on: bool) -> None:
         if on != self._reading:
             self._reading = on
-            self.interest()
+            self.update_watch()
 
     def input_ready(self) -> None:
         """The process accepts input again."""
@@ -141,7 +143,7 @@ class Session(Sink):
             self._set_reading(on=True)
 
     def _blocked(self) -> bool:
-        return self._wishes.stdin and self.streams is not None and self.streams.input.blocked
+        return self._options.stdin and self.streams is not None and self.streams.input.blocked
 
     def _read(self) -> bool:
         if self._blocked() or self._early:
@@ -163,7 +165,7 @@ class Session(Sink):
         return False
 
     def _take(self, data: bytes) -> None:
-        if not self._wishes.stdin or self.streams is None:
+        if not self._options.stdin or self.streams is None:
             return
         data, detached = self._detach.filter(data)
         if data:
@@ -173,7 +175,7 @@ class Session(Sink):
 
     def _input_eof(self) -> None:
         streams = self.streams
-        if not self._wishes.stdin or streams is None:
+        if not self._options.stdin or streams is None:
             # Clients without input close their side at once; output continues.
             return
         if streams.stdin_once and not streams.terminal:
@@ -186,7 +188,7 @@ class Session(Sink):
     def _end_input(self) -> None:
         # The client left, maybe right after its last input: the container still gets that input, then its end.
         streams = self.streams
-        if streams is None or not self._wishes.stdin or not streams.stdin_once or streams.terminal:
+        if streams is None or not self._options.stdin or not streams.stdin_once or streams.terminal:
             return
         try:
             while not self._input_ended and (data := self._client.recv(_READ)):
@@ -221,7 +223,7 @@ class Session(Sink):
         shut(self._client, socket.SHUT_WR)
         Linger(self.loop, self._client)
 
-    def leave(self) -> None:
+    def return_socket(self) -> None:
         """The process never started: gives the client's socket back unchanged."""
         self.end(UNSTARTED)
 

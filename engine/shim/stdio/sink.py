@@ -99,7 +99,7 @@ class Sink:
 
     # Methods of subclasses
 
-    def wants(self, stream: str) -> bool:
+    def accepts(self, stream: str) -> bool:
         """Whether this consumer gets ``stdout`` or ``stderr``."""
         raise NotImplementedError
 
@@ -118,11 +118,11 @@ class Sink:
         """All output was delivered after ``finish``."""
         raise NotImplementedError
 
-    def lost(self) -> None:
+    def consumer_closed(self) -> None:
         """The consumer has closed."""
         raise NotImplementedError
 
-    def interest(self) -> None:
+    def update_watch(self) -> None:
         """``_want_write`` has changed."""
         raise NotImplementedError
 
@@ -159,7 +159,7 @@ class Sink:
                 self._spill.append(parts)
             except OSError:
                 # The disk is full: this client can't be kept without blocking the others.
-                self.lost()
+                self.consumer_closed()
             return
         if not self._queue:
             self._moved = time.monotonic()
@@ -183,7 +183,7 @@ class Sink:
             except BlockingIOError:
                 break
             except OSError:
-                self.lost()
+                self.consumer_closed()
                 return
             self._consume(written)
         if self.closed:
@@ -191,7 +191,7 @@ class Sink:
         want = bool(self._queue)
         if want != self._want_write:
             self._want_write = want
-            self.interest()
+            self.update_watch()
         if self.queued <= LOW and self.streams is not None:
             self.streams.resume()
         if self._finishing and not self.pending:
@@ -246,10 +246,10 @@ class FifoSink(Sink):
         self._stream = stream
         self._watched = False
 
-    def wants(self, stream: str) -> bool:
+    def accepts(self, stream: str) -> bool:
         return stream == self._stream
 
-    def interest(self) -> None:
+    def update_watch(self) -> None:
         if self._want_write and not self._watched:
             self.loop.add(self.fd, WRITE, lambda _events: self.flush())
             self._watched = True
@@ -260,7 +260,7 @@ class FifoSink(Sink):
     def flushed(self) -> None:
         self.close()
 
-    def lost(self) -> None:
+    def consumer_closed(self) -> None:
         self.close()
 
     def close(self) -> None:
@@ -284,16 +284,16 @@ class FileSink(Sink):
         super().__init__(loop, os.open(path, flags, 0o600))
         self._stream = stream
 
-    def wants(self, stream: str) -> bool:
+    def accepts(self, stream: str) -> bool:
         return stream == self._stream
 
-    def interest(self) -> None:
+    def update_watch(self) -> None:
         pass
 
     def flushed(self) -> None:
         self.close()
 
-    def lost(self) -> None:
+    def consumer_closed(self) -> None:
         self.close()
 
     def close(self) -> None:

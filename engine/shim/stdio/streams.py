@@ -46,7 +46,7 @@ class Streams:
         self._stopped = False
         self._timer: Timer | None = None
         self._drained: list[Callable[[], None]] = []
-        log.set_on_room(self.resume)
+        log.set_on_writable(self.resume)
 
     # Clients
 
@@ -129,7 +129,7 @@ class Streams:
         self.log.write(stream, data, time.time_ns())
         # The list changes when a client turns out to be closed.
         for sink in self._sinks[:] if len(self._sinks) > 1 else self._sinks:
-            if sink.wants(stream):
+            if sink.accepts(stream):
                 sink.push(*sink.encode(stream, data))
         if self.log.lagging or any(sink.lagging for sink in self._sinks):
             self._stop()
@@ -227,6 +227,6 @@ class Streams:
     def abandon(self) -> None:
         """The process never started: clients get their sockets back unchanged."""
         for session in self.sessions:
-            session.leave()
+            session.return_socket()
         self.process_ended()
         self.close_sources()

@@ -88,7 +88,7 @@ def test_who_waits(folder: Path) -> None:
         patient = driver(loop, "fluentd", **place)
         hasty = driver(loop, "fluentd", {"mode": "non-blocking", "buffer": "65536"}, **place)
         room: list[str] = []
-        patient.set_on_room(lambda: room.append("room"))
+        patient.set_on_writable(lambda: room.append("room"))
         for number in range(3000):
             patient.write("stdout", data, number)
             hasty.write("stdout", data, number)

@@ -12,7 +12,7 @@ from engine.api.stdio import AttachSession, Stdio, StdioUri
 from engine.api.types import TaskStatus
 from engine.common import timeouts
 from engine.common.errors import Kind, Reason, WharfError, conflict, internal
-from engine.shim.kernel import leaves
+from engine.shim.kernel import is_exiting
 from server.containers.context import Room
 from server.containers.exec.model import ExecInstance
 from server.containers.model import Container
@@ -49,7 +49,7 @@ async def unfit(room: Room, container: Container, run: int, error: WharfError) -
             except WharfError:
                 return None
             # The first process of a namespace takes all others along before anybody is told of its end.
-            if task is not None and not leaves(task.pid):
+            if task is not None and not is_exiting(task.pid):
                 return paused if task.status is not TaskStatus.RUNNING else None
         return conflict(f"container {container.id} is not running")
 

@@ -38,7 +38,7 @@ class Delivery:
     def __init__(self, loop: Loop, *, limit: int, waits: bool, patient: bool, retry: float, attempts: int) -> None:
         self.loop = loop
         self.lost = 0
-        self.on_room: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
         self.queue: deque[bytes] = deque()
         self.queued = 0
         self.connected = False
@@ -91,18 +91,18 @@ class Delivery:
         raise NotImplementedError
 
     def connect(self) -> None:
-        """Starts to connect; ``came`` or ``broke`` follows."""
+        """Starts to connect; ``connection_made`` or ``connection_lost`` follows."""
         raise NotImplementedError
 
     def reset(self) -> None:
         """The connection was lost: a partly sent message will be sent again."""
 
-    def came(self) -> None:
+    def connection_made(self) -> None:
         self.connected = True
         self._failures = 0
         self.flush()
 
-    def broke(self) -> None:
+    def connection_lost(self) -> None:
         """Reconnects after a delay."""
         self._drop()
         self._failures += 1
@@ -115,10 +115,10 @@ class Delivery:
         if last or (self._closing and self.idle):
             self._shut()
             return
-        self.loop.call_later(self._retry, self._again)
-        self._tell_room()
+        self.loop.call_later(self._retry, self._reconnect)
+        self._notify_writable()
 
-    def _again(self) -> None:
+    def _reconnect(self) -> None:
         if not self._closed and self.sock is None:
             self.connect()
 
@@ -130,17 +130,17 @@ class Delivery:
             self._shut()
             return
         self.watch(self.events())
-        self._tell_room()
+        self._notify_writable()
 
     def events(self) -> int:
         """The events that the loop watches while connected."""
         return READ | (WRITE if self.queue else 0)
 
-    def _tell_room(self) -> None:
+    def _notify_writable(self) -> None:
         if self._was_lagging and not self.lagging and (self.queued <= self._limit // 2 or not self.connected):
             self._was_lagging = False
-            if self.on_room is not None:
-                self.on_room()
+            if self.on_writable is not None:
+                self.on_writable()
 
     def watch(self, events: int) -> None:
         """Watches these events of the socket; 0: none."""

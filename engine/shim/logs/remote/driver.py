@@ -27,8 +27,8 @@ class RemoteLog:
     def lagging(self) -> bool:
         return self.delivery.lagging
 
-    def set_on_room(self, callback: Callable[[], None]) -> None:
-        self.delivery.on_room = callback
+    def set_on_writable(self, callback: Callable[[], None]) -> None:
+        self.delivery.on_writable = callback
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         self._cache.write(stream, data, now_ns)
@@ -72,8 +72,8 @@ class RemoteLog:
     def mark(self) -> Mark:
         return self._cache.mark()
 
-    def reading(self) -> int:
-        return self._cache.reading()
+    def open_reader(self) -> int:
+        return self._cache.open_reader()
 
     def close(self) -> None:
         self._cache.close()

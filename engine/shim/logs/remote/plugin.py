@@ -36,13 +36,13 @@ class Fifo(Delivery):
         :raises OSError: it can't be opened.
         """
         self.sock = io.FileIO(os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), "w")
-        self.came()
+        self.connection_made()
 
     def connect(self) -> None:
         try:
             self.open()
         except OSError:
-            self.broke()
+            self.connection_lost()
 
     def ready(self, _events: int) -> None:
         self.flush()

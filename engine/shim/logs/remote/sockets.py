@@ -55,7 +55,7 @@ class Datagrams(Delivery):
                 failure = error
                 continue
             self.sock = sock
-            self.came()
+            self.connection_made()
             return
         raise failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
@@ -63,7 +63,7 @@ class Datagrams(Delivery):
         try:
             self.open()
         except OSError:
-            self.broke()
+            self.connection_lost()
 
     def ready(self, events: int) -> None:
         if events & (ERROR | READ) and self.sock is not None:
@@ -85,7 +85,7 @@ class Datagrams(Delivery):
                 break
             except OSError as error:
                 if self.sock.family == socket.AF_UNIX and error.errno != errno.EMSGSIZE:
-                    self.broke()
+                    self.connection_lost()
                     return
                 # UDP guarantees no delivery: the message is lost.
                 self.lost += 1
@@ -139,7 +139,7 @@ class Stream(Delivery):
                 continue
             sock.settimeout(0)
             self.sock = sock
-            self.came()
+            self.connection_made()
             return
         raise failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
@@ -152,12 +152,12 @@ class Stream(Delivery):
         except BlockingIOError:
             if family == socket.AF_UNIX:
                 # Not EINPROGRESS: the server's connection queue is full.
-                self.broke()
+                self.connection_lost()
             else:
                 self.watch(WRITE)
             return
         except OSError:
-            self.broke()
+            self.connection_lost()
             return
         self._reached()
 
@@ -169,12 +169,12 @@ class Stream(Delivery):
                     self.sock, server_hostname=self._host or None, do_handshake_on_connect=False
                 )
             except OSError:
-                self.broke()
+                self.connection_lost()
                 return
             self._shaking = True
             self._shake()
         else:
-            self.came()
+            self.connection_made()
 
     def _shake(self) -> None:
         import ssl
@@ -187,10 +187,10 @@ class Stream(Delivery):
         except ssl.SSLWantWriteError:
             self.watch(WRITE)
         except OSError:
-            self.broke()
+            self.connection_lost()
         else:
             self._shaking = False
-            self.came()
+            self.connection_made()
 
     def ready(self, events: int) -> None:
         if self.sock is None:
@@ -200,12 +200,12 @@ class Stream(Delivery):
             return
         if not self.connected:
             if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self.broke()
+                self.connection_lost()
             else:
                 self._reached()
             return
         if events & (READ | HANGUP | ERROR) and not self._read():
-            self.broke()
+            self.connection_lost()
             return
         if events & WRITE:
             self.flush()
@@ -242,7 +242,7 @@ class Stream(Delivery):
             except OSError as error:
                 if self._wants(error):
                     break
-                self.broke()
+                self.connection_lost()
                 return
             self._offset += written
             while self.queue and self._offset >= len(self.queue[0]):

@@ -152,7 +152,10 @@ def test_up_to_an_end_while_it_is_rotated(tmp_path: Path, driver: str, gz: bool,
         directory.mkdir()
         writer = Writer(directory / "log", driver, files=files, gz=gz and files > 1)
         writer.write(18)
-        held, there = writer.log.reading(), LogReader(str(directory / "log"), format_of(driver), Query(framed=False))
+        held, there = (
+            writer.log.open_reader(),
+            LogReader(str(directory / "log"), format_of(driver), Query(framed=False)),
+        )
         expected = rest(there)
         there.close()
         end = End(held, int(str(writer.log.mark()["size"])))

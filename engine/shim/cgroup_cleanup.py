@@ -12,7 +12,7 @@ from engine.shim.loop import Loop
 _PATIENCE, _PAUSE = 5.0, 0.02
 
 
-def take_away(loop: Loop, bundle: str, then: Callable[[], None]) -> None:
+def remove_cgroups(loop: Loop, bundle: str, then: Callable[[], None]) -> None:
     """Kills the processes in the cgroups of the bundle's specification, removes the cgroups, then calls ``then``."""
     path = _cgroups_path(bundle)
     end = time.monotonic() + _PATIENCE
