@@ -279,10 +279,10 @@ class Stdio:
         return await session.ended()
 
     async def drained(self, exec_id: str = "") -> None:
-        """Waits until all output of the (ended) process was read, logged and delivered.
+        """Waits until all output of the exited process was read, logged and delivered.
 
-        DEADLINE_EXCEEDED: a client doesn't read. A process that is forgotten, or a shim that left, has nothing
-        to deliver any more.
+        DEADLINE_EXCEEDED: a client doesn't read. A process that is forgotten, or a shim that has exited, has nothing to
+        deliver.
         """
         line = StdioConnection(self.path)
         try:

@@ -1,8 +1,8 @@
-"""``wharf-supervisor``: containerd's place. wharfd starts it as a child (``serve``), or it runs on its own.
+"""``wharf-supervisor``: containerd's role. wharfd starts it as a child (``serve``), or it runs on its own.
 
-The order of imports is the point of this module: the zygote is forked before gRPC comes into the process (a fork must
-not have its threads, and shims are to share the pages of a small interpreter), and everything is imported before a
-fork of wharfd's that shares it.
+The order of imports matters: the zygote is forked before gRPC is imported (a fork must not have gRPC's threads, and
+shims share the pages of a small interpreter), and everything is imported before wharfd forks a process that shares the
+pages.
 """
 
 import argparse
@@ -19,11 +19,11 @@ def serve(
 ) -> int:
     """Runs a supervisor in this process until SIGTERM or SIGINT and returns the exit status.
 
-    To be called in the main thread of a process that has no event loop and no gRPC yet (a fresh child). ``ready`` is
-    called when the socket takes connections.
+    Call it in the main thread of a process without an event loop and gRPC (a new child). ``ready`` is called when the
+    socket accepts connections.
     """
     handle = zygote.start()
-    from engine.supervisor.server import run  # brings gRPC in, after the zygote
+    from engine.supervisor.server import run  # imports gRPC, after the zygote was forked
 
     return run(root=root, state=state, address=address, log_level=log_level, handle=handle, ready=ready)
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nofile", type=int, default=0, help="soft limit of descriptors for containers")
     given = parser.parse_args(arguments)
     if given.nofile:
-        # Whoever starts us may have raised its own.
+        # The parent process may have raised its own limit.
         resource.setrlimit(resource.RLIMIT_NOFILE, (given.nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     state = os.path.abspath(given.state)
     address = given.address.removeprefix("unix://") or os.path.join(state, "containerd.sock")

@@ -1,11 +1,11 @@
-"""The files of the content store. Everything here blocks and is called in a thread.
+"""The files of the content store. All functions block and are called in a thread.
 
 ::
 
     <root>/io.containerd.content.v1.content/
         blobs/<algorithm>/<hex>       complete, verified, mode 0444
         ingest/<folder>/data          being written; <folder> is a hash of namespace and ref
-        trash/                        taken out of the store, deleted in the background
+        trash/                        removed from the store, deleted in the background
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from engine.common.errors import Kind, WharfError, internal
 from engine.common.system import private
 
 _CHUNK = 1 << 20
-_STEP = 256 << 10  # stays in the processor's cache between being read and being hashed
+_STEP = 256 << 10  # small enough to stay in the processor's cache between read and hash
 
 
 class BlobFiles:
@@ -37,14 +37,14 @@ class BlobFiles:
         return os.path.exists(self.path(digest))
 
     def open(self, digest: str) -> int:
-        """A readable fd; NOT_FOUND when the file isn't there."""
+        """A readable fd; raises NOT_FOUND if the file doesn't exist."""
         try:
             return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise WharfError(Kind.NOT_FOUND, f"content {digest}: not found") from None
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Every blob that has a file, with the file's size."""
+        """Yields every blob that has a file, with the file's size."""
         base = os.path.join(self._root, "blobs")
         for algorithm in os.listdir(base):
             with os.scandir(os.path.join(base, algorithm)) as entries:
@@ -59,9 +59,8 @@ class BlobFiles:
         return os.path.join(self._root, "ingest", folder, "data")
 
     def progress(self, folder: str) -> tuple[int, int]:
-        """An ingest's bytes so far, and when the last came; zeros before the first. (One stat: may be called in the
-        loop.)
-        """
+        """An ingest's size, and the time of its last write; zeros before the first. (One stat: may be called in the
+        loop.)"""
         try:
             found = os.stat(self.ingest_data(folder))
         except FileNotFoundError:
@@ -72,7 +71,7 @@ class BlobFiles:
         return os.listdir(os.path.join(self._root, "ingest"))
 
     def store(self, folder: str, digest: str) -> None:
-        """Makes an ingest's bytes the blob. One rename, so that it can be part of a write of the metadata."""
+        """Renames an ingest's file to the blob's path. One rename, so that it can be part of a metadata write."""
         target = self.path(digest)
         try:
             os.rename(self.ingest_data(folder), target)
@@ -86,7 +85,7 @@ class BlobFiles:
         shutil.rmtree(os.path.join(self._root, "ingest", folder), ignore_errors=True)
 
     def discard(self, digest: str) -> None:
-        """Takes the blob out of the store at once; ``empty_trash`` frees its space."""
+        """Removes the blob from the store at once; ``empty_trash`` frees its space."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path(digest), os.path.join(self._root, "trash", digest.replace(":", "-")))
 
@@ -98,25 +97,24 @@ class BlobFiles:
 
 
 class IngestFile:
-    """The bytes of one open write, hashed as they come.
+    """The bytes of one open write, hashed as they arrive.
 
-    ``append``, ``take``, ``truncate`` and ``close`` wait for the disk and exclude each other: a call that was given up
-    in the middle has a thread that still writes, and ``close`` waits for it. All else is for the loop, too, and waits
-    for nothing.
+    ``append``, ``take``, ``truncate`` and ``close`` block on the disk and exclude each other: the thread of a cancelled
+    call may still write, and ``close`` waits for it. All other methods may be called in the loop and don't block.
     """
 
     def __init__(self, path: str, algorithm: str) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._busy = threading.Lock()  # held by who waits for the disk
-        self._lock = threading.Lock()  # held for moments
+        self._busy = threading.Lock()  # held during disk I/O
+        self._lock = threading.Lock()  # held briefly
         self._grown = threading.Condition(self._lock)
         self._whole = False
-        self._begun = 0  # how often the bytes began anew
+        self._begun = 0  # the number of restarts at offset 0
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self.offset = 0
-        while data := os.pread(self._fd, _CHUNK, self.offset):  # what an earlier write left is resumed
+        while data := os.pread(self._fd, _CHUNK, self.offset):  # resume: hash the bytes of an earlier write
             self._hash.update(data)
             self.offset += len(data)
 
@@ -134,7 +132,7 @@ class IngestFile:
                 try:
                     written = os.pwrite(self._fd, view, self.offset)
                 except OSError:
-                    # A full disk: what is there is of no use, and others may need the space.
+                    # The disk is full: the bytes so far are useless, and other writers may need the space.
                     self._begin_again()
                     raise
                 self._came(view[:written])
@@ -147,16 +145,16 @@ class IngestFile:
             self._grown.notify_all()
 
     def writable(self) -> int:
-        """Another descriptor of the file, to write with."""
+        """Another descriptor of the file, for writing."""
         with self._lock:
             if self._fd < 0:
                 raise _ended()
             return os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_CLOEXEC)
 
     def take(self, end: int) -> None:
-        """Bytes up to ``end`` were written by somebody else: they are hashed, and followers may have them.
+        """Hashes bytes up to ``end`` that another process wrote, and makes them available to followers.
 
-        :raises WharfError: FAILED_PRECONDITION: they aren't there; UNAVAILABLE: closed or begun anew meanwhile.
+        :raises WharfError: FAILED_PRECONDITION: they aren't written; UNAVAILABLE: closed or restarted meanwhile.
         """
         begun = self._begun
         buffer = memoryview(bytearray(_STEP))
@@ -174,7 +172,7 @@ class IngestFile:
                 self._came(buffer[:size])
 
     def more(self) -> bool:
-        """Whether the file is longer than what was taken."""
+        """Whether the file is longer than the hashed bytes."""
         with self._lock:
             return os.fstat(self._fd).st_size > self.offset
 
@@ -184,14 +182,14 @@ class IngestFile:
 
     def _begin_again(self) -> None:
         self._hash = hashlib.new(self._algorithm)
-        with self._grown:  # told first: no follower shall read what is taken away
+        with self._grown:  # notify first: no follower may read bytes that are being removed
             self.offset = 0
             self._begun += 1
             self._grown.notify_all()
         os.ftruncate(self._fd, 0)
 
     def seal(self) -> int:
-        """Nobody writes to the bytes again. Returns another fd of the file, for ``settle``."""
+        """Makes the file read-only. Returns another fd of the file, for ``settle``."""
         with self._lock:
             os.fchmod(self._fd, 0o444)
             self._whole = True
@@ -200,7 +198,7 @@ class IngestFile:
 
     @staticmethod
     def settle(fd: int) -> None:
-        """The bytes are on the disk when this returns. Closes the fd."""
+        """Writes the file to the disk (fsync). Closes the fd."""
         try:
             os.fdatasync(fd)
         finally:
@@ -215,16 +213,16 @@ class IngestFile:
                 os.close(fd)
 
     def follow(self) -> "Follower":
-        """Reads the bytes from the first on while more of them come."""
+        """A reader from the first byte on that waits for further bytes."""
         with self._lock:
             if self._fd < 0:
                 raise _ended()
             return Follower(self, os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC), self._begun)
 
     def wait_for(self, offset: int, follower: "Follower") -> int:
-        """The end of what is there, once that is more than ``offset`` or all. Blocks.
+        """The end of the available bytes, once that is more than ``offset`` or the write is complete. Blocks.
 
-        :raises WharfError: UNAVAILABLE: the bytes began anew, or the write ended before they were whole.
+        :raises WharfError: UNAVAILABLE: the write was restarted, or ended before it was complete.
         """
         with self._grown:
             while True:
@@ -237,13 +235,13 @@ class IngestFile:
                 self._grown.wait()
 
     def wake(self) -> None:
-        """A follower has been stopped."""
+        """Wakes followers after one was stopped."""
         with self._grown:
             self._grown.notify_all()
 
 
 class Follower:
-    """One reader of an ingest's bytes, in a thread of its own; ``stop`` ends it from another. ``close`` it."""
+    """One reader of an ingest's bytes, in its own thread; ``stop`` ends it from another. ``close`` it."""
 
     def __init__(self, file: IngestFile, fd: int, begun: int) -> None:
         self._file = file
@@ -253,7 +251,7 @@ class Follower:
         self.stopped = False
 
     def peek(self, size: int) -> bytes:
-        """The first bytes, once they are there."""
+        """The first bytes, once they are available."""
         end = 0
         while end < size:
             before, end = end, self._file.wait_for(end, self)
@@ -263,31 +261,31 @@ class Follower:
 
     @property
     def fd(self) -> int:
-        """To read at positions before ``end``."""
+        """For reads at positions before ``end``."""
         return self._fd
 
     def end(self, at: int) -> int:
-        """The end of what is there, once that is more than ``at`` or all.
+        """The end of the available bytes, once that is more than ``at`` or the write is complete.
 
         :raises WharfError: UNAVAILABLE: see ``IngestFile.wait_for``.
         """
         return self._file.wait_for(at, self)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, b"" at the end of the whole.
+        """The next bytes, b"" at the end of the complete blob.
 
         :raises WharfError: UNAVAILABLE: see ``IngestFile.wait_for``.
         """
         end = self._file.wait_for(self._at, self)
         data = os.pread(self._fd, min(size, end - self._at), self._at)
         if not data and self._at < end:
-            raise internal("an ingest lost its bytes")
+            raise internal("an ingest's file was truncated")
         self._at += len(data)
         return data
 
     @property
     def digest(self) -> str:
-        """Of the whole, once ``read`` has come to its end."""
+        """The digest of the complete blob, after ``read`` has reached its end."""
         return self._file.digest
 
     def stop(self) -> None:

@@ -1,6 +1,5 @@
-"""Container records. They are kept as the client wrote them (a protobuf): the spec and the extensions may be of any
-type, and nothing here reads them.
-"""
+"""Container records. They are stored as the client wrote them (a protobuf): the spec and the extensions may have any
+type, and the supervisor doesn't parse them here."""
 
 import sqlite3
 import time
@@ -19,7 +18,7 @@ from engine.supervisor.names import Unknown, check_identifier, check_labels, mas
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
-#: What a mask may name besides labels and extensions. Clients write paths as containerd's Go code spells them.
+#: The fields besides labels and extensions that a mask may name. Clients spell paths as containerd's Go code does.
 _REPLACED = {"image": "image", "snapshotkey": "snapshot_key", "snapshot_key": "snapshot_key"}
 
 
@@ -29,7 +28,7 @@ class Containers:
         self._bus = bus
 
     def get(self, namespace: str, id: str) -> pb.Container:
-        """NOT_FOUND when there is no such record."""
+        """Raises NOT_FOUND when there is no such record."""
         return self._db.read(lambda connection: _get(connection, namespace, id))
 
     def list(self, namespace: str, wanted: Sequence[str]) -> list[pb.Container]:
@@ -43,7 +42,7 @@ class Containers:
         return self._db.read(read)
 
     async def create(self, namespace: str, container: pb.Container) -> pb.Container:
-        """ALREADY_EXISTS when the id is taken."""
+        """Raises ALREADY_EXISTS when the id is taken."""
         record = pb.Container()
         record.CopyFrom(container)
         _check(record)
@@ -68,7 +67,7 @@ class Containers:
         return record
 
     async def update(self, namespace: str, container: pb.Container, mask: Sequence[str]) -> pb.Container:
-        """Replaces what the mask names: without one labels, spec, extensions, image and snapshot key."""
+        """Replaces the fields that the mask names; without a mask labels, spec, extensions, image and snapshot key."""
         if not container.id:
             raise invalid("must specify a container id: invalid argument")
         paths = mask or ("labels", "spec", "extensions", "image", "snapshotkey")

@@ -1,12 +1,11 @@
-"""Blobs as a namespace sees them, and the writes that make them.
+"""The blobs of a namespace, and the writes that create them.
 
-Nobody waits for the disk: an answer means that a crash of this process loses nothing. A blob's bytes are written to
-the disk in the background from the moment it is whole. A power cut may take the last moments, as with containerd: at
-the next start a blob whose file is shorter than its row says is taken out with its row (``recover``), and the next
-pull brings it again.
+Answers don't wait for the disk, but they survive a crash of this process. A blob's bytes are written to the disk in the
+background once it is complete. A power failure may lose the last seconds, as with containerd: the next start removes a
+blob whose file is shorter than its row says, with its row (``recover``), and the next pull fetches it again.
 
-A blob's file is shared by the namespaces; its labels, and whether it exists at all, are each namespace's own. A
-namespace gets a blob only by writing its bytes, even where another has it (containerd's ``isolated`` policy).
+Namespaces share a blob's file; its labels, and whether it exists, are separate for each namespace. A namespace gets a
+blob only by writing its bytes, even if another one has it (containerd's ``isolated`` policy).
 """
 
 import asyncio
@@ -35,11 +34,11 @@ from engine.supervisor.store.database import Database
 
 log = logging.getLogger(__name__)
 
-timeouts.define("content.ref", 2.0)  # another writer's hold of a ref
+timeouts.define("content.ref", 2.0)  # another writer has the ref
 
 _CHUNK = 1 << 20
 
-#: How long an ingest that no lease holds may lie without being committed: containerd's day.
+#: Nanoseconds after which an uncommitted ingest without a lease is collected: containerd's value.
 _INGEST_LIFE_NS = 24 * 3600 * 1_000_000_000
 
 _COLUMNS = "digest, size, created, updated, labels"
@@ -55,7 +54,7 @@ class Content:
         self._settling = ThreadPoolExecutor(1, thread_name_prefix="settle")
 
     def info(self, namespace: str, digest: str) -> ContentInfo:
-        """NOT_FOUND when this namespace doesn't have the blob."""
+        """Raises NOT_FOUND when this namespace doesn't have the blob."""
         return self._db.read(lambda connection: _get(connection, namespace, check_digest(digest)))
 
     async def list(self, namespace: str, wanted: Sequence[str]) -> list[ContentInfo]:
@@ -84,7 +83,7 @@ class Content:
         return await self._db.write(write)
 
     async def delete(self, namespace: str, digest: str) -> None:
-        """Takes it from this namespace; the collector takes the file when no namespace has it."""
+        """Removes it from this namespace; the collector deletes the file when no namespace has it."""
         check_digest(digest)
 
         def write(connection: sqlite3.Connection) -> None:
@@ -96,8 +95,8 @@ class Content:
         await self._db.write(write, then=lambda _: self._bus.publish(namespace, "/content/delete", message), frees=True)
 
     async def recover(self) -> None:
-        """At the start: rows without a file and files without a row go (a crash between the two), and with them files
-        that a power cut has left shorter than they were."""
+        """At the start: removes rows without a file and files without a row (a crash between the two), and files that a
+        power failure has truncated."""
         there = await asyncio.to_thread(lambda: dict(self._files.sizes()))
         folders = await asyncio.to_thread(self._files.folders)
 
@@ -118,7 +117,7 @@ class Content:
         await asyncio.to_thread(self._files.empty_trash)
 
     async def read(self, namespace: str, digest: str, offset: int, size: int) -> AsyncIterator[tuple[int, bytes]]:
-        """(offset, bytes) in pieces. OUT_OF_RANGE for an offset behind the end."""
+        """Yields (offset, bytes) in pieces. Raises OUT_OF_RANGE for an offset past the end."""
         info = self.info(namespace, digest)
         offset = max(0, offset)
         if offset > info.size:
@@ -141,7 +140,7 @@ class Content:
             moving.end()
 
     def status(self, namespace: str, ref: str) -> IngestStatus:
-        """NOT_FOUND when there is no such ingest."""
+        """Raises NOT_FOUND when there is no such ingest."""
         found = self._statuses(namespace, ref)
         if not found:
             raise not_found(f"could not get status for ref {ref!r}: not found")
@@ -170,7 +169,7 @@ class Content:
         return found
 
     async def abort(self, namespace: str, ref: str) -> None:
-        """Throws an ingest away; NOT_FOUND when there is none."""
+        """Discards an ingest; raises NOT_FOUND when there is none."""
 
         def write(connection: sqlite3.Connection) -> None:
             if not _drop_ingest(connection, namespace, ref):
@@ -180,10 +179,10 @@ class Content:
         await self._db.write(write, frees=True)
 
     async def open(self, call: Call, ref: str, expected: str, total: int) -> "Ingest":
-        """Begins or resumes a write.
+        """Starts or resumes a write.
 
-        UNAVAILABLE while another one has the ref; ALREADY_EXISTS when this namespace has the expected blob (which the
-        call's lease then holds).
+        UNAVAILABLE while another writer has the ref; ALREADY_EXISTS when this namespace has the expected blob (which is
+        then added to the call's lease).
         """
         if not ref:
             raise invalid("first message must have a reference")
@@ -204,18 +203,18 @@ class Content:
         return ingest
 
     def arriving(self, namespace: str, ref: str) -> Follower | None:
-        """A reader of what is being written under this ref; None if nobody writes."""
+        """A reader of the bytes being written under this ref; None if there is no open write."""
         ingest = self._ingests.get((namespace, ref))
         return ingest.file.follow() if ingest is not None else None
 
     def descriptor(self, namespace: str, *, ref: str = "", digest: str = "") -> int:
-        """To write the ingest's bytes with, or to read the blob's; the caller's to close. NOT_FOUND."""
+        """A descriptor for writing the ingest, or for reading the blob; the caller closes it. Raises NOT_FOUND."""
         if digest:
             self.info(namespace, digest)
             return self._files.open(digest)
         ingest = self._ingests.get((namespace, ref))
         if ingest is None:
-            raise not_found(f"nobody writes {ref!r}: not found")
+            raise not_found(f"{ref!r} is not being written: not found")
         return ingest.hand_out()
 
     def _begin(
@@ -240,7 +239,7 @@ class Content:
         return Record(folder, *row)
 
     async def commit(self, ingest: "Ingest", digest: str, labels: Mapping[str, str]) -> None:
-        """Makes the written bytes a blob. ALREADY_EXISTS when this namespace has got it meanwhile."""
+        """Makes the written bytes a blob. ALREADY_EXISTS when this namespace has it meanwhile."""
         call, ref, folder, size = ingest.call, ingest.ref, ingest.record.folder, ingest.file.offset
 
         def write(connection: sqlite3.Connection) -> bool:
@@ -265,11 +264,11 @@ class Content:
             raise WharfError(Kind.ALREADY_EXISTS, f"content {digest}: already exists")
 
     def settle(self, fd: int) -> None:
-        """Has a blob's bytes written to the disk, in the background."""
+        """Writes a blob's bytes to the disk, in the background."""
         self._settling.submit(IngestFile.settle, fd)
 
     async def close(self) -> None:
-        """Every blob is on the disk."""
+        """Waits until every blob is on the disk."""
         await asyncio.to_thread(self._settling.shutdown)
 
     def closed(self, ingest: "Ingest") -> None:
@@ -277,7 +276,7 @@ class Content:
         self._unlock((ingest.call.namespace, ingest.ref))
 
     async def _lock(self, key: tuple[str, str]) -> None:
-        """A call that was just cancelled may not have let go of its ref yet: it is waited for, but not for long."""
+        """A call that was just cancelled may still have its ref: wait for it, for a limited time."""
         try:
             async with asyncio.timeout(timeouts.seconds("content.ref")):
                 while (held := self._open.get(key)) is not None:

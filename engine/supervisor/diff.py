@@ -1,6 +1,5 @@
-"""The diff service: applies layers to snapshots and makes layers of their changes. The work is in
-``engine.common.layers``; here are its files, its threads and its mounts.
-"""
+"""The diff service: applies layers to snapshots and writes their changes as layers. ``engine.common.layers`` implements
+it; this module provides files, threads and mounts."""
 
 import asyncio
 import contextlib
@@ -49,12 +48,12 @@ _WRITTEN = {
 }
 _UNCOMPRESSED = "containerd.io/uncompressed"
 
-_MAGIC = 8  # bytes that tell a compression
+_MAGIC = 8  # bytes that identify a compression
 
-#: Layers that are applied as they come. They may stand still for long, so they take no worker.
+#: Layers that are applied while they arrive. They may stall for long, so each has its own thread.
 _ARRIVING_MAX = 8
 
-#: Layers unpacked or made at a time; each also has a thread that writes files.
+#: The number of layers unpacked or written at a time; each also has a thread that writes files.
 _WORKERS = 2
 
 
@@ -68,14 +67,14 @@ class Differ:
         self._extracted: dict[tuple[str, str], int] = {}
 
     def extracted(self, namespace: str, digest: str) -> int:
-        """How many bytes of a layer that is being applied have been read."""
+        """The number of bytes read so far from a layer that is being applied."""
         return self._extracted.get((namespace, digest), 0)
 
     async def apply(self, namespace: str, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool) -> Descriptor:
         """Unpacks the layer onto the mounts and returns the descriptor of its plain tar (the digest is the diff id).
 
-        An overlay's upper directory, or a bind's source, is written directly; nothing is mounted.
-        ``sync``: the files are on the disk when this returns.
+        Writes directly into an overlay's upper directory or a bind's source, without mounting. ``sync``: the files are
+        on the disk when this returns.
         """
         if layer.media_type.endswith(("+encrypted", ".foreign")) or "tar" not in layer.media_type:
             raise not_implemented(f"currently unsupported media type: {layer.media_type}: not implemented")
@@ -92,10 +91,10 @@ class Differ:
         if ref:
             follower = self._content.arriving(namespace, ref) if self._following < _ARRIVING_MAX else None
             if follower is None:
-                raise WharfError(Kind.UNAVAILABLE, f"ingest {ref}: nobody writes it, or too many wait: unavailable")
+                raise WharfError(Kind.UNAVAILABLE, f"ingest {ref}: no open write, or too many layers wait: unavailable")
             return await self._apply_arriving(key, follower, layer.media_type, target)
         info = self._content.info(namespace, layer.digest)
-        # Noted when the layer was made or unpacked before.
+        # Stored when the layer was written or unpacked before.
         known = info.labels.get(_UNCOMPRESSED, "")
 
         def work(cancelled: Callable[[], bool]) -> extract.Applied:
@@ -106,7 +105,7 @@ class Differ:
                     size = os.fstat(fd).st_size
                     end = self._counted(key, lambda _: size)
                     applied = extract.apply_file(fd, end, target, cancelled=cancelled)
-                    return replace(applied, diff_id=layer.digest)  # a plain tar is what its digest says
+                    return replace(applied, diff_id=layer.digest)  # the digest of a plain tar is its diff id
                 return extract.apply(
                     self._read(key, lambda size: os.read(fd, size)),
                     target,
@@ -125,7 +124,7 @@ class Differ:
         return Descriptor(_TAR, applied.diff_id, applied.size)
 
     def _read(self, key: tuple[str, str], read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-        """Counts what is read."""
+        """Wraps ``read`` to count the bytes."""
         at = 0
 
         def counted(size: int) -> bytes:
@@ -153,9 +152,9 @@ class Differ:
                 if kind is not Compression.NONE:
                     return extract.apply(self._read(key, follower.read), target, compression=kind, cancelled=cancelled)
                 applied = extract.apply_file(follower.fd, self._counted(key, follower.end), target, cancelled=cancelled)
-                return replace(applied, diff_id=follower.digest)  # who writes a plain tar hashes it anyway
+                return replace(applied, diff_id=follower.digest)  # the write of a plain tar computes its digest anyway
             except WharfError:
-                follower.end(-1)  # if the bytes began anew meanwhile, that is the reason, and is raised
+                follower.end(-1)  # raises the reason if the write was restarted meanwhile
                 raise
             finally:
                 follower.close()
@@ -178,7 +177,7 @@ class Differ:
         labels: Mapping[str, str],
         epoch_ns: int | None,
     ) -> Descriptor:
-        """Writes what ``right`` changed over ``left`` as a blob, labelled with its diff id."""
+        """Writes the changes from ``left`` to ``right`` as a blob, labelled with its diff id."""
         if media_type not in _WRITTEN:
             raise not_implemented(f"unsupported diff media type: {media_type}: not implemented")
         if epoch_ns is not None:
@@ -213,7 +212,7 @@ class Differ:
             except WharfError as error:
                 if error.kind is not Kind.FAILED_PRECONDITION:
                     raise
-                await ingest.write(0, b"")  # not to be read without its lower layers: compare the mounted trees
+                await ingest.write(0, b"")  # unreadable without the lower layers: compare the mounted trees
         async with MountThread("diff") as thread:
             before = await thread.mount(left) if left else None
             after = await thread.mount(right)
@@ -228,9 +227,8 @@ class Differ:
         pool: ThreadPoolExecutor | None = None,
         wake: Callable[[], None] | None = None,
     ) -> T:
-        """Calls it in a worker; a caller that is cancelled makes it stop soon and waits for that, as the snapshot
-        must not change any more when its next owner looks at it.
-        """
+        """Runs ``work`` in a worker thread. If the caller is cancelled, stops the work and waits for its end: the next
+        owner of the snapshot must find it unchanging."""
         stop = threading.Event()
 
         def leave() -> None:
@@ -261,7 +259,7 @@ async def _commit(ingest: Ingest, written: Written, labels: Mapping[str, str]) -
 
 
 def _target(mounts: Sequence[Mount]) -> extract.Target:
-    """Where writing to the mounts would go."""
+    """The directory to which writes through the mounts would go."""
     if len(mounts) != 1:
         raise invalid(f"a layer is applied to one mount, not to {len(mounts)}")
     mount = mounts[0]
@@ -278,7 +276,8 @@ def _target(mounts: Sequence[Mount]) -> extract.Target:
 
 
 def _upper_of(left: Sequence[Mount], right: Sequence[Mount]) -> str | None:
-    """The directory that *is* the difference: ``right`` is an overlay, and its lower layers are what ``left`` shows."""
+    """The directory that *is* the difference: ``right`` is an overlay, and its lower layers are the tree of
+    ``left``."""
     if len(right) != 1 or right[0].type != "overlay" or len(left) != 1:
         return None
     target = extract.overlay_target(right[0].options)

@@ -1,6 +1,5 @@
-"""The event bus. Publishing happens in the loop and is at once: subscribers see events in the order they were
-published, and nothing that publishes ever waits for a subscriber.
-"""
+"""The event bus. Publishing happens synchronously in the loop: subscribers see events in the order of publication, and
+a publisher never waits for a subscriber."""
 
 import asyncio
 import logging
@@ -21,11 +20,11 @@ from engine.supervisor.names import check_identifier
 
 log = logging.getLogger(__name__)
 
-#: Events that may wait for one subscriber. One that falls further behind is dropped with an error, as it could
-#: otherwise take any amount of memory; it subscribes again and looks at the state.
+#: The maximum number of queued events per subscriber. A slower one is disconnected with an error, since its queue could
+#: use any amount of memory; it subscribes again and reads the state.
 _BACKLOG = 16_384
 
-#: Seconds after the start in which subscribers still get what happened before it.
+#: Seconds after the start during which new subscribers also get the events that happened before the start.
 _KEPT = 60.0
 
 _TOPIC = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
@@ -38,8 +37,8 @@ class EventBus:
         self._kept_until = time.monotonic() + _KEPT
 
     def publish(self, namespace: str, topic: str, message: Message, *, keep: bool = False) -> None:
-        """Sends an event of the supervisor's own, now. ``keep``: also to those who subscribe soon after the start,
-        as containerd's shims try again to publish what they could not tell while it was away."""
+        """Publishes an event of the supervisor. ``keep``: also for subscribers that connect soon after the start, as
+        containerd's shims retry events that they could not publish while it was down."""
         fields = _fields(namespace, topic, lambda: message)
         interested = [subscriber for subscriber in self._subscribers if subscriber.match(fields)]
         keep = keep and len(self._kept) < _BACKLOG
@@ -54,12 +53,12 @@ class EventBus:
                 subscriber.take(envelope)
 
     def publish_any(self, namespace: str, topic: str, event: Any) -> None:
-        """Sends a client's event; INVALID_ARGUMENT for a malformed topic."""
+        """Publishes a client's event; INVALID_ARGUMENT for a malformed topic."""
         _check_topic(topic)
         self._send(pb.Envelope(timestamp=to_timestamp(time.time_ns()), namespace=namespace, topic=topic, event=event))
 
     def forward(self, envelope: pb.Envelope) -> None:
-        """Sends an event that another process published, with its own time and namespace."""
+        """Publishes another process's event, with its own time and namespace."""
         check_identifier(envelope.namespace, "event envelope has invalid namespace")
         _check_topic(envelope.topic)
         if not envelope.HasField("timestamp") or envelope.timestamp.seconds <= 0:
@@ -67,7 +66,7 @@ class EventBus:
         self._send(envelope)
 
     def subscribe(self, wanted: Sequence[str]) -> "_Subscriber":
-        """Events from this call on that match any of the filters; to be closed."""
+        """Events from this call on that match any of the filters; the caller closes the subscriber."""
         subscriber = _Subscriber(self._subscribers, filters.compile_all(wanted))
         self._subscribers.add(subscriber)
         if time.monotonic() > self._kept_until:
@@ -78,7 +77,7 @@ class EventBus:
         return subscriber
 
     def close(self) -> None:
-        """Ends every subscription: the supervisor goes."""
+        """Ends every subscription: the supervisor exits."""
         for subscriber in list(self._subscribers):
             subscriber.end(WharfError(Kind.UNAVAILABLE, "the supervisor is ending"))
 
@@ -110,7 +109,7 @@ class _Subscriber:
             yield item
 
     def end(self, error: WharfError) -> None:
-        """No more events; what waits is still given, then the error is raised."""
+        """Ends the subscription: queued events are delivered, then the error is raised."""
         self.close()
         self._queue.put_nowait(error)
 
@@ -119,7 +118,7 @@ class _Subscriber:
 
 
 def _fields(namespace: str, topic: str, event: Callable[[], object]) -> filters.Fields:
-    """What filters ask of an event; ``event`` is called if they ask for more than namespace and topic."""
+    """The fields for filters; ``event`` is called if a filter uses more than namespace and topic."""
 
     def field(path: Sequence[str]) -> str | None:
         if path[0] == "namespace":
@@ -139,7 +138,7 @@ def _fields_of(envelope: pb.Envelope) -> filters.Fields:
         try:
             return decode(AnyValue.from_message(envelope.event))
         except WharfError:
-            return None  # a client may publish rubbish; no filter matches it
+            return None  # a client may publish undecodable events; no filter matches them
 
     return _fields(envelope.namespace, envelope.topic, event)
 

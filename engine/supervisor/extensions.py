@@ -34,8 +34,8 @@ def declaration(descriptors: str) -> pb.Plugin:
 
 
 class DescriptorServer:
-    """Passes descriptors of ingests and blobs, and tells the offsets of extractions. The socket is beside that of the
-    API (``address``). ``open`` it in the event loop; ``close`` it at the end."""
+    """Passes descriptors of ingests and blobs, and reports the offsets of extractions. The socket is beside that of the
+    API (``address``). ``open`` it in the event loop and ``close`` it at the end."""
 
     def __init__(self, content: Content, differ: Differ, address: str) -> None:
         self._content = content
@@ -55,7 +55,7 @@ class DescriptorServer:
         private.make_directory(os.path.dirname(self._path), private.PASSABLE)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        mask = os.umask(0o177)  # for root alone, as the API's socket
+        mask = os.umask(0o177)  # for root only, like the API's socket
         try:
             self._socket.bind(self._path)
         except OSError as error:

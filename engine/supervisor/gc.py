@@ -1,19 +1,19 @@
-"""The collector: what no lease, image, container or label holds goes.
+"""The garbage collector: removes everything that no lease, image, container or label references.
 
-It marks and sweeps inside one write of the metadata, so no other write can come between: what is made under a lease,
-or is referred to by the time the collector looks, is safe. Only records go there; files follow afterwards.
+It marks and sweeps inside one write of the metadata, so no other write can happen in between: resources created under a
+lease, or referenced when the collector runs, are safe. The sweep removes records; files follow afterwards.
 
 Roots are
-- what a lease holds that has not expired (``containerd.io/gc.expire``, RFC 3339),
+- resources of leases that have not expired (``containerd.io/gc.expire``, RFC 3339),
 - the targets of images, and the snapshots of containers,
 - blobs and snapshots with the label ``containerd.io/gc.root``,
 - ingests that are younger than a day.
 
-From there on it follows
+From there the collector follows
 - a snapshot's parent,
 - the labels ``containerd.io/gc.ref.content[./…]`` (a digest) and ``containerd.io/gc.ref.snapshot.<name>[/…]`` (a key)
   of images, containers, blobs and snapshots (not from a lease with ``containerd.io/gc.flat``),
-- the blob that an ingest is to become.
+- the expected blob of an ingest.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ _REFERENCE = re.compile(
     r"containerd\.io/gc\.ref\.(?:(?P<content>content)(?:[./].*)?|snapshot\.(?P<name>[^/]+)(?:/.*)?)"
 )
 
-#: Seconds between a deletion and the collection that follows it, unless the client waits for it.
+#: Seconds between a deletion and the following collection, unless the client waits for it.
 _DELAY = 3.0
 
 _CONTENT, _SNAPSHOT, _SNAPSHOT_FLAT, _INGEST, _LEASE = range(5)
 
-#: Seconds until a collection is tried again that has failed, as on a full disk.
+#: Seconds until a failed collection is retried, as on a full disk.
 _AGAIN = 10.0
 
 #: Kind, namespace, and the digest, ref, id, or snapshotter and key.
@@ -56,7 +56,7 @@ Node = tuple[int, str, str, str]
 
 @dataclass(slots=True)
 class Swept:
-    """What one collection took away."""
+    """The resources that one collection removed."""
 
     snapshots: list[tuple[str, str, str, int]] = field(default_factory=list)  # namespace, name, key, number
     blobs: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Swept:
 
 
 def expiry_ns(labels: Mapping[str, str]) -> int:
-    """When a lease ends; 0 for never, also where the label can't be read (containerd then keeps the lease)."""
+    """The expiry of a lease; 0 if it has none or the label is malformed (containerd then keeps the lease)."""
     value = labels.get(_EXPIRE)
     if value is None:
         return 0
@@ -79,7 +79,7 @@ def expiry_ns(labels: Mapping[str, str]) -> int:
 
 
 class Collector:
-    """Runs when something was deleted: at once for a client that waits, else after a moment; and when a lease ends."""
+    """Runs after a deletion, at once for a client that waits, else after a delay; and when a lease expires."""
 
     def __init__(self, database: Database, files: BlobFiles, snapshots: Snapshots, bus: EventBus) -> None:
         self._db = database
@@ -91,19 +91,19 @@ class Collector:
         self._running: set[asyncio.Task[None]] = set()
 
     async def deleted(self, *, sync: bool) -> None:
-        """Something may have become garbage. ``sync``: it is gone when this returns."""
+        """A deletion may have created garbage. ``sync``: collects it before returning."""
         if sync:
             await self.collect()
         else:
             self._schedule(_DELAY)
 
     def expect(self, labels: Mapping[str, str]) -> None:
-        """A lease with these labels was made: the collector wakes up when it ends."""
+        """A lease with these labels was created: schedules a collection at its expiry."""
         if when := expiry_ns(labels):
             self._schedule(max(0.0, (when - time.time_ns()) / 1e9) + 1)
 
     async def collect(self) -> None:
-        """One collection."""
+        """Runs one collection."""
         swept = await self._db.write(self._sweep, then=self._announce, frees=True)
         if swept.blobs or swept.folders:
             await self._db.write(lambda connection: self._discard(connection, swept), frees=True)
@@ -147,7 +147,7 @@ class Collector:
             self._snapshots.discard(name, number)
 
     def _discard(self, connection: sqlite3.Connection, swept: Swept) -> None:
-        """Takes files away, in the writer's thread: so what was written since can be looked at without a race."""
+        """Removes files, in the writer's thread: later writes can't race with it."""
         for digest in swept.blobs:
             if not connection.execute("SELECT 1 FROM blob WHERE digest = ?", (digest,)).fetchone():
                 self._files.discard(digest)
@@ -194,7 +194,7 @@ class Collector:
 
 
 class _Graph:
-    """Everything that can be collected, with what it points at."""
+    """All collectable resources with their references."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection.execute
@@ -205,7 +205,7 @@ class _Graph:
         self.expired: list[tuple[str, str]] = []
 
     def read(self, now: int) -> int:
-        """Reads it all and finds the roots; returns when the next lease ends (0: none does)."""
+        """Reads all rows and finds the roots; returns the next expiry of a lease (0: none)."""
         next_expiry = self._leases(now)
         for namespace, digest, labels in self._sql("SELECT namespace, digest, labels FROM image"):
             self._roots.append((_CONTENT, namespace, digest, ""))
@@ -266,7 +266,7 @@ class _Graph:
         self._roots.append((_CONTENT, namespace, digest, "flat"))
 
     def mark(self) -> set[Node]:
-        """Every node that a root leads to."""
+        """All nodes reachable from a root."""
         marked: set[Node] = set()
         pending = self._roots
         while pending:
@@ -305,7 +305,7 @@ class _Graph:
 
 
 def _references(namespace: str, labels: str) -> list[Node]:
-    """What labels point at."""
+    """The resources that labels reference."""
     if "containerd.io/gc.ref." not in labels:
         return []
     found: list[Node] = []

@@ -1,4 +1,4 @@
-"""Names of images."""
+"""Image records: names of manifests and indexes."""
 
 import sqlite3
 import time
@@ -26,7 +26,7 @@ class Images:
         self._bus = bus
 
     def get(self, namespace: str, name: str) -> ImageRecord:
-        """NOT_FOUND when there is no such name."""
+        """Raises NOT_FOUND when there is no such name."""
         return self._db.read(lambda connection: _get(connection, namespace, name))
 
     def list(self, namespace: str, wanted: Sequence[str]) -> list[ImageRecord]:
@@ -39,7 +39,8 @@ class Images:
         return self._db.read(read)
 
     async def create(self, namespace: str, record: ImageRecord, *, now_ns: int = 0) -> ImageRecord:
-        """ALREADY_EXISTS when the name is taken. ``now_ns`` stands for the time, for reproducible records."""
+        """Raises ALREADY_EXISTS when the name is taken. ``now_ns`` replaces the current time, for reproducible
+        records."""
         _check(record)
         now = now_ns or time.time_ns()
         record = replace(record, created_at_ns=now, updated_at_ns=now)
@@ -56,7 +57,7 @@ class Images:
         return record
 
     async def update(self, namespace: str, record: ImageRecord, mask: Sequence[str], *, now_ns: int = 0) -> ImageRecord:
-        """Replaces what the mask names; without a mask everything but the times."""
+        """Replaces the fields that the mask names; without a mask all but the times."""
         if not record.name:
             raise invalid("image name is required for update: invalid argument")
 

@@ -1,4 +1,4 @@
-"""One open write of a blob: bytes appended behind the caller's back, the commit that checks them."""
+"""One open write of a blob: appends bytes in a thread, and verifies them at the commit."""
 
 import asyncio
 import errno
@@ -13,11 +13,11 @@ from engine.supervisor.blobs import IngestFile
 from engine.supervisor.call import Call
 from engine.supervisor.names import check_digest, check_labels
 
-_LARGE = 128 << 10  # a piece that the C library would fetch from the kernel each time
+_LARGE = 128 << 10  # a piece that malloc would map from the kernel each time
 
 
 class Store(Protocol):
-    """What an ingest needs of the content store."""
+    """The part of the content store that an ingest uses."""
 
     async def commit(self, ingest: "Ingest", digest: str, labels: Mapping[str, str]) -> None: ...
     def settle(self, fd: int) -> None: ...
@@ -33,7 +33,7 @@ class Record:
 
 
 class Ingest:
-    """One open write; ``close`` it in every case. What isn't committed stays and can be resumed."""
+    """One open write; always ``close`` it. An uncommitted ingest stays and can be resumed."""
 
     def __init__(self, content: Store, call: Call, ref: str, record: Record, file: IngestFile) -> None:
         self._content = content
@@ -43,7 +43,7 @@ class Ingest:
         self.file = file
         self._moving = heap.Transfer()
         self._end = file.offset
-        self._handed = False  # the client writes into the file itself
+        self._handed = False  # the client writes into the file directly
         self._pending: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -52,13 +52,13 @@ class Ingest:
         return self._end
 
     async def digest(self) -> str:
-        """Of what was written so far."""
+        """The digest of the bytes written so far."""
         await self._written()
         return self.file.digest
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Appends at ``offset``, which must be where the ingest ends; 0 begins it again. Returns while the bytes are
-        still on their way to the file: the next step tells what became of them.
+        """Appends at ``offset``, which must be the ingest's end; 0 restarts it. Returns while the bytes are still being
+        written: the next call raises their error.
 
         OUT_OF_RANGE for any other offset.
         """
@@ -75,11 +75,11 @@ class Ingest:
             if len(data) >= _LARGE:
                 self._moving.begin()
             self._pending = asyncio.get_running_loop().run_in_executor(None, self.file.append, data)
-            self._pending.add_done_callback(lambda done: done.cancelled() or done.exception())  # told by ``_written``
+            self._pending.add_done_callback(lambda done: done.cancelled() or done.exception())  # raised by ``_written``
             self._end += len(data)
 
     def hand_out(self) -> int:
-        """A descriptor to write the bytes with; a ``write`` without data then tells how far they have come."""
+        """A descriptor for writing the bytes; a ``write`` without data then reports the file's size."""
         self._handed = True
         return self.file.writable()
 
@@ -91,7 +91,7 @@ class Ingest:
         self._end = end
 
     async def _written(self) -> None:
-        """What was given to ``write`` is in the file. RESOURCE_EXHAUSTED: the disk is full."""
+        """Waits until written data is in the file. RESOURCE_EXHAUSTED: the disk is full."""
         if self._pending is None:
             return
         try:
@@ -101,9 +101,8 @@ class Ingest:
         self._pending = None
 
     async def commit(self, size: int, expected: str, labels: Mapping[str, str]) -> str:
-        """Returns the digest. FAILED_PRECONDITION: size or digest aren't the expected ones; ALREADY_EXISTS: it is
-        there already.
-        """
+        """Returns the digest. FAILED_PRECONDITION: size or digest aren't the expected ones; ALREADY_EXISTS: the blob
+        exists."""
         check_labels(labels, "info.Labels")
         if expected:
             check_digest(expected)
@@ -121,18 +120,18 @@ class Ingest:
             )
         if self._handed and self.file.more():
             raise WharfError(
-                Kind.FAILED_PRECONDITION, f'"{self.ref}" has bytes that were not told: failed precondition'
+                Kind.FAILED_PRECONDITION, f'"{self.ref}" has bytes that were not reported: failed precondition'
             )
         settling = self.file.seal()
         try:
             await self._content.commit(self, digest, {name: value for name, value in labels.items() if value})
         finally:
-            # Nobody waits for the disk: a power cut in these moments costs the blob, as ``recover`` then finds.
+            # Don't wait for the disk: a power failure in these moments loses the blob, which ``recover`` detects.
             self._content.settle(settling)
         return digest
 
     async def close(self) -> None:
-        # The ref is free when that is done, even if the caller is cancelled once more while it waits.
+        # The ref is free when the task has ended, even if the caller is cancelled again while it waits.
         if self._closing is None:
             self._moving.end()
             self._closing = asyncio.create_task(self._close())
@@ -141,14 +140,14 @@ class Ingest:
 
     async def _close(self) -> None:
         if self._pending is not None and not self._handed:
-            # Its thread may not have begun, and what was answered must not get lost. (A client that writes into the
-            # file itself has its bytes there: what is still to be hashed of them may end.)
+            # Its thread may not have started, and acknowledged bytes must not be lost. (A client that writes into the
+            # file itself has its bytes there: their hashing may be skipped.)
             await asyncio.wait((self._pending,))
         await asyncio.get_running_loop().run_in_executor(None, self.file.close)
 
 
 def told(error: OSError, ref: str) -> WharfError:
-    """A write that failed, for the client."""
+    """The client's error for a failed write."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     kind = Kind.RESOURCE_EXHAUSTED if full else Kind.INTERNAL
     return WharfError(kind, f"write {ref}: {os.strerror(error.errno or 0).lower()}")

@@ -1,4 +1,4 @@
-"""What this supervisor is: its version, its id, and what clients of containerd call plugins."""
+"""The supervisor's version, its id, and its plugins in containerd's sense."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ from engine.api.pb import rpc_status_pb2, types_pb2
 from engine.api.types import ServerInfo, Version
 from engine.common.system import private
 
-#: The version of containerd's API that is spoken here; clients read it as containerd's own version.
+#: The version of containerd's API that this server implements; clients read it as containerd's own version.
 API_VERSION = "1.7.24"
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
 
-#: gRPC's code for "unknown", as containerd tells the error of a plugin that doesn't work.
+#: gRPC's code UNKNOWN, with which containerd reports the error of a plugin that doesn't work.
 _UNKNOWN = 2
 
 _SERVICES = (
@@ -36,7 +36,7 @@ _SERVICES = (
 
 
 class Introspection:
-    """``snapshotters``: name → why it doesn't work on this host (empty: it does). ``others``: plugins that containerd
+    """``snapshotters``: name → why it doesn't work on this host (empty: it works). ``others``: plugins that containerd
     doesn't have."""
 
     def __init__(self, root: str, snapshotters: Mapping[str, str], others: Sequence[pb.Plugin]) -> None:
@@ -55,7 +55,7 @@ class Introspection:
 
 
 def _identity(path: str) -> str:
-    """The id of this root, made at its first start."""
+    """The id of this root, created at its first start."""
     try:
         with open(path, encoding="ascii") as file:
             return str(uuid.UUID(file.read().strip()))

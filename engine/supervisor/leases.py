@@ -1,4 +1,4 @@
-"""Leases, and what they hold. Every write under a lease enters what it made here, in the same transaction."""
+"""Leases and their resources. Every write under a lease adds what it creates to the lease, in the same transaction."""
 
 import builtins
 import sqlite3
@@ -20,13 +20,13 @@ SNAPSHOTS = "snapshots/"
 
 
 def hold(connection: sqlite3.Connection, call: Call, type: str, id: str) -> None:
-    """Inside a write: the call's lease, if it has one, holds this from here on. NOT_FOUND for an unknown lease."""
+    """Inside a write: adds the resource to the call's lease, if it has one. NOT_FOUND for an unknown lease."""
     if call.lease:
         _insert(connection, call.namespace, call.lease, type, id)
 
 
 def release(connection: sqlite3.Connection, namespace: str, type: str, id: str) -> None:
-    """Inside a write: no lease holds this any more, as it is gone."""
+    """Inside a write: removes a deleted resource from all leases."""
     connection.execute("DELETE FROM lease_resource WHERE namespace = ? AND type = ? AND id = ?", (namespace, type, id))
 
 
@@ -42,7 +42,7 @@ class Leases:
         self._db = database
 
     async def create(self, namespace: str, id: str, labels: Mapping[str, str]) -> Lease:
-        """ALREADY_EXISTS when the id is taken."""
+        """Raises ALREADY_EXISTS when the id is taken."""
         if not id:
             raise invalid("lease id must be provided: invalid argument")
         check_labels(labels)
@@ -79,7 +79,7 @@ class Leases:
         return self._db.read(read)
 
     async def add_resource(self, namespace: str, lease: str, resource: LeaseResource) -> None:
-        """The resource need not exist (yet)."""
+        """Adds a resource, which need not exist yet."""
         _check(resource)
         await self._db.write(lambda connection: _insert(connection, namespace, lease, resource.type, resource.id))
 

@@ -1,4 +1,4 @@
-"""What names, labels and digests must look like; containerd's rules and sentences."""
+"""Validates names, labels and digests with containerd's rules and sentences."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _LARGEST_LABEL = 4096
 
 
 def check_identifier(name: str, what: str = "") -> str:
-    """Ids of containers and namespaces: safe as one component of a path. INVALID_ARGUMENT otherwise."""
+    """Validates the id of a container or a namespace: safe as one component of a path. INVALID_ARGUMENT otherwise."""
     before = f"{what}: " if what else ""
     if not name:
         raise invalid(f"{before}identifier must not be empty")
@@ -24,7 +24,7 @@ def check_identifier(name: str, what: str = "") -> str:
 
 
 def check_digest(digest: str) -> str:
-    """INVALID_ARGUMENT for anything but ``algorithm:hex`` of a known algorithm and its length."""
+    """Raises INVALID_ARGUMENT for anything but ``algorithm:hex`` of a known algorithm and its length."""
     if not _DIGEST.fullmatch(digest):
         raise invalid(f'invalid digest "{digest}": invalid checksum digest format')
     return digest
@@ -45,7 +45,7 @@ def masked_labels(
 ) -> dict[str, str]:
     """The labels after an update with a field mask (empty: all are replaced). An empty value removes a label.
 
-    ``unknown`` makes the error for a path of the mask that isn't about labels.
+    ``unknown`` returns the error for a path of the mask that isn't about labels.
     """
     labels = dict(old)
     if not mask or "labels" in mask:

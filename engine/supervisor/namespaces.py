@@ -1,4 +1,4 @@
-"""Namespaces: made by a client, or by the first thing that is written into them."""
+"""Namespaces: created by a client, or by the first object written into them."""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ from engine.supervisor.store.database import Database
 
 
 def ensure(connection: sqlite3.Connection, namespace: str) -> None:
-    """Inside a write: the namespace exists from here on."""
+    """Inside a write: creates the namespace if it doesn't exist."""
     connection.execute("INSERT OR IGNORE INTO namespace VALUES (?, '{}')", (namespace,))
 
 
-#: What may be in a namespace, as its deletion's refusal names it.
+#: The kinds of objects in a namespace, as named when its deletion is refused.
 _CONTENTS = (
     ("images", "SELECT 1 FROM image WHERE namespace = ? LIMIT 1"),
     ("blobs", "SELECT 1 FROM content WHERE namespace = ? LIMIT 1"),
@@ -33,7 +33,7 @@ class Namespaces:
         self._bus = bus
 
     def get(self, name: str) -> dict[str, str]:
-        """Its labels; none for one that doesn't exist (yet), as containerd answers."""
+        """Its labels; none if it doesn't exist yet, as containerd answers."""
 
         def read(connection: sqlite3.Connection) -> dict[str, str]:
             row = connection.execute("SELECT labels FROM namespace WHERE name = ?", (name,)).fetchone()
@@ -74,7 +74,7 @@ class Namespaces:
         return await self._db.write(write, then=self._event(name, "update", message))
 
     async def delete(self, name: str) -> None:
-        """FAILED_PRECONDITION while images, blobs, containers or snapshots are in it; leases go with it."""
+        """FAILED_PRECONDITION while it has images, blobs, containers or snapshots; its leases are deleted with it."""
 
         def write(connection: sqlite3.Connection) -> None:
             _labels(connection, name)

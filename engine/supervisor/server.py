@@ -24,7 +24,7 @@ log = logging.getLogger("engine.supervisor")
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
-    # without it a second supervisor could bind the same name
+    # without this option a second supervisor could bind the same name
     ("grpc.so_reuseport", 0),
 )
 
@@ -32,15 +32,15 @@ _OPTIONS = (
 def run(
     *, root: str, state: str, address: str, log_level: str, handle: Handle, ready: Callable[[], None] | None
 ) -> int:
-    """Serves until SIGTERM or SIGINT; the exit status."""
-    # Threads that write metadata and files wait for the interpreter this long at most while the loop is busy.
+    """Serves until SIGTERM or SIGINT; returns the exit status."""
+    # The maximum time that threads writing metadata and files wait for the GIL while the loop is busy.
     sys.setswitchinterval(0.0005)
     heap.use_single_arena()
     linux.prctl_set_name("wharf-supervisor")
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # Each shim and each client is a descriptor, and the soft limit is often 1024.
+    # Each shim and each client uses a descriptor, and the soft limit is often 1024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -69,13 +69,13 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
         _bind(server, settings.address)
         await server.start()
         gc.collect()
-        gc.freeze()  # what lives from the start on is never looked at by the collector again
+        gc.freeze()  # the collector never visits the objects that exist since the start
         idle.request_received()
         log.info("serving on %s", settings.address)
         if ready is not None:
             ready()
         await ending.wait()
-        log.info("ending")
+        log.info("exiting")
         await server.stop(grace=timeouts.seconds("supervisor.stop") / 4)
     finally:
         await supervisor.close()
@@ -83,7 +83,7 @@ async def _serve(settings: Settings, handle: Handle, ready: Callable[[], None] |
 
 
 def _bind(server: grpc.aio.Server, address: str) -> None:
-    """The socket is root's alone: who can talk to it can do anything on this host."""
+    """Only root may use the socket: its clients control the whole host."""
     private.make_directory(os.path.dirname(address), private.PASSABLE)
     _unlink_socket(address)
     mask = os.umask(0o177)

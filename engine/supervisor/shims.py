@@ -1,4 +1,4 @@
-"""The supervisor's side of the shims: the zygote that makes them, and a client for each one's socket."""
+"""The supervisor's side of the shims: the zygote that forks them, and a client for each shim's socket."""
 
 import asyncio
 import contextlib
@@ -22,26 +22,27 @@ OnEvent = Callable[[Json], None]
 
 
 class Zygote:
-    """Forks shims. A zygote that died is replaced by the next request; its shims aren't touched by that."""
+    """Forks shims. The next request replaces a zygote that died; its shims continue."""
 
     def __init__(self, handle: zygote.Handle, nofile: int = 0) -> None:
-        """``handle`` was made by ``zygote.start()`` before gRPC was imported; it becomes ours. ``nofile`` is for its
-        successors."""
+        """Takes ownership of ``handle``, which ``zygote.start()`` returned before gRPC was imported. ``nofile`` is for
+        its successors."""
         self._nofile = nofile
         self._handle = handle
         self._handle.sock.setblocking(False)  # noqa: FBT003 - the socket's own method
         self._lock = asyncio.Lock()
 
     async def fork(self, what: str, directory: str) -> tuple[socket.socket, int]:
-        """A ``shim`` or an ``iohost`` working in ``directory``: our end of its control socket, and its pid.
+        """Forks a ``shim`` or an ``iohost`` working in ``directory``; returns our end of its control socket, and its
+        pid.
 
-        UNAVAILABLE: it can't be made.
+        UNAVAILABLE: it can't be forked.
         """
         async with self._lock, timeouts.limit("shim.start"):
             try:
                 return await self._fork(what, directory)
             except (OSError, ProtocolError, EOFError) as error:
-                log.warning("the zygote is gone (%s); another one is started", error)
+                log.warning("the zygote has died (%s); starting another one", error)
                 self._replace()
                 try:
                     return await self._fork(what, directory)
@@ -79,18 +80,18 @@ class Zygote:
         self._handle.sock.setblocking(False)  # noqa: FBT003 - the socket's own method
 
     def close(self) -> None:
-        """The zygote ends; shims live on."""
+        """Ends the zygote; shims continue."""
         self._handle.sock.close()
         with contextlib.suppress(ChildProcessError):
-            # It leaves at the end of its socket; whoever is our parent reaps it if it is slow.
+            # It exits when its socket closes; our parent or init reaps it if it is slow.
             os.waitpid(self._handle.pid, os.WNOHANG)
 
 
 class ShimClient(asyncio.Protocol):
-    """Calls to one shim (or I/O host) and its events; no task of its own.
+    """Calls to one shim (or I/O host) and its events, without a task.
 
-    ``on_event`` is called in the order of the shim's frames; ``on_lost`` once, when the socket closed, unless
-    ``close`` was called.
+    ``on_event`` is called in the order of the shim's frames; ``on_lost`` once, when the socket closed, unless ``close``
+    was called.
     """
 
     def __init__(self, on_event: OnEvent, on_lost: Callable[[], None]) -> None:
@@ -104,14 +105,14 @@ class ShimClient(asyncio.Protocol):
 
     @classmethod
     async def over(cls, sock: socket.socket, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
-        """Takes over a connected socket."""
+        """A client on a connected socket, which it owns."""
         client = cls(on_event, on_lost)
         await asyncio.get_running_loop().create_unix_connection(lambda: client, sock=sock)
         return client
 
     @classmethod
     async def at(cls, path: str, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
-        """Connects to a shim that was made by an earlier supervisor. OSError: nobody listens there."""
+        """Connects to a shim of an earlier supervisor. OSError: no process listens there."""
         async with timeouts.limit("shim.connect"):
             sock = await asyncio.to_thread(protocol.connect, path)
             return await cls.over(sock, on_event, on_lost)
@@ -125,7 +126,7 @@ class ShimClient(asyncio.Protocol):
             for message, _tail in self._decoder.feed(data):
                 self._received(message)
         except ProtocolError as error:
-            log.error("a shim speaks another protocol: %s", error)
+            log.error("a shim sent an invalid frame: %s", error)
             if self._transport is not None:
                 self._transport.abort()
 
@@ -156,12 +157,12 @@ class ShimClient(asyncio.Protocol):
     async def call(
         self, operation: str, *, deadline: str = "shim.call", then: OnEvent | None = None, **arguments: object
     ) -> Json:
-        """One request. ``deadline`` names an entry of ``timeouts``.
+        """Sends one request. ``deadline`` names an entry of ``timeouts``.
 
-        ``then`` is called with a good answer before any later frame is looked at, and even if the caller has been
-        cancelled meanwhile: what follows from the answer belongs there, as an event may come right behind it.
+        ``then`` is called with a successful answer before any later frame is handled, even if the caller was cancelled
+        meanwhile: an event may follow the answer directly, so changes of state belong there.
 
-        UNAVAILABLE: the shim is gone; else what it answered.
+        UNAVAILABLE: the shim has exited; else the error that it answered.
         """
         if self._transport is None or self._closed:
             raise WharfError(Kind.UNAVAILABLE, "the container's shim is gone")
@@ -178,14 +179,14 @@ class ShimClient(asyncio.Protocol):
                 self._waiting.pop(number, None)
 
     def close(self) -> None:
-        """Lets go of the shim, which lives on."""
+        """Closes the connection; the shim continues."""
         self._closed = True
         if self._transport is not None:
             self._transport.close()
 
 
 def number(message: Mapping[str, object], key: str) -> int:
-    """An integer that a shim answered. INTERNAL: it is none."""
+    """An integer in a shim's answer. INTERNAL: it has another type."""
     value = message.get(key)
     if not isinstance(value, int):
         raise internal(f"the shim answered {key}={value!r}")

@@ -1,7 +1,7 @@
-"""The composition root: the only place that makes the supervisor's parts and joins them.
+"""The composition root: creates the supervisor's parts and connects them.
 
-Who adds a service makes it in ``Supervisor.open`` and its servicer in ``_handlers``; what must be awaited at the start
-or at the end is entered on the exit stack, in the order in which it depends on others.
+A new service is created in ``Supervisor.open``, and its servicer in ``_handlers``; resources that must be awaited at
+the start or end are entered on the exit stack, in the order of their dependencies.
 """
 
 import logging
@@ -65,8 +65,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``root`` is kept for ever, ``state`` until the next boot. ``address`` is the socket's path. ``nofile`` is the
-    soft limit of descriptors for what is below the shims (0: as here)."""
+    """``root`` is persistent, ``state`` is valid until the next boot. ``address`` is the socket's path. ``nofile`` is
+    the soft limit of descriptors for processes below the shims (0: this process's)."""
 
     root: str
     state: str
@@ -84,7 +84,7 @@ class Supervisor:
         self.handlers: Sequence[grpc.GenericRpcHandler[Any, Any]] = ()
 
     async def open(self) -> None:
-        """Opens the database, puts right what a crash left, finds the running tasks again."""
+        """Opens the database, recovers from a crash, finds the running tasks."""
         settings = self.settings
         for directory in (settings.root, settings.state, os.path.join(settings.state, "tasks")):
             private.restrict_directory(directory, private.PASSABLE)
@@ -123,7 +123,7 @@ class Supervisor:
             namespaces = Namespaces(database, bus)
             leases = Leases(database)
             images = Images(database, bus)
-            await collector.deleted(sync=False)  # what was due when the last supervisor ended
+            await collector.deleted(sync=False)  # garbage of the last supervisor
 
             def service(file: FileDescriptor, name: str, servicer: object, *, namespaced: bool = True) -> None:
                 handlers.append(handler(file.services_by_name[name], servicer, namespaced=namespaced))
@@ -147,5 +147,5 @@ class Supervisor:
             self._stack = stack.pop_all()
 
     async def close(self) -> None:
-        """Waits for what was begun. Tasks go on: their shims outlive the supervisor."""
+        """Waits for pending operations. Tasks continue: their shims outlive the supervisor."""
         await self._stack.aclose()

@@ -1,1 +1,1 @@
-"""Thin servicers, one for each of containerd's services: decode, call, encode."""
+"""The servicers, one for each of containerd's services: decode, call, encode."""

@@ -1,6 +1,5 @@
-"""The joining of servicers to the gRPC server (``engine.api.serving``), where headers
-become a ``Call`` and errors become a status.
-"""
+"""The binding of servicers to the gRPC server (``engine.api.serving``), which turns headers into a ``Call`` and errors
+into a status."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 def handler(
     service: ServiceDescriptor, servicer: object, *, namespaced: bool = True
 ) -> "grpc.GenericRpcHandler[Any, Any]":
-    """The gRPC handler of one service. ``namespaced``: its calls are refused without a namespace header.
+    """The gRPC handler of one service. ``namespaced``: calls without a namespace header are refused.
 
-    A method that the service lacks is a mistake and raises TypeError here.
+    :raises TypeError: the servicer has a method that the service lacks.
     """
     wanted = {serving.snake_case(method.name) for method in service.methods}
     strays = {name for name in dir(type(servicer)) if not name.startswith("_") and name != "decoders"} - wanted

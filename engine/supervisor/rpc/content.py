@@ -13,7 +13,7 @@ from engine.supervisor.call import Call
 from engine.supervisor.content import Content
 from engine.supervisor.gc import Collector
 
-#: Entries of one message of a list.
+#: Entries per message of a list.
 PAGE = 100
 
 
@@ -31,7 +31,7 @@ class ContentServicer:
         info = await self._content.update(
             call.namespace, request.info.digest, request.info.labels, request.update_mask.paths
         )
-        await self._collector.deleted(sync=False)  # a label that held something may be gone
+        await self._collector.deleted(sync=False)  # a removed label may have referenced something
         return pb.UpdateResponse(info=_info(info))
 
     async def list(self, request: pb.ListContentRequest, call: Call) -> AsyncIterator[pb.ListContentResponse]:

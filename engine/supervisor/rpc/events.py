@@ -10,7 +10,7 @@ from engine.supervisor.events import EventBus
 
 
 class EventsServicer:
-    """Subscriptions see the events of every namespace (a filter narrows that), as with containerd."""
+    """Subscriptions get the events of every namespace (a filter narrows that), as in containerd."""
 
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus

@@ -40,7 +40,7 @@ class SnapshotsServicer:
 
     async def remove(self, request: pb.RemoveSnapshotRequest, call: Call) -> Empty:
         await self._snapshots.remove(call.namespace, request.snapshotter, request.key)
-        await self._collector.deleted(sync=False)  # its parent may have been held by it alone
+        await self._collector.deleted(sync=False)  # it may have been the only child of its parent
         return Empty()
 
     async def stat(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
@@ -51,7 +51,7 @@ class SnapshotsServicer:
         info = await self._snapshots.update(
             call.namespace, request.snapshotter, request.info.name, request.info.labels, request.update_mask.paths
         )
-        await self._collector.deleted(sync=False)  # a label that held something may be gone
+        await self._collector.deleted(sync=False)  # a removed label may have referenced something
         return pb.UpdateSnapshotResponse(info=_info(info))
 
     async def list(self, request: pb.ListSnapshotsRequest, call: Call) -> AsyncIterator[pb.ListSnapshotsResponse]:

@@ -1,1 +1,1 @@
-"""Snapshots: the records of all snapshotters in one place, and what each does with directories."""
+"""Snapshots: the records of all snapshotters, and the snapshotters' directories."""

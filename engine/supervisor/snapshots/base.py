@@ -1,15 +1,14 @@
-"""What a snapshotter has to do with directories; which snapshots exist is the business of ``service.Snapshots``.
+"""The interface of a snapshotter, which manages directories; ``service.Snapshots`` manages the records.
 
-The life of a snapshot, as every snapshotter must give it:
+The states of a snapshot, which every snapshotter must implement:
 
-- **active**: made by ``prepare`` on a committed parent, or on nothing. Mounted, it shows the parent's tree, and what
-  is written there is the snapshot's own.
+- **active**: created by ``prepare`` on a committed parent, or on nothing. Mounted, it shows the parent's tree, and
+  changes belong to the snapshot.
 - **view**: like an active one, but read-only.
-- **committed**: an active snapshot that is complete. It never changes any more, is never mounted itself, and is
-  what others are prepared on.
+- **committed**: a complete snapshot. It never changes, is never mounted itself, and is the parent of others.
 
-A snapshot is removed only when nothing has it as its parent. Directories are numbered; a number is never used again,
-so a directory without a record is rubbish whenever it is found.
+A snapshot is removed only when it has no child. Directories are numbered and numbers are never reused, so a directory
+without a record is garbage at any time.
 """
 
 from collections.abc import Sequence
@@ -19,14 +18,14 @@ from engine.api.types import Mount, SnapshotKind, Usage
 
 
 class Snapshotter(Protocol):
-    """Directories of one kind of snapshot. All methods block. ``parents`` are numbers, the nearest first."""
+    """The directories of one kind of snapshot. All methods block. ``parents`` are numbers, the nearest first."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def stages(self) -> bool:
-        """Whether ``stage`` has anything to do."""
+        """Whether ``stage`` does anything."""
         ...
 
     def check(self) -> str:
@@ -34,30 +33,31 @@ class Snapshotter(Protocol):
         ...
 
     def stage(self, parents: Sequence[int]) -> str:
-        """Does what takes long of making a snapshot, before it has a number; the answer is given to ``place``.
+        """Does the slow part of creating a snapshot, before it has a number; ``place`` gets the result.
 
-        The parents may go away meanwhile: that is an error to raise, or a tree whose ``place`` will not come.
+        The parents may be removed meanwhile: then raise, or return a tree for which ``place`` will not be called.
         """
         ...
 
     def place(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
-        """Makes the directory. Called in a write of the metadata: short, and undone by ``discard`` if that fails."""
+        """Creates the directory. Called inside a metadata write: must be fast; ``discard`` undoes it if the write
+        fails."""
         ...
 
     def unstage(self, staged: str) -> None:
-        """Takes back a ``stage`` that no ``place`` followed."""
+        """Undoes a ``stage`` without a following ``place``."""
         ...
 
     def mounts(self, number: int, parents: Sequence[int], kind: SnapshotKind) -> tuple[Mount, ...]:
-        """How an active snapshot or a view is mounted."""
+        """The mounts of an active snapshot or a view."""
         ...
 
     def usage(self, number: int, parents: Sequence[int]) -> Usage:
-        """What the snapshot takes beyond its parents."""
+        """The space that the snapshot uses beyond its parents."""
         ...
 
     def discard(self, number: int) -> None:
-        """Deletes the directory; nothing if it isn't there."""
+        """Deletes the directory; does nothing if it doesn't exist."""
         ...
 
     def numbers(self) -> list[int]:
@@ -65,5 +65,5 @@ class Snapshotter(Protocol):
         ...
 
     def tidy(self) -> None:
-        """At the start, while nothing is staged: deletes what can be no snapshot's."""
+        """At the start, while nothing is staged: deletes directories that belong to no snapshot."""
         ...

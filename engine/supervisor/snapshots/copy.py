@@ -1,6 +1,6 @@
-"""The snapshotter for hosts where overlayfs can't mount: every snapshot is a whole copy of its parent's tree.
+"""The snapshotter for hosts without overlayfs: every snapshot is a complete copy of its parent's tree.
 
-Slow and large, but it needs nothing from the kernel; where the file system can share blocks, the copies do.
+Slow and large, but it requires nothing from the kernel; on a file system with reflinks, the copies share blocks.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Numbered directories, as every snapshotter of ours keeps them: ``<root>/snapshots/<number>/``."""
+"""Numbered directories, which all our snapshotters use: ``<root>/snapshots/<number>/``."""
 
 import contextlib
 import os
@@ -25,14 +25,12 @@ class Folders:
         for name in os.listdir(self.root):
             if not name.isdigit():
                 path = os.path.join(self.root, name)
-                # A supervisor that was killed while it tried overlayfs has left the mount.
+                # A supervisor that was killed while it tested overlayfs has left the mount.
                 mounts.unmount_under(path)
                 remove_tree(path)
 
     def make(self, number: int) -> str:
-        """A new, empty directory. One that is there already is left of a write that failed: the number was given back
-        with it.
-        """
+        """A new, empty directory. Replaces one that a failed write left: the number was released with it."""
         path = os.path.join(self.root, str(number))
         try:
             os.mkdir(path, 0o700)
@@ -46,13 +44,13 @@ class Folders:
 
 
 def remove_tree(path: str) -> None:
-    """Deletes a tree that may be partly gone."""
+    """Deletes a tree of which files may vanish meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
 
 
 def disk_usage(path: str) -> Usage:
-    """Bytes of the disk's blocks and the number of inodes; a file with several names counts once."""
+    """Bytes of disk blocks and the number of inodes; a file with several names counts once."""
     seen: set[tuple[int, int]] = set()
     size = 0
     pending = [path]

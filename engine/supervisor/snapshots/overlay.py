@@ -1,9 +1,9 @@
-"""The snapshotter of choice: a snapshot is a layer of overlayfs, and making one is two ``mkdir``.
+"""The default snapshotter: a snapshot is a layer of overlayfs, and creating one takes two ``mkdir``.
 
 ::
 
-    snapshots/<number>/fs     what the snapshot changed (the upper directory, later a lower one)
-    snapshots/<number>/work   overlayfs's own
+    snapshots/<number>/fs     the snapshot's changes (the upper directory, later a lower one)
+    snapshots/<number>/work   overlayfs's work directory
 """
 
 import os
@@ -22,11 +22,11 @@ class OverlaySnapshotter:
     def __init__(self, root: str) -> None:
         self._base = os.path.join(root, "io.containerd.snapshotter.v1.overlayfs")
         self._folders = Folders(self._base)
-        # With an index, overlayfs refuses a directory that was a layer of another mount before.
+        # With index=on, overlayfs refuses a directory that was a layer of another mount before.
         self._options = ("index=off",) if os.path.exists("/sys/module/overlay/parameters/index") else ()
 
     def check(self) -> str:
-        """Tries it: whether the file system below can carry an upper directory is nowhere to be read."""
+        """Tests it with a mount: whether the file system supports upper directories can't be read anywhere."""
         trial = tempfile.mkdtemp(prefix="check-", dir=self._folders.root)
         paths = [os.path.join(trial, name) for name in ("lower", "upper", "work", "merged")]
         lower, upper, work, merged = paths
@@ -48,7 +48,7 @@ class OverlaySnapshotter:
     def place(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
         upper = os.path.join(self._folders.make(number), "fs")
         os.mkdir(upper, 0o755)
-        if parents:  # the root of the merged tree has the attributes of the upper directory itself
+        if parents:  # the merged root has the attributes of the upper directory
             below = os.stat(self._folders.path(parents[0]))
             os.chown(upper, below.st_uid, below.st_gid)
             os.chmod(upper, below.st_mode & 0o7777)

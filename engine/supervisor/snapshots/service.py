@@ -1,4 +1,4 @@
-"""Which snapshots exist, by namespace and snapshotter. Rules and sentences are containerd's."""
+"""The records of snapshots, by namespace and snapshotter, with containerd's rules and sentences."""
 
 import asyncio
 import logging
@@ -36,7 +36,8 @@ WITH RECURSIVE below (number, parent, depth) AS (
 ) SELECT number FROM below ORDER BY depth
 """
 
-#: Layers on a layer that is lost are made anew with it. An active snapshot stays: it finds the new one by its name.
+#: Layers on a lost layer are removed with it and unpacked again. An active snapshot stays: it finds the new parent by
+#: its name.
 _ORPHANS = """
 DELETE FROM snapshot WHERE parent <> '' AND kind = :committed AND NOT EXISTS (
     SELECT 1 FROM snapshot AS below WHERE below.namespace = snapshot.namespace
@@ -52,10 +53,10 @@ class _Row:
 
 
 class Snapshots:
-    """All snapshotters by name. What ``prepare``, ``view`` and ``commit`` make is held by the call's lease."""
+    """All snapshotters by name. The call's lease protects what ``prepare``, ``view`` and ``commit`` create."""
 
     def __init__(self, database: Database, bus: EventBus, snapshotters: Sequence[Snapshotter], root: str) -> None:
-        """``root``: where the snapshotters' directories are."""
+        """``root``: the directory of the snapshotters' directories."""
         self._db = database
         self._bus = bus
         self._settling = Settling(database, root)
@@ -124,7 +125,7 @@ class Snapshots:
         def read(connection: sqlite3.Connection) -> tuple[_Row, list[int]]:
             row = _get(connection, namespace, name, key)
             parents = _chain(connection, namespace, name, key)[1:]
-            if row.info.parent and not parents:  # lost after a power cut; what stood on it went with it
+            if row.info.parent and not parents:  # lost after a power failure, with the layers on it
                 raise not_found(f"parent snapshot {row.info.parent} does not exist: not found")
             return row, parents
 
@@ -134,7 +135,7 @@ class Snapshots:
         return snapshotter.mounts(row.number, parents, row.info.kind)
 
     async def commit(self, call: Call, name: str, committed: str, key: str, labels: Mapping[str, str]) -> None:
-        """The active snapshot ``key`` becomes ``committed``; ALREADY_EXISTS when that name is taken."""
+        """Commits the active snapshot ``key`` as ``committed``; raises ALREADY_EXISTS when that name is taken."""
         self._snapshotter(name)
         if not committed:
             raise invalid("snapshot name must not be empty: invalid argument")
@@ -167,9 +168,8 @@ class Snapshots:
             raise WharfError(Kind.ALREADY_EXISTS, f'snapshot "{committed}": already exists')
 
     async def remove(self, namespace: str, name: str, key: str) -> None:
-        """FAILED_PRECONDITION while another has it as its parent. The directory goes in the background; one that is
-        left by a crash goes at the next start.
-        """
+        """Raises FAILED_PRECONDITION while another snapshot has it as its parent. The directory is deleted in the
+        background, or at the next start after a crash."""
         snapshotter = self._snapshotter(name)
 
         def write(connection: sqlite3.Connection) -> int:
@@ -189,7 +189,7 @@ class Snapshots:
         await self._db.write(write, then=then, frees=True)
 
     def discard(self, name: str, number: int) -> None:
-        """Deletes the directory of a snapshot whose record is gone, in the background."""
+        """Deletes the directory of a snapshot without a record, in the background."""
         snapshotter = self._snapshotters.get(name)
         if snapshotter is not None:
             self._remover.submit(snapshotter.discard, number)
@@ -229,7 +229,7 @@ class Snapshots:
         return await self._db.scan(read)
 
     async def usage(self, namespace: str, name: str, key: str) -> Usage:
-        """What it takes beyond its parents; of a committed one counted once, as it can't change."""
+        """The space that it uses beyond its parents; for a committed one measured once, as it can't change."""
         snapshotter = self._snapshotter(name)
 
         def read(connection: sqlite3.Connection) -> tuple[_Row, list[int], tuple[int | None, int | None]]:
@@ -254,8 +254,8 @@ class Snapshots:
         await self._sweep(self._snapshotter(name))
 
     async def recover(self) -> None:
-        """At the start: rows without a directory and directories without a row go (a crash between the two), and
-        layers that a power cut may have emptied."""
+        """At the start: removes rows without a directory and directories without a row (a crash between the two), and
+        layers that a power failure may have damaged."""
         for snapshotter in self._snapshotters.values():
             await asyncio.to_thread(snapshotter.tidy)
             await self._sweep(snapshotter, rows=True)
@@ -275,7 +275,7 @@ class Snapshots:
                 lost = known(connection) - there
                 doubtful = known(connection) & set(self._settling.doubtful(connection))
                 if doubtful:
-                    log.warning("snapshots: %d layers may not be whole since the machine stopped", len(doubtful))
+                    log.warning("snapshots: %d layers may be incomplete after a power failure", len(doubtful))
                 gone = [(number,) for number in lost | doubtful]
                 connection.executemany("DELETE FROM snapshot WHERE number = ?", gone)
                 while connection.execute(_ORPHANS, {"committed": SnapshotKind.COMMITTED.value}).rowcount:
@@ -286,7 +286,7 @@ class Snapshots:
             await loop.run_in_executor(self._remover, snapshotter.discard, number)
 
     async def close(self) -> None:
-        """Waits for the directory that is being deleted; those that wait behind it go at the next start."""
+        """Waits for the current deletion; queued directories are deleted at the next start."""
         self._settling.close()
         await asyncio.to_thread(self._remover.shutdown, cancel_futures=True)
 
@@ -315,13 +315,13 @@ def _get(connection: sqlite3.Connection, namespace: str, name: str, key: str) ->
 
 
 def _chain(connection: sqlite3.Connection, namespace: str, name: str, key: str) -> list[int]:
-    """The numbers of the snapshot itself and of those below it."""
+    """The numbers of the snapshot itself and of its ancestors."""
     rows = connection.execute(_PARENTS, {"namespace": namespace, "name": name, "key": key})
     return [number for (number,) in rows]
 
 
 def _parents(connection: sqlite3.Connection, namespace: str, name: str, parent: str) -> list[int]:
-    """The numbers of what a new snapshot on ``parent`` stands on; none for an empty parent."""
+    """The numbers of a new snapshot's ancestors; none for an empty parent."""
     if not parent:
         return []
     row = _find(connection, namespace, name, parent)

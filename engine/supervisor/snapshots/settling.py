@@ -1,9 +1,9 @@
-"""Which layers may not be on the disk yet.
+"""Tracks layers that may not be on the disk yet.
 
-The files of a layer reach the disk when the kernel likes, and their metadata may get there before them: after a power
-cut a layer that was whole may have empty files. So each is noted in the write that commits it, and struck off when its
-file system has been synced, some time later and in the background. What is still noted when the machine has booted
-anew is not to be trusted: the layer goes, and is unpacked from its blob when it is needed again.
+The kernel writes the files of a layer at any time, and their metadata possibly before their data: after a power failure
+a complete layer may have empty files. So the write that commits a layer also records it as unsettled, and the record is
+removed after a later sync of its file system in the background. A layer that is still recorded after a reboot is
+removed, and unpacked from its blob again when it is needed.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from engine.supervisor.store.database import Database
 
 log = logging.getLogger(__name__)
 
-#: Seconds until a layer is synced: the kernel has written most of it by itself then, and many are synced at once.
+#: Seconds until a layer is synced: by then the kernel has written most of it, and one sync covers many layers.
 DELAY = 30.0
 
 
@@ -34,25 +34,25 @@ class Settling:
             self.boot = file.read().strip()
 
     def note(self, connection: sqlite3.Connection, number: int) -> None:
-        """In the write that commits the layer."""
+        """Records the layer, inside the write that commits it."""
         connection.execute("INSERT OR REPLACE INTO unsettled VALUES (?, ?)", (number, self.boot))
 
     def doubtful(self, connection: sqlite3.Connection) -> list[int]:
-        """The layers that an earlier boot has left unsettled."""
+        """The layers that an earlier boot left unsettled."""
         rows = connection.execute("SELECT number FROM unsettled WHERE boot <> ?", (self.boot,))
         return [number for (number,) in rows]
 
     def forget(self, connection: sqlite3.Connection) -> None:
-        """In a write, when the doubtful ones are gone."""
+        """Removes the records of doubtful layers, inside the write that removes the layers."""
         connection.execute("DELETE FROM unsettled WHERE boot <> ?", (self.boot,))
 
     def soon(self) -> None:
-        """There may be something to settle."""
+        """Schedules a sync; a layer may have been committed."""
         if self._timer is None and not self._busy and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(DELAY, self._begin)
 
     def close(self) -> None:
-        """What is not settled is so by the next supervisor. A sync that is under way may take long; nobody waits."""
+        """The next supervisor syncs the remaining layers. Doesn't wait for a running sync, which may take long."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -72,7 +72,7 @@ class Settling:
             if self._closed:
                 return
             if error is not None:
-                log.warning("snapshots: %s can't be synced: %s", self._root, error.strerror)
+                log.warning("snapshots: can't sync %s: %s", self._root, error.strerror)
                 return
             self._strike = asyncio.create_task(self._struck([number for (number,) in found]))
 
@@ -87,7 +87,7 @@ class Settling:
             except RuntimeError:  # the loop has ended meanwhile
                 return
 
-        # No executor's thread: the end of the process would wait for it.
+        # A daemon thread, not an executor's: the process's exit would wait for that.
         threading.Thread(target=work, name="settle-layers", daemon=True).start()
 
     async def _struck(self, numbers: list[int]) -> None:
@@ -95,12 +95,12 @@ class Settling:
             connection.executemany("DELETE FROM unsettled WHERE number = ?", [(number,) for number in numbers])
             return connection.execute("SELECT 1 FROM unsettled").fetchone() is not None
 
-        if await self._db.write(write, frees=True):  # those that were committed meanwhile
+        if await self._db.write(write, frees=True):  # layers were committed meanwhile
             self.soon()
 
 
 def sync_file_system(path: str) -> None:
-    """Returns when all of the path's file system is on the disk."""
+    """Blocks until all of the path's file system is on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         linux.syncfs(fd)

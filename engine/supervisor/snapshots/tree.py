@@ -8,18 +8,18 @@ import stat
 _FICLONE = 0x40049409
 _CHUNK = 16 << 20
 
-#: Answers of a file system that can't clone: then the bytes are copied.
+#: Errors of a file system without reflinks: then copy the bytes.
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM)
 
 
 def copy_tree(source: str, target: str) -> None:
-    """Makes ``target``, which must not exist, the same as the directory ``source``. Blocks."""
+    """Makes ``target``, which must not exist, a copy of the directory ``source``. Blocks."""
     _Copy().directory(source, target)
 
 
 class _Copy:
     def __init__(self) -> None:
-        self._names: dict[tuple[int, int], str] = {}  # the first copy of each file with several names
+        self._names: dict[tuple[int, int], str] = {}  # hard links: the first copy of each file with several names
 
     def directory(self, source: str, target: str) -> None:
         pending = [(source, target)]
@@ -50,7 +50,7 @@ class _Copy:
         elif stat.S_ISREG(found.st_mode):
             _contents(source, target, found.st_size)
         elif stat.S_ISSOCK(found.st_mode):
-            return  # a socket without its process is nothing
+            return  # a socket is useless without its process
         else:
             os.mknod(target, stat.S_IFMT(found.st_mode) | 0o600, found.st_rdev)
         _attributes(source, target, found)
@@ -90,7 +90,7 @@ def _clone(read: int, write: int) -> bool:
 
 
 def _data(fd: int, offset: int) -> int | None:
-    """Where the next bytes that aren't a hole begin."""
+    """The offset of the next data after a hole."""
     try:
         return os.lseek(fd, offset, os.SEEK_DATA)
     except OSError as error:
@@ -102,7 +102,7 @@ def _data(fd: int, offset: int) -> int | None:
 def _attributes(source: str, target: str, found: os.stat_result) -> None:
     os.lchown(target, found.st_uid, found.st_gid)
     if not stat.S_ISLNK(found.st_mode):
-        os.chmod(target, stat.S_IMODE(found.st_mode))  # after the owner, as chown takes the set-id bits away
+        os.chmod(target, stat.S_IMODE(found.st_mode))  # after the owner: chown clears set-id bits
     for name in os.listxattr(source, follow_symlinks=False):
         os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)

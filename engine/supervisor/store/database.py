@@ -1,8 +1,7 @@
-"""The metadata database: SQLite in WAL mode, one thread that writes, short reads anywhere.
+"""The metadata database: SQLite in WAL mode, one thread that writes, short reads in any thread.
 
-Writes that arrive together share one commit. With ``synchronous=NORMAL`` a commit costs no fsync: after a crash of
-the process everything that was answered is there, after a crash of the machine the last moments may be missing, but
-never a part of one write.
+Concurrent writes share one commit. With ``synchronous=NORMAL`` a commit needs no fsync: after a crash of the process
+all acknowledged writes are there; after a power failure the last ones may be missing, but never a part of one.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Writes in one commit at most: keeps the first of them from waiting for a flood.
+#: The maximum number of writes per commit: limits the delay of the first one.
 _BATCH = 64
 
 
@@ -46,7 +45,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 class Database:
-    """Belongs to the event loop that it is made in; open it after any fork."""
+    """Belongs to the event loop in which it is created; open it after any fork."""
 
     def __init__(self, path: str, *, migrations: tuple[str, ...] = MIGRATIONS) -> None:
         self._path = path
@@ -71,22 +70,22 @@ class Database:
         then: Callable[[T], None] | None = None,
         frees: bool = False,
     ) -> T:
-        """Runs ``function`` in the writer's thread as one transaction: all of it or, if it raises, nothing.
+        """Runs ``function`` in the writer's thread as one transaction: completely or, if it raises, not at all.
 
-        ``then`` is called with the result in the loop once it is committed, in the order of the commits and even if
-        the caller has been cancelled meanwhile: events belong there. ``frees``: it gives space back, so on a full disk
-        it may use what is kept back.
+        ``then`` is called with the result in the loop after the commit, in the order of the commits and even if the
+        caller was cancelled meanwhile: publish events there. ``frees``: the write frees space, so it may use the
+        reserve on a full disk.
         """
         item = _Write(function, cast("Callable[[object], None] | None", then), self._loop.create_future(), frees)
         self._queue.put(item)
         return cast(T, await item.future)
 
     def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """A short read by key, in the caller's (the loop's) thread; sees every write that was answered."""
+        """A short read by key, in the caller's (the loop's) thread; sees every acknowledged write."""
         return function(self._reader)
 
     async def scan(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """A read that may take long, in a thread and with a connection of its own."""
+        """A read that may take long, in a thread with its own connection."""
 
         def work() -> T:
             connection = _connect(self._path)
@@ -98,7 +97,7 @@ class Database:
         return await asyncio.to_thread(work)
 
     async def close(self) -> None:
-        """Waits for the writes that were begun."""
+        """Waits for pending writes."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._reader.close()
@@ -138,14 +137,14 @@ class Database:
                     writer.execute("ROLLBACK TO one")
                 writer.execute("RELEASE one")
             writer.execute("COMMIT")
-            if not self.reserve.held:  # the disk was full: perhaps it no longer is
+            if not self.reserve.held:  # the disk was full: maybe it no longer is
                 self.reserve.renew()
         except sqlite3.Error as error:
             log.warning("metadata: a commit failed: %s", error)
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
-            # In case that it is for want of space: what gives some back must not be refused. For others nothing is
-            # kept back, they would have used it up by then.
+            # If the disk is full, writes that free space must not be refused: they use the reserve. Other writes would
+            # only consume it.
             freeing = [item for item in batch if item.frees]
             if freeing and self.reserve.release():
                 for item in freeing:
@@ -162,7 +161,7 @@ def _deliver(batch: list[_Write]) -> None:
             try:
                 item.then(item.result)
             except Exception:
-                log.exception("metadata: what follows a write failed")
+                log.exception("metadata: the callback of a write failed")
         if item.future.done():
             continue
         if item.error is not None:
@@ -172,7 +171,7 @@ def _deliver(batch: list[_Write]) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
-    """Brings the database to the newest schema; refuses one that is newer than this program."""
+    """Migrates the database to the newest schema; refuses one that is newer than this program."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(migrations):
         raise RuntimeError(f"the metadata has schema {version}, this version knows {len(migrations)}: it is too old")

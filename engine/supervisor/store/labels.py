@@ -1,4 +1,4 @@
-"""Labels and annotations as they lie in the database: JSON objects of strings."""
+"""Labels and annotations as stored in the database: JSON objects of strings."""
 
 import json
 from collections.abc import Mapping

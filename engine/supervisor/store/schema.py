@@ -1,8 +1,8 @@
-"""What the supervisor remembers, drawn as a tree::
+"""The supervisor's metadata as a tree::
 
-    namespace                    parts everything below but blobs
+    namespace                    separates everything below except blobs
     ├── image       name         → a descriptor (media type, digest, size, annotations), labels
-    ├── content     digest       a blob as this namespace sees it: labels (gc.ref.* point on)
+    ├── content     digest       a blob in this namespace: labels (gc.ref.* reference others)
     ├── ingest      ref          a blob being written: the folder of its bytes, expected digest, expiry
     ├── snapshot    snapshotter/key   → parent key; the number of its directory
     ├── container   id           the record as its client wrote it (a protobuf), and its snapshot
@@ -11,8 +11,8 @@
 
     blob            digest       bytes in the content store, shared by the namespaces
 
-Times are nanoseconds since the epoch; labels and annotations are JSON objects. A row is written before its reply;
-the bytes of a blob and the directory of a snapshot are there before their row, and go after it, so that a crash
+Times are nanoseconds since the epoch; labels and annotations are JSON objects. A row is written before its reply. The
+bytes of a blob and the directory of a snapshot are created before their row and deleted after it, so that a crash
 leaves at most files without a row, which the next start removes.
 """
 
@@ -69,8 +69,8 @@ CREATE TABLE snapshot (
 CREATE INDEX snapshot_parent ON snapshot (namespace, snapshotter, parent);
 """
 
-#: Layers whose files may not be on the disk yet, with the boot of the machine that made them.
+#: Layers whose files may not be on the disk yet, with the id of the boot in which they were committed.
 SCHEMA_2 = "CREATE TABLE unsettled (number INTEGER PRIMARY KEY, boot TEXT NOT NULL);"
 
-#: Every change of the schema is one more entry; a database knows by ``user_version`` how many it has had.
+#: Each schema change is another entry; ``user_version`` counts the entries that a database has.
 MIGRATIONS: tuple[str, ...] = (SCHEMA_1, SCHEMA_2)

@@ -1,1 +1,1 @@
-"""Tasks: bundles, their shims, the start and end of their processes, and recovery after a crash of the supervisor."""
+"""Tasks: bundles, shims, the start and exit of processes, and recovery after a crash of the supervisor."""

@@ -1,8 +1,8 @@
-"""A task's bundle: the directory in the supervisor's state that holds what the runtime and the shim need, and what
-a supervisor that was started again must know.
+"""A task's bundle: the directory in the supervisor's state with the files of the runtime, the shim and a restarted
+supervisor.
 
-``<state>/tasks/<namespace>/<id>/``: ``config.json`` the OCI spec, ``task.json`` what the task was created with,
-``rootfs/`` the mounted root file system, ``shim.sock`` and ``state.json`` the shim's.
+``<state>/tasks/<namespace>/<id>/``: ``config.json`` is the OCI spec, ``task.json`` the request that created the task,
+``rootfs/`` the mounted root file system; ``shim.sock`` and ``state.json`` are the shim's.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ class Bundle:
         return os.path.join(self.path, SOCKET)
 
     def make(self, config: bytes, task: Mapping[str, object]) -> None:
-        """FileExistsError: there is one. The spec may hold secrets, so only root gets in, and nobody else can list."""
+        """Creates the bundle; FileExistsError if it exists. Only root can read it, as the spec may contain secrets."""
         private.make_directory(os.path.dirname(self.path), private.PASSABLE)
         os.mkdir(self.path, 0o700)
         group = _root_group(config)
         if group is not None:
-            # Its root, who is not the host's, has to come to its file system.
+            # The container's root, which is not the host's, must reach its file system.
             os.chown(self.path, 0, group)
             os.chmod(self.path, 0o710)
         os.mkdir(self.rootfs, 0o711)
@@ -49,18 +49,18 @@ class Bundle:
             file.write(data)
 
     def task(self) -> dict[str, object]:
-        """What ``make`` got. OSError, ValueError: the bundle was never finished."""
+        """The arguments of ``make``. OSError, ValueError: the bundle is incomplete."""
         return self._read(_TASK)
 
     def shim_state(self) -> dict[str, object]:
-        """What the shim wrote last; empty when it wrote nothing."""
+        """The shim's last record; empty if it wrote none."""
         try:
             return self._read(STATE)
         except (OSError, ValueError):
             return {}
 
     def write_shim_state(self, state: Mapping[str, object]) -> None:
-        """In place of a shim that is gone."""
+        """Writes the record for a shim that has died."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.path, STATE + ".new"))
         self._write(STATE + ".new", json.dumps(state).encode())
@@ -70,28 +70,28 @@ class Bundle:
         with open(os.path.join(self.path, name)) as file:
             data = json.load(file)
         if not isinstance(data, dict):
-            raise ValueError(f"{name} is no object")
+            raise ValueError(f"{name} is not an object")
         return data
 
     def remove(self) -> None:
         """Unmounts the root file system and removes everything. Blocks."""
         mounts.unmount_under(self.rootfs)
-        # Never through a mount that stayed: rmdir refuses a mount point and a directory that isn't empty.
+        # Never delete through a remaining mount: rmdir refuses a mount point and a non-empty directory.
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(self.rootfs)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _root_group(config: bytes) -> int | None:
-    """The host's group of the container's root, where its ids are mapped."""
-    if b'"gidMappings"' not in config:  # mostly: the spec is not parsed for nothing
+    """The host's group of the container's root, if its ids are mapped."""
+    if b'"gidMappings"' not in config:  # usually: skip parsing the spec
         return None
     mappings = json.loads(config).get("linux", {}).get("gidMappings") or ()
     return next((int(item["hostID"]) for item in mappings if item.get("containerID") == 0), None)
 
 
 def bundles(state: str) -> Iterator[tuple[str, str, Bundle]]:
-    """(namespace, container id, bundle) of all that exist."""
+    """(namespace, container id, bundle) of all existing bundles."""
     root = os.path.join(state, "tasks")
     with contextlib.suppress(FileNotFoundError):
         for namespace in sorted(os.listdir(root)):

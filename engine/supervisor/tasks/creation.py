@@ -1,4 +1,4 @@
-"""The making of a task: bundle, root file system, shim, and the runtime's create."""
+"""Creates a task: bundle, root file system, shim, and the runtime's ``create``."""
 
 import asyncio
 import logging
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a task is made from. ``config`` is the OCI spec; ``checkpoint`` the digest of one to restore, or empty."""
+    """The specification of a task. ``config`` is the OCI spec; ``checkpoint`` the digest of one to restore, or
+    empty."""
 
     namespace: str
     id: str
@@ -38,7 +39,7 @@ class Wanted:
 
 
 class Birth:
-    """``events(task)`` makes what hears the shim's events, ``lost(task)`` what hears of its end."""
+    """Creates tasks. ``events(task)`` returns the handler of the shim's events, ``lost(task)`` that of its death."""
 
     def __init__(
         self,
@@ -53,9 +54,11 @@ class Birth:
         self._lost = lost
 
     async def make(self, wanted: Wanted, created: Callable[[Task], None]) -> Task:
-        """``created`` is called when the container exists, before any event of its shim.
+        """Creates a task. ``created`` is called when the container exists, before any event of its shim.
 
-        Whatever fails, nothing is left of it. :raises WharfError: what containerd says.
+        If it fails, everything is removed.
+
+        :raises WharfError: containerd's error.
         """
         timeline = Timeline(f"task {wanted.id[:12]}")
         given = shim_stdio(wanted.stdio.stdin, wanted.stdio.stdout, wanted.stdio.stderr, terminal=wanted.stdio.terminal)
@@ -68,7 +71,7 @@ class Birth:
             raise WharfError(Kind.ALREADY_EXISTS, f"task {wanted.id}: already exists") from None
         except OSError as error:
             await asyncio.to_thread(bundle.remove)
-            raise WharfError(Kind.INTERNAL, f"failed to make the bundle: {error.strerror}") from None
+            raise WharfError(Kind.INTERNAL, f"failed to create the bundle: {error.strerror}") from None
         timeline.mark("bundle")
         sock: socket.socket | None = None
         try:
@@ -101,7 +104,7 @@ class Birth:
             )
         except BaseException as error:
             if sock is not None:
-                sock.close()  # the shim has nothing to do yet and leaves
+                sock.close()  # the shim has no container yet and exits
             await asyncio.shield(discard(task))
             # dockerd opens the log itself, so that its sentence about a log driver names no shim.
             if isinstance(error, WharfError) and error.reason is not Reason.LOG_DRIVER:
@@ -116,7 +119,7 @@ class Birth:
 
 
 async def discard(task: Task) -> None:
-    """Takes a task away, whatever state it is in. Never raises."""
+    """Removes a task in any state. Never raises."""
     shim, task.shim = task.shim, None
     gone = False
     if shim is not None:
@@ -124,7 +127,7 @@ async def discard(task: Task) -> None:
             await shim.call("delete", deadline="task.delete")
             gone = True
         except WharfError as error:
-            log.warning("container=%s its shim doesn't take it away: %s", task.id, error.message)
+            log.warning("container=%s its shim can't delete it: %s", task.id, error.message)
             orphans.kill_shim(task.shim_pid, task.bundle)
         shim.close()
     if not gone:
@@ -135,4 +138,4 @@ async def discard(task: Task) -> None:
         log.error("container=%s %s can't be removed: %s", task.id, os.path.basename(task.bundle.path), error)
 
 
-timeouts.define("task.settle", 100.0)  # what an earlier supervisor had begun with a shim is over
+timeouts.define("task.settle", 100.0)  # an operation that an earlier supervisor started with a shim has completed

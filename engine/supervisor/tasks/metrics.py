@@ -12,8 +12,8 @@ from engine.supervisor.tasks.model import Task
 
 
 def sample(tasks: Sequence[Task], wanted: Sequence[str]) -> list[tuple[str, Message]]:
-    """(id, ``io.containerd.cgroups.v1.Metrics`` or v2's) of those of the tasks that run and match the filters
-    (``id==…``). Blocks. INVALID_ARGUMENT for a malformed filter."""
+    """(id, ``io.containerd.cgroups.v1.Metrics`` or v2's) of the running tasks that match the filters (``id==…``).
+    Blocks. INVALID_ARGUMENT for a malformed filter."""
     match = filters.compile_all(wanted)
     unified = host_cgroups().v2
     found: list[tuple[str, Message]] = []

@@ -1,4 +1,4 @@
-"""Tasks as the supervisor keeps them in memory: what a shim told last, so that asking costs no call."""
+"""Tasks in the supervisor's memory: the last reported state of each shim, so that a query needs no call."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _STATUS = {CREATED: task_pb2.CREATED, RUNNING: task_pb2.RUNNING, STOPPED: task_p
 
 @dataclass(frozen=True, slots=True)
 class Stdio:
-    """The paths or URIs of a request, as they were given."""
+    """The paths or URIs of a request, unchanged."""
 
     stdin: str = ""
     stdout: str = ""
@@ -54,7 +54,7 @@ class Process:
         self._waiter: asyncio.Future[None] | None = None
 
     def take(self, state: Mapping[str, object]) -> None:
-        """What a shim said of it (``engine.shim.process.Process.to_json``)."""
+        """Copies the state that a shim reported (``engine.shim.process.Process.to_json``)."""
         self.pid = protocol.integer(state, "pid")
         status = protocol.text(state, "status", CREATED)
         if status == STOPPED:
@@ -68,24 +68,24 @@ class Process:
             self._waiter.set_result(None)
 
     def forgotten(self, error: WharfError) -> None:
-        """It is deleted and never ran: who waits for its end hears of that."""
+        """It was deleted and never ran: ``wait`` raises the error."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
-            self._waiter.exception()  # nobody may be listening
+            self._waiter.exception()  # there may be no waiter
 
     async def wait(self) -> None:
-        """Returns when it has ended. NOT_FOUND: it was deleted without having run."""
+        """Returns when it has exited. NOT_FOUND: it was deleted without having run."""
         if self.status == STOPPED:
             return
         if self._waiter is None:
             self._waiter = asyncio.get_running_loop().create_future()
-        # Shielded: one who stops waiting must not end the others' wait.
+        # Shielded: a cancelled waiter must not end the wait of others.
         await asyncio.shield(self._waiter)
 
 
 @dataclass(slots=True)
 class Task:
-    """One container's task. ``shim`` is None when its shim is gone: all its processes have ended then."""
+    """One container's task. ``shim`` is None when its shim has died: all its processes have exited then."""
 
     namespace: str
     id: str
@@ -99,14 +99,14 @@ class Task:
     cgroups: Mapping[str, str] = field(default_factory=dict)
     deleting: "asyncio.Task[None] | None" = None
     clearing: "asyncio.Task[None] | None" = None
-    """What follows the death of its shim; until then nothing that is known of it holds."""
+    """The cleanup after the death of its shim; until it ends, the known state is outdated."""
 
     @property
     def key(self) -> tuple[str, str]:
         return self.namespace, self.id
 
     def process(self, exec_id: str) -> Process:
-        """NOT_FOUND for an exec that doesn't exist."""
+        """Raises NOT_FOUND for an exec that doesn't exist."""
         if not exec_id:
             return self.init
         process = self.execs.get(exec_id)
@@ -115,7 +115,7 @@ class Task:
         return process
 
     def take(self, state: Json) -> None:
-        """The answer to the shim's ``state``."""
+        """Copies the shim's answer to ``state``."""
         self.shim_pid = protocol.integer(state, "shim_pid")
         self.paused = bool(state.get("paused"))
         self.cgroups = {key: str(value) for key, value in protocol.mapping(state, "cgroups").items()}
@@ -125,7 +125,7 @@ class Task:
             self.take_exec(protocol.text(one, "id"), one).take(one)
 
     def take_exec(self, id: str, told: Json) -> Process:
-        """An exec that the shim has told of."""
+        """Adds an exec that the shim reported."""
         given = protocol.mapping(protocol.mapping(told, "stdio"), "given")
         self.execs[id] = process = Process(id, Stdio.from_json(given))
         process.pid = protocol.integer(told, "pid")

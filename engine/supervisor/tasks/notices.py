@@ -1,4 +1,4 @@
-"""The events /tasks/*, with containerd's payloads."""
+"""Publishes the events /tasks/*, with containerd's payloads."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ class Notices:
         self._publish(task, "exec-added", pb.TaskExecAdded(container_id=task.id, exec_id=process.id))
 
     def exited(self, task: Task, process: Process, *, missed: bool = False) -> None:
-        """``missed``: it happened before the start, and those who follow the events are still to come."""
+        """``missed``: it exited before the supervisor's start; subscribers that connect later get the event too."""
         message = pb.TaskExit(
             container_id=task.id,
             id=process.id or task.id,

@@ -1,4 +1,4 @@
-"""What a create request says about runtime and stdio, turned into what the shim wants to know."""
+"""Converts the runtime and stdio options of a create request for the shim."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ _RUNTIMES = frozenset((RUNC_V2, "io.containerd.runc.v1", "io.containerd.runtime.
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How the runtime is called for one container."""
+    """The runtime and its flags for one container."""
 
     runtime: Runtime
     no_pivot: bool = False
@@ -29,9 +29,9 @@ class Call:
 
 
 def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: str) -> Call:
-    """``name`` and ``options`` are the container record's (``containerd.runc.v1.Options`` or nothing).
+    """``name`` and ``options`` are the container record's (``containerd.runc.v1.Options`` or None).
 
-    :raises WharfError: INVALID_ARGUMENT for another runtime, NOT_FOUND for a program that isn't there.
+    :raises WharfError: INVALID_ARGUMENT for another runtime, NOT_FOUND if the program doesn't exist.
     """
     if name not in _RUNTIMES:
         raise invalid(
@@ -55,7 +55,7 @@ def runtime_call(name: str, options: AnyValue | None, *, root: str, namespace: s
     return Call(Runtime(dialect, path, directory, wanted.systemd_cgroup), wanted.no_pivot_root, wanted.no_new_keyring)
 
 
-#: What the runtimes know of ``CheckpointOptions``.
+#: The runtimes' flags for fields of ``CheckpointOptions``.
 _CHECKPOINT_FLAGS = {
     "open_tcp": "--tcp-established",
     "external_unix_sockets": "--ext-unix-sk",
@@ -65,14 +65,14 @@ _CHECKPOINT_FLAGS = {
 
 
 def restored_from(options: AnyValue | None) -> str:
-    """The directory of the checkpoint that a task shall go on from, or ``""``."""
+    """The directory of the checkpoint that the task is restored from, or ``""``."""
     return options.unpack(options_pb.Options).criu_image_path if options is not None and options.value else ""
 
 
 def checkpoint_call(options: AnyValue | None) -> tuple[str, list[str]]:
-    """Where a checkpoint goes, and the runtime's options for it.
+    """The directory of a checkpoint, and the runtime's options for it.
 
-    :raises WharfError: NOT_IMPLEMENTED for one that should go into the content store.
+    :raises WharfError: NOT_IMPLEMENTED for a checkpoint into the content store.
     """
     wanted = options_pb.CheckpointOptions()
     if options is not None and options.value:
@@ -93,13 +93,13 @@ def _find(name: str) -> str:
 
 
 def shim_stdio(stdin: str, stdout: str, stderr: str, *, terminal: bool) -> dict[str, object]:
-    """The three URIs of a request as the shim takes them; see ``engine.shim.process.Process``.
+    """The three URIs of a request in the shim's form; see ``engine.shim.process.Process``.
 
-    :raises WharfError: NOT_IMPLEMENTED for a scheme that isn't offered, INVALID_ARGUMENT for a malformed one.
+    :raises WharfError: NOT_IMPLEMENTED for an unsupported scheme, INVALID_ARGUMENT for a malformed URI.
     """
     if stdout.startswith(SCHEME + "://"):
         if stdin or stderr:
-            raise invalid("stdin and stderr go with the stdout URI")
+            raise invalid("stdin and stderr must be empty with this stdout URI")
         uri = StdioUri.parse(stdout)
         return {"terminal": terminal, "socket": uri.socket, "options": {"driver": "none", **uri.options}}
     result: dict[str, object] = {"terminal": terminal}
@@ -111,13 +111,13 @@ def shim_stdio(stdin: str, stdout: str, stderr: str, *, terminal: bool) -> dict[
         elif "://" in value:
             raise not_implemented(f"{name} {value}: the scheme is not supported")
         if value and not value.removeprefix("file://").startswith("/"):
-            raise invalid(f"{name} {value!r} is no absolute path")
+            raise invalid(f"{name} {value!r} is not an absolute path")
         result[name] = value
     return result
 
 
 def json_object(value: AnyValue | None, what: str) -> Mapping[str, object]:
-    """The JSON inside one of containerd's Any values. INVALID_ARGUMENT: it is none."""
+    """The JSON in one of containerd's Any values. INVALID_ARGUMENT: it is not a JSON object."""
     if value is None:
         raise invalid(f"{what} is required")
     try:
@@ -125,10 +125,10 @@ def json_object(value: AnyValue | None, what: str) -> Mapping[str, object]:
     except ValueError as error:
         raise invalid(f"malformed {what}: {error}") from None
     if not isinstance(found, dict):
-        raise invalid(f"malformed {what}: no object")
+        raise invalid(f"malformed {what}: not an object")
     return found
 
 
 def reraise(error: WharfError, before: str) -> WharfError:
-    """The same kind, with containerd's words in front."""
+    """The same kind, with containerd's prefix."""
     return error.worded(f"{before}: {error.message}")

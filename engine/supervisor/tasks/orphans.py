@@ -1,6 +1,5 @@
-"""What a shim that was killed, or a supervisor that died in the middle of a create, leaves: the container's processes,
-the runtime's memory of it, its cgroups.
-"""
+"""Cleans up after a shim that was killed, or a supervisor that died during a create: the container's processes, the
+runtime's state, the cgroups."""
 
 import asyncio
 import contextlib
@@ -23,12 +22,12 @@ from engine.supervisor.tasks.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
-#: The exit status of a process whose end nobody could see: as if killed, as containerd tells it.
+#: The exit status of a process whose exit was not observed: as if killed, like containerd.
 UNSEEN = 128 + signal.SIGKILL
 
 
 async def clear(id: str, bundle: Bundle, runtime: Runtime) -> None:
-    """Ends the container ``id`` whose shim is gone, and makes runtime and kernel forget it. Never raises."""
+    """Kills the container ``id`` whose shim has died, and removes its state in runtime and kernel. Never raises."""
     try:
         await asyncio.to_thread(_end_those_in, bundle.path)
         state = bundle.shim_state()
@@ -39,16 +38,16 @@ async def clear(id: str, bundle: Bundle, runtime: Runtime) -> None:
                 await asyncio.to_thread(_kill, pid, lambda: kernel.alive(pid, started))
         await forget(id, runtime)
     except (WharfError, OSError, ValueError) as error:
-        log.error("container=%s what its shim left can't be cleared: %s", id, error)
+        log.error("container=%s can't clean up after its shim: %s", id, error)
     try:
         await asyncio.to_thread(_clear_cgroups, bundle)
     except OSError as error:
-        log.error("container=%s its cgroups can't be removed: %s", id, error)
+        log.error("container=%s can't remove its cgroups: %s", id, error)
 
 
 def end(bundle: Bundle) -> tuple[int, int]:
-    """How the first process of a container whose shim is gone ended, and when (ns); written down for those who ask
-    later. Blocks."""
+    """The exit status and time (ns) of the first process of a container whose shim has died; stored for later calls.
+    Blocks."""
     state = bundle.shim_state()
     init = state.get("init")
     init = dict(init) if isinstance(init, dict) else {}
@@ -60,7 +59,7 @@ def end(bundle: Bundle) -> tuple[int, int]:
 
 
 async def forget(id: str, runtime: Runtime) -> None:
-    """The runtime kills what is left of a container and forgets it; one that it doesn't know is no error."""
+    """The runtime kills the rest of a container and deletes it; an unknown container is no error."""
     if not await asyncio.to_thread(os.path.isdir, os.path.join(runtime.root, id)):
         return
     done = await run(runtime.delete(id, force=True), deadline=timeouts.seconds("runtime.delete"))
@@ -69,12 +68,12 @@ async def forget(id: str, runtime: Runtime) -> None:
 
 
 def kill_shim(pid: int, bundle: Bundle) -> None:
-    """Kills a shim that doesn't answer; nothing else that may have got its number."""
+    """Kills a shim that doesn't answer, and no other process that may have its pid."""
     _kill(pid, lambda: _works_in(pid, os.path.realpath(bundle.path)))
 
 
 def _end_those_in(directory: str) -> None:
-    """Ends the shim's own helpers: a runtime that lost its shim in the middle would go on to make the container."""
+    """Kills the shim's helpers: a runtime that lost its shim during a create would complete it."""
     directory = os.path.realpath(directory)
     found = True
     while found:
@@ -92,8 +91,9 @@ def _works_in(pid: int, directory: str) -> bool:
 
 
 def _kill(pid: int, same: Callable[[], bool]) -> bool:
-    """Kills a process and waits for its end. ``same`` tells whether ``pid`` is the one that is meant: it is asked
-    after the process was pinned, so that it can't become another's meanwhile. False: it is not, or is gone."""
+    """Kills a process and waits for its exit. ``same`` tells whether ``pid`` is the expected process; it is called
+    after the pidfd was opened, so that the pid can't be reused. Returns False if it is another process, or has
+    exited."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
@@ -112,7 +112,7 @@ def _kill(pid: int, same: Callable[[], bool]) -> bool:
 
 
 def _clear_cgroups(bundle: Bundle) -> None:
-    """A runtime that was killed in the middle knows nothing of the cgroups that it has made."""
+    """A runtime that was killed during a create doesn't know the cgroups that it has created."""
     path = cgroups.scope_path(_cgroups_path(bundle))
     if not path.startswith("/") or os.path.normpath(path) == "/":
         return
@@ -120,7 +120,7 @@ def _clear_cgroups(bundle: Bundle) -> None:
         with contextlib.suppress(OSError):
             if os.path.isdir(directory):
                 for pid in kernel.cgroup_pids(directory):
-                    # Waits for its end: a cgroup with a process in it can't be removed.
+                    # Waits for its exit: a cgroup with a process can't be removed.
                     _kill(pid, lambda pid=pid, place=directory: pid in kernel.cgroup_pids(place))  # type: ignore[misc]
             cgroups.remove_tree(directory)
 

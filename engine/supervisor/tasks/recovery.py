@@ -1,7 +1,7 @@
-"""What a supervisor does at its start: finds the shims of earlier ones, and takes away what has none.
+"""Recovery at the supervisor's start: finds the shims of earlier supervisors, and removes containers without one.
 
-Nothing here decides by a name alone: a shim is what answers on its bundle's socket, a container's process is known by
-pid and start time.
+No decision relies on a name alone: a shim is the process that answers on its bundle's socket, a container's process is
+identified by pid and start time.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """``events`` and ``lost`` as ``Birth`` takes them; ``found`` is called with a task before any event of its shim."""
+    """``events`` and ``lost`` as for ``Creator``; ``found`` is called with a task before any event of its shim."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Recovery:
         self._bundles = list(bundles(state))
 
     def begin(self) -> "Iterator[tuple[tuple[str, str], asyncio.Task[Task | None]]]":
-        """Begins with every bundle that there is; what remains of one is None where there was no task."""
+        """Starts with every existing bundle; a task's result is None if the bundle had no container."""
         for namespace, id, bundle in self._bundles:
             work = asyncio.create_task(self._one(namespace, id, bundle), name=f"find {id}")
             yield (namespace, id), work
@@ -53,7 +53,7 @@ class Recovery:
         try:
             task = _read(namespace, id, bundle)
         except (OSError, ValueError, KeyError, ProtocolError) as error:
-            log.warning("container=%s %s was never finished and is removed (%s)", id, bundle.path, error)
+            log.warning("container=%s removing the incomplete bundle %s (%s)", id, bundle.path, error)
             await asyncio.to_thread(_remove, bundle)
             return None
         try:
@@ -72,9 +72,9 @@ class Recovery:
                 if task.init.pid:
                     self._found(task)
         if task.init.pid:
-            log.info("container=%s is found again: %s", id, task.init.status)
+            log.info("container=%s recovered, it is %s", id, task.init.status)
             return task
-        log.info("container=%s was never created and is removed", id)
+        log.info("container=%s was never created: removed", id)
         await creation.discard(task)
         return None
 
@@ -88,20 +88,20 @@ class Recovery:
         await task.shim.call("state", deadline="task.settle", then=then)
 
     async def strays(self) -> None:
-        """Takes away shims whose bundle somebody removed, and containers that the runtime remembers for nobody."""
+        """Kills shims whose bundle was removed, and deletes containers that only the runtime knows."""
         known = {bundle.path for _, _, bundle in self._bundles}
         for pid in await asyncio.to_thread(lambda: list(_shims_in(os.path.join(self._state, "tasks"), known))):
-            log.warning("a shim without a bundle (process %d) is ended", pid)
+            log.warning("killing a shim without a bundle (process %d)", pid)
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         kept = {(namespace, id) for namespace, id, _ in self._bundles}
         for runtime, namespace, id in await asyncio.to_thread(lambda: list(_remembered(self._runtime_root))):
             if (namespace, id) not in kept:
-                log.warning("container=%s is known to the runtime only and is deleted", id)
+                log.warning("container=%s deleting it, as only the runtime knows it", id)
                 try:
                     await orphans.forget(id, runtime)
                 except (WharfError, OSError) as error:
-                    log.error("container=%s can't be deleted: %s", id, error)
+                    log.error("container=%s can't delete it: %s", id, error)
 
 
 def _read(namespace: str, id: str, bundle: Bundle) -> Task:
@@ -116,11 +116,11 @@ def _remove(bundle: Bundle) -> None:
     try:
         bundle.remove()
     except OSError as error:
-        log.error("%s can't be removed: %s", bundle.path, error)
+        log.error("can't remove %s: %s", bundle.path, error)
 
 
 def _shims_in(directory: str, known: set[str]) -> Iterator[int]:
-    """Processes called as our shims are, that work below ``directory`` and not in a known bundle."""
+    """Processes with a shim's command line that work below ``directory``, but not in a known bundle."""
     root = os.path.realpath(directory) + os.sep
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -130,7 +130,7 @@ def _shims_in(directory: str, known: set[str]) -> Iterator[int]:
                 if file.read().strip() != "wharf-shim":
                     continue
             place = os.readlink(f"/proc/{name}/cwd")
-            # A removed directory reads as "… (deleted)".
+            # The path of a removed directory ends with " (deleted)".
             if place.startswith(root) and place not in known:
                 yield int(name)
 
@@ -143,5 +143,5 @@ def _remembered(root: str) -> Iterator[tuple[Runtime, str, str]]:
             for namespace in os.listdir(place):
                 runtime = Runtime(dialect, binary.path, os.path.join(place, namespace))
                 for id in os.listdir(runtime.root):
-                    if not id.startswith("."):  # crun keeps a cache there
+                    if not id.startswith("."):  # crun has a cache there
                         yield runtime, namespace, id

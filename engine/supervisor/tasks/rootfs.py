@@ -1,4 +1,4 @@
-"""Mounting a task's root file system from what a snapshotter answered."""
+"""Mounts a task's root file system from a snapshotter's mounts."""
 
 import os
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _PLAIN = frozenset(("rw", "defaults", "async", "atime", "dev", "exec", "suid"))
 
 
 def mount_rootfs(rootfs: Sequence[Mount], target: str) -> None:
-    """Mounts in order at ``target``. Blocks; on failure nothing stays mounted.
+    """Mounts in order at ``target``. Blocks; removes all mounts after a failure.
 
     :raises WharfError: INTERNAL naming the mount; NOT_IMPLEMENTED for loop devices.
     """
@@ -61,7 +61,7 @@ def _mount(mount: Mount, target: str) -> None:
             data.append(option)
     mounts.mount(mount.source, target, mount.type, flags, ",".join(data))
     if flags & linux.MS_BIND and flags & ~(linux.MS_BIND | linux.MS_REC):
-        # A bind takes its other flags only when it is mounted again (mount(2)).
+        # mount(2) applies other flags to a bind mount only in a remount.
         linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
     if propagation:
         linux.mount(None, target, None, propagation, None)

@@ -1,7 +1,7 @@
-"""Tasks: the containers that have processes. A task's state is what its shim told last; changes are calls of its shim.
+"""Tasks: the running containers. A task's state is the last one that its shim reported; changes are calls to its shim.
 
-An answer of a shim and the events behind it are taken in the order in which they came (``ShimClient.call``'s ``then``),
-so subscribers see create, start, exit, delete of one task always in this order.
+A shim's answers and events are handled in their order (``ShimClient.call``'s ``then``), so subscribers always see
+create, start, exit, delete of a task in this order.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from engine.supervisor.tasks.notices import Notices
 from engine.supervisor.tasks.options import shim_stdio
 from engine.supervisor.tasks.recovery import Recovery
 
-timeouts.define("task.recover", 5.0)  # the shims of an earlier supervisor tell their state
+timeouts.define("task.recover", 5.0)  # the shims of an earlier supervisor report their state
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,13 @@ class Tasks:
         self._closed = False
 
     async def recover(self) -> None:
-        """Finds the shims of earlier supervisors, and clears away what has none."""
+        """Finds the shims of earlier supervisors, and cleans up containers without one."""
         await asyncio.to_thread(probe)
         recovery = Recovery(self._state, self.runtime_root, self._events_of, self._loss_of, self._found)
         for key, work in recovery.begin():
             self._born(key, work)
         if self._births:
-            # A shim that is in the middle of something long is not waited for: who asks for its task will wait.
+            # Don't wait for a shim in a long operation: requests for its task will wait.
             await asyncio.wait(self._births.values(), timeout=timeouts.seconds("task.recover"))
         await recovery.strays()
 
@@ -68,15 +68,15 @@ class Tasks:
         birth.add_done_callback(done)
 
     def _found(self, task: Task) -> None:
-        """A shim of an earlier supervisor has told its state."""
+        """A shim of an earlier supervisor has reported its state."""
         self._tasks[task.key] = task
-        # Whether the last supervisor could tell these ends nobody knows: told twice is better than never.
+        # The last supervisor may or may not have published these exits: a repeated event is better than a lost one.
         for process in (*task.execs.values(), task.init):
             if process.status == STOPPED:
                 self._notices.exited(task, process, missed=True)
 
     async def close(self) -> None:
-        """Waits for what was begun and lets go of the shims, which live on."""
+        """Waits for pending operations and disconnects from the shims, which continue."""
         self._closed = True
         deletions = [task.deleting for task in self._tasks.values() if task.deleting is not None]
         begun = (*self._births.values(), *self._undone.values(), *self._wrecks, *deletions)
@@ -85,10 +85,10 @@ class Tasks:
             if task.shim is not None:
                 task.shim.close()
 
-    # What there is.
+    # Queries
 
     async def get(self, namespace: str, id: str) -> Task:
-        """NOT_FOUND: the container has no task."""
+        """Raises NOT_FOUND if the container has no task."""
         key = (namespace, id)
         birth = self._births.get(key)
         if birth is not None:
@@ -105,10 +105,10 @@ class Tasks:
             await asyncio.wait(self._wrecks)
         return [task for task in self._tasks.values() if task.namespace == namespace]
 
-    # Create and delete.
+    # Create and delete
 
     async def create(self, wanted: Wanted) -> Task:
-        """ALREADY_EXISTS: there is one. A create that nobody waits for any more is undone."""
+        """Raises ALREADY_EXISTS if there is one. If the caller is cancelled, the create is undone."""
         key = (wanted.namespace, wanted.id)
         if (undone := self._undone.get(key)) is not None:
             await asyncio.wait([undone])
@@ -134,14 +134,14 @@ class Tasks:
         if birth.cancelled() or birth.exception() is not None or self._closed:
             return
         task = birth.result()
-        log.info("container=%s its create was given up and is undone", task.id)
+        log.info("container=%s its create was cancelled: removing it", task.id)
         if self._tasks.get(task.key) is task and task.init.status == CREATED and task.deleting is None:
-            # As a delete, so that another one waits for it: the runtime needs the bundle until it has cleaned up.
+            # Like a delete, so that a second one waits for it: the runtime needs the bundle until it has cleaned up.
             task.deleting = asyncio.create_task(self._delete(task, discard(task)), name=f"delete {task.id}")
             await asyncio.wait([task.deleting])
 
     async def delete(self, namespace: str, id: str) -> Process:
-        """FAILED_PRECONDITION while it runs. Returns how it ended."""
+        """Raises FAILED_PRECONDITION while it runs. Returns its exit."""
         task = await self.get(namespace, id)
         if task.deleting is None:
             if task.init.status == RUNNING:
@@ -173,7 +173,7 @@ class Tasks:
             except WharfError as error:
                 if error.kind is not Kind.UNAVAILABLE:
                     raise
-                # Killed meanwhile.
+                # The shim was killed meanwhile.
                 await orphans.clear(task.id, task.bundle, task.call.runtime)
             else:
                 if task.init.status != STOPPED:
@@ -182,7 +182,7 @@ class Tasks:
             task.shim = None
         await asyncio.to_thread(task.bundle.remove)
 
-    # What is asked of a shim.
+    # Calls to a shim
 
     async def start(self, namespace: str, id: str, exec_id: str) -> int:
         task = await self.get(namespace, id)
@@ -228,7 +228,7 @@ class Tasks:
         return process
 
     async def kill(self, namespace: str, id: str, exec_id: str, signal: int, *, everything: bool) -> None:
-        # Of execs that it runs for a daemon the shim may know more than we.
+        # The shim may know execs that this supervisor doesn't: those that it runs for a daemon.
         task = await self.get(namespace, id)
         await self._call(task, "kill", deadline="runtime.kill", exec_id=exec_id, signal=signal, all=everything)
 
@@ -250,7 +250,7 @@ class Tasks:
         await self._call(task, "update", deadline="runtime.update", resources=resources)
 
     async def checkpoint(self, namespace: str, id: str, image: str, options: Sequence[str]) -> None:
-        """Has CRIU's images written into the directory ``image``; ``options`` are the runtime's."""
+        """Writes CRIU's images into the directory ``image``; ``options`` are the runtime's."""
         task = await self.get(namespace, id)
 
         def then(_answer: Json) -> None:
@@ -285,7 +285,7 @@ class Tasks:
             raise not_found("process already finished: not found")
         return await task.shim.call(operation, deadline=deadline, then=then, **more)
 
-    # What shims tell.
+    # Events of shims
 
     def _events_of(self, task: Task) -> OnEvent:
         return lambda event: self._told(task, event)
@@ -300,7 +300,7 @@ class Tasks:
                 self._exited(task, event)
 
     def _run(self, task: Task, event: Json) -> None:
-        """An exec that the shim runs for a daemon, which needs us for nothing of it."""
+        """An exec that the shim runs for a daemon; the supervisor only records it."""
         process = task.take_exec(protocol.text(event, "exec_id"), event)
         process.status = RUNNING
         self._notices.exec_added(task, process)
@@ -321,10 +321,10 @@ class Tasks:
         return lambda: self._lost(task)
 
     def _lost(self, task: Task) -> None:
-        """The shim's socket closed without our doing."""
+        """The shim's socket closed unexpectedly."""
         if self._tasks.get(task.key) is not task or task.deleting is not None or self._closed:
-            return  # not born yet, or deleted: who makes or deletes it sees to it
-        log.error("container=%s its shim (process %d) is gone", task.id, task.shim_pid)
+            return  # not created yet, or being deleted: that operation cleans up
+        log.error("container=%s its shim (process %d) has died", task.id, task.shim_pid)
         task.shim = None
         task.clearing = work = asyncio.create_task(self._shipwreck(task), name=f"clear {task.id}")
         self._wrecks.add(work)

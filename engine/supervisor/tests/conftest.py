@@ -1,4 +1,4 @@
-"""The servers that the tests of the engine's API run against."""
+"""The servers for the tests of the engine's API."""
 
 from collections.abc import Iterator
 

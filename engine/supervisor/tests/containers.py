@@ -1,4 +1,4 @@
-"""Containers for tests of the task service: specs over a busybox root file system, and their output in files."""
+"""Containers for tests of the task service: specs with a busybox root file system, and output in files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from engine.shim.tests import harness
 
 @dataclass(slots=True)
 class Box:
-    """A container record; its task's output goes to ``output``."""
+    """A container record; its task's output is written to ``output``."""
 
     engine: Engine
     id: str
@@ -21,8 +21,8 @@ class Box:
     rootfs: Path
 
     async def create(self, *, stdin: str = "", terminal: bool = False, stdout: str | None = None) -> int:
-        """The task, with the root file system mounted by the server. A stock shim
-        wants a stderr where there is a stdout."""
+        """Creates the task; the server mounts the root file system. A stock shim requires a stderr if there is a
+        stdout."""
         stdout = f"file://{self.output}" if stdout is None else stdout
         return await self.engine.tasks.create(
             self.id,
@@ -49,7 +49,7 @@ class Box:
         }
 
     async def end(self) -> None:
-        """Whatever state it is in, nothing stays."""
+        """Removes everything, whatever the task's state."""
         try:
             await self.engine.tasks.kill(self.id, 9, everything=True)
             await self.engine.tasks.wait(self.id)
@@ -73,7 +73,7 @@ async def box(
     memory: int = 0,
     options: AnyValue | None = None,
 ) -> Box:
-    """Makes the record. ``directory`` holds ``rootfs`` (``harness.make_rootfs``)."""
+    """Creates the record. ``directory`` contains ``rootfs`` (``harness.make_rootfs``)."""
     id = f"t{uuid4().hex[:16]}"
     spec = harness.spec(Path("rootfs"), args, terminal=terminal, cgroup=f"/wharf-test/{id}", memory=memory)
     spec["root"] = {"path": "rootfs", "readonly": True}

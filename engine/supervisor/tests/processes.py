@@ -1,4 +1,4 @@
-"""Servers of containerd's API for tests: ours, and a stock containerd, each on folders of its own."""
+"""Servers of containerd's API for tests: ours, and a stock containerd, each with its own folders."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ address = "{place}/ttrpc.sock"
 ROOT = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 STOCK = [pytest.mark.stock, pytest.mark.skipif(shutil.which("containerd") is None, reason="needs a stock containerd")]
 
-#: Seconds for a server to answer; only a hang ever takes them.
+#: Seconds for a server to answer; reached only if it hangs.
 _PATIENCE = 60
 
 
@@ -91,7 +91,7 @@ def _start(kind: str, place: Path) -> "subprocess.Popen[bytes]":
 
 @contextlib.contextmanager
 def server(kind: str) -> Iterator[Server]:
-    """``wharf`` or ``containerd``, answering; ended and cleaned away at the end."""
+    """``wharf`` or ``containerd``, serving; stopped and removed at the end."""
     place = Path(tempfile.mkdtemp(prefix=f"wharf-test-{kind}-"))
     try:
         running = Server(kind, place, _start(kind, place))

@@ -1,4 +1,4 @@
-"""What every snapshotter must do, whatever it is made of. A test joins by inheriting ``SnapshotterSuite``."""
+"""The test suite that every snapshotter must pass. A test joins by inheriting ``SnapshotterSuite``."""
 
 import os
 import stat
@@ -25,14 +25,14 @@ async def refused(kind: Kind) -> AsyncIterator[None]:
 
 
 async def mounted(mounts: Sequence[Mount], work: Callable[[Path], T]) -> T:
-    """Calls ``work`` with the path where the snapshot is mounted, in a mount namespace of its own."""
+    """Calls ``work`` with the path of the mounted snapshot, in a private mount namespace."""
     async with MountThread("test") as thread:
         target = await thread.mount(mounts)
         return await thread.run(work, Path(target))
 
 
 def build(root: Path) -> None:
-    """One of everything that a layer may hold."""
+    """Creates one file of each kind that a layer may contain."""
     (root / "dir").mkdir(mode=0o751)
     (root / "dir/file").write_bytes(b"first")
     os.chown(root / "dir/file", 12, 34)
@@ -51,7 +51,7 @@ def build(root: Path) -> None:
 
 
 def look(root: Path) -> dict[str, object]:
-    """What ``build`` made, as a mount shows it."""
+    """The files that ``build`` created, as seen in a mount."""
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
         seen = path.lstat()
@@ -69,7 +69,7 @@ def look(root: Path) -> dict[str, object]:
 
 
 class SnapshotterSuite:
-    """Every test gets a client whose namespace is its own."""
+    """Every test gets a client with its own namespace."""
 
     async def test_what_is_written_is_seen_above(self, engine: Engine) -> None:
         shots = engine.snapshots

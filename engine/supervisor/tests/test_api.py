@@ -1,4 +1,4 @@
-"""The client against our supervisor, a stock containerd, and the fake of the unit tests: all three give the same."""
+"""The client with our supervisor, a stock containerd, and the fake of the unit tests: all three behave the same."""
 
 import asyncio
 import gzip
@@ -46,7 +46,7 @@ def connect(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def run(connect: Connect) -> Run:
-    """Runs a coroutine with a client in a namespace of its own."""
+    """Runs a coroutine with a client in its own namespace."""
 
     def work(body: Body) -> None:
         async def main() -> None:
@@ -87,7 +87,7 @@ def test_content_is_written_in_parts_and_resumed(run: Run) -> None:
 
     async def body(engine: Engine) -> None:
         digest = digest_of(data)
-        # what nothing holds may be collected at any time: a stock containerd does so soon after its start
+        # unreferenced content may be collected at any time: a stock containerd does so soon after its start
         async with engine.leases.acquire():
             async with engine.content.writer("one", expected=digest, total=len(data)) as writer:
                 await writer.write(data[:1_500_000])
@@ -147,7 +147,7 @@ def test_a_small_blob_has_as_many_writers_as_want_it(run: Run) -> None:
 
 
 def test_a_call_that_its_server_ends_at_once_ends_as_the_server_says(run: Run) -> None:
-    """Also where that overtakes the first message of it."""
+    """Also if that overtakes the first message of the call."""
 
     async def body(engine: Engine) -> None:
         for _ in range(200):
@@ -182,7 +182,7 @@ def test_a_lease_is_given_back_however_early_its_holder_leaves(run: Run) -> None
                 await asyncio.sleep(0)
             holder.cancel()
             await asyncio.wait((holder,))
-        # Nobody closes this one but the loop.
+        # Only the loop closes this generator.
         await asyncio.create_task(leave(engine))
         for _ in range(600):
             if not (left := await engine.leases.list()):
@@ -287,7 +287,7 @@ def test_namespaces_part_what_is_in_them(connect: Connect, run: Run) -> None:
 
 
 def test_what_nothing_holds_is_collected(connect: Connect, run: Run) -> None:
-    """A manifest under an image holds its layer and, by label, a snapshot; without the image all of it goes."""
+    """A manifest under an image references its layer and, by label, a snapshot; without the image all are collected."""
 
     async def body(engine: Engine) -> None:
         manifest, layer, loose = b"manifest", b"layer", b"loose"

@@ -1,4 +1,4 @@
-"""The bytes of an open write, while the disk is slow."""
+"""The bytes of an open write on a slow disk."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 
 def test_readers_come_and_go_while_the_disk_stalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the event loop asks of an ingest waits for no write."""
+    """The loop's calls to an ingest don't wait for a write."""
     file = IngestFile(str(tmp_path / "data"), "sha256")
     file.append(b"first")
     stalled, go_on = threading.Event(), threading.Event()
@@ -71,7 +71,7 @@ def test_a_follower_hears_of_an_end(tmp_path: Path, ends: Callable[[IngestFile],
 
 
 def test_what_was_answered_is_written_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that is to write it may not have begun when the write is left."""
+    """The thread that writes it may not have started when the write is closed."""
     path = tmp_path / "data"
     append = IngestFile.append
 

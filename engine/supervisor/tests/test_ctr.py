@@ -1,4 +1,4 @@
-"""Debian's ``ctr``, which nobody here wrote, as the witness: every command group that it offers, on our socket."""
+"""Debian's ``ctr`` as an independent client: each of its command groups on our socket."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ NAME = "docker.io/library/busybox:latest"
 
 @contextlib.contextmanager
 def killing(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Ends a client that is still there when something goes wrong."""
+    """Kills a client that is still running after a failure."""
     watchdog = threading.Timer(harness.PATIENCE, process.kill)
     watchdog.start()
     try:
@@ -50,7 +50,7 @@ class Ctr:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
-            errors="replace",  # of a layer's bytes
+            errors="replace",  # a layer's bytes
         )
 
     def run(self, *args: str, namespace: str = "default") -> "subprocess.CompletedProcess[str]":
@@ -59,8 +59,8 @@ class Ctr:
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def talk(self, *args: str) -> int:
-        """Runs ``cat`` with a line of input, and ends the input when it has come back. (At an end that comes earlier
-        than its own call, ctr forgets to tell it.)"""
+        """Runs ``cat`` with a line of input, and closes the input when the line was echoed. (If the input ends before
+        ctr's own call, ctr doesn't report the end.)"""
         with self.popen(*args, "cat") as process:
             assert process.stdin is not None
             assert process.stdout is not None
@@ -78,7 +78,7 @@ class Ctr:
         return done.stdout
 
     def rows(self, *args: str, namespace: str = "default") -> list[list[str]]:
-        """A table without its head."""
+        """A table without its header."""
         return [line.split() for line in self(*args, namespace=namespace).splitlines()[1:]]
 
 
@@ -88,7 +88,7 @@ def ctr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctr]:
     archive = tmp_path_factory.mktemp("ctr") / "busybox.tar"
     with archive.open("wb") as file:
         subprocess.run([sys.executable, str(root / "deploy/busybox_image.py")], stdout=file, check=True, timeout=120)
-    # ctr names its containers' cgroups by the namespace alone, and nobody removes the group above them.
+    # ctr names its containers' cgroups by the namespace alone, and never removes the parent group.
     groups = [path / "default" for path in Path("/sys/fs/cgroup").glob("*")]
     groups = [group for group in groups if not group.exists()]
     with processes.server("wharf") as server:
@@ -148,7 +148,7 @@ def test_images(ctr: Ctr, tmp_path: Path) -> None:
     ctr("images", "rm", "--sync", "docker.io/library/other:1")
     assert "docker.io/library/other:1" not in ctr("images", "ls", "-q").split()
     ctr("images", "import", str(exported))
-    # With all that it alone had: the next test looks at every blob.
+    # With everything that only it referenced: the next test lists all blobs.
     ctr("images", "rm", "--sync", "docker.io/library/other:1")
     done = ctr.run("images", "rm", "docker.io/library/nothing:1")
     assert "not found" in done.stderr
@@ -228,7 +228,7 @@ def test_run_detached_and_all_of_tasks(ctr: Ctr, name: str) -> None:
         ctr("tasks", "kill", "-s", "KILL", name)
         harness.until(lambda: [name, pid, "STOPPED"] in ctr.rows("tasks", "ls"), "the task has stopped")
         ctr("tasks", "rm", name)
-        # The container stays and has another task.
+        # The container stays and gets another task.
         ctr("tasks", "start", "-d", name)
         harness.until(lambda: "RUNNING" in ctr("tasks", "ls"), "it runs again")
     finally:
@@ -257,7 +257,7 @@ def test_events(ctr: Ctr, name: str) -> None:
         reader.start()
 
         def listens() -> bool:
-            # Nobody says since when it listens: something is done again and again.
+            # ctr doesn't tell when it is subscribed: repeat an action until its event arrives.
             ctr("namespaces", "create", made := f"n{uuid4().hex[:12]}")
             ctr("namespaces", "rm", made)
             return bool(lines)

@@ -1,4 +1,4 @@
-"""The metadata when there is no room for it."""
+"""The metadata database on a full disk."""
 
 import asyncio
 import sqlite3
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.root  # the directory of a database is made root's
 
 
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
-    """Also where the metadata, not a blob, meets it first; what takes less goes on."""
+    """Also if the metadata, not a blob, meets the full disk first; smaller writes succeed."""
 
     def written(size: int) -> int:
         async def run() -> int:
@@ -36,7 +36,7 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
                 assert database.reserve.held
                 return await database.write(write)
             finally:
-                # What is kept back is kept for those who give space back.
+                # The reserve is for writes that free space.
                 assert database.reserve.held
                 await database.write(freed, frees=True)
                 await database.close()

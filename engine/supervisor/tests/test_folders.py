@@ -1,4 +1,4 @@
-"""The directories of snapshots after a supervisor that was killed."""
+"""The directories of snapshots after a supervisor was killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 
 
 def test_a_mount_that_a_trial_left(tmp_path: Path) -> None:
-    """The supervisor was killed between mount and umount of its trial of overlayfs: the next one starts."""
+    """The supervisor was killed between mount and umount of its overlayfs test: the next one starts."""
     folders = Folders(str(tmp_path))
     merged = os.path.join(folders.root, "check-abc", "merged")
     os.makedirs(merged)

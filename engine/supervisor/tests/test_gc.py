@@ -1,4 +1,4 @@
-"""The collector's rules, on a real database; and that what a crash left is put right."""
+"""The collector's rules on a real database; and the recovery after a crash."""
 
 import asyncio
 import hashlib
@@ -31,7 +31,7 @@ CALL = Call(NS)
 
 
 class Store:
-    """The parts that the collector works on."""
+    """The parts that the collector uses."""
 
     def __init__(self, root: Path) -> None:
         self.database = Database(str(root / "meta.db"))
@@ -53,7 +53,7 @@ class Store:
             ingest = await self.content.open(call, digest, digest, len(data))
         except WharfError as error:
             if error.kind is Kind.ALREADY_EXISTS:
-                return digest  # not collected yet, and the call's lease holds it from now on
+                return digest  # not collected yet, and added to the call's lease
             raise
         try:
             await ingest.write(0, data)
@@ -153,7 +153,7 @@ def test_an_ingest_lives_for_a_day(tmp_path: Path) -> None:
 
 
 def test_what_is_written_meanwhile_is_never_collected(tmp_path: Path) -> None:
-    """Blobs are written under leases while collections run one after the other."""
+    """Blobs are written under leases while collections run repeatedly."""
 
     async def body(store: Store) -> None:
         ending = False
@@ -217,7 +217,7 @@ def test_expiry() -> None:
 
 
 def test_what_was_answered_survives_a_kill() -> None:
-    """Also: a lease that ends while nobody is there takes what it held with it at the next start."""
+    """Also: a lease that expires while no supervisor runs is collected with its resources at the next start."""
 
     async def before(engine: Engine) -> None:
         async with engine.leases.acquire():

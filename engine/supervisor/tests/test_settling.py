@@ -1,4 +1,4 @@
-"""Layers that may not have reached the disk: noted until their file system is synced, gone after a power cut."""
+"""Layers that may not be on the disk: recorded until their file system is synced, removed after a power failure."""
 
 import asyncio
 import sqlite3
@@ -49,7 +49,7 @@ def test_settled_when_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         try:
             await layer(snapshots, "below")
             await synced.wait()
-            await layer(snapshots, "later")  # may meet the strike of the first
+            await layer(snapshots, "later")  # may race with the sync of the first
             for _ in range(6000):
                 if not unsettled(database):
                     break

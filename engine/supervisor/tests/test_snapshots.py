@@ -1,4 +1,4 @@
-"""The suite of snapshotters over both of the supervisor's, in a process of their own, and over the fake's."""
+"""The suite of snapshotters with both of the supervisor's, in a separate process, and with the fake's."""
 
 import asyncio
 import inspect
@@ -42,7 +42,7 @@ def test_suite(server: processes.Server, snapshotter: str, name: str) -> None:
             plugins = await engine.introspection.plugins([f"type==io.containerd.snapshotter.v1,id=={snapshotter}"])
             if plugins[0].error:
                 pytest.skip(plugins[0].error)
-            # Another test's collection may come at any moment.
+            # Another test's collection may run at any moment.
             async with engine.leases.acquire():
                 await getattr(SnapshotterSuite(), name)(engine)
         finally:

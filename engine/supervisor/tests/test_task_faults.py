@@ -1,6 +1,6 @@
-"""Our supervisor and its shims are killed in the middle of every step: no end is lost, nothing is left behind.
+"""Our supervisor and its shims are killed during every step: no exit is lost, nothing remains.
 
-The runtime stops at a gate in the step that a test names, so that "in the middle" is no matter of luck.
+The runtime blocks at a gate in the step that a test names, so that the time of the kill is deterministic.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ Body = Callable[[Engine, Box], Coroutine[None, None, None]]
 
 
 class Gate:
-    """A runtime that waits in one of its steps."""
+    """A runtime that blocks in one of its steps."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -61,7 +61,7 @@ class Gate:
         (self._place / "verb").write_text(verb)
 
     async def reached(self) -> None:
-        while not (self._place / "reached").exists():  # noqa: ASYNC110 - another program's doing
+        while not (self._place / "reached").exists():  # noqa: ASYNC110 - another program changes it
             await asyncio.sleep(0.01)
 
     def open(self) -> None:
@@ -73,7 +73,7 @@ class Gate:
 
 
 class Stage:
-    """A supervisor of its own with one container behind the gate."""
+    """A supervisor with one container, whose runtime blocks at the gate."""
 
     def __init__(self, server: processes.Server, directory: Path) -> None:
         self.server = server
@@ -104,7 +104,7 @@ class Stage:
         asyncio.run(main())
 
     def shim(self) -> int:
-        """The pid of the one shim that there is."""
+        """The pid of the only shim."""
         (bundle,) = self.bundles.iterdir()
         (pid,) = [pid for pid in working_in(bundle) if comm(pid) == "wharf-shim"]
         return pid
@@ -131,7 +131,7 @@ class Stage:
         assert list((state / "runtime").glob(f"*/{self.namespace}/[!.]*")) == []
         assert mounts.mounts_under(str(state)) == []
         assert list(Path("/sys/fs/cgroup").glob(f"*/wharf-test/{one.id}")) == []
-        # A shim leaves after its last answer.
+        # A shim exits after its last answer.
         harness.until(lambda: not working_in(self.bundles / one.id), "the shim has left")
 
 
@@ -174,7 +174,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stage(server: processes.Server, rootfs: Path, tmp_path: Path) -> Iterator[Stage]:
     (tmp_path / "rootfs").symlink_to(rootfs)
     if server.process.poll() is not None:
-        server.restart()  # a test that failed in the middle left none
+        server.restart()  # a test that failed midway left no supervisor
     one = Stage(server, tmp_path)
     yield one
     one.gate.close()
@@ -201,8 +201,8 @@ killed = pytest.mark.parametrize("kill", [supervisor, shim, both])
 
 
 async def falls(stage: Stage, engine: Engine, kill: Kill, call: Coroutine[None, None, object]) -> None:
-    """In the middle of a call, at the gate, something dies, and there is a supervisor again; the client finds out
-    what became of its call."""
+    """Kills something while a call is blocked at the gate, and restarts the supervisor; the client gets the result of
+    its call."""
     calling = asyncio.create_task(call)
     await stage.gate.reached()
     kill(stage)
@@ -212,7 +212,7 @@ async def falls(stage: Stage, engine: Engine, kill: Kill, call: Coroutine[None, 
     try:
         await calling
     except WharfError as error:
-        # An exec is gone for good with both of those that knew of it.
+        # An exec is lost when both the supervisor and its shim die.
         if kill is not both or error.kind is not Kind.UNAVAILABLE:
             raise
 
@@ -227,7 +227,7 @@ def test_killed_while_it_is_created(stage: Stage, kill: Kill) -> None:
     async def body(engine: Engine, one: Box) -> None:
         stage.gate.shut("create")
         await falls(stage, engine, kill, one.create())
-        # The shim finished it all alone, or it was cleared away and made again.
+        # The shim completed it alone, or it was cleaned up and created again.
         assert await status_of(engine, one) == (TaskStatus.CREATED, 0)
         await engine.tasks.delete(one.id)
         stage.check_nothing_is_left(one)
@@ -270,7 +270,7 @@ def test_killed_while_an_exec_is_started(stage: Stage, kill: Kill) -> None:
 
 @killed
 def test_killed_while_it_runs(stage: Stage, kill: Kill) -> None:
-    """It ends while nobody looks, if its shim lives."""
+    """It exits while no supervisor runs, if its shim lives."""
 
     async def body(engine: Engine, one: Box) -> None:
         fifo = stage.directory / "go"
@@ -345,7 +345,7 @@ def test_the_end_is_told_once_if_the_shim_dies(stage: Stage) -> None:
 
 
 async def leave_create(stage: Stage, one: Box) -> None:
-    """Asks for a create and leaves while the runtime is held in the middle of it; the gate is still shut then."""
+    """Requests a create and cancels it while the runtime is blocked; the gate stays shut."""
     stage.gate.shut("create")
     calling = asyncio.create_task(one.create())
     await stage.gate.reached()
@@ -358,7 +358,7 @@ def test_a_create_that_nobody_waits_for_is_undone(stage: Stage) -> None:
     async def body(engine: Engine, one: Box) -> None:
         await leave_create(stage, one)
         stage.gate.open()
-        # The next one waits until the first is out of the way.
+        # The next create waits until the first is removed.
         await one.run()
         assert await status_of(engine, one) == (TaskStatus.RUNNING, 0)
 
@@ -366,7 +366,7 @@ def test_a_create_that_nobody_waits_for_is_undone(stage: Stage) -> None:
 
 
 def test_who_left_a_create_may_delete_at_once(stage: Stage) -> None:
-    """What undoes the create, and the delete, don't take the bundle from under the runtime that cleans up."""
+    """The undo and the delete don't remove the bundle while the runtime still cleans up."""
 
     async def body(engine: Engine, one: Box) -> None:
         await leave_create(stage, one)

@@ -1,4 +1,4 @@
-"""The task service of both servers: what holds here holds on a stock containerd too."""
+"""The task service of both servers: these tests also pass on a stock containerd."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(server: processes.Server) -> Run:
-    """Runs a coroutine with a client in a namespace of its own."""
+    """Runs a coroutine with a client in its own namespace."""
 
     def work(body: Body) -> None:
         async def main() -> None:
@@ -71,7 +71,7 @@ async def fails(kind: Kind, work: Coroutine[None, None, object]) -> WharfError:
 
 
 async def until(events: Subscription, topic: str) -> list[Event]:
-    """The events up to the first of a topic."""
+    """The events up to the first with this topic."""
     seen: list[Event] = []
     async for event in events:
         seen.append(event)
@@ -143,7 +143,7 @@ def test_a_task_is_made_once_and_of_a_container(run: Run, directory: Path) -> No
             assert (await engine.tasks.wait(one.id)).status == 137
             await fails(Kind.NOT_FOUND, engine.tasks.kill(one.id, 9))
             await engine.tasks.delete(one.id)
-            # Again, in the same record.
+            # Again, with the same record.
             await one.run()
 
     run(body)
@@ -165,7 +165,7 @@ def test_a_task_that_was_never_started_can_be_deleted(run: Run, directory: Path)
     async def body(engine: Engine) -> None:
         async with made(engine, directory, "sleep", "1000") as one:
             pid = await one.create()
-            # A stock containerd wants it killed first, as its clients do.
+            # A stock containerd requires a kill first, as its clients do.
             await engine.tasks.kill(one.id, 9)
             assert (await engine.tasks.wait(one.id)).status == 137
             assert (await engine.tasks.delete(one.id)).pid == pid
@@ -274,7 +274,7 @@ def test_input_ends_when_it_is_closed(run: Run, directory: Path) -> None:
             paths = [directory / f"{one.id}.{name}" for name in ("in", "copy")]
             for path in paths:
                 os.mkfifo(path)
-            # For both directions: nobody waits for the other's open.
+            # Open for both directions: neither side blocks in open(2).
             ours = [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in paths]
             try:
                 await one.create(stdin=str(paths[0]), stdout=str(paths[1]))
@@ -324,7 +324,7 @@ def test_out_of_memory_is_told(server: processes.Server, run: Run, directory: Pa
             made(engine, directory, "tail", "/dev/zero", memory=16 << 20) as one,
             engine.events.subscribe(of_tasks(engine)) as events,
         ):
-            # The group's own process is what the kernel kills: a tail without end.
+            # The kernel kills the group's only process, an endless tail.
             await one.create()
             await engine.tasks.start(one.id)
             assert (await engine.tasks.wait(one.id)).status == 137

@@ -27,7 +27,7 @@ def test_a_blob_comes_and_goes(way: Way) -> None:
 
     async def body(engine: Engine) -> None:
         async with engine.content.writer("r", total=len(data)) as writer:
-            await writer.write(data[:100])  # small: the plain way
+            await writer.write(data[:100])  # small: sent over gRPC
             await writer.write(data[100 : 2 * MIB])
             await writer.write(data[2 * MIB : 2 * MIB + 5])
             await writer.write(data[2 * MIB + 5 :])
@@ -192,7 +192,7 @@ def test_a_supervisor_that_is_killed_has_what_was_answered(extended: bool) -> No
 
 
 def test_no_descriptor_stays_however_a_write_is_left(way: Way) -> None:
-    """Cancelled at any step, and once more while it is closed, with bytes that are to be thrown away."""
+    """Cancelled at any step, and again while it is closed, with bytes to be discarded."""
     data = os.urandom(MIB)
 
     def open_here() -> list[str]:

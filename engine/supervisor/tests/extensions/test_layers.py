@@ -1,4 +1,4 @@
-"""Layers that are applied while their bytes come: written through a descriptor, and by Content.Write."""
+"""Layers that are applied while their bytes arrive, written through a descriptor and by Content.Write."""
 
 import asyncio
 import gzip
@@ -44,7 +44,7 @@ async def exists(path: Path, *, wanted: bool = True) -> None:
 
 @asynccontextmanager
 async def half(way: Way, blob: bytes) -> AsyncIterator[tuple[Engine, Writer, Path, asyncio.Task[str]]]:
-    """An ingest of which half is written, and its layer as it is being applied: the first file is there."""
+    """A half-written ingest, and its layer being applied: the first file exists."""
     async with way.connected() as engine, engine.leases.acquire(), engine.content.writer(REF) as writer:
         await writer.write(blob[: len(blob) // 2 + (1 << 20)])
         mounts = await engine.snapshots.prepare("k", "")
@@ -53,7 +53,7 @@ async def half(way: Way, blob: bytes) -> AsyncIterator[tuple[Engine, Writer, Pat
             layer = Descriptor(TAR, digest_of(blob), len(blob))
             return (await engine.diff.apply(layer, mounts, arriving=REF)).digest
 
-        target = mounts[0].source  # without layers below it is a bind
+        target = mounts[0].source  # without lower layers it is a bind
         applying = asyncio.create_task(apply())
         await exists(Path(target, "first"))
         assert not applying.done(), applying.result()
