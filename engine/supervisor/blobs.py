@@ -99,8 +99,9 @@ class BlobFiles:
 class IngestFile:
     """The bytes of one open write, hashed as they arrive.
 
-    ``append``, ``take``, ``truncate`` and ``close`` block on the disk and exclude each other: the thread of a cancelled
-    call may still write, and ``close`` waits for it. All other methods may be called in the loop and don't block.
+    ``append``, ``hash_until``, ``truncate`` and ``close`` block on the disk and exclude each other: the thread of a
+    cancelled call may still write, and ``close`` waits for it. All other methods may be called in the loop and don't
+    block.
     """
 
     def __init__(self, path: str, algorithm: str) -> None:
@@ -110,7 +111,7 @@ class IngestFile:
         self._lock = threading.Lock()  # held briefly
         self._grown = threading.Condition(self._lock)
         self._whole = False
-        self._begun = 0  # the number of restarts at offset 0
+        self._restarts = 0  # the number of restarts at offset 0
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self.offset = 0
@@ -133,12 +134,12 @@ class IngestFile:
                     written = os.pwrite(self._fd, view, self.offset)
                 except OSError:
                     # The disk is full: the bytes so far are useless, and other writers may need the space.
-                    self._begin_again()
+                    self._restart()
                     raise
-                self._came(view[:written])
+                self._add(view[:written])
                 view = view[written:]
 
-    def _came(self, data: memoryview) -> None:
+    def _add(self, data: memoryview) -> None:
         self._hash.update(data)
         with self._grown:
             self.offset += len(data)
@@ -151,16 +152,16 @@ class IngestFile:
                 raise _ended()
             return os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_CLOEXEC)
 
-    def take(self, end: int) -> None:
+    def hash_until(self, end: int) -> None:
         """Hashes bytes up to ``end`` that another process wrote, and makes them available to followers.
 
         :raises WharfError: FAILED_PRECONDITION: they aren't written; UNAVAILABLE: closed or restarted meanwhile.
         """
-        begun = self._begun
+        restarts = self._restarts
         buffer = memoryview(bytearray(_STEP))
         while True:
             with self._busy:
-                if self._fd < 0 or self._begun != begun:
+                if self._fd < 0 or self._restarts != restarts:
                     raise _ended()
                 if self.offset >= end:
                     return
@@ -169,27 +170,27 @@ class IngestFile:
                     raise WharfError(
                         Kind.FAILED_PRECONDITION, f"{self.offset} of {end} bytes are there: failed precondition"
                     )
-                self._came(buffer[:size])
+                self._add(buffer[:size])
 
-    def more(self) -> bool:
+    def unhashed(self) -> bool:
         """Whether the file is longer than the hashed bytes."""
         with self._lock:
             return os.fstat(self._fd).st_size > self.offset
 
     def truncate(self) -> None:
         with self._busy:
-            self._begin_again()
+            self._restart()
 
-    def _begin_again(self) -> None:
+    def _restart(self) -> None:
         self._hash = hashlib.new(self._algorithm)
         with self._grown:  # notify first: no follower may read bytes that are being removed
             self.offset = 0
-            self._begun += 1
+            self._restarts += 1
             self._grown.notify_all()
         os.ftruncate(self._fd, 0)
 
-    def seal(self) -> int:
-        """Makes the file read-only. Returns another fd of the file, for ``settle``."""
+    def finish(self) -> int:
+        """Makes the file read-only. Returns another fd of the file, for ``sync``."""
         with self._lock:
             os.fchmod(self._fd, 0o444)
             self._whole = True
@@ -197,7 +198,7 @@ class IngestFile:
             return os.dup(self._fd)
 
     @staticmethod
-    def settle(fd: int) -> None:
+    def sync(fd: int) -> None:
         """Writes the file to the disk (fsync). Closes the fd."""
         try:
             os.fdatasync(fd)
@@ -217,7 +218,7 @@ class IngestFile:
         with self._lock:
             if self._fd < 0:
                 raise _ended()
-            return Follower(self, os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC), self._begun)
+            return Follower(self, os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC), self._restarts)
 
     def wait_for(self, offset: int, follower: "Follower") -> int:
         """The end of the available bytes, once that is more than ``offset`` or the write is complete. Blocks.
@@ -226,7 +227,7 @@ class IngestFile:
         """
         with self._grown:
             while True:
-                if follower.stopped or follower.begun != self._begun:
+                if follower.stopped or follower.restarts != self._restarts:
                     raise _ended()
                 if self.offset > offset or self._whole:
                     return self.offset
@@ -243,11 +244,11 @@ class IngestFile:
 class Follower:
     """One reader of an ingest's bytes, in its own thread; ``stop`` ends it from another. ``close`` it."""
 
-    def __init__(self, file: IngestFile, fd: int, begun: int) -> None:
+    def __init__(self, file: IngestFile, fd: int, restarts: int) -> None:
         self._file = file
         self._fd = fd
         self._at = 0
-        self.begun = begun
+        self.restarts = restarts
         self.stopped = False
 
     def peek(self, size: int) -> bytes:

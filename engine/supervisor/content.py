@@ -51,7 +51,7 @@ class Content:
         self._bus = bus
         self._open: dict[tuple[str, str], asyncio.Event] = {}
         self._ingests: dict[tuple[str, str], Ingest] = {}
-        self._settling = ThreadPoolExecutor(1, thread_name_prefix="settle")
+        self._sync_pool = ThreadPoolExecutor(1, thread_name_prefix="sync")
 
     def info(self, namespace: str, digest: str) -> ContentInfo:
         """Raises NOT_FOUND when this namespace doesn't have the blob."""
@@ -89,7 +89,7 @@ class Content:
         def write(connection: sqlite3.Connection) -> None:
             _get(connection, namespace, digest)
             connection.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest))
-            leases.release(connection, namespace, leases.CONTENT, digest)
+            leases.remove_from_leases(connection, namespace, leases.CONTENT, digest)
 
         message = events_pb.ContentDelete(digest=digest)
         await self._db.write(write, then=lambda _: self._bus.publish(namespace, "/content/delete", message), frees=True)
@@ -215,14 +215,14 @@ class Content:
         ingest = self._ingests.get((namespace, ref))
         if ingest is None:
             raise not_found(f"{ref!r} is not being written: not found")
-        return ingest.hand_out()
+        return ingest.open_descriptor()
 
     def _begin(
         self, connection: sqlite3.Connection, call: Call, ref: str, expected: str, total: int
     ) -> "Record | None":
         namespaces.ensure(connection, call.namespace)
         if expected and _has(connection, call.namespace, expected):
-            leases.hold(connection, call, leases.CONTENT, expected)
+            leases.add_to_lease(connection, call, leases.CONTENT, expected)
             return None
         now = time.time_ns()
         folder = self._files.folder(call.namespace, ref)
@@ -232,7 +232,7 @@ class Content:
             "expected = iif(excluded.expected <> '', excluded.expected, expected), expires = excluded.expires",
             (call.namespace, ref, folder, total, expected, now, now + _INGEST_LIFE_NS),
         )
-        leases.hold(connection, call, leases.INGESTS, ref)
+        leases.add_to_lease(connection, call, leases.INGESTS, ref)
         row = connection.execute(
             "SELECT total, expected, started FROM ingest WHERE namespace = ? AND ref = ?", (call.namespace, ref)
         ).fetchone()
@@ -245,7 +245,7 @@ class Content:
         def write(connection: sqlite3.Connection) -> bool:
             if not _drop_ingest(connection, call.namespace, ref):
                 raise not_found(f"ingest ref {ref!r} was aborted: not found")
-            leases.hold(connection, call, leases.CONTENT, digest)
+            leases.add_to_lease(connection, call, leases.CONTENT, digest)
             if connection.execute("SELECT 1 FROM blob WHERE digest = ?", (digest,)).fetchone():
                 self._files.discard_ingest(folder)
             else:
@@ -263,13 +263,13 @@ class Content:
         if not await self._db.write(write):
             raise WharfError(Kind.ALREADY_EXISTS, f"content {digest}: already exists")
 
-    def settle(self, fd: int) -> None:
+    def sync(self, fd: int) -> None:
         """Writes a blob's bytes to the disk, in the background."""
-        self._settling.submit(IngestFile.settle, fd)
+        self._sync_pool.submit(IngestFile.sync, fd)
 
     async def close(self) -> None:
         """Waits until every blob is on the disk."""
-        await asyncio.to_thread(self._settling.shutdown)
+        await asyncio.to_thread(self._sync_pool.shutdown)
 
     def closed(self, ingest: "Ingest") -> None:
         self._ingests.pop((ingest.call.namespace, ingest.ref), None)
@@ -311,7 +311,7 @@ def _info(row: tuple[str, int, int, int, str]) -> ContentInfo:
 
 
 def _drop_ingest(connection: sqlite3.Connection, namespace: str, ref: str) -> bool:
-    leases.release(connection, namespace, leases.INGESTS, ref)
+    leases.remove_from_leases(connection, namespace, leases.INGESTS, ref)
     found = connection.execute("DELETE FROM ingest WHERE namespace = ? AND ref = ?", (namespace, ref))
     return found.rowcount > 0
 

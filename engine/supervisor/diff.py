@@ -25,8 +25,8 @@ from engine.common.threads import run_to_completion
 from engine.supervisor.blobs import BlobFiles, Follower
 from engine.supervisor.call import Call
 from engine.supervisor.content import Content
-from engine.supervisor.ingest import Ingest, told
-from engine.supervisor.snapshots.settling import sync_file_system
+from engine.supervisor.ingest import Ingest, client_error
+from engine.supervisor.snapshots.layer_sync import sync_file_system
 
 T = TypeVar("T")
 
@@ -190,7 +190,7 @@ class Differ:
             try:
                 written = await self._write(ingest, left, right, compression)
             except OSError as error:
-                raise told(error, ingest.ref) from None
+                raise client_error(error, ingest.ref) from None
             words = {**labels, _UNCOMPRESSED: written.diff_id}
             with contextlib.suppress(_AlreadyThere):
                 await _commit(ingest, written, words)

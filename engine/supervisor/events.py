@@ -50,7 +50,7 @@ class EventBus:
             if keep:
                 self._kept.append(envelope)
             for subscriber in interested:
-                subscriber.take(envelope)
+                subscriber.enqueue(envelope)
 
     def publish_any(self, namespace: str, topic: str, event: Any) -> None:
         """Publishes a client's event; INVALID_ARGUMENT for a malformed topic."""
@@ -73,7 +73,7 @@ class EventBus:
             self._kept.clear()
         for envelope in self._kept:
             if subscriber.match(_fields_of(envelope)):
-                subscriber.take(envelope)
+                subscriber.enqueue(envelope)
         return subscriber
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class EventBus:
         fields = _fields_of(envelope)
         for subscriber in list(self._subscribers):
             if subscriber.match(fields):
-                subscriber.take(envelope)
+                subscriber.enqueue(envelope)
 
 
 class _Subscriber:
@@ -94,7 +94,7 @@ class _Subscriber:
         self.match = match
         self._queue: asyncio.Queue[pb.Envelope | WharfError] = asyncio.Queue()
 
-    def take(self, envelope: pb.Envelope) -> None:
+    def enqueue(self, envelope: pb.Envelope) -> None:
         if self._queue.qsize() >= _BACKLOG:
             log.warning("events: a subscriber is %d events behind and is dropped", _BACKLOG)
             self.end(WharfError(Kind.RESOURCE_EXHAUSTED, f"the subscriber fell {_BACKLOG} events behind"))

@@ -48,7 +48,7 @@ _DELAY = 3.0
 _CONTENT, _SNAPSHOT, _SNAPSHOT_FLAT, _INGEST, _LEASE = range(5)
 
 #: Seconds until a failed collection is retried, as on a full disk.
-_AGAIN = 10.0
+_RETRY = 10.0
 
 #: Kind, namespace, and the digest, ref, id, or snapshotter and key.
 Node = tuple[int, str, str, str]
@@ -97,7 +97,7 @@ class Collector:
         else:
             self._schedule(_DELAY)
 
-    def expect(self, labels: Mapping[str, str]) -> None:
+    def schedule_expiry(self, labels: Mapping[str, str]) -> None:
         """A lease with these labels was created: schedules a collection at its expiry."""
         if when := expiry_ns(labels):
             self._schedule(max(0.0, (when - time.time_ns()) / 1e9) + 1)
@@ -139,7 +139,7 @@ class Collector:
             await self.collect()
         except Exception:
             log.exception("gc: a collection failed")
-            self._schedule(_AGAIN)
+            self._schedule(_RETRY)
 
     def _announce(self, swept: Swept) -> None:
         for namespace, name, key, number in swept.snapshots:
@@ -164,16 +164,16 @@ class Collector:
         for namespace, name, key, number in graph.snapshots():
             if (_SNAPSHOT, namespace, name, key) not in marked and (_SNAPSHOT_FLAT, namespace, name, key) not in marked:
                 connection.execute("DELETE FROM snapshot WHERE number = ?", (number,))
-                leases.release(connection, namespace, f"{leases.SNAPSHOTS}{name}", key)
+                leases.remove_from_leases(connection, namespace, f"{leases.SNAPSHOTS}{name}", key)
                 swept.snapshots.append((namespace, name, key, number))
         for namespace, digest in graph.contents():
             if (_CONTENT, namespace, digest, "") not in marked:
                 connection.execute("DELETE FROM content WHERE namespace = ? AND digest = ?", (namespace, digest))
-                leases.release(connection, namespace, leases.CONTENT, digest)
+                leases.remove_from_leases(connection, namespace, leases.CONTENT, digest)
         for namespace, ref, folder in graph.ingests():
             if (_INGEST, namespace, ref, "") not in marked:
                 connection.execute("DELETE FROM ingest WHERE namespace = ? AND ref = ?", (namespace, ref))
-                leases.release(connection, namespace, leases.INGESTS, ref)
+                leases.remove_from_leases(connection, namespace, leases.INGESTS, ref)
                 swept.folders.append(folder)
         for namespace, id in graph.expired:
             connection.execute("DELETE FROM lease WHERE namespace = ? AND id = ?", (namespace, id))

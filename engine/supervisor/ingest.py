@@ -20,7 +20,7 @@ class Store(Protocol):
     """The part of the content store that an ingest uses."""
 
     async def commit(self, ingest: "Ingest", digest: str, labels: Mapping[str, str]) -> None: ...
-    def settle(self, fd: int) -> None: ...
+    def sync(self, fd: int) -> None: ...
     def closed(self, ingest: "Ingest") -> None: ...
 
 
@@ -43,7 +43,7 @@ class Ingest:
         self.file = file
         self._moving = heap.Transfer()
         self._end = file.offset
-        self._handed = False  # the client writes into the file directly
+        self._direct = False  # the client writes into the file directly
         self._pending: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -62,13 +62,13 @@ class Ingest:
 
         OUT_OF_RANGE for any other offset.
         """
-        if self._handed and offset > self._end and not data:
-            await self._arrived(offset)
+        if self._direct and offset > self._end and not data:
+            await self._hash_until(offset)
             return
         if offset not in (0, self._end):
             raise WharfError(Kind.OUT_OF_RANGE, f"write @{offset} must occur at current offset {self._end}")
         await self._written()
-        if offset == 0 and (self._end > 0 or self._handed):
+        if offset == 0 and (self._end > 0 or self._direct):
             await asyncio.to_thread(self.file.truncate)
             self._end = 0
         if data:
@@ -78,15 +78,15 @@ class Ingest:
             self._pending.add_done_callback(lambda done: done.cancelled() or done.exception())  # raised by ``_written``
             self._end += len(data)
 
-    def hand_out(self) -> int:
+    def open_descriptor(self) -> int:
         """A descriptor for writing the bytes; a ``write`` without data then reports the file's size."""
-        self._handed = True
+        self._direct = True
         return self.file.writable()
 
-    async def _arrived(self, end: int) -> None:
+    async def _hash_until(self, end: int) -> None:
         await self._written()
         self._moving.begin()
-        self._pending = asyncio.get_running_loop().run_in_executor(None, self.file.take, end)
+        self._pending = asyncio.get_running_loop().run_in_executor(None, self.file.hash_until, end)
         self._pending.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._end = end
 
@@ -97,7 +97,7 @@ class Ingest:
         try:
             await asyncio.shield(self._pending)
         except OSError as error:
-            raise told(error, self.ref) from None
+            raise client_error(error, self.ref) from None
         self._pending = None
 
     async def commit(self, size: int, expected: str, labels: Mapping[str, str]) -> str:
@@ -118,16 +118,16 @@ class Ingest:
                 Kind.FAILED_PRECONDITION,
                 f"unexpected commit digest {digest}, expected {expected}: failed precondition",
             )
-        if self._handed and self.file.more():
+        if self._direct and self.file.unhashed():
             raise WharfError(
                 Kind.FAILED_PRECONDITION, f'"{self.ref}" has bytes that were not reported: failed precondition'
             )
-        settling = self.file.seal()
+        fd = self.file.finish()
         try:
             await self._content.commit(self, digest, {name: value for name, value in labels.items() if value})
         finally:
             # Don't wait for the disk: a power failure in these moments loses the blob, which ``recover`` detects.
-            self._content.settle(settling)
+            self._content.sync(fd)
         return digest
 
     async def close(self) -> None:
@@ -139,14 +139,14 @@ class Ingest:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        if self._pending is not None and not self._handed:
+        if self._pending is not None and not self._direct:
             # Its thread may not have started, and acknowledged bytes must not be lost. (A client that writes into the
             # file itself has its bytes there: their hashing may be skipped.)
             await asyncio.wait((self._pending,))
         await asyncio.get_running_loop().run_in_executor(None, self.file.close)
 
 
-def told(error: OSError, ref: str) -> WharfError:
+def client_error(error: OSError, ref: str) -> WharfError:
     """The client's error for a failed write."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     kind = Kind.RESOURCE_EXHAUSTED if full else Kind.INTERNAL

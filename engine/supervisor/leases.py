@@ -19,13 +19,13 @@ INGESTS = "ingests"
 SNAPSHOTS = "snapshots/"
 
 
-def hold(connection: sqlite3.Connection, call: Call, type: str, id: str) -> None:
+def add_to_lease(connection: sqlite3.Connection, call: Call, type: str, id: str) -> None:
     """Inside a write: adds the resource to the call's lease, if it has one. NOT_FOUND for an unknown lease."""
     if call.lease:
         _insert(connection, call.namespace, call.lease, type, id)
 
 
-def release(connection: sqlite3.Connection, namespace: str, type: str, id: str) -> None:
+def remove_from_leases(connection: sqlite3.Connection, namespace: str, type: str, id: str) -> None:
     """Inside a write: removes a deleted resource from all leases."""
     connection.execute("DELETE FROM lease_resource WHERE namespace = ? AND type = ? AND id = ?", (namespace, type, id))
 

@@ -104,18 +104,18 @@ class ShimClient(asyncio.Protocol):
         self._closed = False
 
     @classmethod
-    async def over(cls, sock: socket.socket, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
+    async def from_socket(cls, sock: socket.socket, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
         """A client on a connected socket, which it owns."""
         client = cls(on_event, on_lost)
         await asyncio.get_running_loop().create_unix_connection(lambda: client, sock=sock)
         return client
 
     @classmethod
-    async def at(cls, path: str, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
+    async def connect(cls, path: str, on_event: OnEvent, on_lost: Callable[[], None]) -> "ShimClient":
         """Connects to a shim of an earlier supervisor. OSError: no process listens there."""
         async with timeouts.limit("shim.connect"):
             sock = await asyncio.to_thread(protocol.connect, path)
-            return await cls.over(sock, on_event, on_lost)
+            return await cls.from_socket(sock, on_event, on_lost)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

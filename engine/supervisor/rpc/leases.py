@@ -16,7 +16,7 @@ class LeasesServicer:
 
     async def create(self, request: pb.CreateRequest, call: Call) -> pb.CreateResponse:
         lease = await self._leases.create(call.namespace, request.id, request.labels)
-        self._collector.expect(lease.labels)
+        self._collector.schedule_expiry(lease.labels)
         return pb.CreateResponse(lease=_lease(lease))
 
     async def delete(self, request: pb.DeleteRequest, call: Call) -> Empty:

@@ -12,7 +12,7 @@ from engine.api.types import AnyValue, Mount, to_timestamp
 from engine.common.errors import invalid, not_implemented
 from engine.supervisor.call import Call
 from engine.supervisor.containers import Containers
-from engine.supervisor.tasks.creation import Wanted
+from engine.supervisor.tasks.creation import TaskSpec
 from engine.supervisor.tasks.metrics import sample
 from engine.supervisor.tasks.model import Process, Stdio
 from engine.supervisor.tasks.options import checkpoint_call, json_object, restored_from, runtime_call
@@ -34,7 +34,7 @@ class TasksServicer:
         options = AnyValue.from_message(given)
         runtime = runtime_call(record.runtime.name, options, root=self._tasks.runtime_root, namespace=call.namespace)
         task = await self._tasks.create(
-            Wanted(
+            TaskSpec(
                 call.namespace,
                 record.id,
                 record.spec.value,

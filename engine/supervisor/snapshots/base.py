@@ -33,19 +33,19 @@ class Snapshotter(Protocol):
         ...
 
     def stage(self, parents: Sequence[int]) -> str:
-        """Does the slow part of creating a snapshot, before it has a number; ``place`` gets the result.
+        """Does the slow part of creating a snapshot, before it has a number; ``create`` gets the result.
 
-        The parents may be removed meanwhile: then raise, or return a tree for which ``place`` will not be called.
+        The parents may be removed meanwhile: then raise, or return a tree for which ``create`` will not be called.
         """
         ...
 
-    def place(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
+    def create(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
         """Creates the directory. Called inside a metadata write: must be fast; ``discard`` undoes it if the write
         fails."""
         ...
 
     def unstage(self, staged: str) -> None:
-        """Undoes a ``stage`` without a following ``place``."""
+        """Undoes a ``stage`` without a following ``create``."""
         ...
 
     def mounts(self, number: int, parents: Sequence[int], kind: SnapshotKind) -> tuple[Mount, ...]:

@@ -33,7 +33,7 @@ class CopySnapshotter:
             raise
         return staged
 
-    def place(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
+    def create(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
         target = self._folders.make(number)
         if staged:
             os.rename(staged, target)

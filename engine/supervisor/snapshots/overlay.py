@@ -45,7 +45,7 @@ class OverlaySnapshotter:
     def stage(self, parents: Sequence[int]) -> str:
         return ""
 
-    def place(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
+    def create(self, number: int, parents: Sequence[int], kind: SnapshotKind, staged: str) -> None:
         upper = os.path.join(self._folders.make(number), "fs")
         os.mkdir(upper, 0o755)
         if parents:  # the merged root has the attributes of the upper directory

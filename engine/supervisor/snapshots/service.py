@@ -19,7 +19,7 @@ from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
 from engine.supervisor.names import Unknown, check_labels, masked_labels
 from engine.supervisor.snapshots.base import Snapshotter
-from engine.supervisor.snapshots.settling import Settling
+from engine.supervisor.snapshots.layer_sync import LayerSync
 from engine.supervisor.store import labels as json_labels
 from engine.supervisor.store.database import Database
 
@@ -59,7 +59,7 @@ class Snapshots:
         """``root``: the directory of the snapshotters' directories."""
         self._db = database
         self._bus = bus
-        self._settling = Settling(database, root)
+        self._layer_sync = LayerSync(database, root)
         self._snapshotters = {snapshotter.name: snapshotter for snapshotter in snapshotters}
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove")
 
@@ -95,9 +95,9 @@ class Snapshots:
                 )
             except sqlite3.IntegrityError:
                 raise WharfError(Kind.ALREADY_EXISTS, f'snapshot "{key}": already exists') from None
-            leases.hold(connection, call, f"{leases.SNAPSHOTS}{name}", key)
+            leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", key)
             number = cursor.lastrowid or 0
-            snapshotter.place(number, parents, kind, staged)
+            snapshotter.create(number, parents, kind, staged)
             return number
 
         numbers += self._db.read(lambda connection: _parents(connection, call.namespace, name, parent))
@@ -143,7 +143,7 @@ class Snapshots:
 
         def write(connection: sqlite3.Connection) -> bool:
             if _find(connection, call.namespace, name, committed) is not None:
-                leases.hold(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
+                leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
                 return False
             row = _get(connection, call.namespace, name, key)
             if row.info.kind is not SnapshotKind.ACTIVE:
@@ -153,14 +153,14 @@ class Snapshots:
                 "UPDATE snapshot SET key = ?, kind = ?, created = ?, updated = ?, labels = ? WHERE number = ?",
                 (committed, SnapshotKind.COMMITTED.value, now, now, json_labels.dump(labels), row.number),
             )
-            self._settling.note(connection, row.number)
-            leases.release(connection, call.namespace, f"{leases.SNAPSHOTS}{name}", key)
-            leases.hold(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
+            self._layer_sync.record(connection, row.number)
+            leases.remove_from_leases(connection, call.namespace, f"{leases.SNAPSHOTS}{name}", key)
+            leases.add_to_lease(connection, call, f"{leases.SNAPSHOTS}{name}", committed)
             return True
 
         def then(done: bool) -> None:  # noqa: FBT001 - the answer of write
             if done:
-                self._settling.soon()
+                self._layer_sync.schedule()
                 message = events_pb.SnapshotCommit(key=key, name=committed, snapshotter=name)
                 self._bus.publish(call.namespace, "/snapshot/commit", message)
 
@@ -179,7 +179,7 @@ class Snapshots:
             ).fetchone():
                 raise WharfError(Kind.FAILED_PRECONDITION, "cannot remove snapshot with child: failed precondition")
             connection.execute("DELETE FROM snapshot WHERE number = ?", (row.number,))
-            leases.release(connection, namespace, f"{leases.SNAPSHOTS}{name}", key)
+            leases.remove_from_leases(connection, namespace, f"{leases.SNAPSHOTS}{name}", key)
             return row.number
 
         def then(number: int) -> None:
@@ -259,8 +259,8 @@ class Snapshots:
         for snapshotter in self._snapshotters.values():
             await asyncio.to_thread(snapshotter.tidy)
             await self._sweep(snapshotter, rows=True)
-        await self._db.write(self._settling.forget)
-        self._settling.soon()
+        await self._db.write(self._layer_sync.clear)
+        self._layer_sync.schedule()
 
     async def _sweep(self, snapshotter: Snapshotter, *, rows: bool = False) -> None:
         loop = asyncio.get_running_loop()
@@ -273,10 +273,10 @@ class Snapshots:
         def write(connection: sqlite3.Connection) -> set[int]:
             if rows:
                 lost = known(connection) - there
-                doubtful = known(connection) & set(self._settling.doubtful(connection))
-                if doubtful:
-                    log.warning("snapshots: %d layers may be incomplete after a power failure", len(doubtful))
-                gone = [(number,) for number in lost | doubtful]
+                unsynced = known(connection) & set(self._layer_sync.unsynced(connection))
+                if unsynced:
+                    log.warning("snapshots: %d layers may be incomplete after a power failure", len(unsynced))
+                gone = [(number,) for number in lost | unsynced]
                 connection.executemany("DELETE FROM snapshot WHERE number = ?", gone)
                 while connection.execute(_ORPHANS, {"committed": SnapshotKind.COMMITTED.value}).rowcount:
                     pass
@@ -287,7 +287,7 @@ class Snapshots:
 
     async def close(self) -> None:
         """Waits for the current deletion; queued directories are deleted at the next start."""
-        self._settling.close()
+        self._layer_sync.close()
         await asyncio.to_thread(self._remover.shutdown, cancel_futures=True)
 
     def _event(self, namespace: str, verb: str, message: Message) -> Callable[[object], None]:

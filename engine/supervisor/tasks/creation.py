@@ -17,14 +17,14 @@ from engine.supervisor.shims import OnEvent, ShimClient, Zygote
 from engine.supervisor.tasks import orphans
 from engine.supervisor.tasks.bundle import bundle_of
 from engine.supervisor.tasks.model import Process, Stdio, Task
-from engine.supervisor.tasks.options import Call, reraise, shim_stdio
+from engine.supervisor.tasks.options import Call, prefixed, shim_stdio
 from engine.supervisor.tasks.rootfs import mount_rootfs
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TaskSpec:
     """The specification of a task. ``config`` is the OCI spec; ``checkpoint`` the digest of one to restore, or
     empty."""
 
@@ -38,51 +38,51 @@ class Wanted:
     image: str = ""
 
 
-class Birth:
-    """Creates tasks. ``events(task)`` returns the handler of the shim's events, ``lost(task)`` that of its death."""
+class TaskCreator:
+    """Creates tasks. ``on_event(task)`` returns the handler of the shim's events, ``on_death(task)`` of its exit."""
 
     def __init__(
         self,
         state: str,
         zygote: Zygote,
-        events: Callable[[Task], OnEvent],
-        lost: Callable[[Task], Callable[[], None]],
+        on_event: Callable[[Task], OnEvent],
+        on_death: Callable[[Task], Callable[[], None]],
     ) -> None:
         self._state = state
         self._zygote = zygote
-        self._events = events
-        self._lost = lost
+        self._on_event = on_event
+        self._on_death = on_death
 
-    async def make(self, wanted: Wanted, created: Callable[[Task], None]) -> Task:
+    async def make(self, spec: TaskSpec, created: Callable[[Task], None]) -> Task:
         """Creates a task. ``created`` is called when the container exists, before any event of its shim.
 
         If it fails, everything is removed.
 
         :raises WharfError: containerd's error.
         """
-        timeline = Timeline(f"task {wanted.id[:12]}")
-        given = shim_stdio(wanted.stdio.stdin, wanted.stdio.stdout, wanted.stdio.stderr, terminal=wanted.stdio.terminal)
-        given["given"] = wanted.stdio.to_json()
-        bundle = bundle_of(self._state, wanted.namespace, wanted.id)
-        task = Task(wanted.namespace, wanted.id, bundle, wanted.call, Process("", wanted.stdio))
+        timeline = Timeline(f"task {spec.id[:12]}")
+        given = shim_stdio(spec.stdio.stdin, spec.stdio.stdout, spec.stdio.stderr, terminal=spec.stdio.terminal)
+        given["given"] = spec.stdio.to_json()
+        bundle = bundle_of(self._state, spec.namespace, spec.id)
+        task = Task(spec.namespace, spec.id, bundle, spec.call, Process("", spec.stdio))
         try:
-            bundle.make(wanted.config, {"runtime": wanted.call.runtime.to_json(), "stdio": wanted.stdio.to_json()})
+            bundle.make(spec.config, {"runtime": spec.call.runtime.to_json(), "stdio": spec.stdio.to_json()})
         except FileExistsError:
-            raise WharfError(Kind.ALREADY_EXISTS, f"task {wanted.id}: already exists") from None
+            raise WharfError(Kind.ALREADY_EXISTS, f"task {spec.id}: already exists") from None
         except OSError as error:
             await asyncio.to_thread(bundle.remove)
             raise WharfError(Kind.INTERNAL, f"failed to create the bundle: {error.strerror}") from None
         timeline.mark("bundle")
         sock: socket.socket | None = None
         try:
-            mounting = asyncio.create_task(self._mount(wanted.rootfs, bundle.rootfs))
+            mounting = asyncio.create_task(self._mount(spec.rootfs, bundle.rootfs))
             try:
                 sock, task.shim_pid = await self._zygote.fork("shim", bundle.path)
                 timeline.mark("fork")
             finally:
                 await mounting
             timeline.mark("mounts")
-            task.shim = await ShimClient.over(sock, self._events(task), self._lost(task))
+            task.shim = await ShimClient.from_socket(sock, self._on_event(task), self._on_death(task))
             sock = None
 
             def then(answer: Json) -> None:
@@ -95,12 +95,12 @@ class Birth:
                 "create",
                 deadline="shim.create",
                 then=then,
-                container=wanted.id,
-                runtime=wanted.call.runtime.to_json(),
+                container=spec.id,
+                runtime=spec.call.runtime.to_json(),
                 stdio=given,
-                no_pivot=wanted.call.no_pivot,
-                no_new_keyring=wanted.call.no_new_keyring,
-                **({"checkpoint": wanted.image} if wanted.image else {}),
+                no_pivot=spec.call.no_pivot,
+                no_new_keyring=spec.call.no_new_keyring,
+                **({"checkpoint": spec.image} if spec.image else {}),
             )
         except BaseException as error:
             if sock is not None:
@@ -108,7 +108,7 @@ class Birth:
             await asyncio.shield(discard(task))
             # dockerd opens the log itself, so that its sentence about a log driver names no shim.
             if isinstance(error, WharfError) and error.reason is not Reason.LOG_DRIVER:
-                raise reraise(error, "failed to create shim task") from None
+                raise prefixed(error, "failed to create shim task") from None
             raise
         timeline.done()
         return task
@@ -131,7 +131,7 @@ async def discard(task: Task) -> None:
             orphans.kill_shim(task.shim_pid, task.bundle)
         shim.close()
     if not gone:
-        await orphans.clear(task.id, task.bundle, task.call.runtime)
+        await orphans.clean_up(task.id, task.bundle, task.call.runtime)
     try:
         await asyncio.to_thread(task.bundle.remove)
     except OSError as error:

@@ -53,21 +53,21 @@ class Process:
         self.exited_at_ns = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def take(self, state: Mapping[str, object]) -> None:
+    def update(self, state: Mapping[str, object]) -> None:
         """Copies the state that a shim reported (``engine.shim.process.Process.to_json``)."""
         self.pid = protocol.integer(state, "pid")
         status = protocol.text(state, "status", CREATED)
         if status == STOPPED:
-            self.ended(protocol.integer(state, "exit_status"), protocol.integer(state, "exited_at_ns"))
+            self.set_exited(protocol.integer(state, "exit_status"), protocol.integer(state, "exited_at_ns"))
         else:
             self.status = status
 
-    def ended(self, status: int, at_ns: int) -> None:
+    def set_exited(self, status: int, at_ns: int) -> None:
         self.status, self.exit_status, self.exited_at_ns = STOPPED, status, at_ns
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def forgotten(self, error: WharfError) -> None:
+    def set_deleted(self, error: WharfError) -> None:
         """It was deleted and never ran: ``wait`` raises the error."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
@@ -98,7 +98,7 @@ class Task:
     paused: bool = False
     cgroups: Mapping[str, str] = field(default_factory=dict)
     deleting: "asyncio.Task[None] | None" = None
-    clearing: "asyncio.Task[None] | None" = None
+    cleanup: "asyncio.Task[None] | None" = None
     """The cleanup after the death of its shim; until it ends, the known state is outdated."""
 
     @property
@@ -114,21 +114,21 @@ class Task:
             raise not_found(f'process "{exec_id}" of task "{self.id}": not found')
         return process
 
-    def take(self, state: Json) -> None:
+    def update(self, state: Json) -> None:
         """Copies the shim's answer to ``state``."""
         self.shim_pid = protocol.integer(state, "shim_pid")
         self.paused = bool(state.get("paused"))
         self.cgroups = {key: str(value) for key, value in protocol.mapping(state, "cgroups").items()}
-        self.init.take(protocol.mapping(state, "init"))
+        self.init.update(protocol.mapping(state, "init"))
         execs = state.get("execs")
         for one in execs if isinstance(execs, list) else ():
-            self.take_exec(protocol.text(one, "id"), one).take(one)
+            self.add_exec(protocol.text(one, "id"), one).update(one)
 
-    def take_exec(self, id: str, told: Json) -> Process:
+    def add_exec(self, id: str, state: Json) -> Process:
         """Adds an exec that the shim reported."""
-        given = protocol.mapping(protocol.mapping(told, "stdio"), "given")
+        given = protocol.mapping(protocol.mapping(state, "stdio"), "given")
         self.execs[id] = process = Process(id, Stdio.from_json(given))
-        process.pid = protocol.integer(told, "pid")
+        process.pid = protocol.integer(state, "pid")
         return process
 
     def to_message(self, process: Process) -> task_pb2.Process:

@@ -129,6 +129,6 @@ def json_object(value: AnyValue | None, what: str) -> Mapping[str, object]:
     return found
 
 
-def reraise(error: WharfError, before: str) -> WharfError:
+def prefixed(error: WharfError, before: str) -> WharfError:
     """The same kind, with containerd's prefix."""
     return error.worded(f"{before}: {error.message}")

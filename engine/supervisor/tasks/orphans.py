@@ -23,20 +23,20 @@ from engine.supervisor.tasks.bundle import Bundle
 log = logging.getLogger(__name__)
 
 #: The exit status of a process whose exit was not observed: as if killed, like containerd.
-UNSEEN = 128 + signal.SIGKILL
+UNOBSERVED = 128 + signal.SIGKILL
 
 
-async def clear(id: str, bundle: Bundle, runtime: Runtime) -> None:
+async def clean_up(id: str, bundle: Bundle, runtime: Runtime) -> None:
     """Kills the container ``id`` whose shim has died, and removes its state in runtime and kernel. Never raises."""
     try:
-        await asyncio.to_thread(_end_those_in, bundle.path)
+        await asyncio.to_thread(_kill_processes_in, bundle.path)
         state = bundle.shim_state()
         init = state.get("init")
         if isinstance(init, dict):
             pid, started = int(init.get("pid", 0)), int(str(state.get("init_started", 0)))
             if pid and started:
                 await asyncio.to_thread(_kill, pid, lambda: kernel.alive(pid, started))
-        await forget(id, runtime)
+        await delete(id, runtime)
     except (WharfError, OSError, ValueError) as error:
         log.error("container=%s can't clean up after its shim: %s", id, error)
     try:
@@ -45,20 +45,20 @@ async def clear(id: str, bundle: Bundle, runtime: Runtime) -> None:
         log.error("container=%s can't remove its cgroups: %s", id, error)
 
 
-def end(bundle: Bundle) -> tuple[int, int]:
+def record_exit(bundle: Bundle) -> tuple[int, int]:
     """The exit status and time (ns) of the first process of a container whose shim has died; stored for later calls.
     Blocks."""
     state = bundle.shim_state()
     init = state.get("init")
     init = dict(init) if isinstance(init, dict) else {}
     if init.get("status") != STOPPED:
-        init |= {"status": STOPPED, "exit_status": UNSEEN, "exited_at_ns": time.time_ns()}
+        init |= {"status": STOPPED, "exit_status": UNOBSERVED, "exited_at_ns": time.time_ns()}
         with contextlib.suppress(OSError):
             bundle.write_shim_state({**state, "init": init})
     return int(init["exit_status"]), int(init["exited_at_ns"])
 
 
-async def forget(id: str, runtime: Runtime) -> None:
+async def delete(id: str, runtime: Runtime) -> None:
     """The runtime kills the rest of a container and deletes it; an unknown container is no error."""
     if not await asyncio.to_thread(os.path.isdir, os.path.join(runtime.root, id)):
         return
@@ -72,7 +72,7 @@ def kill_shim(pid: int, bundle: Bundle) -> None:
     _kill(pid, lambda: _works_in(pid, os.path.realpath(bundle.path)))
 
 
-def _end_those_in(directory: str) -> None:
+def _kill_processes_in(directory: str) -> None:
     """Kills the shim's helpers: a runtime that lost its shim during a create would complete it."""
     directory = os.path.realpath(directory)
     found = True

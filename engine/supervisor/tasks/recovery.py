@@ -26,24 +26,24 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """``events`` and ``lost`` as for ``Creator``; ``found`` is called with a task before any event of its shim."""
+    """``on_event`` and ``on_death`` as for ``TaskCreator``; ``on_found`` gets a task before any event of its shim."""
 
     def __init__(
         self,
         state: str,
         runtime_root: str,
-        events: Callable[[Task], OnEvent],
-        lost: Callable[[Task], Callable[[], None]],
-        found: Callable[[Task], None],
+        on_event: Callable[[Task], OnEvent],
+        on_death: Callable[[Task], Callable[[], None]],
+        on_found: Callable[[Task], None],
     ) -> None:
         self._state = state
         self._runtime_root = runtime_root
-        self._events = events
-        self._lost = lost
-        self._found = found
+        self._on_event = on_event
+        self._on_death = on_death
+        self._on_found = on_found
         self._bundles = list(bundles(state))
 
-    def begin(self) -> "Iterator[tuple[tuple[str, str], asyncio.Task[Task | None]]]":
+    def start(self) -> "Iterator[tuple[tuple[str, str], asyncio.Task[Task | None]]]":
         """Starts with every existing bundle; a task's result is None if the bundle had no container."""
         for namespace, id, bundle in self._bundles:
             work = asyncio.create_task(self._one(namespace, id, bundle), name=f"find {id}")
@@ -64,13 +64,13 @@ class Recovery:
                 task.shim.close()
                 task.shim = None
             orphans.kill_shim(task.shim_pid, bundle)
-            await orphans.clear(id, bundle, task.call.runtime)
+            await orphans.clean_up(id, bundle, task.call.runtime)
             state = bundle.shim_state()
             if state.get("init"):
-                await asyncio.to_thread(orphans.end, bundle)
-                task.take(bundle.shim_state())
+                await asyncio.to_thread(orphans.record_exit, bundle)
+                task.update(bundle.shim_state())
                 if task.init.pid:
-                    self._found(task)
+                    self._on_found(task)
         if task.init.pid:
             log.info("container=%s recovered, it is %s", id, task.init.status)
             return task
@@ -80,14 +80,14 @@ class Recovery:
 
     async def _connect(self, task: Task) -> None:
         def then(answer: Json) -> None:
-            task.take(answer if answer.get("init") else {**answer, "init": {}})
+            task.update(answer if answer.get("init") else {**answer, "init": {}})
             if task.init.pid:
-                self._found(task)
+                self._on_found(task)
 
-        task.shim = await ShimClient.at(task.bundle.shim_socket, self._events(task), self._lost(task))
+        task.shim = await ShimClient.connect(task.bundle.shim_socket, self._on_event(task), self._on_death(task))
         await task.shim.call("state", deadline="task.settle", then=then)
 
-    async def strays(self) -> None:
+    async def kill_orphans(self) -> None:
         """Kills shims whose bundle was removed, and deletes containers that only the runtime knows."""
         known = {bundle.path for _, _, bundle in self._bundles}
         for pid in await asyncio.to_thread(lambda: list(_shims_in(os.path.join(self._state, "tasks"), known))):
@@ -99,7 +99,7 @@ class Recovery:
             if (namespace, id) not in kept:
                 log.warning("container=%s deleting it, as only the runtime knows it", id)
                 try:
-                    await orphans.forget(id, runtime)
+                    await orphans.delete(id, runtime)
                 except (WharfError, OSError) as error:
                     log.error("container=%s can't delete it: %s", id, error)
 

@@ -20,11 +20,11 @@ from engine.supervisor.events import EventBus
 from engine.supervisor.names import check_identifier
 from engine.supervisor.shims import OnEvent, Zygote
 from engine.supervisor.tasks import orphans
-from engine.supervisor.tasks.creation import Birth, Wanted, discard
+from engine.supervisor.tasks.creation import TaskCreator, TaskSpec, discard
 from engine.supervisor.tasks.model import Process, Stdio, Task
-from engine.supervisor.tasks.notices import Notices
 from engine.supervisor.tasks.options import shim_stdio
 from engine.supervisor.tasks.recovery import Recovery
+from engine.supervisor.tasks.task_events import TaskEvents
 
 timeouts.define("task.recover", 5.0)  # the shims of an earlier supervisor report their state
 
@@ -39,47 +39,47 @@ class Tasks:
     def __init__(self, state: str, zygote: Zygote, bus: EventBus) -> None:
         self.runtime_root = os.path.join(state, "runtime")
         self._state = state
-        self._notices = Notices(bus)
+        self._events = TaskEvents(bus)
         self._tasks: dict[Key, Task] = {}
-        self._births: dict[Key, asyncio.Task[Task | None]] = {}
-        self._undone: dict[Key, asyncio.Task[None]] = {}
-        self._wrecks: set[asyncio.Task[None]] = set()
-        self._birth = Birth(state, zygote, self._events_of, self._loss_of)
+        self._creations: dict[Key, asyncio.Task[Task | None]] = {}
+        self._undoing: dict[Key, asyncio.Task[None]] = {}
+        self._cleanups: set[asyncio.Task[None]] = set()
+        self._creator = TaskCreator(state, zygote, self._event_handler, self._death_handler)
         self._closed = False
 
     async def recover(self) -> None:
         """Finds the shims of earlier supervisors, and cleans up containers without one."""
         await asyncio.to_thread(probe)
-        recovery = Recovery(self._state, self.runtime_root, self._events_of, self._loss_of, self._found)
-        for key, work in recovery.begin():
-            self._born(key, work)
-        if self._births:
+        recovery = Recovery(self._state, self.runtime_root, self._event_handler, self._death_handler, self._recovered)
+        for key, work in recovery.start():
+            self._track_creation(key, work)
+        if self._creations:
             # Don't wait for a shim in a long operation: requests for its task will wait.
-            await asyncio.wait(self._births.values(), timeout=timeouts.seconds("task.recover"))
-        await recovery.strays()
+            await asyncio.wait(self._creations.values(), timeout=timeouts.seconds("task.recover"))
+        await recovery.kill_orphans()
 
-    def _born(self, key: Key, birth: "asyncio.Task[Task | None]") -> None:
-        self._births[key] = birth
+    def _track_creation(self, key: Key, creation: "asyncio.Task[Task | None]") -> None:
+        self._creations[key] = creation
 
         def done(_: object) -> None:
-            if self._births.get(key) is birth:
-                del self._births[key]
+            if self._creations.get(key) is creation:
+                del self._creations[key]
 
-        birth.add_done_callback(done)
+        creation.add_done_callback(done)
 
-    def _found(self, task: Task) -> None:
+    def _recovered(self, task: Task) -> None:
         """A shim of an earlier supervisor has reported its state."""
         self._tasks[task.key] = task
         # The last supervisor may or may not have published these exits: a repeated event is better than a lost one.
         for process in (*task.execs.values(), task.init):
             if process.status == STOPPED:
-                self._notices.exited(task, process, missed=True)
+                self._events.exited(task, process, missed=True)
 
     async def close(self) -> None:
         """Waits for pending operations and disconnects from the shims, which continue."""
         self._closed = True
         deletions = [task.deleting for task in self._tasks.values() if task.deleting is not None]
-        begun = (*self._births.values(), *self._undone.values(), *self._wrecks, *deletions)
+        begun = (*self._creations.values(), *self._undoing.values(), *self._cleanups, *deletions)
         await asyncio.gather(*begun, return_exceptions=True)
         for task in self._tasks.values():
             if task.shim is not None:
@@ -90,50 +90,50 @@ class Tasks:
     async def get(self, namespace: str, id: str) -> Task:
         """Raises NOT_FOUND if the container has no task."""
         key = (namespace, id)
-        birth = self._births.get(key)
-        if birth is not None:
-            await asyncio.wait([birth])
+        creation = self._creations.get(key)
+        if creation is not None:
+            await asyncio.wait([creation])
         task = self._tasks.get(key)
         if task is None:
             raise not_found(f"no running task found: task {id} not found: not found")
-        if task.clearing is not None:
-            await asyncio.wait([task.clearing])
+        if task.cleanup is not None:
+            await asyncio.wait([task.cleanup])
         return task
 
     async def list(self, namespace: str) -> Sequence[Task]:
-        if self._wrecks:
-            await asyncio.wait(self._wrecks)
+        if self._cleanups:
+            await asyncio.wait(self._cleanups)
         return [task for task in self._tasks.values() if task.namespace == namespace]
 
     # Create and delete
 
-    async def create(self, wanted: Wanted) -> Task:
+    async def create(self, spec: TaskSpec) -> Task:
         """Raises ALREADY_EXISTS if there is one. If the caller is cancelled, the create is undone."""
-        key = (wanted.namespace, wanted.id)
-        if (undone := self._undone.get(key)) is not None:
-            await asyncio.wait([undone])
-        if key in self._births or key in self._tasks:
-            raise WharfError(Kind.ALREADY_EXISTS, f"task {wanted.id}: already exists")
+        key = (spec.namespace, spec.id)
+        if (undoing := self._undoing.get(key)) is not None:
+            await asyncio.wait([undoing])
+        if key in self._creations or key in self._tasks:
+            raise WharfError(Kind.ALREADY_EXISTS, f"task {spec.id}: already exists")
 
         def created(task: Task) -> None:
             self._tasks[key] = task
-            self._notices.created(task, wanted.rootfs, wanted.checkpoint)
+            self._events.created(task, spec.rootfs, spec.checkpoint)
 
-        birth = asyncio.create_task(self._birth.make(wanted, created), name=f"create {wanted.id}")
-        self._born(key, birth)
+        creation = asyncio.create_task(self._creator.make(spec, created), name=f"create {spec.id}")
+        self._track_creation(key, creation)
         try:
-            return await asyncio.shield(birth)
+            return await asyncio.shield(creation)
         except asyncio.CancelledError:
-            undo = asyncio.create_task(self._undo(birth), name=f"undo {wanted.id}")
-            self._undone[key] = undo
-            undo.add_done_callback(lambda _: self._undone.pop(key, None))
+            undo = asyncio.create_task(self._undo(creation), name=f"undo {spec.id}")
+            self._undoing[key] = undo
+            undo.add_done_callback(lambda _: self._undoing.pop(key, None))
             raise
 
-    async def _undo(self, birth: "asyncio.Task[Task]") -> None:
-        await asyncio.wait([birth])
-        if birth.cancelled() or birth.exception() is not None or self._closed:
+    async def _undo(self, creation: "asyncio.Task[Task]") -> None:
+        await asyncio.wait([creation])
+        if creation.cancelled() or creation.exception() is not None or self._closed:
             return
-        task = birth.result()
+        task = creation.result()
         log.info("container=%s its create was cancelled: removing it", task.id)
         if self._tasks.get(task.key) is task and task.init.status == CREATED and task.deleting is None:
             # Like a delete, so that a second one waits for it: the runtime needs the bundle until it has cleaned up.
@@ -146,7 +146,7 @@ class Tasks:
         if task.deleting is None:
             if task.init.status == RUNNING:
                 raise WharfError(Kind.FAILED_PRECONDITION, "cannot delete a running process: failed precondition")
-            task.deleting = asyncio.create_task(self._delete(task, self._take_away(task)), name=f"delete {id}")
+            task.deleting = asyncio.create_task(self._delete(task, self._remove(task)), name=f"delete {id}")
             await asyncio.shield(task.deleting)
             return task.init
         await asyncio.wait([task.deleting])
@@ -162,10 +162,10 @@ class Tasks:
             del self._tasks[task.key]
         gone = not_found(f"task {task.id}: not found")
         for process in (task.init, *task.execs.values()):
-            process.forgotten(gone)
-        self._notices.deleted(task)
+            process.set_deleted(gone)
+        self._events.deleted(task)
 
-    async def _take_away(self, task: Task) -> None:
+    async def _remove(self, task: Task) -> None:
         if task.shim is not None:
             shim = task.shim
             try:
@@ -174,10 +174,10 @@ class Tasks:
                 if error.kind is not Kind.UNAVAILABLE:
                     raise
                 # The shim was killed meanwhile.
-                await orphans.clear(task.id, task.bundle, task.call.runtime)
+                await orphans.clean_up(task.id, task.bundle, task.call.runtime)
             else:
                 if task.init.status != STOPPED:
-                    task.init.ended(protocol.integer(answer, "status"), protocol.integer(answer, "at_ns"))
+                    task.init.set_exited(protocol.integer(answer, "status"), protocol.integer(answer, "at_ns"))
             shim.close()
             task.shim = None
         await asyncio.to_thread(task.bundle.remove)
@@ -191,13 +191,13 @@ class Tasks:
         def then(answer: Json) -> None:
             process.pid = protocol.integer(answer, "pid")
             process.status = RUNNING
-            self._notices.started(task, process)
+            self._events.started(task, process)
 
         try:
             await self._call(task, "start", deadline="shim.start-process", then=then, exec_id=exec_id)
         except WharfError as error:
             if exec_id and process.status == CREATED and error.kind is Kind.INTERNAL:
-                process.ended(255, time.time_ns())
+                process.set_exited(255, time.time_ns())
             raise
         return process.pid
 
@@ -209,7 +209,7 @@ class Tasks:
 
         def then(_answer: Json) -> None:
             task.execs[exec_id] = process
-            self._notices.exec_added(task, process)
+            self._events.exec_added(task, process)
 
         await self._call(task, "exec", then=then, exec_id=exec_id, spec=spec, stdio={**given, "given": stdio.to_json()})
 
@@ -219,7 +219,7 @@ class Tasks:
 
         def then(_answer: Json) -> None:
             task.execs.pop(exec_id, None)
-            process.forgotten(not_found(f'process "{exec_id}" of task "{task.id}": not found'))
+            process.set_deleted(not_found(f'process "{exec_id}" of task "{task.id}": not found'))
 
         if task.shim is None:
             then({})
@@ -241,7 +241,7 @@ class Tasks:
     async def _freeze(self, task: Task, operation: str) -> None:
         def then(_answer: Json) -> None:
             task.paused = operation == "pause"
-            self._notices.frozen(task)
+            self._events.frozen(task)
 
         await self._call(task, operation, deadline="runtime.pause", then=then)
 
@@ -254,7 +254,7 @@ class Tasks:
         task = await self.get(namespace, id)
 
         def then(_answer: Json) -> None:
-            self._notices.checkpointed(task, image)
+            self._events.checkpointed(task, image)
 
         await self._call(task, "checkpoint", deadline="runtime.checkpoint", then=then, image=image, options=options)
 
@@ -287,13 +287,13 @@ class Tasks:
 
     # Events of shims
 
-    def _events_of(self, task: Task) -> OnEvent:
-        return lambda event: self._told(task, event)
+    def _event_handler(self, task: Task) -> OnEvent:
+        return lambda event: self._handle_event(task, event)
 
-    def _told(self, task: Task, event: Json) -> None:
+    def _handle_event(self, task: Task, event: Json) -> None:
         match event.get("event"):
             case "oom":
-                self._notices.out_of_memory(task)
+                self._events.out_of_memory(task)
             case "run":
                 self._run(task, event)
             case "exit":
@@ -301,10 +301,10 @@ class Tasks:
 
     def _run(self, task: Task, event: Json) -> None:
         """An exec that the shim runs for a daemon; the supervisor only records it."""
-        process = task.take_exec(protocol.text(event, "exec_id"), event)
+        process = task.add_exec(protocol.text(event, "exec_id"), event)
         process.status = RUNNING
-        self._notices.exec_added(task, process)
-        self._notices.started(task, process)
+        self._events.exec_added(task, process)
+        self._events.started(task, process)
 
     def _exited(self, task: Task, event: Json) -> None:
         exec_id = protocol.text(event, "exec_id")
@@ -312,28 +312,28 @@ class Tasks:
         if process is None or process.status == STOPPED:
             return
         process.pid = protocol.integer(event, "pid")
-        process.ended(protocol.integer(event, "status"), protocol.integer(event, "at_ns"))
-        self._notices.exited(task, process)
+        process.set_exited(protocol.integer(event, "status"), protocol.integer(event, "at_ns"))
+        self._events.exited(task, process)
         if event.get("forgotten"):
             task.execs.pop(exec_id, None)
 
-    def _loss_of(self, task: Task) -> Callable[[], None]:
-        return lambda: self._lost(task)
+    def _death_handler(self, task: Task) -> Callable[[], None]:
+        return lambda: self._shim_died(task)
 
-    def _lost(self, task: Task) -> None:
+    def _shim_died(self, task: Task) -> None:
         """The shim's socket closed unexpectedly."""
         if self._tasks.get(task.key) is not task or task.deleting is not None or self._closed:
             return  # not created yet, or being deleted: that operation cleans up
         log.error("container=%s its shim (process %d) has died", task.id, task.shim_pid)
         task.shim = None
-        task.clearing = work = asyncio.create_task(self._shipwreck(task), name=f"clear {task.id}")
-        self._wrecks.add(work)
-        work.add_done_callback(self._wrecks.discard)
+        task.cleanup = work = asyncio.create_task(self._clean_up(task), name=f"clear {task.id}")
+        self._cleanups.add(work)
+        work.add_done_callback(self._cleanups.discard)
 
-    async def _shipwreck(self, task: Task) -> None:
-        await orphans.clear(task.id, task.bundle, task.call.runtime)
-        end = await asyncio.to_thread(orphans.end, task.bundle)
+    async def _clean_up(self, task: Task) -> None:
+        await orphans.clean_up(task.id, task.bundle, task.call.runtime)
+        end = await asyncio.to_thread(orphans.record_exit, task.bundle)
         for process in (*task.execs.values(), task.init):
             if process.status != STOPPED:
-                process.ended(*(end if process is task.init else (orphans.UNSEEN, end[1])))
-                self._notices.exited(task, process)
+                process.set_exited(*(end if process is task.init else (orphans.UNOBSERVED, end[1])))
+                self._events.exited(task, process)

@@ -37,7 +37,7 @@ def test_readers_come_and_go_while_the_disk_stalls(tmp_path: Path, monkeypatch: 
         follower = file.follow()
         os.close(file.writable())
         done.append(follower.read(100))
-        done.append(file.more())
+        done.append(file.unhashed())
         follower.stop()
         follower.close()
 
@@ -86,7 +86,7 @@ def test_what_was_answered_is_written_before_the_end(tmp_path: Path, monkeypatch
         async def commit(self, ingest: Ingest, digest: str, labels: Mapping[str, str]) -> None:
             raise AssertionError
 
-        def settle(self, fd: int) -> None:
+        def sync(self, fd: int) -> None:
             raise AssertionError
 
         def closed(self, ingest: Ingest) -> None:

@@ -85,10 +85,12 @@ def test_how_far_it_is(own: processes.Server, packed: bool) -> None:
 
     async def main() -> None:
         async with half(Way(own, extended=True), blob) as (engine, writer, _, applying):
-            told: asyncio.Queue[int] = asyncio.Queue()
+            reported: asyncio.Queue[int] = asyncio.Queue()
             path = engine.extensions.descriptors
-            watching = asyncio.create_task(watch_extraction(path, engine.namespace, digest_of(blob), told.put_nowait))
-            assert 0 < await told.get() <= writer.offset
+            watching = asyncio.create_task(
+                watch_extraction(path, engine.namespace, digest_of(blob), reported.put_nowait)
+            )
+            assert 0 < await reported.get() <= writer.offset
             watching.cancel()
             await writer.write(blob[writer.offset :])
             await writer.commit(size=len(blob), digest=digest_of(blob))

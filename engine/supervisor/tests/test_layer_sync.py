@@ -10,7 +10,7 @@ from engine.api.types import SnapshotKind
 from engine.common.errors import Kind, WharfError
 from engine.supervisor.call import Call
 from engine.supervisor.events import EventBus
-from engine.supervisor.snapshots import settling
+from engine.supervisor.snapshots import layer_sync
 from engine.supervisor.snapshots.copy import CopySnapshotter
 from engine.supervisor.snapshots.service import Snapshots
 from engine.supervisor.store.database import Database
@@ -36,7 +36,7 @@ async def layer(snapshots: Snapshots, name: str, parent: str = "") -> None:
 
 def test_settled_when_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(settling, "DELAY", 0.0)
+        monkeypatch.setattr(layer_sync, "DELAY", 0.0)
         database, snapshots = open_store(tmp_path)
         synced = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ def test_settled_when_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert path == str(tmp_path)
             loop.call_soon_threadsafe(synced.set)
 
-        monkeypatch.setattr(settling, "sync_file_system", sync)
+        monkeypatch.setattr(layer_sync, "sync_file_system", sync)
         try:
             await layer(snapshots, "below")
             await synced.wait()
@@ -66,7 +66,7 @@ def test_doubtful_after_a_power_cut(tmp_path: Path) -> None:
     async def before() -> None:
         database, snapshots = open_store(tmp_path)
         await layer(snapshots, "sound")
-        assert [boot for _, boot in unsettled(database)] == [settling.Settling(database, str(tmp_path)).boot]
+        assert [boot for _, boot in unsettled(database)] == [layer_sync.LayerSync(database, str(tmp_path)).boot]
 
         def settled(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM unsettled")

@@ -1,7 +1,7 @@
 """Tracks layers that may not be on the disk yet.
 
 The kernel writes the files of a layer at any time, and their metadata possibly before their data: after a power failure
-a complete layer may have empty files. So the write that commits a layer also records it as unsettled, and the record is
+a complete layer may have empty files. So the write that commits a layer also records it as unsynced, and the record is
 removed after a later sync of its file system in the background. A layer that is still recorded after a reboot is
 removed, and unpacked from its blob again when it is needed.
 """
@@ -21,45 +21,45 @@ log = logging.getLogger(__name__)
 DELAY = 30.0
 
 
-class Settling:
+class LayerSync:
     def __init__(self, database: Database, root: str) -> None:
         """``root``: a directory on the file system of the snapshots."""
         self._db = database
         self._root = root
         self._timer: asyncio.TimerHandle | None = None
-        self._strike: asyncio.Task[None] | None = None
+        self._removal: asyncio.Task[None] | None = None
         self._busy = False
         self._closed = False
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             self.boot = file.read().strip()
 
-    def note(self, connection: sqlite3.Connection, number: int) -> None:
+    def record(self, connection: sqlite3.Connection, number: int) -> None:
         """Records the layer, inside the write that commits it."""
         connection.execute("INSERT OR REPLACE INTO unsettled VALUES (?, ?)", (number, self.boot))
 
-    def doubtful(self, connection: sqlite3.Connection) -> list[int]:
-        """The layers that an earlier boot left unsettled."""
+    def unsynced(self, connection: sqlite3.Connection) -> list[int]:
+        """The layers that were not synced before an earlier boot ended."""
         rows = connection.execute("SELECT number FROM unsettled WHERE boot <> ?", (self.boot,))
         return [number for (number,) in rows]
 
-    def forget(self, connection: sqlite3.Connection) -> None:
-        """Removes the records of doubtful layers, inside the write that removes the layers."""
+    def clear(self, connection: sqlite3.Connection) -> None:
+        """Removes their records, inside the write that removes the layers."""
         connection.execute("DELETE FROM unsettled WHERE boot <> ?", (self.boot,))
 
-    def soon(self) -> None:
+    def schedule(self) -> None:
         """Schedules a sync; a layer may have been committed."""
         if self._timer is None and not self._busy and not self._closed:
-            self._timer = asyncio.get_running_loop().call_later(DELAY, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(DELAY, self._start)
 
     def close(self) -> None:
         """The next supervisor syncs the remaining layers. Doesn't wait for a running sync, which may take long."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._strike is not None:
-            self._strike.cancel()
+        if self._removal is not None:
+            self._removal.cancel()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._timer = None
         found = self._db.read(lambda connection: connection.execute("SELECT number FROM unsettled").fetchall())
         if not found:
@@ -74,7 +74,7 @@ class Settling:
             if error is not None:
                 log.warning("snapshots: can't sync %s: %s", self._root, error.strerror)
                 return
-            self._strike = asyncio.create_task(self._struck([number for (number,) in found]))
+            self._removal = asyncio.create_task(self._remove_records([number for (number,) in found]))
 
         def work() -> None:
             error = None
@@ -88,15 +88,15 @@ class Settling:
                 return
 
         # A daemon thread, not an executor's: the process's exit would wait for that.
-        threading.Thread(target=work, name="settle-layers", daemon=True).start()
+        threading.Thread(target=work, name="sync-layers", daemon=True).start()
 
-    async def _struck(self, numbers: list[int]) -> None:
+    async def _remove_records(self, numbers: list[int]) -> None:
         def write(connection: sqlite3.Connection) -> bool:
             connection.executemany("DELETE FROM unsettled WHERE number = ?", [(number,) for number in numbers])
             return connection.execute("SELECT 1 FROM unsettled").fetchone() is not None
 
         if await self._db.write(write, frees=True):  # layers were committed meanwhile
-            self.soon()
+            self.schedule()
 
 
 def sync_file_system(path: str) -> None:

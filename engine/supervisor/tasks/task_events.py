@@ -10,7 +10,7 @@ from engine.supervisor.events import EventBus
 from engine.supervisor.tasks.model import Process, Task
 
 
-class Notices:
+class TaskEvents:
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus
 
