@@ -1,4 +1,4 @@
-"""Whether the values can work, before anything is started; the sentences are dockerd's where it has one."""
+"""Validates the configuration's values before the daemon starts, with dockerd's sentences where it has them."""
 
 import ipaddress
 import os
@@ -20,9 +20,9 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 
 
 def check(config: Config) -> Config:
-    """The configuration with its values normalised.
+    """The configuration with normalized values.
 
-    :raises ConfigError: a value that can't be used.
+    :raises ConfigError: an invalid value.
     """
     if config.log_level.lower() not in _LEVELS:
         raise ConfigError(f"invalid logging level: {config.log_level}")
@@ -59,7 +59,7 @@ def _check_daemon(config: Config) -> None:
     if config.storage_driver not in ("", "overlayfs", "overlay2", "native"):
         raise ConfigError(f'storage driver "{config.storage_driver}" is not supported: use overlayfs or native')
     if config.tlsverify and not config.tlscacert and "tlscacert" in config.given:
-        raise ConfigError("--tlsverify needs --tlscacert")
+        raise ConfigError("--tlsverify requires --tlscacert")
 
 
 def _host_port(text: str, name: str) -> tuple[str, int]:
@@ -156,7 +156,10 @@ def _check_images(config: Config) -> None:
 
 
 def check_log_options(driver: str, options: Mapping[str, str]) -> None:
-    """:raises ConfigError: a driver that doesn't exist, an option that it doesn't take, a value without sense."""
+    """Checks a log driver and its options.
+
+    :raises ConfigError: an unknown driver, an option that it doesn't support, or an invalid value.
+    """
     if driver not in DRIVERS:
         raise ConfigError(f"logger: no log driver named '{driver}' is registered")
     try:

@@ -1,4 +1,4 @@
-"""Reading a command line as dockerd's parser does: ``--flag value``, ``--flag=value``, ``-D``, ``-H x``, ``-Hx``."""
+"""Parses a command line as dockerd does: ``--flag value``, ``--flag=value``, ``-D``, ``-H x``, ``-Hx``."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ Given = dict[str, list[str]]
 
 
 def parse(arguments: Sequence[str]) -> Given:
-    """Flag → the texts it was given, in order. A boolean without a value is "true".
+    """Flag → its texts, in order. A boolean without a value is "true".
 
-    :raises ConfigError: an unknown flag, a missing value, or a word that is no flag.
+    :raises ConfigError: an unknown flag, a missing value, or a positional argument.
     """
     given: Given = {}
     rest = list(arguments)
@@ -44,7 +44,7 @@ def _value(option: Option, shown: str, rest: list[str]) -> str:
 
 
 def _short(letters: str, rest: list[str], given: Given) -> None:
-    """A word of one-letter flags; the first that takes a value takes the rest of the word."""
+    """A word of one-letter flags; the first one with a value takes the rest of the word."""
     whole = letters
     while letters:
         option = BY_SHORT.get(letters[0])
@@ -61,7 +61,7 @@ def _short(letters: str, rest: list[str], given: Given) -> None:
 
 
 def usage() -> str:
-    """What ``--help`` prints."""
+    """The text of ``--help``."""
     lines = ["Usage:  wharfd [OPTIONS]", "", "A Docker Engine in Python.", "", "Options:"]
     for option in OPTIONS:
         if option.only_file or option.refused:

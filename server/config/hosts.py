@@ -1,4 +1,4 @@
-"""The addresses of ``-H``: where the API listens."""
+"""The addresses of ``-H``, on which the API listens."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Flags and file, merged into one configuration. What is in both is refused, as dockerd does."""
+"""Merges flags and file into one configuration. A setting in both is refused, as dockerd does."""
 
 import codecs
 import os
@@ -18,7 +18,7 @@ from server.config.values import from_file, from_flag, kind_of
 DEFAULT_FILE = "/etc/wharf/daemon.json"
 _FIELDS = frozenset(field.name for field in fields(Config))
 _PATHS = frozenset({"data_root", "exec_root", "pidfile", "config_file"})
-# Features that are how this engine works; of others only these can be switched.
+# The features that can be switched; the other known ones are fixed in this engine.
 _SWITCHES = frozenset({"cdi"})
 _FEATURES = {"containerd-snapshotter": True, "buildkit": True}
 
@@ -33,7 +33,7 @@ def load(arguments: Sequence[str]) -> tuple[Config, Given]:
 
 
 def reload(given: Given) -> Config:
-    """The configuration after the file changed: the same flags, the file read again.
+    """The configuration after a change of the file: the same flags, the file read again.
 
     :raises ConfigError: with the sentence to log; the running configuration stays.
     """
@@ -87,7 +87,7 @@ def _from_flags(given: Given) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _read(path: str, *, required: bool) -> dict[str, Any]:
-    """The members of the file, nested groups unfolded; empty if there is none and none is named."""
+    """The members of the file, nested groups flattened; empty if there is no file and none was named."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
@@ -121,15 +121,15 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
 
 
 def _syntax(text: bytes) -> str:
-    """Why it is no JSON, in the words of Go's decoder of whole texts."""
+    """The error of invalid JSON, in the words of Go's decoder of whole texts."""
     reason = gojson.explain(text).removeprefix("invalid JSON: ")
     return "unexpected end of JSON input" if reason == "unexpected EOF" else reason
 
 
 def _decoded(data: bytes) -> str:
-    """The text, in the encoding of its byte order mark or UTF-8.
+    """Decodes the text by its byte order mark, or as UTF-8.
 
-    :raises ConfigError: invalid UTF-8, which dockerd refuses in this file alone.
+    :raises ConfigError: invalid UTF-8, which dockerd refuses in this file only.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace")
@@ -165,14 +165,14 @@ def _shown(name: str, value: Any) -> str:
 
 
 def masked(url: str) -> str:
-    """A proxy's address as it may be shown: without the user and the password."""
+    """A proxy's address without user and password, for display."""
     scheme, separator, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     return f"{scheme}://xxxxx:xxxxx@{host}" if separator and at and user else url
 
 
 def _refuse(settings: Mapping[str, Any], origin: Mapping[str, str]) -> None:
-    """What is set and not supported stops the start."""
+    """Refuses to start with an unsupported setting."""
     for name, where in origin.items():
         option = BY_KEY[name]
         value = settings[option.attribute]

@@ -1,4 +1,4 @@
-"""The configuration as the services read it: immutable, every value checked and of its own type."""
+"""The configuration for the services: immutable, with checked and typed values."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from engine.common.ids import IdMaps
 
 
 class ConfigError(Exception):
-    """A flag or key that can't be used; the text is for the person who starts the daemon."""
+    """An invalid flag or key; the text is for the administrator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """An OCI runtime registered by name: a program and arguments put before every call."""
+    """An OCI runtime registered by name: a program, and arguments that precede every call's."""
 
     path: str = ""
     args: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Ulimit:
 
 @dataclass(frozen=True, slots=True)
 class AddressPool:
-    """Networks that aren't given a subnet take one of ``/size`` out of ``base``."""
+    """Networks without a subnet in their request get one of ``/size`` from ``base``."""
 
     base: str
     size: int
@@ -39,11 +39,12 @@ class AddressPool:
 
 @dataclass(frozen=True, slots=True)
 class GcRule:
-    """One rule of ``builder.gc``: what it is about, and how much of it stays. Sizes are bytes or "10%" of the disk.
+    """One rule of ``builder.gc``: which records it affects, and how much of them stays. Sizes are bytes or "10%" of the
+    disk.
 
-    ``filters``: (name, value), as of ``docker builder prune --filter``. ``everything``: also what other results are
-    built on. ``reserved``: so much stays at least; ``most``: no more may stay; ``free``: so much of the disk is to be
-    left. 0 is no bound.
+    ``filters``: (name, value), as in ``docker builder prune --filter``. ``everything``: includes records that others
+    are built on. ``reserved``: the size that always stays; ``most``: the maximum size; ``free``: the space to leave
+    free on the disk. 0 is no limit.
     """
 
     filters: tuple[tuple[str, str], ...] = ()
@@ -55,7 +56,7 @@ class GcRule:
 
 @dataclass(frozen=True, slots=True)
 class BuilderGc:
-    """The build cache's own clean-up. Without ``rules``: all of it, down to the sizes given here."""
+    """The garbage collection of the build cache. Without ``rules``: all records, with the sizes given here."""
 
     enabled: bool = True
     rules: tuple[GcRule, ...] = ()
@@ -66,9 +67,9 @@ class BuilderGc:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings. Names are those of the flags and keys; sizes in bytes, times in seconds."""
+    """All settings, named like the flags and keys; sizes in bytes, times in seconds."""
 
-    # where things are
+    # paths
     data_root: Path = Path("/var/lib/wharf")
     exec_root: Path = Path("/run/wharf")
     pidfile: Path = Path("/run/wharf/wharfd.pid")
@@ -112,7 +113,7 @@ class Config:
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     live_restore: bool = True
     userns_remap: str = ""
-    # What ``userns_remap`` comes to; None: containers have the host's ids.
+    # The parsed ``userns_remap``; None: containers have the host's ids.
     id_maps: IdMaps | None = None
 
     # images
@@ -127,10 +128,9 @@ class Config:
     https_proxy: str = ""
     no_proxy: str = ""
 
-    # the network
-    # "": our own default bridge; "none": no default network; else a bridge that exists already.
+    # "": our own default bridge; "none": no default network; else an existing bridge.
     bridge: str = ""
-    # What our own default bridge is called.
+    # The name of our own default bridge.
     bridge_name: str = "wharf0"
     bip: str = ""
     bip6: str = ""
@@ -154,28 +154,30 @@ class Config:
     dns_search: tuple[str, ...] = ()
     host_gateway_ips: tuple[str, ...] = ()
 
-    # What was set and how ("flag" or "file"), by file key: for what differs when a default is spelled out.
+    # The settings that were given and their source ("flag" or "file"), by file key: some features act differently if a
+    # default is given explicitly.
     given: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def engine_address(self) -> str:
-        """The gRPC address of the supervisor: a stock containerd's if one is named."""
+        """The gRPC address of the supervisor, or of a stock containerd if one is configured."""
         return self.containerd or f"unix://{self.exec_root}/containerd/containerd.sock"
 
     @property
     def bridge_device(self) -> str:
-        """The default bridge's device."""
+        """The device of the default bridge."""
         return self.bridge if self.bridge not in ("", "none") else self.bridge_name
 
     @property
     def network_name(self) -> str:
-        """What names the engine's table and marks its links. Its bridge is an engine's own; one with none, or with an
-        admin's, which engines may share, is told apart by its run-time directory."""
+        """Names the engine's table and marks its links. An engine owns its bridge, so the bridge's name is unique;
+        without a bridge, or with an administrator's, which engines may share, the name is derived from its run-time
+        directory."""
         if not self.bridge:
             return self.bridge_name
         return f"{self.bridge}-{hashlib.sha256(bytes(self.exec_root)).hexdigest()[:8]}"
 
     @property
     def embedded(self) -> bool:
-        """True if the supervisor is our own and we start it."""
+        """Whether wharfd starts its own supervisor."""
         return not self.containerd

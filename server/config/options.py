@@ -1,7 +1,7 @@
-"""Every flag and key, as data: what it is called, what it takes, what becomes of it.
+"""All flags and keys, as data: name, type, default, and the attribute of the configuration.
 
-An option whose ``refused`` is set is one that dockerd knows and this engine doesn't do: setting it stops the start
-with its name, as ignoring it would break a promise.
+An option with ``refused`` is one of dockerd's that this engine doesn't support: the daemon refuses to start with it and
+names it, instead of ignoring it.
 """
 
 from collections.abc import Sequence
@@ -29,15 +29,15 @@ class Option:
     flag: str
     kind: Kind
     help: str = ""
-    # The key in daemon.json where it isn't the flag.
+    # The key in daemon.json, if it differs from the flag.
     key: str = ""
     short: str = ""
-    # Why it can't be set to anything but ``harmless``.
+    # Why it can't be set to any other value than ``harmless``.
     refused: str = ""
     harmless: object = None
-    # SIGHUP applies it.
+    # SIGHUP applies a change.
     reloads: bool = False
-    # Flags alone / the file alone know it.
+    # It exists only as a flag / only in the file.
     only_flag: bool = False
     only_file: bool = False
 
@@ -163,5 +163,5 @@ BY_SHORT = {option.short: option for option in OPTIONS if option.short}
 BY_KEY = {option.name: option for option in OPTIONS if not option.only_flag}
 # Objects in the file whose members are keys themselves: "proxies": {"http-proxy": ...}.
 FLATTENED = frozenset({"proxies"})
-# Keys that may stand in the file although the flag is given too: both are merged.
+# Keys that may be in the file although the flag is given: both are merged.
 MERGED = frozenset({"runtimes"})

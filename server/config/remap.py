@@ -1,7 +1,7 @@
-"""``userns-remap``: whose ids containers get (``default``, ``user``, ``user:group``, by names or numbers).
+"""``userns-remap``: the ids of containers (``default``, ``user``, ``user:group``, by names or numbers).
 
-The ids are those that ``/etc/subuid`` and ``/etc/subgid`` give to that user and group (subuid(5)). Each mapping has a
-data root of its own, ``<root>/<uid>.<gid>`` of the container's root, as with dockerd. Sentences are dockerd's.
+``/etc/subuid`` and ``/etc/subgid`` assign the ids to that user and group (subuid(5)). Each mapping has its own data
+root, ``<root>/<uid>.<gid>`` of the container's root, as in dockerd. The sentences are dockerd's.
 """
 
 import grp
@@ -16,22 +16,22 @@ from engine.common.system import private
 from server.config.model import Config, ConfigError
 
 SUBUID, SUBGID = "/etc/subuid", "/etc/subgid"
-#: The user and group that ``default`` stands for; made where they are missing.
+#: The user and group of ``default``; created if they are missing.
 DEFAULT_USER = "dockremap"
-#: Where ranges of users begin that the host has given none to (useradd(8), ``SUB_UID_MIN`` and ``SUB_UID_COUNT``).
+#: The start of ranges for a user without one on the host (useradd(8), ``SUB_UID_MIN`` and ``SUB_UID_COUNT``).
 _FIRST, _COUNT = 100_000, 65_536
 
 
 def remapped(config: Config) -> Config:
-    """The configuration with its mapping looked up and its data root made; unchanged where root stays root.
+    """The configuration with its mapping looked up and its data root created; unchanged without a mapping.
 
-    :raises ConfigError: there is no such user or group, or it has no ids to give.
+    :raises ConfigError: there is no such user or group, or it has no subordinate ids.
     """
     user, group = _names(config.userns_remap)
     if config.userns_remap == "default":
         _make_default()
     if user == "root":
-        # Root stays root: nothing to map, as dockerd has it.
+        # Root stays root: no mapping, as in dockerd.
         return config
     maps = IdMaps(_ranges(SUBUID, user, _uid(user), "uid"), _ranges(SUBGID, group, _gid(group), "gid"))
     uid, gid = maps.root
@@ -72,7 +72,7 @@ def _gid(name: str) -> int:
 
 
 def _ranges(path: str, name: str, number: int, kind: str) -> tuple[IdMapping, ...]:
-    """Container ids from 0 on, laid over the ranges in the order in which the host has them."""
+    """Maps container ids from 0 on to the ranges, in the host's order."""
     found = sorted((first, size) for owner, first, size in _entries(path) if owner in (name, str(number)))
     if not found:
         owner = {"uid": "user", "gid": "group"}[kind]
@@ -85,7 +85,10 @@ def _ranges(path: str, name: str, number: int, kind: str) -> tuple[IdMapping, ..
 
 
 def _entries(path: str) -> list[tuple[str, int, int]]:
-    """:raises ConfigError: a line that can't be read."""
+    """The lines of a file of ranges.
+
+    :raises ConfigError: a malformed line.
+    """
     try:
         lines = Path(path).read_text().splitlines()
     except FileNotFoundError:
@@ -102,7 +105,7 @@ def _entries(path: str) -> list[tuple[str, int, int]]:
 
 
 def _make_default() -> None:
-    """The user and group of ``default`` with their ranges."""
+    """Creates the user and group of ``default`` with their ranges."""
     try:
         pwd.getpwnam(DEFAULT_USER)
     except KeyError:
@@ -110,26 +113,29 @@ def _make_default() -> None:
     for path, flag in ((SUBUID, "--add-subuids"), (SUBGID, "--add-subgids")):
         entries = _entries(path)
         if not any(owner == DEFAULT_USER for owner, _, _ in entries):
-            Path(path).touch(mode=0o644)  # usermod wants it to be there
+            Path(path).touch(mode=0o644)  # usermod requires the file
             first = max([_FIRST, *(start + size for _, start, size in entries)])
             _tool("usermod", flag, f"{first}-{first + _COUNT - 1}", DEFAULT_USER)
 
 
 def _tool(name: str, *arguments: str) -> None:
     from engine.common.system.run import (
-        run_sync,  # loads asyncio, which the processes forked from this one shall not carry
+        run_sync,  # imports asyncio, which forks of this process should not contain
     )
 
     try:
         run_sync([name, *arguments], deadline=timeouts.seconds("program.run"), check=True)
     except FileNotFoundError:
-        raise ConfigError(f"Can't create ID mappings: {name} is missing: make user {DEFAULT_USER} by hand") from None
+        raise ConfigError(f"Can't create ID mappings: {name} is missing: create user {DEFAULT_USER} manually") from None
     except WharfError as error:
         raise ConfigError(f"Can't create ID mappings: {error.message}") from None
 
 
 def _check_ways(root: Path, uid: int, gid: int) -> None:
-    """:raises ConfigError: container root can't come to its files."""
+    """Checks that the container's root can reach its files.
+
+    :raises ConfigError: a directory above them is closed to it.
+    """
     for part in (root, *root.parents):
         info = part.stat()
         own = info.st_mode & 0o100 and info.st_uid == uid

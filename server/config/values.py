@@ -1,4 +1,4 @@
-"""Values of options: from a flag's text and from the file's JSON, with the sentences of dockerd's parsers."""
+"""Parses the values of options from a flag's text and from the file's JSON, with dockerd's sentences."""
 
 import ipaddress
 import re
@@ -43,7 +43,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_ulimit(text: str) -> Ulimit:
-    """ "nofile=1024:2048" or "nofile=1024"; -1 is no limit."""
+    """ "nofile=1024:2048" or "nofile=1024"; -1 is unlimited."""
     name, separator, limits = text.partition("=")
     if not separator or not limits:
         raise ConfigError(f"invalid ulimit argument: {text}")
@@ -125,7 +125,7 @@ def _switches(texts: Sequence[str]) -> dict[str, bool]:
 def from_flag(kind: Kind, texts: Sequence[str]) -> Any:
     """The value of a flag given once or several times.
 
-    :raises ConfigError: in the words of the parser.
+    :raises ConfigError: with dockerd's sentence.
     """
     last = texts[-1]
     match kind:
@@ -155,7 +155,7 @@ def from_flag(kind: Kind, texts: Sequence[str]) -> Any:
 
 
 def kind_of(value: object) -> str:
-    """Return the JSON kind of a value, as Go's errors name it."""
+    """The JSON type of a value, as Go's errors name it."""
     kinds: Sequence[tuple[type, str]] = (
         (bool, "bool"),
         (int, "number"),
@@ -224,7 +224,7 @@ def _file_pools(name: str, value: Any) -> tuple[AddressPool, ...]:
 
 
 def _sized(name: str, entry: dict[str, Any], *keys: str) -> int | str:
-    """The first of the keys that is there: "20GB", "10%" of the disk, or bytes; 0 if there is none."""
+    """The value of the first existing key: "20GB", "10%" of the disk, or bytes; 0 if there is none."""
     for key in keys:
         value = entry.get(key)
         if isinstance(value, str) and re.fullmatch(r"\d{1,2}%", value):
@@ -251,7 +251,7 @@ def _rule(entry: Any) -> GcRule:
     name = "builder.gc.policy"
     entry = _known(name, entry, _RULE_KEYS)
     given = entry.get("filter") or []
-    # Also as the API has filters: {"unused-for": {"48h": true}}.
+    # Also in the API's form of filters: {"unused-for": {"48h": true}}.
     pairs = (
         [f"{key}={value}" for key, values in given.items() for value in values] if isinstance(given, dict) else given
     )
@@ -281,7 +281,7 @@ def _file_builder(name: str, value: Any) -> BuilderGc:
 def from_file(kind: Kind, name: str, value: Any) -> Any:
     """The value of a key of ``daemon.json``.
 
-    :raises ConfigError: in the words of Go's JSON decoder.
+    :raises ConfigError: with the sentence of Go's JSON decoder.
     """
     readers: Mapping[Kind, Callable[[], Any]] = {
         Kind.TEXT: lambda: _typed(name, value, str, "string"),

@@ -1,4 +1,4 @@
-"""Container records in the database: one document each, under the container's id and name."""
+"""Container records in the database: one document per container, with its id and name."""
 
 import logging
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ log = logging.getLogger(__name__)
 
 
 class ContainerStore:
-    """Every call returns when the change is committed."""
+    """Every call returns after the commit."""
 
     def __init__(self, database: Database) -> None:
         self._documents = Documents(database, "containers")
 
     async def put(self, container: Container, *, frees: bool = False) -> None:
-        """``frees``: on a full disk it may use the database's reserve."""
+        """``frees``: on a full disk the write may use the database's reserve."""
         await self._documents.put(container.id, container.name, container.to_doc(), frees=frees)
 
     async def delete(self, id: str) -> None:
         await self._documents.delete(id)
 
     async def load(self) -> Sequence[Container]:
-        """All records; one that can't be read is left where it is and logged, the others count."""
+        """All readable records; an unreadable one is logged and left in the database."""
         found = []
         for id, _, document in await self._documents.all():
             try:

@@ -1,13 +1,13 @@
-"""HTTP, as the Engine API needs it."""
+"""The HTTP server of the Engine API."""
 
 import sys
 
 from engine.common.system.packages import skip_init
 
-# uvicorn's protocol is used here; its command line and its processes would be 1.6 MiB of a daemon at rest.
+# Only uvicorn's protocol is used; its command line and process manager would cost 1.6 MiB.
 skip_init("uvicorn")
 
-from uvicorn.config import Config  # noqa: E402 - only now
+from uvicorn.config import Config  # after skip_init  # noqa: E402
 
-# Some of its modules look for it here.
+# Some of its modules import Config from the package.
 vars(sys.modules["uvicorn"]).setdefault("Config", Config)

@@ -1,7 +1,7 @@
-"""Large bodies of requests (archives): read into a buffer of their own, past the protocol's.
+"""Large request bodies (archives): received into a separate buffer instead of the protocol's.
 
-The ordinary way copies each byte five times on the loop, in pieces of a few KiB. Here the kernel writes into the
-buffer, and what lies in it between the marks of the chunks becomes a piece of about 1 MiB with one copy.
+The ordinary code copies each byte five times in the loop, in pieces of a few KiB. Here the kernel writes into the
+buffer, and its data between the chunk marks becomes a piece of about 1 MiB with one copy.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from server.http.hijack import connection_of
 from server.http.protocol import EngineProtocol
 
 _PIECE = 1 << 20
-_ROOM = 64 << 10  # less than this left in the buffer: the piece is passed on
-_READY = 2  # pieces that wait for the handler; then the client waits
+_ROOM = 64 << 10  # with less free space in the buffer, the piece is passed on
+_READY = 2  # pieces queued for the handler; then the client waits
 
 
 async def pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces of about 1 MiB, however the client sent it.
+    """Yields the body in pieces of about 1 MiB, whatever the client's chunks are.
 
-    :raises ClientDisconnect: the client left in the middle.
+    :raises ClientDisconnect: the client disconnected during the body.
     """
     protocol = connection_of(request)
-    # The first message comes the ordinary way: most bodies are no longer, and "100 Continue" is sent there.
+    # The ordinary code receives the first message: most bodies have only one, and it sends "100 Continue".
     first, more = await _message(request)
     if more and protocol.transport.get_extra_info("ssl_object") is None and protocol.in_body is not None:
         if protocol.transport.is_closing():
@@ -54,13 +54,13 @@ async def _message(request: Request) -> tuple[bytes, bool]:
 
 
 class _Reader(asyncio.BufferedProtocol):
-    """Stands in the protocol's place on the connection until the body's end."""
+    """Replaces the protocol on the connection until the body's end."""
 
     def __init__(self, protocol: EngineProtocol, first: bytes) -> None:
         self._protocol = protocol
         self._body = cast(Body, protocol.in_body)
         self._buffer = memoryview(bytearray(_PIECE + _ROOM))
-        self._kept = 0  # bytes of an unfinished line, where the next are put behind
+        self._kept = 0  # bytes of an unfinished line, which precede the next ones
         self._at = 0
         self._parts: list[memoryview | bytes] = [first, protocol.early_body()]
         self._ready: list[bytes] = []
@@ -73,7 +73,7 @@ class _Reader(asyncio.BufferedProtocol):
         self._put_into(self)
 
     def _put_into(self, protocol: Any) -> None:
-        """Who gets what comes next. uvloop looks at the kind of a protocol when reading begins."""
+        """Sets the transport's protocol. uvloop checks the kind of a protocol when reading starts."""
         transport = self._protocol.transport
         reading = transport.is_reading()
         transport.pause_reading()
@@ -84,7 +84,7 @@ class _Reader(asyncio.BufferedProtocol):
     async def next(self) -> bytes:
         """The next piece; b"" at the end.
 
-        :raises ClientDisconnect: the client left in the middle.
+        :raises ClientDisconnect: the client disconnected during the body.
         """
         while not self._ready and not self._ended:
             if self._protocol.cycle.disconnected:
@@ -97,7 +97,7 @@ class _Reader(asyncio.BufferedProtocol):
             self._protocol.flow.resume_reading()
         return piece
 
-    # what the transport calls
+    # called by the transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer[self._at :]
@@ -114,7 +114,7 @@ class _Reader(asyncio.BufferedProtocol):
             protocol.reject_body()
             self._wanted.set()
             return
-        if not protocol.cycle.response_complete:  # else nobody is left to read it
+        if not protocol.cycle.response_complete:  # else no handler reads it any more
             self._parts += parts
         self._kept = end - begin - used
         self._at = end
@@ -129,7 +129,7 @@ class _Reader(asyncio.BufferedProtocol):
             self._flush()
 
     def _flush(self) -> None:
-        """Makes a piece of what is there and begins the buffer again."""
+        """Makes a piece of the buffered data and empties the buffer."""
         piece = b"".join(self._parts)
         self._parts.clear()
         if piece:

@@ -1,7 +1,7 @@
-"""One request and its response, written in as few bytes' copies and system calls as there can be.
+"""One request and its response, written with few copies and system calls.
 
-uvicorn's own cycle looks at every byte of every header and writes head and body apart; that was a third of what a
-short answer costs. Here what all answers have in common is encoded once a second.
+uvicorn's own cycle checks every byte of every header and writes head and body separately, a third of the cost of a
+short response. Here the common part of all responses is encoded once per second.
 """
 
 import asyncio
@@ -17,12 +17,15 @@ from server.http.streams import BrokenStream
 
 log = logging.getLogger(__name__)
 
-# Names as Go writes them: scripts look for them in the output of curl.
+# Header names as Go writes them: scripts match them in the output of curl.
 _spelled: dict[bytes, bytes] = {}
 
 
 def _line(name: bytes, value: bytes) -> bytes:
-    """:raises RuntimeError: a value that would end its line."""
+    """A header line.
+
+    :raises RuntimeError: the value contains a line break.
+    """
     spelled = _spelled.get(name)
     if spelled is None:
         spelled = _spelled[name] = b"-".join(part.capitalize() for part in name.split(b"-"))
@@ -52,7 +55,7 @@ class Cycle(RequestResponseCycle):
     """The app's side of a request (``receive``) and of its response (``send``)."""
 
     lingers = False
-    # A head that waits for its body, to be written with it.
+    # A head that is kept back, to be written with its body.
     _head = b""
     _headless = False
 
@@ -60,7 +63,7 @@ class Cycle(RequestResponseCycle):
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
-            # The client left or the daemon stops; half an answer must not look whole.
+            # The client disconnected or the daemon stops; a partial response must not look complete.
             if not self.response_complete:
                 self.transport.abort()
             raise
@@ -73,15 +76,15 @@ class Cycle(RequestResponseCycle):
                 self.transport.abort()
         else:
             if not self.response_complete and not self.disconnected:
-                log.error("%s %s: no complete answer", self.scope["method"], self.scope["path"])
+                log.error("%s %s: the response is incomplete", self.scope["method"], self.scope["path"])
                 self.transport.abort()
         finally:
             self.on_response = lambda: None
 
     async def send(self, message: ASGISendEvent) -> None:
-        """A message of the app: the head, then the body in any number of parts.
+        """Handles a message of the app: the head, then the body in any number of parts.
 
-        :raises RuntimeError: the app doesn't keep to that.
+        :raises RuntimeError: the app sends other messages.
         """
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
@@ -95,7 +98,7 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError(f"unexpected message {message['type']}")
 
     def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """The whole response at once."""
+        """Sends the whole response at once."""
         self._start(status, headers)
         self._body(body, last=True)
 
@@ -144,7 +147,7 @@ class Cycle(RequestResponseCycle):
         if self.expected_content_length:
             raise RuntimeError("the response is shorter than its Content-Length")
         if self.more_body and not self.keep_alive:
-            # Closing now, with unread data, would reset the connection and eat the answer.
+            # Closing now, with unread data, would reset the connection and lose the response.
             self.lingers = self.keep_alive = True
         self.response_complete = True
         self.message_event.set()

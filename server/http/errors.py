@@ -1,4 +1,4 @@
-"""The one place that chooses an HTTP status: from the kind of an error. The body is dockerd's form of it."""
+"""Chooses the HTTP status by the kind of an error; no other module does. The body is dockerd's error format."""
 
 import logging
 
@@ -29,12 +29,12 @@ STATUS = {
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status of an error; what isn't ours is 500."""
+    """The HTTP status of an error; 500 for an exception that is no WharfError."""
     return STATUS[error.kind] if isinstance(error, WharfError) else 500
 
 
 def report(error: BaseException, request: str) -> None:
-    """Logs what a person must know: defects with their trace, failures of the host with a line."""
+    """Logs an error: internal errors with their traceback, failures of the host in one line."""
     error = disk_error(error)
     if not isinstance(error, WharfError):
         log.error("%s: %s", request, error, exc_info=error)
@@ -45,8 +45,8 @@ def report(error: BaseException, request: str) -> None:
 
 
 def _is_defect(error: BaseException) -> bool:
-    """Whether an exception that this project did not foresee is behind an error. What the runtime, the kernel or a
-    peer refuses is told in full by its message."""
+    """Whether an unexpected exception caused the error. A refusal of the runtime, the kernel or a peer is completely
+    described by its message."""
     cause = next((found for found in causes(error) if not isinstance(found, WharfError)), None)
     return cause is not None and not isinstance(cause, OSError)
 

@@ -1,8 +1,8 @@
-"""Where one HTTP/1.1 message ends and the next bytes begin.
+"""Finds the end of an HTTP/1.1 message.
 
-The parser under uvicorn can't tell: it takes everything behind ``Connection: Upgrade`` for the new protocol, the
-body of ``POST /exec/{id}/start`` included, and reads on into whatever a client sends after a request that will be
-hijacked. So the bytes are framed here, and the parser sees one head at a time.
+uvicorn's parser can't: it takes everything after ``Connection: Upgrade`` for the new protocol, including the body of
+``POST /exec/{id}/start``, and parses whatever a client sends after a request that will be hijacked. So the bytes are
+framed here, and the parser gets one head at a time.
 """
 
 import re
@@ -10,28 +10,28 @@ from collections.abc import Iterable
 
 import httptools
 
-# As Go's server: DefaultMaxHeaderBytes and the 4 KiB that it reads beyond. ``docker build`` sends build arguments in
-# the query, and credentials in X-Registry-Config.
+# Go's server: DefaultMaxHeaderBytes and the 4 KiB that it reads beyond. ``docker build`` sends build arguments in the
+# query, and credentials in X-Registry-Config.
 MAX_HEAD = (1 << 20) + 4096
-# Bytes of one line between chunks, of all lines of a trailer, and of what may stand between chunks beyond 16 bytes
-# each and twice the data (as Go counts it: each chunk costs more to read than its data is worth).
+# Bytes of one line between chunks, of all lines of a trailer, and of all bytes between chunks beyond 16 each and twice
+# the data (Go's rule: a chunk must not cost more to read than its data).
 _MAX_LINE = 4096
 _MAX_TRAILER = 64 * 1024
 _MAX_EXCESS = 16 * 1024
 
-# RFC 9112, section 3: one space each, and a version that is served. The parser also takes HTTP/0.9 and 2.0.
+# RFC 9112, section 3: single spaces and a supported version. The parser also accepts HTTP/0.9 and 2.0.
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~\x80-\xff]+ HTTP/1\.[01]\r\n")
-# The bytes that Go's server takes in a Host header.
+# The bytes that Go's server accepts in a Host header.
 _HOST = re.compile(rb"[0-9A-Za-z!$%&()*+,\-.:;=\[\]'_~]*")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*")
 
 
 class BadFraming(Exception):
-    """The message can't be delimited: the connection is of no further use."""
+    """The message has no valid end: the connection can't be used further."""
 
 
 def head_end(received: bytearray, start: int = 0) -> int:
-    """The offset behind the blank line of a head, or -1 if it isn't complete."""
+    """The offset after the blank line of a head, or -1 if it is incomplete."""
     full = received.find(b"\r\n\r\n", start)
     bare = received.find(b"\n\n", start)
     if full < 0:
@@ -42,9 +42,9 @@ def head_end(received: bytearray, start: int = 0) -> int:
 def split_target(target: bytes) -> tuple[bytes, bytes]:
     """The path and the query of a request's target, whose characters the parser has checked.
 
-    ``httptools.parse_url`` takes no more than 65,535 bytes, so that it sees neither queries nor plain paths.
+    ``httptools.parse_url`` is limited to 65,535 bytes, so it gets neither queries nor plain paths.
 
-    :raises HttpParserInvalidURLError: it is neither a path nor a URL.
+    :raises HttpParserInvalidURLError: the target is neither a path nor a URL.
     """
     target = target.partition(b"#")[0]
     path, _, query = target.partition(b"?")
@@ -54,13 +54,19 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
 
 
 def check_head(head: bytes) -> None:
-    """:raises BadFraming: the first line is no request of HTTP/1."""
+    """Checks the request line.
+
+    :raises BadFraming: it is not a request of HTTP/1.
+    """
     if _REQUEST_LINE.match(head) is None:
         raise BadFraming("malformed request line")
 
 
 def check_host(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """:raises BadFraming: no Host header, two, or one that is no host: what stands before us may have read another."""
+    """Checks the Host header.
+
+    :raises BadFraming: it is missing, repeated or malformed: a proxy may have read another host.
+    """
     hosts = [value for name, value in headers if name == b"host"]
     if version == "1.1" and not hosts:
         raise BadFraming("missing required Host header")
@@ -71,10 +77,13 @@ def check_host(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 class Body:
-    """The body of one message: takes its own bytes from the front of a buffer, leaves the rest."""
+    """The body of one message: removes its own bytes from the front of a buffer, and leaves the rest."""
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], version: str = "1.1") -> None:
-        """:raises BadFraming: contradicting or unknown framing (which is how requests are smuggled)."""
+        """Reads the framing headers.
+
+        :raises BadFraming: contradicting or unknown framing (request smuggling).
+        """
         lengths = {value.strip() for name, value in headers if name == b"content-length"}
         codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
         self.chunked = bool(codings)
@@ -92,7 +101,7 @@ class Body:
         self.done = not self.chunked and self._left == 0
 
     def take(self, received: bytearray) -> bytes:
-        """The body's bytes that are there; sets ``done`` when it is complete.
+        """Returns the body's available bytes; sets ``done`` when it is complete.
 
         :raises BadFraming: a malformed chunk.
         """
@@ -105,8 +114,8 @@ class Body:
         return data
 
     def split(self, view: memoryview) -> tuple[list[memoryview], int]:
-        """The body's bytes in ``view``, where they lie, and how much of it was understood: a line that is not whole
-        is to be shown again with what follows.
+        """The body's bytes in ``view``, without a copy, and the number of bytes consumed: an incomplete line must be
+        passed again with the following bytes.
 
         :raises BadFraming: a malformed chunk.
         """
@@ -129,7 +138,7 @@ class Body:
         return parts, at
 
     def _chunk_line(self, line: bytes) -> None:
-        """What stands between the chunks: the end of one, the size of the next, the trailer."""
+        """Parses a line between chunks: the end of one, the size of the next, the trailer."""
         if self._in_trailer:
             self._trailer += len(line) + 2
             if line and (_TRAILER.fullmatch(line) is None or self._trailer > _MAX_TRAILER):
@@ -153,9 +162,9 @@ class Body:
 
 
 def _line(view: memoryview, start: int) -> tuple[bytes, int]:
-    """A line without its end, and where the next begins: -1 if it isn't whole yet.
+    """A line without its end, and the offset of the next one: -1 if it is incomplete.
 
-    :raises BadFraming: it is too long, or ends with a bare LF or has a bare CR, where another reader may see two lines.
+    :raises BadFraming: it is too long, or has a bare LF or CR, which another reader may take for a line end.
     """
     window = bytes(view[start : start + 32])
     end = window.find(b"\n")

@@ -1,4 +1,4 @@
-"""Taking a connection over from HTTP: attach, exec, BuildKit's /grpc and /session, websockets.
+"""Takes a connection over from HTTP: attach, exec, BuildKit's /grpc and /session, websockets.
 
     async def handler(request):
         body = await params.body(request, Model)          # first: nothing can be read afterwards
@@ -7,9 +7,9 @@
         sock.send(taken.head("application/vnd.docker.raw-stream")) ...
         return None
 
-What the caller gets is always a connected stream socket, non-blocking and its own to close. On a plain connection
-it is the client's very socket, so it can be passed to another process (SCM_RIGHTS). On TLS it is one end of a
-socket pair, and this process relays between the other end and the client, half-closes included.
+The caller gets a connected, non-blocking stream socket, which it must close. On a plain connection it is the client's
+own socket, so it can be passed to another process (SCM_RIGHTS). On TLS it is one end of a socket pair, and this process
+relays between the other end and the client, including half-closes.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ from starlette.requests import Request
 from server.http.errors import error_body, status_of
 from server.http.protocol import EngineProtocol
 
-# Bytes that may wait on their way through the relay, each way.
+# The maximum number of bytes buffered in the relay, in each direction.
 _RELAY_LIMIT = 256 * 1024
 
 
 class ClientGone(ConnectionError):
-    """The client of a connection that was taken over has left: no defect, and nobody to tell."""
+    """The client of a hijacked connection has disconnected: no internal error, and no response is possible."""
 
 
 @dataclass(slots=True)
 class Hijacked:
-    """A connection that no longer speaks HTTP.
+    """A connection that no longer uses HTTP.
 
-    ``sock``: see above. ``early``: what the client sent behind its request; it comes before anything read from
-    ``sock``. ``upgrade``: the protocol that the client asked to switch to, or "". ``relayed``: bytes pass this process.
+    ``sock``: see above. ``early``: bytes that the client sent after its request; they precede everything read from
+    ``sock``. ``upgrade``: the protocol that the client requested, or "". ``relayed``: this process relays the bytes.
     """
 
     sock: socket.socket
@@ -46,7 +46,7 @@ class Hijacked:
     headers: list[tuple[bytes, bytes]]
 
     def head(self, content_type: str = "") -> bytes:
-        """The response head: ``101 UPGRADED`` if the client asked for an upgrade, else ``200 OK``."""
+        """The response head: ``101 UPGRADED`` if the client requested an upgrade, else ``200 OK``."""
         lines = [b"HTTP/1.1 101 UPGRADED" if self.upgrade else b"HTTP/1.1 200 OK"]
         if content_type:
             lines.append(b"Content-Type: " + content_type.encode("latin-1"))
@@ -56,7 +56,7 @@ class Hijacked:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def error(self, error: BaseException) -> bytes:
-        """A whole HTTP error, for what fails before :meth:`head` was written."""
+        """A complete HTTP error, for a failure before :meth:`head` was sent."""
         body = error_body(error)
         head = (
             f"HTTP/1.1 {status_of(error)} Error\r\nContent-Type: application/json\r\n"
@@ -65,7 +65,7 @@ class Hijacked:
         return head + b"".join(name + b": " + value + b"\r\n" for name, value in self.headers) + b"\r\n" + body
 
     async def send(self, data: bytes) -> None:
-        """Writes all of ``data`` to the client.
+        """Sends all of ``data`` to the client.
 
         :raises ClientGone: it has closed the connection.
         """
@@ -75,27 +75,27 @@ class Hijacked:
             raise ClientGone(error.errno, error.strerror) from error
 
     def close(self) -> None:
-        """Closes this end. A copy passed to another process lives on."""
+        """Closes this end. A copy in another process stays open."""
         self.sock.close()
 
 
 def connection_of(request: Request) -> EngineProtocol:
-    """The protocol object under a request."""
+    """The protocol object of a request."""
     return cast(EngineProtocol, request.scope["extensions"]["connection"])
 
 
 async def hijack(request: Request) -> Hijacked:
-    """Takes the connection of ``request`` over. From here on nothing may be sent through ASGI.
+    """Takes the connection of ``request`` over. Nothing may be sent through ASGI afterwards.
 
-    :raises asyncio.CancelledError: the client has gone.
+    :raises asyncio.CancelledError: the client has disconnected.
     """
     protocol = connection_of(request)
-    # The whole body belongs to the request, also where the handler had no use for it.
+    # The whole body belongs to the request, even if the handler did not read it.
     while protocol.cycle.more_body:
         if (await request.receive())["type"] == "http.disconnect":
             raise asyncio.CancelledError
     transport = protocol.transport
-    # What is still to be written, "100 Continue" or an earlier answer, leaves first.
+    # Flush pending output first: "100 Continue" or an earlier response.
     transport.set_write_buffer_limits(high=0)
     await protocol.flow.drain()
     if protocol.cycle.disconnected or transport.is_closing():
@@ -103,12 +103,12 @@ async def hijack(request: Request) -> Hijacked:
     early = protocol.take()
     upgrade, headers = protocol.upgrade, list(protocol.server_state.default_headers)
     if not upgrade and request.headers.get("upgrade", "").lower() == "tcp":
-        upgrade = "tcp"  # for dockerd, and so for clients, that header is enough
+        upgrade = "tcp"  # dockerd, and so its clients, need no Connection header
     original = transport.get_extra_info("socket")
     if transport.get_extra_info("ssl_object") is None and original is not None:
         sock = socket.socket(fileno=os.dup(original.fileno()))
         sock.settimeout(0)
-        # Closes the loop's descriptor and forgets it; the connection lives on in the copy.
+        # Closes the loop's descriptor; the connection stays open in the copy.
         transport.abort()
         return Hijacked(sock, early, upgrade, relayed=False, headers=headers)
     ours, theirs = socket.socketpair()
@@ -119,7 +119,7 @@ async def hijack(request: Request) -> Hijacked:
 
 
 class _Side(asyncio.Protocol):
-    """One of the two connections of a relay: what it receives goes to the other, with back-pressure."""
+    """One of the two connections of a relay: forwards its input to the other, with back-pressure."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -138,11 +138,11 @@ class _Side(asyncio.Protocol):
         if (peer := self._peer()) is not None:
             peer.write(data)
         elif self.transport is not None:
-            # Nobody reads what this side sends.
+            # The other side no longer reads.
             self.transport.abort()
 
     def eof_received(self) -> bool:
-        """Hands the half-close on; closes when both directions have ended."""
+        """Forwards the half-close; closes when both directions have ended."""
         self.ended = True
         if (peer := self._peer()) is not None and peer.can_write_eof():
             peer.write_eof()
@@ -158,12 +158,12 @@ class _Side(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if (peer := self._peer()) is not None:
-            # Writes what is buffered first.
+            # Writes buffered data first.
             peer.close()
 
 
 class _Relay:
-    """Between a client's transport and a socket of ours."""
+    """Relays between a client's transport and a socket of ours."""
 
     @staticmethod
     async def start(transport: asyncio.Transport, sock: socket.socket, *, half_closed: bool) -> None:

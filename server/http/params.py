@@ -1,4 +1,4 @@
-"""Query parameters and bodies, read as dockerd reads them: lax truths, strict numbers, its sentences."""
+"""Query parameters and bodies, parsed as dockerd does: lenient booleans, strict numbers, its sentences."""
 
 import asyncio
 import base64
@@ -23,16 +23,16 @@ M = TypeVar("M", bound=Model)
 R = TypeVar("R", bound=Record)
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
-# The seconds that have a date: nothing that is asked for happened before or will after.
+# The seconds of Go's valid dates.
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
-# Larger JSON bodies are refused.
+# The maximum size of a JSON body.
 MAX_BODY = 16 * 1024 * 1024
-# Larger ones are decoded in a thread: to say what is wrong with a broken one takes seconds.
+# Larger bodies are decoded in a thread: describing the error of an invalid one takes seconds.
 _LARGE = 64 * 1024
 
 
 def version_of(request: Request) -> Version:
-    """The API version that this request speaks."""
+    """The API version of this request."""
     version: Version = request.state.version
     return version
 
@@ -43,28 +43,28 @@ def has(request: Request, change: Change) -> bool:
 
 
 def text(request: Request, name: str, default: str = "") -> str:
-    """A parameter's first value, as Go's ``FormValue`` has it."""
+    """A parameter's first value, as Go's ``FormValue``."""
     values = texts(request, name)
     return values[0] if values else default
 
 
 def texts(request: Request, name: str) -> list[str]:
-    """All values of a parameter that may be repeated, as the client's version means them."""
+    """All values of a repeatable parameter, as the client's version means them."""
     given = request.query_params.getlist(name)
     mark: QueryMark | None = request.state.query.get(name)
     return given if mark is None else mark.values(given, version_of(request))
 
 
 def flag(request: Request, name: str, *, default: bool = False) -> bool:
-    """A truth: "", 0, no, false and none (any case) are false, anything else is true."""
+    """A boolean: "", 0, no, false and none (any case) are false, anything else is true."""
     values = texts(request, name)
     return default if not values else values[0].strip().lower() not in _FALSE
 
 
 def number(request: Request, name: str, default: int | None = None) -> int | None:
-    """A 64-bit number; "" is as good as not given.
+    """A 64-bit number; "" counts as missing.
 
-    :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
+    :raises WharfError: INVALID_ARGUMENT with the sentence of Go's strconv.
     """
     value = text(request, name)
     return default if value == "" else parse_int(value)
@@ -73,7 +73,7 @@ def number(request: Request, name: str, default: int | None = None) -> int | Non
 def parse_int(value: str) -> int:
     """A signed 64-bit decimal.
 
-    :raises WharfError: INVALID_ARGUMENT in the words of Go's strconv.
+    :raises WharfError: INVALID_ARGUMENT with the sentence of Go's strconv.
     """
     digits = value[1:] if value[:1] in ("+", "-") else value
     quoted = jsontext.dumps(value).decode()
@@ -88,7 +88,7 @@ def parse_int(value: str) -> int:
 def moment(value: str) -> int:
     """``seconds[.nanoseconds]`` → ns, not before the year 1 nor after 9999; "" is 0.
 
-    :raises WharfError: INVALID_ARGUMENT with Go's words (dockerd answers 500 with them).
+    :raises WharfError: INVALID_ARGUMENT with Go's sentence (dockerd answers 500 with it).
     """
     if not value:
         return 0
@@ -126,7 +126,7 @@ async def raw_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 
 def check_json(request: Request) -> None:
-    """A body needs ``Content-Type: application/json``; without a body anything goes but another type.
+    """A body requires ``Content-Type: application/json``; without a body the header may be missing.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -144,7 +144,7 @@ def check_json(request: Request) -> None:
 
 
 async def body(request: Request, model: type[M], *, optional: bool = True) -> M:
-    """The JSON body as ``model``, adapted to the client's version. ``optional``: no body is an empty object.
+    """The JSON body as ``model``, adapted to the client's version. ``optional``: a missing body is an empty object.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -171,20 +171,20 @@ def left_out(request: Request, kind: type[R]) -> R:
 
 
 async def decoded(model: type[M], data: bytes) -> M:
-    """``decode`` off the event loop where that may take long.
+    """``decode``, in a thread if it may take long.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
     if len(data) <= _LARGE:
         return decode(model, data)
-    model.model_rebuild()  # here: threads must not build the same model's validator at once
+    model.model_rebuild()  # here: threads must not build the same model's validator concurrently
     return await asyncio.to_thread(decode, model, data)
 
 
 def registry_auth(request: Request, header: str = "x-registry-auth") -> AuthConfig | None:
-    """The credentials of a header: base64url of JSON. None if there are none.
+    """The credentials in a header: base64url of JSON. None if it is missing.
 
-    :raises WharfError: INVALID_ARGUMENT: no base64 or no such JSON.
+    :raises WharfError: INVALID_ARGUMENT: invalid base64 or JSON.
     """
     encoded = request.headers.get(header, "")
     if not encoded:

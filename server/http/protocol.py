@@ -1,9 +1,9 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol, changed where the Engine API needs more than ASGI gives.
+"""HTTP/1.1 on one connection: uvicorn's protocol, extended for the Engine API.
 
-* A route can take the connection over (``hijack.py``): its body and the bytes behind it are kept apart.
-* A client that leaves cancels a handler that waits for it, and no other.
-* A half-closed client still gets its answer.
-* What a client sends is bounded: the head in size and time, pipelined requests by back-pressure.
+* A route can take the connection over (``hijack.py``): its body and the bytes after it are kept separate.
+* A client that disconnects cancels a handler of a waiting route, and no other.
+* A half-closed client still gets its response.
+* The client's input is bounded: the head in size and time, pipelined requests by back-pressure.
 """
 
 import asyncio
@@ -26,13 +26,14 @@ from server.http.framing import MAX_HEAD, BadFraming, Body, check_head, check_ho
 
 log = logging.getLogger(__name__)
 
-# A head must be there this long after its first byte (or the connection): nobody keeps a connection by trickling.
+# The deadline of a head after its first byte (or the connection): a slow sender can't keep the connection.
 HEAD = "http.head"
-# Bytes of a body that may wait for the handler.
+# The maximum size of body bytes that wait for the handler.
 BODY_AHEAD = 1024 * 1024
-# The rest of a body is read and thrown away after an early answer for this long, so that closing doesn't destroy it.
+# After an early response, the rest of the body is read and discarded for this long: closing at once would make the
+# client lose the response.
 LINGER = "http.linger"
-# The same for what a client sends after a request that was rejected, such as the rest of a head that is too long.
+# The same for bytes after a rejected request, such as the rest of a head that is too long.
 REJECTED = "http.rejected"
 
 
@@ -47,7 +48,7 @@ class Application(Protocol):
 
 
 class EngineProtocol(HttpToolsProtocol):
-    """uvicorn's protocol for this API. The app finds it as ``scope["extensions"]["connection"]``."""
+    """uvicorn's protocol for this API. The app gets it as ``scope["extensions"]["connection"]``."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class EngineProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.received = bytearray()
         self.upgrade = ""
-        # Set by the app: the client's leaving cancels the running handler.
+        # Set by the app: a disconnect cancels the running handler.
         self.leaving_cancels = False
         self._body: Body | None = None
         self._task: asyncio.Task[None] | None = None
@@ -68,16 +69,16 @@ class EngineProtocol(HttpToolsProtocol):
         self._taken = False
         self._rejected = False
         self._complete = False
-        # How much of ``received`` has no blank line in it.
+        # The number of bytes in ``received`` that contain no blank line.
         self._searched = 0
 
-    # ---- the connection
+    # the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
-        # Names of sockets are of no use to the API, except that TLS makes it https.
+        # The API doesn't use socket names; only the scheme depends on TLS.
         self.scheme = "https" if transport.get_extra_info("ssl_object") is not None else "http"
         self._arm(timeouts.seconds(HEAD))
 
@@ -95,7 +96,7 @@ class EngineProtocol(HttpToolsProtocol):
         self.flow.resume_writing()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client closed its side: what it asked for is still answered, unless it would be waited for."""
+        """The client closed its side: its request is still answered, unless the handler waits for the client."""
         self._eof = True
         if self._rejected or not self._busy():
             return False
@@ -128,7 +129,7 @@ class EngineProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.abort() if self.received else self.transport.close()
 
-    # ---- bytes in
+    # input
 
     def data_received(self, data: bytes) -> None:
         if self._rejected:
@@ -137,7 +138,7 @@ class EngineProtocol(HttpToolsProtocol):
         self._advance()
 
     def _advance(self) -> None:
-        """Takes heads and bodies off the front of what was received, one message at a time."""
+        """Removes heads and bodies from the front of the received bytes, one message at a time."""
         try:
             while self.received and not self._taken and not self._rejected and not self.transport.is_closing():
                 if self._body is None:
@@ -155,12 +156,12 @@ class EngineProtocol(HttpToolsProtocol):
             self._reject(400, b"Bad Request")
 
     def _head(self) -> bool:
-        """Parses a complete head and starts its handler; False if there is none yet."""
+        """Parses a complete head and starts its handler; False if it is incomplete."""
         while self.received and self.received[0] in b"\r\n":
             del self.received[0]
         if not self.received:
             return False
-        # What was searched before is not searched again: a head may come byte by byte.
+        # Don't search bytes twice: a head may arrive byte by byte.
         end = head_end(self.received, max(0, self._searched - 3))
         self._searched = len(self.received) if end < 0 else 0
         if end < 0 or end > MAX_HEAD:
@@ -174,7 +175,7 @@ class EngineProtocol(HttpToolsProtocol):
         self._disarm()
         head = bytes(memoryview(self.received)[:end])
         del self.received[:end]
-        # A parser per message: it must not guess where the message ends.
+        # A new parser per message: it must not look for the message's end.
         self.parser = httptools.HttpRequestParser(self)
         self._complete = False
         check_head(head)
@@ -221,7 +222,7 @@ class EngineProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            # Behind a head that asks for another protocol, who knows what comes if it isn't granted.
+            # If the requested upgrade isn't granted, the following bytes are in an unknown protocol.
             keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.upgrade,
             on_response=self.on_response_complete,
         )
@@ -240,13 +241,13 @@ class EngineProtocol(HttpToolsProtocol):
         self.tasks.add(self._task)
 
     def on_body(self, body: bytes) -> None:
-        """Bodies are taken off by :meth:`_take_body`; the parser sees heads alone."""
+        """:meth:`_take_body` removes bodies; the parser gets heads only."""
 
     def on_message_complete(self) -> None:
         """See :meth:`on_body`."""
 
     def _wanted_upgrade(self) -> str:
-        """The protocol that the client asks for, in lower case, or ""."""
+        """The protocol that the client requests, in lower case, or ""."""
         connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
         if b"upgrade" not in (token.strip() for token in connection.split(b",")):
             return ""
@@ -254,7 +255,7 @@ class EngineProtocol(HttpToolsProtocol):
         return wanted[0].decode("latin-1").strip().lower() if wanted else ""
 
     def _take_body(self, body: Body) -> bool:
-        """Gives the handler what came of its body. True when the message is complete."""
+        """Passes available body bytes to the handler. Returns True when the message is complete."""
         data = body.take(self.received)
         if data and not self.cycle.response_complete:
             self.cycle.body += data
@@ -266,7 +267,7 @@ class EngineProtocol(HttpToolsProtocol):
         self.body_ended()
         return True
 
-    # ---- for bodies.py
+    # for bodies.py
 
     @property
     def in_body(self) -> Body | None:
@@ -274,7 +275,7 @@ class EngineProtocol(HttpToolsProtocol):
         return self._body
 
     def early_body(self) -> bytes:
-        """What came of the body and was not asked for yet."""
+        """Body bytes that the handler has not read yet."""
         data = bytes(self.cycle.body)
         self.cycle.body = bytearray()
         return data
@@ -286,7 +287,7 @@ class EngineProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def reject_body(self) -> None:
-        """What came is no body."""
+        """The body is malformed."""
         self._reject(400, b"Bad Request")
 
     def _end_body(self) -> None:
@@ -296,7 +297,7 @@ class EngineProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def _reject(self, status: int, phrase: bytes) -> None:
-        """An answer to what isn't HTTP, in the words of Go's server, and the end of the connection."""
+        """Answers a malformed request with the words of Go's server, and closes the connection."""
         self._disarm()
         line = b"%d %s" % (status, phrase)
         self.transport.write(
@@ -314,7 +315,7 @@ class EngineProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self._arm(timeouts.seconds(REJECTED))
 
-    # ---- the response is out
+    # the response is complete
 
     def on_response_complete(self) -> None:
         self._task = None
@@ -326,21 +327,21 @@ class EngineProtocol(HttpToolsProtocol):
         elif self._eof:
             self.transport.close()
         elif self.received:
-            # Not from here: the next request must not run inside the send of this one.
+            # Not directly: the next request must not run inside the send of this one.
             self.loop.call_soon(self._advance)
 
     def shutdown(self) -> None:
-        """The daemon stops: idle connections close now, others after their answer; who only waits is let go."""
+        """The daemon stops: idle connections close now, others after their response; waiting handlers are cancelled."""
         if not self._busy():
             self.transport.close()
             return
         self.cycle.keep_alive = False
         self._client_left()
 
-    # ---- for hijack.py
+    # for hijack.py
 
     def take(self) -> bytes:
-        """Ends HTTP on this connection and returns the bytes that came early. Reading is paused afterwards."""
+        """Ends HTTP on this connection and returns the early bytes. Reading is paused afterwards."""
         if self._body is not None:
             raise RuntimeError("the body must be read before the connection is taken over")
         self._taken = True
@@ -354,10 +355,10 @@ class EngineProtocol(HttpToolsProtocol):
 
     @property
     def taken(self) -> bool:
-        """The connection speaks HTTP no longer."""
+        """Whether the connection no longer uses HTTP."""
         return self._taken
 
     @property
     def half_closed(self) -> bool:
-        """The client has closed its side already."""
+        """Whether the client has closed its side."""
         return self._eof

@@ -1,7 +1,7 @@
-"""The route table: data that says which handler answers what, and the look-up over it.
+"""The route table: maps methods and paths to handlers.
 
-A path is literal text with parameters: ``{name}`` takes one segment, ``{name:path}`` takes anything, slashes
-included (image names). The first route that matches in the order of the table answers, as in dockerd.
+A path is literal text with parameters: ``{name}`` matches one segment, ``{name:path}`` matches anything, slashes
+included (image names). The first matching route in the order of the table answers, as in dockerd.
 """
 
 import re
@@ -18,7 +18,7 @@ Handler = Callable[[Request], Awaitable[Response | None]]
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """ "1.51" → (1, 51). Only digits and dots reach this."""
+    """ "1.51" → (1, 51). The text has only digits and dots."""
     return tuple(int(part or "0") for part in text.split("."))
 
 
@@ -26,12 +26,11 @@ def parse_version(text: str) -> tuple[int, ...]:
 class ApiRoute:
     """One endpoint.
 
-    ``since``: the API version that introduced it; older clients get 400. ``until``: the last that has it.
-    ``waits``: the handler may wait for long and the client's leaving ends it (streams, wait, pull, attach).
-    Any other handler runs to its end, whoever is there to hear it.
-    A handler returns its response, or None if it took the connection over.
-    ``query``: the query parameters that depend on the version, by name.
-    ``instant``: what the handler answers always, whoever asks for what.
+    ``since``: the API version that introduced it; older clients get 400. ``until``: the last version that has it.
+    ``waits``: the handler may wait for long and a disconnect cancels it (streams, wait, pull, attach). Any other
+    handler runs to its end, even if the client disconnects. A handler returns its response, or None if it took the
+    connection over. ``query``: the query parameters that depend on the version, by name.
+    ``instant``: the constant response of the handler.
     """
 
     method: str
@@ -77,12 +76,12 @@ class Found:
 
     route: ApiRoute
     params: dict[str, str]
-    # As the client spelled it; None on an unversioned path.
+    # As the client wrote it; None on an unversioned path.
     version: str | None
 
 
 class RouteTable:
-    """All endpoints, each reachable with and without ``/v1.NN`` in front."""
+    """All endpoints, each reachable with and without a ``/v1.NN`` prefix."""
 
     def __init__(self, routes: Iterable[ApiRoute]) -> None:
         self._fixed: dict[tuple[str, str], ApiRoute] = {}
@@ -99,7 +98,7 @@ class RouteTable:
                 self._by_head.setdefault((route.method, head), []).append((_pattern(route.path), route))
 
     def find(self, method: str, path: str) -> Found | None:
-        """The endpoint of a decoded path, or None: dockerd says 404 also where only the method is wrong."""
+        """The endpoint of a decoded path, or None: dockerd answers 404 also for a wrong method."""
         version = None
         prefix = _VERSIONED.match(path)
         if prefix is not None:

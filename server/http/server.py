@@ -1,5 +1,5 @@
-"""Accepting connections: uvicorn's configuration and protocol without its server, whose loop wakes ten times a
-second and which binds unix sockets world-writable."""
+"""Accepts connections with uvicorn's configuration and protocol. uvicorn's own server wakes ten times per second and
+makes unix sockets world-writable."""
 
 import asyncio
 import logging
@@ -49,10 +49,10 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         sock.settimeout(0)
         if sock.family == AF_UNIX:
-            # Not create_unix_server: on Python 3.13 that deletes the path at the end, which may be systemd's.
+            # Not create_unix_server: on Python 3.13 that unlinks the path at the end, which may be systemd's.
             server = await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG)
         else:
-            # Accepted sockets inherit it: a client that vanished without a word is noticed in the end.
+            # Accepted sockets inherit it: a client that vanished silently is detected eventually.
             sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
             if context is None:
                 server = await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG)
@@ -62,7 +62,7 @@ class HttpServer:
         self._servers.append(server)
 
     async def close(self, grace: float) -> None:
-        """Stops accepting, lets running requests end within ``grace`` seconds, then breaks off."""
+        """Stops accepting, waits ``grace`` seconds for running requests, then cancels them."""
         for server in self._servers:
             server.close()
         for connection in list(self.state.connections):
@@ -73,7 +73,7 @@ class HttpServer:
             for task in late:
                 task.cancel()
             if late:
-                log.warning("%d requests did not end within %s s and are broken off", len(late), grace)
+                log.warning("%d requests did not end within %s s and are cancelled", len(late), grace)
                 await asyncio.wait(late, timeout=5)
         for connection in list(self.state.connections):
             with suppress(Exception):

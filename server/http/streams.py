@@ -1,6 +1,6 @@
-"""Answers that grow: JSON messages (pull, push, build, load, events) and bytes (logs, export, save).
+"""Streaming responses: JSON messages (pull, push, build, load, events) and bytes (logs, export, save).
 
-Until the first byte is sent a failure is an ordinary HTTP error; afterwards the status is gone, so it becomes the
+A failure before the first byte is an ordinary HTTP error; afterwards the status was sent, so the failure becomes the
 last message of the stream: ``{"errorDetail":{"message":...},"error":...}``.
 """
 
@@ -19,9 +19,9 @@ END = b"\r\n"
 
 
 class _Growing(Response):
-    """Sends the head with the first part, or at once where ``early`` (clients that wait for it).
+    """Sends the head with the first part, or at once if ``early`` (some clients wait for it).
 
-    Where ``told``, no failure gets a status of its own: it is a message in the stream even if it comes first.
+    With ``told``, a failure never changes the status: it is a message in the stream even if it comes first.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class _Growing(Response):
         self.status_code = 200
         self.media_type = media_type
         self.background = None
-        # Without Content-Length: the server frames in chunks, which docker-py relies on.
+        # Without Content-Length: the server uses chunked encoding, which docker-py relies on.
         self.raw_headers = [
             (b"content-type", media_type.encode("latin-1")),
             *((key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in (headers or {}).items()),
@@ -74,7 +74,7 @@ class _Growing(Response):
                 await start()
             report(error, self._name)
             if not self._messages:
-                # Half an archive must not look whole: the connection breaks off.
+                # A partial archive must not look complete: drop the connection.
                 raise BrokenStream from error
             last = dumps_escaped(error_message(error)) + END
             await send({"type": "http.response.body", "body": last, "more_body": True})
@@ -89,7 +89,7 @@ class _Growing(Response):
 
 
 class BrokenStream(Exception):
-    """A stream of bytes failed in the middle; the connection must be dropped."""
+    """A stream of bytes failed midway; the connection must be dropped."""
 
 
 def json_stream(
@@ -101,7 +101,7 @@ def json_stream(
     end: bytes = END,
     name: str = "",
 ) -> Response:
-    """Each message is one JSON object in one chunk, flushed at once. The iterator is closed when the client leaves."""
+    """Sends each message as one JSON object in one chunk, flushed at once. The iterator is closed on a disconnect."""
 
     async def lines() -> AsyncIterator[bytes]:
         iterator = aiter(messages)
@@ -124,5 +124,5 @@ def byte_stream(
     early: bool = False,
     name: str = "",
 ) -> Response:
-    """Bytes as they come; a failure in the middle breaks the connection off."""
+    """Sends bytes as they arrive; a failure midway drops the connection."""
     return _Growing(parts, media_type=media_type, headers=headers, early=early, messages=False, name=name)

@@ -1,8 +1,8 @@
 """TLS under the HTTP protocol, with half-closes.
 
 The TLS of asyncio and of uvloop closes both directions when the client closes its own, and drops what is written
-afterwards: over TLS, ``echo x | docker run -i`` would lose its output. Here one protocol object sits on the TCP
-connection and shows the HTTP protocol a transport of plain text.
+afterwards: over TLS, ``echo x | docker run -i`` would lose its output. Here one protocol object reads the TCP
+connection and gives the HTTP protocol a transport of plain text.
 
 Measured with 300 MB: 0.11 s of CPU to send and 0.16 s to receive; uvloop's own TLS takes 0.11 s and 0.21 s.
 """
@@ -18,7 +18,7 @@ from engine.common import timeouts
 
 log = logging.getLogger(__name__)
 
-# A handshake must be over this long after the connection, however the client spreads it.
+# The deadline of a handshake after the connection, however the client spreads it.
 HANDSHAKE = "tls.handshake"
 _PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 _METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"DELE", b"OPTI")
@@ -39,7 +39,7 @@ class TlsTransport(asyncio.Transport):
         if name == "ssl_object":
             return self._connection.tls
         if name == "socket":
-            # The socket carries cipher text: of no use to anyone else.
+            # The socket carries cipher text, which is useless to the app.
             return default
         return self._raw.get_extra_info(name, default)
 
@@ -73,7 +73,7 @@ class TlsTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """Says that nothing follows; the client may still send."""
+        """Signals the end of output; the client may still send."""
         self._connection.say_goodbye()
 
     def get_write_buffer_size(self) -> int:
@@ -86,7 +86,7 @@ class TlsTransport(asyncio.Transport):
         self._raw.set_write_buffer_limits(high=high, low=low)
 
     def close(self) -> None:
-        """Writes what is buffered, says goodbye, closes."""
+        """Writes buffered data, sends close_notify, closes."""
         if not self._closing:
             self._closing = True
             self._connection.say_goodbye()
@@ -114,7 +114,7 @@ class TlsConnection(asyncio.Protocol):
         self._started = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not an instance: uvloop's transports only look like asyncio's.
+        # No isinstance check: uvloop's transports only have asyncio's interface.
         self._raw = cast(asyncio.Transport, transport)
         self._timer = self.loop.call_later(timeouts.seconds(HANDSHAKE), self._raw.abort)
 
@@ -144,7 +144,7 @@ class TlsConnection(asyncio.Protocol):
             self.deliver()
 
     def eof_received(self) -> bool:
-        """A client that closes TCP without goodbye has ended its side as well."""
+        """A client that closes TCP without close_notify has ended its side too."""
         self._incoming.write_eof()
         if self._plain is None:
             return False
@@ -172,7 +172,7 @@ class TlsConnection(asyncio.Protocol):
         return True
 
     def deliver(self) -> None:
-        """Hands plain text on, as long as it is wanted."""
+        """Passes plain text on, as long as the protocol reads."""
         while self._plain is not None and self._plain.reading and not self._eof:
             try:
                 data = self.tls.read(65536)
@@ -190,7 +190,7 @@ class TlsConnection(asyncio.Protocol):
                     self._plain.close()
                 break
             self._plain.inner.data_received(data)
-        # A renegotiated key or an alert may have to be answered.
+        # A key update or an alert may need an answer.
         self._flush()
 
     def _inner_eof(self) -> bool:
@@ -209,8 +209,8 @@ class TlsConnection(asyncio.Protocol):
         self._flush()
 
     def say_goodbye(self) -> None:
-        """Sends close_notify; reading goes on until the client's own."""
-        # "Want read": the client's own goodbye isn't there yet, which nobody waits for.
+        """Sends close_notify; reading continues until the client's own."""
+        # "Want read": the client's close_notify is missing, which needs no wait.
         with contextlib.suppress(ssl.SSLError, OSError):
             self.tls.unwrap()
         self._flush()

@@ -1,4 +1,4 @@
-"""Which API version a request speaks, and the headers that tell the client which ones there are."""
+"""The API version of a request, and the headers that announce the supported ones."""
 
 from api_models.versions import MAXIMUM, MINIMUM, Version, spelled
 from engine.common.errors import invalid
@@ -7,7 +7,7 @@ from server.version import SERVER_VERSION
 
 
 def common_headers(*, experimental: bool) -> list[tuple[bytes, bytes]]:
-    """The headers on every reply."""
+    """The headers of every response."""
     return [
         (b"Api-Version", spelled(MAXIMUM).encode()),
         (b"Docker-Experimental", b"true" if experimental else b"false"),
@@ -17,9 +17,9 @@ def common_headers(*, experimental: bool) -> list[tuple[bytes, bytes]]:
 
 
 def negotiated(route: ApiRoute, asked: str | None, minimum: Version = MINIMUM) -> Version:
-    """The version that a request speaks: that of its path, or the newest on an unversioned path.
+    """The version of a request: the one in its path, or the newest on an unversioned path.
 
-    :raises WharfError: INVALID_ARGUMENT: too new, too old, or a route that this version doesn't have.
+    :raises WharfError: INVALID_ARGUMENT: too new, too old, or a route that this version lacks.
     """
     if asked is None:
         version: tuple[int, ...] = MAXIMUM

@@ -1,7 +1,7 @@
 """The websocket endpoint of attach (RFC 6455). ``wsproto`` parses and writes the frames.
 
-The caller gets a stream socket, as from :func:`server.http.hijack.hijack`; here the bytes pass through this process.
-Output is sent as binary messages (text for clients before 1.28); whatever message type comes in is input.
+The caller gets a stream socket, as from :func:`server.http.hijack.hijack`; this process relays the bytes. Output is
+sent as binary messages (text for clients before 1.28); messages of any type are input.
 
 Imported when the first client upgrades: ``wsproto`` costs 0.5 MiB of private memory.
 """
@@ -24,7 +24,10 @@ _CHUNK = 32 * 1024
 
 
 def check_handshake(request: Request) -> None:
-    """:raises WharfError: INVALID_ARGUMENT: no websocket handshake of version 13."""
+    """Checks the handshake.
+
+    :raises WharfError: INVALID_ARGUMENT: not a websocket handshake of version 13.
+    """
     headers = request.headers
     if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in headers.get("connection", "").lower():
         raise invalid("not a websocket handshake: missing Upgrade: websocket")
@@ -33,7 +36,7 @@ def check_handshake(request: Request) -> None:
 
 
 class WebSocket:
-    """A hijacked connection that speaks websocket, and the stream socket on its inner side."""
+    """A hijacked websocket connection, and the stream socket on its inner side."""
 
     def __init__(self, taken: Hijacked, key: str, protocol: str, *, text: bool) -> None:
         self._taken = taken
@@ -48,7 +51,7 @@ class WebSocket:
         self._inner.settimeout(0)
 
     async def accept(self) -> None:
-        """Answers the handshake. Frames flow once :meth:`relay` runs."""
+        """Answers the handshake. Frames are relayed once :meth:`relay` runs."""
         lines = [
             b"HTTP/1.1 101 Switching Protocols",
             b"Upgrade: websocket",
@@ -61,7 +64,7 @@ class WebSocket:
         await self._taken.send(b"\r\n".join(lines) + b"\r\n\r\n")
 
     async def relay(self) -> None:
-        """Carries both directions until one side closes; closes both ends."""
+        """Relays both directions until one side closes; closes both ends."""
         inward = asyncio.ensure_future(self._inward())
         try:
             await self._outward()
@@ -91,7 +94,7 @@ class WebSocket:
             await self._send(CloseConnection(CloseReason.NORMAL_CLOSURE))
 
     async def _inward(self) -> None:
-        """Messages → input; a close frame, a broken protocol or a vanished client → the end of input."""
+        """Messages → input; a close frame, a broken protocol or a disconnect → the end of input."""
         loop = asyncio.get_running_loop()
         with suppress(OSError):
             try:
@@ -104,7 +107,7 @@ class WebSocket:
                         return
                     self._connection.receive_data(data)
             finally:
-                # A closed websocket is a client that left, which a half-closed stream is not.
+                # A closed websocket is a disconnected client, unlike a half-closed stream.
                 self._inner.shutdown(socket.SHUT_RDWR)
 
     async def _received(self, event: Event) -> None:
@@ -118,7 +121,7 @@ class WebSocket:
 async def websocket(request: Request, *, text: bool = False) -> WebSocket:
     """Takes the connection of a websocket handshake over; the caller then calls ``accept`` and ``relay``.
 
-    :raises WharfError: INVALID_ARGUMENT: no such handshake.
+    :raises WharfError: INVALID_ARGUMENT: not such a handshake.
     """
     check_handshake(request)
     key = request.headers["sec-websocket-key"]

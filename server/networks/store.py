@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class NetworkStore:
-    """Every call returns when the change is committed. A sandbox is stored under its container's id."""
+    """Every call returns after the commit. A sandbox is stored under its container's id."""
 
     def __init__(self, database: Database) -> None:
         self._networks = Documents(database, "networks")
@@ -29,7 +29,7 @@ class NetworkStore:
         await self._sandboxes.delete(container)
 
     async def load(self) -> tuple[Sequence[Network], Sequence[SandboxRecord]]:
-        """All records; one that can't be read is logged and left where it is."""
+        """All readable records; an unreadable one is logged and left in the database."""
         networks, sandboxes = [], []
         for key, _, document in await self._networks.all():
             try:

@@ -1,12 +1,12 @@
-"""One SQLite file, one thread that writes, one that reads, documents in tables.
+"""One SQLite file, one writer thread, one reader thread, documents in tables.
 
-What a reply says is done has been committed: :meth:`Database.write` returns after the commit. Writes that meet in
-the queue share one transaction, each in a savepoint of its own, so that one that fails undoes only itself.
+A reply is sent after its change is committed: :meth:`Database.write` returns after the commit. Writes that are queued
+together share one transaction, each in its own savepoint, so that a failing one undoes only itself.
 
-``synchronous=NORMAL`` with WAL: a crash of the process loses nothing; a power cut may lose the last commits, never
-the database.
+``synchronous=NORMAL`` with WAL: a crash of the process loses nothing; a power failure may lose the last commits, but
+never damages the database.
 
-On a full disk writes use what :mod:`engine.common.system.reserve` keeps back; the rest is for what frees space.
+On a full disk writes use :mod:`engine.common.system.reserve`; its second part is for writes that free space.
 """
 
 import asyncio
@@ -49,14 +49,14 @@ MIGRATIONS: Sequence[Sequence[str]] = (
 
 
 class NewerDatabase(Exception):
-    """The file was written by a later version of the daemon."""
+    """A later version of the daemon wrote the file."""
 
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = connect(str(path), timeout=30)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
-    # 512 KiB of pages are plenty for documents, and memory counts.
+    # 512 KiB of pages suffice for documents and save memory.
     connection.execute("PRAGMA cache_size=-512")
     return connection
 
@@ -88,7 +88,7 @@ _Result = tuple[object, BaseException | None]
 
 
 class _Worker:
-    """A thread that runs work on a connection of its own, in order; with a ``reserve`` it writes, in batches."""
+    """A thread that runs work on its own connection, in order; with a ``reserve`` it writes, in batches."""
 
     def __init__(self, name: str, connection: sqlite3.Connection, *, reserve: Reserve | None = None) -> None:
         self._connection = connection
@@ -104,7 +104,7 @@ class _Worker:
         return future
 
     def close(self) -> None:
-        """Ends the thread after the work that is queued."""
+        """Ends the thread after the queued work."""
         self._queue.put(None)
         self._thread.join()
         self._connection.close()
@@ -123,7 +123,7 @@ class _Worker:
                 continue
             results = [self._guarded(item.work) for item in items] if self._reserve is None else self._commit(items)
             for item, (value, error) in zip(items, results, strict=True):
-                # The loop may be gone already when the daemon stops in the middle of a request.
+                # The loop may be closed already if the daemon stops during a request.
                 with contextlib.suppress(RuntimeError):
                     item.loop.call_soon_threadsafe(_resolve, item.future, value, error)
 
@@ -134,7 +134,7 @@ class _Worker:
             if not self._reserve.held:  # the disk was full, or the log is new: there may be space now
                 self._reserve.renew()
             return results
-        # The last of the reserve is for what frees space: other writes would use it up.
+        # The second part of the reserve is for writes that free space: other writes would only consume it.
         freeing = [item for item in items if item.frees]
         if not is_full(results) or not freeing or not self._reserve.release():
             return [(None, disk_error(results))] * len(items)
@@ -143,7 +143,7 @@ class _Worker:
         return [next(freed) if item.frees else (None, disk_error(results)) for item in items]
 
     def _transaction(self, items: list[_Item]) -> list[_Result] | sqlite3.Error:
-        """The result of each item, committed; or why nothing is."""
+        """The committed results of the items; or the error of the transaction."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [self._savepoint(item.work) for item in items]
@@ -181,13 +181,13 @@ def _resolve(future: "asyncio.Future[object]", value: object, error: BaseExcepti
 
 
 class Database:
-    """The daemon's store. ``write`` and ``read`` take a function of a connection and run it off the loop.
+    """The daemon's store. ``write`` and ``read`` take a function of a connection and run it in a thread.
 
-    Only plain values may leave the function: no cursor, no row that is read later.
+    The function may return only plain values: no cursor, no row that is read later.
     """
 
     def __init__(self, path: str | os.PathLike[str], migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
-        """Opens or creates the file (0600) and brings its schema up to date.
+        """Opens or creates the file (0600) and migrates its schema.
 
         :raises NewerDatabase: a later version of the daemon wrote it.
         """
@@ -206,10 +206,10 @@ class Database:
         self._reader = _Worker("db-read", _open(self.path))
 
     async def write(self, work: Work[T], *, frees: bool = False) -> T:
-        """Runs ``work`` in a transaction; returns after the commit. What it raises comes through, undone.
+        """Runs ``work`` in a transaction; returns after the commit. If it raises, its changes are undone.
 
-        Once handed over it happens, also if the caller is cancelled meanwhile. ``frees``: it removes something, or
-        notes what has happened already, so on a full disk it may use what is kept back.
+        A queued write is executed even if the caller is cancelled. ``frees``: it removes something, or records a fact
+        (such as an exit), so on a full disk it may use the reserve.
 
         :raises WharfError: RESOURCE_EXHAUSTED: the disk is full.
         """
@@ -220,7 +220,7 @@ class Database:
         return await self._reader.submit(work)
 
     def close(self) -> None:
-        """Waits for queued work and closes the file. Blocks: call it when the loop has nothing else to do."""
+        """Waits for queued work and closes the file. Blocks: call it at the daemon's end."""
         self._writer.close()
         self._reader.close()
 
@@ -239,7 +239,7 @@ class Documents:
         self._get = f"SELECT doc FROM {table} WHERE id = ?"
 
     async def put(self, key: str, name: str | None, document: bytes, *, frees: bool = False) -> None:
-        """Stores or replaces; durable on return. ``frees``: see :meth:`Database.write`.
+        """Inserts or replaces; durable on return. ``frees``: see :meth:`Database.write`.
 
         :raises sqlite3.IntegrityError: another document has the name (tables with unique names).
         """
@@ -250,7 +250,7 @@ class Documents:
         await self._database.write(work, frees=frees)
 
     async def delete(self, key: str) -> None:
-        """Removes; a missing one is no error."""
+        """Deletes a document; a missing one is no error."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(self._delete, (key,))
@@ -265,7 +265,7 @@ class Documents:
         return await self._database.read(work)
 
     async def all(self) -> list[tuple[str, str | None, bytes]]:
-        """(id, name, document) of each."""
+        """(id, name, document) of each document."""
 
         def work(connection: sqlite3.Connection) -> list[tuple[str, str | None, bytes]]:
             return [(key, name, bytes(document)) for key, name, document in connection.execute(self._all)]

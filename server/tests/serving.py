@@ -1,4 +1,4 @@
-"""A little API on real sockets for the tests of the HTTP layer, in a thread with a loop of its own."""
+"""A small API on real sockets for the tests of the HTTP layer, in a thread with its own loop."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ DEADLINE = 60.0
 
 @dataclass
 class Serving:
-    """Where it listens, and its loop."""
+    """The addresses of the server, and its loop."""
 
     path: str
     loop: asyncio.AbstractEventLoop
@@ -35,7 +35,7 @@ class Serving:
         return sock
 
     def ask(self, request: bytes) -> bytes:
-        """Sends, and reads until the server closes."""
+        """Sends the request, and reads until the server closes."""
         with self.connect() as sock:
             sock.sendall(request)
             return read_all(sock)
@@ -49,7 +49,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def read_until(sock: socket.socket, end: bytes) -> bytes:
-    """Reads up to and with ``end``, byte by byte so that nothing behind it is lost."""
+    """Reads up to and including ``end``, byte by byte so that no later byte is consumed."""
     data = b""
     while not data.endswith(end):
         part = sock.recv(1)

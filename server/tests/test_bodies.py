@@ -1,4 +1,4 @@
-"""Large bodies: framed as the client likes, ended early by either side, with the next request behind them."""
+"""Large bodies: with any framing, ended early by either side, with a following request."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ left = threading.Event()
 
 
 async def digest(request: Request) -> Response:
-    """What came, and the sizes of its pieces."""
+    """The received bytes, and the sizes of their pieces."""
     hashed = hashlib.sha256()
     sizes = []
     async for piece in pieces(request):
@@ -36,7 +36,7 @@ async def digest(request: Request) -> Response:
 
 
 async def refuses(request: Request) -> Response:
-    """Has seen enough after two pieces."""
+    """Stops reading after two pieces."""
     body = pieces(request)
     await anext(body)
     await anext(body)

@@ -77,7 +77,7 @@ def test_a_cancelled_writer_has_still_written(tmp_path: Path) -> None:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            # A later write queues behind the first.
+            # A later write is queued after the first.
             await database.write(lambda c: None)
             assert await Documents(database, "settings").get("id") == b"x"
         finally:

@@ -1,4 +1,4 @@
-"""Messages whose end two readers could see at different places, and bytes that are no HTTP/1.1: all refused."""
+"""Ambiguous message ends and bytes that are not HTTP/1.1 are refused."""
 
 import socket
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("message", REFUSED.values(), ids=REFUSED.keys())
 def test_one_refusal_and_the_end(api: Serving, message: bytes) -> None:
-    """And nothing behind it is read as a request."""
+    """No later byte is parsed as a request."""
     answer = api.ask(message + SECOND)
     assert answer.startswith((b"HTTP/1.1 400 Bad Request\r\n", b"HTTP/1.1 501 ")), answer
     assert answer.count(b"HTTP/1.1 ") == 1, answer
@@ -126,7 +126,7 @@ def assert_refused(sock: socket.socket) -> None:
     try:
         assert read_all(sock).startswith(b"HTTP/1.1 4")
     except ConnectionResetError:
-        return  # closed with the rest unread, which destroys the answer
+        return  # closed with unread data, which resets the connection and loses the response
 
 
 def test_a_head_that_comes_byte_by_byte(api: Serving) -> None:

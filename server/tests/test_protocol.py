@@ -1,4 +1,4 @@
-"""HTTP on real sockets: framing, hijack, half-closes, leaving clients, garbage."""
+"""HTTP on real sockets: framing, hijack, half-closes, disconnects, invalid bytes."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ entered = threading.Event()
 
 
 async def echo(request: Request) -> Response:
-    """The body's length and text, and how the request was read."""
+    """The body's length and text, and how the request was parsed."""
     data = await params.raw_body(request)
     return json_answer({"path": request.url.path, "version": request.state.version, "body": data.decode()})
 
@@ -42,7 +42,7 @@ async def fails(request: Request) -> Response:
 
 
 async def raw(request: Request) -> None:
-    """Takes the connection, echoes the request's body, what came early and everything else, in capitals."""
+    """Takes the connection, echoes the request's body, the early bytes and everything else, in capitals."""
     body = await params.raw_body(request)
     taken = await hijack(request)
     loop = asyncio.get_running_loop()
@@ -50,14 +50,14 @@ async def raw(request: Request) -> None:
         await taken.send(taken.head("application/vnd.docker.raw-stream") + body + b"|" + taken.early.upper())
         while data := await loop.sock_recv(taken.sock, 65536):
             await taken.send(data.upper())
-        # The client has closed its side; output goes on.
+        # The client has closed its side; output continues.
         await taken.send(b"<tail>")
     finally:
         taken.close()
 
 
 async def waits(request: Request) -> Response:
-    """Waits for ever; says when it was cancelled."""
+    """Waits forever; records when it was cancelled."""
     entered.set()
     try:
         await asyncio.Event().wait()
@@ -68,7 +68,7 @@ async def waits(request: Request) -> Response:
 
 
 async def works(request: Request) -> Response:
-    """Goes on whoever listens."""
+    """Continues after a disconnect."""
     entered.set()
     await asyncio.sleep(0.05)
     finished.set()
@@ -174,7 +174,7 @@ def test_an_instant_answer_is_like_any_other(api: Serving) -> None:
     assert answers.count(b"\r\n\r\nOK") == 5
     assert answers.index(b'"body":"ab"') < answers.rindex(b"\r\n\r\nOK")
     assert parts(api.ask(b"GET /_ping HTTP/1.0\r\n\r\n"))[2] == b"OK"
-    # What has a body, asks for another protocol or for a version that isn't there goes the long way.
+    # A request with a body, an upgrade or an unknown version uses the ordinary code.
     body = b"GET /_ping HTTP/1.1\r\n" + CLOSE + b"Content-Length: 2\r\n\r\nab"
     assert json.loads(parts(api.ask(body))[2])["body"] == "ab"
     assert parts(api.ask(b"GET /v1.99/_ping HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 400
@@ -315,7 +315,7 @@ def test_tls_relay_and_half_close(api: Serving, authority: trustme.CA) -> None:
 
 
 def test_tls_half_close_keeps_the_output(api: Serving, authority: trustme.CA) -> None:
-    """A close_notify of the client is the end of input alone. (Python's own TLS sockets can't half-close.)"""
+    """The client's close_notify only ends its input. (Python's own TLS sockets can't half-close.)"""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -323,7 +323,7 @@ def test_tls_half_close_keeps_the_output(api: Serving, authority: trustme.CA) ->
     with socket.create_connection(("127.0.0.1", api.tls_port), DEADLINE) as sock:
 
         def pump() -> bool:
-            """Sends what is to be sent and takes in what there is; False at the end of the stream."""
+            """Sends pending bytes and receives available ones; False at the end of the stream."""
             if outgoing.pending:
                 sock.sendall(outgoing.read())
             data = sock.recv(65536)
@@ -346,7 +346,7 @@ def test_tls_half_close_keeps_the_output(api: Serving, authority: trustme.CA) ->
             except ssl.SSLWantReadError:
                 if not pump():
                     break
-        # The bytes may have come with the head or behind it.
+        # The bytes may arrive with the head or after it.
         assert plain.partition(b"\r\n\r\n")[2] == b"|HELLO<tail>"
 
 
@@ -382,7 +382,7 @@ def test_a_client_that_does_not_read_stops_the_stream_only(api: Serving) -> None
     with api.connect() as sock:
         sock.sendall(b"GET /endless HTTP/1.1\r\nHost: d\r\n\r\n")
         assert sock.recv(4)
-        # The loop is free for others while this stream stands.
+        # The loop serves other clients while this stream is blocked.
         assert parts(api.ask(b"GET /echo HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
         assert not left.is_set()
     assert left.wait(DEADLINE)

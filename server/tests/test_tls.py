@@ -1,4 +1,4 @@
-"""Clients that connect by TLS and stall, and versions that are no longer spoken."""
+"""TLS clients that stall, and TLS versions that are no longer supported."""
 
 import contextlib
 import socket
@@ -47,7 +47,7 @@ def hello(authority: trustme.CA) -> bytes:
 
 
 def ended(sock: socket.socket, pieces: Iterator[bytes]) -> bool:
-    """Whether the server ends the connection while the client sends one piece after the other."""
+    """Whether the server closes the connection while the client sends one piece after the other."""
     end = time.monotonic() + DEADLINE
     sock.settimeout(0.1)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -7,7 +7,7 @@ from server.volumes.base import Volume
 
 
 class VolumeStore:
-    """Every call returns when the change is committed."""
+    """Every call returns after the commit."""
 
     def __init__(self, database: Database) -> None:
         self._documents = Documents(database, "volumes")
