@@ -40,7 +40,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, BrokenStream):
         return _Nothing()  # reported by the stream; the server drops the connection
     report(error, _name(request))
-    if connection_of(request).taken:
+    if connection_of(request).detached:
         return _Nothing()
     status = status_of(error)
     if status == 304:

@@ -176,7 +176,7 @@ def _refuse(settings: Mapping[str, Any], origin: Mapping[str, str]) -> None:
     for name, where in origin.items():
         option = BY_KEY[name]
         value = settings[option.attribute]
-        if option.refused and value != option.harmless and value not in ((), {}, None):
+        if option.refused and value != option.allowed and value not in ((), {}, None):
             shown = f"--{option.flag}" if where == "flag" else name
             raise ConfigError(f"{shown} is not supported: {option.refused}")
         if option.kind is Kind.SWITCHES:

@@ -32,9 +32,9 @@ class Option:
     # The key in daemon.json, if it differs from the flag.
     key: str = ""
     short: str = ""
-    # Why it can't be set to any other value than ``harmless``.
+    # Why it can't be set to any other value than ``allowed``.
     refused: str = ""
-    harmless: object = None
+    allowed: object = None
     # SIGHUP applies a change.
     reloads: bool = False
     # It exists only as a flag / only in the file.
@@ -69,9 +69,9 @@ OPTIONS: Sequence[Option] = (
     Option("containerd", Kind.TEXT, "gRPC address of a containerd to use instead of the own supervisor"),
     Option("containerd-namespace", Kind.TEXT, "Namespace to use there"),
     Option("containerd-plugins-namespace", Kind.TEXT, key="containerd-plugin-namespace", refused="no plugins"),
-    Option("cpu-rt-period", Kind.INT, refused="set real-time limits on the containers", harmless=0),
-    Option("cpu-rt-runtime", Kind.INT, refused="set real-time limits on the containers", harmless=0),
-    Option("cri-containerd", Kind.BOOL, refused="the supervisor has no CRI", harmless=False),
+    Option("cpu-rt-period", Kind.INT, refused="set real-time limits on the containers", allowed=0),
+    Option("cpu-rt-runtime", Kind.INT, refused="set real-time limits on the containers", allowed=0),
+    Option("cri-containerd", Kind.BOOL, refused="the supervisor has no CRI", allowed=False),
     Option("data-root", Kind.TEXT, "Root directory of persistent state"),
     Option("debug", Kind.BOOL, "Debug mode", short="D", reloads=True),
     Option("default-address-pool", Kind.POOLS, "Address pools of networks", "default-address-pools"),
@@ -91,7 +91,7 @@ OPTIONS: Sequence[Option] = (
     Option("exec-root", Kind.TEXT, "Root directory of run-time state"),
     Option("experimental", Kind.BOOL, "Enable experimental features: checkpoints"),
     Option("feature", Kind.SWITCHES, "Feature switches", "features", reloads=True),
-    Option("firewall-backend", Kind.TEXT, refused="the engine uses nftables", harmless="nftables"),
+    Option("firewall-backend", Kind.TEXT, refused="the engine uses nftables", allowed="nftables"),
     Option("fixed-cidr", Kind.TEXT, "IPv4 subnet of container addresses"),
     Option("fixed-cidr-v6", Kind.TEXT, "IPv6 subnet of container addresses"),
     Option("group", Kind.TEXT, "Group of the unix socket", short="G"),
@@ -116,7 +116,7 @@ OPTIONS: Sequence[Option] = (
         Kind.BOOL,
         "Containers run on without the daemon (always)",
         refused="containers always outlive the daemon",
-        harmless=True,
+        allowed=True,
         reloads=True,
     ),
     Option("log-driver", Kind.TEXT, "Log driver of containers"),
@@ -128,8 +128,8 @@ OPTIONS: Sequence[Option] = (
     Option("max-download-attempts", Kind.INT, "Attempts for each layer", reloads=True),
     Option("metrics-addr", Kind.TEXT, "Address to serve the metrics on, host:port"),
     Option("mtu", Kind.INT, "MTU of the default bridge"),
-    Option("network-control-plane-mtu", Kind.INT, refused=_SWARM, harmless=1500),
-    Option("network-diagnostic-port", Kind.INT, only_file=True, refused=_SWARM, harmless=0),
+    Option("network-control-plane-mtu", Kind.INT, refused=_SWARM, allowed=1500),
+    Option("network-diagnostic-port", Kind.INT, only_file=True, refused=_SWARM, allowed=0),
     Option("no-new-privileges", Kind.BOOL, "Set no-new-privileges for containers"),
     Option("no-proxy", Kind.TEXT, "Hosts that are reached without the proxy"),
     Option("node-generic-resource", Kind.LIST, key="node-generic-resources", refused=_SWARM),
@@ -137,15 +137,15 @@ OPTIONS: Sequence[Option] = (
     Option("raw-logs", Kind.BOOL, "Accepted: the log has no colours"),
     Option("registry-mirror", Kind.LIST, "Mirrors of Docker Hub", "registry-mirrors", reloads=True),
     Option("resolv-conf", Kind.TEXT, only_file=True, refused="name the servers by dns"),
-    Option("rootless", Kind.BOOL, refused="the engine needs root", harmless=False),
+    Option("rootless", Kind.BOOL, refused="the engine needs root", allowed=False),
     Option("seccomp-profile", Kind.TEXT, 'Seccomp profile of containers, or "unconfined"'),
-    Option("selinux-enabled", Kind.BOOL, refused="SELinux labels are not supported", harmless=False),
+    Option("selinux-enabled", Kind.BOOL, refused="SELinux labels are not supported", allowed=False),
     Option("shutdown-timeout", Kind.INT, "Seconds that requests get to end when the daemon stops", reloads=True),
     Option("storage-driver", Kind.TEXT, 'Snapshotter ("overlayfs" | "native")', short="s"),
     Option("storage-opt", Kind.LIST, key="storage-opts", refused="the snapshotters have no options"),
-    Option("swarm-default-advertise-addr", Kind.TEXT, refused=_SWARM, harmless=""),
-    Option("swarm-raft-election-tick", Kind.INT, only_file=True, refused=_SWARM, harmless=0),
-    Option("swarm-raft-heartbeat-tick", Kind.INT, only_file=True, refused=_SWARM, harmless=0),
+    Option("swarm-default-advertise-addr", Kind.TEXT, refused=_SWARM, allowed=""),
+    Option("swarm-raft-election-tick", Kind.INT, only_file=True, refused=_SWARM, allowed=0),
+    Option("swarm-raft-heartbeat-tick", Kind.INT, only_file=True, refused=_SWARM, allowed=0),
     Option("tls", Kind.BOOL, "Use TLS on tcp sockets; implied by --tlsverify"),
     Option("tlscacert", Kind.TEXT, "Trust clients signed by this CA"),
     Option("tlscert", Kind.TEXT, "Certificate of the daemon"),

@@ -66,7 +66,7 @@ class Endpoints(BaseRoute):
         request = Request(scope, receive)
         request.state.version = negotiated(route, found.version)
         request.state.query = route.query
-        connection_of(request).leaving_cancels = route.waits
+        connection_of(request).disconnect_cancels = route.waits
         began = time.monotonic()
         response = await route.handler(request)
         if self._observe is not None:

@@ -100,7 +100,7 @@ async def hijack(request: Request) -> Hijacked:
     await protocol.flow.drain()
     if protocol.cycle.disconnected or transport.is_closing():
         raise asyncio.CancelledError
-    early = protocol.take()
+    early = protocol.detach()
     upgrade, headers = protocol.upgrade, list(protocol.server_state.default_headers)
     if not upgrade and request.headers.get("upgrade", "").lower() == "tcp":
         upgrade = "tcp"  # dockerd, and so its clients, need no Connection header

@@ -85,7 +85,7 @@ def parse_int(value: str) -> int:
     return parsed
 
 
-def moment(value: str) -> int:
+def timestamp(value: str) -> int:
     """``seconds[.nanoseconds]`` → ns, not before the year 1 nor after 9999; "" is 0.
 
     :raises WharfError: INVALID_ARGUMENT with Go's sentence (dockerd answers 500 with it).

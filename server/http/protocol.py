@@ -61,7 +61,7 @@ class EngineProtocol(HttpToolsProtocol):
         self.received = bytearray()
         self.upgrade = ""
         # Set by the app: a disconnect cancels the running handler.
-        self.leaving_cancels = False
+        self.disconnect_cancels = False
         self._body: Body | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +90,7 @@ class EngineProtocol(HttpToolsProtocol):
         self._eof = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
-            self._client_left()
+            self._client_disconnected()
         if self.cycle is not None:
             self.cycle.message_event.set()
         self.flow.resume_writing()
@@ -104,12 +104,12 @@ class EngineProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             return False
-        self._client_left()
+        self._client_disconnected()
         self.cycle.keep_alive = False
         return True
 
-    def _client_left(self) -> None:
-        if self.leaving_cancels and self._task is not None:
+    def _client_disconnected(self) -> None:
+        if self.disconnect_cancels and self._task is not None:
             self._task.cancel()
 
     def _busy(self) -> bool:
@@ -117,14 +117,14 @@ class EngineProtocol(HttpToolsProtocol):
 
     def _arm(self, seconds: float) -> None:
         self._disarm()
-        self._timer = self.loop.call_later(seconds, self._too_slow)
+        self._timer = self.loop.call_later(seconds, self._timed_out)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _too_slow(self) -> None:
+    def _timed_out(self) -> None:
         self._timer = None
         if not self.transport.is_closing():
             self.transport.abort() if self.received else self.transport.close()
@@ -211,7 +211,7 @@ class EngineProtocol(HttpToolsProtocol):
         check_host(version, self.headers)
         self._body = Body(self.headers, version)
         self.upgrade = self._wanted_upgrade()
-        self.leaving_cancels = False
+        self.disconnect_cancels = False
         self.cycle = Cycle(
             scope=self.scope,
             transport=self.transport,
@@ -336,11 +336,11 @@ class EngineProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.cycle.keep_alive = False
-        self._client_left()
+        self._client_disconnected()
 
     # for hijack.py
 
-    def take(self) -> bytes:
+    def detach(self) -> bytes:
         """Ends HTTP on this connection and returns the early bytes. Reading is paused afterwards."""
         if self._body is not None:
             raise RuntimeError("the body must be read before the connection is taken over")
@@ -354,7 +354,7 @@ class EngineProtocol(HttpToolsProtocol):
         return early
 
     @property
-    def taken(self) -> bool:
+    def detached(self) -> bool:
         """Whether the connection no longer uses HTTP."""
         return self._taken
 

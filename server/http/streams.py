@@ -18,10 +18,10 @@ from server.messages import error_message
 END = b"\r\n"
 
 
-class _Growing(Response):
+class _StreamResponse(Response):
     """Sends the head with the first part, or at once if ``early`` (some clients wait for it).
 
-    With ``told``, a failure never changes the status: it is a message in the stream even if it comes first.
+    With ``errors_in_stream``, a failure never changes the status: it is a message in the stream even if it comes first.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class _Growing(Response):
         headers: Mapping[str, str] | None = None,
         early: bool = False,
         messages: bool = True,
-        told: bool = False,
+        errors_in_stream: bool = False,
         name: str = "",
     ) -> None:
         self.status_code = 200
@@ -46,7 +46,7 @@ class _Growing(Response):
         self._parts = parts
         self._early = early
         self._messages = messages
-        self._told = told
+        self._errors_in_stream = errors_in_stream
         self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +69,7 @@ class _Growing(Response):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         except Exception as error:
             if not started:
-                if not self._told:
+                if not self._errors_in_stream:
                     raise
                 await start()
             report(error, self._name)
@@ -97,7 +97,7 @@ def json_stream(
     *,
     media_type: str = "application/json",
     early: bool = False,
-    told: bool = False,
+    errors_in_stream: bool = False,
     end: bytes = END,
     name: str = "",
 ) -> Response:
@@ -113,7 +113,7 @@ def json_stream(
             if close is not None:
                 await close()
 
-    return _Growing(lines(), media_type=media_type, early=early, told=told, name=name)
+    return _StreamResponse(lines(), media_type=media_type, early=early, errors_in_stream=errors_in_stream, name=name)
 
 
 def byte_stream(
@@ -125,4 +125,4 @@ def byte_stream(
     name: str = "",
 ) -> Response:
     """Sends bytes as they arrive; a failure midway drops the connection."""
-    return _Growing(parts, media_type=media_type, headers=headers, early=early, messages=False, name=name)
+    return _StreamResponse(parts, media_type=media_type, headers=headers, early=early, messages=False, name=name)

@@ -74,7 +74,7 @@ class TlsTransport(asyncio.Transport):
 
     def write_eof(self) -> None:
         """Signals the end of output; the client may still send."""
-        self._connection.say_goodbye()
+        self._connection.send_close_notify()
 
     def get_write_buffer_size(self) -> int:
         return self._raw.get_write_buffer_size()
@@ -89,7 +89,7 @@ class TlsTransport(asyncio.Transport):
         """Writes buffered data, sends close_notify, closes."""
         if not self._closing:
             self._closing = True
-            self._connection.say_goodbye()
+            self._connection.send_close_notify()
             self._raw.close()
 
     def abort(self) -> None:
@@ -208,7 +208,7 @@ class TlsConnection(asyncio.Protocol):
             return
         self._flush()
 
-    def say_goodbye(self) -> None:
+    def send_close_notify(self) -> None:
         """Sends close_notify; reading continues until the client's own."""
         # "Want read": the client's close_notify is missing, which needs no wait.
         with contextlib.suppress(ssl.SSLError, OSError):

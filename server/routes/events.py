@@ -31,8 +31,8 @@ async def _documents(subscription: Subscription, version: Version) -> AsyncItera
 
 async def events(request: Request) -> Response:
     since, until = params.text(request, "since"), params.text(request, "until")
-    since_ns = params.moment(since) if since else None
-    until_ns = params.moment(until) if until else None
+    since_ns = params.timestamp(since) if since else None
+    until_ns = params.timestamp(until) if until else None
     if since_ns is not None and until_ns is not None and since_ns > until_ns:
         raise invalid(f"`since` time ({since}) cannot be after `until` time ({until})")
     subscription = _bus(request).subscribe(since_ns, until_ns, params.filters(request))

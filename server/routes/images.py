@@ -166,7 +166,7 @@ async def load(request: Request) -> Response:
     # Always a stream: errors of the archive are reported in it, with status 200. The response head is sent with the
     # first image, because some clients read no further.
     messages = _images(request).load(pieces(request), platform=_platform(request, single=True))
-    return json_stream(messages, told=True, name="load")
+    return json_stream(messages, errors_in_stream=True, name="load")
 
 
 async def save_one(request: Request) -> Response:

@@ -61,8 +61,8 @@ class _Transport:
 class _Connection:
     """What handlers ask of the protocol under a request; there is no socket to take over."""
 
-    leaving_cancels: bool = False
-    taken: bool = False
+    disconnect_cancels: bool = False
+    detached: bool = False
     in_body: None = None
     transport: _Transport = field(default_factory=_Transport)
 

@@ -32,8 +32,8 @@ FAILURES: dict[str, Exception] = {
 
 @dataclass(slots=True)
 class Connection:
-    leaving_cancels: bool = False
-    taken: bool = False
+    disconnect_cancels: bool = False
+    detached: bool = False
 
 
 async def echo(request: Request) -> Response:
@@ -46,7 +46,7 @@ async def fails(request: Request) -> Response:
 
 async def takes(request: Request) -> None:
     connection: Connection = request.scope["extensions"]["connection"]
-    connection.taken = True
+    connection.detached = True
     if request.query_params:
         raise conflict("too late")
 
@@ -165,7 +165,7 @@ def test_nothing_is_sent_on_a_connection_that_was_taken(url: str) -> None:
 def test_a_handler_that_waits_is_cancelled_by_its_clients_leaving() -> None:
     api = Api()
     api.ask("POST", "/waits")
-    assert api.connection.leaving_cancels
+    assert api.connection.disconnect_cancels
     api.ask("GET", "/v1.40/echo")
-    assert not api.connection.leaving_cancels
+    assert not api.connection.disconnect_cancels
     assert api.observed == [("POST", "/waits"), ("GET", "/echo")]

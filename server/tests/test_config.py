@@ -143,7 +143,7 @@ def test_errors_name_the_option(tmp_path: Path, document: Any, words: str) -> No
 def test_every_option_that_is_refused_says_so_by_name(tmp_path: Path) -> None:
     examples: dict[str, Any] = {"bool": True, "int": 7, "string": "x", "list": ["x=y"], "map": {"x": "y"}, "bytes": 7}
     for option in OPTIONS:
-        if option.refused and option.harmless is not True:
+        if option.refused and option.allowed is not True:
             with pytest.raises(ConfigError, match=rf"^{option.name} is not supported: "):
                 read(tmp_path, {option.name: examples[option.kind.value]})
 
