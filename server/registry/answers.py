@@ -1,4 +1,4 @@
-"""What goes wrong between us and a registry, and how an answer's body is read."""
+"""Errors of exchanges with a registry, and the reading of response bodies."""
 
 import asyncio
 import errno
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import httpx
 
 timeouts.define("registry.connect", 30.0)
-timeouts.define("registry.answer", 60.0)  # nothing at all comes, or nothing can be sent
-timeouts.define("registry.wait", 60.0)  # the longest that a Retry-After is obeyed
+timeouts.define("registry.answer", 60.0)  # no bytes arrive, or none can be sent
+timeouts.define("registry.wait", 60.0)  # the longest wait for a Retry-After
 
 _BODY_MAX = 1 << 20
 _DIAL = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
@@ -30,8 +30,8 @@ _NO_TLS = frozenset(("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"))
 
 
 class RegistryError(WharfError):
-    """A registry's refusal; ``status`` is its HTTP status, 0 if it did not answer. ``again``: it may help to repeat
-    the request, after ``after`` seconds if it said so."""
+    """A registry's refusal; ``status`` is its HTTP status, 0 if it did not answer. ``again``: a retry may succeed,
+    after ``after`` seconds if the registry said so."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ def kind_of(status: int) -> Kind:
     if status == 403:
         return Kind.PERMISSION_DENIED
     if status == 429 or status >= 500:
-        return Kind.INTERNAL  # dockerd answers 500: it is not this engine that is unavailable
+        return Kind.INTERNAL  # dockerd answers 500: this engine itself is available
     return Kind.INVALID_ARGUMENT
 
 
 def told(body: bytes) -> str:
-    """The errors of a registry's answer, ``code: message``, as Docker words them; "" if it tells none."""
+    """The errors in a registry's response, ``code: message``, in Docker's words; "" if it has none."""
     return "\n".join(f"{code.lower().replace('_', ' ')}: {message}" for code, message in _errors(body))[:2000]
 
 
@@ -82,7 +82,7 @@ def _reason(body: bytes) -> Reason | None:
 
 
 def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
-    """An answer with a status that is none of those expected, in the registry's own words if it has some."""
+    """The error for an unexpected status, with the registry's own message if it has one."""
     status = response.status_code
     message = told(body)
     if not message and status == 401:
@@ -102,7 +102,7 @@ def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> R
 
 @contextmanager
 def during(method: str, url: str) -> Iterator[None]:
-    """What goes wrong while a request waits for its authorization is told with that request, as Go does."""
+    """A failure while a request waits for its authorization is reported for that request, as Go does."""
     try:
         yield
     except RegistryError as error:
@@ -113,7 +113,7 @@ def during(method: str, url: str) -> Iterator[None]:
 
 
 def retry_after(value: str) -> float:
-    """Seconds of a Retry-After in either form; 0 for none, never more than the deadline ``registry.wait``."""
+    """Seconds of a Retry-After in either form; 0 for none, at most the deadline ``registry.wait``."""
     if not value:
         return 0.0
     try:
@@ -129,7 +129,7 @@ def retry_after(value: str) -> float:
 
 
 async def pause(attempt: int, error: WharfError) -> None:
-    """Between two attempts: what the registry asked for, else longer each time, with some chance."""
+    """Waits between two attempts: the time that the registry asked for, else an increasing one with jitter."""
     after = error.after if isinstance(error, RegistryError) else 0.0
     await asyncio.sleep(after or min(0.25 * 2**attempt, 10.0) * random.uniform(0.75, 1.25))
 
@@ -156,7 +156,8 @@ async def pieces(response: "httpx.Response") -> AsyncIterator[bytes]:
 
 
 def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError:
-    """A failed exchange in Go's form, ``Get "https://host/…": reason``, without what a query may hold."""
+    """A failed exchange in Go's form, ``Get "https://host/…": reason``, without the query, which may contain
+    secrets."""
     import httpx
 
     shown = urlsplit(url)._replace(query="", fragment="").geturl()
@@ -191,7 +192,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _dialled(error: "httpx.HTTPError", url: str) -> str:
-    """Go's words for a connection that was not made; "" for another failure."""
+    """Go's words for a failed connection attempt; "" for another failure."""
     cause = next((found for found in _chain(error) if isinstance(found, OSError) and found.errno), None)
     parts = urlsplit(url)
     if isinstance(cause, socket.gaierror):

@@ -1,6 +1,6 @@
-"""Who we are to a registry: what a client's header says, basic authentication, bearer tokens.
+"""Authentication at a registry: credentials of a client's header, basic authentication, bearer tokens.
 
-Secrets live in ``Credentials``, which never shows them; they are put into requests and nowhere else.
+``Credentials`` contain the secrets and never show them; they are only put into requests.
 """
 
 import base64
@@ -17,14 +17,14 @@ from server.registry.answers import RegistryError
 from server.registry.reference import DEFAULT_DOMAIN, Reference
 from server.registry.tokens import refused
 
-#: Seconds that a token is used without word of its life (the token specification's minimum).
+#: Seconds that a token without an expiry is used (the token specification's minimum).
 _LIFE = 60.0
 _CLIENT_ID = "docker"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """``identity_token`` is a refresh token of an earlier login, ``registry_token`` a bearer token as it is."""
+    """``identity_token`` is a refresh token of an earlier login, ``registry_token`` a bearer token."""
 
     username: str = ""
     password: str = ""
@@ -55,8 +55,8 @@ async def asked(ask: Ask, registry: str) -> Credentials:
 
 
 def from_document(document: object) -> Credentials:
-    """The object of ``X-Registry-Auth``, of an entry of ``X-Registry-Config`` or of ``POST /auth``; ``auth`` is
-    base64 of ``user:password``. What isn't understood is nobody."""
+    """The object of ``X-Registry-Auth``, of an entry of ``X-Registry-Config`` or of ``POST /auth``; ``auth`` is base64
+    of ``user:password``. An invalid object gives empty credentials."""
     if not isinstance(document, Mapping):
         return NOBODY
     lower = {str(key).lower(): value for key, value in document.items()}
@@ -75,8 +75,8 @@ def from_document(document: object) -> Credentials:
 
 
 def from_header(value: str) -> Credentials:
-    """The header ``X-Registry-Auth``: base64 (either alphabet, padded or not) of a JSON object. An unreadable one is
-    nobody, as for dockerd: clients send all kinds."""
+    """The header ``X-Registry-Auth``: base64 (either alphabet, padded or not) of a JSON object. An invalid one gives
+    empty credentials, as in dockerd: clients send all kinds."""
     try:
         bare = value.strip().rstrip("=").replace("+", "-").replace("/", "_")
         data = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
@@ -87,7 +87,7 @@ def from_header(value: str) -> Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One ``WWW-Authenticate``."""
+    """One challenge of a ``WWW-Authenticate`` header."""
 
     scheme: str
     parameters: Mapping[str, str]
@@ -98,7 +98,7 @@ _SCHEME = re.compile(r"\s*([A-Za-z][\w-]*)(?:\s+|$)")
 
 
 def challenges(values: list[str]) -> list[Challenge]:
-    """Every challenge of the headers, in their order."""
+    """All challenges of the headers, in their order."""
     found: list[Challenge] = []
     for value in values:
         scheme = _SCHEME.match(value)
@@ -125,23 +125,23 @@ class TokenAnswer:
     refresh_token: str = ""
 
 
-#: Sends (method, url, query, form, headers) and gives (status, body).
+#: Sends (method, url, query, form, headers) and returns (status, body).
 Fetch = Callable[[str, str, list[tuple[str, str]], dict[str, str] | None, dict[str, str]], Awaitable[tuple[int, bytes]]]
 
 
 @dataclass(slots=True, repr=False)
 class Authorizer:
-    """The header ``Authorization`` for one endpoint. Answers challenges, remembers tokens by their scope."""
+    """The header ``Authorization`` for one endpoint. Answers challenges and caches tokens by scope."""
 
     credentials: Credentials
     fetch: Fetch
-    secure: bool  # the endpoint is https: then credentials do not go to a token server over http
+    secure: bool  # the endpoint is https: never send credentials to a token server over http
     _challenge: Challenge | None = None
     _tokens: dict[str, _Token] = field(default_factory=dict)
     refresh_token: str = ""
 
     def header(self, scope: str) -> str:
-        """What is known without asking anybody; "" for nothing."""
+        """The header from cached tokens and credentials, without a request; "" for none."""
         if self.credentials.registry_token:
             return f"Bearer {self.credentials.registry_token}"
         if self._challenge is None:
@@ -154,12 +154,13 @@ class Authorizer:
         return f"Bearer {token.value}"
 
     async def answer(self, headers: list[str], scope: str, sent: str, *, offline: bool = False) -> bool:
-        """Takes a 401's challenges up. False if there is nothing (new) to try. ``sent``: the header that was refused.
+        """Answers the challenges of a 401. Returns False if there is nothing new to try. ``sent``: the header that was
+        refused.
 
-        :raises WharfError: what the token server refuses; INTERNAL if it can't be reached.
+        :raises WharfError: the token server's refusal; INTERNAL if it can't be reached.
         """
         if (known := self.header(scope)) and known != sent:
-            return True  # another request's answer came first
+            return True  # another request has answered it already
         for challenge in challenges(headers):
             if challenge.scheme == "bearer" and "realm" in challenge.parameters:
                 self._challenge = challenge
@@ -226,13 +227,12 @@ def _parse(body: bytes) -> TokenAnswer:
 
 
 def credentials_key(reference: Reference) -> str:
-    """Under which name the credentials of a registry are kept by clients (``X-Registry-Config``)."""
+    """The key of a registry's credentials in clients' configurations (``X-Registry-Config``)."""
     return "https://index.docker.io/v1/" if reference.domain == DEFAULT_DOMAIN else reference.domain
 
 
 def of_registry(entries: Mapping[str, object], reference: Reference) -> object:
-    """The entry of ``X-Registry-Config`` that is about a registry; None if there is none. Keys of old configurations
-    are URLs."""
+    """The entry of ``X-Registry-Config`` for a registry; None if there is none. Keys of old configurations are URLs."""
     key = credentials_key(reference)
     if key in entries:
         return entries[key]

@@ -1,4 +1,4 @@
-"""Large bodies from a registry: an httpx transport for requests without a body, whose threads read blocking sockets.
+"""Large bodies from a registry, an httpx transport for requests without a body, whose threads read blocking sockets.
 Connections are kept for the next request.
 
 Measured with 400 MB in six blobs, three at a time: 0.7 s and 0.28 s of CPU; httpx's own transport, whose parser runs on
@@ -22,9 +22,9 @@ import httpx
 _T = TypeVar("_T")
 
 _PIECE = 1 << 20
-_GATHER_SECONDS = 0.2  # a slow sender's bytes are passed on that often
+_GATHER_SECONDS = 0.2  # a slow sender's bytes are passed on at this interval
 _THREADS = 32
-_IDLE = 4  # connections kept
+_IDLE = 4  # idle connections
 
 
 @lru_cache(maxsize=1)
@@ -61,10 +61,10 @@ class BulkTransport(httpx.AsyncBaseTransport):
         for connection in idle:
             connection.close()
 
-    # in threads
+    # called in threads
 
     def take(self) -> http.client.HTTPConnection | None:
-        """A connection that was used before."""
+        """An idle connection; None if there is none."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
@@ -76,7 +76,7 @@ class BulkTransport(httpx.AsyncBaseTransport):
         connection.close()
 
     def secured(self, connection: http.client.HTTPConnection) -> None:
-        """TLS on a connection that was just made."""
+        """Starts TLS on a new connection."""
         sock = connection.sock
         if isinstance(sock, ssl.SSLSocket):
             sock.settimeout(self._connect)
@@ -88,10 +88,10 @@ class BulkTransport(httpx.AsyncBaseTransport):
                 raise httpx.ConnectError(str(error)) from error
         sock.settimeout(self._answer)
 
-    # on the loop
+    # called in the loop
 
     async def dialled(self) -> http.client.HTTPConnection:
-        """A new connection, still without TLS. A thread that connects could not be told to stop."""
+        """A new connection, still without TLS. A thread that connects could not be cancelled."""
         kind = http.client.HTTPConnection if self._context is None else http.client.HTTPSConnection
         made = kind(self._host)
         made.auto_open = 0
@@ -104,13 +104,13 @@ class BulkTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(str(error)) from error
         made.sock = sock
         if self._context is not None:
-            # Here, not in the thread: then whoever gives up ends the handshake at any moment of it.
+            # Here, not in the thread: then a cancelled caller can close the socket at any moment of the handshake.
             made.sock = self._context.wrap_socket(sock, server_hostname=made.host, do_handshake_on_connect=False)
         return made
 
 
 async def _connected(host: str, port: int) -> socket.socket:
-    """The first address of a host that takes a connection. Raises the last one's OSError."""
+    """A socket connected to the host's first address that accepts. Raises the last address's OSError."""
     loop = asyncio.get_running_loop()
     last = OSError(f"{host} has no address")
     for family, type, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -131,7 +131,7 @@ async def _connected(host: str, port: int) -> socket.socket:
 
 
 class _Exchange:
-    """One request and its answer. ``_ask`` and ``read`` block and are called by ``call``, one at a time."""
+    """One request and its response. ``_ask`` and ``read`` block; ``call`` runs them, one at a time."""
 
     def __init__(self, transport: BulkTransport, request: httpx.Request) -> None:
         self._transport = transport
@@ -141,7 +141,7 @@ class _Exchange:
         self._step: Future[Any] | None = None
 
     async def call(self, step: Callable[[], _T]) -> _T:
-        """Runs a step in a thread. If the caller is cancelled, the exchange is closed, which ends the step."""
+        """Runs a step in a thread. If the caller is cancelled, closes the exchange, which ends the step."""
         self._step = future = _threads().submit(step)
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
@@ -158,13 +158,13 @@ class _Exchange:
                 return  # it has ended already
 
     def close(self) -> None:
-        """Waits for nothing: a step that still runs holds the lock of what it reads from, so it is ended first."""
+        """Doesn't wait: a running step holds the lock of its socket file, so shut the socket down first."""
         step = self._step
         if step is None or step.done():
             self._release()
             return
         self._shut_down()
-        step.add_done_callback(lambda _: self._release())  # by its thread, where a loop may have ended
+        step.add_done_callback(lambda _: self._release())  # in its thread, where a loop may have ended
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
@@ -174,14 +174,14 @@ class _Exchange:
             self._response.close()
 
     async def begin(self) -> http.client.HTTPResponse:
-        """Sends the request and reads the answer's head."""
+        """Sends the request and reads the response's head."""
         try:
             if (used := self._transport.take()) is not None:
                 self._connection = used
                 try:
                     return await self.call(self._ask)
                 except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                    self._release()  # the server has ended it meanwhile
+                    self._release()  # the server has closed it meanwhile
             self._connection = await self._transport.dialled()
             return await self.call(self._open)
         except Exception:
@@ -212,7 +212,7 @@ class _Exchange:
         return self._response
 
     def read(self) -> bytes:
-        """The next bytes, b"" at the end of a whole body."""
+        """The next bytes, b"" at the end of a complete body."""
         response = self._response
         assert response is not None
         parts: list[bytes] = []
@@ -231,7 +231,7 @@ class _Exchange:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def end(self) -> None:
-        """After a whole body the connection serves again."""
+        """After a complete body, the connection can be reused."""
         response, connection = self._response, self._connection
         idle = self._step is None or self._step.done()
         whole = response is not None and response.isclosed() and not response.will_close

@@ -28,7 +28,7 @@ Content = Callable[[], AsyncIterator[bytes]] | bytes | None
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """One request, wherever it will be sent."""
+    """One request, independent of the endpoint."""
 
     method: str
     headers: dict[str, str]
@@ -36,15 +36,15 @@ class _Ask:
     query: dict[str, str]
     ok: tuple[int, ...]
     scope: str
-    bulk: bool = False  # the answer is large
+    bulk: bool = False  # the response is large
 
 
 class Repository:
-    """An async context manager. ``push`` chooses the token's scope. Without ``mirrors``, and for a push, only the
-    registry itself is asked.
+    """An async context manager. ``push`` selects the token's scope. Without ``mirrors``, and for a push, only the
+    registry itself is used.
 
     Every method raises RegistryError (a WharfError): NOT_FOUND, UNAUTHENTICATED, PERMISSION_DENIED, INTERNAL
-    (not reached, 5xx, 429: dockerd answers 500), DEADLINE_EXCEEDED, INVALID_ARGUMENT (an answer that is none).
+    (unreachable, 5xx, 429: dockerd answers 500), DEADLINE_EXCEEDED, INVALID_ARGUMENT (a malformed response).
     """
 
     def __init__(
@@ -92,9 +92,8 @@ class Repository:
         scope: str = "",
         bulk: bool = False,
     ) -> AsyncIterator["httpx.Response"]:
-        """One exchange with the first endpoint that serves it. ``path`` is below ``/v2/<repository>/``, or an
-        absolute URL that an earlier answer gave. ``scope`` replaces the repository's own. The response's body is not
-        read yet."""
+        """One exchange with the first endpoint that serves it. ``path`` is below ``/v2/<repository>/``, or an absolute
+        URL from an earlier response. ``scope`` replaces the repository's own. The response's body is not read yet."""
         ask = _Ask(method, headers or {}, content, query or {}, ok, scope or self.scope, bulk)
         response = await self._anywhere(ask, path)
         try:
@@ -109,8 +108,8 @@ class Repository:
         return self._endpoints
 
     def drop_mirrors(self) -> bool:
-        """A mirror may have sent other content than was asked for: only the registry itself is asked from now on.
-        False if there are no mirrors, and there were none: to ask once more would not help."""
+        """Uses only the registry itself from now on: a mirror may have sent other content. Returns False if there were
+        no mirrors, so that a retry is useless."""
         ways = self._endpoints or []
         kept = [way for way in ways if not way.mirror] or ways[-1:]
         if kept != ways:
@@ -123,7 +122,7 @@ class Repository:
             return await self._checked(self._chosen or ways[-1], path, ask)
         last: WharfError | None = None
         if self._chosen is not None:
-            # What served before is asked first; a mirror that lacks a blob still has the registry behind it.
+            # Try the last successful endpoint first; for a blob that a mirror lacks, the registry follows.
             ways = [self._chosen, *(way for way in ways if way != self._chosen and self._chosen.mirror)]
         for endpoint in ways:
             if not endpoint.resolves and endpoint is not ways[-1] and _by_name(path):
@@ -136,7 +135,7 @@ class Repository:
                 if not endpoint.mirror and (not isinstance(error, RegistryError) or error.status):
                     self._chosen = self._chosen or endpoint
                     raise
-                # The registry's own reason counts more than a mirror's, and TLS's more than that of plain HTTP.
+                # The registry's own error precedes a mirror's, and the error over TLS that over plain HTTP.
                 if last is None or (not endpoint.mirror and endpoint.scheme == "https"):
                     last = error
                 continue
@@ -152,8 +151,8 @@ class Repository:
             sent = authorizer.header(ask.scope)
             response = await self._redirected(endpoint, authorizer, url, ask)
             if response.status_code != 401 or attempt or origin_of(str(response.url)) != origin_of(endpoint.base):
-                # Another host than the registry may ask for credentials (a redirect's, or the one that a manifest
-                # names for a layer): it could send them wherever it wants.
+                # Never answer another host's challenge (of a redirect, or of the URL that a manifest names for a
+                # layer): it could direct the credentials anywhere.
                 break
             body = await limited(response)
             await response.aclose()
@@ -173,8 +172,8 @@ class Repository:
         query = ask.query
         for _ in range(_REDIRECTS + 1):
             sent = dict(ask.headers)
-            # Only the registry itself gets to see who we are, and only by the scheme that was chosen for it: a redirect
-            # to a store of blobs carries its own key.
+            # Send credentials to the registry itself only, and only with its scheme: a redirect to a blob store carries
+            # its own key.
             if origin_of(url) == origin_of(endpoint.base):
                 sent.update(endpoint.headers)
                 if authorization := authorizer.header(ask.scope):
@@ -190,8 +189,8 @@ class Repository:
             except (ValueError, WharfError):
                 target, parts = "", urlsplit("")
             if not location or parts.scheme not in ("http", "https") or not parts.netloc:
-                raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: a redirect without a place to go", status=502)
-            # From https to http, too, as dockerd follows: without credentials, and a blob's digest is checked.
+                raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: a redirect without a location", status=502)
+            # Also from https to http, as dockerd does: without credentials, and a blob's digest is verified.
             url, query = target, {}
         raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: stopped after {_REDIRECTS} redirects", status=502)
 
@@ -218,13 +217,13 @@ class Repository:
         client = self._clients.get(key)
         if client is None:
             client = await asyncio.to_thread(self._make_client, made, bulk=bulk)
-            if key in self._clients:  # two requests at once: the first one's is kept
+            if key in self._clients:  # two concurrent requests: keep the first one's client
                 await client.aclose()
             client = self._clients.setdefault(key, client)
         return client
 
     def _make_client(self, endpoint: Endpoint, *, bulk: bool) -> "httpx.AsyncClient":
-        # Imported in a thread and when first needed: it takes a while, and megabytes.
+        # Imported in a thread at the first use: it takes time, and megabytes.
         import httpx
 
         from server.registry.bulk import BulkTransport
@@ -254,10 +253,10 @@ class Repository:
             found = self._authorizers[endpoint] = Authorizer(who, fetch, endpoint.scheme == "https")
         return found
 
-    # what a registry offers
+    # the registry's API
 
     async def head(self, selector: str) -> tuple[str, str, int] | None:
-        """(digest, media type, size) of a manifest; None if the registry doesn't tell them without sending it."""
+        """(digest, media type, size) of a manifest; None if the registry doesn't return them without the manifest."""
         try:
             async with self.request("HEAD", f"manifests/{selector}", headers={"accept": oci.ACCEPT}) as response:
                 digest = response.headers.get("docker-content-digest", "")
@@ -267,13 +266,13 @@ class Repository:
                     return None
                 return digest, media_type, int(length)
         except RegistryError as error:
-            if error.status in (400, 403, 405, 429):  # a GET's answer says why
+            if error.status in (400, 403, 405, 429):  # the response to a GET tells the reason
                 return None
             raise
 
     async def manifest(self, selector: str) -> tuple[bytes, str]:
-        """(data, media type) of a manifest. For a digest, the data is checked against it: if a mirror sent something
-        else, the registry itself is asked."""
+        """(data, media type) of a manifest. The data is verified against a digest; if a mirror's data doesn't match,
+        the registry itself is used."""
         try:
             return await self._manifest(selector)
         except RegistryError as error:
@@ -309,7 +308,8 @@ class Repository:
     async def blob(
         self, digest: str, offset: int = 0, url: str = ""
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-        """(offset, pieces) of a blob. The offset is 0 if the registry does not resume. ``url``: it lies elsewhere."""
+        """(offset, pieces) of a blob. The offset is 0 if the registry can't resume. ``url``: the blob's location, if
+        another."""
         headers = {"range": f"bytes={offset}-"} if offset else {}
         async with self.request("GET", url or f"blobs/{digest}", headers=headers, ok=(200, 206), bulk=True) as response:
             start = 0
@@ -338,8 +338,8 @@ class Repository:
         return found
 
     async def ping(self, *, offline: bool = False) -> str:
-        """A login: asks for nothing but to be let in. Returns the refresh token that the registry may give. Made for a
-        repository without mirrors: they know nobody."""
+        """A login: only authenticates. Returns the refresh token, if the registry issues one. For a repository without
+        mirrors, which don't know users."""
         ask = _Ask("GET", {}, None, {}, (200,), "")
         last: WharfError | None = None
         for endpoint in await self._ways():
@@ -370,6 +370,6 @@ class Repository:
 
 
 def _by_name(path: str) -> bool:
-    """Whether an answer says what a tag means, or which there are: it can't be checked against a digest."""
+    """Whether a response resolves a tag or lists tags: no digest can verify it."""
     kind, _, selector = path.partition("/")
     return kind == "tags" or (kind == "manifests" and ":" not in selector)

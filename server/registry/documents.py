@@ -1,5 +1,5 @@
-"""Small blobs of the content store: documents read with their digest checked, and written with the labels that
-keep alive what they refer to."""
+"""Small blobs of the content store: documents are read with their digest verified, and written with the labels that
+protect the blobs they reference."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,9 @@ from server.registry.oci import Json
 
 
 async def read(engine: Engine, desc: Descriptor) -> Json:
-    """A manifest, an index or a config.
+    """Reads a manifest, an index or a config.
 
-    :raises WharfError: NOT_FOUND; INVALID_ARGUMENT for one that is too large or no JSON object.
+    :raises WharfError: NOT_FOUND; INVALID_ARGUMENT if it is too large or not a JSON object.
     """
     if desc.size > limits.DOCUMENT_BYTES:
         raise limits.exceeded("DOCUMENT_BYTES", f"{desc.digest}: the size {desc.size} of a {desc.media_type}")
@@ -26,7 +26,7 @@ async def has(engine: Engine, digest: str) -> bool:
 
 
 async def size(engine: Engine, digest: str) -> int | None:
-    """Bytes of a blob; None if it is not here. What a manifest says of it may be wrong."""
+    """The size of a blob in bytes; None if it isn't in the store. A manifest may state a wrong size."""
     try:
         return (await engine.content.info(digest)).size
     except WharfError as error:
@@ -36,9 +36,9 @@ async def size(engine: Engine, digest: str) -> int | None:
 
 
 async def has_sized(engine: Engine, desc: Descriptor) -> bool:
-    """Whether a blob is here, with the size that a manifest or an index says.
+    """Whether a blob is in the store, with the size in a manifest or an index.
 
-    :raises WharfError: INVALID_ARGUMENT if it has another one.
+    :raises WharfError: INVALID_ARGUMENT if its size differs.
     """
     found = await size(engine, desc.digest)
     if found is not None and found != desc.size:
@@ -49,9 +49,9 @@ async def has_sized(engine: Engine, desc: Descriptor) -> bool:
 async def write(
     engine: Engine, data: bytes, media_type: str, *, labels: Mapping[str, str] | None = None, expected: str = ""
 ) -> Descriptor:
-    """Writes a document; a manifest or an index gets its labels. Under a lease.
+    """Writes a document; a manifest or an index gets its labels. Call it under a lease.
 
-    :raises WharfError: INVALID_ARGUMENT when it is not what ``expected`` says.
+    :raises WharfError: INVALID_ARGUMENT if its digest is not ``expected``.
     """
     digest = oci.digest_of(data)
     if expected and expected != digest:
@@ -64,10 +64,10 @@ async def write(
 
 
 def snapshot_label(engine: Engine, chain_id: str) -> dict[str, str]:
-    """The label by which a config keeps the image's root file system; none for an image without layers."""
+    """The label with which a config protects the image's snapshot; none for an image without layers."""
     return {f"containerd.io/gc.ref.snapshot.{engine.snapshots.snapshotter}": chain_id} if chain_id else {}
 
 
 async def hold_snapshot(engine: Engine, config_digest: str, chain_id: str) -> None:
-    """From now on the config keeps the image's root file system."""
+    """Labels the config so that it protects the image's snapshot."""
     await engine.content.update_labels(config_digest, snapshot_label(engine, chain_id))

@@ -1,4 +1,4 @@
-"""Blobs from a registry into the content store: each once, however many pulls want it, resumed where it broke off."""
+"""Downloads blobs from a registry into the content store: each once for all concurrent pulls, resumed after a break."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
@@ -15,14 +15,14 @@ from server.registry import documents
 from server.registry.answers import RegistryError, pause
 from server.registry.client import Repository
 
-#: Told the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Verifying Checksum" | "Download complete" |
-#: "Retrying", bytes).
+#: Called with the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Verifying Checksum" | "Download
+#: complete" | "Retrying", bytes).
 Watch = Callable[[str, int], None]
 _AHEAD = 4
 
 
 def download_ref(digest: str) -> str:
-    """Under which ref a blob is written while it is downloaded (containerd's own clients name it alike)."""
+    """The ref of a blob's ingest during its download (containerd's own clients use the same name)."""
     return f"layer-{digest}"
 
 
@@ -34,9 +34,9 @@ class _Job:
 
 
 async def ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncGenerator[bytes, None]:
-    """Reads up to ``depth`` pieces ahead, so that one side's transfer overlaps with the other's.
+    """Reads up to ``depth`` pieces ahead, so that both sides' transfers overlap.
 
-    To be closed by whoever leaves it early (``aclosing``): it goes on reading until then.
+    A caller that stops early must close it (``aclosing``): it continues to read until then.
     """
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(depth)
 
@@ -63,7 +63,7 @@ async def ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncGener
 
 
 class Downloads:
-    """All downloads of one daemon. ``limit`` blobs come at the same time."""
+    """All downloads of one daemon, at most ``limit`` at a time."""
 
     def __init__(self, engine: Engine, *, limit: int, attempts: int) -> None:
         self._engine = engine
@@ -74,9 +74,9 @@ class Downloads:
     async def fetch(
         self, repository: Repository, desc: Descriptor, *, watch: Watch | None = None, urls: tuple[str, ...] = ()
     ) -> bool:
-        """Brings a blob into the store and under the caller's lease. False if it was there before.
+        """Downloads a blob into the store, protected by the caller's lease. Returns False if it was there before.
 
-        :raises WharfError: what the registry said; INVALID_ARGUMENT for a blob that is not what it should be.
+        :raises WharfError: the registry's error; INVALID_ARGUMENT if the blob doesn't match its descriptor.
         """
         for _ in range(self._attempts + 1):
             if await self._held(desc):
@@ -84,26 +84,26 @@ class Downloads:
             await self._join(repository, desc, watch, urls)
             if await self._held(desc):
                 return True
-            # Whoever fetched it for us has given up on its image, and the collector was faster than we.
+            # The pull that fetched the blob was cancelled, and the collector ran before this one's lease protected it.
         raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
 
     async def forget_left(self, digests: Collection[str] | None = None) -> int:
-        """Throws away what downloads that were left had got, of all blobs or of these; returns how many bytes. Not
-        what somebody goes on with."""
+        """Discards the ingests of cancelled downloads, of all blobs or of these; returns the number of bytes. Keeps
+        ingests that another pull continues."""
         content, freed = self._engine.content, 0
         for ingest in await content.statuses():
             digest = ingest.ref.removeprefix(download_ref(""))
             if digest == ingest.ref or digest in self._jobs or (digests is not None and digest not in digests):
                 continue
             try:
-                async with content.writer(ingest.ref):  # who has the ref has it alone
+                async with content.writer(ingest.ref):  # a ref has only one writer
                     await content.throw_away(ingest.ref)
             except WharfError as error:
                 if error.kind is Kind.UNAVAILABLE:
                     continue
                 if error.kind is not Kind.RESOURCE_EXHAUSTED:
                     raise
-                await content.throw_away(ingest.ref)  # not even room to note who has it
+                await content.throw_away(ingest.ref)  # the disk is too full to open a writer
             freed += ingest.offset
         return freed
 
@@ -135,12 +135,12 @@ class Downloads:
                     await asyncio.wait((job.task,))
             if not job.task.cancelled():
                 return job.task.result()
-            # The pull that began it was left by its client: go on with our own connection, from where it was.
+            # The pull that started it was cancelled by its client: continue with our own connection, at its offset.
 
     def _ended(self, digest: str, task: "asyncio.Task[None]") -> None:
         self._jobs.pop(digest, None)
         if not task.cancelled():
-            task.exception()  # told to those who wait; there may be none left
+            task.exception()  # raised in the waiters; there may be none left
 
     def _tell(self, digest: str, state: str, size: int) -> None:
         job = self._jobs.get(digest)
@@ -184,7 +184,7 @@ class Downloads:
                             if writer.offset + len(piece) > desc.size:
                                 text = f"{desc.digest}: more than the {desc.size} bytes that the manifest says"
                                 if again := repository.drop_mirrors():
-                                    await writer.truncate()  # the registry itself is asked for all of it
+                                    await writer.truncate()  # the registry itself sends the whole blob
                                 raise RegistryError(Kind.INVALID_ARGUMENT, text, status=200, again=again)
                             await writer.write(piece)
                             self._tell(desc.digest, "Downloading", writer.offset)
@@ -200,7 +200,7 @@ class Downloads:
                 if error.kind is not Kind.FAILED_PRECONDITION:
                     raise
                 await self._engine.content.throw_away(ref)
-                # What an earlier attempt left may be at fault, or a mirror: then once more, from the beginning.
+                # The data of an earlier attempt may be invalid, or a mirror's: retry once from the start.
                 raise RegistryError(
                     Kind.INVALID_ARGUMENT,
                     f"filesystem layer verification failed for digest {desc.digest}",

@@ -1,4 +1,4 @@
-"""Where a registry is reached: mirrors before the registry itself, TLS or plain HTTP, certificates, proxies."""
+"""The endpoints of a registry: mirrors before the registry itself, TLS or plain HTTP, certificates, proxies."""
 
 import ipaddress
 import os
@@ -20,7 +20,7 @@ _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon's configuration says about registries."""
+    """The daemon's settings for registries."""
 
     mirrors: tuple[str, ...] = ()  # of Docker Hub
     insecure: tuple[str, ...] = ()  # hosts, host:port, or networks in CIDR form
@@ -28,15 +28,15 @@ class Settings:
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
-    downloads: int = 3  # layers of one pull at the same time
+    downloads: int = 3  # concurrent layers of one pull
     uploads: int = 5
-    attempts: int = 5  # of one download before the pull fails
+    attempts: int = 5  # attempts per download before the pull fails
     user_agent: str = "docker/28.5.2 (wharf)"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One way to a registry. A mirror gets no credentials; ``namespace`` says which registry it is asked for
+    """One endpoint of a registry. A mirror gets no credentials; ``namespace`` names the registry that it mirrors
     (containerd's ``ns``)."""
 
     scheme: str
@@ -44,9 +44,9 @@ class Endpoint:
     verify: bool
     mirror: bool = False
     namespace: str = ""
-    path: str = "/v2"  # the API's root
-    resolves: bool = True  # may say which digest a tag has
-    authorities: tuple[str, ...] = ()  # of hosts.toml, beside those of the host's own folder
+    path: str = "/v2"  # the root of the API
+    resolves: bool = True  # may resolve tags
+    authorities: tuple[str, ...] = ()  # from hosts.toml, in addition to those in the host's folder
     clients: tuple[tuple[str, str], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
 
@@ -60,9 +60,9 @@ class Endpoint:
 
 
 def origin_of(url: str) -> tuple[str, str]:
-    """Scheme and host with port: who gets to see credentials.
+    """Scheme and host with port, which decide whether credentials are sent.
 
-    :raises WharfError: INVALID_ARGUMENT: it is no URL.
+    :raises WharfError: INVALID_ARGUMENT: not a URL.
     """
     parts = parse_url(url)
     return parts.scheme, parts.netloc
@@ -82,7 +82,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_insecure(settings: Settings, host: str) -> bool:
-    """Whether plain HTTP and unknown certificates are accepted: loopback always, others by configuration."""
+    """Whether plain HTTP and untrusted certificates are accepted: for loopback always, for others by configuration."""
     name = urlsplit(f"//{host}").hostname or ""
     address = _address(host)
     if name == "localhost" or (address is not None and any(address in net for net in _LOOPBACK)):
@@ -100,12 +100,12 @@ def is_insecure(settings: Settings, host: str) -> bool:
 
 
 def _verified(settings: Settings, host: str) -> bool:
-    """Whether the certificate of a host must be one that we trust."""
+    """Whether a host's certificate must be trusted."""
     return not is_insecure(settings, host) or _has_certificates(settings, host)
 
 
 def _has_certificates(settings: Settings, host: str) -> bool:
-    """Whether TLS was set up for a host: a folder of certificates, not one that only names mirrors."""
+    """Whether TLS is configured for a host: by a folder with certificates, not one that only names mirrors."""
     try:
         names = os.listdir(os.path.join(settings.certs_dir, host))
     except OSError:
@@ -115,7 +115,7 @@ def _has_certificates(settings: Settings, host: str) -> bool:
 
 def _ways(settings: Settings, host: str) -> Iterator[Endpoint]:
     if is_insecure(settings, host):
-        # A directory of certificates means that TLS was set up: then it is verified, and nothing goes without it.
+        # A folder of certificates means that TLS is configured: verify it, and never use plain HTTP.
         known = _has_certificates(settings, host)
         yield Endpoint("https", host, verify=known)
         if not known:
@@ -125,12 +125,13 @@ def _ways(settings: Settings, host: str) -> Iterator[Endpoint]:
 
 
 def endpoints(settings: Settings, domain: str, *, mirrors: bool) -> list[Endpoint]:
-    """All ways to a registry, the preferred first: mirrors, then the registry itself. Reads files: call it in a thread.
+    """All endpoints of a registry in the order of preference: mirrors, then the registry itself. Reads files: call it
+    in a thread.
 
-    ``settings.mirrors`` are Docker Hub's, as dockerd's ``--registry-mirror`` is; those of any registry are in its
-    ``hosts.toml``. Without ``mirrors`` only the registry itself is asked, also if the file names another server.
+    ``settings.mirrors`` are Docker Hub's, as dockerd's ``--registry-mirror``; mirrors of any registry are in its
+    ``hosts.toml``. Without ``mirrors`` only the registry itself is returned, even if the file names another server.
 
-    :raises WharfError: INVALID_ARGUMENT for a ``hosts.toml`` that is not understood.
+    :raises WharfError: INVALID_ARGUMENT for a malformed ``hosts.toml``.
     """
     origin = host_of(domain)
     hub = origin == _DOCKER_HUB
@@ -178,13 +179,13 @@ def _of_file(settings: Settings, host: Host, origin: str, domain: str, *, mirror
 
 @lru_cache(maxsize=1)
 def _system() -> ssl.SSLContext:
-    """The authorities of the host, read once."""
+    """The host's certificate authorities, read once."""
     return _strict()
 
 
 def _strict() -> ssl.SSLContext:
-    """A client's context as Go has it: the names of a server stand in its subjectAltName alone (Python would also take
-    the common name), and nothing below TLS 1.2."""
+    """A client context with Go's rules: a server's names are only in its subjectAltName (Python also accepts the common
+    name), and at least TLS 1.2."""
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -192,10 +193,10 @@ def _strict() -> ssl.SSLContext:
 
 
 def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
-    """Trust and client certificates of ``certs.d/<host>/``: ``*.crt`` are authorities, ``x.cert`` goes with
-    ``x.key``; and those that a ``hosts.toml`` names. Reads files: call it in a thread.
+    """Trusted and client certificates of ``certs.d/<host>/``: ``*.crt`` are authorities, ``x.cert`` belongs to
+    ``x.key``; and those in ``hosts.toml``. Reads files: call it in a thread.
 
-    :raises WharfError: INVALID_ARGUMENT for files that don't fit together.
+    :raises WharfError: INVALID_ARGUMENT for files that don't match.
     """
     directory = os.path.join(settings.certs_dir, endpoint.host)
     try:
@@ -207,7 +208,7 @@ def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
         return _system()
     if endpoint.verify:
         context = _strict()
-    else:  # reading the authorities of the system, which takes a while, would be for nothing
+    else:  # else don't read the system's authorities, which takes time
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.check_hostname = False
@@ -243,7 +244,7 @@ def tls_context(settings: Settings, endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def proxy_for(settings: Settings, endpoint_scheme: str, host: str) -> str:
-    """The proxy to take, "" for none: the configuration's, else the environment's. Never for loopback."""
+    """The proxy to use, "" for none: the configuration's, else the environment's. Never for loopback."""
     environ = os.environ
     name = "https" if endpoint_scheme == "https" else "http"
     configured = settings.https_proxy if name == "https" else settings.http_proxy

@@ -20,16 +20,16 @@ _DEFAULT = "_default"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host of the file. ``host`` is "" where the file does not say where the registry itself is."""
+    """One host of the file. ``host`` is "" if the file doesn't give the registry's own address."""
 
     scheme: str = ""
     host: str = ""
-    path: str = "/v2"  # the API's root
+    path: str = "/v2"  # the root of the API
     pulls: bool = True
-    resolves: bool = True  # may say which digest a tag has
+    resolves: bool = True  # may resolve tags
     skip_verify: bool | None = None
     authorities: tuple[str, ...] = ()  # files of PEM certificates
-    clients: tuple[tuple[str, str], ...] = ()  # (certificate, key) files; key "": it is in the same file
+    clients: tuple[tuple[str, str], ...] = ()  # (certificate, key) files; key "": in the certificate's file
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -42,9 +42,9 @@ class HostsFile:
 
 
 def read(certs_dir: str, host: str) -> HostsFile | None:
-    """The file of a registry, or of ``_default`` for registries without a folder; None if there is none.
+    """Reads the file of a registry, or of ``_default`` for registries without a folder; None if there is none.
 
-    :raises WharfError: INVALID_ARGUMENT with the file's path for one that can't be read or understood.
+    :raises WharfError: INVALID_ARGUMENT with the file's path if it can't be read or parsed.
     """
     for name in _folders(host):
         path = os.path.join(certs_dir, name, _FILE)
@@ -68,7 +68,7 @@ def read(certs_dir: str, host: str) -> HostsFile | None:
 
 def _folders(host: str) -> list[str]:
     name, colon, port = host.rpartition(":")
-    # A port is written between underscores where a file system does not allow colons.
+    # Underscores replace the colons around a port on file systems that don't allow colons.
     return [*([f"{name}_{port}_"] if colon and port.isdigit() else []), host, _DEFAULT]
 
 

@@ -1,7 +1,6 @@
-"""Manifests, indexes and image configs: media types, what they refer to, platforms, chain ids.
+"""Manifests, indexes and image configs: media types, references, platforms, chain ids.
 
-Documents are plain JSON objects; the functions here check the shapes they rely on, as documents come from
-registries and archives.
+Documents are plain JSON objects from registries and archives; the functions here check the shapes that they use.
 """
 
 import hashlib
@@ -32,10 +31,10 @@ SCHEMA1 = (
 
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
-#: What a registry is offered for a manifest, best first.
+#: The Accept header for manifests, in the order of preference.
 ACCEPT = ", ".join((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, "*/*"))
 
-#: Labels of the collector: what a blob keeps alive.
+#: Labels for the garbage collector: the blobs that a blob protects.
 REF = "containerd.io/gc.ref.content"
 UNCOMPRESSED = "containerd.io/uncompressed"
 SOURCE = "containerd.io/distribution.source"
@@ -65,7 +64,7 @@ def is_layer(media_type: str) -> bool:
 
 
 def is_foreign(media_type: str) -> bool:
-    """Layers that by their licence stay where they are."""
+    """Layers that must not be distributed by their licence."""
     return "nondistributable" in media_type or media_type.startswith(DOCKER_FOREIGN)
 
 
@@ -74,7 +73,10 @@ def digest_of(data: bytes) -> str:
 
 
 def load(data: bytes, what: str) -> Json:
-    """:raises WharfError: INVALID_ARGUMENT for anything but a JSON object of at most ``limits.DOCUMENT_VALUES``."""
+    """Parses a document.
+
+    :raises WharfError: INVALID_ARGUMENT for anything but a JSON object of at most ``limits.DOCUMENT_VALUES``.
+    """
     try:
         document = jsontext.loads(data)
     except ValueError:
@@ -95,7 +97,7 @@ def platform_of(document: Mapping[str, Any] | None) -> Platform | None:
 
 
 def descriptor(document: object, what: str) -> Descriptor:
-    """A descriptor out of a manifest.
+    """Parses a descriptor in a manifest.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -119,7 +121,7 @@ def to_json(desc: Descriptor) -> Json:
     """A descriptor as JSON, in the order of the OCI specification's struct."""
     document: Json = {"mediaType": desc.media_type, "digest": desc.digest, "size": desc.size}
     if desc.annotations:
-        document["annotations"] = dict(sorted(desc.annotations.items()))  # as Go writes a map
+        document["annotations"] = dict(sorted(desc.annotations.items()))  # sorted, as Go writes a map
     if desc.platform is not None:
         document["platform"] = platform_json(desc.platform)
     return document
@@ -136,7 +138,7 @@ def platform_json(platform: Platform) -> Json:
 class Manifest:
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    urls: Mapping[str, tuple[str, ...]]  # digest → where a foreign layer is, told by the manifest
+    urls: Mapping[str, tuple[str, ...]]  # digest → URLs of a foreign layer, from the manifest
 
     @property
     def is_image(self) -> bool:
@@ -147,7 +149,10 @@ class Manifest:
 
 
 def parse_manifest(document: Json, what: str = "manifest") -> Manifest:
-    """:raises WharfError: INVALID_ARGUMENT."""
+    """Parses a manifest.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
     media_type = document.get("mediaType")
     if media_type is not None and media_type not in MANIFEST_TYPES:
         raise invalid(f"{what}: unexpected media type {media_type}")
@@ -168,7 +173,10 @@ def parse_manifest(document: Json, what: str = "manifest") -> Manifest:
 
 
 def parse_index(document: Json, what: str = "index") -> tuple[Descriptor, ...]:
-    """:raises WharfError: INVALID_ARGUMENT."""
+    """Parses an index.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
     media_type = document.get("mediaType")
     if media_type is not None and media_type not in INDEX_TYPES:
         raise invalid(f"{what}: unexpected media type {media_type}")
@@ -179,7 +187,7 @@ def parse_index(document: Json, what: str = "index") -> tuple[Descriptor, ...]:
 
 
 def check_sizes(manifest: Manifest, what: str) -> None:
-    """Whether an image may be as large as its manifest claims. Nothing of it needs to have been fetched.
+    """Checks the sizes in a manifest against the limits, before anything is fetched.
 
     :raises WharfError: INVALID_ARGUMENT that names the limit; or for two sizes of one blob.
     """
@@ -198,7 +206,7 @@ def check_sizes(manifest: Manifest, what: str) -> None:
 
 
 def media_type_of(document: Json) -> str:
-    """What a document is, by its own word or its shape."""
+    """A document's media type, from its field or its shape."""
     told = document.get("mediaType")
     if isinstance(told, str) and told:
         return told
@@ -206,7 +214,7 @@ def media_type_of(document: Json) -> str:
 
 
 def children(document: Json, media_type: str) -> tuple[Descriptor, ...]:
-    """What a manifest or index refers to."""
+    """The descriptors that a manifest or index references."""
     if is_index(media_type):
         return parse_index(document)
     manifest = parse_manifest(document)
@@ -214,7 +222,7 @@ def children(document: Json, media_type: str) -> tuple[Descriptor, ...]:
 
 
 def ref_labels(document: Json, media_type: str) -> dict[str, str]:
-    """The labels with which a manifest or index keeps alive what it refers to."""
+    """The labels with which a manifest or index protects what it references."""
     if is_index(media_type):
         return {f"{REF}.m.{i}": desc.digest for i, desc in enumerate(parse_index(document))}
     manifest = parse_manifest(document)
@@ -224,7 +232,10 @@ def ref_labels(document: Json, media_type: str) -> dict[str, str]:
 
 
 def diff_ids(config: Json) -> tuple[str, ...]:
-    """:raises WharfError: INVALID_ARGUMENT."""
+    """The diff ids of an image config.
+
+    :raises WharfError: INVALID_ARGUMENT.
+    """
     rootfs = config.get("rootfs")
     found = rootfs.get("diff_ids") if isinstance(rootfs, Mapping) else None
     if found is None:
@@ -235,7 +246,7 @@ def diff_ids(config: Json) -> tuple[str, ...]:
 
 
 def chain_ids(ids: Sequence[str]) -> tuple[str, ...]:
-    """The name of each layer with all below it (OCI image spec, "Layer ChainID")."""
+    """The chain id of each layer (OCI image spec, "Layer ChainID")."""
     chain: list[str] = []
     for item in ids:
         chain.append(item if not chain else digest_of(f"{chain[-1]} {item}".encode()))
@@ -281,14 +292,14 @@ def host_platform() -> Platform:
     return normalized(Platform("linux", "arm" if machine.startswith("armv") else machine, variant))
 
 
-#: What may stand for a platform alone: Go's names, which containerd goes by.
+#: The words that may be a platform alone: Go's names, as in containerd.
 _ALONE = re.compile("386|amd64|arm|arm64|loong64|mips|mipsle|mips64|mips64le|ppc64|ppc64le|riscv64|s390x|wasm")
 
 
 def parse_platform(text: str) -> Platform:
-    """``os[/arch[/variant]]`` or just an architecture.
+    """Parses ``os[/arch[/variant]]`` or just an architecture.
 
-    :raises WharfError: INVALID_ARGUMENT in containerd's words.
+    :raises WharfError: INVALID_ARGUMENT with containerd's sentence.
     """
     parts = text.split("/")
     if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
@@ -323,7 +334,7 @@ def format_platform(platform: Platform) -> str:
 
 
 def rank(wanted: Platform, offered: Platform) -> int | None:
-    """How well a platform fits: 0 exactly, more is worse, None: it does not run."""
+    """How well a platform matches: 0 exactly, higher is worse, None: it doesn't run."""
     if offered.os != wanted.os:
         return None
     if offered == wanted:
@@ -349,7 +360,7 @@ def _number(variant: str) -> int:
 
 
 def best(items: Iterable[Descriptor], wanted: Platform) -> list[Descriptor]:
-    """The descriptors that fit, best first. One without a platform fits last."""
+    """The matching descriptors, best first. One without a platform is last."""
     ranked = []
     for item in items:
         if item.annotations.get(ATTESTATION):

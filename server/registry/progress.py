@@ -1,4 +1,4 @@
-"""What a long operation tells its client: the messages of dockerd's JSON progress streams."""
+"""The messages of dockerd's JSON progress streams for long operations."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 Message = Mapping[str, Any]
 
-#: Messages waiting for a slow client. Bars are dropped beyond it, other messages make the work wait.
+#: Messages queued for a slow client. When it is full, progress bars are dropped, and other messages block the work.
 _QUEUE = 1024
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -22,7 +22,7 @@ def human_size(size: float) -> str:
 
 
 def bar_text(current: int, total: int) -> str:
-    """The bar that old clients print as it is."""
+    """The progress bar as text, which old clients print."""
     if current <= 0 and total <= 0:
         return ""
     if total <= 0:
@@ -35,7 +35,7 @@ def bar_text(current: int, total: int) -> str:
 
 
 class Report:
-    """Carries messages from the work to the stream: ``report.run(work(report))``."""
+    """Passes messages from the work to the stream: ``report.run(work(report))``."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue(_QUEUE)
@@ -44,7 +44,7 @@ class Report:
         await self._queue.put(message)
 
     async def status(self, text: str, id: str = "") -> None:
-        """A line; with an id, what the operation is about."""
+        """A line; with an id, the object of the operation."""
         await self._queue.put({"status": text, "id": id} if id else {"status": text})
 
     async def part(self, text: str, id: str) -> None:
@@ -58,12 +58,12 @@ class Report:
         await self._queue.put({"progressDetail": {}, "aux": value})
 
     def offer(self, text: str, id: str) -> None:
-        """A part's state from where nothing can wait; lost only if the client is far behind."""
+        """A part's state, without waiting; lost only if the client is far behind."""
         with suppress(asyncio.QueueFull):
             self._queue.put_nowait({"status": text, "progressDetail": {}, "id": id})
 
     def bar(self, text: str, id: str, current: int, total: int) -> None:
-        """How far a part is. Dropped for a slow client: the next one replaces it."""
+        """A part's progress. Dropped for a slow client: the next one replaces it."""
         if self._queue.qsize() > _QUEUE // 2:
             return
         detail = {"current": current, "total": total} if total > 0 else {"current": current}
@@ -72,7 +72,7 @@ class Report:
         )
 
     async def run(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[Message]:
-        """The messages until the work ends; raises what it raises. The work is cancelled when the reader leaves."""
+        """Yields the messages until the work ends; raises its error. Cancels the work when the reader stops."""
 
         async def whole() -> None:
             try:

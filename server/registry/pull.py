@@ -1,5 +1,5 @@
-"""An image from a registry: its documents, its layers in parallel, each unpacked as soon as it and those below it
-are there."""
+"""Pulls an image: its documents, and its layers in parallel, each unpacked as soon as it and its parents are
+complete."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ from server.registry.unpack import unpack
 
 _T = TypeVar("_T")
 _BAR_SECONDS = 0.1
-#: Bytes of a layer from which on it is unpacked while it still comes.
+#: The smallest layer, in bytes, that is unpacked while it is downloaded.
 _ARRIVING_MIN = 4 << 20
 
 
@@ -40,7 +40,7 @@ def _short(digest: str) -> str:
 
 
 class Puller:
-    """One pull of one reference. ``run`` under a lease; the caller then names the image."""
+    """One pull of one reference. Call ``run`` under a lease; the caller then names the image."""
 
     def __init__(
         self,
@@ -61,7 +61,10 @@ class Puller:
         self._begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def run(self, reference: Reference) -> Pulled:
-        """:raises WharfError: what the registry said, in Docker's words; NOT_FOUND without a fitting platform."""
+        """Runs the pull.
+
+        :raises WharfError: the registry's error, in Docker's words; NOT_FOUND if no platform matches.
+        """
         try:
             target = await self._top(reference)
         except RegistryError as error:
@@ -78,7 +81,7 @@ class Puller:
             try:
                 return await step()
             except RegistryError as error:
-                # Nothing has come yet: who can't be reached at all is not waited for.
+                # An unreachable registry isn't retried: nothing was received yet.
                 attempts = self._repository.settings.attempts if error.status else 1
                 if not error.again or attempt + 1 >= attempts:
                     raise
@@ -86,9 +89,10 @@ class Puller:
         raise AssertionError("no attempt was made")
 
     async def _top(self, reference: Reference) -> Descriptor:
-        """What the reference means now. The document is only fetched if it isn't here: a HEAD costs registries less.
+        """Resolves the reference at the registry. Fetches the document only if it isn't in the store: a HEAD is
+        cheaper.
 
-        The registry is asked also for a digest that is here: it came from another repository, perhaps.
+        Asks the registry also for a stored digest: it may come from another repository.
         """
         head = await self._retried(lambda: self._repository.head(reference.selector))
         if head is not None and reference.digest in ("", head[0]):
@@ -101,7 +105,7 @@ class Puller:
         try:
             return await self._kept(digest, media_type)
         except WharfError as error:
-            if error.kind is Kind.NOT_FOUND:  # also where the collector takes it while it is looked at
+            if error.kind is Kind.NOT_FOUND:  # also if the collector removes it meanwhile
                 return None
             raise
 
@@ -113,14 +117,14 @@ class Puller:
             desc = Descriptor(oci.media_type_of(document), digest, info.size)
         if not (oci.is_index(desc.media_type) or oci.is_manifest(desc.media_type)):
             return None
-        # Written again, which takes no bytes: it is then held by the lease of this pull.
+        # Write it again, which transfers no bytes: this pull's lease then protects it.
         data = await self._engine.content.read_all(digest)
         return await documents.write(self._engine, data, desc.media_type)
 
     async def _document(self, selector: str, *, expected: str = "", size: int | None = None) -> Descriptor:
         data, media_type = await self._retried(lambda: self._repository.manifest(selector))
         if media_type in oci.SCHEMA1:
-            oci.parse_manifest({"schemaVersion": 1})  # raises what is to be told
+            oci.parse_manifest({"schemaVersion": 1})  # raises the sentence for this format
         if not (oci.is_index(media_type) or oci.is_manifest(media_type)):
             raise invalid(f'encountered remote "{media_type}"(unknown) when fetching')
         if size is not None and size != len(data):
@@ -128,7 +132,7 @@ class Puller:
         return await documents.write(self._engine, data, media_type, expected=expected)
 
     async def _choose(self, target: Descriptor) -> Descriptor:
-        """The manifest for the platform; indexes may be nested."""
+        """The manifest of the platform; indexes may be nested."""
         for _ in range(4):
             if not oci.is_index(target.media_type):
                 return target
@@ -157,7 +161,7 @@ class Puller:
             raise invalid(f'encountered remote "{media_type}"(unknown) when fetching')
         oci.check_sizes(manifest, target.digest)
         layers = manifest.layers
-        # One that is here with another size is refused before any other is fetched.
+        # Check stored layers first: one with another size is refused before any download.
         here = [await documents.has_sized(self._engine, layer) for layer in layers]
         quiet = all(here)
         if not quiet:
@@ -168,7 +172,7 @@ class Puller:
                 chain = await self._content(manifest, quiet=quiet)
         except WharfError as error:
             if error.kind is Kind.RESOURCE_EXHAUSTED:
-                # The disk is full, whichever part has met it: the others, which were ended, leave nothing on it.
+                # The disk is full. The other downloads were cancelled: discard what they have written.
                 await self._downloads.forget_left({blob.digest for blob in (manifest.config, *layers)})
             raise
         if chain:
@@ -209,13 +213,13 @@ class Puller:
                     return
                 if state == "done":
                     self._report.bar("Extracting", id, size, size)
-                if state == "exists" and not tasks[index].done():  # its bytes still come
+                if state == "exists" and not tasks[index].done():  # its bytes are still arriving
                     tasks[index].add_done_callback(partial(self._complete, id))
                     return
                 self._report.offer("Pull complete", id)
 
             def moved(index: int, size: int) -> None:
-                if not quiet and tasks[index].done():  # until then the bar tells what is downloaded
+                if not quiet and tasks[index].done():  # until then the bar shows the download
                     self._report.bar("Extracting", _short(layers[index].digest), size, layers[index].size)
 
             ids = oci.diff_ids(document)
@@ -226,7 +230,7 @@ class Puller:
             self._report.offer("Pull complete", id)
 
     def _check_platform(self, config: oci.Json) -> None:
-        """An image without an index must still be what was asked for by name."""
+        """An image without an index must match a platform in the request."""
         offered = oci.platform_of(config)
         if self._exact and offered is not None and oci.rank(self._wanted, offered) is None:
             raise not_found(
@@ -255,7 +259,7 @@ class Puller:
 
 
 async def remember_source(engine: Engine, reference: Reference, blobs: tuple[Descriptor, ...]) -> None:
-    """Notes which repository has these blobs: a push to its neighbour can then mount them."""
+    """Labels the blobs with their repository: a push to the same registry can then mount them."""
     label = f"{oci.SOURCE}.{host_of(reference.domain)}"
     if reference.domain == "docker.io":
         label = f"{oci.SOURCE}.docker.io"
@@ -271,7 +275,7 @@ async def remember_source(engine: Engine, reference: Reference, blobs: tuple[Des
 
 
 def explained(error: RegistryError, reference: Reference) -> WharfError:
-    """A registry's refusal in dockerd's sentences, which clients look for."""
+    """A registry's refusal in dockerd's sentences, which clients match."""
     if error.status == 404 and error.reason is not Reason.NAME_UNKNOWN:
         known = error.reason is Reason.MANIFEST_UNKNOWN
         detail = error.message if known else "manifest unknown: manifest unknown"

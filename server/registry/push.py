@@ -1,4 +1,4 @@
-"""An image to a registry: blobs that it lacks, from another repository of it where it has them, then the manifests."""
+"""Pushes an image: missing blobs, mounted from another repository where possible, then the manifests."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from server.registry.progress import Report
 from server.registry.pull import remember_source
 
 _BAR_SECONDS = 0.1
-#: A blob of at most this many bytes is sent with the request that completes its upload: one exchange less.
+#: A blob of at most this many bytes is sent in the request that completes its upload, which saves an exchange.
 _AT_ONCE = 1 << 20
 
 
@@ -33,7 +33,10 @@ class Pusher:
         self._slots = asyncio.Semaphore(max(1, limit))
 
     async def run(self, target: Descriptor, selector: str) -> None:
-        """:raises WharfError: what the registry said; NOT_FOUND for content that is neither here nor there."""
+        """Runs the push.
+
+        :raises WharfError: the registry's error; NOT_FOUND for content that neither side has.
+        """
         manifests: list[Descriptor] = []
         blobs: dict[str, Descriptor] = {}
         urls: set[str] = set()
@@ -50,7 +53,7 @@ class Pusher:
     async def _collect(
         self, desc: Descriptor, manifests: list[Descriptor], blobs: dict[str, Descriptor], urls: set[str]
     ) -> None:
-        """Depth first: what a manifest refers to must be there before it."""
+        """Depth first: a manifest's references must be pushed before it."""
         document = await documents.read(self._engine, desc)
         if oci.is_index(desc.media_type):
             for child in oci.parse_index(document):
@@ -61,7 +64,7 @@ class Pusher:
         for blob in (*manifest.layers, manifest.config):
             blobs.setdefault(blob.digest, blob)
             if oci.is_foreign(blob.media_type) and manifest.urls.get(blob.digest):
-                urls.add(blob.digest)  # it stays where it is
+                urls.add(blob.digest)  # foreign layers are not pushed
 
     async def _manifest(self, desc: Descriptor, selector: str) -> None:
         data = await self._engine.content.read_all(desc.digest)
@@ -122,8 +125,8 @@ class Pusher:
             raise
 
     async def _begin(self, blob: Descriptor) -> tuple[str, str]:
-        """Where to upload to, or which repository the blob was mounted from. Every repository that is known to have
-        had the blob is tried: a registry that can't mount it from one begins an upload, which the next one replaces."""
+        """The upload's location, or the repository that the blob was mounted from. Tries every repository that is known
+        to have the blob: a registry that can't mount it starts an upload, which the next attempt replaces."""
         location = ""
         for source in await self._sources(blob.digest):
             try:
@@ -140,7 +143,7 @@ class Pusher:
         return location or await self._new(), ""
 
     async def _mount(self, digest: str, source: str) -> tuple[bool, str]:
-        """Whether the blob was mounted from another repository; if not, where to upload it to."""
+        """Whether the blob was mounted from another repository; if not, the location of the upload."""
         async with self._repository.request(
             "POST",
             "blobs/uploads/",
@@ -154,7 +157,7 @@ class Pusher:
             return False, self._location(response.headers.get("location", ""), str(response.url))
 
     async def _cancel(self, location: str) -> None:
-        """Ends an upload that was begun and is not needed. The registry would collect it some day."""
+        """Cancels an upload that isn't needed. Otherwise the registry would collect it later."""
         with suppress(RegistryError):
             async with self._repository.request("DELETE", location, ok=(200, 202, 204, 404)):
                 pass
@@ -167,10 +170,10 @@ class Pusher:
 
     def _location(self, location: str, url: str) -> str:
         if not location:
-            raise RegistryError(Kind.INVALID_ARGUMENT, "the registry does not say where to upload to", status=502)
+            raise RegistryError(Kind.INVALID_ARGUMENT, "the registry sent no location for the upload", status=502)
         target = urljoin(url, location)
         if url.startswith("https:") and target.startswith("http:"):
-            # registries behind a proxy that ends TLS get this wrong; the place is the same
+            # registries behind a proxy that terminates TLS send http
             target = "https:" + target.removeprefix("http:")
         return target
 
@@ -184,11 +187,12 @@ class Pusher:
                 return []
             raise
         known = info.labels.get(f"{oci.SOURCE}.{reference.domain}", "").split(",")
-        # The latest first: an old one may be gone.
+        # the latest first: an old one may have been deleted
         return [path for path in reversed(known) if path and path != reference.path]
 
     async def _upload(self, blob: Descriptor, id: str, location: str) -> None:
-        """A small blob in one PUT, a large one in one PATCH; after a break, what the registry has not yet got."""
+        """Uploads a small blob in one PUT, a large one in one PATCH; after a break, the part that the registry
+        lacks."""
         if blob.size <= _AT_ONCE:
             data = await self._engine.content.read_all(blob.digest)
             async with self._repository.request(
@@ -215,7 +219,7 @@ class Pusher:
                 except RegistryError as lost:
                     if lost.status not in (400, 404, 416):
                         raise
-                    # Many registries know no more of an upload whose request broke off.
+                    # Many registries discard an upload whose request broke off.
                     location, offset = await self._new(), 0
         async with self._repository.request(
             "PUT", location, query={"digest": blob.digest}, headers={"content-length": "0"}, ok=(201, 204)

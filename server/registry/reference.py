@@ -1,6 +1,6 @@
 """Names of images: the grammar of Docker's references, and their canonical and familiar forms.
 
-``busybox`` is familiar for ``docker.io/library/busybox``; a digest pins content, a tag names it.
+``busybox`` is the familiar form of ``docker.io/library/busybox``; a digest identifies content, a tag names it.
 """
 
 import re
@@ -33,7 +33,7 @@ _SHA = re.compile(r"[a-f0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A full name. ``domain`` is the registry, ``path`` the repository in it; tag and digest may be empty."""
+    """A full name. ``domain`` is the registry, ``path`` the repository; tag and digest may be empty."""
 
     domain: str
     path: str
@@ -47,7 +47,7 @@ class Reference:
 
     @property
     def familiar_name(self) -> str:
-        """The repository as people write it: ``busybox``."""
+        """The repository's familiar form: ``busybox``."""
         if self.domain != DEFAULT_DOMAIN:
             return self.name
         official, slash, rest = self.path.partition("/")
@@ -62,7 +62,7 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """As people write it, with tag and digest."""
+        """The familiar form with tag and digest."""
         return self.familiar_name + self._suffix()
 
     @property
@@ -74,7 +74,10 @@ class Reference:
         return replace(self, tag=DEFAULT_TAG) if self.name_only else self
 
     def with_tag(self, tag: str) -> "Reference":
-        """:raises WharfError: INVALID_ARGUMENT "invalid tag format"."""
+        """Replaces the tag.
+
+        :raises WharfError: INVALID_ARGUMENT "invalid tag format".
+        """
         if not _TAG.fullmatch(tag):
             raise invalid("invalid tag format")
         return replace(self, tag=tag)
@@ -88,7 +91,7 @@ class Reference:
 
     @property
     def selector(self) -> str:
-        """What a registry is asked for: the digest if there is one, else the tag."""
+        """The registry's selector: the digest if there is one, else the tag."""
         return self.digest or self.tag
 
 
@@ -105,9 +108,9 @@ def is_digest(text: str) -> bool:
 
 
 def check_digest(text: str) -> str:
-    """The digest itself.
+    """Returns a valid digest.
 
-    :raises WharfError: INVALID_ARGUMENT in go-digest's words.
+    :raises WharfError: INVALID_ARGUMENT with go-digest's sentence.
     """
     algorithm, colon, value = text.partition(":")
     if not colon or not algorithm or not value:
@@ -136,7 +139,7 @@ def _split_domain(text: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=512)
 def parse(text: str) -> Reference:
-    """A name in any form, normalised. No tag is added.
+    """Parses a name in any form and normalizes it. Adds no tag.
 
     :raises WharfError: INVALID_ARGUMENT "invalid reference format …" in Docker's words.
     """
@@ -166,13 +169,13 @@ def parse(text: str) -> Reference:
 
 @dataclass(frozen=True, slots=True)
 class DigestReference:
-    """A bare digest, named as an image's id."""
+    """A bare digest, which is an image's id."""
 
     digest: str
 
 
 def parse_any(text: str) -> Reference | DigestReference:
-    """A name, or an id of 64 hexadecimal digits with or without ``sha256:``.
+    """Parses a name, or an id of 64 hexadecimal digits with or without ``sha256:``.
 
     :raises WharfError: INVALID_ARGUMENT.
     """
@@ -184,7 +187,7 @@ def parse_any(text: str) -> Reference | DigestReference:
 
 
 def parse_canonical(text: str) -> Reference | None:
-    """A name as the store holds it; None for what isn't one (a dangling image's, another client's)."""
+    """A name in the store's form; None for others (a dangling image's, another client's)."""
     try:
         reference = parse(text)
     except Exception:

@@ -1,4 +1,4 @@
-"""One exchange with a token server: redirects, and what its refusals say."""
+"""One exchange with a token server: redirects, and its refusals."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,9 @@ async def exchange(
     form: dict[str, str] | None,
     headers: dict[str, str],
 ) -> tuple[int, bytes]:
-    """(status, body). A GET is redirected; ``headers`` go to the first host alone.
+    """Returns (status, body). Follows redirects of a GET; only the first host gets ``headers``.
 
-    :raises RegistryError: for a server that can't be reached, and a URL that is none.
+    :raises RegistryError: a server that can't be reached, or an invalid URL.
     """
     import httpx
 
@@ -47,12 +47,12 @@ async def exchange(
                 await response.aclose()
             following = httpx.URL(urljoin(str(target), location))
             if following.scheme not in ("http", "https") or (target.scheme == "https" and following.scheme == "http"):
-                raise RegistryError(Kind.INTERNAL, "the token server redirects to a place without TLS", status=502)
+                raise RegistryError(Kind.INTERNAL, "the token server redirects to a URL without TLS", status=502)
             target = following
         raise RegistryError(Kind.INTERNAL, f"stopped after {_REDIRECTS} redirects of the token server", status=502)
     except httpx.HTTPError as error:
         down = translated(error, method, url)
-        down.status = 503  # the registry itself was reached: another way to it would not help
+        down.status = 503  # the registry itself was reached: another endpoint would not help
         raise down from None
     except httpx.InvalidURL:
         raise RegistryError(Kind.INVALID_ARGUMENT, "the token server's URL is invalid", status=502) from None
@@ -62,7 +62,7 @@ def refused(status: int, body: bytes) -> RegistryError:
     """A token server's refusal, in dockerd's words with the server's own message."""
     message = told(body)
     if status >= 500:
-        # dockerd shows the status alone; the server's reason is what helps.
+        # dockerd shows only the status; the server's message is more useful.
         shown = f"received unexpected HTTP status: {_line(status)}"
         return RegistryError(Kind.INTERNAL, f"{shown}: {message}" if message else shown, status=status, again=True)
     if status == 401:
@@ -72,7 +72,7 @@ def refused(status: int, body: bytes) -> RegistryError:
         message = f"unknown: {body[:_BODY_SHOWN].decode(errors='replace').strip() or _line(status)}"
     if status == 403:
         return RegistryError(Kind.PERMISSION_DENIED, message, status=status)
-    # The registry's own status would mean something else: 404 that it has no such image.
+    # The server's own status would be misleading: 404 means a missing image.
     return RegistryError(Kind.INTERNAL, message, status=502, again=status == 429)
 
 

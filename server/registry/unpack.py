@@ -1,4 +1,4 @@
-"""Layers become snapshots, named by their chain ids: each on the one below it, as soon as its blob is there."""
+"""Unpacks layers to snapshots named by their chain ids, each on its parent, as soon as its blob is complete."""
 
 import asyncio
 import secrets
@@ -16,17 +16,17 @@ from server.registry.oci import UNCOMPRESSED, chain_ids
 
 #: Called with (index, "extracting" | "done" | "exists") for each layer.
 Told = Callable[[int, str], None]
-#: Called with (index, bytes of the layer that are unpacked so far).
+#: Called with (index, bytes of the layer unpacked so far).
 Moved = Callable[[int, int], None]
 
-#: Chain ids that are being made in this process: a second pull of the same layers waits instead of unpacking too.
+#: Chain ids being unpacked in this process: a second pull of the same layers waits.
 _making: dict[tuple[int, str], asyncio.Lock] = {}
 
 
 async def held(engine: Engine, chain_id: str) -> bool:
-    """Whether there is a snapshot of that chain; the lease of the caller holds it from now on.
+    """Whether the snapshot of that chain exists; the caller's lease protects it from now on.
 
-    It is held before it is looked at: the collector may come between the two.
+    It is added to the lease before the check: the collector may run between the two.
     """
     lease = current_lease.get()
     if lease:
@@ -50,20 +50,21 @@ async def unpack(
     told: Told | None = None,
     moved: Moved | None = None,
 ) -> str:
-    """Makes the snapshot of every layer that has none yet; returns the last one's name ("" without layers).
+    """Creates the missing snapshots of all layers; returns the last one's name ("" without layers).
 
-    ``ready(i)`` is awaited before layer i is read: it may still be on its way. ``arriving(i)`` waits until its first
-    bytes are there and gives the ref under which more are being written ("": none are): an engine that can unpacks
-    them as they come. Call under a lease, which holds the snapshots until an image's config refers to the last.
+    ``ready(i)`` is awaited before layer i is read: it may still be downloading. ``arriving(i)`` waits for its first
+    bytes and returns the ref under which more are being written ("": none); an engine that supports it unpacks them
+    while they arrive. Call it under a lease, which protects the snapshots until an image's config references the last
+    one.
 
-    :raises WharfError: INVALID_ARGUMENT when a layer is not what the config says.
+    :raises WharfError: INVALID_ARGUMENT when a layer doesn't match the config.
     """
     if len(layers) != len(diff_ids):
         raise invalid("mismatched image rootfs and manifest layers")
     chain = chain_ids(diff_ids)
     if not chain:
         return ""
-    # From the top down to the first that is there: an image on a known base is found in a few steps.
+    # From the top down to the first existing one: an image on a known base needs few checks.
     start = 0
     for index in range(len(chain) - 1, -1, -1):
         if await held(engine, chain[index]):
@@ -97,7 +98,7 @@ async def unpack(
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A layer, its diff id, and the chain ids of itself and of what is below it."""
+    """A layer, its diff id, and the chain ids of itself and of its parent."""
 
     blob: Descriptor
     diff_id: str
@@ -106,7 +107,7 @@ class _Layer:
 
 
 async def _is_there() -> None:
-    """A blob that nobody has to wait for."""
+    """For a blob that is complete already."""
 
 
 async def _made(
@@ -117,16 +118,16 @@ async def _made(
     *,
     progress: Callable[[int], None] | None,
 ) -> bool:
-    """Makes the snapshot unless it is there. False: its bytes came otherwise than under the ref ``arriving``; what
-    was begun is gone again. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
+    """Creates the snapshot unless it exists. Returns False if its bytes did not arrive under the ref ``arriving``; then
+    the extraction is removed. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
     if await held(engine, layer.name):
         return True
-    # The words of the key and the label are containerd's: its own tools then know an unpack in progress.
+    # containerd's format of key and label: its own tools then recognize an unpack in progress.
     key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.name}"
     try:
         mounts = await engine.snapshots.prepare(key, layer.parent, {"containerd.io/snapshot.ref": layer.name})
     except WharfError as error:
-        if error.kind is Kind.ALREADY_EXISTS:  # a snapshotter may know the finished layer by the label
+        if error.kind is Kind.ALREADY_EXISTS:  # a snapshotter may recognize the complete layer by the label
             return True
         raise
     try:
@@ -154,6 +155,6 @@ async def _made(
         with suppress(WharfError):
             await asyncio.shield(engine.snapshots.remove(key))
         raise
-    with suppress(WharfError):  # the layer's plain digest, for whoever has only the blob
+    with suppress(WharfError):  # the diff id, for clients that have only the blob
         await engine.content.update_labels(layer.blob.digest, {UNCOMPRESSED: layer.diff_id})
     return True

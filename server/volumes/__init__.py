@@ -1,1 +1,1 @@
-"""Volumes: named directories that outlive containers. ``service.Volumes`` is the way in."""
+"""Volumes: named directories that outlive containers. ``service.Volumes`` is the entry point."""

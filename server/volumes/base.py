@@ -1,4 +1,4 @@
-"""What a volume driver offers (the ``local`` one here, others over the legacy plugin protocol)."""
+"""The interface of volume drivers (``local`` here, others through the legacy plugin protocol)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 @dataclass(slots=True)
 class Volume:
-    """A volume as it is stored. ``options`` None: none were given. ``created_ns`` nanoseconds since the epoch.
+    """A stored volume. ``options`` None: none were given. ``created_ns``: nanoseconds since the epoch.
 
-    ``mountpoint`` is the directory on the host; a plugin may tell it only while the volume is mounted.
+    ``mountpoint`` is the directory on the host; a plugin may report it only while the volume is mounted.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Volume:
     mountpoint: str = ""
     scope: str = "local"
     status: dict[str, Any] = field(default_factory=dict)
-    #: The container for whose create it was made, until somebody else asks for it; not stored.
+    #: The container whose create made this volume, until another client requests it; not stored.
     made_for: str = ""
 
     @property
@@ -51,7 +51,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a driver tells of one of its volumes. ``created_ns`` 0: it doesn't say."""
+    """The state of a volume that its driver reports. ``created_ns`` 0: unknown."""
 
     mountpoint: str = ""
     created_ns: int = 0
@@ -59,43 +59,43 @@ class Told:
 
 
 class Driver(Protocol):
-    """A volume driver. Every method may touch the disk or a plugin and is awaited; all are idempotent.
+    """A volume driver. Every method may access the disk or a plugin and is awaited; all are idempotent.
 
-    The caller serialises the calls for one volume and counts the users: ``mount`` is called for the first of
-    them, ``unmount`` after the last.
+    The caller serializes the calls for one volume and counts the users: ``mount`` is called for the first of them,
+    ``unmount`` after the last.
     """
 
     name: str
     scope: str
 
     async def check(self, name: str, options: Mapping[str, str]) -> None:
-        """Whether such a volume can be made here.
+        """Checks whether such a volume can be created here.
 
-        :raises WharfError: INVALID_ARGUMENT naming what is wrong.
+        :raises WharfError: INVALID_ARGUMENT with the reason.
         """
 
     async def create(self, name: str, options: Mapping[str, str]) -> str:
-        """Makes the volume, unless the driver has it already; returns its directory on the host ("" if it has one only
-        while it is mounted)."""
+        """Creates the volume, unless the driver has it already; returns its directory on the host ("" if it has one
+        only while it is mounted)."""
 
     async def remove(self, name: str) -> None:
-        """Removes the volume and its content. One that isn't there is no error."""
+        """Removes the volume and its content. A missing one is no error."""
 
     async def mount(self, name: str, options: Mapping[str, str], *, user: str) -> str:
-        """Makes the content accessible and returns the directory. ``user`` names who asks."""
+        """Makes the content accessible and returns the directory. ``user`` identifies the caller."""
 
     async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
         """Undoes ``mount``."""
 
 
 class RemoteDriver(Driver, Protocol):
-    """A driver that lives in another process, and knows of volumes that were not made here."""
+    """A driver in another process, which may have volumes that were not created here."""
 
     async def get(self, name: str) -> Told | None:
         """One volume; None if the driver answers that it has none of this name.
 
-        :raises WharfError: no answer came, or none that makes sense.
+        :raises WharfError: no answer, or a malformed one.
         """
 
     async def list(self) -> dict[str, Told]:
-        """All volumes of the driver, by name. Raises as ``get``, and what the driver itself refuses."""
+        """All volumes of the driver, by name. Raises as ``get``, and the driver's own refusals."""

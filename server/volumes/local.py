@@ -1,8 +1,8 @@
-"""The ``local`` driver: a directory per volume below the data root, or something mounted on it.
+"""The ``local`` driver: a directory per volume below the data root, or a file system mounted on it.
 
-``type``, ``device`` and ``o`` are mount(2)'s arguments, as dockerd takes them: the file system is mounted when
-the first container that uses the volume starts, and unmounted after the last. A name in ``addr=`` of an nfs or
-cifs volume is resolved here, because mount(2) takes addresses only.
+``type``, ``device`` and ``o`` are mount(2)'s arguments, as in dockerd: the file system is mounted when the first
+container that uses the volume starts, and unmounted after the last. A name in ``addr=`` of an nfs or cifs volume is
+resolved here, because mount(2) accepts only addresses.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
 class LocalDriver:
     """Volumes below ``root`` (``<data>/volumes``); see :class:`server.volumes.base.Driver`.
 
-    ``owner``: uid and gid of the containers' root where it is not the host's.
+    ``owner``: uid and gid of the containers' root, if it is not the host's.
     """
 
     name = "local"
@@ -41,7 +41,7 @@ class LocalDriver:
         self._owner = owner
 
     def directory(self, name: str) -> str:
-        """Where the volume's content is."""
+        """The directory of the volume's content."""
         return f"{self._root}/{name}/_data"
 
     async def check(self, name: str, options: Mapping[str, str]) -> None:
@@ -93,7 +93,7 @@ class LocalDriver:
             return
         data = home / "_data"
         if mounts.mounts_under(str(data)):
-            # Nobody uses it, so what is mounted is a left-over; what lies on it must never be deleted with it.
+            # It has no user, so a mount is left over; its content must not be deleted with the volume.
             mounts.unmount_under(str(data))
         real = Path(os.path.realpath(data))
         if self._root.resolve() not in real.parents:
@@ -103,7 +103,7 @@ class LocalDriver:
     async def mount(self, name: str, options: Mapping[str, str], *, user: str) -> str:
         data = self.directory(name)
         if options.get("type") or options.get("device"):
-            # The name of a server may have to be found, and the server may never answer.
+            # Resolving a server's name may take long, and the server may never answer.
             await run_in_thread(_mount, data, dict(options))
         return data
 
@@ -129,7 +129,7 @@ def _resolve(host: str) -> str:
 
 
 def _addresses(options: dict[str, str]) -> tuple[str, str]:
-    """Device and options with names turned into addresses."""
+    """Device and options with names replaced by addresses."""
     device, text = options.get("device", ""), options.get("o", "")
     kind = options.get("type", "")
     if kind in ("nfs", "nfs4", "cifs"):
@@ -150,7 +150,7 @@ def _mount(target: str, options: dict[str, str]) -> None:
     kind = options.get("type", "")
     try:
         linux.mount(device, target, kind if kind != "none" else None, flags, data or None)
-        # A bind takes ro and the like only in a second step.
+        # mount(2) applies ro and other flags to a bind mount only in a remount.
         if flags & linux.MS_BIND and flags & ~(linux.MS_BIND | linux.MS_REC):
             linux.mount(None, target, None, flags | linux.MS_REMOUNT, None)
         if propagation:

@@ -1,4 +1,4 @@
-"""One lock for each name, as long as somebody holds it or waits for it."""
+"""Locks by name, which exist only while they are used."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class Locks:
-    """Locks by name. Names come from clients: of one that nobody uses any more nothing is kept."""
+    """Locks by name. Clients choose the names, so an unused lock is discarded."""
 
     def __init__(self) -> None:
         self._locks: dict[str, asyncio.Lock] = {}
@@ -17,7 +17,7 @@ class Locks:
 
     @asynccontextmanager
     async def of(self, name: str) -> AsyncIterator[None]:
-        """Holds the name's lock."""
+        """Holds the lock of the name during the block."""
         lock = self._locks.setdefault(name, asyncio.Lock())
         self._users[name] = self._users.get(name, 0) + 1
         try:

@@ -1,4 +1,4 @@
-"""Mount options as text (``rw,noexec,size=1m``) into mount(2)'s flags and data, as fstab has them."""
+"""Converts mount options as text (``rw,noexec,size=1m``, as in fstab) to mount(2)'s flags and data."""
 
 from engine.common.system import linux
 
@@ -44,7 +44,7 @@ _PROPAGATION = {
 
 
 def split_options(text: str) -> tuple[int, int, str]:
-    """``(flags, propagation flags, data)``; what is no flag is the file system's own option."""
+    """``(flags, propagation flags, data)``; words that are no flags are options of the file system."""
     flags = propagation = 0
     data: list[str] = []
     for option in filter(None, text.split(",")):

@@ -1,9 +1,9 @@
 """Volume drivers in other processes: Docker's legacy plugin protocol (JSON over HTTP on a socket).
 
-A plugin is found by name: a socket ``<name>.sock`` (or ``<name>/<name>.sock``) in ``/run/docker/plugins``, or a file
-in ``/etc/docker/plugins`` or ``/usr/lib/docker/plugins`` (or in ``<name>/`` there): ``<name>.spec`` with its address,
-or ``<name>.json`` (see :mod:`plugin_address`). It is asked to activate itself when it is first used. ``WHARF_PLUGINS``
-in the environment names another directory for the sockets.
+A plugin is found by name: a socket ``<name>.sock`` (or ``<name>/<name>.sock``) in ``/run/docker/plugins``, or a file in
+``/etc/docker/plugins`` or ``/usr/lib/docker/plugins`` (or in ``<name>/`` there): ``<name>.spec`` with its address, or
+``<name>.json`` (see :mod:`plugin_address`). It is activated at its first use. ``WHARF_PLUGINS`` in the environment
+names another directory for the sockets.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ SOCKETS = (Path(os.environ.get("WHARF_PLUGINS", "/run/docker/plugins")),)
 SPECS = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
 _TYPE = "application/vnd.docker.plugins.v1.2+json"
 _MAX_ANSWER = 16 << 20
-#: Bytes, so that a file may be called so.
+#: Bytes, the limit of a file's name.
 _MAX_NAME = 250
 
 
 class Refused(WharfError):
-    """The plugin answered, and what it answered is an error."""
+    """The plugin answered with an error."""
 
 
 class PluginClient:
@@ -44,10 +44,10 @@ class PluginClient:
     async def call(
         self, method: str, body: Mapping[str, object] | None = None, *, deadline: str = "volume.plugin"
     ) -> dict[str, Any]:
-        """The plugin's answer.
+        """Returns the plugin's answer.
 
         :raises Refused: with the plugin's own sentence.
-        :raises WharfError: INTERNAL: it can't be reached or doesn't keep to the protocol; DEADLINE_EXCEEDED.
+        :raises WharfError: INTERNAL: it can't be reached or violates the protocol; DEADLINE_EXCEEDED.
         """
         try:
             async with timeouts.limit(deadline):
@@ -70,7 +70,7 @@ class PluginClient:
     async def _exchange(self, method: str, body: bytes) -> tuple[int, bytes]:
         reader, writer = await self._address.connect()
         try:
-            # HTTP/1.0: the answer comes in one piece and ends with the connection.
+            # HTTP/1.0: the response isn't chunked and ends with the connection.
             head = (
                 f"POST /{method} HTTP/1.0\r\nHost: plugin\r\nAccept: {_TYPE}\r\nContent-Type: {_TYPE}\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
@@ -119,7 +119,7 @@ class PluginDriver:
     async def mount(self, name: str, options: Mapping[str, str], *, user: str) -> str:
         path = _path(await self._client.call("VolumeDriver.Mount", {"Name": name, "ID": user}))
         if not path.startswith("/"):
-            # It would be taken for a place below the daemon's own directory.
+            # A relative path would be resolved in the daemon's own directory.
             raise internal(f'VolumeDriver.Mount: plugin "{self.name}" answered with no absolute path: "{path}"')
         return path
 
@@ -130,7 +130,7 @@ class PluginDriver:
         try:
             answer = await self._client.call("VolumeDriver.Get", {"Name": name}, deadline="volume.ask")
         except Refused as refusal:
-            # The protocol has no word for "there is none": any refusal means it, as in dockerd.
+            # The protocol has no "not found": any refusal means it, as in dockerd.
             log.debug("volume %s: %s", name, refusal.message)
             return None
         volume = answer.get("Volume")
@@ -154,27 +154,27 @@ def _path(answer: Mapping[str, Any]) -> str:
 
 
 def _told(volume: Mapping[str, Any]) -> Told:
-    """What a plugin says of a volume; what has not the type that it should have counts as not said."""
+    """A volume in a plugin's answer; fields of a wrong type count as missing."""
     status = volume.get("Status")
     return Told(_path(volume), _nanoseconds(volume.get("CreatedAt")), status if isinstance(status, dict) else {})
 
 
 def _nanoseconds(text: object) -> int:
-    """A time in RFC 3339 since the epoch; 0 for none, and for Go's zero time."""
+    """A time in RFC 3339 as nanoseconds since the epoch; 0 for none, and for Go's zero time."""
     try:
         moment = datetime.fromisoformat(str(text or "")).astimezone(UTC)
         return max(int(moment.timestamp()), 0) * 10**9
-    except (ValueError, OverflowError):  # the latter: a year that there is not
+    except (ValueError, OverflowError):  # OverflowError: a year out of range
         return 0
 
 
 class LegacyPlugins:
-    """Finds plugins in the usual directories and remembers those that were activated."""
+    """Finds plugins in the usual directories and caches the activated ones."""
 
     def __init__(self, sockets: Sequence[Path] = SOCKETS, specs: Sequence[Path] = SPECS) -> None:
         self._sockets = sockets
         self._specs = specs
-        # By name: where it was found, and the driver, or None for a plugin of another kind.
+        # By name: its identity, and the driver, or None for a plugin of another kind.
         self._known: dict[str, tuple[object, PluginDriver | None]] = {}
 
     def names(self) -> list[str]:
@@ -182,7 +182,10 @@ class LegacyPlugins:
         return sorted(name for name, (_, driver) in self._known.items() if driver is not None)
 
     async def driver(self, name: str) -> PluginDriver:
-        """:raises WharfError: NOT_FOUND ``plugin "x" not found``, or one that is no volume driver."""
+        """The driver of this name.
+
+        :raises WharfError: NOT_FOUND ``plugin "x" not found``, or it is not a volume driver.
+        """
         address = self._find(name)
         if address is None:
             self._known.pop(name, None)
@@ -193,21 +196,21 @@ class LegacyPlugins:
         return driver
 
     async def drivers(self) -> list[PluginDriver]:
-        """All volume drivers there are, activated; one that doesn't answer is left out, and the log says so."""
+        """All volume drivers, activated; one that doesn't answer is logged and left out."""
 
         async def one(name: str) -> PluginDriver | None:
             try:
                 address = self._find(name)
                 return await self._activated(name, address, "volume.ask") if address is not None else None
             except (WharfError, OSError) as error:
-                log.warning("volume plugin %s is left out: %s", name, error)
+                log.warning("volume plugin %s is ignored: %s", name, error)
                 return None
 
         found = await asyncio.gather(*(one(name) for name in sorted(set(self._scan()))))
         return [driver for driver in found if driver is not None]
 
     def address(self, name: str) -> Address | None:
-        """Where a plugin of any kind listens; None: there is none of this name."""
+        """The address of a plugin of any kind; None: there is none of this name."""
         return self._find(name)
 
     async def _activated(self, name: str, address: Address, deadline: str) -> PluginDriver | None:
@@ -221,7 +224,7 @@ class LegacyPlugins:
         return driver
 
     def _scan(self) -> Iterator[str]:
-        """The names of all plugins; of those in directories of their own, too."""
+        """The names of all plugins, including those in their own directories."""
         places = [(each, ".sock") for each in self._sockets]
         for directory, ending in places + [(each, kind) for each in self._specs for kind in (".spec", ".json")]:
             try:
@@ -235,7 +238,10 @@ class LegacyPlugins:
                     yield entry.name
 
     def _find(self, name: str) -> Address | None:
-        """:raises WharfError: INTERNAL: what describes it can't be understood."""
+        """Finds a plugin's socket or file.
+
+        :raises WharfError: INTERNAL: its file is malformed.
+        """
         if "/" in name or name.startswith(".") or len(os.fsencode(name)) > _MAX_NAME:
             return None
         for directory in self._sockets:
@@ -255,7 +261,7 @@ class LegacyPlugins:
 
 
 def _identity(address: Address) -> object:
-    """The address and, of a socket, which one it is: one that was made anew may be another plugin's."""
+    """The address and, for a socket, its inode: a new socket may be another plugin's."""
     scheme, _, path = address.url.partition("://")
     if scheme == "unix":
         with contextlib.suppress(OSError):
@@ -272,7 +278,7 @@ async def _activate(client: PluginClient, deadline: str) -> str:
     try:
         answer = await client.call("VolumeDriver.Capabilities", deadline=deadline)
     except WharfError:
-        # Older plugins don't know the question.
+        # Older plugins don't implement this method.
         return "local"
     capabilities = answer.get("Capabilities")
     scope = capabilities.get("Scope") if isinstance(capabilities, dict) else ""

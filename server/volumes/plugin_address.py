@@ -1,8 +1,8 @@
-"""Where a plugin listens, and how it is spoken to: what a ``.spec`` or a ``.json`` file says.
+"""The address of a plugin, from a ``.spec`` or a ``.json`` file.
 
 A ``.json`` file is ``{"Name", "Addr", "TLSConfig": {"InsecureSkipVerify", "CAFile", "CertFile", "KeyFile"}}``; the
-file's name counts, not the one inside. TLS is spoken where the address begins with ``https``. Without a ``CAFile`` the
-plugin's certificate is not checked, as dockerd has it: for a plugin on the same host there is nothing to check.
+file's name counts, not the one inside. An address that begins with ``https`` uses TLS. Without a ``CAFile`` the
+plugin's certificate is not verified, as in dockerd: a plugin on the same host is trusted.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _TLS_KEYS = frozenset(("InsecureSkipVerify", "CAFile", "CertFile", "KeyFile"))
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files in PEM; "" where there is none. ``unchecked``: whoever answers is the plugin."""
+    """Files in PEM; "" if there is none. ``unchecked``: the certificate is not verified."""
 
     unchecked: bool = True
     ca: str = ""
@@ -29,10 +29,10 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """Reads the files.
 
-        :raises OSError: one can't be read, or is no certificate (ssl.SSLError).
+        :raises OSError: a file can't be read, or is not a certificate (ssl.SSLError).
         """
         context = ssl.create_default_context()
-        context.hostname_checks_common_name = False  # as Go
+        context.hostname_checks_common_name = False  # as in Go
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.unchecked:
             context.check_hostname = False
@@ -52,9 +52,10 @@ class Address:
     tls: Tls = Tls()
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """
-        :raises OSError: nobody answers, or with a certificate that isn't right.
-        :raises ValueError: this is no address.
+        """Connects to the plugin.
+
+        :raises OSError: it can't be reached, or its certificate is invalid.
+        :raises ValueError: the address is malformed.
         """
         scheme, _, rest = self.url.partition("://")
         if scheme == "unix":
@@ -67,17 +68,18 @@ class Address:
 
 
 def read_json(path: Path) -> Address:
-    """
+    """Parses a ``.json`` file.
+
     :raises OSError: it can't be read.
-    :raises ValueError: it is no description of a plugin.
+    :raises ValueError: it does not describe a plugin.
     """
     document = jsontext.loads(path.read_bytes())
     if not isinstance(document, dict) or not isinstance(url := document.get("Addr"), str) or "://" not in url:
         raise ValueError('there is no address in "Addr"')
     given = document.get("TLSConfig") or {}
     if not isinstance(given, dict):
-        raise ValueError('"TLSConfig" is no object')
+        raise ValueError('"TLSConfig" is not an object')
     if unknown := [*(document.keys() - _KEYS), *(given.keys() - _TLS_KEYS)]:
-        raise ValueError(f'"{unknown[0]}" is not known')
+        raise ValueError(f'"{unknown[0]}" is unknown')
     files = [str(given.get(name) or "") for name in ("CAFile", "CertFile", "KeyFile")]
     return Address(url, Tls(bool(given.get("InsecureSkipVerify")) or not files[0], *files))

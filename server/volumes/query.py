@@ -1,4 +1,4 @@
-"""Volumes as the API shows them: list with filters, inspect, prune, disk usage."""
+"""Volumes in the API's form: list with filters, inspect, prune, disk usage."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ PRUNE_FILTERS = ("label", "label!", "all")
 
 
 def show(volume: Volume) -> dict[str, Any]:
-    """One volume in the API's words."""
+    """One volume in the API's form."""
     shown: dict[str, Any] = {
         "CreatedAt": _moment(volume.created_ns),
         "Driver": volume.driver,
@@ -33,20 +33,20 @@ def show(volume: Volume) -> dict[str, Any]:
 
 
 def _moment(created_ns: int) -> str:
-    """RFC 3339; what is not known is Go's zero time."""
+    """RFC 3339; Go's zero time if it is unknown."""
     if not created_ns:
         return "0001-01-01T00:00:00Z"
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created_ns // 10**9))
 
 
 def _check(filters: Filters) -> bool | None:
-    """What is asked of ``dangling``; None: nothing."""
+    """The value of ``dangling``; None: it is not given."""
     filters.validate(LIST_FILTERS)
     return filters.flag("dangling", default=False) if "dangling" in filters else None
 
 
 async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
-    """The answer of ``GET /volumes``: the volumes that pass, by name.
+    """The response of ``GET /volumes``: the matching volumes, by name.
 
     :raises WharfError: INVALID_ARGUMENT for an unknown filter or value.
     """
@@ -65,9 +65,9 @@ async def listing(volumes: Volumes, filters: Filters) -> dict[str, Any]:
 
 
 async def prune(volumes: Volumes, filters: Filters) -> dict[str, Any]:
-    """Removes what nobody refers to: anonymous volumes, or with ``all`` named ones too.
+    """Removes unreferenced volumes: anonymous ones, or with ``all`` named ones too.
 
-    Volumes with driver options stay, as in dockerd: what they show is not on this disk.
+    Volumes with driver options stay, as in dockerd: their content is not on this disk.
 
     :raises WharfError: CONFLICT while another prune runs; INVALID_ARGUMENT.
     """

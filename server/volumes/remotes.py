@@ -1,4 +1,4 @@
-"""What volume plugins know beyond our store: they are asked for a listing, and for a name that isn't known here."""
+"""Volumes that only plugins know: queries them for a listing, and for an unknown name."""
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -12,19 +12,22 @@ T = TypeVar("T")
 
 
 class Plugins(Protocol):
-    """Finds drivers that live in other processes."""
+    """Finds drivers in other processes."""
 
     async def driver(self, name: str) -> RemoteDriver:
-        """:raises WharfError: NOT_FOUND ``plugin "x" not found``."""
+        """The driver of this name.
+
+        :raises WharfError: NOT_FOUND ``plugin "x" not found``.
+        """
 
     async def drivers(self) -> Sequence[RemoteDriver]:
-        """All that answer, those that were never used too."""
+        """All drivers that answer, including unused ones."""
 
     def names(self) -> list[str]: ...
 
 
 class Remotes:
-    """Asks plugins; keeps nothing."""
+    """Queries plugins, without caching."""
 
     def __init__(self, plugins: Plugins | None) -> None:
         self._plugins = plugins
@@ -34,7 +37,10 @@ class Remotes:
         return self._plugins.names() if self._plugins is not None else []
 
     async def driver(self, name: str) -> RemoteDriver:
-        """:raises WharfError: NOT_FOUND for a driver that isn't there."""
+        """The driver of this name.
+
+        :raises WharfError: NOT_FOUND if there is none.
+        """
         try:
             if self._plugins is None:
                 raise not_found(f'plugin "{name}" not found')
@@ -43,9 +49,9 @@ class Remotes:
             raise WharfError(error.kind, f"error looking up volume plugin {name}: {error.message}") from error
 
     async def told(self, volume: Volume) -> Told | None:
-        """What its driver says of a volume now; None: that it has none of this name.
+        """The current state of a volume from its driver; None: the driver has none of this name.
 
-        :raises WharfError: the driver is not there or doesn't answer.
+        :raises WharfError: the driver doesn't exist or doesn't answer.
         """
         try:
             return await (await self.driver(volume.driver)).get(volume.name)
@@ -54,17 +60,17 @@ class Remotes:
             raise WharfError(error.kind, f"{reason}: {error.message}") from error
 
     async def probed(self, name: str) -> Volume | None:
-        """A volume of this name of any plugin; those that fail are passed over."""
+        """A volume of this name in any plugin; ignores plugins that fail."""
         for driver, told in await _ask(await self._drivers(()), lambda driver: driver.get(name)):
             if isinstance(told, Told):
                 return _foreign(name, driver, told)
         return None
 
     async def merged(self, known: Mapping[str, Volume], drivers: Collection[str]) -> tuple[list[Volume], list[str]]:
-        """The known volumes and those that only plugins know, and what went wrong with plugins, as sentences.
+        """The known volumes and those that only plugins know, and the plugins' errors as sentences.
 
-        ``drivers``: of these only, if there are any. Of a plugin that doesn't answer the known ones are shown; of one
-        that does, only those that it still has.
+        ``drivers``: only these, if any are given. If a plugin doesn't answer, its known volumes are listed; if it
+        answers, only those that it still has.
         """
         answers = {driver.name: (driver, told) for driver, told in await _ask(await self._drivers(drivers), _list)}
         found: list[Volume] = []
@@ -82,7 +88,7 @@ class Remotes:
             if isinstance(told, WharfError):
                 warnings.append(f"list {driver.name}: {told.message}")
                 continue
-            # Of several drivers that have one of the same name the first one's is shown.
+            # If several drivers have the same name, the first one's volume is listed.
             found += [_foreign(name, driver, each) for name, each in told.items() if name not in taken]
             taken.update(told)
         return found, warnings
@@ -94,7 +100,7 @@ class Remotes:
 
 
 def as_told(volume: Volume, told: Told) -> Volume:
-    """A known volume with what its plugin says of it."""
+    """A known volume with the state that its plugin reports."""
     return replace(
         volume,
         mountpoint=told.mountpoint,
@@ -114,7 +120,7 @@ def _list(driver: RemoteDriver) -> Coroutine[object, object, dict[str, Told]]:
 async def _ask(
     drivers: Iterable[RemoteDriver], question: Callable[[RemoteDriver], Coroutine[object, object, T]]
 ) -> list[tuple[RemoteDriver, T | WharfError]]:
-    """Asks all at once; an error is an answer, too."""
+    """Queries all concurrently; returns errors as results."""
 
     async def one(driver: RemoteDriver) -> tuple[RemoteDriver, T | WharfError]:
         try:

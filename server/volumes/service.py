@@ -1,4 +1,4 @@
-"""The volume service: create, find, remove, mount; counts who refers to a volume and who has it mounted."""
+"""The volume service: create, find, remove, mount; counts references and mounts of volumes."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """Where volumes are kept (``server/volumes/store.py``)."""
+    """The storage of volumes (``server/volumes/store.py``)."""
 
     async def put(self, volume: Volume) -> None: ...
 
@@ -54,35 +54,38 @@ class Volumes:
         self._locks = Locks()
         self.pruning = False
 
-    # ---- life of the service ---------------------------------------------------------------------------
+    # start
 
     async def load(self) -> None:
-        """Reads the volumes; call before containers refer to them."""
+        """Reads the volumes; call it before containers refer to them."""
         for volume in await self._store.load():
             self._volumes[volume.name] = volume
 
     def adopt(self, name: str, user: str) -> None:
-        """A container that runs already has the volume mounted (start of the daemon)."""
+        """A running container has the volume mounted (at the daemon's start)."""
         self._users.setdefault(name, set()).add(user)
 
     async def sweep(self) -> None:
-        """Unmounts what a crash left mounted and nobody uses (start of the daemon, after ``adopt``)."""
+        """Unmounts unused mounts that a crash left (at the daemon's start, after ``adopt``)."""
         for volume in list(self._volumes.values()):
             if volume.driver != "local" or not volume.options or self._users.get(volume.name):
                 continue
             if await asyncio.to_thread(mounts.is_mountpoint, self._local.directory(volume.name)):
-                log.info("volume %s was left mounted and is unmounted", volume.name)
+                log.info("volume %s was left mounted: unmounted it", volume.name)
                 await self._local.unmount(volume.name, volume.options, user="")
 
     def driver_names(self) -> list[str]:
-        """The names for ``docker info``."""
+        """The drivers' names for ``docker info``."""
         return sorted({self._local.name, *self._remotes.names()})
 
     async def driver(self, name: str) -> Driver:
-        """:raises WharfError: NOT_FOUND for a driver that isn't there."""
+        """The driver of this name.
+
+        :raises WharfError: NOT_FOUND if there is none.
+        """
         return self._local if name in ("", self._local.name) else await self._remotes.driver(name)
 
-    # ---- the API's verbs -------------------------------------------------------------------------------
+    # API operations
 
     async def create(
         self,
@@ -94,8 +97,8 @@ class Volumes:
         reference: str = "",
         invented: Callable[[str], None] | None = None,
     ) -> Volume:
-        """Makes a volume, or returns the one that has the name already. ``reference``: a container's id. ``invented``
-        is told the name of an anonymous one before it is made.
+        """Creates a volume, or returns the existing one of this name. ``reference``: a container's id. ``invented``
+        gets the name of an anonymous volume before it is created.
 
         :raises WharfError: ``create <name>: …``; CONFLICT if another driver has a volume of that name.
         """
@@ -108,7 +111,7 @@ class Volumes:
         async with self._locks.of(name):
             found = await self._existing(name, driver)
             if found is None and not driver and not fresh:
-                # One that a plugin has is meant before a new one of our own, as in dockerd.
+                # A plugin's volume of this name precedes a new local one, as in dockerd.
                 found = await self._remotes.probed(name)
                 if found is not None:
                     await self._store.put(found)
@@ -123,9 +126,9 @@ class Volumes:
             return found
 
     async def _existing(self, name: str, driver: str) -> Volume | None:
-        """The volume that has the name already, unless its driver has lost it.
+        """The existing volume of this name, unless its driver has lost it.
 
-        :raises WharfError: CONFLICT: it is another driver's, or it can't be told whether it is still there.
+        :raises WharfError: CONFLICT: it is another driver's, or its driver can't tell whether it still exists.
         """
         found = self._volumes.get(name)
         if found is None:
@@ -182,7 +185,7 @@ class Volumes:
         try:
             await self._store.put(volume)
         except BaseException:
-            # A plugin may have had it before; without a record here its own listing still shows it.
+            # A plugin may have had it before; without a record here its own listing still has it.
             if backend is self._local:
                 await backend.remove(name)
             raise
@@ -191,7 +194,7 @@ class Volumes:
         return volume
 
     async def inspect(self, name: str) -> Volume:
-        """The volume as its driver tells it now; one that only a plugin knows, too.
+        """The volume with its driver's current state; also one that only a plugin knows.
 
         :raises WharfError: NOT_FOUND ``get x: no such volume``; or its driver doesn't answer.
         """
@@ -217,20 +220,20 @@ class Volumes:
         return found
 
     async def find(self, drivers: Collection[str] = ()) -> tuple[list[Volume], list[str]]:
-        """Every volume, those that only plugins know too, and what went wrong with plugins, as sentences.
+        """Every volume, including those that only plugins know, and the plugins' errors as sentences.
 
-        ``drivers``: of these only, if there are any.
+        ``drivers``: only these, if any are given.
         """
         return await self._remotes.merged(self._volumes, drivers)
 
     async def _forget(self, name: str) -> None:
-        """Drops a record of what its driver no longer has."""
+        """Removes the record of a volume that its driver has lost."""
         await self._store.delete(name)
         self._volumes.pop(name, None)
         self._users.pop(name, None)
 
     def get(self, name: str) -> Volume:
-        """A volume that is known here.
+        """A volume with a record here.
 
         :raises WharfError: NOT_FOUND ``get x: no such volume``.
         """
@@ -240,11 +243,11 @@ class Volumes:
         return volume
 
     def all(self) -> Iterable[Volume]:
-        """Those that are known here: made here, or used by a container."""
+        """The volumes with a record here: created here, or used by a container."""
         return list(self._volumes.values())
 
     async def remove(self, name: str, *, force: bool = False) -> None:
-        """Removes an unused volume. ``force``: one that doesn't exist, or whose driver is gone, is no error.
+        """Removes an unused volume. ``force``: a missing volume or driver is no error.
 
         :raises WharfError: NOT_FOUND; CONFLICT while a container refers to it.
         """
@@ -267,14 +270,14 @@ class Volumes:
                 if not force:
                     kind = error.kind if isinstance(error, WharfError) else Kind.INTERNAL
                     raise WharfError(kind, f"remove {name}: {error}") from error
-                log.warning("volume %s is forgotten though its driver failed to remove it: %s", name, error)
+                log.warning("volume %s its driver failed to remove it, its record is removed: %s", name, error)
             await self._forget(name)
             self.publish("destroy", name, {"driver": volume.driver})
 
-    # ---- what containers do ----------------------------------------------------------------------------
+    # operations for containers
 
     async def clear(self, name: str) -> None:
-        """Removes what a crash has left of a volume, unless it is used: one without a record, too."""
+        """Removes what a crash has left of an unused volume, even without a record."""
         if not self._references.get(name):
             await self.remove(name, force=True)
             await self._local.remove(name)
@@ -284,7 +287,7 @@ class Volumes:
         self._references.setdefault(name, set()).add(container)
 
     def release(self, name: str, container: str) -> None:
-        """The container no longer refers to it."""
+        """The container no longer has it."""
         references = self._references.get(name)
         if references is not None:
             references.discard(container)
@@ -295,9 +298,9 @@ class Volumes:
         return len(self._references.get(name, ()))
 
     async def mount(self, name: str, user: str) -> str:
-        """The volume's directory, with its file system mounted. ``user`` must be given to ``unmount`` again.
+        """The volume's directory, with its file system mounted. Pass the same ``user`` to ``unmount``.
 
-        :raises WharfError: NOT_FOUND, or why it could not be mounted.
+        :raises WharfError: NOT_FOUND, or the reason why it could not be mounted.
         """
         async with self._locks.of(name):
             volume = self.get(name)
@@ -312,7 +315,7 @@ class Volumes:
             return path
 
     async def unmount(self, name: str, user: str) -> bool:
-        """Undoes ``mount``. False: this user had not mounted it (any more)."""
+        """Undoes ``mount``. Returns False if this user has not mounted it."""
         async with self._locks.of(name):
             users = self._users.get(name)
             volume = self._volumes.get(name)
@@ -325,12 +328,12 @@ class Volumes:
             return True
 
     def publish(self, action: str, name: str, attributes: Mapping[str, str]) -> None:
-        """A volume event."""
+        """Publishes a volume event."""
         self._bus.publish("volume", action, name, attributes)
 
 
 def directory_size(path: str) -> int:
-    """Bytes of all files below ``path``, hard links once; what vanishes meanwhile is skipped. Blocks."""
+    """Bytes of all files below ``path``, hard links once; files that vanish meanwhile are skipped. Blocks."""
     total = 0
     seen: set[tuple[int, int]] = set()
     stack = [path]

@@ -194,7 +194,7 @@ def test_registry_failures(wild: Wharf, plain: Registry) -> None:
 
         cases: list[tuple[Rule, str]] = [
             (loops, "stopped after 10 redirects"),
-            (blobs(Reply(307, b"", {"Location": "ftp://elsewhere/blob"})), "a redirect without a place to go"),
+            (blobs(Reply(307, b"", {"Location": "ftp://elsewhere/blob"})), "a redirect without a location"),
             (manifests(Reply(401, b"", {"WWW-Authenticate": dead})), "127.0.0.1:1"),
             (manifests(Reply(503, b"<html>down</html>")), "503 Service Unavailable"),
             (manifests(Reply(429, b"", {"Retry-After": "1"})), "429 Too Many Requests"),

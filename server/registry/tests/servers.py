@@ -1,4 +1,4 @@
-"""A registry that answers as a test tells it to, on a loopback port that the kernel picks."""
+"""A registry with scripted responses, on a loopback port that the kernel chooses."""
 
 import http.server
 import ssl
@@ -20,7 +20,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Scripted:
-    """``answer(request)`` decides; every request is kept."""
+    """``answer(request)`` returns the response; every request is recorded."""
 
     answer: Callable[[Seen], Answer]
     address: str = ""
@@ -52,7 +52,7 @@ def scripted(answer: Callable[[Seen], Answer], tls: ssl.SSLContext | None = None
             if self.command != "HEAD":
                 self.wfile.write(body)
             if declared > len(body):
-                self.close_connection = True  # the client waits for more: break off
+                self.close_connection = True  # the client expects more: close the connection
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _serve
 

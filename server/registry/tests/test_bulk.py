@@ -1,4 +1,4 @@
-"""Layers over TLS, and what a registry does before it answers: untrusted, silent in the middle of the handshake."""
+"""Layers over TLS, and failures before the response: an untrusted certificate, a stalled handshake."""
 
 import asyncio
 import os
@@ -67,7 +67,7 @@ def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_a_handshake_that_is_left(tmp_path: Path) -> None:
-    """The server says nothing: who leaves ends it at once, and the server hears of that."""
+    """The server sends nothing: a cancelled client closes the connection at once."""
     begun = threading.Event()
 
     def silent() -> bytes:
@@ -75,7 +75,7 @@ def test_a_handshake_that_is_left(tmp_path: Path) -> None:
             connection.settimeout(60)
             hello = connection.recv(65536)
             begun.set()
-            assert hello[:1] == b"\x16"  # a handshake of TLS
+            assert hello[:1] == b"\x16"  # a TLS handshake
             return connection.recv(65536)
 
     async def left() -> None:
@@ -88,7 +88,7 @@ def test_a_handshake_that_is_left(tmp_path: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        (tmp_path / address).mkdir()  # TLS, and nothing else
+        (tmp_path / address).mkdir()  # TLS only
         heard = server.submit(silent)
         asyncio.run(asyncio.wait_for(left(), 60))
-        assert heard.result(25) == b""  # sooner than the deadline of a connection
+        assert heard.result(25) == b""  # earlier than the deadline of a connection

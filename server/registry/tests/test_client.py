@@ -48,7 +48,7 @@ def test_head_tells_digest_type_and_size() -> None:
         ((500, {}, b"<html>oops</html>"), Kind.INTERNAL, "500"),
         ((200, {"content-type": "text/html"}, b"<html>a login page</html>"), Kind.INVALID_ARGUMENT, "sent no manifest"),
         ((200, {}, b'["a list"]'), Kind.INVALID_ARGUMENT, "sent no manifest"),
-        ((302, {"location": "ftp://elsewhere/x"}, b""), Kind.INVALID_ARGUMENT, "without a place to go"),
+        ((302, {"location": "ftp://elsewhere/x"}, b""), Kind.INVALID_ARGUMENT, "without a location"),
     ],
 )
 def test_answers_that_are_no_manifest(answer: Answer, kind: Kind, sentence: str) -> None:
@@ -67,7 +67,7 @@ def test_a_manifest_is_checked_against_its_digest() -> None:
 
 
 def test_redirects() -> None:
-    """Followed without our secret, and not for ever."""
+    """Followed without credentials, up to a limit."""
 
     def other(request: Seen) -> Answer:
         return (200, {}, b"blob") if request.path == "/storage" else (404, {}, b"")
@@ -94,8 +94,8 @@ def test_redirects() -> None:
 
 
 def test_redirects_from_tls(tmp_path: Path) -> None:
-    """To plain HTTP as well, as dockerd (compared with 26.1, also for a registry with a verified certificate); who we
-    are stays behind."""
+    """Also to plain HTTP, as in dockerd (compared with 26.1, including a registry with a verified certificate), without
+    credentials."""
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
@@ -183,7 +183,7 @@ def test_a_registry_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_body_that_is_left_while_it_is_read_stops_nobody() -> None:
-    """The registry stalls in the middle; whoever closes the answer then must not wait for the thread that reads."""
+    """The registry stalls during the body; closing the response must not wait for the reading thread."""
     stalled, over = threading.Event(), threading.Event()
 
     def answer(connection: socket.socket) -> None:
@@ -198,7 +198,7 @@ def test_a_body_that_is_left_while_it_is_read_stops_nobody() -> None:
         async with repository.blob(digest_of(b"")) as (_, pieces):
             reading = asyncio.ensure_future(anext(pieces))
             await asyncio.to_thread(stalled.wait, 60)
-            await asyncio.sleep(0.3)  # longer than what came is held back for more: the thread waits for the rest
+            await asyncio.sleep(0.3)  # longer than the gathering of bytes: the thread waits for more
             ends = asyncio.get_running_loop().time()
         took = asyncio.get_running_loop().time() - ends
         assert await reading == b"x" * 1000

@@ -1,4 +1,4 @@
-"""Names of images, as Docker reads and shows them."""
+"""Names of images, parsed and shown as in Docker."""
 
 import pytest
 

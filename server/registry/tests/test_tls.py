@@ -1,4 +1,4 @@
-"""Registries with TLS: whose certificates are taken, and servers that stall."""
+"""Registries with TLS: accepted certificates, and servers that stall."""
 
 import asyncio
 import datetime
@@ -32,7 +32,7 @@ def serve(certificate: trustme.LeafCert, **versions: ssl.TLSVersion) -> ssl.SSLC
 
 
 def trusting(folder: Path, address: str, authority: bytes) -> Settings:
-    """A configuration in which this registry is verified by this authority."""
+    """A configuration that verifies this registry with this authority."""
     certs = folder / address
     certs.mkdir(parents=True)
     (certs / "ca.crt").write_bytes(authority)
@@ -93,7 +93,7 @@ def test_another_authority(tmp_path: Path) -> None:
 
 
 def test_the_common_name_is_no_name(tmp_path: Path) -> None:
-    """As Go: what only the subject says does not count."""
+    """As in Go: a name only in the subject doesn't count."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -142,7 +142,7 @@ def test_old_versions_are_refused(tmp_path: Path) -> None:
 
 
 def refused_for(settings: Settings, address: str, reason: str) -> None:
-    """Taken where there is no reason."""
+    """Accepted if ``reason`` is empty."""
     if not reason:
         ping(settings, address)
         return
@@ -153,7 +153,7 @@ def refused_for(settings: Settings, address: str, reason: str) -> None:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """A server that takes connections and never says anything."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 

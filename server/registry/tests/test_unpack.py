@@ -1,4 +1,4 @@
-"""What is found in the engine while the collector is at work."""
+"""Snapshots while the collector is running."""
 
 import asyncio
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from server.registry.unpack import held
 
 
 class Store:
-    """Snapshots of which a collection takes all that no lease holds, at every call; it can't be timed from outside."""
+    """Snapshots of which every call collects all that no lease protects; a test can't time that from outside."""
 
     snapshotter = "overlayfs"
 
@@ -43,7 +43,7 @@ def test_what_is_held_is_there() -> None:
             store.collect()
             assert store.there == {"found"}
             assert not await held(engine, "gone")
-            # Made now, it stays: the lease was asked for it.
+            # A snapshot created now stays: the lease protects it.
             store.there.add("gone")
             store.collect()
             assert store.there == {"found", "gone"}

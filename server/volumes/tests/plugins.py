@@ -1,4 +1,4 @@
-"""A volume plugin in a thread, honest unless told otherwise."""
+"""A volume plugin in a thread, which can be made to misbehave."""
 
 import socket
 import ssl
@@ -14,8 +14,8 @@ Answer = dict[str, Any] | bytes
 
 
 class Plugin:
-    """Keeps volumes by name. ``instead``: methods that it answers otherwise; bytes are sent as they are, and a
-    function may block. ``implements``: what it says to be. ``tls``: it is reached by TCP, and speaks TLS."""
+    """Stores volumes by name. ``instead``: replacement answers of methods; bytes are sent unchanged, and a function may
+    block. ``implements``: its activation answer. ``tls``: it uses TCP and TLS."""
 
     def __init__(
         self, path: Path, implements: object = ("VolumeDriver",), *, tls: ssl.SSLContext | None = None
@@ -76,7 +76,7 @@ class Plugin:
                 try:
                     client = self._tls.wrap_socket(client, server_side=True)
                 except OSError:
-                    continue  # a client that doesn't trust it, or that it doesn't trust; the socket is closed
+                    continue  # one side doesn't trust the other; the socket is closed
             with client.makefile("rb") as file:
                 line = file.readline().decode()
                 if not line:
@@ -87,7 +87,7 @@ class Plugin:
                     if header.lower().startswith(b"content-length:"):
                         length = int(header.split(b":")[1])
                 question = line.split()[1].lstrip("/"), orjson.loads(file.read(length))
-            # Each has a thread: one that is slow holds up no other.
+            # One thread each: a slow one must not block others.
             self._threads.append(threading.Thread(target=self._reply, args=(client, *question)))
             self._threads[-1].start()
 
@@ -99,7 +99,7 @@ class Plugin:
             try:
                 client.sendall(answer)
             except OSError:
-                return  # who asked has not waited
+                return  # the client has given up
 
     def __enter__(self) -> "Plugin":
         return self

@@ -102,7 +102,7 @@ def test_what_a_crash_left_mounted_is_unmounted(root: Path, tmp_path: Path) -> N
         await again.load()
         await again.sweep()
         assert not mounts.is_mountpoint(path)
-        # A volume removed while its file system is still mounted takes nothing of it along.
+        # Removing a volume whose file system is still mounted deletes none of its files.
         await again.mount("bound", "c")
         await again.remove("bound", force=True)
         assert (source / "kept").read_text() == "x"

@@ -1,4 +1,4 @@
-"""Volume plugins over their sockets: found, activated, used, asked for what they have; and those that don't behave."""
+"""Volume plugins over their sockets: discovery, activation, use, listing; and misbehaving ones."""
 
 import asyncio
 import shutil
@@ -93,7 +93,7 @@ def test_volumes_that_only_the_plugin_knows(tmp_path: Path, plugin: Plugin) -> N
             "Scope": "global",
             "Status": {"k": [1]},
         }
-        # A container's `-v theirs:/x` means it, and makes none of our own; its failed create takes nothing away.
+        # A container's `-v theirs:/x` uses the plugin's volume, and its failed create removes nothing.
         used = await volumes.create("theirs", reference="c1")
         assert (used.driver, used.made_for) == ("odd", "")
         assert await listed(volumes, dangling="false") == ([("theirs", "odd")], [])
@@ -122,7 +122,7 @@ def test_what_the_plugin_has_lost(tmp_path: Path, plugin: Plugin) -> None:
             with pytest.raises(WharfError, match="no such volume") as caught:
                 await volumes.inspect(name)
             assert caught.value.kind is Kind.NOT_FOUND
-        # What a container refers to is remembered: its name is not to be given to another.
+        # A referenced volume keeps its record: its name must not be reused.
         assert list(store.kept) == ["two"]
         with pytest.raises(WharfError, match="the volume was not found in the driver") as caught:
             await volumes.create("two", "odd")
@@ -146,7 +146,7 @@ def test_a_plugin_that_has_gone(tmp_path: Path) -> None:
             'plugin "odd" not found'
         )
         assert (caught.value.kind, caught.value.message) == (Kind.NOT_FOUND, f"get kept: {gone}")
-        # A socket that nobody listens on any more.
+        # A socket without a listener.
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(tmp_path / "odd.sock"))
         assert await listed(volumes) == ([("kept", "odd")], [])
@@ -156,10 +156,10 @@ def test_a_plugin_that_has_gone(tmp_path: Path) -> None:
         with pytest.raises(WharfError, match=r"got an error while checking the driver: .*refused") as caught:
             await volumes.create("kept")
         assert caught.value.kind is Kind.CONFLICT
-        # Others are made and found all the same.
+        # Other volumes can still be created and found.
         assert (await volumes.create("new")).driver == "local"
         (tmp_path / "odd.sock").unlink()
-        # It comes back: another socket of the same name is asked who it is.
+        # It returns: a new socket of the same name is activated again.
         with Plugin(tmp_path / "odd.sock") as again:
             again.volumes["kept"] = {"Name": "kept"}
             assert (await volumes.inspect("kept")).labels == {"a": "b"}
@@ -189,9 +189,9 @@ def test_a_plugin_that_never_answers(tmp_path: Path, plugin: Plugin, monkeypatch
         with pytest.raises(WharfError, match="not done after") as caught:
             await volumes.inspect("theirs")
         assert caught.value.kind is Kind.DEADLINE_EXCEEDED
-        # A name that isn't known is made of our own driver: the plugin had its time.
+        # An unknown name becomes a volume of our own driver: the plugin timed out.
         assert (await volumes.create("other")).driver == "local"
-        # One that doesn't even say what it is.
+        # A plugin that doesn't even answer its activation.
         with Plugin(tmp_path / "mute.sock") as mute:
             mute.instead["Plugin.Activate"] = wait
             assert [name for name, _ in (await listed(volumes))[0]] == ["other", "ours", "theirs"]
@@ -264,7 +264,7 @@ def test_a_plugin_that_lies_about_one_volume(tmp_path: Path, plugin: Plugin) -> 
     async def scenario() -> None:
         volumes = make(tmp_path)
         await volumes.create("theirs", "odd")
-        # Another's name is none of the one that was asked for.
+        # An answer about another name doesn't count.
         plugin.instead["Get"] = lambda _: {"Volume": {"Name": "another", "Mountpoint": "/etc"}}
         with pytest.raises(WharfError, match="no such volume"):
             await volumes.inspect("unknown")
@@ -309,9 +309,9 @@ def test_where_plugins_are_found(tmp_path: Path) -> None:
         far.volumes["below"] = {"Name": "below"}
 
         async def scenario() -> None:
-            # Of two that have one of the same name the first is shown.
+            # If two have a volume of the same name, the first one's is listed.
             assert await listed(make(tmp_path)) == ([("away", "far"), ("below", "deep")], [])
-            for name, why in (("empty", 'no address in "Addr"'), ("odd", '"Cipher" is not known')):
+            for name, why in (("empty", 'no address in "Addr"'), ("odd", '"Cipher" is unknown')):
                 with pytest.raises(WharfError, match=why):
                     await make(tmp_path).create("x", name)
             with pytest.raises(WharfError, match="not found"):
@@ -321,7 +321,7 @@ def test_where_plugins_are_found(tmp_path: Path) -> None:
 
 
 def certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    """One that nobody else has signed, and its key."""
+    """A self-signed certificate and its key."""
     files = directory / f"{name}.pem", directory / f"{name}.key"
     words = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name}"
     command = [
@@ -349,7 +349,7 @@ def test_a_plugin_that_speaks_tls(tmp_path: Path) -> None:
     with Plugin(tmp_path / "none", tls=context) as plugin:
         for name, settings in (
             ("good", {"CAFile": str(server), **own}),
-            ("blind", own),  # without a CA nothing is checked
+            ("blind", own),  # without a CA nothing is verified
             ("skips", {"CAFile": str(client), "InsecureSkipVerify": True, **own}),
             ("doubts", {"CAFile": str(client), **own}),
             ("unknown", {"CAFile": str(server)}),
