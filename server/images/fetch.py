@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError, invalid
 from engine.common.urls import parse_url
-from server.registry.answers import pieces, translated
 from server.registry.progress import Report
+from server.registry.responses import from_httpx_error, pieces
 
 if TYPE_CHECKING:
     import httpx
@@ -40,7 +40,7 @@ async def open_url(source: str) -> tuple[AsyncIterator[bytes], Report]:
         try:
             response = await stack.enter_async_context(client.stream("GET", url))
         except httpx.HTTPError as error:
-            raise translated(error, "GET", url) from None
+            raise from_httpx_error(error, "GET", url) from None
         except httpx.InvalidURL:
             raise invalid(f"invalid URL: {source!r}") from None
         if response.status_code >= 400:

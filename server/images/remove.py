@@ -239,7 +239,7 @@ class Removal:
                 deleted.append({"Deleted": digest})
                 reclaimed += size
         if not list(rest):  # a target without documents here matches no filter
-            reclaimed += await self._downloads.forget_left()
+            reclaimed += await self._downloads.discard_stale()
         self._room.bus.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 

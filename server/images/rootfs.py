@@ -7,18 +7,18 @@ from engine.api.types import Mount
 from engine.common.errors import Kind, WharfError
 from server.images.model import Image
 from server.registry import documents, oci
-from server.registry.unpack import Told, unpack
+from server.registry.unpack import OnLayerState, unpack
 
 
-async def unpack_image(engine: Engine, image: Image, *, told: Told | None = None) -> None:
+async def unpack_image(engine: Engine, image: Image, *, on_state: OnLayerState | None = None) -> None:
     """Unpack the image's layers to snapshots, referenced by its config's labels. Under a lease.
 
     :raises WharfError: NOT_FOUND when a layer's blob is missing.
     """
     layers = oci.parse_manifest(dict(image.manifest)).layers
-    await unpack(engine, layers, image.diff_ids, told=told)
+    await unpack(engine, layers, image.diff_ids, on_state=on_state)
     if image.chain_id:
-        await documents.hold_snapshot(engine, image.config_digest, image.chain_id)
+        await documents.reference_snapshot(engine, image.config_digest, image.chain_id)
 
 
 async def prepare(engine: Engine, image: Image, key: str, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:

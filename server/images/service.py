@@ -19,7 +19,7 @@ from server.images.sizes import Sizes
 from server.images.transfer import Transfer
 from server.images.unpacker import Unpacker
 from server.registry import oci
-from server.registry.auth import NOBODY, Ask, Credentials, asked, credentials_key, from_document, of_registry
+from server.registry.auth import ANONYMOUS, Ask, Credentials, asked, credentials_key, find_entry, from_document
 from server.registry.client import Repository
 from server.registry.hosts import Settings
 from server.registry.progress import Message, Report
@@ -133,11 +133,15 @@ class Images:
 
     # registries
 
-    def pull(self, reference: Reference, *, credentials: Credentials = NOBODY, platform: str | None = None) -> Messages:
+    def pull(
+        self, reference: Reference, *, credentials: Credentials = ANONYMOUS, platform: str | None = None
+    ) -> Messages:
         report = Report()
         return report.run(self.transfer.pull(reference, report, credentials=credentials, platform=platform))
 
-    def push(self, reference: Reference, *, credentials: Credentials = NOBODY, platform: str | None = None) -> Messages:
+    def push(
+        self, reference: Reference, *, credentials: Credentials = ANONYMOUS, platform: str | None = None
+    ) -> Messages:
         report = Report()
         return report.run(self.transfer.push(reference, report, credentials=credentials, platform=platform))
 
@@ -153,7 +157,7 @@ class Images:
         call."""
         reference = parse(ref).tagged()
         if isinstance(credentials, Mapping):
-            who = from_document(of_registry(credentials, reference))
+            who = from_document(find_entry(credentials, reference))
         else:
             who = await asked(credentials, credentials_key(reference))
         async for message in self.pull(reference, credentials=who, platform=platform):

@@ -9,15 +9,15 @@ from engine.common.errors import Kind, WharfError, invalid, not_found
 from server.images.context import Room
 from server.images.model import no_such_image
 from server.registry import documents, oci
-from server.registry.answers import RegistryError, limited
-from server.registry.auth import NOBODY, Credentials
+from server.registry.auth import ANONYMOUS, Credentials
 from server.registry.client import Repository
 from server.registry.download import Downloads
 from server.registry.hosts import Settings, is_insecure
 from server.registry.progress import Report
-from server.registry.pull import Puller, explained
+from server.registry.pull import Puller, dockerd_error
 from server.registry.push import Pusher
 from server.registry.reference import DEFAULT_DOMAIN, Reference, parse, parse_canonical
+from server.registry.responses import RegistryError, limited
 
 
 class Transfer:
@@ -31,7 +31,7 @@ class Transfer:
     # pull
 
     async def pull(
-        self, reference: Reference, report: Report, *, credentials: Credentials = NOBODY, platform: str | None = None
+        self, reference: Reference, report: Report, *, credentials: Credentials = ANONYMOUS, platform: str | None = None
     ) -> None:
         """Pull one tag or digest; every tag if the reference has neither.
 
@@ -44,7 +44,7 @@ class Transfer:
             try:
                 tags = await repository.tags()
             except RegistryError as error:
-                raise explained(error, reference) from None
+                raise dockerd_error(error, reference) from None
             for tag in tags:
                 await self._pull_one(repository, reference.with_tag(tag), report, platform)
 
@@ -67,7 +67,7 @@ class Transfer:
     # push
 
     async def push(
-        self, reference: Reference, report: Report, *, credentials: Credentials = NOBODY, platform: str | None = None
+        self, reference: Reference, report: Report, *, credentials: Credentials = ANONYMOUS, platform: str | None = None
     ) -> None:
         """Push one tag; every tag of the repository if the reference has none."""
         await report.status(f"The push refers to repository [{reference.name}]")
@@ -172,7 +172,7 @@ class Transfer:
                     raise WharfError(Kind.UNAUTHENTICATED, error.message) from None
                 raise
 
-    async def distribution(self, reference: Reference, credentials: Credentials = NOBODY) -> dict[str, Any]:
+    async def distribution(self, reference: Reference, credentials: Credentials = ANONYMOUS) -> dict[str, Any]:
         """Return the descriptor and the platforms of a name in a registry."""
         async with Repository(self.settings, reference, credentials) as repository:
             try:
@@ -210,7 +210,7 @@ class Transfer:
         keys = ("architecture", "os", "os.version", "os.features", "variant")
         return {key: document[key] for key in keys if document.get(key)}
 
-    async def search(self, term: str, limit: int, credentials: Credentials = NOBODY) -> list[dict[str, Any]]:
+    async def search(self, term: str, limit: int, credentials: Credentials = ANONYMOUS) -> list[dict[str, Any]]:
         """Search the old index. Current registries offer no search; their error is passed on.
 
         :raises WharfError: INTERNAL, NOT_FOUND.

@@ -13,9 +13,9 @@ from typing import Any
 
 from engine.common import jsontext
 from engine.common.errors import Kind, WharfError
-from server.registry.answers import RegistryError
 from server.registry.reference import DEFAULT_DOMAIN, Reference
-from server.registry.tokens import refused
+from server.registry.responses import RegistryError
+from server.registry.tokens import refusal
 
 #: Seconds that a token without an expiry is used (the token specification's minimum).
 _LIFE = 60.0
@@ -42,7 +42,7 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-NOBODY = Credentials()
+ANONYMOUS = Credentials()
 
 #: Asks a client who it is to a registry: user and secret, "" and "" for nobody. A secret without user is a token.
 Ask = Callable[[str], Awaitable[tuple[str, str]]]
@@ -58,7 +58,7 @@ def from_document(document: object) -> Credentials:
     """The object of ``X-Registry-Auth``, of an entry of ``X-Registry-Config`` or of ``POST /auth``; ``auth`` is base64
     of ``user:password``. An invalid object gives empty credentials."""
     if not isinstance(document, Mapping):
-        return NOBODY
+        return ANONYMOUS
     lower = {str(key).lower(): value for key, value in document.items()}
 
     def text(key: str) -> str:
@@ -70,7 +70,7 @@ def from_document(document: object) -> Credentials:
         try:
             username, _, password = base64.b64decode(packed).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
-            return NOBODY
+            return ANONYMOUS
     return Credentials(username, password, text("identitytoken"), text("registrytoken"), text("serveraddress"))
 
 
@@ -82,7 +82,7 @@ def from_header(value: str) -> Credentials:
         data = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
         return from_document(jsontext.loads(data))
     except (ValueError, binascii.Error):
-        return NOBODY
+        return ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ class Authorizer:
                 query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
             status, body = await self.fetch("GET", realm, query, None, headers)
         if status != 200:
-            raise refused(status, body)
+            raise refusal(status, body)
         return _parse(body)
 
 
@@ -231,7 +231,7 @@ def credentials_key(reference: Reference) -> str:
     return "https://index.docker.io/v1/" if reference.domain == DEFAULT_DOMAIN else reference.domain
 
 
-def of_registry(entries: Mapping[str, object], reference: Reference) -> object:
+def find_entry(entries: Mapping[str, object], reference: Reference) -> object:
     """The entry of ``X-Registry-Config`` for a registry; None if there is none. Keys of old configurations are URLs."""
     key = credentials_key(reference)
     if key in entries:

@@ -63,19 +63,19 @@ class BulkTransport(httpx.AsyncBaseTransport):
 
     # called in threads
 
-    def take(self) -> http.client.HTTPConnection | None:
+    def take_idle(self) -> http.client.HTTPConnection | None:
         """An idle connection; None if there is none."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def keep(self, connection: http.client.HTTPConnection) -> None:
+    def put_idle(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
             if not self._closed and len(self._idle) < _IDLE:
                 self._idle.append(connection)
                 return
         connection.close()
 
-    def secured(self, connection: http.client.HTTPConnection) -> None:
+    def start_tls(self, connection: http.client.HTTPConnection) -> None:
         """Starts TLS on a new connection."""
         sock = connection.sock
         if isinstance(sock, ssl.SSLSocket):
@@ -90,7 +90,7 @@ class BulkTransport(httpx.AsyncBaseTransport):
 
     # called in the loop
 
-    async def dialled(self) -> http.client.HTTPConnection:
+    async def open_connection(self) -> http.client.HTTPConnection:
         """A new connection, still without TLS. A thread that connects could not be cancelled."""
         kind = http.client.HTTPConnection if self._context is None else http.client.HTTPSConnection
         made = kind(self._host)
@@ -176,13 +176,13 @@ class _Exchange:
     async def begin(self) -> http.client.HTTPResponse:
         """Sends the request and reads the response's head."""
         try:
-            if (used := self._transport.take()) is not None:
+            if (used := self._transport.take_idle()) is not None:
                 self._connection = used
                 try:
                     return await self.call(self._ask)
                 except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                     self._release()  # the server has closed it meanwhile
-            self._connection = await self._transport.dialled()
+            self._connection = await self._transport.open_connection()
             return await self.call(self._open)
         except Exception:
             self._release()
@@ -190,7 +190,7 @@ class _Exchange:
 
     def _open(self) -> http.client.HTTPResponse:
         assert self._connection is not None
-        self._transport.secured(self._connection)
+        self._transport.start_tls(self._connection)
         return self._ask()
 
     def _ask(self) -> http.client.HTTPResponse:
@@ -237,7 +237,7 @@ class _Exchange:
         whole = response is not None and response.isclosed() and not response.will_close
         if idle and whole and connection is not None:
             self._connection = None
-            self._transport.keep(connection)
+            self._transport.put_idle(connection)
             return
         self.close()
 

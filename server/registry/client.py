@@ -13,10 +13,10 @@ from engine.common import limits, timeouts
 from engine.common.errors import Kind, WharfError
 from engine.common.urls import parse_url
 from server.registry import oci, tokens
-from server.registry.answers import RegistryError, during, limited, pieces, refused, translated
-from server.registry.auth import NOBODY, Authorizer, Credentials
+from server.registry.auth import ANONYMOUS, Authorizer, Credentials
 from server.registry.hosts import Endpoint, Settings, endpoints, origin_of, proxy_for, tls_context
 from server.registry.reference import Reference
+from server.registry.responses import RegistryError, during, from_httpx_error, limited, pieces, refusal
 
 if TYPE_CHECKING:
     import httpx
@@ -27,7 +27,7 @@ Content = Callable[[], AsyncIterator[bytes]] | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class _Request:
     """One request, independent of the endpoint."""
 
     method: str
@@ -51,7 +51,7 @@ class Repository:
         self,
         settings: Settings,
         reference: Reference,
-        credentials: Credentials = NOBODY,
+        credentials: Credentials = ANONYMOUS,
         *,
         push: bool = False,
         mirrors: bool = True,
@@ -94,14 +94,14 @@ class Repository:
     ) -> AsyncIterator["httpx.Response"]:
         """One exchange with the first endpoint that serves it. ``path`` is below ``/v2/<repository>/``, or an absolute
         URL from an earlier response. ``scope`` replaces the repository's own. The response's body is not read yet."""
-        ask = _Ask(method, headers or {}, content, query or {}, ok, scope or self.scope, bulk)
-        response = await self._anywhere(ask, path)
+        request = _Request(method, headers or {}, content, query or {}, ok, scope or self.scope, bulk)
+        response = await self._try_endpoints(request, path)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def _ways(self) -> list[Endpoint]:
+    async def _find_endpoints(self) -> list[Endpoint]:
         if self._endpoints is None:
             domain = self.reference.domain
             self._endpoints = await asyncio.to_thread(endpoints, self.settings, domain, mirrors=self._mirrors)
@@ -110,27 +110,28 @@ class Repository:
     def drop_mirrors(self) -> bool:
         """Uses only the registry itself from now on: a mirror may have sent other content. Returns False if there were
         no mirrors, so that a retry is useless."""
-        ways = self._endpoints or []
-        kept = [way for way in ways if not way.mirror] or ways[-1:]
-        if kept != ways:
+        endpoints = self._endpoints or []
+        kept = [endpoint for endpoint in endpoints if not endpoint.mirror] or endpoints[-1:]
+        if kept != endpoints:
             self._endpoints, self._chosen, self._dropped = kept, None, True
         return self._dropped
 
-    async def _anywhere(self, ask: _Ask, path: str) -> "httpx.Response":
-        ways = await self._ways()
+    async def _try_endpoints(self, request: _Request, path: str) -> "httpx.Response":
+        endpoints = await self._find_endpoints()
         if "://" in path:
-            return await self._checked(self._chosen or ways[-1], path, ask)
+            return await self._authorized(self._chosen or endpoints[-1], path, request)
         last: WharfError | None = None
         if self._chosen is not None:
             # Try the last successful endpoint first; for a blob that a mirror lacks, the registry follows.
-            ways = [self._chosen, *(way for way in ways if way != self._chosen and self._chosen.mirror)]
-        for endpoint in ways:
-            if not endpoint.resolves and endpoint is not ways[-1] and _by_name(path):
+            others = (each for each in endpoints if each != self._chosen and self._chosen.mirror)
+            endpoints = [self._chosen, *others]
+        for endpoint in endpoints:
+            if not endpoint.resolves and endpoint is not endpoints[-1] and _is_mutable(path):
                 continue
             url = f"{endpoint.api}/{self.reference.path}/{path}"
-            query = {**ask.query, "ns": endpoint.namespace} if endpoint.namespace else ask.query
+            query = {**request.query, "ns": endpoint.namespace} if endpoint.namespace else request.query
             try:
-                response = await self._checked(endpoint, url, replace(ask, query=query))
+                response = await self._authorized(endpoint, url, replace(request, query=query))
             except WharfError as error:
                 if not endpoint.mirror and (not isinstance(error, RegistryError) or error.status):
                     self._chosen = self._chosen or endpoint
@@ -139,17 +140,17 @@ class Repository:
                 if last is None or (not endpoint.mirror and endpoint.scheme == "https"):
                     last = error
                 continue
-            if endpoint in await self._ways():  # it may have been dropped meanwhile
+            if endpoint in await self._find_endpoints():  # it may have been dropped meanwhile
                 self._chosen = endpoint
             return response
         assert last is not None
         raise last
 
-    async def _checked(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
+    async def _authorized(self, endpoint: Endpoint, url: str, request: _Request) -> "httpx.Response":
         authorizer = self._authorizer(endpoint)
         for attempt in range(2):
-            sent = authorizer.header(ask.scope)
-            response = await self._redirected(endpoint, authorizer, url, ask)
+            sent = authorizer.header(request.scope)
+            response = await self._redirected(endpoint, authorizer, url, request)
             if response.status_code != 401 or attempt or origin_of(str(response.url)) != origin_of(endpoint.base):
                 # Never answer another host's challenge (of a redirect, or of the URL that a manifest names for a
                 # layer): it could direct the credentials anywhere.
@@ -157,29 +158,31 @@ class Repository:
             body = await limited(response)
             await response.aclose()
             names = response.headers.get_list("www-authenticate")
-            with during(ask.method, url):
-                answered = await authorizer.answer(names, ask.scope, sent)
+            with during(request.method, url):
+                answered = await authorizer.answer(names, request.scope, sent)
             if not answered:
-                raise refused(ask.method, url, response, body)
-        if response.status_code in ask.ok:
+                raise refusal(request.method, url, response, body)
+        if response.status_code in request.ok:
             return response
         body = await limited(response)
         await response.aclose()
-        raise refused(ask.method, url, response, body)
+        raise refusal(request.method, url, response, body)
 
-    async def _redirected(self, endpoint: Endpoint, authorizer: Authorizer, url: str, ask: _Ask) -> "httpx.Response":
+    async def _redirected(
+        self, endpoint: Endpoint, authorizer: Authorizer, url: str, request: _Request
+    ) -> "httpx.Response":
         home = urlsplit(endpoint.base).netloc
-        query = ask.query
+        query = request.query
         for _ in range(_REDIRECTS + 1):
-            sent = dict(ask.headers)
+            sent = dict(request.headers)
             # Send credentials to the registry itself only, and only with its scheme: a redirect to a blob store carries
             # its own key.
             if origin_of(url) == origin_of(endpoint.base):
                 sent.update(endpoint.headers)
-                if authorization := authorizer.header(ask.scope):
+                if authorization := authorizer.header(request.scope):
                     sent["authorization"] = authorization
-            response = await self._send(endpoint, url, replace(ask, headers=sent, query=query))
-            if response.status_code not in (301, 302, 303, 307, 308) or ask.method not in ("GET", "HEAD"):
+            response = await self._send(endpoint, url, replace(request, headers=sent, query=query))
+            if response.status_code not in (301, 302, 303, 307, 308) or request.method not in ("GET", "HEAD"):
                 return response
             location = response.headers.get("location", "")
             await response.aclose()
@@ -194,19 +197,19 @@ class Repository:
             url, query = target, {}
         raise RegistryError(Kind.INVALID_ARGUMENT, f"{home}: stopped after {_REDIRECTS} redirects", status=502)
 
-    async def _send(self, endpoint: Endpoint, url: str, ask: _Ask) -> "httpx.Response":
-        client = await self._client(endpoint, url, bulk=ask.bulk)
+    async def _send(self, endpoint: Endpoint, url: str, request: _Request) -> "httpx.Response":
+        client = await self._client(endpoint, url, bulk=request.bulk)
         import httpx
 
-        body = ask.content() if callable(ask.content) else ask.content
+        body = request.content() if callable(request.content) else request.content
         try:
             target = httpx.URL(url)
-            if ask.query:
-                target = target.copy_merge_params(ask.query)
-            request = client.build_request(ask.method, target, headers=ask.headers, content=body)
-            return await client.send(request, stream=True)
+            if request.query:
+                target = target.copy_merge_params(request.query)
+            built = client.build_request(request.method, target, headers=request.headers, content=body)
+            return await client.send(built, stream=True)
         except httpx.HTTPError as error:
-            raise translated(error, ask.method, url) from None
+            raise from_httpx_error(error, request.method, url) from None
         except httpx.InvalidURL:
             raise RegistryError(Kind.INVALID_ARGUMENT, f"{endpoint.host}: an invalid URL", status=502) from None
 
@@ -248,7 +251,7 @@ class Repository:
     def _authorizer(self, endpoint: Endpoint) -> Authorizer:
         found = self._authorizers.get(endpoint)
         if found is None:
-            who = NOBODY if endpoint.mirror else self._credentials
+            who = ANONYMOUS if endpoint.mirror else self._credentials
             fetch = partial(tokens.exchange, partial(self._client, endpoint))
             found = self._authorizers[endpoint] = Authorizer(who, fetch, endpoint.scheme == "https")
         return found
@@ -340,15 +343,15 @@ class Repository:
     async def ping(self, *, offline: bool = False) -> str:
         """A login: only authenticates. Returns the refresh token, if the registry issues one. For a repository without
         mirrors, which don't know users."""
-        ask = _Ask("GET", {}, None, {}, (200,), "")
+        request = _Request("GET", {}, None, {}, (200,), "")
         last: WharfError | None = None
-        for endpoint in await self._ways():
+        for endpoint in await self._find_endpoints():
             authorizer = self._authorizer(endpoint)
             url = f"{endpoint.api}/"
             try:
                 for attempt in range(2):
                     sent = authorizer.header("")
-                    response = await self._redirected(endpoint, authorizer, url, ask)
+                    response = await self._redirected(endpoint, authorizer, url, request)
                     body = await limited(response)
                     await response.aclose()
                     same = origin_of(str(response.url)) == origin_of(endpoint.base)
@@ -359,7 +362,7 @@ class Repository:
                         if answered:
                             continue
                     if response.status_code != 200:
-                        raise refused("GET", url, response, body)
+                        raise refusal("GET", url, response, body)
                     return authorizer.refresh_token
             except WharfError as error:
                 if not isinstance(error, RegistryError) or error.status:
@@ -369,7 +372,7 @@ class Repository:
         raise last
 
 
-def _by_name(path: str) -> bool:
+def _is_mutable(path: str) -> bool:
     """Whether a response resolves a tag or lists tags: no digest can verify it."""
     kind, _, selector = path.partition("/")
     return kind == "tags" or (kind == "manifests" and ":" not in selector)

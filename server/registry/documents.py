@@ -68,6 +68,6 @@ def snapshot_label(engine: Engine, chain_id: str) -> dict[str, str]:
     return {f"containerd.io/gc.ref.snapshot.{engine.snapshots.snapshotter}": chain_id} if chain_id else {}
 
 
-async def hold_snapshot(engine: Engine, config_digest: str, chain_id: str) -> None:
+async def reference_snapshot(engine: Engine, config_digest: str, chain_id: str) -> None:
     """Labels the config so that it protects the image's snapshot."""
     await engine.content.update_labels(config_digest, snapshot_label(engine, chain_id))

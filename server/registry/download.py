@@ -12,12 +12,12 @@ from engine.api.types import Descriptor
 from engine.common.errors import Kind, WharfError
 from engine.common.system import heap
 from server.registry import documents
-from server.registry.answers import RegistryError, pause
 from server.registry.client import Repository
+from server.registry.responses import RegistryError, pause
 
 #: Called with the state of a blob: ("Downloading", bytes so far), ("Waiting" | "Verifying Checksum" | "Download
 #: complete" | "Retrying", bytes).
-Watch = Callable[[str, int], None]
+OnBlobState = Callable[[str, int], None]
 _AHEAD = 4
 
 
@@ -29,11 +29,11 @@ def download_ref(digest: str) -> str:
 @dataclass(slots=True)
 class _Job:
     task: "asyncio.Task[None]"
-    watchers: list[Watch] = field(default_factory=list)
+    watchers: list[OnBlobState] = field(default_factory=list)
     waiting: int = 0
 
 
-async def ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncGenerator[bytes, None]:
+async def read_ahead(pieces: AsyncIterator[bytes], depth: int = _AHEAD) -> AsyncGenerator[bytes, None]:
     """Reads up to ``depth`` pieces ahead, so that both sides' transfers overlap.
 
     A caller that stops early must close it (``aclosing``): it continues to read until then.
@@ -72,22 +72,22 @@ class Downloads:
         self._jobs: dict[str, _Job] = {}
 
     async def fetch(
-        self, repository: Repository, desc: Descriptor, *, watch: Watch | None = None, urls: tuple[str, ...] = ()
+        self, repository: Repository, desc: Descriptor, *, watch: OnBlobState | None = None, urls: tuple[str, ...] = ()
     ) -> bool:
         """Downloads a blob into the store, protected by the caller's lease. Returns False if it was there before.
 
         :raises WharfError: the registry's error; INVALID_ARGUMENT if the blob doesn't match its descriptor.
         """
         for _ in range(self._attempts + 1):
-            if await self._held(desc):
+            if await self._lease_existing(desc):
                 return False
             await self._join(repository, desc, watch, urls)
-            if await self._held(desc):
+            if await self._lease_existing(desc):
                 return True
             # The pull that fetched the blob was cancelled, and the collector ran before this one's lease protected it.
         raise WharfError(Kind.UNAVAILABLE, f"{desc.digest}: collected while it was pulled")
 
-    async def forget_left(self, digests: Collection[str] | None = None) -> int:
+    async def discard_stale(self, digests: Collection[str] | None = None) -> int:
         """Discards the ingests of cancelled downloads, of all blobs or of these; returns the number of bytes. Keeps
         ingests that another pull continues."""
         content, freed = self._engine.content, 0
@@ -107,14 +107,16 @@ class Downloads:
             freed += ingest.offset
         return freed
 
-    async def _held(self, desc: Descriptor) -> bool:
+    async def _lease_existing(self, desc: Descriptor) -> bool:
         lease = current_lease.get()
         if lease:
             with suppress(WharfError):
                 await self._engine.leases.add_resource(lease, desc.digest, "content")
         return await documents.has_sized(self._engine, desc)
 
-    async def _join(self, repository: Repository, desc: Descriptor, watch: Watch | None, urls: tuple[str, ...]) -> None:
+    async def _join(
+        self, repository: Repository, desc: Descriptor, watch: OnBlobState | None, urls: tuple[str, ...]
+    ) -> None:
         while True:
             job = self._jobs.get(desc.digest)
             if job is None:
@@ -142,7 +144,7 @@ class Downloads:
         if not task.cancelled():
             task.exception()  # raised in the waiters; there may be none left
 
-    def _tell(self, digest: str, state: str, size: int) -> None:
+    def _notify(self, digest: str, state: str, size: int) -> None:
         job = self._jobs.get(digest)
         for watch in job.watchers if job else ():
             watch(state, size)
@@ -161,7 +163,7 @@ class Downloads:
                         if not again:
                             await self._engine.content.throw_away(ref)
                         raise
-                    self._tell(desc.digest, "Retrying", 0)
+                    self._notify(desc.digest, "Retrying", 0)
                     await pause(attempt, error)
 
     async def _once(self, repository: Repository, desc: Descriptor, ref: str, url: str) -> None:
@@ -175,7 +177,7 @@ class Downloads:
             if writer.offset < desc.size or not desc.size:
                 async with (
                     repository.blob(desc.digest, writer.offset, url) as (start, blob),
-                    aclosing(ahead(blob)) as pieces,
+                    aclosing(read_ahead(blob)) as pieces,
                 ):
                     if start != writer.offset:
                         await writer.truncate()
@@ -187,13 +189,13 @@ class Downloads:
                                     await writer.truncate()  # the registry itself sends the whole blob
                                 raise RegistryError(Kind.INVALID_ARGUMENT, text, status=200, again=again)
                             await writer.write(piece)
-                            self._tell(desc.digest, "Downloading", writer.offset)
+                            self._notify(desc.digest, "Downloading", writer.offset)
             if writer.offset < desc.size:
                 repository.drop_mirrors()
                 raise RegistryError(
                     Kind.INTERNAL, f"{desc.digest}: unexpected EOF after {writer.offset} bytes", again=True
                 )
-            self._tell(desc.digest, "Verifying Checksum", desc.size)
+            self._notify(desc.digest, "Verifying Checksum", desc.size)
             try:
                 await writer.commit(size=desc.size, digest=desc.digest)
             except WharfError as error:
@@ -206,4 +208,4 @@ class Downloads:
                     f"filesystem layer verification failed for digest {desc.digest}",
                     again=repository.drop_mirrors() or resumed,
                 ) from None
-        self._tell(desc.digest, "Download complete", desc.size)
+        self._notify(desc.digest, "Download complete", desc.size)

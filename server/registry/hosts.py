@@ -113,7 +113,7 @@ def _has_certificates(settings: Settings, host: str) -> bool:
     return not names or any(name.endswith((".crt", ".cert", ".key")) for name in names)
 
 
-def _ways(settings: Settings, host: str) -> Iterator[Endpoint]:
+def _variants(settings: Settings, host: str) -> Iterator[Endpoint]:
     if is_insecure(settings, host):
         # A folder of certificates means that TLS is configured: verify it, and never use plain HTTP.
         known = _has_certificates(settings, host)
@@ -140,18 +140,18 @@ def endpoints(settings: Settings, domain: str, *, mirrors: bool) -> list[Endpoin
     if mirrors and hub:
         found += [_hub_mirror(settings, mirror) for mirror in settings.mirrors]
     if file is None:
-        return [*found, *_ways(settings, origin)]
+        return [*found, *_variants(settings, origin)]
     if mirrors:
-        found += [_of_file(settings, host, origin, domain) for host in file.mirrors if host.pulls]
+        found += [_from_file(settings, host, origin, domain) for host in file.mirrors if host.pulls]
     server = file.server
     if not server.host or (server.host != origin and not mirrors):
         own = ("authorities", "clients", "headers") if not server.host else ()
         kept = {name: getattr(server, name) for name in own}
-        for way in _ways(settings, origin):
+        for way in _variants(settings, origin):
             verify = way.verify if server.skip_verify is None or server.host else not server.skip_verify
             found.append(replace(way, verify=verify, **kept))
         return found
-    found.append(_of_file(settings, server, origin, domain, mirror=server.host != origin))
+    found.append(_from_file(settings, server, origin, domain, mirror=server.host != origin))
     return found
 
 
@@ -161,7 +161,7 @@ def _hub_mirror(settings: Settings, mirror: str) -> Endpoint:
     return Endpoint(parts.scheme, parts.netloc, verify=verify, mirror=True, path=parts.path.rstrip("/") + "/v2")
 
 
-def _of_file(settings: Settings, host: Host, origin: str, domain: str, *, mirror: bool = True) -> Endpoint:
+def _from_file(settings: Settings, host: Host, origin: str, domain: str, *, mirror: bool = True) -> Endpoint:
     verify = not host.skip_verify if host.skip_verify is not None else _verified(settings, host.host)
     return Endpoint(
         host.scheme,

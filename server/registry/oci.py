@@ -207,9 +207,9 @@ def check_sizes(manifest: Manifest, what: str) -> None:
 
 def media_type_of(document: Json) -> str:
     """A document's media type, from its field or its shape."""
-    told = document.get("mediaType")
-    if isinstance(told, str) and told:
-        return told
+    field = document.get("mediaType")
+    if isinstance(field, str) and field:
+        return field
     return OCI_INDEX if "manifests" in document else OCI_MANIFEST
 
 

@@ -15,12 +15,12 @@ from engine.common import limits
 from engine.common.errors import Kind, Reason, WharfError, invalid, not_found
 from engine.common.system.task_groups import first_error
 from server.registry import documents, oci
-from server.registry.answers import RegistryError, pause
 from server.registry.client import Repository
 from server.registry.download import Downloads, download_ref
 from server.registry.hosts import host_of
 from server.registry.progress import Report
 from server.registry.reference import Reference
+from server.registry.responses import RegistryError, pause
 from server.registry.unpack import unpack
 
 _T = TypeVar("_T")
@@ -68,7 +68,7 @@ class Puller:
         try:
             target = await self._top(reference)
         except RegistryError as error:
-            raise explained(error, reference) from None
+            raise dockerd_error(error, reference) from None
         await self._report.status(f"Pulling from {reference.path}", reference.tag or str(reference))
         manifest = await self._choose(target)
         await self._image(manifest)
@@ -173,10 +173,10 @@ class Puller:
         except WharfError as error:
             if error.kind is Kind.RESOURCE_EXHAUSTED:
                 # The disk is full. The other downloads were cancelled: discard what they have written.
-                await self._downloads.forget_left({blob.digest for blob in (manifest.config, *layers)})
+                await self._downloads.discard_stale({blob.digest for blob in (manifest.config, *layers)})
             raise
         if chain:
-            await documents.hold_snapshot(self._engine, manifest.config.digest, chain)
+            await documents.reference_snapshot(self._engine, manifest.config.digest, chain)
         await remember_source(self._engine, self._repository.reference, (manifest.config, *layers))
 
     async def _content(self, manifest: oci.Manifest, *, quiet: bool) -> str:
@@ -204,7 +204,7 @@ class Puller:
                     begun.cancel()
                 return "" if tasks[index].done() else download_ref(layers[index].digest)
 
-            def told(index: int, state: str) -> None:
+            def on_state(index: int, state: str) -> None:
                 if quiet:
                     return
                 id, size = _short(layers[index].digest), layers[index].size
@@ -218,12 +218,14 @@ class Puller:
                     return
                 self._report.offer("Pull complete", id)
 
-            def moved(index: int, size: int) -> None:
+            def on_progress(index: int, size: int) -> None:
                 if not quiet and tasks[index].done():  # until then the bar shows the download
                     self._report.bar("Extracting", _short(layers[index].digest), size, layers[index].size)
 
             ids = oci.diff_ids(document)
-            return await unpack(self._engine, layers, ids, ready=ready, arriving=arriving, told=told, moved=moved)
+            return await unpack(
+                self._engine, layers, ids, ready=ready, arriving=arriving, on_state=on_state, on_progress=on_progress
+            )
 
     def _complete(self, id: str, fetched: "asyncio.Task[None]") -> None:
         if not fetched.cancelled() and fetched.exception() is None:
@@ -274,7 +276,7 @@ async def remember_source(engine: Engine, reference: Reference, blobs: tuple[Des
                 raise
 
 
-def explained(error: RegistryError, reference: Reference) -> WharfError:
+def dockerd_error(error: RegistryError, reference: Reference) -> WharfError:
     """A registry's refusal in dockerd's sentences, which clients match."""
     if error.status == 404 and error.reason is not Reason.NAME_UNKNOWN:
         known = error.reason is Reason.MANIFEST_UNKNOWN

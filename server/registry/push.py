@@ -12,11 +12,11 @@ from engine.common.errors import Kind, WharfError, not_found
 from engine.common.system import heap
 from engine.common.system.task_groups import run_all
 from server.registry import documents, oci
-from server.registry.answers import RegistryError, pause
 from server.registry.client import Repository
-from server.registry.download import ahead
+from server.registry.download import read_ahead
 from server.registry.progress import Report
 from server.registry.pull import remember_source
+from server.registry.responses import RegistryError, pause
 
 _BAR_SECONDS = 0.1
 #: A blob of at most this many bytes is sent in the request that completes its upload, which saves an exchange.
@@ -232,7 +232,7 @@ class Pusher:
         async def content() -> AsyncIterator[bytes]:
             nonlocal shown
             sent = offset
-            async with aclosing(ahead(self._engine.content.read(blob.digest, offset=offset))) as pieces:
+            async with aclosing(read_ahead(self._engine.content.read(blob.digest, offset=offset))) as pieces:
                 async for piece in pieces:
                     yield piece
                     sent += len(piece)

@@ -6,8 +6,8 @@ from urllib.parse import urljoin
 
 from engine.common import jsontext
 from engine.common.errors import Kind
-from server.registry.answers import RegistryError, limited, told, translated
 from server.registry.hosts import origin_of
+from server.registry.responses import RegistryError, error_text, from_httpx_error, limited
 
 if TYPE_CHECKING:
     import httpx
@@ -51,16 +51,16 @@ async def exchange(
             target = following
         raise RegistryError(Kind.INTERNAL, f"stopped after {_REDIRECTS} redirects of the token server", status=502)
     except httpx.HTTPError as error:
-        down = translated(error, method, url)
+        down = from_httpx_error(error, method, url)
         down.status = 503  # the registry itself was reached: another endpoint would not help
         raise down from None
     except httpx.InvalidURL:
         raise RegistryError(Kind.INVALID_ARGUMENT, "the token server's URL is invalid", status=502) from None
 
 
-def refused(status: int, body: bytes) -> RegistryError:
+def refusal(status: int, body: bytes) -> RegistryError:
     """A token server's refusal, in dockerd's words with the server's own message."""
-    message = told(body)
+    message = error_text(body)
     if status >= 500:
         # dockerd shows only the status; the server's message is more useful.
         shown = f"received unexpected HTTP status: {_line(status)}"

@@ -15,15 +15,15 @@ from engine.common.errors import Kind, WharfError, invalid
 from server.registry.oci import UNCOMPRESSED, chain_ids
 
 #: Called with (index, "extracting" | "done" | "exists") for each layer.
-Told = Callable[[int, str], None]
+OnLayerState = Callable[[int, str], None]
 #: Called with (index, bytes of the layer unpacked so far).
-Moved = Callable[[int, int], None]
+OnLayerProgress = Callable[[int, int], None]
 
 #: Chain ids being unpacked in this process: a second pull of the same layers waits.
 _making: dict[tuple[int, str], asyncio.Lock] = {}
 
 
-async def held(engine: Engine, chain_id: str) -> bool:
+async def lease_snapshot(engine: Engine, chain_id: str) -> bool:
     """Whether the snapshot of that chain exists; the caller's lease protects it from now on.
 
     It is added to the lease before the check: the collector may run between the two.
@@ -47,8 +47,8 @@ async def unpack(
     *,
     ready: Callable[[int], Awaitable[None]] | None = None,
     arriving: Callable[[int], Awaitable[str]] | None = None,
-    told: Told | None = None,
-    moved: Moved | None = None,
+    on_state: OnLayerState | None = None,
+    on_progress: OnLayerProgress | None = None,
 ) -> str:
     """Creates the missing snapshots of all layers; returns the last one's name ("" without layers).
 
@@ -67,17 +67,17 @@ async def unpack(
     # From the top down to the first existing one: an image on a known base needs few checks.
     start = 0
     for index in range(len(chain) - 1, -1, -1):
-        if await held(engine, chain[index]):
+        if await lease_snapshot(engine, chain[index]):
             start = index + 1
             break
-    if told is not None:
+    if on_state is not None:
         for index in range(start):
-            told(index, "exists")
+            on_state(index, "exists")
     for index in range(start, len(chain)):
         ref = await arriving(index) if arriving is not None and engine.extensions.applies_ingests else ""
         layer = _Layer(layers[index], diff_ids[index], chain[index], chain[index - 1] if index else "")
         whole = partial(ready, index) if ready is not None else _is_there
-        progress = partial(moved, index) if moved is not None else None
+        progress = partial(on_progress, index) if on_progress is not None else None
         key = (id(engine), chain[index])
         lock = _making.setdefault(key, asyncio.Lock())
         try:
@@ -85,14 +85,14 @@ async def unpack(
                 made = bool(ref) and await _made(engine, layer, whole, ref, progress=progress)
                 if not made:
                     await whole()
-                    if told is not None:
-                        told(index, "extracting")
+                    if on_state is not None:
+                        on_state(index, "extracting")
                     await _made(engine, layer, whole, progress=progress)
         finally:
             if not lock.locked():
                 _making.pop(key, None)
-        if told is not None:
-            told(index, "done")
+        if on_state is not None:
+            on_state(index, "done")
     return chain[-1]
 
 
@@ -120,7 +120,7 @@ async def _made(
 ) -> bool:
     """Creates the snapshot unless it exists. Returns False if its bytes did not arrive under the ref ``arriving``; then
     the extraction is removed. ``whole`` waits for the blob, which must be verified before the snapshot is committed."""
-    if await held(engine, layer.name):
+    if await lease_snapshot(engine, layer.name):
         return True
     # containerd's format of key and label: its own tools then recognize an unpack in progress.
     key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.name}"

@@ -20,7 +20,7 @@ from server.http.routing import ApiRoute
 from server.http.streams import byte_stream, json_stream
 from server.images.fetch import open_url
 from server.images.service import Images
-from server.registry.auth import NOBODY, Credentials, from_document, from_header
+from server.registry.auth import ANONYMOUS, Credentials, from_document, from_header
 from server.registry.oci import format_platform, parse_platform, platform_from_json
 from server.registry.reference import Reference, is_digest, parse
 
@@ -62,7 +62,9 @@ def _repo_tag(repo: str, tag: str) -> Reference | None:
 
 
 async def _credentials(request: Request) -> Credentials:
-    return from_header(request.headers.get("x-registry-auth", "")) if "x-registry-auth" in request.headers else NOBODY
+    return (
+        from_header(request.headers.get("x-registry-auth", "")) if "x-registry-auth" in request.headers else ANONYMOUS
+    )
 
 
 async def list_images(request: Request) -> Response:

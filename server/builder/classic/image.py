@@ -171,5 +171,5 @@ async def store(engine: Engine, found: Documents) -> Descriptor:
     """Write the documents, under a lease; return the descriptor that a name of the image refers to."""
     config = await documents.write(engine, found.config, CONFIG)
     if found.chain_id:
-        await documents.hold_snapshot(engine, config.digest, found.chain_id)
+        await documents.reference_snapshot(engine, config.digest, found.chain_id)
     return await documents.write(engine, found.manifest, MANIFEST)

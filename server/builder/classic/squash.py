@@ -11,7 +11,7 @@ from server.builder.classic.image import Documents, manifest_of
 from server.builder.operations.difference import GZIP_LAYER, clean_up
 from server.builder.plan.imageconfig import utc
 from server.builder.plan.steps import Base, Result, Step, chain_id
-from server.registry.unpack import held
+from server.registry.unpack import lease_snapshot
 
 
 def base_of(step: Step | None) -> Base | None:
@@ -38,7 +38,7 @@ async def squash(engine: Engine, found: Documents, result: Result, base: Base | 
     info = await engine.content.info(descriptor.digest)
     diff_id = info.labels["containerd.io/uncompressed"]
     chain = chain_id(below, diff_id)
-    if not await held(engine, chain):
+    if not await lease_snapshot(engine, chain):
         mounts = await engine.snapshots.prepare(id, below)
         try:
             await engine.diff.apply(descriptor, mounts)

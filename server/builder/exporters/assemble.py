@@ -98,7 +98,7 @@ class Assembler:
         config_type = self._type(options, oci.OCI_CONFIG)
         stored = await documents.write(self.engine, config, config_type)
         if chain and chain == made.documents.chain_id:
-            await documents.hold_snapshot(self.engine, stored.digest, chain)
+            await documents.reference_snapshot(self.engine, stored.digest, chain)
         manifest: dict[str, object] = {
             "schemaVersion": 2,
             "mediaType": manifest_type,

@@ -27,7 +27,7 @@ from server.builder.solver.builder import Builder
 from server.builder.solver.errors import StepFailed, StepRefused
 from server.builder.solver.output import StepOutput
 from server.builder.solver.session import CacheSession
-from server.registry.unpack import held
+from server.registry.unpack import lease_snapshot
 
 CACHE_LEASE = "wharf.build.cache"  # the label of the leases of cache records; a lease's id is its record's
 
@@ -77,7 +77,7 @@ class StepExecutor:
         """Fetch a layer from an imported cache."""
         if layer is not None:
             await download(self.builder.engine, id, remote, layer)
-            if not await held(self.builder.engine, chain_id(parent.chain_id, layer.diff_id)):
+            if not await lease_snapshot(self.builder.engine, chain_id(parent.chain_id, layer.diff_id)):
                 await self._apply(layer.descriptor, layer.diff_id, id, parent)
         return layer
 
@@ -119,7 +119,7 @@ class StepExecutor:
                 if error.kind is not Kind.ALREADY_EXISTS:
                     raise
                 # Another step committed the same layer. Lease that snapshot, unless the collector removed it meanwhile.
-                if not await held(engine, chain):
+                if not await lease_snapshot(engine, chain):
                     continue
                 await engine.snapshots.remove(id)
             return

@@ -180,8 +180,8 @@ async def _ingest(engine: Engine, archive: AsyncTar, size: int, digest: str, nam
             await writer.commit(size=size, digest=found)
     except BaseException as error:  # the client may have disconnected too: abort the write
         await asyncio.shield(engine.content.throw_away(ref))
-        refused = isinstance(error, WharfError) and error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT)
-        if not refused or written < size:
+        refusal = isinstance(error, WharfError) and error.kind in (Kind.FAILED_PRECONDITION, Kind.INVALID_ARGUMENT)
+        if not refusal or written < size:
             raise
         raise invalid(f"{name}: {error}") from None
     return Blob(found, size, detect(head))

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from engine.common.errors import Kind, WharfError
-from server.registry.answers import RegistryError
 from server.registry.auth import Credentials, challenges, from_header
 from server.registry.client import Repository
 from server.registry.hosts import origin_of
+from server.registry.responses import RegistryError
 from server.registry.tests.repositories import MANIFEST, SECRET, TYPE, errors, with_repository
 from server.registry.tests.servers import Answer, Seen, scripted
 

@@ -11,12 +11,12 @@ import pytest
 import trustme
 
 from engine.common.errors import Kind, WharfError
-from server.registry.answers import RegistryError, retry_after
 from server.registry.auth import Credentials
 from server.registry.client import Repository
 from server.registry.hosts import Settings
 from server.registry.oci import digest_of
 from server.registry.reference import parse
+from server.registry.responses import RegistryError, retry_after
 from server.registry.tests.repositories import MANIFEST, SECRET, TYPE, errors, with_repository
 from server.registry.tests.servers import Answer, Seen, scripted
 

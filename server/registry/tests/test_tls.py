@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from engine.common import timeouts
 from engine.common.errors import Kind, WharfError
-from server.registry.auth import NOBODY
+from server.registry.auth import ANONYMOUS
 from server.registry.client import Repository
 from server.registry.hosts import Settings
 from server.registry.reference import Reference
@@ -41,7 +41,7 @@ def trusting(folder: Path, address: str, authority: bytes) -> Settings:
 
 def ping(settings: Settings, address: str) -> None:
     async def ask() -> None:
-        async with Repository(settings, Reference(address, ""), NOBODY) as repository:
+        async with Repository(settings, Reference(address, ""), ANONYMOUS) as repository:
             await repository.ping()
 
     asyncio.run(ask())

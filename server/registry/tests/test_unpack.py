@@ -7,7 +7,7 @@ from typing import Any, cast
 from engine.api.client import Engine
 from engine.api.rpc import current_lease
 from engine.common.errors import not_found
-from server.registry.unpack import held
+from server.registry.unpack import lease_snapshot
 
 
 class Store:
@@ -39,10 +39,10 @@ def test_what_is_held_is_there() -> None:
         engine = cast(Engine, cast(Any, SimpleNamespace(snapshots=store, leases=store)))
         token = current_lease.set("build")
         try:
-            assert await held(engine, "found")
+            assert await lease_snapshot(engine, "found")
             store.collect()
             assert store.there == {"found"}
-            assert not await held(engine, "gone")
+            assert not await lease_snapshot(engine, "gone")
             # A snapshot created now stays: the lease protects it.
             store.there.add("gone")
             store.collect()

@@ -61,7 +61,7 @@ def kind_of(status: int) -> Kind:
     return Kind.INVALID_ARGUMENT
 
 
-def told(body: bytes) -> str:
+def error_text(body: bytes) -> str:
     """The errors in a registry's response, ``code: message``, in Docker's words; "" if it has none."""
     return "\n".join(f"{code.lower().replace('_', ' ')}: {message}" for code, message in _errors(body))[:2000]
 
@@ -81,10 +81,10 @@ def _reason(body: bytes) -> Reason | None:
     return next((each for each in (Reason.NAME_UNKNOWN, Reason.MANIFEST_UNKNOWN) if each.value in codes), None)
 
 
-def refused(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
+def refusal(method: str, url: str, response: "httpx.Response", body: bytes) -> RegistryError:
     """The error for an unexpected status, with the registry's own message if it has one."""
     status = response.status_code
-    message = told(body)
+    message = error_text(body)
     if not message and status == 401:
         message = "unauthorized: authentication required"
     if not message:
@@ -152,10 +152,10 @@ async def pieces(response: "httpx.Response") -> AsyncIterator[bytes]:
         async for piece in response.aiter_raw(None if "bulk" in response.extensions else _PIECE):
             yield piece
     except httpx.HTTPError as error:
-        raise translated(error, response.request.method, str(response.request.url)) from None
+        raise from_httpx_error(error, response.request.method, str(response.request.url)) from None
 
 
-def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError:
+def from_httpx_error(error: "httpx.HTTPError", method: str, url: str) -> RegistryError:
     """A failed exchange in Go's form, ``Get "https://host/…": reason``, without the query, which may contain
     secrets."""
     import httpx
@@ -167,7 +167,7 @@ def translated(error: "httpx.HTTPError", method: str, url: str) -> RegistryError
     elif isinstance(error, httpx.TimeoutException):
         name = "registry.answer"
     else:
-        reason = _dialled(error, url) or str(error) or type(error).__name__
+        reason = _connect_error(error, url) or str(error) or type(error).__name__
         tls = next((found for found in _chain(error) if isinstance(found, ssl.SSLError)), None)
         if isinstance(tls, ssl.SSLCertVerificationError):
             reason = f"tls: failed to verify certificate: {reason}"
@@ -191,7 +191,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or found.__context__
 
 
-def _dialled(error: "httpx.HTTPError", url: str) -> str:
+def _connect_error(error: "httpx.HTTPError", url: str) -> str:
     """Go's words for a failed connection attempt; "" for another failure."""
     cause = next((found for found in _chain(error) if isinstance(found, OSError) and found.errno), None)
     parts = urlsplit(url)
