@@ -50,7 +50,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class VolumeState:
     """The state of a volume that its driver reports. ``created_ns`` 0: unknown."""
 
     mountpoint: str = ""
@@ -91,11 +91,11 @@ class Driver(Protocol):
 class RemoteDriver(Driver, Protocol):
     """A driver in another process, which may have volumes that were not created here."""
 
-    async def get(self, name: str) -> Told | None:
+    async def get(self, name: str) -> VolumeState | None:
         """One volume; None if the driver answers that it has none of this name.
 
         :raises WharfError: no answer, or a malformed one.
         """
 
-    async def list(self) -> dict[str, Told]:
+    async def list(self) -> dict[str, VolumeState]:
         """All volumes of the driver, by name. Raises as ``get``, and the driver's own refusals."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.common import jsontext, timeouts
 from engine.common.errors import Kind, WharfError, internal, not_found
-from server.volumes.base import Told
+from server.volumes.base import VolumeState
 from server.volumes.plugin_address import Address, read_json
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,8 @@ class PluginDriver:
         """The plugin itself decides, at create."""
 
     async def create(self, name: str, options: Mapping[str, str]) -> str:
-        if (told := await self.get(name)) is not None:
-            return told.mountpoint
+        if (state := await self.get(name)) is not None:
+            return state.mountpoint
         await self._client.call("VolumeDriver.Create", {"Name": name, "Opts": dict(options)})
         return _path(await self._client.call("VolumeDriver.Path", {"Name": name}))
 
@@ -126,7 +126,7 @@ class PluginDriver:
     async def unmount(self, name: str, options: Mapping[str, str], *, user: str) -> None:
         await self._client.call("VolumeDriver.Unmount", {"Name": name, "ID": user})
 
-    async def get(self, name: str) -> Told | None:
+    async def get(self, name: str) -> VolumeState | None:
         try:
             answer = await self._client.call("VolumeDriver.Get", {"Name": name}, deadline="volume.ask")
         except Refused as refusal:
@@ -136,15 +136,15 @@ class PluginDriver:
         volume = answer.get("Volume")
         if not isinstance(volume, dict) or volume.get("Name") not in (name, "", None):
             return None
-        return _told(volume)
+        return _parse_volume(volume)
 
-    async def list(self) -> dict[str, Told]:
+    async def list(self) -> dict[str, VolumeState]:
         answer = await self._client.call("VolumeDriver.List", deadline="volume.ask")
-        found: dict[str, Told] = {}
+        found: dict[str, VolumeState] = {}
         rows = answer.get("Volumes")
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, dict) and isinstance(name := row.get("Name"), str) and name:
-                found.setdefault(name, _told(row))
+                found.setdefault(name, _parse_volume(row))
         return found
 
 
@@ -153,10 +153,10 @@ def _path(answer: Mapping[str, Any]) -> str:
     return path if isinstance(path, str) else ""
 
 
-def _told(volume: Mapping[str, Any]) -> Told:
+def _parse_volume(volume: Mapping[str, Any]) -> VolumeState:
     """A volume in a plugin's answer; fields of a wrong type count as missing."""
     status = volume.get("Status")
-    return Told(_path(volume), _nanoseconds(volume.get("CreatedAt")), status if isinstance(status, dict) else {})
+    return VolumeState(_path(volume), _nanoseconds(volume.get("CreatedAt")), status if isinstance(status, dict) else {})
 
 
 def _nanoseconds(text: object) -> int:

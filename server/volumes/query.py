@@ -19,7 +19,7 @@ PRUNE_FILTERS = ("label", "label!", "all")
 def show(volume: Volume) -> dict[str, Any]:
     """One volume in the API's form."""
     shown: dict[str, Any] = {
-        "CreatedAt": _moment(volume.created_ns),
+        "CreatedAt": _timestamp(volume.created_ns),
         "Driver": volume.driver,
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint,
@@ -32,7 +32,7 @@ def show(volume: Volume) -> dict[str, Any]:
     return shown
 
 
-def _moment(created_ns: int) -> str:
+def _timestamp(created_ns: int) -> str:
     """RFC 3339; Go's zero time if it is unknown."""
     if not created_ns:
         return "0001-01-01T00:00:00Z"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from engine.common.errors import WharfError, not_found
-from server.volumes.base import RemoteDriver, Told, Volume
+from server.volumes.base import RemoteDriver, Volume, VolumeState
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Plugins(Protocol):
     def names(self) -> list[str]: ...
 
 
-class Remotes:
+class RemoteVolumes:
     """Queries plugins, without caching."""
 
     def __init__(self, plugins: Plugins | None) -> None:
@@ -48,7 +48,7 @@ class Remotes:
         except WharfError as error:
             raise WharfError(error.kind, f"error looking up volume plugin {name}: {error.message}") from error
 
-    async def told(self, volume: Volume) -> Told | None:
+    async def state(self, volume: Volume) -> VolumeState | None:
         """The current state of a volume from its driver; None: the driver has none of this name.
 
         :raises WharfError: the driver doesn't exist or doesn't answer.
@@ -59,38 +59,38 @@ class Remotes:
             reason = f'error while checking if volume "{volume.name}" exists in driver "{volume.driver}"'
             raise WharfError(error.kind, f"{reason}: {error.message}") from error
 
-    async def probed(self, name: str) -> Volume | None:
+    async def probe(self, name: str) -> Volume | None:
         """A volume of this name in any plugin; ignores plugins that fail."""
-        for driver, told in await _ask(await self._drivers(()), lambda driver: driver.get(name)):
-            if isinstance(told, Told):
-                return _foreign(name, driver, told)
+        for driver, state in await _ask(await self._drivers(()), lambda driver: driver.get(name)):
+            if isinstance(state, VolumeState):
+                return _foreign(name, driver, state)
         return None
 
-    async def merged(self, known: Mapping[str, Volume], drivers: Collection[str]) -> tuple[list[Volume], list[str]]:
+    async def merge(self, known: Mapping[str, Volume], drivers: Collection[str]) -> tuple[list[Volume], list[str]]:
         """The known volumes and those that only plugins know, and the plugins' errors as sentences.
 
         ``drivers``: only these, if any are given. If a plugin doesn't answer, its known volumes are listed; if it
         answers, only those that it still has.
         """
-        answers = {driver.name: (driver, told) for driver, told in await _ask(await self._drivers(drivers), _list)}
+        answers = {driver.name: (driver, state) for driver, state in await _ask(await self._drivers(drivers), _list)}
         found: list[Volume] = []
         warnings: list[str] = []
         for volume in known.values():
             if drivers and volume.driver not in drivers:
                 continue
-            _, told = answers.get(volume.driver, (None, None))
-            if not isinstance(told, dict):
+            _, state = answers.get(volume.driver, (None, None))
+            if not isinstance(state, dict):
                 found.append(volume)
-            elif volume.name in told:
-                found.append(as_told(volume, told[volume.name]))
+            elif volume.name in state:
+                found.append(with_state(volume, state[volume.name]))
         taken = set(known)
-        for driver, told in answers.values():
-            if isinstance(told, WharfError):
-                warnings.append(f"list {driver.name}: {told.message}")
+        for driver, state in answers.values():
+            if isinstance(state, WharfError):
+                warnings.append(f"list {driver.name}: {state.message}")
                 continue
             # If several drivers have the same name, the first one's volume is listed.
-            found += [_foreign(name, driver, each) for name, each in told.items() if name not in taken]
-            taken.update(told)
+            found += [_foreign(name, driver, each) for name, each in state.items() if name not in taken]
+            taken.update(state)
         return found, warnings
 
     async def _drivers(self, names: Collection[str]) -> list[RemoteDriver]:
@@ -99,21 +99,21 @@ class Remotes:
         return [driver for driver in await self._plugins.drivers() if not names or driver.name in names]
 
 
-def as_told(volume: Volume, told: Told) -> Volume:
+def with_state(volume: Volume, state: VolumeState) -> Volume:
     """A known volume with the state that its plugin reports."""
     return replace(
         volume,
-        mountpoint=told.mountpoint,
-        created_ns=told.created_ns or volume.created_ns,
-        status=told.status,
+        mountpoint=state.mountpoint,
+        created_ns=state.created_ns or volume.created_ns,
+        status=state.status,
     )
 
 
-def _foreign(name: str, driver: RemoteDriver, told: Told) -> Volume:
-    return as_told(Volume(name, driver.name, scope=driver.scope), told)
+def _foreign(name: str, driver: RemoteDriver, state: VolumeState) -> Volume:
+    return with_state(Volume(name, driver.name, scope=driver.scope), state)
 
 
-def _list(driver: RemoteDriver) -> Coroutine[object, object, dict[str, Told]]:
+def _list(driver: RemoteDriver) -> Coroutine[object, object, dict[str, VolumeState]]:
     return driver.list()
 
 

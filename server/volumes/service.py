@@ -14,7 +14,7 @@ from engine.common.system import mounts
 from server.volumes.base import ANONYMOUS_LABEL, Driver, Volume
 from server.volumes.local import LocalDriver
 from server.volumes.locks import Locks
-from server.volumes.remotes import Plugins, Remotes, as_told
+from server.volumes.remotes import Plugins, RemoteVolumes, with_state
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Volumes:
         self._store = store
         self._bus = bus
         self._local = local
-        self._remotes = Remotes(plugins)
+        self._remotes = RemoteVolumes(plugins)
         self._volumes: dict[str, Volume] = {}
         self._references: dict[str, set[str]] = {}
         self._users: dict[str, set[str]] = {}
@@ -108,11 +108,11 @@ class Volumes:
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
             if invented is not None:
                 invented(name)
-        async with self._locks.of(name):
+        async with self._locks.hold(name):
             found = await self._existing(name, driver)
             if found is None and not driver and not fresh:
                 # A plugin's volume of this name precedes a new local one, as in dockerd.
-                found = await self._remotes.probed(name)
+                found = await self._remotes.probe(name)
                 if found is not None:
                     await self._store.put(found)
                     self._volumes[name] = found
@@ -137,13 +137,13 @@ class Volumes:
             await self._known(name, driver)
         if found.driver != self._local.name:
             try:
-                told = await self._remotes.told(found)
+                state = await self._remotes.state(found)
             except WharfError as error:
                 raise conflict(
                     f"create {name}: found reference to volume '{name}' in driver '{found.driver}', "
                     f"but got an error while checking the driver: {error.message}: volume name must be unique"
                 ) from error
-            if told is None:
+            if state is None:
                 if self._references.get(name):
                     raise conflict(
                         f"create {name}: found references to volume '{name}' in driver '{found.driver}' but the volume "
@@ -198,7 +198,7 @@ class Volumes:
 
         :raises WharfError: NOT_FOUND ``get x: no such volume``; or its driver doesn't answer.
         """
-        async with self._locks.of(name):
+        async with self._locks.hold(name):
             return await self._current(name)
 
     async def _current(self, name: str) -> Volume:
@@ -206,15 +206,15 @@ class Volumes:
         if found is not None and found.driver == self._local.name:
             return found
         if found is None:
-            found = await self._remotes.probed(name)
+            found = await self._remotes.probe(name)
         else:
             try:
-                told = await self._remotes.told(found)
+                state = await self._remotes.state(found)
             except WharfError as error:
                 raise WharfError(error.kind, f"get {name}: {error.message}") from error
-            if told is None and not self._references.get(name):
+            if state is None and not self._references.get(name):
                 await self._forget(name)
-            found = as_told(found, told) if told is not None else None
+            found = with_state(found, state) if state is not None else None
         if found is None:
             raise not_found(f"get {name}: no such volume")
         return found
@@ -224,7 +224,7 @@ class Volumes:
 
         ``drivers``: only these, if any are given.
         """
-        return await self._remotes.merged(self._volumes, drivers)
+        return await self._remotes.merge(self._volumes, drivers)
 
     async def _forget(self, name: str) -> None:
         """Removes the record of a volume that its driver has lost."""
@@ -251,7 +251,7 @@ class Volumes:
 
         :raises WharfError: NOT_FOUND; CONFLICT while a container refers to it.
         """
-        async with self._locks.of(name):
+        async with self._locks.hold(name):
             references = self._references.get(name)
             if references:
                 raise conflict(f"remove {name}: volume is in use - [{', '.join(sorted(references))}]")
@@ -302,7 +302,7 @@ class Volumes:
 
         :raises WharfError: NOT_FOUND, or the reason why it could not be mounted.
         """
-        async with self._locks.of(name):
+        async with self._locks.hold(name):
             volume = self.get(name)
             driver = await self.driver(volume.driver)
             users = self._users.setdefault(name, set())
@@ -316,7 +316,7 @@ class Volumes:
 
     async def unmount(self, name: str, user: str) -> bool:
         """Undoes ``mount``. Returns False if this user has not mounted it."""
-        async with self._locks.of(name):
+        async with self._locks.hold(name):
             users = self._users.get(name)
             volume = self._volumes.get(name)
             if not users or user not in users or volume is None:
